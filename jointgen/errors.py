@@ -1,0 +1,56 @@
+"""Errors that a user can act on. Our own mistakes are assertions and look different."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class JointgenError(Exception):
+    """A run failed for a reason that the message states. The command line exits with `exit_status`."""
+
+    exit_status = 1
+
+
+class ConfigError(JointgenError):
+    """The user's input (recipe, path, option) is wrong. Holds every problem found, each one line.
+
+    `problems` are lines such as ``encoder.network.widht: unknown key; did you mean 'width'?``.
+    """
+
+    exit_status = 2
+
+    def __init__(self, problems: str | Iterable[str]):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class PluginError(ConfigError):
+    """A plugin claims a taken name, cannot be imported, or implements a hook that does not exist."""
+
+
+class CheckpointError(JointgenError):
+    """A checkpoint is missing, torn or tampered with. Names the file."""
+
+
+class NonFiniteError(JointgenError):
+    """A term became NaN or infinite. Names the step, the term and the last good checkpoint."""
+
+
+class OwnershipError(JointgenError):
+    """A term's gradient reaches a part that it must not reach, or misses one that it should. Names both."""
+
+
+def suggest(word: object, known: Iterable[object]) -> str:
+    """The end of a message about an unknown `word`: the nearest known one, or all of them.
+
+    >>> suggest("widht", ["width", "depth"])
+    "; did you mean 'width'?"
+    >>> suggest("zzz", ["width", "depth"])
+    '; known: depth, width'
+    """
+    names = sorted({str(name) for name in known})
+    near = difflib.get_close_matches(str(word), names, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(names)}" if names else "; none is known here"

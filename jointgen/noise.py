@@ -1,0 +1,62 @@
+"""Random numbers as a pure function of (seed, step, name): no generator state, so nothing to checkpoint.
+
+The rows of the *global* batch are drawn and this process keeps its own, so any number of processes sees the
+same numbers (engineering.md 1.3). Nothing in jointgen reads a global generator while it trains or evaluates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+class NoiseSource:
+    """The noise of one name at one step: each call gives new numbers, the same ones in every run."""
+
+    def __init__(self, noise: Noise, name: str, rows: int):
+        self._noise, self._name, self.rows, self._calls = noise, name, rows, 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._noise.dtype
+
+    def normal(self, *shape: int) -> Tensor:
+        """(rows, *shape) standard normal numbers."""
+        return self._numbers(torch.randn, shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(rows, *shape) numbers in [0, 1)."""
+        return self._numbers(torch.rand, shape)
+
+    def _numbers(self, kind, shape: tuple[int, ...]) -> Tensor:  # type: ignore[no-untyped-def]
+        noise = self._noise
+        generator = noise.generator(f"{self._name}#{self._calls}")
+        self._calls += 1
+        every = kind(self.rows * noise.world, *shape, generator=generator, device=noise.device, dtype=noise.dtype)
+        return every[noise.rank * self.rows : (noise.rank + 1) * self.rows]
+
+
+class Noise:
+    """Named noise of one step. `rows` are this process's rows; `world` processes share the global batch."""
+
+    def __init__(
+        self,
+        seed: int,
+        step: int | str = 0,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.seed, self.step, self.rank, self.world, self.device, self.dtype = seed, step, rank, world, device, dtype
+        self._generator = torch.Generator(device)
+
+    def named(self, name: str, rows: int) -> NoiseSource:
+        return NoiseSource(self, name, rows)
+
+    def generator(self, name: str) -> torch.Generator:
+        key = hashlib.blake2b(f"{self.seed}/{self.step}/{name}".encode(), digest_size=8).digest()
+        return self._generator.manual_seed(int.from_bytes(key, "little") >> 1)

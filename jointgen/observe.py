@@ -1,0 +1,49 @@
+"""Observing data is a draw too: raw rows become model-space variables, with readings, through named noise.
+
+What happens is decided by the Space alone, so that everything downstream knows it without reading data.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jointgen.noise import NoiseSource
+from jointgen.space import Space
+
+
+class Observation:
+    """A draw of q(x) given a raw row: "sample" is what encoders and likelihoods see, "mean" its expectation."""
+
+    def __init__(self, sample: Tensor, mean: Tensor):
+        self._readings = {"sample": sample, "mean": mean}
+
+    def read(self, reading: str) -> Tensor:
+        return self._readings[reading]
+
+
+def observe(space: Space, raw: Tensor, noise: NoiseSource) -> Observation:
+    """Raw (B, *shape) rows in `space`.
+
+    - labels, int64 (B,): one-hot, no noise;
+    - binary, levels 0..bins-1: Bernoulli bits with grey = level / (bins - 1) as the probability of a one;
+    - real with bins, levels: dequantised, low + (level + u) * bin width with u ~ U[0, 1);
+    - real without bins: as they are.
+    """
+    if space.kind == "label":
+        one_hot = F.one_hot(raw, space.shape[0]).to(noise.dtype)
+        return Observation(one_hot, one_hot)
+    if space.kind == "binary":
+        assert space.bins is not None, "a binary variable comes from grey levels, two at the least"
+        grey = raw.to(noise.dtype) / (space.bins - 1)
+        return Observation((noise.uniform(*space.shape) < grey).to(grey.dtype), grey)
+    if space.bins is None:
+        values = raw.to(noise.dtype)
+        return Observation(values, values)
+    level = raw.to(noise.dtype)
+    assert space.low is not None and space.bin_width is not None
+    x = space.low + (level + noise.uniform(*space.shape)) * space.bin_width
+    if space.high is not None:  # (level + u) can round up to the right edge in float32, which is the next bin
+        x = x.clamp(max=float(torch.nextafter(torch.tensor(space.high, dtype=x.dtype), torch.tensor(space.low, dtype=x.dtype))))
+    return Observation(x, space.low + (level + 0.5) * space.bin_width)

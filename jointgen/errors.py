@@ -41,16 +41,27 @@ class OwnershipError(JointgenError):
     """A term's gradient reaches a part that it must not reach, or misses one that it should. Names both."""
 
 
+def nearest(word: object, known: Iterable[str]) -> str | None:
+    """The known word that `word` is probably a misspelling of.
+
+    >>> nearest("MNSIT", ["mnist", "cifar10"])
+    'mnist'
+    """
+    lowered = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(str(word).lower(), lowered, n=1)
+    return lowered[near[0]] if near else None
+
+
 def suggest(word: object, known: Iterable[object]) -> str:
-    """The end of a message about an unknown `word`: the nearest known one, or all of them.
+    """The end of a message about an unknown `word`: what is known and, for a typo, the nearest of it.
 
     >>> suggest("widht", ["width", "depth"])
-    "; did you mean 'width'?"
+    "; did you mean 'width'? (known: depth, width)"
     >>> suggest("zzz", ["width", "depth"])
     '; known: depth, width'
     """
     names = sorted({str(name) for name in known})
-    near = difflib.get_close_matches(str(word), names, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(names)}" if names else "; none is known here"
+    if not names:
+        return "; none is known here"
+    near, listing = nearest(word, names), f"known: {', '.join(names)}"
+    return f"; did you mean {near!r}? ({listing})" if near else f"; {listing}"

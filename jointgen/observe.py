@@ -45,5 +45,7 @@ def observe(space: Space, raw: Tensor, noise: NoiseSource) -> Observation:
     assert space.low is not None and space.bin_width is not None
     x = space.low + (level + noise.uniform(*space.shape)) * space.bin_width
     if space.high is not None:  # (level + u) can round up to the right edge in float32, which is the next bin
-        x = x.clamp(max=float(torch.nextafter(torch.tensor(space.high, dtype=x.dtype), torch.tensor(space.low, dtype=x.dtype))))
+        x = x.clamp(
+            max=float(torch.nextafter(torch.tensor(space.high, dtype=x.dtype), torch.tensor(space.low, dtype=x.dtype)))
+        )
     return Observation(x, space.low + (level + 0.5) * space.bin_width)

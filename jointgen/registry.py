@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import attrs
@@ -36,50 +37,80 @@ class Component:
     provider: str = ""
 
     def load(self) -> type:
-        if isinstance(self.target, type):
-            return self.target
-        module, _, attribute = self.target.partition(":")
-        try:
-            loaded = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise PluginError(f"{self.kind} {self.name!r} of {self.provider} cannot be loaded: {error}") from error
+        """The attrs class, imported if need be. Raises PluginError naming the component and its provider."""
+        loaded = self._import() if isinstance(self.target, str) else self.target
         if not attrs.has(loaded):
-            raise PluginError(f"{self.kind} {self.name!r} of {self.provider}: {self.target} is not an attrs class")
-        return loaded
+            raise PluginError(f"{self} cannot be used: {self.target} is not an attrs class")
+        try:
+            return attrs.resolve_types(loaded)
+        except Exception as error:  # evaluating an annotation runs code of its module
+            raise PluginError(f"{self} cannot be used: an annotation of its class fails: {error}") from error
+
+    def _import(self) -> type:
+        module, _, attribute = str(self.target).partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # whatever a module raises while it is imported
+            raise PluginError(f"{self} cannot be loaded: {type(error).__name__}: {error}") from error
+
+    def is_class(self, cls: type) -> bool:
+        """Whether `cls` is this component's class. Imports nothing: a class that exists has been imported."""
+        if not isinstance(self.target, str):
+            return self.target is cls
+        module, _, attribute = self.target.partition(":")
+        return getattr(sys.modules.get(module), attribute, None) is cls
+
+    def __str__(self) -> str:
+        return f"{self.kind.replace('_', ' ')} {self.name!r} of {self.provider or 'an unnamed provider'}"
 
 
 class Registry:
+    """Holds every component. `failures` says, one line each, which plugins could not be loaded and why."""
+
     def __init__(self) -> None:
         self._components: dict[str, dict[str, Component]] = {kind: {} for kind in KINDS}
+        self.failures: list[str] = []
 
     def add(self, component: Component) -> None:
         """Raises PluginError naming both providers when the name is taken within its kind."""
-        held = self._components[component.kind].get(component.name)
+        held = self._of(component.kind).get(component.name)
         if held is not None:
             raise PluginError(
-                f"{component.kind} {component.name!r} is registered twice: by {held.provider} and by {component.provider}"
+                f"{component.kind.replace('_', ' ')} {component.name!r} is registered twice: "
+                f"by {held.provider} and by {component.provider}"
             )
-        self._components[component.kind][component.name] = component
+        self._of(component.kind)[component.name] = component
+
+    def update(self, other: Registry) -> None:
+        for component in other.components():
+            self.add(component)
 
     def names(self, kind: str) -> list[str]:
-        return sorted(self._components[kind])
+        return sorted(self._of(kind))
 
     def components(self, kind: str | None = None) -> list[Component]:
         """Sorted by kind (in the order of KINDS), then by name."""
         kinds = KINDS if kind is None else (kind,)
-        return [self._components[k][name] for k in kinds for name in self.names(k)]
+        return [self._of(k)[name] for k in kinds for name in self.names(k)]
 
     def get(self, kind: str, name: str) -> Component:
-        if name not in self._components[kind]:
-            raise ConfigError(f"unknown {kind.replace('_', ' ')} {name!r}{suggest(name, self.names(kind))}")
-        return self._components[kind][name]
+        """Raises ConfigError naming what is known, the nearest name, and the plugins that failed to load."""
+        if name not in self._of(kind):
+            lost = "".join(f"; {failure}" for failure in self.failures)
+            raise ConfigError(f"unknown {kind.replace('_', ' ')} {name!r}{suggest(name, self.names(kind))}{lost}")
+        return self._of(kind)[name]
 
     def name_of(self, kind: str, cls: type) -> str:
         """The name under which a config's class is registered (needed to write a recipe back)."""
-        for component in self._components[kind].values():
-            if component.load() is cls:
+        for component in self._of(kind).values():
+            if component.is_class(cls):
                 return component.name
-        raise ConfigError(f"{cls.__module__}.{cls.__qualname__} is not a registered {kind}")
+        raise ConfigError(f"{cls.__module__}.{cls.__qualname__} is not a registered {kind.replace('_', ' ')}")
+
+    def _of(self, kind: str) -> dict[str, Component]:
+        if kind not in self._components:
+            raise ConfigError(f"unknown kind of component {kind!r}{suggest(kind, KINDS)}")
+        return self._components[kind]
 
 
 class Registrar:
@@ -127,4 +158,3 @@ class Registrar:
 
     def __getattr__(self, kind: str) -> Any:
         raise PluginError(f"{self._provider} registers an unknown kind {kind!r}{suggest(kind, KINDS)}")
-

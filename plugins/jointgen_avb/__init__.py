@@ -1,1 +1,14 @@
-"""To come."""
+"""AVB: Mescheder, Nowozin & Geiger, "Adversarial Variational Bayes", ICML 2017."""
+
+from jointgen import hookimpl
+from jointgen.registry import Registrar
+
+
+@hookimpl
+def jointgen_register(registry: Registrar) -> None:
+    registry.objective(
+        "avb",
+        "jointgen_avb.objective:AVB",
+        paper="Mescheder et al. 2017, eqs 3.3 and 3.7",
+        summary="VAE with a learned rate, for encoders without a density",
+    )

@@ -1,1 +1,26 @@
-"""To come."""
+"""Critic losses, penalties and pointwise terms.
+
+Losses: logistic (Goodfellow et al. 2014), Wasserstein (Arjovsky et al. 2017), hinge (Lim & Ye 2017), least squares
+(Mao et al. 2017). Penalties: R1 (Mescheder et al. 2018), gradient penalty (Gulrajani et al. 2017).
+"""
+
+from jointgen import hookimpl
+from jointgen.registry import Registrar
+
+
+@hookimpl
+def jointgen_register(registry: Registrar) -> None:
+    losses, penalties, terms = "jointgen_critics.losses", "jointgen_critics.penalties", "jointgen_critics.terms"
+    registry.critic_loss("logistic", f"{losses}:Logistic", paper="Goodfellow et al. 2014", summary="log-ratio in nats")
+    registry.critic_loss("wasserstein", f"{losses}:Wasserstein", paper="Arjovsky et al. 2017", summary="score")
+    registry.critic_loss("hinge", f"{losses}:Hinge", paper="Lim & Ye 2017", summary="score")
+    registry.critic_loss("least_squares", f"{losses}:LeastSquares", paper="Mao et al. 2017", summary="score")
+    registry.penalty("r1", f"{penalties}:R1", paper="Mescheder et al. 2018", summary="slope at the data")
+    registry.penalty(
+        "gradient_penalty",
+        f"{penalties}:GradientPenalty",
+        paper="Gulrajani et al. 2017",
+        summary="slope of 1 between sides",
+    )
+    registry.term("l1", f"{terms}:L1", paper="Li et al. 2017 (ALICE)", summary="sum of absolute differences")
+    registry.term("l2", f"{terms}:L2", paper="Li et al. 2017 (ALICE)", summary="sum of squared differences")

@@ -1,1 +1,76 @@
-"""To come."""
+"""Data sources: image sets, image folders, the user's own arrays, and toys whose densities are known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jointgen import hookimpl
+
+if TYPE_CHECKING:
+    from jointgen.registry import Registrar
+
+
+@hookimpl
+def jointgen_register(registry: Registrar) -> None:
+    _register_images(registry)
+    _register_toys(registry)
+
+
+def _register_images(registry: Registrar) -> None:
+    registry.data(
+        "digits",
+        "jointgen_data.digits:Digits",
+        paper="Alpaydin, Kaynak: Optical Recognition of Handwritten Digits, UCI 1998 (bundled with scikit-learn)",
+        summary="1797 handwritten digits, 8x8 grey in 17 levels; needs no files",
+    )
+    registry.data(
+        "mnist",
+        "jointgen_data.mnist:MNIST",
+        paper="LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition, 1998",
+        summary="70,000 handwritten digits, 28x28 grey, binarised afresh on every read or dequantised",
+    )
+    registry.data(
+        "cifar10",
+        "jointgen_data.cifar10:CIFAR10",
+        paper="Krizhevsky: Learning Multiple Layers of Features from Tiny Images, 2009",
+        summary="60,000 colour images, 32x32, 10 classes, dequantised",
+    )
+    registry.data(
+        "image_folder",
+        "jointgen_data.image_folder:ImageFolder",
+        paper="Deng et al.: ImageNet: A Large-Scale Hierarchical Image Database, CVPR 2009 (the layout)",
+        summary="ROOT/train/<class>/*.jpeg and ROOT/val/<class>/*: images of any size and mode, cropped to a square",
+    )
+    registry.data(
+        "arrays",
+        "jointgen_data.arrays:Arrays",
+        paper="none: the user's own data",
+        summary="your own .npy, .npz or .safetensors: images, vectors and labels",
+    )
+
+
+def _register_toys(registry: Registrar) -> None:
+    registry.data(
+        "ring",
+        "jointgen_data.toys:Ring",
+        paper="Metz, Poole, Pfau, Sohl-Dickstein: Unrolled Generative Adversarial Networks, 2017, section 3.1",
+        summary="Gaussians on a ring in the plane; log q(x) known",
+    )
+    registry.data(
+        "grid",
+        "jointgen_data.toys:Grid",
+        paper="Dumoulin et al.: Adversarially Learned Inference, 2017 (mixture of 25 Gaussians)",
+        summary="Gaussians on a square grid in the plane; log q(x) known",
+    )
+    registry.data(
+        "moons",
+        "jointgen_data.toys:Moons",
+        paper="Pedregosa et al.: Scikit-learn, 2011 (make_moons), with evenly spaced centres",
+        summary="two interleaved half circles of Gaussians in the plane; log q(x) known",
+    )
+    registry.data(
+        "linear_gaussian",
+        "jointgen_data.linear_gaussian:LinearGaussian",
+        paper="Tipping, Bishop: Probabilistic Principal Component Analysis, 1999, section 3",
+        summary="x = W z + b + s eps: log p(x), p(z|x), I(x;z) and the diagonal ELBO gap in closed form",
+    )

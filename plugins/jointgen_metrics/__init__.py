@@ -1,1 +1,25 @@
-"""To come."""
+"""Metrics: the bound in nats, bits per dimension, reconstruction. What cannot be had is said, not reported as zero."""
+
+from jointgen import hookimpl
+from jointgen.registry import Registrar
+
+
+@hookimpl
+def jointgen_register(registry: Registrar) -> None:
+    likelihood, reconstruction = "jointgen_metrics.likelihood", "jointgen_metrics.reconstruction"
+    registry.metric(
+        "elbo", f"{likelihood}:ELBO", paper="Kingma & Welling 2014, eq 3", summary="lower bound on log p(x)"
+    )
+    registry.metric(
+        "bits_per_dim", f"{likelihood}:BitsPerDim", paper="Pu et al. 2017, section 5", summary="of quantised data"
+    )
+    registry.metric("reports", f"{likelihood}:Reports", summary="what the objective asks to have reported")
+    registry.metric(
+        "rmse", f"{reconstruction}:RMSE", paper="Pu et al. 2017, table 2", summary="of reconstruction, 0 to 255"
+    )
+    registry.metric(
+        "reconstruction",
+        f"{reconstruction}:Reconstruction",
+        paper="Pu et al. 2017, section 5",
+        summary="losses of x and z",
+    )

@@ -1,1 +1,48 @@
-"""To come."""
+"""Trunks and discriminators: multilayer perceptrons and DCGAN-like convolutional networks.
+
+References:
+    AVB: Mescheder, Nowozin & Geiger, ICML 2017 (noise enters each convolution by an added linear map).
+    DCGAN: Radford, Metz & Chintala, ICLR 2016 (strided convolutions, leaky ReLU, N(0, 0.02) weights).
+    AS-VAE: Pu et al., NIPS 2017 (Xavier initialisation, dropout as the only regulariser).
+    Spectral normalisation: Miyato et al., ICLR 2018.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jointgen import hookimpl
+
+if TYPE_CHECKING:
+    from jointgen.registry import Registrar
+
+
+@hookimpl
+def jointgen_register(registry: Registrar) -> None:
+    mlp = "Fully connected trunk over all its inputs, flattened and concatenated."
+    registry.encoder("mlp", "jointgen_nets.mlp:MLP", paper="Kingma & Welling, ICLR 2014", summary=mlp)
+    registry.decoder("mlp", "jointgen_nets.mlp:MLP", paper="Kingma & Welling, ICLR 2014", summary=mlp)
+    registry.discriminator(
+        "mlp",
+        "jointgen_nets.mlp:MLPDiscriminator",
+        paper="Goodfellow et al., NIPS 2014",
+        summary="Fully connected; every variable after the first enters the first hidden layer by an added linear map.",
+    )
+    registry.encoder(
+        "conv",
+        "jointgen_nets.conv:ConvEncoder",
+        paper="Radford et al., ICLR 2016; Mescheder et al., ICML 2017",
+        summary="Strided convolutions over the image; noise and labels are added to every feature map.",
+    )
+    registry.decoder(
+        "conv",
+        "jointgen_nets.conv:ConvDecoder",
+        paper="Radford et al., ICLR 2016; Odena et al., Distill 2016",
+        summary="Doubles the size stage by stage, from vectors to an image of any size and any number of channels.",
+    )
+    registry.discriminator(
+        "conv",
+        "jointgen_nets.conv:ConvDiscriminator",
+        paper="Radford et al., ICLR 2016",
+        summary="Strided convolutions over the image; vectors enter the last hidden layer by an added linear map.",
+    )

@@ -1,1 +1,14 @@
-"""To come."""
+"""VAE: Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014; IWAE: Burda et al., ICLR 2016."""
+
+from jointgen import hookimpl
+from jointgen.registry import Registrar
+
+
+@hookimpl
+def jointgen_register(registry: Registrar) -> None:
+    registry.objective(
+        "vae", "jointgen_vae.objective:VAE", paper="Kingma & Welling 2014, eq 3", summary="the evidence lower bound"
+    )
+    registry.objective(
+        "iwae", "jointgen_vae.objective:IWAE", paper="Burda et al. 2016, eq 8", summary="the K-sample bound"
+    )

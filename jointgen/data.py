@@ -1,0 +1,81 @@
+"""Which rows a step sees, as a pure function of (seed, step): nothing to checkpoint, and any number of processes.
+
+Epochs are concatenated: every row is seen exactly once per epoch, and a batch may end one epoch and begin the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from jointgen.errors import ConfigError
+from jointgen.interfaces import Rows
+from jointgen.noise import Noise, NoiseSource
+
+
+@runtime_checkable
+class Augmenting(Protocol):
+    """Rows of a source that augments its training split (flips, crops)."""
+
+    def augment(self, values: dict[str, Tensor], noise: NoiseSource) -> dict[str, Tensor]:
+        """Raw rows as `take` gave them -> raw rows of the same shapes and dtypes."""
+
+
+class Loader:
+    """The training batches of an opened split.
+
+    `batch` is the global batch; each of `world` processes takes its own slice of it. `name` is how messages call
+    the split.
+    """
+
+    def __init__(
+        self, rows: Rows, batch: int, seed: int, *, rank: int = 0, world: int = 1, name: str = "the training split"
+    ):
+        if batch > len(rows):
+            raise ConfigError(f"train.batch: {batch} is more than the {len(rows)} rows of {name}")
+        if batch < 1 or batch % world:
+            raise ConfigError(f"train.batch: {batch} does not divide over {world} process(es)")
+        self.batch_size, self._rows, self._seed, self._rank, self._world = batch, rows, seed, rank, world
+        self._orders: dict[int, Tensor] = {}
+
+    def rows_of(self, batch_index: int) -> Tensor:
+        """(batch / world,) int64: this process's rows of global batch number `batch_index`, counted from 0."""
+        own = self.batch_size // self._world
+        first = batch_index * self.batch_size + self._rank * own
+        epoch, start = divmod(first, len(self._rows))
+        rows = self._order(epoch)[start : start + own]
+        return rows if len(rows) == own else torch.cat([rows, self._order(epoch + 1)[: own - len(rows)]])
+
+    def batch(self, batch_index: int, noise: Noise | None = None) -> dict[str, Tensor]:
+        """Raw rows by variable, (batch / world, *shape); augmented with `noise` if given and the source does that."""
+        index = self.rows_of(batch_index)
+        values = self._rows.take(index)
+        if noise is None or not isinstance(self._rows, Augmenting):
+            return values
+        return self._rows.augment(values, noise.named("augment", len(index)))
+
+    def epoch_of(self, batch_index: int) -> float:
+        """Passes over the data that are complete before this batch."""
+        return batch_index * self.batch_size / len(self._rows)
+
+    def _order(self, epoch: int) -> Tensor:
+        """(rows,) int64 permutation of one epoch. This one and the next are remembered: a batch can need both."""
+        if epoch not in self._orders:
+            generator = Noise(self._seed, f"epoch {epoch}").generator("order of rows")
+            kept = {known: order for known, order in self._orders.items() if abs(known - epoch) == 1}
+            self._orders = {**kept, epoch: torch.randperm(len(self._rows), generator=generator)}
+        return self._orders[epoch]
+
+
+def iterate(rows: Rows, batch: int, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Every row exactly once over all processes, for evaluation: (index (n,) int64, raw rows by variable).
+
+    Blocks of `batch` consecutive rows, the last one ragged, go to the processes in turn. What a block holds does
+    not depend on their number, so noise named after its first row, ``int(index[0])``, does not either.
+    """
+    for start in range(rank * batch, len(rows), world * batch):
+        index = torch.arange(start, min(start + batch, len(rows)))
+        yield index, rows.take(index)

@@ -1,0 +1,131 @@
+"""The one evaluation loop: metrics over a split, merged over batches and processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.data import iterate
+from jointgen.distributed import Workers
+from jointgen.interfaces import Measure, Rows
+from jointgen.model import Model
+from jointgen.noise import Noise
+from jointgen.prepare import Prepared
+from jointgen.registry import Registry
+from jointgen.statistics import Estimate, Mean
+from jointgen.step import Moment
+
+
+@attrs.frozen
+class Split:
+    """An opened split: the rows of every data source that the objective draws from."""
+
+    name: str
+    sources: dict[str, Rows]
+    variables: dict[str, dict[str, str]]
+
+    def __len__(self) -> int:
+        """The shortest source's rows: several sources are read side by side."""
+        return min(len(rows) for rows in self.sources.values())
+
+    def first(self, n: int) -> Split:
+        sources: dict[str, Rows] = {name: FirstRows(rows, n) for name, rows in self.sources.items()}
+        return attrs.evolve(self, sources=sources)
+
+    def take(self, index: Tensor) -> dict[str, dict[str, Tensor]]:
+        """Raw rows by source and by the joints' names for the variables."""
+        return {name: renamed(rows.take(index), self.variables[name]) for name, rows in self.sources.items()}
+
+
+@attrs.frozen
+class FirstRows:
+    """The first `n` rows of a split."""
+
+    rows: Rows
+    n: int
+
+    def __len__(self) -> int:
+        return min(self.n, len(self.rows))
+
+    def take(self, index: Tensor) -> dict[str, Tensor]:
+        return self.rows.take(index)
+
+
+def renamed(values: dict[str, Tensor], variables: dict[str, str]) -> dict[str, Tensor]:
+    """A source's variables under the joints' names for them."""
+    return {name: values[own] for name, own in variables.items()}
+
+
+def open_split(prepared: Prepared, name: str) -> Split:
+    declared = prepared.declared
+    sources = {part: prepared.recipe.all_sources()[part].open(name) for part in declared.data_parts}
+    return Split(name, sources, {part: declared.variables_of(part) for part in sources})
+
+
+def default_metrics(registry: Registry) -> list[Any]:
+    """Every registered metric with its default settings."""
+    return [_with_defaults(component.load()) for component in registry.components("metric")]
+
+
+def _with_defaults(cls: Any) -> Any:
+    return cls()
+
+
+def evaluate(
+    model: Model,
+    split: Split,
+    metrics: Sequence[Any],
+    *,
+    batch: int = 256,
+    seed: int = 0,
+    workers: Workers | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Estimate]:
+    """Every measure of the metrics over a split, by name. The same numbers for any number of processes.
+
+    progress: called with (rows done, rows in all).
+    """
+    measures = [measure for metric in metrics for measure in metric.measures(model)]
+    found = {m.name: Mean() for m in measures if m.values is not None}
+    rank, world = (workers.rank, workers.world) if workers else (0, 1)
+    for index, _ in iterate(_Counted(len(split)), batch, rank, world):
+        moment = _moment(model, split, index, seed)
+        for measure in measures:
+            if measure.values is not None:
+                with torch.no_grad():
+                    values = measure.values(moment)
+                found[measure.name] = found[measure.name].merge(Mean.of(values))
+        progress(min(int(index[-1]) + 1, len(split)), len(split))
+    if workers:
+        found = {name: workers.merge(mean) for name, mean in found.items()}
+    return {measure.name: _estimate(measure, found.get(measure.name), split.name) for measure in measures}
+
+
+@attrs.frozen
+class _Counted:
+    """Row numbers without rows: the split takes them itself, source by source."""
+
+    n: int
+
+    def __len__(self) -> int:
+        return self.n
+
+    def take(self, index: Tensor) -> dict[str, Tensor]:
+        return {}
+
+
+def _moment(model: Model, split: Split, index: Tensor, seed: int) -> Moment:
+    """A batch of the split with noise named after its first row, so that the split of work does not matter."""
+    data = {s: {v: t.to(model.device) for v, t in rows.items()} for s, rows in split.take(index).items()}
+    noise = Noise(seed, f"{split.name} {int(index[0])}", device=model.device)
+    return Moment(data, noise, len(index))
+
+
+def _estimate(measure: Measure, mean: Mean | None, split: str) -> Estimate:
+    value, error = measure.finish(mean) if mean is not None and mean.n else (None, None)
+    n = mean.n if mean is not None else 0
+    return Estimate(value, measure.unit, measure.estimator, split, n, error, measure.bound, measure.note)

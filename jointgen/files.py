@@ -1,0 +1,42 @@
+"""Files that are either as they were or as they should be: written aside, flushed to disk, then renamed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_flushed(path: Path, *chunks: bytes | memoryview) -> None:
+    """Writes a file and waits until the disk has it."""
+    with open(path, "wb") as file:
+        file.writelines(chunks)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Waits until the disk has the names in a folder: a rename is durable only after this."""
+    if os.name == "nt":  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Replaces (or creates) a file at once: after a crash it holds either the old contents or the new."""
+    aside = path.with_name(f".tmp-{path.name}")
+    try:
+        write_flushed(aside, data)
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """`replace_bytes` for text, always in UTF-8 with the line ends as given."""
+    replace_bytes(path, text.encode())

@@ -1,0 +1,240 @@
+"""A trained model to use: sample, encode, decode, reconstruct, elbo. Also what metrics see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jointgen import checkpoint
+from jointgen.errors import CheckpointError, ConfigError, suggest
+from jointgen.noise import Noise
+from jointgen.objectives.algebra import Expr
+from jointgen.objectives.distributions import Conditional, Joint
+from jointgen.objectives.bounds import elbo
+from jointgen.objectives.objective import Update, resolved
+from jointgen.observe import observe
+from jointgen.parts import Parts
+from jointgen.plan import Lowering, make_summands
+from jointgen.plugins import load_plugins
+from jointgen.prepare import Prepared, prepare, resolver
+from jointgen.recipe import read_recipe
+from jointgen.requirements import is_met, requirements_of
+from jointgen.runfolder import RunFolder
+from jointgen.space import Space
+from jointgen.step import Moment, Rows
+
+
+Given = Mapping[str, Tensor] | None
+"""Values of variables that are not to be drawn, by name: {"y": one-hot labels}."""
+
+
+class Model:
+    """The parts of a run in evaluation mode, with the weights given (of a finished run, their average).
+
+    Shapes: x (B, *X), z (B, *Z); densities (B,) in nats. By convention q is the inference side, p the model side.
+    """
+
+    def __init__(self, prepared: Prepared, parts: Parts, device: torch.device | str = "cpu"):
+        self.prepared, self.parts, self.device = prepared, parts, torch.device(device)
+        self.declared = prepared.declared
+        parts.modules.eval()
+
+    # --- what is there
+
+    @property
+    def spaces(self) -> Mapping[str, Space]:
+        return self.declared.spaces
+
+    @property
+    def joints(self) -> Mapping[str, Joint]:
+        return self.declared.joints
+
+    @property
+    def reports(self) -> Mapping[str, Expr]:
+        """The last stage's."""
+        return dict(self.prepared.stages[-1].objective.reports)
+
+    def is_data(self, factor: Conditional) -> bool:
+        return factor.is_root and self.declared.traits[factor.part].kind == "data"
+
+    @property
+    def observed(self) -> list[str]:
+        """Variables that data sources yield and the model side generates: x."""
+        roots = {v for joint in self.joints.values() for f in joint.factors if self.is_data(f) for v in f.out}
+        drawn = {v for joint in self.joints.values() for f in joint.factors if not f.is_root for v in f.out}
+        return sorted(roots & drawn)
+
+    def generator_of(self, variable: str) -> Joint:
+        """The joint in which a conditional draws an observed variable."""
+        return next(j for j in self.joints.values() if variable in j.variables and not j.drawn_by(variable).is_root)
+
+    def can_reconstruct(self, variable: str) -> bool:
+        """Whether q encodes the variable to one code from which p draws it again."""
+        if not {"q", "p"} <= self.joints.keys() or variable not in self.joints["p"].variables:
+            return False
+        codes = [f for f in self.joints["q"].factors if not f.is_root]
+        back = self.joints["p"].drawn_by(variable)
+        return len(codes) == 1 and variable in codes[0].given and set(codes[0].out) <= set(back.given)
+
+    def joint(self, name: str, use: str) -> Joint:
+        if name not in self.joints:
+            raise ConfigError(
+                f"{use} needs the joint {name!r}, which the objective does not name{suggest(name, self.joints)}"
+            )
+        return self.joints[name]
+
+    # --- drawing
+
+    @torch.no_grad()
+    def draw(
+        self, joint: str, given: Mapping[str, Tensor], rows: int, noise: Noise, reading: str = "sample"
+    ) -> dict[str, Tensor]:
+        """Every variable of a joint, (rows, *shape), ancestors first; `given` variables are taken as they are.
+
+        Conditionals feed what follows them with their `reading`. Raises ConfigError for a data root not given.
+        """
+        drawn = {name: value.to(self.device, noise.dtype) for name, value in given.items()}
+        for factor in self.joint(joint, "drawing").factors:
+            if set(factor.out) <= drawn.keys():
+                continue
+            if self.is_data(factor):
+                missing = ", ".join(v for v in factor.out if v not in drawn)
+                raise ConfigError(f"{joint}({factor}) is a data root: give its values, given={{{missing!r}: ...}}")
+            source = noise.named(f"{joint}({factor})", rows)
+            module = self.parts.modules[factor.part]
+            if factor.is_root:
+                drawn[factor.out[0]] = module(rows).draw(source).read("sample")
+                continue
+            inputs = [drawn[v] for v in factor.given]
+            if size := self.declared.traits[factor.part].noise_input:
+                inputs.append(noise.named(f"{joint}({factor})/eps", rows).normal(size))
+            readings = self.declared.capabilities[factor.part].paths
+            draw = module(*inputs).draw(source)
+            drawn[factor.out[0]] = draw.read(reading if reading in readings else "sample")
+        return drawn
+
+    def noise(self, seed: int, name: str) -> Noise:
+        return Noise(seed, name, device=self.device)
+
+    def sample(self, n: int, given: Given = None, *, seed: int = 0, reading: str = "mean") -> Tensor:
+        """(n, *X) from p: codes drawn from the prior, then the decoder.
+
+        reading: "mean" is the decoder's mean, as the field shows samples; "sample" adds the likelihood's own noise.
+        """
+        (variable,) = self._one_observed("sample")
+        return self.draw("p", given or {}, n, self.noise(seed, "sample"), reading)[variable]
+
+    def encode(self, x: Tensor, given: Given = None, *, seed: int | None = None) -> Tensor:
+        """(B, *X) in model space -> codes (B, *Z): the mean of q(z|x), or a draw where `seed` is given."""
+        (variable,) = self._one_observed("encode")
+        reading = "mean" if seed is None else "sample"
+        known = {variable: x, **(given or {})}
+        return self.draw("q", known, len(x), self.noise(seed or 0, "encode"), reading)[self.code]
+
+    def decode(self, z: Tensor, given: Given = None) -> Tensor:
+        """(B, *Z) -> the decoder's mean, (B, *X)."""
+        (variable,) = self._one_observed("decode")
+        return self.draw("p", {self.code: z, **(given or {})}, len(z), self.noise(0, "decode"), "mean")[variable]
+
+    def reconstruct(self, x: Tensor, given: Given = None) -> Tensor:
+        """x -> the decoder's mean at the mean of q(z|x), (B, *X)."""
+        return self.decode(self.encode(x, given), given)
+
+    def elbo(self, x: Tensor, given: Given = None, *, seed: int = 0) -> Tensor:
+        """log p(x|z) + log p(z) - log q(z|x) at one draw z ~ q(z|x) per row, (B,) nats: unbiased for the bound.
+
+        Raises ConfigError for a model without a bound (an implicit encoder or decoder).
+        """
+        expr = elbo(self.joint("q", "the ELBO"), self.joint("p", "the ELBO"), self.is_data)
+        if reason := self.missing(expr):
+            raise ConfigError(f"this model has no ELBO: {reason}")
+        observed = {**(given or {}), self._one_observed("elbo")[0]: x}
+        raw = {part: {v: observed[v] for v in self.declared.variables_of(part)} for part in self.declared.data_parts}
+        rows = self.rows(expr, observed=True)
+        return rows(Moment(raw, self.noise(seed, "elbo"), len(x)))
+
+    @property
+    def code(self) -> str:
+        """The one latent variable."""
+        latents = [v for v in self.joint("q", "encoding").variables if v not in self._roots]
+        if len(latents) != 1:
+            raise ConfigError(f"the codes are {', '.join(latents) or 'none'}: this needs exactly one; use draw()")
+        return latents[0]
+
+    @property
+    def _roots(self) -> set[str]:
+        return {v for joint in self.joints.values() for f in joint.factors if self.is_data(f) for v in f.out}
+
+    def _one_observed(self, use: str) -> list[str]:
+        if len(self.observed) != 1:
+            raise ConfigError(f"{use}() is for one observed variable, not {self.observed}; use draw()")
+        return self.observed
+
+    # --- expressions
+
+    def missing(self, expr: Expr) -> str:
+        """Why an expression cannot be evaluated with this model's families, or an empty string."""
+        registry = self.prepared.registry
+        priors = {n: registry.name_of("prior", type(c)) for n, c in self.declared.recipe.all_priors().items()}
+        try:
+            lowering, found = self._lowered(expr)
+            for summand, _ in found:
+                for need in requirements_of(summand, lowering, priors):
+                    if not is_met(need, self.declared):
+                        return f"{need.part} has no {str(need).removeprefix('a ')}"
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    def rows(self, expr: Expr, observed: bool = False) -> Rows:
+        """A sum of expectations as (B,) numbers of a Moment. `observed`: its data is in model space already."""
+        lowering, found = self._lowered(expr)
+        return Rows([summand for summand, _ in found], self.parts, lowering, as_observed=observed)
+
+    def _lowered(self, expr: Expr) -> tuple[Lowering, list[Any]]:
+        lowering = Lowering(self.joints, self.declared.traits)
+        update = Update("evaluation", resolved(expr, resolver(self.prepared.registry)))
+        return lowering, make_summands(update, lowering)
+
+    def rebuild(self, batch: Moment, variable: str) -> tuple[Tensor, Tensor]:
+        """(truth, reconstruction) of a batch of raw data: observed through its noise, encoded, decoded."""
+        means, samples = self.observe(batch)
+        given = {v: value for v, value in samples.items() if v != variable}
+        return means[variable], self.reconstruct(samples[variable], given)
+
+    def observe(self, batch: Moment) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(mean readings, samples) of every observed variable of a batch of raw data."""
+        means, samples = {}, {}
+        for rows in batch.data.values():
+            for variable, raw in rows.items():
+                draw = observe(self.spaces[variable], raw, batch.noise.named(f"observe/{variable}", batch.rows))
+                means[variable], samples[variable] = draw.read("mean"), draw.read("sample")
+        return means, samples
+
+
+def load(run: str | Path, *, step: int | None = None, average: bool = True, device: str = "cpu") -> Model:
+    """The model of a run folder: its newest whole checkpoint, or that of `step`; averaged weights where there are any.
+
+    Raises ConfigError where there is no run and CheckpointError where there is no whole checkpoint.
+    """
+    folder = RunFolder.open(run)
+    registry = load_plugins().registry
+    prepared = prepare(read_recipe(folder.recipe, registry=registry), registry)
+    newest = checkpoint.latest(folder.checkpoints)
+    path = newest if step is None else folder.checkpoints / f"step-{step:08d}"
+    if path is None or not path.is_dir():
+        raise CheckpointError(f"{folder.checkpoints}: no whole checkpoint{'' if step is None else f' of step {step}'}")
+    load_weights(prepared.parts, checkpoint.load(path).parts, average)
+    prepared.parts.modules.to(device)
+    return Model(prepared, prepared.parts, device)
+
+
+def load_weights(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]], average: bool) -> None:
+    """Each part by its name, never by order."""
+    for name, module in parts.modules.items():
+        key = f"ema.{name}" if average and f"ema.{name}" in saved else name
+        module.load_state_dict(dict(saved[key]))

@@ -1,0 +1,85 @@
+"""Objectives as equations: import what the paper writes and combine it with + - * (see DESIGN.md section 2).
+
+>>> f1 = log_ratio(q.xz, p.x * p.z, name="f1")
+>>> print(E(q.xz, p.log_x_given_z - f1))
+E[q(x,z)](log p(x|z) - f1)
+"""
+
+from jointgen.objectives.algebra import (
+    POINTWISE,
+    Constant,
+    Expr,
+    Pointwise,
+    Stop,
+    Sum,
+    Weight,
+    Weighted,
+    absolute,
+    exp,
+    log_sigmoid,
+    relu,
+    softplus,
+    square,
+    stop,
+)
+from jointgen.objectives.bounds import elbo
+from jointgen.objectives.distributions import (
+    KL,
+    Conditional,
+    Joint,
+    LogDensity,
+    Marginal,
+    Product,
+    joint_from_text,
+    kl,
+    p,
+    q,
+)
+from jointgen.objectives.expressions import Apply, E, Expectation, Ratio, Value, cycle, log_ratio, score
+from jointgen.objectives.objective import Objective, Stage, Update, as_stages
+from jointgen.objectives.parse import Vocabulary, parse, parse_product, parse_ratio_sides
+
+__all__ = [
+    "KL",
+    "POINTWISE",
+    "Apply",
+    "Conditional",
+    "Constant",
+    "E",
+    "Expectation",
+    "Expr",
+    "Joint",
+    "LogDensity",
+    "Marginal",
+    "Objective",
+    "Pointwise",
+    "Product",
+    "Ratio",
+    "Stage",
+    "Stop",
+    "Sum",
+    "Update",
+    "Value",
+    "Vocabulary",
+    "Weight",
+    "Weighted",
+    "absolute",
+    "as_stages",
+    "cycle",
+    "elbo",
+    "exp",
+    "joint_from_text",
+    "kl",
+    "log_ratio",
+    "log_sigmoid",
+    "p",
+    "parse",
+    "parse_product",
+    "parse_ratio_sides",
+    "q",
+    "relu",
+    "score",
+    "softplus",
+    "square",
+    "stop",
+]

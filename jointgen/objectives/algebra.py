@@ -1,0 +1,235 @@
+"""The algebra of terms: sums, weights and pointwise functions of one number per row. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from jointgen.errors import ConfigError
+
+
+class Expr:
+    """Anything with one number per row, or an expectation of it. Combine with + - and * by a weight."""
+
+    __slots__ = ()
+
+    def __add__(self, other: Expr | float) -> Expr:
+        return Sum((*_terms(self), *_terms(as_expr(other))))
+
+    def __radd__(self, other: float) -> Expr:
+        return as_expr(other) + self
+
+    def __sub__(self, other: Expr | float) -> Expr:
+        return self + -as_expr(other)
+
+    def __rsub__(self, other: float) -> Expr:
+        return as_expr(other) + -self
+
+    def __neg__(self) -> Expr:
+        return Weighted(-1.0, self)
+
+    def __mul__(self, weight: float | Weight) -> Expr:
+        if not isinstance(weight, int | float | Weight):
+            raise ConfigError(f"({self}) * ({weight}): a term can be multiplied by a number or a weight only")
+        return Weighted(weight if isinstance(weight, Weight) else float(weight), self)
+
+    __rmul__ = __mul__
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return ()
+
+    def walk(self) -> Iterator[Expr]:
+        """This expression and everything inside it, known parts of ratios included."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+def as_expr(value: Expr | float) -> Expr:
+    return value if isinstance(value, Expr) else Constant(float(value))
+
+
+def _terms(expr: Expr) -> tuple[Expr, ...]:
+    return expr.terms if isinstance(expr, Sum) else (expr,)
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(cache_hash=True)
+class Weight:
+    """A named weight. It goes linearly from `start` to `to` over the first `over` (a share) of its stage.
+
+    >>> Weight("lambda", to=10, start=0, over=0.5).at(0.25)
+    5.0
+    """
+
+    name: str
+    to: float
+    start: float | None = None
+    over: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        if not 0.0 <= self.over <= 1.0:
+            raise ConfigError(f"weight {self.name}: over is a share of the stage, 0 to 1, got {self.over}")
+
+    def at(self, progress: float) -> float:
+        """The value at `progress` in [0, 1] through the stage."""
+        if self.start is None or self.over == 0.0 or progress >= self.over:
+            return float(self.to)
+        return self.start + (self.to - self.start) * progress / self.over
+
+    def __mul__(self, term: Expr) -> Expr:
+        return Weighted(self, term)
+
+    def __neg__(self) -> Any:
+        return _NegativeWeight(self)
+
+    def describe(self) -> str:
+        if self.start is None or self.over == 0.0:
+            return f"{self.name} = {self.to:g}"
+        return f"{self.name} = {self.start:g} to {self.to:g} over the first {self.over:.0%} of the stage"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@attrs.frozen
+class _NegativeWeight:
+    weight: Weight
+
+    def __mul__(self, term: Expr) -> Expr:
+        return -(self.weight * term)
+
+
+# --- terms: one number per row ---------------------------------------------------------------------------------------
+
+
+@attrs.frozen(cache_hash=True)
+class Constant(Expr):
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.value:g}"
+
+
+@attrs.frozen(cache_hash=True)
+class Sum(Expr):
+    terms: tuple[Expr, ...]
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return self.terms
+
+    def __str__(self) -> str:
+        first, *rest = map(_signed, self.terms)
+        text = ("-" if first[0] < 0 else "") + first[1]
+        return text + "".join((" - " if sign < 0 else " + ") + body for sign, body in rest)
+
+
+@attrs.frozen(cache_hash=True)
+class Weighted(Expr):
+    weight: float | Weight
+    term: Expr
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return (self.term,)
+
+    def __str__(self) -> str:
+        sign, body = _signed(self)
+        return ("-" if sign < 0 else "") + body
+
+
+def _signed(expr: Expr) -> tuple[int, str]:
+    """(sign, text without it) of one summand."""
+    if isinstance(expr, Constant):
+        return (-1 if expr.value < 0 else 1), f"{abs(expr.value):g}"
+    if not isinstance(expr, Weighted):
+        return 1, f"({expr})" if isinstance(expr, Sum) else str(expr)
+    sign, body = _signed(expr.term)
+    if isinstance(expr.weight, Weight):
+        return sign, f"{expr.weight}*{body}"
+    scale = abs(expr.weight)
+    return (-sign if expr.weight < 0 else sign), body if scale == 1 else f"{scale:g}*{body}"
+
+
+POINTWISE = ("log_sigmoid", "exp", "abs", "square", "softplus", "relu")
+
+
+@attrs.frozen(cache_hash=True)
+class Pointwise(Expr):
+    function: str
+    term: Expr
+
+    def __attrs_post_init__(self) -> None:
+        assert self.function in POINTWISE, self.function
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return (self.term,)
+
+    def __str__(self) -> str:
+        return f"{'log s' if self.function == 'log_sigmoid' else self.function}({self.term})"
+
+
+def log_sigmoid(term: Expr) -> Pointwise:
+    """log s(t) = -log(1 + exp(-t)), written `log s(t)`."""
+    return Pointwise("log_sigmoid", term)
+
+
+def exp(term: Expr) -> Pointwise:
+    return Pointwise("exp", term)
+
+
+def absolute(term: Expr) -> Pointwise:
+    return Pointwise("abs", term)
+
+
+def square(term: Expr) -> Pointwise:
+    return Pointwise("square", term)
+
+
+def softplus(term: Expr) -> Pointwise:
+    return Pointwise("softplus", term)
+
+
+def relu(term: Expr) -> Pointwise:
+    return Pointwise("relu", term)
+
+
+@attrs.frozen(cache_hash=True)
+class Stop(Expr):
+    """The same value without any gradient."""
+
+    term: Expr
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return (self.term,)
+
+    def __str__(self) -> str:
+        return f"stop({self.term})"
+
+
+def stop(term: Expr) -> Stop:
+    return Stop(term)
+
+
+def summands(expr: Expr) -> Iterator[tuple[tuple[float | Weight, ...], Expr]]:
+    """The expression as a weighted sum: (weights to multiply, term) for each term that is no sum itself.
+
+    >>> [(weights, str(term)) for weights, term in summands(2 * (Constant(1) - 3 * Constant(4)))]
+    [((2.0,), '1'), ((2.0, -1.0, 3.0), '4')]
+    """
+    if isinstance(expr, Sum):
+        for term in expr.terms:
+            yield from summands(term)
+    elif isinstance(expr, Weighted):
+        for weights, term in summands(expr.term):
+            yield (expr.weight, *weights), term
+    else:
+        yield (), expr

@@ -1,0 +1,39 @@
+"""The evidence lower bound of any pair of joints, in the language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jointgen.errors import ConfigError
+from jointgen.objectives.algebra import Expr
+from jointgen.objectives.distributions import Conditional, Joint
+from jointgen.objectives.expressions import E
+
+
+def elbo(
+    q: Joint,
+    p: Joint,
+    is_data: Callable[[Conditional], bool] = lambda factor: factor.part == "data",
+    mass: Callable[[str], bool] = lambda variable: False,
+) -> Expr:
+    """E_q [log p(x|z) + log p(z) - log q(z|x)], whatever the joints' factors (Kingma & Welling 2014, eq 3).
+
+    Data roots have no density and drop out: a model p(y) p(z) p(x|z,y) has a bound on log p(x|y). `mass` says
+    which variables are scored by the exact probability of their quantisation bin. Raises ConfigError where q does
+    not draw a variable of p.
+    """
+    absent = sorted(set(p.variables) - set(q.variables))
+    if absent:
+        raise ConfigError(f"{q.name} does not draw {absent[0]!r}, so there is no bound")
+    scored = sorted((f for f in p.factors if not is_data(f)), key=lambda f: f.is_root)  # log p(x|z) before log p(z)
+    total = sum((p.log(str(f), mass=mass(f.out[0])) for f in scored[1:]), start=_first(p, scored, mass))
+    for factor in q.factors:
+        if not is_data(factor):
+            total = total - q.log(str(factor))
+    return E(q.everything, total)
+
+
+def _first(p: Joint, scored: list[Conditional], mass: Callable[[str], bool]) -> Expr:
+    if not scored:
+        raise ConfigError(f"{p} models nothing: all its factors are data")
+    return p.log(str(scored[0]), mass=mass(scored[0].out[0]))

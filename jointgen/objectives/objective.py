@@ -1,0 +1,196 @@
+"""Objectives: updates in an order, the critics' own updates derived from their ratios, and stages of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import attrs
+
+from jointgen.errors import ConfigError
+from jointgen.objectives.algebra import Expr, Weight, Weighted, summands
+from jointgen.objectives.distributions import KL, Joint, LogDensity, names
+from jointgen.objectives.expressions import Apply, E, Expectation, Ratio
+
+Order = Literal["model, critics", "critics, model", "same point"]
+Resolve = Callable[[str, str], Any]
+"""(registry kind, name) -> the component with its default settings."""
+
+
+@attrs.frozen(cache_hash=True)
+class PenaltyOf(Expr):
+    """A penalty on a ratio's critic, of its positives and negatives; stands only in that critic's update."""
+
+    ratio: Ratio
+    penalty: Any
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return (self.ratio,)
+
+    def __str__(self) -> str:
+        return f"{type(self.penalty).__name__}({self.ratio})"
+
+
+@attrs.frozen
+class Update:
+    """What one player does in a step: maximise an expression over the parts that it trains.
+
+    trains: part names; None means every conditional and prior that the gradient reaches (never a critic).
+    every: runs at every such step.  times: so often within it, each time after the first on draws of its own.
+    """
+
+    name: str
+    maximize: Expr
+    trains: tuple[str, ...] | None = attrs.field(converter=attrs.converters.optional(names), default=None)
+    every: int = 1
+    times: int = 1
+
+    def __attrs_post_init__(self) -> None:
+        if self.every < 1 or self.times < 1:
+            raise ConfigError(f"update {self.name}: every and times must be at least 1")
+        for _, term in summands(self.maximize):
+            if not isinstance(term, Expectation | PenaltyOf):
+                raise ConfigError(f"update {self.name}: {term} stands outside an expectation E[...](...)")
+
+    def __str__(self) -> str:
+        return f"maximise {self.maximize}"
+
+
+@attrs.frozen
+class Objective:
+    """A tuple of updates. A ratio contributes its critic's update unless an update of its name is written.
+
+    order: "model, critics" and "critics, model" take turns; "same point" takes all gradients before any step.
+    reports: further expressions that evaluation reports by name (AVB's elbo_estimate).
+    note: what `jointgen explain` says about it, such as an advice.
+    """
+
+    updates: tuple[Update, ...]
+    order: Order = "model, critics"
+    reports: tuple[tuple[str, Expr], ...] = ()
+    note: str = ""
+
+    @classmethod
+    def of(cls, maximize: Expr, **options: Any) -> Objective:
+        """The usual case: one expression that trains the whole model."""
+        return cls((Update("model", maximize),), **options)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.updates:
+            raise ConfigError("an objective needs at least one update")
+        called = [update.name for update in self.updates]
+        for name in called:
+            if called.count(name) > 1:
+                raise ConfigError(f"two updates are called {name!r}")
+        for ratio in self.ratios.values():
+            if ratio.name in {factor.part for joint in self.joints.values() for factor in joint.factors}:
+                raise ConfigError(f"ratio {ratio.name!r} has the name of a part of the model")
+
+    def walk(self) -> Iterable[Expr]:
+        for update in self.updates:
+            yield from update.maximize.walk()
+        for _, report in self.reports:
+            yield from report.walk()
+
+    @property
+    def ratios(self) -> dict[str, Ratio]:
+        return _by_name((e for e in self.walk() if isinstance(e, Ratio)), "ratios")
+
+    @property
+    def weights(self) -> dict[str, Weight]:
+        found = (e.weight for e in self.walk() if isinstance(e, Weighted) and isinstance(e.weight, Weight))
+        return _by_name(found, "weights")
+
+    @property
+    def joints(self) -> dict[str, Joint]:
+        return _by_name((joint for expr in self.walk() for joint in _joints_in(expr)), "joints")
+
+    def complete(self, resolve: Resolve) -> Objective:
+        """Every name replaced by its component, and the critics' updates written out in their place in the order."""
+        written = tuple(attrs.evolve(u, maximize=resolved(u.maximize, resolve)) for u in self.updates)
+        reports = tuple((name, resolved(report, resolve)) for name, report in self.reports)
+        whole = attrs.evolve(self, updates=written, reports=reports)
+        critics = tuple(critic_update(r) for r in whole.ratios.values() if r.name not in {u.name for u in written})
+        updates = critics + written if self.order == "critics, model" else written + critics
+        return attrs.evolve(whole, updates=updates)
+
+    def __str__(self) -> str:
+        lines = [str(u) if len(self.updates) == 1 else f"{u.name}: {u}" for u in self.updates]
+        lines += [ratio.definition for ratio in self.ratios.values()]
+        lines += [weight.describe() for weight in self.weights.values()]
+        return "\n".join(lines)
+
+
+@attrs.frozen
+class Stage:
+    """A period of a run: `share` of the budget with one objective. Stages without a share divide what is left."""
+
+    name: str
+    objective: Objective
+    share: float | None = None
+
+
+def as_stages(objective: Objective | Sequence[Stage]) -> tuple[Stage, ...]:
+    """Stages whose shares sum to 1."""
+    stages = (Stage("train", objective),) if isinstance(objective, Objective) else tuple(objective)
+    given = sum(stage.share or 0.0 for stage in stages)
+    open_ended = [stage for stage in stages if stage.share is None]
+    if given > 1 + 1e-9 or (not open_ended and abs(given - 1) > 1e-9):
+        raise ConfigError(f"the stages' shares sum to {given:g}; they must sum to 1")
+    left = (1 - given) / len(open_ended) if open_ended else 0.0
+    return tuple(attrs.evolve(s, share=left if s.share is None else s.share) for s in stages)
+
+
+def critic_update(ratio: Ratio) -> Update:
+    """The critic's own update: its loss under the numerator and the denominator, less its penalties."""
+    maximize = E(ratio.num, ratio.loss.positive(ratio)) + E(ratio.den, ratio.loss.negative(ratio))
+    for penalty in ratio.penalties:
+        maximize = maximize - PenaltyOf(ratio, penalty)
+    return Update(ratio.name, maximize, trains=(ratio.name,), times=ratio.times)
+
+
+def resolved(expr: Expr, resolve: Resolve) -> Expr:
+    """The expression with every component that it names by a string replaced by the component itself."""
+    if isinstance(expr, Ratio):
+        loss = resolve("critic_loss", expr.loss) if isinstance(expr.loss, str) else expr.loss
+        if loss.is_ratio != (expr.kind == "log_ratio"):
+            sense = "a log-ratio: use log_ratio(...)" if loss.is_ratio else "only a score: use score(...)"
+            raise ConfigError(f"{expr.definition}: a critic trained by {type(loss).__name__} gives {sense}")
+        penalties = tuple(resolve("penalty", p) if isinstance(p, str) else p for p in expr.penalties)
+        known = None if expr.known is None else resolved(expr.known, resolve)
+        return attrs.evolve(expr, loss=loss, penalties=penalties, known=known)
+    if isinstance(expr, Apply):
+        return attrs.evolve(expr, term=resolve("term", expr.term)) if isinstance(expr.term, str) else expr
+    node: Any = expr  # every expression is an attrs class
+    fields = attrs.asdict(node, recurse=False).items()
+    changes = {name: _resolved_field(value, resolve) for name, value in fields if isinstance(value, Expr | tuple)}
+    return attrs.evolve(node, **changes) if changes else expr
+
+
+def _resolved_field(value: Any, resolve: Resolve) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_resolved_field(v, resolve) for v in value)
+    return resolved(value, resolve) if isinstance(value, Expr) else value
+
+
+def _joints_in(expr: Expr) -> list[Joint]:
+    if isinstance(expr, Expectation):
+        return [marginal.joint for marginal in expr.over.marginals]
+    if isinstance(expr, Ratio):
+        return [marginal.joint for side in (expr.num, expr.den) for marginal in side.marginals]
+    if isinstance(expr, KL):
+        return [expr.joint, expr.other_joint]
+    if isinstance(expr, LogDensity):
+        return [expr.joint]
+    if isinstance(expr, Apply):
+        return [value.joint for value in expr.values if value.joint is not None]
+    return []
+
+
+def _by_name(found: Iterable[Any], what: str) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for item in found:
+        if named.setdefault(item.name, item) != item:
+            raise ConfigError(f"two different {what} are called {item.name!r}")
+    return named

@@ -1,0 +1,272 @@
+"""Text to expression: the same notation that expressions print. Errors point at the place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, NoReturn
+
+import attrs
+
+from jointgen.errors import ConfigError, suggest
+from jointgen.objectives.algebra import POINTWISE, Constant, Expr, Pointwise, Stop, Weight
+from jointgen.objectives.distributions import KL, Joint, LogDensity, Marginal, Product, p, q
+from jointgen.objectives.expressions import Apply, Expectation, Ratio, Value
+
+_TOKEN = re.compile(r"\s*(?:(?P<number>\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)|(?P<name>\w+)|(?P<symbol>.))", re.DOTALL)
+RESERVED = ("E", "KL", "hold", "log", "mass", "s", "stop", *POINTWISE)
+
+
+@attrs.frozen
+class Vocabulary:
+    """The names that a text may use. Any other name before a parenthesis is a registered term."""
+
+    joints: Mapping[str, Joint] = attrs.field(factory=lambda: {"q": q, "p": p})
+    ratios: Mapping[str, Ratio] = attrs.field(factory=dict)
+    weights: Mapping[str, Weight] = attrs.field(factory=dict)
+    terms: tuple[str, ...] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for name in (*self.joints, *self.ratios, *self.weights):
+            if name in RESERVED:
+                raise ConfigError(f"{name!r} is a word of the objective language and cannot name anything else")
+
+
+def parse(text: str, vocabulary: Vocabulary | None = None) -> Expr:
+    """ "E[q(x,z)](log p(x|z) - f1)" -> expression. Raises ConfigError that marks the place as ⟨here⟩."""
+    parser = _Parser(text, vocabulary or Vocabulary())
+    expr = parser.sum()
+    parser.expect_end()
+    return expr
+
+
+def parse_product(text: str, vocabulary: Vocabulary | None = None) -> Product:
+    """ "p(x)p(z)" -> product of marginals."""
+    parser = _Parser(text, vocabulary or Vocabulary())
+    product = parser.product_of_marginals()
+    parser.expect_end()
+    return product
+
+
+def parse_ratio_sides(text: str, vocabulary: Vocabulary | None = None) -> tuple[Product, Product]:
+    """ "q(x,z) : p(x)p(z)" -> numerator and denominator."""
+    parser = _Parser(text, vocabulary or Vocabulary())
+    numerator = parser.product_of_marginals()
+    parser.take(":")
+    denominator = parser.product_of_marginals()
+    parser.expect_end()
+    return numerator, denominator
+
+
+class _Parser:
+    """Recursive descent over tokens (kind, text, start, end)."""
+
+    def __init__(self, text: str, vocabulary: Vocabulary):
+        self.text, self.words = text, vocabulary
+        self.tokens = [
+            (str(match.lastgroup), match[match.lastgroup], match.start(match.lastgroup), match.end())
+            for match in _TOKEN.finditer(text.rstrip())
+            if match.lastgroup is not None
+        ]
+        self.at = 0
+
+    # --- tokens
+
+    def peek(self, ahead: int = 0) -> str:
+        position = self.at + ahead
+        return self.tokens[position][1] if position < len(self.tokens) else ""
+
+    def kind(self, ahead: int = 0) -> str:
+        position = self.at + ahead
+        return self.tokens[position][0] if position < len(self.tokens) else "end"
+
+    def next(self) -> str:
+        word = self.peek()
+        self.at += 1
+        return word
+
+    def accept(self, *symbols: str) -> str:
+        return self.next() if self.peek() in symbols and self.kind() != "end" else ""
+
+    def take(self, symbol: str) -> None:
+        if not self.accept(symbol):
+            self.fail(f"expected {symbol!r}")
+
+    def take_name(self, what: str) -> str:
+        if self.kind() != "name":
+            self.fail(f"expected {what}")
+        return self.next()
+
+    def expect_end(self) -> None:
+        if self.kind() != "end":
+            self.fail("expected an operator or the end")
+
+    def fail(self, message: str, at: int | None = None) -> NoReturn:
+        position = self.at if at is None else at
+        start, end = self.tokens[position][2:] if position < len(self.tokens) else (len(self.text), len(self.text))
+        marked = f"{self.text[:start]}⟨{self.text[start:end] or 'end'}⟩{self.text[end:]}"
+        raise ConfigError(f"{message} at character {start + 1}: {marked}")
+
+    def lookup(self, name: str, table: Mapping[str, Any], what: str) -> Any:
+        if name not in table:
+            self.fail(f"unknown {what} {name!r}{suggest(name, table)}", self.at - 1)
+        return table[name]
+
+    # --- grammar
+
+    def sum(self) -> Expr:
+        expr = -self.product() if self.accept("-") else self.product()
+        while sign := self.accept("+", "-"):
+            term = self.product()
+            expr = expr + term if sign == "+" else expr - term
+        return expr
+
+    def product(self) -> Expr:
+        """weight * weight * term: all factors but the last are numbers or weights."""
+        factor = self.factor()
+        if not self.accept("*"):
+            if isinstance(factor, Weight):
+                self.fail(f"weight {factor.name!r} multiplies nothing; write {factor.name}*term", self.at - 1)
+            return factor
+        if isinstance(factor, Constant):
+            return factor.value * self.product()
+        if not isinstance(factor, Weight):
+            self.fail("only a number or a weight can stand before '*'", self.at - 1)
+        return factor * self.product()
+
+    def factor(self) -> Expr | Weight:
+        if self.kind() == "number":
+            return Constant(float(self.next()))
+        if self.accept("("):
+            return self.closed(self.sum())
+        name = self.take_name("a term")
+        special = {"E": self.expectation, "log": self.log, "hold": self.hold, "stop": self.stop, "KL": self.kl}
+        if name in special:
+            return special[name]()
+        if name in POINTWISE:
+            self.take("(")
+            return Pointwise(name, self.closed(self.sum()))
+        if self.peek() == "(":
+            return self.apply(name)
+        return self.lookup(name, {**self.words.ratios, **self.words.weights}, "ratio or weight")
+
+    def closed(self, expr: Expr) -> Expr:
+        self.take(")")
+        return expr
+
+    def expectation(self) -> Expectation:
+        opened = self.at - 1
+        self.take("[")
+        over = self.product_of_marginals()
+        k, reduce = self.draws() if self.accept(";") else (1, "mean")
+        self.take("]")
+        self.take("(")
+        term = self.closed(self.sum())
+        return self.checked(opened, lambda: Expectation(over, term, k, reduce))
+
+    def draws(self) -> tuple[int, Literal["mean", "logmeanexp"]]:
+        if self.take_name("'k'") != "k":
+            self.fail("expected k=NUMBER", self.at - 1)
+        self.take("=")
+        if not self.peek().isdigit():
+            self.fail("expected a whole number")
+        k = int(self.next())
+        if self.kind() != "name":
+            return k, "mean"
+        reduce = self.next()
+        if reduce not in ("mean", "logmeanexp"):
+            self.fail(f"unknown reduction {reduce!r}{suggest(reduce, ('mean', 'logmeanexp'))}", self.at - 1)
+        return k, "logmeanexp" if reduce == "logmeanexp" else "mean"
+
+    def product_of_marginals(self) -> Product:
+        marginals = [self.marginal()]
+        while self.kind() == "name":
+            marginals.append(self.marginal())
+        return self.checked(self.at - 1, lambda: Product(tuple(marginals)))
+
+    def marginal(self) -> Marginal:
+        joint = self.lookup(self.take_name("a joint, such as q(x,z)"), self.words.joints, "joint")
+        self.take("(")
+        start = self.at
+        variables, _ = self.arguments()
+        self.take(")")
+        return self.checked(start, lambda: joint.on(*variables))
+
+    def arguments(self) -> tuple[list[str], set[str]]:
+        """x, stop(z) -> the variables, and those whose gradient stops."""
+        variables, stopped = [], set()
+        while True:
+            name = self.take_name("a variable")
+            if name == "stop" and self.accept("("):
+                name = self.take_name("a variable")
+                self.take(")")
+                stopped.add(name)
+            variables.append(name)
+            if not self.accept(","):
+                return variables, stopped
+
+    def log(self) -> Expr:
+        if self.peek() == "s" and self.peek(1) == "(":
+            self.at += 2
+            return Pointwise("log_sigmoid", self.closed(self.sum()))
+        return self.density()
+
+    def density(self, hold: bool = False) -> LogDensity:
+        mass = self.peek() == "mass" and bool(self.accept("mass"))
+        return LogDensity(*self.conditional(), hold=hold, mass=mass)
+
+    def conditional(self) -> tuple[Joint, Any, frozenset[str]]:
+        """p(x|stop(z)) -> (joint, factor, variables whose gradient stops)."""
+        joint = self.lookup(self.take_name("a joint, such as p(x|z)"), self.words.joints, "joint")
+        self.take("(")
+        start = self.at
+        out, stopped = self.arguments()
+        given, stopped_given = self.arguments() if self.accept("|") else ([], set())
+        self.take(")")
+        text = ",".join(out) + ("|" + ",".join(given) if given else "")
+        factor = self.checked(start, lambda: joint.factor(text))
+        return joint, factor, frozenset(stopped | stopped_given)
+
+    def hold(self) -> Expr:
+        self.take("(")
+        if self.take_name("'log'") != "log":
+            self.fail("hold(...) holds the parameters of one log-density, hold(log q(z|x))", self.at - 1)
+        return self.closed(self.density(hold=True))
+
+    def stop(self) -> Expr:
+        self.take("(")
+        return Stop(self.closed(self.sum()))
+
+    def kl(self) -> Expr:
+        opened = self.at - 1
+        self.take("(")
+        joint, factor, _ = self.conditional()
+        self.take(":")
+        other_joint, other, _ = self.conditional()
+        self.take(")")
+        return self.checked(opened, lambda: KL(joint, factor, other_joint, other))
+
+    def apply(self, name: str) -> Expr:
+        if self.words.terms is not None and name not in self.words.terms:
+            known = {*self.words.terms, *POINTWISE, "log", "stop", "hold", "KL", "E"}
+            self.fail(f"unknown term {name!r}{suggest(name, known)}", self.at - 1)
+        self.take("(")
+        values = [self.value()]
+        while self.accept(","):
+            values.append(self.value())
+        self.take(")")
+        return Apply(name, tuple(values))
+
+    def value(self) -> Value:
+        reading = self.next() if self.kind(1) == "name" else "sample"
+        if self.peek(1) != "(":
+            return Value(self.take_name("a variable"), reading)
+        joint, factor, _ = self.conditional()
+        return Value(factor.out[0], reading, joint, factor)
+
+    def checked(self, at: int, make: Any) -> Any:
+        """`make()`, with the place added to what it raises."""
+        try:
+            return make()
+        except ConfigError as error:
+            self.fail(str(error), at)

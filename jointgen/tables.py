@@ -1,0 +1,268 @@
+"""TOML files and overrides as plain tables, before anything is known about what they mean. Torch-free."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from jointgen.errors import ConfigError, nearest
+
+KeyPath = tuple[str | int, ...]
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """A key path as TOML writes it, with list positions in brackets.
+
+    >>> dotted(("critic", "penalties", 1, "weight"))
+    'critic.penalties[1].weight'
+    >>> dotted(("ratios", "f 1"))
+    'ratios."f 1"'
+    """
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in path)
+    return text.removeprefix(".")
+
+
+def show(value: object) -> str:
+    """A value in a message, short and as TOML would write it."""
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime.date | datetime.time):
+        return str(value)
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def to_toml(tables: Mapping[str, Any]) -> str:
+    return tomli_w.dumps(tables)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The tables of one file. Raises ConfigError naming the path when it is not there or is not TOML."""
+    path = Path(path)
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file{_nearest_recipe(path)}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder; expected a TOML file{_nearest_recipe(path / 'recipe.toml')}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: byte {error.start} is not UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def load_tables(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The tables of a recipe, merged onto those of the recipe that its ``base`` names, relative to its own folder.
+
+    The recipe's own values win. A table whose ``type`` differs replaces the base's table whole, because the base's
+    other keys belong to another component. Raises ConfigError for a missing base and for a chain that never ends.
+    """
+    return _load_chain(Path(path), ())
+
+
+def _load_chain(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in [recipe.resolve() for recipe in above]:
+        chain = " -> ".join(str(recipe) for recipe in (*above, path))
+        raise ConfigError(f"base: these recipes are based on each other: {chain}")
+    tables = _read_base(path, above[-1]) if above else read_toml(path)
+    if "base" not in tables:
+        return tables
+    base = tables.pop("base")
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: expected the name of a TOML file, got {show(base)}")
+    return _merge(_load_chain(path.parent / base, (*above, path)), tables)
+
+
+def _read_base(path: Path, recipe: Path) -> dict[str, Any]:
+    try:
+        return read_toml(path)
+    except ConfigError as error:
+        raise ConfigError(f"{recipe}: base: {error}") from None
+
+
+def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    if "type" in base and "type" in own and base["type"] != own["type"]:
+        return own
+    both = {key: _merge(base[key], own[key]) for key in own if _is_table(base.get(key)) and _is_table(own[key])}
+    return {**base, **own, **both}
+
+
+def _nearest_recipe(path: Path) -> str:
+    """Looks beside the missing file, one folder up, and for a file of that very name in the folders next to its own."""
+    folder = path.parent
+    try:
+        found = [*folder.glob("*.toml"), *folder.parent.glob("*.toml"), *folder.parent.glob(f"*/{path.name}")]
+    except (OSError, ValueError):  # a folder that cannot be listed, a name that is no pattern
+        return ""
+    files = {file.name: file for file in reversed(found)}
+    near = nearest(path.name, files)
+    return f"; did you mean '{files[near]}'?" if near else ""
+
+
+# --- overrides -------------------------------------------------------------------------------------------------------
+
+
+def apply_overrides(tables: Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `tables` with values replaced, in order.
+
+    `overrides` are texts such as ``train.steps=200`` (a dotted TOML key, a TOML value) or a mapping from dotted keys
+    to values. In a text, a value that is not TOML is taken as a string, so that ``data.root=/x`` needs no quotes. In
+    a mapping, None removes the key, back to its default. A number in a key counts from 0 in a list.
+
+    Giving a table another ``type`` empties it, because its keys belong to another component; what the other
+    overrides set in that table is kept, whether they come before or after. Raises one ConfigError for all of them.
+    """
+    given, problems = _parse_all(overrides)
+    result = plain(tables)
+    for n, (path, value) in enumerate(given):
+        try:
+            _apply(result, path, value, given[:n])
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return result
+
+
+Override = tuple[tuple[str, ...], Any]
+
+
+def _apply(tables: dict[str, Any], path: tuple[str, ...], value: Any, earlier: list[Override]) -> None:
+    table = path[:-1]
+    if not (table and path[-1] == "type" and _has_other_type(tables, table, value)):
+        return _set(tables, path, value)
+    _set(tables, table, {"type": value})
+    for inner, kept in earlier:
+        if inner != path and len(inner) > len(table) and inner[: len(table)] == table:
+            _set(tables, inner, kept)
+    return None
+
+
+def _has_other_type(tables: dict[str, Any], path: tuple[str, ...], value: Any) -> bool:
+    held: Any = tables
+    for part in path:
+        if isinstance(held, list):
+            held = held[int(part)] if part.isdecimal() and int(part) < len(held) else None
+        else:
+            held = held.get(part) if _is_table(held) else None
+    return _is_table(held) and held.get("type", value) != value
+
+
+def _set(tables: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    holder: Any = tables
+    for n, part in enumerate(path[:-1], 1):
+        holder = _enter(holder, part, path[:n])
+    key = _position(holder, path[-1], path)
+    if value is None:
+        holder.pop(key) if isinstance(holder, list) else holder.pop(key, None)
+    else:
+        holder[key] = copy.deepcopy(value)
+
+
+def _enter(holder: Any, part: str, path: tuple[str, ...]) -> Any:
+    key = _position(holder, part, path)
+    inner = holder[key] if isinstance(holder, list) else holder.setdefault(key, {})
+    if not isinstance(inner, dict | list):
+        raise ConfigError(f"{dotted(path)}: is {show(inner)}, so it has no keys to override")
+    return inner
+
+
+def _position(holder: dict[str, Any] | list[Any], part: str, path: tuple[str, ...]) -> Any:
+    if not isinstance(holder, list):
+        return part
+    if not (part.isdecimal() and int(part) < len(holder)):
+        raise ConfigError(f"{dotted(path)}: {part!r} is no position in a list of {len(holder)}, counted from 0")
+    return int(part)
+
+
+def _parse_all(overrides: Iterable[str] | Mapping[str, Any]) -> tuple[list[Override], list[str]]:
+    items = overrides.items() if isinstance(overrides, Mapping) else [(text, _TEXT) for text in overrides]
+    given: list[Override] = []
+    problems: list[str] = []
+    for text, value in items:
+        try:
+            given.append(_parse_text(text) if value is _TEXT else (_parse_key(text), plain(value)))
+        except ConfigError as error:
+            problems += error.problems
+    return given, problems
+
+
+_TEXT = object()
+
+
+def _parse_text(text: str) -> Override:
+    """Splits at the first ``=`` that has a whole key before it, because a quoted key may hold one."""
+    for equals in re.finditer("=", text):
+        path = _try_key(text[: equals.start()])
+        if path is not None:
+            return path, _parse_value(text, text[equals.end() :].strip())
+    raise ConfigError(f"override {text!r}: expected KEY=VALUE with a dotted key, such as train.steps=200")
+
+
+def _parse_key(text: str) -> tuple[str, ...]:
+    path = _try_key(text)
+    if path is None:
+        raise ConfigError(f"override {text!r}: expected a dotted key, such as train.steps")
+    return path
+
+
+def _try_key(text: str) -> tuple[str, ...] | None:
+    try:
+        held: Any = tomllib.loads(f"{text} = 0")
+    except tomllib.TOMLDecodeError:
+        return None
+    path: list[str] = []
+    while _is_table(held):
+        if len(held) != 1:  # several lines
+            return None
+        path += held
+        held = held[path[-1]]
+    return tuple(path)
+
+
+def _parse_value(text: str, value: str) -> Any:
+    if not value:
+        raise ConfigError(f'override {text!r}: the value is missing; an empty string is ""')
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError as error:
+        if value[0] in "[{\"'":
+            reason = str(error).split(" (at ")[0]
+            raise ConfigError(f"override {text!r}: {value} is not a TOML value: {reason}") from None
+        return value
+    return parsed["value"] if len(parsed) == 1 else value
+
+
+# --- small helpers ---------------------------------------------------------------------------------------------------
+
+
+def plain(value: Any) -> Any:
+    """A copy in TOML's own types: dict, list, str and scalars."""
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _key(part: str) -> str:
+    return part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else tomli_w.dumps({part: 0}).removesuffix(" = 0\n")

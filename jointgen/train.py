@@ -1,0 +1,480 @@
+"""The one training loop: every model, from a recipe to a run folder."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen import checkpoint
+from jointgen.config import structure, unstructure
+from jointgen.data import Loader
+from jointgen.distributed import Workers
+from jointgen.errors import CheckpointError, ConfigError, JointgenError, NonFiniteError
+from jointgen.evaluate import Split, default_metrics, evaluate, open_split, renamed
+from jointgen.gallery import write_pictures
+from jointgen.model import Model, load_weights
+from jointgen.noise import Noise
+from jointgen.objectives.objective import Objective
+from jointgen.ownership import check_ownership
+from jointgen.parts import Parts, start_at_data
+from jointgen.plugins import load_plugins
+from jointgen.prepare import Prepared, prepare
+from jointgen.recipe import Adam, Recipe, read_recipe, write_recipe
+from jointgen.registry import Registry
+from jointgen.runfolder import Progress, RunFolder, environment
+from jointgen.statistics import Estimate
+from jointgen.step import Moment, Step
+
+OWNERSHIP_ROWS = 4
+MEAN_ROWS = 1024
+
+
+class Interrupted(JointgenError):
+    """The run was asked to stop, and wrote a checkpoint first. `signal` is the number of the signal."""
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.exit_status = 128 + signal
+
+
+@attrs.frozen
+class Run:
+    """A finished run."""
+
+    path: Path
+    summary: Mapping[str, Any]
+    model: Model
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The final metrics by name, each with value, unit, estimator, split and n."""
+        return self.summary["metrics"]
+
+
+def run(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    *,
+    objective: Objective | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    stop: Callable[[], int] = lambda: 0,
+    quiet: bool = False,
+) -> Run:
+    """Trains, evaluates and writes the run folder (`out`, or runs/NAME). Sets no signal handler.
+
+    objective: composed in Python, in place of the recipe's.  stop: asked after each step; a signal's number ends
+    the run after a checkpoint.  Raises ConfigError for what the user can mend, before anything is trained.
+    """
+    registry = load_plugins().registry
+    resolved = read_recipe(recipe, overrides, registry=registry)
+    if objective is not None:
+        resolved = with_objective(resolved, objective, registry)
+    prepared = prepare(resolved, registry)
+    path = Path(out) if out is not None else Path("runs") / resolved.name
+    return Trainer(prepared, path, resume=resume, stop=stop, quiet=quiet).fit()
+
+
+def with_objective(recipe: Recipe, objective: Objective, registry: Registry) -> Recipe:
+    """The recipe with an objective composed in Python, written as the text that it prints, so that it repeats."""
+    component: Any = registry.get("objective", "expression").load()
+    tables = {**unstructure(recipe, registry), "objective": component.describe(objective, registry)}
+    return structure(tables, Recipe, registry)
+
+
+class Trainer:
+    """One run. Everything but the weights and optimizers is a pure function of the step."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        path: Path,
+        *,
+        resume: bool = False,
+        stop: Callable[[], int] = lambda: 0,
+        quiet: bool = False,
+    ):
+        self.prepared, self.recipe, self.stop = prepared, prepared.recipe, stop
+        self.train = self.recipe.train
+        self.workers = Workers.start(self.train.device, self.train.precision)
+        self.splits = {name: open_split(prepared, name) for name in ("train", "test")}
+        self.loaders = self._loaders()
+        self.total, self.ends = self.train.total_steps, prepared.boundaries()
+        self.repeats = max(u.update.times for plan in prepared.plans for u in plan.updates)
+        self.parts = self._parts()
+        self.average = copy.deepcopy(self.parts) if self.train.ema else self.parts
+        self.optimizers = Optimizers(prepared, self.parts)
+        self.step, self.wall = 0, 0.0
+        self.patience = Patience(self.train.early_stopping.patience if self.train.early_stopping else None)
+        self.text = write_recipe(self.recipe, prepared.registry)
+        self.folder = RunFolder.create(path, resume=resume)
+        self.quiet = quiet or not self.workers.is_main
+        if resume:
+            self._resume()
+        else:
+            self.folder.write_recipe(self.text)
+
+    # --- setting up
+
+    def _loaders(self) -> dict[str, Loader]:
+        rank, world, train = self.workers.rank, self.workers.world, self.train
+        return {
+            part: Loader(
+                rows, train.batch, self.recipe.seed, rank=rank, world=world, name=f"the training split of {part}"
+            )
+            for part, rows in self.splits["train"].sources.items()
+        }
+
+    def _parts(self) -> Parts:
+        """The parts on their device, decoders starting at the data's mean, gradients checked."""
+        parts = self.prepared.parts
+        means = self._data_means()
+        start_at_data(parts, self.prepared.declared, means)
+        raw = self.splits["train"].take(torch.arange(OWNERSHIP_ROWS))
+        for plan in self.prepared.plans:
+            check_ownership(plan, parts, raw, OWNERSHIP_ROWS, self.recipe.seed)
+        parts.modules.to(self.workers.device).train()
+        self.workers.broadcast_([*parts.modules.parameters(), *parts.modules.buffers()])
+        return parts
+
+    def _data_means(self) -> dict[str, Tensor]:
+        """The mean of each observed variable over the first rows, (*shape)."""
+        split = self.splits["train"]
+        rows = min(MEAN_ROWS, len(split))
+        model = Model(self.prepared, self.prepared.parts)
+        moment = Moment(split.take(torch.arange(rows)), Noise(self.recipe.seed, "means"), rows)
+        means, _ = model.observe(moment)
+        return {variable: value.mean(0) for variable, value in means.items()}
+
+    def _resume(self) -> None:
+        newest = checkpoint.latest(self.folder.checkpoints)
+        if newest is None:
+            raise CheckpointError(f"{self.folder.checkpoints}: no whole checkpoint to resume from")
+        saved = checkpoint.load(newest)
+        if saved.recipe != self.text:
+            raise ConfigError(f"out: {self.folder.path} was made by another recipe; see {self.folder.recipe}")
+        load_weights(self.parts, saved.parts, average=False)
+        if self.train.ema:
+            load_weights(self.average, saved.parts, average=True)
+        self.optimizers.load(saved.state["optimizers"])
+        progress = saved.state["progress"]
+        self.step, self.wall, self.ends = progress["step"], progress["wall_s"], list(progress["ends"])
+        self.patience.load(progress["patience"])
+        self.folder.cut_back(self.step)
+
+    # --- the loop
+
+    def fit(self) -> Run:
+        started = time.monotonic() - self.wall
+        total = self.ends[-1]
+        with self.folder, Progress(total, self.step, quiet=self.quiet) as bar:
+            window = Window()
+            while self.step < self.ends[-1]:
+                stage = self._stage()
+                stepper = self._stepper(stage)
+                while self.step < self.ends[stage]:
+                    logs = self._due(self.train.log_every)
+                    window.add(stepper(lambda r, stage=stage: self._moment(stage, r), want_stats=logs), self.step)
+                    self._update_average()
+                    self.step += 1
+                    self.wall = time.monotonic() - started
+                    if logs or self.step == self.ends[stage]:
+                        self._log(window, bar)
+                        window = Window()
+                    self._housekeeping(stage, window, bar)
+            return self._finish(bar)
+
+    def _stage(self) -> int:
+        return next(i for i, end in enumerate(self.ends) if self.step < end)
+
+    def _stepper(self, stage: int) -> Step:
+        plan = self.prepared.plans[stage]
+        by_update = {u.name: self.optimizers.of(u.trains) for u in plan.updates}
+        return Step(plan, self.parts, self.workers, by_update, self.train.clip)
+
+    def _moment(self, stage: int, repetition: int) -> Moment:
+        """The data and noise of one repetition of the step to come."""
+        seed, step, device = self.recipe.seed, self.step, self.workers.device
+        noise = Noise(seed, f"{step}.{repetition}", rank=self.workers.rank, world=self.workers.world, device=device)
+        at_home = Noise(seed, f"{step}.{repetition}", rank=self.workers.rank, world=self.workers.world)
+        data = {}
+        for part, loader in self.loaders.items():
+            rows = renamed(
+                loader.batch(step * self.repeats + repetition, at_home), self.splits["train"].variables[part]
+            )
+            data[part] = {v: t.to(device, non_blocking=True) for v, t in rows.items()}
+        begin = 0 if stage == 0 else self.ends[stage - 1]
+        within = (step - begin) / max(1, self.ends[stage] - begin)
+        self.optimizers.set_rates(step / self.ends[-1])
+        return Moment(data, noise, self.train.batch // self.workers.world, step, within, self.train.pair_block)
+
+    def _due(self, every: int | None) -> bool:
+        """Whether the step about to run (or just run, once counted) is one of `every`."""
+        return every is not None and (self.step + 1) % every == 0
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        if not self.train.ema:
+            return
+        decay = min(self.train.ema, (1 + self.step) / (10 + self.step))  # the first steps weigh little
+        mine, theirs = list(self.average.modules.parameters()), list(self.parts.modules.parameters())
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        for a, b in zip(self.average.modules.buffers(), self.parts.modules.buffers(), strict=True):
+            a.copy_(b)
+
+    # --- what happens between steps
+
+    def _log(self, window: Window, bar: Progress) -> None:
+        values = window.means()
+        self._stop_if_broken(window)
+        images = self.step * self.train.batch
+        rate = window.steps * self.train.batch / max(window.seconds, 1e-9)
+        if self.workers.is_main:
+            self.folder.log(self.step, images, self.wall, {**values, "images_per_s": rate})
+        figures = {name: value for name, value in values.items() if name.endswith("/loss")}
+        bar.update(self.step, rate, figures)
+
+    def _stop_if_broken(self, window: Window) -> None:
+        broken = window.first_broken()
+        if broken is None:
+            return
+        step, term = broken
+        newest = checkpoint.latest(self.folder.checkpoints)
+        good = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
+        error = NonFiniteError(f"step {step}: {term!r} is not finite any more; {good}")
+        self._write_summary("failed", {}, str(error))
+        raise error
+
+    def _housekeeping(self, stage: int, window: Window, bar: Progress) -> None:
+        every = self.train
+        if _divides(every.eval_every, self.step) and self.step < self.ends[-1]:
+            self._quick_evaluation(stage, bar)
+        if _divides(every.sample_every, self.step) and self.step < self.ends[-1]:
+            self._pictures(f"step-{self.step:08d}")
+        if _divides(every.checkpoint_every, self.step) and self.step < self.ends[-1]:
+            self._stop_if_broken(window)
+            self.save()
+        if signal := self.stop():
+            self._stop_if_broken(window)
+            path = self.save()
+            self._write_summary("stopped", {}, f"stopped by signal {signal} at step {self.step}")
+            raise Interrupted(f"stopped at step {self.step}; --resume goes on from {path}", signal)
+
+    def _quick_evaluation(self, stage: int, bar: Progress) -> None:
+        split = self.splits[self.recipe.eval.split].first(self.recipe.eval.quick_rows)
+        found = self._evaluate(split)
+        if self.workers.is_main:
+            values = {f"eval/{name}": e.value for name, e in found.items() if e.value is not None}
+            self.folder.log(self.step, self.step * self.train.batch, self.wall, values)
+        shown = ", ".join(f"{name} {e.value:.4g}" for name, e in found.items() if e.value is not None)
+        bar.note(f"step {self.step}: {shown}")
+        losses = [e.value for name, e in found.items() if name.startswith("reconstruction_") and e.value is not None]
+        if self.patience.exhausted(losses):
+            bar.note(f"step {self.step}: the reconstruction losses stopped improving; stage {stage + 1} ends here")
+            self._end_stage(stage)
+
+    def _end_stage(self, stage: int) -> None:
+        """The stages that follow keep their lengths; early stopping starts afresh."""
+        cut = self.ends[stage] - self.step
+        self.ends = [end - cut if i >= stage else end for i, end in enumerate(self.ends)]
+        self.patience.restart()
+
+    def _evaluate(self, split: Split, progress: Callable[[int, int], None] = lambda a, b: None) -> dict[str, Estimate]:
+        metrics = self.recipe.eval.metrics or default_metrics(self.prepared.registry)
+        model = self.model()
+        found = evaluate(
+            model,
+            split,
+            metrics,
+            batch=self.recipe.eval.batch,
+            seed=self.recipe.seed,
+            workers=self.workers,
+            progress=progress,
+        )
+        self.parts.modules.train()
+        return found
+
+    def model(self) -> Model:
+        """The averaged weights as a model, in evaluation mode."""
+        return Model(self.prepared, self.average, self.workers.device)
+
+    def _pictures(self, name: str) -> None:
+        if self.workers.is_main:
+            write_pictures(self.model(), self.splits["test"], self.folder.samples, name, self.recipe.eval.samples)
+        self.parts.modules.train()
+
+    def save(self) -> Path:
+        """Writes a checkpoint of this moment, resumable bit for bit."""
+        path = self.folder.checkpoints / f"step-{self.step:08d}"
+        if self.workers.is_main:
+            parts = {name: module.state_dict() for name, module in self.parts.modules.items()}
+            if self.train.ema:
+                parts |= {f"ema.{name}": module.state_dict() for name, module in self.average.modules.items()}
+            progress = {"step": self.step, "wall_s": self.wall, "ends": self.ends, "patience": self.patience.state()}
+            state = {"optimizers": self.optimizers.state(), "progress": progress}
+            keep = self.train.keep_checkpoints
+            path = checkpoint.save(self.folder.checkpoints, self.step, parts, state, recipe=self.text, keep=keep)
+        self.workers.barrier()
+        return path
+
+    def _finish(self, bar: Progress) -> Run:
+        self.save()
+        self._pictures(f"step-{self.step:08d}")
+        split = self.splits[self.recipe.eval.split]
+        found = self._evaluate(split if self.recipe.eval.rows is None else split.first(self.recipe.eval.rows))
+        for name, estimate in found.items():
+            bar.note(describe(name, estimate))
+        summary = self._write_summary("done", found, "")
+        return Run(self.folder.path, summary, self.model())
+
+    def _write_summary(self, status: str, metrics: Mapping[str, Estimate], note: str) -> dict[str, Any]:
+        summary = {
+            "status": status,
+            "note": note,
+            "step": self.step,
+            "images_seen": self.step * self.train.batch,
+            "wall_s": round(self.wall, 3),
+            "seed": self.recipe.seed,
+            "metrics": {name: estimate.as_dict() for name, estimate in metrics.items()},
+            "environment": environment(self.workers.device),
+        }
+        if self.workers.is_main:
+            self.folder.write_summary(summary)
+        return summary
+
+
+def _divides(every: int | None, step: int) -> bool:
+    return every is not None and step % every == 0
+
+
+def describe(name: str, estimate: Estimate) -> str:
+    """One line for people: elbo -101.3 nats +- 0.4 (lower bound; ...; test, n = 10000)."""
+    if estimate.value is None:
+        return f"{name}: none ({estimate.note})"
+    error = f" +- {estimate.standard_error:.2g}" if estimate.standard_error is not None else ""
+    kind = {"lower": "lower bound; ", "upper": "upper bound; ", "exact": "exact; ", "estimate": "estimate, no bound; "}
+    bound = kind.get(estimate.bound or "", "")
+    return f"{name}: {estimate.value:.4f} {estimate.unit}{error} ({bound}{estimate.estimator}; {estimate.split}, n = {estimate.n})"
+
+
+class Window:
+    """Sums of each step's figures between two log events, kept on the device: no synchronisation in the step."""
+
+    def __init__(self) -> None:
+        self.steps, self._began = 0, time.monotonic()
+        self._sums: dict[tuple[str, ...], list[Any]] = {}
+
+    def add(self, stats: Mapping[str, Tensor], step: int) -> None:
+        """Figures of one step. Which there are may differ between steps (an update that is not due)."""
+        self.steps += 1
+        names = tuple(stats)
+        row = torch.stack([value.detach().float() for value in stats.values()])
+        broken = torch.where(torch.isfinite(row), math.inf, float(step))
+        held = self._sums.get(names)
+        if held is None:
+            self._sums[names] = [row, broken, 1]
+        else:
+            held[0] += row
+            held[1] = torch.minimum(held[1], broken)
+            held[2] += 1
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def means(self) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for names, (row, _, n) in self._sums.items():
+            for name, value in zip(names, row.tolist(), strict=True):
+                sums[name] = sums.get(name, 0.0) + value
+                counts[name] = counts.get(name, 0) + n
+        return {name: sums[name] / counts[name] for name in sums}
+
+    def first_broken(self) -> tuple[int, str] | None:
+        """(step, name) of the first figure that was not finite. Terms stand before the loss that they spoil."""
+        found = [
+            (int(step), name)
+            for names, (_, broken, _) in self._sums.items()
+            for name, step in zip(names, broken.tolist(), strict=True)
+            if math.isfinite(step)
+        ]
+        return min(found, key=lambda item: item[0]) if found else None
+
+
+class Optimizers:
+    """One Adam for each group of parts that are always trained together, so that a step steps what it trained."""
+
+    def __init__(self, prepared: Prepared, parts: Parts):
+        trained_by: dict[str, set[tuple[int, str]]] = {}
+        for stage, plan in enumerate(prepared.plans):
+            for update in plan.updates:
+                for part in update.trains:
+                    trained_by.setdefault(part, set()).add((stage, update.name))
+        groups: dict[frozenset[tuple[int, str]], list[str]] = {}
+        for part, updates in trained_by.items():
+            groups.setdefault(frozenset(updates), []).append(part)
+        self._groups: dict[tuple[str, ...], tuple[torch.optim.Adam, Adam]] = {}
+        for names in map(tuple, groups.values()):
+            if parameters := parts.parameters(names):
+                critics = all(prepared.declared.traits[name].kind == "critic" for name in names)
+                settings = prepared.recipe.optimizer.critics if critics else prepared.recipe.optimizer.model
+                self._groups[names] = (_adam(parameters, settings), settings)
+
+    def of(self, trains: Iterable[str]) -> list[torch.optim.Adam]:
+        """The optimizers of an update that trains these parts."""
+        wanted = set(trains)
+        return [optimizer for names, (optimizer, _) in self._groups.items() if wanted >= set(names)]
+
+    def set_rates(self, progress: float) -> None:
+        for optimizer, settings in self._groups.values():
+            for group in optimizer.param_groups:
+                group["lr"] = settings.rate(progress)
+
+    def state(self) -> dict[str, Any]:
+        return {"+".join(names): optimizer.state_dict() for names, (optimizer, _) in self._groups.items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        for names, (optimizer, _) in self._groups.items():
+            optimizer.load_state_dict(state["+".join(names)])
+
+
+def _adam(parameters: list[Any], settings: Adam) -> torch.optim.Adam:
+    fused = parameters[0].is_cuda
+    return torch.optim.Adam(
+        parameters, settings.lr, settings.betas, settings.eps, settings.weight_decay, fused=fused, foreach=not fused
+    )
+
+
+class Patience:
+    """Early stopping: ends a stage once none of the losses has improved for `limit` evaluations in a row."""
+
+    def __init__(self, limit: int | None):
+        self._limit = limit
+        self.restart()
+
+    def restart(self) -> None:
+        self._best: list[float] = []
+        self._waited = 0
+
+    def exhausted(self, losses: list[float]) -> bool:
+        if self._limit is None or not losses:
+            return False
+        improved = [not self._best or new < old for new, old in zip(losses, self._best or losses, strict=True)]
+        self._best = [min(new, old) for new, old in zip(losses, self._best or losses, strict=True)]
+        self._waited = 0 if any(improved) else self._waited + 1
+        return self._waited >= self._limit
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self._best, "waited": self._waited}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._best, self._waited = list(state["best"]), state["waited"]

@@ -1,0 +1,90 @@
+"""AS-VAE: both halves of the symmetric KL between q(x,z) and p(x,z) (Pu et al. 2017)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from jointgen.config import PenaltyField, fraction, non_negative, positive
+from jointgen.objectives import E, Expr, Marginal, Objective, Product, Ratio, Stage, Weight, log_ratio, p, q
+
+
+@attrs.frozen
+class CriticTable:
+    """What every critic of the objective shares. `view.x` names the reading of x that it sees."""
+
+    view: dict[str, str] = attrs.field(factory=dict)
+    penalties: list[PenaltyField] = attrs.field(factory=list)
+    steps: int = attrs.field(default=1, validator=positive)
+
+
+@attrs.frozen
+class ASVAE:
+    """Half r (data) and half g (generation) of eq 11; AS-VAE-r keeps only the first, AS-VAE-g only the second.
+
+    form: "literal" is eqs 5, 6 and 11 as printed, which does not train (asvae-training.md section 2); "decomposed"
+        has the same fixed point: half r is the ELBO and half g the sleep term less one critic.
+    ratio: the critic of the decomposed half g, "T" = p(x,z) : q(x,z) or "d" = p(x) : q(x).
+    weight_r, weight_g: weights of the halves; 0 leaves one out.
+    lambda_, w: weights of the critic and of the sleep term in half g; lambda ramps over the first `ramp`.
+    vae_first: share of the run that trains half r's ELBO alone, before the full expression.
+    """
+
+    form: Literal["decomposed", "literal"] = "decomposed"
+    ratio: Literal["T", "d"] = "T"
+    weight_r: float = attrs.field(default=1.0, validator=non_negative)
+    weight_g: float = attrs.field(default=1.0, validator=non_negative)
+    lambda_: float = attrs.field(default=10.0, validator=non_negative)
+    w: float = attrs.field(default=1.0, validator=non_negative)
+    ramp: float = attrs.field(default=0.0, validator=fraction)
+    vae_first: float = attrs.field(default=0.0, validator=fraction)
+    critic: CriticTable = attrs.field(factory=CriticTable)
+
+    def __attrs_post_init__(self) -> None:
+        if self.weight_r == 0.0 and self.weight_g == 0.0:
+            raise ValueError("weight_r and weight_g are both 0, so nothing is left to train")
+
+    def objective(self) -> Objective | tuple[Stage, ...]:
+        halves = self.literal() if self.form == "literal" else self.decomposed()
+        kept = [w * half if w != 1.0 else half for w, half in zip(self.weights, halves, strict=True) if w]
+        full = Objective.of(kept[0] if len(kept) == 1 else kept[0] + kept[1], note=self.advice)
+        if self.vae_first == 0.0:
+            return full
+        return Stage("vae", Objective.of(elbo()), self.vae_first), Stage("asvae", full)
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """A half without a weight is left out: its critic is not trained and its networks do not run."""
+        return self.weight_r, self.weight_g
+
+    def literal(self) -> tuple[Expr, Expr]:
+        f1 = self.critic_of("f1", q.xz, p.x * p.z)  # eq 5
+        f2 = self.critic_of("f2", p.xz, q.x * q.z)  # eq 6
+        return E(q.xz, p.log_x_given_z - f1), E(p.xz, q.log_z_given_x - f2)  # eq 11
+
+    def decomposed(self) -> tuple[Expr, Expr]:
+        T = self.critic_of("T", p.xz, q.xz) if self.ratio == "T" else self.critic_of("d", p.x, q.x)
+        lam = Weight("lambda", self.lambda_, start=0.0, over=self.ramp)
+        return elbo(), E(p.xz, Weight("w", self.w) * q.log("z|x", stop="x") - lam * T)
+
+    def critic_of(self, name: str, num: Marginal | Product, den: Marginal | Product) -> Ratio:
+        view = {v: reading for v, reading in self.critic.view.items() if v in num.variables}
+        return log_ratio(
+            num, den, name=name, view=view, penalties=tuple(self.critic.penalties), times=self.critic.steps
+        )
+
+    @property
+    def advice(self) -> str:
+        if self.form == "decomposed":
+            return ""
+        return (
+            "f1 and f2 are log-ratios between a joint and a product of marginals: at the optimum they are the mutual "
+            "information, tens to hundreds of nats, which a logistic critic cannot carry. form = 'decomposed' has "
+            "the same fixed point and compares like with like."
+        )
+
+
+def elbo() -> Expr:
+    """The VAE's bound, to which half r comes down exactly once its critic's known part is taken out."""
+    return E(q.xz, p.log_x_given_z + p.log_z - q.log_z_given_x)

@@ -1,0 +1,95 @@
+"""Reading .npy, .npz and .safetensors: the headers first, then the rows that are wanted. Never a pickle."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import attrs
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+# safetensors' names of the types; anything else keeps its own name and is then refused by it
+NAMES = {"U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
+NAMES |= {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool"}
+
+
+@attrs.frozen
+class Header:
+    """What is known of an array without reading it: `dtype` by numpy's name."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_headers(path: Path) -> dict[str, Header]:
+    """Arrays by key; the one array of a .npy file is called "x". Raises what the format's reader raises."""
+    return READERS[path.suffix.lower()][0](path)
+
+
+def read_rows(path: Path, key: str, rows: slice) -> Tensor:
+    """(N, *shape). A .npy or .safetensors file is mapped, so that the processes of a machine share its pages."""
+    return READERS[path.suffix.lower()][1](path, key, rows)
+
+
+def _npy_header(file: IO[bytes]) -> Header:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return Header(dtype.name, shape)
+
+
+def _npy_headers(path: Path) -> dict[str, Header]:
+    with path.open("rb") as file:
+        return {"x": _npy_header(file)}
+
+
+def _npy_rows(path: Path, key: str, rows: slice) -> Tensor:
+    # mode "c" (copy on write): torch warns about read-only memory, and nobody writes here
+    return _to_torch(np.load(path, mmap_mode="c", allow_pickle=False)[rows])
+
+
+def _npz_headers(path: Path) -> dict[str, Header]:
+    headers = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            with archive.open(member) as file:
+                headers[member.removesuffix(".npy")] = _npy_header(file)
+    return headers
+
+
+def _npz_rows(path: Path, key: str, rows: slice) -> Tensor:
+    with np.load(path, allow_pickle=False) as archive:
+        return _to_torch(archive[key][rows])
+
+
+def _safetensors_headers(path: Path) -> dict[str, Header]:
+    with safe_open(path, framework="pt") as file:
+        parts = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+        return {key: _safetensors_header(part) for key, part in parts.items()}
+
+
+def _safetensors_header(part: Any) -> Header:
+    dtype = part.get_dtype()
+    return Header(NAMES.get(dtype, dtype), tuple(part.get_shape()))
+
+
+def _safetensors_rows(path: Path, key: str, rows: slice) -> Tensor:
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor(key)[rows]
+
+
+def _to_torch(array: np.ndarray) -> Tensor:
+    """torch has no big-endian numbers."""
+    return torch.from_numpy(np.asarray(array, dtype=array.dtype.newbyteorder("=")))
+
+
+READERS: dict[str, tuple[Callable[[Path], dict[str, Header]], Callable[[Path, str, slice], Tensor]]] = {
+    ".npy": (_npy_headers, _npy_rows),
+    ".npz": (_npz_headers, _npz_rows),
+    ".safetensors": (_safetensors_headers, _safetensors_rows),
+}

@@ -1,0 +1,40 @@
+"""CIFAR-10, through torchvision."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+import torchvision
+
+from jointgen.space import Space
+from jointgen_data.common import FlippedRows, TensorRows, image_space, is_train, label_space
+from jointgen_data.vision import load_torchvision
+
+BATCHES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]
+FILES = [f"cifar-10-batches-py/{name}" for name in BATCHES]
+
+
+@attrs.frozen
+class CIFAR10:
+    """x (3, 32, 32), dequantised on [0, 1); y one of 10 with ``labels = true``. 50,000 rows to train, 10,000 to test.
+
+    root: the folder that holds cifar-10-batches-py, as torchvision lays it out (which also checks its md5 sums).
+    flip: mirrors training images left to right with probability 1/2.
+    """
+
+    root: str
+    flip: bool = False
+    labels: bool = False
+    download: bool = False
+
+    def spaces(self) -> dict[str, Space]:
+        spaces = {"x": image_space((3, 32, 32), "dequantise")}
+        return spaces | {"y": label_space(10)} if self.labels else spaces
+
+    def open(self, split: str) -> TensorRows:
+        train, dataset = is_train(split), torchvision.datasets.CIFAR10
+        found = load_torchvision(dataset, self.root, FILES, train=train, download=self.download)
+        values = {"x": torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()}  # (N, 3, 32, 32) uint8
+        if self.labels:
+            values["y"] = torch.tensor(found.targets)
+        return FlippedRows(values) if self.flip and train else TensorRows(values)

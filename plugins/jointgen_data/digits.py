@@ -1,0 +1,39 @@
+"""scikit-learn's handwritten digits: a real data set that is always there."""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+
+from jointgen.space import Space
+from jointgen_data.common import Observed, TensorRows, image_space, is_observed, is_train, label_space
+
+LEVELS = 17  # 0..16: each pixel counts the set bits of a 4x4 block of the scan
+TRAIN_ROWS = 1500
+
+
+@attrs.frozen
+class Digits:
+    """x (1, 8, 8), 17 grey levels; y one of 10 with ``labels = true``. 1500 rows to train, 297 to test.
+
+    The file is ordered by writer, so the split is a fixed permutation: both halves hold every writer's hand.
+    """
+
+    observe: Observed = attrs.field(default="dequantise", validator=is_observed)
+    labels: bool = False
+
+    def spaces(self) -> dict[str, Space]:
+        spaces = {"x": image_space((1, 8, 8), self.observe, LEVELS)}
+        return spaces | {"y": label_space(10)} if self.labels else spaces
+
+    def open(self, split: str) -> TensorRows:
+        images, labels = load_digits(return_X_y=True)
+        # RandomState and not default_rng: numpy promises that its stream never changes
+        order = np.random.RandomState(0).permutation(len(images))
+        mine = order[:TRAIN_ROWS] if is_train(split) else order[TRAIN_ROWS:]
+        values = {"x": torch.from_numpy(images[mine].astype(np.uint8).reshape(-1, 1, 8, 8))}
+        if self.labels:
+            values["y"] = torch.from_numpy(labels[mine].astype(np.int64))
+        return TensorRows(values)

@@ -1,0 +1,102 @@
+"""Folders of image files, laid out as ImageNet is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import attrs
+import torch
+
+from jointgen.space import Space
+from jointgen_data.common import FlippedRows, TensorRows, complaint, image_space, is_train, label_space
+from jointgen_data.decode import decode_all
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+
+
+@attrs.frozen
+class ImageFolder:
+    """x (channels, size, size), dequantised on [0, 1); y one of the class folders with ``labels = true``.
+
+    root: holds train/<class>/ and val/<class>/ (or test/). Folders may nest; without labels they need no classes.
+    size: pixels a side. The short side is resized to it with antialiasing, then the centre is cropped.
+    classes: how many class folders there are (none: they are counted; no image is read for that).
+    flip: mirrors training images left to right with probability 1/2.
+    max_broken: files that may be unreadable; each is skipped and logged, one more is an error.
+    workers: threads that decode (0: as many as there are cores).
+
+    Images are decoded once, when a split is opened, and kept as uint8 in memory: 16 GB for ImageNet at size 64.
+    """
+
+    root: str
+    size: int = attrs.field(default=64, validator=attrs.validators.gt(0))
+    channels: Literal[1, 3] = attrs.field(default=3, validator=attrs.validators.in_((1, 3)))
+    flip: bool = False
+    labels: bool = False
+    classes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
+    max_broken: int = attrs.field(default=10, validator=attrs.validators.ge(0))
+    workers: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+
+    def spaces(self) -> dict[str, Space]:
+        """Raises ConfigError where labels need the class folders and there are none."""
+        spaces = {"x": image_space((self.channels, self.size, self.size), "dequantise")}
+        return spaces | {"y": label_space(self.classes or len(self._class_names()))} if self.labels else spaces
+
+    def open(self, split: str) -> TensorRows:
+        """Raises ConfigError for a missing folder, no images, too many broken ones, or classes that do not fit."""
+        folder = self._folder(split)
+        files = _image_files(folder)
+        if not files:
+            raise complaint("root", f"no image under {str(folder)!r} (looked for {', '.join(SUFFIXES)})")
+        labels = self._labels(folder, files) if self.labels else []
+        images, kept = decode_all(files, self.size, self.channels, self.workers, self.max_broken)
+        if not kept:
+            raise complaint("root", f"none of the {len(files)} images under {str(folder)!r} can be read")
+        values = {"x": torch.from_numpy(images)}
+        if self.labels:
+            values["y"] = torch.tensor(labels)[kept]
+        skipped = sorted(set(files) - {files[index] for index in kept})
+        return (FlippedRows if self.flip and is_train(split) else TensorRows)(values, skipped)
+
+    def _folder(self, split: str) -> Path:
+        names = ["train"] if is_train(split) else ["val", "test"]
+        tried = [Path(self.root).expanduser() / name for name in names]
+        for folder in tried:
+            if folder.is_dir():
+                return folder
+        raise complaint(
+            "root",
+            f"no {split} images under {self.root!r} (looked for {' and '.join(map(str, tried))}); "
+            "give data.root = the folder that holds train/<class>/ and val/<class>/",
+        )
+
+    def _class_names(self) -> list[str]:
+        """Sorted folder names under train/; their order numbers the classes, as torchvision's ImageFolder does."""
+        train = self._folder("train")
+        names = sorted(entry.name for entry in train.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        if not names:
+            raise complaint("labels", f"no class folder under {str(train)!r}; labels need train/<class>/")
+        if self.classes not in (None, len(names)):
+            raise complaint("classes", f"{self.classes}, but {str(train)!r} has {len(names)} class folders")
+        return names
+
+    def _labels(self, folder: Path, files: list[str]) -> list[int]:
+        number = {name: index for index, name in enumerate(self._class_names())}
+        classes = [Path(file).relative_to(folder).parts[0] for file in files]
+        for file, name in zip(files, classes, strict=True):
+            if name not in number:
+                raise complaint("labels", f"{file} is not in a class folder that train/ has")
+        return [number[name] for name in classes]
+
+
+def _image_files(folder: Path) -> list[str]:
+    """Sorted, by ending, at any depth; hidden files are not ours (macOS leaves ._name.jpg beside each image)."""
+    found = (
+        os.path.join(where, name)
+        for where, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    )
+    return sorted(found)

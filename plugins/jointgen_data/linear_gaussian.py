@@ -1,0 +1,107 @@
+"""The linear-Gaussian latent model: everything that other models estimate is here in closed form.
+
+    z ~ N(0, I_Z)        x|z ~ N(W z + b, s^2 I_D)        x ~ N(b, W W' + s^2 I_D)
+
+Source: Tipping and Bishop, Probabilistic Principal Component Analysis, J. R. Stat. Soc. B 61, 1999, section 3.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.nats import LOG_2PI
+from jointgen.noise import Noise
+from jointgen.space import Space
+from jointgen_data.common import TensorRows, is_train
+
+positive = attrs.validators.gt(0)
+positive_real = attrs.validators.gt(0.0)
+
+
+def _is_matrix(source: Any, field: Any, value: list[list[float]]) -> None:
+    if not value or not value[0] or len({len(row) for row in value}) != 1:
+        raise ValueError(f"{field.name!r} must be D rows of Z numbers each, got rows of {[len(row) for row in value]}")
+
+
+def _fits_weights(source: Any, field: Any, value: list[float] | None) -> None:
+    rows = len(source.weights)
+    if value is not None and len(value) != rows:
+        raise ValueError(f"{field.name!r} must have one number per row of 'weights' ({rows}), got {len(value)}")
+
+
+@attrs.frozen
+class LinearGaussian:
+    """x (D,). Each method works in the dtype of its arguments; use float64 for an oracle.
+
+    weights: W, D rows of Z numbers.   bias: b, D numbers (none: zeros).   scale: s > 0.
+    """
+
+    weights: list[list[float]] = attrs.field(validator=_is_matrix)
+    bias: list[float] | None = attrs.field(default=None, validator=_fits_weights)
+    scale: float = attrs.field(default=1.0, validator=positive_real)
+    rows: int = attrs.field(default=4096, validator=positive)
+    seed: int = 0
+
+    def spaces(self) -> dict[str, Space]:
+        return {"x": Space((len(self.weights),))}
+
+    def open(self, split: str) -> TensorRows:
+        noise = Noise(self.seed, "train" if is_train(split) else "test").named("linear_gaussian", self.rows)
+        z = noise.normal(len(self.weights[0]))  # (N, Z)
+        mean = self._mean(z)  # (N, D)
+        return TensorRows({"x": mean + self.scale * noise.normal(mean.shape[1])})
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """log p(z): (B, Z) -> (B,) nats."""
+        return -0.5 * (z.square() + LOG_2PI).sum(1)
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x|z): (B, D), (B, Z) -> (B,) nats."""
+        error = (x - self._mean(z)) / self.scale
+        return -0.5 * (error.square() + LOG_2PI).sum(1) - x.shape[1] * math.log(self.scale)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """log p(x), exactly: (B, D) -> (B,) nats."""
+        W, b = self._parameters(x)
+        covariance = W @ W.T + self.scale**2 * torch.eye(len(b)).to(x)
+        root = torch.linalg.cholesky(covariance)
+        error = torch.linalg.solve_triangular(root, (x - b).T, upper=False)  # (D, B)
+        return -0.5 * (error.square() + LOG_2PI).sum(0) - root.diagonal().log().sum()
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """p(z|x), a Gaussian: (B, D) -> mean (B, Z) and covariance (Z, Z), which is the same for every x."""
+        W, b = self._parameters(x)
+        covariance = torch.linalg.inv(self._precision(x))
+        return (x - b) @ W @ covariance / self.scale**2, covariance
+
+    def mutual_information(self) -> float:
+        """I(x; z) in nats: how many of them a log-ratio p(x,z) : p(x)p(z) has to carry on average."""
+        return 0.5 * torch.logdet(self._precision(torch.zeros(1, dtype=torch.float64))).item()
+
+    def elbo_gap_diagonal(self) -> float:
+        """min KL(q(z|x) || p(z|x)) in nats over Gaussians q with diagonal covariance: log p(x) - the best such ELBO.
+
+        With posterior precision P the best q has variances 1 / P_ii, which leaves 1/2 (sum_i log P_ii - log det P).
+        """
+        P = self._precision(torch.zeros(1, dtype=torch.float64))
+        return 0.5 * (P.diagonal().log().sum() - torch.logdet(P)).item()
+
+    def _parameters(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """W (D, Z) and b (D,)"""
+        W = torch.tensor(self.weights, dtype=like.dtype, device=like.device)
+        return W, W.new_zeros(len(W)) if self.bias is None else W.new_tensor(self.bias)
+
+    def _mean(self, z: Tensor) -> Tensor:
+        """E[x|z] = W z + b: (B, Z) -> (B, D)"""
+        W, b = self._parameters(z)
+        return z @ W.T + b
+
+    def _precision(self, like: Tensor) -> Tensor:
+        """P = I + W'W / s^2, the inverse covariance of p(z|x): (Z, Z)"""
+        W, _ = self._parameters(like)
+        return torch.eye(W.shape[1]).to(W) + W.T @ W / self.scale**2

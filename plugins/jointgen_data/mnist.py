@@ -1,0 +1,45 @@
+"""MNIST, through torchvision."""
+
+from __future__ import annotations
+
+import attrs
+import torchvision
+from torch import Tensor
+from torch.nn import functional as F
+
+from jointgen.space import Space
+from jointgen_data.common import Observed, TensorRows, image_space, is_observed, is_train, label_space
+from jointgen_data.vision import load_torchvision
+
+FILES = [f"MNIST/raw/{split}-{what}-ubyte" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
+
+
+@attrs.frozen
+class MNIST:
+    """x (1, 28, 28), 256 grey levels; y one of 10 with ``labels = true``. 60,000 rows to train, 10,000 to test.
+
+    root: the folder that holds MNIST/raw, as torchvision lays it out.
+    observe: "binarise" draws the bits afresh on every read, test included (Burda et al., 2016); "dequantise" adds
+        U[0, 1) to the levels and scales to [0, 1).
+    pad: two black pixels on every side, 32x32, for networks that halve the image five times.
+    """
+
+    root: str
+    observe: Observed = attrs.field(default="binarise", validator=is_observed)
+    labels: bool = False
+    download: bool = False
+    pad: bool = False
+
+    def spaces(self) -> dict[str, Space]:
+        side = 32 if self.pad else 28
+        spaces = {"x": image_space((1, side, side), self.observe)}
+        return spaces | {"y": label_space(10)} if self.labels else spaces
+
+    def open(self, split: str) -> TensorRows:
+        dataset = torchvision.datasets.MNIST
+        found = load_torchvision(dataset, self.root, FILES, train=is_train(split), download=self.download)
+        images: Tensor = found.data[:, None]  # (N, 1, 28, 28) uint8
+        values = {"x": F.pad(images, (2, 2, 2, 2)) if self.pad else images}
+        if self.labels:
+            values["y"] = found.targets.long()
+        return TensorRows(values)

@@ -1,0 +1,26 @@
+"""Loading one of torchvision's data sets so that everything that goes wrong becomes one line for the user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jointgen_data.common import complaint
+
+
+def load_torchvision(dataset: Any, root: str, files: Iterable[str], *, train: bool, download: bool) -> Any:
+    """`dataset(root, train, download)`. Raises ConfigError when one of its `files` (relative to root) is not there."""
+    folder, name = Path(root).expanduser(), dataset.__name__
+    missing = [file for file in files if not (folder / file).exists()]
+    if missing and not download:
+        raise complaint(
+            "root",
+            f"no {name} under {root!r} (looked for {folder / missing[0]}); "
+            "give data.root = the folder that holds it, or data.download = true to fetch it",
+        )
+    try:
+        return dataset(folder, train=train, download=download)
+    except Exception as error:  # damaged files and dead networks raise everything from AssertionError to URLError
+        how = "fetched into" if missing else "read under"
+        raise complaint("root", f"{name} cannot be {how} {root!r}: {str(error) or type(error).__name__}") from error

@@ -1,0 +1,142 @@
+"""Independent Bernoulli bits, with relaxed readings for what needs a gradient."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jointgen.capabilities import Capabilities, Path
+from jointgen.errors import ConfigError
+from jointgen.interfaces import Draw, sum_event
+from jointgen.noise import NoiseSource
+from jointgen.space import Space
+
+PathName = Literal["straight-through", "none"]
+
+EDGE = 1e-6  # uniform numbers are kept this far from 0 and 1, where logits are infinite
+
+
+def open_uniform(noise: NoiseSource, *shape: int) -> Tensor:
+    """(B, *shape) in [1e-6, 1 - 1e-6]."""
+    return noise.uniform(*shape).clamp(EDGE, 1 - EDGE)
+
+
+class BernoulliDraw:
+    """One logistic number l per element and its readings; each is computed when it is read.
+
+    relaxed: sigmoid((logit + l) / temperature), a binary-concrete draw (Maddison et al. 2017, section 3.2). Exact
+        reparameterisation of the *concrete* distribution.
+    sample: the bit [relaxed > 1/2], which is Bernoulli(sigmoid(logit)) whatever the temperature. With a
+        straight-through path its gradient is the relaxed reading's, which is biased for the bits: of an expectation
+        under the bits it is not the gradient, only a stand-in whose bias and variance trade off by the temperature.
+    mean: sigmoid(logit); no noise.
+    """
+
+    def __init__(self, logits: Tensor, logistic: Tensor, temperature: float, path: PathName):
+        self._logits, self._logistic, self._temperature, self._path = logits, logistic, temperature, path
+
+    def read(self, reading: str) -> Tensor:
+        """(B, *shape)."""
+        if reading == "mean":
+            return torch.sigmoid(self._logits)
+        assert reading in ("sample", "relaxed"), f"a Bernoulli draw has no reading {reading!r}"
+        relaxed = torch.sigmoid((self._logits + self._logistic) / self._temperature)
+        return relaxed if reading == "relaxed" else self._hard(relaxed)
+
+    def _hard(self, relaxed: Tensor) -> Tensor:
+        bits = (relaxed > 0.5).to(relaxed.dtype)
+        # the bracket is zero in value, exactly, so that bits stay bits
+        return bits if self._path == "none" else bits + (relaxed - relaxed.detach())
+
+
+class BernoulliDistribution:
+    """B independent rows of Bernoulli(sigmoid(logits)) bits; logits (B, *shape)."""
+
+    def __init__(self, logits: Tensor, temperature: float, path: PathName):
+        self.logits, self._temperature, self._path = logits, temperature, path
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.sigmoid(self.logits)
+
+    def draw(self, noise: NoiseSource) -> BernoulliDraw:
+        u = open_uniform(noise, *self.logits.shape[1:])
+        return BernoulliDraw(self.logits, torch.logit(u), self._temperature, self._path)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """(B, *shape) -> (B,) nats: sum v log p + (1 - v) log(1 - p), by logits; minus the cross-entropy.
+
+        A probability where values are bits; at grey values only the cross-entropy, a different number.
+        """
+        return sum_event(value * self.logits + F.logsigmoid(-self.logits))
+
+
+@attrs.frozen
+class Bernoulli:
+    """Independent bits, for binary variables.
+
+    path: of the reading "sample", straight-through (biased, see `BernoulliDraw`) or none.
+    temperature: of the reading "relaxed" and of the straight-through gradient; 0.5 in asvae-training.md section 4.
+
+    x thus gets a sample path in one of two ways: the likelihood and the encoder see hard bits whose gradient is
+    borrowed (papers.md Q-b, option 3), a critic may see the relaxed reading on both sides (option 2).
+    """
+
+    path: PathName = attrs.field(default="straight-through", validator=attrs.validators.in_(get_args(PathName)))
+    temperature: float = attrs.field(default=0.5, validator=attrs.validators.gt(0.0))
+
+    def capabilities(self, space: Space) -> Capabilities:
+        self._check(space)
+        paths: dict[str, Path] = {"sample": self.path, "relaxed": "exact", "mean": "exact"}
+        return Capabilities(paths)
+
+    def outputs(self, space: Space) -> tuple[int, ...]:
+        self._check(space)
+        return space.shape
+
+    def build(self, space: Space) -> nn.Module:
+        self._check(space)
+        return BernoulliModule(self, space)
+
+    def _check(self, space: Space) -> None:
+        if space.kind != "binary":
+            raise ConfigError(f'type: "bernoulli" is a family of binary variables, this one is {space}')
+
+
+class BernoulliModule(nn.Module):
+    """(B, *shape) -> BernoulliDistribution with logits = params + offset."""
+
+    def __init__(self, config: Bernoulli, space: Space):
+        super().__init__()
+        self.config = config
+        self.offset = nn.Parameter(torch.zeros(space.shape))
+
+    def forward(self, params: Tensor) -> BernoulliDistribution:
+        return BernoulliDistribution(params + self.offset, self.config.temperature, self.config.path)
+
+    @torch.no_grad()
+    def start_at(self, mean: Tensor) -> None:
+        """Sets the offset to logit(mean), mean (*shape) kept in [0.01, 0.99]: some pixels are never on."""
+        self.offset.copy_(torch.logit(mean, eps=0.01))
+
+    def view(self, reading: str, draw: Draw, noise: NoiseSource) -> Tensor:
+        """(B, *shape) of observed data: the concrete draw that its bits would have come from.
+
+        With grey g (kept in [.001, .999]) and bit b, the logistic noise l is drawn from its distribution *given*
+        b = [logit g + l > 0], so that the view is above 1/2 exactly where b = 1 and, b ~ Bernoulli(g), is a plain
+        concrete draw of logit g (asvae-training.md section 4, critic's view).
+
+        That is logit(g) + logit(u') with u' = 1 - g + u g for b = 1 and (1 - u)(1 - g) for b = 0. Written in the
+        bit's own probability r, it is +-[log1p(u r / (1 - r)) - log1p(-u)], whose sign rounding cannot change.
+        """
+        assert reading == "relaxed", f"no reading {reading!r} of data here"
+        bits, grey = draw.read("sample"), draw.read("mean").clamp(0.001, 0.999)
+        u = open_uniform(noise, *bits.shape[1:])
+        is_on = bits > 0.5
+        r = torch.where(is_on, grey, 1 - grey)
+        distance = torch.log1p(u * r / (1 - r)) - torch.log1p(-u)
+        return torch.sigmoid(torch.where(is_on, distance, -distance) / self.config.temperature)

@@ -1,0 +1,54 @@
+"""From a trunk's output to a mean, with an offset that can start at the data's mean."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from jointgen.errors import ConfigError
+from jointgen.space import Space
+
+MeanName = Literal["linear", "sigmoid"]
+
+
+def check_mean(mean: MeanName, space: Space) -> None:
+    """Raises ConfigError where a sigmoid mean has no range to go to."""
+    if mean == "sigmoid" and known_range(space) is None:
+        raise ConfigError(f'mean: "sigmoid" needs a variable of known range, this one is {space}; use "linear"')
+
+
+def known_range(space: Space) -> tuple[float, float] | None:
+    if space.kind in ("binary", "label"):
+        return 0.0, 1.0
+    return None if space.low is None or space.high is None else (space.low, space.high)
+
+
+class MeanModule(nn.Module):
+    """Base of family modules whose mean is the trunk's output + `offset`, as it is or squashed into the range.
+
+    linear: mean = out + offset;  sigmoid: mean = low + (high - low) sigmoid(out + offset).
+    """
+
+    def __init__(self, space: Space, mean: MeanName):
+        super().__init__()
+        check_mean(mean, space)
+        self.range = known_range(space) if mean == "sigmoid" else None
+        self.offset = nn.Parameter(torch.zeros(space.shape))
+
+    def mean_of(self, out: Tensor) -> Tensor:
+        """(B, *shape) -> (B, *shape)."""
+        shifted = out + self.offset
+        if self.range is None:
+            return shifted
+        low, high = self.range
+        return low + (high - low) * torch.sigmoid(shifted)
+
+    @torch.no_grad()
+    def start_at(self, mean: Tensor) -> None:
+        """Sets the offset so that a zero output gives `mean` (*shape), up to 0.1 % of the range from its ends."""
+        if self.range is not None:
+            low, high = self.range
+            mean = torch.logit((mean - low) / (high - low), eps=1e-3)
+        self.offset.copy_(mean)

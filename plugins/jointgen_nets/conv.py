@@ -1,0 +1,251 @@
+"""Convolutional networks after DCGAN, for images of any number of channels.
+
+Each stage halves or doubles the size, so L stages need a size that is a multiple of 2^L (three stages: of 8; pad
+28x28 images to 32x32). There is group norm, which keeps rows independent, and no batch norm: it would couple the
+rows of a batch, so that log q(z|x) of one image would depend on its neighbours, and N processes would not equal one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from jointgen.errors import ConfigError
+from jointgen.space import Space
+from jointgen_nets.common import (
+    ActivationName,
+    AddedMaps,
+    Centre,
+    InitName,
+    activated,
+    dropout_rate,
+    initialise,
+    layer_widths,
+    one_activation,
+    one_init,
+    spectrally_normalised,
+    total_size,
+)
+
+NormName = Literal["none", "group"]
+UpsampleName = Literal["transposed", "nearest"]
+
+some_widths: Any = attrs.validators.and_(attrs.validators.min_len(1), layer_widths)
+one_norm = attrs.validators.in_(get_args(NormName))
+
+# --- shapes ----------------------------------------------------------------------------------------------------------
+
+
+def _text(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def halved(shape: Sequence[int], stages: int, what: str) -> tuple[int, int]:
+    """(h, w) that remain of an image (C, H, W) after `stages` halvings. Raises ConfigError where they do not exist."""
+    multiple = 2**stages
+    _, H, W = shape
+    if H % multiple or W % multiple:
+        raise ConfigError(
+            f"widths: {stages} stages need a size that is a multiple of {multiple}, {what} is {_text(shape)}"
+        )
+    return H // multiple, W // multiple
+
+
+class Split:
+    """Which inputs are images (those of the largest size, concatenated by channels) and which are vectors."""
+
+    def __init__(self, inputs: Mapping[str, Space], kind: str):
+        largest = max((space.shape[1:] for space in inputs.values() if len(space.shape) == 3), default=None)
+        if largest is None:
+            shapes = ", ".join(f"{name} is {_text(space.shape)}" for name, space in inputs.items())
+            raise ConfigError(f'type: a conv {kind} needs an image (C, H, W), {shapes}; use "mlp"')
+        spaces = list(inputs.values())
+        self.is_image = [len(space.shape) == 3 and space.shape[1:] == largest for space in spaces]
+        self.vectors = [space for space, image in zip(spaces, self.is_image, strict=True) if not image]
+        channels = sum(space.shape[0] for space, image in zip(spaces, self.is_image, strict=True) if image)
+        self.shape = (channels, *largest)
+        self.names = " and ".join(name for name, image in zip(inputs, self.is_image, strict=True) if image)
+
+    def __call__(self, values: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """(B, C, H, W) and the vectors, in order."""
+        pairs = list(zip(values, self.is_image, strict=True))
+        images = [value for value, image in pairs if image]
+        return torch.cat(images, 1), [value for value, image in pairs if not image]
+
+
+# --- stages ----------------------------------------------------------------------------------------------------------
+
+
+def normaliser(norm: str, width: int) -> nn.Module:
+    """Group norm over groups of four channels at the least, so that a 1x1 map is not normalised to zero."""
+    return nn.GroupNorm(math.gcd(width, 8 if width >= 32 else 1), width) if norm == "group" else nn.Identity()
+
+
+class Halve(nn.Module):
+    """Convolution k4 s2, norm, + linear maps of the vectors, activation, dropout.
+
+    The vectors are added after the norm, which would otherwise take their mean out again.
+    """
+
+    def __init__(self, before: int, shape: tuple[int, int, int], vectors: Sequence[Space], config: ConvEncoder):
+        super().__init__()
+        self.conv = nn.Conv2d(before, shape[0], kernel_size=4, stride=2, padding=1)
+        self.norm = normaliser(config.norm, shape[0])
+        self.added = AddedMaps(vectors, shape)
+        self.after = nn.Sequential(*activated(config.activation, config.dropout))
+
+    def forward(self, h: Tensor, vectors: Sequence[Tensor]) -> Tensor:
+        return self.after(self.added(self.norm(self.conv(h)), vectors))
+
+
+def doubler(upsample: str, before: int, after: int) -> list[nn.Module]:
+    """(B, before, h, w) -> (B, after, 2h, 2w)."""
+    if upsample == "transposed":
+        return [nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1)]
+    return [nn.Upsample(scale_factor=2), nn.Conv2d(before, after, kernel_size=3, padding=1)]
+
+
+# --- encoder ---------------------------------------------------------------------------------------------------------
+
+
+def _widths_down() -> list[int]:
+    return [32, 64, 128]
+
+
+def _widths_up() -> list[int]:
+    return [128, 64, 32]
+
+
+@attrs.frozen
+class ConvEncoder:
+    """Strided convolutions (k4 s2) over the image, then a linear map to the output.
+
+    Inputs that are not images (labels, an implicit encoder's noise, codes) are added to the feature map after
+    every convolution by a linear map of their own (AVB). Images of one size are concatenated by channels.
+
+    widths: channels of each stage; each stage halves the size.
+    norm: group norm after each convolution, or none.
+    dropout: rate after every activation.
+    """
+
+    widths: list[int] = attrs.field(factory=_widths_down, validator=some_widths)
+    activation: ActivationName = attrs.field(default="silu", validator=one_activation)
+    norm: NormName = attrs.field(default="none", validator=one_norm)
+    dropout: float = attrs.field(default=0.0, validator=dropout_rate)
+    init: InitName = attrs.field(default="xavier", validator=one_init)
+
+    def build(self, inputs: Mapping[str, Space], output: tuple[int, ...]) -> nn.Module:
+        return initialise(ConvEncoderNet(self, inputs, output), self.init)
+
+
+class ConvEncoderNet(nn.Module):
+    def __init__(self, config: ConvEncoder, inputs: Mapping[str, Space], output: tuple[int, ...]):
+        super().__init__()
+        self.centre, self.split, self.output = Centre(inputs.values()), Split(inputs, "encoder"), output
+        channels, H, W = self.split.shape
+        h, w = halved(self.split.shape, len(config.widths), self.split.names)
+        self.stages = nn.ModuleList()
+        for i, (before, after) in enumerate(pairwise([channels, *config.widths]), start=1):
+            self.stages.append(Halve(before, (after, H >> i, W >> i), self.split.vectors, config))
+        self.head = nn.Linear(config.widths[-1] * h * w, math.prod(output))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        h, vectors = self.split(self.centre(*inputs))
+        for stage in self.stages:
+            h = stage(h, vectors)
+        return self.head(h.flatten(1)).unflatten(1, self.output)  # (B, *output)
+
+
+# --- decoder ---------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class ConvDecoder:
+    """All inputs, flattened and concatenated, through a linear map to (widths[0], h, w), then doubled stage by stage.
+
+    widths: channels before each stage, the last of which makes the image; each stage doubles the size.
+    upsample: nearest (neighbour, then a 3x3 convolution), which leaves no checkerboard (asvae-images.md section 6;
+        Odena et al., Distill 2016), or transposed convolutions (k4 s2).
+    norm: group norm before each activation, or none.
+    dropout: rate after every activation.
+    """
+
+    widths: list[int] = attrs.field(factory=_widths_up, validator=some_widths)
+    upsample: UpsampleName = attrs.field(default="nearest", validator=attrs.validators.in_(get_args(UpsampleName)))
+    activation: ActivationName = attrs.field(default="silu", validator=one_activation)
+    norm: NormName = attrs.field(default="none", validator=one_norm)
+    dropout: float = attrs.field(default=0.0, validator=dropout_rate)
+    init: InitName = attrs.field(default="xavier", validator=one_init)
+
+    def build(self, inputs: Mapping[str, Space], output: tuple[int, ...]) -> nn.Module:
+        if len(output) != 3:
+            raise ConfigError(f'type: a conv decoder makes images (C, H, W), the output is {_text(output)}; use "mlp"')
+        return initialise(ConvDecoderNet(self, inputs, output), self.init)
+
+
+class ConvDecoderNet(nn.Module):
+    def __init__(self, config: ConvDecoder, inputs: Mapping[str, Space], output: tuple[int, ...]):
+        super().__init__()
+        self.centre = Centre(inputs.values())
+        self.start = (config.widths[0], *halved(output, len(config.widths), "the output"))
+        self.head = nn.Linear(total_size(inputs), math.prod(self.start))
+        layers: list[nn.Module] = []
+        for before, after in pairwise([*config.widths, output[0]]):
+            layers += [normaliser(config.norm, before), *activated(config.activation, config.dropout)]
+            layers += doubler(config.upsample, before, after)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        values = [value.flatten(1) for value in self.centre(*inputs)]
+        return self.layers(self.head(torch.cat(values, 1)).unflatten(1, self.start))  # (B, C, H, W)
+
+
+# --- discriminator ---------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class ConvDiscriminator:
+    """Strided convolutions (k4 s2, leaky ReLU 0.2) over the image, a hidden layer of `features`, one number.
+
+    Every variable that is not an image enters the hidden layer by an added linear map (asvae-images.md section 2).
+
+    widths: channels of each stage; each stage halves the size.
+    dropout: rate after every activation.
+    spectral_norm: divide every weight by its largest singular value.
+    """
+
+    widths: list[int] = attrs.field(factory=_widths_down, validator=some_widths)
+    features: int = attrs.field(default=128, validator=attrs.validators.ge(1))
+    dropout: float = attrs.field(default=0.0, validator=dropout_rate)
+    init: InitName = attrs.field(default="xavier", validator=one_init)
+    spectral_norm: bool = False
+
+    def build(self, inputs: Mapping[str, Space]) -> nn.Module:
+        net = initialise(ConvCritic(self, inputs), self.init)
+        return spectrally_normalised(net) if self.spectral_norm else net
+
+
+class ConvCritic(nn.Module):
+    def __init__(self, config: ConvDiscriminator, inputs: Mapping[str, Space]):
+        super().__init__()
+        self.centre, self.split = Centre(inputs.values()), Split(inputs, "discriminator")
+        h, w = halved(self.split.shape, len(config.widths), self.split.names)
+        layers: list[nn.Module] = []
+        for before, after in pairwise([self.split.shape[0], *config.widths]):
+            layers += [nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1)]
+            layers += activated("leaky_relu", config.dropout)
+        self.convs = nn.Sequential(*layers)
+        self.features = nn.Linear(config.widths[-1] * h * w, config.features)
+        self.added = AddedMaps(self.split.vectors, (config.features,))
+        self.score = nn.Sequential(*activated("leaky_relu", config.dropout), nn.Linear(config.features, 1))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        image, vectors = self.split(self.centre(*inputs))
+        h = self.features(self.convs(image).flatten(1))
+        return self.score(self.added(h, vectors)).squeeze(1)  # (B,)

@@ -1,0 +1,106 @@
+"""Multilayer perceptrons: a trunk for encoders and decoders, and a discriminator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from jointgen.space import Space
+from jointgen_nets.common import (
+    ActivationName,
+    AddedMaps,
+    Centre,
+    InitName,
+    activated,
+    dropout_rate,
+    initialise,
+    layer_widths,
+    one_activation,
+    one_init,
+    spectrally_normalised,
+    total_size,
+)
+
+
+def _default_hidden() -> list[int]:
+    return [256, 256]
+
+
+@attrs.frozen
+class MLP:
+    """Fully connected trunk over all its inputs, flattened and concatenated.
+
+    hidden: widths of the hidden layers; none gives a linear map.
+    activation: after every hidden layer; leaky_relu has slope 0.2.
+    dropout: rate after every hidden activation.
+    init: xavier (AS-VAE paper), dcgan, or torch's own.
+    """
+
+    hidden: list[int] = attrs.field(factory=_default_hidden, validator=layer_widths)
+    activation: ActivationName = attrs.field(default="relu", validator=one_activation)
+    dropout: float = attrs.field(default=0.0, validator=dropout_rate)
+    init: InitName = attrs.field(default="xavier", validator=one_init)
+
+    def build(self, inputs: Mapping[str, Space], output: tuple[int, ...]) -> nn.Module:
+        return initialise(MLPNet(self, inputs, output), self.init)
+
+
+class MLPNet(nn.Module):
+    def __init__(self, config: MLP, inputs: Mapping[str, Space], output: tuple[int, ...]):
+        super().__init__()
+        self.centre, self.output = Centre(inputs.values()), output
+        sizes = [total_size(inputs), *config.hidden]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), *activated(config.activation, config.dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], math.prod(output)))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        values = [value.flatten(1) for value in self.centre(*inputs)]
+        return self.layers(torch.cat(values, 1)).unflatten(1, self.output)  # (B, *output)
+
+
+@attrs.frozen
+class MLPDiscriminator:
+    """Fully connected discriminator with leaky ReLUs (slope 0.2) over one variable or several.
+
+    The first variable enters the first layer; every further one enters the first hidden layer by an added linear
+    map, initialised by its own size, so that 16 codes are not drowned by 784 pixels (asvae-training.md section 4).
+
+    hidden: widths of the hidden layers.
+    dropout: rate after every hidden activation.
+    spectral_norm: divide every weight by its largest singular value.
+    """
+
+    hidden: list[int] = attrs.field(factory=_default_hidden, validator=layer_widths)
+    dropout: float = attrs.field(default=0.0, validator=dropout_rate)
+    init: InitName = attrs.field(default="xavier", validator=one_init)
+    spectral_norm: bool = False
+
+    def build(self, inputs: Mapping[str, Space]) -> nn.Module:
+        net = initialise(MLPCritic(self, inputs), self.init)
+        return spectrally_normalised(net) if self.spectral_norm else net
+
+
+class MLPCritic(nn.Module):
+    def __init__(self, config: MLPDiscriminator, inputs: Mapping[str, Space]):
+        super().__init__()
+        self.centre = Centre(inputs.values())
+        first, *others = inputs.values()
+        sizes = [*config.hidden, 1]
+        self.first = nn.Linear(first.size, sizes[0])
+        self.added = AddedMaps(others, sizes[:1])
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [*activated("leaky_relu", config.dropout), nn.Linear(before, after)]
+        self.rest = nn.Sequential(*layers)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        first, *others = self.centre(*inputs)
+        h = self.added(self.first(first.flatten(1)), others)
+        return self.rest(h).squeeze(1)  # (B,)

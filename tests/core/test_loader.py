@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from jointgen.data import Loader, iterate
+from jointgen.errors import ConfigError
+from jointgen.noise import Noise, NoiseSource
+
+
+class Numbered:
+    """Row i is the number i."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def take(self, index: Tensor) -> dict[str, Tensor]:
+        return {"x": index.double()[:, None]}
+
+
+class Shaken(Numbered):
+    def augment(self, values: dict[str, Tensor], noise: NoiseSource) -> dict[str, Tensor]:
+        return {"x": values["x"] + noise.normal(1).double()}
+
+
+@pytest.mark.parametrize(("rows", "batch"), [(10, 10), (10, 3), (12, 4), (7, 6), (297, 64), (1, 1)])
+def test_every_row_once_per_epoch(rows: int, batch: int) -> None:
+    loader = Loader(Numbered(rows), batch, seed=0)
+    seen = torch.cat([loader.rows_of(i) for i in range(3 * rows)])  # 3 * batch whole epochs
+    for epoch in seen.split(rows):
+        assert epoch.sort().values.tolist() == list(range(rows))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    first = [Loader(Numbered(50), 50, seed=0).rows_of(i).tolist() for i in range(3)]
+    other = Loader(Numbered(50), 50, seed=1).rows_of(0).tolist()
+    assert len({tuple(order) for order in [*first, other, range(50)]}) == 5
+
+
+def test_any_batch_can_be_asked_for_first() -> None:
+    through = Loader(Numbered(23), 8, seed=3)
+    batches = [through.rows_of(i) for i in range(40)]
+    for i in [39, 0, 17, 16, 18, 2, 39]:
+        assert torch.equal(Loader(Numbered(23), 8, seed=3).rows_of(i), batches[i])
+        assert torch.equal(through.rows_of(i), batches[i])  # whatever it remembers by now
+
+
+def test_remembers_two_epochs_at_the_most() -> None:
+    loader = Loader(Numbered(10), 3, seed=0)
+    for i in range(30):
+        loader.rows_of(i)
+        assert len(loader._orders) <= 2
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_processes_take_slices_of_the_same_batch(world: int) -> None:
+    whole = Loader(Numbered(30), 8, seed=5)
+    shards = [Loader(Numbered(30), 8, seed=5, rank=rank, world=world) for rank in range(world)]
+    for i in range(20):
+        assert torch.equal(torch.cat([shard.rows_of(i) for shard in shards]), whole.rows_of(i))
+
+
+def test_batch_gives_the_rows_and_augments_with_named_noise() -> None:
+    plain, shaken = Loader(Numbered(30), 8, seed=5), Loader(Shaken(30), 8, seed=5)
+    assert torch.equal(plain.batch(4)["x"][:, 0], plain.rows_of(4).double())
+    assert torch.equal(plain.batch(4, Noise(0, 4))["x"], plain.batch(4)["x"])
+    assert torch.equal(shaken.batch(4)["x"], plain.batch(4)["x"])
+    assert not torch.equal(shaken.batch(4, Noise(0, 4))["x"], plain.batch(4)["x"])
+    halves = [Loader(Shaken(30), 8, seed=5, rank=r, world=2).batch(4, Noise(0, 4, rank=r, world=2)) for r in range(2)]
+    assert torch.equal(torch.cat([half["x"] for half in halves]), shaken.batch(4, Noise(0, 4))["x"])
+
+
+def test_epoch_of() -> None:
+    assert Loader(Numbered(20), 5, seed=0).epoch_of(6) == 1.5
+
+
+def test_more_than_there_is() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^train\.batch: 512 is more than the 297 rows of the training split of toy$"
+    ):
+        Loader(Numbered(297), 512, seed=0, name="the training split of toy")
+
+
+@pytest.mark.parametrize(("batch", "world"), [(10, 4), (0, 1), (-2, 1)])
+def test_batch_must_divide(batch: int, world: int) -> None:
+    with pytest.raises(ConfigError, match=rf"^train\.batch: {batch} does not divide over {world}"):
+        Loader(Numbered(20), batch, seed=0, world=world)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+@pytest.mark.parametrize(("rows", "batch"), [(20, 6), (18, 6), (5, 6), (1, 1)])
+def test_iterate_takes_every_row_once(rows: int, batch: int, world: int) -> None:
+    blocks = []
+    for rank in range(world):
+        mine = list(iterate(Numbered(rows), batch, rank, world))
+        starts = [int(index[0]) for index, _ in mine]
+        assert starts == sorted(starts)
+        assert all(torch.equal(values["x"][:, 0], index.double()) for index, values in mine)
+        blocks += [index.tolist() for index, _ in mine]
+    alone = [index.tolist() for index, _ in iterate(Numbered(rows), batch)]
+    assert sorted(blocks) == alone  # the same blocks, whoever has them
+    assert [row for block in alone for row in block] == list(range(rows))

@@ -1,0 +1,190 @@
+"""Plugins enter by their entry points; what goes wrong with one names it and stops nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from jointgen.errors import ConfigError, PluginError
+from jointgen.plugins import GROUP, Plugins, forget_plugins, load_plugins
+
+GOOD = """
+import attrs, jointgen
+
+@attrs.frozen
+class WideMLP:
+    width: int = 512
+
+@jointgen.hookimpl
+def jointgen_register(registry):
+    registry.encoder("{name}", WideMLP, paper="none")
+"""
+
+Install = Callable[..., None]
+Load = Callable[[], Plugins]
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder as pip fills it, on the path; modules imported from it are forgotten afterwards."""
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for path in tmp_path.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture
+def install(site: Path) -> Install:
+    """Installs a distribution with one plugin of the given source code."""
+
+    def install(distribution: str, source: str, *, name: str = "mine", version: str = "1.0") -> None:
+        module = distribution.replace("-", "_")
+        (site / f"{module}.py").write_text(source)
+        info = site / f"{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = {module}\n")
+
+    return install
+
+
+@pytest.fixture
+def load(site: Path) -> Load:
+    """Loads what is installed in that folder, and only that."""
+
+    def load() -> Plugins:
+        found = metadata.distributions(path=[str(site)])
+        return load_plugins(entry for one in found for entry in one.entry_points if entry.group == GROUP)
+
+    return load
+
+
+def only_failure(plugins: Plugins) -> str:
+    assert plugins.loaded == []
+    (failed,) = plugins.failed
+    return str(failed)
+
+
+def test_a_plugin_registers_its_components_under_its_distributions_name(install: Install, load: Load) -> None:
+    install("wide-nets", GOOD.format(name="wide"), version="2.1")
+    plugins = load()
+    component = plugins.registry.get("encoder", "wide")
+    assert component.provider == "wide-nets 2.1"
+    assert component.load()().width == 512
+    (plugin,) = plugins.loaded
+    assert (plugin.name, plugin.distribution, plugin.version) == ("mine", "wide-nets", "2.1")
+    assert plugins.failed == []
+
+
+def test_two_distributions_claiming_one_plugin_name(install: Install, load: Load) -> None:
+    install("wide-nets", GOOD.format(name="wide"))
+    install("deep-nets", GOOD.format(name="deep"), version="0.3")
+    with pytest.raises(PluginError) as caught:
+        load()
+    assert caught.value.problems[0].startswith("plugin name 'mine' is claimed by ")
+    assert "wide-nets 1.0" in str(caught.value)
+    assert "deep-nets 0.3" in str(caught.value)
+
+
+def test_two_plugins_claiming_one_component(install: Install, load: Load) -> None:
+    install("wide-nets", GOOD.format(name="wide"), name="a")
+    install("deep-nets", GOOD.format(name="wide"), name="b", version="0.3")
+    with pytest.raises(
+        PluginError, match=r"encoder 'wide' is registered twice: by wide-nets 1\.0 and by deep-nets 0\.3"
+    ):
+        load()
+
+
+def test_a_plugin_that_cannot_be_imported_stops_only_what_needs_it(install: Install, load: Load) -> None:
+    install("wide-nets", GOOD.format(name="wide"), name="a")
+    install("deep-nets", "import no_such_module", name="b")
+    plugins = load()
+    (failed,) = plugins.failed
+    assert (failed.name, failed.distribution, failed.version) == ("b", "deep-nets", "1.0")
+    assert failed.reason == "ModuleNotFoundError: No module named 'no_such_module'"
+    assert plugins.registry.get("encoder", "wide").name == "wide"
+    with pytest.raises(ConfigError) as caught:
+        plugins.registry.get("encoder", "deep")
+    assert str(caught.value) == (
+        "unknown encoder 'deep'; known: wide; plugin 'b' (deep-nets 1.0) failed to load: "
+        "ModuleNotFoundError: No module named 'no_such_module'"
+    )
+
+
+BAD = {
+    "raises while it is imported": ("raise RuntimeError('no such\\n operator')", "RuntimeError: no such operator"),
+    "is no Python": ("def (", "SyntaxError: "),
+    "imports what is missing in its hook": (
+        "import jointgen\n@jointgen.hookimpl\ndef jointgen_register(registry):\n    import no_such_module\n",
+        "ModuleNotFoundError: No module named 'no_such_module'",
+    ),
+    "misspells its hook": (
+        "import jointgen\n@jointgen.hookimpl\ndef jointgen_registr(registry): pass\n",
+        "implements jointgen_registr, which is no hook; did you mean 'jointgen_register'? (known: jointgen_register)",
+    ),
+    "misspells one of its hooks": (
+        GOOD.format(name="wide") + "\n@jointgen.hookimpl\ndef jointgen_listen(registry): pass\n",
+        "implements jointgen_listen, which is no hook",
+    ),
+    "forgets to mark its hook": (
+        "def jointgen_register(registry): pass\n",
+        "implements no hook (known: jointgen_register; mark yours with @jointgen.hookimpl)",
+    ),
+    "misspells the hook's argument": (
+        "import jointgen\n@jointgen.hookimpl\ndef jointgen_register(register): pass\n",
+        "{'register'} are declared in the hookimpl but can not be found in the hookspec",
+    ),
+    "registers an unknown kind": (
+        "import jointgen\n@jointgen.hookimpl\ndef jointgen_register(registry):\n    registry.encodr('a', int)\n",
+        "deep-nets 1.0 registers an unknown kind 'encodr'; did you mean 'encoder'?",
+    ),
+    "registers one name twice": (
+        GOOD.format(name="wide") + "    registry.encoder('wide', WideMLP)\n",
+        "encoder 'wide' is registered twice: by deep-nets 1.0 and by deep-nets 1.0",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "reason"), BAD.values(), ids=BAD.keys())
+def test_a_plugin_at_fault_is_kept_with_its_reason(source: str, reason: str, install: Install, load: Load) -> None:
+    install("deep-nets", source)
+    told = only_failure(load())
+    assert told.startswith("plugin 'mine' (deep-nets 1.0) failed to load: ")
+    assert reason in told
+    assert "\n" not in told
+
+
+def test_a_plugin_that_fails_half_way_leaves_nothing_behind(install: Install, load: Load) -> None:
+    install("deep-nets", GOOD.format(name="wide") + "    raise OSError('disk')\n")
+    plugins = load()
+    assert plugins.registry.components() == []
+    assert only_failure(plugins).endswith("OSError: disk")
+
+
+def test_an_optional_hook_may_be_unknown_here(install: Install, load: Load) -> None:
+    later = "\n@jointgen.hookimpl(optionalhook=True)\ndef jointgen_later(registry): pass\n"
+    install("wide-nets", GOOD.format(name="wide") + later)
+    assert load().failed == []
+
+
+def test_what_is_installed_is_loaded_once_until_it_is_forgotten(
+    install: Install, request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(forget_plugins)
+    before = load_plugins()
+    assert load_plugins() is before
+    install("late-nets", GOOD.format(name="late_wide"), name="late")
+    assert load_plugins() is before
+    forget_plugins()
+    assert "late_wide" in load_plugins().registry.names("encoder")
+
+
+def test_ours_enter_by_the_same_door() -> None:
+    ours = [plugin.name for plugin in load_plugins().loaded if plugin.distribution == "jointgen"]
+    failed = [plugin.name for plugin in load_plugins().failed if plugin.distribution == "jointgen"]
+    declared = {entry.name for entry in metadata.distribution("jointgen").entry_points if entry.group == GROUP}
+    assert {*ours, *failed} == declared

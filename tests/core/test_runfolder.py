@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from jointgen import runfolder
+from jointgen.errors import CheckpointError, ConfigError
+from jointgen.runfolder import Progress, RunFolder, environment
+
+
+def logged(folder: RunFolder, steps: Iterable[int]) -> None:
+    for step in steps:
+        folder.log(step, 10 * step, 0.5 * step, {"elbo_nats": -step / 3})
+
+
+# --- the folder ---
+
+
+def test_layout(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "runs" / "x") as folder:
+        folder.write_recipe("format = 1\n")
+        folder.write_summary({"status": "running", "step": 0})
+        logged(folder, [1])
+    names = {"recipe.toml", "metrics.jsonl", "summary.json", "checkpoints", "samples", "tensorboard"}
+    assert {*os.listdir(folder.path)} == names
+    assert RunFolder.open(folder.path).read_recipe() == "format = 1\n"
+
+
+def test_a_handle_touches_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "x")
+    assert not folder.holds_run() and folder.read_summary() == {} and folder.read_metrics() == []
+    assert not folder.path.exists()
+
+
+@pytest.mark.parametrize("status", ["running", "done", "failed", "stopped"])
+def test_refuses_to_overwrite(tmp_path: Path, status: str) -> None:
+    RunFolder.create(tmp_path / "x").write_summary({"status": status, "step": 4000})
+    with pytest.raises(ConfigError) as caught:
+        RunFolder.create(tmp_path / "x")
+    assert str(caught.value) == (
+        f"out: {tmp_path}/x already holds a run (status {status}, step 4000); give another --out, or --resume to go on"
+    )
+    RunFolder.create(tmp_path / "x", resume=True)
+
+
+@pytest.mark.parametrize("left", ["recipe.toml", "metrics.jsonl", "checkpoints/step-00000001"])
+def test_refuses_whatever_a_killed_run_left(tmp_path: Path, left: str) -> None:
+    (tmp_path / left).parent.mkdir(exist_ok=True)
+    (tmp_path / left).touch()
+    with pytest.raises(ConfigError, match=r"status unknown\)"):
+        RunFolder.create(tmp_path)
+
+
+def test_an_empty_or_foreign_folder_will_do(tmp_path: Path) -> None:
+    (tmp_path / "slurm.log").write_text("hello")
+    RunFolder.create(tmp_path)
+    RunFolder.create(tmp_path)  # made, but nothing of a run in it yet
+    assert (tmp_path / "slurm.log").read_text() == "hello"
+
+
+def test_open_wants_a_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"not a run folder \(it has no recipe\.toml\)"):
+        RunFolder.open(tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    with pytest.raises(ConfigError, match=r"^out: .*/x cannot be made a run folder"):
+        RunFolder.create(tmp_path / "x")
+
+
+def test_summary_is_strict_json(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path)
+    folder.write_summary({"metrics": {"fid": {"value": float("nan"), "n": 3}}, "list": [1.0, float("inf")]})
+    text = folder.summary.read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "metrics": {"fid": {"value": None, "n": 3}},
+        "list": [1, None],
+    }
+    assert os.listdir(tmp_path) != [] and not any(name.startswith(".tmp") for name in os.listdir(tmp_path))
+
+
+# --- the log ---
+
+
+def test_one_object_per_event(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path) as folder:
+        folder.log(5, 640, 1.23456, {"elbo_nats": -101.25, "f1": float("nan"), "f2": float("-inf")})
+    line = folder.metrics.read_text()
+    assert line == '{"step": 5, "images_seen": 640, "wall_s": 1.235, "elbo_nats": -101.25, "f1": null, "f2": null}\n'
+    assert folder.read_metrics() == [json.loads(line)]
+
+
+def test_numbers_survive_exactly(tmp_path: Path) -> None:
+    value = torch.rand((), generator=torch.Generator().manual_seed(0)).item() / 3
+    with RunFolder.create(tmp_path) as folder:
+        folder.log(1, 1, 0.0, {"x": value})
+    assert folder.read_metrics()[0]["x"] == value
+
+
+def test_tensorboard_shows_a_cut_back_run_once(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path) as folder:
+        logged(folder, range(1, 7))
+    with RunFolder.create(tmp_path, resume=True) as folder:
+        folder.cut_back(4)
+        folder.log(5, 50, 9.0, {"elbo_nats": 7.0})
+    events = EventAccumulator(str(folder.tensorboard)).Reload().Scalars("elbo_nats")
+    assert [event.step for event in events] == [1, 2, 3, 4, 5]
+    assert events[-1].value == 7.0
+
+
+def test_no_event_file_without_a_log(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path) as folder:
+        folder.write_summary({})
+    assert os.listdir(folder.tensorboard) == []
+
+
+def test_cut_back_leaves_the_other_lines_byte_for_byte(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path) as folder:
+        logged(folder, [0, 2, 4, 6])
+    lines = folder.metrics.read_bytes().splitlines(keepends=True)
+    for step, kept in [(9, 4), (6, 4), (5, 3), (0, 1), (-1, 0)]:
+        folder.cut_back(step)
+        assert folder.metrics.read_bytes() == b"".join(lines[:kept])
+
+
+@pytest.mark.parametrize("torn", [b'{"step": 6, "im', b'{"step": 6}', b"\0\0\0", b'{"a": "\xc3'])
+def test_a_torn_last_line_is_no_event(tmp_path: Path, torn: bytes) -> None:
+    """A line without its end may be a prefix of another number, so it goes even where it parses."""
+    with RunFolder.create(tmp_path) as folder:
+        logged(folder, [2, 4])
+    whole = folder.metrics.read_bytes()
+    folder.metrics.write_bytes(whole + torn)
+    assert [event["step"] for event in folder.read_metrics()] == [2, 4]
+    folder.cut_back(6)
+    assert folder.metrics.read_bytes() == whole
+
+
+def test_damage_elsewhere_is_told(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path) as folder:
+        logged(folder, [2, 4])
+    folder.metrics.write_bytes(b"{oops\n" + folder.metrics.read_bytes())
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: line 1 is damaged"):
+        folder.cut_back(2)
+
+
+def test_cut_back_without_a_log(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path)
+    folder.cut_back(3)
+    assert not folder.metrics.exists()
+
+
+# --- the environment ---
+
+
+def test_environment() -> None:
+    found = environment("cpu")
+    assert {*found} == {"versions", "platform", "device", "git_commit"}
+    assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert {"python", "torchvision", "accelerate", "jointgen"} <= {*found["versions"]}
+    assert found["device"].startswith("cpu")
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_what_is_missing_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_git(*args: Any, **kwargs: Any) -> None:
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", no_git)
+    monkeypatch.setattr(runfolder, "_DISTRIBUTIONS", ("no-such-distribution",))
+    found = environment()
+    assert found["git_commit"] is None and found["versions"]["no-such-distribution"] is None
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_commit_is_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package installed inside someone else's repository has no commit; a tracked and changed one says so."""
+    package = tmp_path / "site-packages" / "jointgen"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (tmp_path / "theirs.txt").write_text("")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", "theirs.txt")
+    git(tmp_path, "commit", "--quiet", "-m", "theirs")
+    monkeypatch.setattr(runfolder.jointgen, "__file__", str(package / "__init__.py"))
+    assert environment()["git_commit"] is None
+    git(tmp_path, "add", "-f", "site-packages")
+    git(tmp_path, "commit", "--quiet", "-m", "ours")
+    assert environment()["git_commit"] == git(tmp_path, "rev-parse", "HEAD")
+    (package / "__init__.py").write_text("# changed")
+    assert environment()["git_commit"] == git(tmp_path, "rev-parse", "HEAD") + "-dirty"
+
+
+# --- progress ---
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(runfolder.time, "monotonic", lambda: self.now)
+
+
+def test_plain_lines_every_so_often(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """From step 10 to 50 of 110 in 40 s leaves 60 s."""
+    clock = Clock(monkeypatch)
+    with Progress(110, 10, every_s=30) as bar:
+        clock.now += 20
+        bar.update(30, 2048.4, {"elbo_nats": -101.256})
+        bar.note("wrote [samples]")
+        clock.now += 20
+        bar.update(50, 2048.4, {"elbo_nats": -101.256, "f1": 0.25})
+        bar.update(60, 1.0, {})
+        clock.now += 1
+        bar.update(110, 2048.4, {})
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "wrote [samples]",
+        "step 50/110  2,048 images/s  1:00 left  elbo_nats -101.3  f1 0.25",
+        "step 110/110  2,048 images/s  0:00 left",
+    ]
+
+
+def test_quiet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    with Progress(10, quiet=True) as bar:
+        clock.now += 100
+        bar.update(5, 1.0, {"a": 1.0})
+        bar.note("nothing")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_no_step_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(10, 4) as bar:
+        bar.update(4, 0.0, {})
+    assert "step 4/10  0 images/s  ? left" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    primary, secondary = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    with os.fdopen(secondary, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with Progress(10) as bar:
+            bar.update(10, 64.0, {"elbo_nats": -1.5})
+            bar.note("a note [in brackets]")
+    shown = os.read(primary, 100_000).decode()
+    os.close(primary)
+    assert "10/10" in shown and "elbo_nats -1.5" in shown and "━" in shown
+    assert "a note [in brackets]" in shown

@@ -1,0 +1,40 @@
+"""Plugins are named in four places: folders, wheel packages, declared and installed entry points. They agree."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import jointgen
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+GROUP = "jointgen.plugins"
+
+DECLARED = PROJECT["project"]["entry-points"][GROUP]
+PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+
+
+def test_every_plugin_folder_is_in_the_wheel() -> None:
+    folders = [f"plugins/{path.parent.name}" for path in (ROOT / "plugins").glob("*/__init__.py")]
+    assert sorted(PACKAGES) == sorted(["jointgen", *folders])
+
+
+def test_every_plugin_folder_is_an_entry_point() -> None:
+    folders = [path.name for path in (ROOT / "plugins").iterdir() if any(path.glob("*.py"))]
+    assert sorted(DECLARED.values()) == sorted(folders)
+
+
+def test_an_entry_point_is_named_as_its_package() -> None:
+    assert {package.removeprefix("jointgen_"): package for package in DECLARED.values()} == DECLARED
+
+
+def test_what_is_installed_is_what_is_declared() -> None:
+    found = metadata.distribution("jointgen").entry_points
+    installed = {entry.name: entry.value for entry in found if entry.group == GROUP}
+    assert installed == DECLARED, "entry points are a snapshot; reinstall: uv sync --reinstall-package jointgen"
+
+
+def test_the_version_is_the_same_in_both_places() -> None:
+    assert PROJECT["project"]["version"] == jointgen.__version__

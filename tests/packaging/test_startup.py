@@ -1,0 +1,38 @@
+"""What must answer at once imports no torch: checked in a fresh interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SLOW = ("torch", "torchvision", "accelerate", "sklearn")
+
+
+def slow_modules_after(code: str, folder: Path) -> str:
+    report = f"import sys\n{code}\nprint([name for name in {SLOW!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, cwd=folder, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import jointgen",
+        "import jointgen.config",
+        "import jointgen.registry",
+        "import jointgen.objectives",
+        "import jointgen.plugins",
+        "from jointgen.plugins import load_plugins; load_plugins()",
+    ],
+)
+def test_no_torch(code: str, tmp_path: Path) -> None:
+    assert slow_modules_after(code, tmp_path) == "[]"
+
+
+def test_importing_jointgen_loads_no_plugin(tmp_path: Path) -> None:
+    code = "import sys, jointgen, jointgen.plugins\nassert not [name for name in sys.modules if 'jointgen_' in name]"
+    assert slow_modules_after(code, tmp_path) == "[]"

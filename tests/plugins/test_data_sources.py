@@ -1,0 +1,710 @@
+"""Data sources: what comes out has the shape, range and rows that were promised; what cannot be read says why."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+import torchvision
+from jointgen_data import jointgen_register
+from jointgen_data.arrays import Arrays
+from jointgen_data.cifar10 import CIFAR10
+from jointgen_data.common import TensorRows
+from jointgen_data.digits import Digits
+from jointgen_data.image_folder import ImageFolder
+from jointgen_data.mnist import MNIST
+from jointgen_data.toys import Ring
+from jointgen_data.vision import load_torchvision
+from PIL import Image
+from safetensors.numpy import save_file
+from sklearn.datasets import load_digits
+from torch.nn import functional as F
+from torchvision.transforms import v2
+
+from jointgen.errors import ConfigError
+from jointgen.noise import Noise
+from jointgen.observe import observe
+from jointgen.registry import Registrar, Registry
+from jointgen.space import Space
+
+REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data at {REAL}")
+
+
+def everything(rows: Any) -> dict[str, torch.Tensor]:
+    return rows.take(torch.arange(len(rows)))
+
+
+def observed(space: Space, raw: torch.Tensor) -> torch.Tensor:
+    return observe(space, raw, Noise(0).named("x", len(raw))).read("sample")
+
+
+def problem(source: Any, split: str | None = None) -> str:
+    """The one line that spaces(), or open(split), complains with."""
+    with pytest.raises(ConfigError) as caught:
+        source.spaces() if split is None else source.open(split)
+    assert len(caught.value.problems) == 1
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- registration ----------------------------------------------------------------------------------------------------
+
+
+def registry() -> Registry:
+    filled = Registry()
+    jointgen_register(Registrar(filled, "test"))
+    return filled
+
+
+def test_every_source_loads_and_says_what_it_is_and_from_where() -> None:
+    components = registry().components("data")
+    names = {"arrays", "cifar10", "digits", "grid", "image_folder", "linear_gaussian", "mnist", "moons", "ring"}
+    assert {component.name for component in components} == names
+    for component in components:
+        assert component.paper and component.summary
+        assert {"spaces", "open"} <= set(dir(component.load()))
+
+
+def test_listing_imports_neither_torch_nor_torchvision() -> None:
+    code = (
+        "import sys, jointgen_data\n"
+        "from jointgen.registry import Registrar, Registry\n"
+        "registry = Registry()\n"
+        "jointgen_data.jointgen_register(Registrar(registry, 'test'))\n"
+        "assert len(registry.components('data')) == 9\n"
+        "assert not {'torch', 'torchvision', 'sklearn', 'PIL'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- every source that needs no files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", [Digits(labels=True), Digits(observe="binarise"), Ring(rows=64, labels=True)])
+def test_rows_fit_the_spaces_and_repeat(source: Any) -> None:
+    spaces, rows = source.spaces(), source.open("train")
+    index = torch.tensor([3, 0, 3])
+    taken, again = rows.take(index), source.open("train").take(index)
+    assert list(taken) == list(spaces)
+    for name, space in spaces.items():
+        assert observed(space, taken[name]).shape == (3, *space.shape)
+        assert torch.equal(taken[name], again[name])
+        assert torch.equal(taken[name][0], taken[name][2])
+        assert torch.equal(taken[name][1], rows.take(torch.tensor([0]))[name][0])
+
+
+@pytest.mark.parametrize("source", [Digits(), Ring(rows=8), MNIST("nowhere"), CIFAR10("nowhere"), ImageFolder("x")])
+def test_a_misspelt_split_is_named(source: Any) -> None:
+    assert problem(source, "valid") == "split: 'valid' is neither 'train' nor 'test'"
+
+
+def test_a_misspelt_observation_is_refused_even_without_a_recipe() -> None:
+    with pytest.raises(ValueError, match="binarize"):
+        Digits(observe="binarize")  # type: ignore[arg-type]
+
+
+# --- digits ----------------------------------------------------------------------------------------------------------
+
+
+def test_digits_split_is_a_partition_of_the_data_set() -> None:
+    train, test = (everything(Digits(labels=True).open(split)) for split in ("train", "test"))
+    assert (len(train["x"]), len(test["x"])) == (1500, 297)
+    images, labels = load_digits(return_X_y=True)
+    rows = torch.cat([torch.cat([part["x"].flatten(1).long(), part["y"][:, None]], 1) for part in (train, test)])
+    expected = np.concatenate([images, labels[:, None]], 1).astype(int).tolist()
+    assert sorted(rows.tolist()) == sorted(expected)
+
+
+def test_digits_split_mixes_the_classes() -> None:
+    """297 test rows of 10 classes are 29.7 each; a binomial's 5 standard deviations are 26."""
+    counts = everything(Digits(labels=True).open("test"))["y"].bincount(minlength=10)
+    assert counts.sum() == 297
+    assert ((counts > 29.7 - 26) & (counts < 29.7 + 26)).all()
+
+
+def test_digits_dequantise_and_binarise_between_their_seventeen_levels() -> None:
+    raw = everything(Digits().open("test"))["x"]
+    assert raw.dtype == torch.uint8
+    assert (int(raw.min()), int(raw.max())) == (0, 16)
+    space = Digits().spaces()["x"]
+    assert space == Space((1, 8, 8), "real", 0.0, 1.0, 17)
+    x = observed(space, raw)
+    assert x.min() >= 0 and x.max() < 1
+    assert ((x - (raw + 0.5) / 17).abs() < 0.5 / 17 + 1e-6).all()
+    bits = observed(Digits(observe="binarise").spaces()["x"], raw)
+    assert set(bits.unique().tolist()) == {0.0, 1.0}
+    assert (bits[raw == 0] == 0).all()
+    assert (bits[raw == 16] == 1).all()
+
+
+# --- MNIST and CIFAR-10 -----------------------------------------------------------------------------------------------
+
+
+@real_data
+def test_mnist_is_mnist() -> None:
+    source = MNIST(str(REAL / "mnist"), labels=True)
+    train, test = source.open("train"), source.open("test")
+    assert (len(train), len(test)) == (60_000, 10_000)
+    assert everything(train)["y"][:5].tolist() == [5, 0, 4, 1, 9]
+    assert everything(test)["y"][:5].tolist() == [7, 2, 1, 0, 4]
+    x = everything(train)["x"]
+    assert x.dtype == torch.uint8
+    assert x.float().mean().item() / 255 == pytest.approx(0.1307, abs=5e-5)  # the mean that everybody normalises by
+    assert source.spaces() == {"x": Space((1, 28, 28), "binary", 0.0, 1.0, 256), "y": Space((10,), "label")}
+
+
+@real_data
+def test_mnist_padded_is_the_same_image_in_a_black_frame() -> None:
+    plain, padded = (MNIST(str(REAL / "mnist"), observe="dequantise", pad=pad) for pad in (False, True))
+    assert padded.spaces() == {"x": Space((1, 32, 32), "real", 0.0, 1.0, 256)}
+    index = torch.arange(7)
+    small, large = plain.open("test").take(index)["x"], padded.open("test").take(index)["x"]
+    assert large.shape == (7, 1, 32, 32)
+    assert torch.equal(large[:, :, 2:-2, 2:-2], small)
+    assert large.sum() == small.sum() > 0
+
+
+@real_data
+def test_cifar10_is_cifar10_and_only_training_images_flip(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, REAL / "cifar10" / "rebuild.py", tmp_path], check=True, capture_output=True)
+    source = CIFAR10(str(tmp_path), flip=True, labels=True)
+    train, test = source.open("train"), source.open("test")
+    shutil.rmtree(tmp_path)  # 178 MiB that pytest would keep
+    assert (len(train), len(test)) == (50_000, 10_000)
+    assert everything(train)["y"][:6].tolist() == [6, 9, 9, 4, 1, 1]
+    assert everything(test)["y"][:6].tolist() == [3, 8, 8, 0, 6, 6]
+    channel_means = train.take(torch.arange(50_000))["x"].float().mean((0, 2, 3)) / 255
+    assert channel_means.tolist() == pytest.approx([0.4914, 0.4822, 0.4465], abs=5e-5)  # as everybody normalises
+    assert hasattr(train, "augment") and not hasattr(test, "augment")
+    assert source.spaces()["x"] == Space((3, 32, 32), "real", 0.0, 1.0, 256)
+
+
+@pytest.mark.parametrize(
+    ("source", "looked_for"),
+    [(MNIST, "MNIST/raw/train-images-idx3-ubyte"), (CIFAR10, "cifar-10-batches-py/data_batch_1")],
+)
+def test_a_missing_torchvision_set_says_where_it_looked_and_what_to_do(
+    source: Any, looked_for: str, tmp_path: Path
+) -> None:
+    message = problem(source(str(tmp_path)), "train")
+    name = source.__name__
+    assert message.startswith(f"data.root: no {name} under '{tmp_path}' (looked for {tmp_path}/{looked_for})")
+    assert "data.download = true" in message
+    assert source(str(tmp_path)).spaces()  # which needs no files
+
+
+def test_damaged_torchvision_files_are_one_line_for_the_user(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").write_bytes(b"not an image")
+    assert problem(MNIST(str(tmp_path)), "train").startswith(f"data.root: MNIST cannot be read under '{tmp_path}': ")
+
+
+def test_a_download_that_fails_is_one_line_for_the_user(tmp_path: Path) -> None:
+    class Offline:
+        def __init__(self, root: Path, train: bool, download: bool):
+            assert download
+            raise OSError("no route\nto host")
+
+    with pytest.raises(ConfigError, match=r"Offline cannot be fetched into '.*': no route to host$"):
+        load_torchvision(Offline, str(tmp_path), ["a"], train=True, download=True)
+
+
+# --- image folders ----------------------------------------------------------------------------------------------------
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def stripes(horizontal: bool, size: int = 90) -> Image.Image:
+    """Red, green and blue thirds, side by side or one above the other; the middle square is green."""
+    image = Image.new("RGB", (3 * size, size) if horizontal else (size, 3 * size), GREEN)
+    image.paste(RED, (0, 0, size, size))
+    image.paste(BLUE, (2 * size, 0, 3 * size, size) if horizontal else (0, 2 * size, size, 3 * size))
+    return image
+
+
+def photograph(width: int = 200, height: int = 150) -> Image.Image:
+    noise = np.random.RandomState(0).randint(0, 256, (height, width, 3)).astype(np.uint8)
+    return Image.fromarray(noise)
+
+
+def read_one(tmp_path: Path, image: Image.Image, name: str, size: int = 8, channels: Any = 3, **save: Any) -> Any:
+    """(C, size, size) float levels of one image written to and read from a folder without classes."""
+    (tmp_path / "train").mkdir()
+    image.save(tmp_path / "train" / name, **save)
+    rows = ImageFolder(str(tmp_path), size=size, channels=channels, max_broken=0).open("train")
+    assert len(rows) == 1
+    taken = rows.take(torch.tensor([0]))["x"]
+    assert taken.dtype == torch.uint8
+    assert taken.shape == (1, channels, size, size)
+    return taken[0].float()
+
+
+def colour(image: torch.Tensor) -> list[float]:
+    """The one colour of an image that is all of one colour, to within a level."""
+    assert (image.amax((1, 2)) - image.amin((1, 2))).max() <= 1
+    return image.mean((1, 2)).tolist()
+
+
+@pytest.mark.parametrize("horizontal", [True, False])
+def test_the_centre_is_cropped_from_wide_and_tall_images(tmp_path: Path, horizontal: bool) -> None:
+    image = read_one(tmp_path, stripes(horizontal), "a.png")
+    assert colour(image[:, 1:-1, 1:-1]) == list(GREEN)
+    assert image[1].min() > 230  # antialiasing lets a little of the neighbours in, as a resize before the crop does
+
+
+LEVEL_100 = Image.new("L", (20, 30), 100)
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "expected"),
+    [
+        (Image.new("RGB", (20, 30), (10, 20, 30)), "a.png", (10, 20, 30)),
+        (LEVEL_100, "a.JPEG", (100, 100, 100)),
+        (LEVEL_100.convert("LA"), "a.png", (100, 100, 100)),
+        (Image.new("P", (20, 30), 0), "black.png", (0, 0, 0)),
+        (Image.new("RGB", (20, 30), RED).quantize(2), "a.png", RED),
+        (Image.new("1", (20, 30), 1), "a.png", (255, 255, 255)),
+        (Image.new("RGBA", (20, 30), (10, 20, 30, 255)), "a.png", (10, 20, 30)),
+        # alpha 51 / 255 = 0.2 over white: 0.2 * (10, 20, 30) + 0.8 * 255 = (206, 208, 210)
+        (Image.new("RGBA", (20, 30), (10, 20, 30, 51)), "a.png", (206, 208, 210)),
+        # 16 bits: 0x4080 >> 8 = 0x40 = 64
+        (Image.fromarray(np.full((30, 20), 0x4080, np.uint16)), "a.png", (64, 64, 64)),
+        # no ink, then full cyan ink: white, and all but red
+        (Image.new("CMYK", (20, 30), (0, 0, 0, 0)), "a.jpg", (255, 255, 255)),
+        (Image.new("CMYK", (20, 30), (255, 0, 0, 0)), "a.jpg", (0, 255, 255)),
+        (Image.new("RGB", (1, 1), (10, 20, 30)), "tiny.png", (10, 20, 30)),
+        (Image.new("RGB", (1000, 2), (10, 20, 30)), "wide.png", (10, 20, 30)),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else None,
+)
+def test_any_mode_becomes_rgb(tmp_path: Path, image: Image.Image, name: str, expected: tuple[int, ...]) -> None:
+    assert colour(read_one(tmp_path, image, name)) == pytest.approx(expected, abs=1.5)  # JPEG rounds
+
+
+def test_one_channel_is_luma(tmp_path: Path) -> None:
+    """ITU-R 601: 0.299 * 255 = 76.2 for red."""
+    assert colour(read_one(tmp_path, Image.new("RGB", (20, 30), RED), "a.png", channels=1)) == [76.0]
+
+
+def test_small_images_are_antialiased(tmp_path: Path) -> None:
+    """A checkerboard of single pixels at an eighth of its size is grey; nearest neighbours would keep 0 or 255."""
+    board = (np.indices((128, 128)).sum(0) % 2 * 255).astype(np.uint8)
+    image = read_one(tmp_path, Image.fromarray(board), "a.png", size=16)
+    assert (image[:, 2:-2, 2:-2] - 127.5).abs().max() < 3
+
+
+def test_a_large_jpeg_is_read_as_a_large_png_is(tmp_path: Path) -> None:
+    """libjpeg may decode at a fraction of the size; what is left after resizing must not show it."""
+    ramp = np.add.outer(np.arange(1024), np.arange(1024)) // 9  # 0..227
+    image = Image.fromarray(ramp.astype(np.uint8))
+    (tmp_path / "png").mkdir(), (tmp_path / "jpeg").mkdir()
+    png = read_one(tmp_path / "png", image, "a.png", size=32)
+    jpeg = read_one(tmp_path / "jpeg", image, "a.jpg", size=32, quality=95)
+    assert (png - jpeg).abs().max() <= 2
+
+
+def test_a_photograph_taken_sideways_is_turned_upright(tmp_path: Path) -> None:
+    """EXIF orientation 6: turn by 90 degrees clockwise, so that the left half comes to lie on top."""
+    image = Image.new("RGB", (40, 40), BLUE)
+    image.paste(RED, (0, 0, 20, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = read_one(tmp_path, image, "a.png", exif=exif)
+    assert turned[:, 0].mean(1).tolist() == pytest.approx(RED, abs=1)
+    assert turned[:, -1].mean(1).tolist() == pytest.approx(BLUE, abs=1)
+
+
+def test_a_damaged_exif_block_neither_warns_nor_costs_the_image(tmp_path: Path) -> None:
+    """Pillow warns of it (warnings are errors here); the pixels are fine."""
+    torn = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x09\x00\x12\x01"
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+        image = Image.new("RGB", (20, 20), (10, 20, 30))
+        image.save(tmp_path / "proof.jpg", exif=torn)
+        with Image.open(tmp_path / "proof.jpg") as proof:
+            proof.getexif()
+    assert colour(read_one(tmp_path, image, "a.jpg", exif=torn)) == pytest.approx((10, 20, 30), abs=2)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes; every image is good. Noise, so that no two are alike."""
+    for split, counts in {"train": (5, 3), "val": (1, 2)}.items():
+        for name, count in zip(("cat", "dog"), counts, strict=True):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(count):
+                photograph(40 + 7 * index, 50).save(tmp_path / split / name / f"{index}.png")
+    return tmp_path
+
+
+def break_three(folder: Path) -> list[str]:
+    """A torn JPEG, a text that calls itself one and an empty file, among the cats; sorted."""
+    cats = folder / "train" / "cat"
+    photograph().save(cats / "0_torn.jpg")
+    (cats / "0_torn.jpg").write_bytes((cats / "0_torn.jpg").read_bytes()[:5000])
+    (cats / "2_text.jpg").write_text("no image at all")
+    (cats / "9_empty.png").write_bytes(b"")
+    return [str(cats / name) for name in ("0_torn.jpg", "2_text.jpg", "9_empty.png")]
+
+
+def test_broken_files_are_skipped_named_and_logged(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = ImageFolder(str(folder), size=8, labels=True)
+    whole = everything(source.open("train"))
+    broken = break_three(folder)
+    with caplog.at_level(logging.WARNING, logger="jointgen.data"):
+        rows = source.open("train")
+    assert rows.skipped == broken
+    assert [record.getMessage().split(": ")[0] for record in caplog.records] == [f"skipped {name}" for name in broken]
+    assert all(record.name == "jointgen.data" for record in caplog.records)
+    for name, values in everything(rows).items():  # neither images nor labels have moved against each other
+        assert torch.equal(values, whole[name])
+
+
+def test_broken_files_beyond_the_limit_are_an_error_that_names_them(folder: Path) -> None:
+    first, second, third = break_three(folder)
+    assert len(ImageFolder(str(folder), max_broken=3).open("train")) == 8
+    message = problem(ImageFolder(str(folder), max_broken=2), "train")
+    assert message.startswith("data.max_broken: more than 2 files cannot be read")
+    assert first in message and second in message and third in message
+    assert "truncated" in message
+    assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
+
+
+def test_nothing_but_broken_files_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "a.jpg").write_text("no image")
+    assert "none of the 1 images" in problem(ImageFolder(str(tmp_path)), "train")
+
+
+def test_order_and_pixels_do_not_depend_on_the_number_of_threads(folder: Path) -> None:
+    for index in range(150):  # more than two chunks
+        photograph(20 + index % 11, 20).save(folder / "train" / "dog" / f"more_{index}.png")
+    one, three = (everything(ImageFolder(str(folder), size=8, labels=True, workers=n).open("train")) for n in (1, 3))
+    assert len(one["x"]) == 158
+    assert torch.equal(one["x"], three["x"])
+    assert one["y"].tolist() == three["y"].tolist() == [0] * 5 + [1] * 153
+
+
+def test_a_folder_knows_its_labels_before_any_image_is_read(folder: Path) -> None:
+    for image in folder.rglob("*.png"):
+        image.write_bytes(b"")
+    spaces = ImageFolder(str(folder), size=32, channels=1, labels=True).spaces()
+    assert spaces == {"x": Space((1, 32, 32), "real", 0.0, 1.0, 256), "y": Space((2,), "label")}
+    assert ImageFolder("nowhere", labels=True, classes=1000).spaces()["y"] == Space((1000,), "label")
+
+
+def test_test_images_come_from_val_and_are_numbered_by_the_training_classes(folder: Path) -> None:
+    shutil.rmtree(folder / "val" / "cat")
+    rows = ImageFolder(str(folder), size=8, labels=True).open("test")
+    assert everything(rows)["y"].tolist() == [1, 1]  # dogs, though the only class in val
+    (folder / "val").rename(folder / "test")
+    assert len(ImageFolder(str(folder), size=8).open("test")) == 2
+
+
+def test_folders_without_classes_and_hidden_files(folder: Path) -> None:
+    (folder / "train" / "cat" / "._0.png").write_bytes(b"what macOS leaves")
+    (folder / "train" / "notes.txt").write_text("not an image")
+    photograph().save(folder / "train" / "loose.WEBP")
+    rows = ImageFolder(str(folder), max_broken=0).open("train")
+    assert len(rows) == 9 and rows.skipped == []
+    assert "loose.WEBP is not in a class folder" in problem(ImageFolder(str(folder), labels=True), "train")
+
+
+def test_flips_are_of_training_rows_one_coin_each(folder: Path) -> None:
+    source = ImageFolder(str(folder), size=8, labels=True, flip=True)
+    rows = source.open("train")
+    raw = everything(rows)
+    coins = Noise(7).named("flip", 8).uniform() < 0.5
+    assert 0 < coins.sum() < 8
+    flipped = rows.augment(raw, Noise(7).named("flip", 8))
+    for row, heads in enumerate(coins):
+        assert torch.equal(flipped["x"][row], raw["x"][row].flip(-1) if heads else raw["x"][row])
+    assert flipped["x"].dtype == torch.uint8
+    assert torch.equal(flipped["y"], raw["y"])
+    assert not hasattr(source.open("test"), "augment")
+    assert not hasattr(attrs.evolve(source, flip=False).open("train"), "augment")
+
+
+def test_missing_folders_say_where_they_were_looked_for(tmp_path: Path) -> None:
+    source = ImageFolder(str(tmp_path))
+    assert f"(looked for {tmp_path}/train)" in problem(source, "train")
+    assert f"(looked for {tmp_path}/val and {tmp_path}/test)" in problem(source, "test")
+    assert f"no train images under '{tmp_path}'" in problem(attrs.evolve(source, labels=True))
+    (tmp_path / "train").mkdir()
+    assert "no image under" in problem(source, "train")
+    assert "no class folder" in problem(attrs.evolve(source, labels=True))
+
+
+def test_classes_that_do_not_fit(folder: Path) -> None:
+    source = ImageFolder(str(folder), labels=True, classes=3)
+    assert problem(source, "train") == f"data.classes: 3, but '{folder}/train' has 2 class folders"
+    (folder / "val" / "bird").mkdir()
+    photograph().save(folder / "val" / "bird" / "a.png")
+    assert "bird/a.png is not in a class folder" in problem(attrs.evolve(source, classes=2), "test")
+
+
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"channels": 2}, {"max_broken": -1}, {"workers": -1}, {"classes": 0}])
+def test_image_folder_keys_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        ImageFolder("x", **wrong)
+
+
+def test_reading_is_silent_where_nobody_watches(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ImageFolder(str(folder), size=8).open("train")
+    assert capfd.readouterr() == ("", "")
+
+
+@real_data
+def test_imagenet_photographs_of_152_sizes() -> None:
+    source = ImageFolder(str(REAL / "imagenet-sample"), size=32, labels=True, max_broken=0)
+    train, test = source.open("train"), source.open("test")
+    assert (len(train), len(test)) == (229, 44)
+    assert source.spaces()["y"] == Space((18,), "label")
+    counts = everything(train)["y"].bincount()
+    assert len(counts) == 18 and counts.min() == 10 and counts.max() == 13
+
+
+@real_data
+def test_imagenet_photographs_are_those_that_torchvision_and_torch_read() -> None:
+    """Same order and labels; and pixels as torch's own antialiased resize of the centre square.
+
+    On the border ours sees what lies beyond the square, as a resize before the crop does, so it is left out.
+    """
+    ours = everything(ImageFolder(str(REAL / "imagenet-sample"), size=32, labels=True, max_broken=0).open("test"))
+    theirs = torchvision.datasets.ImageFolder(str(REAL / "imagenet-sample/val"))
+    assert ours["y"].tolist() == theirs.targets
+    whole = [row for row, (image, _) in enumerate(theirs) if sum(image.size) % 2 == 0]  # a centre without half pixels
+    assert len(whole) == 21
+    for row in whole:
+        square = v2.functional.pil_to_tensor(v2.functional.center_crop(theirs[row][0], [min(theirs[row][0].size)]))
+        expected = F.interpolate(square[None].float(), (32, 32), mode="bicubic", antialias=True)[0].clamp(0, 255)
+        difference = (ours["x"][row] - expected).abs()[:, 2:-2, 2:-2]
+        assert difference.mean() < 1  # of 256 levels; rounding alone makes it 0.25
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------------
+
+FORMS = ["npy", "npz", "safetensors"]
+
+
+def write(path: Path, form: str, x: np.ndarray) -> Arrays:
+    """The array alone in a file, and the source that reads it."""
+    file = path / f"data.{form}"
+    if form == "npy":
+        np.save(file, x)
+    elif form == "npz":
+        np.savez(file, images=x)
+    else:
+        save_file({"images": np.ascontiguousarray(x)}, file)
+    return Arrays(str(file))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_float_arrays_are_left_as_they_are(tmp_path: Path, form: str) -> None:
+    x = np.random.RandomState(0).randn(20, 3).astype(np.float32)
+    source = write(tmp_path, form, x)
+    assert source.spaces() == {"x": Space((3,))}
+    train, test = everything(source.open("train"))["x"], everything(source.open("test"))["x"]
+    assert torch.equal(train, torch.from_numpy(x[:18]))  # a tenth of 20 rows is the test split
+    assert torch.equal(test, torch.from_numpy(x[18:]))
+    assert torch.equal(observed(source.spaces()["x"], test), test)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("shape", "row", "axes"),
+    [
+        ((10, 6), (6,), (0, 1)),
+        ((10, 6, 5), (1, 6, 5), None),
+        ((10, 6, 5, 3), (3, 6, 5), (0, 3, 1, 2)),
+        ((10, 6, 5, 1), (1, 6, 5), (0, 3, 1, 2)),
+        ((10, 3, 6, 5), (3, 6, 5), (0, 1, 2, 3)),
+        ((10, 3, 6, 4), (3, 6, 4), (0, 1, 2, 3)),  # either could be the channels: the second axis wins
+        ((10, 2, 6, 5), (2, 6, 5), (0, 1, 2, 3)),
+    ],
+)
+def test_uint8_arrays_are_levels_with_channels_first(
+    tmp_path: Path, form: str, shape: tuple[int, ...], row: tuple[int, ...], axes: tuple[int, ...] | None
+) -> None:
+    x = np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
+    source = write(tmp_path, form, x)
+    assert source.spaces() == {"x": Space(row, "real", 0.0, 1.0, 256)}
+    taken = source.open("train").take(torch.tensor([4, 2]))["x"]
+    expected = x[:, None] if axes is None else x.transpose(axes)
+    assert torch.equal(taken, torch.from_numpy(np.ascontiguousarray(expected[[4, 2]])))
+    assert taken.is_contiguous()
+
+
+def test_float_images_get_channels_first_and_vectors_of_one_number_an_axis(tmp_path: Path) -> None:
+    images = np.random.RandomState(0).rand(10, 8, 7, 3)
+    assert write(tmp_path, "npy", images).spaces() == {"x": Space((3, 8, 7))}
+    assert write(tmp_path, "npz", images[:, :, :, 0]).spaces() == {"x": Space((8, 7))}  # may be a sequence of vectors
+    column = write(tmp_path, "safetensors", images[:, 0, 0, 0])
+    assert column.spaces() == {"x": Space((1,))}
+    assert column.open("test").take(torch.tensor([0]))["x"].shape == (1, 1)
+
+
+def test_arrays_of_other_byte_and_axis_orders_are_the_same_numbers(tmp_path: Path) -> None:
+    x = np.random.RandomState(0).randn(10, 4)
+    for variant in (x.astype(">f8"), np.asfortranarray(x)):
+        rows = write(tmp_path, "npy", variant).open("train")
+        assert torch.equal(everything(rows)["x"], torch.from_numpy(x[:9]))
+
+
+def test_the_ways_to_observe_uint8(tmp_path: Path) -> None:
+    x = np.random.RandomState(0).randint(0, 256, (10, 6)).astype(np.uint8)
+    source = write(tmp_path, "npy", x)
+    assert attrs.evolve(source, observe="dequantise").spaces() == source.spaces()
+    assert attrs.evolve(source, observe="binarise").spaces() == {"x": Space((6,), "binary", 0.0, 1.0, 256)}
+    as_is = attrs.evolve(source, observe="none")
+    assert as_is.spaces() == {"x": Space((6,))}
+    raw = everything(as_is.open("train"))["x"]
+    assert torch.equal(observed(as_is.spaces()["x"], raw), torch.from_numpy(x[:9]).float())
+
+
+def test_bits_have_two_levels_and_must_say_so(tmp_path: Path) -> None:
+    bits = np.random.RandomState(0).randint(0, 2, (10, 4, 4)).astype(np.uint8)
+    source = write(tmp_path, "npy", bits)
+    assert problem(attrs.evolve(source, observe="binarise"), "train").startswith("data.levels: 'x' of ")
+    source = attrs.evolve(source, observe="binarise", levels=2)
+    x = observed(source.spaces()["x"], everything(source.open("train"))["x"])
+    assert torch.equal(x, torch.from_numpy(bits[:9, None]).float())  # a Bernoulli of 0 or 1 is what it was
+
+
+def test_several_variables_with_labels_and_a_test_file(tmp_path: Path) -> None:
+    generator = np.random.RandomState(0)
+    for name, rows in (("train", 12), ("test", 5)):
+        images, labels = generator.randint(0, 256, (rows, 4, 4)).astype(np.uint8), generator.randint(0, 3, rows)
+        np.savez_compressed(tmp_path / f"{name}.npz", images=images, digit=labels, other=np.zeros(7))
+    keys = {"x": "images", "y": "digit"}
+    paths = [str(tmp_path / f"{name}.npz") for name in ("train", "test")]
+    source = Arrays(*paths, variables=keys, classes=3)
+    assert source.spaces() == {"x": Space((1, 4, 4), "real", 0.0, 1.0, 256), "y": Space((3,), "label")}
+    for path, split in zip(paths, ("train", "test"), strict=True):
+        values, file = everything(source.open(split)), np.load(path)
+        assert torch.equal(values["x"][:, 0], torch.from_numpy(file["images"]))
+        assert values["y"].dtype == torch.int64
+        assert values["y"].tolist() == file["digit"].tolist()
+
+
+def test_spaces_read_the_header_and_nothing_else(tmp_path: Path) -> None:
+    """The data behind the header is cut off: spaces() does not notice, open() does."""
+    source = write(tmp_path, "npy", np.zeros((100, 50)))
+    file = Path(source.path)
+    file.write_bytes(file.read_bytes()[:1000])
+    assert source.spaces() == {"x": Space((50,))}
+    assert "cannot be read" in problem(source, "train")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_files_that_are_not_what_they_say(tmp_path: Path, form: str) -> None:
+    file = tmp_path / f"data.{form}"
+    assert problem(Arrays(str(file))) == f"data.path: no file '{file}'"
+    file.write_text("something else")
+    assert problem(Arrays(str(file))).startswith(f"data.path: '{file}' cannot be read as .{form}: ")
+
+
+def test_other_forms_are_named() -> None:
+    assert problem(Arrays("data.csv")) == "data.path: 'data.csv' is none of .npy, .npz, .safetensors"
+
+
+def test_pickles_are_never_loaded(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    trap = np.array([Trap()] * 10, dtype=object)
+    for form in ("npy", "npz"):
+        source = write(tmp_path, form, trap)
+        assert "is object (10,); allowed are uint8, float16" in problem(source)
+        assert "is object" in problem(source, "train")
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("x", "complaint"),
+    [
+        (np.zeros((10, 3), np.int32), "is int32 (10, 3); allowed are uint8, float16"),
+        (np.zeros((10, 3), bool), "save it as uint8 and give data.levels = 2"),
+        (np.zeros((10, 3), complex), "is complex128"),
+        (np.zeros((), np.float32), "holds no rows"),
+        (np.zeros((0, 3), np.float32), "holds no rows"),
+        (np.zeros(10, np.int64), "data.classes: "),
+    ],
+)
+def test_types_and_shapes_that_cannot_be_used(tmp_path: Path, x: np.ndarray, complaint: str) -> None:
+    assert complaint in problem(write(tmp_path, "npy", x))
+
+
+def test_missing_keys_are_named_with_the_nearest(tmp_path: Path) -> None:
+    file = tmp_path / "data.npz"
+    np.savez(file, images=np.zeros((10, 2)), digit=np.zeros(10))
+    message = problem(Arrays(str(file), variables={"x": "imgaes"}))
+    assert message.startswith(f"data.variables.x: '{file}' has no array 'imgaes'; did you mean 'images'?")
+    assert "It holds digit, images" in problem(Arrays(str(file)))
+
+
+def test_unequal_row_counts(tmp_path: Path) -> None:
+    file = tmp_path / "data.safetensors"
+    save_file({"a": np.zeros((10, 2)), "b": np.zeros((9, 2))}, file)
+    message = problem(Arrays(str(file), variables={"x": "a", "c": "b"}))
+    assert message == f"data.path: the arrays of '{file}' differ in rows: 'a' has 10, 'b' has 9"
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite(tmp_path: Path, bad: float) -> None:
+    x = np.zeros((5000, 2))
+    x[4400, 1] = bad  # past the first chunk that is checked
+    source = write(tmp_path, "npy", x)
+    assert problem(source, "train") == f"data.path: 'x' of '{source.path}' is not finite in row 4400 of the split"
+    assert len(source.open("test")) == 500
+
+
+def test_labels_and_levels_out_of_range(tmp_path: Path) -> None:
+    labels = write(tmp_path, "npy", np.arange(10))
+    assert "holds 8, but classes = 3 allows 0 to 2" in problem(attrs.evolve(labels, classes=3), "train")
+    negative = write(tmp_path, "npz", np.arange(10) - 1)
+    assert "holds -1, but classes = 30" in problem(attrs.evolve(negative, classes=30), "train")
+    levels = write(tmp_path, "safetensors", np.arange(20, dtype=np.uint8).reshape(10, 2))
+    assert "holds 17, but levels = 16 allows 0 to 15" in problem(attrs.evolve(levels, levels=16), "train")
+
+
+def test_observations_that_floats_do_not_have(tmp_path: Path) -> None:
+    source = write(tmp_path, "npy", np.zeros((10, 2)))
+    for how in ("dequantise", "binarise"):
+        assert problem(attrs.evolve(source, observe=how)).startswith(f"data.observe: '{how}' is for images")
+
+
+def test_splits_that_leave_nothing_or_do_not_match(tmp_path: Path) -> None:
+    source = write(tmp_path, "npy", np.zeros((1, 2)))
+    assert problem(source, "train") == "data.test_fraction: 0.1 of 1 rows leaves none to train on"
+    other = write(tmp_path, "npz", np.zeros((10, 3)))
+    both = attrs.evolve(source, test_path=other.path, variables=None)
+    assert problem(both, "test").startswith("data.test_path: 'x' is 3 real in 'images' of ")
+    assert len(both.open("train")) == 1
+    assert problem(attrs.evolve(source, test_path="gone.npy"), "test") == "data.test_path: no file 'gone.npy'"
+
+
+@pytest.mark.parametrize("wrong", [{"test_fraction": 0.0}, {"test_fraction": 1.0}, {"levels": 1}, {"levels": 257}])
+def test_array_keys_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Arrays("x.npy", **wrong)
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_unequal_length_are_our_mistake() -> None:
+    with pytest.raises(AssertionError):
+        TensorRows({"x": torch.zeros(3, 2), "y": torch.zeros(4)})

@@ -1,0 +1,521 @@
+"""Families and priors against quadrature, closed forms and counts. Numbers are derived by hand where they stand."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import jointgen_families
+import pytest
+import torch
+from jointgen_families.bernoulli import Bernoulli
+from jointgen_families.bins import log_bin_mass
+from jointgen_families.gaussian import DiagonalGaussian, Gaussian
+from jointgen_families.implicit import Implicit
+from jointgen_families.priors import Normal, Uniform
+from torch import Tensor, nn
+
+from jointgen.errors import ConfigError
+from jointgen.interfaces import Family, Prior
+from jointgen.noise import Noise, NoiseSource
+from jointgen.observe import observe
+from jointgen.registry import Registrar, Registry
+from jointgen.space import Space
+
+torch.set_num_threads(1)
+
+VECTOR = Space((2,))
+IMAGE = Space((3, 4, 4), low=0.0, high=1.0, bins=256)
+BITS = Space((1, 4, 4), kind="binary", bins=256)
+SCALES = ["per_element", "global", "per_channel", "fixed"]
+
+FAMILIES: list[tuple[Family, Space]] = [
+    *((Gaussian(scale=scale), space) for scale in SCALES for space in (VECTOR, IMAGE)),  # type: ignore[arg-type]
+    *((Gaussian(scale=scale, mean="sigmoid"), IMAGE) for scale in SCALES),  # type: ignore[arg-type]
+    (Bernoulli(), BITS),
+    (Bernoulli(path="none"), BITS),
+    (Implicit(), VECTOR),
+    (Implicit(noise=0, mean="sigmoid"), IMAGE),
+]
+
+
+def noise(rows: int, name: str = "n", dtype: torch.dtype = torch.float64) -> NoiseSource:
+    return Noise(0, dtype=dtype).named(name, rows)
+
+
+def params_for(family: Family, space: Space, rows: int = 5) -> Tensor:
+    shape = (rows, *family.outputs(space))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def built(family: Family, space: Space) -> nn.Module:
+    return family.build(space).double()
+
+
+def normal(mean: float, scale: float, rows: int = 1, size: int = 1) -> DiagonalGaussian:
+    m = torch.full((rows, size), mean, dtype=torch.float64)
+    return DiagonalGaussian(m, torch.tensor(math.log(scale), dtype=torch.float64), Space((size,)))
+
+
+def levels(mean: float, scale: float, space: Space) -> Tensor:
+    """(bins,) log masses of all levels of a one-dimensional quantised variable."""
+    assert space.low is not None and space.bin_width is not None and space.bins is not None
+    centres = space.low + (torch.arange(space.bins, dtype=torch.float64) + 0.5) * space.bin_width
+    family = Gaussian(scale="fixed", init_scale=scale, min_log_scale=-20.0)
+    return built(family, space)(torch.full((space.bins, 1), mean, dtype=torch.float64)).log_prob_bins(centres[:, None])
+
+
+# --- every family ----------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_registered_and_loads() -> None:
+    registry = Registry()
+    jointgen_families.jointgen_register(Registrar(registry, "test"))
+    assert registry.names("family") == ["bernoulli", "gaussian", "implicit"]
+    assert registry.names("prior") == ["normal", "uniform"]
+    for component in registry.components():
+        assert component.summary
+        assert isinstance(component.load()(), Family if component.kind == "family" else Prior)
+
+
+@pytest.mark.parametrize(("family", "space"), FAMILIES, ids=str)
+def test_readings_have_the_shape_and_dtype_of_the_variable(family: Family, space: Space) -> None:
+    distribution = built(family, space)(params_for(family, space))
+    draw = distribution.draw(noise(5))
+    for reading in family.capabilities(space).paths:
+        assert draw.read(reading).shape == (5, *space.shape)
+        assert draw.read(reading).dtype == torch.float64
+    assert distribution.mean.shape == (5, *space.shape)
+    assert torch.equal(distribution.mean, draw.read("mean"))
+
+
+@pytest.mark.parametrize(("family", "space"), FAMILIES, ids=str)
+def test_the_declared_paths_are_the_gradients_there_are(family: Family, space: Space) -> None:
+    module, params = built(family, space), params_for(family, space).requires_grad_()
+    for reading, path in family.capabilities(space).paths.items():
+        value = module(params).draw(noise(5)).read(reading)
+        assert value.requires_grad == (path != "none"), reading
+        if path != "none":
+            assert torch.autograd.grad(value.sum(), params)[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize(("family", "space"), [case for case in FAMILIES if not isinstance(case[0], Implicit)], ids=str)
+def test_log_prob_is_per_row_and_reaches_every_parameter(family: Family, space: Space) -> None:
+    module, params = built(family, space), params_for(family, space).requires_grad_()
+    value = module(params).draw(noise(5)).read("sample").detach()
+    log_prob = module(params).log_prob(value)
+    assert log_prob.shape == (5,)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    torch.testing.assert_close(module(params[order]).log_prob(value[order]), log_prob[order], rtol=0, atol=1e-12)
+    log_prob.sum().backward()
+    for name, parameter in [*module.named_parameters(), ("params", params)]:
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(("family", "space"), FAMILIES, ids=str)
+def test_the_same_noise_gives_the_same_draw_and_other_noise_another(family: Family, space: Space) -> None:
+    module, params = built(family, space), params_for(family, space)
+    first, again, other = (module(params).draw(noise(5, name)).read("sample") for name in "aab")
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == isinstance(family, Implicit)
+
+
+@pytest.mark.parametrize(("family", "space"), FAMILIES, ids=str)
+def test_state_survives_a_round_trip(family: Family, space: Space) -> None:
+    module = built(family, space)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    other = built(family, space)
+    other.load_state_dict(module.state_dict())
+    params = params_for(family, space)
+    assert torch.equal(other(params).mean, module(params).mean)
+    assert torch.equal(copy.deepcopy(module)(params).mean, module(params).mean)
+
+
+@pytest.mark.parametrize(("family", "space"), FAMILIES, ids=str)
+def test_start_at_makes_a_zero_output_mean_the_datas_mean(family: Family, space: Space) -> None:
+    mean = 0.1 + 0.8 * torch.rand(space.shape, generator=torch.Generator().manual_seed(3))
+    module = built(family, space)
+    module.start_at(mean)
+    zero = torch.zeros(2, *family.outputs(space), dtype=torch.float64)
+    torch.testing.assert_close(module(zero).mean[1], mean.double(), rtol=0, atol=1e-6)
+    assert module.offset.shape == space.shape
+
+
+def test_start_at_clips_means_that_a_sigmoid_cannot_reach() -> None:
+    # 0.1 % of the range [0, 1] for a sigmoid mean; 1 % for bits
+    ends = torch.tensor([0.0, 1.0]).view(2, 1)
+    for family, space, near in [
+        (Gaussian(scale="fixed", mean="sigmoid"), Space((2, 1), low=0.0, high=1.0), 0.001),
+        (Implicit(mean="sigmoid"), Space((2, 1), low=-1.0, high=3.0), 0.001),
+        (Bernoulli(), Space((2, 1), kind="binary", bins=2), 0.01),
+    ]:
+        low, high = (space.low, space.high) if space.low is not None and space.high is not None else (0.0, 1.0)
+        module = built(family, space)
+        module.start_at(low + (high - low) * ends)
+        mean = (module(torch.zeros(1, *space.shape, dtype=torch.float64)).mean.flatten() - low) / (high - low)
+        torch.testing.assert_close(mean, torch.tensor([near, 1 - near], dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "space", "message"),
+    [
+        (Bernoulli(), VECTOR, 'type: "bernoulli" is a family of binary variables, this one is 2 real'),
+        (Gaussian(), BITS, 'type: "gaussian" is a family of real variables, this one is 1x4x4 binary, 256 levels'),
+        (Gaussian(mean="sigmoid"), VECTOR, 'mean: "sigmoid" needs a variable of known range, this one is 2 real'),
+        (Implicit(mean="sigmoid"), VECTOR, 'mean: "sigmoid" needs a variable of known range, this one is 2 real'),
+    ],
+)
+def test_a_family_on_the_wrong_kind_of_variable_says_which(family: Family, space: Space, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        family.capabilities(space)
+    assert str(error.value).startswith(message)
+    with pytest.raises(ConfigError):
+        family.build(space)
+
+
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [
+        (lambda: Gaussian(init_scale=-0.5), "-0.5"),
+        (lambda: Gaussian(init_scale=1e-9), "1e-09"),
+        (lambda: Gaussian(scale="both"), "both"),  # type: ignore[arg-type]
+        (lambda: Bernoulli(temperature=0.0), "0.0"),
+        (lambda: Bernoulli(path="exact"), "exact"),  # type: ignore[arg-type]
+        (lambda: Implicit(noise=-1), "-1"),
+        (lambda: Normal(size=0), "0"),
+        (lambda: Uniform(size=[4, -2]), r"\[4, -2\]"),
+    ],
+)
+def test_a_value_out_of_range_is_named(make, value: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=value):
+        make()
+
+
+# --- Gaussian --------------------------------------------------------------------------------------------------------
+
+
+def test_gaussian_log_prob_by_hand() -> None:
+    # log N(3; 1, 2^2) = -1/2 (2/2)^2 - log 2 - 1/2 log 2 pi = -0.5 - 0.693147 - 0.918939 = -2.112086; twice for 2-d
+    value = torch.full((1, 2), 3.0, dtype=torch.float64)
+    assert normal(1.0, 2.0, size=2).log_prob(value).item() == pytest.approx(-4.224171, abs=2e-6)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_gaussian_integrates_to_one_in_two_dimensions(scale: str) -> None:
+    family = Gaussian(scale=scale, init_scale=0.5)  # type: ignore[arg-type]
+    axis = torch.linspace(-8, 8, 401, dtype=torch.float64)  # step 0.04 is 0.08 scales: the sum is exact to rounding
+    grid = torch.cartesian_prod(axis, axis)
+    params = torch.tensor([0.3, -0.4, 0.2, -0.1], dtype=torch.float64)[: family.outputs(VECTOR)[0]]
+    density = built(family, VECTOR)(params.expand(len(grid), -1)).log_prob(grid).exp()
+    assert (density.sum() * 0.04**2).item() == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_gaussian_draws_have_its_moments(scale: str) -> None:
+    # 200 000 draws: the mean's standard error is 0.5 / 447 = 0.0011, the deviation's 0.0008
+    family = Gaussian(scale=scale, init_scale=0.5)  # type: ignore[arg-type]
+    params = torch.tensor([0.3, -0.4, 0.0, 0.0], dtype=torch.float64)[: family.outputs(VECTOR)[0]]
+    sample = built(family, VECTOR)(params.expand(200_000, -1)).draw(noise(200_000)).read("sample")
+    assert sample.mean(0).tolist() == pytest.approx([0.3, -0.4], abs=0.005)
+    assert sample.std(0).tolist() == pytest.approx([0.5, 0.5], abs=0.004)
+
+
+def test_gaussian_scales_have_the_shape_they_say() -> None:
+    shapes = {"global": (), "per_channel": (3, 1, 1)}
+    for scale, shape in shapes.items():
+        module = Gaussian(scale=scale, init_scale=0.5).build(IMAGE)  # type: ignore[arg-type]
+        assert module.log_scale.shape == shape
+        assert module.log_scale.flatten()[0].item() == pytest.approx(-math.log(2))
+    assert Gaussian().outputs(IMAGE) == (6, 4, 4)
+    assert Gaussian(scale="fixed").outputs(IMAGE) == (3, 4, 4)
+
+
+def test_gaussian_scales_are_clamped_and_a_fixed_one_is_exact() -> None:
+    wild = torch.tensor([[0.0, 0.0, -50.0, 50.0]], dtype=torch.float64)
+    assert built(Gaussian(), VECTOR)(wild).log_scale.tolist() == [[-6.0, 3.0]]
+    fixed = built(Gaussian(scale="fixed", init_scale=0.1), VECTOR)(wild[:, :2])
+    assert fixed.scale.item() == pytest.approx(0.1, abs=1e-15)
+
+
+def test_gaussian_smoothed_reading_stops_the_scale_only() -> None:
+    module = built(Gaussian(scale="global", init_scale=0.5), VECTOR)
+    params = torch.zeros(4, 2, dtype=torch.float64, requires_grad=True)
+    draw = module(params).draw(noise(4))
+    assert torch.equal(draw.read("smoothed"), draw.read("sample"))
+    to_params, to_scale = torch.autograd.grad(
+        draw.read("smoothed").square().sum(), (params, module.log_scale), allow_unused=True
+    )
+    assert to_params.abs().sum() > 0 and to_scale is None
+    (to_scale,) = torch.autograd.grad(draw.read("sample").square().sum(), module.log_scale)
+    assert to_scale.abs() > 0
+    assert "smoothed" not in Gaussian().capabilities(VECTOR).paths
+
+
+@pytest.mark.parametrize("scale", ["global", "per_channel", "fixed"])
+def test_gaussian_view_blurs_data_by_the_models_own_scale(scale: str) -> None:
+    # dequantised data minus itself leaves 0.2 eps: 50 000 x 48 numbers, standard error of the deviation 1e-4
+    module = built(Gaussian(scale=scale, init_scale=0.2), IMAGE)  # type: ignore[arg-type]
+    raw = torch.full((50_000, 3, 4, 4), 128, dtype=torch.uint8)
+    data = observe(IMAGE, raw, noise(50_000, "observe"))
+    view = module.view("smoothed", data, noise(50_000, "view"))
+    added = view - data.read("sample")
+    assert not view.requires_grad
+    assert added.mean().item() == pytest.approx(0.0, abs=0.001)
+    assert added.std().item() == pytest.approx(0.2, abs=0.001)
+
+
+def test_gaussian_kl_by_hand() -> None:
+    # KL(N(1, 2^2) || N(0, 1)) = 1/2 (4 + 1 - 1 - log 4) = 1/2 (4 - 1.386294) = 1.306853
+    prior = Normal(size=1).build().double()
+    assert normal(1.0, 2.0).kl_to(prior(1)).item() == pytest.approx(1.306853, abs=1e-6)
+    # KL(N(1, 2^2) || N(-1, 4^2)) = log 2 + (4 + 4) / 32 - 1/2 = 0.693147 + 0.25 - 0.5 = 0.443147
+    assert normal(1.0, 2.0, size=3).kl_to(normal(-1.0, 4.0, size=3)).item() == pytest.approx(3 * 0.443147, abs=3e-6)
+    assert normal(0.7, 0.3).kl_to(normal(0.7, 0.3)).item() == pytest.approx(0.0, abs=1e-15)
+
+
+def test_gaussian_kl_by_monte_carlo() -> None:
+    # E_q log q - log p over 100 000 rows; the summand's standard deviation is about 2.7, its mean's about 0.009
+    family, prior = Gaussian(), Normal(size=[3, 4, 4]).build().double()
+    q = built(family, prior.space)(0.3 * params_for(family, prior.space, 1).expand(100_000, -1, -1, -1))
+    p = prior(100_000)
+    z = q.draw(noise(100_000)).read("sample")
+    estimate = (q.log_prob(z) - p.log_prob(z)).mean()
+    assert estimate.item() == pytest.approx(q.kl_to(p)[0].item(), abs=0.04)
+    assert q.kl_to(p).shape == (100_000,)
+
+
+# --- bins ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [0.002, 0.02, 0.1])
+def test_bin_masses_of_a_central_narrow_gaussian_sum_to_one(scale: float) -> None:
+    # all but both tails outside [0, 1], which are not handed to the edges: 2 Q(5) = 5.7e-7 for 0.1, else nothing
+    total = levels(0.5, scale, Space((1,), low=0.0, high=1.0, bins=256)).exp().sum().item()
+    assert total == pytest.approx(1.0 - math.erfc(0.5 / scale / math.sqrt(2)), abs=1e-7)
+
+
+def test_the_edge_bins_are_not_extended() -> None:
+    # half of a Gaussian whose mean is at the edge lies outside
+    total = levels(1.0, 0.05, Space((1,), low=0.0, high=1.0, bins=256)).exp().sum().item()
+    assert total == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "bits"), [(1.0, 2.10), (0.5, 1.24), (0.25, 0.31)])
+def test_bits_of_a_homoscedastic_gaussian(scale: float, bits: float) -> None:
+    """papers.md Q-d: sigma in levels against bits per dimension, for a mean at the centre of a bin.
+
+    For 0.25 by hand: P(centre) = 2 Phi(2) - 1 = 0.9545, P(beside) = 0.02275 each, and
+    0.9545 log2(1 / 0.9545) + 2 x 0.02275 log2(1 / 0.02275) = 0.064 + 0.248 = 0.312.
+    """
+    log_mass = levels(31.5, scale, Space((1,), low=0.0, high=64.0, bins=64))
+    entropy = -(log_mass.exp() * log_mass).sum() / math.log(2)
+    assert entropy.item() == pytest.approx(bits, abs=0.006)
+
+
+def test_a_uniform_width_bin_is_the_interval_between_its_levels() -> None:
+    # 17 levels on [-1, 1): width 2/17; level 8 is [-1/17, 1/17], mass 2 Phi(1/17) - 1 for N(0, 1) = erf(1/17/sqrt 2)
+    space = Space((1,), low=-1.0, high=1.0, bins=17)
+    module = built(Gaussian(scale="fixed"), space)
+    inside = torch.tensor([[-0.058], [0.0], [0.058]], dtype=torch.float64)  # 1/17 = 0.0588
+    log_mass = module(torch.zeros(3, 1, dtype=torch.float64)).log_prob_bins(inside)
+    assert log_mass.tolist() == pytest.approx([math.log(math.erf(1 / 17 / math.sqrt(2)))] * 3, abs=1e-7)
+
+
+def test_bin_mass_against_differences_of_the_distribution_function() -> None:
+    """Where Phi(B) - Phi(A) does not cancel, it is a reference; |m| <= 4 leaves it 10 digits."""
+    m = torch.linspace(-4, 4, 81, dtype=torch.float64)
+    for delta, tolerance in [(1e-3, 1e-9), (0.04, 1e-6), (0.06, 1e-9), (0.5, 1e-12), (3.0, 1e-12), (20.0, 1e-12)]:
+        exact = torch.log(torch.special.ndtr(-m.abs() + delta / 2) - torch.special.ndtr(-m.abs() - delta / 2))
+        torch.testing.assert_close(log_bin_mass(m, torch.full_like(m, delta)), exact, rtol=0, atol=tolerance)
+
+
+def test_bin_mass_far_out_by_hand() -> None:
+    """Q(39.5) - Q(40.5) with Q(t) = phi(t) / t (1 - 1/t^2 + ...): the second is e^-40 of the first.
+
+    log = -39.5^2/2 - 0.918939 - log 39.5 + log(1 - 1/1560.25) = -780.125 - 0.918939 - 3.676301 - 0.000640.
+    """
+    log_mass = log_bin_mass(torch.tensor([40.0, -40.0]), torch.ones(2))
+    assert log_mass.tolist() == pytest.approx([-784.72088] * 2, abs=2e-4)
+
+
+def test_bin_mass_is_finite_with_finite_gradients_at_extreme_inputs() -> None:
+    m, delta = torch.cartesian_prod(
+        torch.tensor([0.0, 1e-6, 0.3, 1.0, 10.0, 1e3, 1e6, 1e9, 1e15]),
+        torch.tensor([1e-12, 1e-4, 0.05, 1.0, 10.0, 1e3, 1e6, 1e12]),
+    ).T
+    m.requires_grad_()
+    delta.requires_grad_()
+    log_mass = log_bin_mass(m, delta)
+    gradients = torch.autograd.grad(log_mass.sum(), (m, delta))
+    assert log_mass.isfinite().all() and (log_mass <= 0).all()
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_bin_mass_in_float32_agrees_with_float64() -> None:
+    m, delta = torch.cartesian_prod(torch.logspace(-3, 3, 60), torch.logspace(-4, 3, 70)).T
+    single, double = log_bin_mass(m, delta), log_bin_mass(m.double(), delta.double())
+    torch.testing.assert_close(single.double(), double, rtol=1e-6, atol=1e-5)
+
+
+def test_bin_mass_has_the_gradient_of_its_differences() -> None:
+    m = torch.tensor([-3.0, -0.4, 0.1, 2.0, 8.0, 29.0], dtype=torch.float64, requires_grad=True)
+    for width in (0.01, 0.2, 1.0, 7.0):
+        delta = torch.full_like(m, width).detach().requires_grad_()
+        assert torch.autograd.gradcheck(log_bin_mass, (m, delta), eps=1e-6, atol=1e-5)
+
+
+def test_dequantised_density_and_bin_mass_agree_when_the_scale_is_wide() -> None:
+    # sigma = 25.6 levels: by Jensen the gap is about (1/2) Var over the bin, tiny: (1/12) / (2 x 25.6^2) per dimension
+    family = Gaussian(scale="fixed", init_scale=0.1)
+    distribution = built(family, IMAGE)(torch.full((200, 3, 4, 4), 0.5, dtype=torch.float64))
+    raw = torch.randint(0, 256, (200, 3, 4, 4), generator=torch.Generator().manual_seed(0))
+    x = observe(IMAGE, raw, noise(200)).read("sample")
+    exact = distribution.log_prob_bins(x).mean()
+    dequantised = distribution.log_prob(x).mean() - IMAGE.log_det_to_data
+    assert dequantised.item() == pytest.approx(exact.item(), rel=2e-3)
+
+
+# --- Bernoulli -------------------------------------------------------------------------------------------------------
+
+
+def logits(*values: float, rows: int = 1) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64).expand(rows, -1)
+
+
+def test_bernoulli_log_prob_by_hand() -> None:
+    # logit log 3 is p = 3/4: log 3/4 = -0.287682, log 1/4 = -1.386294; sums -0.287682 - 1.386294 = -1.673976
+    module = built(Bernoulli(), Space((2,), kind="binary"))
+    value = torch.tensor([[1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    log_prob = module(logits(math.log(3), math.log(3), rows=2)).log_prob(value)
+    assert log_prob.tolist() == pytest.approx([-1.673976, -0.575364], abs=1e-6)
+
+
+def test_bernoulli_sums_to_one_and_is_finite_when_certain() -> None:
+    module = built(Bernoulli(), Space((3,), kind="binary"))
+    patterns = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 3)
+    assert module(logits(0.3, -2.0, 5.0, rows=8)).log_prob(patterns).exp().sum().item() == pytest.approx(1.0)
+    certain = module(logits(1e4, -1e4, 0.0)).log_prob(torch.tensor([[0.0, 1.0, 1.0]], dtype=torch.float64))
+    assert certain.item() == pytest.approx(-2e4 - math.log(2))
+
+
+def test_bernoulli_bits_are_bits_with_the_right_frequency() -> None:
+    # 200 000 bits of p = 0.3: standard error sqrt(.21 / 200 000) = 0.001, whatever the temperature
+    for temperature in (0.1, 0.5, 2.0):
+        module = built(Bernoulli(temperature=temperature), Space((1,), kind="binary"))
+        draw = module(logits(math.log(3 / 7), rows=200_000)).draw(noise(200_000))
+        bits = draw.read("sample")
+        assert set(bits.unique().tolist()) == {0.0, 1.0}
+        assert bits.mean().item() == pytest.approx(0.3, abs=0.005)
+        assert torch.equal(draw.read("relaxed") > 0.5, bits == 1)
+
+
+def test_bernoulli_straight_through_gradient_is_the_relaxed_one() -> None:
+    module, params = built(Bernoulli(), BITS), params_for(Bernoulli(), BITS).requires_grad_()
+    draw = module(params).draw(noise(5))
+    weights = torch.randn(5, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    through, relaxed = (torch.autograd.grad((weights * draw.read(r)).sum(), params)[0] for r in ("sample", "relaxed"))
+    assert torch.equal(through, relaxed) and through.abs().sum() > 0
+
+
+def grey_observation(rows: int, dtype: torch.dtype = torch.float64):  # type: ignore[no-untyped-def]
+    """All 256 levels, again and again."""
+    space = Space((256,), kind="binary", bins=256)
+    raw = torch.arange(256, dtype=torch.uint8).expand(rows, -1)
+    return space, observe(space, raw, noise(rows, "observe", dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bernoulli_view_of_data_is_on_the_bits_side_of_one_half(dtype: torch.dtype) -> None:
+    space, data = grey_observation(4000, dtype)  # a million views, pure blacks and whites among them
+    view = Bernoulli().build(space).to(dtype).view("relaxed", data, noise(4000, "view", dtype))
+    assert view.dtype == dtype and view.shape == (4000, 256)
+    assert torch.equal(view > 0.5, data.read("sample") > 0.5)
+
+
+def test_bernoulli_view_of_data_is_distributed_as_a_relaxed_draw() -> None:
+    """Over bits b ~ Bernoulli(g), the view must be the concrete draw with logit g: compare every decile of both.
+
+    20 000 rows; a decile's standard error is sqrt(.09 / 20 000) / density, below 0.02 where the density is above 0.1.
+    """
+    space, data = grey_observation(20_000)
+    module = built(Bernoulli(temperature=1.0), space)
+    view = module.view("relaxed", data, noise(20_000, "view"))
+    grey = data.read("mean").clamp(0.001, 0.999)
+    relaxed = module(torch.logit(grey)).draw(noise(20_000, "draw")).read("relaxed")
+    deciles = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
+    for level in (30, 76, 128, 200):
+        ours, theirs = (torch.quantile(v[:, level], deciles) for v in (view, relaxed))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0.02)
+
+
+def test_bernoulli_view_by_hand() -> None:
+    """u' = 1 - g + u g for a one, (1 - u)(1 - g) for a zero, then sigmoid((logit g + logit u') / temperature)."""
+    space, data = grey_observation(50)
+    bits, g = data.read("sample"), data.read("mean").clamp(0.001, 0.999)
+    u = noise(50, "view").uniform(256).clamp(1e-6, 1 - 1e-6)
+    given = torch.where(bits > 0.5, 1 - g + u * g, (1 - u) * (1 - g))
+    expected = torch.sigmoid((torch.logit(g) + torch.logit(given)) / 0.5)
+    view = built(Bernoulli(), space).view("relaxed", data, noise(50, "view"))
+    torch.testing.assert_close(view, expected, rtol=0, atol=1e-9)
+
+
+# --- implicit --------------------------------------------------------------------------------------------------------
+
+
+def test_implicit_declares_no_density_and_its_noise() -> None:
+    can = Implicit(noise=7).capabilities(VECTOR)
+    assert (can.own_density, can.foreign_density, can.noise_input) == ("none", "none", 7)
+    assert not hasattr(Implicit().build(VECTOR)(torch.zeros(1, 2)), "log_prob")
+
+
+def test_implicit_draw_is_the_trunks_output() -> None:
+    params = params_for(Implicit(), VECTOR)
+    assert torch.equal(built(Implicit(), VECTOR)(params).draw(noise(5)).read("sample"), params)
+    # sigmoid on [-1, 3]: -1 + 4 sigmoid(0) = 1, and log 3 gives -1 + 4 x 3/4 = 2
+    module = built(Implicit(mean="sigmoid"), Space((2,), low=-1.0, high=3.0))
+    assert module(logits(0.0, math.log(3))).mean.tolist()[0] == pytest.approx([1.0, 2.0])
+
+
+# --- priors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prior", [Normal(size=1), Uniform(size=1)], ids=str)
+def test_priors_integrate_to_one(prior: Prior) -> None:
+    # cell centres, so that the cube's faces fall between cells
+    step = 0.01
+    z = torch.arange(-8 + step / 2, 8, step, dtype=torch.float64)[:, None]
+    density = prior.build().double()(len(z)).log_prob(z).exp()
+    assert density.shape == (1600,)
+    assert (density.sum() * step).item() == pytest.approx(1.0, abs=1e-9)
+
+
+def test_prior_densities_by_hand() -> None:
+    # N(0, I) in 3-d at (1, 1, 1): -3/2 - 3/2 log 2 pi = -1.5 - 2.756816; uniform in 3-d: -3 log 2 = -2.079442
+    z = torch.ones(1, 3)
+    assert Normal(size=3).build()(1).log_prob(z).item() == pytest.approx(-4.256816, abs=1e-5)
+    uniform = Uniform(size=3).build()(2)
+    assert uniform.log_prob(torch.tensor([[0.9, -0.9, 0.0], [0.0, 1.1, 0.0]])).tolist() == [
+        pytest.approx(-2.079442, abs=1e-6),
+        -math.inf,
+    ]
+
+
+@pytest.mark.parametrize(("prior", "std"), [(Normal(size=[2, 3]), 1.0), (Uniform(size=[2, 3]), 1 / math.sqrt(3))])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_prior_draws(prior: Prior, std: float, dtype: torch.dtype) -> None:
+    module = prior.build().to(dtype)
+    distribution = module(50_000)
+    sample = distribution.draw(noise(50_000, dtype=dtype)).read("sample")
+    assert sample.shape == (50_000, 2, 3) and sample.dtype == dtype and prior.space.shape == (2, 3)
+    assert distribution.log_prob(sample).shape == (50_000,) and distribution.log_prob(sample).dtype == dtype
+    assert distribution.log_prob(sample).isfinite().all()
+    assert torch.equal(distribution.mean, torch.zeros(50_000, 2, 3, dtype=dtype))
+    assert sample.mean().item() == pytest.approx(0.0, abs=0.01)
+    assert sample.std().item() == pytest.approx(std, abs=0.01)
+    assert list(module.parameters()) == [] and module.state_dict() == {}
+
+
+def test_uniform_prior_knows_its_range() -> None:
+    assert Uniform(size=5).space == Space((5,), low=-1.0, high=1.0)
+    assert Normal(size=5).space == Space((5,))

@@ -37,6 +37,14 @@ class NonFiniteError(JointgenError):
     """A term became NaN or infinite. Names the step, the term and the last good checkpoint."""
 
 
+class StoppedError(JointgenError):
+    """The run was asked to stop by a signal, and wrote a checkpoint first."""
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.exit_status = 128 + signal
+
+
 class OwnershipError(JointgenError):
     """A term's gradient reaches a part that it must not reach, or misses one that it should. Names both."""
 

@@ -45,7 +45,7 @@ def fixed_batch(model: Model, split: Split, n: int) -> Moment:
 def samples_of(model: Model, variable: str, n: int, batch: Moment) -> Tensor:
     """(n, *shape) means of the conditional that generates a variable; data roots on its side are held-out rows."""
     joint = model.generator_of(variable)
-    means, samples = model.observe(batch)
+    _, samples = model.observe(batch)
     roots = {v for f in joint.factors if model.is_data(f) for v in f.out}
     given = {v: samples[v][:n] for v in roots}
     rows = min(n, batch.rows) if given else n

@@ -2,7 +2,7 @@
 
 Shape alphabet: B rows, K draws per row, C H W image, Z latent. Everything density-like is (B,) in nats.
 A component is an attrs class; its fields are the recipe's keys. Plugins implement these protocols without
-inheriting from them; `jointgen.testing` checks that they keep them.
+inheriting from them.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from jointgen import checkpoint
 from jointgen.errors import CheckpointError, ConfigError, suggest
 from jointgen.noise import Noise
 from jointgen.objectives.algebra import Expr
-from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.bounds import elbo
+from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.objective import Update, resolved
 from jointgen.observe import observe
 from jointgen.parts import Parts
@@ -26,7 +26,6 @@ from jointgen.requirements import is_met, requirements_of
 from jointgen.runfolder import RunFolder
 from jointgen.space import Space
 from jointgen.step import Moment, Rows
-
 
 Given = Mapping[str, Tensor] | None
 """Values of variables that are not to be drawn, by name: {"y": one-hot labels}."""

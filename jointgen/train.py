@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
+import functools
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +14,28 @@ import torch
 from torch import Tensor
 
 from jointgen import checkpoint
-from jointgen.config import structure, unstructure
 from jointgen.data import Loader
 from jointgen.distributed import Workers
-from jointgen.errors import CheckpointError, ConfigError, JointgenError, NonFiniteError
+from jointgen.errors import CheckpointError, ConfigError, NonFiniteError, StoppedError
 from jointgen.evaluate import Split, default_metrics, evaluate, open_split, renamed
 from jointgen.gallery import write_pictures
 from jointgen.model import Model, load_weights
 from jointgen.noise import Noise
-from jointgen.objectives.objective import Objective
+from jointgen.objectives.objective import Objective, Stage
+from jointgen.optimizers import Optimizers
 from jointgen.ownership import check_ownership
 from jointgen.parts import Parts, start_at_data
 from jointgen.plugins import load_plugins
 from jointgen.prepare import Prepared, prepare
-from jointgen.recipe import Adam, Recipe, read_recipe, write_recipe
+from jointgen.recipe import Recipe, read_recipe, write_recipe
 from jointgen.registry import Registry
 from jointgen.runfolder import Progress, RunFolder, environment
 from jointgen.statistics import Estimate
 from jointgen.step import Moment, Step
+from jointgen.watch import Patience, Window
 
 OWNERSHIP_ROWS = 4
 MEAN_ROWS = 1024
-
-
-class Interrupted(JointgenError):
-    """The run was asked to stop, and wrote a checkpoint first. `signal` is the number of the signal."""
-
-    def __init__(self, message: str, signal: int):
-        super().__init__(message)
-        self.exit_status = 128 + signal
 
 
 @attrs.frozen
@@ -63,7 +56,7 @@ def run(
     recipe: str | Path | Mapping[str, Any],
     overrides: Iterable[str] | Mapping[str, Any] = (),
     *,
-    objective: Objective | None = None,
+    objective: Objective | Sequence[Stage] | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     stop: Callable[[], int] = lambda: 0,
@@ -83,11 +76,10 @@ def run(
     return Trainer(prepared, path, resume=resume, stop=stop, quiet=quiet).fit()
 
 
-def with_objective(recipe: Recipe, objective: Objective, registry: Registry) -> Recipe:
+def with_objective(recipe: Recipe, objective: Objective | Sequence[Stage], registry: Registry) -> Recipe:
     """The recipe with an objective composed in Python, written as the text that it prints, so that it repeats."""
-    component: Any = registry.get("objective", "expression").load()
-    tables = {**unstructure(recipe, registry), "objective": component.describe(objective, registry)}
-    return structure(tables, Recipe, registry)
+    expression: Any = registry.get("objective", "expression").load()
+    return attrs.evolve(recipe, objective=expression.of(objective, registry))
 
 
 class Trainer:
@@ -182,7 +174,7 @@ class Trainer:
                 stepper = self._stepper(stage)
                 while self.step < self.ends[stage]:
                     logs = self._due(self.train.log_every)
-                    window.add(stepper(lambda r, stage=stage: self._moment(stage, r), want_stats=logs), self.step)
+                    window.add(stepper(functools.partial(self._moment, stage), want_stats=logs), self.step)
                     self._update_average()
                     self.step += 1
                     self.wall = time.monotonic() - started
@@ -225,7 +217,8 @@ class Trainer:
         if not self.train.ema:
             return
         decay = min(self.train.ema, (1 + self.step) / (10 + self.step))  # the first steps weigh little
-        mine, theirs = list(self.average.modules.parameters()), list(self.parts.modules.parameters())
+        mine: list[Tensor] = list(self.average.modules.parameters())
+        theirs: list[Tensor] = list(self.parts.modules.parameters())
         torch._foreach_lerp_(mine, theirs, 1 - decay)
         for a, b in zip(self.average.modules.buffers(), self.parts.modules.buffers(), strict=True):
             a.copy_(b)
@@ -266,7 +259,7 @@ class Trainer:
             self._stop_if_broken(window)
             path = self.save()
             self._write_summary("stopped", {}, f"stopped by signal {signal} at step {self.step}")
-            raise Interrupted(f"stopped at step {self.step}; --resume goes on from {path}", signal)
+            raise StoppedError(f"stopped at step {self.step}; --resume goes on from {path}", signal)
 
     def _quick_evaluation(self, stage: int, bar: Progress) -> None:
         split = self.splits[self.recipe.eval.split].first(self.recipe.eval.quick_rows)
@@ -362,119 +355,5 @@ def describe(name: str, estimate: Estimate) -> str:
     error = f" +- {estimate.standard_error:.2g}" if estimate.standard_error is not None else ""
     kind = {"lower": "lower bound; ", "upper": "upper bound; ", "exact": "exact; ", "estimate": "estimate, no bound; "}
     bound = kind.get(estimate.bound or "", "")
-    return f"{name}: {estimate.value:.4f} {estimate.unit}{error} ({bound}{estimate.estimator}; {estimate.split}, n = {estimate.n})"
-
-
-class Window:
-    """Sums of each step's figures between two log events, kept on the device: no synchronisation in the step."""
-
-    def __init__(self) -> None:
-        self.steps, self._began = 0, time.monotonic()
-        self._sums: dict[tuple[str, ...], list[Any]] = {}
-
-    def add(self, stats: Mapping[str, Tensor], step: int) -> None:
-        """Figures of one step. Which there are may differ between steps (an update that is not due)."""
-        self.steps += 1
-        names = tuple(stats)
-        row = torch.stack([value.detach().float() for value in stats.values()])
-        broken = torch.where(torch.isfinite(row), math.inf, float(step))
-        held = self._sums.get(names)
-        if held is None:
-            self._sums[names] = [row, broken, 1]
-        else:
-            held[0] += row
-            held[1] = torch.minimum(held[1], broken)
-            held[2] += 1
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._began
-
-    def means(self) -> dict[str, float]:
-        sums: dict[str, float] = {}
-        counts: dict[str, int] = {}
-        for names, (row, _, n) in self._sums.items():
-            for name, value in zip(names, row.tolist(), strict=True):
-                sums[name] = sums.get(name, 0.0) + value
-                counts[name] = counts.get(name, 0) + n
-        return {name: sums[name] / counts[name] for name in sums}
-
-    def first_broken(self) -> tuple[int, str] | None:
-        """(step, name) of the first figure that was not finite. Terms stand before the loss that they spoil."""
-        found = [
-            (int(step), name)
-            for names, (_, broken, _) in self._sums.items()
-            for name, step in zip(names, broken.tolist(), strict=True)
-            if math.isfinite(step)
-        ]
-        return min(found, key=lambda item: item[0]) if found else None
-
-
-class Optimizers:
-    """One Adam for each group of parts that are always trained together, so that a step steps what it trained."""
-
-    def __init__(self, prepared: Prepared, parts: Parts):
-        trained_by: dict[str, set[tuple[int, str]]] = {}
-        for stage, plan in enumerate(prepared.plans):
-            for update in plan.updates:
-                for part in update.trains:
-                    trained_by.setdefault(part, set()).add((stage, update.name))
-        groups: dict[frozenset[tuple[int, str]], list[str]] = {}
-        for part, updates in trained_by.items():
-            groups.setdefault(frozenset(updates), []).append(part)
-        self._groups: dict[tuple[str, ...], tuple[torch.optim.Adam, Adam]] = {}
-        for names in map(tuple, groups.values()):
-            if parameters := parts.parameters(names):
-                critics = all(prepared.declared.traits[name].kind == "critic" for name in names)
-                settings = prepared.recipe.optimizer.critics if critics else prepared.recipe.optimizer.model
-                self._groups[names] = (_adam(parameters, settings), settings)
-
-    def of(self, trains: Iterable[str]) -> list[torch.optim.Adam]:
-        """The optimizers of an update that trains these parts."""
-        wanted = set(trains)
-        return [optimizer for names, (optimizer, _) in self._groups.items() if wanted >= set(names)]
-
-    def set_rates(self, progress: float) -> None:
-        for optimizer, settings in self._groups.values():
-            for group in optimizer.param_groups:
-                group["lr"] = settings.rate(progress)
-
-    def state(self) -> dict[str, Any]:
-        return {"+".join(names): optimizer.state_dict() for names, (optimizer, _) in self._groups.items()}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        for names, (optimizer, _) in self._groups.items():
-            optimizer.load_state_dict(state["+".join(names)])
-
-
-def _adam(parameters: list[Any], settings: Adam) -> torch.optim.Adam:
-    fused = parameters[0].is_cuda
-    return torch.optim.Adam(
-        parameters, settings.lr, settings.betas, settings.eps, settings.weight_decay, fused=fused, foreach=not fused
-    )
-
-
-class Patience:
-    """Early stopping: ends a stage once none of the losses has improved for `limit` evaluations in a row."""
-
-    def __init__(self, limit: int | None):
-        self._limit = limit
-        self.restart()
-
-    def restart(self) -> None:
-        self._best: list[float] = []
-        self._waited = 0
-
-    def exhausted(self, losses: list[float]) -> bool:
-        if self._limit is None or not losses:
-            return False
-        improved = [not self._best or new < old for new, old in zip(losses, self._best or losses, strict=True)]
-        self._best = [min(new, old) for new, old in zip(losses, self._best or losses, strict=True)]
-        self._waited = 0 if any(improved) else self._waited + 1
-        return self._waited >= self._limit
-
-    def state(self) -> dict[str, Any]:
-        return {"best": self._best, "waited": self._waited}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        self._best, self._waited = list(state["best"]), state["waited"]
+    how = f"{bound}{estimate.estimator}; {estimate.split}, n = {estimate.n}"
+    return f"{name}: {estimate.value:.4f} {estimate.unit}{error} ({how})"

@@ -23,6 +23,7 @@ from jointgen.objectives.algebra import (
     stop,
 )
 from jointgen.objectives.bounds import elbo
+from jointgen.objectives.critics import CriticTable
 from jointgen.objectives.distributions import (
     KL,
     Conditional,
@@ -36,7 +37,7 @@ from jointgen.objectives.distributions import (
     q,
 )
 from jointgen.objectives.expressions import Apply, E, Expectation, Ratio, Value, cycle, log_ratio, score
-from jointgen.objectives.objective import Objective, Stage, Update, as_stages
+from jointgen.objectives.objective import Objective, Order, Stage, Update, as_stages
 from jointgen.objectives.parse import Vocabulary, parse, parse_product, parse_ratio_sides
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Apply",
     "Conditional",
     "Constant",
+    "CriticTable",
     "E",
     "Expectation",
     "Expr",
@@ -52,6 +54,7 @@ __all__ = [
     "LogDensity",
     "Marginal",
     "Objective",
+    "Order",
     "Pointwise",
     "Product",
     "Ratio",

@@ -152,26 +152,51 @@ def critic_update(ratio: Ratio) -> Update:
 
 def resolved(expr: Expr, resolve: Resolve) -> Expr:
     """The expression with every component that it names by a string replaced by the component itself."""
-    if isinstance(expr, Ratio):
-        loss = resolve("critic_loss", expr.loss) if isinstance(expr.loss, str) else expr.loss
-        if loss.is_ratio != (expr.kind == "log_ratio"):
-            sense = "a log-ratio: use log_ratio(...)" if loss.is_ratio else "only a score: use score(...)"
-            raise ConfigError(f"{expr.definition}: a critic trained by {type(loss).__name__} gives {sense}")
-        penalties = tuple(resolve("penalty", p) if isinstance(p, str) else p for p in expr.penalties)
-        known = None if expr.known is None else resolved(expr.known, resolve)
-        return attrs.evolve(expr, loss=loss, penalties=penalties, known=known)
-    if isinstance(expr, Apply):
-        return attrs.evolve(expr, term=resolve("term", expr.term)) if isinstance(expr.term, str) else expr
+
+    def one(node: Expr) -> Expr:
+        if isinstance(node, Ratio):
+            return _resolved_ratio(node, resolve)
+        if isinstance(node, Apply) and isinstance(node.term, str):
+            return attrs.evolve(node, term=resolve("term", node.term))
+        return node
+
+    return rebuilt(expr, one)
+
+
+def _resolved_ratio(ratio: Ratio, resolve: Resolve) -> Ratio:
+    loss = resolve("critic_loss", ratio.loss) if isinstance(ratio.loss, str) else ratio.loss
+    if loss.is_ratio != (ratio.kind == "log_ratio"):
+        sense = "a log-ratio: use log_ratio(...)" if loss.is_ratio else "only a score: use score(...)"
+        raise ConfigError(f"{ratio.definition}: a critic trained by {type(loss).__name__} gives {sense}")
+    penalties = tuple(resolve("penalty", p) if isinstance(p, str) else p for p in ratio.penalties)
+    return attrs.evolve(ratio, loss=loss, penalties=penalties)
+
+
+def unresolved(objective: Objective, name_of: Callable[[str, Any], str]) -> Objective:
+    """The objective with every pointwise term that is an object replaced by its registered name."""
+
+    def one(node: Expr) -> Expr:
+        if isinstance(node, Apply) and not isinstance(node.term, str):
+            return attrs.evolve(node, term=name_of("term", node.term))
+        return node
+
+    updates = tuple(attrs.evolve(u, maximize=rebuilt(u.maximize, one)) for u in objective.updates)
+    reports = tuple((name, rebuilt(report, one)) for name, report in objective.reports)
+    return attrs.evolve(objective, updates=updates, reports=reports)
+
+
+def rebuilt(expr: Expr, one: Callable[[Expr], Expr]) -> Expr:
+    """The expression with `one` applied to every expression in it, innermost first."""
+
+    def field(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(field(v) for v in value)
+        return rebuilt(value, one) if isinstance(value, Expr) else value
+
     node: Any = expr  # every expression is an attrs class
-    fields = attrs.asdict(node, recurse=False).items()
-    changes = {name: _resolved_field(value, resolve) for name, value in fields if isinstance(value, Expr | tuple)}
-    return attrs.evolve(node, **changes) if changes else expr
-
-
-def _resolved_field(value: Any, resolve: Resolve) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_resolved_field(v, resolve) for v in value)
-    return resolved(value, resolve) if isinstance(value, Expr) else value
+    held = attrs.asdict(node, recurse=False).items()
+    changes = {name: field(value) for name, value in held if isinstance(value, Expr | tuple)}
+    return one(attrs.evolve(node, **changes) if changes else node)
 
 
 def _joints_in(expr: Expr) -> list[Joint]:

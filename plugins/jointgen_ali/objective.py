@@ -7,21 +7,18 @@ from typing import Literal
 import attrs
 
 from jointgen.config import non_negative
-from jointgen.objectives import E, Expr, Objective, Weight, cycle, log_ratio, log_sigmoid, p, q
-
-
-def swapped_labels() -> Expr:
-    """E_q log s(-f) + E_p log s(f): what the critic minimises, so that the gradient does not vanish."""
-    f = log_ratio(q.xz, p.xz, name="f")
-    return E(q.xz, log_sigmoid(-f)) + E(p.xz, log_sigmoid(f))
+from jointgen.objectives import CriticTable, E, Expr, Objective, Order, Weight, cycle, log_sigmoid, p, q
 
 
 @attrs.frozen
 class ALI:
-    """The authors' code takes both gradients at the same point (`ali/algorithms.py`)."""
+    """E_q log s(-f) + E_p log s(f), f = log-ratio q(x,z) : p(x,z): what the critic minimises, so that the gradient
+    does not vanish. The authors' code takes both gradients at the same point (`ali/algorithms.py`)."""
+
+    critic: CriticTable = attrs.field(factory=CriticTable)
 
     def objective(self) -> Objective:
-        return Objective.of(swapped_labels(), order="same point")
+        return Objective.of(swapped_labels(self.critic), order=order_of(self.critic))
 
 
 @attrs.frozen
@@ -30,8 +27,18 @@ class ALICE:
 
     weight: float = attrs.field(default=1.0, validator=non_negative)
     distance: Literal["l1", "l2"] = "l1"
+    critic: CriticTable = attrs.field(factory=CriticTable)
 
     def objective(self) -> Objective:
-        c = Weight("c", self.weight)
         loop = E(q.xz, cycle(p, "x|z", distance=self.distance))
-        return Objective.of(swapped_labels() - c * loop, order="same point")
+        return Objective.of(swapped_labels(self.critic) - Weight("c", self.weight) * loop, order=order_of(self.critic))
+
+
+def swapped_labels(critic: CriticTable) -> Expr:
+    f = critic.log_ratio("f", q.xz, p.xz)
+    return E(q.xz, log_sigmoid(-f)) + E(p.xz, log_sigmoid(f))
+
+
+def order_of(critic: CriticTable) -> Order:
+    """Several critic steps take turns with the model's."""
+    return "same point" if critic.steps == 1 else "critics, model"

@@ -6,17 +6,8 @@ from typing import Literal
 
 import attrs
 
-from jointgen.config import PenaltyField, fraction, non_negative, positive
-from jointgen.objectives import E, Expr, Marginal, Objective, Product, Ratio, Stage, Weight, log_ratio, p, q
-
-
-@attrs.frozen
-class CriticTable:
-    """What every critic of the objective shares. `view.x` names the reading of x that it sees."""
-
-    view: dict[str, str] = attrs.field(factory=dict)
-    penalties: list[PenaltyField] = attrs.field(factory=list)
-    steps: int = attrs.field(default=1, validator=positive)
+from jointgen.config import fraction, non_negative
+from jointgen.objectives import CriticTable, E, Expr, Objective, Stage, Weight, elbo, p, q
 
 
 @attrs.frozen
@@ -51,7 +42,7 @@ class ASVAE:
         full = Objective.of(kept[0] if len(kept) == 1 else kept[0] + kept[1], note=self.advice)
         if self.vae_first == 0.0:
             return full
-        return Stage("vae", Objective.of(elbo()), self.vae_first), Stage("asvae", full)
+        return Stage("vae", Objective.of(elbo(q, p)), self.vae_first), Stage("asvae", full)
 
     @property
     def weights(self) -> tuple[float, float]:
@@ -59,20 +50,14 @@ class ASVAE:
         return self.weight_r, self.weight_g
 
     def literal(self) -> tuple[Expr, Expr]:
-        f1 = self.critic_of("f1", q.xz, p.x * p.z)  # eq 5
-        f2 = self.critic_of("f2", p.xz, q.x * q.z)  # eq 6
+        f1 = self.critic.log_ratio("f1", q.xz, p.x * p.z)  # eq 5
+        f2 = self.critic.log_ratio("f2", p.xz, q.x * q.z)  # eq 6
         return E(q.xz, p.log_x_given_z - f1), E(p.xz, q.log_z_given_x - f2)  # eq 11
 
     def decomposed(self) -> tuple[Expr, Expr]:
-        T = self.critic_of("T", p.xz, q.xz) if self.ratio == "T" else self.critic_of("d", p.x, q.x)
+        T = self.critic.log_ratio("T", p.xz, q.xz) if self.ratio == "T" else self.critic.log_ratio("d", p.x, q.x)
         lam = Weight("lambda", self.lambda_, start=0.0, over=self.ramp)
-        return elbo(), E(p.xz, Weight("w", self.w) * q.log("z|x", stop="x") - lam * T)
-
-    def critic_of(self, name: str, num: Marginal | Product, den: Marginal | Product) -> Ratio:
-        view = {v: reading for v, reading in self.critic.view.items() if v in num.variables}
-        return log_ratio(
-            num, den, name=name, view=view, penalties=tuple(self.critic.penalties), times=self.critic.steps
-        )
+        return elbo(q, p), E(p.xz, Weight("w", self.w) * q.log("z|x", stop="x") - lam * T)
 
     @property
     def advice(self) -> str:
@@ -83,8 +68,3 @@ class ASVAE:
             "information, tens to hundreds of nats, which a logistic critic cannot carry. form = 'decomposed' has "
             "the same fixed point and compares like with like."
         )
-
-
-def elbo() -> Expr:
-    """The VAE's bound, to which half r comes down exactly once its critic's known part is taken out."""
-    return E(q.xz, p.log_x_given_z + p.log_z - q.log_z_given_x)

@@ -97,7 +97,7 @@ class UniformDistribution:
 
 @attrs.frozen
 class Uniform:
-    """Uniform on (-1, 1)^D. An unbounded encoder's draws can lie outside, where the density is zero.
+    """Uniform on (-1, 1)^D, for objectives that never score a code of the encoder under the prior (ALI, BiGAN, GANs).
 
     size: of the code, a number or a shape such as [8, 4, 4].
     """
@@ -109,7 +109,8 @@ class Uniform:
         return Space(_shape(self.size), low=-1.0, high=1.0)
 
     def capabilities(self, space: Space) -> Capabilities:
-        return Capabilities({"sample": "exact", "mean": "exact"})
+        # log p(z) under q is -inf for any encoder with tails, and without slope: better refused before a run than in it
+        return Capabilities({"sample": "exact", "mean": "exact"}, foreign_density="none")
 
     def build(self) -> nn.Module:
         return UniformModule(self.space)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from jointgen.config import non_negative, positive
-from jointgen.objectives import E, Objective, Weight, kl, p, q
+from jointgen.objectives import E, Objective, Weight, elbo, kl, p, q
 
 
 @attrs.frozen
@@ -21,9 +21,9 @@ class VAE:
     analytic: bool = False
 
     def objective(self) -> Objective:
+        if not self.analytic and self.beta == 1.0 and self.warm_up == 0.0:
+            return Objective.of(elbo(q, p))
         rate = kl(q.log_z_given_x, p.log_z) if self.analytic else q.log_z_given_x - p.log_z
-        if self.beta == 1.0 and self.warm_up == 0.0:
-            return Objective.of(E(q.xz, p.log_x_given_z - rate))
         beta = Weight("beta", self.beta, start=0.0, over=self.warm_up)
         return Objective.of(E(q.xz, p.log_x_given_z - beta * rate))
 

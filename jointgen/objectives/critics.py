@@ -1,0 +1,30 @@
+"""The recipe table that objectives share for their critics. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from jointgen.config import PenaltyField, positive
+from jointgen.objectives.distributions import Marginal, Product, as_product
+from jointgen.objectives.expressions import Ratio, log_ratio
+
+
+@attrs.frozen
+class CriticTable:
+    """What every critic of an objective shares.
+
+    view: which reading of a variable it sees, {x = "relaxed"}.  penalties: components, such as r1.
+    steps: how often its update runs in a step.
+    """
+
+    view: dict[str, str] = attrs.field(factory=dict)
+    penalties: list[PenaltyField] = attrs.field(factory=list)
+    steps: int = attrs.field(default=1, validator=positive)
+
+    def log_ratio(self, name: str, num: Marginal | Product, den: Marginal | Product, **options: Any) -> Ratio:
+        """A log-ratio whose critic has these settings; views of variables that it does not see are left out."""
+        seen = as_product(num).variables
+        view = {variable: reading for variable, reading in self.view.items() if variable in seen}
+        return log_ratio(num, den, name=name, view=view, penalties=tuple(self.penalties), times=self.steps, **options)

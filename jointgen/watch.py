@@ -1,0 +1,82 @@
+"""What the loop keeps an eye on between steps: sums of figures, numbers that break, losses that stop improving."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Window:
+    """Sums of each step's figures between two log events, kept on the device: no synchronisation in the step."""
+
+    def __init__(self) -> None:
+        self.steps, self._began = 0, time.monotonic()
+        self._sums: dict[tuple[str, ...], list[Any]] = {}
+
+    def add(self, stats: Mapping[str, Tensor], step: int) -> None:
+        """Figures of one step. Which there are may differ between steps (an update that is not due)."""
+        self.steps += 1
+        names = tuple(stats)
+        row = torch.stack([value.detach().float() for value in stats.values()])
+        broken = torch.where(torch.isfinite(row), math.inf, float(step))
+        held = self._sums.get(names)
+        if held is None:
+            self._sums[names] = [row, broken, 1]
+        else:
+            held[0] += row
+            held[1] = torch.minimum(held[1], broken)
+            held[2] += 1
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def means(self) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for names, (row, _, n) in self._sums.items():
+            for name, value in zip(names, row.tolist(), strict=True):
+                sums[name] = sums.get(name, 0.0) + value
+                counts[name] = counts.get(name, 0) + n
+        return {name: sums[name] / counts[name] for name in sums}
+
+    def first_broken(self) -> tuple[int, str] | None:
+        """(step, name) of the first figure that was not finite. Terms stand before the loss that they spoil."""
+        found = [
+            (int(step), name)
+            for names, (_, broken, _) in self._sums.items()
+            for name, step in zip(names, broken.tolist(), strict=True)
+            if math.isfinite(step)
+        ]
+        return min(found, key=lambda item: item[0]) if found else None
+
+
+class Patience:
+    """Early stopping: ends a stage once none of the losses has improved for `limit` evaluations in a row."""
+
+    def __init__(self, limit: int | None):
+        self._limit = limit
+        self.restart()
+
+    def restart(self) -> None:
+        self._best: list[float] = []
+        self._waited = 0
+
+    def exhausted(self, losses: list[float]) -> bool:
+        if self._limit is None or not losses:
+            return False
+        improved = [not self._best or new < old for new, old in zip(losses, self._best or losses, strict=True)]
+        self._best = [min(new, old) for new, old in zip(losses, self._best or losses, strict=True)]
+        self._waited = 0 if any(improved) else self._waited + 1
+        return self._waited >= self._limit
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self._best, "waited": self._waited}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._best, self._waited = list(state["best"]), state["waited"]

@@ -1,0 +1,234 @@
+"""Objectives as text, and the way back: an objective composed in Python as the text that repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from jointgen.config import CriticLossField, PenaltyField, fraction, positive
+from jointgen.errors import ConfigError
+from jointgen.objectives import (
+    Expr,
+    Joint,
+    Objective,
+    Ratio,
+    Stage,
+    Update,
+    Vocabulary,
+    Weight,
+    as_stages,
+    joint_from_text,
+    p,
+    parse,
+    parse_ratio_sides,
+    q,
+)
+from jointgen.objectives.objective import Order, resolved, unresolved
+from jointgen.registry import Registry
+
+
+@attrs.frozen
+class RatioTable:
+    """`of` is "q(x,z) : p(x)p(z)", numerator first. For the rest see jointgen.objectives.Ratio."""
+
+    of: str
+    loss: CriticLossField | None = None
+    known: str | None = None
+    view: dict[str, str] = attrs.field(factory=dict)
+    penalties: list[PenaltyField] = attrs.field(factory=list)
+    times: int = attrs.field(default=1, validator=positive)
+
+
+@attrs.frozen
+class WeightTable:
+    """Goes from `start` to `to` over the first `over` (a share) of its stage."""
+
+    to: float
+    start: float
+    over: float = attrs.field(validator=fraction)
+
+
+@attrs.frozen
+class UpdateTable:
+    maximize: str
+    trains: list[str] | None = None
+    every: int = attrs.field(default=1, validator=positive)
+    times: int = attrs.field(default=1, validator=positive)
+
+
+@attrs.frozen
+class StageTable:
+    """A period of the run: `share` of the budget (the rest of it where none is given)."""
+
+    name: str
+    maximize: str | None = None
+    share: float | None = None
+    updates: dict[str, UpdateTable] = attrs.field(factory=dict)
+    order: Order = "model, critics"
+
+
+@attrs.frozen
+class Expression:
+    """`maximize` for one update of the whole model, `updates.NAME` for several, or `stages` of either.
+
+    joints: "q(x) q(z|x)" by name; the two-variable q and p are there without being named.  parts: which part
+    computes a conditional, {"q(z|x)" = "encoder"}.  ratios are log-ratios, scores are other critics.
+    """
+
+    maximize: str | None = None
+    updates: dict[str, UpdateTable] = attrs.field(factory=dict)
+    stages: list[StageTable] = attrs.field(factory=list)
+    order: Order = "model, critics"
+    ratios: dict[str, str | RatioTable] = attrs.field(factory=dict)
+    scores: dict[str, RatioTable] = attrs.field(factory=dict)
+    weights: dict[str, float | WeightTable] = attrs.field(factory=dict)
+    joints: dict[str, str] = attrs.field(factory=dict)
+    parts: dict[str, str] = attrs.field(factory=dict)
+    reports: dict[str, str] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        if sum(map(bool, (self.maximize, self.updates, self.stages))) != 1:
+            raise ValueError("write the objective as maximize, as updates or as stages, one of the three")
+
+    def objective(self) -> Objective | tuple[Stage, ...]:
+        words = self.vocabulary()
+        reports = tuple((name, _at(f"reports.{name}", parse, text, words)) for name, text in self.reports.items())
+        if not self.stages:
+            return Objective(_updates("", self.maximize, self.updates, words), self.order, reports)
+        return tuple(
+            Stage(
+                stage.name,
+                Objective(_updates(f"stages[{i}].", stage.maximize, stage.updates, words), stage.order, reports),
+                stage.share,
+            )
+            for i, stage in enumerate(self.stages)
+        )
+
+    def vocabulary(self) -> Vocabulary:
+        joints: dict[str, Joint] = {"q": q, "p": p}
+        for name, text in self.joints.items():
+            joints[name] = _at(f"joints.{name}", joint_from_text, name, text, self.parts)
+        weights = {name: _weight(name, value) for name, value in self.weights.items()}
+        words = _at("weights", Vocabulary, joints, {}, weights)
+        ratios: dict[str, Ratio] = {}
+        for kind, tables in (("log_ratio", self.ratios), ("score", self.scores)):
+            for name, table in tables.items():
+                ratios[name] = _at(f"{kind.removeprefix('log_')}s.{name}", _ratio, name, kind, table, words)
+        return _at("ratios", Vocabulary, joints, ratios, weights)
+
+    @classmethod
+    def of(cls, objective: Objective | Sequence[Stage], registry: Registry) -> Expression:
+        """The same objective as text. Raises ConfigError where text cannot say it."""
+        stages = as_stages(objective)
+        written = [
+            attrs.evolve(s, objective=unresolved(s.objective, lambda kind, obj: _name(registry, kind, obj)))
+            for s in stages
+        ]
+        text = _write(written, registry)
+        again = as_stages(text.objective())
+        if [_complete(s, registry) for s in again] != [_complete(s, registry) for s in stages]:
+            raise ConfigError(f"objective: text cannot say {objective}; register what it uses, or write it as a plugin")
+        return text
+
+
+def _at(key: str, make: Callable[..., Any], *arguments: Any) -> Any:
+    """`make(*arguments)`, with the key added to what it raises."""
+    try:
+        return make(*arguments)
+    except ConfigError as error:
+        raise ConfigError([f"objective.{key}: {problem}" for problem in error.problems]) from None
+
+
+def _updates(at: str, maximize: str | None, tables: Mapping[str, UpdateTable], words: Vocabulary) -> tuple[Update, ...]:
+    if (maximize is None) == (not tables):
+        raise ConfigError(f"objective.{at}maximize: write it, or updates, one of the two")
+    if maximize is not None:
+        return (Update("model", _at(f"{at}maximize", parse, maximize, words)),)
+    return tuple(
+        Update(name, _at(f"{at}updates.{name}", parse, t.maximize, words), t.trains, t.every, t.times)
+        for name, t in tables.items()
+    )
+
+
+def _weight(name: str, value: float | WeightTable) -> Weight:
+    return Weight(name, value.to, value.start, value.over) if isinstance(value, WeightTable) else Weight(name, value)
+
+
+def _ratio(name: str, kind: Any, table: str | RatioTable, words: Vocabulary) -> Ratio:
+    table = RatioTable(table) if isinstance(table, str) else table
+    num, den = parse_ratio_sides(table.of, words)
+    known = None if table.known is None else parse(table.known, words)
+    loss = "logistic" if table.loss is None else table.loss
+    return Ratio(name, num, den, kind, loss, known, table.view, tuple(table.penalties), table.times)
+
+
+# --- back to text ----------------------------------------------------------------------------------------------------
+
+
+def _name(registry: Registry, kind: str, component: Any) -> str:
+    """The registered name of a component with default settings, which is all that text can name."""
+    name = registry.name_of(kind, type(component))
+    if component != type(component)():
+        raise ConfigError(f"objective: {component} has settings, which text cannot say for a {kind}")
+    return name
+
+
+def _write(stages: Sequence[Stage], registry: Registry) -> Expression:
+    objectives = [stage.objective for stage in stages]
+    joints: dict[str, Joint] = {name: j for o in objectives for name, j in o.joints.items()}
+    ratios = {name: r for o in objectives for name, r in o.ratios.items()}
+    weights = {name: w for o in objectives for name, w in o.weights.items()}
+    tables = {name: _ratio_table(ratio, registry) for name, ratio in ratios.items()}
+    common: dict[str, Any] = {
+        "ratios": {name: table for name, table in tables.items() if ratios[name].kind == "log_ratio"},
+        "scores": {name: table for name, table in tables.items() if ratios[name].kind == "score"},
+        "weights": {name: _weight_table(weight) for name, weight in weights.items()},
+        "joints": {name: joint.product for name, joint in joints.items()},
+        "parts": {f"{name}({f})": f.part for name, joint in joints.items() for f in joint.factors},
+        "reports": {name: str(expr) for name, expr in objectives[-1].reports},
+    }
+    if len(stages) == 1:
+        return Expression(updates=_update_tables(objectives[0]), order=objectives[0].order, **common)
+    written = [StageTable(s.name, None, s.share, _update_tables(s.objective), s.objective.order) for s in stages]
+    return Expression(stages=written, **common)
+
+
+def _update_tables(objective: Objective) -> dict[str, UpdateTable]:
+    return {
+        u.name: UpdateTable(str(u.maximize), None if u.trains is None else list(u.trains), u.every, u.times)
+        for u in objective.updates
+    }
+
+
+def _ratio_table(ratio: Ratio, registry: Registry) -> RatioTable:
+    def component(kind: str, named: Any) -> Any:
+        cls: Any = registry.get(kind, named).load() if isinstance(named, str) else None
+        return named if cls is None else cls()
+
+    known: Expr | None = ratio.known
+    return RatioTable(
+        f"{ratio.num} : {ratio.den}",
+        component("critic_loss", ratio.loss),
+        None if known is None else str(known),
+        dict(ratio.view),
+        [component("penalty", penalty) for penalty in ratio.penalties],
+        ratio.times,
+    )
+
+
+def _weight_table(weight: Weight) -> float | WeightTable:
+    return weight.to if weight.start is None else WeightTable(weight.to, weight.start, weight.over)
+
+
+def _complete(stage: Stage, registry: Registry) -> tuple[str, float | None, Any, Any, str]:
+    """What must be the same after the text has been read again."""
+
+    def resolve(kind: str, name: str) -> Any:
+        component: Any = registry.get(kind, name).load()
+        return component()
+
+    updates = [(u.name, resolved(u.maximize, resolve), u.trains, u.every, u.times) for u in stage.objective.updates]
+    reports = [(name, resolved(expr, resolve)) for name, expr in stage.objective.reports]
+    return stage.name, stage.share, updates, reports, stage.objective.order

@@ -43,9 +43,6 @@ def observe(space: Space, raw: Tensor, noise: NoiseSource) -> Observation:
         return Observation(values, values)
     level = raw.to(noise.dtype)
     assert space.low is not None and space.bin_width is not None
-    x = space.low + (level + noise.uniform(*space.shape)) * space.bin_width
-    if space.high is not None:  # (level + u) can round up to the right edge in float32, which is the next bin
-        x = x.clamp(
-            max=float(torch.nextafter(torch.tensor(space.high, dtype=x.dtype), torch.tensor(space.low, dtype=x.dtype)))
-        )
+    inside = torch.nextafter(level + 1, level)  # level + u can round up to the next level in float32
+    x = space.low + torch.minimum(level + noise.uniform(*space.shape), inside) * space.bin_width
     return Observation(x, space.low + (level + 0.5) * space.bin_width)

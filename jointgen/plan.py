@@ -389,6 +389,8 @@ class Lowering:
         value = point.at(out, term)
         own = isinstance(value.source, Sample) and not value.shift and _same_run(value.source.forward, law)
         value = attrs.evolve(value, stop=True) if out in term.stop else value
+        if term.mass and isinstance(value.source, Root):
+            value = attrs.evolve(value, reading="mean")  # a bin's centre: a dequantised value can round out of its bin
         return Density(law, value, own, term.mass)
 
     def closed_kl(self, term: KL, point: Point) -> ClosedKL:

@@ -86,19 +86,19 @@ class EarlyStopping:
 class Train:
     """The budget and how it is spent. `steps` are model updates; give it or `images`, not both."""
 
-    steps: int | None = attrs.field(default=None, validator=attrs.validators.optional(positive))
-    images: int | None = attrs.field(default=None, validator=attrs.validators.optional(positive))
+    steps: int | None = attrs.field(default=None, validator=positive)
+    images: int | None = attrs.field(default=None, validator=positive)
     batch: int = attrs.field(default=128, validator=positive)  # rows of the global batch
     pair_block: int = attrs.field(default=16, validator=positive)  # re-pairings shift within so many rows
-    clip: float | None = attrs.field(default=None, validator=attrs.validators.optional(positive))
-    ema: float | None = attrs.field(default=0.99, validator=attrs.validators.optional(fraction))
+    clip: float | None = attrs.field(default=None, validator=positive)
+    ema: float | None = attrs.field(default=0.99, validator=fraction)
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     deterministic: bool = False
     log_every: int = attrs.field(default=50, validator=positive)
-    eval_every: int | None = attrs.field(default=None, validator=attrs.validators.optional(positive))
-    sample_every: int | None = attrs.field(default=None, validator=attrs.validators.optional(positive))
-    checkpoint_every: int | None = attrs.field(default=None, validator=attrs.validators.optional(positive))
+    eval_every: int | None = attrs.field(default=None, validator=positive)
+    sample_every: int | None = attrs.field(default=None, validator=positive)
+    checkpoint_every: int | None = attrs.field(default=None, validator=positive)
     keep_checkpoints: int = attrs.field(default=3, validator=positive)
     early_stopping: EarlyStopping | None = None
 
@@ -114,7 +114,7 @@ class Eval:
 
     metrics: list[MetricField] = attrs.field(factory=list)
     split: Literal["test", "train"] = "test"
-    rows: int | None = attrs.field(default=None, validator=attrs.validators.optional(positive))
+    rows: int | None = attrs.field(default=None, validator=positive)
     quick_rows: int = attrs.field(default=512, validator=positive)
     batch: int = attrs.field(default=256, validator=positive)
     samples: int = attrs.field(default=64, validator=positive)  # pictures in a grid

@@ -45,17 +45,23 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path | str, *, resume: bool = False) -> RunFolder:
         """Makes the folder for a run to write to. ConfigError if a run is there already and `resume` is not asked."""
+        cls.refuse_overwrite(path, resume=resume)
         folder = cls(path)
-        if not resume and folder.holds_run():
-            raise ConfigError(
-                f"out: {path} already holds a run ({folder._state()}); give another --out, or --resume to go on"
-            )
         try:
             for part in (folder.checkpoints, folder.samples, folder.tensorboard):
                 part.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"out: {path} cannot be made a run folder: {error}") from error
         return folder
+
+    @classmethod
+    def refuse_overwrite(cls, path: Path | str, *, resume: bool = False) -> None:
+        """ConfigError if a run is there already and `resume` is not asked."""
+        folder = cls(path)
+        if not resume and folder.holds_run():
+            raise ConfigError(
+                f"out: {path} already holds a run ({folder._state()}); give another --out, or --resume to go on"
+            )
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:

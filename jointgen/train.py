@@ -96,19 +96,25 @@ class Trainer:
     ):
         self.prepared, self.recipe, self.stop = prepared, prepared.recipe, stop
         self.train = self.recipe.train
+        RunFolder.refuse_overwrite(path, resume=resume)  # before minutes of reading data
+        torch.use_deterministic_algorithms(self.train.deterministic)
         self.workers = Workers.start(self.train.device, self.train.precision)
         self.splits = {name: open_split(prepared, name) for name in ("train", "test")}
         self.loaders = self._loaders()
         self.total, self.ends = self.train.total_steps, prepared.boundaries()
         self.repeats = max(u.update.times for plan in prepared.plans for u in plan.updates)
         self.parts = self._parts()
+        self._check_early_stopping()
         self.average = copy.deepcopy(self.parts) if self.train.ema else self.parts
+        self._averaged = tensor_pairs(self.average.modules.parameters(), self.parts.modules.parameters())
+        self._copied = tensor_pairs(self.average.modules.buffers(), self.parts.modules.buffers())
         self.optimizers = Optimizers(prepared, self.parts)
         self.step, self.wall = 0, 0.0
         self.patience = Patience(self.train.early_stopping.patience if self.train.early_stopping else None)
         self.text = write_recipe(self.recipe, prepared.registry)
         self.folder = RunFolder.create(path, resume=resume)
         self.quiet = quiet or not self.workers.is_main
+        self.window = Window()
         if resume:
             self._resume()
         else:
@@ -138,13 +144,26 @@ class Trainer:
         return parts
 
     def _data_means(self) -> dict[str, Tensor]:
-        """The mean of each observed variable over the first rows, (*shape)."""
+        """The mean of each observed variable over some rows, (*shape)."""
         split = self.splits["train"]
         rows = min(MEAN_ROWS, len(split))
+        spread = torch.arange(rows) * len(split) // rows  # folders of images come sorted by class
         model = Model(self.prepared, self.prepared.parts)
-        moment = Moment(split.take(torch.arange(rows)), Noise(self.recipe.seed, "means"), rows)
+        moment = Moment(split.take(spread), Noise(self.recipe.seed, "means"), rows)
         means, _ = model.observe(moment)
         return {variable: value.mean(0) for variable, value in means.items()}
+
+    def _check_early_stopping(self) -> None:
+        if self.train.early_stopping is None:
+            return
+        if self.train.eval_every is None:
+            raise ConfigError("train.early_stopping: looks at evaluations, so train.eval_every must say how often")
+        measured = [m for metric in self.metrics() for m in metric.measures(Model(self.prepared, self.parts))]
+        if not any(m.name.startswith("reconstruction_") and m.values is not None for m in measured):
+            raise ConfigError("train.early_stopping: eval.metrics must measure reconstruction, which it watches")
+
+    def metrics(self) -> list[Any]:
+        return self.recipe.eval.metrics or default_metrics(self.prepared.registry)
 
     def _resume(self) -> None:
         newest = checkpoint.latest(self.folder.checkpoints)
@@ -160,6 +179,7 @@ class Trainer:
         progress = saved.state["progress"]
         self.step, self.wall, self.ends = progress["step"], progress["wall_s"], list(progress["ends"])
         self.patience.load(progress["patience"])
+        self.window.load(saved.state["window"], self.workers.device)
         self.folder.cut_back(self.step)
 
     # --- the loop
@@ -168,20 +188,18 @@ class Trainer:
         started = time.monotonic() - self.wall
         total = self.ends[-1]
         with self.folder, Progress(total, self.step, quiet=self.quiet) as bar:
-            window = Window()
             while self.step < self.ends[-1]:
                 stage = self._stage()
                 stepper = self._stepper(stage)
                 while self.step < self.ends[stage]:
                     logs = self._due(self.train.log_every)
-                    window.add(stepper(functools.partial(self._moment, stage), want_stats=logs), self.step)
+                    self.window.add(stepper(functools.partial(self._moment, stage), want_stats=logs), self.step)
                     self._update_average()
                     self.step += 1
                     self.wall = time.monotonic() - started
                     if logs or self.step == self.ends[stage]:
-                        self._log(window, bar)
-                        window = Window()
-                    self._housekeeping(stage, window, bar)
+                        self._log(bar)
+                    self._housekeeping(stage, bar)
             return self._finish(bar)
 
     def _stage(self) -> int:
@@ -217,17 +235,17 @@ class Trainer:
         if not self.train.ema:
             return
         decay = min(self.train.ema, (1 + self.step) / (10 + self.step))  # the first steps weigh little
-        mine: list[Tensor] = list(self.average.modules.parameters())
-        theirs: list[Tensor] = list(self.parts.modules.parameters())
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
-        for a, b in zip(self.average.modules.buffers(), self.parts.modules.buffers(), strict=True):
-            a.copy_(b)
+        for mine, theirs in self._averaged:
+            torch._foreach_lerp_(mine, theirs, 1 - decay)
+        for mine, theirs in self._copied:
+            torch._foreach_copy_(mine, theirs)
 
     # --- what happens between steps
 
-    def _log(self, window: Window, bar: Progress) -> None:
+    def _log(self, bar: Progress) -> None:
+        self._stop_if_broken()
+        window, self.window = self.window, Window()
         values = window.means()
-        self._stop_if_broken(window)
         images = self.step * self.train.batch
         rate = window.steps * self.train.batch / max(window.seconds, 1e-9)
         if self.workers.is_main:
@@ -235,8 +253,8 @@ class Trainer:
         figures = {name: value for name, value in values.items() if name.endswith("/loss")}
         bar.update(self.step, rate, figures)
 
-    def _stop_if_broken(self, window: Window) -> None:
-        broken = window.first_broken()
+    def _stop_if_broken(self) -> None:
+        broken = self.window.first_broken()
         if broken is None:
             return
         step, term = broken
@@ -246,17 +264,17 @@ class Trainer:
         self._write_summary("failed", {}, str(error))
         raise error
 
-    def _housekeeping(self, stage: int, window: Window, bar: Progress) -> None:
+    def _housekeeping(self, stage: int, bar: Progress) -> None:
         every = self.train
         if _divides(every.eval_every, self.step) and self.step < self.ends[-1]:
             self._quick_evaluation(stage, bar)
         if _divides(every.sample_every, self.step) and self.step < self.ends[-1]:
             self._pictures(f"step-{self.step:08d}")
         if _divides(every.checkpoint_every, self.step) and self.step < self.ends[-1]:
-            self._stop_if_broken(window)
+            self._stop_if_broken()
             self.save()
         if signal := self.stop():
-            self._stop_if_broken(window)
+            self._stop_if_broken()
             path = self.save()
             self._write_summary("stopped", {}, f"stopped by signal {signal} at step {self.step}")
             raise StoppedError(f"stopped at step {self.step}; --resume goes on from {path}", signal)
@@ -281,12 +299,11 @@ class Trainer:
         self.patience.restart()
 
     def _evaluate(self, split: Split, progress: Callable[[int, int], None] = lambda a, b: None) -> dict[str, Estimate]:
-        metrics = self.recipe.eval.metrics or default_metrics(self.prepared.registry)
         model = self.model()
         found = evaluate(
             model,
             split,
-            metrics,
+            self.metrics(),
             batch=self.recipe.eval.batch,
             seed=self.recipe.seed,
             workers=self.workers,
@@ -312,7 +329,7 @@ class Trainer:
             if self.train.ema:
                 parts |= {f"ema.{name}": module.state_dict() for name, module in self.average.modules.items()}
             progress = {"step": self.step, "wall_s": self.wall, "ends": self.ends, "patience": self.patience.state()}
-            state = {"optimizers": self.optimizers.state(), "progress": progress}
+            state = {"optimizers": self.optimizers.state(), "progress": progress, "window": self.window.state()}
             keep = self.train.keep_checkpoints
             path = checkpoint.save(self.folder.checkpoints, self.step, parts, state, recipe=self.text, keep=keep)
         self.workers.barrier()
@@ -342,6 +359,12 @@ class Trainer:
         if self.workers.is_main:
             self.folder.write_summary(summary)
         return summary
+
+
+def tensor_pairs(mine: Iterable[Tensor], theirs: Iterable[Tensor]) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """The two sides as lists for torch's foreach operations, listed once; no pair where there is nothing."""
+    left, right = list(mine), list(theirs)
+    return [(left, right)] if left else []
 
 
 def _divides(every: int | None, step: int) -> bool:

@@ -55,6 +55,18 @@ class Window:
         ]
         return min(found, key=lambda item: item[0]) if found else None
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs to go on with the same window."""
+        rows = [{"names": list(names), "row": row, "broken": b, "n": n} for names, (row, b, n) in self._sums.items()]
+        return {"steps": self.steps, "rows": rows}
+
+    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
+        self.steps = state["steps"]
+        self._sums = {
+            tuple(held["names"]): [held["row"].to(device), held["broken"].to(device), held["n"]]
+            for held in state["rows"]
+        }
+
 
 class Patience:
     """Early stopping: ends a stage once none of the losses has improved for `limit` evaluations in a row."""

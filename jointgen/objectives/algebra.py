@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import attrs
 
@@ -28,12 +28,12 @@ class Expr:
         return as_expr(other) + -self
 
     def __neg__(self) -> Expr:
-        return Weighted(-1.0, self)
+        return _weighted(-1.0, self)
 
     def __mul__(self, weight: float | Weight) -> Expr:
         if not isinstance(weight, int | float | Weight):
             raise ConfigError(f"({self}) * ({weight}): a term can be multiplied by a number or a weight only")
-        return Weighted(weight if isinstance(weight, Weight) else float(weight), self)
+        return _weighted(weight if isinstance(weight, Weight) else float(weight), self)
 
     __rmul__ = __mul__
 
@@ -49,11 +49,27 @@ class Expr:
 
 
 def as_expr(value: Expr | float) -> Expr:
-    return value if isinstance(value, Expr) else Constant(float(value))
+    if isinstance(value, Expr):
+        return value
+    return -Constant(-float(value)) if value < 0 else Constant(float(value))
 
 
 def _terms(expr: Expr) -> tuple[Expr, ...]:
     return expr.terms if isinstance(expr, Sum) else (expr,)
+
+
+def _weighted(weight: float | Weight, term: Expr) -> Expr:
+    """weight * term in the one form that is printed and read back: a sign outermost, if any, and no weight of 1."""
+    if isinstance(weight, float) and weight < 0:
+        positive = _weighted(-weight, term)
+        return positive.term if _is_negative(positive) else Weighted(-1.0, positive)
+    if weight == 1.0:
+        return term
+    return Weighted(-1.0, Weighted(weight, term.term)) if _is_negative(term) else Weighted(weight, term)
+
+
+def _is_negative(expr: Expr) -> TypeGuard[Weighted]:
+    return isinstance(expr, Weighted) and expr.weight == -1.0
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
@@ -82,11 +98,14 @@ class Weight:
             return float(self.to)
         return self.start + (self.to - self.start) * progress / self.over
 
-    def __mul__(self, term: Expr) -> Expr:
-        return Weighted(self, term)
+    def __mul__(self, term: Expr | float | Weight) -> Any:
+        return Weights((self,)) * term
 
-    def __neg__(self) -> Any:
-        return _NegativeWeight(self)
+    def __rmul__(self, scale: float) -> Weights:
+        return Weights((float(scale), self))
+
+    def __neg__(self) -> Weights:
+        return Weights((-1.0, self))
 
     def describe(self) -> str:
         if self.start is None or self.over == 0.0:
@@ -98,11 +117,20 @@ class Weight:
 
 
 @attrs.frozen
-class _NegativeWeight:
-    weight: Weight
+class Weights:
+    """A product of weights that waits for its term: -lambda, or 2 * lambda."""
 
-    def __mul__(self, term: Expr) -> Expr:
-        return -(self.weight * term)
+    factors: tuple[float | Weight, ...]
+
+    def __mul__(self, term: Expr | float | Weight) -> Any:
+        if not isinstance(term, Expr):
+            return Weights((*self.factors, term if isinstance(term, Weight) else float(term)))
+        for factor in reversed(self.factors):
+            term = _weighted(factor, term)
+        return term
+
+    def __neg__(self) -> Weights:
+        return Weights((-1.0, *self.factors))
 
 
 # --- terms: one number per row ---------------------------------------------------------------------------------------
@@ -113,7 +141,7 @@ class Constant(Expr):
     value: float
 
     def __str__(self) -> str:
-        return f"{self.value:g}"
+        return _number(self.value)
 
 
 @attrs.frozen(cache_hash=True)
@@ -147,14 +175,20 @@ class Weighted(Expr):
 def _signed(expr: Expr) -> tuple[int, str]:
     """(sign, text without it) of one summand."""
     if isinstance(expr, Constant):
-        return (-1 if expr.value < 0 else 1), f"{abs(expr.value):g}"
+        return (-1 if expr.value < 0 else 1), _number(abs(expr.value))
     if not isinstance(expr, Weighted):
         return 1, f"({expr})" if isinstance(expr, Sum) else str(expr)
     sign, body = _signed(expr.term)
     if isinstance(expr.weight, Weight):
         return sign, f"{expr.weight}*{body}"
     scale = abs(expr.weight)
-    return (-sign if expr.weight < 0 else sign), body if scale == 1 else f"{scale:g}*{body}"
+    return (-sign if expr.weight < 0 else sign), body if scale == 1 else f"{_number(scale)}*{body}"
+
+
+def _number(value: float) -> str:
+    """As short as a reader likes it, but never another number."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 POINTWISE = ("log_sigmoid", "exp", "abs", "square", "softplus", "relu")

@@ -143,7 +143,8 @@ class Expectation(Expr):
         return (self.term,)
 
     def __str__(self) -> str:
-        draws = "" if self.k == 1 else f"; k={self.k}" + ("" if self.reduce == "mean" else f" {self.reduce}")
+        reduce = "" if self.reduce == "mean" else f" {self.reduce}"
+        draws = "" if self.k == 1 and not reduce else f"; k={self.k}{reduce}"
         return f"E[{self.over}{draws}]({self.term})"
 
 

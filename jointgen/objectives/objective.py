@@ -83,9 +83,18 @@ class Objective:
         for name in called:
             if called.count(name) > 1:
                 raise ConfigError(f"two updates are called {name!r}")
-        for ratio in self.ratios.values():
-            if ratio.name in {factor.part for joint in self.joints.values() for factor in joint.factors}:
-                raise ConfigError(f"ratio {ratio.name!r} has the name of a part of the model")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """A ratio's name is that of its critic's part and of its critic's update, and means one thing in a text."""
+        weights, parts = self.weights, {factor.part for joint in self.joints.values() for factor in joint.factors}
+        for name in self.ratios:
+            if name in parts:
+                raise ConfigError(f"ratio {name!r} has the name of a part of the model")
+            if name in weights:
+                raise ConfigError(f"{name!r} names both a ratio and a weight")
+            if any(u.name == name and name not in (u.trains or ()) for u in self.updates):
+                raise ConfigError(f"update {name!r} has the name of a ratio and does not train its critic")
 
     def walk(self) -> Iterable[Expr]:
         for update in self.updates:
@@ -134,6 +143,9 @@ class Stage:
 def as_stages(objective: Objective | Sequence[Stage]) -> tuple[Stage, ...]:
     """Stages whose shares sum to 1."""
     stages = (Stage("train", objective),) if isinstance(objective, Objective) else tuple(objective)
+    for stage in stages:
+        if stage.share is not None and not 0.0 <= stage.share <= 1.0:
+            raise ConfigError(f"stage {stage.name}: its share is between 0 and 1, got {stage.share:g}")
     given = sum(stage.share or 0.0 for stage in stages)
     open_ended = [stage for stage in stages if stage.share is None]
     if given > 1 + 1e-9 or (not open_ended and abs(given - 1) > 1e-9):

@@ -30,6 +30,8 @@ class Vocabulary:
         for name in (*self.joints, *self.ratios, *self.weights):
             if name in RESERVED:
                 raise ConfigError(f"{name!r} is a word of the objective language and cannot name anything else")
+        for name in self.ratios.keys() & self.weights.keys():
+            raise ConfigError(f"{name!r} names both a ratio and a weight")
 
 
 def parse(text: str, vocabulary: Vocabulary | None = None) -> Expr:
@@ -68,7 +70,7 @@ class _Parser:
             for match in _TOKEN.finditer(text.rstrip())
             if match.lastgroup is not None
         ]
-        self.at = 0
+        self.at, self.inside = 0, False
 
     # --- tokens
 
@@ -155,14 +157,17 @@ class _Parser:
         return expr
 
     def expectation(self) -> Expectation:
-        opened = self.at - 1
+        if self.inside:
+            self.fail("an expectation stands inside another", self.at - 1)
         self.take("[")
         over = self.product_of_marginals()
         k, reduce = self.draws() if self.accept(";") else (1, "mean")
         self.take("]")
         self.take("(")
+        self.inside = True
         term = self.closed(self.sum())
-        return self.checked(opened, lambda: Expectation(over, term, k, reduce))
+        self.inside = False
+        return Expectation(over, term, k, reduce)
 
     def draws(self) -> tuple[int, Literal["mean", "logmeanexp"]]:
         if self.take_name("'k'") != "k":
@@ -171,6 +176,8 @@ class _Parser:
         if not self.peek().isdigit():
             self.fail("expected a whole number")
         k = int(self.next())
+        if k < 1:
+            self.fail("k must be at least 1", self.at - 1)
         if self.kind() != "name":
             return k, "mean"
         reduce = self.next()
@@ -179,18 +186,24 @@ class _Parser:
         return k, "logmeanexp" if reduce == "logmeanexp" else "mean"
 
     def product_of_marginals(self) -> Product:
-        marginals = [self.marginal()]
+        product = Product((self.marginal(),))
         while self.kind() == "name":
-            marginals.append(self.marginal())
-        return self.checked(self.at - 1, lambda: Product(tuple(marginals)))
+            start = self.at
+            marginal = self.marginal()
+            product = self.checked(start, lambda so_far=product, more=marginal: so_far * more)
+        return product
 
     def marginal(self) -> Marginal:
         joint = self.lookup(self.take_name("a joint, such as q(x,z)"), self.words.joints, "joint")
         self.take("(")
-        start = self.at
-        variables, _ = self.arguments()
-        self.take(")")
-        return self.checked(start, lambda: joint.on(*variables))
+        variables: list[str] = []
+        while True:
+            start = self.at
+            variables.append(self.take_name("a variable"))
+            marginal = self.checked(start, lambda: joint.on(*variables))
+            if not self.accept(","):
+                self.take(")")
+                return marginal
 
     def arguments(self) -> tuple[list[str], set[str]]:
         """x, stop(z) -> the variables, and those whose gradient stops."""
@@ -227,6 +240,13 @@ class _Parser:
         factor = self.checked(start, lambda: joint.factor(text))
         return joint, factor, frozenset(stopped | stopped_given)
 
+    def unstopped(self, where: str) -> tuple[Joint, Any]:
+        start = self.at
+        joint, factor, stopped = self.conditional()
+        if stopped:
+            self.fail(f"{where} takes no stop(...) on an argument", start)
+        return joint, factor
+
     def hold(self) -> Expr:
         self.take("(")
         if self.take_name("'log'") != "log":
@@ -240,9 +260,9 @@ class _Parser:
     def kl(self) -> Expr:
         opened = self.at - 1
         self.take("(")
-        joint, factor, _ = self.conditional()
+        joint, factor = self.unstopped("KL(q(z|x) : p(z))")
         self.take(":")
-        other_joint, other, _ = self.conditional()
+        other_joint, other = self.unstopped("KL(q(z|x) : p(z))")
         self.take(")")
         return self.checked(opened, lambda: KL(joint, factor, other_joint, other))
 
@@ -261,7 +281,7 @@ class _Parser:
         reading = self.next() if self.kind(1) == "name" else "sample"
         if self.peek(1) != "(":
             return Value(self.take_name("a variable"), reading)
-        joint, factor, _ = self.conditional()
+        joint, factor = self.unstopped("a value")
         return Value(factor.out[0], reading, joint, factor)
 
     def checked(self, at: int, make: Any) -> Any:

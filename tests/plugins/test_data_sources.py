@@ -18,7 +18,7 @@ import torchvision
 from jointgen_data import jointgen_register
 from jointgen_data.arrays import Arrays
 from jointgen_data.cifar10 import CIFAR10
-from jointgen_data.common import TensorRows
+from jointgen_data.common import FlippedRows, TensorRows
 from jointgen_data.digits import Digits
 from jointgen_data.image_folder import ImageFolder
 from jointgen_data.mnist import MNIST
@@ -125,6 +125,13 @@ def test_digits_split_is_a_partition_of_the_data_set() -> None:
     assert sorted(rows.tolist()) == sorted(expected)
 
 
+def test_digits_split_is_not_by_writer() -> None:
+    """The file is ordered by writer. Its last 297 rows give 297 * 297 / 1797 = 49 rows to a mixed test split."""
+    last = {tuple(row) for row in load_digits().data[-297:].astype(int).tolist()}
+    test = everything(Digits().open("test"))["x"].flatten(1).tolist()
+    assert 20 < sum(tuple(row) in last for row in test) < 80
+
+
 def test_digits_split_mixes_the_classes() -> None:
     """297 test rows of 10 classes are 29.7 each; a binomial's 5 standard deviations are 26."""
     counts = everything(Digits(labels=True).open("test"))["y"].bincount(minlength=10)
@@ -183,6 +190,9 @@ def test_cifar10_is_cifar10_and_only_training_images_flip(tmp_path: Path) -> Non
     assert (len(train), len(test)) == (50_000, 10_000)
     assert everything(train)["y"][:6].tolist() == [6, 9, 9, 4, 1, 1]
     assert everything(test)["y"][:6].tolist() == [3, 8, 8, 0, 6, 6]
+    sheet = np.array(Image.open(REAL / "cifar10" / "test_batch.webp").convert("RGB"))  # 100 rows of 100 images
+    second = torch.from_numpy(sheet[:32, 32:64]).permute(2, 0, 1)
+    assert torch.equal(test.take(torch.tensor([1]))["x"][0], second)
     channel_means = train.take(torch.arange(50_000))["x"].float().mean((0, 2, 3)) / 255
     assert channel_means.tolist() == pytest.approx([0.4914, 0.4822, 0.4465], abs=5e-5)  # as everybody normalises
     assert hasattr(train, "augment") and not hasattr(test, "augment")
@@ -309,7 +319,8 @@ def test_a_large_jpeg_is_read_as_a_large_png_is(tmp_path: Path) -> None:
     """libjpeg may decode at a fraction of the size; what is left after resizing must not show it."""
     ramp = np.add.outer(np.arange(1024), np.arange(1024)) // 9  # 0..227
     image = Image.fromarray(ramp.astype(np.uint8))
-    (tmp_path / "png").mkdir(), (tmp_path / "jpeg").mkdir()
+    for form in ("png", "jpeg"):
+        (tmp_path / form).mkdir()
     png = read_one(tmp_path / "png", image, "a.png", size=32)
     jpeg = read_one(tmp_path / "jpeg", image, "a.jpg", size=32, quality=95)
     assert (png - jpeg).abs().max() <= 2
@@ -427,6 +438,7 @@ def test_flips_are_of_training_rows_one_coin_each(folder: Path) -> None:
     raw = everything(rows)
     coins = Noise(7).named("flip", 8).uniform() < 0.5
     assert 0 < coins.sum() < 8
+    assert isinstance(rows, FlippedRows)
     flipped = rows.augment(raw, Noise(7).named("flip", 8))
     for row, heads in enumerate(coins):
         assert torch.equal(flipped["x"][row], raw["x"][row].flip(-1) if heads else raw["x"][row])
@@ -589,7 +601,7 @@ def test_several_variables_with_labels_and_a_test_file(tmp_path: Path) -> None:
         np.savez_compressed(tmp_path / f"{name}.npz", images=images, digit=labels, other=np.zeros(7))
     keys = {"x": "images", "y": "digit"}
     paths = [str(tmp_path / f"{name}.npz") for name in ("train", "test")]
-    source = Arrays(*paths, variables=keys, classes=3)
+    source = Arrays(paths[0], paths[1], variables=keys, classes=3)
     assert source.spaces() == {"x": Space((1, 4, 4), "real", 0.0, 1.0, 256), "y": Space((3,), "label")}
     for path, split in zip(paths, ("train", "test"), strict=True):
         values, file = everything(source.open(split)), np.load(path)

@@ -14,7 +14,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from jointgen.space import Space
 
-MIXTURES = [Ring(), Grid(), Moons()]
+MIXTURES: list[Any] = [Ring(), Grid(), Moons()]
 DOUBLE = torch.float64
 
 

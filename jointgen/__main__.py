@@ -1,0 +1,8 @@
+"""`python -m jointgen` is the command line."""
+
+import sys
+
+from jointgen.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

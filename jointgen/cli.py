@@ -1,0 +1,397 @@
+"""The command line (DESIGN.md 5.1). Commands import what they need when they run: help and `list` need no torch.
+
+Exit status: 0 done; 2 the user's input is wrong; 1 the run failed; 130 / 143 stopped by Ctrl-C / SIGTERM, a run
+after it wrote a checkpoint; 141 whoever read our output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import jointgen
+from jointgen.errors import ConfigError, JointgenError, suggest
+
+if TYPE_CHECKING:
+    from jointgen.evaluate import Split
+    from jointgen.model import Model
+    from jointgen.prepare import Prepared
+
+Arguments = argparse.Namespace
+PICTURE, ARRAY, TENSORS = ".png", ".npz", ".safetensors"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status. Mistakes and failures are one line each on stderr."""
+    try:
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        arguments.command(arguments)
+        sys.stdout.flush()  # a reader that is gone shows here, and not as a traceback while Python shuts down
+        return 0
+    except SystemExit as asked:  # argparse, after --help and --version
+        return int(asked.code or 0)
+    except JointgenError as error:
+        _complain(*str(error).split("\n"))
+        return error.exit_status
+    except KeyboardInterrupt:
+        _complain("stopped; nothing was written since the last checkpoint")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at exit
+        return 141
+
+
+def _complain(*lines: str) -> None:
+    for line in lines:
+        print(f"jointgen: {line}", file=sys.stderr)
+
+
+# --- arguments -------------------------------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises ConfigError instead of printing its usage, and takes no abbreviations, which scripts come to rely on."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**{**options, "allow_abbrev": False})
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+    @property
+    def options(self) -> list[str]:
+        return [option for action in self._actions for option in action.option_strings]
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Raises ConfigError naming the nearest command or option for one that does not exist."""
+    parser, commands = _parser()
+    if argv and not argv[0].startswith("-") and argv[0] not in commands:
+        raise ConfigError(f"unknown command {argv[0]!r}{suggest(argv[0], commands)}")
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        options = commands[argv[0]].options
+        raise ConfigError(
+            [f"unknown option {word}{suggest(word.split('=')[0], options)}" for word in unknown if word[0] == "-"]
+            or f"{argv[0]}: one argument too many: {unknown[0]!r}"
+        )
+    return arguments
+
+
+def _parser() -> tuple[Parser, dict[str, Parser]]:
+    parser = Parser(prog="jointgen", description="Joint-distribution generative models, from recipes and plugins.")
+    parser.add_argument("--version", action="version", version=f"jointgen {jointgen.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    found: dict[str, Parser] = {}
+
+    def command(name: str, does: Callable[[Arguments], None], summary: str) -> Parser:
+        found[name] = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        found[name].set_defaults(command=does)
+        return found[name]
+
+    _add_recipe_commands(command)
+    _add_run_commands(command)
+    return parser, found
+
+
+def _add_recipe_commands(command: Callable[..., Parser]) -> None:
+    run = command("run", run_command, "train, evaluate and write the run folder")
+    _add_recipe(run)
+    run.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
+    run.add_argument("--resume", action="store_true", help="go on from the folder's newest checkpoint")
+    run.add_argument("--dry-run", action="store_true", help="check everything, print the resolved recipe, and stop")
+    run.add_argument("--processes", type=count, default=1, metavar="N", help="processes to train in (default: 1)")
+    run.add_argument("--quiet", action="store_true", help="no progress on stderr")
+
+    explain = command(
+        "explain", explain_command, "show a recipe's equation, the plan of a step, sizes and requirements"
+    )
+    _add_recipe(explain)
+
+    listed = command("list", list_command, "list every registered component, and plugins that failed to load")
+    listed.add_argument("kind", nargs="?", metavar="KIND", help="only these: encoder, data, metric, ...")
+    listed.add_argument("--json", action="store_true", help="for scripts")
+
+    copy = command("copy", copy_command, "copy a shipped recipe and what it is based on")
+    copy.add_argument("recipe", nargs="?", metavar="RECIPE", help="its name; without one, the names are shown")
+    copy.add_argument(
+        "destination", nargs="?", default=".", metavar="DEST", help="a folder or a .toml file (default: here)"
+    )
+
+
+def _add_run_commands(command: Callable[..., Parser]) -> None:
+    sample = command("sample", sample_command, "generate with a trained model")
+    _add_run(sample)
+    sample.add_argument("-n", type=count, default=64, metavar="N", help="how many (default: 64)")
+    _add_output(sample, f"a grid ({PICTURE}) or the values in model space ({ARRAY})")
+    sample.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+    sample.add_argument(
+        "--reading", choices=("mean", "sample"), default="mean", help="the decoder's mean (default), or draws of it"
+    )
+
+    reconstruct = command("reconstruct", reconstruct_command, "encode and decode held-out data, or your own images")
+    _add_run(reconstruct)
+    reconstruct.add_argument("-n", type=count, default=32, metavar="N", help="at most so many (default: 32)")
+    _add_output(reconstruct, f"a picture ({PICTURE}): each truth has its reconstruction at its right")
+    _add_images(reconstruct)
+
+    encode = command("encode", encode_command, "the codes of held-out data, or of your own images")
+    _add_run(encode)
+    _add_output(encode, f"codes, and labels where the data has them ({ARRAY} or {TENSORS})")
+    _add_images(encode)
+    encode.add_argument("--split", choices=("test", "train"), default="test", help="of the run's data (default: test)")
+
+    evaluate = command("eval", eval_command, "evaluate a run's checkpoint; writes nothing into the run")
+    _add_run(evaluate, given=False)
+    evaluate.add_argument("--metrics", metavar="A,B", help="names from `jointgen list metric` (default: the recipe's)")
+    evaluate.add_argument("--json", action="store_true", help="for scripts")
+    evaluate.add_argument("--split", choices=("test", "train"), help="default: the recipe's eval.split")
+    evaluate.add_argument("--rows", type=count, metavar="N", help="only the first N (default: the recipe's eval.rows)")
+
+
+def _add_recipe(parser: Parser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, as in train.steps=200"
+    )
+
+
+def _add_run(parser: Parser, given: bool = True) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu or cuda")
+    if given:
+        parser.add_argument(
+            "--given", action="append", default=[], metavar="NAME=VALUE", help="a variable that is known, as in y=3"
+        )
+
+
+def _add_output(parser: Parser, what: str) -> None:
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help=what)
+
+
+def _add_images(parser: Parser) -> None:
+    parser.add_argument(
+        "--images", metavar="PATH", help="your own: an image, a folder of them, or a .npy or .npz of uint8"
+    )
+
+
+def count(text: str) -> int:
+    """A whole number above 0, as an argument's type."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+# --- commands on recipes ---------------------------------------------------------------------------------------------
+
+
+def run_command(arguments: Arguments) -> None:
+    """`jointgen run`."""
+    if arguments.processes > 1:
+        raise ConfigError(f"processes: this version trains in one process, got {arguments.processes}")
+    if arguments.dry_run:
+        _print_resolved(_prepared(arguments))
+    else:
+        _train(arguments)
+
+
+def _train(arguments: Arguments) -> None:
+    from jointgen import train
+    from jointgen.shipped import find_recipe
+    from jointgen.stopping import StopRequest
+
+    recipe, out, resume, quiet = find_recipe(arguments.recipe), arguments.out, arguments.resume, arguments.quiet
+    with StopRequest() as stop:
+        done = train.run(recipe, arguments.set, out=out, resume=resume, stop=stop, quiet=quiet)
+    print(_table_of(done.metrics))
+    print(f"{done.path}: the run; its pictures are in {done.path / 'samples'}")
+
+
+def _prepared(arguments: Arguments) -> Prepared:
+    """The recipe with its overrides, checked whole. Raises ConfigError with every problem."""
+    from jointgen.plugins import load_plugins
+    from jointgen.prepare import prepare
+    from jointgen.recipe import read_recipe
+    from jointgen.shipped import find_recipe
+
+    path, registry = find_recipe(arguments.recipe), load_plugins().registry
+    return prepare(read_recipe(path, arguments.set, registry=registry), registry)
+
+
+def _print_resolved(prepared: Prepared) -> None:
+    from jointgen.recipe import write_recipe
+
+    print(write_recipe(prepared.recipe, prepared.registry), end="")
+
+
+def explain_command(arguments: Arguments) -> None:
+    """`jointgen explain`."""
+    prepared = _prepared(arguments)
+    from jointgen.explain import explain
+
+    print(explain(prepared))
+
+
+def list_command(arguments: Arguments) -> None:
+    """`jointgen list`."""
+    from jointgen.listing import listing, listing_json
+    from jointgen.plugins import load_plugins
+
+    print((listing_json if arguments.json else listing)(load_plugins(), arguments.kind))
+
+
+def copy_command(arguments: Arguments) -> None:
+    """`jointgen copy`."""
+    from jointgen.shipped import copy_recipe, shipped_recipes
+
+    if arguments.recipe is None:
+        raise ConfigError(f"copy which recipe? shipped: {', '.join(shipped_recipes()) or 'none'}")
+    copies = copy_recipe(arguments.recipe, Path(arguments.destination))
+    for path in copies:
+        print(path)
+    print(f"run it: jointgen run {copies[0]}")
+
+
+# --- commands on runs ------------------------------------------------------------------------------------------------
+
+
+def sample_command(arguments: Arguments) -> None:
+    """`jointgen sample`."""
+    path = _output(arguments, PICTURE, ARRAY)
+    model = _open(arguments)
+    from jointgen import inference
+    from jointgen.counter import Counter
+    from jointgen.outputs import write_arrays, writing
+
+    variable = inference.generated(model)
+    space = model.spaces[variable]
+    if path.suffix.lower() == PICTURE:
+        inference.check_picture(variable, space, points=True)
+    with Counter("sampling") as counter:
+        samples = inference.sample_rows(
+            model, arguments.n, arguments.given, seed=arguments.seed, reading=arguments.reading, progress=counter
+        )
+    if path.suffix.lower() == PICTURE:
+        writing(path, lambda: inference.draw_samples(samples, space, path))
+    else:
+        write_arrays(path, {variable: samples.numpy()}, {})
+    print(f"{path}: {len(samples)} samples of {variable}, {space}")
+
+
+def reconstruct_command(arguments: Arguments) -> None:
+    """`jointgen reconstruct`."""
+    path = _output(arguments, PICTURE)
+    model = _open(arguments)
+    from jointgen import inference
+    from jointgen.counter import Counter
+    from jointgen.outputs import writing
+
+    variable = inference.rebuildable(model)
+    space = model.spaces[variable]
+    inference.check_picture(variable, space, points=False)
+    split = _rows(arguments, model, variable, "test").first(arguments.n)
+    with Counter("reconstructing") as counter:
+        truth, rebuilt = inference.rebuild_rows(model, split, arguments.given, progress=counter)
+    writing(path, lambda: inference.draw_pairs(truth, rebuilt, space, path))
+    print(f"{path}: {len(truth)} pairs, each truth with its reconstruction at its right")
+
+
+def encode_command(arguments: Arguments) -> None:
+    """`jointgen encode`."""
+    path = _output(arguments, ARRAY, TENSORS)
+    model = _open(arguments)
+    from jointgen import inference
+    from jointgen.counter import Counter
+    from jointgen.outputs import write_arrays
+    from jointgen.user_images import UserImages
+
+    split = _rows(arguments, model, inference.encoded_variable(model), arguments.split)
+    with Counter("encoding") as counter:
+        codes = inference.encode_rows(model, split, arguments.given, progress=counter)
+    origins = [rows.origins for rows in split.sources.values() if isinstance(rows, UserImages)]
+    texts = {"files": origins[0]} if origins else {}
+    write_arrays(path, {name: values.numpy() for name, values in codes.items()}, texts)
+    print(f"{path}: {', '.join(f'{name} {tuple(values.shape)}' for name, values in codes.items())}")
+
+
+def eval_command(arguments: Arguments) -> None:
+    """`jointgen eval`."""
+    model = _open(arguments)
+    import json
+
+    from jointgen.counter import Counter
+    from jointgen.evaluate import evaluate, open_split
+
+    recipe = model.prepared.recipe
+    metrics = _metrics(arguments.metrics, model)
+    split, rows = open_split(model.prepared, arguments.split or recipe.eval.split), arguments.rows or recipe.eval.rows
+    with Counter("evaluating") as counter:
+        found = evaluate(
+            model,
+            split if rows is None else split.first(rows),
+            metrics,
+            batch=recipe.eval.batch,
+            seed=recipe.seed,
+            progress=counter,
+        )
+    estimates = {name: estimate.as_dict() for name, estimate in found.items()}
+    print(json.dumps(estimates, indent=2) if arguments.json else _table_of(estimates))
+
+
+def _output(arguments: Arguments, *endings: str) -> Path:
+    from jointgen.outputs import check_output
+
+    return check_output(arguments.output, endings)
+
+
+def _open(arguments: Arguments) -> Model:
+    """The run's model; a run that is not finished is remarked on."""
+    from jointgen.distributed import Workers
+    from jointgen.inference import open_run
+
+    try:
+        device = str(Workers.start(arguments.device).device)
+    except ConfigError as error:
+        raise ConfigError([problem.replace("train.device", "--device") for problem in error.problems]) from None
+    model, remark = open_run(arguments.run, device)
+    if remark:
+        _complain(remark)
+    return model
+
+
+def _rows(arguments: Arguments, model: Model, variable: str, split: str) -> Split:
+    """The user's own images where there are any, otherwise a split of the run's data."""
+    from jointgen import inference
+    from jointgen.counter import Counter
+    from jointgen.user_images import read_user_images
+
+    if arguments.images is None:
+        return inference.held_out(model, split)
+    with Counter("reading images") as counter:
+        images = read_user_images(arguments.images, model.spaces[variable], variable, counter)
+    _complain(*(f"skipped {line}" for line in images.skipped))
+    return inference.as_split(images, model)
+
+
+def _metrics(names: str | None, model: Model) -> list[Any]:
+    """Those named, with the recipe's settings where it has any; otherwise the recipe's, otherwise all."""
+    from jointgen.evaluate import default_metrics
+
+    registry = model.prepared.registry
+    own = {registry.name_of("metric", type(metric)): metric for metric in model.prepared.recipe.eval.metrics}
+    if names is None:
+        return list(own.values()) or default_metrics(registry)
+    wanted = [name.strip() for name in names.split(",")]
+    return [own[name] if name in own else registry.get("metric", name).load()() for name in wanted]
+
+
+def _table_of(estimates: Any) -> str:
+    """One line for each estimate, as it stands in summary.json."""
+    from jointgen.statistics import Estimate
+    from jointgen.train import describe
+
+    return "\n".join(describe(name, Estimate(**fields)) for name, fields in estimates.items())

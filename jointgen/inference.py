@@ -1,0 +1,257 @@
+"""A trained model at work on many rows: samples, reconstructions and codes, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jointgen import pictures
+from jointgen.data import iterate
+from jointgen.errors import ConfigError, nearest, suggest
+from jointgen.evaluate import Split, open_split
+from jointgen.model import Model, load
+from jointgen.noise import Noise
+from jointgen.runfolder import RunFolder
+from jointgen.space import Space
+from jointgen.step import Moment
+from jointgen.user_images import UserImages
+
+Progress = Callable[[int, int], None]
+BATCH = 256
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+def open_run(run: str, device: str) -> tuple[Model, str]:
+    """The newest checkpoint's model, and a remark where the run is not finished or an empty text.
+
+    Raises ConfigError, with the nearest run that there is, where `run` is none.
+    """
+    try:
+        summary = RunFolder.open(run).read_summary()
+    except ConfigError as error:
+        raise ConfigError(f"{error}{_nearest_run(run)}") from None
+    model = load(run, device=device)
+    if summary.get("status") == "done":
+        return model, ""
+    status, step = summary.get("status", "unknown"), model.prepared.recipe.train.total_steps
+    return (
+        model,
+        f"{run}: this run is not finished (status {status}, at most {step} steps); its newest checkpoint is used",
+    )
+
+
+def _nearest_run(run: str) -> str:
+    runs = {path.parent.name: path.parent for path in Path("runs").glob("*/recipe.toml")}
+    near = nearest(Path(run).name, runs)
+    return f"; did you mean '{runs[near]}'?" if near else ""
+
+
+# --- values that are given -------------------------------------------------------------------------------------------
+
+
+def given_values(texts: Iterable[str], model: Model, rows: int) -> dict[str, Tensor]:
+    """["y=3"] -> {"y": one-hot (rows, classes)}; of other variables, one number or all of them: "z=0.5", "z=1,-1".
+
+    Raises ConfigError with every problem.
+    """
+    values: dict[str, Tensor] = {}
+    problems = []
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            values[name] = _value(name, value, model)[None].expand(rows, *model.spaces[name].shape)
+        except ConfigError as error:
+            problems += [f"--given {text}: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    return values
+
+
+def _value(name: str, text: str, model: Model) -> Tensor:
+    """(*shape) in model space."""
+    if name not in model.spaces:
+        raise ConfigError(f"expected VARIABLE=VALUE; unknown variable {name!r}{suggest(name, model.spaces)}")
+    space = model.spaces[name]
+    if space.kind == "label":
+        return _one_hot(text, space)
+    try:
+        numbers = torch.tensor([float(number) for number in text.split(",")])
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a number, nor numbers between commas") from None
+    if len(numbers) not in (1, space.size):
+        raise ConfigError(f"{len(numbers)} numbers; {name} takes {space.size}, or one for all of them")
+    return numbers.expand(space.size).reshape(space.shape)
+
+
+def _one_hot(text: str, space: Space) -> Tensor:
+    classes = space.shape[0]
+    if not (text.isdecimal() and int(text) < classes):
+        raise ConfigError(f"{text!r} is not a class; allowed: 0 to {classes - 1}")
+    return F.one_hot(torch.tensor(int(text)), classes).float()
+
+
+# --- samples ---------------------------------------------------------------------------------------------------------
+
+
+def generated(model: Model) -> str:
+    """The one variable that p generates. ConfigError where there is none, or several."""
+    found = [v for v in model.observed if model.generator_of(v).name == "p"]
+    if len(found) != 1:
+        raise ConfigError(f"this model generates {', '.join(found) or 'nothing'}; expected one variable")
+    return found[0]
+
+
+def sample_rows(
+    model: Model, n: int, given: Sequence[str] = (), *, seed: int = 0, reading: str = "mean", progress: Progress
+) -> Tensor:
+    """(n, *shape) of `generated(model)`; up to a batch of them are `model.sample(n, seed=seed, reading=reading)`."""
+    variable, done = generated(model), []
+    for start in range(0, n, BATCH):
+        rows = min(BATCH, n - start)
+        noise = model.noise(seed, f"sample {start}" if start else "sample")
+        done.append(model.draw("p", given_values(given, model, rows), rows, noise, reading)[variable].cpu())
+        progress(start + rows, n)
+    return torch.cat(done)
+
+
+def check_picture(variable: str, space: Space, *, points: bool) -> None:
+    """Raises ConfigError unless values in this Space are images or, where `points` may be, points in the plane."""
+    is_image = pictures.render(torch.zeros(1, *space.shape), space) is not None
+    if not (is_image or (points and space.shape == (2,))):
+        raise ConfigError(f"-o: {variable} is {space}, which makes no picture")
+
+
+def draw_samples(samples: Tensor, space: Space, path: Path) -> None:
+    """A PNG of images in rows and columns, or of points in the plane."""
+    images = pictures.render(samples, space)
+    if images is None:
+        pictures.scatter(samples, path=path)
+    else:
+        pictures.save(images, path, columns=columns_for(len(images)))
+
+
+def columns_for(n: int) -> int:
+    """A grid that is not much higher than it is wide.
+
+    >>> columns_for(16), columns_for(100), columns_for(10000)
+    (8, 10, 100)
+    """
+    return max(8, round(n**0.5))
+
+
+# --- rows to encode --------------------------------------------------------------------------------------------------
+
+
+def held_out(model: Model, split: str) -> Split:
+    return open_split(model.prepared, split)
+
+
+def as_split(images: UserImages, model: Model) -> Split:
+    """The user's images in the place of the data source that yields their variable."""
+    part = _source_of(images.variable, model)
+    return Split("images", {part: images}, {part: {images.variable: images.variable}})
+
+
+def encoded_variable(model: Model) -> str:
+    """The one observed variable that q encodes."""
+    given = {v for f in model.joint("q", "encoding").factors for v in f.given}
+    found = [v for v in model.observed if v in given]
+    if len(found) != 1:
+        raise ConfigError(f"this model encodes {', '.join(found) or 'nothing'}; expected one variable")
+    return found[0]
+
+
+def _source_of(variable: str, model: Model) -> str:
+    return next(f.part for j in model.joints.values() for f in j.factors if model.is_data(f) and variable in f.out)
+
+
+def _moments(model: Model, split: Split, seed: int, progress: Progress) -> Iterator[tuple[Tensor, Moment]]:
+    """(row numbers, batch) over a split; the noise of a batch is named after its first row."""
+    for index, _ in iterate(_Numbered(len(split)), BATCH):
+        data = {part: {v: t.to(model.device) for v, t in rows.items()} for part, rows in split.take(index).items()}
+        yield index, Moment(data, Noise(seed, f"{split.name} {int(index[0])}", device=model.device), len(index))
+        progress(int(index[-1]) + 1, len(split))
+
+
+class _Numbered:
+    """Row numbers only: the split takes the rows itself."""
+
+    def __init__(self, n: int):
+        self._n = n
+
+    def __len__(self) -> int:
+        return self._n
+
+    def take(self, index: Tensor) -> dict[str, Tensor]:
+        return {}
+
+
+# --- codes and reconstructions ---------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def encode_rows(
+    model: Model, split: Split, given: Sequence[str] = (), *, seed: int = 0, progress: Progress
+) -> dict[str, Tensor]:
+    """Every variable that q draws, (N, *shape): the mean of each conditional; and labels (N,), where there are any."""
+    codes = _codes(model)
+    found: dict[str, list[Tensor]] = {}
+    for index, moment in _moments(model, split, seed, progress):
+        _, observed = model.observe(moment)
+        known = {**observed, **given_values(given, model, moment.rows)}
+        drawn = model.draw("q", {v: known[v] for v in known if v not in codes}, moment.rows, moment.noise, "mean")
+        for name, values in {**_labels(model, split, index), **{v: drawn[v] for v in codes}}.items():
+            found.setdefault(name, []).append(values.cpu())
+    return {name: torch.cat(values) for name, values in found.items()}
+
+
+def _codes(model: Model) -> list[str]:
+    return [v for factor in model.joint("q", "encoding").factors if not factor.is_root for v in factor.out]
+
+
+def _labels(model: Model, split: Split, index: Tensor) -> dict[str, Tensor]:
+    """(B,) int64 class numbers by the source's name for them, whether or not the model uses them."""
+    sources = model.prepared.recipe.all_sources()
+    labels: dict[str, Tensor] = {}
+    for part, rows in split.sources.items():
+        spaces = sources[part].spaces()
+        labels |= {v: t for v, t in rows.take(index).items() if v in spaces and spaces[v].kind == "label"}
+    return labels
+
+
+@torch.no_grad()
+def rebuild_rows(
+    model: Model, split: Split, given: Sequence[str] = (), *, seed: int = 0, progress: Progress
+) -> tuple[Tensor, Tensor]:
+    """(truth, reconstruction) of `rebuildable(model)`, (N, *shape): the decoder's mean at the encoder's mean code."""
+    variable, codes = rebuildable(model), _codes(model)
+    truths, rebuilt = [], []
+    for _, moment in _moments(model, split, seed, progress):
+        means, samples = model.observe(moment)
+        known = {**samples, **given_values(given, model, moment.rows)}
+        # where another data source yields what q would draw, its rows are not this row's code
+        others = {v: value for v, value in known.items() if v != variable and v not in codes}
+        truths.append(means[variable].cpu())
+        rebuilt.append(model.reconstruct(samples[variable], others).cpu())
+    return torch.cat(truths), torch.cat(rebuilt)
+
+
+def rebuildable(model: Model) -> str:
+    """The observed variable that can be reconstructed. Raises ConfigError where there is none."""
+    found = [v for v in model.observed if model.can_reconstruct(v)]
+    if not found:
+        raise ConfigError("this model reconstructs nothing: it has no code that q encodes and p decodes")
+    return found[0]
+
+
+def draw_pairs(truth: Tensor, rebuilt: Tensor, space: Space, path: Path) -> None:
+    """A PNG in which every truth has its reconstruction at its right."""
+    left, right = pictures.render(truth, space), pictures.render(rebuilt, space)
+    assert left is not None and right is not None, "see check_picture"
+    pictures.save(pictures.side_by_side(left, right, columns_for(2 * len(left))), path)

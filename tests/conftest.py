@@ -1,0 +1,249 @@
+"""What the core's tests share: the shipped components, and small models built from an objective.
+
+There are no imports between test files (--import-mode=importlib), so the builders are fixtures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jointgen.distributed import Workers
+from jointgen.errors import ConfigError
+from jointgen.noise import Noise
+from jointgen.objectives import Expr, Objective
+from jointgen.objectives.objective import Update, as_stages, resolved
+from jointgen.parts import Parts, build, declare
+from jointgen.plan import Lowering, Plan, Traits, make_plan, make_summands
+from jointgen.plugins import load_plugins
+from jointgen.prepare import Prepared, resolver
+from jointgen.recipe import read_recipe
+from jointgen.registry import Registry
+from jointgen.requirements import unmet
+from jointgen.space import Space
+from jointgen.step import CompiledUpdate, Moment, Rows, Step
+
+torch.set_num_threads(1)
+
+DOUBLE = torch.float64
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data(repo: Path) -> Path:
+    """Real data sets that lie beside the checkout. Tests that need them are skipped elsewhere."""
+    found = repo.parent / "shared" / "data"
+    if not found.is_dir():
+        pytest.skip(f"no data sets in {found}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    return load_plugins().registry
+
+
+@pytest.fixture(scope="session")
+def resolve(registry: Registry) -> Callable[[str, str], Any]:
+    """(kind, name) -> that component with its default settings."""
+    return resolver(registry)
+
+
+# --- noise that a test writes down -----------------------------------------------------------------------------------
+
+
+class WrittenSource:
+    """One name's noise: the tensor that the test wrote for it, whatever kind is asked for."""
+
+    def __init__(self, value: Tensor):
+        self.value, self.dtype, self.rows = value, value.dtype, len(value)
+
+    def normal(self, *shape: int) -> Tensor:
+        assert self.value.shape[1:] == shape, f"noise {tuple(self.value.shape)} was written, {shape} is asked for"
+        return self.value
+
+    uniform = normal
+
+
+class WrittenNoise:
+    """In place of `Noise`: tensors by name. A name that the test did not write is an error."""
+
+    def __init__(self, values: Mapping[str, Tensor]):
+        self.values = dict(values)
+        self.device = "cpu"
+        self.dtype = next(iter(self.values.values())).dtype if self.values else DOUBLE
+
+    def named(self, name: str, rows: int) -> Any:
+        if name.partition("/")[2]:  # the noise of observing real data, which is never read
+            return Noise(0, dtype=self.dtype).named(name, rows)
+        assert name in self.values, f"noise {name!r} is drawn, written are {sorted(self.values)}"
+        assert len(self.values[name]) == rows, f"{rows} rows of {name!r} are drawn"
+        return WrittenSource(self.values[name])
+
+
+@pytest.fixture(scope="session")
+def written_noise() -> type[WrittenNoise]:
+    return WrittenNoise
+
+
+# --- small models ----------------------------------------------------------------------------------------------------
+
+ALL_REAL: dict[str, Any] = {
+    "data": {"type": "ring", "rows": 64},
+    "prior": {"type": "normal", "size": 2},
+    "encoder": {"network": {"type": "mlp", "hidden": [6]}, "family": {"type": "gaussian"}},
+    "decoder": {
+        "network": {"type": "mlp", "hidden": [6]},
+        "family": {"type": "gaussian", "scale": "global", "init_scale": 0.5},
+    },
+    "discriminator": {"type": "mlp", "hidden": [6]},
+    "objective": {"type": "vae"},  # `prepare` is handed the objective itself
+    "train": {"steps": 1, "batch": 8},
+}
+"""x on a ring in the plane, z in the plane, one small hidden layer everywhere."""
+
+
+@attrs.frozen
+class Model:
+    """A prepared recipe with what a test does to it."""
+
+    prepared: Prepared
+
+    @property
+    def plan(self) -> Plan:
+        return self.prepared.plans[-1]
+
+    @property
+    def parts(self) -> Parts:
+        return self.prepared.parts
+
+    def double(self) -> Model:
+        self.parts.modules.double()
+        return self
+
+    def data(self, rows: int = 8) -> dict[str, dict[str, Tensor]]:
+        """The first raw rows of every source."""
+        declared = self.prepared.declared
+        found = {}
+        for part in declared.data_parts:
+            opened = self.prepared.recipe.all_sources()[part].open("train").take(torch.arange(rows))
+            found[part] = {name: opened[own] for name, own in declared.variables_of(part).items()}
+        return found
+
+    def moment(self, rows: int = 8, seed: int = 0, step: int = 0, repetition: int = 0, **more: Any) -> Moment:
+        dtype = next((p.dtype for p in self.parts.modules.parameters()), torch.float32)
+        noise = Noise(seed, f"{step}.{repetition}", dtype=dtype)
+        return Moment(self.data(rows), noise, rows, step, **more)
+
+    def update(self, name: str = "model") -> CompiledUpdate:
+        """One update on its own, which shares nothing."""
+        return CompiledUpdate(next(u for u in self.plan.updates if u.name == name), self.plan, self.parts)
+
+    def rows(self, expr: Expr) -> Rows:
+        """An expression as (B,) numbers."""
+        lowering = Lowering(self.prepared.declared.joints, self.prepared.declared.traits)
+        update = Update("evaluation", resolved(expr, resolver(self.prepared.registry)))
+        return Rows([s for s, _ in make_summands(update, lowering)], self.parts, lowering)
+
+    def step(self, lr: float = 0.1, clip: float | None = None) -> Step:
+        """All updates with plain gradient descent."""
+        return stepper(self.plan, self.parts, lr, clip)
+
+    @contextmanager
+    def forwards_counted(self) -> Iterator[dict[str, int]]:
+        """How often each part's network is really called, by part."""
+        counts: dict[str, int] = {}
+
+        def count(name: str) -> Callable[..., None]:
+            return lambda *_: counts.update({name: counts.get(name, 0) + 1})
+
+        # of a conditional the trunk is counted, of a critic the whole
+        watched = {n: getattr(m, "trunk", m) for n, m in self.parts.modules.items() if n not in self.priors}
+        handles = [module.register_forward_hook(count(name)) for name, module in watched.items()]
+        yield counts
+        for handle in handles:
+            handle.remove()
+
+    @property
+    def priors(self) -> set[str]:
+        return {name for name, trait in self.prepared.declared.traits.items() if trait.kind == "prior"}
+
+
+def stepper(plan: Plan, parts: Parts, lr: float = 0.1, clip: float | None = None) -> Step:
+    def descent(names: Sequence[str]) -> list[torch.optim.Optimizer]:
+        parameters = parts.parameters(names)
+        return [torch.optim.SGD(parameters, lr)] if parameters else []
+
+    return Step(plan, parts, Workers.start("cpu"), {u.name: descent(u.trains) for u in plan.updates}, clip)
+
+
+@pytest.fixture(scope="session")
+def make_step() -> Callable[..., Step]:
+    """(plan, parts, lr, clip) -> a Step with plain gradient descent."""
+    return stepper
+
+
+@pytest.fixture(scope="session")
+def prepare(registry: Registry) -> Callable[..., Model]:
+    """(objective, changes to the tables of ALL_REAL) -> a small model of it, from the shipped components.
+
+    A table that is None is left out. Raises ConfigError as a run would.
+    """
+
+    def make(objective: Objective | Sequence[Any], **changes: Any) -> Model:
+        tables = {key: value for key, value in {**ALL_REAL, **changes}.items() if value is not None}
+        recipe = read_recipe(tables, registry=registry)
+        stages = tuple(
+            attrs.evolve(s, objective=s.objective.complete(resolver(registry))) for s in as_stages(objective)
+        )
+        declared = declare(recipe, [s.objective for s in stages])
+        if declared.problems:
+            raise ConfigError(declared.problems)
+        plans = tuple(make_plan(s.objective, declared.traits) for s in stages)
+        if problems := [line for plan in plans for line in unmet(plan, declared, registry)]:
+            raise ConfigError(problems)
+        return Model(Prepared(recipe, registry, stages, declared, plans, build(declared)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def assemble(resolve: Callable[[str, str], Any]) -> Callable[..., tuple[Plan, Parts]]:
+    """(objective, modules by part, traits by part) -> its plan and parts, for networks that a test writes itself.
+
+    Parts named data, encoder, decoder and prior have the traits of a model of real vectors unless given.
+    """
+
+    def make(
+        objective: Objective,
+        modules: Mapping[str, nn.Module],
+        traits: Mapping[str, Traits] | None = None,
+        spaces: Mapping[str, Space] | None = None,
+    ) -> tuple[Plan, Parts]:
+        whole = objective.complete(resolve)
+        exact = {"sample": "exact", "mean": "exact"}
+        usual = {
+            "data": Traits("data"),
+            "prior": Traits("prior", exact, trainable=False),
+            "encoder": Traits("conditional", exact),
+            "decoder": Traits("conditional", exact),
+        }
+        named = {factor.part for joint in whole.joints.values() for factor in joint.factors}
+        known = {**{name: trait for name, trait in usual.items() if name in named}, **(traits or {})}
+        known |= {name: Traits("critic") for name in whole.ratios}
+        one = {v: Space((1,)) for joint in whole.joints.values() for v in joint.variables}
+        return make_plan(whole, known), Parts(nn.ModuleDict(dict(modules)), {**one, **(spaces or {})})
+
+    return make

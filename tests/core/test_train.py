@@ -1,0 +1,234 @@
+"""The training loop: repeatability, resume, stages, stopping, what is written."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import jointgen
+from jointgen import checkpoint
+from jointgen.errors import NonFiniteError, StoppedError
+from jointgen.objectives import E, Objective, Stage, elbo, p, q
+from jointgen.recipe import Adam
+from jointgen.watch import Patience, Window
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+SMALL = {
+    "encoder.network.hidden": [8],
+    "decoder.network.hidden": [8],
+    "discriminator.hidden": [8],
+    "train.batch": 16,
+    "train.pair_block": 4,
+    "train.log_every": 10,
+    "train.eval_every": 20,
+    "train.sample_every": 20,
+    "train.checkpoint_every": 10,
+    "eval.rows": 32,
+    "eval.quick_rows": 32,
+    "eval.samples": 4,
+}
+
+
+def train(out: Path, objective: Any = None, stop: Any = lambda: 0, resume: bool = False, **changes: Any) -> Any:
+    overrides = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
+    return jointgen.run(
+        RECIPES / "quickstart.toml", overrides, objective=objective, out=out, stop=stop, resume=resume, quiet=True
+    )
+
+
+def stopping_after(steps: int) -> Any:
+    """A `stop` that sends signal 15 after so many steps."""
+    calls = iter(range(10**6))
+    return lambda: 15 if next(calls) + 1 == steps else 0
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    saved = checkpoint.load(path)
+    return {f"{part}/{name}": t for part, tensors in saved.parts.items() for name, t in tensors.items()}
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without times."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    timed = ("wall_s", "images_per_s")
+    return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of 40 steps."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(out, train__steps=40)
+    return out
+
+
+def test_resume_continues_bit_for_bit(whole: Path, tmp_path: Path) -> None:
+    """Stopped at step 17, between log events, evaluations and checkpoints; then run to 40."""
+    out = tmp_path / "resumed"
+    with pytest.raises(StoppedError, match="stopped at step 17") as stopped:
+        train(out, stop=stopping_after(17), train__steps=40)
+    assert stopped.value.exit_status == 128 + 15
+    assert json.loads((out / "summary.json").read_text())["status"] == "stopped"
+    train(out, resume=True, train__steps=40)
+    last = "checkpoints/step-00000040"
+    mine, theirs = tensors(out / last), tensors(whole / last)
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    assert (
+        checkpoint.load(out / last).state["progress"].keys() == checkpoint.load(whole / last).state["progress"].keys()
+    )
+    assert events(out) == events(whole)
+    for picture in (whole / "samples").iterdir():
+        assert (out / "samples" / picture.name).read_bytes() == picture.read_bytes()
+
+
+def test_resolved_recipe_repeats_the_run(whole: Path, tmp_path: Path) -> None:
+    jointgen.run(whole / "recipe.toml", out=tmp_path / "again", quiet=True)
+    last = "checkpoints/step-00000040"
+    mine, theirs = tensors(tmp_path / "again" / last), tensors(whole / last)
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    assert (tmp_path / "again" / "recipe.toml").read_text() == (whole / "recipe.toml").read_text()
+
+
+def test_seed_decides_the_weights(whole: Path, tmp_path: Path) -> None:
+    train(tmp_path / "other", train__steps=10, seed=1)
+    mine = tensors(tmp_path / "other" / "checkpoints/step-00000010")
+    theirs = tensors(whole / "checkpoints/step-00000030")
+    name = "encoder/trunk.layers.0.weight"
+    assert mine[name].shape == theirs[name].shape and not torch.equal(mine[name], theirs[name])
+
+
+def test_run_folder_holds_what_scripts_rely_on(whole: Path) -> None:
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["status"] == "done" and summary["step"] == 40 and summary["images_seen"] == 40 * 16
+    assert {"value", "unit", "estimator", "split", "n"} <= summary["metrics"]["elbo"].keys()
+    assert summary["metrics"]["elbo"]["n"] == 32 and summary["metrics"]["elbo"]["bound"] == "lower"
+    assert {"step", "images_seen", "wall_s"} <= json.loads((whole / "metrics.jsonl").read_text().splitlines()[0]).keys()
+    assert (whole / "checkpoints/latest").read_text().strip() == "step-00000040"
+    assert (whole / "samples/samples-step-00000040.png").stat().st_size > 0
+    assert (whole / "samples/reconstructions-step-00000020.png").stat().st_size > 0
+    assert list((whole / "tensorboard").iterdir())
+    assert tomllib.loads((whole / "recipe.toml").read_text())["train"]["steps"] == 40
+
+
+def test_a_run_is_never_overwritten(whole: Path) -> None:
+    with pytest.raises(jointgen.ConfigError, match="already holds a run \\(status done, step 40\\)"):
+        train(whole, train__steps=40)
+
+
+def test_resume_with_another_recipe_is_refused(whole: Path) -> None:
+    with pytest.raises(jointgen.ConfigError, match="another recipe"):
+        train(whole, resume=True, train__steps=41)
+
+
+def test_budget_in_images(tmp_path: Path) -> None:
+    """160 images at 16 a step are 10 steps."""
+    run = train(tmp_path / "run", train__steps=None, train__images=160)
+    assert run.summary["step"] == 10
+
+
+def test_a_term_that_breaks_stops_the_run(tmp_path: Path) -> None:
+    """A learning rate of 1e30 breaks the second step: its number and its term are named, and nothing is saved."""
+    with pytest.raises(NonFiniteError, match=r"step 1: 'model/E\[.*' is not finite.*no checkpoint yet"):
+        train(tmp_path / "run", train__steps=40, optimizer__model__lr=1e30)
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "failed"
+    assert not list((tmp_path / "run/checkpoints").glob("step-*"))
+
+
+def test_average_of_weights_by_hand(tmp_path: Path) -> None:
+    """After one step with ema 0.99 the decay is min(0.99, (1 + 0) / (10 + 0)) = 0.1: 0.1 start + 0.9 now."""
+    train(tmp_path / "one", train__steps=1)
+    saved = checkpoint.load(tmp_path / "one/checkpoints/step-00000001")
+    name = "trunk.layers.0.weight"
+    now, average = saved.parts["encoder"][name], saved.parts["ema.encoder"][name]
+    frozen = start_of(tmp_path)["encoder/trunk.layers.0.weight"]
+    assert torch.allclose(average, 0.1 * frozen + 0.9 * now, atol=1e-7)
+
+
+def start_of(tmp_path: Path) -> dict[str, torch.Tensor]:
+    """The weights at the start: those of a run whose first step moves nothing that a float can show."""
+    train(tmp_path / "start", train__steps=1, optimizer__model__lr=1e-30, optimizer__critics__lr=1e-30)
+    return tensors(tmp_path / "start/checkpoints/step-00000001")
+
+
+def test_stages_divide_the_budget(tmp_path: Path) -> None:
+    """A quarter of 40 steps trains the bound alone: no figure of the critic before step 10, and one after."""
+    train(tmp_path / "run", train__steps=40, objective__vae_first=0.25)
+    logged = [e for e in events(tmp_path / "run") if "model/loss" in e]
+    assert [("T/loss" in e) for e in logged] == [e["step"] > 10 for e in logged]
+
+
+def test_stages_composed_in_python_are_written_and_repeat(tmp_path: Path) -> None:
+    """Both stages, their shares and the second's fewer terms survive the way through the recipe's text."""
+    stages = (Stage("bound", Objective.of(elbo(q, p)), 0.5), Stage("fit", Objective.of(E(q.xz, p.log_x_given_z))))
+    run = train(tmp_path / "run", objective=stages, train__steps=20)
+    text = tomllib.loads((tmp_path / "run/recipe.toml").read_text())["objective"]
+    assert [s["share"] for s in text["stages"]] == [0.5, 0.5]
+    assert text["stages"][1]["updates"]["model"]["maximize"] == "E[q(x,z)](log p(x|z))"
+    assert run.summary["step"] == 20
+
+
+def test_early_stopping_ends_a_stage_and_keeps_the_next_ones_length() -> None:
+    patience = Patience(2)
+    assert not patience.exhausted([3.0, 1.0])
+    assert not patience.exhausted([2.0, 2.0])  # one loss improved
+    assert not patience.exhausted([2.5, 2.0])  # first evaluation without
+    assert patience.exhausted([2.0, 1.0])  # second: equal is no improvement
+    patience.restart()
+    assert not patience.exhausted([9.0, 9.0])
+
+
+def test_early_stopping_needs_evaluations(tmp_path: Path) -> None:
+    with pytest.raises(jointgen.ConfigError, match=r"train\.early_stopping: .*train\.eval_every"):
+        train(tmp_path / "run", train__steps=10, train__early_stopping={"patience": 1}, train__eval_every=None)
+
+
+def test_early_stopping_shortens_the_run(tmp_path: Path) -> None:
+    """A rate of 1e-30 improves nothing: evaluations at 5 (first), 10 (waited 1), so the run ends at step 10 of 40."""
+    run = train(
+        tmp_path / "run",
+        train__steps=40,
+        train__eval_every=5,
+        train__early_stopping={"patience": 1},
+        optimizer__model__lr=1e-30,
+        optimizer__critics__lr=1e-30,
+    )
+    assert run.summary["step"] == 10
+
+
+def test_window_averages_and_finds_the_first_broken_figure() -> None:
+    window = Window()
+    window.add({"a": torch.tensor(1.0), "b": torch.tensor(2.0)}, step=7)
+    window.add({"a": torch.tensor(3.0), "b": torch.tensor(float("nan"))}, step=8)
+    window.add({"a": torch.tensor(float("inf")), "b": torch.tensor(0.0)}, step=9)
+    assert window.first_broken() == (8, "b")
+    calm = Window()
+    calm.add({"a": torch.tensor(1.0)}, step=0)
+    calm.add({"a": torch.tensor(3.0), "c": torch.tensor(5.0)}, step=1)
+    assert calm.means() == {"a": 2.0, "c": 5.0} and calm.first_broken() is None
+
+
+def test_load_gives_the_averaged_model(whole: Path) -> None:
+    model = jointgen.load(whole)
+    saved = tensors(whole / "checkpoints/step-00000040")
+    weight = dict(model.parts.modules.named_parameters())["encoder.trunk.layers.0.weight"]
+    assert torch.equal(weight, saved["ema.encoder/trunk.layers.0.weight"])
+    assert model.sample(3).shape == (3, 1, 8, 8)
+    codes = model.encode(model.sample(5))
+    assert codes.shape == (5, 16)
+    assert model.decode(codes).shape == (5, 1, 8, 8)
+    assert model.elbo(model.sample(5)).shape == (5,)
+    assert torch.equal(model.sample(2, seed=3), model.sample(2, seed=3))
+
+
+def test_adam_rate_falls_linearly() -> None:
+    """From 70 % to the end, from 1 to 0.1: at 85 % half of the way, 1 - 0.9 / 2 = 0.55."""
+    adam = Adam(lr=2.0, decay_from=0.7, final=0.1)
+    assert adam.rate(0.5) == 2.0
+    assert adam.rate(0.85) == pytest.approx(2.0 * 0.55)
+    assert adam.rate(1.0) == pytest.approx(0.2)

@@ -58,7 +58,7 @@ def _rate(ratio: Ratio, joint: Marginal, product: Product, shared: list[Marginal
     sides = [f"log {joint.joint.name}({inferred}|{','.join(sorted(common))})", f"log {rest}"]
     optimum = " - ".join(sides if joint in ratio.num.marginals else reversed(sides))
     return (
-        f"{ratio.definition}: both sides share {''.join(map(str, shared))}, so at the optimum {ratio.name} is {optimum}: "
-        "it carries the rate, often tens of nats, and what the critic lags behind by is not charged to the model. "
+        f"{ratio.definition}: both sides share {''.join(map(str, shared))}, so at the optimum it is {optimum}. It "
+        "carries the rate, often tens of nats, and what the critic lags behind by is not charged to the model. "
         "Give the critic several updates a step, or a known part."
     )

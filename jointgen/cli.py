@@ -6,30 +6,26 @@ after it wrote a checkpoint; 141 whoever read our output went away.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import jointgen
-from jointgen.errors import ConfigError, JointgenError, suggest
+from jointgen.arguments import ARRAY, PICTURE, TENSORS, Arguments, parse
+from jointgen.errors import ConfigError, JointgenError
 
 if TYPE_CHECKING:
     from jointgen.evaluate import Split
     from jointgen.model import Model
     from jointgen.prepare import Prepared
 
-Arguments = argparse.Namespace
-PICTURE, ARRAY, TENSORS = ".png", ".npz", ".safetensors"
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status. Mistakes and failures are one line each on stderr."""
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
-        arguments.command(arguments)
+        COMMANDS[arguments.command](arguments)
         sys.stdout.flush()  # a reader that is gone shows here, and not as a traceback while Python shuts down
         return 0
     except SystemExit as asked:  # argparse, after --help and --version
@@ -48,142 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _complain(*lines: str) -> None:
     for line in lines:
         print(f"jointgen: {line}", file=sys.stderr)
-
-
-# --- arguments -------------------------------------------------------------------------------------------------------
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises ConfigError instead of printing its usage, and takes no abbreviations, which scripts come to rely on."""
-
-    def __init__(self, **options: Any):
-        super().__init__(**{**options, "allow_abbrev": False})
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (see {self.prog} --help)")
-
-    @property
-    def options(self) -> list[str]:
-        return [option for action in self._actions for option in action.option_strings]
-
-
-def parse(argv: Sequence[str]) -> Arguments:
-    """Raises ConfigError naming the nearest command or option for one that does not exist."""
-    parser, commands = _parser()
-    if argv and not argv[0].startswith("-") and argv[0] not in commands:
-        raise ConfigError(f"unknown command {argv[0]!r}{suggest(argv[0], commands)}")
-    arguments, unknown = parser.parse_known_args(argv)
-    if unknown:
-        options = commands[argv[0]].options
-        raise ConfigError(
-            [f"unknown option {word}{suggest(word.split('=')[0], options)}" for word in unknown if word[0] == "-"]
-            or f"{argv[0]}: one argument too many: {unknown[0]!r}"
-        )
-    return arguments
-
-
-def _parser() -> tuple[Parser, dict[str, Parser]]:
-    parser = Parser(prog="jointgen", description="Joint-distribution generative models, from recipes and plugins.")
-    parser.add_argument("--version", action="version", version=f"jointgen {jointgen.__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    found: dict[str, Parser] = {}
-
-    def command(name: str, does: Callable[[Arguments], None], summary: str) -> Parser:
-        found[name] = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        found[name].set_defaults(command=does)
-        return found[name]
-
-    _add_recipe_commands(command)
-    _add_run_commands(command)
-    return parser, found
-
-
-def _add_recipe_commands(command: Callable[..., Parser]) -> None:
-    run = command("run", run_command, "train, evaluate and write the run folder")
-    _add_recipe(run)
-    run.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
-    run.add_argument("--resume", action="store_true", help="go on from the folder's newest checkpoint")
-    run.add_argument("--dry-run", action="store_true", help="check everything, print the resolved recipe, and stop")
-    run.add_argument("--processes", type=count, default=1, metavar="N", help="processes to train in (default: 1)")
-    run.add_argument("--quiet", action="store_true", help="no progress on stderr")
-
-    explain = command(
-        "explain", explain_command, "show a recipe's equation, the plan of a step, sizes and requirements"
-    )
-    _add_recipe(explain)
-
-    listed = command("list", list_command, "list every registered component, and plugins that failed to load")
-    listed.add_argument("kind", nargs="?", metavar="KIND", help="only these: encoder, data, metric, ...")
-    listed.add_argument("--json", action="store_true", help="for scripts")
-
-    copy = command("copy", copy_command, "copy a shipped recipe and what it is based on")
-    copy.add_argument("recipe", nargs="?", metavar="RECIPE", help="its name; without one, the names are shown")
-    copy.add_argument(
-        "destination", nargs="?", default=".", metavar="DEST", help="a folder or a .toml file (default: here)"
-    )
-
-
-def _add_run_commands(command: Callable[..., Parser]) -> None:
-    sample = command("sample", sample_command, "generate with a trained model")
-    _add_run(sample)
-    sample.add_argument("-n", type=count, default=64, metavar="N", help="how many (default: 64)")
-    _add_output(sample, f"a grid ({PICTURE}) or the values in model space ({ARRAY})")
-    sample.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
-    sample.add_argument(
-        "--reading", choices=("mean", "sample"), default="mean", help="the decoder's mean (default), or draws of it"
-    )
-
-    reconstruct = command("reconstruct", reconstruct_command, "encode and decode held-out data, or your own images")
-    _add_run(reconstruct)
-    reconstruct.add_argument("-n", type=count, default=32, metavar="N", help="at most so many (default: 32)")
-    _add_output(reconstruct, f"a picture ({PICTURE}): each truth has its reconstruction at its right")
-    _add_images(reconstruct)
-
-    encode = command("encode", encode_command, "the codes of held-out data, or of your own images")
-    _add_run(encode)
-    _add_output(encode, f"codes, and labels where the data has them ({ARRAY} or {TENSORS})")
-    _add_images(encode)
-    encode.add_argument("--split", choices=("test", "train"), default="test", help="of the run's data (default: test)")
-
-    evaluate = command("eval", eval_command, "evaluate a run's checkpoint; writes nothing into the run")
-    _add_run(evaluate, given=False)
-    evaluate.add_argument("--metrics", metavar="A,B", help="names from `jointgen list metric` (default: the recipe's)")
-    evaluate.add_argument("--json", action="store_true", help="for scripts")
-    evaluate.add_argument("--split", choices=("test", "train"), help="default: the recipe's eval.split")
-    evaluate.add_argument("--rows", type=count, metavar="N", help="only the first N (default: the recipe's eval.rows)")
-
-
-def _add_recipe(parser: Parser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, as in train.steps=200"
-    )
-
-
-def _add_run(parser: Parser, given: bool = True) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu or cuda")
-    if given:
-        parser.add_argument(
-            "--given", action="append", default=[], metavar="NAME=VALUE", help="a variable that is known, as in y=3"
-        )
-
-
-def _add_output(parser: Parser, what: str) -> None:
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help=what)
-
-
-def _add_images(parser: Parser) -> None:
-    parser.add_argument(
-        "--images", metavar="PATH", help="your own: an image, a folder of them, or a .npy or .npz of uint8"
-    )
-
-
-def count(text: str) -> int:
-    """A whole number above 0, as an argument's type."""
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
-    return int(text)
 
 
 # --- commands on recipes ---------------------------------------------------------------------------------------------
@@ -395,3 +255,15 @@ def _table_of(estimates: Any) -> str:
     from jointgen.train import describe
 
     return "\n".join(describe(name, Estimate(**fields)) for name, fields in estimates.items())
+
+
+COMMANDS: dict[str, Callable[[Arguments], None]] = {
+    "run": run_command,
+    "explain": explain_command,
+    "list": list_command,
+    "copy": copy_command,
+    "sample": sample_command,
+    "reconstruct": reconstruct_command,
+    "encode": encode_command,
+    "eval": eval_command,
+}

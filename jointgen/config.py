@@ -73,6 +73,7 @@ def _require(holds: Callable[[float], bool], allowed: str) -> Callable[[Any, Any
 positive = _require(lambda value: value > 0, "> 0")
 non_negative = _require(lambda value: value >= 0, ">= 0")
 fraction = _require(lambda value: 0 <= value <= 1, "between 0 and 1")
+below_one = _require(lambda value: 0 <= value < 1, ">= 0 and < 1")
 
 
 # --- tables to tree --------------------------------------------------------------------------------------------------
@@ -349,6 +350,7 @@ __all__ = [
     "PenaltyField",
     "PriorField",
     "apply_overrides",
+    "below_one",
     "fraction",
     "load_tables",
     "non_negative",

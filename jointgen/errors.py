@@ -71,5 +71,6 @@ def suggest(word: object, known: Iterable[object]) -> str:
     names = sorted({str(name) for name in known})
     if not names:
         return "; none is known here"
-    near, listing = nearest(word, names), f"known: {', '.join(names)}"
+    between = " | " if any("," in name for name in names) else ", "
+    near, listing = nearest(word, names), f"known: {between.join(names)}"
     return f"; did you mean {near!r}? ({listing})" if near else f"; {listing}"

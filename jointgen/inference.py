@@ -39,11 +39,9 @@ def open_run(run: str, device: str) -> tuple[Model, str]:
     model = load(run, device=device)
     if summary.get("status") == "done":
         return model, ""
-    status, step = summary.get("status", "unknown"), model.prepared.recipe.train.total_steps
-    return (
-        model,
-        f"{run}: this run is not finished (status {status}, at most {step} steps); its newest checkpoint is used",
-    )
+    step, total = summary.get("step", "?"), model.prepared.recipe.train.total_steps
+    status = f"status {summary.get('status', 'unknown')}, step {step} of {total}"
+    return model, f"{run}: this run is not finished ({status}); its newest checkpoint is used"
 
 
 def _nearest_run(run: str) -> str:

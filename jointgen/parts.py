@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jointgen.capabilities import Capabilities
+from jointgen.config import key_of
 from jointgen.errors import ConfigError, suggest
 from jointgen.interfaces import Distribution
 from jointgen.objectives.distributions import Conditional, Joint
@@ -17,6 +18,7 @@ from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective
 from jointgen.plan import Traits
 from jointgen.recipe import Recipe
+from jointgen.registry import Registry
 from jointgen.space import Space
 
 
@@ -73,15 +75,19 @@ class Declared:
         return next((j, f) for j in self.joints.values() for f in j.factors if f.part == part)
 
 
-def declare(recipe: Recipe, objectives: Sequence[Objective]) -> Declared:
-    """Matches the objectives' joints with the recipe's parts. Collects problems instead of raising the first."""
+def declare(recipe: Recipe, objectives: Sequence[Objective], registry: Registry | None = None) -> Declared:
+    """Matches the objectives' joints with the recipe's parts. Collects problems instead of raising the first.
+
+    registry: for problems that name the families that would fit.
+    """
     joints: dict[str, Joint] = {}
     ratios: dict[str, Ratio] = {}
     problems: list[str] = []
     for objective in objectives:
         problems += _add_all(joints, objective.joints, "joint") + _add_all(ratios, objective.ratios, "ratio")
     spaces = _spaces(recipe, joints, problems)
-    capabilities, traits = _capabilities(recipe, joints, spaces, problems)
+    capabilities, traits = _capabilities(recipe, joints, spaces, problems, registry)
+    problems += _unused(recipe, joints, traits)
     for name in ratios:
         traits[name] = Traits("critic")
         if recipe.discriminators.get(name, recipe.discriminator) is None:
@@ -99,6 +105,20 @@ def _add_all(held: dict[str, Any], new: Mapping[str, Any], what: str) -> list[st
     return [f"objective: two stages define the {what} {name!r} differently" for name in clashes]
 
 
+def _unused(recipe: Recipe, joints: Mapping[str, Joint], traits: Mapping[str, Traits]) -> Iterable[str]:
+    """Named parts and variables that the objective does not have, which otherwise would be ignored in silence."""
+    for kind in ("sources", "priors", "encoders", "decoders"):
+        for name in getattr(recipe, kind):
+            if name not in traits:
+                yield f"{kind}.{name}: the objective uses no part of this name{suggest(name, traits)}"
+    variables = {v for joint in joints.values() for v in joint.variables}
+    for variable in recipe.latents:
+        if variable not in variables:
+            yield f"latents.{variable}: the objective has no variable of this name{suggest(variable, variables)}"
+        elif variable in _drawn_by_roots(joints):
+            yield f"latents.{variable}: a data source or prior says what {variable!r} looks like; remove this key"
+
+
 def _spaces(recipe: Recipe, joints: Mapping[str, Joint], problems: list[str]) -> dict[str, Space]:
     """Every variable's Space: from the data sources, the priors, and the recipe's `latents`."""
     spaces: dict[str, Space] = {}
@@ -108,9 +128,15 @@ def _spaces(recipe: Recipe, joints: Mapping[str, Joint], problems: list[str]) ->
         for factor in joint.factors:
             if factor.is_root:
                 spaces.update(_root_spaces(recipe, joint, factor, problems))
-    for variable in sorted({v for joint in joints.values() for v in joint.variables} - set(spaces)):
+    inner = [factor for joint in joints.values() for factor in joint.factors if not factor.is_root]
+    for variable in sorted({v for factor in inner for v in factor.out} - set(spaces) - _drawn_by_roots(joints)):
         problems.append(f"latents.{variable}: missing; no data source and no prior says what {variable!r} looks like")
     return spaces
+
+
+def _drawn_by_roots(joints: Mapping[str, Joint]) -> set[str]:
+    """Variables whose lack of a Space has been told as the lack of their source or prior."""
+    return {v for joint in joints.values() for factor in joint.factors if factor.is_root for v in factor.out}
 
 
 def _root_spaces(recipe: Recipe, joint: Joint, factor: Conditional, problems: list[str]) -> dict[str, Space]:
@@ -138,51 +164,83 @@ def _known(*tables: Mapping[str, Any]) -> str:
 
 
 def _capabilities(
-    recipe: Recipe, joints: Mapping[str, Joint], spaces: Mapping[str, Space], problems: list[str]
+    recipe: Recipe,
+    joints: Mapping[str, Joint],
+    spaces: Mapping[str, Space],
+    problems: list[str],
+    registry: Registry | None,
 ) -> tuple[dict[str, Capabilities], dict[str, Traits]]:
     capabilities: dict[str, Capabilities] = {}
     traits: dict[str, Traits] = {}
     for joint in joints.values():
         for factor in joint.factors:
-            try:
-                _declare_part(recipe, joint, factor, spaces, capabilities, traits, problems)
-            except ConfigError as error:
-                problems += [f"{_table_of(recipe, factor.part)}.family: {p}" for p in error.problems]
+            if factor.is_root:
+                trait, can = _of_root(recipe, factor.part)
+            else:
+                trait, can = _of_conditional(recipe, joint, factor, spaces.get(factor.out[0]), problems, registry)
+            traits[factor.part] = trait
+            if can is not None:
+                capabilities[factor.part] = can
     return capabilities, traits
 
 
-def _declare_part(
+def _of_root(recipe: Recipe, part: str) -> tuple[Traits, Capabilities | None]:
+    prior = recipe.all_priors().get(part)
+    if prior is None:
+        return Traits("data"), None
+    can = prior.capabilities(prior.space)
+    return Traits("prior", can.paths, trainable=any(True for _ in prior.build().parameters())), can
+
+
+def _of_conditional(
     recipe: Recipe,
     joint: Joint,
     factor: Conditional,
-    spaces: Mapping[str, Space],
-    capabilities: dict[str, Capabilities],
-    traits: dict[str, Traits],
+    space: Space | None,
     problems: list[str],
-) -> None:
-    name, variable = factor.part, factor.out[0]
-    if factor.is_root:
-        prior = recipe.all_priors().get(name)
-        if prior is None:
-            traits[name] = Traits("data")
-            return
-        capabilities[name] = prior.capabilities(prior.space)
-        trainable = any(True for _ in prior.build().parameters())
-        traits[name] = Traits("prior", capabilities[name].paths, trainable=trainable)
-        return
-    table = recipe.all_conditionals().get(name)
+    registry: Registry | None,
+) -> tuple[Traits, Capabilities | None]:
+    table = recipe.all_conditionals().get(factor.part)
     if table is None:
-        kind = "encoder" if joint.name == "q" else "decoder"
-        problems.append(f"{name if name == kind else f'{kind}s.{name}'}: missing; it computes {joint.name}({factor})")
-        traits[name] = Traits("conditional")
-        return
-    traits[name] = Traits("conditional")
-    if variable in spaces:
-        capabilities[name] = table.family.capabilities(spaces[variable])
-        traits[name] = Traits("conditional", capabilities[name].paths, capabilities[name].noise_input)
+        problems.append(_missing_table(recipe, joint, factor))
+    elif space is not None:
+        try:
+            can: Capabilities = table.family.capabilities(space)
+            return Traits("conditional", can.paths, can.noise_input), can
+        except ConfigError as error:
+            where = f"{table_of(recipe, factor.part)}.family"
+            fitting = _that_serve(space, type(table.family), registry)
+            problems += [placed(where, problem, table.family) + fitting for problem in error.problems]
+    return Traits("conditional"), None
 
 
-def _table_of(recipe: Recipe, part: str) -> str:
+def _missing_table(recipe: Recipe, joint: Joint, factor: Conditional) -> str:
+    kind = "encoder" if joint.name == "q" else "decoder"
+    computes = f"missing; it computes {joint.name}({factor})"
+    if factor.part == kind:
+        return f"{kind}: {computes}"
+    return f"{kind}s.{factor.part}: {computes}{suggest(factor.part, recipe.all_conditionals())}"
+
+
+def _that_serve(space: Space, own: type, registry: Registry | None) -> str:
+    """Families for a variable in `space`, where the recipe's own serves it with no settings."""
+    if registry is None or _serves(own, space):
+        return ""
+    names = [component.name for component in registry.components("family") if _serves(component.load(), space)]
+    return f"; families that serve it: {', '.join(names)}" if names else "; no registered family serves it"
+
+
+def _serves(family: type, space: Space) -> bool:
+    """Whether the family with its default settings takes a variable in `space`."""
+    try:
+        config: Any = family()
+        config.capabilities(space)
+    except (TypeError, ConfigError):  # it has settings without defaults, or does not serve this Space
+        return False
+    return True
+
+
+def table_of(recipe: Recipe, part: str) -> str:
     """The key path of a part's table."""
     for kind in ("encoders", "decoders", "priors"):
         if part in getattr(recipe, kind):
@@ -190,34 +248,43 @@ def _table_of(recipe: Recipe, part: str) -> str:
     return part
 
 
+def placed(where: str, problem: str, config: Any) -> str:
+    """The problem at the table `where` of a component; one that begins with a key of it is placed there."""
+    keys = {"type", *(key_of(field) for field in attrs.fields(type(config)))}
+    return f"{where}.{problem}" if problem.split(":")[0] in keys else f"{where}: {problem}"
+
+
 def build(declared: Declared) -> Parts:
     """Modules on the CPU, initialised from the recipe's seed whatever was drawn before.
 
     Raises ConfigError with every network that cannot serve its shapes.
     """
-    recipe, spaces = declared.recipe, declared.spaces
     modules: dict[str, nn.Module] = {}
     problems: list[str] = []
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+        torch.manual_seed(declared.recipe.seed)
         for name, trait in declared.traits.items():
             try:
                 if trait.kind == "prior":
-                    modules[name] = recipe.all_priors()[name].build()
+                    modules[name] = declared.recipe.all_priors()[name].build()
                 elif trait.kind == "conditional":
                     modules[name] = _build_conditional(declared, name)
                 elif trait.kind == "critic":
-                    config = recipe.discriminators.get(name, recipe.discriminator)
-                    assert config is not None, "declare() found it"
-                    modules[name] = config.build({v: spaces[v] for v in declared.ratios[name].variables})
+                    modules[name] = _build_critic(declared, name)
             except ConfigError as error:
-                where = (
-                    _table_of(recipe, name) + ".network" if trait.kind == "conditional" else f"discriminator ({name})"
-                )
-                problems += [f"{where}: {problem}" for problem in error.problems]
+                problems += error.problems
     if problems:
         raise ConfigError(problems)
-    return Parts(nn.ModuleDict(modules), spaces)
+    return Parts(nn.ModuleDict(modules), declared.spaces)
+
+
+def _build_critic(declared: Declared, name: str) -> nn.Module:
+    recipe = declared.recipe
+    config = recipe.discriminators.get(name, recipe.discriminator)
+    assert config is not None, "declare() found it"
+    where = f"discriminators.{name}" if name in recipe.discriminators else "discriminator"
+    inputs = {v: declared.spaces[v] for v in declared.ratios[name].variables}
+    return _built(where, config, f" (critic {name!r})", inputs)
 
 
 def _build_conditional(declared: Declared, name: str) -> ConditionalPart:
@@ -227,7 +294,16 @@ def _build_conditional(declared: Declared, name: str) -> ConditionalPart:
     inputs = {v: declared.spaces[v] for v in factor.given}
     if declared.traits[name].noise_input:
         inputs["eps"] = Space((declared.traits[name].noise_input,))
-    return ConditionalPart(table.network.build(inputs, table.family.outputs(space)), table.family.build(space))
+    trunk = _built(f"{table_of(declared.recipe, name)}.network", table.network, "", inputs, table.family.outputs(space))
+    return ConditionalPart(trunk, table.family.build(space))
+
+
+def _built(where: str, network: Any, note: str, *arguments: Any) -> nn.Module:
+    """`network.build(*arguments)`, with its key path added to what it raises."""
+    try:
+        return network.build(*arguments)
+    except ConfigError as error:
+        raise ConfigError([placed(where, problem, network) + note for problem in error.problems]) from None
 
 
 def start_at_data(parts: Parts, declared: Declared, means: Mapping[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import attrs
 
-from jointgen.errors import ConfigError
+from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import Expr, Stop, Weight, summands
 from jointgen.objectives.distributions import KL, Conditional, Joint, LogDensity, Product
 from jointgen.objectives.expressions import Apply, Expectation, Ratio, Value
@@ -26,12 +26,19 @@ Reach = Mapping[str, frozenset[str]]
 
 @attrs.frozen
 class Traits:
-    """What lowering must know of a part. paths: reading -> how its gradient reaches the parameters."""
+    """What lowering must know of a part. paths: reading -> how its gradient reaches the parameters.
+
+    any_path: as if every reading had one, to find what an objective would train if the families could.
+    """
 
     kind: Literal["data", "prior", "conditional", "critic"]
     paths: Mapping[str, str] = attrs.field(factory=dict)
     noise_input: int = 0
     trainable: bool = True
+    any_path: bool = False
+
+    def has_path(self, reading: str) -> bool:
+        return self.any_path or self.paths.get(reading, "none") != "none"
 
 
 # --- nodes -----------------------------------------------------------------------------------------------------------
@@ -265,7 +272,7 @@ def reach(node: Node, traits: Mapping[str, Traits]) -> Reach:
 def _has_path(read: Read, traits: Mapping[str, Traits]) -> bool:
     if not isinstance(read.source, Sample):
         return True
-    return traits[read.source.forward.part].paths.get(read.reading, "none") != "none"
+    return traits[read.source.forward.part].has_path(read.reading)
 
 
 def _as_samples(found: Reach) -> Reach:
@@ -323,7 +330,8 @@ class Lowering:
 
     def point(self, over: Product, k: int) -> Point:
         """Independent draws of each marginal. The first of a joint is its shared draw; a further one is drawn
-        afresh where that takes a prior only, and otherwise re-paired: shifted within blocks of rows."""
+        afresh where that takes a prior only, and otherwise re-paired: shifted within blocks of rows, past those
+        rows that other joints with the same data source have."""
         reads: dict[str, Read] = {}
         used: dict[str, int] = {}
         largest_first = sorted(over.marginals, key=lambda m: -len(m.joint.ancestors(m.variables)))
@@ -334,7 +342,8 @@ class Lowering:
             fresh = all(f.is_root and self.traits[f.part].kind == "prior" for f in factors)
             for variable in marginal.variables:
                 read = self.read(marginal.joint, again if fresh else 0, variable, k)
-                reads[variable] = read if fresh or not again else attrs.evolve(read, shift=again)
+                stride = max(1, *(len(self._sharing(f)) for f in factors))
+                reads[variable] = read if fresh or not again else attrs.evolve(read, shift=again * stride)
         return Point({v: self._repeated(reads[v], k) for v in over.variables}, k)
 
     def read(self, joint: Joint, index: int, variable: str, k: int) -> Read:
@@ -350,8 +359,14 @@ class Lowering:
 
     def _row_shift(self, joint: Joint, factor: Conditional, is_data: bool) -> int:
         """Two joints rooted in one data source must not share rows: q(x) and p(y) are independent."""
-        sharing = [j.name for j in self.joints.values() if any(f.is_root and f.part == factor.part for f in j.factors)]
+        sharing = self._sharing(factor)
         return sharing.index(joint.name) if is_data and joint.name in sharing else 0
+
+    def _sharing(self, root: Conditional) -> list[str]:
+        """The joints that are rooted in this data source."""
+        if not root.is_root:
+            return []
+        return [j.name for j in self.joints.values() if any(f.is_root and f.part == root.part for f in j.factors)]
 
     def forward(self, factor: Conditional, given: Mapping[str, Read], k: int, mode: Mode, title: str) -> Forward:
         """The network run for `factor` given these values, giving k rows per row of the batch."""
@@ -453,9 +468,12 @@ def _single(factor: Conditional) -> tuple[str]:
 
 def _same_run(drawn: Forward, law: Forward | PriorLaw) -> bool:
     """Whether a value was drawn from this very distribution (whatever is held or stopped in it)."""
-    if not isinstance(law, Forward) or law.part != drawn.part:
-        return False
-    return [attrs.evolve(i, stop=False) for i in law.inputs] == [attrs.evolve(i, stop=False) for i in drawn.inputs]
+    return isinstance(law, Forward) and law.part == drawn.part and unmarked(law).inputs == unmarked(drawn).inputs
+
+
+def unmarked(run: Forward) -> Forward:
+    """The same run with nothing held or stopped: the same numbers, so the same dropout."""
+    return attrs.evolve(run, mode="live", inputs=tuple(attrs.evolve(i, stop=False) for i in run.inputs))
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------
@@ -525,6 +543,13 @@ class Plan:
             and not any(isinstance(below, Critic | Applied) for below in ordered([node]))
         )
 
+    @property
+    def furthest_pairing(self) -> int:
+        """By how many rows the furthest re-pairing shifts: a block must have more. 0 where nothing is re-paired."""
+        nodes = [node for update in self.updates for node in update.nodes]
+        roots = max((node.shift for node in nodes if isinstance(node, Root)), default=0)
+        return roots + max((node.shift for node in nodes if isinstance(node, Read)), default=0)
+
     def runs(self) -> dict[str, int]:
         """How often each network runs in one step in which every update is due once."""
         counts: dict[str, int] = {}
@@ -542,16 +567,26 @@ def make_plan(objective: Objective, traits: Mapping[str, Traits]) -> Plan:
 
 
 def plan_update(update: Update, objective: Objective, traits: Mapping[str, Traits]) -> UpdatePlan:
+    _check_trains(update, traits)
     trains = update.trains
     if trains is None:
         everything = [name for name, t in traits.items() if t.kind in ("conditional", "prior")]
-        found = make_summands(update, Lowering(objective.joints, traits, everything))
+        # a path that is wanted and that the family lacks is a requirement, not a reason to train less
+        able = {name: attrs.evolve(trait, any_path=True) for name, trait in traits.items()}
+        found = make_summands(update, Lowering(objective.joints, able, everything))
         reached = merge_reach(summand.reach for summand, _ in found)
         trains = tuple(name for name in everything if name in reached)
     lowering = Lowering(objective.joints, traits, trains)
     pairs = make_summands(update, lowering)
     nodes = ordered(node for _, leaves in pairs for node in leaves)
     return UpdatePlan(update, trains, tuple(summand for summand, _ in pairs), tuple(nodes))
+
+
+def _check_trains(update: Update, traits: Mapping[str, Traits]) -> None:
+    parts = [name for name, trait in traits.items() if trait.kind != "data"]
+    for name in update.trains or ():
+        if name not in parts:
+            raise ConfigError(f"update {update.name!r} trains {name!r}, which is no part{suggest(name, parts)}")
 
 
 def make_summands(update: Update, lowering: Lowering) -> list[tuple[Summand, list[Node]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -40,12 +40,17 @@ class Prepared:
 def prepare(recipe: Recipe, registry: Registry) -> Prepared:
     """Raises ConfigError with every mismatch between the objective and the parts, families that fit named."""
     stages = stages_of(recipe, registry)
-    declared = declare(recipe, [stage.objective for stage in stages])
+    declared = declare(recipe, [stage.objective for stage in stages], registry)
     _raise_if(declared.problems)
-    plans = tuple(make_plan(stage.objective, declared.traits) for stage in stages)
-    # two stages often need the same thing: each mismatch is said once
-    _raise_if(dict.fromkeys(line for plan in plans for line in unmet(plan, declared, registry)))
-    return Prepared(recipe, registry, stages, declared, plans, build(declared))
+    plans = _plans(stages, declared)
+    problems = [line for plan in plans for line in unmet(plan, declared, registry) or _idle(plan)]
+    problems += _too_few_rows(recipe, plans)
+    try:
+        parts = build(declared)
+    except ConfigError as error:
+        problems += error.problems
+    _raise_if(dict.fromkeys(problems))  # two stages often need the same thing: each mismatch is said once
+    return Prepared(recipe, registry, stages, declared, plans, parts)
 
 
 def stages_of(recipe: Recipe, registry: Registry) -> tuple[Stage, ...]:
@@ -66,6 +71,36 @@ def resolver(registry: Registry) -> Callable[[str, str], Any]:
         return component()
 
     return resolve
+
+
+def _plans(stages: Sequence[Stage], declared: Declared) -> tuple[Plan, ...]:
+    try:
+        return tuple(make_plan(stage.objective, declared.traits) for stage in stages)
+    except ConfigError as error:
+        raise ConfigError([f"objective: {problem}" for problem in error.problems]) from None
+
+
+def _idle(plan: Plan) -> Iterable[str]:
+    """Updates that train nothing, and parts that an update would train in vain."""
+    for update in plan.updates:
+        reached = {part for summand in update.summands for part in summand.reach}
+        if not update.trains:
+            yield f"objective: update {update.name!r} trains nothing; no gradient of it reaches a part that can learn"
+        for part in update.trains:
+            if part not in reached:
+                yield f"objective: update {update.name!r} trains {part!r}, which no gradient of it reaches"
+
+
+def _too_few_rows(recipe: Recipe, plans: tuple[Plan, ...]) -> list[str]:
+    """Where a re-pairing would shift rows all around their block, back to themselves."""
+    batch, block = recipe.train.batch, recipe.train.pair_block
+    key, rows = ("pair_block", block) if batch % block == 0 else ("batch", batch)
+    furthest = max(plan.furthest_pairing for plan in plans)
+    if furthest < rows:
+        return []
+    return [
+        f"train.{key}: must be more than {furthest}, by which the objective shifts rows to re-pair them, got {rows}"
+    ]
 
 
 def _raise_if(problems: Any) -> None:

@@ -17,7 +17,9 @@ from jointgen.config import (
     MetricField,
     ObjectiveField,
     PriorField,
+    below_one,
     fraction,
+    non_negative,
     positive,
     structure,
     unstructure,
@@ -50,9 +52,9 @@ class Adam:
     """Adam (Kingma & Ba 2015). The rate falls linearly to `final` of itself from `decay_from` (a share) to the end."""
 
     lr: float = attrs.field(default=1e-3, validator=positive)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] = attrs.field(default=(0.9, 0.999), validator=below_one)
     eps: float = attrs.field(default=1e-8, validator=positive)
-    weight_decay: float = 0.0
+    weight_decay: float = attrs.field(default=0.0, validator=non_negative)
     decay_from: float = attrs.field(default=1.0, validator=fraction)
     final: float = attrs.field(default=1.0, validator=fraction)
 
@@ -89,7 +91,7 @@ class Train:
     steps: int | None = attrs.field(default=None, validator=positive)
     images: int | None = attrs.field(default=None, validator=positive)
     batch: int = attrs.field(default=128, validator=positive)  # rows of the global batch
-    pair_block: int = attrs.field(default=16, validator=positive)  # re-pairings shift within so many rows
+    pair_block: int = attrs.field(default=16, validator=attrs.validators.ge(2))  # re-pairings shift within so many rows
     clip: float | None = attrs.field(default=None, validator=positive)
     ema: float | None = attrs.field(default=0.99, validator=fraction)
     device: str = "auto"
@@ -129,7 +131,7 @@ class Recipe:
     train: Train
     format: int = FORMAT
     name: str = ""
-    seed: int = 0
+    seed: int = attrs.field(default=0, validator=[attrs.validators.ge(0), attrs.validators.lt(2**63)])
     sources: dict[str, DataField] = attrs.field(factory=dict)
     latents: dict[str, int | list[int]] = attrs.field(factory=dict)
     prior: PriorField | None = None
@@ -177,6 +179,9 @@ def _problems(recipe: Recipe) -> Iterable[str]:
         yield f"format: this version reads format {FORMAT}, got {recipe.format}"
     if (recipe.train.steps is None) == (recipe.train.images is None):
         yield "train: give the budget as steps or as images, one of the two"
+    for variable, size in recipe.latents.items():
+        if size == [] or any(n < 1 for n in (size if isinstance(size, list) else [size])):
+            yield f"latents.{variable}: must be a size >= 1 or a list of such, got {size}"
     names = [*recipe.all_sources(), *recipe.all_priors(), *recipe.all_conditionals()]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"{name}: two parts have this name"

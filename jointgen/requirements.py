@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
 from jointgen.capabilities import Capabilities
+from jointgen.config import key_of
 from jointgen.errors import ConfigError
-from jointgen.parts import Declared
+from jointgen.parts import Declared, table_of
 from jointgen.plan import ClosedKL, Density, Lowering, Node, Plan, Read, Sample, Summand, View, nodes_of, ordered, reach
-from jointgen.registry import Registry
+from jointgen.registry import Component, Registry
 from jointgen.space import Space
+from jointgen.tables import show
 
 
 @attrs.frozen
@@ -82,7 +84,11 @@ def _of_node(node: Node, lowering: Lowering, priors: Mapping[str, str]) -> Itera
 def unmet(plan: Plan, declared: Declared, registry: Registry) -> list[str]:
     """One line for each requirement that a part does not meet, naming both sides and the families that fit."""
     priors = {name: registry.name_of("prior", type(prior)) for name, prior in declared.recipe.all_priors().items()}
-    return [_mismatch(need, declared, registry) for need in requirements(plan, priors) if not is_met(need, declared)]
+    needs = [need for need in requirements(plan, priors) if not is_met(need, declared)]
+    unread = {(need.part, need.detail) for need in needs if need.ability == "reading"}
+    # where a reading is missing, so is its path: once is enough
+    told = [need for need in needs if need.ability != "path" or (need.part, need.detail) not in unread]
+    return [_mismatch(need, declared, registry) for need in told]
 
 
 def is_met(need: Requirement, declared: Declared) -> bool:
@@ -93,29 +99,44 @@ def is_met(need: Requirement, declared: Declared) -> bool:
 
 def _mismatch(need: Requirement, declared: Declared, registry: Registry) -> str:
     joint, factor = declared.factor_of(need.part)
+    is_prior = declared.traits[need.part].kind == "prior"
+    kind = "prior" if is_prior else "family"
+    recipe = declared.recipe
+    own = recipe.all_priors()[need.part] if is_prior else recipe.all_conditionals()[need.part].family
+    where = table_of(recipe, need.part) + ("" if is_prior else ".family")
     return (
-        f"{need.part}: the objective needs {need} for {joint.name}({factor}), in the term {need.term!r}; "
-        f"the family {_family_name(declared, need.part, registry)!r} does not have it"
-        f"{_that_fit(need, declared.spaces[factor.out[0]], registry)}"
+        f"{where}: the objective needs {need} for {joint.name}({factor}), in the term {need.term!r}; "
+        f"the {kind} {registry.name_of(kind, type(own))!r} as set here does not have it"
+        f"{_that_fit(need, own, kind, declared.spaces[factor.out[0]], registry)}"
     )
 
 
-def _family_name(declared: Declared, part: str, registry: Registry) -> str:
-    table = declared.recipe.all_conditionals().get(part)
-    if table is None:
-        return registry.name_of("prior", type(declared.recipe.all_priors()[part]))
-    return registry.name_of("family", type(table.family))
+def _that_fit(need: Requirement, own: Any, kind: str, space: Space, registry: Registry) -> str:
+    fitting = [text for c in registry.components(kind) for text in _ways(c, need, own, space)]
+    plural = {"family": "families", "prior": "priors"}[kind]
+    return f"; {plural} that do: {', '.join(fitting)}" if fitting else f"; no registered {kind} has it"
 
 
-def _that_fit(need: Requirement, space: Space, registry: Registry) -> str:
-    fitting = [c.name for c in registry.components("family") if _fits(c.load(), need, space)]
-    return f"; families that do: {', '.join(fitting)}" if fitting else "; no registered family has it"
-
-
-def _fits(family: type, need: Requirement, space: Space) -> bool:
-    """Whether the family with its default settings would do."""
+def _ways(component: Component, need: Requirement, own: Any, space: Space) -> Iterable[str]:
+    """How this component would do: as it is, or with another choice for one of its keys. The first choice is shown."""
+    cls: Any = component.load()
     try:
-        config: Any = family()
+        start = own if isinstance(own, cls) else cls()
+    except TypeError:  # it has settings without defaults
+        return
+    if _fits(start, need, space):
+        yield component.name
+        return
+    for field in attrs.fields(cls):
+        choices = get_args(field.type) if get_origin(field.type) is Literal else ()
+        able = [c for c in choices if _fits(attrs.evolve(start, **{field.name: c}), need, space)]
+        if able:
+            yield f"{component.name} with {key_of(field)} = {' or '.join(map(show, able))}"
+            return
+
+
+def _fits(config: Any, need: Requirement, space: Space) -> bool:
+    try:
         return need.met_by(config.capabilities(space))
-    except (TypeError, ConfigError):  # it has settings without defaults, or does not serve this Space
+    except ConfigError:  # it does not serve this Space
         return False

@@ -30,7 +30,8 @@ def find_recipe(path: str) -> Path:
             raise ConfigError(
                 f"{path}: no such file; a shipped recipe has that name, copy it first: jointgen copy {name}"
             )
-        if not Path(path).parent.is_dir() and (near := nearest(name, shipped)):
+        beside = [file.stem for file in Path(path).parent.glob("*.toml")]  # nearer: the reader of TOML names those
+        if not nearest(name, beside) and (near := nearest(name, shipped)):
             raise ConfigError(f"{path}: no such file; did you mean the shipped recipe {near!r}? jointgen copy {near}")
     return Path(path)
 

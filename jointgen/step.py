@@ -47,6 +47,7 @@ from jointgen.plan import (
     nodes_of,
     ordered,
     reach,
+    unmarked,
 )
 
 Raw = Mapping[str, Mapping[str, Tensor]]
@@ -137,7 +138,7 @@ class Program:
 
     def _forward(self, node: Forward) -> Callable[[Moment, Values], Any]:
         module, at = self.parts.modules[node.part], [self.index[i] for i in node.inputs]
-        rows = max(i.rows for i in node.inputs)
+        rows, title = max(i.rows for i in node.inputs), unmarked(node).title
         parameters = {name: p.detach() for name, p in module.named_parameters()} if node.mode == "held" else None
 
         def run(moment: Moment, values: Values) -> Any:
@@ -145,7 +146,7 @@ class Program:
             if node.noise:
                 size = self.lowering.traits[node.part].noise_input
                 inputs.append(moment.noise.named(node.noise, moment.rows * rows).normal(size))
-            self._name_dropout(node.part, node.title, moment, rows)
+            self._name_dropout(node.part, title, moment, rows)
             if parameters is None:
                 return module(*inputs, k=node.k)
             return functional_call(module, parameters, tuple(inputs), {"k": node.k})

@@ -151,8 +151,9 @@ def _read_array(path: Path, size: Size, variable: str) -> tuple[np.ndarray, list
 
 def _load_array(path: Path, variable: str) -> np.ndarray:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        with open(path, "rb") as file:  # numpy leaves a torn .npz open when it is given the path
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except Exception as error:  # a torn zip, a pickle, a header of another format
         raise ConfigError(f"--images: {path}: cannot be read: {' '.join(str(error).split())}") from error
     return arrays[_choose(arrays, variable, path)]

@@ -5,9 +5,11 @@ There are no imports between test files (--import-mode=importlib), so the builde
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -16,17 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from jointgen.distributed import Workers
-from jointgen.errors import ConfigError
 from jointgen.noise import Noise
 from jointgen.objectives import Expr, Objective
-from jointgen.objectives.objective import Update, as_stages, resolved
-from jointgen.parts import Parts, build, declare
+from jointgen.objectives.objective import Update, resolved
+from jointgen.parts import Parts
 from jointgen.plan import Lowering, Plan, Traits, make_plan, make_summands
 from jointgen.plugins import load_plugins
 from jointgen.prepare import Prepared, resolver
+from jointgen.prepare import prepare as prepare_recipe
 from jointgen.recipe import read_recipe
 from jointgen.registry import Registry
-from jointgen.requirements import unmet
 from jointgen.space import Space
 from jointgen.step import CompiledUpdate, Moment, Rows, Step
 
@@ -176,22 +177,30 @@ class Model:
         for handle in handles:
             handle.remove()
 
+    def watched(self, *names: str) -> dict[str, Watched]:
+        """These critics replaced by ones that keep what they are shown."""
+        critics = {name: Watched() for name in names}
+        self.parts.modules.update(critics)
+        return critics
+
     @property
     def priors(self) -> set[str]:
         return {name for name, trait in self.prepared.declared.traits.items() if trait.kind == "prior"}
 
 
-def stepper(plan: Plan, parts: Parts, lr: float = 0.1, clip: float | None = None) -> Step:
+def stepper(
+    plan: Plan, parts: Parts, lr: float = 0.1, clip: float | None = None, rule: Callable[..., Any] = torch.optim.SGD
+) -> Step:
     def descent(names: Sequence[str]) -> list[torch.optim.Optimizer]:
         parameters = parts.parameters(names)
-        return [torch.optim.SGD(parameters, lr)] if parameters else []
+        return [rule(parameters, lr)] if parameters else []
 
     return Step(plan, parts, Workers.start("cpu"), {u.name: descent(u.trains) for u in plan.updates}, clip)
 
 
 @pytest.fixture(scope="session")
 def make_step() -> Callable[..., Step]:
-    """(plan, parts, lr, clip) -> a Step with plain gradient descent."""
+    """(plan, parts, lr, clip, rule) -> a Step, of plain gradient descent unless another rule is given."""
     return stepper
 
 
@@ -204,19 +213,20 @@ def prepare(registry: Registry) -> Callable[..., Model]:
 
     def make(objective: Objective | Sequence[Any], **changes: Any) -> Model:
         tables = {key: value for key, value in {**ALL_REAL, **changes}.items() if value is not None}
-        recipe = read_recipe(tables, registry=registry)
-        stages = tuple(
-            attrs.evolve(s, objective=s.objective.complete(resolver(registry))) for s in as_stages(objective)
-        )
-        declared = declare(recipe, [s.objective for s in stages])
-        if declared.problems:
-            raise ConfigError(declared.problems)
-        plans = tuple(make_plan(s.objective, declared.traits) for s in stages)
-        if problems := [line for plan in plans for line in unmet(plan, declared, registry)]:
-            raise ConfigError(problems)
-        return Model(Prepared(recipe, registry, stages, declared, plans, build(declared)))
+        recipe = attrs.evolve(read_recipe(tables, registry=registry), objective=Composed(objective))
+        return Model(prepare_recipe(recipe, registry))
 
     return make
+
+
+@attrs.frozen
+class Composed:
+    """An objective in the place of a registered one."""
+
+    composed: Any
+
+    def objective(self) -> Any:
+        return self.composed
 
 
 @pytest.fixture(scope="session")
@@ -247,3 +257,104 @@ def assemble(resolve: Callable[[str, str], Any]) -> Callable[..., tuple[Plan, Pa
         return make_plan(whole, known), Parts(nn.ModuleDict(dict(modules)), {**one, **(spaces or {})})
 
     return make
+
+
+# --- networks of one number, written out -----------------------------------------------------------------------------
+
+
+class Gaussian:
+    """N(mean, exp(log_scale)^2), (B, 1)."""
+
+    def __init__(self, mean: Tensor, log_scale: Tensor):
+        self.mean, self.log_scale = mean, log_scale
+
+    def draw(self, noise: Any) -> Readings:
+        eps = noise.normal(*self.mean.shape[1:])
+        return Readings({"sample": self.mean + self.log_scale.exp() * eps, "mean": self.mean})
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        standard = (value - self.mean) / self.log_scale.exp()
+        return -(standard.square() / 2 + self.log_scale + math.log(2 * math.pi) / 2).sum(1)
+
+
+class Readings:
+    def __init__(self, readings: Mapping[str, Tensor]):
+        self.readings = readings
+
+    def read(self, reading: str) -> Tensor:
+        return self.readings[reading]
+
+
+class Line(nn.Module):
+    """out | given = N(slope * given + offset, exp(log_scale)^2): an encoder or decoder of three parameters."""
+
+    def __init__(self, slope: float, offset: float, log_scale: float):
+        super().__init__()
+        self.slope, self.offset, self.log_scale = map(number, (slope, offset, log_scale))
+
+    def forward(self, given: Tensor, k: int = 1) -> Gaussian:
+        mean = self.slope * given + self.offset
+        return Gaussian(mean if k == 1 else mean.repeat_interleave(k, 0), self.log_scale)
+
+
+class StandardNormal(nn.Module):
+    def __init__(self, size: int = 1):
+        super().__init__()
+        self.size = size
+
+    def forward(self, rows: int) -> Gaussian:
+        return Gaussian(torch.zeros(rows, self.size, dtype=DOUBLE), torch.zeros((), dtype=DOUBLE))
+
+
+class Polynomial(nn.Module):
+    """w . (1, x, z, xz, x^2, z^2): a critic of two numbers, or of one (which it is given twice)."""
+
+    def __init__(self, *weights: float):
+        super().__init__()
+        self.weights = nn.Parameter(torch.tensor(weights, dtype=DOUBLE))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        x, z = (inputs * 2)[:2]
+        return (self.weights * torch.cat([torch.ones_like(x), x, z, x * z, x * x, z * z], 1)).sum(1)
+
+
+class Written(nn.Module):
+    """A critic that is a known function, (B, 1) each -> (B,), without parameters."""
+
+    def __init__(self, function: Callable[..., Tensor]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(*inputs).squeeze(1)
+
+
+class Watched(nn.Module):
+    """A critic weight * sum(inputs) that keeps what it is shown."""
+
+    def __init__(self, weight: float = 0.0):
+        super().__init__()
+        self.weight = number(weight)
+        self.calls: list[tuple[Tensor, ...]] = []
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        self.calls.append(tuple(value.detach().clone() for value in inputs))
+        return self.weight.to(inputs[0].dtype) * torch.stack([value.flatten(1).sum(1) for value in inputs]).sum(0)
+
+
+def number(value: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(value, dtype=DOUBLE))
+
+
+@pytest.fixture(scope="session")
+def nets() -> SimpleNamespace:
+    """Networks for `assemble`, in double precision."""
+    return SimpleNamespace(
+        Gaussian=Gaussian,
+        Line=Line,
+        Polynomial=Polynomial,
+        Readings=Readings,
+        StandardNormal=StandardNormal,
+        Watched=Watched,
+        Written=Written,
+    )

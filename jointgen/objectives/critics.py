@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from jointgen.config import PenaltyField, positive
+from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.distributions import Marginal, Product, as_product
 from jointgen.objectives.expressions import Ratio, log_ratio
 
@@ -24,7 +25,14 @@ class CriticTable:
     steps: int = attrs.field(default=1, validator=positive)
 
     def log_ratio(self, name: str, num: Marginal | Product, den: Marginal | Product, **options: Any) -> Ratio:
-        """A log-ratio whose critic has these settings; views of variables that it does not see are left out."""
+        """A log-ratio whose critic has these settings; views of variables that it does not see are left out.
+
+        Raises ConfigError for a view of a variable that its joints do not have.
+        """
         seen = as_product(num).variables
+        there = {v for side in (num, den) for marginal in as_product(side).marginals for v in marginal.joint.variables}
+        for variable in self.view:
+            if variable not in there:
+                raise ConfigError(f"objective.critic.view: no variable {variable!r}{suggest(variable, there)}")
         view = {variable: reading for variable, reading in self.view.items() if variable in seen}
         return log_ratio(num, den, name=name, view=view, penalties=tuple(self.penalties), times=self.steps, **options)

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from jointgen.config import CriticLossField, PenaltyField, fraction, positive
-from jointgen.errors import ConfigError
+from jointgen.errors import ConfigError, suggest
 from jointgen.objectives import (
     Expr,
     Joint,
@@ -107,16 +107,23 @@ class Expression:
         )
 
     def vocabulary(self) -> Vocabulary:
-        joints: dict[str, Joint] = {"q": q, "p": p}
-        for name, text in self.joints.items():
-            joints[name] = _at(f"joints.{name}", joint_from_text, name, text, self.parts)
+        joints = self.all_joints()
         weights = {name: _weight(name, value) for name, value in self.weights.items()}
         words = _at("weights", Vocabulary, joints, {}, weights)
         ratios: dict[str, Ratio] = {}
         for kind, tables in (("log_ratio", self.ratios), ("score", self.scores)):
             for name, table in tables.items():
-                ratios[name] = _at(f"{kind.removeprefix('log_')}s.{name}", _ratio, name, kind, table, words)
+                ratios[name] = _ratio(name, kind, table, words)
         return _at("ratios", Vocabulary, joints, ratios, weights)
+
+    def all_joints(self) -> dict[str, Joint]:
+        texts = {"q": q.product, "p": p.product, **self.joints}
+        for written in self.parts:
+            name = written.split("(")[0]
+            if name not in texts:
+                raise ConfigError(f"objective.parts: {written!r}: unknown joint {name!r}{suggest(name, texts)}")
+        keys = {name: f"joints.{name}" if name in self.joints else "parts" for name in texts}
+        return {name: _at(keys[name], joint_from_text, name, text, self.parts) for name, text in texts.items()}
 
     @classmethod
     def of(cls, objective: Objective | Sequence[Stage], registry: Registry) -> Expression:
@@ -157,11 +164,12 @@ def _weight(name: str, value: float | WeightTable) -> Weight:
 
 
 def _ratio(name: str, kind: Any, table: str | RatioTable, words: Vocabulary) -> Ratio:
-    table = RatioTable(table) if isinstance(table, str) else table
-    num, den = parse_ratio_sides(table.of, words)
-    known = None if table.known is None else parse(table.known, words)
+    key = f"{kind.removeprefix('log_')}s.{name}"
+    of, table = (key, RatioTable(table)) if isinstance(table, str) else (f"{key}.of", table)
+    num, den = _at(of, parse_ratio_sides, table.of, words)
+    known = None if table.known is None else _at(f"{key}.known", parse, table.known, words)
     loss = "logistic" if table.loss is None else table.loss
-    return Ratio(name, num, den, kind, loss, known, table.view, tuple(table.penalties), table.times)
+    return _at(key, Ratio, name, num, den, kind, loss, known, table.view, tuple(table.penalties), table.times)
 
 
 # --- back to text ----------------------------------------------------------------------------------------------------

@@ -104,6 +104,8 @@ class Gaussian:
 
     @init_scale.validator
     def _within_bounds(self, attribute: Any, value: float) -> None:
+        if self.min_log_scale > self.max_log_scale:
+            raise ValueError(f"'min_log_scale' must be <= max_log_scale = {self.max_log_scale}: {self.min_log_scale}")
         if not self.min_log_scale <= math.log(value) <= self.max_log_scale:
             raise ValueError(
                 f"'init_scale' must lie in exp([min_log_scale, max_log_scale]) = "

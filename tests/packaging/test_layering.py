@@ -56,6 +56,7 @@ LAYERS = {
     "step": 3,
     "train": 3,
     "__main__": 4,
+    "arguments": 4,
     "cli": 4,
     "testing": 4,
 }

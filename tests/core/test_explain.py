@@ -1,0 +1,260 @@
+"""`explain` says what the plan holds: numbers derived by hand, texts as the papers write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jointgen.cli import main
+from jointgen.explain import explain
+from jointgen.prepare import prepare
+from jointgen.recipe import read_recipe
+from jointgen.registry import Registry
+from jointgen.sizes import sizes_of
+
+PINNED = {
+    "prior.size": 16,
+    "encoder.network.hidden": [256, 256],
+    "decoder.network.hidden": [256, 256],
+    "discriminator.hidden": [256, 256],
+    "train.steps": 4000,
+    "train.batch": 128,
+}
+"""What the numbers below rest on, whatever becomes of the recipe."""
+
+Explained = Callable[..., str]
+
+
+@pytest.fixture
+def quickstart(repo: Path, registry: Registry) -> Explained:
+    def made(**changes: Any) -> str:
+        overrides = {**PINNED, **{key.replace("__", "."): value for key, value in changes.items()}}
+        return explain(prepare(read_recipe(repo / "recipes/quickstart.toml", overrides, registry=registry), registry))
+
+    return made
+
+
+def section(text: str, title: str) -> list[str]:
+    """The lines below a title, without their indent."""
+    block = next(block for block in text.split("\n\n") if block.startswith(title + "\n"))
+    return [line.strip() for line in block.split("\n")[1:]]
+
+
+def words(lines: list[str]) -> list[str]:
+    """Lines with their columns closed up."""
+    return [" ".join(line.split()) for line in lines]
+
+
+# --- the quickstart, AS-VAE with the ratio T ------------------------------------------------------------------------
+
+
+def test_the_equation_and_the_ratio(quickstart: Explained) -> None:
+    text = quickstart()
+    assert text.startswith(
+        "quickstart: objective 'asvae' (Pu et al. 2017, eqs 5, 6 and 11)\n4,000 steps of 128 rows, 512,000"
+    )
+    assert words(section(text, "OBJECTIVE")) == [
+        "model maximises E[q(x,z)](log p(x|z) + log p(z) - log q(z|x))",
+        "+ E[p(x,z)](w*log q(z|stop(x)) - lambda*T)",
+        "T maximises E[p(x,z)](log s(T))",
+        "+ E[q(x,z)](log s(-T))",
+        "- R1(T)",
+        "w = 1",
+        "lambda = 0 to 10 over the first 10% of the stage",
+        "T = log-ratio p(x,z) : q(x,z)",
+        "a critic that sees x, z; loss Logistic; one update a step",
+        "penalty R1(weight=0.1, every=4, at='denominator')",
+        "order: model, T",
+    ]
+
+
+def test_each_factor_has_its_part(quickstart: Explained) -> None:
+    text = quickstart()
+    assert words(section(text, "JOINTS")) == [
+        "q(x,z) = q(x) q(z|x)",
+        "q(x) data digits",
+        "q(z|x) encoder mlp + gaussian",
+        "p(x,z) = p(z) p(x|z)",
+        "p(z) prior normal",
+        "p(x|z) decoder mlp + gaussian",
+    ]
+    assert words(section(text, "VARIABLES")) == [
+        "x 1x8x8 real in [0, 1], 17 levels: 64 numbers, observed",
+        "z 16 real: 16 numbers, latent",
+    ]
+
+
+def test_the_step_shows_what_is_drawn_run_and_reused(quickstart: Explained) -> None:
+    """The model: encoder at the data and at decoded x, decoder at codes and at the prior, the critic once. The critic's
+    own update takes both joints' draws from the model's and runs twice."""
+    assert words(section(quickstart(), "ONE STEP")) == [
+        "1. model trains encoder, decoder",
+        "draws q(x) from data",
+        "q(z|x) by encoder(q.x)",
+        "p(z) from prior",
+        "p(x|z) by decoder(p.z)",
+        "runs encoder(q.x)",
+        "decoder(q(z|x).z)",
+        "decoder(p.z)",
+        "encoder(stop(p(x|z).x))",
+        "T(p(x|z).x, p.z)",
+        "2. T trains T",
+        "draws p(z) from prior reused from model",
+        "p(x|z) by decoder(p.z) reused from model",
+        "q(x) from data reused from model",
+        "q(z|x) by encoder(q.x) reused from model",
+        "runs decoder(p.z) reused from model",
+        "T(p(x|z).x, p.z)",
+        "encoder(q.x) reused from model",
+        "T(q.x, q(z|x).z)",
+        "penalties R1(T): runs the critic again, with its gradient, every 4 steps",
+        "forward runs when every update is due once: T 3, decoder 2, encoder 2 (penalties besides)",
+    ]
+
+
+def test_the_table_of_gradients(quickstart: Explained) -> None:
+    """z ~ q(z|x) carries gradient to the encoder; x under p carries it to the decoder, unless it is stopped."""
+    assert words(section(quickstart(), "GRADIENTS")) == [
+        "how a term's gradient reaches a part weight encoder decoder T",
+        "model/E[q(x,z)] log p(x|z) 1 samples explicit none",
+        "model/E[q(x,z)] log p(z) 1 samples none none",
+        "model/E[q(x,z)] log q(z|x) -1 explicit + samples none none",
+        "model/E[p(x,z)] log q(z|stop(x)) w explicit none none",
+        "model/E[p(x,z)] T -lambda none samples (held)",
+        "T/E[p(x,z)] log s(T) 1 none (held) explicit",
+        "T/E[q(x,z)] log s(-T) 1 (held) none explicit",
+        "T/R1(T) -1 (held) (held) explicit",
+        "(held): the update does not train this part",
+    ]
+
+
+def test_the_sizes(quickstart: Explained) -> None:
+    """encoder: 64*256 + 256 = 16,640; 256*256 + 256 = 65,792; 256*32 + 32 = 8,224 (a mean and a log scale for each of
+    16 codes); 16 offsets of the mean: 90,672.
+    decoder: 16*256 + 256 = 4,352; 65,792; 256*64 + 64 = 16,448; 64 offsets; one log scale: 86,657.
+    T: 16,640 for x; 16*256 = 4,096 for z, without a bias of its own; 65,792; 256 + 1: 86,785.
+    In all 264,114 numbers of 4 bytes, five times over (weights, gradients, two moments, average): 5,282,280 bytes,
+    5.04 of 1,048,576.
+    """
+    assert words(section(quickstart(), "SIZES")) == [
+        "encoder 90,672 parameters",
+        "decoder 86,657 parameters",
+        "T 86,785 parameters",
+        "264,114 parameters in all",
+        "memory 5.0 MiB: weights 1.0 MiB, gradients 1.0 MiB, Adam 2.0 MiB, average (EMA) 1.0 MiB; activations come on top",
+    ]
+
+
+def test_what_is_needed_of_each_family(quickstart: Explained) -> None:
+    lines = section(quickstart(), "FAMILIES")
+    encoder = lines[: next(i for i, line in enumerate(lines) if line.startswith("prior"))]
+    assert encoder[0].startswith(
+        "encoder (mlp + gaussian) has readings sample (exact), mean (exact); own density analytic"
+    )
+    assert sorted(encoder[1:]) == [
+        "met: needs a density at its own draws",
+        "met: needs a density at points that it did not draw",
+        "met: needs a draw with the reading 'sample'",
+        "met: needs a gradient path through the reading 'sample' of its draws",
+    ]
+
+
+def test_like_compared_with_like_needs_no_advice(quickstart: Explained) -> None:
+    assert "ADVICE" not in quickstart()
+
+
+# --- other objectives ------------------------------------------------------------------------------------------------
+
+
+def test_stages_have_their_steps(quickstart: Explained) -> None:
+    """A quarter of 4,000 steps for the ELBO alone, which runs each network once; only the second stage has a critic."""
+    text = quickstart(objective__vae_first=0.25)
+    assert words(section(text, "OBJECTIVE OF STAGE 1, VAE"))[0] == "25% of the run, steps 1 to 1,000"
+    assert words(section(text, "OBJECTIVE OF STAGE 2, ASVAE"))[0] == "75% of the run, steps 1,001 to 4,000"
+    assert (
+        section(text, "ONE STEP OF STAGE 1, VAE")[-1]
+        == "forward runs when every update is due once: decoder 1, encoder 1"
+    )
+    assert "T" not in words(section(text, "GRADIENTS OF STAGE 1, VAE"))[0].split()
+    assert text.count("SIZES") == 1
+
+
+def test_adam_holds_nothing_for_a_part_that_is_never_trained(repo: Path, registry: Registry) -> None:
+    """Only the encoder: gradients of 90,672 numbers, and no average. The prior's 16 numbers are a buffer."""
+    tables = {
+        "objective.type": "expression",
+        "objective.updates": {"half": {"maximize": "E[q(x,z)](log p(x|z))", "trains": ["encoder"]}},
+        "train.ema": 0.0,
+    }
+    overrides = {**PINNED, **tables}
+    prepared = prepare(read_recipe(repo / "recipes/quickstart.toml", overrides, registry=registry), registry)
+    sizes = sizes_of(prepared)
+    assert sizes.parameters == {"encoder": 90672, "decoder": 86657}
+    assert sizes.memory == {"weights": 4 * (90672 + 86657 + 16), "gradients": 4 * 90672, "Adam": 8 * 90672}
+
+
+def expression(ratio: str, **more: str) -> dict[str, Any]:
+    maximize = "E[q(x,z)](log p(x|z) - t) + E[p(x,z)](log q(z|x))"
+    return {"type": "expression", "maximize": maximize, "ratios": {"t": {"of": ratio, **more}}}
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        ({"ratio": "q(x,z) : p(x,z)"}, None),
+        ({"ratio": "q(x) : p(x)"}, None),
+        ({"ratio": "q(x,z) : p(x)p(z)"}, "mutual information"),
+        ({"ratio": "q(x)q(z) : p(x,z)"}, "mutual information"),
+        ({"ratio": "q(x,z) : p(x)p(z)", "known": "log q(z|x) - log p(z)"}, None),
+        ({"ratio": "q(x,z) : q(x)p(z)"}, "both sides share q(x), so at the optimum it is log q(z|x) - log p(z)."),
+        ({"ratio": "q(x)q(z) : q(x,z)"}, "both sides share q(x), so at the optimum it is log q(z) - log q(z|x)."),
+        ({"ratio": "q(x,z) : q(x)p(z)", "known": "log q(z|x) - log p(z)"}, None),
+    ],
+    ids=str,
+)
+def test_advice_on_a_joint_against_a_product(quickstart: Explained, ratio: dict[str, str], said: str | None) -> None:
+    text = quickstart(objective=expression(**ratio))
+    if said is None:
+        assert "ADVICE" not in text
+    else:
+        assert said in " ".join(section(text, "ADVICE"))
+
+
+def test_an_objectives_own_note_is_the_advice(quickstart: Explained) -> None:
+    advice = " ".join(section(quickstart(objective__form="literal"), "ADVICE"))
+    assert "form = 'decomposed' has the same fixed point" in advice
+    assert "compares a joint with a product" not in advice
+
+
+def test_an_update_that_is_not_always_due_says_when(quickstart: Explained) -> None:
+    text = quickstart(objective__critic={"steps": 5})
+    lines = section(text, "OBJECTIVE")
+    assert "5 times a step, each time after the first on draws of its own" in lines
+    assert "a critic that sees x, z; loss Logistic; 5 updates a step" in lines
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_it(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = ["--set", "objective.ratio=d", "--set", "objective.w=0.5"]
+    assert main(["explain", str(repo / "recipes/quickstart.toml"), *sets]) == 0
+    shown = capsys.readouterr()
+    assert "d = log-ratio p(x) : q(x)" in shown.out
+    assert "w = 0.5" in shown.out
+    assert shown.err == ""
+
+
+def test_what_does_not_fit_is_said_before_anything_is_built(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An implicit encoder has no density, which the decomposed objective needs at its own and at foreign draws."""
+    recipe = str(repo / "recipes/quickstart.toml")
+    assert main(["explain", recipe, "--set", "encoder.family.type=implicit"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    problems = shown.err.splitlines()
+    assert all(line.startswith("jointgen: encoder") for line in problems)
+    assert any("a density at its own draws" in line and "'implicit'" in line for line in problems)
+    assert any("a density at points that it did not draw" in line and "gaussian" in line for line in problems)

@@ -1,0 +1,374 @@
+"""Gradient ownership: every shipped objective passes with every family that it accepts, and leaks are caught."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from jointgen_ali.objective import ALI, ALICE
+from jointgen_asvae.objective import ASVAE
+from jointgen_avb.objective import AVB
+from jointgen_critics.penalties import R1, GradientPenalty
+from jointgen_vae.objective import IWAE, VAE
+from torch import Tensor, nn
+
+from jointgen.errors import ConfigError, OwnershipError
+from jointgen.objectives import (
+    CriticTable,
+    E,
+    Objective,
+    Update,
+    elbo,
+    joint_from_text,
+    log_ratio,
+    log_sigmoid,
+    p,
+    q,
+    relu,
+    score,
+    square,
+    stop,
+)
+from jointgen.objectives.objective import as_stages
+from jointgen.ownership import check_ownership
+
+Prepare = Callable[..., Any]
+
+MLP: dict[str, Any] = {"type": "mlp", "hidden": [6]}
+DROPPING: dict[str, Any] = {"type": "mlp", "hidden": [6], "dropout": 0.3}
+
+
+def check(model: Any, rows: int = 4) -> None:
+    check_ownership(model.plan, model.parts, model.data(rows), rows)
+
+
+# --- what ships passes -----------------------------------------------------------------------------------------------
+
+
+def views(name: str) -> CriticTable:
+    return CriticTable(view={"x": name}, penalties=[R1(), GradientPenalty()])
+
+
+OBJECTIVES: dict[str, Callable[[], Any]] = {
+    "vae": lambda: VAE().objective(),
+    "vae, weighted": lambda: VAE(beta=0.5, warm_up=0.2).objective(),
+    "vae, closed KL": lambda: VAE(analytic=True).objective(),
+    "iwae": lambda: IWAE(k=3).objective(),
+    "avb": lambda: AVB().objective(),
+    "avb, turns": lambda: AVB(critic=CriticTable(steps=2)).objective(),
+    "ali": lambda: ALI().objective(),
+    "alice": lambda: ALICE(distance="l2").objective(),
+    "asvae, literal": lambda: ASVAE(form="literal").objective(),
+    "asvae-r, literal": lambda: ASVAE(form="literal", weight_g=0.0).objective(),
+    "asvae-g, literal": lambda: ASVAE(form="literal", weight_r=0.0).objective(),
+    "asvae, T": lambda: ASVAE(ratio="T").objective(),
+    "asvae, d, penalties": lambda: ASVAE(ratio="d", critic=views("sample")).objective(),
+    "asvae, T, means": lambda: ASVAE(ratio="T", critic=views("mean")).objective(),
+    "asvae, T, relaxed": lambda: ASVAE(ratio="T", critic=views("relaxed")).objective(),
+    "asvae, T, smoothed": lambda: ASVAE(ratio="T", critic=views("smoothed")).objective(),
+}
+
+REAL: dict[str, Any] = {"data": {"type": "digits"}, "prior": {"type": "normal", "size": 2}}
+BITS: dict[str, Any] = {**REAL, "data": {"type": "digits", "observe": "binarise"}}
+GAUSSIAN = {"type": "gaussian"}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gaussian": {"encoder": GAUSSIAN, "decoder": GAUSSIAN, **REAL},
+    "gaussian, global": {"encoder": GAUSSIAN, "decoder": {"type": "gaussian", "scale": "global"}, **REAL},
+    "gaussian, per channel": {
+        "encoder": {"type": "gaussian", "scale": "per_channel"},
+        "decoder": {"type": "gaussian", "scale": "per_channel", "mean": "sigmoid"},
+        **REAL,
+    },
+    "gaussian, fixed": {"encoder": GAUSSIAN, "decoder": {"type": "gaussian", "scale": "fixed"}, **REAL},
+    "bits": {"encoder": GAUSSIAN, "decoder": {"type": "bernoulli"}, **BITS},
+    "bits without a path": {"encoder": GAUSSIAN, "decoder": {"type": "bernoulli", "path": "none"}, **BITS},
+    "implicit encoder": {"encoder": {"type": "implicit", "noise": 3}, "decoder": {"type": "bernoulli"}, **BITS},
+    "implicit both": {
+        "encoder": {"type": "implicit", "noise": 0},
+        "decoder": {"type": "implicit", "noise": 2, "mean": "sigmoid"},
+        **REAL,
+    },
+    "uniform prior": {"encoder": GAUSSIAN, "decoder": GAUSSIAN, **REAL, "prior": {"type": "uniform", "size": 2}},
+}
+
+# by hand: what each pair of families can serve
+ACCEPTED: dict[str, set[str]] = {
+    "gaussian": {*OBJECTIVES} - {"asvae, T, relaxed", "asvae, T, smoothed"},
+    "gaussian, global": {*OBJECTIVES} - {"asvae, T, relaxed"},
+    "gaussian, per channel": {*OBJECTIVES} - {"asvae, T, relaxed"},
+    "gaussian, fixed": {*OBJECTIVES} - {"asvae, T, relaxed"},
+    "bits": {*OBJECTIVES} - {"asvae, T, smoothed"},
+    # x has no path: nothing that looks at generated bits themselves
+    "bits without a path": {
+        *("vae", "vae, weighted", "vae, closed KL", "iwae", "avb", "avb, turns", "asvae-r, literal"),
+        *("asvae, T, means", "asvae, T, relaxed"),
+    },
+    "implicit encoder": {"avb", "avb, turns", "ali", "alice", "asvae-r, literal"},
+    "implicit both": {"ali", "alice"},
+    # codes drawn by the encoder can lie outside the cube: nothing that scores them by log p(z)
+    "uniform prior": {
+        *("avb", "avb, turns", "ali", "alice"),
+        *("asvae, literal", "asvae-r, literal", "asvae-g, literal"),
+    },
+}
+
+
+@pytest.mark.parametrize("families", FAMILIES)
+def test_every_objective_passes_with_the_families_that_it_accepts(families: str, prepare: Prepare) -> None:
+    tables = dict(FAMILIES[families])
+    for part in ("encoder", "decoder"):
+        tables[part] = {"network": MLP, "family": tables[part]}
+    accepted = set()
+    for name, make in OBJECTIVES.items():
+        try:
+            model = prepare(make(), **tables)
+        except ConfigError:
+            continue
+        check(model)
+        accepted.add(name)
+    assert accepted == ACCEPTED[families]
+
+
+def test_both_stages_pass(prepare: Prepare) -> None:
+    stages = ASVAE(vae_first=0.5).objective()
+    model = prepare(stages)
+    assert len(model.prepared.plans) == len(as_stages(stages)) == 2
+    for plan in model.prepared.plans:
+        check_ownership(plan, model.parts, model.data(4), 4)
+
+
+def known_part() -> Objective:
+    f1 = log_ratio(q.xz, p.x * p.z, name="f1", known=q.log_z_given_x - p.log_z)
+    return Objective.of(E(q.xz, p.log_x_given_z - f1))
+
+
+def three_players() -> Objective:
+    d = log_ratio(q.x, p.x, name="d")
+    encoder = Update("encoder", elbo(q, p), trains="encoder")
+    decoder = Update("decoder", E(q.xz, p.log_x_given_z) + E(p.x, log_sigmoid(d)), trains="decoder")
+    return Objective((encoder, decoder))
+
+
+def everything() -> Objective:
+    """Marks of all kinds on one network: live, held, stopped, under both joints, inside functions."""
+    live, held, stopped = q.log("z|x"), q.log("z|x", hold=True), q.log("z|x", stop=("x", "z"))
+    f = log_ratio(q.xz, p.xz, name="f", known=p.log("x|z") - p.log_z)
+    return Objective.of(
+        E(q.xz, square(live - 2 * held) - stop(live) + 2 * p.log("x|z", stop="z") - log_sigmoid(f))
+        + E(p.xz, held - 0.5 * stopped + square(f - 1)),
+        order="critics, model",
+    )
+
+
+COMPOSED: dict[str, Callable[[], Objective]] = {
+    "known part": known_part,
+    "three players": three_players,
+    "everything": everything,
+    "wgan": lambda: Objective.of(
+        E(p.x, score(q.x, p.x, name="c", loss="wasserstein", penalties=("gradient_penalty",), times=2))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_composed_objectives_pass(name: str, prepare: Prepare) -> None:
+    check(prepare(COMPOSED[name]()))
+
+
+@pytest.mark.parametrize("name", ["vae", "iwae", "asvae, literal", "asvae, d, penalties", "alice"])
+def test_dropout_is_no_leak(name: str, prepare: Prepare) -> None:
+    """Masks are named noise: the same in the step and in the sum of terms that it is compared with."""
+    table = {"network": DROPPING, "family": GAUSSIAN}
+    check(prepare(OBJECTIVES[name](), encoder=table, decoder=table, discriminator=DROPPING))
+
+
+def test_dropout_with_held_and_stopped_runs_is_no_leak(prepare: Prepare) -> None:
+    table = {"network": DROPPING, "family": GAUSSIAN}
+    check(prepare(everything(), encoder=table, decoder=table, discriminator=DROPPING))
+
+
+def test_the_model_stays_as_it_is(prepare: Prepare) -> None:
+    model = prepare(ASVAE(form="literal").objective())
+    before = copy.deepcopy(model.parts.modules.state_dict())
+    model.parts.modules.train()
+    check(model)
+    assert all(torch.equal(before[name], value) for name, value in model.parts.modules.state_dict().items())
+    assert all(
+        w.grad is None and w.requires_grad and w.dtype == torch.float32 for w in model.parts.modules.parameters()
+    )
+    assert model.parts.modules.training
+
+
+def test_a_term_whose_gradient_is_zero_for_now_is_no_missing_one(prepare: Prepare) -> None:
+    """Free bits: nothing to pay below 1000 nats, and none of the few rows is above."""
+    rate = q.log_z_given_x - p.log_z
+    model = prepare(Objective.of(E(q.xz, p.log_x_given_z - relu(rate - 1000))))
+    check(model)
+
+
+# --- leaks -----------------------------------------------------------------------------------------------------------
+
+
+class LazyNormal:
+    """Looks its scale up in the module when it is used: by then nobody holds it."""
+
+    def __init__(self, mean: Tensor, module: nn.Module):
+        self.mean, self.module = mean, module
+
+    def draw(self, noise: Any) -> Any:
+        return Sample(self.mean + self.module.log_scale.exp() * noise.normal(*self.mean.shape[1:]))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        log_scale = self.module.log_scale
+        return -(0.5 * ((value - self.mean) / log_scale.exp()).square() + log_scale).sum(1)
+
+
+class Sample:
+    def __init__(self, sample: Tensor):
+        self.sample = sample
+
+    def read(self, reading: str) -> Tensor:
+        return self.sample
+
+
+class LazyFamily(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, params: Tensor) -> LazyNormal:
+        return LazyNormal(params[:, :2], self)
+
+
+def test_a_family_that_leaks_through_hold_is_caught(prepare: Prepare) -> None:
+    model = prepare(Objective.of(E(q.xz, p.log_x_given_z + q.log("z|x", hold=True))))
+    model.parts.modules["encoder"].family = LazyFamily()
+    with pytest.raises(OwnershipError) as error:
+        check(model)
+    message = "term 'model/E[q(x,z)] hold(log q(z|x))' leaks a gradient into 'encoder': it must not reach it explicitly"
+    assert str(error.value) == message
+
+
+def test_a_family_that_leaks_through_a_known_part_is_caught(prepare: Prepare) -> None:
+    model = prepare(known_part())
+    model.parts.modules["encoder"].family = LazyFamily()
+    with pytest.raises(OwnershipError, match=r"term 'model/E\[q\(x,z\)\] f1' leaks a gradient into 'encoder'"):
+        check(model)
+
+
+def test_the_same_family_is_fine_where_nothing_is_held(prepare: Prepare) -> None:
+    model = prepare(VAE().objective())
+    model.parts.modules["encoder"].family = LazyFamily()
+    check(model)
+
+
+class Counting(nn.Module):
+    """A network that remembers how often it ran."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner, self.calls = inner, 0
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        self.calls += 1
+        return self.inner(*inputs) * (1 + 0.01 * self.calls)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_network_that_carries_state_between_calls_is_caught(part: str, prepare: Prepare) -> None:
+    model = prepare(VAE().objective())
+    model.parts.modules[part].trunk = Counting(model.parts.modules[part].trunk)
+    with pytest.raises(OwnershipError, match=r"may not be a function of its inputs alone") as error:
+        check(model)
+    assert "update model: the gradient of " in str(error.value)
+
+
+class NoPath(nn.Module):
+    """Declares the sample path that its draw does not have."""
+
+    def forward(self, params: Tensor) -> Any:
+        outer = params
+
+        class Normal:
+            def draw(self, noise: Any) -> Sample:
+                with torch.no_grad():
+                    return Sample(outer[:, :2] + noise.normal(2))
+
+            def log_prob(self, value: Tensor) -> Tensor:
+                return -0.5 * (value - outer[:, :2]).square().sum(1)
+
+        return Normal()
+
+
+def test_a_term_without_its_gradient_is_caught(prepare: Prepare) -> None:
+    model = prepare(VAE().objective())
+    model.parts.modules["encoder"].family = NoPath()
+    with pytest.raises(OwnershipError) as error:
+        check(model)
+    message = "term 'model/E[q(x,z)] log p(x|z)' gives 'encoder' no gradient: it should reach it at all"
+    assert str(error.value) == message
+
+
+class Borrowing(nn.Module):
+    """A network that also uses a weight of another part."""
+
+    def __init__(self, inner: nn.Module, other: nn.Module):
+        super().__init__()
+        self.inner = inner
+        self.others = [other]  # a list hides it from torch
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        borrowed = next(iter(self.others[0].parameters()))
+        return self.inner(*inputs) + borrowed.sum()
+
+
+def test_a_term_that_reaches_a_part_which_it_must_not_is_caught(prepare: Prepare) -> None:
+    """The critic's term under p(x) is the decoder's alone; this decoder borrows from the encoder."""
+    d = log_ratio(q.x, p.x, name="d")
+    model = prepare(Objective.of(elbo(q, p) - E(p.x, log_sigmoid(-d))))
+    encoder, decoder = model.parts.modules["encoder"], model.parts.modules["decoder"]
+    decoder.trunk = Borrowing(decoder.trunk, encoder)
+    with pytest.raises(OwnershipError) as error:
+        check(model)
+    assert "'encoder'" in str(error.value)
+    assert "term 'model/E[" in str(error.value)
+    assert "must not reach it" in str(error.value)
+
+
+class Tying(nn.Module):
+    """A critic that learns from the encoder's own weight."""
+
+    def __init__(self, weight: nn.Parameter):
+        super().__init__()
+        self.weight, self.own = weight, nn.Parameter(torch.ones(()))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.own * self.weight.sum() * inputs[0].sum(1)
+
+
+def test_a_critic_that_shares_a_weight_with_the_model_is_caught(prepare: Prepare) -> None:
+    model = prepare(ALI().objective())
+    model.parts.modules["f"] = Tying(next(iter(model.parts.modules["encoder"].parameters())))
+    with pytest.raises(OwnershipError, match="leaks a gradient into 'encoder'"):
+        check(model)
+
+
+# --- other joints ----------------------------------------------------------------------------------------------------
+
+
+def test_a_learned_path_through_two_layers_of_codes(prepare: Prepare) -> None:
+    qq = joint_from_text("q", "q(x) q(z|x) q(w|z)", {"q(w|z)": "encoder_w"})
+    pp = joint_from_text("p", "p(w) p(z|w) p(x|z)", {"p(z|w)": "decoder_z"})
+    table = {"network": MLP, "family": GAUSSIAN}
+    check(
+        prepare(
+            Objective.of(elbo(qq, pp)),
+            encoders={"encoder_w": table},
+            decoders={"decoder_z": table},
+            latents={"z": 2},
+        )
+    )

@@ -1,0 +1,667 @@
+"""The compiled step against loops of plain torch written out here, in double precision."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from jointgen_ali.objective import ALI
+from jointgen_asvae.objective import ASVAE
+from jointgen_avb.objective import AVB
+from jointgen_critics.penalties import R1
+from jointgen_vae.objective import IWAE, VAE
+from torch import Tensor
+from torch.nn import functional as F
+
+from jointgen.errors import ConfigError
+from jointgen.noise import Noise
+from jointgen.objectives import (
+    Constant,
+    CriticTable,
+    E,
+    Expr,
+    Objective,
+    Update,
+    Weight,
+    absolute,
+    cycle,
+    elbo,
+    exp,
+    log_ratio,
+    log_sigmoid,
+    p,
+    q,
+    relu,
+    score,
+    softplus,
+    square,
+    stop,
+)
+from jointgen.parts import Parts
+from jointgen.plan import Lowering, Plan, make_summands
+from jointgen.step import CompiledUpdate, Moment, Rows
+
+Assemble = Callable[..., tuple[Plan, Parts]]
+Prepare = Callable[..., Any]
+Tensors = list[Tensor]
+
+ROWS = 6
+NAMES = ("q(z|x)", "p(z)", "p(x|z)", "p1(z)", "p'(x|z)", "R1(d)")
+F1, F2 = (0.1, 0.3, -0.2, 0.5, -0.1, 0.2), (-0.1, 0.2, 0.3, -0.4, 0.1, -0.3)
+
+
+def numbers(name: str, rows: int = ROWS) -> Tensor:
+    """(rows, 1) fixed standard normal numbers."""
+    return Noise(7, dtype=torch.float64).named(name, rows).normal(1)
+
+
+def lines(nets: Any, **critics: Any) -> dict[str, Any]:
+    """q(z|x) = N(0.6 x + 0.1, 0.8^2), p(x|z) = N(0.9 z - 0.2, 0.6^2), about."""
+    own = {"encoder": nets.Line(0.6, 0.1, -0.2), "decoder": nets.Line(0.9, -0.2, -0.5), "prior": nets.StandardNormal()}
+    return own | critics
+
+
+def written(written_noise: Any, step: int = 0) -> tuple[dict[str, Tensor], Any]:
+    """Noise by name, and the same for the engine."""
+    values = {name: numbers(f"{step} {name}") for name in NAMES}
+    return values, written_noise(values)
+
+
+def moment_of(noise: Any, x: Tensor, **more: Any) -> Moment:
+    return Moment({"data": {"x": x}}, noise, len(x), **more)
+
+
+# --- plain torch -----------------------------------------------------------------------------------------------------
+
+
+def line(params: Sequence[Tensor], given: Tensor, eps: Tensor) -> Tensor:
+    slope, offset, log_scale = params
+    return slope * given + offset + log_scale.exp() * eps
+
+
+def log_line(params: Sequence[Tensor], value: Tensor, given: Tensor) -> Tensor:
+    """(B,) log N(value; slope given + offset, exp(log_scale)^2)."""
+    slope, offset, log_scale = params
+    standard = (value - slope * given - offset) * (-log_scale).exp()
+    return (-0.5 * standard**2 - log_scale - 0.5 * math.log(2 * math.pi))[:, 0]
+
+
+def polynomial(w: Tensor, x: Tensor, z: Tensor) -> Tensor:
+    return (w[0] + w[1] * x + w[2] * z + w[3] * x * z + w[4] * x * x + w[5] * z * z)[:, 0]
+
+
+def start() -> tuple[Tensors, Tensors]:
+    def leaves(*values: float) -> Tensors:
+        return [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in values]
+
+    return leaves(0.6, 0.1, -0.2), leaves(0.9, -0.2, -0.5)
+
+
+def critic_leaf(weights: Sequence[float]) -> Tensor:
+    return torch.tensor(weights, dtype=torch.float64, requires_grad=True)
+
+
+def descend(loss: Tensor, params: Sequence[Tensor], lr: float) -> None:
+    for param, grad in zip(params, torch.autograd.grad(loss, list(params)), strict=True):
+        param.data -= lr * grad
+
+
+def flat(module: Any) -> list[float]:
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()]).tolist()
+
+
+def close(module: Any, params: Sequence[Tensor]) -> None:
+    assert flat(module) == pytest.approx([v for param in params for v in param.detach().flatten().tolist()], abs=1e-12)
+
+
+# --- ALI, at the same point ------------------------------------------------------------------------------------------
+
+
+def test_ali_takes_both_gradients_at_the_same_point(
+    assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
+) -> None:
+    """Three steps against Dumoulin et al.'s loop: L_D = sp(-f_q) + sp(f_p), L_G = sp(f_q) + sp(-f_p), both gradients
+    taken before anything moves."""
+    modules = lines(nets, f=nets.Polynomial(*F1))
+    plan, parts = assemble(ALI().objective(), modules)
+    step = make_step(plan, parts, 0.1)
+    (encoder, decoder), w, x = start(), critic_leaf(F1), numbers("x")
+    for number in range(3):
+        values, noise = written(written_noise, number)
+        step(lambda r, noise=noise: moment_of(noise, x))
+        zq = line(encoder, x, values["q(z|x)"])
+        xp = line(decoder, values["p(z)"], values["p(x|z)"])
+        fq, fp = polynomial(w, x, zq), polynomial(w, xp, values["p(z)"])
+        model = [*encoder, *decoder]
+        for_model = torch.autograd.grad((F.softplus(fq) + F.softplus(-fp)).mean(), model, retain_graph=True)
+        (for_critic,) = torch.autograd.grad((F.softplus(-fq) + F.softplus(fp)).mean(), [w])
+        for param, grad in zip([*model, w], [*for_model, for_critic], strict=True):
+            param.data -= 0.1 * grad
+        close(modules["encoder"], encoder)
+        close(modules["decoder"], decoder)
+        close(modules["f"], [w])
+
+
+# --- AS-VAE, literal: the order of updates ---------------------------------------------------------------------------
+
+
+def asvae_loop(order: str, noises: list[dict[str, Tensor]], x: Tensor, lr: float) -> dict[str, Tensors]:
+    """Equations 5, 6 and 11 in plain torch. "model, critics": the critics see the draws that the model just learned
+    from, as they were. "critics, model": they go first, and the model sees them as they have become."""
+    (encoder, decoder), w1, w2 = start(), critic_leaf(F1), critic_leaf(F2)
+
+    def draws(noise: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return line(encoder, x, noise["q(z|x)"]), line(decoder, noise["p(z)"], noise["p(x|z)"])
+
+    def model(noise: dict[str, Tensor]) -> None:
+        (zq, xp), z = draws(noise), noise["p(z)"]
+        first = log_line(decoder, x, zq) - polynomial(w1, x, zq)
+        second = log_line(encoder, z, xp) - polynomial(w2, xp, z)
+        descend(-(first.mean() + second.mean()), [*encoder, *decoder], lr)
+
+    def critics(noise: dict[str, Tensor], zq: Tensor, xp: Tensor) -> None:
+        zq, xp, z, another = zq.detach(), xp.detach(), noise["p(z)"], noise["p1(z)"]
+        others = x.roll(1, 0)  # one block of six rows
+        loss1 = F.softplus(-polynomial(w1, x, zq)).mean() + F.softplus(polynomial(w1, xp, another)).mean()
+        loss2 = F.softplus(-polynomial(w2, xp, z)).mean() + F.softplus(polynomial(w2, others, zq)).mean()
+        descend(loss1, [w1], lr)
+        descend(loss2, [w2], lr)
+
+    for noise in noises:
+        if order == "model, critics":
+            before = draws(noise)
+            model(noise)
+            critics(noise, *before)
+        else:
+            critics(noise, *draws(noise))
+            model(noise)
+    return {"encoder": encoder, "decoder": decoder, "f1": [w1], "f2": [w2]}
+
+
+@pytest.mark.parametrize("order", ["model, critics", "critics, model"])
+def test_the_literal_asvae_follows_its_order(
+    order: Any, assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
+) -> None:
+    modules = lines(nets, f1=nets.Polynomial(*F1), f2=nets.Polynomial(*F2))
+    plan, parts = assemble(Objective(ASVAE(form="literal").objective().updates, order), modules)
+    step, x = make_step(plan, parts, 0.2), numbers("x")
+    noises = [written(written_noise, number) for number in range(3)]
+    for _, noise in noises:
+        step(lambda r, noise=noise: moment_of(noise, x))
+    by_hand = asvae_loop(order, [values for values, _ in noises], x, 0.2)
+    for name, params in by_hand.items():
+        close(modules[name], params)
+
+
+def test_the_two_orders_end_elsewhere() -> None:
+    """What the test above tells apart."""
+    noises = [{name: numbers(f"{i} {name}") for name in ("q(z|x)", "p(z)", "p(x|z)", "p1(z)")} for i in range(3)]
+    ends = [asvae_loop(order, noises, numbers("x"), 0.2) for order in ("model, critics", "critics, model")]
+    assert all((ends[0][part][0] - ends[1][part][0]).abs().max() > 1e-3 for part in ("encoder", "decoder"))
+
+
+# --- who is trained --------------------------------------------------------------------------------------------------
+
+
+def snapshot(model: Any) -> dict[str, dict[str, Tensor]]:
+    return {name: copy.deepcopy(module.state_dict()) for name, module in model.parts.modules.items()}
+
+
+def moved(model: Any, before: dict[str, dict[str, Tensor]]) -> set[str]:
+    """Parts of which any number changed at all."""
+    now = {name: module.state_dict() for name, module in model.parts.modules.items()}
+    return {n for n, state in before.items() if any(not torch.equal(state[k], now[n][k]) for k in state)}
+
+
+@pytest.mark.parametrize(
+    ("update", "trained"),
+    [("model", {"encoder", "decoder"}), ("f1", {"f1"}), ("f2", {"f2"})],
+)
+def test_an_update_moves_what_it_trains_and_nothing_else(update: str, trained: set[str], prepare: Prepare) -> None:
+    """Bit for bit: neither the critics by the model's update, nor the model by the critics'."""
+    model = prepare(ASVAE(form="literal").objective())
+    step, before = model.step(), snapshot(model)
+    step.optimizers = {name: own if name == update else [] for name, own in step.optimizers.items()}
+    step(lambda r: model.moment(repetition=r))
+    assert moved(model, before) == trained
+
+
+def test_an_update_leaves_no_gradient_where_it_does_not_train(prepare: Prepare) -> None:
+    model = prepare(ASVAE(form="literal").objective())
+    for name, trained in (("model", {"encoder", "decoder"}), ("f1", {"f1"}), ("f2", {"f2"})):
+        model.parts.modules.zero_grad(set_to_none=True)
+        model.update(name).gradient(model.moment())
+        given = {
+            part for part, module in model.parts.modules.items() for w in module.parameters() if w.grad is not None
+        }
+        assert given == trained
+
+
+def test_an_update_that_names_one_part_leaves_the_other(prepare: Prepare) -> None:
+    model = prepare(Objective((Update("encoder", elbo(q, p), trains="encoder"),)))
+    before = snapshot(model)
+    model.step()(lambda r: model.moment(repetition=r))
+    assert moved(model, before) == {"encoder"}
+
+
+def test_a_parameter_that_nothing_reaches_gets_zeros(prepare: Prepare) -> None:
+    """Every process must send the same list of gradients. A critic that sees means never moves the decoder's scale."""
+    d = log_ratio(q.x, p.x, name="d", view={"x": "mean"})
+    model = prepare(Objective.of(E(p.x, log_sigmoid(d))))
+    model.update().gradient(model.moment())
+    grads = {name: w.grad for name, w in model.parts.modules["decoder"].named_parameters()}
+    assert not grads.pop("family.log_scale").any()
+    assert all(grad.any() for grad in grads.values())
+
+
+# --- every, times, clip ----------------------------------------------------------------------------------------------
+
+
+def test_every_third_step(prepare: Prepare) -> None:
+    d = log_ratio(q.x, p.x, name="d")
+    model = prepare(Objective((Update("model", E(p.x, log_sigmoid(d)), every=3),)))
+    step, due = model.step(), []
+    for number in range(7):
+        before = snapshot(model)
+        stats = step(lambda r, number=number: model.moment(step=number, repetition=r))
+        found = moved(model, before)
+        assert ("model/loss" in stats) == ("decoder" in found)
+        assert "d" in found
+        due.append("decoder" in found)
+    assert due == [True, False, False, True, False, False, True]
+
+
+def test_draws_of_an_update_that_is_not_due_are_still_the_parts_own(
+    assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
+) -> None:
+    d = score(q.x, p.x, name="d", loss="wasserstein")
+    critic = nets.Watched(0.3)
+    modules = {"prior": nets.StandardNormal(), "decoder": nets.Line(0.9, -0.2, -0.5), "d": critic}
+    plan, parts = assemble(Objective((Update("model", E(p.x, d), every=2),)), modules)
+    step = make_step(plan, parts, 0.1)
+    for number in range(2):
+        values, noise = written(written_noise, number)
+        critic.calls.clear()
+        slope, offset, log_scale = (w.detach().clone() for w in modules["decoder"].parameters())
+        step(lambda r, noise=noise, number=number: moment_of(noise, numbers("x"), step=number))
+        (positive,), (negative,) = critic.calls[-2:]
+        assert torch.equal(positive, numbers("x"))
+        assert torch.allclose(negative, slope * values["p(z)"] + offset + log_scale.exp() * values["p(x|z)"])
+
+
+def test_repetitions_have_data_and_noise_of_their_own(
+    assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
+) -> None:
+    """A Wasserstein critic w x moves by lr (mean x - mean xp) in each repetition, whatever w is. The model's gradient
+    here is lr w mean(dxp), taken once, before."""
+    d = score(q.x, p.x, name="d", loss="wasserstein", times=3)
+    critic, lr = nets.Watched(0.5), 0.1
+    decoder = nets.Line(0.9, -0.2, -0.5)
+    modules = {"prior": nets.StandardNormal(), "decoder": decoder, "d": critic}
+    plan, parts = assemble(Objective.of(E(p.x, d)), modules)
+    data = [numbers(f"x {r}") for r in range(3)]
+    noises = [written(written_noise, r) for r in range(3)]
+    asked: list[int] = []
+
+    def moment(r: int) -> Moment:
+        asked.append(r)
+        return moment_of(noises[r][1], data[r])
+
+    before = [w.detach().clone() for w in decoder.parameters()]
+    make_step(plan, parts, lr)(moment)
+    after = [w.detach() for w in decoder.parameters()]
+    z0 = noises[0][0]["p(z)"]
+    grads = [z0.mean(), torch.ones((), dtype=torch.float64), before[2].exp() * noises[0][0]["p(x|z)"].mean()]
+    for old, new, grad in zip(before, after, grads, strict=True):
+        assert new.item() == pytest.approx((old + lr * 0.5 * grad).item(), abs=1e-12)
+    w = 0.5
+    for r, (values, _) in enumerate(noises):
+        params = before if r == 0 else after  # the first shares the model's draws, taken before it moved
+        w += lr * (data[r].mean() - line(params, values["p(z)"], values["p(x|z)"]).mean()).item()
+    assert critic.weight.item() == pytest.approx(w, abs=1e-12)
+    assert asked == [0, 1, 2]
+
+
+def test_clipping_is_by_the_norm_over_all_that_an_update_trains(prepare: Prepare) -> None:
+    """Plain descent at rate 1 moves by the clipped gradient: by 0.01 in all, in the direction of the unclipped one."""
+
+    def moves(clip: float | None) -> tuple[Tensor, float]:
+        model = prepare(VAE().objective()).double()
+        before = torch.cat([w.detach().flatten().clone() for w in model.parts.modules.parameters()])
+        stats = model.step(lr=1.0, clip=clip)(lambda r: model.moment(repetition=r))
+        after = torch.cat([w.detach().flatten() for w in model.parts.modules.parameters()])
+        return after - before, float(stats["model/grad_norm"])
+
+    whole, norm = moves(None)
+    clipped, reported = moves(0.01)
+    assert norm > 0.1
+    assert norm == pytest.approx(whole.norm().item(), rel=1e-10)
+    assert reported == pytest.approx(norm, rel=1e-10)  # as it was before clipping
+    assert clipped.norm().item() == pytest.approx(0.01, rel=1e-4)
+    assert torch.nn.functional.cosine_similarity(whole, clipped, 0).item() == pytest.approx(1.0, abs=1e-12)
+    assert torch.equal(moves(1e6)[0], whole)
+
+
+# --- randomness ------------------------------------------------------------------------------------------------------
+
+
+def trained(prepare: Prepare, seed: int, **changes: Any) -> dict[str, Tensor]:
+    model = prepare(ASVAE(form="literal").objective(), **changes)
+    model.parts.modules.train()
+    step = model.step()
+    for number in range(3):
+        step(lambda r, number=number: model.moment(seed=seed, step=number, repetition=r))
+    return {name: value.clone() for name, value in model.parts.modules.state_dict().items()}
+
+
+DROPPING: dict[str, Any] = {
+    "encoder": {"network": {"type": "mlp", "hidden": [6], "dropout": 0.5}, "family": {"type": "gaussian"}},
+    "discriminator": {"type": "mlp", "hidden": [6], "dropout": 0.5},
+}
+
+
+@pytest.mark.parametrize("changes", [{}, DROPPING], ids=["plain", "dropout"])
+def test_a_seed_decides_everything(changes: dict[str, Any], prepare: Prepare) -> None:
+    """Same seed, same bits, and no global generator is read; another seed gives other numbers."""
+    first = trained(prepare, 0, **changes)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    again = trained(prepare, 0, **changes)
+    assert torch.equal(torch.get_rng_state(), state)
+    other = trained(prepare, 1, **changes)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_dropout_is_one_mask_for_one_run(prepare: Prepare) -> None:
+    """log q(z|x) held, stopped or live is one number: that of the network, thinned as when z was drawn."""
+    model = prepare(VAE().objective(), **DROPPING).double()
+    model.parts.modules.train()
+    live = q.log("z|x")
+    differences = E(q.xz, live - q.log("z|x", hold=True)) + E(q.xz, live - q.log("z|x", stop="x"))
+    other = prepare(Objective.of(differences + 0 * elbo(q, p)), **DROPPING).double()
+    other.parts.modules.load_state_dict(model.parts.modules.state_dict())
+    other.parts.modules.train()
+    loss, means, _ = other.update().loss(other.moment())
+    assert loss.item() == pytest.approx(0.0, abs=1e-12)
+    other.parts.modules.eval()
+    assert float(means["model/E[q(x,z)] log q(z|x)"]) != float(
+        other.update().loss(other.moment())[1]["model/E[q(x,z)] log q(z|x)"]
+    ), "there is dropout to tell apart"
+
+
+def test_dropout_is_another_mask_for_another_run(prepare: Prepare) -> None:
+    """The encoder at x and at xp, and the same network in the next step."""
+    model = prepare(ASVAE(form="literal").objective(), **DROPPING)
+    model.parts.modules.train()
+    masks: list[Tensor] = []
+    trunk: Any = model.parts.modules["encoder"].trunk
+    dropout = next(module for module in trunk.modules() if type(module).__name__ == "Dropout")
+    dropout.register_forward_hook(lambda module, args, out: masks.append((out != 0) | (args[0] == 0)))
+    step = model.step()
+    for number in range(2):
+        step(lambda r, number=number: model.moment(rows=32, step=number, repetition=r))
+    assert len(masks) == 4
+    assert all(not torch.equal(masks[i], masks[j]) for i in range(4) for j in range(i))
+
+
+# --- weights and penalties -------------------------------------------------------------------------------------------
+
+
+def test_a_weight_is_taken_where_the_stage_stands(assemble: Assemble, nets: Any, written_noise: Any) -> None:
+    """lambda goes from 0 to 10 over half the stage: at 0.125 it is 2.5, outside a function and inside one."""
+    lam, f = Weight("lambda", 10.0, start=0.0, over=0.5), log_ratio(q.xz, p.xz, name="f")
+    objective = Objective.of(E(q.xz, p.log_x_given_z - lam * f + square(lam * f)) - lam * (2 * E(q.xz, exp(f))))
+    plan, parts = assemble(objective, lines(nets, f=nets.Polynomial(*F1)))
+    values, noise = written(written_noise)
+    x = numbers("x")
+    zq = line(start()[0], x, values["q(z|x)"])
+    f_value = polynomial(critic_leaf(F1), x, zq)
+    for progress, weight in ((0.0, 0.0), (0.125, 2.5), (0.5, 10.0), (1.0, 10.0)):
+        loss, _, _ = CompiledUpdate(plan.updates[0], plan, parts).loss(moment_of(noise, x, progress=progress))
+        log_p = log_line(start()[1], x, zq)
+        expected = log_p - weight * f_value + (weight * f_value) ** 2 - weight * 2 * f_value.exp()
+        assert loss.item() == pytest.approx(-expected.mean().item(), abs=1e-12)
+
+
+def test_a_penalty_due_at_every_third_step_weighs_three_times(
+    assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
+) -> None:
+    """For f = w x, R1 is weight / 2 w^2 at every row, with slope weight w. Plain descent moves w by -lr 3 weight w more
+    than without the penalty at steps 0 and 3, and not at all more at the others."""
+    lr, weight = 0.1, 0.7
+    moves: dict[bool, list[float]] = {True: [], False: []}
+    for penalised in (True, False):
+        penalties = (R1(weight=weight, every=3),) if penalised else ()
+        d = score(q.x, p.x, name="d", loss="wasserstein", penalties=penalties)
+        for number in range(4):
+            critic = nets.Watched(0.5)
+            modules = {"prior": nets.StandardNormal(), "decoder": nets.Line(0.9, -0.2, -0.5), "d": critic}
+            plan, parts = assemble(Objective.of(E(p.x, d)), modules)
+            noise = written(written_noise)[1]
+            stats = make_step(plan, parts, lr)(
+                lambda r, noise=noise, number=number: moment_of(noise, numbers("x"), step=number)
+            )
+            moves[penalised].append(critic.weight.item() - 0.5)
+            if penalised:
+                due = number % 3 == 0
+                assert float(stats["d/R1(d)"]) == pytest.approx(3 * weight / 2 * 0.25 if due else 0.0, abs=1e-12)
+    extra = [a - b for a, b in zip(moves[True], moves[False], strict=True)]
+    assert extra == pytest.approx([-lr * 3 * weight * 0.5, 0.0, 0.0, -lr * 3 * weight * 0.5], abs=1e-12)
+
+
+def test_a_known_part_is_added_to_the_logit(assemble: Assemble, nets: Any, written_noise: Any) -> None:
+    """f = g + rho, rho = log q(z|x) - log p(z), in the critic's update and in the model's."""
+    rho = q.log_z_given_x - p.log_z
+    f = log_ratio(q.xz, p.xz, name="f", known=rho)
+    plan, parts = assemble(Objective.of(E(q.xz, f)), lines(nets, f=nets.Polynomial(*F1)))
+    values, noise = written(written_noise)
+    x, (encoder, decoder), w = numbers("x"), start(), critic_leaf(F1)
+    zq, xp, z = line(encoder, x, values["q(z|x)"]), line(decoder, values["p(z)"], values["p(x|z)"]), values["p(z)"]
+
+    def logit(x: Tensor, z: Tensor) -> Tensor:
+        log_prior = log_line([torch.zeros(())] * 3, z, x)
+        return polynomial(w, x, z) + log_line(encoder, z, x) - log_prior
+
+    losses = {
+        "model": -logit(x, zq).mean(),
+        "f": F.softplus(-logit(x, zq)).mean() + F.softplus(logit(xp, z)).mean(),
+    }
+    for update in plan.updates:
+        loss, _, _ = CompiledUpdate(update, plan, parts).loss(moment_of(noise, x))
+        assert loss.item() == pytest.approx(losses[update.name].item(), abs=1e-12)
+
+
+# --- values of terms -------------------------------------------------------------------------------------------------
+
+
+def rows_of(expr: Expr, assemble: Assemble, nets: Any, noise: Any, x: Tensor) -> list[float]:
+    """(B,) numbers of an expression with the lines above and the critic F1."""
+    resolvable = Objective.of(expr + 0 * elbo(q, p))
+    plan, parts = assemble(resolvable, lines(nets, f=nets.Polynomial(*F1)))
+    lowering = Lowering(plan.objective.joints, plan.traits)
+    found = make_summands(plan.updates[0].update, lowering)
+    return Rows([summand for summand, _ in found], parts, lowering)(moment_of(noise, x)).tolist()
+
+
+f = log_ratio(q.xz, p.xz, name="f")
+
+
+@pytest.mark.parametrize(
+    ("term", "by_hand"),
+    [
+        (log_sigmoid(-f), lambda v: -F.softplus(v)),
+        (exp(f), torch.exp),
+        (absolute(f), torch.abs),
+        (square(f - 1), lambda v: (v - 1) ** 2),
+        (softplus(2 * f), lambda v: torch.log1p(torch.exp(2 * v))),
+        (relu(f), lambda v: v.clamp(min=0)),
+        (1 - f, lambda v: 1 - v),
+        (stop(f), lambda v: v),
+        (square(Constant(3.0)) + 0 * f, lambda v: torch.full_like(v, 9.0)),
+    ],
+)
+def test_pointwise_functions(
+    term: Expr, by_hand: Callable[[Tensor], Tensor], assemble: Assemble, nets: Any, written_noise: Any
+) -> None:
+    values, noise = written(written_noise)
+    x = numbers("x")
+    logits = polynomial(critic_leaf(F1), x, line(start()[0], x, values["q(z|x)"]))
+    assert logits.min() < 0 < logits.max()
+    found = rows_of(E(q.xz, term), assemble, nets, noise, x)
+    assert found == pytest.approx(by_hand(logits).tolist(), abs=1e-12)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "logmeanexp"])
+def test_k_draws_of_a_row_are_reduced_together(reduce: Any, assemble: Assemble, nets: Any, written_noise: Any) -> None:
+    """Three codes for each of six rows: rows 3i to 3i + 2 are of x_i."""
+    eps = numbers("eps", 18)
+    noise = written_noise({"q(z|x) k=3": eps, "q(z|x)": numbers("other")})
+    x, (encoder, decoder) = numbers("x"), start()
+    log_w = p.log_x_given_z + p.log_z - q.log_z_given_x
+    found = rows_of(E(q.xz, log_w, k=3, reduce=reduce), assemble, nets, noise, x)
+    each = []
+    for i in range(6):
+        xi = x[i].expand(3, 1)
+        z = line(encoder, xi, eps[3 * i : 3 * i + 3])
+        log_prior = log_line([torch.zeros(())] * 3, z, xi)
+        w = log_line(decoder, xi, z) + log_prior - log_line(encoder, z, xi)
+        each.append((w.exp().mean().log() if reduce == "logmeanexp" else w.mean()).item())
+    assert found == pytest.approx(each, abs=1e-12)
+
+
+def test_a_cycle_is_the_distance_to_the_mean_of_the_way_back(assemble: Assemble, nets: Any, written_noise: Any) -> None:
+    values, noise = written(written_noise)
+    x, (encoder, decoder) = numbers("x"), start()
+    back = decoder[0] * line(encoder, x, values["q(z|x)"]) + decoder[1]
+    found = rows_of(E(q.xz, cycle(p, "x|z")), assemble, nets, noise, x)
+    assert found == pytest.approx((x - back).abs()[:, 0].tolist(), abs=1e-12)
+
+
+def test_stop_and_hold_change_gradients(assemble: Assemble, nets: Any, written_noise: Any) -> None:
+    """Under p(x,z), by hand: log q(z|x) pulls on the encoder (explicitly) and on the decoder (through x).
+
+    stop(x): the encoder only.  hold: the decoder only. With mean(z - a x - c) = m over the rows and
+    s the encoder's scale, the gradient of the mean is m / s^2 for the encoder's offset and a m / s^2 for the decoder's.
+    """
+    values, noise = written(written_noise)
+    encoder, decoder = start()
+    xp = line(decoder, values["p(z)"], values["p(x|z)"]).detach()
+    slope, offset, log_scale = (w.detach() for w in encoder)
+    error = (values["p(z)"] - slope * xp - offset).mean().item() / math.exp(2 * log_scale.item())
+    for stops, hold in [((), False), (("x",), False), ((), True)]:
+        term = E(p.xz, q.log("z|x", stop=stops, hold=hold))
+        modules = lines(nets)
+        update = Update("model", term, trains=("encoder", "decoder"))
+        plan, parts = assemble(Objective((update,)), modules)
+        compiled = CompiledUpdate(plan.updates[0], plan, parts)
+        compiled.gradient(moment_of(noise, numbers("x")))
+        expected = {"encoder": 0.0 if hold else -error, "decoder": 0.0 if stops else -slope.item() * error}
+        for name, gradient in expected.items():
+            assert modules[name].offset.grad.item() == pytest.approx(gradient, abs=1e-12)
+
+
+def test_a_view_is_what_the_critic_sees(assemble: Assemble, nets: Any, written_noise: Any) -> None:
+    """The mean reading of xp: the decoder's line without its noise. The likelihood still sees the draw."""
+    d = score(q.x, p.x, name="d", loss="wasserstein", view={"x": "mean"})
+    critic = nets.Watched()
+    plan, parts = assemble(Objective.of(E(p.xz, d + q.log("z|x", hold=True))), lines(nets, d=critic))
+    values, noise = written(written_noise)
+    compiled = CompiledUpdate(plan.updates[0], plan, parts)
+    _, means, _ = compiled.loss(moment_of(noise, numbers("x")))
+    (encoder, decoder), z = start(), values["p(z)"]
+    assert torch.allclose(critic.calls[0][0], decoder[0] * z + decoder[1])
+    sampled = log_line(encoder, z, line(decoder, z, values["p(x|z)"])).mean().item()
+    assert means["model/E[p(x,z)] hold(log q(z|x))"].item() == pytest.approx(sampled, abs=1e-12)
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_critics_health_is_that_of_its_two_sides(
+    assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
+) -> None:
+    """f = x on data -1, 1, 1, 1, 1, 1 against the model's draws."""
+    d = log_ratio(q.x, p.x, name="d")
+    modules = {"prior": nets.StandardNormal(), "decoder": nets.Line(0.9, -0.2, -0.5), "d": nets.Watched(1.0)}
+    plan, parts = assemble(Objective.of(E(p.x, d)), modules)
+    values, noise = written(written_noise)
+    x = torch.ones(6, 1, dtype=torch.float64)
+    x[0] = -1
+    xp = line(start()[1], values["p(z)"], values["p(x|z)"]).detach()
+    stats = make_step(plan, parts)(lambda r: moment_of(noise, x), want_stats=True)
+    assert float(stats["d/positive_mean"]) == pytest.approx(4 / 6)
+    assert float(stats["d/positive_accuracy"]) == pytest.approx(5 / 6)
+    assert float(stats["d/negative_mean"]) == pytest.approx(xp.mean().item())
+    assert float(stats["d/negative_accuracy"]) == pytest.approx((xp < 0).double().mean().item())
+
+
+def test_a_step_reports_each_term_and_each_loss(prepare: Prepare) -> None:
+    model = prepare(AVB().objective())
+    stats = model.step()(lambda r: model.moment(repetition=r))
+    assert set(stats) == {
+        "model/E[q(x,z)] log p(x|z)",
+        "model/E[q(x,z)] t",
+        "model/loss",
+        "model/grad_norm",
+        "t/E[q(x,z)] log s(t)",
+        "t/E[q(x)p(z)] log s(-t)",
+        "t/loss",
+        "t/grad_norm",
+    }
+    terms = [float(stats[f"model/E[q(x,z)] {name}"]) for name in ("log p(x|z)", "t")]
+    assert float(stats["model/loss"]) == pytest.approx(terms[1] - terms[0], rel=1e-5)
+    assert not any(value.requires_grad for value in stats.values())
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (
+            lambda: Objective.of(E(q.xz, log_ratio(q.xz, p.xz, name="f", times=2)), order="same point"),
+            "'same point' runs each update once a step, f asks otherwise",
+        ),
+        (
+            lambda: Objective((Update("a", elbo(q, p), every=2),), "same point"),
+            "'same point' runs each update once a step, a asks otherwise",
+        ),
+        (
+            lambda: Objective((Update("a", elbo(q, p)), Update("b", elbo(q, p), trains="encoder")), "same point"),
+            "at the 'same point', a and b both train encoder",
+        ),
+    ],
+)
+def test_what_has_no_meaning_at_the_same_point_is_refused(
+    objective: Callable[[], Objective], message: str, prepare: Prepare
+) -> None:
+    model = prepare(objective())
+    with pytest.raises(ConfigError, match=message):
+        model.step()
+
+
+def test_two_updates_may_train_one_part_in_turns(prepare: Prepare) -> None:
+    """The second starts from where the first left the encoder."""
+    first, second = Update("a", elbo(q, p), trains="encoder"), Update("b", elbo(q, p), trains="encoder")
+    both, one = (prepare(Objective(updates)).double() for updates in ((first, second), (first,)))
+    both.step()(lambda r: both.moment(repetition=r))
+    step = one.step()
+    step(lambda r: one.moment(repetition=r))
+    step(lambda r: one.moment(repetition=r))
+    for name, value in one.parts.modules.state_dict().items():
+        assert torch.allclose(both.parts.modules.state_dict()[name], value, atol=1e-12)
+
+
+def test_evaluation_of_an_expression_builds_no_graph(prepare: Prepare) -> None:
+    model = prepare(IWAE(k=3).objective())
+    found = model.rows(elbo(q, p))(model.moment(rows=5))
+    assert found.shape == (5,)
+    assert not found.requires_grad
+
+
+def test_critic_steps_of_a_recipe_are_repetitions(prepare: Prepare) -> None:
+    model = prepare(ASVAE(critic=CriticTable(steps=4)).objective())
+    assert [(u.name, u.update.times) for u in model.plan.updates] == [("model", 1), ("T", 4)]

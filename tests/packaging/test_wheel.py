@@ -1,0 +1,235 @@
+"""The built wheel beside a stranger's package in a fresh environment: both enter by the same door, and a recipe of
+both trains.
+
+torch is several gigabytes, so the fresh environment borrows the dependencies of the current one: a folder of links to
+everything there but jointgen itself, which is installed editable here and must not be seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STRANGER = ROOT / "tests" / "fixtures" / "thirdparty_plugin"
+UV = os.environ.get("UV") or shutil.which("uv")  # `uv run` says which uv it is
+
+pytestmark = pytest.mark.skipif(UV is None, reason="uv builds and installs the wheel")
+
+
+def call(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, **options)
+
+
+def uv(*arguments: str | Path) -> str:
+    done = call(str(UV), *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@attrs.frozen
+class Environment:
+    """A fresh virtual environment. `extra` is a folder of further installed packages."""
+
+    path: Path
+    extra: Path | None = None
+
+    @property
+    def python(self) -> Path:
+        return self.path / "bin" / "python"
+
+    @property
+    def site(self) -> Path:
+        return next(self.path.glob("lib/python*/site-packages"))
+
+    def run(self, *command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+        """A program of the environment, in a folder from which the checkout cannot be imported."""
+        variables = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "UV_", "COV_"))}
+        variables |= {"OMP_NUM_THREADS": "1"} | ({"PYTHONPATH": str(self.extra)} if self.extra else {})
+        program, *arguments = command
+        return call(self.path / "bin" / program, *arguments, cwd=folder, env=variables)
+
+    def listed(self, folder: Path) -> dict[str, Any]:
+        done = self.run("jointgen", "list", "--json", folder=folder)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    uv("build", "--wheel", "--out-dir", folder, ROOT)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The wheel and the stranger's package, installed as pip would, and borrowed dependencies."""
+    fresh = Environment(tmp_path_factory.mktemp("fresh") / "env")
+    uv("venv", "--python", sys.executable, fresh.path)
+    uv("pip", "install", "--python", fresh.python, "--no-deps", wheel, STRANGER)
+    borrowed = borrow_dependencies(fresh.path / "borrowed")
+    (fresh.site / "borrowed.pth").write_text(f"{borrowed}\n")
+    return fresh
+
+
+def borrow_dependencies(folder: Path) -> Path:
+    """Links to everything that is installed here but jointgen: its files, its metadata and its editable path."""
+    files = metadata.distribution("jointgen").files
+    assert files is not None, "an installed distribution lists its files"
+    own = {file.parts[0] for file in files}
+    folder.mkdir()
+    for key in ("purelib", "platlib"):
+        for entry in Path(sysconfig.get_path(key)).iterdir():
+            link = folder / entry.name
+            if entry.name not in own and not link.is_symlink():
+                link.symlink_to(entry)
+    return folder
+
+
+def install_beside(folder: Path, name: str, source: str) -> Path:
+    """A distribution of one module in a folder of its own, built and installed, dependencies left out."""
+    project, module = folder / name, name.replace("-", "_")
+    (project / module).mkdir(parents=True)
+    (project / module / "__init__.py").write_text(source)
+    (project / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["hatchling>=1.26"]\nbuild-backend = "hatchling.build"\n'
+        f'[project]\nname = "{name}"\nversion = "0.7"\ndependencies = ["jointgen"]\n'
+        f'[project.entry-points."jointgen.plugins"]\n{module} = "{module}"\n'
+    )
+    target = folder / "installed"
+    uv("pip", "install", "--python", sys.executable, "--no-deps", "--target", target, project)
+    return target
+
+
+# --- the wheel -------------------------------------------------------------------------------------------------------
+
+
+def test_the_wheel_holds_every_package_and_the_recipes_and_no_tests(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    plugins = {path.name for path in (ROOT / "plugins").iterdir() if any(path.glob("*.py"))}
+    info = {name.split("/")[0] for name in names if ".dist-info/" in name}
+    assert {name.split("/")[0] for name in names} == {"jointgen", *plugins, *info}
+    assert len(info) == 1
+    recipes = {path.name for path in (ROOT / "recipes").glob("*.toml")}
+    assert {Path(name).name for name in names if name.startswith("jointgen/recipes/")} == recipes
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "jointgen").rglob("*.py")}
+    modules |= {str(path.relative_to(ROOT / "plugins")) for path in (ROOT / "plugins").rglob("*.py")}
+    assert {name for name in names if name.endswith(".py")} == modules
+    assert not [name for name in names if "test" in Path(name).name or name.endswith((".pyc", "uv.lock"))]
+
+
+# --- installed -------------------------------------------------------------------------------------------------------
+
+
+def test_the_environment_sees_the_wheel_once_and_not_the_checkout(environment: Environment, tmp_path: Path) -> None:
+    code = """
+import importlib.metadata as metadata, json, jointgen, jointgen_vae, acme_joint, sys
+found = [d for d in metadata.distributions() if d.name == "jointgen"]
+names = sorted(e.name for e in metadata.entry_points(group="jointgen.plugins"))
+files = [m.__file__ for m in (jointgen, jointgen_vae, acme_joint)]
+print(json.dumps([files, [str(d.locate_file("")) for d in found], names, sys.path]))
+"""
+    done = environment.run("python", "-c", code, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    files, distributions, names, path = json.loads(done.stdout)
+    assert [Path(file).parents[1] for file in files] == [environment.site] * 3
+    assert list(map(Path, distributions)) == [environment.site]
+    assert not [entry for entry in path if Path(entry).is_relative_to(ROOT)]
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["jointgen.plugins"]
+    assert names == sorted([*declared, "acme"])
+
+
+def test_both_kinds_of_plugin_are_listed_with_their_providers(environment: Environment, tmp_path: Path) -> None:
+    listed = environment.listed(tmp_path)
+    assert listed["failed"] == []
+    providers = {(c["kind"], c["name"]): c["provider"] for c in listed["components"]}
+    ours = f"jointgen {metadata.version('jointgen')}"
+    assert set(providers.values()) == {ours, "acme-joint 2.3.0"}
+    assert {key for key, provider in providers.items() if provider != ours} == {
+        ("encoder", "wide_mlp"),
+        ("family", "laplace"),
+        ("objective", "svae"),
+    }
+    assert providers["objective", "asvae"] == ours
+
+
+def test_a_recipe_trains_with_the_strangers_encoder_family_and_objective(
+    environment: Environment, tmp_path: Path
+) -> None:
+    recipe = STRANGER / "recipes" / "svae_digits.toml"
+    short = ["--set", "train.steps=5", "--set", "train.log_every=1", "--set", "eval.rows=64", "--set", "eval.samples=4"]
+    done = environment.run("python", "-m", "jointgen", "run", recipe, *short, "--out", "out", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["status"], summary["step"]) == ("done", 5)
+    resolved = tomllib.loads((tmp_path / "out" / "recipe.toml").read_text())
+    assert resolved["encoder"]["network"] == {"type": "wide_mlp", "width": 128}
+    assert resolved["objective"]["type"] == "svae"
+    events = list(map(json.loads, (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()))
+    assert [event["step"] for event in events if "images_per_s" in event] == [1, 2, 3, 4, 5]
+
+
+def test_a_shipped_recipe_is_copied_out_of_the_wheel(environment: Environment, tmp_path: Path) -> None:
+    done = environment.run("jointgen", "copy", "asvae_mnist", "mine", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"asvae_mnist.toml", "vae_mnist.toml"}
+
+
+# --- further packages beside them ------------------------------------------------------------------------------------
+
+
+def test_a_second_package_claiming_a_name_is_told_with_both_distributions(
+    environment: Environment, tmp_path: Path
+) -> None:
+    claims = """
+import attrs, jointgen
+
+@attrs.frozen
+class Another:
+    def build(self, inputs, output): ...
+
+@jointgen.hookimpl
+def jointgen_register(registry):
+    registry.encoder("wide_mlp", Another)
+"""
+    crowded = attrs.evolve(environment, extra=install_beside(tmp_path, "rival-nets", claims))
+    done = crowded.run("jointgen", "list", folder=tmp_path)
+    assert done.returncode == 2
+    assert "encoder 'wide_mlp' is registered twice: by acme-joint 2.3.0 and by rival-nets 0.7" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_package_that_cannot_be_imported_is_listed_and_stops_only_what_needs_it(
+    environment: Environment, tmp_path: Path
+) -> None:
+    broken = attrs.evolve(environment, extra=install_beside(tmp_path, "broken-nets", "import not_there\n"))
+    listed = broken.listed(tmp_path)
+    assert listed["failed"] == [
+        {
+            "name": "broken_nets",
+            "distribution": "broken-nets",
+            "version": "0.7",
+            "reason": "ModuleNotFoundError: No module named 'not_there'",
+        }
+    ]
+    assert len(listed["components"]) == len(environment.listed(tmp_path)["components"])
+    recipe = STRANGER / "recipes" / "svae_digits.toml"
+    assert broken.run("jointgen", "run", recipe, "--dry-run", folder=tmp_path).returncode == 0
+    done = broken.run("jointgen", "run", recipe, "--dry-run", "--set", "encoder.network.type=broken", folder=tmp_path)
+    assert done.returncode == 2
+    assert "encoder.network.type: unknown encoder 'broken'" in done.stderr
+    assert "plugin 'broken_nets' (broken-nets 0.7) failed to load: ModuleNotFoundError" in done.stderr

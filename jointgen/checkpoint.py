@@ -220,6 +220,15 @@ def latest(root: Path) -> Path | None:
     return next((path for path in _newest_first(Path(root)) if not problems(path)), None)
 
 
+def newest(root: Path) -> Path:
+    """The newest whole checkpoint. Raises CheckpointError that names what is wrong with each one there."""
+    found = latest(root)
+    if found is None:
+        wrong = [f"{path.name}: {problem}" for path in _newest_first(Path(root)) for problem in problems(path)]
+        raise CheckpointError(f"{root}: no whole checkpoint{': ' if wrong else ''}{'; '.join(wrong)}")
+    return found
+
+
 def problems(path: Path) -> list[str]:
     """Why this folder is not a whole checkpoint, one line per file; empty when it is."""
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -15,9 +15,11 @@ from jointgen.interfaces import Measure, Rows
 from jointgen.model import Model
 from jointgen.noise import Noise
 from jointgen.prepare import Prepared
+from jointgen.program import (
+    Moment,
+)
 from jointgen.registry import Registry
 from jointgen.statistics import Estimate, Mean
-from jointgen.step import Moment
 
 
 @attrs.frozen
@@ -92,8 +94,7 @@ def evaluate(
     measures = [measure for metric in metrics for measure in metric.measures(model)]
     found = {m.name: Mean() for m in measures if m.values is not None}
     rank, world = (workers.rank, workers.world) if workers else (0, 1)
-    for index, _ in iterate(_Counted(len(split)), batch, rank, world):
-        moment = _moment(model, split, index, seed)
+    for index, moment in moments(model, split, batch, seed, rank, world):
         for measure in measures:
             if measure.values is not None:
                 with torch.no_grad():
@@ -103,6 +104,16 @@ def evaluate(
     if workers:
         found = {name: workers.merge(mean) for name, mean in found.items()}
     return {measure.name: _estimate(measure, found.get(measure.name), split.name) for measure in measures}
+
+
+def moments(
+    model: Model, split: Split, batch: int, seed: int, rank: int = 0, world: int = 1
+) -> Iterator[tuple[Tensor, Moment]]:
+    """(row numbers (n,), batch) over a split, with noise named after the first row: how work is split is no matter."""
+    for index, _ in iterate(_Counted(len(split)), batch, rank, world):
+        data = {part: {v: t.to(model.device) for v, t in rows.items()} for part, rows in split.take(index).items()}
+        noise = Noise(seed, f"{split.name} {int(index[0])}", device=model.device)
+        yield index, Moment(data, noise, len(index))
 
 
 @attrs.frozen
@@ -116,13 +127,6 @@ class _Counted:
 
     def take(self, index: Tensor) -> dict[str, Tensor]:
         return {}
-
-
-def _moment(model: Model, split: Split, index: Tensor, seed: int) -> Moment:
-    """A batch of the split with noise named after its first row, so that the split of work does not matter."""
-    data = {s: {v: t.to(model.device) for v, t in rows.items()} for s, rows in split.take(index).items()}
-    noise = Noise(seed, f"{split.name} {int(index[0])}", device=model.device)
-    return Moment(data, noise, len(index))
 
 
 def _estimate(measure: Measure, mean: Mean | None, split: str) -> Estimate:

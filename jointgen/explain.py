@@ -12,11 +12,23 @@ from typing import Any
 import attrs
 
 from jointgen.advice import advice_on
+from jointgen.nodes import (
+    Critic,
+    Forward,
+    Node,
+    Root,
+    Sample,
+    View,
+)
 from jointgen.objectives.algebra import Weight
 from jointgen.objectives.distributions import Joint
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective, PenaltyOf, Update
-from jointgen.plan import Critic, Forward, Node, Plan, Root, Sample, Summand, UpdatePlan, View
+from jointgen.plan import (
+    Plan,
+    Summand,
+    UpdatePlan,
+)
 from jointgen.prepare import Prepared
 from jointgen.recipe import EncoderTable
 from jointgen.requirements import Requirement, is_met, requirements

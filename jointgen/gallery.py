@@ -11,7 +11,9 @@ from jointgen import pictures
 from jointgen.evaluate import Split
 from jointgen.model import Model
 from jointgen.noise import Noise
-from jointgen.step import Moment
+from jointgen.program import (
+    Moment,
+)
 
 
 def write_pictures(model: Model, split: Split, folder: Path, name: str, n: int) -> list[Path]:

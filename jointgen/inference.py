@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jointgen import pictures
-from jointgen.data import iterate
 from jointgen.errors import ConfigError, nearest, suggest
-from jointgen.evaluate import Split, open_split
+from jointgen.evaluate import Split, moments, open_split
 from jointgen.model import Model, load
-from jointgen.noise import Noise
+from jointgen.program import (
+    Moment,
+)
 from jointgen.runfolder import RunFolder
 from jointgen.space import Space
-from jointgen.step import Moment
 from jointgen.user_images import UserImages
 
 Progress = Callable[[int, int], None]
@@ -169,25 +169,11 @@ def _source_of(variable: str, model: Model) -> str:
     return next(f.part for j in model.joints.values() for f in j.factors if model.is_data(f) and variable in f.out)
 
 
-def _moments(model: Model, split: Split, seed: int, progress: Progress) -> Iterator[tuple[Tensor, Moment]]:
-    """(row numbers, batch) over a split; the noise of a batch is named after its first row."""
-    for index, _ in iterate(_Numbered(len(split)), BATCH):
-        data = {part: {v: t.to(model.device) for v, t in rows.items()} for part, rows in split.take(index).items()}
-        yield index, Moment(data, Noise(seed, f"{split.name} {int(index[0])}", device=model.device), len(index))
+def _counted(model: Model, split: Split, seed: int, progress: Progress) -> Iterator[tuple[Tensor, Moment]]:
+    """The split's batches; each is reported once it has been worked on."""
+    for index, moment in moments(model, split, BATCH, seed):
+        yield index, moment
         progress(int(index[-1]) + 1, len(split))
-
-
-class _Numbered:
-    """Row numbers only: the split takes the rows itself."""
-
-    def __init__(self, n: int):
-        self._n = n
-
-    def __len__(self) -> int:
-        return self._n
-
-    def take(self, index: Tensor) -> dict[str, Tensor]:
-        return {}
 
 
 # --- codes and reconstructions ---------------------------------------------------------------------------------------
@@ -200,7 +186,7 @@ def encode_rows(
     """Every variable that q draws, (N, *shape): the mean of each conditional; and labels (N,), where there are any."""
     codes = _codes(model)
     found: dict[str, list[Tensor]] = {}
-    for index, moment in _moments(model, split, seed, progress):
+    for index, moment in _counted(model, split, seed, progress):
         _, observed = model.observe(moment)
         known = {**observed, **given_values(given, model, moment.rows)}
         drawn = model.draw("q", {v: known[v] for v in known if v not in codes}, moment.rows, moment.noise, "mean")
@@ -228,15 +214,13 @@ def rebuild_rows(
     model: Model, split: Split, given: Sequence[str] = (), *, seed: int = 0, progress: Progress
 ) -> tuple[Tensor, Tensor]:
     """(truth, reconstruction) of `rebuildable(model)`, (N, *shape): the decoder's mean at the encoder's mean code."""
-    variable, codes = rebuildable(model), _codes(model)
+    variable = rebuildable(model)
     truths, rebuilt = [], []
-    for _, moment in _moments(model, split, seed, progress):
+    for _, moment in _counted(model, split, seed, progress):
         means, samples = model.observe(moment)
         known = {**samples, **given_values(given, model, moment.rows)}
-        # where another data source yields what q would draw, its rows are not this row's code
-        others = {v: value for v, value in known.items() if v != variable and v not in codes}
         truths.append(means[variable].cpu())
-        rebuilt.append(model.reconstruct(samples[variable], others).cpu())
+        rebuilt.append(model.rebuilt(variable, {**known, variable: samples[variable]}).cpu())
     return torch.cat(truths), torch.cat(rebuilt)
 
 

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from jointgen import checkpoint
 from jointgen.errors import CheckpointError, ConfigError, suggest
+from jointgen.lowering import (
+    Lowering,
+)
 from jointgen.noise import Noise
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.bounds import elbo
@@ -18,14 +21,21 @@ from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.objective import Update, resolved
 from jointgen.observe import observe
 from jointgen.parts import Parts
-from jointgen.plan import Lowering, make_summands
+from jointgen.plan import (
+    make_summands,
+)
 from jointgen.plugins import load_plugins
 from jointgen.prepare import Prepared, prepare, resolver
+from jointgen.program import (
+    Moment,
+)
 from jointgen.recipe import read_recipe
 from jointgen.requirements import is_met, requirements_of
 from jointgen.runfolder import RunFolder
 from jointgen.space import Space
-from jointgen.step import Moment, Rows
+from jointgen.step import (
+    Rows,
+)
 
 Given = Mapping[str, Tensor] | None
 """Values of variables that are not to be drawn, by name: {"y": one-hot labels}."""
@@ -202,8 +212,19 @@ class Model:
     def rebuild(self, batch: Moment, variable: str) -> tuple[Tensor, Tensor]:
         """(truth, reconstruction) of a batch of raw data: observed through its noise, encoded, decoded."""
         means, samples = self.observe(batch)
-        given = {v: value for v, value in samples.items() if v != variable}
-        return means[variable], self.reconstruct(samples[variable], given)
+        return means[variable], self.rebuilt(variable, samples)
+
+    def rebuilt(self, variable: str, known: Mapping[str, Tensor]) -> Tensor:
+        """A variable that `can_reconstruct`, (B, *X): p's mean of it at q's mean code of the known values.
+
+        What q draws is drawn, also where a data source has rows of it: they are not these rows' codes.
+        """
+        (factor,) = (f for f in self.joint("q", "encoding").factors if not f.is_root)
+        rows, code = len(known[variable]), factor.out[0]
+        given = {v: value for v, value in known.items() if v != code}
+        codes = self.draw("q", given, rows, self.noise(0, "encode"), "mean")[code]
+        given = {v: value for v, value in given.items() if v != variable} | {code: codes}
+        return self.draw("p", given, rows, self.noise(0, "decode"), "mean")[variable]
 
     def observe(self, batch: Moment) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(mean readings, samples) of every observed variable of a batch of raw data."""
@@ -223,10 +244,13 @@ def load(run: str | Path, *, step: int | None = None, average: bool = True, devi
     folder = RunFolder.open(run)
     registry = load_plugins().registry
     prepared = prepare(read_recipe(folder.recipe, registry=registry), registry)
-    newest = checkpoint.latest(folder.checkpoints)
-    path = newest if step is None else folder.checkpoints / f"step-{step:08d}"
-    if path is None or not path.is_dir():
-        raise CheckpointError(f"{folder.checkpoints}: no whole checkpoint{'' if step is None else f' of step {step}'}")
+    if step is None:
+        path = checkpoint.newest(folder.checkpoints)
+    else:
+        path = folder.checkpoints / f"step-{step:08d}"
+        if not path.is_dir():
+            there = ", ".join(sorted(found.name for found in folder.checkpoints.glob("step-*")))
+            raise CheckpointError(f"{folder.checkpoints}: no checkpoint of step {step}; there are {there or 'none'}")
     load_weights(prepared.parts, checkpoint.load(path).parts, average)
     prepared.parts.modules.to(device)
     return Model(prepared, prepared.parts, device)

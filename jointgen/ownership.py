@@ -16,10 +16,30 @@ from torch import Tensor
 
 from jointgen.errors import OwnershipError
 from jointgen.interfaces import Dropout
+from jointgen.lowering import (
+    Lowering,
+)
+from jointgen.nodes import (
+    Node,
+    ordered,
+)
 from jointgen.noise import Noise
 from jointgen.parts import Parts
-from jointgen.plan import Lowering, Node, Plan, Summand, UpdatePlan, nodes_of, ordered
-from jointgen.step import CompiledUpdate, Moment, Program, Raw, compile_source
+from jointgen.plan import (
+    Plan,
+    Summand,
+    UpdatePlan,
+    nodes_of,
+)
+from jointgen.program import (
+    Moment,
+    Program,
+    Raw,
+)
+from jointgen.step import (
+    CompiledUpdate,
+    compile_source,
+)
 
 TOLERANCE = 1e-10
 """Relative to the largest entry of the naive gradient, in float64."""

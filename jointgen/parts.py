@@ -13,10 +13,12 @@ from jointgen.capabilities import Capabilities
 from jointgen.config import key_of
 from jointgen.errors import ConfigError, suggest
 from jointgen.interfaces import Distribution
+from jointgen.nodes import (
+    Traits,
+)
 from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective
-from jointgen.plan import Traits
 from jointgen.recipe import Recipe
 from jointgen.registry import Registry
 from jointgen.space import Space

@@ -10,7 +10,10 @@ import attrs
 from jointgen.errors import ConfigError
 from jointgen.objectives.objective import Stage, as_stages
 from jointgen.parts import Declared, Parts, build, declare
-from jointgen.plan import Plan, make_plan
+from jointgen.plan import (
+    Plan,
+    make_plan,
+)
 from jointgen.recipe import Recipe
 from jointgen.registry import Registry
 from jointgen.requirements import unmet

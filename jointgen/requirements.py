@@ -10,8 +10,25 @@ import attrs
 from jointgen.capabilities import Capabilities
 from jointgen.config import key_of
 from jointgen.errors import ConfigError
+from jointgen.lowering import (
+    Lowering,
+)
+from jointgen.nodes import (
+    ClosedKL,
+    Density,
+    Node,
+    Read,
+    Sample,
+    View,
+    ordered,
+    reach,
+)
 from jointgen.parts import Declared, table_of
-from jointgen.plan import ClosedKL, Density, Lowering, Node, Plan, Read, Sample, Summand, View, nodes_of, ordered, reach
+from jointgen.plan import (
+    Plan,
+    Summand,
+    nodes_of,
+)
 from jointgen.registry import Component, Registry
 from jointgen.space import Space
 from jointgen.tables import show

@@ -45,7 +45,7 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path | str, *, resume: bool = False) -> RunFolder:
         """Makes the folder for a run to write to. ConfigError if a run is there already and `resume` is not asked."""
-        cls.refuse_overwrite(path, resume=resume)
+        cls.check(path, resume=resume)
         folder = cls(path)
         try:
             for part in (folder.checkpoints, folder.samples, folder.tensorboard):
@@ -55,8 +55,8 @@ class RunFolder:
         return folder
 
     @classmethod
-    def refuse_overwrite(cls, path: Path | str, *, resume: bool = False) -> None:
-        """ConfigError if a run is there already and `resume` is not asked."""
+    def check(cls, path: Path | str, *, resume: bool = False) -> None:
+        """ConfigError if a run is there that would be overwritten."""
         folder = cls(path)
         if not resume and folder.holds_run():
             raise ConfigError(

@@ -16,7 +16,7 @@ from torch import Tensor
 from jointgen import checkpoint
 from jointgen.data import Loader
 from jointgen.distributed import Workers
-from jointgen.errors import CheckpointError, ConfigError, NonFiniteError, StoppedError
+from jointgen.errors import ConfigError, NonFiniteError, StoppedError
 from jointgen.evaluate import Split, default_metrics, evaluate, open_split, renamed
 from jointgen.gallery import write_pictures
 from jointgen.model import Model, load_weights
@@ -27,11 +27,16 @@ from jointgen.ownership import check_ownership
 from jointgen.parts import Parts, start_at_data
 from jointgen.plugins import load_plugins
 from jointgen.prepare import Prepared, prepare
+from jointgen.program import (
+    Moment,
+)
 from jointgen.recipe import Recipe, read_recipe, write_recipe
 from jointgen.registry import Registry
 from jointgen.runfolder import Progress, RunFolder, environment
 from jointgen.statistics import Estimate
-from jointgen.step import Moment, Step
+from jointgen.step import (
+    Step,
+)
 from jointgen.watch import Patience, Window
 
 OWNERSHIP_ROWS = 4
@@ -96,7 +101,9 @@ class Trainer:
     ):
         self.prepared, self.recipe, self.stop = prepared, prepared.recipe, stop
         self.train = self.recipe.train
-        RunFolder.refuse_overwrite(path, resume=resume)  # before minutes of reading data
+        RunFolder.check(path, resume=resume)  # before minutes of reading data
+        if resume and not any(RunFolder(path).checkpoints.glob("step-*")):
+            raise ConfigError(f"out: {path} holds no checkpoint to resume from; start it without --resume")
         torch.use_deterministic_algorithms(self.train.deterministic)
         self.workers = Workers.start(self.train.device, self.train.precision)
         self.splits = {name: open_split(prepared, name) for name in ("train", "test")}
@@ -166,10 +173,7 @@ class Trainer:
         return self.recipe.eval.metrics or default_metrics(self.prepared.registry)
 
     def _resume(self) -> None:
-        newest = checkpoint.latest(self.folder.checkpoints)
-        if newest is None:
-            raise CheckpointError(f"{self.folder.checkpoints}: no whole checkpoint to resume from")
-        saved = checkpoint.load(newest)
+        saved = checkpoint.load(checkpoint.newest(self.folder.checkpoints))
         if saved.recipe != self.text:
             raise ConfigError(f"out: {self.folder.path} was made by another recipe; see {self.folder.recipe}")
         load_weights(self.parts, saved.parts, average=False)
@@ -340,8 +344,6 @@ class Trainer:
         self._pictures(f"step-{self.step:08d}")
         split = self.splits[self.recipe.eval.split]
         found = self._evaluate(split if self.recipe.eval.rows is None else split.first(self.recipe.eval.rows))
-        for name, estimate in found.items():
-            bar.note(describe(name, estimate))
         summary = self._write_summary("done", found, "")
         return Run(self.folder.path, summary, self.model())
 

@@ -110,7 +110,7 @@ class Weight:
     def describe(self) -> str:
         if self.start is None or self.over == 0.0:
             return f"{self.name} = {self.to:g}"
-        return f"{self.name} = {self.start:g} to {self.to:g} over the first {self.over:.0%} of the stage"
+        return f"{self.name} = {self.start:g} to {self.to:g} over the first {100 * self.over:g}% of the stage"
 
     def __str__(self) -> str:
         return self.name

@@ -142,10 +142,15 @@ class Expectation(Expr):
     def children(self) -> tuple[Expr, ...]:
         return (self.term,)
 
-    def __str__(self) -> str:
+    @property
+    def sign(self) -> str:
+        """E[q(x,z); k=5 logmeanexp]: the expectation without its term."""
         reduce = "" if self.reduce == "mean" else f" {self.reduce}"
         draws = "" if self.k == 1 and not reduce else f"; k={self.k}{reduce}"
-        return f"E[{self.over}{draws}]({self.term})"
+        return f"E[{self.over}{draws}]"
+
+    def __str__(self) -> str:
+        return f"{self.sign}({self.term})"
 
 
 def E(  # noqa: N802 - the paper's sign

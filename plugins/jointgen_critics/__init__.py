@@ -11,16 +11,28 @@ from jointgen.registry import Registrar
 @hookimpl
 def jointgen_register(registry: Registrar) -> None:
     losses, penalties, terms = "jointgen_critics.losses", "jointgen_critics.penalties", "jointgen_critics.terms"
-    registry.critic_loss("logistic", f"{losses}:Logistic", paper="Goodfellow et al. 2014", summary="log-ratio in nats")
-    registry.critic_loss("wasserstein", f"{losses}:Wasserstein", paper="Arjovsky et al. 2017", summary="score")
-    registry.critic_loss("hinge", f"{losses}:Hinge", paper="Lim & Ye 2017", summary="score")
-    registry.critic_loss("least_squares", f"{losses}:LeastSquares", paper="Mao et al. 2017", summary="score")
-    registry.penalty("r1", f"{penalties}:R1", paper="Mescheder et al. 2018", summary="slope at the data")
+    registry.critic_loss(
+        "logistic",
+        f"{losses}:Logistic",
+        paper="Goodfellow et al. 2014",
+        summary="f becomes log a/b in nats",
+    )
+    registry.critic_loss(
+        "wasserstein",
+        f"{losses}:Wasserstein",
+        paper="Arjovsky et al. 2017",
+        summary="a score; needs a bound on its slope",
+    )
+    registry.critic_loss("hinge", f"{losses}:Hinge", paper="Lim & Ye 2017", summary="a score with margins of 1")
+    registry.critic_loss(
+        "least_squares", f"{losses}:LeastSquares", paper="Mao et al. 2017", summary="a score, regressed to 1 and 0"
+    )
+    registry.penalty("r1", f"{penalties}:R1", paper="Mescheder et al. 2018", summary="squared slope at the data")
     registry.penalty(
         "gradient_penalty",
         f"{penalties}:GradientPenalty",
         paper="Gulrajani et al. 2017",
-        summary="slope of 1 between sides",
+        summary="a slope of 1 between the two sides",
     )
     registry.term("l1", f"{terms}:L1", paper="Li et al. 2017 (ALICE)", summary="sum of absolute differences")
     registry.term("l2", f"{terms}:L2", paper="Li et al. 2017 (ALICE)", summary="sum of squared differences")

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
-from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import Progress
 
+from jointgen.image_files import read_image
 from jointgen_data.common import complaint
 
 log = logging.getLogger("jointgen.data")
@@ -24,47 +24,6 @@ CHUNK = 64  # files a task: one future per file would weigh gigabytes over the w
 NAMED = 3  # broken files that the error names
 
 Failure = tuple[int, str]
-
-
-def decode_square(path: str, size: int, channels: int) -> np.ndarray:
-    """(C, size, size) uint8: the centre square of the image, resized with antialiasing.
-
-    The same as resizing the short side and then cropping, without rounding the long side. Turned upright by
-    its EXIF orientation; transparency is laid on white. Raises whatever Pillow raises for a damaged file.
-    """
-    with Image.open(path) as image:
-        # libjpeg halves large photographs while it decodes; from 4 pixels for each of ours nobody sees it (< 1 level)
-        image.draft(None, (4 * size, 4 * size))
-        image.load()
-        flat = _flatten(_upright(image), "L" if channels == 1 else "RGB")
-    square = flat.resize((size, size), Image.Resampling.BICUBIC, box=_centre(*flat.size))
-    return np.asarray(square).reshape(size, size, channels).transpose(2, 0, 1)
-
-
-def _centre(width: int, height: int) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of the largest square in the middle."""
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return left, top, left + side, top + side
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # a damaged EXIF block raises anything, and the pixels beside it are fine
-        return image
-
-
-def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    """Any mode -> L or RGB. Raises ValueError for numbers without a range."""
-    if image.mode.startswith("I;16"):  # Pillow would clip the 16 bits at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"its pixels are 32-bit numbers (mode {image.mode}) whose range is not known")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
 
 
 def decode_all(
@@ -118,7 +77,7 @@ def _fill(paths: Sequence[str], images: np.ndarray, start: int) -> list[Failure]
     size, channels, failures = images.shape[-1], images.shape[1], []
     for index in range(start, min(start + CHUNK, len(paths))):
         try:
-            images[index] = decode_square(paths[index], size, channels)
+            images[index] = read_image(paths[index], size, size, channels)
         except Exception as error:  # damaged files make decoders raise anything from SyntaxError to struct.error
             failures.append((index, " ".join(str(error).split()) or type(error).__name__))
     return failures

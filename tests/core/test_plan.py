@@ -15,6 +15,11 @@ from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor, nn
 
 from jointgen.errors import ConfigError
+from jointgen.nodes import (
+    Read,
+    Root,
+    Traits,
+)
 from jointgen.noise import Noise
 from jointgen.objectives import (
     Conditional,
@@ -31,8 +36,16 @@ from jointgen.objectives import (
     q,
 )
 from jointgen.parts import Parts
-from jointgen.plan import Plan, Read, Root, Traits
-from jointgen.step import CompiledUpdate, Moment, re_pair
+from jointgen.plan import (
+    Plan,
+)
+from jointgen.program import (
+    Moment,
+    re_pair,
+)
+from jointgen.step import (
+    CompiledUpdate,
+)
 
 Prepare = Callable[..., Any]
 Assemble = Callable[..., tuple[Plan, Parts]]

@@ -252,6 +252,20 @@ def test_no_step_yet(capsys: pytest.CaptureFixture[str]) -> None:
     assert "step 4/10  0 images/s  ? left" in capsys.readouterr().err
 
 
+def everything_from(primary: int) -> str:
+    """What was written to the other end of a pseudo-terminal, which one read need not give whole."""
+    chunks = []
+    while True:
+        try:
+            chunk = os.read(primary, 100_000)
+        except OSError:  # Linux's way to say that the other end is closed
+            chunk = b""
+        if not chunk:
+            os.close(primary)
+            return b"".join(chunks).decode()
+        chunks.append(chunk)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     primary, secondary = os.openpty()
@@ -261,7 +275,6 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         with Progress(10) as bar:
             bar.update(10, 64.0, {"elbo_nats": -1.5})
             bar.note("a note [in brackets]")
-    shown = os.read(primary, 100_000).decode()
-    os.close(primary)
+    shown = everything_from(primary)
     assert "10/10" in shown and "elbo_nats -1.5" in shown and "━" in shown
     assert "a note [in brackets]" in shown

@@ -18,6 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jointgen.errors import ConfigError
+from jointgen.lowering import (
+    Lowering,
+)
 from jointgen.noise import Noise
 from jointgen.objectives import (
     Constant,
@@ -42,8 +45,17 @@ from jointgen.objectives import (
     stop,
 )
 from jointgen.parts import Parts
-from jointgen.plan import Lowering, Plan, make_summands
-from jointgen.step import CompiledUpdate, Moment, Rows
+from jointgen.plan import (
+    Plan,
+    make_summands,
+)
+from jointgen.program import (
+    Moment,
+)
+from jointgen.step import (
+    CompiledUpdate,
+    Rows,
+)
 
 Assemble = Callable[..., tuple[Plan, Parts]]
 Prepare = Callable[..., Any]

@@ -141,8 +141,16 @@ def test_a_folder_is_read_at_any_depth_and_broken_files_are_named(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("shape", "n"),
-    [((8, 8), 1), ((5, 8, 8), 5), ((5, 8, 8, 1), 5), ((5, 1, 8, 8), 5), ((5, 8, 8, 3), 5), ((5, 3, 8, 8), 5)]
-    + [((8, 8, 3), 1), ((5, 16, 8, 4), 5)],
+    [
+        ((8, 8), 1),
+        ((8, 8, 3), 1),
+        ((5, 8, 8), 5),
+        ((5, 8, 8, 1), 5),
+        ((5, 1, 8, 8), 5),
+        ((5, 8, 8, 3), 5),
+        ((5, 3, 8, 8), 5),
+        ((5, 16, 8, 4), 5),
+    ],
 )
 def test_arrays_of_every_layout(shape: tuple[int, ...], n: int, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.full(shape, 255, np.uint8))

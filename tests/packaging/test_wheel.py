@@ -227,9 +227,19 @@ def test_a_package_that_cannot_be_imported_is_listed_and_stops_only_what_needs_i
         }
     ]
     assert len(listed["components"]) == len(environment.listed(tmp_path)["components"])
-    recipe = STRANGER / "recipes" / "svae_digits.toml"
-    assert broken.run("jointgen", "run", recipe, "--dry-run", folder=tmp_path).returncode == 0
-    done = broken.run("jointgen", "run", recipe, "--dry-run", "--set", "encoder.network.type=broken", folder=tmp_path)
-    assert done.returncode == 2
-    assert "encoder.network.type: unknown encoder 'broken'" in done.stderr
-    assert "plugin 'broken_nets' (broken-nets 0.7) failed to load: ModuleNotFoundError" in done.stderr
+    code = f"""
+from jointgen.errors import ConfigError
+from jointgen.plugins import load_plugins
+from jointgen.prepare import prepare
+from jointgen.recipe import read_recipe
+registry, recipe = load_plugins().registry, {str(STRANGER / "recipes" / "svae_digits.toml")!r}
+prepare(read_recipe(recipe, registry=registry), registry)
+try:
+    read_recipe(recipe, ["encoder.network.type=broken"], registry=registry)
+except ConfigError as error:
+    print(error)
+"""
+    done = broken.run("python", "-c", code, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("encoder.network.type: unknown encoder 'broken'; known: conv, mlp, wide_mlp; ")
+    assert "plugin 'broken_nets' (broken-nets 0.7) failed to load: ModuleNotFoundError: No module" in done.stdout

@@ -13,7 +13,9 @@ from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor
 
 from jointgen.objectives import E, elbo, p, q
-from jointgen.step import Moment
+from jointgen.program import (
+    Moment,
+)
 
 DOUBLE = torch.float64
 

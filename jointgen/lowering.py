@@ -1,0 +1,202 @@
+"""Lowering: each term, at the point of its expectation, becomes nodes. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import attrs
+
+from jointgen.errors import ConfigError
+from jointgen.nodes import (
+    Applied,
+    ClosedKL,
+    Critic,
+    Density,
+    Forward,
+    Mode,
+    Node,
+    PriorLaw,
+    Read,
+    Root,
+    Sample,
+    Traits,
+    View,
+)
+from jointgen.objectives.algebra import Expr
+from jointgen.objectives.distributions import KL, Conditional, Joint, LogDensity, Product
+from jointgen.objectives.expressions import Apply, Ratio, Value
+
+
+@attrs.frozen
+class Point:
+    """Where an expectation's term is evaluated: a Read for each variable, all with `k` rows per row of the batch."""
+
+    reads: Mapping[str, Read]
+    k: int
+
+    def at(self, variable: str, why: object) -> Read:
+        if variable not in self.reads:
+            raise ConfigError(
+                f"{why} needs {variable!r}, which its expectation over {', '.join(self.reads)} does not draw"
+            )
+        return self.reads[variable]
+
+
+class Lowering:
+    """Turns terms into nodes, for one objective and the parts that it names."""
+
+    def __init__(self, joints: Mapping[str, Joint], traits: Mapping[str, Traits], trains: Iterable[str] = ()):
+        self.joints, self.traits, self.trains = joints, traits, frozenset(trains)
+
+    # --- draws
+
+    def point(self, over: Product, k: int) -> Point:
+        """Independent draws of each marginal. The first of a joint is its shared draw; a further one is drawn
+        afresh where that takes a prior only, and otherwise re-paired: shifted within blocks of rows, past those
+        rows that other joints with the same data source have."""
+        reads: dict[str, Read] = {}
+        used: dict[str, int] = {}
+        largest_first = sorted(over.marginals, key=lambda m: -len(m.joint.ancestors(m.variables)))
+        for marginal in largest_first:
+            again = used.get(marginal.joint.name, 0)
+            used[marginal.joint.name] = again + 1
+            factors = marginal.joint.ancestors(marginal.variables)
+            fresh = all(f.is_root and self.traits[f.part].kind == "prior" for f in factors)
+            for variable in marginal.variables:
+                read = self.read(marginal.joint, again if fresh else 0, variable, k)
+                stride = max(1, *(len(self._sharing(f)) for f in factors))
+                reads[variable] = read if fresh or not again else attrs.evolve(read, shift=again * stride)
+        return Point({v: self._repeated(reads[v], k) for v in over.variables}, k)
+
+    def read(self, joint: Joint, index: int, variable: str, k: int) -> Read:
+        return Read(self.draw(joint, index, joint.drawn_by(variable), k), variable)
+
+    def draw(self, joint: Joint, index: int, factor: Conditional, k: int) -> Root | Sample:
+        if factor.is_root:
+            is_data = self.traits[factor.part].kind == "data"
+            return Root(joint.name, index, factor.part, factor.out, is_data, self._row_shift(joint, factor, is_data))
+        given = {v: self.read(joint, index, v, k) for v in factor.given}
+        title = f"{joint.name}{index or ''}({factor})" + (f" k={k}" if k > 1 else "")
+        return Sample(self.forward(factor, given, k, "live", title), factor.out, title)
+
+    def _row_shift(self, joint: Joint, factor: Conditional, is_data: bool) -> int:
+        """Two joints rooted in one data source must not share rows: q(x) and p(y) are independent."""
+        sharing = self._sharing(factor)
+        return sharing.index(joint.name) if is_data and joint.name in sharing else 0
+
+    def _sharing(self, root: Conditional) -> list[str]:
+        """The joints that are rooted in this data source."""
+        if not root.is_root:
+            return []
+        return [j.name for j in self.joints.values() if any(f.is_root and f.part == root.part for f in j.factors)]
+
+    def forward(self, factor: Conditional, given: Mapping[str, Read], k: int, mode: Mode, title: str) -> Forward:
+        """The network run for `factor` given these values, giving k rows per row of the batch."""
+        noisy = self.traits[factor.part].noise_input > 0
+        rows = k if noisy else max(given[v].rows for v in factor.given)
+        inputs = tuple(self._repeated(given[v], rows) for v in factor.given)
+        if mode == "held" and factor.part not in self.trains:
+            mode = "live"  # the same thing where the part is not trained, and one run fewer
+        return Forward(factor.part, inputs, mode, k // rows, f"{title}/eps" if noisy else "")
+
+    def _repeated(self, read: Read, rows: int) -> Read:
+        return read if read.rows == rows else attrs.evolve(read, repeat=rows // read.source.rows)
+
+    # --- terms
+
+    def law(
+        self, joint: Joint, factor: Conditional, point: Point, mode: Mode, stop: frozenset[str] = frozenset()
+    ) -> Forward | PriorLaw:
+        """The distribution `factor` at the point: a network run, or the prior itself."""
+        if factor.is_root:
+            if self.traits[factor.part].kind == "data":
+                raise ConfigError(f"log {joint.name}({factor}): the data's density is not known")
+            return PriorLaw(factor.part, mode if factor.part in self.trains else "live", point.k)
+        given = {}
+        for variable in factor.given:
+            read = point.at(variable, f"{joint.name}({factor})")
+            unrepeated = attrs.evolve(read, repeat=1)  # roots are repeated after the network, not before it
+            given[variable] = attrs.evolve(unrepeated, stop=variable in stop)
+        return self.forward(factor, given, point.k, mode, f"{joint.name}({factor})")
+
+    def density(self, term: LogDensity, point: Point, held: bool) -> Density:
+        mode: Mode = "held" if held or term.hold else "live"
+        (out,) = _single(term.factor)
+        law = self.law(term.joint, term.factor, point, mode, term.stop)
+        value = point.at(out, term)
+        own = not value.shift and _is_draw_of(value.source, law)
+        value = attrs.evolve(value, stop=True) if out in term.stop else value
+        if term.mass and isinstance(value.source, Root):
+            value = attrs.evolve(value, reading="mean")  # a bin's centre: a dequantised value can round out of its bin
+        return Density(law, value, own, term.mass)
+
+    def closed_kl(self, term: KL, point: Point) -> ClosedKL:
+        law = self.law(term.joint, term.factor, point, "live")
+        return ClosedKL(law, self.law(term.other_joint, term.other, point, "live"))
+
+    def critic(self, ratio: Ratio, point: Point) -> Critic:
+        return Critic(ratio.name, tuple(self.viewed(point.at(v, ratio), ratio.reading(v)) for v in ratio.variables))
+
+    def viewed(self, read: Read, reading: str) -> Read:
+        """The same draw in another reading; of observed data, its likelihood family gives what only that has."""
+        if isinstance(read.source, Root) and read.source.is_data and reading not in ("sample", "mean"):
+            return attrs.evolve(
+                read, source=View(self.likelihood_of(read.variable), read.source, read.variable, reading)
+            )
+        if isinstance(read.source, Root) and not read.source.is_data:
+            reading = "sample"  # a prior's draw has one reading
+        return attrs.evolve(read, reading=reading)
+
+    def likelihood_of(self, variable: str) -> str:
+        """The part that models an observed variable."""
+        for joint in self.joints.values():
+            for factor in joint.factors:
+                if factor.out == (variable,) and not factor.is_root:
+                    return factor.part
+        raise ConfigError(f"no conditional draws {variable!r}, so no family can give a view of it")
+
+    def value(self, value: Value, point: Point) -> Read:
+        if value.factor is None or value.joint is None:
+            return self.viewed(point.at(value.variable, value), value.reading)
+        given = {v: attrs.evolve(point.at(v, value), repeat=1) for v in value.factor.given}
+        title = f"{value.joint.name}'({value.factor})"
+        forward = self.forward(value.factor, given, point.k, "live", title)
+        return Read(Sample(forward, value.factor.out, title), value.variable, value.reading)
+
+    def leaf(self, term: Expr, point: Point, held: bool = False) -> Node:
+        """The node of a term that is no combination of others."""
+        if isinstance(term, LogDensity):
+            return self.density(term, point, held)
+        if isinstance(term, KL):
+            return self.closed_kl(term, point)
+        if isinstance(term, Ratio):
+            return self.critic(term, point)
+        assert isinstance(term, Apply), f"{term!r} cannot be evaluated at a point"
+        return Applied(term.term, tuple(self.value(v, point) for v in term.values))
+
+    def leaves(self, term: Expr, point: Point, held: bool = False) -> Iterator[Node]:
+        """Every node that evaluating `term` needs directly. A ratio's known part is held."""
+        if isinstance(term, LogDensity | KL | Ratio | Apply):
+            yield self.leaf(term, point, held)
+        for child in term.children:
+            yield from self.leaves(child, point, held or isinstance(term, Ratio))
+
+
+def _single(factor: Conditional) -> tuple[str]:
+    if len(factor.out) != 1:
+        raise ConfigError(f"{factor} draws several variables at once; write it as a product of conditionals")
+    return (factor.out[0],)
+
+
+def _is_draw_of(source: Node, law: Forward | PriorLaw) -> bool:
+    """Whether a value was drawn from this very distribution (whatever is held or stopped in it)."""
+    if isinstance(law, PriorLaw):
+        return isinstance(source, Root) and source.part == law.part
+    if not isinstance(source, Sample) or source.forward.part != law.part:
+        return False
+    return unmarked(law).inputs == unmarked(source.forward).inputs
+
+
+def unmarked(run: Forward) -> Forward:
+    """The same run with nothing held or stopped: the same numbers, so the same dropout."""
+    return attrs.evolve(run, mode="live", inputs=tuple(attrs.evolve(i, stop=False) for i in run.inputs))

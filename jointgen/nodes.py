@@ -1,0 +1,295 @@
+"""The nodes of a plan: draws, network runs and densities as a graph, and how gradients travel in it. Torch-free.
+
+Equal nodes are one node, so each network runs once per draw, reading and mode (live or held) in an update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import attrs
+
+Mode = Literal["live", "held"]
+"""held: the gradient flows through the inputs, the parameters' own is cut."""
+
+Reach = Mapping[str, frozenset[str]]
+"""part -> how a gradient reaches its parameters: "explicit", "samples" or both. Absent: not at all."""
+
+
+@attrs.frozen
+class Traits:
+    """What lowering must know of a part. paths: reading -> how its gradient reaches the parameters.
+
+    any_path: as if every reading had one, to find what an objective would train if the families could.
+    """
+
+    kind: Literal["data", "prior", "conditional", "critic"]
+    paths: Mapping[str, str] = attrs.field(factory=dict)
+    noise_input: int = 0
+    trainable: bool = True
+    any_path: bool = False
+
+    def has_path(self, reading: str) -> bool:
+        return self.any_path or self.paths.get(reading, "none") != "none"
+
+
+# --- nodes -----------------------------------------------------------------------------------------------------------
+# `rows` is how many rows a node has for each row of the batch; `title` names its noise and stands in `explain`.
+
+
+@attrs.frozen(cache_hash=True)
+class Root:
+    """A draw of a data source or a prior. `shift` re-pairs the rows of a source that roots two joints."""
+
+    joint: str
+    index: int
+    part: str
+    out: tuple[str, ...]
+    is_data: bool
+    shift: int = 0
+    rows: int = 1
+    parents: tuple[Any, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return f"{self.joint}{self.index or ''}({','.join(self.out)})"
+
+
+@attrs.frozen(cache_hash=True)
+class Forward:
+    """One run of a conditional's network: a distribution with `rows` rows, each trunk output repeated k times."""
+
+    part: str
+    inputs: tuple[Any, ...]
+    mode: Mode
+    k: int
+    noise: str = ""
+
+    @property
+    def rows(self) -> int:
+        return self.k * max(node.rows for node in self.inputs)
+
+    @property
+    def parents(self) -> tuple[Any, ...]:
+        return self.inputs
+
+    @property
+    def title(self) -> str:
+        held = " held" if self.mode == "held" else ""
+        return f"{self.part}({', '.join(node.title for node in self.inputs)}){held}"
+
+
+@attrs.frozen(cache_hash=True)
+class PriorLaw:
+    """A prior as a distribution over `rows` rows."""
+
+    part: str
+    mode: Mode
+    rows: int
+    parents: tuple[Any, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return self.part
+
+
+@attrs.frozen(cache_hash=True)
+class Sample:
+    """A draw of a conditional's distribution."""
+
+    forward: Forward
+    out: tuple[str, ...]
+    title: str
+
+    @property
+    def rows(self) -> int:
+        return self.forward.rows
+
+    @property
+    def parents(self) -> tuple[Any, ...]:
+        return (self.forward,)
+
+
+@attrs.frozen(cache_hash=True)
+class View:
+    """A reading of observed data that only the variable's likelihood family can give."""
+
+    part: str
+    source: Root
+    variable: str
+    reading: str
+
+    @property
+    def rows(self) -> int:
+        return self.source.rows
+
+    @property
+    def parents(self) -> tuple[Any, ...]:
+        return (self.source,)
+
+    @property
+    def title(self) -> str:
+        return f"{self.source.title}.{self.variable} {self.reading}"
+
+
+@attrs.frozen(cache_hash=True)
+class Read:
+    """The tensor of one variable of a draw, in one reading."""
+
+    source: Root | Sample | View
+    variable: str
+    reading: str = "sample"
+    stop: bool = False
+    shift: int = 0
+    repeat: int = 1
+
+    @property
+    def rows(self) -> int:
+        return self.source.rows * self.repeat
+
+    @property
+    def parents(self) -> tuple[Any, ...]:
+        return (self.source,)
+
+    @property
+    def title(self) -> str:
+        base = self.source.title.split("(")[0] if isinstance(self.source, Root) else self.source.title
+        name = f"{base}.{self.variable}" if not isinstance(self.source, View) else base
+        reading = "" if self.reading == "sample" or isinstance(self.source, View) else f" {self.reading}"
+        marks = (" re-paired" if self.shift else "") + (f" x{self.repeat}" if self.repeat > 1 else "")
+        return f"stop({name}{reading}{marks})" if self.stop else f"{name}{reading}{marks}"
+
+
+@attrs.frozen(cache_hash=True)
+class Density:
+    """log-density of `law` at a value, (rows,) nats."""
+
+    law: Forward | PriorLaw
+    value: Read
+    own: bool
+    mass: bool = False
+
+    @property
+    def rows(self) -> int:
+        return self.value.rows
+
+    @property
+    def parents(self) -> tuple[Any, ...]:
+        return (self.law, self.value)
+
+    @property
+    def title(self) -> str:
+        return f"log {self.law.title} at {self.value.title}"
+
+
+@attrs.frozen(cache_hash=True)
+class ClosedKL:
+    law: Forward | PriorLaw
+    other: Forward | PriorLaw
+
+    @property
+    def rows(self) -> int:
+        return self.law.rows
+
+    @property
+    def parents(self) -> tuple[Any, ...]:
+        return (self.law, self.other)
+
+    @property
+    def title(self) -> str:
+        return f"KL({self.law.title} : {self.other.title})"
+
+
+@attrs.frozen(cache_hash=True)
+class Critic:
+    """One run of a critic's network, (rows,) logits or scores."""
+
+    part: str
+    inputs: tuple[Any, ...]
+
+    @property
+    def rows(self) -> int:
+        return max(node.rows for node in self.inputs)
+
+    @property
+    def parents(self) -> tuple[Any, ...]:
+        return self.inputs
+
+    @property
+    def title(self) -> str:
+        return f"{self.part}({', '.join(node.title for node in self.inputs)})"
+
+
+@attrs.frozen(cache_hash=True)
+class Applied:
+    """A registered term on values."""
+
+    term: Any
+    inputs: tuple[Read, ...]
+
+    @property
+    def rows(self) -> int:
+        return max(node.rows for node in self.inputs)
+
+    @property
+    def parents(self) -> tuple[Any, ...]:
+        return self.inputs
+
+    @property
+    def title(self) -> str:
+        return f"{type(self.term).__name__}({', '.join(node.title for node in self.inputs)})"
+
+
+Node = Root | Forward | PriorLaw | Sample | View | Read | Density | ClosedKL | Critic | Applied
+
+
+# --- how gradients travel --------------------------------------------------------------------------------------------
+
+
+def reach(node: Node, traits: Mapping[str, Traits]) -> Reach:
+    """Which parameters a gradient of this node's value reaches, and how."""
+    if isinstance(node, View):
+        return {}
+    if isinstance(node, Root | PriorLaw):
+        held = node.is_data if isinstance(node, Root) else node.mode == "held"
+        return {} if held or not traits[node.part].trainable else {node.part: frozenset({"explicit"})}
+    if isinstance(node, Read):
+        return {} if node.stop or not _has_path(node, traits) else _as_samples(reach(node.source, traits))
+    below = merge_reach(reach(parent, traits) for parent in node.parents)
+    if isinstance(node, Forward | Critic) and getattr(node, "mode", "live") == "live":
+        return merge_reach([below, {node.part: frozenset({"explicit"})}])
+    return below
+
+
+def _has_path(read: Read, traits: Mapping[str, Traits]) -> bool:
+    if not isinstance(read.source, Sample):
+        return True
+    return traits[read.source.forward.part].has_path(read.reading)
+
+
+def _as_samples(found: Reach) -> Reach:
+    return {part: frozenset({"samples"}) for part in found}
+
+
+def merge_reach(found: Iterable[Reach]) -> Reach:
+    merged: dict[str, frozenset[str]] = {}
+    for one in found:
+        for part, ways in one.items():
+            merged[part] = merged.get(part, frozenset()) | ways
+    return merged
+
+
+def ordered(nodes: Iterable[Node]) -> list[Node]:
+    """All nodes below these, each once, parents first."""
+    seen: dict[Node, None] = {}
+
+    def visit(node: Node) -> None:
+        if node not in seen:
+            for parent in node.parents:
+                visit(parent)
+            seen[node] = None
+
+    for node in nodes:
+        visit(node)
+    return list(seen)

@@ -1,0 +1,236 @@
+"""Programs: the nodes of an update as operations on a list of values, with named noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from jointgen.interfaces import Dropout
+from jointgen.lowering import (
+    Lowering,
+    unmarked,
+)
+from jointgen.nodes import (
+    Applied,
+    ClosedKL,
+    Critic,
+    Density,
+    Forward,
+    Node,
+    PriorLaw,
+    Read,
+    Root,
+    Sample,
+    View,
+    reach,
+)
+from jointgen.noise import Noise
+from jointgen.observe import Observation, observe
+from jointgen.parts import Parts
+
+Raw = Mapping[str, Mapping[str, Tensor]]
+"""source part -> variable -> raw rows (B, ...), as a data source yields them."""
+
+Values = list[Any]
+
+
+@attrs.frozen
+class Moment:
+    """What a program needs besides the parts: raw data, named noise, and where in the run it stands."""
+
+    data: Raw
+    noise: Noise
+    rows: int
+    step: int = 0
+    progress: float = 1.0
+    pair_block: int = 0
+
+
+# --- programs: nodes as operations on a list of values ---------------------------------------------------------------
+
+
+class Program:
+    """Nodes in order as operations; `imported` values are handed in instead of computed.
+
+    A tensor with nothing trained below it is detached, so that no update builds a graph it does not need.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        parts: Parts,
+        lowering: Lowering,
+        imported: frozenset[Node] = frozenset(),
+        detach_reads: bool = False,
+        as_observed: bool = False,
+    ):
+        """detach_reads cuts every path through samples; as_observed takes data as it is, already in model space."""
+        self.nodes, self.parts, self.lowering = list(nodes), parts, lowering
+        self.detach_reads, self.as_observed = detach_reads, as_observed
+        self.index = {node: i for i, node in enumerate(self.nodes)}
+        self._dropouts = {name: _dropouts(module) for name, module in parts.modules.items()}
+        self._imported = [(i, node) for i, node in enumerate(self.nodes) if node in imported]
+        self._computed = [(i, self._operation(node)) for i, node in enumerate(self.nodes) if node not in imported]
+
+    def run(self, moment: Moment, imports: Mapping[Node, Any] | None = None) -> Values:
+        values: Values = [None] * len(self.nodes)
+        for i, node in self._imported:
+            assert imports is not None
+            value = imports[node]
+            values[i] = value.detach() if isinstance(value, Tensor) else value
+        for i, operation in self._computed:
+            values[i] = operation(moment, values)
+        return values
+
+    def _operation(self, node: Node) -> Callable[[Moment, Values], Any]:
+        operation = _OPERATIONS[type(node)](self, node)
+        is_tensor = isinstance(node, Read | Density | ClosedKL | Applied)
+        trained_below = bool(reach(node, self.lowering.traits).keys() & self.lowering.trains)
+        if not is_tensor or (trained_below and not (self.detach_reads and isinstance(node, Read))):
+            return operation
+        return lambda moment, values: operation(moment, values).detach()
+
+    # --- one operation per kind of node; `at` are positions in the list of values
+
+    def _root(self, node: Root) -> Callable[[Moment, Values], Any]:
+        if node.is_data:
+            return lambda moment, values: self._observe(node, moment)
+        module = self.parts.modules[node.part]
+
+        def draw(moment: Moment, values: Values) -> dict[str, Any]:
+            return {node.out[0]: module(moment.rows).draw(moment.noise.named(node.title, moment.rows))}
+
+        return draw
+
+    def _observe(self, node: Root, moment: Moment) -> dict[str, Any]:
+        raw = moment.data[node.part]
+        seen = {}
+        for variable in node.out:
+            rows = re_pair(raw[variable], node.shift, moment.pair_block)
+            if self.as_observed:
+                seen[variable] = Observation(rows, rows)
+                continue
+            noise = moment.noise.named(f"{node.title}/{variable}", moment.rows)
+            seen[variable] = observe(self.parts.spaces[variable], rows, noise)
+        return seen
+
+    def _forward(self, node: Forward) -> Callable[[Moment, Values], Any]:
+        module, at = self.parts.modules[node.part], [self.index[i] for i in node.inputs]
+        rows, title = max(i.rows for i in node.inputs), unmarked(node).title
+        parameters = {name: p.detach() for name, p in module.named_parameters()} if node.mode == "held" else None
+
+        def run(moment: Moment, values: Values) -> Any:
+            inputs = [values[i] for i in at]
+            if node.noise:
+                size = self.lowering.traits[node.part].noise_input
+                inputs.append(moment.noise.named(node.noise, moment.rows * rows).normal(size))
+            self._name_dropout(node.part, title, moment, rows)
+            if parameters is None:
+                return module(*inputs, k=node.k)
+            return functional_call(module, parameters, tuple(inputs), {"k": node.k})
+
+        return run
+
+    def _name_dropout(self, part: str, title: str, moment: Moment, rows: int) -> None:
+        for number, dropout in enumerate(self._dropouts[part]):
+            dropout.noise = moment.noise.named(f"{title}/dropout{number}", moment.rows * rows)
+
+    def _prior(self, node: PriorLaw) -> Callable[[Moment, Values], Any]:
+        module = self.parts.modules[node.part]
+        parameters = {name: p.detach() for name, p in module.named_parameters()} if node.mode == "held" else None
+        if not parameters:
+            return lambda moment, values: module(moment.rows * node.rows)
+        return lambda moment, values: functional_call(module, parameters, (moment.rows * node.rows,))
+
+    def _sample(self, node: Sample) -> Callable[[Moment, Values], Any]:
+        at = self.index[node.forward]
+
+        def draw(moment: Moment, values: Values) -> dict[str, Any]:
+            return {node.out[0]: values[at].draw(moment.noise.named(node.title, moment.rows * node.rows))}
+
+        return draw
+
+    def _view(self, node: View) -> Callable[[Moment, Values], Any]:
+        part: Any = self.parts.modules[node.part]
+        at, family = self.index[node.source], part.family
+
+        def view(moment: Moment, values: Values) -> Tensor:
+            noise = moment.noise.named(node.title, moment.rows)
+            return family.view(node.reading, values[at][node.variable], noise)
+
+        return view
+
+    def _read(self, node: Read) -> Callable[[Moment, Values], Any]:
+        at, is_view = self.index[node.source], isinstance(node.source, View)
+
+        def read(moment: Moment, values: Values) -> Tensor:
+            value = values[at] if is_view else values[at][node.variable].read(node.reading)
+            if node.shift:
+                value = re_pair(value, node.shift, moment.pair_block)
+            return value if node.repeat == 1 else value.repeat_interleave(node.repeat, 0)
+
+        return read
+
+    def _density(self, node: Density) -> Callable[[Moment, Values], Any]:
+        law, value = self.index[node.law], self.index[node.value]
+        if node.mass:
+            return lambda moment, values: values[law].log_prob_bins(values[value])
+        return lambda moment, values: values[law].log_prob(values[value])
+
+    def _kl(self, node: ClosedKL) -> Callable[[Moment, Values], Any]:
+        law, other = self.index[node.law], self.index[node.other]
+        return lambda moment, values: values[law].kl_to(values[other])
+
+    def _critic(self, node: Critic) -> Callable[[Moment, Values], Any]:
+        module, at = self.parts.modules[node.part], [self.index[i] for i in node.inputs]
+
+        def run(moment: Moment, values: Values) -> Tensor:
+            self._name_dropout(node.part, node.title, moment, node.rows)
+            return module(*(values[i] for i in at))
+
+        return run
+
+    def _applied(self, node: Applied) -> Callable[[Moment, Values], Any]:
+        at = [self.index[i] for i in node.inputs]
+        return lambda moment, values: node.term(*(values[i] for i in at))
+
+    def critic_for_penalty(self, part: str, moment: Moment) -> Callable[..., Tensor]:
+        """The critic as a function of its inputs, its dropout masks named."""
+        module = self.parts.modules[part]
+
+        def critic(*inputs: Tensor) -> Tensor:
+            self._name_dropout(part, f"{part}/penalty", moment, inputs[0].shape[0] // moment.rows)
+            return module(*inputs)
+
+        return critic
+
+
+_OPERATIONS: dict[type, Callable[[Program, Any], Callable[[Moment, Values], Any]]] = {
+    Root: Program._root,
+    Forward: Program._forward,
+    PriorLaw: Program._prior,
+    Sample: Program._sample,
+    View: Program._view,
+    Read: Program._read,
+    Density: Program._density,
+    ClosedKL: Program._kl,
+    Critic: Program._critic,
+    Applied: Program._applied,
+}
+
+
+def _dropouts(module: nn.Module) -> list[Dropout]:
+    return [inner for inner in module.modules() if isinstance(inner, Dropout)]
+
+
+def re_pair(x: Tensor, shift: int, block: int) -> Tensor:
+    """Rows shifted within blocks, so that none stays where it was. A batch that no block divides is one block."""
+    if shift == 0:
+        return x
+    block = block if block and x.shape[0] % block == 0 else x.shape[0]
+    assert shift % block, f"a shift of {shift} in a block of {block} rows would leave rows where they were"
+    return x.unflatten(0, (-1, block)).roll(shift, 1).flatten(0, 1)

@@ -1,0 +1,669 @@
+"""Broken recipes, and the message that each gets: the key path, the value, what is allowed, the nearest name.
+
+Every row breaks a shipped recipe in one way. In an expected line "..." stands for anything, such as a list of names
+that grows with every plugin. Anything but a ConfigError would be a traceback on somebody's terminal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jointgen.errors import ConfigError
+from jointgen.prepare import Prepared, prepare
+from jointgen.recipe import read_recipe
+from jointgen.registry import Registry
+from jointgen.train import Trainer
+
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+
+Overrides = list[str] | dict[str, Any]
+Rows = dict[str, tuple[Overrides, list[str]]]
+
+
+def prepared(registry: Registry, overrides: Overrides, path: str | Path = QUICKSTART) -> Prepared:
+    return prepare(read_recipe(path, overrides, registry=registry), registry)
+
+
+def problems(registry: Registry, overrides: Overrides, path: str | Path = QUICKSTART) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        prepared(registry, overrides, path)
+    return caught.value.problems
+
+
+def assert_says(lines: list[str], expected: list[str]) -> None:
+    assert len(lines) == len(expected) and all(map(says, lines, expected)), "\n".join(["said:", *lines])
+
+
+def says(line: str, expected: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, expected.split("..."))), line) is not None
+
+
+def expression(*more: str) -> list[str]:
+    return ['objective.type="expression"', *more]
+
+
+def maximize(text: str, *more: str) -> list[str]:
+    return expression(f'objective.maximize="{text}"', *more)
+
+
+# --- misspelt keys ---------------------------------------------------------------------------------------------------
+
+TYPOS: Rows = {
+    "table": (["trian.steps=5"], ["trian: unknown key; did you mean 'train'? (known: ...)"]),
+    "key of data": (['data.observ="binarise"'], ["data.observ: unknown key; did you mean 'observe'? (known: ...)"]),
+    "table of the encoder": (
+        ['encoder.netwrok.type="mlp"'],
+        ["encoder.netwrok: unknown key; did you mean 'network'? (known: family, network)"],
+    ),
+    "key of the encoder's network": (
+        ["encoder.network.hiden=[3]"],
+        ["encoder.network.hiden: unknown key; did you mean 'hidden'? (known: activation, dropout, hidden, init)"],
+    ),
+    "key of a family": (
+        ['decoder.family.scal="global"'],
+        ["decoder.family.scal: unknown key; did you mean 'scale'? (known: ...)"],
+    ),
+    "key of the prior": (["prior.sise=3"], ["prior.sise: unknown key; did you mean 'size'? (known: size)"]),
+    "key of the discriminator": (
+        ["discriminator.dropuot=0.1"],
+        ["discriminator.dropuot: unknown key; did you mean 'dropout'? (known: ...)"],
+    ),
+    "key of the objective": (
+        ["objective.lamda=3.0"],
+        ["objective.lamda: unknown key; did you mean 'lambda'? (known: ...)"],
+    ),
+    "key of the critics": (
+        ["objective.critic.penaltys=[]"],
+        ["objective.critic.penaltys: unknown key; did you mean 'penalties'? (known: penalties, steps, view)"],
+    ),
+    "key of one in a list": (
+        ['objective.critic.penalties=[{type="r1", weight=0.1}, {type="r1", wieght=0.1}]'],
+        ["objective.critic.penalties[1].wieght: unknown key; did you mean 'weight'? (known: at, every, weight)"],
+    ),
+    "variable of a view": (
+        ['objective.critic.view={y="mean"}'],
+        ["objective.critic.view: no variable 'y'; known: x, z"],
+    ),
+    "key of train": (["train.stpes=5"], ["train.stpes: unknown key; did you mean 'steps'? (known: ...)"]),
+    "key within train": (
+        ["train.early_stopping.patiense=3"],
+        ["train.early_stopping.patiense: unknown key; did you mean 'patience'? (known: patience)"],
+    ),
+    "table of the optimizers": (
+        ["optimizer.modle.lr=1e-3"],
+        ["optimizer.modle: unknown key; did you mean 'model'? (known: critics, model)"],
+    ),
+    "key of an optimizer": (
+        ["optimizer.model.weight_deccay=0.1"],
+        ["optimizer.model.weight_deccay: unknown key; did you mean 'weight_decay'? (known: ...)"],
+    ),
+    "key of eval": (["eval.row=10"], ["eval.row: unknown key; did you mean 'rows'? (known: ...)"]),
+}
+
+# --- unknown components ----------------------------------------------------------------------------------------------
+
+COMPONENTS: Rows = {
+    "encoder": (
+        ['encoder.network.type="mpl"'],
+        ["encoder.network.type: unknown encoder 'mpl'; did you mean 'mlp'? (known: conv, mlp)"],
+    ),
+    "decoder": (
+        ['decoder.network.type="cnov"'],
+        ["decoder.network.type: unknown decoder 'cnov'; did you mean 'conv'? (known: conv, mlp)"],
+    ),
+    "family": (
+        ['decoder.family.type="gausian"'],
+        ["decoder.family.type: unknown family 'gausian'; did you mean 'gaussian'? (known: ...)"],
+    ),
+    "prior": (['prior.type="nromal"'], ["prior.type: unknown prior 'nromal'; did you mean 'normal'? (known: ...)"]),
+    "discriminator": (
+        ['discriminator.type="resnet"'],
+        ["discriminator.type: unknown discriminator 'resnet'; known: conv, mlp"],
+    ),
+    "objective": (
+        ['objective.type="as-vae"'],
+        ["objective.type: unknown objective 'as-vae'; did you mean 'asvae'? (known: ...)"],
+    ),
+    "data": (['data.type="MNSIT"'], ["data.type: unknown data 'MNSIT'; did you mean 'mnist'? (known: ...)"]),
+    "metric": (
+        ['eval.metrics=[{type="elob"}]'],
+        ["eval.metrics[0].type: unknown metric 'elob'; did you mean 'elbo'? (known: ...)"],
+    ),
+    "penalty": (
+        ['objective.critic.penalties=[{type="r2"}]'],
+        ["objective.critic.penalties[0].type: unknown penalty 'r2'; known: gradient_penalty, r1"],
+    ),
+    "critic loss": (
+        maximize("E[p(x)](f)", 'objective.scores.f={of="q(x) : p(x)", loss={type="wassertein"}}'),
+        ["objective.scores.f.loss.type: unknown critic loss 'wassertein'; did you mean 'wasserstein'? (known: ...)"],
+    ),
+    "term": (
+        maximize("E[q(x,z)](huber(x, p(x|z)))"),
+        ["objective: unknown term 'huber'; known: l1, l2"],
+    ),
+}
+
+# --- wrong types -----------------------------------------------------------------------------------------------------
+
+TYPES: Rows = {
+    "string for true or false": (['data.labels="false"'], ["data.labels: expected true or false, got 'false'"]),
+    "number for true or false": (["train.deterministic=1"], ["train.deterministic: expected true or false, got 1"]),
+    "fraction for a whole number": (["train.steps=1.9"], ["train.steps: expected a whole number, got 1.9"]),
+    "true for a whole number": (["train.batch=true"], ["train.batch: expected a whole number, got true"]),
+    "string for a whole number": (['train.batch="128"'], ["train.batch: expected a whole number, got '128'"]),
+    "string for a number": (['optimizer.model.lr="1e-3"'], ["optimizer.model.lr: expected a number, got '1e-3'"]),
+    "true for a number": (["objective.lambda=true"], ["objective.lambda: expected a number, got true"]),
+    "date for a number": (["train.steps=2020-01-01"], ["train.steps: expected a whole number, got 2020-01-01"]),
+    "not a number": (["optimizer.model.lr=nan"], ["optimizer.model.lr: expected a finite number, got nan"]),
+    "infinite": (["train.clip=inf"], ["train.clip: expected a finite number, got inf"]),
+    "table for a number": (["train.steps={a=1}"], ["train.steps: expected a whole number, got a table"]),
+    "number for a list": (["encoder.network.hidden=256"], ["encoder.network.hidden: expected a list, got 256"]),
+    "string in a list": (
+        ['encoder.network.hidden=[256, "x"]'],
+        ["encoder.network.hidden[1]: expected a whole number, got 'x'"],
+    ),
+    "list that is too short": (
+        ["optimizer.model.betas=[0.9]"],
+        ["optimizer.model.betas: expected a list of 2, got [0.9]"],
+    ),
+    "list for a table": (
+        ['encoder.network=["mlp"]'],
+        ["encoder.network: expected a table with a type (known: conv, mlp), got ['mlp']"],
+    ),
+    "string for a table": (["data=digits"], ["data: expected a table with a type (known: ...), got 'digits'"]),
+    "number for a type": (
+        ["encoder.network.type=3"],
+        ["encoder.network.type: expected a string, got 3; known: conv, mlp"],
+    ),
+    "number for an equation": (
+        expression("objective.maximize=3"),
+        ["objective.maximize: expected a string, got 3"],
+    ),
+}
+
+# --- values out of range ---------------------------------------------------------------------------------------------
+
+VALUES: Rows = {
+    "no steps": (["train.steps=0"], ["train.steps: must be > 0, got 0"]),
+    "learning rate": (["optimizer.model.lr=-1e-3"], ["optimizer.model.lr: must be > 0, got -0.001"]),
+    "betas": (["optimizer.critics.betas=[0.5, 1.5]"], ["optimizer.critics.betas: must be >= 0 and < 1, got 1.5"]),
+    "weight decay": (["optimizer.model.weight_decay=-1.0"], ["optimizer.model.weight_decay: must be >= 0, got -1.0"]),
+    "average": (["train.ema=1.5"], ["train.ema: must be between 0 and 1, got 1.5"]),
+    "seed": (["seed=-1"], ["seed: must be >= 0, got -1"]),
+    "seed beyond 64 bits": (["seed=99999999999999999999"], ["seed: must be < 9223372036854775808, got 9999..."]),
+    "format": (["format=2"], ["format: this version reads format 1, got 2"]),
+    "precision": (
+        ['train.precision="fp16"'],
+        ["train.precision: 'fp16' is not allowed; did you mean 'bf16'? (known: bf16, fp32)"],
+    ),
+    "width of a layer": (["encoder.network.hidden=[8, 0]"], ["encoder.network.hidden: must be >= 1, got 0"]),
+    "dropout": (["encoder.network.dropout=1.0"], ["encoder.network.dropout: must be < 1.0, got 1.0"]),
+    "size of the code": (["prior.size=0"], ["prior.size: must be a size >= 1 or a list of such, got 0"]),
+    "scale": (
+        ['decoder.family.scale="globl"'],
+        ["decoder.family.scale: 'globl' is not allowed; did you mean 'global'? (known: ...)"],
+    ),
+    "scale at the start": (
+        ["decoder.family.init_scale=1000.0"],
+        ["decoder.family.init_scale: must lie in exp([min_log_scale, max_log_scale]) = [0.00248, 20.1], got 1000.0"],
+    ),
+    "bounds the wrong way round": (
+        ["decoder.family.min_log_scale=4.0"],
+        ["decoder.family.min_log_scale: must be <= max_log_scale = 3.0, got 4.0"],
+    ),
+    "weight": (["objective.lambda=-1.0"], ["objective.lambda: must be >= 0, got -1.0"]),
+    "share": (["objective.vae_first=1.5"], ["objective.vae_first: must be between 0 and 1, got 1.5"]),
+    "weight of a penalty": (
+        ["objective.critic.penalties.0.weight=-0.1"],
+        ["objective.critic.penalties[0].weight: must be >= 0, got -0.1"],
+    ),
+    "pair block": (["train.pair_block=1"], ["train.pair_block: must be >= 2, got 1"]),
+}
+
+# --- what is not there -----------------------------------------------------------------------------------------------
+
+MISSING: Rows = {
+    "data": ({"data": None}, ["data: missing; a table with a type (known: ...)"]),
+    "encoder": ({"encoder": None}, ["encoder: missing; it computes q(z|x)"]),
+    "decoder": ({"decoder": None}, ["decoder: missing; it computes p(x|z)"]),
+    "family": ({"encoder.family": None}, ["encoder.family: missing; a table with a type (known: ...)"]),
+    "prior": ({"prior": None}, ["prior: missing; the objective draws p(z) from it; the recipe has data"]),
+    "objective": ({"objective": None}, ["objective: missing; a table with a type (known: ...)"]),
+    "critic": (
+        {"discriminator": None},
+        ["discriminator: missing; the objective trains a critic 'T', T = log-ratio p(x,z) : q(x,z)"],
+    ),
+    "train": ({"train": None}, ["train: missing; a table"]),
+    "budget": ({"train.steps": None}, ["train: give the budget as steps or as images, one of the two"]),
+    "root of mnist": (['data.type="mnist"'], ["data.root: missing; a string"]),
+    "type": (
+        {"prior": {"size": 16}},
+        ["prior.type: missing; known: normal, uniform"],
+    ),
+}
+
+# --- what does not fit together --------------------------------------------------------------------------------------
+
+MISMATCHES: Rows = {
+    "two budgets": (["train.images=1000"], ["train: give the budget as steps or as images, one of the two"]),
+    "nothing to train": (
+        ["objective.weight_r=0", "objective.weight_g=0"],
+        ["objective: weight_r and weight_g are both 0, so nothing is left to train"],
+    ),
+    "critic of no ratio": (
+        ['discriminators.d.type="mlp"'],
+        ["discriminators.d: the objective has no ratio of this name; known: T"],
+    ),
+    "encoder of nothing": (
+        ['encoders.encoder_2={network={type="mlp"}, family={type="gaussian"}}'],
+        [
+            "encoders.encoder_2: the objective uses no part of this name; did you mean 'encoder'? "
+            "(known: data, decoder, encoder, prior)"
+        ],
+    ),
+    "latent of nothing": (["latents.w=4"], ["latents.w: the objective has no variable of this name; known: x, z"]),
+    "latent that the prior has": (
+        ["latents.z=4"],
+        ["latents.z: a data source or prior says what 'z' looks like; remove this key"],
+    ),
+    "two parts of one name": (
+        ['encoders.prior={network={type="mlp"}, family={type="gaussian"}}'],
+        ["prior: two parts have this name"],
+    ),
+    "implicit encoder in a VAE": (
+        ['objective.type="vae"', 'encoder.family.type="implicit"'],
+        [
+            "encoder.family: the objective needs a density at its own draws for q(z|x), in the term "
+            "'...log q(z|x)'; the family 'implicit' as set here does not have it; families that do: "
+            "gaussian..."
+        ],
+    ),
+    "implicit decoder in a VAE": (
+        ['objective.type="vae"', 'decoder.family.type="implicit"'],
+        [
+            "decoder.family: the objective needs a density at points that it did not draw for p(x|z), ...; "
+            "the family 'implicit' as set here does not have it; families that do: gaussian..."
+        ],
+    ),
+    "closed-form KL of an implicit encoder": (
+        ['objective.type="vae"', "objective.analytic=true", 'encoder.family.type="implicit"'],
+        [
+            "encoder.family: the objective needs KL to 'normal' in closed form for q(z|x), ...; the family 'implicit' "
+            "as set here does not have it; families that do: gaussian"
+        ],
+    ),
+    "uniform prior that is scored": (
+        ['prior.type="uniform"'],
+        [
+            "prior: the objective needs a density at points that it did not draw for p(z), in the term "
+            "'...log p(z)'; the prior 'uniform' as set here does not have it; priors that do: normal"
+        ],
+    ),
+    "bits for real data": (
+        ['decoder.family.type="bernoulli"'],
+        [
+            'decoder.family.type: "bernoulli" is a family of binary variables, this one is 1x8x8 real in [0, 1], '
+            "17 levels; families that serve it: gaussian, implicit..."
+        ],
+    ),
+    "real numbers for bits": (
+        ['data.observe="binarise"'],
+        [
+            'decoder.family.type: "gaussian" is a family of real variables, this one is 1x8x8 binary in [0, 1], '
+            "17 levels; families that serve it: bernoulli, implicit..."
+        ],
+    ),
+    "sigmoid without a range": (
+        ['data.type="ring"'],
+        ['decoder.family.mean: "sigmoid" needs a variable of known range, this one is 2 real; use "linear"'],
+    ),
+    "smoothed view of a scale per element": (
+        ['decoder.family.scale="per_element"', 'objective.critic.view={x="smoothed"}'],
+        [
+            "decoder.family: the objective needs a draw with the reading 'smoothed' for p(x|z), in the term "
+            "'...T'; the family 'gaussian' as set here does not have it; families that do: "
+            "gaussian with scale = 'global' or 'per_channel' or 'fixed'"
+        ],
+    ),
+    "relaxed view of a gaussian": (
+        ['objective.critic.view={x="relaxed"}'],
+        ["decoder.family: the objective needs a draw with the reading 'relaxed' for p(x|z), ...; no registered ..."],
+    ),
+    "literal AS-VAE without a path through bits": (
+        [
+            'data.observe="binarise"',
+            'decoder.family={type="bernoulli", path="none"}',
+            'objective.form="literal"',
+        ],
+        [
+            "decoder.family: the objective needs a gradient path through the reading 'sample' of its draws for "
+            "p(x|z), in the term '...log q(z|x)'; the family 'bernoulli' as set here does not have it; "
+            "families that do: bernoulli with path = 'straight-through', implicit..."
+        ],
+    ),
+    "conv networks on a vector": (
+        [
+            'data.type="ring"',
+            'decoder.family.mean="linear"',
+            'encoder.network.type="conv"',
+            'decoder.network.type="conv"',
+            'discriminator.type="conv"',
+        ],
+        [
+            'encoder.network.type: a conv encoder needs an image (C, H, W), x is 2; use "mlp"',
+            'decoder.network.type: a conv decoder makes images (C, H, W), the output is 2; use "mlp"',
+            "discriminator.type: a conv discriminator needs an image (C, H, W), x is 2, z is 16; ... (critic 'T')",
+        ],
+    ),
+    "three halvings of 28": (
+        [
+            'data={type="mnist", root="/data", observe="dequantise"}',
+            'encoder.network={type="conv", widths=[8, 16, 32]}',
+            'decoder.network={type="conv", widths=[32, 16, 8]}',
+            'discriminators.T={type="conv", widths=[8, 16, 32]}',
+        ],
+        [
+            "encoder.network.widths: 3 stages need a size that is a multiple of 8, x is 1x28x28",
+            "decoder.network.widths: 3 stages need a size that is a multiple of 8, the output is 1x28x28",
+            "discriminators.T.widths: 3 stages need a size that is a multiple of 8, x is 1x28x28 (critic 'T')",
+        ],
+    ),
+    "one row to re-pair": (
+        ['objective.form="literal"', "train.batch=1"],
+        ["train.batch: must be more than 1, by which the objective shifts rows to re-pair them, got 1"],
+    ),
+}
+
+# --- equations -------------------------------------------------------------------------------------------------------
+
+R, G = "E[q(x,z)](log p(x|z) + log p(z) - log q(z|x))", "E[p(x,z)](log q(z|x))"
+
+EQUATIONS: Rows = {
+    "none": (
+        expression(),
+        ["objective: write the objective as maximize, as updates or as stages, one of the three"],
+    ),
+    "two": (
+        maximize(R, f'objective.updates.a.maximize="{R}"'),
+        ["objective: write the objective as maximize, as updates or as stages, one of the three"],
+    ),
+    "breaks off": (
+        maximize("E[q(x,z)](log p(x|z) - "),
+        ["objective.maximize: expected a term at character 24: E[q(x,z)](log p(x|z) - ⟨end⟩"],
+    ),
+    "unknown name": (
+        maximize("E[q(x,z)](log p(x|z) - f3)", 'objective.ratios.f1="q(x,z) : p(x)p(z)"'),
+        ["objective.maximize: unknown ratio or weight 'f3'...f1... at character 24: E[q(x,z)](log p(x|z) - ⟨f3⟩)"],
+    ),
+    "unknown joint": (
+        maximize("E[r(x,z)](log p(x|z))"),
+        ["objective.maximize: unknown joint 'r'...p, q... at character 3: E[⟨r⟩(x,z)](log p(x|z))"],
+    ),
+    "unknown variable": (
+        maximize("E[q(x,y)](log p(x|z))"),
+        ["objective.maximize: ...no variable 'y' in q(x,z) = q(x) q(z|x) at character 7: E[q(x,⟨y⟩)](log p(x|z))"],
+    ),
+    "unknown factor": (
+        maximize("E[q(x,z)](log p(z|x))"),
+        ["objective.maximize: p(z|x) is no factor of p(x,z) = p(z) p(x|z); ...(known: p(x|z), p(z)) at character ..."],
+    ),
+    "term outside an expectation": (
+        maximize("E[q(x,z)](log p(x|z)) + log p(z)"),
+        ["objective: update model: log p(z) stands outside an expectation E[...](...)"],
+    ),
+    "expectation in an expectation": (
+        maximize("E[q(x,z)](E[p(z)](log p(z)))"),
+        ["objective.maximize: an expectation stands inside another at character 11: ..."],
+    ),
+    "variable that is not drawn": (
+        maximize("E[q(x)](log p(x|z))"),
+        ["objective: p(x|z) needs 'z', which its expectation over x does not draw"],
+    ),
+    "density of the data": (
+        maximize("E[q(x,z)](log p(x|z) + log p(z) + log q(x))"),
+        ["objective: log q(x): the data's density is not known"],
+    ),
+    "no gradient": (
+        maximize("E[q(x,z)](1) + E[p(z)](log p(z))"),
+        ["objective: update 'model' trains nothing; no gradient of it reaches a part that can learn"],
+    ),
+    "sides of a ratio": (
+        maximize("E[q(x,z)](log p(x|z) - f)", 'objective.ratios.f="q(x,z) / p(x)p(z)"'),
+        ["objective.ratios.f: expected ':' at character 8: q(x,z) ⟨/⟩ p(x)p(z)"],
+    ),
+    "variables of a ratio": (
+        maximize("E[q(x,z)](log p(x|z) - f)", 'objective.ratios.f="q(x,z) : p(x)"'),
+        ["objective.ratios.f: ratio f = log-ratio q(x,z) : p(x): the two sides are over different variables"],
+    ),
+    "known part of a ratio": (
+        maximize("E[q(x,z)](log p(x|z) - f)", 'objective.ratios.f={of="q(x,z) : p(x)p(z)", known="log q(z"}'),
+        ["objective.ratios.f.known: expected ')' at character 8: log q(z⟨end⟩"],
+    ),
+    "score by a proper loss": (
+        maximize("E[p(x)](f)", 'objective.scores.f={of="q(x) : p(x)"}'),
+        ["objective: f = score q(x) : p(x): a critic trained by Logistic gives a log-ratio: use log_ratio(...)"],
+    ),
+    "ratio named as a part": (
+        maximize("E[q(x,z)](log p(x|z) - encoder)", 'objective.ratios.encoder="q(x,z) : p(x)p(z)"'),
+        ["objective: ratio 'encoder' has the name of a part of the model"],
+    ),
+    "ratio named as a word": (
+        maximize("E[q(x,z)](log p(x|z) - E)", 'objective.ratios.E="q(x,z) : p(x)p(z)"'),
+        ["objective.ratios: 'E' is a word of the objective language and cannot name anything else"],
+    ),
+    "update that trains what is not there": (
+        expression(f'objective.updates.a={{maximize="{R}", trains=["encodr"]}}'),
+        ["objective: update 'a' trains 'encodr', which is no part; did you mean 'encoder'? (known: ...)"],
+    ),
+    "update that trains in vain": (
+        expression(f'objective.updates.a={{maximize="{R}", trains=["decoder", "prior"]}}'),
+        ["objective: update 'a' trains 'prior', which no gradient of it reaches"],
+    ),
+    "order": (
+        maximize(R, 'objective.order="model critics"'),
+        ["objective.order: 'model critics' is not allowed; did you mean 'model, critics'? (known: ...)"],
+    ),
+    "shares over 1": (
+        expression(
+            f'objective.stages=[{{name="a", share=0.7, maximize="{R}"}}, {{name="b", share=0.7, maximize="{R}"}}]'
+        ),
+        ["objective: the stages' shares sum to 1.4; they must sum to 1"],
+    ),
+    "stage without an equation": (
+        expression('objective.stages=[{name="a"}]'),
+        ["objective.stages[0].maximize: write it, or updates, one of the two"],
+    ),
+    "schedule of a weight": (
+        maximize(f"b*{G}", "objective.weights.b={to=1.0, start=0.0, over=2.0}"),
+        ["objective.weights.b.over: must be between 0 and 1, got 2.0"],
+    ),
+    "part that is not there": (
+        maximize(R, 'objective.parts={"q(z|x)"="encodr"}'),
+        ["encoders.encodr: missing; it computes q(z|x); did you mean 'encoder'? (known: decoder, encoder)"],
+    ),
+    "part of an unknown factor": (
+        maximize(R, 'objective.parts={"q(y|x)"="encoder"}'),
+        ["objective.parts: q(y|x) is no factor of q(x) q(z|x)"],
+    ),
+    "part of an unknown joint": (
+        maximize(R, 'objective.parts={"r(y|x)"="encoder"}'),
+        ["objective.parts: 'r(y|x)': unknown joint 'r'; known: p, q"],
+    ),
+}
+
+# --- overrides -------------------------------------------------------------------------------------------------------
+
+OVERRIDES: Rows = {
+    "no value": (
+        ["train.steps"],
+        ["override 'train.steps': expected KEY=VALUE with a dotted key, such as train.steps=200"],
+    ),
+    "broken value": (["prior.size=[2, "], ["override 'prior.size=[2, ': [2, is not a TOML value: ..."]),
+    "key of a number": (["train.steps.x=1"], ["train.steps: is ..., so it has no keys to override"]),
+    "place beyond a list": (
+        ["objective.critic.penalties.3.weight=1.0"],
+        ["objective.critic.penalties.3: '3' is no position in a list of 1, counted from 0"],
+    ),
+}
+
+BROKEN = {
+    f"{group}, {name}": row
+    for group, rows in {
+        "typo": TYPOS,
+        "unknown": COMPONENTS,
+        "type": TYPES,
+        "value": VALUES,
+        "missing": MISSING,
+        "mismatch": MISMATCHES,
+        "equation": EQUATIONS,
+        "override": OVERRIDES,
+    }.items()
+    for name, row in rows.items()
+}
+
+
+def test_the_recipe_that_is_broken_below_is_whole(registry: Registry) -> None:
+    prepared(registry, [])
+
+
+@pytest.mark.parametrize(("overrides", "expected"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_recipe_is_told(overrides: Overrides, expected: list[str], registry: Registry) -> None:
+    assert_says(problems(registry, overrides), expected)
+
+
+def test_every_mistake_is_told_at_once(registry: Registry) -> None:
+    overrides = [
+        "trian.steps=5",
+        'train.batch="x"',
+        "train.log_every=0",
+        'encoder.network.type="mpl"',
+        "decoder.network.hiden=[1]",
+        "optimizer.model.lr=-1.0",
+        "optimizer.model.betas=[0.9, 2.0]",
+        "objective.critic.penalties.0.wieght=1.0",
+        'data.labels="false"',
+    ]
+    expected = [
+        "data.labels: expected true or false, got 'false'",
+        "objective.critic.penalties[0].wieght: unknown key; did you mean 'weight'? (known: at, every, weight)",
+        "train.batch: expected a whole number, got 'x'",
+        "train.log_every: must be > 0, got 0",
+        "encoder.network.type: unknown encoder 'mpl'; did you mean 'mlp'? (known: conv, mlp)",
+        "decoder.network.hiden: unknown key; did you mean 'hidden'? (known: activation, dropout, hidden, init)",
+        "optimizer.model.lr: must be > 0, got -1.0",
+        "optimizer.model.betas: must be >= 0 and < 1, got 2.0",
+        "trian: unknown key; did you mean 'train'? (known: ...)",
+    ]
+    assert_says(problems(registry, overrides), expected)
+
+
+def test_mismatches_of_families_and_of_networks_are_told_at_once(registry: Registry) -> None:
+    overrides = ['encoder.family.type="implicit"', 'encoder.network={type="conv", widths=[4, 4, 4, 4]}']
+    expected = [
+        "encoder.family: the objective needs a density at its own draws for q(z|x), ...",
+        "encoder.family: the objective needs a density at points that it did not draw for q(z|x), ...",
+        "encoder.network.widths: 4 stages need a size that is a multiple of 16, x is 1x8x8",
+    ]
+    assert_says(problems(registry, overrides), expected)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+FILES: dict[str, tuple[Mapping[str, str | bytes], str, list[str]]] = {
+    "missing file": (
+        {"quickstart.toml": ""},
+        "quikstart.toml",
+        ["...: no such file; did you mean '.../quickstart.toml'?"],
+    ),
+    "folder": (
+        {"in/recipe.toml": ""},
+        "in",
+        ["...in: is a folder; expected a TOML file; did you mean '.../in/recipe.toml'?"],
+    ),
+    "not TOML": (
+        {"a.toml": "[train]\nsteps 5"},
+        "a.toml",
+        ["...a.toml: not TOML: Expected '=' after a key... (at line 2, column 7)"],
+    ),
+    "not text": ({"a.toml": b"format = 1 \xff"}, "a.toml", ["...a.toml: not TOML: byte 11 is not UTF-8"]),
+    "a key twice": (
+        {"a.toml": "seed = 1\nseed = 2"},
+        "a.toml",
+        ["...a.toml: not TOML: Cannot overwrite a value ..."],
+    ),
+    "empty": ({"a.toml": ""}, "a.toml", ["data: missing; ...", "objective: missing; ...", "train: missing; a table"]),
+    "based on itself": (
+        {"a.toml": 'base = "a.toml"'},
+        "a.toml",
+        ["base: these recipes are based on each other: .../a.toml -> .../a.toml"],
+    ),
+    "cyclic base": (
+        {"a.toml": 'base = "b.toml"', "b.toml": 'base = "a.toml"'},
+        "a.toml",
+        ["base: these recipes are based on each other: .../a.toml -> .../b.toml -> .../a.toml"],
+    ),
+    "missing base": (
+        {"mine.toml": 'base = "vae_minst.toml"', "vae_mnist.toml": ""},
+        "mine.toml",
+        ["...mine.toml: base: ...vae_minst.toml: no such file; did you mean '.../vae_mnist.toml'?"],
+    ),
+    "base that is no name": (
+        {"a.toml": "base = 3"},
+        "a.toml",
+        ["...a.toml: base: expected the name of a TOML file, got 3"],
+    ),
+    "broken base": (
+        {"a.toml": 'base = "b.toml"', "b.toml": "= 1"},
+        "a.toml",
+        ["...a.toml: base: ...b.toml: not TOML: ... (at line 1, column 1)"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "name", "expected"), FILES.values(), ids=FILES)
+def test_a_broken_file_is_told(
+    files: Mapping[str, str | bytes], name: str, expected: list[str], registry: Registry, tmp_path: Path
+) -> None:
+    for file, content in files.items():
+        path = tmp_path / file
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert_says(problems(registry, [], tmp_path / name), expected)
+
+
+# --- what only the data can tell -------------------------------------------------------------------------------------
+
+DATA: Rows = {
+    "more rows in a batch than there are": (
+        ["train.batch=4096"],
+        ["train.batch: 4096 is more than the 1500 rows of the training split of data"],
+    ),
+    "no mnist there": (
+        ['data={type="mnist", root="/no/such/folder", observe="dequantise"}'],
+        ["data.root: no MNIST under '/no/such/folder' (looked for ...); give data.root = ..."],
+    ),
+    "no images there": (
+        ['data={type="image_folder", root="/no/such/folder", size=8}'],
+        ["data.root: no train images under '/no/such/folder' (looked for /no/such/folder/train); give data.root = ..."],
+    ),
+    "device that does not exist": (
+        ['train.device="gpu"'],
+        ["train.device: 'gpu' is not a device; allowed: 'auto', 'cpu', 'cuda', 'cuda:N'"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("overrides", "expected"), DATA.values(), ids=DATA)
+def test_a_recipe_that_does_not_fit_its_data_is_told_before_anything_is_written(
+    overrides: Overrides, expected: list[str], registry: Registry, tmp_path: Path
+) -> None:
+    fine = prepared(registry, overrides)
+    with pytest.raises(ConfigError) as caught:
+        Trainer(fine, tmp_path / "run", quiet=True)
+    assert_says(caught.value.problems, expected)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,90 @@
+"""Signals end a run after a checkpoint, with the status that shells know."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jointgen import train
+
+
+@pytest.fixture
+def signalled() -> Iterator[Any]:
+    """signalled(folder, signals): sends this process the signals, one by one, once the folder's run logs."""
+    threads = []
+
+    def send(folder: Path, *signals: int) -> None:
+        deadline = time.monotonic() + 60
+        while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        for number in signals:
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+
+    def start(folder: Path, *signals: int) -> None:
+        threads.append(threading.Thread(target=send, args=(folder, *signals)))
+        threads[-1].start()
+
+    yield start
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_after_a_checkpoint_and_resume_finishes(
+    number: int, status: int, quickstart: str, sets: Any, say: Any, here: Path, signalled: Any
+) -> None:
+    before = signal.getsignal(number)
+    argv = ["run", quickstart, "--quiet", "--out", "r", *sets(train__steps="100", train__log_every="1")]
+    signalled(here / "r", number)
+    said = say(*argv)
+    assert said.status == status, said
+    assert signal.getsignal(number) is before
+    stopped = json.loads(Path("r/summary.json").read_text())
+    assert (stopped["status"], stopped["step"] < 100) == ("stopped", True)
+    newest = Path("r/checkpoints/latest").read_text().strip()
+    assert newest == f"step-{stopped['step']:08d}"
+    assert said.problems == [
+        f"jointgen: stopped at step {stopped['step']}; --resume goes on from {Path('r/checkpoints') / newest}"
+    ]
+    assert say(*argv, "--resume").status == 0
+    assert json.loads(Path("r/summary.json").read_text())["step"] == 100
+    steps = [json.loads(line)["step"] for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    assert sorted(set(steps)) == list(range(1, 101))
+
+
+def test_a_second_interrupt_stops_at_once(
+    quickstart: str, sets: Any, say: Any, here: Path, signalled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.Trainer, "save", lambda self: time.sleep(60))  # a disk that hangs
+    signalled(here / "r", signal.SIGINT, signal.SIGINT)
+    said = say("run", quickstart, "--quiet", "--out", "r", *sets(train__steps="100", train__log_every="1"))
+    assert said.status == 130
+    assert said.problems == ["jointgen: stopped; nothing was written since the last checkpoint"]
+
+
+def test_a_process_that_is_terminated_leaves_a_checkpoint(quickstart: str, sets: Any, say: Any, here: Path) -> None:
+    argv = ["run", quickstart, "--out", "r", *sets(train__steps="200", train__log_every="1")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jointgen", *argv], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while not Path("r/metrics.jsonl").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (143, b""), err
+    assert b"Traceback" not in err
+    assert b"jointgen: stopping after this step, with a checkpoint" in err
+    assert say(*argv, "--resume", "--quiet").status == 0
+    assert json.loads(Path("r/summary.json").read_text())["status"] == "done"

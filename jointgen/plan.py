@@ -10,7 +10,9 @@ from jointgen.errors import ConfigError, suggest
 from jointgen.lowering import Lowering, Point
 from jointgen.nodes import (
     Applied,
+    ClosedKL,
     Critic,
+    Density,
     Forward,
     Node,
     PriorLaw,
@@ -76,21 +78,24 @@ class Plan:
     def shared(self, index: int) -> frozenset[Node]:
         """Nodes of update `index` whose value an earlier update of the step has: nothing it trains lies below them.
 
-        Draws and densities only: a critic is always run again, since its own update may have moved it.
+        Draws, and densities of parts that have not moved since. A critic is always run again.
         """
-        plan = self.updates[index]
-        before = {node for earlier in self.updates[:index] for node in earlier.nodes}
+        plan, earlier = self.updates[index], self.updates[:index]
+        before = {node for other in earlier for node in other.nodes}
+        moved = set() if self.objective.order == "same point" else {part for other in earlier for part in other.trains}
         trained = set(plan.trains)
-        live = {node for node in plan.nodes if trained & set(reach(node, self.traits))}
-        # a distribution that a live node looks at must be this update's own: its tensors carry an older graph
-        looked_at = {law for node in live for law in node.parents if isinstance(law, Forward | PriorLaw)}
-        return frozenset(
+        known = {
             node
             for node in plan.nodes
             if node in before
-            and node not in live | looked_at
+            and not trained & set(reach(node, self.traits))
+            and not moved & set(_scored_by(node))
             and not any(isinstance(below, Critic | Applied) for below in ordered([node]))
-        )
+        }
+        # a distribution that this update asks for something new is its own: an earlier one carries an older graph, or
+        # parameters that have moved
+        asked = {law for node in plan.nodes if node not in known for law in node.parents}
+        return frozenset(node for node in known if not (isinstance(node, Forward | PriorLaw) and node in asked))
 
     @property
     def furthest_pairing(self) -> int:
@@ -108,6 +113,11 @@ class Plan:
                 if isinstance(node, Forward | Critic) and node not in reused:
                     counts[node.part] = counts.get(node.part, 0) + 1
         return counts
+
+
+def _scored_by(node: Node) -> list[str]:
+    """The parts whose density a node is."""
+    return [law.part for law in node.parents if isinstance(node, Density | ClosedKL) and not isinstance(law, Read)]
 
 
 def make_plan(objective: Objective, traits: Mapping[str, Traits]) -> Plan:

@@ -126,7 +126,7 @@ class CompiledUpdate:
         self.params = parts.parameters(plan.trains)
         trained = {id(p) for p in self.params}
         self.frozen = [p for p in parts.modules.parameters() if id(p) not in trained]
-        self.logits = _logit_nodes(plan, self.program)
+        self.logits = _logits(plan, self.program)
 
     def loss(
         self, moment: Moment, imports: Mapping[Node, Any] | None = None
@@ -166,27 +166,31 @@ class CompiledUpdate:
         stats[f"{self.plan.name}/loss"] = loss.detach()
         return stats, values
 
-    def critic_stats(self, values: Values) -> dict[str, Tensor]:
-        """Mean logit on each side, and how often its sign is right: the health of a critic in its own update."""
+    @torch.no_grad()
+    def critic_stats(self, moment: Moment, values: Values) -> dict[str, Tensor]:
+        """Mean logit on each side, and how often its sign is right: the health of a critic in its own update.
+
+        The logit is the whole one, known part included.
+        """
         stats = {}
-        for name, side, at in self.logits:
-            logit = values[at].detach()
+        for name, side, term in self.logits:
+            logit = term(moment, values)
             stats[f"{name}/{side}_mean"] = logit.mean()
             right = logit > 0 if side == "positive" else logit < 0
             stats[f"{name}/{side}_accuracy"] = right.float().mean()
         return stats
 
 
-def _logit_nodes(plan: UpdatePlan, program: Program) -> list[tuple[str, str, int]]:
-    """(ratio, side, position) of a critic's values in its own update."""
+def _logits(plan: UpdatePlan, program: Program) -> list[tuple[str, str, Term]]:
+    """(ratio, side, its logit) of the critics that the update trains, where it looks at that side."""
     found = []
     for ratio in {r.name: r for s in plan.summands for r in s.source.walk() if isinstance(r, Ratio)}.values():
         if ratio.name not in plan.trains:
             continue
         for side, over in (("positive", ratio.num), ("negative", ratio.den)):
-            node = program.lowering.critic(ratio, program.lowering.point(over, 1))
-            if node in program.index:
-                found.append((ratio.name, side, program.index[node]))
+            point = program.lowering.point(over, 1)
+            if program.lowering.critic(ratio, point) in program.index:
+                found.append((ratio.name, side, compile_term(ratio, point, program)))
     return found
 
 
@@ -228,7 +232,7 @@ class Step:
             shared.update({node: values[update.program.index[node]] for node in self.exports[i]})
             stats.update(found)
             if want_stats:
-                stats.update(update.critic_stats(values))
+                stats.update(update.critic_stats(first, values))
             if not self.same_point:
                 stats[f"{update.plan.name}/grad_norm"] = self._apply(update)
                 self._repeat(i, moment)

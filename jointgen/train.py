@@ -143,7 +143,7 @@ class Trainer:
         parts = self.prepared.parts
         means = self._data_means()
         start_at_data(parts, self.prepared.declared, means)
-        raw = self.splits["train"].take(torch.arange(OWNERSHIP_ROWS))
+        raw = self.splits["train"].take(torch.arange(OWNERSHIP_ROWS) % len(self.splits["train"]))
         for plan in self.prepared.plans:
             check_ownership(plan, parts, raw, OWNERSHIP_ROWS, self.recipe.seed)
         parts.modules.to(self.workers.device).train()

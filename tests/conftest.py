@@ -18,35 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from jointgen.distributed import Workers
-from jointgen.lowering import (
-    Lowering,
-)
-from jointgen.nodes import (
-    Traits,
-)
+from jointgen.lowering import Lowering
+from jointgen.nodes import Traits
 from jointgen.noise import Noise
 from jointgen.objectives import Expr, Objective
 from jointgen.objectives.objective import Update, resolved
 from jointgen.parts import Parts
-from jointgen.plan import (
-    Plan,
-    make_plan,
-    make_summands,
-)
+from jointgen.plan import Plan, make_plan, make_summands
 from jointgen.plugins import load_plugins
 from jointgen.prepare import Prepared, resolver
 from jointgen.prepare import prepare as prepare_recipe
-from jointgen.program import (
-    Moment,
-)
+from jointgen.program import Moment
 from jointgen.recipe import read_recipe
 from jointgen.registry import Registry
 from jointgen.space import Space
-from jointgen.step import (
-    CompiledUpdate,
-    Rows,
-    Step,
-)
+from jointgen.step import CompiledUpdate, Rows, Step
 
 torch.set_num_threads(1)
 

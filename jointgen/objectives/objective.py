@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -120,6 +120,7 @@ class Objective:
         written = tuple(attrs.evolve(u, maximize=resolved(u.maximize, resolve)) for u in self.updates)
         reports = tuple((name, resolved(report, resolve)) for name, report in self.reports)
         whole = attrs.evolve(self, updates=written, reports=reports)
+        _check_written(written, whole.ratios)
         critics = tuple(critic_update(r) for r in whole.ratios.values() if r.name not in {u.name for u in written})
         updates = critics + written if self.order == "critics, model" else written + critics
         return attrs.evolve(whole, updates=updates)
@@ -152,6 +153,16 @@ def as_stages(objective: Objective | Sequence[Stage]) -> tuple[Stage, ...]:
         raise ConfigError(f"the stages' shares sum to {given:g}; they must sum to 1")
     left = (1 - given) / len(open_ended) if open_ended else 0.0
     return tuple(attrs.evolve(s, share=left if s.share is None else s.share) for s in stages)
+
+
+def _check_written(updates: Iterable[Update], ratios: Mapping[str, Ratio]) -> None:
+    """A ratio's penalties and times shape the update that it contributes; a written one would drop them."""
+    for update in updates:
+        ratio = ratios.get(update.name)
+        if ratio is not None and (ratio.penalties or ratio.times > 1) and update != critic_update(ratio):
+            raise ConfigError(
+                f"ratio {ratio.name!r} has penalties or times, which the update written for it would drop"
+            )
 
 
 def critic_update(ratio: Ratio) -> Update:

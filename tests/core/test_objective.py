@@ -133,6 +133,23 @@ def test_a_written_update_stands_for_the_critics(resolve: Resolve) -> None:
     assert str(whole.updates[0].maximize) == "E[q(x)](log s(d)) + 0.5*E[p(x)](log s(-d))"
 
 
+@pytest.mark.parametrize("options", [{"penalties": ("r1",)}, {"times": 5}])
+def test_a_written_update_must_not_drop_what_the_ratio_asks_for(options: Any, resolve: Resolve) -> None:
+    ratio = log_ratio(q.x, p.x, name="d", **options)
+    own = Update("d", E(q.x, log_sigmoid(ratio)), trains="d")
+    objective = Objective((own, Update("model", E(p.x, log_sigmoid(ratio)))))
+    with pytest.raises(
+        ConfigError, match="ratio 'd' has penalties or times, which the update written for it would drop"
+    ):
+        objective.complete(resolve)
+
+
+def test_completing_twice_is_completing_once(resolve: Resolve) -> None:
+    ratio = log_ratio(q.x, p.x, name="d", penalties=("r1",), times=3)
+    whole = Objective.of(E(p.x, log_sigmoid(ratio))).complete(resolve)
+    assert whole.complete(resolve) == whole
+
+
 def test_an_objective_prints_its_equation_its_ratios_and_its_weights() -> None:
     lam = Weight("lambda", 10.0, start=0.0, over=0.5)
     d = log_ratio(p.x, q.x, name="d")

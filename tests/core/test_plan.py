@@ -15,11 +15,7 @@ from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor, nn
 
 from jointgen.errors import ConfigError
-from jointgen.nodes import (
-    Read,
-    Root,
-    Traits,
-)
+from jointgen.nodes import Read, Root, Traits
 from jointgen.noise import Noise
 from jointgen.objectives import (
     Conditional,
@@ -36,16 +32,9 @@ from jointgen.objectives import (
     q,
 )
 from jointgen.parts import Parts
-from jointgen.plan import (
-    Plan,
-)
-from jointgen.program import (
-    Moment,
-    re_pair,
-)
-from jointgen.step import (
-    CompiledUpdate,
-)
+from jointgen.plan import Plan
+from jointgen.program import Moment, re_pair
+from jointgen.step import CompiledUpdate
 
 Prepare = Callable[..., Any]
 Assemble = Callable[..., tuple[Plan, Parts]]
@@ -96,8 +85,9 @@ RUNS: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
     ),
     "AS-VAE, T": (lambda: ASVAE(ratio="T").objective(), {"encoder": 2, "decoder": 2, "T": 3}),
     "AS-VAE, d": (lambda: ASVAE(ratio="d").objective(), {"encoder": 2, "decoder": 2, "d": 3}),
-    # the encoder at x live (for zq) and held (for rho); in the critic's update at xp, and its decoder at z
-    "known part": (known_part, {"encoder": 3, "decoder": 2, "f1": 3}),
+    # the encoder at x live (for zq) and held (for rho); in the critic's update, where rho is that of the encoder as it
+    # has become, at x and at xp, and the decoder at z
+    "known part": (known_part, {"encoder": 4, "decoder": 2, "f1": 3}),
     # the decoder at zq for the encoder's update, at zq and z for its own; the critic reuses xp and x
     "VAE/GAN": (vae_gan, {"encoder": 1, "decoder": 3, "d": 3}),
     # critics first: their draws are of networks that the model's update runs again, with its own graph

@@ -18,9 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jointgen.errors import ConfigError
-from jointgen.lowering import (
-    Lowering,
-)
+from jointgen.lowering import Lowering
 from jointgen.noise import Noise
 from jointgen.objectives import (
     Constant,
@@ -45,17 +43,9 @@ from jointgen.objectives import (
     stop,
 )
 from jointgen.parts import Parts
-from jointgen.plan import (
-    Plan,
-    make_summands,
-)
-from jointgen.program import (
-    Moment,
-)
-from jointgen.step import (
-    CompiledUpdate,
-    Rows,
-)
+from jointgen.plan import Plan, make_summands
+from jointgen.program import Moment
+from jointgen.step import CompiledUpdate, Rows
 
 Assemble = Callable[..., tuple[Plan, Parts]]
 Prepare = Callable[..., Any]
@@ -488,6 +478,33 @@ def test_a_known_part_is_added_to_the_logit(assemble: Assemble, nets: Any, writt
         assert loss.item() == pytest.approx(losses[update.name].item(), abs=1e-12)
 
 
+@pytest.mark.parametrize("known", [q.log_z_given_x - p.log_z, p.log_x_given_z], ids=["of q", "of p"])
+def test_a_known_part_is_of_the_parts_as_they_have_become(
+    known: Expr, assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
+) -> None:
+    """After the model's step the critic learns from the model's old draws, with the densities of the new parts on both
+    sides: a logit of one function, not of an old and a new one. The model scores log p(x|z) at these draws itself."""
+    f = log_ratio(q.xz, p.xz, name="f", known=known)
+    modules = lines(nets, f=nets.Polynomial(*F1))
+    plan, parts = assemble(Objective.of(E(q.xz, p.log_x_given_z - f)), modules)
+    values, noise = written(written_noise)
+    x, (encoder, _), w, z = numbers("x"), start(), critic_leaf(F1), values["p(z)"]
+    zq = line(encoder, x, values["q(z|x)"])
+    stats = make_step(plan, parts, 0.3)(lambda r: moment_of(noise, x))
+    new_q, new_p = ([w.detach() for w in modules[name].parameters()] for name in ("encoder", "decoder"))
+    assert abs(new_q[0].item() - 0.6) > 0.01
+    assert abs(new_p[0].item() - 0.9) > 0.01
+    xp = line(new_p, z, values["p(x|z)"])  # the model did not draw it, so the new decoder does
+
+    def logit(x: Tensor, z: Tensor) -> Tensor:
+        if known == p.log_x_given_z:
+            return polynomial(w, x, z) + log_line(new_p, x, z)
+        return polynomial(w, x, z) + log_line(new_q, z, x) - log_line([torch.zeros(())] * 3, z, x)
+
+    loss = F.softplus(-logit(x, zq)).mean() + F.softplus(logit(xp, z)).mean()
+    assert float(stats["f/loss"]) == pytest.approx(loss.item(), abs=1e-12)
+
+
 # --- values of terms -------------------------------------------------------------------------------------------------
 
 
@@ -610,6 +627,21 @@ def test_a_critics_health_is_that_of_its_two_sides(
     assert float(stats["d/positive_accuracy"]) == pytest.approx(5 / 6)
     assert float(stats["d/negative_mean"]) == pytest.approx(xp.mean().item())
     assert float(stats["d/negative_accuracy"]) == pytest.approx((xp < 0).double().mean().item())
+
+
+def test_a_critics_health_is_that_of_its_whole_logit(
+    assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
+) -> None:
+    """A network that says 0 and a known part that says log q(z|x) - log p(z): the classifier says the latter."""
+    f = log_ratio(q.xz, p.xz, name="f", known=q.log_z_given_x - p.log_z)
+    plan, parts = assemble(Objective.of(E(q.xz, f)), lines(nets, f=nets.Watched(0.0)))
+    values, noise = written(written_noise)
+    x, (encoder, _) = numbers("x"), start()
+    zq = line(encoder, x, values["q(z|x)"])
+    rho = log_line(encoder, zq, x) - log_line([torch.zeros(())] * 3, zq, x)
+    stats = make_step(plan, parts, 0.0)(lambda r: moment_of(noise, x), want_stats=True)
+    assert float(stats["f/positive_mean"]) == pytest.approx(rho.mean().item(), abs=1e-12)
+    assert float(stats["f/positive_accuracy"]) == pytest.approx((rho > 0).double().mean().item())
 
 
 def test_a_step_reports_each_term_and_each_loss(prepare: Prepare) -> None:

@@ -13,9 +13,7 @@ from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor
 
 from jointgen.objectives import E, elbo, p, q
-from jointgen.program import (
-    Moment,
-)
+from jointgen.program import Moment
 
 DOUBLE = torch.float64
 

@@ -19,13 +19,9 @@ from torch import Tensor
 from jointgen.noise import Noise
 from jointgen.objectives import Objective, Product, Ratio, log_ratio, p, q
 from jointgen.objectives.objective import critic_update, resolved
-from jointgen.program import (
-    Moment,
-)
+from jointgen.program import Moment
 from jointgen.space import Space
-from jointgen.step import (
-    CompiledUpdate,
-)
+from jointgen.step import CompiledUpdate
 
 DOUBLE = torch.float64
 Function = Callable[[Tensor, Tensor], Tensor]

@@ -105,6 +105,8 @@ class Trainer:
         if resume and not any(RunFolder(path).checkpoints.glob("step-*")):
             raise ConfigError(f"out: {path} holds no checkpoint to resume from; start it without --resume")
         torch.use_deterministic_algorithms(self.train.deterministic)
+        if self.train.threads is not None:
+            torch.set_num_threads(self.train.threads)
         self.workers = Workers.start(self.train.device, self.train.precision)
         self.splits = {name: open_split(prepared, name) for name in ("train", "test")}
         self.loaders = self._loaders()

@@ -16,6 +16,7 @@ from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor, nn
 
 from jointgen.errors import ConfigError, OwnershipError
+from jointgen.nodes import Traits
 from jointgen.objectives import (
     CriticTable,
     E,
@@ -186,6 +187,19 @@ def test_dropout_is_no_leak(name: str, prepare: Prepare) -> None:
     check(prepare(OBJECTIVES[name](), encoder=table, decoder=table, discriminator=DROPPING))
 
 
+def test_the_check_drops_out(prepare: Prepare) -> None:
+    """Everything else is in evaluation mode, but a mask is part of what must be the same."""
+    table = {"network": DROPPING, "family": GAUSSIAN}
+    model = prepare(VAE().objective(), encoder=table)
+    seen: list[bool] = []
+    for module in model.parts.modules["encoder"].modules():
+        if type(module).__name__ in ("Dropout", "Linear"):
+            module.register_forward_hook(lambda module, args, out: seen.append(module.training))
+    model.parts.modules.eval()
+    check(model)
+    assert seen.count(True) * 2 == seen.count(False) > 0  # two linear maps, one dropout
+
+
 def test_dropout_with_held_and_stopped_runs_is_no_leak(prepare: Prepare) -> None:
     table = {"network": DROPPING, "family": GAUSSIAN}
     check(prepare(everything(), encoder=table, decoder=table, discriminator=DROPPING))
@@ -208,6 +222,53 @@ def test_a_term_whose_gradient_is_zero_for_now_is_no_missing_one(prepare: Prepar
     rate = q.log_z_given_x - p.log_z
     model = prepare(Objective.of(E(q.xz, p.log_x_given_z - relu(rate - 1000))))
     check(model)
+
+
+class LearnedNormal(nn.Module):
+    """A prior with parameters."""
+
+    def __init__(self, gaussian: Any):
+        super().__init__()
+        self.mean, self.log_scale, self.gaussian = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1)), gaussian
+
+    def forward(self, rows: int) -> Any:
+        return self.gaussian(self.mean.expand(rows, 1), self.log_scale)
+
+
+def test_a_learned_prior_is_owned_too(assemble: Any, nets: Any) -> None:
+    """Explicitly in log p(z), through samples of p, and not at all where it is held at the encoder's draws."""
+    f = log_ratio(q.xz, p.xz, name="f", known=q.log_z_given_x - p.log_z)
+    held = E(q.xz, p.log("z", hold=True)) + E(p.xz, q.log_z_given_x - p.log("z", hold=True))
+    modules = {
+        "encoder": nets.Line(0.6, 0.1, -0.2),
+        "decoder": nets.Line(0.9, -0.2, -0.5),
+        "prior": LearnedNormal(nets.Gaussian),
+        "f": nets.Polynomial(0.1, 0.3, -0.2, 0.5, -0.1, 0.2),
+    }
+    traits = {"prior": Traits("prior", {"sample": "exact"})}
+    plan, parts = assemble(Objective.of(elbo(q, p) + held - E(p.xz, f)), modules, traits)
+    check_ownership(plan, parts, {"data": {"x": torch.randn(4, 1, dtype=torch.float64)}}, 4)
+    ways = {s.label.partition("/")[2]: s.reach.get("prior", frozenset()) for s in plan.updates[0].summands}
+    assert ways == {
+        "E[q(x,z)] log p(x|z)": frozenset(),
+        "E[q(x,z)] log p(z)": {"explicit"},
+        "E[q(x,z)] log q(z|x)": frozenset(),
+        "E[q(x,z)] hold(log p(z))": frozenset(),
+        "E[p(x,z)] log q(z|x)": {"samples"},
+        "E[p(x,z)] hold(log p(z))": {"samples"},
+        "E[p(x,z)] f": {"samples"},
+    }
+
+
+@pytest.mark.parametrize("penalties", [(), ("r1", "gradient_penalty")])
+def test_a_spectrally_normalised_critic_is_no_leak(penalties: tuple[str, ...], prepare: Prepare) -> None:
+    """Its power iteration moves buffers in training, which the check leaves alone; and it trains."""
+    f = log_ratio(q.xz, p.xz, name="f", penalties=penalties)
+    objective = Objective.of(elbo(q, p) - E(p.xz, log_sigmoid(-f)))
+    model = prepare(objective, discriminator={"type": "mlp", "hidden": [6], "spectral_norm": True})
+    check(model)
+    model.parts.modules.train()
+    model.step()(lambda r: model.moment(repetition=r))
 
 
 # --- leaks -----------------------------------------------------------------------------------------------------------

@@ -594,6 +594,23 @@ def test_stop_and_hold_change_gradients(assemble: Assemble, nets: Any, written_n
             assert modules[name].offset.grad.item() == pytest.approx(gradient, abs=1e-12)
 
 
+def test_stop_on_what_is_scored_leaves_the_score(assemble: Assemble, nets: Any, written_noise: Any) -> None:
+    """Under q(x,z), z = a x + c + s eps: d/dc log q(z|x) is (z - a x - c) / s^2 = eps / s with z stopped, its negative
+    through z alone with the parameters held, and the two together are zero."""
+    values, noise = written(written_noise)
+    score_of_c = values["q(z|x)"].mean().item() / math.exp(-0.2)
+    for term, expected in [
+        (q.log("z|x", stop="z"), score_of_c),
+        (q.log("z|x", hold=True), -score_of_c),
+        (q.log("z|x"), 0.0),
+    ]:
+        modules = lines(nets)
+        del modules["decoder"], modules["prior"]
+        plan, parts = assemble(Objective.of(E(q.xz, term)), modules)
+        CompiledUpdate(plan.updates[0], plan, parts).gradient(moment_of(noise, numbers("x")))
+        assert modules["encoder"].offset.grad.item() == pytest.approx(-expected, abs=1e-12)
+
+
 def test_a_view_is_what_the_critic_sees(assemble: Assemble, nets: Any, written_noise: Any) -> None:
     """The mean reading of xp: the decoder's line without its noise. The likelihood still sees the draw."""
     d = score(q.x, p.x, name="d", loss="wasserstein", view={"x": "mean"})
@@ -603,9 +620,23 @@ def test_a_view_is_what_the_critic_sees(assemble: Assemble, nets: Any, written_n
     compiled = CompiledUpdate(plan.updates[0], plan, parts)
     _, means, _ = compiled.loss(moment_of(noise, numbers("x")))
     (encoder, decoder), z = start(), values["p(z)"]
+    assert len(critic.calls) == 1
     assert torch.allclose(critic.calls[0][0], decoder[0] * z + decoder[1])
     sampled = log_line(encoder, z, line(decoder, z, values["p(x|z)"])).mean().item()
     assert means["model/E[p(x,z)] hold(log q(z|x))"].item() == pytest.approx(sampled, abs=1e-12)
+
+
+def test_a_priors_draw_has_one_reading(assemble: Assemble, nets: Any, written_noise: Any) -> None:
+    """A critic that sees the mean of z sees the encoder's under q, and under p the draw: its mean says nothing."""
+    t = log_ratio(q.xz, p.xz, name="t", view={"z": "mean"})
+    critic = nets.Watched(1.0)
+    plan, parts = assemble(Objective.of(E(q.xz, t) + E(p.xz, t)), lines(nets, t=critic))
+    values, noise = written(written_noise)
+    x, (encoder, _) = numbers("x"), start()
+    CompiledUpdate(plan.updates[0], plan, parts).loss(moment_of(noise, x))
+    (_, under_q), (_, under_p) = critic.calls
+    assert torch.allclose(under_q, encoder[0] * x + encoder[1])
+    assert torch.equal(under_p, values["p(z)"])
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -614,14 +645,15 @@ def test_a_view_is_what_the_critic_sees(assemble: Assemble, nets: Any, written_n
 def test_a_critics_health_is_that_of_its_two_sides(
     assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
 ) -> None:
-    """f = x on data -1, 1, 1, 1, 1, 1 against the model's draws."""
+    """f = x on data -1, 1, 1, 1, 1, 1 against draws of N(-1, 0.4), of which most are negative."""
     d = log_ratio(q.x, p.x, name="d")
-    modules = {"prior": nets.StandardNormal(), "decoder": nets.Line(0.9, -0.2, -0.5), "d": nets.Watched(1.0)}
+    modules = {"prior": nets.StandardNormal(), "decoder": nets.Line(0.1, -1.0, -0.5), "d": nets.Watched(1.0)}
     plan, parts = assemble(Objective.of(E(p.x, d)), modules)
     values, noise = written(written_noise)
     x = torch.ones(6, 1, dtype=torch.float64)
     x[0] = -1
-    xp = line(start()[1], values["p(z)"], values["p(x|z)"]).detach()
+    xp = 0.1 * values["p(z)"] - 1 + math.exp(-0.5) * values["p(x|z)"]
+    assert (xp < 0).double().mean() > 0.6
     stats = make_step(plan, parts)(lambda r: moment_of(noise, x), want_stats=True)
     assert float(stats["d/positive_mean"]) == pytest.approx(4 / 6)
     assert float(stats["d/positive_accuracy"]) == pytest.approx(5 / 6)

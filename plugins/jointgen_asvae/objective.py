@@ -18,7 +18,7 @@ class ASVAE:
         has the same fixed point: half r is the ELBO and half g the sleep term less one critic.
     ratio: the critic of the decomposed half g, "T" = p(x,z) : q(x,z) or "d" = p(x) : q(x).
     weight_r, weight_g: weights of the halves; 0 leaves one out.
-    lambda_, w: weights of the critic and of the sleep term in half g; lambda ramps over the first `ramp`.
+    lambda, w: weights of the critic and of the sleep term in half g; lambda ramps over the first `ramp`.
     vae_first: share of the run that trains half r's ELBO alone, before the full expression.
     """
 

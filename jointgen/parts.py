@@ -275,6 +275,7 @@ def build(declared: Declared) -> Parts:
                     modules[name] = _build_critic(declared, name)
             except ConfigError as error:
                 problems += error.problems
+    problems += [line for name, module in modules.items() for line in _global_randomness(name, module)]
     if problems:
         raise ConfigError(problems)
     return Parts(nn.ModuleDict(modules), declared.spaces)
@@ -287,6 +288,13 @@ def _build_critic(declared: Declared, name: str) -> nn.Module:
     where = f"discriminators.{name}" if name in recipe.discriminators else "discriminator"
     inputs = {v: declared.spaces[v] for v in declared.ratios[name].variables}
     return _built(where, config, f" (critic {name!r})", inputs)
+
+
+def _global_randomness(name: str, module: nn.Module) -> Iterable[str]:
+    """torch's own dropout draws its masks from a global generator, so a run would depend on what ran before it."""
+    for inner, layer in module.named_modules():
+        if isinstance(layer, nn.modules.dropout._DropoutNd):
+            yield f"{name}: its layer {inner!r} is torch's {type(layer).__name__}; use jointgen.interfaces.Dropout"
 
 
 def _build_conditional(declared: Declared, name: str) -> ConditionalPart:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from jointgen.config import non_negative, positive
+from jointgen.config import fraction, non_negative, positive
 from jointgen.objectives import E, Objective, Weight, elbo, kl, p, q
 
 
@@ -17,7 +17,7 @@ class VAE:
     """
 
     beta: float = attrs.field(default=1.0, validator=non_negative)
-    warm_up: float = attrs.field(default=0.0, validator=non_negative)
+    warm_up: float = attrs.field(default=0.0, validator=fraction)
     analytic: bool = False
 
     def objective(self) -> Objective:

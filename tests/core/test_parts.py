@@ -1,0 +1,35 @@
+"""Parts as built: no network may draw from a global generator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+import pytest
+from torch import nn
+
+import jointgen
+from jointgen.plugins import load_plugins
+from jointgen.prepare import prepare
+from jointgen.recipe import read_recipe
+from jointgen.space import Space
+
+QUICKSTART = Path(__file__).parents[2] / "recipes/quickstart.toml"
+
+
+@attrs.frozen
+class WithTorchDropout:
+    """A plugin author's encoder that drops out in torch's way."""
+
+    def build(self, inputs: Mapping[str, Space], output: tuple[int, ...]) -> nn.Module:
+        size = sum(space.size for space in inputs.values())
+        return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(size, output[0]))
+
+
+def test_torchs_own_dropout_is_refused() -> None:
+    registry = load_plugins().registry
+    recipe = read_recipe(QUICKSTART, registry=registry)
+    encoder = attrs.evolve(recipe.encoder, network=WithTorchDropout())
+    with pytest.raises(jointgen.ConfigError, match=r"encoder: its layer 'trunk\.1' is torch's Dropout; use jointgen"):
+        prepare(attrs.evolve(recipe, encoder=encoder), registry)

@@ -110,7 +110,7 @@ class Trainer:
         self.workers = Workers.start(self.train.device, self.train.precision)
         self.splits = {name: open_split(prepared, name) for name in ("train", "test")}
         self.loaders = self._loaders()
-        self.total, self.ends = self.train.total_steps, prepared.boundaries()
+        self.ends = prepared.boundaries()
         self.repeats = max(u.update.times for plan in prepared.plans for u in plan.updates)
         self.parts = self._parts()
         self._check_early_stopping()
@@ -330,6 +330,7 @@ class Trainer:
     def save(self) -> Path:
         """Writes a checkpoint of this moment, resumable bit for bit."""
         path = self.folder.checkpoints / f"step-{self.step:08d}"
+        self.workers.check_replicas(dict(self.parts.modules.named_parameters()))
         if self.workers.is_main:
             parts = {name: module.state_dict() for name, module in self.parts.modules.items()}
             if self.train.ema:

@@ -191,13 +191,12 @@ def test_a_held_flow_gives_its_parameters_no_gradient(family: Flow) -> None:
 
 
 @pytest.mark.parametrize("family", FLOWS)
-def test_what_a_flow_declares(family: Flow) -> None:
+def test_what_a_flow_declares(family: Any) -> None:
     can, space = family.capabilities(Space((3,))), Space((3,))
     assert can.foreign_density == ("D passes" if isinstance(family, IAF) else "analytic")
     assert can.own_density == "analytic" and can.paths == {"sample": "exact", "mean": "exact"} and not can.kl_to
-    # two numbers per dimension for the base; a radial layer has a centre, alpha and beta
-    context = {"IAF": getattr(family, "context_", 0), "Coupling": getattr(family, "context_", 0), "Radial": 4 * (3 + 2)}
-    given = 0 if getattr(family, "amortized", True) is False else context[type(family).__name__]
+    # two numbers per dimension for the base; each of four radial layers has a centre, alpha and beta
+    given = (4 * (3 + 2) if family.amortized else 0) if isinstance(family, Radial) else family.context_
     assert family.outputs(space) == (6 + given,)
 
 

@@ -4,7 +4,8 @@ References:
     VAE: Kingma & Welling, ICLR 2014 (reparameterised Gaussian; its KL, appendix B).
     Binary concrete: Maddison, Mnih & Teh, ICLR 2017; Jang, Gu & Poole, ICLR 2017 (straight-through).
     ALI and BiGAN: Dumoulin et al. and Donahue et al., ICLR 2017 (decoders without a density).
-    Normalizing flows: Rezende & Mohamed, ICML 2015 (planar, radial).
+    Normalizing flows: Rezende & Mohamed, ICML 2015 (planar, radial); Kingma et al., NIPS 2016 (IAF); Dinh et al.,
+        ICLR 2017, and Durkan et al., NeurIPS 2019 (coupling).
     AVB: Mescheder et al., ICML 2017 (encoders without a density, noise as an input).
 """
 
@@ -43,6 +44,24 @@ def jointgen_register(registry: Registrar) -> None:
         "jointgen_families.flows.planar:Planar",
         paper="Rezende & Mohamed, ICML 2015",
         summary="Planar flow of any length; its density at foreign points by an exact numeric inverse.",
+    )
+    registry.family(
+        "iaf",
+        "jointgen_families.flows.iaf:IAF",
+        paper="Kingma et al., NIPS 2016",
+        summary="Inverse autoregressive flow: draws in one pass per step, foreign points in D steps one after another.",
+    )
+    registry.family(
+        "coupling",
+        "jointgen_families.flows.coupling:Coupling",
+        paper="Dinh et al., ICLR 2017; Durkan et al., NeurIPS 2019",
+        summary="Coupling flow, affine or with splines; closed forms in both directions.",
+    )
+    registry.family(
+        "radial",
+        "jointgen_families.flows.radial:Radial",
+        paper="Rezende & Mohamed, ICML 2015",
+        summary="Radial flow, amortised or shared by all rows; closed forms in both directions.",
     )
     registry.prior("normal", "jointgen_families.priors:Normal", summary="Standard normal N(0, I).")
     registry.prior("uniform", "jointgen_families.priors:Uniform", summary="Uniform on (-1, 1)^D (BiGAN, DCGAN).")

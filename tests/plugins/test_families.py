@@ -10,6 +10,9 @@ import jointgen_families
 import pytest
 import torch
 from jointgen_families.bernoulli import Bernoulli
+from jointgen_families.flows.coupling import Coupling
+from jointgen_families.flows.iaf import IAF
+from jointgen_families.flows.radial import Radial
 from jointgen_families.gaussian import DiagonalGaussian, Gaussian
 from jointgen_families.implicit import Implicit
 from jointgen_families.priors import Normal, Uniform
@@ -36,6 +39,12 @@ FAMILIES: list[tuple[Family, Space]] = [
     (Bernoulli(path="none"), BITS),
     (Implicit(), VECTOR),
     (Implicit(noise=0, mean="sigmoid"), IMAGE),
+    (IAF(), VECTOR),
+    (IAF(hidden=[60, 50], context_=0), IMAGE),
+    (Coupling(), VECTOR),
+    (Coupling(context_=0, transform="spline"), IMAGE),
+    (Radial(), VECTOR),
+    (Radial(amortized=False), IMAGE),
 ]
 
 
@@ -63,7 +72,7 @@ def normal(mean: float, scale: float, rows: int = 1, size: int = 1) -> DiagonalG
 def test_everything_is_registered_and_loads() -> None:
     registry = Registry()
     jointgen_families.jointgen_register(Registrar(registry, "test"))
-    assert registry.names("family") == ["bernoulli", "gaussian", "implicit"]
+    assert registry.names("family") == ["bernoulli", "coupling", "gaussian", "iaf", "implicit", "planar", "radial"]
     assert registry.names("prior") == ["normal", "uniform"]
     for component in registry.components():
         assert component.summary
@@ -131,7 +140,7 @@ def test_start_at_makes_a_zero_output_mean_the_datas_mean(family: Family, space:
     module.start_at(mean)
     zero = torch.zeros(2, *family.outputs(space), dtype=torch.float64)
     torch.testing.assert_close(module(zero).mean[1], mean.double(), rtol=0, atol=1e-6)
-    assert module.offset.shape == space.shape
+    assert getattr(module, "base", module).offset.shape == space.shape
 
 
 def test_start_at_clips_means_that_a_sigmoid_cannot_reach() -> None:
@@ -153,6 +162,9 @@ def test_start_at_clips_means_that_a_sigmoid_cannot_reach() -> None:
     ("family", "space", "message"),
     [
         (Bernoulli(), VECTOR, 'type: "bernoulli" is a family of binary variables, this one is 2 real'),
+        (IAF(), Space((1,)), 'type: "iaf" moves numbers by one another and needs two or more, this one is 1 real'),
+        (Coupling(), Space((1,)), 'type: "coupling" moves numbers by one another and needs two or more'),
+        (Radial(), BITS, 'base.type: "gaussian" is a family of real variables, this one is 1x4x4 binary, 256 levels'),
         (Gaussian(), BITS, 'type: "gaussian" is a family of real variables, this one is 1x4x4 binary, 256 levels'),
         (Gaussian(mean="sigmoid"), VECTOR, 'mean: "sigmoid" needs a variable of known range, this one is 2 real'),
         (Implicit(mean="sigmoid"), VECTOR, 'mean: "sigmoid" needs a variable of known range, this one is 2 real'),
@@ -175,6 +187,11 @@ def test_a_family_on_the_wrong_kind_of_variable_says_which(family: Family, space
         (lambda: Bernoulli(temperature=0.0), "0.0"),
         (lambda: Bernoulli(path="exact"), "exact"),
         (lambda: Implicit(noise=-1), "-1"),
+        (lambda: IAF(length=0), "0"),
+        (lambda: IAF(hidden=[8, -2]), "-2"),
+        (lambda: Coupling(context_=-1), "-1"),
+        (lambda: Coupling(transform="cubic"), "cubic"),
+        (lambda: Radial(length=-3), "-3"),
         (lambda: Normal(size=0), "0"),
         (lambda: Uniform(size=[4, -2]), r"\[4, -2\]"),
     ],

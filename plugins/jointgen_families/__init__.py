@@ -3,6 +3,8 @@
 References:
     VAE: Kingma & Welling, ICLR 2014 (reparameterised Gaussian; its KL, appendix B).
     Binary concrete: Maddison, Mnih & Teh, ICLR 2017; Jang, Gu & Poole, ICLR 2017 (straight-through).
+    Discretised logistic: Kingma et al., NIPS 2016 (IAF); mixtures of them: Salimans et al., ICLR 2017 (PixelCNN++).
+    Continuous Bernoulli: Loaiza-Ganem & Cunningham, NeurIPS 2019.
     ALI and BiGAN: Dumoulin et al. and Donahue et al., ICLR 2017 (decoders without a density).
     Normalizing flows: Rezende & Mohamed, ICML 2015 (planar, radial); Kingma et al., NIPS 2016 (IAF); Dinh et al.,
         ICLR 2017, and Durkan et al., NeurIPS 2019 (coupling).
@@ -32,6 +34,29 @@ def jointgen_register(registry: Registrar) -> None:
         "jointgen_families.bernoulli:Bernoulli",
         paper="Kingma & Welling, ICLR 2014; Maddison et al., ICLR 2017",
         summary="Independent bits, with a straight-through sample path and a binary-concrete reading.",
+    )
+    registry.family(
+        "laplace",
+        "jointgen_families.laplace:Laplace",
+        summary="Independent Laplace variables: an absolute error; scales as the Gaussian's; exact mass of bins.",
+    )
+    registry.family(
+        "discretized_logistic",
+        "jointgen_families.discretized_logistic:DiscretizedLogistic",
+        paper="Kingma et al., NIPS 2016 (IAF)",
+        summary="The exact bin mass of a logistic as the density of quantised data; edge bins extended or bounded.",
+    )
+    registry.family(
+        "logistic_mixture",
+        "jointgen_families.logistic_mixture:LogisticMixture",
+        paper="Salimans et al., ICLR 2017 (PixelCNN++)",
+        summary="Mixture of discretised logistics per pixel, its channels coupled.",
+    )
+    registry.family(
+        "continuous_bernoulli",
+        "jointgen_families.continuous_bernoulli:ContinuousBernoulli",
+        paper="Loaiza-Ganem & Cunningham, NeurIPS 2019",
+        summary="A normalised density of grey values in a known range, with an exact sample path.",
     )
     registry.family(
         "implicit",

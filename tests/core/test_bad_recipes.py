@@ -287,7 +287,7 @@ MISMATCHES: Rows = {
         ['objective.type="vae"', 'decoder.family.type="implicit"'],
         [
             "decoder.family: the objective needs a density at points that it did not draw for p(x|z), ...; "
-            "the family 'implicit' as set here does not have it; families that do: gaussian..."
+            "the family 'implicit' as set here does not have it; families that do: ...gaussian..."
         ],
     ),
     "closed-form KL of an implicit encoder": (
@@ -308,7 +308,7 @@ MISMATCHES: Rows = {
         ['decoder.family.type="bernoulli"'],
         [
             'decoder.family.type: "bernoulli" is a family of binary variables, this one is 1x8x8 real in [0, 1], '
-            "17 levels; families that serve it: gaussian, implicit..."
+            "17 levels; families that serve it: ...gaussian, implicit..."
         ],
     ),
     "real numbers for bits": (
@@ -327,7 +327,7 @@ MISMATCHES: Rows = {
         [
             "decoder.family: the objective needs a draw with the reading 'smoothed' for p(x|z), in the term "
             "'...T'; the family 'gaussian' as set here does not have it; families that do: "
-            "gaussian with scale = 'global' or 'per_channel' or 'fixed'"
+            "...gaussian with scale = 'global' or 'per_channel' or 'fixed'..."
         ],
     ),
     "relaxed view of a gaussian": (
@@ -343,7 +343,7 @@ MISMATCHES: Rows = {
         [
             "decoder.family: the objective needs a gradient path through the reading 'sample' of its draws for "
             "p(x|z), in the term '...log q(z|x)'; the family 'bernoulli' as set here does not have it; "
-            "families that do: bernoulli with path = 'straight-through', implicit..."
+            "families that do: bernoulli with path = 'straight-through' or 'relaxed', implicit..."
         ],
     ),
     "conv networks on a vector": (

@@ -30,7 +30,7 @@ from jointgen.program import (
     Moment,
 )
 from jointgen.recipe import read_recipe
-from jointgen.requirements import is_met, requirements_of
+from jointgen.requirements import is_met, law_names, requirements_of
 from jointgen.runfolder import RunFolder
 from jointgen.space import Space
 from jointgen.step import (
@@ -114,15 +114,14 @@ class Model:
                 missing = ", ".join(v for v in factor.out if v not in drawn)
                 raise ConfigError(f"{joint}({factor}) is a data root: give its values, given={{{missing!r}: ...}}")
             source = noise.named(f"{joint}({factor})", rows)
-            module = self.parts.modules[factor.part]
             if factor.is_root:
-                drawn[factor.out[0]] = module(rows).draw(source).read("sample")
+                drawn[factor.out[0]] = self.parts.prior(factor.part, rows, noise).draw(source).read("sample")
                 continue
             inputs = [drawn[v] for v in factor.given]
             if size := self.declared.traits[factor.part].noise_input:
                 inputs.append(noise.named(f"{joint}({factor})/eps", rows).normal(size))
             readings = self.declared.capabilities[factor.part].paths
-            draw = module(*inputs).draw(source)
+            draw = self.parts.modules[factor.part](*inputs).draw(source)
             drawn[factor.out[0]] = draw.read(reading if reading in readings else "sample")
         return drawn
 
@@ -187,12 +186,11 @@ class Model:
 
     def missing(self, expr: Expr) -> str:
         """Why an expression cannot be evaluated with this model's families, or an empty string."""
-        registry = self.prepared.registry
-        priors = {n: registry.name_of("prior", type(c)) for n, c in self.declared.recipe.all_priors().items()}
+        laws = law_names(self.declared, self.prepared.registry)
         try:
             lowering, found = self._lowered(expr)
             for summand, _ in found:
-                for need in requirements_of(summand, lowering, priors):
+                for need in requirements_of(summand, lowering, laws):
                     if not is_met(need, self.declared):
                         return f"{need.part} has no {str(need).removeprefix('a ')}"
         except ConfigError as error:

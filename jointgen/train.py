@@ -40,7 +40,7 @@ from jointgen.step import (
 from jointgen.watch import Patience, Window
 
 OWNERSHIP_ROWS = 4
-MEAN_ROWS = 1024
+FIRST_ROWS = 1024
 
 
 @attrs.frozen
@@ -143,8 +143,7 @@ class Trainer:
     def _parts(self) -> Parts:
         """The parts on their device, decoders starting at the data's mean, gradients checked."""
         parts = self.prepared.parts
-        means = self._data_means()
-        start_at_data(parts, self.prepared.declared, means)
+        start_at_data(parts, self.prepared.declared, self._first_rows())
         raw = self.splits["train"].take(torch.arange(OWNERSHIP_ROWS) % len(self.splits["train"]))
         for plan in self.prepared.plans:
             check_ownership(plan, parts, raw, OWNERSHIP_ROWS, self.recipe.seed)
@@ -152,15 +151,14 @@ class Trainer:
         self.workers.broadcast_([*parts.modules.parameters(), *parts.modules.buffers()])
         return parts
 
-    def _data_means(self) -> dict[str, Tensor]:
-        """The mean of each observed variable over some rows, (*shape)."""
+    def _first_rows(self) -> dict[str, Tensor]:
+        """Some rows of each observed variable, without the noise of observing them, (N, *shape)."""
         split = self.splits["train"]
-        rows = min(MEAN_ROWS, len(split))
+        rows = min(FIRST_ROWS, len(split))
         spread = torch.arange(rows) * len(split) // rows  # folders of images come sorted by class
         model = Model(self.prepared, self.prepared.parts)
         moment = Moment(split.take(spread), Noise(self.recipe.seed, "means"), rows)
-        means, _ = model.observe(moment)
-        return {variable: value.mean(0) for variable, value in means.items()}
+        return model.observe(moment)[0]
 
     def _check_early_stopping(self) -> None:
         if self.train.early_stopping is None:

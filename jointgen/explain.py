@@ -13,8 +13,6 @@ import attrs
 
 from jointgen.advice import advice_on
 from jointgen.nodes import (
-    Critic,
-    Forward,
     Node,
     PriorLaw,
     Root,
@@ -199,8 +197,9 @@ def _reused(node: Node, shared: dict[Node, str]) -> str:
 
 
 def _run(node: Node) -> str:
-    within = isinstance(node, Root | PriorLaw)
-    return f"{', '.join(node.through)} within {node.title}, on its own inputs" if within else node.title
+    if isinstance(node, Root | PriorLaw):
+        return f"{', '.join(node.through)} within {node.title}, on its own inputs"
+    return node.title
 
 
 def _draw(node: Root | Sample | View) -> str:

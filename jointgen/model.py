@@ -77,6 +77,10 @@ class Model:
         drawn = {v for joint in self.joints.values() for f in joint.factors if not f.is_root for v in f.out}
         return sorted(roots & drawn)
 
+    def data_roots(self, joint: Joint) -> dict[str, str]:
+        """The variables that a joint draws from data sources, with the source of each."""
+        return {v: f.part for f in joint.factors if self.is_data(f) for v in f.out}
+
     def generator_of(self, variable: str) -> Joint:
         """The joint in which a conditional draws an observed variable."""
         return next(j for j in self.joints.values() if variable in j.variables and not j.drawn_by(variable).is_root)

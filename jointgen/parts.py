@@ -68,9 +68,7 @@ class Parts:
     spaces: Mapping[str, Space]
     through: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
 
-    def prior(
-        self, name: str, rows: int, noise: Noise, modules: Mapping[str, nn.Module] | None = None
-    ) -> Distribution:
+    def prior(self, name: str, rows: int, noise: Noise, modules: Mapping[str, nn.Module] | None = None) -> Distribution:
         """A prior as `rows` distributions. `modules` stand in for it and for the parts that it goes through."""
         found = self.modules if modules is None else modules
         within = [PartOfPrior(found[part], f"{name}/{part}", noise) for part in self.through.get(name, ())]
@@ -180,7 +178,10 @@ def _root_spaces(recipe: Recipe, joint: Joint, factor: Conditional, problems: li
         return {factor.out[0]: priors[factor.part].space}
     if factor.part not in sources:
         table = "prior" if factor.part == "prior" else f"priors.{factor.part}"
-        problems.append(f"{table}: missing; the objective draws {written} from it{_known(sources, priors)}")
+        problems.append(
+            f"{table}: missing; the objective draws {written} from it; give it, or sources.{factor.part}, a data "
+            f"source whose rows take its place{_known(sources, priors)}"
+        )
         return {}
     offered = sources[factor.part].spaces()
     if len(offered) == 1 and len(factor.out) == 1:
@@ -393,10 +394,12 @@ def _built(where: str, network: Any, note: str, *arguments: Any) -> nn.Module:
 def start_at_data(parts: Parts, declared: Declared, rows: Mapping[str, Tensor]) -> None:
     """Decoders begin at the data's mean and priors with rows of it, where they can: `rows` by variable, (N, *shape)."""
     for name, trait in declared.traits.items():
-        part: Any = parts.modules[name] if name in parts.modules else None
-        if trait.kind == "prior" and hasattr(part, "start_at_rows"):
+        if trait.kind not in ("prior", "conditional"):
+            continue
+        part: Any = parts.modules[name]
+        if hasattr(part, "start_at_rows"):
             part.start_at_rows(rows)
-        elif trait.kind == "conditional":
+        if trait.kind == "conditional":
             variable = declared.factor_of(name)[1].out[0]
             if variable in rows and hasattr(part.family, "start_at"):
                 part.family.start_at(rows[variable].mean(0))

@@ -19,6 +19,7 @@ from jointgen.distributed import Workers
 from jointgen.errors import ConfigError, NonFiniteError, StoppedError
 from jointgen.evaluate import Split, default_metrics, evaluate, open_split, renamed
 from jointgen.gallery import write_pictures
+from jointgen.interfaces import Rows
 from jointgen.model import Model, load_weights
 from jointgen.noise import Noise
 from jointgen.objectives.objective import Objective, Stage
@@ -132,13 +133,12 @@ class Trainer:
     # --- setting up
 
     def _loaders(self) -> dict[str, Loader]:
-        rank, world, train = self.workers.rank, self.workers.world, self.train
-        return {
-            part: Loader(
-                rows, train.batch, self.recipe.seed, rank=rank, world=world, name=f"the training split of {part}"
-            )
-            for part, rows in self.splits["train"].sources.items()
-        }
+        return {part: self._loader(part, rows) for part, rows in self.splits["train"].sources.items()}
+
+    def _loader(self, part: str, rows: Rows) -> Loader:
+        rank, world = self.workers.rank, self.workers.world
+        name, order = f"the training split of {part}", "order of rows" + (f" of {part}" if part != "data" else "")
+        return Loader(rows, self.train.batch, self.recipe.seed, rank=rank, world=world, name=name, order=order)
 
     def _parts(self) -> Parts:
         """The parts on their device, decoders starting at the data's mean, gradients checked."""

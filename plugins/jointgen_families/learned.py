@@ -60,7 +60,7 @@ class Learned:
 
 
 class LearnedModule(nn.Module):
-    """rows -> that many times the one distribution. Starts close to what a zero output gives, but at no saddle of it."""
+    """rows -> that many times the one distribution. Starts close to what a zero output gives, not at a saddle of it."""
 
     def __init__(self, config: Learned):
         super().__init__()

@@ -123,7 +123,7 @@ def _before(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _at(point: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(t, rho, c), (B, K, D) each. In logarithms and from the nearer tail, so that they are finite and exact far out."""
+    """(t, rho, c), (B, K, D) each. In logarithms and from the nearer tail, so that they are finite far out."""
     log_normal = _log_normal(point, means, log_scales)
     log_r = torch.log_softmax(log_weights[:, :, None] + _before(log_normal), 1)
     log_joint = log_r + log_normal
@@ -214,7 +214,9 @@ class MixtureModule(MeanModule):
         means = self.mean_of(out.unflatten(1, (k, shape[0]))) + self.apart
         log_scale = log_scale.unflatten(1, (k, shape[0])) + math.log(self.config.init_scale)
         log_scale = log_scale.clamp(self.config.min_log_scale, self.config.max_log_scale)
-        return MixtureOfGaussians(logits.unflatten(1, (k, 1)).flatten(2).mean(2).log_softmax(1), means, log_scale, self.space)
+        return MixtureOfGaussians(
+            logits.unflatten(1, (k, 1)).flatten(2).mean(2).log_softmax(1), means, log_scale, self.space
+        )
 
 
 def spread_out(components: int, space: Space) -> Tensor:

@@ -186,7 +186,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], list[str]]] = {
     "codes scored by a prior that has no density there": (
         lambda: VAE().objective(),
         {"prior": {"type": "uniform", "size": 2}},
-        ["prior: the objective needs a density at points that it did not draw for p(z)", "priors that do: normal"],
+        [
+            "prior: the objective needs a density at points that it did not draw for p(z)",
+            "priors that do: learned, normal, vamp",
+        ],
     ),
 }
 

@@ -12,6 +12,7 @@ import torch
 from jointgen_families.bernoulli import Bernoulli
 from jointgen_families.gaussian import DiagonalGaussian, Gaussian
 from jointgen_families.implicit import Implicit
+from jointgen_families.mixture import Mixture
 from jointgen_families.priors import Normal, Uniform
 from torch import Tensor, nn
 
@@ -36,6 +37,9 @@ FAMILIES: list[tuple[Family, Space]] = [
     (Bernoulli(path="none"), BITS),
     (Implicit(), VECTOR),
     (Implicit(noise=0, mean="sigmoid"), IMAGE),
+    *((Mixture(components=3), space) for space in (VECTOR, IMAGE)),
+    (Mixture(components=1), VECTOR),
+    (Mixture(components=3, mean="sigmoid", init_scale=0.2), IMAGE),
 ]
 
 
@@ -63,8 +67,8 @@ def normal(mean: float, scale: float, rows: int = 1, size: int = 1) -> DiagonalG
 def test_everything_is_registered_and_loads() -> None:
     registry = Registry()
     jointgen_families.jointgen_register(Registrar(registry, "test"))
-    assert registry.names("family") == ["bernoulli", "gaussian", "implicit"]
-    assert registry.names("prior") == ["normal", "uniform"]
+    assert registry.names("family") == ["bernoulli", "gaussian", "implicit", "mixture"]
+    assert registry.names("prior") == ["learned", "normal", "uniform", "vamp"]
     for component in registry.components():
         assert component.summary
         assert isinstance(component.load()(), Family if component.kind == "family" else Prior)

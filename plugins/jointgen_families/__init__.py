@@ -9,6 +9,8 @@ References:
     Normalizing flows: Rezende & Mohamed, ICML 2015 (planar, radial); Kingma et al., NIPS 2016 (IAF); Dinh et al.,
         ICLR 2017, and Durkan et al., NeurIPS 2019 (coupling).
     AVB: Mescheder et al., ICML 2017 (encoders without a density, noise as an input).
+    Mixtures: Graves, arXiv:1607.05690, 2016; Figurnov, Mohamed & Mnih, NeurIPS 2018 (implicit reparameterisation).
+    VampPrior: Tomczak & Welling, AISTATS 2018.
 """
 
 from __future__ import annotations
@@ -88,5 +90,22 @@ def jointgen_register(registry: Registrar) -> None:
         paper="Rezende & Mohamed, ICML 2015",
         summary="Radial flow, amortised or shared by all rows; closed forms in both directions.",
     )
+    registry.family(
+        "mixture",
+        "jointgen_families.mixture:Mixture",
+        paper="Graves, arXiv 2016; Figurnov, Mohamed & Mnih, NeurIPS 2018 (its sample path)",
+        summary="Mixture of diagonal Gaussians over the whole vector; exact sample path through the weights, too.",
+    )
     registry.prior("normal", "jointgen_families.priors:Normal", summary="Standard normal N(0, I).")
     registry.prior("uniform", "jointgen_families.priors:Uniform", summary="Uniform on (-1, 1)^D (BiGAN, DCGAN).")
+    registry.prior(
+        "learned",
+        "jointgen_families.learned:Learned",
+        summary="Any family with learned parameters of its own: a mixture, a Gaussian, a flow.",
+    )
+    registry.prior(
+        "vamp",
+        "jointgen_families.learned:VampPrior",
+        paper="Tomczak & Welling, AISTATS 2018",
+        summary="Mixture of the encoder's posteriors at learned pseudo-inputs.",
+    )

@@ -19,6 +19,7 @@ from jointgen_families.gaussian import DiagonalGaussian, Gaussian
 from jointgen_families.implicit import Implicit
 from jointgen_families.laplace import Laplace
 from jointgen_families.logistic_mixture import LogisticMixture
+from jointgen_families.mixture import Mixture
 from jointgen_families.priors import Normal, Uniform
 from torch import Tensor, nn
 
@@ -60,6 +61,9 @@ FAMILIES: list[tuple[Family, Space]] = [
     (Coupling(context_=0, transform="spline"), IMAGE),
     (Radial(), VECTOR),
     (Radial(amortized=False), IMAGE),
+    *((Mixture(components=3), space) for space in (VECTOR, IMAGE)),
+    (Mixture(components=1), VECTOR),
+    (Mixture(components=3, mean="sigmoid", init_scale=0.2), IMAGE),
 ]
 
 
@@ -97,10 +101,11 @@ def test_everything_is_registered_and_loads() -> None:
         "implicit",
         "laplace",
         "logistic_mixture",
+        "mixture",
         "planar",
         "radial",
     ]
-    assert registry.names("prior") == ["normal", "uniform"]
+    assert registry.names("prior") == ["learned", "normal", "uniform", "vamp"]
     for component in registry.components():
         assert component.summary
         assert isinstance(component.load()(), Family if component.kind == "family" else Prior)

@@ -14,6 +14,7 @@ from jointgen.nodes import (
     Critic,
     Density,
     Forward,
+    Moments,
     Node,
     PriorLaw,
     Reach,
@@ -88,7 +89,7 @@ class Plan:
             node
             for node in plan.nodes
             if node in before
-            and not trained & set(reach(node, self.traits))
+            and not trained & (set(reach(node, self.traits)) | _measured(node, self.traits))
             and not moved & set(_scored_by(node))
             and not any(isinstance(below, Critic | Applied) for below in ordered([node]))
         }
@@ -113,6 +114,12 @@ class Plan:
                 if isinstance(node, Forward | Critic) and node not in reused:
                     counts[node.part] = counts.get(node.part, 0) + 1
         return counts
+
+
+def _measured(node: Node, traits: Mapping[str, Traits]) -> set[str]:
+    """Parts that have no gradient from a node but whose moments it is made of."""
+    laws = [below.law for below in ordered([node]) if isinstance(below, Moments)]
+    return {part for law in laws for part in reach(law, traits)}
 
 
 def _scored_by(node: Node) -> list[str]:

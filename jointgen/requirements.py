@@ -16,6 +16,7 @@ from jointgen.lowering import (
 from jointgen.nodes import (
     ClosedKL,
     Density,
+    Moments,
     Node,
     Read,
     Sample,
@@ -54,6 +55,7 @@ class Requirement:
             "reading": self.detail in can.paths,
             "path": can.paths.get(self.detail, "none") != "none",
             "KL": self.detail in can.kl_to,
+            "moments": can.moments,
         }[self.ability]
 
 
@@ -64,6 +66,7 @@ _SENTENCES = {
     "reading": "a draw with the reading {detail!r}",
     "path": "a gradient path through the reading {detail!r} of its draws",
     "KL": "KL to {detail!r} in closed form",
+    "moments": "the moments of its draws",
 }
 
 
@@ -85,13 +88,15 @@ def requirements_of(summand: Summand, lowering: Lowering, priors: Mapping[str, s
 
 
 def _of_node(node: Node, lowering: Lowering, priors: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
-    if isinstance(node, Density):
+    if isinstance(node, Moments):
+        yield node.part, "moments", ""
+    elif isinstance(node, Density) and not isinstance(node.law, Moments):
         yield node.law.part, "bin mass" if node.mass else "own density" if node.own else "foreign density", ""
     elif isinstance(node, ClosedKL):
         yield node.law.part, "KL", priors.get(node.other.part, node.other.part)
     elif isinstance(node, View):
         yield node.part, "reading", node.reading
-    elif isinstance(node, Read) and isinstance(node.source, Sample):
+    elif isinstance(node, Read) and isinstance(node.source, Sample) and not isinstance(node.source.forward, Moments):
         part = node.source.forward.part
         yield part, "reading", node.reading
         if not node.stop and lowering.trains & set(reach(node.source.forward, lowering.traits)):

@@ -37,5 +37,11 @@ def jointgen_register(registry: Registrar) -> None:
         paper="Dumoulin et al., ICLR 2017; Mescheder et al., ICML 2017",
         summary="The trunk's output is the draw; no density. Noise enters the trunk; 0 makes it deterministic.",
     )
+    registry.family(
+        "implicit_basis",
+        "jointgen_families.implicit_basis:ImplicitBasis",
+        paper="Mescheder et al., ICML 2017",
+        summary="A sum of learned noises weighted by the trunk; no density, but its mean and variance.",
+    )
     registry.prior("normal", "jointgen_families.priors:Normal", summary="Standard normal N(0, I).")
     registry.prior("uniform", "jointgen_families.priors:Uniform", summary="Uniform on (-1, 1)^D (BiGAN, DCGAN).")

@@ -56,8 +56,15 @@ class DiagonalGaussian:
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(B, *shape) -> (B,) nats: -sum 1/2 ((v - mean) / scale)^2 + log scale + 1/2 log 2 pi."""
-        standard = (value - self.mean) * torch.exp(-self.log_scale)
-        return -sum_event(0.5 * standard**2 + self.log_scale + 0.5 * LOG_2PI)
+        return -sum_event(0.5 * self.standardize(value) ** 2 + self.log_scale + 0.5 * LOG_2PI)
+
+    def moments(self) -> DiagonalGaussian:
+        """Itself, without a gradient."""
+        return DiagonalGaussian(self.mean.detach(), self.log_scale.detach(), self.space)
+
+    def standardize(self, value: Tensor) -> Tensor:
+        """(B, *shape): (value - mean) / scale."""
+        return (value - self.mean) * torch.exp(-self.log_scale)
 
     def log_prob_bins(self, value: Tensor) -> Tensor:
         """(B, *shape) -> (B,) nats: log of the exact mass of the bin in which each value lies (papers.md Q-d).
@@ -117,7 +124,7 @@ class Gaussian:
         paths: dict[str, Path] = {"sample": "exact", "mean": "exact"}
         if self.scale != "per_element":  # else the scale's path goes through the trunk, and none is left to stop
             paths["smoothed"] = "exact"
-        return Capabilities(paths, kl_to=("normal", "gaussian"), bin_mass=space.bins is not None)
+        return Capabilities(paths, kl_to=("normal", "gaussian"), bin_mass=space.bins is not None, moments=True)
 
     def outputs(self, space: Space) -> tuple[int, ...]:
         self._check(space)

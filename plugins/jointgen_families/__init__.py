@@ -4,7 +4,7 @@ References:
     VAE: Kingma & Welling, ICLR 2014 (reparameterised Gaussian; its KL, appendix B).
     Binary concrete: Maddison, Mnih & Teh, ICLR 2017; Jang, Gu & Poole, ICLR 2017 (straight-through).
     ALI and BiGAN: Dumoulin et al. and Donahue et al., ICLR 2017 (decoders without a density).
-    AVB: Mescheder et al., ICML 2017 (encoders without a density, noise as an input).
+    AVB: Mescheder et al., ICML 2017 (encoders without a density, noise as an input; with moments, section 3.3).
 """
 
 from __future__ import annotations

@@ -59,19 +59,21 @@ class BasisDistribution:
     def moments(self) -> DiagonalGaussian | CorrelatedGaussian:
         """The Gaussian of mean z0 + sum_i a_i E v_i and covariance sum_i a_i a_i' * Cov v_i, without a gradient.
 
-        Variances are summed as logarithms, and the correlation of shares of them, so that nothing overflows.
+        Variances are summed as logarithms, and the correlation of shares of them, so that nothing overflows; in
+        float64, whatever the networks run in, so that a correlation stays one.
         """
         log_scale_v = 0.5 * self.cov_v.diagonal(dim1=1, dim2=2).clamp_min(TINY).log()  # (m, D)
-        log_parts = self.a.clamp_min(TINY).log() + log_scale_v  # (B, m, D)
+        log_parts = self.a.double().clamp_min(TINY).log() + log_scale_v  # (B, m, D)
         log_scale = 0.5 * torch.logsumexp(2 * log_parts, 1)  # (B, D)
-        shaped = self._shaped(log_scale.clamp_min(MIN_LOG_SCALE))
+        dtype = torch.promote_types(self.z0.dtype, torch.float32)
+        mean, shaped = self.mean.to(dtype), self._shaped(log_scale.clamp_min(MIN_LOG_SCALE)).to(dtype)
         if self.covariance == "diagonal":
-            return DiagonalGaussian(self.mean, shaped, self.space)
+            return DiagonalGaussian(mean, shaped, self.space)
         per_unit = torch.exp(-log_scale_v)
         correlation_v = self.cov_v * per_unit.unsqueeze(1) * per_unit.unsqueeze(2)
         share = torch.exp(log_parts - log_scale.unsqueeze(1))  # (B, m, D), squares sum to 1
         correlation = torch.einsum("bmi,bmj,mij->bij", share, share, correlation_v)
-        return CorrelatedGaussian(self.mean, shaped, correlation, self.space)
+        return CorrelatedGaussian(mean, shaped, correlation, self.space)
 
     def _shaped(self, flat: Tensor) -> Tensor:
         return flat.unflatten(1, self.space.shape)
@@ -86,7 +88,7 @@ def _widths(instance: object, attribute: attrs.Attribute[list[int]], value: list
 class ImplicitBasis:
     """z = z0(x) + sum_{i <= basis} a_i(x) v_i(eps_i), eps_i ~ N(0, I): AVB's encoder for adaptive contrast.
 
-    The trunk gives z0 and a > 0; v_i are small networks of noise alone, so E v_i and Var v_i do not depend on x, and
+    The trunk gives z0 and a > 0; v_i are small networks of noise alone, so E v_i and Cov v_i do not depend on x, and
 
         mean(x) = z0 + sum_i a_i E v_i,     cov(x) = sum_i a_i a_i' * Cov v_i     (* by elements).
 
@@ -107,8 +109,9 @@ class ImplicitBasis:
 
     def capabilities(self, space: Space) -> Capabilities:
         self._check(space)
-        paths = {"sample": "exact", "mean": "exact"}
-        return Capabilities(paths, own_density="none", foreign_density="none", moments=True)  # type: ignore[arg-type]
+        return Capabilities(
+            {"sample": "exact", "mean": "exact"}, own_density="none", foreign_density="none", moments=True
+        )
 
     def outputs(self, space: Space) -> tuple[int, ...]:
         self._check(space)
@@ -173,13 +176,13 @@ class Noises(nn.Module):
         """Mean (m, D) and covariance (m, D, D) of v over the fixed noise; the covariance carries no gradient."""
         v = self(self.points.expand(self.eps_shape[0], -1, -1))  # (m, POINTS, D)
         mean = v.mean(1, keepdim=True)
-        apart = (v - mean).detach()
+        apart = (v - mean).detach().double()
         return mean.squeeze(1), apart.mT @ apart / POINTS
 
     @torch.no_grad()
     def _start_at_unit_moments(self) -> None:
         mean, cov = self.moments()
-        scale = cov.diagonal(dim1=1, dim2=2).sqrt().unsqueeze(1)
+        scale = cov.diagonal(dim1=1, dim2=2).sqrt().unsqueeze(1).to(mean.dtype)
         self.biases[-1].sub_(mean.unsqueeze(1)).div_(scale)
         self.weights[-1].div_(scale)
 

@@ -193,6 +193,18 @@ def test_extreme_outputs_stay_finite(size: float, covariance: Any, dtype: torch.
     assert params.grad is not None and params.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_moments_are_whole_where_networks_run_in_bfloat16(covariance: Any) -> None:
+    family = ImplicitBasis(covariance=covariance)
+    module = family.build(Space((16,)))
+    params = params_for(family, Space((16,))).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        law = module(params.bfloat16())
+        matched = law.moments()
+        values = [matched.standardize(law.draw(noise(5, dtype=torch.float32)).read("sample")), matched.mean]
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in values)
+
+
 def test_noises_that_have_died_leave_the_narrowest_gaussian() -> None:
     module = ImplicitBasis(basis=2).build(VECTOR).double()
     module.noises.weights[-1].data.zero_()

@@ -205,6 +205,18 @@ def test_the_rate_of_a_gaussian_is_its_kl(model: Any, written_noise: Any) -> Non
     assert -CompiledUpdate(plan.updates[0], plan, parts).loss(moment)[0].item() == pytest.approx(0.223293, abs=1e-6)
 
 
+def test_the_matched_bound_of_a_gaussian_is_the_elbo(model: Any, at_random: Moment, written_noise: Any) -> None:
+    """E_r[log p(x|z) + log p(z) - log r(z|x)] draws z ~ r: with q's noise and q a Gaussian, the ELBO itself."""
+    noise = at_random.noise.values
+    same = Moment(at_random.data, written_noise({"q(z|x)": noise["q(z|x)"], "r(z|x)": noise["q(z|x)"]}), 64)
+    values = []
+    for expr in (dict(AC.reports)["elbo_matched"], elbo(q, p)):
+        plan, parts = model(Objective.of(expr))
+        with torch.no_grad():
+            values.append(CompiledUpdate(plan.updates[0], plan, parts).loss(same)[0].item())
+    assert values[0] == pytest.approx(values[1], abs=1e-12)
+
+
 # --- what the critic sees --------------------------------------------------------------------------------------------
 
 
@@ -376,4 +388,6 @@ def test_it_trains_and_its_figure_is_an_estimate(objective: Any, tmp_path: Any) 
     z = run.model.draw("r", {"x": torch.zeros(3, 2)}, 3, run.model.noise(0, "r"))["z"]
     assert z.shape == (3, 2) and z.isfinite().all()
     if objective["type"] == "avb":
-        assert math.isfinite(run.metrics["elbo_estimate"]["value"])
+        estimate, matched = run.metrics["elbo_estimate"], run.metrics["elbo_matched"]
+        assert math.isfinite(estimate["value"]) and math.isfinite(matched["value"])
+        assert estimate["bound"] == "estimate" and matched["bound"] is None

@@ -89,7 +89,7 @@ class BitsPerDim:
 
 @attrs.frozen
 class Reports:
-    """Expressions that the objective itself asks to have reported, such as AVB's elbo_estimate; none is called a bound."""
+    """Expressions that the objective itself asks to have reported, such as AVB's elbo_estimate; not called bounds."""
 
     def measures(self, subject: Subject) -> list[Measure]:
         return [self._measure(subject, name, expr) for name, expr in subject.reports.items()]

@@ -24,10 +24,16 @@ from jointgen.statistics import Bound, Mean
 
 
 class Draw(Protocol):
-    """One draw of a distribution: several readings of the same noise."""
+    """One draw of a distribution: several readings of the same noise.
+
+    Optional: ``log_prob()``, (B,) nats, the distribution's density at this draw's sample, where the draw knows it by
+    a shorter way than `Distribution.log_prob` (a flow need not be inverted). Its gradient is the whole one, through
+    the sample and through the parameters.
+    """
 
     def read(self, reading: str) -> Tensor:
-        """(B, *shape). "sample" is the draw itself; the family's Capabilities list the others."""
+        """(B, *shape). "sample" is the draw itself, made when it was drawn: parameters that move later do not
+        change it. The family's Capabilities list the others."""
 
 
 class Distribution(Protocol):

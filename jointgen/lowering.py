@@ -134,7 +134,7 @@ class Lowering:
             _not_matched(term.factor, term)
         law = self.law(term.joint, term.factor, point, mode, term.stop)
         value = point.at(out, term)
-        own = not value.shift and _is_draw_of(value.source, law)
+        own = out not in term.stop and _is_draw_of(value, law)
         value = attrs.evolve(value, stop=True) if out in term.stop else value
         if term.mass and isinstance(value.source, Root):
             value = attrs.evolve(value, reading="mean")  # a bin's centre: a dequantised value can round out of its bin
@@ -217,15 +217,13 @@ def _not_matched(factor: Conditional, term: Expr) -> None:
         raise ConfigError(f"{term}: {factor} is a matched Gaussian, of which a log-density is known and nothing else")
 
 
-def _is_draw_of(source: Node, law: Law) -> bool:
-    """Whether a value was drawn from this very distribution (whatever is held or stopped in it)."""
-    if isinstance(law, PriorLaw):
-        return isinstance(source, Root) and source.part == law.part
-    if isinstance(law, Moments) or not isinstance(source, Sample) or isinstance(source.forward, Moments):
-        return False  # a matched Gaussian scores any point
-    if source.forward.part != law.part:
+def _is_draw_of(value: Read, law: Law) -> bool:
+    """Whether the value is a draw of this very distribution as it stands: nothing held, stopped or re-paired."""
+    if isinstance(law, Moments) or value.shift or value.reading != "sample":  # a matched Gaussian scores any point
         return False
-    return unmarked(law).inputs == unmarked(source.forward).inputs
+    if isinstance(law, PriorLaw):
+        return isinstance(value.source, Root) and value.source.part == law.part and law.mode == "live"
+    return isinstance(value.source, Sample) and value.source.forward == law
 
 
 def unmarked(run: Forward) -> Forward:

@@ -206,7 +206,7 @@ class Standard:
 
 @attrs.frozen(cache_hash=True)
 class Density:
-    """log-density of `law` at a value, (rows,) nats."""
+    """log-density of `law` at a value, (rows,) nats. own: the value is a draw of this very node's law."""
 
     law: Forward | PriorLaw | Moments
     value: Read
@@ -288,6 +288,15 @@ Law = Forward | PriorLaw | Moments
 """A distribution over values."""
 
 Node = Root | Law | Sample | View | Read | Standard | Density | ClosedKL | Critic | Applied
+
+
+def is_scored_by_draw(node: Density, imported: frozenset[Node]) -> bool:
+    """Whether a draw can score itself: it is this law's, and was drawn in this update.
+
+    A draw that an earlier update made has that update's parameters and graph; to this one's law it is a point
+    like any other.
+    """
+    return node.own and node.value.source not in imported
 
 
 # --- how gradients travel --------------------------------------------------------------------------------------------

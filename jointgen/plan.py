@@ -20,6 +20,7 @@ from jointgen.nodes import (
     Reach,
     Read,
     Root,
+    Sample,
     Traits,
     merge_reach,
     ordered,
@@ -93,6 +94,7 @@ class Plan:
             and not moved & set(_scored_by(node))
             and not any(isinstance(below, Critic | Applied) for below in ordered([node]))
         }
+        known = known - _drawn_again(plan, before, known)
         # a distribution that this update asks for something new is its own: an earlier one carries an older graph, or
         # parameters that have moved
         asked = {law for node in plan.nodes if node not in known for law in node.parents}
@@ -120,6 +122,18 @@ def _measured(node: Node, traits: Mapping[str, Traits]) -> set[str]:
     """Parts that have no gradient from a node but whose moments it is made of."""
     laws = [below.law for below in ordered([node]) if isinstance(below, Moments)]
     return {part for law in laws for part in reach(law, traits)}
+
+
+def _drawn_again(plan: UpdatePlan, before: set[Node], known: set[Node]) -> set[Node]:
+    """Draws that this update reads in a way no earlier one did, and what hangs on them.
+
+    A reading is made when it is read, so it must come from the parameters that the sample beside it comes from: the
+    same noise, drawn again.
+    """
+    read = {(node.source, node.reading) for node in before if isinstance(node, Read)}
+    asked = (node for node in plan.nodes if isinstance(node, Read) and isinstance(node.source, Sample))
+    again = {node.source for node in asked if (node.source, node.reading) not in read}
+    return {node for node in known if again & set(ordered([node]))}
 
 
 def _scored_by(node: Node) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from jointgen.interfaces import Dropout
 from jointgen.lowering import (
@@ -20,6 +20,7 @@ from jointgen.nodes import (
     Critic,
     Density,
     Forward,
+    Mode,
     Moments,
     Node,
     PriorLaw,
@@ -28,6 +29,7 @@ from jointgen.nodes import (
     Sample,
     Standard,
     View,
+    is_scored_by_draw,
     reach,
 )
 from jointgen.noise import Noise
@@ -72,9 +74,10 @@ class Program:
     ):
         """detach_reads cuts every path through samples; as_observed takes data as it is, already in model space."""
         self.nodes, self.parts, self.lowering = list(nodes), parts, lowering
-        self.detach_reads, self.as_observed = detach_reads, as_observed
+        self.imported, self.detach_reads, self.as_observed = imported, detach_reads, as_observed
         self.index = {node: i for i, node in enumerate(self.nodes)}
-        self._dropouts = {name: _dropouts(module) for name, module in parts.modules.items()}
+        self._held: dict[str, nn.Module] = {}
+        self._dropouts: dict[nn.Module, list[Dropout]] = {}
         self._imported = [(i, node) for i, node in enumerate(self.nodes) if node in imported]
         self._computed = [(i, self._operation(node)) for i, node in enumerate(self.nodes) if node not in imported]
 
@@ -101,7 +104,7 @@ class Program:
     def _root(self, node: Root) -> Callable[[Moment, Values], Any]:
         if node.is_data:
             return lambda moment, values: self._observe(node, moment)
-        module = self.parts.modules[node.part]
+        module = self._module(node.part)
 
         def draw(moment: Moment, values: Values) -> dict[str, Any]:
             return {node.out[0]: module(moment.rows).draw(moment.noise.named(node.title, moment.rows))}
@@ -120,33 +123,35 @@ class Program:
             seen[variable] = observe(self.parts.spaces[variable], rows, noise)
         return seen
 
+    def _module(self, part: str, mode: Mode = "live") -> nn.Module:
+        """The part, or where it is held its twin without gradients."""
+        module = self.parts.modules[part]
+        if mode == "held":
+            module = self._held.setdefault(part, held_twin(module))
+        self._dropouts[module] = [inner for inner in module.modules() if isinstance(inner, Dropout)]
+        return module
+
     def _forward(self, node: Forward) -> Callable[[Moment, Values], Any]:
-        module, at = self.parts.modules[node.part], [self.index[i] for i in node.inputs]
+        module, at = self._module(node.part, node.mode), [self.index[i] for i in node.inputs]
         rows, title = max(i.rows for i in node.inputs), unmarked(node).title
-        parameters = {name: p.detach() for name, p in module.named_parameters()} if node.mode == "held" else None
 
         def run(moment: Moment, values: Values) -> Any:
             inputs = [values[i] for i in at]
             if node.noise:
                 size = self.lowering.traits[node.part].noise_input
                 inputs.append(moment.noise.named(node.noise, moment.rows * rows).normal(size))
-            self._name_dropout(node.part, title, moment, rows)
-            if parameters is None:
-                return module(*inputs, k=node.k)
-            return functional_call(module, parameters, tuple(inputs), {"k": node.k})
+            self._name_dropout(module, title, moment, rows)
+            return module(*inputs, k=node.k)
 
         return run
 
-    def _name_dropout(self, part: str, title: str, moment: Moment, rows: int) -> None:
-        for number, dropout in enumerate(self._dropouts[part]):
+    def _name_dropout(self, module: nn.Module, title: str, moment: Moment, rows: int) -> None:
+        for number, dropout in enumerate(self._dropouts[module]):
             dropout.noise = moment.noise.named(f"{title}/dropout{number}", moment.rows * rows)
 
     def _prior(self, node: PriorLaw) -> Callable[[Moment, Values], Any]:
-        module = self.parts.modules[node.part]
-        parameters = {name: p.detach() for name, p in module.named_parameters()} if node.mode == "held" else None
-        if not parameters:
-            return lambda moment, values: module(moment.rows * node.rows)
-        return lambda moment, values: functional_call(module, parameters, (moment.rows * node.rows,))
+        module = self._module(node.part, node.mode)
+        return lambda moment, values: module(moment.rows * node.rows)
 
     def _moments(self, node: Moments) -> Callable[[Moment, Values], Any]:
         at = self.index[node.law]
@@ -189,6 +194,9 @@ class Program:
         law, value = self.index[node.law], self.index[node.value]
         if node.mass:
             return lambda moment, values: values[law].log_prob_bins(values[value])
+        if is_scored_by_draw(node, self.imported):
+            draw, variable = self.index[node.value.source], node.value.variable
+            return lambda moment, values: _own_density(values[law], values[draw][variable])
         return lambda moment, values: values[law].log_prob(values[value])
 
     def _kl(self, node: ClosedKL) -> Callable[[Moment, Values], Any]:
@@ -196,10 +204,10 @@ class Program:
         return lambda moment, values: values[law].kl_to(values[other])
 
     def _critic(self, node: Critic) -> Callable[[Moment, Values], Any]:
-        module, at = self.parts.modules[node.part], [self.index[i] for i in node.inputs]
+        module, at = self._module(node.part), [self.index[i] for i in node.inputs]
 
         def run(moment: Moment, values: Values) -> Tensor:
-            self._name_dropout(node.part, node.title, moment, node.rows)
+            self._name_dropout(module, node.title, moment, node.rows)
             return module(*(values[i] for i in at))
 
         return run
@@ -210,10 +218,10 @@ class Program:
 
     def critic_for_penalty(self, part: str, moment: Moment) -> Callable[..., Tensor]:
         """The critic as a function of its inputs, its dropout masks named."""
-        module = self.parts.modules[part]
+        module = self._module(part)
 
         def critic(*inputs: Tensor) -> Tensor:
-            self._name_dropout(part, f"{part}/penalty", moment, inputs[0].shape[0] // moment.rows)
+            self._name_dropout(module, f"{part}/penalty", moment, inputs[0].shape[0] // moment.rows)
             return module(*inputs)
 
         return critic
@@ -235,8 +243,20 @@ _OPERATIONS: dict[type, Callable[[Program, Any], Callable[[Moment, Values], Any]
 }
 
 
-def _dropouts(module: nn.Module) -> list[Dropout]:
-    return [inner for inner in module.modules() if isinstance(inner, Dropout)]
+def held_twin(module: nn.Module) -> nn.Module:
+    """A copy on the same memory whose parameters take no gradient, so that nothing it ever makes can give them one.
+
+    It follows optimizer steps and `load_state_dict`, which write in place; a module that moves to another device
+    needs a new twin.
+    """
+    shared: dict[int, Any] = {id(p): p.detach() for p in module.parameters()}
+    shared |= {id(b): b for b in module.buffers()}
+    return copy.deepcopy(module, shared)
+
+
+def _own_density(law: Any, draw: Any) -> Tensor:
+    """(rows,) nats of a draw under the distribution that it came from, by the draw itself where it knows."""
+    return draw.log_prob() if hasattr(draw, "log_prob") else law.log_prob(draw.read("sample"))
 
 
 def re_pair(x: Tensor, shift: int, block: int) -> Tensor:

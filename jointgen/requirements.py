@@ -21,6 +21,7 @@ from jointgen.nodes import (
     Read,
     Sample,
     View,
+    is_scored_by_draw,
     ordered,
     reach,
 )
@@ -73,25 +74,34 @@ _SENTENCES = {
 def requirements(plan: Plan, priors: Mapping[str, str]) -> list[Requirement]:
     """Every requirement once. `priors` maps a prior part to the name of its component, for closed-form KL."""
     found: dict[tuple[str, str, str], Requirement] = {}
-    for update in plan.updates:
+    for index, update in enumerate(plan.updates):
         lowering = Lowering(plan.objective.joints, plan.traits, update.trains)
+        reused = plan.shared(index)
         for summand in update.summands:
-            for need in requirements_of(summand, lowering, priors):
+            for need in requirements_of(summand, lowering, priors, reused):
                 found.setdefault((need.part, need.ability, need.detail), need)
     return list(found.values())
 
 
-def requirements_of(summand: Summand, lowering: Lowering, priors: Mapping[str, str]) -> Iterable[Requirement]:
+def requirements_of(
+    summand: Summand, lowering: Lowering, priors: Mapping[str, str], reused: frozenset[Node] = frozenset()
+) -> Iterable[Requirement]:
+    """reused: nodes that an earlier update of the step computes."""
     for node in ordered(nodes_of(summand.source, summand.term, lowering)):
-        for part, ability, detail in _of_node(node, lowering, priors):
+        if node in reused:
+            continue
+        for part, ability, detail in _of_node(node, lowering, priors, reused):
             yield Requirement(part, ability, detail, summand.label)
 
 
-def _of_node(node: Node, lowering: Lowering, priors: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
+def _of_node(
+    node: Node, lowering: Lowering, priors: Mapping[str, str], reused: frozenset[Node]
+) -> Iterable[tuple[str, str, str]]:
     if isinstance(node, Moments):
         yield node.part, "moments", ""
     elif isinstance(node, Density) and not isinstance(node.law, Moments):
-        yield node.law.part, "bin mass" if node.mass else "own density" if node.own else "foreign density", ""
+        own = is_scored_by_draw(node, reused)
+        yield node.law.part, "bin mass" if node.mass else "own density" if own else "foreign density", ""
     elif isinstance(node, ClosedKL):
         yield node.law.part, "KL", priors.get(node.other.part, node.other.part)
     elif isinstance(node, View):

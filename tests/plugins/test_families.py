@@ -63,7 +63,7 @@ def normal(mean: float, scale: float, rows: int = 1, size: int = 1) -> DiagonalG
 def test_everything_is_registered_and_loads() -> None:
     registry = Registry()
     jointgen_families.jointgen_register(Registrar(registry, "test"))
-    assert registry.names("family") == ["bernoulli", "gaussian", "implicit", "implicit_basis"]
+    assert registry.names("family") == ["bernoulli", "gaussian", "implicit", "implicit_basis", "planar"]
     assert registry.names("prior") == ["normal", "uniform"]
     for component in registry.components():
         assert component.summary

@@ -1,0 +1,136 @@
+"""What every flow shares: z = f(z0), z0 ~ a diagonal Gaussian, log q(z) = log q0(z0) - log|det df/dz0|."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol, cast
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from jointgen.capabilities import Capabilities, Density
+from jointgen.interfaces import Draw
+from jointgen.noise import NoiseSource
+from jointgen.space import Space
+from jointgen_families.gaussian import DiagonalGaussian, Gaussian
+from jointgen_families.means import MeanModule
+
+
+class Transform(Protocol):
+    """An invertible map of R^D for each of B rows."""
+
+    def forward(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D) -> f(z0), (B, D), and log|det df/dz0|, (B,) nats."""
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D) -> z0 with f(z0) = z, (B, D), and log|det df/dz0| *there*, (B,) nats: that of `forward`."""
+
+
+class FlowDraw:
+    """z = f(z0) and what f did to the volume there, so that the draw's own density costs no inverse."""
+
+    def __init__(self, distribution: FlowDistribution, noise: NoiseSource):
+        self._distribution = distribution
+        self._z0 = distribution.base.draw(noise).read("sample")
+        self._z, self._log_det = distribution.forward(self._z0)
+
+    def read(self, reading: str) -> Tensor:
+        """(B, *shape): sample, f(z0); mean, f(E z0), a central point and not an expectation of z."""
+        if reading == "mean":
+            return self._distribution.mean
+        assert reading == "sample", f"a draw of a flow has no reading {reading!r}"
+        return self._z
+
+    def log_prob(self) -> Tensor:
+        """(B,) nats at the sample (Rezende & Mohamed 2015, eq 13)."""
+        return self._distribution.base.log_prob(self._z0) - self._log_det
+
+
+class FlowDistribution:
+    """B flows from `base` through `transform`; variables of any shape, seen by the transform as vectors.
+
+    Computed in float32 at least, also under autocast: a product of K determinants does not forgive bfloat16.
+    """
+
+    def __init__(self, base: DiagonalGaussian, transform: Transform):
+        self.base, self.transform = base, transform
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, *shape): f(E z0), see `FlowDraw.read`."""
+        return self.forward(self.base.mean)[0]
+
+    def draw(self, noise: NoiseSource) -> Draw:
+        return FlowDraw(self, noise)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """(B, *shape) -> (B,) nats at any points, by the inverse."""
+        with torch.autocast(value.device.type, enabled=False):
+            z0, log_det = self.transform.inverse(at_least_float32(value).flatten(1))
+            return self.base.log_prob(z0.view_as(value)) - log_det
+
+    def forward(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, *shape) -> f(z0), (B, *shape), and log|det df/dz0|, (B,)."""
+        with torch.autocast(z0.device.type, enabled=False):
+            z, log_det = self.transform.forward(z0.flatten(1))
+            return z.view_as(z0), log_det
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+@attrs.frozen
+class Flow:
+    """Base of the flow families' configs: the trunk puts out the base's parameters, then the flow's context.
+
+    base: the Gaussian that the flow starts from, with the keys of the family "gaussian".
+    """
+
+    base: Gaussian = attrs.field(factory=Gaussian)
+
+    @property
+    def foreign_density(self) -> Density:
+        raise NotImplementedError
+
+    def context(self, size: int) -> int:
+        """How many numbers the trunk gives the flow of a variable of `size` dimensions; 0 where it gives none."""
+        raise NotImplementedError
+
+    def flow(self, size: int) -> nn.Module:
+        """A module called with (B, context) and the number of dimensions' Transform as its result."""
+        raise NotImplementedError
+
+    def capabilities(self, space: Space) -> Capabilities:
+        self.base.capabilities(space)  # raises for what the base cannot serve
+        return Capabilities({"sample": "exact", "mean": "exact"}, foreign_density=self.foreign_density)
+
+    def outputs(self, space: Space) -> tuple[int, ...]:
+        """The base's own shape where that is all; otherwise one flat vector, the base's parameters first."""
+        base, context = self.base.outputs(space), self.context(space.size)
+        return (math.prod(base) + context,) if context else base
+
+    def build(self, space: Space) -> nn.Module:
+        return FlowModule(self, space)
+
+
+class FlowModule(nn.Module):
+    """(B, *outputs) -> FlowDistribution."""
+
+    def __init__(self, config: Flow, space: Space):
+        super().__init__()
+        self.base, self.flow = config.base.build(space), config.flow(space.size)
+        self.base_shape = config.base.outputs(space)
+
+    def forward(self, params: Tensor) -> FlowDistribution:
+        params = at_least_float32(params)
+        flat, own = params.flatten(1), math.prod(self.base_shape)
+        base, context = flat[:, :own], flat[:, own:]
+        with torch.autocast(params.device.type, enabled=False):
+            start = self.base(base.reshape(-1, *self.base_shape))
+            return FlowDistribution(start, self.flow(context))
+
+    def start_at(self, mean: Tensor) -> None:
+        """The base starts at the data's mean, (*shape); a flow that starts near the identity leaves it there."""
+        cast(MeanModule, self.base).start_at(mean)

@@ -60,5 +60,5 @@ def _rate(ratio: Ratio, joint: Marginal, product: Product, shared: list[Marginal
     return (
         f"{ratio.definition}: both sides share {''.join(map(str, shared))}, so at the optimum it is {optimum}. It "
         "carries the rate, often tens of nats, and what the critic lags behind by is not charged to the model. "
-        "Give the critic several updates a step, or a known part."
+        "Give the critic several updates a step, or a Gaussian near the joint to compare with (adaptive contrast)."
     )

@@ -19,6 +19,7 @@ class Capabilities:
     own_density: can it score its own draws?  foreign_density: and points that it did not draw?
     kl_to: names of the families or priors to which it has KL in closed form.
     bin_mass: has it the exact probability of a quantisation bin (`log_prob_bins`)?
+    moments: has it the mean and (co)variance of its draws (`moments`), as adaptive contrast needs?
     noise_input: size of the noise vector eps that the trunk takes as one more input (implicit families); 0: none.
     """
 
@@ -28,6 +29,7 @@ class Capabilities:
     kl_to: tuple[str, ...] = ()
     bin_mass: bool = False
     noise_input: int = 0
+    moments: bool = False
 
     def __str__(self) -> str:
         paths = ", ".join(f"{reading} ({how})" for reading, how in self.paths.items())
@@ -36,4 +38,6 @@ class Capabilities:
             rest.append(f"KL to {', '.join(self.kl_to)} in closed form")
         if self.bin_mass:
             rest.append("exact bin mass")
+        if self.moments:
+            rest.append("moments of its draws")
         return f"readings {paths}; " + "; ".join(rest)

@@ -13,6 +13,7 @@ import attrs
 
 from jointgen.advice import advice_on
 from jointgen.nodes import (
+    Forward,
     Node,
     PriorLaw,
     Root,
@@ -139,7 +140,8 @@ def _order(objective: Objective) -> str:
 def _joints(prepared: Prepared) -> Lines:
     for joint in prepared.declared.joints.values():
         yield f"  {joint}"
-        yield from _table([[f"    {joint.name}({f})", f.part, _component(prepared, f.part)] for f in joint.factors])
+        rows = [[f"    {joint.written(f)}", f.computed_by, _component(prepared, f.part)] for f in joint.factors]
+        yield from _table(rows)
 
 
 def _component(prepared: Prepared, part: str) -> str:
@@ -207,7 +209,7 @@ def _draw(node: Root | Sample | View) -> str:
         return f"{node.title} from {node.part}"
     if isinstance(node, View):
         return f"{node.title}, as {node.part}'s family shows it"
-    noise = " with noise" * bool(node.forward.noise)
+    noise = " with noise" * bool(isinstance(node.forward, Forward) and node.forward.noise)
     return f"{node.title} by {node.forward.title}{noise}"
 
 

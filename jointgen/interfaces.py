@@ -46,6 +46,16 @@ class Distribution(Protocol):
         """(B, *shape) -> (B,) nats, summed over event dimensions. Only where the family declares a density."""
 
 
+class Matched(Distribution, Protocol):
+    """The Gaussian that has the mean and the variance or covariance of another distribution, without a gradient.
+
+    It holds tensors, and its draws have the readings "sample" and "mean".
+    """
+
+    def standardize(self, value: Tensor) -> Tensor:
+        """The value in this Gaussian's units, (B, *shape): (value - mean) / scale, N(0, I) for its own draws."""
+
+
 class FamilyModule(Protocol):
     """What a family builds: an nn.Module that turns the trunk's output into a distribution.
 
@@ -55,7 +65,7 @@ class FamilyModule(Protocol):
     - ``view(reading, draw, noise)``: the `reading` of *observed* data that matches this family's own reading of
       that name (so that a critic sees the same kind of thing on both sides); "sample" and "mean" never come here.
     - on its distributions: ``kl_to(other)`` (B,) nats and ``log_prob_bins(value)`` (B,) nats, the log of the exact
-      probability of the quantisation bin that each value lies in.
+      probability of the quantisation bin that each value lies in; ``moments()``, a Matched.
     """
 
     def __call__(self, params: Tensor) -> Distribution: ...
@@ -265,6 +275,7 @@ __all__ = [
     "Dropout",
     "Family",
     "FamilyModule",
+    "Matched",
     "Measure",
     "Metric",
     "Network",

@@ -13,18 +13,21 @@ from jointgen.nodes import (
     Critic,
     Density,
     Forward,
+    Law,
     Mode,
+    Moments,
     Node,
     PriorLaw,
     Read,
     Root,
     Sample,
+    Standard,
     Traits,
     View,
 )
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import KL, Conditional, Joint, LogDensity, Product
-from jointgen.objectives.expressions import Apply, Ratio, Value
+from jointgen.objectives.expressions import Apply, Ratio, Standardized, Value
 
 
 @attrs.frozen
@@ -58,9 +61,10 @@ class Lowering:
         used: dict[str, int] = {}
         largest_first = sorted(over.marginals, key=lambda m: -len(m.joint.ancestors(m.variables)))
         for marginal in largest_first:
-            again = used.get(marginal.joint.name, 0)
-            used[marginal.joint.name] = again + 1
             factors = marginal.joint.ancestors(marginal.variables)
+            owners = {f.of or marginal.joint.name for f in factors}  # a joint that took a factor over is no other draw
+            again = max(used.get(owner, 0) for owner in owners)
+            used |= dict.fromkeys(owners, again + 1)
             fresh = all(f.is_root and self.traits[f.part].kind == "prior" for f in factors)
             for variable in marginal.variables:
                 read = self.read(marginal.joint, again if fresh else 0, variable, k)
@@ -72,34 +76,38 @@ class Lowering:
         return Read(self.draw(joint, index, joint.drawn_by(variable), k), variable)
 
     def draw(self, joint: Joint, index: int, factor: Conditional, k: int) -> Root | Sample:
+        owner = factor.of or joint.name
         if factor.is_root:
             trait = self.traits[factor.part]
             is_data = trait.kind == "data"
-            shift = self._row_shift(joint, factor, is_data)
-            return Root(joint.name, index, factor.part, factor.out, is_data, shift, through=trait.through)
+            shift = self._row_shift(owner, factor, is_data)
+            return Root(owner, index, factor.part, factor.out, is_data, shift, through=trait.through)
         given = {v: self.read(joint, index, v, k) for v in factor.given}
-        title = f"{joint.name}{index or ''}({factor})" + (f" k={k}" if k > 1 else "")
+        title = f"{owner}{index or ''}({factor})" + (f" k={k}" if k > 1 else "")
         return Sample(self.forward(factor, given, k, "live", title), factor.out, title)
 
-    def _row_shift(self, joint: Joint, factor: Conditional, is_data: bool) -> int:
+    def _row_shift(self, owner: str, factor: Conditional, is_data: bool) -> int:
         """Two joints rooted in one data source must not share rows: q(x) and p(y) are independent."""
         sharing = self._sharing(factor)
-        return sharing.index(joint.name) if is_data and joint.name in sharing else 0
+        return sharing.index(owner) if is_data and owner in sharing else 0
 
     def _sharing(self, root: Conditional) -> list[str]:
         """The joints that are rooted in this data source."""
         if not root.is_root:
             return []
-        return [j.name for j in self.joints.values() if any(f.is_root and f.part == root.part for f in j.factors)]
+        return [j.name for j in self.joints.values() if any(f.is_root and f.part == root.part for f in j.own)]
 
-    def forward(self, factor: Conditional, given: Mapping[str, Read], k: int, mode: Mode, title: str) -> Forward:
+    def forward(
+        self, factor: Conditional, given: Mapping[str, Read], k: int, mode: Mode, title: str
+    ) -> Forward | Moments:
         """The network run for `factor` given these values, giving k rows per row of the batch."""
         noisy = self.traits[factor.part].noise_input > 0
         rows = k if noisy else max(given[v].rows for v in factor.given)
         inputs = tuple(self._repeated(given[v], rows) for v in factor.given)
-        if mode == "held" and factor.part not in self.trains:
-            mode = "live"  # the same thing where the part is not trained, and one run fewer
-        return Forward(factor.part, inputs, mode, k // rows, f"{title}/eps" if noisy else "")
+        if mode == "held" and (factor.moments or factor.part not in self.trains):
+            mode = "live"  # the same thing where no gradient reaches the part, and one run fewer
+        run = Forward(factor.part, inputs, mode, k // rows, f"{title}/eps" if noisy else "")
+        return Moments(run) if factor.moments else run
 
     def _repeated(self, read: Read, rows: int) -> Read:
         return read if read.rows == rows else attrs.evolve(read, repeat=rows // read.source.rows)
@@ -108,7 +116,7 @@ class Lowering:
 
     def law(
         self, joint: Joint, factor: Conditional, point: Point, mode: Mode, stop: frozenset[str] = frozenset()
-    ) -> Forward | PriorLaw:
+    ) -> Law:
         """The distribution `factor` at the point: a network run, or the prior itself."""
         if factor.is_root:
             trait = self.traits[factor.part]
@@ -120,12 +128,14 @@ class Lowering:
         for variable in factor.given:
             read = point.at(variable, f"{joint.name}({factor})")
             unrepeated = attrs.evolve(read, repeat=1)  # roots are repeated after the network, not before it
-            given[variable] = attrs.evolve(unrepeated, stop=variable in stop)
+            given[variable] = attrs.evolve(unrepeated, stop=variable in stop and not factor.moments)
         return self.forward(factor, given, point.k, mode, f"{joint.name}({factor})")
 
     def density(self, term: LogDensity, point: Point, held: bool) -> Density:
         mode: Mode = "held" if held or term.hold else "live"
         (out,) = _single(term.factor)
+        if term.mass:
+            _not_matched(term.factor, term)
         law = self.law(term.joint, term.factor, point, mode, term.stop)
         value = point.at(out, term)
         own = out not in term.stop and _is_draw_of(value, law)
@@ -135,11 +145,23 @@ class Lowering:
         return Density(law, value, own, term.mass)
 
     def closed_kl(self, term: KL, point: Point) -> ClosedKL:
+        for factor in (term.factor, term.other):
+            _not_matched(factor, term)
         law = self.law(term.joint, term.factor, point, "live")
-        return ClosedKL(law, self.law(term.other_joint, term.other, point, "live"))
+        other = self.law(term.other_joint, term.other, point, "live")
+        assert not isinstance(law, Moments) and not isinstance(other, Moments)
+        return ClosedKL(law, other)
 
     def critic(self, ratio: Ratio, point: Point) -> Critic:
-        return Critic(ratio.name, tuple(self.viewed(point.at(v, ratio), ratio.reading(v)) for v in ratio.variables))
+        return Critic(ratio.name, tuple(self.seen(ratio, v, point) for v in ratio.variables))
+
+    def seen(self, ratio: Ratio, variable: str, point: Point) -> Read | Standard:
+        """What the ratio's critic is shown of a variable."""
+        read, how = point.at(variable, ratio), ratio.reading(variable)
+        if not isinstance(how, Standardized):
+            return self.viewed(read, how)
+        law = self.law(how.joint, how.factor, point, "live")
+        return Standard(read, law if isinstance(law, Moments) else Moments(law))
 
     def viewed(self, read: Read, reading: str) -> Read:
         """The same draw in another reading; of observed data, its likelihood family gives what only that has."""
@@ -149,6 +171,8 @@ class Lowering:
             )
         if isinstance(read.source, Root) and not read.source.is_data:
             reading = "sample"  # a prior's draw has one reading
+        if isinstance(read.source, Sample) and isinstance(read.source.forward, Moments) and reading != "mean":
+            reading = "sample"  # and a matched Gaussian's none that only a family has
         return attrs.evolve(read, reading=reading)
 
     def likelihood_of(self, variable: str) -> str:
@@ -202,9 +226,14 @@ def _single(factor: Conditional) -> tuple[str]:
     return (factor.out[0],)
 
 
-def _is_draw_of(value: Read, law: Forward | PriorLaw) -> bool:
+def _not_matched(factor: Conditional, term: Expr) -> None:
+    if factor.moments:
+        raise ConfigError(f"{term}: {factor} is a matched Gaussian, of which a log-density is known and nothing else")
+
+
+def _is_draw_of(value: Read, law: Law) -> bool:
     """Whether the value is a draw of this very distribution as it stands: nothing held, stopped or re-paired."""
-    if value.shift or value.reading != "sample":
+    if isinstance(law, Moments) or value.shift or value.reading != "sample":  # a matched Gaussian scores any point
         return False
     if isinstance(law, PriorLaw):
         return isinstance(value.source, Root) and value.source.part == law.part and law.mode == "live"

@@ -125,8 +125,10 @@ class Model:
             if size := self.declared.traits[factor.part].noise_input:
                 inputs.append(noise.named(f"{joint}({factor})/eps", rows).normal(size))
             readings = self.declared.capabilities[factor.part].paths
-            draw = self.parts.modules[factor.part](*inputs).draw(source)
-            drawn[factor.out[0]] = draw.read(reading if reading in readings else "sample")
+            law = self.parts.modules[factor.part](*inputs)
+            draw = (law.moments() if factor.moments else law).draw(source)
+            offered = ("sample", "mean") if factor.moments else readings
+            drawn[factor.out[0]] = draw.read(reading if reading in offered else "sample")
         return drawn
 
     def noise(self, seed: int, name: str) -> Noise:

@@ -100,10 +100,33 @@ class PriorLaw:
 
 
 @attrs.frozen(cache_hash=True)
+class Moments:
+    """The Gaussian of a distribution's mean and (co)variance, as numbers: no gradient goes through it."""
+
+    law: Forward | PriorLaw
+
+    @property
+    def part(self) -> str:
+        return self.law.part
+
+    @property
+    def rows(self) -> int:
+        return self.law.rows
+
+    @property
+    def parents(self) -> tuple[Any, ...]:
+        return (self.law,)
+
+    @property
+    def title(self) -> str:
+        return f"moments of {self.law.title}"
+
+
+@attrs.frozen(cache_hash=True)
 class Sample:
     """A draw of a conditional's distribution."""
 
-    forward: Forward
+    forward: Forward | Moments
     out: tuple[str, ...]
     title: str
 
@@ -167,10 +190,30 @@ class Read:
 
 
 @attrs.frozen(cache_hash=True)
+class Standard:
+    """A value in the units of the moments, (value - mean) / scale: what a critic may see in its place."""
+
+    value: Read
+    moments: Moments
+
+    @property
+    def rows(self) -> int:
+        return self.value.rows
+
+    @property
+    def parents(self) -> tuple[Any, ...]:
+        return (self.value, self.moments)
+
+    @property
+    def title(self) -> str:
+        return f"{self.value.title} standardized"
+
+
+@attrs.frozen(cache_hash=True)
 class Density:
     """log-density of `law` at a value, (rows,) nats. own: the value is a draw of this very node's law."""
 
-    law: Forward | PriorLaw
+    law: Forward | PriorLaw | Moments
     value: Read
     own: bool
     mass: bool = False
@@ -246,7 +289,10 @@ class Applied:
         return f"{type(self.term).__name__}({', '.join(node.title for node in self.inputs)})"
 
 
-Node = Root | Forward | PriorLaw | Sample | View | Read | Density | ClosedKL | Critic | Applied
+Law = Forward | PriorLaw | Moments
+"""A distribution over values."""
+
+Node = Root | Law | Sample | View | Read | Standard | Density | ClosedKL | Critic | Applied
 
 
 def is_scored_by_draw(node: Density, imported: frozenset[Node]) -> bool:
@@ -263,7 +309,7 @@ def is_scored_by_draw(node: Density, imported: frozenset[Node]) -> bool:
 
 def reach(node: Node, traits: Mapping[str, Traits]) -> Reach:
     """Which parameters a gradient of this node's value reaches, and how."""
-    if isinstance(node, View):
+    if isinstance(node, View | Moments):
         return {}
     if isinstance(node, Root | PriorLaw):
         held = node.is_data if isinstance(node, Root) else node.mode == "held"

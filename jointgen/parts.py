@@ -104,7 +104,8 @@ class Declared:
         return [name for name, trait in self.traits.items() if trait.kind == "data"]
 
     def factor_of(self, part: str) -> tuple[Joint, Conditional]:
-        return next((j, f) for j in self.joints.values() for f in j.factors if f.part == part)
+        found = [(j, f) for j in self.joints.values() for f in j.own if f.part == part]
+        return min(found, key=lambda pair: pair[1].moments)  # the part itself before what is matched to it
 
 
 def declare(recipe: Recipe, objectives: Sequence[Objective], registry: Registry | None = None) -> Declared:
@@ -157,7 +158,7 @@ def _spaces(recipe: Recipe, joints: Mapping[str, Joint], problems: list[str]) ->
     for name, size in recipe.latents.items():
         spaces[name] = Space((size,) if isinstance(size, int) else tuple(size))
     for joint in joints.values():
-        for factor in joint.factors:
+        for factor in joint.own:
             if factor.is_root:
                 spaces.update(_root_spaces(recipe, joint, factor, problems))
     inner = [factor for joint in joints.values() for factor in joint.factors if not factor.is_root]
@@ -208,7 +209,9 @@ def _capabilities(
     capabilities: dict[str, Capabilities] = {}
     traits: dict[str, Traits] = {}
     for joint in joints.values():
-        for factor in joint.factors:
+        for factor in joint.own:
+            if factor.moments and factor.part in traits:
+                continue  # told once, as the part itself
             if factor.is_root:
                 trait, can = _of_root(recipe, joint, factor, joints, spaces, problems)
             else:

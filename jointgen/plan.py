@@ -14,6 +14,7 @@ from jointgen.nodes import (
     Critic,
     Density,
     Forward,
+    Moments,
     Node,
     PriorLaw,
     Reach,
@@ -89,7 +90,7 @@ class Plan:
             node
             for node in plan.nodes
             if node in before
-            and not trained & set(reach(node, self.traits))
+            and not trained & (set(reach(node, self.traits)) | _measured(node, self.traits))
             and not moved & set(_scored_by(node))
             and not any(isinstance(below, Critic | Applied) for below in ordered([node]))
         }
@@ -122,6 +123,12 @@ def parts_run(node: Node) -> tuple[str, ...]:
     if isinstance(node, Root | PriorLaw):
         return node.through
     return (node.part,) if isinstance(node, Forward | Critic) else ()
+
+
+def _measured(node: Node, traits: Mapping[str, Traits]) -> set[str]:
+    """Parts that have no gradient from a node but whose moments it is made of."""
+    laws = [below.law for below in ordered([node]) if isinstance(below, Moments)]
+    return {part for law in laws for part in reach(law, traits)}
 
 
 def _drawn_again(plan: UpdatePlan, before: set[Node], known: set[Node]) -> set[Node]:

@@ -21,11 +21,13 @@ from jointgen.nodes import (
     Density,
     Forward,
     Mode,
+    Moments,
     Node,
     PriorLaw,
     Read,
     Root,
     Sample,
+    Standard,
     View,
     is_scored_by_draw,
     reach,
@@ -91,7 +93,7 @@ class Program:
 
     def _operation(self, node: Node) -> Callable[[Moment, Values], Any]:
         operation = _OPERATIONS[type(node)](self, node)
-        is_tensor = isinstance(node, Read | Density | ClosedKL | Applied)
+        is_tensor = isinstance(node, Read | Standard | Density | ClosedKL | Applied)
         trained_below = bool(reach(node, self.lowering.traits).keys() & self.lowering.trains)
         if not is_tensor or (trained_below and not (self.detach_reads and isinstance(node, Read))):
             return operation
@@ -152,6 +154,10 @@ class Program:
         modules = {part: self._module(part, node.mode) for part in (node.part, *node.through)}
         return lambda moment, values: self.parts.prior(node.part, moment.rows * node.rows, moment.noise, modules)
 
+    def _moments(self, node: Moments) -> Callable[[Moment, Values], Any]:
+        at = self.index[node.law]
+        return lambda moment, values: values[at].moments()
+
     def _sample(self, node: Sample) -> Callable[[Moment, Values], Any]:
         at = self.index[node.forward]
 
@@ -180,6 +186,10 @@ class Program:
             return value if node.repeat == 1 else value.repeat_interleave(node.repeat, 0)
 
         return read
+
+    def _standard(self, node: Standard) -> Callable[[Moment, Values], Any]:
+        value, moments = self.index[node.value], self.index[node.moments]
+        return lambda moment, values: values[moments].standardize(values[value])
 
     def _density(self, node: Density) -> Callable[[Moment, Values], Any]:
         law, value = self.index[node.law], self.index[node.value]
@@ -222,9 +232,11 @@ _OPERATIONS: dict[type, Callable[[Program, Any], Callable[[Moment, Values], Any]
     Root: Program._root,
     Forward: Program._forward,
     PriorLaw: Program._prior,
+    Moments: Program._moments,
     Sample: Program._sample,
     View: Program._view,
     Read: Program._read,
+    Standard: Program._standard,
     Density: Program._density,
     ClosedKL: Program._kl,
     Critic: Program._critic,

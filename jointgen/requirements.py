@@ -16,6 +16,8 @@ from jointgen.lowering import (
 from jointgen.nodes import (
     ClosedKL,
     Density,
+    Forward,
+    Moments,
     Node,
     PriorLaw,
     Read,
@@ -57,6 +59,7 @@ class Requirement:
             "reading": self.detail in can.paths,
             "path": can.paths.get(self.detail, "none") != "none",
             "KL": self.detail in can.kl_to,
+            "moments": can.moments,
         }[self.ability]
 
 
@@ -67,6 +70,7 @@ _SENTENCES = {
     "reading": "a draw with the reading {detail!r}",
     "path": "a gradient path through the reading {detail!r} of its draws",
     "KL": "KL to {detail!r} in closed form",
+    "moments": "the moments of its draws",
 }
 
 
@@ -106,13 +110,15 @@ def requirements_of(
 def _of_node(
     node: Node, lowering: Lowering, laws: Mapping[str, str], reused: frozenset[Node]
 ) -> Iterable[tuple[str, str, str]]:
-    if isinstance(node, Density):
-        yield from _of_density(node, is_scored_by_draw(node, reused))
+    if isinstance(node, Moments):
+        yield node.part, "moments", ""
+    elif isinstance(node, Density) and not isinstance(node.law, Moments):
+        yield from _of_density(node, node.law, is_scored_by_draw(node, reused))
     elif isinstance(node, ClosedKL):
         yield node.law.part, "KL", laws.get(node.other.part, node.other.part)
     elif isinstance(node, View):
         yield node.part, "reading", node.reading
-    elif isinstance(node, Read) and isinstance(node.source, Sample):
+    elif isinstance(node, Read) and isinstance(node.source, Sample) and not isinstance(node.source.forward, Moments):
         part = node.source.forward.part
         yield part, "reading", node.reading
         if not node.stop and lowering.trains & set(reach(node.source.forward, lowering.traits)):
@@ -121,12 +127,12 @@ def _of_node(
         yield from _of_prior_draw(node, node.source, lowering)
 
 
-def _of_density(node: Density, own: bool) -> Iterable[tuple[str, str, str]]:
+def _of_density(node: Density, law: Forward | PriorLaw, own: bool) -> Iterable[tuple[str, str, str]]:
     """A prior that goes through other parts scores points that a single run of them did not draw."""
-    through = node.law.through if isinstance(node.law, PriorLaw) else ()
+    through = law.through if isinstance(law, PriorLaw) else ()
     yield from ((part, "foreign density", "") for part in through)
     if not through:
-        yield node.law.part, "bin mass" if node.mass else "own density" if own else "foreign density", ""
+        yield law.part, "bin mass" if node.mass else "own density" if own else "foreign density", ""
 
 
 def _of_prior_draw(node: Read, root: Root, lowering: Lowering) -> Iterable[tuple[str, str, str]]:

@@ -36,9 +36,20 @@ from jointgen.objectives.distributions import (
     p,
     q,
 )
-from jointgen.objectives.expressions import Apply, E, Expectation, Ratio, Value, cycle, log_ratio, score
+from jointgen.objectives.expressions import (
+    Apply,
+    E,
+    Expectation,
+    Ratio,
+    Standardized,
+    Value,
+    cycle,
+    log_ratio,
+    score,
+    standardized,
+)
 from jointgen.objectives.objective import Objective, Order, Stage, Update, as_stages
-from jointgen.objectives.parse import Vocabulary, parse, parse_product, parse_ratio_sides
+from jointgen.objectives.parse import Vocabulary, parse, parse_product, parse_ratio_sides, parse_view
 
 __all__ = [
     "KL",
@@ -59,6 +70,7 @@ __all__ = [
     "Product",
     "Ratio",
     "Stage",
+    "Standardized",
     "Stop",
     "Sum",
     "Update",
@@ -79,10 +91,12 @@ __all__ = [
     "parse",
     "parse_product",
     "parse_ratio_sides",
+    "parse_view",
     "q",
     "relu",
     "score",
     "softplus",
     "square",
+    "standardized",
     "stop",
 ]

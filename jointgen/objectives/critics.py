@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -9,7 +10,7 @@ import attrs
 from jointgen.config import PenaltyField, positive
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.distributions import Marginal, Product, as_product
-from jointgen.objectives.expressions import Ratio, log_ratio
+from jointgen.objectives.expressions import Ratio, Seen, log_ratio
 
 
 @attrs.frozen
@@ -24,8 +25,17 @@ class CriticTable:
     penalties: list[PenaltyField] = attrs.field(factory=list)
     steps: int = attrs.field(default=1, validator=positive)
 
-    def log_ratio(self, name: str, num: Marginal | Product, den: Marginal | Product, **options: Any) -> Ratio:
+    def log_ratio(
+        self,
+        name: str,
+        num: Marginal | Product,
+        den: Marginal | Product,
+        view: Mapping[str, Seen] | None = None,
+        **options: Any,
+    ) -> Ratio:
         """A log-ratio whose critic has these settings; views of variables that it does not see are left out.
+
+        view: the objective's own, where the recipe says nothing else.
 
         Raises ConfigError for a view of a variable that its joints do not have.
         """
@@ -34,5 +44,5 @@ class CriticTable:
         for variable in self.view:
             if variable not in there:
                 raise ConfigError(f"objective.critic.view: no variable {variable!r}{suggest(variable, there)}")
-        view = {variable: reading for variable, reading in self.view.items() if variable in seen}
+        view = {**(view or {}), **{variable: how for variable, how in self.view.items() if variable in seen}}
         return log_ratio(num, den, name=name, view=view, penalties=tuple(self.penalties), times=self.steps, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -21,15 +21,31 @@ def names(value: str | Iterable[str]) -> tuple[str, ...]:
 
 @attrs.frozen(cache_hash=True)
 class Conditional:
-    """`out | given`, computed by `part`: an encoder or decoder, or for a root a prior or a data source."""
+    """`out | given`, computed by `part`: an encoder or decoder, or for a root a prior or a data source.
+
+    of: the joint whose draw this is, where a joint takes a factor over from another: r(x,z) = q(x) r(z|x).
+    moments: not the part's distribution but the Gaussian of its mean and (co)variance, which carries no gradient to
+        the part (adaptive contrast, Mescheder et al. 2017).
+    """
 
     out: tuple[str, ...] = attrs.field(converter=names)
     given: tuple[str, ...] = attrs.field(converter=names, default=())
     part: str = attrs.field(default="", kw_only=True)
+    of: str = attrs.field(default="", kw_only=True)
+    moments: bool = attrs.field(default=False, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if self.moments and self.is_root:
+            raise ConfigError(f"{self} is a root; moments are matched to a conditional such as q(z|x)")
 
     @property
     def is_root(self) -> bool:
         return not self.given
+
+    @property
+    def computed_by(self) -> str:
+        """encoder, or moments of encoder."""
+        return f"{_MOMENTS}{self.part}" if self.moments else self.part
 
     def show(self, stop: frozenset[str] = frozenset()) -> str:
         def listed(variables: tuple[str, ...]) -> str:
@@ -85,6 +101,33 @@ class Joint:
         known = [f"{self.name}({f})" for f in self.factors]
         raise ConfigError(f"{self.name}({text}) is no factor of {self}{suggest(f'{self.name}({text})', known)}")
 
+    def written(self, factor: Conditional) -> str:
+        """q(x): the factor with its joint's name."""
+        return f"{factor.of or self.name}({factor})"
+
+    @property
+    def own(self) -> tuple[Conditional, ...]:
+        """The factors that are not taken over from another joint."""
+        return tuple(factor for factor in self.factors if not factor.of)
+
+    def matched(self, text: str, name: str) -> Joint:
+        """This joint with the factor "z|x" replaced by the Gaussian of its moments: r(x,z) = q(x) r(z|x).
+
+        What does not depend on z is this joint's own draw, so q(x) and r(x) are the same rows.
+        """
+        factor = self.factor(text)
+        moved = set(factor.out)
+        factors = []
+        for one in self.factors:
+            if one == factor:
+                factors.append(attrs.evolve(one, moments=True, of=""))
+            elif moved & set(one.given):
+                moved |= set(one.out)
+                factors.append(attrs.evolve(one, of=""))
+            else:
+                factors.append(attrs.evolve(one, of=one.of or self.name))
+        return Joint(name, tuple(factors))
+
     def drawn_by(self, variable: str) -> Conditional:
         return next(factor for factor in self.factors if variable in factor.out)
 
@@ -113,7 +156,7 @@ class Joint:
 
     @property
     def product(self) -> str:
-        return " ".join(f"{self.name}({factor})" for factor in self.factors)
+        return " ".join(map(self.written, self.factors))
 
 
 @attrs.frozen(cache_hash=True)
@@ -166,22 +209,36 @@ def as_product(over: Marginal | Product) -> Product:
 _CONDITIONAL = re.compile(r"\s*(\w+)\s*\(([^()|]*)(?:\|([^()]*))?\)\s*")
 
 
-def joint_from_text(name: str, text: str, parts: dict[str, str] | None = None) -> Joint:
-    """ "q(x) q(z|x)" -> Joint. `parts` maps "q(z|x)" to the part that computes it (default: see `default_part`)."""
+_MOMENTS = "moments of "
+
+
+def joint_from_text(
+    name: str, text: str, parts: dict[str, str] | None = None, others: Mapping[str, Joint] | None = None
+) -> Joint:
+    """ "q(x) q(z|x)" -> Joint. `parts` maps "q(z|x)" to the part that computes it (default: see `default_part`).
+
+    A part may be "moments of encoder". `others`: joints whose factors this one may take over, as in "q(x) r(z|x)".
+    """
     factors, position = [], 0
     while position < len(text.rstrip()):
         match = _CONDITIONAL.match(text, position)
-        if match is None or match[1] != name:
+        if match is None or match[1] not in {name, *(others or {})}:
             raise ConfigError(f"joint {name}: expected {name}(...) at {text[position:]!r}")
         conditional = Conditional(match[2], match[3] or ())
-        written = f"{name}({conditional})"
-        part = (parts or {}).get(written) or default_part(name, conditional)
-        factors.append(attrs.evolve(conditional, part=part))
+        if others and match[1] != name:
+            factors.append(attrs.evolve(others[match[1]].factor(str(conditional)), of=match[1]))
+        else:
+            factors.append(_computed(conditional, name, parts or {}))
         position = match.end()
     for written in parts or {}:
-        if written not in {f"{name}({f})" for f in factors} and written.startswith(f"{name}("):
+        if written not in {f"{name}({f})" for f in factors if not f.of} and written.startswith(f"{name}("):
             raise ConfigError(f"{written} is no factor of {text}")
     return Joint(name, tuple(factors))
+
+
+def _computed(conditional: Conditional, joint: str, parts: Mapping[str, str]) -> Conditional:
+    part = parts.get(f"{joint}({conditional})") or default_part(joint, conditional)
+    return attrs.evolve(conditional, part=part.removeprefix(_MOMENTS), moments=part.startswith(_MOMENTS))
 
 
 def default_part(joint: str, conditional: Conditional) -> str:

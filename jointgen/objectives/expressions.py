@@ -28,9 +28,36 @@ class Value:
     joint: Joint | None = None
     factor: Conditional | None = None
 
+    def __attrs_post_init__(self) -> None:
+        if self.factor is not None and self.factor.moments and self.reading not in ("sample", "mean"):
+            raise ConfigError(f"{self}: a matched Gaussian has the readings sample and mean")
+
     def __str__(self) -> str:
         name = self.variable if self.factor is None or self.joint is None else f"{self.joint.name}({self.factor})"
         return name if self.reading == "sample" else f"{self.reading} {name}"
+
+
+@attrs.frozen(cache_hash=True)
+class Standardized:
+    """A view of a variable: (value - mean) / scale by the moments of its conditional, which carry no gradient.
+
+    Where r(z|x) is the matched Gaussian of q(z|x), draws of r are seen as N(0, I), and draws of q by how they differ.
+    """
+
+    joint: Joint
+    factor: Conditional
+
+    def __str__(self) -> str:
+        return f"standardized {self.joint.name}({self.factor})"
+
+
+def standardized(joint: Joint, text: str) -> Standardized:
+    """A critic's view of z by the moments of r(z|x): `log_ratio(..., view={"z": standardized(r, "z|x")})`."""
+    return Standardized(joint, joint.factor(text))
+
+
+Seen = str | Standardized
+"""How a critic sees a variable: a reading's name, or standardised."""
 
 
 @attrs.frozen(cache_hash=True)
@@ -52,8 +79,8 @@ def cycle(joint: Joint, text: str, *, distance: Any = "l1", reading: str = "mean
     return Apply(distance, (Value(variable), Value(variable, reading, joint, factor)))
 
 
-def _view(view: Mapping[str, str] | tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(view.items() if isinstance(view, Mapping) else view))
+def _view(view: Mapping[str, Seen] | tuple[tuple[str, Seen], ...]) -> tuple[tuple[str, Seen], ...]:
+    return tuple(sorted(view.items() if isinstance(view, Mapping) else view, key=lambda item: item[0]))
 
 
 @attrs.frozen(cache_hash=True)
@@ -65,7 +92,8 @@ class Ratio(Expr):
     loss, penalties: registered components or their names.
     known: an expression added to the logit, held in the critic's update; in the model's update its gradient
         flows through the samples only.
-    view: which reading of a variable the critic sees, {"x": "relaxed"}; "sample" where nothing is said.
+    view: which reading of a variable the critic sees, {"x": "relaxed"}, or that it sees it standardised;
+        "sample" where nothing is said.
     times: how often its update runs in a step, each time after the first on draws of its own.
     """
 
@@ -75,16 +103,18 @@ class Ratio(Expr):
     kind: Literal["log_ratio", "score"] = "log_ratio"
     loss: Any = "logistic"
     known: Expr | None = None
-    view: tuple[tuple[str, str], ...] = attrs.field(converter=_view, default=())
+    view: tuple[tuple[str, Seen], ...] = attrs.field(converter=_view, default=())
     penalties: tuple[Any, ...] = ()
     times: int = 1
 
     def __attrs_post_init__(self) -> None:
         if set(self.num.variables) != set(self.den.variables):
             raise ConfigError(f"ratio {self.definition}: the two sides are over different variables")
-        for variable, _ in self.view:
+        for variable, seen in self.view:
             if variable not in self.variables:
                 raise ConfigError(f"ratio {self.definition}: view names {variable!r}, which the critic does not see")
+            if isinstance(seen, Standardized) and seen.factor.out != (variable,):
+                raise ConfigError(f"ratio {self.definition}: {seen} is a view of {seen.factor.out[0]}, not {variable}")
         if self.known is not None and self.kind == "score":
             raise ConfigError(f"{self.definition}: a known part belongs to a log-ratio, not to a score")
 
@@ -100,7 +130,7 @@ class Ratio(Expr):
     def definition(self) -> str:
         return f"{self.name} = {self.kind.replace('_', '-')} {self.num} : {self.den}"
 
-    def reading(self, variable: str) -> str:
+    def reading(self, variable: str) -> Seen:
         return dict(self.view).get(variable, "sample")
 
     def __str__(self) -> str:

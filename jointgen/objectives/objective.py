@@ -10,7 +10,7 @@ import attrs
 from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import Expr, Weight, Weighted, summands
 from jointgen.objectives.distributions import KL, Joint, LogDensity, names
-from jointgen.objectives.expressions import Apply, E, Expectation, Ratio
+from jointgen.objectives.expressions import Apply, E, Expectation, Ratio, Standardized
 
 Order = Literal["model, critics", "critics, model", "same point"]
 Resolve = Callable[[str, str], Any]
@@ -226,7 +226,8 @@ def _joints_in(expr: Expr) -> list[Joint]:
     if isinstance(expr, Expectation):
         return [marginal.joint for marginal in expr.over.marginals]
     if isinstance(expr, Ratio):
-        return [marginal.joint for side in (expr.num, expr.den) for marginal in side.marginals]
+        views = [seen.joint for _, seen in expr.view if isinstance(seen, Standardized)]
+        return [marginal.joint for side in (expr.num, expr.den) for marginal in side.marginals] + views
     if isinstance(expr, KL):
         return [expr.joint, expr.other_joint]
     if isinstance(expr, LogDensity):

@@ -11,7 +11,7 @@ import attrs
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import POINTWISE, Constant, Expr, Pointwise, Stop, Weight
 from jointgen.objectives.distributions import KL, Joint, LogDensity, Marginal, Product, p, q
-from jointgen.objectives.expressions import Apply, Expectation, Ratio, Value
+from jointgen.objectives.expressions import Apply, Expectation, Ratio, Seen, Standardized, Value
 
 _TOKEN = re.compile(r"\s*(?:(?P<number>\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)|(?P<name>\w+)|(?P<symbol>.))", re.DOTALL)
 RESERVED = ("E", "KL", "hold", "log", "mass", "s", "stop", *POINTWISE)
@@ -58,6 +58,17 @@ def parse_ratio_sides(text: str, vocabulary: Vocabulary | None = None) -> tuple[
     denominator = parser.product_of_marginals()
     parser.expect_end()
     return numerator, denominator
+
+
+def parse_view(text: str, vocabulary: Vocabulary | None = None) -> Seen:
+    """ "relaxed", or "standardized r(z|x)" -> how a critic sees a variable."""
+    if "(" not in text:
+        return text
+    parser = _Parser(text, vocabulary or Vocabulary())
+    parser.take("standardized")
+    joint, factor = parser.unstopped("a view")
+    parser.expect_end()
+    return Standardized(joint, factor)
 
 
 class _Parser:

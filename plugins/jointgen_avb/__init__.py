@@ -9,6 +9,6 @@ def jointgen_register(registry: Registrar) -> None:
     registry.objective(
         "avb",
         "jointgen_avb.objective:AVB",
-        paper="Mescheder et al. 2017, eqs 3.3 and 3.7",
+        paper="Mescheder et al. 2017, eqs 3.3 and 3.7, section 3.3",
         summary="VAE with a learned rate, for encoders without a density",
     )

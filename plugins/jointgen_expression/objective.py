@@ -23,6 +23,7 @@ from jointgen.objectives import (
     p,
     parse,
     parse_ratio_sides,
+    parse_view,
     q,
 )
 from jointgen.objectives.objective import Order, resolved, unresolved
@@ -73,8 +74,10 @@ class StageTable:
 class Expression:
     """`maximize` for one update of the whole model, `updates.NAME` for several, or `stages` of either.
 
-    joints: "q(x) q(z|x)" by name; the two-variable q and p are there without being named.  parts: which part
-    computes a conditional, {"q(z|x)" = "encoder"}.  ratios are log-ratios, scores are other critics.
+    joints: "q(x) q(z|x)" by name; the two-variable q and p are there without being named, and a joint may take over
+    factors of those before it, "q(x) r(z|x)".  parts: which part computes a conditional, {"q(z|x)" = "encoder"}, or
+    {"r(z|x)" = "moments of encoder"} for the Gaussian of its moments.  ratios are log-ratios, scores are
+    other critics.
     """
 
     maximize: str | None = None
@@ -123,7 +126,10 @@ class Expression:
             if name not in texts:
                 raise ConfigError(f"objective.parts: {written!r}: unknown joint {name!r}{suggest(name, texts)}")
         keys = {name: f"joints.{name}" if name in self.joints else "parts" for name in texts}
-        return {name: _at(keys[name], joint_from_text, name, text, self.parts) for name, text in texts.items()}
+        made: dict[str, Joint] = {}
+        for name, text in texts.items():  # one may take over factors of those before it
+            made[name] = _at(keys[name], joint_from_text, name, text, self.parts, made)
+        return made
 
     @classmethod
     def of(cls, objective: Objective | Sequence[Stage], registry: Registry) -> Expression:
@@ -169,7 +175,8 @@ def _ratio(name: str, kind: Any, table: str | RatioTable, words: Vocabulary) -> 
     num, den = _at(of, parse_ratio_sides, table.of, words)
     known = None if table.known is None else _at(f"{key}.known", parse, table.known, words)
     loss = "logistic" if table.loss is None else table.loss
-    return _at(key, Ratio, name, num, den, kind, loss, known, table.view, tuple(table.penalties), table.times)
+    view = {variable: _at(f"{key}.view.{variable}", parse_view, text, words) for variable, text in table.view.items()}
+    return _at(key, Ratio, name, num, den, kind, loss, known, view, tuple(table.penalties), table.times)
 
 
 # --- back to text ----------------------------------------------------------------------------------------------------
@@ -194,7 +201,7 @@ def _write(stages: Sequence[Stage], registry: Registry) -> Expression:
         "scores": {name: table for name, table in tables.items() if ratios[name].kind == "score"},
         "weights": {name: _weight_table(weight) for name, weight in weights.items()},
         "joints": {name: joint.product for name, joint in joints.items()},
-        "parts": {f"{name}({f})": f.part for name, joint in joints.items() for f in joint.factors},
+        "parts": {joint.written(f): f.computed_by for joint in joints.values() for f in joint.own},
         "reports": {name: str(expr) for name, expr in objectives[-1].reports},
     }
     if len(stages) == 1:
@@ -220,7 +227,7 @@ def _ratio_table(ratio: Ratio, registry: Registry) -> RatioTable:
         f"{ratio.num} : {ratio.den}",
         component("critic_loss", ratio.loss),
         None if known is None else str(known),
-        dict(ratio.view),
+        {variable: str(seen) for variable, seen in ratio.view},
         [component("penalty", penalty) for penalty in ratio.penalties],
         ratio.times,
     )

@@ -8,7 +8,7 @@ References:
     ALI and BiGAN: Dumoulin et al. and Donahue et al., ICLR 2017 (decoders without a density).
     Normalizing flows: Rezende & Mohamed, ICML 2015 (planar, radial); Kingma et al., NIPS 2016 (IAF); Dinh et al.,
         ICLR 2017, and Durkan et al., NeurIPS 2019 (coupling).
-    AVB: Mescheder et al., ICML 2017 (encoders without a density, noise as an input).
+    AVB: Mescheder et al., ICML 2017 (encoders without a density, noise as an input; with moments, section 3.3).
     Mixtures: Graves, arXiv:1607.05690, 2016; Figurnov, Mohamed & Mnih, NeurIPS 2018 (implicit reparameterisation).
     VampPrior: Tomczak & Welling, AISTATS 2018.
 """
@@ -65,6 +65,12 @@ def jointgen_register(registry: Registrar) -> None:
         "jointgen_families.implicit:Implicit",
         paper="Dumoulin et al., ICLR 2017; Mescheder et al., ICML 2017",
         summary="The trunk's output is the draw; no density. Noise enters the trunk; 0 makes it deterministic.",
+    )
+    registry.family(
+        "implicit_basis",
+        "jointgen_families.implicit_basis:ImplicitBasis",
+        paper="Mescheder et al., ICML 2017",
+        summary="A sum of learned noises weighted by the trunk; no density, but its mean and variance.",
     )
     registry.family(
         "planar",

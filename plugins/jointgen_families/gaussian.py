@@ -31,7 +31,11 @@ class DiagonalGaussian(LocationScaleDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(B, *shape) -> (B,) nats: -sum 1/2 ((v - mean) / scale)^2 + log scale + 1/2 log 2 pi."""
-        return -sum_event(0.5 * self.standardised(value) ** 2 + self.log_scale + 0.5 * LOG_2PI)
+        return -sum_event(0.5 * self.standardize(value) ** 2 + self.log_scale + 0.5 * LOG_2PI)
+
+    def moments(self) -> DiagonalGaussian:
+        """Itself, without a gradient."""
+        return DiagonalGaussian(self.mean.detach(), self.log_scale.detach(), self.space)
 
     def log_prob_bins(self, value: Tensor) -> Tensor:
         """(B, *shape) -> (B,) nats: log of the exact mass of the bin in which each value lies (papers.md Q-d).
@@ -60,7 +64,8 @@ class Gaussian(LocationScale):
 
     def capabilities(self, space: Space) -> Capabilities:
         self.check(space)
-        return Capabilities(self.readings(), kl_to=("normal", "gaussian"), bin_mass=space.bins is not None)
+        bins = space.bins is not None
+        return Capabilities(self.readings(), kl_to=("normal", "gaussian"), bin_mass=bins, moments=True)
 
     def build(self, space: Space) -> nn.Module:
         self.check(space)

@@ -47,7 +47,7 @@ class LaplaceDistribution(LocationScaleDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(B, *shape) -> (B,) nats: -sum |v - mean| / scale + log 2 scale."""
-        return -sum_event(self.standardised(value).abs() + self.log_scale + math.log(2))
+        return -sum_event(self.standardize(value).abs() + self.log_scale + math.log(2))
 
     def log_prob_bins(self, value: Tensor) -> Tensor:
         """(B, *shape) -> (B,) nats: log of the exact mass of each value's bin; mass outside [low, high] is lost."""

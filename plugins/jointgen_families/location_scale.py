@@ -53,13 +53,13 @@ class LocationScaleDistribution:
     def draw(self, noise: NoiseSource) -> LocationScaleDraw:
         raise NotImplementedError
 
-    def standardised(self, value: Tensor) -> Tensor:
+    def standardize(self, value: Tensor) -> Tensor:
         """(B, *shape): (value - mean) / scale."""
         return (value - self.mean) * torch.exp(-self.log_scale)
 
     def standard_bins(self, level: Tensor, bins: Bins) -> tuple[Tensor, Tensor]:
         """(B, *shape) each: the centres of the bins `level`, standardised, and their widths over the scale."""
-        m = self.standardised(bins.centre(level))
+        m = self.standardize(bins.centre(level))
         return m, (bins.width * torch.exp(-self.log_scale)).expand_as(m)
 
 

@@ -57,7 +57,7 @@ class Normal:
         return Space(shape_of(self.size))
 
     def capabilities(self, space: Space) -> Capabilities:
-        return Capabilities({"sample": "exact", "mean": "exact"}, kl_to=("normal", "gaussian"))
+        return Capabilities({"sample": "exact", "mean": "exact"}, kl_to=("normal", "gaussian"), moments=True)
 
     def build(self) -> nn.Module:
         return NormalModule(self.space)

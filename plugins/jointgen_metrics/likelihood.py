@@ -9,7 +9,7 @@ import attrs
 from jointgen.errors import ConfigError
 from jointgen.interfaces import Measure, Subject
 from jointgen.nats import bits_per_dim
-from jointgen.objectives import Expr, elbo
+from jointgen.objectives import Expr, Ratio, elbo
 from jointgen.statistics import Mean
 
 
@@ -89,7 +89,7 @@ class BitsPerDim:
 
 @attrs.frozen
 class Reports:
-    """Expressions that the objective itself asks to have reported, such as AVB's elbo_estimate. Never a bound."""
+    """Expressions that the objective itself asks to have reported, such as AVB's elbo_estimate; not called bounds."""
 
     def measures(self, subject: Subject) -> list[Measure]:
         return [self._measure(subject, name, expr) for name, expr in subject.reports.items()]
@@ -97,6 +97,7 @@ class Reports:
     def _measure(self, subject: Subject, name: str, expr: Expr) -> Measure:
         reason = subject.missing(expr)
         values = None if reason else subject.rows(expr)
-        return Measure(
-            name, "nats", str(expr), values, "estimate", reason or "uses a learned ratio: an estimate, no bound"
-        )
+        if not any(isinstance(part, Ratio) for part in expr.walk()):
+            return Measure(name, "nats", str(expr), values, note=reason)
+        note = reason or "uses a learned ratio: an estimate, no bound"
+        return Measure(name, "nats", str(expr), values, "estimate", note)

@@ -231,6 +231,33 @@ def test_an_objectives_own_note_is_the_advice(quickstart: Explained) -> None:
     assert "compares a joint with a product" not in advice
 
 
+def test_a_matched_gaussian_is_shown_where_it_stands(quickstart: Explained) -> None:
+    """Adaptive contrast: r shares q's data and encoder run; its draws carry no gradient."""
+    text = quickstart(objective={"type": "avb", "adaptive_contrast": True})
+    assert words(section(text, "JOINTS"))[-3:] == [
+        "r(x,z) = q(x) r(z|x)",
+        "q(x) data digits",
+        "r(z|x) moments of encoder mlp + gaussian",
+    ]
+    assert "a critic that sees x, z as standardized r(z|x); loss Logistic; one update a step" in section(
+        text, "OBJECTIVE"
+    )
+    step = words(section(text, "ONE STEP"))
+    assert step[-7:] == [
+        "draws q(x) from data reused from model",
+        "q(z|x) by encoder(q.x) reused from model",
+        "r(z|x) by moments of encoder(q.x)",
+        "runs encoder(q.x) reused from model",
+        "t(q.x, q(z|x).z standardized)",
+        "t(q.x, r(z|x).z standardized)",
+        "forward runs when every update is due once: decoder 1, encoder 1, t 3",
+    ]
+    gradients = words(section(text, "GRADIENTS"))
+    assert "model/E[q(x,z)] log r(z|x) -1 samples none none" in gradients
+    assert "t/E[r(x,z)] log s(-t) 1 none none explicit" in gradients
+    assert "met: needs the moments of its draws" in section(text, "FAMILIES")
+
+
 def test_an_update_that_is_not_always_due_says_when(quickstart: Explained) -> None:
     text = quickstart(objective__critic={"steps": 5})
     lines = section(text, "OBJECTIVE")

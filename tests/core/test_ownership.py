@@ -61,6 +61,7 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
     "iwae": lambda: IWAE(k=3).objective(),
     "avb": lambda: AVB().objective(),
     "avb, turns": lambda: AVB(critic=CriticTable(steps=2)).objective(),
+    "avb, contrast": lambda: AVB(adaptive_contrast=True).objective(),
     "ali": lambda: ALI().objective(),
     "alice": lambda: ALICE(distance="l2").objective(),
     "asvae, literal": lambda: ASVAE(form="literal").objective(),
@@ -89,6 +90,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "bits": {"encoder": GAUSSIAN, "decoder": {"type": "bernoulli"}, **BITS},
     "bits without a path": {"encoder": GAUSSIAN, "decoder": {"type": "bernoulli", "path": "none"}, **BITS},
     "implicit encoder": {"encoder": {"type": "implicit", "noise": 3}, "decoder": {"type": "bernoulli"}, **BITS},
+    "implicit basis": {
+        "encoder": {"type": "implicit_basis", "basis": 3, "hidden": [4]},
+        "decoder": {"type": "bernoulli"},
+        **BITS,
+    },
     "implicit both": {
         "encoder": {"type": "implicit", "noise": 0},
         "decoder": {"type": "implicit", "noise": 2, "mean": "sigmoid"},
@@ -106,10 +112,12 @@ ACCEPTED: dict[str, set[str]] = {
     "bits": {*OBJECTIVES} - {"asvae, T, smoothed"},
     # x has no path: nothing that looks at generated bits themselves
     "bits without a path": {
-        *("vae", "vae, weighted", "vae, closed KL", "iwae", "avb", "avb, turns", "asvae-r, literal"),
+        *("vae", "vae, weighted", "vae, closed KL", "iwae", "avb", "avb, turns", "avb, contrast"),
+        "asvae-r, literal",
         *("asvae, T, means", "asvae, T, relaxed"),
     },
     "implicit encoder": {"avb", "avb, turns", "ali", "alice", "asvae-r, literal"},
+    "implicit basis": {"avb", "avb, turns", "avb, contrast", "ali", "alice", "asvae-r, literal"},
     "implicit both": {"ali", "alice"},
     # codes drawn by the encoder can lie outside the cube: nothing that scores them by log p(z)
     "uniform prior": {

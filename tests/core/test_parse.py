@@ -60,6 +60,7 @@ def settings_of(registry: Registry) -> list[Any]:
         load("iwae")(k=5),
         load("iwae")(k=1),
         load("avb")(),
+        load("avb")(adaptive_contrast=True),
         load("ali")(),
         load("alice")(distance="l2", weight=0.3),
         *(asvae(form=form, ratio=ratio) for form in ("literal", "decomposed") for ratio in ("T", "d")),

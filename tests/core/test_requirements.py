@@ -49,6 +49,16 @@ NEEDS: dict[str, tuple[Callable[[], Any], set[tuple[str, str, str]]]] = {
         {("encoder", "KL", "normal"), ("decoder", "foreign density", ""), *SAMPLED_Z},
     ),
     "AVB": (lambda: AVB().objective(), {("decoder", "foreign density", ""), *SAMPLED_Z}),
+    # r(z|x) has a density because the encoder has moments, and its draws have no gradient
+    "AVB, adaptive contrast": (
+        lambda: AVB(adaptive_contrast=True).objective(),
+        {
+            ("decoder", "foreign density", ""),
+            ("prior", "foreign density", ""),
+            ("encoder", "moments", ""),
+            *SAMPLED_Z,
+        },
+    ),
     "ALI": (lambda: ALI().objective(), SAMPLED_X | SAMPLED_Z),
     # log q(z|x) at a z that p(z) drew; x is a sample, and stopped: no path of its own is asked for
     "sleep": (
@@ -105,6 +115,7 @@ def test_a_view_of_data_is_asked_of_the_family_that_models_it(prepare: Prepare) 
         ("path", "mean", Capabilities({"mean": "relaxed"}), Capabilities({"mean": "none"})),
         ("path", "mean", Capabilities({"mean": "straight-through"}), Capabilities({"sample": "exact"})),
         ("KL", "normal", Capabilities(kl_to=("normal",)), Capabilities(kl_to=("uniform",))),
+        ("moments", "", Capabilities(moments=True), Capabilities()),
     ],
 )
 def test_capabilities_meet_requirements(ability: str, detail: str, can: Capabilities, cannot: Capabilities) -> None:

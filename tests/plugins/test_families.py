@@ -99,6 +99,7 @@ def test_everything_is_registered_and_loads() -> None:
         "gaussian",
         "iaf",
         "implicit",
+        "implicit_basis",
         "laplace",
         "logistic_mixture",
         "mixture",

@@ -15,7 +15,7 @@ from jointgen.interfaces import Draw
 from jointgen.noise import NoiseSource
 from jointgen.space import Space
 from jointgen_families.gaussian import DiagonalGaussian, Gaussian
-from jointgen_families.means import MeanModule
+from jointgen_families.means import MeanModule, at_least_float32
 
 
 class Transform(Protocol):
@@ -76,10 +76,6 @@ class FlowDistribution:
         with torch.autocast(z0.device.type, enabled=False):
             z, log_det = self.transform.forward(z0.flatten(1))
             return z.view_as(z0), log_det
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 @attrs.frozen

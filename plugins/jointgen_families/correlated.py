@@ -1,0 +1,42 @@
+"""Gaussians with correlations, which other distributions are matched to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jointgen.interfaces import sum_event
+from jointgen.nats import LOG_2PI
+from jointgen.noise import NoiseSource
+from jointgen.space import Space
+from jointgen_families.location_scale import LocationScaleDraw
+
+JITTER = 1e-5
+"""Share of independent noise in a correlation matrix, so that one without full rank still has a root."""
+
+
+class CorrelatedGaussian:
+    """B Gaussians by mean, scale and root of their correlation: value = mean + scale * (root @ N(0, I)).
+
+    mean, log_scale: (B, *shape); correlation: (B, D, D) with ones on the diagonal, D numbers in a value.
+    """
+
+    def __init__(self, mean: Tensor, log_scale: Tensor, correlation: Tensor, space: Space):
+        self.mean, self.log_scale, self.space = mean, log_scale, space
+        eye = torch.eye(correlation.shape[-1], dtype=torch.float64, device=mean.device)
+        mixed = (correlation.double() + JITTER * eye) / (1 + JITTER)  # float32 cannot root what is nearly singular
+        self.root = torch.linalg.cholesky(mixed).to(mean.dtype)
+
+    def draw(self, noise: NoiseSource) -> LocationScaleDraw:
+        eps = self.root @ noise.normal(self.space.size).unsqueeze(2)
+        return LocationScaleDraw(self.mean, self.log_scale.exp(), eps.view_as(self.mean))
+
+    def standardize(self, value: Tensor) -> Tensor:
+        """(B, *shape): root^-1 ((value - mean) / scale), which is N(0, I) for draws of this distribution."""
+        scaled = (value - self.mean) * torch.exp(-self.log_scale)
+        return torch.linalg.solve_triangular(self.root, scaled.flatten(1).unsqueeze(2), upper=False).view_as(value)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """(B, *shape) -> (B,) nats."""
+        diagonal = self.root.diagonal(dim1=1, dim2=2).log().sum(1)
+        return -sum_event(0.5 * self.standardize(value) ** 2 + self.log_scale + 0.5 * LOG_2PI) - diagonal

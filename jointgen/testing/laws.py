@@ -14,6 +14,7 @@ from jointgen.errors import ConfigError
 from jointgen.space import Space
 from jointgen.testing.check import described, expect
 from jointgen.testing.randomness import noise, normal_like, perturb
+from jointgen.testing.standin import GIVEN, STAND_IN, StandIn
 
 SPACES = (
     Space((1,)),
@@ -39,7 +40,12 @@ class Law:
 
     @property
     def can(self) -> Capabilities:
-        return self.config.capabilities(self.space)
+        return self.config.capabilities(self.space, *(STAND_IN for _ in self.through))
+
+    @property
+    def through(self) -> tuple[str, ...]:
+        """Names of the parts that a prior is made of, in whose place stand-ins are put."""
+        return tuple(getattr(self.config, "through", ())) if self.is_prior else ()
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -49,10 +55,14 @@ class Law:
         """A module a little off its start; the same at every call."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            module = self.config.build() if self.is_prior else self.config.build(self.space)
+            module = self.fresh()
         expect(isinstance(module, nn.Module), f"build() returns a {type(module).__name__}, it must be an nn.Module")
         perturb(module)
         return module.to(dtype)
+
+    def fresh(self) -> nn.Module:
+        """A module as it is built."""
+        return self.config.build(*(GIVEN for _ in self.through)) if self.is_prior else self.config.build(self.space)
 
     def params(self, rows: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """(rows, *outputs): what a trunk might put out; the same at every call."""
@@ -60,7 +70,10 @@ class Law:
 
     def at(self, module: nn.Module, params: Tensor) -> Any:
         """The distribution."""
-        return module(len(params)) if self.is_prior else module(params)
+        if not self.is_prior:
+            return module(params)
+        parts = [StandIn(self.space) for _ in self.through]
+        return module(len(params), *parts)
 
     def draws(self, module: nn.Module, row: Tensor, n: int, name: str) -> Tensor:
         """(n, *shape) samples of the distribution of one row of params, (*outputs)."""

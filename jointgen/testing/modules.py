@@ -36,7 +36,7 @@ def results(law: Law, module: nn.Module, params: Tensor) -> list[Tensor]:
 def state_survives_a_round_trip_and_a_copy(law: Law) -> None:
     module, params = law.built(), law.params(4)
     wanted = results(law, module, params)
-    other = (law.config.build() if law.is_prior else law.config.build(law.space)).double()
+    other = law.fresh().double()
     other.load_state_dict(module.state_dict())
     for name, again in (("loaded from its state_dict", other), ("deep-copied", copy.deepcopy(module))):
         for one, two in zip(results(law, again, params), wanted, strict=True):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from jointgen.space import Space
 from jointgen.testing.laws import Law
 
-PANELS = {1: (64, 8), 2: (24, 4)}
-"""By dimension: panels between quantiles of samples, and Gauss-Legendre points in each, per axis."""
+PANELS = {1: (64, 8, 8), 2: (14, 5, 5)}
+"""By dimension and per axis: panels between quantiles of samples, panels beyond at each end, points in each panel."""
 MANY_BINS = 64
 
 
@@ -34,14 +34,12 @@ def grid_of(law: Law, module: nn.Module, row: Tensor) -> Grid:
     if law.space.kind == "binary":
         return _patterns(law.space)
     samples = law.draws(module, row, 4000, "quadrature").flatten(1)
-    dimension = samples.shape[1]
-    axes = [
-        _axis(_edges(samples[:, i], law.space, PANELS[dimension][0]), PANELS[dimension][1]) for i in range(dimension)
-    ]
-    edges = _edges(samples[:, 0], law.space, PANELS[dimension][0])
-    points = torch.cartesian_prod(*(axis[0] for axis in axes)).reshape(-1, *law.space.shape)
-    weights = axes[0][1] if dimension == 1 else torch.outer(axes[0][1], axes[1][1]).flatten()
-    return Grid(points, weights, edges)
+    inner, outer, order = PANELS[samples.shape[1]]
+    edges = [_edges(column, law.space, inner, outer) for column in samples.T]
+    axes = [_axis(one, order) for one in edges]
+    points = torch.cartesian_prod(*(points for points, _ in axes)).reshape(-1, *law.space.shape)
+    weights = axes[0][1] if len(axes) == 1 else torch.outer(axes[0][1], axes[1][1]).flatten()
+    return Grid(points, weights, edges[0])
 
 
 def _patterns(space: Space) -> Grid:
@@ -50,11 +48,11 @@ def _patterns(space: Space) -> Grid:
     return Grid(points, torch.ones(len(points), dtype=torch.float64), torch.empty(0))
 
 
-def _edges(samples: Tensor, space: Space, panels: int) -> Tensor:
+def _edges(samples: Tensor, space: Space, panels: int, outer: int) -> Tensor:
     """Panels between quantiles, then ever wider ones; none outside the Space's range if no sample is."""
     inner = torch.quantile(samples, torch.linspace(0, 1, panels + 1, dtype=torch.float64))
     spread = (inner[-1] - inner[0]).clamp(min=1e-9)
-    beyond = 2 * spread * 2.0 ** torch.arange(-7, 1, dtype=torch.float64)
+    beyond = 2 * spread * 2.0 ** torch.arange(1 - outer, 1, dtype=torch.float64)
     edges = torch.cat([inner, inner[0] - beyond, inner[-1] + beyond])
     if space.low is not None and space.high is not None:
         ends = [space.low, space.high]

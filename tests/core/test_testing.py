@@ -531,6 +531,45 @@ def test_priors_are_integrated_at_small_sizes() -> None:
     assert "LearnedPrior(size=1, extra=0.5) on 1 real" in found["density integrates to one"]
 
 
+class MixedPosteriors(nn.Module):
+    """N(mean of the encoder's means at K learned inputs, 1/4), less `off` nats."""
+
+    def __init__(self, inputs: dict[str, Space], off: float):
+        super().__init__()
+        self.off = off
+        self.x = nn.Parameter(torch.randn(4, *inputs["x"].shape))
+
+    def forward(self, rows: int, encoder: Any) -> Any:
+        posterior = encoder(self.x.mean(0, keepdim=True), k=rows)
+        if not self.off:
+            return posterior
+        return type("Off", (), {"draw": posterior.draw, "log_prob": lambda own, z: posterior.log_prob(z) - self.off})()
+
+
+@attrs.frozen
+class ThroughEncoder:
+    """A prior that is made of a part of the model."""
+
+    off: float = 0.0
+    size: int = 2
+    through = ("encoder",)
+
+    @property
+    def space(self) -> Space:
+        return Space((self.size,))
+
+    def capabilities(self, space: Space, encoder: Capabilities) -> Capabilities:
+        return Capabilities({"sample": "exact"}, encoder.own_density, encoder.foreign_density)
+
+    def build(self, inputs: dict[str, Space]) -> nn.Module:
+        return MixedPosteriors(inputs, self.off)
+
+
+def test_a_prior_made_of_a_part_is_given_one() -> None:
+    assert told("prior", ThroughEncoder()) == {}
+    assert "integral of exp(log_prob): 0.9" in told("prior", ThroughEncoder(off=0.1))["density integrates to one"]
+
+
 # --- networks --------------------------------------------------------------------------------------------------------
 
 

@@ -167,18 +167,19 @@ class Model:
 
     @contextmanager
     def forwards_counted(self) -> Iterator[dict[str, int]]:
-        """How often each part's network is really called, by part."""
+        """How often each part's network is really called, by part; a held twin is its part, on the same memory."""
         counts: dict[str, int] = {}
-
-        def count(name: str) -> Callable[..., None]:
-            return lambda *_: counts.update({name: counts.get(name, 0) + 1})
-
         # of a conditional the trunk is counted, of a critic the whole
         watched = {n: getattr(m, "trunk", m) for n, m in self.parts.modules.items() if n not in self.priors}
-        handles = [module.register_forward_hook(count(name)) for name, module in watched.items()]
+        names = {memory(module): name for name, module in watched.items()}
+
+        def count(module: nn.Module, *_: Any) -> None:
+            if (name := names.get(memory(module))) is not None:
+                counts[name] = counts.get(name, 0) + 1
+
+        handle = nn.modules.module.register_module_forward_hook(count)
         yield counts
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
     def watched(self, *names: str) -> dict[str, Watched]:
         """These critics replaced by ones that keep what they are shown."""
@@ -189,6 +190,11 @@ class Model:
     @property
     def priors(self) -> set[str]:
         return {name for name, trait in self.prepared.declared.traits.items() if trait.kind == "prior"}
+
+
+def memory(module: nn.Module) -> tuple[Any, ...]:
+    """What a module is made of, wherever it is wrapped."""
+    return (type(module), *(parameter.data_ptr() for parameter in module.parameters()))
 
 
 def stepper(

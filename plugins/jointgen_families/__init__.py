@@ -4,6 +4,7 @@ References:
     VAE: Kingma & Welling, ICLR 2014 (reparameterised Gaussian; its KL, appendix B).
     Binary concrete: Maddison, Mnih & Teh, ICLR 2017; Jang, Gu & Poole, ICLR 2017 (straight-through).
     ALI and BiGAN: Dumoulin et al. and Donahue et al., ICLR 2017 (decoders without a density).
+    Normalizing flows: Rezende & Mohamed, ICML 2015 (planar, radial).
     AVB: Mescheder et al., ICML 2017 (encoders without a density, noise as an input).
 """
 
@@ -36,6 +37,12 @@ def jointgen_register(registry: Registrar) -> None:
         "jointgen_families.implicit:Implicit",
         paper="Dumoulin et al., ICLR 2017; Mescheder et al., ICML 2017",
         summary="The trunk's output is the draw; no density. Noise enters the trunk; 0 makes it deterministic.",
+    )
+    registry.family(
+        "planar",
+        "jointgen_families.flows.planar:Planar",
+        paper="Rezende & Mohamed, ICML 2015",
+        summary="Planar flow of any length; its density at foreign points by an exact numeric inverse.",
     )
     registry.prior("normal", "jointgen_families.priors:Normal", summary="Standard normal N(0, I).")
     registry.prior("uniform", "jointgen_families.priors:Uniform", summary="Uniform on (-1, 1)^D (BiGAN, DCGAN).")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Protocol, cast
 
 import attrs
 import torch
@@ -14,6 +14,7 @@ from jointgen.interfaces import Draw
 from jointgen.noise import NoiseSource
 from jointgen.space import Space
 from jointgen_families.gaussian import DiagonalGaussian, Gaussian
+from jointgen_families.means import MeanModule
 
 
 class Transform(Protocol):
@@ -124,11 +125,12 @@ class FlowModule(nn.Module):
 
     def forward(self, params: Tensor) -> FlowDistribution:
         params = at_least_float32(params)
-        own = math.prod(self.base_shape)
-        base, context = params.flatten(1).split([own, params[0].numel() - own], 1)
+        flat, own = params.flatten(1), math.prod(self.base_shape)
+        base, context = flat[:, :own], flat[:, own:]
         with torch.autocast(params.device.type, enabled=False):
-            return FlowDistribution(self.base(base.unflatten(1, self.base_shape)), self.flow(context))
+            start = self.base(base.reshape(-1, *self.base_shape))
+            return FlowDistribution(start, self.flow(context))
 
     def start_at(self, mean: Tensor) -> None:
         """The base starts at the data's mean, (*shape); a flow that starts near the identity leaves it there."""
-        self.base.start_at(mean)
+        cast(MeanModule, self.base).start_at(mean)

@@ -1,0 +1,106 @@
+"""The planar flow's two recursions on K scalars, one for each direction.
+
+A planar layer is z_k = z_{k-1} + u_k h_k with h_k = tanh(a_k), a_k = w_k . z_{k-1} + b_k (Rezende & Mohamed 2015,
+eq 10). Since z_k = z_0 + sum_{j<=k} u_j h_j, all that the layers need of the D-dimensional vectors are the K numbers
+w_k . z and the K x K products G_kj = w_k . u_j, whose diagonal is called c:
+
+    forward   a_k = w_k . z_0 + b_k + sum_{j<k} G_kj h_j                          k = 1 ... K
+    inverse   a_k + c_k h_k = w_k . z_K + b_k - sum_{j>k} G_kj h_j                k = K ... 1, one scalar equation each
+
+Both give h, from which z_K = z_0 + sum h_k u_k and back. Each direction has the h that solves it from `start`, the
+right-hand side's first two terms, and the gradients of start, G and c from that of h: the same recursion run backwards.
+
+Shapes: start, h and their gradients (B, K); G (B, K, K), or (K, K) for all rows; c (B, K) or (K,), >= -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+MAX_ROUNDS = 64  # bisection alone is done after 56 in float64 (papers.md Q-a)
+
+
+class Forwards:
+    """z_0 -> z_K."""
+
+    @staticmethod
+    def solve(start: Tensor, G: Tensor, c: Tensor) -> Tensor:
+        return _sweep(start.clone(), G.mT, lambda a, k: a.tanh_(), sign=1, backwards=False)
+
+    @staticmethod
+    def gradients(grad_h: Tensor, h: Tensor, G: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        slope = (1 - h * h).split(1, 1)  # dh_k / da_k
+        g = _sweep(grad_h.clone(), G, lambda g, k: g.mul_(slope[k]), sign=1, backwards=True)
+        return g, _outer(g, h, G).tril_(-1), torch.zeros_like(h)
+
+
+class Backwards:
+    """z_K -> z_0."""
+
+    @staticmethod
+    def solve(start: Tensor, G: Tensor, c: Tensor) -> Tensor:
+        own = c.expand_as(start).split(1, 1)
+        return _sweep(start.clone(), G.mT, lambda t, k: t.copy_(solve(t, own[k]).tanh_()), sign=-1, backwards=True)
+
+    @staticmethod
+    def gradients(grad_h: Tensor, h: Tensor, G: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of implicit functions: (1 + c_k s_k) da_k = d(right-hand side) - h_k dc_k, dh_k = s_k da_k, s = 1 - h^2."""
+        slope = ((1 - h * h) / opened(h, c)).split(1, 1)
+        g = _sweep(grad_h.clone(), G, lambda g, k: g.mul_(slope[k]), sign=-1, backwards=False)
+        return g, _outer(g, h, G).triu_(1).neg_(), -g * h
+
+
+Direction = type[Forwards] | type[Backwards]
+
+
+def _sweep(x: Tensor, matrix: Tensor, solved: Callable[[Tensor, int], Tensor], *, sign: int, backwards: bool) -> Tensor:
+    """Back substitution, in place: x_k <- solved(x_k, k), then x_l += sign x_k matrix_kl for every l still to come."""
+    columns, rows = x.split(1, 1), matrix.unbind(-2)
+    K = len(columns)
+    for k in reversed(range(K)) if backwards else range(K):
+        still = slice(0, k) if backwards else slice(k + 1, K)
+        x[:, still].addcmul_(solved(columns[k], k), rows[k][..., still], value=sign)
+    return x
+
+
+def _outer(g: Tensor, h: Tensor, G: Tensor) -> Tensor:
+    """g_k h_j for every pair, summed over the rows where one G serves them all."""
+    return g.mT @ h if G.ndim == 2 else g[:, :, None] * h[:, None, :]
+
+
+def opened(h: Tensor, c: Tensor) -> Tensor:
+    """1 + c (1 - h^2) as h^2 + (1 + c)(1 - h^2): by how much a layer stretches along u; > 0 for c > -1."""
+    square = h * h
+    return (square + (1 + c) * (1 - square)).clamp_min(torch.finfo(h.dtype).tiny)
+
+
+@torch.no_grad()
+def solve(t: Tensor, c: Tensor) -> Tensor:
+    """a with a + c tanh(a) = t, elementwise, for c >= -1, to rounding: |residual| <= 4 eps (|t| + |c|).
+
+    The left side rises in a, and the solution lies in [t - |c|, t + |c|]. Halley's step, Newton's with the second
+    derivative (which h gives for nothing), kept within what is known, is taken where the residual is at most half of
+    the last step times the slope; otherwise the bracket is halved. Keeping the step inside the bracket alone is not
+    enough (papers.md Q-a). Three rounds are typical, eight the most seen.
+    """
+    low, high = t - c.abs(), t + c.abs()
+    rounding = 4 * torch.finfo(t.dtype).eps * (t.abs() + c.abs())
+    a = t - c * torch.tanh(t / (1 + c).clamp_min(0.2))  # right for small a and for large
+    last = high - low
+    for _ in range(MAX_ROUNDS):
+        h = torch.tanh(a)
+        residual = a + c * h - t
+        is_off = residual.abs() > rounding
+        if not bool(is_off.any()):
+            break
+        slope = opened(h, c)
+        newton = residual / slope
+        low, high = torch.where(residual < 0, a, low), torch.where(residual > 0, a, high)
+        halley = (a - newton / (1 + newton * c * h * (1 - h * h) / slope)).clamp(low, high)
+        is_safe = 2 * residual.abs() <= last * slope
+        new = torch.where(is_off, torch.where(is_safe, halley, (low + high) / 2), a)
+        last, a = (new - a).abs(), new
+    return a

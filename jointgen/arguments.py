@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import jointgen
 from jointgen.errors import ConfigError, suggest
+from jointgen.registry import KINDS
 
 Arguments = argparse.Namespace
 PICTURE, ARRAY, TENSORS = ".png", ".npz", ".safetensors"
@@ -40,7 +41,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         raise ConfigError(f"unknown command {argv[0]!r}{suggest(argv[0], commands)}")
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
-        raise ConfigError(_on_unknown(unknown, commands[arguments.command]))
+        raise ConfigError(_on_unknown(unknown, getattr(arguments, "parser", commands[arguments.command])))
     return arguments
 
 
@@ -87,6 +88,16 @@ def _copy(copy: Parser) -> None:
     copy.add_argument(
         "destination", nargs="?", default=".", metavar="DEST", help="a folder or .toml file (default: here)"
     )
+
+
+def _plugin(plugin: Parser) -> None:
+    actions = plugin.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
+    summary = "write a plugin package to start from: a component, a recipe and its tests"
+    new = actions.add_parser("new", help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    new.add_argument("name", metavar="NAME", help="of the package and of its component, such as my_nets")
+    new.add_argument("--kind", default="family", metavar="KIND", help=f"{', '.join(KINDS)} (default: family)")
+    new.add_argument("--out", metavar="DIR", help="the new folder (default: NAME)")
+    new.set_defaults(parser=new)
 
 
 def _add_recipe(parser: Parser) -> None:
@@ -158,6 +169,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "explain": ("show a recipe's equation, the plan of a step, sizes and requirements", _add_recipe),
     "list": ("list every registered component, and plugins that failed to load", _list),
     "copy": ("copy a shipped recipe and what it is based on", _copy),
+    "plugin": ("make components of your own", _plugin),
     "sample": ("generate with a trained model", _sample),
     "reconstruct": ("encode and decode held-out data, or your own images", _reconstruct),
     "encode": ("write the codes of held-out data, or of your own images", _encode),

@@ -116,6 +116,18 @@ def copy_command(arguments: Arguments) -> None:
     print(f"run it: jointgen run {copies[0]}")
 
 
+def plugin_command(arguments: Arguments) -> None:
+    """`jointgen plugin new`."""
+    from jointgen.scaffold import write_plugin
+
+    name, kind = arguments.name, arguments.kind
+    folder = write_plugin(name, kind, Path(arguments.out or name))
+    print(f"{folder}: a plugin package with the {kind.replace('_', ' ')} {name!r}")
+    print(f"install it: pip install -e {folder}")
+    print(f"test it: pytest {folder}")
+    print(f"run it: jointgen run {folder / 'recipes' / name}.toml")
+
+
 # --- commands on runs ------------------------------------------------------------------------------------------------
 
 
@@ -262,6 +274,7 @@ COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "explain": explain_command,
     "list": list_command,
     "copy": copy_command,
+    "plugin": plugin_command,
     "sample": sample_command,
     "reconstruct": reconstruct_command,
     "encode": encode_command,

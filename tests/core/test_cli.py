@@ -22,8 +22,8 @@ from jointgen.registry import Registry
 def test_help_list_and_copy_import_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom jointgen.cli import main\n"
-        "for words in ('--help', 'run --help', '--version', 'list', 'list data --json', 'copy nothing'):\n"
-        "    main(words.split())\n"
+        "for words in ('--help', 'run --help', '--version', 'list', 'list data --json', 'copy nothing', "
+        "'plugin new my_nets'):\n    main(words.split())\n"
         "print([name for name in ('torch', 'torchvision', 'sklearn', 'accelerate') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
@@ -43,7 +43,7 @@ def test_the_module_is_the_command_and_its_status_the_exit_status(tmp_path: Path
 
 
 def test_every_command_of_the_contract_has_help(say: Any) -> None:
-    for command in ("run", "explain", "list", "copy", "sample", "reconstruct", "encode", "eval"):
+    for command in ("run", "explain", "list", "copy", "plugin", "sample", "reconstruct", "encode", "eval"):
         said = say(command, "--help")
         assert said.status == 0
         assert said.out.startswith(f"usage: jointgen {command}")
@@ -68,6 +68,10 @@ def test_every_command_of_the_contract_has_help(say: Any) -> None:
         (["encode", "x", "-o", "no/a.npz"], "-o: no/a.npz: there is no folder 'no'"),
         (["list", "metrc"], "unknown kind of component 'metrc'; did you mean 'metric'?"),
         (["copy"], "copy which recipe? shipped: "),
+        (["plugin"], "the following arguments are required: ACTION (see jointgen plugin --help)"),
+        (["plugin", "nwe"], "argument ACTION: invalid choice: 'nwe'"),
+        (["plugin", "new"], "the following arguments are required: NAME (see jointgen plugin new --help)"),
+        (["plugin", "new", "mine", "--knd", "data"], "unknown option --knd; did you mean '--kind'?"),
         (["copy", "quikstart"], "unknown recipe 'quikstart'; did you mean 'quickstart'?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -37,6 +37,7 @@ LAYERS = {
     "pictures": 2,
     "plugins": 2,
     "runfolder": 2,
+    "scaffold": 2,
     "shipped": 2,
     "stopping": 2,
     "user_images": 2,

@@ -1,0 +1,76 @@
+"""The conformance suite: what every component promises, as checks that a plugin's own tests can run.
+
+A plugin's whole test file, one case for each promise, so that every broken one shows::
+
+    import pytest
+    from jointgen.testing import checks
+
+    from my_package import MyFamily
+
+    @pytest.mark.parametrize("check", checks("family", MyFamily()), ids=str)
+    def test_conformance(check):
+        check()
+
+A check raises AssertionError, which says what is broken, what was found and what was expected, or unittest.SkipTest
+where it does not apply. jointgen runs the same checks over everything that is registered.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jointgen.errors import ConfigError, suggest
+from jointgen.registry import KINDS
+from jointgen.space import Space
+from jointgen.testing.bins import BINS
+from jointgen.testing.check import Check, checks_of, described, expect
+from jointgen.testing.critics import LOSSES, PENALTIES, TERMS, Subject
+from jointgen.testing.densities import DENSITIES
+from jointgen.testing.divergences import DIVERGENCES
+from jointgen.testing.draws import DRAWS
+from jointgen.testing.laws import laws_of_family, laws_of_prior
+from jointgen.testing.modules import MODULES
+from jointgen.testing.networks import NETWORKS, Setting, nets_of
+from jointgen.testing.objectives import METRICS, OBJECTIVES, OnTinyModel
+from jointgen.testing.sources import SOURCES
+
+LAWS = [*DRAWS, *MODULES, *DENSITIES, *BINS, *DIVERGENCES]
+
+
+def checks(
+    kind: str,
+    config: Any,
+    *,
+    spaces: Sequence[Space] | None = None,
+    settings: Sequence[Setting] | None = None,
+    tables: Mapping[str, Any] | None = None,
+) -> list[Check]:
+    """Every promise of a component of this registry kind, with the settings of `config`.
+
+    spaces: of the variable, for a family; None: all of `jointgen.testing.laws.SPACES` that it serves.
+    settings: (inputs by name, output shape) pairs, for a network; None: all that it serves of
+        `jointgen.testing.networks.SETTINGS`.
+    tables: changes to the recipe of the tiny model (Gaussian parts, 8x8 images) on which an objective or a metric is
+        checked, {"decoder": {...}}, for one that asks for other parts.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"unknown kind of component {kind!r}{suggest(kind, KINDS)}")
+    of: dict[str, Callable[[], list[Check]]] = {
+        "family": lambda: checks_of(laws_of_family(config, spaces), LAWS),
+        "prior": lambda: checks_of(laws_of_prior(config), LAWS),
+        "critic_loss": lambda: checks_of([Subject(config)], LOSSES),
+        "penalty": lambda: checks_of([Subject(config)], PENALTIES),
+        "term": lambda: checks_of([Subject(config)], TERMS),
+        "data": lambda: checks_of([Subject(config)], SOURCES),
+        "objective": lambda: checks_of([OnTinyModel(config, tables or {})], OBJECTIVES),
+        "metric": lambda: checks_of([OnTinyModel(config, tables or {})], METRICS),
+    }
+    try:
+        return of[kind]() if kind in of else checks_of(nets_of(kind, config, settings), NETWORKS)
+    except AssertionError as error:  # it serves nothing that was tried: a case that fails, and no error of the file
+        return [Check(described(config), "serves something", functools.partial(expect, False, str(error)))]
+
+
+__all__ = ["Check", "checks"]

@@ -1,0 +1,243 @@
+"""Promises of densities: per row, in nats, integrating to 1, the distribution's own, differentiated rightly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jointgen.testing.check import Promises, expect, expect_close, expect_finite, expect_shape, gradients, promise, skip
+from jointgen.testing.laws import (
+    Law,
+    can_integrate,
+    has_grid,
+    is_line,
+    leaves,
+    own_log_prob,
+    scores_any,
+    scores_own,
+)
+from jointgen.testing.quadrature import Grid, grid_of, panel_masses
+from jointgen.testing.randomness import Recorded, Replayed, noise
+
+DENSITIES: Promises = []
+MANY = 20_000  # draws
+SURE = 2.7  # sqrt(n) times a Kolmogorov-Smirnov distance exceeds this with probability 2 exp(-2 x 2.7^2) = 9e-7
+ROWS = 2  # of params that are integrated
+
+
+def density(law: Law, module: nn.Module, row: Tensor, points: Tensor) -> Tensor:
+    """(N,) densities of points (N, *shape) under the distribution of one row of params."""
+    with torch.no_grad():
+        return law.at(module, row.expand(len(points), *row.shape)).log_prob(points).exp()
+
+
+def integrable(law: Law) -> Iterator[tuple[nn.Module, Tensor, Grid, Tensor]]:
+    """(module, row of params, grid, density on it) of some distributions."""
+    module = law.built()
+    for row in law.params(ROWS):
+        grid = grid_of(law, module, row)
+        yield module, row, grid, density(law, module, row, grid.points)
+
+
+def tolerance_of(law: Law) -> float:
+    return 1e-3 if law.space.size == 1 or law.space.kind == "binary" else 5e-3
+
+
+# --- what a density is -----------------------------------------------------------------------------------------------
+
+
+@promise(DENSITIES, scores_own)
+def log_prob_is_one_number_per_row(law: Law) -> None:
+    distribution = law.at(law.built(), law.params(5))
+    found = own_log_prob(distribution, distribution.draw(noise(5)))
+    expect_shape("log_prob of 5 rows", found, (5,))
+    expect_finite("log_prob of the distribution's own draws", found)
+
+
+@promise(DENSITIES, scores_any)
+def log_prob_does_not_mix_rows(law: Law) -> None:
+    module, params, order = law.built(), law.params(5), torch.tensor([3, 0, 4, 1, 2])
+    value = law.at(module, params.flip(0)).draw(noise(5)).read("sample").detach()
+    found = law.at(module, params).log_prob(value)
+    permuted = law.at(module, params[order]).log_prob(value[order])
+    expect_close("log_prob of permuted rows is not the permuted log_prob", permuted, found[order], 1e-9)
+    alone = law.at(module, params[2:3]).log_prob(value[2:3])
+    expect_close("log_prob of a row alone is not its log_prob among others", alone, found[2:3], 1e-9)
+
+
+@promise(DENSITIES, can_integrate)
+def density_integrates_to_one(law: Law) -> None:
+    for _, _, grid, values in integrable(law):
+        what = "sum of exp(log_prob) over all patterns" if law.space.kind == "binary" else "integral of exp(log_prob)"
+        expect_close(what, grid.integral(values), 1.0, tolerance_of(law))
+
+
+@promise(DENSITIES, lambda law: can_integrate(law) and is_line(law))
+def draws_have_the_distribution_function_of_the_density(law: Law) -> None:
+    for module, row, grid, values in integrable(law):
+        below = panel_masses(grid, values).cumsum(0)
+        samples = law.draws(module, row, MANY, "distribution function").flatten().sort().values
+        counted = torch.searchsorted(samples, grid.edges[1:], right=True) / MANY
+        apart = (counted - below).abs().max().item()
+        limit = SURE / math.sqrt(MANY) + tolerance_of(law)
+        expect(
+            apart < limit,
+            f"the distribution function of {MANY} draws is {apart:.4f} from the density's (at most {limit:.4f})",
+        )
+
+
+@promise(DENSITIES, can_integrate)
+def expectations_under_draws_are_those_under_the_density(law: Law) -> None:
+    for module, row, grid, values in integrable(law):
+        samples = law.draws(module, row, MANY, "expectations")
+        for g in waves(samples):
+            found, wanted = g(samples), grid.integral(values * g(grid.points))
+            limit = 6 * found.std().item() / math.sqrt(MANY) + tolerance_of(law)
+            expect_close(f"E[{g.__doc__}] over {MANY} draws and by the density", found.mean(), wanted, limit)
+
+
+def waves(samples: Tensor) -> list[Callable[[Tensor], Tensor]]:
+    """Bounded smooth functions (N, *shape) -> (N,), on the scale of the samples."""
+    flat = samples.flatten(1)
+    centre, spread = flat.mean(0), flat.std(0) + 1e-3
+
+    def wave(frequency: float, phase: float) -> Callable[[Tensor], Tensor]:
+        signs = torch.where(torch.arange(flat.shape[1]) % 2 == 0, 1.0, phase)
+
+        def g(z: Tensor) -> Tensor:
+            return torch.cos(((z.flatten(1) - centre) / spread * signs).sum(1) * frequency + phase)
+
+        g.__doc__ = f"cos({frequency:g} u + {phase:g})"
+        return g
+
+    return [wave(frequency, phase) for frequency in (0.5, 1.0, 2.0) for phase in (0.0, 1.2)]
+
+
+@promise(DENSITIES, lambda law: scores_own(law) and law.space.kind == "real" and law.space.size <= 2)
+def own_densities_weigh_draws_rightly(law: Law) -> None:
+    """E_q[h(z) / q(z)] = 1 for a density h inside q's support: known at own draws, q must be normalised there."""
+    module = law.built()
+    for row in law.params(ROWS):
+        distribution = law.at(module, row.expand(MANY, *row.shape))
+        with torch.no_grad():
+            draw = distribution.draw(noise(MANY, "weights"))
+            z, log_q = draw.read("sample").flatten(1), own_log_prob(distribution, draw)
+        weights = bump(z) / log_q.exp()
+        limit = 6 * weights.std().item() / math.sqrt(MANY) + 1e-3
+        expect_close(f"E[h(z) / q(z)] over {MANY} draws of q, h a density", weights.mean(), 1.0, limit)
+
+
+def bump(z: Tensor) -> Tensor:
+    """(N, D) -> (N,): a product of raised cosines between the 20 % and 80 % quantiles, which integrates to 1."""
+    low, high = torch.quantile(z, torch.tensor([0.2, 0.8], dtype=z.dtype), dim=0)
+    centre, half = (low + high) / 2, (high - low) / 2
+    u = (z - centre) / half
+    return torch.where(u.abs() < 1, (1 + torch.cos(math.pi * u)) / (2 * half), 0.0).prod(1)
+
+
+# --- what else a distribution may offer ------------------------------------------------------------------------------
+
+
+def scores_itself(law: Law) -> bool:
+    return scores_own(law) and hasattr(law.at(law.built(), law.params(1)).draw(noise(1)), "log_prob")
+
+
+@promise(DENSITIES, lambda law: scores_any(law) and scores_itself(law))
+def a_draws_own_log_prob_is_that_of_its_distribution(law: Law) -> None:
+    module, params = law.built(), law.params(5).requires_grad_()
+    distribution = law.at(module, params)
+    draw = distribution.draw(noise(5))
+    own, other = draw.log_prob(), distribution.log_prob(draw.read("sample"))
+    expect_close("draw.log_prob() and log_prob(draw.read('sample'))", own, other, 1e-5)
+    reached = leaves(module, params)
+    wanted = gradients(other, reached)
+    for name, gradient in gradients(own, reached).items():
+        what = f"the total gradient to {name} of draw.log_prob() and of log_prob(draw.read('sample'))"
+        expect_close(what, gradient, wanted[name], 1e-4)
+
+
+@promise(DENSITIES, lambda law: scores_own(law) and law.space.kind == "real" and law.can.paths.get("sample") == "exact")
+def log_prob_has_the_log_determinant_of_the_draw(law: Law) -> None:
+    """log q(z) + log|det dz/deps| = log N(eps; 0, I), or 0 for uniform eps, where eps is of the size of z."""
+    module, params = law.built(), law.params(3)
+    source: Any = Recorded(noise(3))
+    distribution = law.at(module, params)
+    draw = distribution.draw(source)
+    if [value[0].numel() for _, value in source.calls] != [law.space.size]:
+        skip("the noise of a draw is not one number for each of its dimensions")
+    ((kind, eps),) = source.calls
+    log_det = torch.stack([log_det_of_row(law, module, params[i : i + 1], eps[i : i + 1]) for i in range(3)])
+    wanted = -0.5 * (eps**2 + math.log(2 * math.pi)).flatten(1).sum(1) if kind == "normal" else torch.zeros(3)
+    found = own_log_prob(distribution, draw) + log_det
+    expect_close(f"log_prob + log|det d draw / d noise|, against the {kind} noise's log density", found, wanted, 1e-5)
+
+
+def log_det_of_row(law: Law, module: nn.Module, params: Tensor, eps: Tensor) -> Tensor:
+    def sample(flat: Tensor) -> Tensor:
+        source: Any = Replayed([flat.reshape(eps.shape)])
+        return law.at(module, params).draw(source).read("sample").flatten()
+
+    jacobian: Any = torch.autograd.functional.jacobian(sample, eps.flatten())
+    return torch.linalg.slogdet(jacobian).logabsdet
+
+
+# --- gradients -------------------------------------------------------------------------------------------------------
+
+
+def expect_gradients(what: str, f: Callable[..., Tensor], inputs: dict[str, Tensor]) -> None:
+    """Against finite differences, in float64."""
+    values = [value.detach().clone().requires_grad_() for value in inputs.values()]
+    try:
+        torch.autograd.gradcheck(f, values, eps=1e-6, atol=1e-4, rtol=1e-3, fast_mode=True, nondet_tol=1e-9)
+    except RuntimeError as error:  # torch.autograd.gradcheck.GradcheckError
+        raise AssertionError(
+            f"the gradient of {what} to {', '.join(inputs)} is not its slope by finite differences: {error}"
+        ) from error
+
+
+def parametrised(law: Law, method: str, module: nn.Module, names: list[str]) -> Callable[..., Tensor]:
+    """(params, value, *own parameters) -> (B,), of one method of the distribution."""
+
+    def f(params: Tensor, value: Tensor, *own: Tensor) -> Tensor:
+        call = _Calling(law, module, method)
+        given = {f"module.{name}": tensor for name, tensor in zip(names, own, strict=True)}
+        return torch.func.functional_call(call, given, (params, value))
+
+    return f
+
+
+class _Calling(nn.Module):
+    """So that the distribution's method runs while the parameters are replaced."""
+
+    def __init__(self, law: Law, module: nn.Module, method: str):
+        super().__init__()
+        self.law, self.module, self.method = law, module, method
+
+    def forward(self, params: Tensor, value: Tensor) -> Tensor:
+        return getattr(self.law.at(self.module, params), self.method)(value)
+
+
+def expect_slopes(law: Law, method: str) -> None:
+    module, params = law.built(), law.params(2)
+    value = law.at(module, params.flip(0)).draw(noise(2, "gradients")).read("sample").detach()
+    own = dict(module.named_parameters())
+    inputs = {"params": params, "the value": value, **own}
+    expect_gradients(method, parametrised(law, method, module, list(own)), inputs)
+
+
+@promise(DENSITIES, scores_any)
+def gradients_of_log_prob_are_its_slopes(law: Law) -> None:
+    expect_slopes(law, "log_prob")
+
+
+@promise(DENSITIES, lambda law: scores_own(law) and has_grid(law))
+def own_densities_are_finite_far_out(law: Law) -> None:
+    module, params = law.built(), law.params(1)[:1]
+    distribution = law.at(module, params.expand(MANY, *params.shape[1:]))
+    expect_finite(
+        "log_prob of the distribution's own draws", own_log_prob(distribution, distribution.draw(noise(MANY)))
+    )

@@ -1,0 +1,85 @@
+"""Expressions of a critic's output, evaluated outside a plan; and a tiny model for what needs a whole one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.model import Model
+from jointgen.noise import Noise
+from jointgen.objectives import Expr
+from jointgen.parts import Parts
+from jointgen.plugins import load_plugins
+from jointgen.prepare import Prepared, prepare
+from jointgen.program import Moment
+from jointgen.recipe import read_recipe
+from jointgen.registry import Registry
+from jointgen.step import compile_term
+
+
+@attrs.frozen
+class _Output:
+    """In place of a program: its only value is the critic's output."""
+
+    index: Mapping[int, int] = attrs.field(factory=lambda: {0: 0})
+
+    @property
+    def lowering(self) -> _Output:
+        return self
+
+    def leaf(self, term: Expr, point: Any, held: bool) -> int:
+        return 0
+
+
+def pointwise(expr: Expr) -> Callable[[Tensor], Tensor]:
+    """An expression of one ratio as a function of its critic's outputs, (B,) -> (B,)."""
+    program: Any = _Output()
+    term = compile_term(expr, program, program)
+
+    def of(f: Tensor) -> Tensor:
+        moment = Moment({}, Noise(0, dtype=f.dtype), len(f))
+        return torch.as_tensor(term(moment, [f]), dtype=f.dtype).expand(f.shape)
+
+    return of
+
+
+# --- a tiny model ----------------------------------------------------------------------------------------------------
+
+TABLES: dict[str, Any] = {
+    "data": {"type": "digits"},
+    "prior": {"type": "normal", "size": 2},
+    "encoder": {"network": {"type": "mlp", "hidden": [6]}, "family": {"type": "gaussian"}},
+    "decoder": {
+        "network": {"type": "mlp", "hidden": [6]},
+        "family": {"type": "gaussian", "scale": "global", "init_scale": 0.5},
+    },
+    "discriminator": {"type": "mlp", "hidden": [6]},
+    "objective": {"type": "vae"},
+    "train": {"steps": 1, "batch": 8},
+}
+"""Gaussian parts, which have every ability; quantised images, which every metric has something to say about."""
+
+
+def tiny(objective: Any = None, tables: Mapping[str, Any] | None = None) -> Prepared:
+    """TABLES with changes, and an objective's config in place of theirs, prepared with what is registered."""
+    registry: Registry = load_plugins().registry
+    recipe = read_recipe({**TABLES, **(tables or {})}, registry=registry)
+    return prepare(recipe if objective is None else attrs.evolve(recipe, objective=objective), registry)
+
+
+def raw_rows(prepared: Prepared, rows: int) -> dict[str, dict[str, Tensor]]:
+    """The first raw rows of every source, by the joints' names."""
+    declared, found = prepared.declared, {}
+    for part in declared.data_parts:
+        taken = prepared.recipe.all_sources()[part].open("train").take(torch.arange(rows))
+        found[part] = {name: taken[own] for name, own in declared.variables_of(part).items()}
+    return found
+
+
+def model_of(prepared: Prepared) -> Model:
+    parts: Parts = prepared.parts
+    return Model(prepared, parts)

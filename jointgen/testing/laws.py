@@ -1,0 +1,152 @@
+"""Laws: a family on one Space, or a prior, ready to be asked for distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from jointgen.capabilities import Capabilities
+from jointgen.errors import ConfigError
+from jointgen.space import Space
+from jointgen.testing.check import described, expect
+from jointgen.testing.randomness import noise, normal_like, perturb
+from jointgen.testing.standin import GIVEN, STAND_IN, StandIn
+
+SPACES = (
+    Space((1,)),
+    Space((2,)),
+    Space((1,), low=0.0, high=1.0),
+    Space((1,), low=-1.0, high=1.0, bins=8),
+    Space((2, 1, 2), low=0.0, high=1.0, bins=4),
+    Space((1,), kind="binary", bins=2),
+    Space((3,), kind="binary", bins=2),
+    Space((1, 2, 2), kind="binary", bins=4),
+    Space((3,), kind="label"),
+)
+"""Where a family is checked unless other Spaces are given: those that it serves of every kind of variable."""
+
+
+@attrs.frozen
+class Law:
+    """A family on `space`, or a prior. A prior takes "params" of size 0, so that both are called alike."""
+
+    config: Any
+    space: Space
+    is_prior: bool = False
+
+    @property
+    def can(self) -> Capabilities:
+        return self.config.capabilities(self.space, *(STAND_IN for _ in self.through))
+
+    @property
+    def through(self) -> tuple[str, ...]:
+        """Names of the parts that a prior is made of, in whose place stand-ins are put."""
+        return tuple(getattr(self.config, "through", ())) if self.is_prior else ()
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        return (0,) if self.is_prior else tuple(self.config.outputs(self.space))
+
+    def built(self, dtype: torch.dtype = torch.float64) -> nn.Module:
+        """A module a little off its start; the same at every call."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            module = self.fresh()
+        expect(isinstance(module, nn.Module), f"build() returns a {type(module).__name__}, it must be an nn.Module")
+        perturb(module)
+        return module.to(dtype)
+
+    def fresh(self) -> nn.Module:
+        """A module as it is built."""
+        return self.config.build(*(GIVEN for _ in self.through)) if self.is_prior else self.config.build(self.space)
+
+    def params(self, rows: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        """(rows, *outputs): what a trunk might put out; the same at every call."""
+        return 0.5 * normal_like("params", rows, *self.outputs).to(dtype)
+
+    def at(self, module: nn.Module, params: Tensor) -> Any:
+        """The distribution."""
+        if not self.is_prior:
+            return module(params)
+        parts = [StandIn(self.space) for _ in self.through]
+        return module(len(params), *parts)
+
+    def draws(self, module: nn.Module, row: Tensor, n: int, name: str) -> Tensor:
+        """(n, *shape) samples of the distribution of one row of params, (*outputs)."""
+        with torch.no_grad():
+            return self.at(module, row.expand(n, *row.shape)).draw(noise(n, name)).read("sample")
+
+    def __str__(self) -> str:
+        return f"{described(self.config)} on {self.space}"
+
+
+def own_log_prob(distribution: Any, draw: Any) -> Tensor:
+    """(B,) nats of a draw under the distribution that it came from, as the engine asks for it."""
+    return draw.log_prob() if hasattr(draw, "log_prob") else distribution.log_prob(draw.read("sample"))
+
+
+def leaves(module: nn.Module, params: Tensor) -> dict[str, Tensor]:
+    """Everything that a gradient can reach: the module's own parameters, and params where there are any."""
+    found: dict[str, Tensor] = dict(module.named_parameters())
+    return {**found, "params": params} if params.numel() else found
+
+
+# --- which laws a component has --------------------------------------------------------------------------------------
+
+
+def laws_of_family(config: Any, spaces: Sequence[Space] | None) -> list[Law]:
+    """The family on the Spaces given, or on all of SPACES that it serves: it raises ConfigError for others."""
+    found = [Law(config, space) for space in spaces or SPACES if spaces or _serves(config, space)]
+    expect(found, f"{described(config)} serves none of the Spaces tried ({', '.join(map(str, SPACES))}); give spaces")
+    return found
+
+
+def _serves(config: Any, space: Space) -> bool:
+    try:
+        config.capabilities(space)
+    except ConfigError:
+        return False
+    return True
+
+
+def laws_of_prior(config: Any) -> list[Law]:
+    """The prior as it is, and of sizes 1 and 2, where a density can be integrated, if it has the key `size`."""
+    return [Law(one, one.space, is_prior=True) for one in _sizes_of(config)]
+
+
+def _sizes_of(config: Any) -> Iterable[Any]:
+    yield config
+    if any(field.name == "size" for field in attrs.fields(type(config))):
+        yield from (attrs.evolve(config, size=size) for size in (1, 2) if config.space.shape != (size,))
+
+
+# --- what a law declares ---------------------------------------------------------------------------------------------
+
+
+def scores_own(law: Law) -> bool:
+    return law.can.own_density != "none"
+
+
+def scores_any(law: Law) -> bool:
+    return law.can.foreign_density != "none"
+
+
+def has_grid(law: Law) -> bool:
+    """Whether an integral over the variable is affordable."""
+    return law.space.size <= (4 if law.space.kind == "binary" else 2) and law.space.kind != "label"
+
+
+def can_integrate(law: Law) -> bool:
+    return scores_any(law) and has_grid(law)
+
+
+def has_bins(law: Law) -> bool:
+    return law.can.bin_mass
+
+
+def is_line(law: Law) -> bool:
+    return law.space.kind == "real" and law.space.size == 1

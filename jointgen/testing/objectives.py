@@ -1,0 +1,126 @@
+"""Promises of objectives and of metrics, kept on a tiny model with Gaussian parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import torch
+
+from jointgen.errors import ConfigError, OwnershipError
+from jointgen.evaluate import evaluate, open_split
+from jointgen.interfaces import Measure
+from jointgen.noise import Noise
+from jointgen.objectives import Objective, Vocabulary, as_stages, parse
+from jointgen.ownership import check_ownership
+from jointgen.plugins import load_plugins
+from jointgen.prepare import resolver
+from jointgen.program import Moment
+from jointgen.testing.check import Promises, described, expect, expect_close, expect_shape, promise
+from jointgen.testing.evaluation import model_of, raw_rows, tiny
+
+OBJECTIVES: Promises = []
+METRICS: Promises = []
+
+
+@attrs.frozen
+class OnTinyModel:
+    """An objective, or a metric, with changes to the tiny model's tables."""
+
+    config: Any
+    tables: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def __str__(self) -> str:
+        return described(self.config)
+
+
+# --- objectives ------------------------------------------------------------------------------------------------------
+
+
+@promise(OBJECTIVES)
+def objective_is_built_and_prints(subject: OnTinyModel) -> None:
+    stages = as_stages(subject.config.objective())
+    resolve = resolver(load_plugins().registry)
+    for stage in stages:
+        expect(isinstance(stage.objective, Objective), f"objective() gives a {type(stage.objective).__name__}")
+        text = str(stage.objective.complete(resolve))
+        expect("maximise" in text, f"it prints as {text!r}, which is no equation")
+    again = as_stages(subject.config.objective())
+    expect(again == stages, "two calls of objective() give different objectives")
+
+
+@promise(OBJECTIVES)
+def the_text_that_it_prints_is_read_back(subject: OnTinyModel) -> None:
+    for stage in as_stages(subject.config.objective()):
+        whole = stage.objective
+        words = Vocabulary(whole.joints, whole.ratios, whole.weights)
+        for update in whole.updates:
+            text = str(update.maximize)
+            try:
+                again = parse(text, words)
+            except ConfigError as error:
+                raise AssertionError(f"what it prints cannot be read: {error}") from error
+            expect(str(again) == text, f"it prints {text!r}; read back, that prints {again!s:}")
+
+
+@promise(OBJECTIVES)
+def gradients_reach_what_the_objective_says(subject: OnTinyModel) -> None:
+    """The plan is made and the ownership of every term's gradient checked, as at the start of a run."""
+    prepared = tiny(subject.config, subject.tables)
+    for plan in prepared.plans:
+        try:
+            check_ownership(plan, prepared.parts, raw_rows(prepared, 6), 6)
+        except OwnershipError as error:
+            raise AssertionError(str(error)) from error
+
+
+@promise(OBJECTIVES)
+def reports_are_numbers_of_rows(subject: OnTinyModel) -> None:
+    prepared = tiny(subject.config, subject.tables)
+    model = model_of(prepared)
+    for name, expr in model.reports.items():
+        if not model.missing(expr):
+            found = model.rows(expr)(Moment(raw_rows(prepared, 6), Noise(0), 6))
+            expect_shape(f"the report {name!r} of 6 rows", found, (6,))
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+WITHOUT = {
+    "decoder": {"network": {"type": "mlp", "hidden": [6]}, "family": {"type": "implicit"}},
+    "objective": {"type": "ali"},
+}
+"""A model without a likelihood: a metric says what it cannot measure, and why."""
+
+
+@promise(METRICS)
+def measures_say_what_they_are(subject: OnTinyModel) -> None:
+    for tables in (subject.tables, {**subject.tables, **WITHOUT}):
+        for measure in subject.config.measures(model_of(tiny(tables=tables))):
+            expect(isinstance(measure, Measure), f"measures() has a {type(measure).__name__}, it must be a Measure")
+            expect(measure.name and measure.unit, f"{measure} has no name or no unit")
+            if measure.values is None:
+                expect(measure.note, f"{measure.name} does not exist for this model, and its note does not say why")
+
+
+@promise(METRICS)
+def measures_are_numbers_of_rows(subject: OnTinyModel) -> None:
+    prepared = tiny(tables=subject.tables)
+    model = model_of(prepared)
+    for measure in subject.config.measures(model):
+        if measure.values is not None:
+            with torch.no_grad():
+                found = measure.values(Moment(raw_rows(prepared, 6), Noise(0, "measure"), 6))
+            expect_shape(f"values of {measure.name} for 6 rows", found, (6,))
+
+
+@promise(METRICS)
+def measures_are_estimated_and_repeat(subject: OnTinyModel) -> None:
+    prepared = tiny(tables=subject.tables)
+    model, split = model_of(prepared), open_split(prepared, "test").first(40)
+    first, again = (evaluate(model, split, [subject.config], batch=16) for _ in range(2))
+    for name, estimate in first.items():
+        if estimate.value is not None:
+            expect_close(f"{name} on the same rows again", again[name].value or 0.0, estimate.value, 1e-12)
+            expect(estimate.n == 40, f"{name} is over {estimate.n} of 40 rows")

@@ -1,0 +1,83 @@
+"""Integrals over a variable of one or two dimensions, or over all patterns of a few bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from jointgen.space import Space
+from jointgen.testing.laws import Law
+
+PANELS = {1: (64, 8, 8), 2: (14, 5, 5)}
+"""By dimension and per axis: panels between quantiles of samples, panels beyond at each end, points in each panel."""
+MANY_BINS = 64
+
+
+@attrs.frozen
+class Grid:
+    """sum_i weights_i f(points_i) is the integral (or sum) of f. `edges`: of the panels, of one dimension only."""
+
+    points: Tensor
+    weights: Tensor
+    edges: Tensor
+
+    def integral(self, values: Tensor) -> Tensor:
+        return (self.weights * values).sum()
+
+
+def grid_of(law: Law, module: nn.Module, row: Tensor) -> Grid:
+    """A grid that follows the distribution of one row of params, by its samples, and goes well beyond them."""
+    if law.space.kind == "binary":
+        return _patterns(law.space)
+    samples = law.draws(module, row, 4000, "quadrature").flatten(1)
+    inner, outer, order = PANELS[samples.shape[1]]
+    edges = [_edges(column, law.space, inner, outer) for column in samples.T]
+    axes = [_axis(one, order) for one in edges]
+    points = torch.cartesian_prod(*(points for points, _ in axes)).reshape(-1, *law.space.shape)
+    weights = axes[0][1] if len(axes) == 1 else torch.outer(axes[0][1], axes[1][1]).flatten()
+    return Grid(points, weights, edges[0])
+
+
+def _patterns(space: Space) -> Grid:
+    bits = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    points = torch.cartesian_prod(*[bits] * space.size).reshape(-1, *space.shape)
+    return Grid(points, torch.ones(len(points), dtype=torch.float64), torch.empty(0))
+
+
+def _edges(samples: Tensor, space: Space, panels: int, outer: int) -> Tensor:
+    """Panels between quantiles, then ever wider ones; none outside the Space's range if no sample is."""
+    inner = torch.quantile(samples, torch.linspace(0, 1, panels + 1, dtype=torch.float64))
+    spread = (inner[-1] - inner[0]).clamp(min=1e-9)
+    beyond = 2 * spread * 2.0 ** torch.arange(1 - outer, 1, dtype=torch.float64)
+    edges = torch.cat([inner, inner[0] - beyond, inner[-1] + beyond])
+    if space.low is not None and space.high is not None:
+        ends = [space.low, space.high]
+        if space.bins is not None and space.bins <= MANY_BINS:  # a density may have steps there
+            ends = torch.linspace(space.low, space.high, space.bins + 1).tolist()
+        edges = torch.cat([edges, torch.tensor(ends, dtype=torch.float64)])
+        if inner[0] >= space.low and inner[-1] <= space.high:
+            edges = edges.clamp(space.low, space.high)
+    return torch.unique(edges)
+
+
+def _axis(edges: Tensor, order: int) -> tuple[Tensor, Tensor]:
+    """Gauss-Legendre points and weights of every panel."""
+    nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(order))
+    half = (edges[1:] - edges[:-1])[:, None] / 2
+    centre = (edges[1:] + edges[:-1])[:, None] / 2
+    return (centre + half * nodes).flatten(), (half * weights).flatten()
+
+
+def panel_masses(grid: Grid, values: Tensor) -> Tensor:
+    """The integral over each panel of a grid of one dimension."""
+    return (grid.weights * values).reshape(len(grid.edges) - 1, -1).sum(1)
+
+
+def integrals(edges: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
+    """The integral of f, (N,) -> (N,), between each edge and the next."""
+    points, weights = _axis(edges, 32)
+    return (weights * f(points)).reshape(len(edges) - 1, -1).sum(1)

@@ -1,0 +1,97 @@
+"""Promises of data sources: Spaces without reading, rows that match them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jointgen.data import Augmenting
+from jointgen.observe import observe
+from jointgen.space import Space
+from jointgen.testing.check import Promises, expect, expect_equal, expect_finite, expect_shape, promise, skip
+from jointgen.testing.critics import Subject
+from jointgen.testing.randomness import no_global_randomness, noise
+
+SOURCES: Promises = []
+
+
+@promise(SOURCES)
+def spaces_are_known_without_reading(subject: Subject) -> None:
+    spaces, again = subject.config.spaces(), subject.config.spaces()
+    expect(spaces, "spaces() names no variable")
+    expect(spaces == again, "two calls of spaces() differ")
+    for name, space in spaces.items():
+        expect(isinstance(space, Space), f"the space of {name!r} is a {type(space).__name__}, it must be a Space")
+
+
+@promise(SOURCES)
+def rows_match_the_spaces(subject: Subject) -> None:
+    for split in ("train", "test"):
+        rows, n = subject.config.open(split), 8
+        expect(len(rows) >= 1, f"the split {split!r} has no rows")
+        taken = rows.take(torch.arange(n) % len(rows))
+        spaces = subject.config.spaces()
+        expect(set(taken) == set(spaces), f"rows of {split!r} have {sorted(taken)}, spaces() promises {sorted(spaces)}")
+        for name, space in spaces.items():
+            _expect_raw(f"{name!r} of {n} rows of {split!r}", taken[name], space, n)
+
+
+def _expect_raw(what: str, value: Tensor, space: Space, n: int) -> None:
+    if space.kind == "label":
+        expect_shape(what, value, (n,))
+        expect(value.dtype == torch.int64, f"{what} is {value.dtype}, labels are int64")
+        expect(bool((value >= 0).all() and (value < space.size).all()), f"{what} is not in 0..{space.size - 1}")
+        return
+    expect_shape(what, value, (n, *space.shape))
+    if space.bins is not None:
+        expect(not value.is_floating_point(), f"{what} is {value.dtype}, levels are whole numbers")
+        expect(bool((value >= 0).all() and (value < space.bins).all()), f"{what} is not in 0..{space.bins - 1}")
+    else:
+        expect(value.is_floating_point(), f"{what} is {value.dtype}, real values without bins are floating")
+        expect_finite(what, value)
+        low, high = (-torch.inf if space.low is None else space.low), (torch.inf if space.high is None else space.high)
+        expect(bool((value >= low).all() and (value <= high).all()), f"{what} is not in [{low}, {high}]")
+
+
+@promise(SOURCES)
+def rows_taken_again_are_the_same(subject: Subject) -> None:
+    with no_global_randomness("open() and take()"):
+        first, second = subject.config.open("train"), subject.config.open("train")
+        index = torch.tensor([0, len(first) - 1, len(first) // 2, 0])
+        expect(len(first) == len(second), f"open('train') has {len(first)} rows, and {len(second)} when called again")
+        one, two, three = first.take(index), second.take(index), first.take(index.flip(0))
+    for name in one:
+        expect_equal(f"{name!r} differs when the split is opened again", two[name], one[name])
+        expect_equal(f"{name!r} of rows taken in another order is not in that order", three[name].flip(0), one[name])
+
+
+@promise(SOURCES)
+def train_and_test_differ(subject: Subject) -> None:
+    train, test = (subject.config.open(split) for split in ("train", "test"))
+    n = min(len(train), len(test))
+    pairs = zip(*(rows.take(torch.arange(n)).values() for rows in (train, test)), strict=True)
+    expect(not all(torch.equal(one, two) for one, two in pairs), "the splits train and test begin with the same rows")
+
+
+@promise(SOURCES)
+def rows_can_be_observed(subject: Subject) -> None:
+    taken = subject.config.open("train").take(torch.arange(4))
+    for name, space in subject.config.spaces().items():
+        sample = observe(space, taken[name], noise(4)).read("sample")
+        expect_shape(f"{name!r} as networks see it", sample, (4, *space.shape))
+        if space.low is not None and space.high is not None:
+            inside = bool((sample >= space.low).all() and (sample <= space.high).all())
+            expect(inside, f"{name!r} as networks see it is not in [{space.low}, {space.high}]")
+
+
+@promise(SOURCES)
+def augmentation_keeps_shapes_and_types(subject: Subject) -> None:
+    rows = subject.config.open("train")
+    taken = rows.take(torch.arange(4))
+    if not isinstance(rows, Augmenting):
+        skip("it does not augment its rows")
+    with no_global_randomness("augment()"):
+        changed = rows.augment(dict(taken), noise(4))
+    for name, value in taken.items():
+        expect_shape(f"augmented {name!r}", changed[name], value.shape)
+        expect(changed[name].dtype == value.dtype, f"augmented {name!r} is {changed[name].dtype}, not {value.dtype}")

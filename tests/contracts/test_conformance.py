@@ -1,0 +1,80 @@
+"""Everything registered keeps the promises of its kind (jointgen.testing), each a case of its own.
+
+Components come from `load_plugins()`, so one that is newly registered is covered without being named here, with its
+default settings. One that has keys without defaults, or whose other settings deserve the same, stands in a table below.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from jointgen.plugins import load_plugins
+from jointgen.registry import KINDS, Component
+from jointgen.testing import Check, checks
+
+torch.set_num_threads(1)
+
+SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
+    ("family", "bernoulli"): [{"path": "none"}],
+    ("family", "gaussian"): [{"scale": "global"}, {"scale": "per_channel"}, {"scale": "fixed", "init_scale": 0.3}],
+    ("family", "implicit"): [{"noise": 0}],
+    ("encoder", "conv"): [{"norm": "group", "widths": [4, 8]}],
+    ("decoder", "conv"): [{"norm": "group", "upsample": "transposed", "widths": [8, 4]}],
+    ("discriminator", "mlp"): [{"spectral_norm": True}],
+    ("penalty", "r1"): [{"at": "both"}],
+    ("objective", "vae"): [{"beta": 0.5, "warm_up": 0.2}, {"analytic": True}],
+    ("objective", "asvae"): [{"form": "literal"}, {"vae_first": 0.5}],
+    ("data", "digits"): [{"labels": True}, {"observe": "binarise"}],
+    ("data", "ring"): [{"labels": True}],
+}
+"""Further settings that are checked as well as the defaults."""
+
+REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
+    ("data", "linear_gaussian"): {"weights": [[1.0, 0.0], [0.5, 1.0], [0.0, -1.0]]},
+    ("objective", "expression"): {"maximize": "E[q(x,z)](log p(x|z) + log p(z) - log q(z|x))"},
+}
+"""Keys without defaults."""
+
+ELSEWHERE = {
+    ("data", "mnist"): "tests/plugins/test_data_sources.py, on the files beside the checkout",
+    ("data", "cifar10"): "tests/plugins/test_data_sources.py, on the files beside the checkout",
+    ("data", "image_folder"): "tests/plugins/test_data_sources.py",
+    ("data", "arrays"): "tests/plugins/test_data_sources.py",
+}
+"""Components that read files: where they are tested."""
+
+COMPONENTS = load_plugins().registry.components()
+
+
+def configs_of(component: Component) -> list[Any]:
+    """None where it has keys without defaults that no table gives."""
+    cls: Any = component.load()
+    key = (component.kind, component.name)
+    try:
+        return [cls(**{**REQUIRED.get(key, {}), **settings}) for settings in [{}, *SETTINGS.get(key, [])]]
+    except TypeError:
+        return []
+
+
+CONFIGS = {(one.kind, one.name): configs_of(one) for one in COMPONENTS if (one.kind, one.name) not in ELSEWHERE}
+CHECKS = [check for (kind, _), configs in CONFIGS.items() for config in configs for check in checks(kind, config)]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+def test_it_keeps_its_promise(check: Check) -> None:
+    check()
+
+
+@pytest.mark.parametrize("component", CONFIGS, ids=" ".join)
+def test_nothing_is_forgotten(component: tuple[str, str]) -> None:
+    assert CONFIGS[component], "it has keys without defaults: give them in REQUIRED, or in ELSEWHERE its tests"
+
+
+def test_every_kind_is_checked_and_every_table_names_what_there_is() -> None:
+    registered = {(one.kind, one.name) for one in COMPONENTS}
+    assert {kind for kind, _ in registered} == set(KINDS)
+    assert {*SETTINGS, *REQUIRED, *ELSEWHERE} <= registered
+    assert load_plugins().failed == []

@@ -84,6 +84,13 @@ def key_of(field: attrs.Attribute) -> str:
     return field.name.rstrip("_")
 
 
+def placed(where: str, problem: str, component: Any) -> str:
+    """The problem at the table `where` of a component; one that begins with a key of it is placed there."""
+    keys = {"type", *(key_of(field) for field in attrs.fields(type(component)))}
+    begins = _BEGINS.match(problem)
+    return f"{where}.{problem}" if begins is not None and begins[1] in keys else f"{where}: {problem}"
+
+
 def structure(tables: Mapping[str, Any], cls: type[T], registry: Registry) -> T:
     """The tree of class `cls` that the tables describe.
 
@@ -318,13 +325,14 @@ def _lines(error: BaseException, path: KeyPath, registry: Registry, keys: Sequen
         raise error
 
 
+_BEGINS = re.compile(r"([\w-]+)[\w.\[\]-]*: ")
 _NOTES = (AttributeValidationNote, IterableValidationNote)
 
 
 def _line(path: KeyPath, problem: str, keys: Sequence[str] = ()) -> str:
     """`keys` are those of the table at `path`: a problem that begins with one of them is placed there."""
     where = dotted(path)
-    begins = re.match(r"([\w-]+)[\w.\[\]-]*: ", problem)
+    begins = _BEGINS.match(problem)
     if begins is not None and begins[1] in keys:
         return f"{where}.{problem}".removeprefix(".")
     return f"{where}: {problem}" if where else problem
@@ -354,6 +362,7 @@ __all__ = [
     "fraction",
     "load_tables",
     "non_negative",
+    "placed",
     "positive",
     "read_toml",
     "structure",

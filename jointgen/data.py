@@ -28,18 +28,26 @@ class Loader:
     """The training batches of an opened split.
 
     `batch` is the global batch; each of `world` processes takes its own slice of it. `name` is how messages call
-    the split.
+    the split. `order` names the order of its rows: two sources in one order would have their rows paired.
     """
 
     def __init__(
-        self, rows: Rows, batch: int, seed: int, *, rank: int = 0, world: int = 1, name: str = "the training split"
+        self,
+        rows: Rows,
+        batch: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        name: str = "the training split",
+        order: str = "order of rows",
     ):
         if batch > len(rows):
             raise ConfigError(f"train.batch: {batch} is more than the {len(rows)} rows of {name}")
         if batch < 1 or batch % world:
             raise ConfigError(f"train.batch: {batch} does not divide over {world} process(es)")
         self.batch_size, self._rows, self._seed, self._rank, self._world = batch, rows, seed, rank, world
-        self._orders: dict[int, Tensor] = {}
+        self._named, self._orders = order, dict[int, Tensor]()
 
     def rows_of(self, batch_index: int) -> Tensor:
         """(batch / world,) int64: this process's rows of global batch number `batch_index`, counted from 0."""
@@ -64,7 +72,7 @@ class Loader:
     def _order(self, epoch: int) -> Tensor:
         """(rows,) int64 permutation of one epoch. This one and the next are remembered: a batch can need both."""
         if epoch not in self._orders:
-            generator = Noise(self._seed, f"epoch {epoch}").generator("order of rows")
+            generator = Noise(self._seed, f"epoch {epoch}").generator(self._named)
             kept = {known: order for known, order in self._orders.items() if abs(known - epoch) == 1}
             self._orders = {**kept, epoch: torch.randperm(len(self._rows), generator=generator)}
         return self._orders[epoch]

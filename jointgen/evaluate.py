@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -62,9 +62,11 @@ def renamed(values: dict[str, Tensor], variables: dict[str, str]) -> dict[str, T
     return {name: values[own] for name, own in variables.items()}
 
 
-def open_split(prepared: Prepared, name: str) -> Split:
+def open_split(prepared: Prepared, name: str, parts: Iterable[str] | None = None) -> Split:
+    """parts: of these data sources only; None: of all that the objective draws from."""
     declared = prepared.declared
-    sources = {part: prepared.recipe.all_sources()[part].open(name) for part in declared.data_parts}
+    wanted = dict.fromkeys(declared.data_parts if parts is None else parts)
+    sources = {part: prepared.recipe.all_sources()[part].open(name) for part in wanted}
     return Split(name, sources, {part: declared.variables_of(part) for part in sources})
 
 

@@ -13,9 +13,9 @@ import attrs
 
 from jointgen.advice import advice_on
 from jointgen.nodes import (
-    Critic,
     Forward,
     Node,
+    PriorLaw,
     Root,
     Sample,
     View,
@@ -28,10 +28,11 @@ from jointgen.plan import (
     Plan,
     Summand,
     UpdatePlan,
+    parts_run,
 )
 from jointgen.prepare import Prepared
 from jointgen.recipe import EncoderTable
-from jointgen.requirements import Requirement, is_met, requirements
+from jointgen.requirements import Requirement, is_met, law_names, requirements
 from jointgen.sizes import Sizes, sizes_of
 
 WIDTH = 110
@@ -149,7 +150,9 @@ def _component(prepared: Prepared, part: str) -> str:
     if part in recipe.all_sources():
         return name_of("data", type(recipe.all_sources()[part]))
     if part in recipe.all_priors():
-        return name_of("prior", type(recipe.all_priors()[part]))
+        prior = recipe.all_priors()[part]
+        within = f" + {name_of('family', type(prior.family))}" if hasattr(prior, "family") else ""
+        return name_of("prior", type(prior)) + within
     if part in recipe.all_conditionals():
         table = recipe.all_conditionals()[part]
         kind = "encoder" if isinstance(table, EncoderTable) else "decoder"
@@ -179,9 +182,9 @@ def _step(plan: Plan) -> Lines:
         yield f"  {index + 1}. {update.name} trains {', '.join(update.trains) or 'nothing'}"
         shared = {node: _first_with(node, plan.updates[:index]) for node in plan.shared(index)}
         drawn = [node for node in update.nodes if isinstance(node, Root | Sample | View)]
-        run = [node for node in update.nodes if isinstance(node, Forward | Critic)]
+        run = [node for node in update.nodes if parts_run(node)]
         yield from _listed("draws", [[_draw(node), _reused(node, shared)] for node in drawn])
-        yield from _listed("runs", [[node.title, _reused(node, shared)] for node in run])
+        yield from _listed("runs", [[_run(node), _reused(node, shared)] for node in run])
         yield from _listed("penalties", [[text] for text in _penalties(update)])
     counts = ", ".join(f"{part} {n}" for part, n in sorted(plan.runs().items()))
     yield f"  forward runs when every update is due once: {counts}" + " (penalties besides)" * _has_penalty(plan)
@@ -193,6 +196,12 @@ def _first_with(node: Node, updates: Sequence[UpdatePlan]) -> str:
 
 def _reused(node: Node, shared: dict[Node, str]) -> str:
     return f"reused from {shared[node]}" if node in shared else ""
+
+
+def _run(node: Node) -> str:
+    if isinstance(node, Root | PriorLaw):
+        return f"{', '.join(node.through)} within {node.title}, on its own inputs"
+    return node.title
 
 
 def _draw(node: Root | Sample | View) -> str:
@@ -274,9 +283,8 @@ def _mebibytes(n: int) -> str:
 
 def _families(prepared: Prepared) -> Lines:
     """What the objective needs of each part, and what its family declares."""
-    declared, registry = prepared.declared, prepared.registry
-    priors = {name: registry.name_of("prior", type(c)) for name, c in prepared.recipe.all_priors().items()}
-    needs = dict.fromkeys(attrs.evolve(need, term="") for plan in prepared.plans for need in requirements(plan, priors))
+    declared, laws = prepared.declared, law_names(prepared.declared, prepared.registry)
+    needs = dict.fromkeys(attrs.evolve(need, term="") for plan in prepared.plans for need in requirements(plan, laws))
     for part, can in declared.capabilities.items():
         yield f"  {part} ({_component(prepared, part)}) has {can}"
         yield from (f"    {_fitness(need, prepared)}" for need in needs if need.part == part)

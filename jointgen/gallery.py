@@ -48,8 +48,7 @@ def samples_of(model: Model, variable: str, n: int, batch: Moment) -> Tensor:
     """(n, *shape) means of the conditional that generates a variable; data roots on its side are held-out rows."""
     joint = model.generator_of(variable)
     _, samples = model.observe(batch)
-    roots = {v for f in joint.factors if model.is_data(f) for v in f.out}
-    given = {v: samples[v][:n] for v in roots}
+    given = {v: samples[v][:n] for v in model.data_roots(joint)}
     rows = min(n, batch.rows) if given else n
     return model.draw(joint.name, given, rows, model.noise(0, "pictures"), "mean")[variable]
 

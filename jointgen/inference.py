@@ -13,6 +13,7 @@ from jointgen import pictures
 from jointgen.errors import ConfigError, nearest, suggest
 from jointgen.evaluate import Split, moments, open_split
 from jointgen.model import Model, load
+from jointgen.noise import Noise
 from jointgen.program import (
     Moment,
 )
@@ -108,14 +109,38 @@ def generated(model: Model) -> str:
 def sample_rows(
     model: Model, n: int, given: Sequence[str] = (), *, seed: int = 0, reading: str = "mean", progress: Progress
 ) -> Tensor:
-    """(n, *shape) of `generated(model)`; up to a batch of them are `model.sample(n, seed=seed, reading=reading)`."""
+    """(n, *shape) of `generated(model)`; up to a batch of them are `model.sample(n, seed=seed, reading=reading)`.
+
+    What p draws from data sources and is not given comes from their held-out rows, again from the first one where
+    there are fewer than n.
+    """
     variable, done = generated(model), []
+    given_values(given, model, 1)  # mistakes are found before data is read
+    held = _held_out_roots(model, {text.partition("=")[0] for text in given})
     for start in range(0, n, BATCH):
         rows = min(BATCH, n - start)
         noise = model.noise(seed, f"sample {start}" if start else "sample")
-        done.append(model.draw("p", given_values(given, model, rows), rows, noise, reading)[variable].cpu())
+        known = {**_rows_of(held, model, start, rows, noise), **given_values(given, model, rows)}
+        done.append(model.draw("p", known, rows, noise, reading)[variable].cpu())
         progress(start + rows, n)
     return torch.cat(done)
+
+
+def _held_out_roots(model: Model, given: set[str]) -> Split | None:
+    """The held-out split of those data sources of p that are asked for a variable which is not given."""
+    roots = model.data_roots(model.joint("p", "sampling"))
+    parts = [part for variable, part in roots.items() if variable not in given]
+    return open_split(model.prepared, "test", parts) if parts else None
+
+
+def _rows_of(split: Split | None, model: Model, start: int, rows: int, noise: Noise) -> dict[str, Tensor]:
+    """p's data roots at these rows of a split, observed, (rows, *shape)."""
+    if split is None:
+        return {}
+    raw = split.take((start + torch.arange(rows)) % len(split))
+    data = {part: {v: t.to(model.device) for v, t in values.items()} for part, values in raw.items()}
+    _, samples = model.observe(Moment(data, noise, rows))
+    return {v: samples[v] for v in model.data_roots(model.joint("p", "sampling")) if v in samples}
 
 
 def check_picture(variable: str, space: Space, *, points: bool) -> None:

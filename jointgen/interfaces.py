@@ -108,7 +108,20 @@ class Family(Protocol):
 
 @runtime_checkable
 class Prior(Protocol):
-    """A root distribution with a density, p(z)."""
+    """A root distribution with a density, p(z).
+
+    Optional attributes of the component:
+
+    - ``family``: the family whose distribution it is, by whose name closed forms are known;
+    - ``through``: names of conditional parts that draw the same variable and that it is made of ("encoder", for a
+      mixture of posteriors). Then `capabilities` gets their Capabilities after the Space, `build` the Spaces of each
+      one's inputs by variable, and the module after the number of rows each one as a callable
+      ``part(*inputs, k=1, rows=None) -> Distribution`` (see `ConditionalPart`). A density of the prior asks the parts
+      for one at foreign points, and its gradients reach them.
+
+    Optional method of its module: ``start_at_rows(rows)``, called once before training with some rows of data by
+    variable, (N, *shape) each.
+    """
 
     @property
     def space(self) -> Space: ...

@@ -78,8 +78,10 @@ class Lowering:
     def draw(self, joint: Joint, index: int, factor: Conditional, k: int) -> Root | Sample:
         owner = factor.of or joint.name
         if factor.is_root:
-            is_data = self.traits[factor.part].kind == "data"
-            return Root(owner, index, factor.part, factor.out, is_data, self._row_shift(owner, factor, is_data))
+            trait = self.traits[factor.part]
+            is_data = trait.kind == "data"
+            shift = self._row_shift(owner, factor, is_data)
+            return Root(owner, index, factor.part, factor.out, is_data, shift, through=trait.through)
         given = {v: self.read(joint, index, v, k) for v in factor.given}
         title = f"{owner}{index or ''}({factor})" + (f" k={k}" if k > 1 else "")
         return Sample(self.forward(factor, given, k, "live", title), factor.out, title)
@@ -117,9 +119,11 @@ class Lowering:
     ) -> Law:
         """The distribution `factor` at the point: a network run, or the prior itself."""
         if factor.is_root:
-            if self.traits[factor.part].kind == "data":
-                raise ConfigError(f"log {joint.name}({factor}): the data's density is not known")
-            return PriorLaw(factor.part, mode if factor.part in self.trains else "live", point.k)
+            trait = self.traits[factor.part]
+            if trait.kind == "data":
+                raise ConfigError(f"log {joint.name}({factor}): the data's density is not known{_remedy(factor)}")
+            trained = self.trains & {factor.part, *trait.through}
+            return PriorLaw(factor.part, mode if trained else "live", point.k, through=trait.through)
         given = {}
         for variable in factor.given:
             read = point.at(variable, f"{joint.name}({factor})")
@@ -204,6 +208,16 @@ class Lowering:
             yield self.leaf(term, point, held)
         for child in term.children:
             yield from self.leaves(child, point, held or isinstance(term, Ratio))
+
+
+def _remedy(root: Conditional) -> str:
+    """What the user of a data source in the place of a prior can do."""
+    if root.part == "data":
+        return ""
+    return (
+        f"; {', '.join(root.out)} is drawn from the data source 'sources.{root.part}': use a prior that has a density, "
+        "or an objective that only draws from it, such as 'ali'"
+    )
 
 
 def _single(factor: Conditional) -> tuple[str]:

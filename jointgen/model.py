@@ -30,7 +30,7 @@ from jointgen.program import (
     Moment,
 )
 from jointgen.recipe import read_recipe
-from jointgen.requirements import is_met, requirements_of
+from jointgen.requirements import is_met, law_names, requirements_of
 from jointgen.runfolder import RunFolder
 from jointgen.space import Space
 from jointgen.step import (
@@ -77,6 +77,10 @@ class Model:
         drawn = {v for joint in self.joints.values() for f in joint.factors if not f.is_root for v in f.out}
         return sorted(roots & drawn)
 
+    def data_roots(self, joint: Joint) -> dict[str, str]:
+        """The variables that a joint draws from data sources, with the source of each."""
+        return {v: f.part for f in joint.factors if self.is_data(f) for v in f.out}
+
     def generator_of(self, variable: str) -> Joint:
         """The joint in which a conditional draws an observed variable."""
         return next(j for j in self.joints.values() if variable in j.variables and not j.drawn_by(variable).is_root)
@@ -114,15 +118,14 @@ class Model:
                 missing = ", ".join(v for v in factor.out if v not in drawn)
                 raise ConfigError(f"{joint}({factor}) is a data root: give its values, given={{{missing!r}: ...}}")
             source = noise.named(f"{joint}({factor})", rows)
-            module = self.parts.modules[factor.part]
             if factor.is_root:
-                drawn[factor.out[0]] = module(rows).draw(source).read("sample")
+                drawn[factor.out[0]] = self.parts.prior(factor.part, rows, noise).draw(source).read("sample")
                 continue
             inputs = [drawn[v] for v in factor.given]
             if size := self.declared.traits[factor.part].noise_input:
                 inputs.append(noise.named(f"{joint}({factor})/eps", rows).normal(size))
             readings = self.declared.capabilities[factor.part].paths
-            law = module(*inputs)
+            law = self.parts.modules[factor.part](*inputs)
             draw = (law.moments() if factor.moments else law).draw(source)
             offered = ("sample", "mean") if factor.moments else readings
             drawn[factor.out[0]] = draw.read(reading if reading in offered else "sample")
@@ -189,12 +192,11 @@ class Model:
 
     def missing(self, expr: Expr) -> str:
         """Why an expression cannot be evaluated with this model's families, or an empty string."""
-        registry = self.prepared.registry
-        priors = {n: registry.name_of("prior", type(c)) for n, c in self.declared.recipe.all_priors().items()}
+        laws = law_names(self.declared, self.prepared.registry)
         try:
             lowering, found = self._lowered(expr)
             for summand, _ in found:
-                for need in requirements_of(summand, lowering, priors):
+                for need in requirements_of(summand, lowering, laws):
                     if not is_met(need, self.declared):
                         return f"{need.part} has no {str(need).removeprefix('a ')}"
         except ConfigError as error:

@@ -22,6 +22,7 @@ class Traits:
     """What lowering must know of a part. paths: reading -> how its gradient reaches the parameters.
 
     any_path: as if every reading had one, to find what an objective would train if the families could.
+    through: the conditionals that a prior is made of, besides its own parameters.
     """
 
     kind: Literal["data", "prior", "conditional", "critic"]
@@ -29,6 +30,7 @@ class Traits:
     noise_input: int = 0
     trainable: bool = True
     any_path: bool = False
+    through: tuple[str, ...] = ()
 
     def has_path(self, reading: str) -> bool:
         return self.any_path or self.paths.get(reading, "none") != "none"
@@ -40,7 +42,8 @@ class Traits:
 
 @attrs.frozen(cache_hash=True)
 class Root:
-    """A draw of a data source or a prior. `shift` re-pairs the rows of a source that roots two joints."""
+    """A draw of a data source or a prior. `shift` re-pairs the rows of a source that roots two joints; a prior runs
+    the parts that it goes `through`."""
 
     joint: str
     index: int
@@ -50,6 +53,7 @@ class Root:
     shift: int = 0
     rows: int = 1
     parents: tuple[Any, ...] = ()
+    through: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -82,12 +86,13 @@ class Forward:
 
 @attrs.frozen(cache_hash=True)
 class PriorLaw:
-    """A prior as a distribution over `rows` rows."""
+    """A prior as a distribution over `rows` rows, made by running the parts that it goes `through`."""
 
     part: str
     mode: Mode
     rows: int
     parents: tuple[Any, ...] = ()
+    through: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -308,7 +313,8 @@ def reach(node: Node, traits: Mapping[str, Traits]) -> Reach:
         return {}
     if isinstance(node, Root | PriorLaw):
         held = node.is_data if isinstance(node, Root) else node.mode == "held"
-        return {} if held or not traits[node.part].trainable else {node.part: frozenset({"explicit"})}
+        live = () if held else (node.part, *node.through)
+        return {part: frozenset({"explicit"}) for part in live if traits[part].trainable}
     if isinstance(node, Read):
         return {} if node.stop or not _has_path(node, traits) else _as_samples(reach(node.source, traits))
     below = merge_reach(reach(parent, traits) for parent in node.parents)
@@ -318,9 +324,9 @@ def reach(node: Node, traits: Mapping[str, Traits]) -> Reach:
 
 
 def _has_path(read: Read, traits: Mapping[str, Traits]) -> bool:
-    if not isinstance(read.source, Sample):
-        return True
-    return traits[read.source.forward.part].has_path(read.reading)
+    if isinstance(read.source, Sample):
+        return traits[read.source.forward.part].has_path(read.reading)
+    return isinstance(read.source, View) or read.source.is_data or traits[read.source.part].has_path(read.reading)
 
 
 def _as_samples(found: Reach) -> Reach:

@@ -57,6 +57,11 @@ class Noise:
     def named(self, name: str, rows: int) -> NoiseSource:
         return NoiseSource(self, name, rows)
 
+    def shared(self, name: str, rows: int) -> NoiseSource:
+        """For rows that every process has, such as a prior's own: the same numbers in each of them."""
+        alone = Noise(self.seed, self.step, device=self.device, dtype=self.dtype)
+        return NoiseSource(alone, name, rows)
+
     def generator(self, name: str) -> torch.Generator:
         key = hashlib.blake2b(f"{self.seed}/{self.step}/{name}".encode(), digest_size=8).digest()
         return self._generator.manual_seed(int.from_bytes(key, "little") >> 1)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from jointgen.capabilities import Capabilities
-from jointgen.config import key_of
+from jointgen.config import placed
 from jointgen.errors import ConfigError, suggest
-from jointgen.interfaces import Distribution
+from jointgen.interfaces import Distribution, Dropout
 from jointgen.nodes import (
     Traits,
 )
+from jointgen.noise import Noise
 from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective
@@ -31,18 +32,47 @@ class ConditionalPart(nn.Module):
         super().__init__()
         self.trunk, self.family = trunk, family
 
-    def forward(self, *inputs: Tensor, k: int = 1) -> Distribution:
-        """(B, *shape) for each given variable -> B * k distributions, each row's parameters repeated k times."""
+    def forward(self, *inputs: Tensor, k: int = 1, rows: Tensor | None = None) -> Distribution:
+        """(B, *shape) for each given variable -> B * k distributions, each row's parameters repeated k times; or
+        those of the given rows, (N,) int64, any number of times each."""
         params = self.trunk(*inputs)  # (B, *outputs)
+        if rows is not None:
+            return self.family(params[rows])
         return self.family(params if k == 1 else params.repeat_interleave(k, 0))
 
 
 @attrs.frozen
+class PartOfPrior:
+    """A conditional as a prior calls it, on inputs of the prior's own: every process has the same ones, and the same
+    dropout masks for them."""
+
+    module: nn.Module
+    name: str
+    noise: Noise
+
+    def __call__(self, *inputs: Tensor, **how: Any) -> Distribution:
+        dropouts = [inner for inner in self.module.modules() if isinstance(inner, Dropout)]
+        for number, dropout in enumerate(dropouts):
+            dropout.noise = self.noise.shared(f"{self.name}/dropout{number}", len(inputs[0]))
+        return self.module(*inputs, **how)
+
+
+@attrs.frozen
 class Parts:
-    """The built model: modules by part name (conditionals, priors, critics), Spaces by variable."""
+    """The built model: modules by part name (conditionals, priors, critics), Spaces by variable.
+
+    through: the parts that a prior goes through, by prior, where it does.
+    """
 
     modules: nn.ModuleDict
     spaces: Mapping[str, Space]
+    through: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+
+    def prior(self, name: str, rows: int, noise: Noise, modules: Mapping[str, nn.Module] | None = None) -> Distribution:
+        """A prior as `rows` distributions. `modules` stand in for it and for the parts that it goes through."""
+        found = self.modules if modules is None else modules
+        within = [PartOfPrior(found[part], f"{name}/{part}", noise) for part in self.through.get(name, ())]
+        return found[name](rows, *within)
 
     def named(self, names: Iterable[str]) -> list[nn.Module]:
         return [self.modules[name] for name in names if name in self.modules]
@@ -149,7 +179,10 @@ def _root_spaces(recipe: Recipe, joint: Joint, factor: Conditional, problems: li
         return {factor.out[0]: priors[factor.part].space}
     if factor.part not in sources:
         table = "prior" if factor.part == "prior" else f"priors.{factor.part}"
-        problems.append(f"{table}: missing; the objective draws {written} from it{_known(sources, priors)}")
+        problems.append(
+            f"{table}: missing; the objective draws {written} from it; give it, or sources.{factor.part}, a data "
+            f"source whose rows take its place{_known(sources, priors)}"
+        )
         return {}
     offered = sources[factor.part].spaces()
     if len(offered) == 1 and len(factor.out) == 1:
@@ -180,7 +213,7 @@ def _capabilities(
             if factor.moments and factor.part in traits:
                 continue  # told once, as the part itself
             if factor.is_root:
-                trait, can = _of_root(recipe, factor.part)
+                trait, can = _of_root(recipe, joint, factor, joints, spaces, problems)
             else:
                 trait, can = _of_conditional(recipe, joint, factor, spaces.get(factor.out[0]), problems, registry)
             traits[factor.part] = trait
@@ -189,12 +222,57 @@ def _capabilities(
     return capabilities, traits
 
 
-def _of_root(recipe: Recipe, part: str) -> tuple[Traits, Capabilities | None]:
-    prior = recipe.all_priors().get(part)
+def _of_root(
+    recipe: Recipe,
+    joint: Joint,
+    factor: Conditional,
+    joints: Mapping[str, Joint],
+    spaces: Mapping[str, Space],
+    problems: list[str],
+) -> tuple[Traits, Capabilities | None]:
+    prior = recipe.all_priors().get(factor.part)
     if prior is None:
         return Traits("data"), None
-    can = prior.capabilities(prior.space)
-    return Traits("prior", can.paths, trainable=any(True for _ in prior.build().parameters())), can
+    through: tuple[str, ...] = tuple(getattr(prior, "through", ()))
+    try:
+        below = [_gone_through(recipe, part, factor, joints, spaces) for part in through]
+        can = prior.capabilities(prior.space, *below)
+        module = _build_prior(prior, through, joints, spaces)
+    except ConfigError as error:
+        problems += [placed(table_of(recipe, factor.part), problem, prior) for problem in error.problems]
+        return Traits("prior", through=through), None
+    trainable = any(True for _ in module.parameters())
+    return Traits("prior", can.paths, trainable=trainable, through=through), can
+
+
+def _gone_through(
+    recipe: Recipe, part: str, root: Conditional, joints: Mapping[str, Joint], spaces: Mapping[str, Space]
+) -> Capabilities:
+    """What a part that a prior goes through can do. Raises ConfigError where a prior cannot go through it."""
+    found = _conditionals(joints)
+    if part not in found:
+        raise ConfigError(f"goes through {part!r}, which is no conditional of the objective{suggest(part, found)}")
+    joint, factor = found[part]
+    if factor.out != root.out:
+        raise ConfigError(f"goes through {part!r}, which draws {', '.join(factor.out)} and not {', '.join(root.out)}")
+    trait, can = _of_conditional(recipe, joint, factor, spaces.get(factor.out[0]), [], None)
+    if trait.noise_input:
+        raise ConfigError(f"goes through {part!r}, whose network takes noise, which a prior does not give it")
+    return can or Capabilities()
+
+
+def _conditionals(joints: Mapping[str, Joint]) -> dict[str, tuple[Joint, Conditional]]:
+    """part -> the factor that it computes."""
+    return {f.part: (joint, f) for joint in joints.values() for f in joint.factors if not f.is_root}
+
+
+def _build_prior(
+    prior: Any, through: Sequence[str], joints: Mapping[str, Joint], spaces: Mapping[str, Space]
+) -> nn.Module:
+    """The prior's module, told the Spaces of the inputs of each part that it goes through."""
+    given = [_conditionals(joints)[part][1].given for part in through]
+    with torch.random.fork_rng(devices=[]):
+        return prior.build(*({v: spaces[v] for v in variables} for variables in given))
 
 
 def _of_conditional(
@@ -253,12 +331,6 @@ def table_of(recipe: Recipe, part: str) -> str:
     return part
 
 
-def placed(where: str, problem: str, config: Any) -> str:
-    """The problem at the table `where` of a component; one that begins with a key of it is placed there."""
-    keys = {"type", *(key_of(field) for field in attrs.fields(type(config)))}
-    return f"{where}.{problem}" if problem.split(":")[0] in keys else f"{where}: {problem}"
-
-
 def build(declared: Declared) -> Parts:
     """Modules on the CPU, initialised from the recipe's seed whatever was drawn before.
 
@@ -271,7 +343,8 @@ def build(declared: Declared) -> Parts:
         for name, trait in declared.traits.items():
             try:
                 if trait.kind == "prior":
-                    modules[name] = declared.recipe.all_priors()[name].build()
+                    prior = declared.recipe.all_priors()[name]
+                    modules[name] = _build_prior(prior, trait.through, declared.joints, declared.spaces)
                 elif trait.kind == "conditional":
                     modules[name] = _build_conditional(declared, name)
                 elif trait.kind == "critic":
@@ -281,7 +354,8 @@ def build(declared: Declared) -> Parts:
     problems += [line for name, module in modules.items() for line in _global_randomness(name, module)]
     if problems:
         raise ConfigError(problems)
-    return Parts(nn.ModuleDict(modules), declared.spaces)
+    through = {name: trait.through for name, trait in declared.traits.items() if trait.through}
+    return Parts(nn.ModuleDict(modules), declared.spaces, through)
 
 
 def _build_critic(declared: Declared, name: str) -> nn.Module:
@@ -319,14 +393,16 @@ def _built(where: str, network: Any, note: str, *arguments: Any) -> nn.Module:
         raise ConfigError([placed(where, problem, network) + note for problem in error.problems]) from None
 
 
-def start_at_data(parts: Parts, declared: Declared, means: Mapping[str, Tensor]) -> None:
-    """Decoders begin at the data's mean where their family can: `means` by variable, (*shape)."""
+@torch.no_grad()
+def start_at_data(parts: Parts, declared: Declared, rows: Mapping[str, Tensor]) -> None:
+    """Decoders begin at the data's mean and priors with rows of it, where they can: `rows` by variable, (N, *shape)."""
     for name, trait in declared.traits.items():
-        if trait.kind != "conditional":
+        if trait.kind not in ("prior", "conditional"):
             continue
-        variable = declared.factor_of(name)[1].out[0]
         part: Any = parts.modules[name]
-        family = part.family
-        if variable in means and hasattr(family, "start_at"):
-            with torch.no_grad():
-                family.start_at(means[variable])
+        if hasattr(part, "start_at_rows"):
+            part.start_at_rows(rows)
+        if trait.kind == "conditional":
+            variable = declared.factor_of(name)[1].out[0]
+            if variable in rows and hasattr(part.family, "start_at"):
+                part.family.start_at(rows[variable].mean(0))

@@ -64,8 +64,8 @@ class UpdatePlan:
         """How often each network runs in this update: part -> number of forward passes."""
         counts: dict[str, int] = {}
         for node in self.nodes:
-            if isinstance(node, Forward | Critic):
-                counts[node.part] = counts.get(node.part, 0) + 1
+            for part in parts_run(node):
+                counts[part] = counts.get(part, 0) + 1
         return counts
 
 
@@ -113,8 +113,8 @@ class Plan:
         for index, plan in enumerate(self.updates):
             reused = self.shared(index)
             for node in plan.nodes:
-                if isinstance(node, Forward | Critic) and node not in reused:
-                    counts[node.part] = counts.get(node.part, 0) + 1
+                for part in parts_run(node) if node not in reused else ():
+                    counts[part] = counts.get(part, 0) + 1
         return counts
 
 
@@ -124,6 +124,13 @@ def _measured(node: Node, traits: Mapping[str, Traits]) -> set[str]:
     return {part for law in laws for part in reach(law, traits)}
 
 
+def parts_run(node: Node) -> tuple[str, ...]:
+    """The parts whose network a node runs: its own, or those that a prior goes through."""
+    if isinstance(node, Root | PriorLaw):
+        return node.through
+    return (node.part,) if isinstance(node, Forward | Critic) else ()
+
+
 def _drawn_again(plan: UpdatePlan, before: set[Node], known: set[Node]) -> set[Node]:
     """Draws that this update reads in a way no earlier one did, and what hangs on them.
 
@@ -131,14 +138,19 @@ def _drawn_again(plan: UpdatePlan, before: set[Node], known: set[Node]) -> set[N
     same noise, drawn again.
     """
     read = {(node.source, node.reading) for node in before if isinstance(node, Read)}
-    asked = (node for node in plan.nodes if isinstance(node, Read) and isinstance(node.source, Sample))
+    asked = (node for node in plan.nodes if isinstance(node, Read) and _is_of_model(node.source))
     again = {node.source for node in asked if (node.source, node.reading) not in read}
     return {node for node in known if again & set(ordered([node]))}
 
 
+def _is_of_model(source: Node) -> bool:
+    return isinstance(source, Sample) or (isinstance(source, Root) and not source.is_data)
+
+
 def _scored_by(node: Node) -> list[str]:
     """The parts whose density a node is."""
-    return [law.part for law in node.parents if isinstance(node, Density | ClosedKL) and not isinstance(law, Read)]
+    laws = [law for law in node.parents if isinstance(node, Density | ClosedKL) and not isinstance(law, Read)]
+    return [part for law in laws for part in (law.part, *getattr(law, "through", ()))]
 
 
 def make_plan(objective: Objective, traits: Mapping[str, Traits]) -> Plan:

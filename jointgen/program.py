@@ -104,10 +104,11 @@ class Program:
     def _root(self, node: Root) -> Callable[[Moment, Values], Any]:
         if node.is_data:
             return lambda moment, values: self._observe(node, moment)
-        module = self._module(node.part)
+        modules = {part: self._module(part) for part in (node.part, *node.through)}
 
         def draw(moment: Moment, values: Values) -> dict[str, Any]:
-            return {node.out[0]: module(moment.rows).draw(moment.noise.named(node.title, moment.rows))}
+            prior = self.parts.prior(node.part, moment.rows, moment.noise, modules)
+            return {node.out[0]: prior.draw(moment.noise.named(node.title, moment.rows))}
 
         return draw
 
@@ -150,8 +151,8 @@ class Program:
             dropout.noise = moment.noise.named(f"{title}/dropout{number}", moment.rows * rows)
 
     def _prior(self, node: PriorLaw) -> Callable[[Moment, Values], Any]:
-        module = self._module(node.part, node.mode)
-        return lambda moment, values: module(moment.rows * node.rows)
+        modules = {part: self._module(part, node.mode) for part in (node.part, *node.through)}
+        return lambda moment, values: self.parts.prior(node.part, moment.rows * node.rows, moment.noise, modules)
 
     def _moments(self, node: Moments) -> Callable[[Moment, Values], Any]:
         at = self.index[node.law]

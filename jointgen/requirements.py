@@ -18,7 +18,9 @@ from jointgen.nodes import (
     Density,
     Moments,
     Node,
+    PriorLaw,
     Read,
+    Root,
     Sample,
     View,
     is_scored_by_draw,
@@ -71,39 +73,48 @@ _SENTENCES = {
 }
 
 
-def requirements(plan: Plan, priors: Mapping[str, str]) -> list[Requirement]:
-    """Every requirement once. `priors` maps a prior part to the name of its component, for closed-form KL."""
+def law_names(declared: Declared, registry: Registry) -> dict[str, str]:
+    """part -> the name of its distribution, for closed forms: that of its family, or of a prior without one."""
+    recipe = declared.recipe
+    families = {n: table.family for n, table in recipe.all_conditionals().items()}
+    families |= {n: prior.family for n, prior in recipe.all_priors().items() if hasattr(prior, "family")}
+    named = {n: registry.name_of("family", type(family)) for n, family in families.items()}
+    others = {n: prior for n, prior in recipe.all_priors().items() if n not in families}
+    return named | {n: registry.name_of("prior", type(prior)) for n, prior in others.items()}
+
+
+def requirements(plan: Plan, laws: Mapping[str, str]) -> list[Requirement]:
+    """Every requirement once. `laws` gives a part's distribution its name, see `law_names`."""
     found: dict[tuple[str, str, str], Requirement] = {}
     for index, update in enumerate(plan.updates):
         lowering = Lowering(plan.objective.joints, plan.traits, update.trains)
         reused = plan.shared(index)
         for summand in update.summands:
-            for need in requirements_of(summand, lowering, priors, reused):
+            for need in requirements_of(summand, lowering, laws, reused):
                 found.setdefault((need.part, need.ability, need.detail), need)
     return list(found.values())
 
 
 def requirements_of(
-    summand: Summand, lowering: Lowering, priors: Mapping[str, str], reused: frozenset[Node] = frozenset()
+    summand: Summand, lowering: Lowering, laws: Mapping[str, str], reused: frozenset[Node] = frozenset()
 ) -> Iterable[Requirement]:
     """reused: nodes that an earlier update of the step computes."""
     for node in ordered(nodes_of(summand.source, summand.term, lowering)):
         if node in reused:
             continue
-        for part, ability, detail in _of_node(node, lowering, priors, reused):
+        for part, ability, detail in _of_node(node, lowering, laws, reused):
             yield Requirement(part, ability, detail, summand.label)
 
 
 def _of_node(
-    node: Node, lowering: Lowering, priors: Mapping[str, str], reused: frozenset[Node]
+    node: Node, lowering: Lowering, laws: Mapping[str, str], reused: frozenset[Node]
 ) -> Iterable[tuple[str, str, str]]:
     if isinstance(node, Moments):
         yield node.part, "moments", ""
     elif isinstance(node, Density) and not isinstance(node.law, Moments):
-        own = is_scored_by_draw(node, reused)
-        yield node.law.part, "bin mass" if node.mass else "own density" if own else "foreign density", ""
+        yield from _of_density(node, is_scored_by_draw(node, reused))
     elif isinstance(node, ClosedKL):
-        yield node.law.part, "KL", priors.get(node.other.part, node.other.part)
+        yield node.law.part, "KL", laws.get(node.other.part, node.other.part)
     elif isinstance(node, View):
         yield node.part, "reading", node.reading
     elif isinstance(node, Read) and isinstance(node.source, Sample) and not isinstance(node.source.forward, Moments):
@@ -111,12 +122,28 @@ def _of_node(
         yield part, "reading", node.reading
         if not node.stop and lowering.trains & set(reach(node.source.forward, lowering.traits)):
             yield part, "path", node.reading
+    elif isinstance(node, Read) and isinstance(node.source, Root) and not node.source.is_data:
+        yield from _of_prior_draw(node, node.source, lowering)
+
+
+def _of_density(node: Density, own: bool) -> Iterable[tuple[str, str, str]]:
+    """A prior that goes through other parts scores points that a single run of them did not draw."""
+    through = node.law.through if isinstance(node.law, PriorLaw) else ()
+    yield from ((part, "foreign density", "") for part in through)
+    if not through:
+        yield node.law.part, "bin mass" if node.mass else "own density" if own else "foreign density", ""
+
+
+def _of_prior_draw(node: Read, root: Root, lowering: Lowering) -> Iterable[tuple[str, str, str]]:
+    if node.reading != "sample":
+        yield root.part, "reading", node.reading
+    if not node.stop and lowering.trains & set(reach(root, lowering.traits)):
+        yield from ((part, "path", node.reading) for part in root.through or (root.part,))
 
 
 def unmet(plan: Plan, declared: Declared, registry: Registry) -> list[str]:
     """One line for each requirement that a part does not meet, naming both sides and the families that fit."""
-    priors = {name: registry.name_of("prior", type(prior)) for name, prior in declared.recipe.all_priors().items()}
-    needs = [need for need in requirements(plan, priors) if not is_met(need, declared)]
+    needs = [need for need in requirements(plan, law_names(declared, registry)) if not is_met(need, declared)]
     unread = {(need.part, need.detail) for need in needs if need.ability == "reading"}
     # where a reading is missing, so is its path: once is enough
     told = [need for need in needs if need.ability != "path" or (need.part, need.detail) not in unread]

@@ -19,6 +19,7 @@ from jointgen.distributed import Workers
 from jointgen.errors import ConfigError, NonFiniteError, StoppedError
 from jointgen.evaluate import Split, default_metrics, evaluate, open_split, renamed
 from jointgen.gallery import write_pictures
+from jointgen.interfaces import Rows
 from jointgen.model import Model, load_weights
 from jointgen.noise import Noise
 from jointgen.objectives.objective import Objective, Stage
@@ -40,7 +41,7 @@ from jointgen.step import (
 from jointgen.watch import Patience, Window
 
 OWNERSHIP_ROWS = 4
-MEAN_ROWS = 1024
+FIRST_ROWS = 1024
 
 
 @attrs.frozen
@@ -132,19 +133,17 @@ class Trainer:
     # --- setting up
 
     def _loaders(self) -> dict[str, Loader]:
-        rank, world, train = self.workers.rank, self.workers.world, self.train
-        return {
-            part: Loader(
-                rows, train.batch, self.recipe.seed, rank=rank, world=world, name=f"the training split of {part}"
-            )
-            for part, rows in self.splits["train"].sources.items()
-        }
+        return {part: self._loader(part, rows) for part, rows in self.splits["train"].sources.items()}
+
+    def _loader(self, part: str, rows: Rows) -> Loader:
+        rank, world = self.workers.rank, self.workers.world
+        name, order = f"the training split of {part}", "order of rows" + (f" of {part}" if part != "data" else "")
+        return Loader(rows, self.train.batch, self.recipe.seed, rank=rank, world=world, name=name, order=order)
 
     def _parts(self) -> Parts:
         """The parts on their device, decoders starting at the data's mean, gradients checked."""
         parts = self.prepared.parts
-        means = self._data_means()
-        start_at_data(parts, self.prepared.declared, means)
+        start_at_data(parts, self.prepared.declared, self._first_rows())
         raw = self.splits["train"].take(torch.arange(OWNERSHIP_ROWS) % len(self.splits["train"]))
         for plan in self.prepared.plans:
             check_ownership(plan, parts, raw, OWNERSHIP_ROWS, self.recipe.seed)
@@ -152,15 +151,14 @@ class Trainer:
         self.workers.broadcast_([*parts.modules.parameters(), *parts.modules.buffers()])
         return parts
 
-    def _data_means(self) -> dict[str, Tensor]:
-        """The mean of each observed variable over some rows, (*shape)."""
+    def _first_rows(self) -> dict[str, Tensor]:
+        """Some rows of each observed variable, without the noise of observing them, (N, *shape)."""
         split = self.splits["train"]
-        rows = min(MEAN_ROWS, len(split))
+        rows = min(FIRST_ROWS, len(split))
         spread = torch.arange(rows) * len(split) // rows  # folders of images come sorted by class
         model = Model(self.prepared, self.prepared.parts)
         moment = Moment(split.take(spread), Noise(self.recipe.seed, "means"), rows)
-        means, _ = model.observe(moment)
-        return {variable: value.mean(0) for variable, value in means.items()}
+        return model.observe(moment)[0]
 
     def _check_early_stopping(self) -> None:
         if self.train.early_stopping is None:

@@ -20,11 +20,14 @@ def elbo(
 
     Data roots have no density and drop out: a model p(y) p(z) p(x|z,y) has a bound on log p(x|y). `mass` says
     which variables are scored by the exact probability of their quantisation bin. Raises ConfigError where q does
-    not draw a variable of p.
+    not draw a variable of p, and where q infers what p has as data (an empirical prior).
     """
     absent = sorted(set(p.variables) - set(q.variables))
     if absent:
         raise ConfigError(f"{q.name} does not draw {absent[0]!r}, so there is no bound")
+    for factor in p.factors:
+        if is_data(factor) and not all(is_data(q.drawn_by(v)) for v in factor.out):
+            raise ConfigError(f"{p.name}({factor}) is data, whose density is not known, so there is no bound")
     scored = sorted((f for f in p.factors if not is_data(f)), key=lambda f: f.is_root)  # log p(x|z) before log p(z)
     total = sum((p.log(str(f), mass=mass(f.out[0])) for f in scored[1:]), start=_first(p, scored, mass))
     for factor in q.factors:

@@ -18,11 +18,14 @@ TRAIN_ROWS = 1500
 class Digits:
     """x (1, 8, 8), 17 grey levels; y one of 10 with ``labels = true``. 1500 rows to train, 297 to test.
 
+    negative: black and white exchanged, a second domain for models of two.
+
     The file is ordered by writer, so the split is a fixed permutation: both halves hold every writer's hand.
     """
 
     observe: Observed = attrs.field(default="dequantise", validator=is_observed)
     labels: bool = False
+    negative: bool = False
 
     def spaces(self) -> dict[str, Space]:
         spaces = {"x": image_space((1, 8, 8), self.observe, LEVELS)}
@@ -33,7 +36,8 @@ class Digits:
         # RandomState and not default_rng: numpy promises that its stream never changes
         order = np.random.RandomState(0).permutation(len(images))
         mine = order[:TRAIN_ROWS] if is_train(split) else order[TRAIN_ROWS:]
-        values = {"x": torch.from_numpy(images[mine].astype(np.uint8).reshape(-1, 1, 8, 8))}
+        x = torch.from_numpy(images[mine].astype(np.uint8).reshape(-1, 1, 8, 8))
+        values = {"x": LEVELS - 1 - x if self.negative else x}
         if self.labels:
             values["y"] = torch.from_numpy(labels[mine].astype(np.int64))
         return TensorRows(values)

@@ -3,9 +3,14 @@
 References:
     VAE: Kingma & Welling, ICLR 2014 (reparameterised Gaussian; its KL, appendix B).
     Binary concrete: Maddison, Mnih & Teh, ICLR 2017; Jang, Gu & Poole, ICLR 2017 (straight-through).
+    Discretised logistic: Kingma et al., NIPS 2016 (IAF); mixtures of them: Salimans et al., ICLR 2017 (PixelCNN++).
+    Continuous Bernoulli: Loaiza-Ganem & Cunningham, NeurIPS 2019.
     ALI and BiGAN: Dumoulin et al. and Donahue et al., ICLR 2017 (decoders without a density).
-    Normalizing flows: Rezende & Mohamed, ICML 2015 (planar, radial).
+    Normalizing flows: Rezende & Mohamed, ICML 2015 (planar, radial); Kingma et al., NIPS 2016 (IAF); Dinh et al.,
+        ICLR 2017, and Durkan et al., NeurIPS 2019 (coupling).
     AVB: Mescheder et al., ICML 2017 (encoders without a density, noise as an input; with moments, section 3.3).
+    Mixtures: Graves, arXiv:1607.05690, 2016; Figurnov, Mohamed & Mnih, NeurIPS 2018 (implicit reparameterisation).
+    VampPrior: Tomczak & Welling, AISTATS 2018.
 """
 
 from __future__ import annotations
@@ -33,6 +38,29 @@ def jointgen_register(registry: Registrar) -> None:
         summary="Independent bits, with a straight-through sample path and a binary-concrete reading.",
     )
     registry.family(
+        "laplace",
+        "jointgen_families.laplace:Laplace",
+        summary="Independent Laplace variables: an absolute error; scales as the Gaussian's; exact mass of bins.",
+    )
+    registry.family(
+        "discretized_logistic",
+        "jointgen_families.discretized_logistic:DiscretizedLogistic",
+        paper="Kingma et al., NIPS 2016 (IAF)",
+        summary="The exact bin mass of a logistic as the density of quantised data; edge bins extended or bounded.",
+    )
+    registry.family(
+        "logistic_mixture",
+        "jointgen_families.logistic_mixture:LogisticMixture",
+        paper="Salimans et al., ICLR 2017 (PixelCNN++)",
+        summary="Mixture of discretised logistics per pixel, its channels coupled.",
+    )
+    registry.family(
+        "continuous_bernoulli",
+        "jointgen_families.continuous_bernoulli:ContinuousBernoulli",
+        paper="Loaiza-Ganem & Cunningham, NeurIPS 2019",
+        summary="A normalised density of grey values in a known range, with an exact sample path.",
+    )
+    registry.family(
         "implicit",
         "jointgen_families.implicit:Implicit",
         paper="Dumoulin et al., ICLR 2017; Mescheder et al., ICML 2017",
@@ -50,5 +78,40 @@ def jointgen_register(registry: Registrar) -> None:
         paper="Rezende & Mohamed, ICML 2015",
         summary="Planar flow of any length; its density at foreign points by an exact numeric inverse.",
     )
+    registry.family(
+        "iaf",
+        "jointgen_families.flows.iaf:IAF",
+        paper="Kingma et al., NIPS 2016",
+        summary="Inverse autoregressive flow: draws in one pass per step, foreign points in D steps one after another.",
+    )
+    registry.family(
+        "coupling",
+        "jointgen_families.flows.coupling:Coupling",
+        paper="Dinh et al., ICLR 2017; Durkan et al., NeurIPS 2019",
+        summary="Coupling flow, affine or with splines; closed forms in both directions.",
+    )
+    registry.family(
+        "radial",
+        "jointgen_families.flows.radial:Radial",
+        paper="Rezende & Mohamed, ICML 2015",
+        summary="Radial flow, amortised or shared by all rows; closed forms in both directions.",
+    )
+    registry.family(
+        "mixture",
+        "jointgen_families.mixture:Mixture",
+        paper="Graves, arXiv 2016; Figurnov, Mohamed & Mnih, NeurIPS 2018 (its sample path)",
+        summary="Mixture of diagonal Gaussians over the whole vector; exact sample path through the weights, too.",
+    )
     registry.prior("normal", "jointgen_families.priors:Normal", summary="Standard normal N(0, I).")
     registry.prior("uniform", "jointgen_families.priors:Uniform", summary="Uniform on (-1, 1)^D (BiGAN, DCGAN).")
+    registry.prior(
+        "learned",
+        "jointgen_families.learned:Learned",
+        summary="Any family with learned parameters of its own: a mixture, a Gaussian, a flow.",
+    )
+    registry.prior(
+        "vamp",
+        "jointgen_families.learned:VampPrior",
+        paper="Tomczak & Welling, AISTATS 2018",
+        summary="Mixture of the encoder's posteriors at learned pseudo-inputs.",
+    )

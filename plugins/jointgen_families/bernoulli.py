@@ -14,8 +14,9 @@ from jointgen.errors import ConfigError
 from jointgen.interfaces import Draw, sum_event
 from jointgen.noise import NoiseSource
 from jointgen.space import Space
+from jointgen_families.draws import straight_through
 
-PathName = Literal["straight-through", "none"]
+PathName = Literal["straight-through", "relaxed", "none"]
 
 EDGE = 1e-6  # uniform numbers are kept this far from 0 and 1, where logits are infinite
 
@@ -33,6 +34,7 @@ class BernoulliDraw:
     sample: the bit [relaxed > 1/2], which is Bernoulli(sigmoid(logit)) whatever the temperature. With a
         straight-through path its gradient is the relaxed reading's, which is biased for the bits: of an expectation
         under the bits it is not the gradient, only a stand-in whose bias and variance trade off by the temperature.
+        With a relaxed path it is the relaxed reading itself.
     mean: sigmoid(logit); no noise.
     """
 
@@ -45,12 +47,11 @@ class BernoulliDraw:
             return torch.sigmoid(self._logits)
         assert reading in ("sample", "relaxed"), f"a Bernoulli draw has no reading {reading!r}"
         relaxed = torch.sigmoid((self._logits + self._logistic) / self._temperature)
-        return relaxed if reading == "relaxed" else self._hard(relaxed)
+        return relaxed if "relaxed" in (reading, self._path) else self._hard(relaxed)
 
     def _hard(self, relaxed: Tensor) -> Tensor:
         bits = (relaxed > 0.5).to(relaxed.dtype)
-        # the bracket is zero in value, exactly, so that bits stay bits
-        return bits if self._path == "none" else bits + (relaxed - relaxed.detach())
+        return bits if self._path == "none" else straight_through(bits, relaxed)
 
 
 class BernoulliDistribution:
@@ -70,8 +71,11 @@ class BernoulliDistribution:
     def log_prob(self, value: Tensor) -> Tensor:
         """(B, *shape) -> (B,) nats: sum v log p + (1 - v) log(1 - p), by logits; minus the cross-entropy.
 
-        A probability where values are bits; at grey values only the cross-entropy, a different number.
+        A probability where values are bits; at grey values only the cross-entropy, a different number. With a
+        relaxed path values are rounded to the bits that they relax: the likelihood is of hard bits throughout.
         """
+        if self._path == "relaxed":
+            value = value.round()
         return sum_event(value * self.logits + F.logsigmoid(-self.logits))
 
 
@@ -79,11 +83,13 @@ class BernoulliDistribution:
 class Bernoulli:
     """Independent bits, for binary variables.
 
-    path: of the reading "sample", straight-through (biased, see `BernoulliDraw`) or none.
+    path: of the reading "sample": straight-through, bits with a borrowed gradient (biased, see `BernoulliDraw`);
+        relaxed, binary-concrete values with their exact gradient, which are scored as the bits they round to; none.
     temperature: of the reading "relaxed" and of the straight-through gradient; 0.5 in asvae-training.md section 4.
 
-    x thus gets a sample path in one of two ways: the likelihood and the encoder see hard bits whose gradient is
-    borrowed (papers.md Q-b, option 3), a critic may see the relaxed reading on both sides (option 2).
+    x thus gets a sample path in one of two ways: the encoder sees hard bits whose gradient is borrowed (papers.md
+    Q-b, option 3) or the relaxed values (option 2). A critic sees like with like by its view, "relaxed" on both
+    sides; without it a relaxed path would show it soft draws beside hard data.
     """
 
     path: PathName = attrs.field(default="straight-through", validator=attrs.validators.in_(get_args(PathName)))

@@ -1,4 +1,4 @@
-"""The exact mass that a Gaussian puts on a quantisation bin, in log space (papers.md Q-d)."""
+"""Quantisation bins, and the exact masses that Gaussians and logistics put on them, in log space (papers.md Q-d)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,34 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from jointgen.nats import LOG_2PI, log1mexp
+from jointgen.space import Space
+
+
+class Bins:
+    """The bins of a quantised variable: bin i is [low + i w, low + (i + 1) w], w the width; i = 0..count - 1."""
+
+    def __init__(self, space: Space):
+        low, width = space.low, space.bin_width
+        assert low is not None and width is not None and space.bins is not None, f"no bins in {space}"
+        self.low, self.width, self.count = low, width, space.bins
+
+    def level(self, value: Tensor) -> Tensor:
+        """The index of the bin that each value lies in; values outside the range count to the bin at that edge."""
+        return ((value - self.low) / self.width).floor().clamp(0, self.count - 1)
+
+    def centre(self, level: Tensor) -> Tensor:
+        return self.low + (level + 0.5) * self.width
+
+    def within(self, level: Tensor, u: Tensor) -> Tensor:
+        """Points of the bins at the fractions u in [0, 1), as dequantised data is made."""
+        inside = torch.nextafter(level + 1, level)  # level + u can round up to the next level in float32
+        return self.low + torch.minimum(level + u, inside) * self.width
+
+
+# --- Gaussian --------------------------------------------------------------------------------------------------------
 
 # A bin this narrow against sigma, and this close to the mean, is integrated by the midpoint rule. Both forms are
 # then within 1e-5 nats of the truth in float32: the rule's error grows as (m delta)^4, the other's as 1 / (m delta).
@@ -53,3 +79,23 @@ def _in_tail(m: Tensor, delta: Tensor) -> Tensor:
     a, b = m + delta / 2, m - delta / 2
     log_a, log_b = (torch.log(torch.special.erfcx(t / SQRT2)) for t in (a, b))
     return log_b - math.log(2) - b**2 / 2 + log1mexp(log_a - log_b - m * delta)
+
+
+# --- logistic --------------------------------------------------------------------------------------------------------
+
+
+def logistic_log_mass(m: Tensor, delta: Tensor) -> Tensor:
+    """log[s(B) - s(A)] for A, B = m -+ delta/2, s the logistic sigmoid, elementwise; finite wherever m and delta are.
+
+    It is log s(B) + log s(-A) + log(1 - e^(A - B)), three terms <= 0, so that nothing cancels (papers.md Q-d).
+    m, delta: as in `log_bin_mass`.
+    """
+    return F.logsigmoid(m + delta / 2) + F.logsigmoid(delta / 2 - m) + log1mexp(-delta)
+
+
+def extended_logistic_log_mass(m: Tensor, delta: Tensor, level: Tensor, count: int) -> Tensor:
+    """The same, but the lowest bin reaches down to -inf and the highest up to +inf: PixelCNN++'s edge bins."""
+    is_lowest, is_highest = level == 0, level == count - 1
+    to_upper_end = F.logsigmoid(m + delta / 2).masked_fill(is_highest, 0.0)
+    from_lower_end = F.logsigmoid(delta / 2 - m).masked_fill(is_lowest, 0.0)
+    return to_upper_end + from_lower_end + log1mexp(-delta).masked_fill(is_lowest | is_highest, 0.0)

@@ -9,7 +9,7 @@ from jointgen.interfaces import sum_event
 from jointgen.nats import LOG_2PI
 from jointgen.noise import NoiseSource
 from jointgen.space import Space
-from jointgen_families.gaussian import GaussianDraw
+from jointgen_families.location_scale import LocationScaleDraw
 
 JITTER = 1e-5
 """Share of independent noise in a correlation matrix, so that one without full rank still has a root."""
@@ -27,9 +27,9 @@ class CorrelatedGaussian:
         mixed = (correlation.double() + JITTER * eye) / (1 + JITTER)  # float32 cannot root what is nearly singular
         self.root = torch.linalg.cholesky(mixed).to(mean.dtype)
 
-    def draw(self, noise: NoiseSource) -> GaussianDraw:
+    def draw(self, noise: NoiseSource) -> LocationScaleDraw:
         eps = self.root @ noise.normal(self.space.size).unsqueeze(2)
-        return GaussianDraw(self.mean, self.log_scale.exp(), eps.view_as(self.mean))
+        return LocationScaleDraw(self.mean, self.log_scale.exp(), eps.view_as(self.mean))
 
     def standardize(self, value: Tensor) -> Tensor:
         """(B, *shape): root^-1 ((value - mean) / scale), which is N(0, I) for draws of this distribution."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -23,6 +24,21 @@ def known_range(space: Space) -> tuple[float, float] | None:
     if space.kind in ("binary", "label"):
         return 0.0, 1.0
     return None if space.low is None or space.high is None else (space.low, space.high)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """bfloat16, which networks put out under autocast, as float32: too coarse for densities. Others as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def where_reached(increasing: Callable[[Tensor], Tensor], target: Tensor, bound: float) -> Tensor:
+    """Where an elementwise increasing function takes the values `target`, in [-bound, bound], by bisection."""
+    low, high = torch.full_like(target, -bound), torch.full_like(target, bound)
+    for _ in range(60):
+        middle = (low + high) / 2
+        is_below = increasing(middle) < target
+        low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
+    return (low + high) / 2
 
 
 class MeanModule(nn.Module):

@@ -1,4 +1,4 @@
-"""Priors p(z): roots with a density and no parameters."""
+"""Priors p(z): roots with a density, here without parameters."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jointgen.space import Space
 from jointgen_families.gaussian import DiagonalGaussian
 
 
-def _positive(instance: object, attribute: Any, value: int | list[int]) -> None:
+def valid_size(instance: object, attribute: Any, value: int | list[int]) -> None:
     sizes = [value] if isinstance(value, int) else value
     if not sizes or any(size < 1 for size in sizes):
         raise ValueError(f"{attribute.name!r} must be a size >= 1 or a list of such: {value}")
 
 
-def _shape(size: int | list[int]) -> tuple[int, ...]:
+def shape_of(size: int | list[int]) -> tuple[int, ...]:
     return (size,) if isinstance(size, int) else tuple(size)
 
 
@@ -50,11 +50,11 @@ class Normal:
     size: of the code, a number or a shape such as [8, 4, 4].
     """
 
-    size: int | list[int] = attrs.field(default=16, validator=_positive)
+    size: int | list[int] = attrs.field(default=16, validator=valid_size)
 
     @property
     def space(self) -> Space:
-        return Space(_shape(self.size))
+        return Space(shape_of(self.size))
 
     def capabilities(self, space: Space) -> Capabilities:
         return Capabilities({"sample": "exact", "mean": "exact"}, kl_to=("normal", "gaussian"), moments=True)
@@ -102,11 +102,11 @@ class Uniform:
     size: of the code, a number or a shape such as [8, 4, 4].
     """
 
-    size: int | list[int] = attrs.field(default=16, validator=_positive)
+    size: int | list[int] = attrs.field(default=16, validator=valid_size)
 
     @property
     def space(self) -> Space:
-        return Space(_shape(self.size), low=-1.0, high=1.0)
+        return Space(shape_of(self.size), low=-1.0, high=1.0)
 
     def capabilities(self, space: Space) -> Capabilities:
         # log p(z) under q is -inf for any encoder with tails, and without slope: better refused before a run than in it

@@ -232,7 +232,10 @@ MISSING: Rows = {
     "encoder": ({"encoder": None}, ["encoder: missing; it computes q(z|x)"]),
     "decoder": ({"decoder": None}, ["decoder: missing; it computes p(x|z)"]),
     "family": ({"encoder.family": None}, ["encoder.family: missing; a table with a type (known: ...)"]),
-    "prior": ({"prior": None}, ["prior: missing; the objective draws p(z) from it; the recipe has data"]),
+    "prior": (
+        {"prior": None},
+        ["prior: missing; the objective draws p(z) from it; give it, or sources.prior...; the recipe has data"],
+    ),
     "objective": ({"objective": None}, ["objective: missing; a table with a type (known: ...)"]),
     "critic": (
         {"discriminator": None},
@@ -243,7 +246,7 @@ MISSING: Rows = {
     "root of mnist": (['data.type="mnist"'], ["data.root: missing; a string"]),
     "type": (
         {"prior": {"size": 16}},
-        ["prior.type: missing; known: normal, uniform"],
+        ["prior.type: missing; known: learned, normal, uniform, vamp"],
     ),
 }
 
@@ -280,14 +283,14 @@ MISMATCHES: Rows = {
         [
             "encoder.family: the objective needs a density at its own draws for q(z|x), in the term "
             "'...log q(z|x)'; the family 'implicit' as set here does not have it; families that do: "
-            "gaussian..."
+            "...gaussian..."
         ],
     ),
     "implicit decoder in a VAE": (
         ['objective.type="vae"', 'decoder.family.type="implicit"'],
         [
             "decoder.family: the objective needs a density at points that it did not draw for p(x|z), ...; "
-            "the family 'implicit' as set here does not have it; families that do: gaussian..."
+            "the family 'implicit' as set here does not have it; families that do: ...gaussian..."
         ],
     ),
     "closed-form KL of an implicit encoder": (
@@ -301,14 +304,14 @@ MISMATCHES: Rows = {
         ['prior.type="uniform"'],
         [
             "prior: the objective needs a density at points that it did not draw for p(z), in the term "
-            "'...log p(z)'; the prior 'uniform' as set here does not have it; priors that do: normal"
+            "'...log p(z)'; the prior 'uniform' as set here does not have it; priors that do: learned, normal, vamp"
         ],
     ),
     "bits for real data": (
         ['decoder.family.type="bernoulli"'],
         [
             'decoder.family.type: "bernoulli" is a family of binary variables, this one is 1x8x8 real in [0, 1], '
-            "17 levels; families that serve it: gaussian, implicit..."
+            "17 levels; families that serve it: ...gaussian...implicit..."
         ],
     ),
     "real numbers for bits": (
@@ -327,7 +330,7 @@ MISMATCHES: Rows = {
         [
             "decoder.family: the objective needs a draw with the reading 'smoothed' for p(x|z), in the term "
             "'...T'; the family 'gaussian' as set here does not have it; families that do: "
-            "gaussian with scale = 'global' or 'per_channel' or 'fixed'"
+            "...gaussian with scale = 'global' or 'per_channel' or 'fixed'..."
         ],
     ),
     "relaxed view of a gaussian": (
@@ -343,7 +346,7 @@ MISMATCHES: Rows = {
         [
             "decoder.family: the objective needs a gradient path through the reading 'sample' of its draws for "
             "p(x|z), in the term '...log q(z|x)'; the family 'bernoulli' as set here does not have it; "
-            "families that do: bernoulli with path = 'straight-through', implicit..."
+            "families that do: bernoulli with path = 'straight-through' or 'relaxed', implicit..."
         ],
     ),
     "conv networks on a vector": (

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from jointgen_data.digits import Digits
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
@@ -129,10 +130,18 @@ def test_samples_of_a_label(labelled: Path, say: Any, here: Path) -> None:
     assert not (a == c).all()
 
 
+def test_labels_that_are_not_given_are_those_of_held_out_rows(labelled: Path, say: Any, here: Path) -> None:
+    """297 rows to hold out: 300 samples begin with their labels again."""
+    assert say("sample", labelled, "-n", 300, "-o", "a.npz").status == 0
+    model = jointgen.load(labelled)
+    y = Digits(labels=True).open("test").take(torch.arange(256))["y"]
+    expected = model.sample(256, {"y": torch.nn.functional.one_hot(y, 10)})
+    assert torch.equal(torch.from_numpy(np.load("a.npz")["x"][:256]), expected)
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ([], "p(y) is a data root: give its values"),
         (["y=10"], "--given y=10: '10' is not a class; allowed: 0 to 9"),
         (["y"], "--given y: '' is not a class"),
         (["w=1"], "--given w=1: expected VARIABLE=VALUE; unknown variable 'w'; known: x, y, z"),

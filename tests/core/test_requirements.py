@@ -133,7 +133,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], list[str]]] = {
         [
             "encoder.family: the objective needs a density at its own draws for q(z|x), in the term "
             "'model/E[q(x,z)] log q(z|x)'; the family 'implicit'",
-            "families that do: gaussian",
+            "families that do: coupling, gaussian",
         ],
     ),
     "nor has an implicit decoder": (
@@ -142,7 +142,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], list[str]]] = {
         [
             "decoder.family: the objective needs a density at points that it did not draw for p(x|z)",
             "the family 'implicit'",
-            "families that do: gaussian",
+            "families that do: coupling, gaussian",
         ],
     ),
     "bits without a path in half g": (
@@ -197,7 +197,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], list[str]]] = {
     "codes scored by a prior that has no density there": (
         lambda: VAE().objective(),
         {"prior": {"type": "uniform", "size": 2}},
-        ["prior: the objective needs a density at points that it did not draw for p(z)", "priors that do: normal"],
+        [
+            "prior: the objective needs a density at points that it did not draw for p(z)",
+            "priors that do: learned, normal, vamp",
+        ],
     ),
 }
 

@@ -161,7 +161,7 @@ def test_both_kinds_of_plugin_are_listed_with_their_providers(environment: Envir
     assert set(providers.values()) == {ours, "acme-joint 2.3.0"}
     assert {key for key, provider in providers.items() if provider != ours} == {
         ("encoder", "wide_mlp"),
-        ("family", "laplace"),
+        ("family", "acme_laplace"),
         ("objective", "svae"),
     }
     assert providers["objective", "asvae"] == ours

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jointgen.capabilities import Capabilities, Density
+from jointgen.errors import ConfigError
 from jointgen.interfaces import Draw
 from jointgen.noise import NoiseSource
 from jointgen.space import Space
@@ -99,19 +100,28 @@ class Flow:
         raise NotImplementedError
 
     def flow(self, size: int) -> nn.Module:
-        """A module called with (B, context) and the number of dimensions' Transform as its result."""
+        """A module called with (B, context) -> the Transform of (B, size)."""
         raise NotImplementedError
 
+    def check(self, space: Space) -> None:
+        """Raises ConfigError for a variable that this flow cannot serve."""
+        try:
+            self.base.capabilities(space)
+        except ConfigError as error:
+            raise ConfigError([f"base.{problem}" for problem in error.problems]) from None
+
     def capabilities(self, space: Space) -> Capabilities:
-        self.base.capabilities(space)  # raises for what the base cannot serve
+        self.check(space)
         return Capabilities({"sample": "exact", "mean": "exact"}, foreign_density=self.foreign_density)
 
     def outputs(self, space: Space) -> tuple[int, ...]:
         """The base's own shape where that is all; otherwise one flat vector, the base's parameters first."""
+        self.check(space)
         base, context = self.base.outputs(space), self.context(space.size)
         return (math.prod(base) + context,) if context else base
 
     def build(self, space: Space) -> nn.Module:
+        self.check(space)
         return FlowModule(self, space)
 
 
@@ -121,7 +131,7 @@ class FlowModule(nn.Module):
     def __init__(self, config: Flow, space: Space):
         super().__init__()
         self.base, self.flow = config.base.build(space), config.flow(space.size)
-        self.base_shape = config.base.outputs(space)
+        self.base_shape, self.context = config.base.outputs(space), config.context(space.size)
 
     def forward(self, params: Tensor) -> FlowDistribution:
         params = at_least_float32(params)
@@ -132,5 +142,8 @@ class FlowModule(nn.Module):
             return FlowDistribution(start, self.flow(context))
 
     def start_at(self, mean: Tensor) -> None:
-        """The base starts at the data's mean, (*shape); a flow that starts near the identity leaves it there."""
-        cast(MeanModule, self.base).start_at(mean)
+        """A zero output of the trunk then gives `mean`, (*shape): the base starts where the flow leads there."""
+        base = cast(MeanModule, self.base)
+        mean = mean.to(base.offset)
+        z0, _ = self.flow(mean.new_zeros(1, self.context)).inverse(mean.reshape(1, -1))
+        base.start_at(z0.view_as(mean))

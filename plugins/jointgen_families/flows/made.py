@@ -1,0 +1,76 @@
+"""MADE (Germain et al. 2015): networks whose i-th outputs see only the inputs before i, and their solution for x."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from zuko.nn import MaskedLinear, MaskedMLP
+
+from jointgen_families.flows.chain import start_small
+
+
+class MADE(nn.Module):
+    """(B, D) and (B, C) -> two outputs per dimension; those of dimension i see x_1 .. x_(i-1) and the whole context.
+
+    hidden: widths of the hidden layers, of tanh. With fewer units than D the last dimensions see only the first ones.
+
+    Every unit has a *level*: how many of x_1, x_2, .. must be known before it can be computed.
+    """
+
+    def __init__(self, size: int, context: int, hidden: Sequence[int]):
+        super().__init__()
+        before = torch.ones(size, size, dtype=torch.bool).tril(-1).repeat(2, 1)
+        adjacency = torch.cat([before, torch.ones(2 * size, context, dtype=torch.bool)], 1)
+        self.size, self.net = size, MaskedMLP(adjacency, hidden, activation=nn.Tanh)
+        start_small(self.layers[-1])
+        self.sizes: list[list[int]] = []
+        for k, level in enumerate(self._levels(context)):
+            self.register_buffer(f"order{k}", level.argsort(stable=True), persistent=False)
+            self.sizes.append(level.bincount(minlength=size).tolist())
+
+    def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D), (B, C) -> (B, D), (B, D)."""
+        first, second = self.net(torch.cat([x, context], 1)).chunk(2, 1)
+        return first, second
+
+    def solve(self, context: Tensor, invert: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
+        """(B, D): x with x_i = invert(i, *(i-th outputs at x)) for every i; invert sees and gives (B,).
+
+        D steps one after another. Each computes only the units of its level, so that together they do the work of
+        about one forward pass, forward and backward, where the textbook's D passes compute every unit D times.
+        """
+        blocks, pending = self._by_level(len(context))
+        values, found = context, []
+        for level in range(self.size):
+            for k, block in enumerate(blocks):
+                waiting = torch.addmm(pending[k], values, block[level].t())
+                values, pending[k] = waiting.tensor_split((self.sizes[k + 1][level],), 1)
+                values = values if block is blocks[-1] else torch.tanh(values)
+            found.append(invert(level, *values.unbind(1)))
+            values = found[-1][:, None]
+        return torch.stack(found, 1)
+
+    @property
+    def layers(self) -> list[MaskedLinear]:
+        return [layer for layer in self.net if isinstance(layer, MaskedLinear)]
+
+    def _levels(self, context: int) -> list[Tensor]:
+        """Of the inputs, of every hidden layer, of the outputs."""
+        levels = [torch.cat([torch.arange(1, self.size + 1), torch.zeros(context, dtype=torch.long)])]
+        for layer in self.layers[:-1]:
+            levels.append((layer.mask * levels[-1]).amax(1))
+        return [*levels, torch.arange(self.size).repeat(2)]
+
+    def _by_level(self, rows: int) -> tuple[list[list[Tensor]], list[Tensor]]:
+        """Per layer: its weights from the units of each level to the units of that level and later; its biases."""
+        blocks, biases = [], []
+        for k, layer in enumerate(self.layers):
+            sources, targets = self.get_buffer(f"order{k}"), self.get_buffer(f"order{k + 1}")
+            weight = (layer.mask * layer.weight)[targets][:, sources]
+            columns = weight.split(self.sizes[k], 1)
+            done = [sum(self.sizes[k + 1][:level]) for level in range(self.size)]
+            blocks.append([column[start:] for column, start in zip(columns, done, strict=False)])
+            biases.append(layer.bias[targets].expand(rows, -1))
+        return blocks, biases

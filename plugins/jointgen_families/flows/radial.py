@@ -1,0 +1,103 @@
+"""Radial flows (Rezende & Mohamed 2015, section 4.1): balls that blow the density up or pull it together."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jointgen.capabilities import Density
+from jointgen.config import positive
+from jointgen_families.flows.chain import MIN_SLOPE, Chain
+from jointgen_families.flows.distribution import Flow
+
+
+@attrs.frozen
+class Radial(Flow):
+    """f(z) = z + beta (z - c) / (alpha + |z - c|), with alpha > 0 and beta > -alpha.
+
+    length: number of layers.
+    amortized: whether the trunk gives every layer's c, alpha and beta, length * (D + 2) numbers, for each row; the
+        learned ones, which are the same for all rows, are then added to them.
+    """
+
+    length: int = attrs.field(default=10, validator=positive)
+    amortized: bool = True
+
+    @property
+    def foreign_density(self) -> Density:
+        return "analytic"
+
+    def context(self, size: int) -> int:
+        return self.length * (size + 2) if self.amortized else 0
+
+    def flow(self, size: int) -> nn.Module:
+        return RadialModule(self, size)
+
+
+class RadialModule(nn.Module):
+    """(B, context) -> Chain of RadialLayers; layers start at different centres and nearly at the identity."""
+
+    def __init__(self, config: Radial, size: int):
+        super().__init__()
+        self.amortized = config.amortized
+        self.start = nn.Parameter(torch.randn(config.length, size + 2))
+        with torch.no_grad():
+            self.start[:, size:] *= 0.01
+
+    def forward(self, context: Tensor) -> Chain:
+        params = self.start[None]  # (1 or B, length, D + 2)
+        if self.amortized:
+            params = params + context.unflatten(1, self.start.shape)
+        return Chain([RadialLayer(layer) for layer in params.unbind(1)])
+
+
+class RadialLayer:
+    """f(z) = z + k u (z - c), u = alpha / (alpha + r), r = |z - c|, k = beta / alpha >= -1 + 1e-3.
+
+    In the directions around c the map stretches by 1 + k u, outwards by 1 + k u^2, so
+    log|det| = (D - 1) log(1 + k u) + log(1 + k u^2), which is papers.md 4.3 with k u = beta h.
+
+    params: (1 or B, D + 2), c and what alpha and k come from; at zero alpha = 1 and k = 0, the identity.
+    """
+
+    def __init__(self, params: Tensor):
+        self.centre, raw_alpha, raw_k = params[:, :-2], params[:, -2], params[:, -1]
+        self.alpha = positive_from(raw_alpha)
+        self.k = positive_from(raw_k) - 1
+
+    def forward(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+        away = z0 - self.centre
+        u = self.alpha / (self.alpha + norm(away))
+        return z0 + (self.k * u)[:, None] * away, self._log_det(u, z0.shape[1])
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        away = z - self.centre
+        u = self._u_from(norm(away) / self.alpha)
+        return self.centre + away / (1 + self.k * u)[:, None], self._log_det(u, z.shape[1])
+
+    def _u_from(self, s: Tensor) -> Tensor:
+        """u of the z0 that landed at distance s alpha from c, (B,).
+
+        With r = alpha (1 - u) / u, |f(z0) - c| = r (1 + k u) is k u^2 + (s + 1 - k) u = 1, whose root in (0, 1] is
+        taken in the form that subtracts nothing.
+        """
+        p, k = s + 1 - self.k, self.k
+        half = (p.abs() + torch.sqrt((s - 1 - k) ** 2 + 4 * s)) / 2  # the square is p^2 + 4 k
+        return torch.where(p >= 0, 1 / half, half / k.clamp(min=1))  # p < 0 only where k > 1
+
+    def _log_det(self, u: Tensor, size: int) -> Tensor:
+        return (size - 1) * torch.log1p(self.k * u) + torch.log1p(self.k * u**2)
+
+
+def positive_from(raw: Tensor) -> Tensor:
+    """Above 1e-3, and 1 at zero: softplus with an offset, as in the planar flow's modified m (papers.md 4.3)."""
+    return MIN_SLOPE + F.softplus(raw + math.log(math.expm1(1 - MIN_SLOPE)))
+
+
+def norm(x: Tensor) -> Tensor:
+    """(B, D) -> (B,), with a zero gradient at zero."""
+    return torch.linalg.vector_norm(x, dim=1)

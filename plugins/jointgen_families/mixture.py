@@ -1,0 +1,230 @@
+"""Mixtures of diagonal Gaussians, with an exact sample path."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jointgen.capabilities import Capabilities
+from jointgen.errors import ConfigError
+from jointgen.nats import LOG_2PI
+from jointgen.noise import NoiseSource
+from jointgen.space import Space
+from jointgen_families.gaussian import DiagonalGaussian
+from jointgen_families.means import MeanModule, MeanName, check_mean
+
+BLOCK = 64  # dimensions whose mutual effects are held in one triangular matrix: memory B x D x 64
+
+
+class MixtureDraw:
+    """One point of the mixture, with its path to the parameters, and the mixture's mean."""
+
+    def __init__(self, sample: Tensor, mean: Tensor):
+        self._readings = {"sample": sample, "mean": mean}
+
+    def read(self, reading: str) -> Tensor:
+        """(B, *shape)."""
+        assert reading in self._readings, f"a mixture's draw has no reading {reading!r}"
+        return self._readings[reading]
+
+
+class MixtureOfGaussians:
+    """B independent sum_k w_k N(mean_k, scale_k^2), each over the whole vector.
+
+    log_weights: (B, K), normalised; means, log_scales: (B, K, *shape).
+    space: of the variable, for the bins of quantised data.
+    """
+
+    def __init__(self, log_weights: Tensor, means: Tensor, log_scales: Tensor, space: Space):
+        self.log_weights, self.means, self.log_scales, self.space = log_weights, means, log_scales, space
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, *shape): sum_k w_k mean_k."""
+        return (self.log_weights.exp()[:, :, None] * self.means.flatten(2)).sum(1).view_as(self.means[:, 0])
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """(B, *shape) -> (B,) nats: log sum_k w_k N(v; mean_k, scale_k^2)."""
+        return self._mixed(self._components.log_prob(self._for_each(value)))
+
+    def log_prob_bins(self, value: Tensor) -> Tensor:
+        """(B, *shape) -> (B,) nats: log sum_k w_k P_k, P_k the exact mass of the value's bin under component k."""
+        return self._mixed(self._components.log_prob_bins(self._for_each(value)))
+
+    @property
+    def _components(self) -> DiagonalGaussian:
+        """B * K rows."""
+        return DiagonalGaussian(self.means.flatten(0, 1), self.log_scales.flatten(0, 1), self.space)
+
+    def _for_each(self, value: Tensor) -> Tensor:
+        return value.repeat_interleave(self.log_weights.shape[1], 0)
+
+    def _mixed(self, log_prob: Tensor) -> Tensor:
+        """(B * K,) -> (B,)."""
+        return torch.logsumexp(self.log_weights + log_prob.view_as(self.log_weights), 1)
+
+    def draw(self, noise: NoiseSource) -> MixtureDraw:
+        """A component by one uniform number and a point of it by D normal ones; then its path, see `with_path`."""
+        u = noise.uniform()
+        eps = noise.normal(*self.means.shape[2:])
+        with torch.no_grad():
+            # the last component takes what rounding leaves of the sum of the weights
+            chosen = (u[:, None] >= self.log_weights.exp().cumsum(1)[:, :-1]).sum(1)
+            rows = torch.arange(len(chosen), device=chosen.device)
+            point = self.means[rows, chosen] + self.log_scales[rows, chosen].exp() * eps
+        path = with_path(point.flatten(1), self.log_weights, self.means.flatten(2), self.log_scales.flatten(2))
+        return MixtureDraw(path.view_as(point), self.mean)
+
+
+# --- the sample path -------------------------------------------------------------------------------------------------
+
+
+def with_path(point: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
+    """(B, D) the same numbers, as a function of the parameters that keeps F_d(z_d | z_<d) fixed for every d.
+
+    Implicit reparameterisation (Graves 2016, eq. 12; Figurnov, Mohamed & Mnih 2018, eq. 9), with F_d the conditional
+    distribution function of the mixture. With r_k the weight of component k given z_<d, f_d = sum_k r_k N_k(z_d) the
+    conditional density and rho_k its share of f_d, dF_d = 0 says, with t_k = (z_d - mean_k) / scale_k,
+
+        dz_d = sum_k rho_k (dmean_k + t_k dscale_k) - sum_k c_k d log(w_k prod_{j<d} N_k(z_j)),
+        c_k  = r_k (Phi(t_k) - F_d) / f_d.
+
+    All of rho, t and c are known once the point is, so only dz_<d on the right has to be solved for: D steps of
+    K numbers each, here by blocks of dimensions.
+
+    log_weights: (B, K); means, log_scales: (B, K, D).
+    """
+    if not torch.is_grad_enabled():
+        return point
+    with torch.autocast(point.device.type, enabled=False):  # triangular systems are not solved in bfloat16
+        t, rho, c = _at(point, log_weights, means, log_scales)
+        # the gradient of `moved` is dz with z_<d left where it is; c sums to 0 over k, so weights need no normaliser
+        log_r = log_weights[:, :, None] + _before(_log_normal(point, means, log_scales))
+        moved = (rho * (means + t * log_scales.exp()) - c * log_r).sum(1)
+        slope = -t * torch.exp(-log_scales.detach())  # d log N_k(z_j) / dz_j
+        return point + _solve(c, slope, moved - moved.detach())
+
+
+def _log_normal(point: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
+    """(B, K, D): log N_k(z_d)."""
+    standard = (point[:, None] - means) * torch.exp(-log_scales)
+    return -0.5 * standard**2 - log_scales - 0.5 * LOG_2PI
+
+
+def _before(x: Tensor) -> Tensor:
+    """Sums over the dimensions before each: (..., D) -> (..., D), 0 first."""
+    return F.pad(x.cumsum(-1), (1, 0))[..., :-1]
+
+
+@torch.no_grad()
+def _at(point: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(t, rho, c), (B, K, D) each. In logarithms and from the nearer tail, so that they are finite far out."""
+    log_normal = _log_normal(point, means, log_scales)
+    log_r = torch.log_softmax(log_weights[:, :, None] + _before(log_normal), 1)
+    log_joint = log_r + log_normal
+    log_f = torch.logsumexp(log_joint, 1, keepdim=True)
+    t = (point[:, None] - means) * torch.exp(-log_scales)
+    below, above = (log_r + torch.special.log_ndtr(side) for side in (t, -t))
+    is_low = torch.logsumexp(below, 1, keepdim=True) < torch.logsumexp(above, 1, keepdim=True)
+    tail = torch.exp(torch.where(is_low, below, above) - log_f)  # r_k Phi_k / f, or r_k (1 - Phi_k) / f
+    c = tail - log_r.exp() * tail.sum(1, keepdim=True)
+    return t, torch.exp(log_joint - log_f), torch.where(is_low, c, -c)
+
+
+def _solve(c: Tensor, s: Tensor, moved: Tensor) -> Tensor:
+    """dz of dz_d = moved_d - sum_k c_kd sum_{j<d} s_kj dz_j: c, s (B, K, D), moved (B, D) -> (B, D)."""
+    felt = torch.zeros_like(c[:, :, 0])  # (B, K): sum over the blocks before of s_kj dz_j
+    done = []
+    for c_block, s_block, block in zip(c.split(BLOCK, 2), s.split(BLOCK, 2), moved.split(BLOCK, 1), strict=True):
+        within = torch.einsum("bkd,bkj->bdj", c_block, s_block)  # solve_triangular takes what is below the diagonal
+        known = block - torch.einsum("bkd,bk->bd", c_block, felt)
+        solved = torch.linalg.solve_triangular(within, known[:, :, None], upper=False, unitriangular=True)[:, :, 0]
+        felt = felt + torch.einsum("bkj,bj->bk", s_block, solved)
+        done.append(solved)
+    return torch.cat(done, 1)
+
+
+# --- the family ------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Mixture:
+    """Mixture of diagonal Gaussians over the whole vector, for encoders, decoders and learned priors of real variables.
+
+    A draw with a gradient costs D steps of K numbers: quick for codes, slow for large images.
+
+    components: K.
+    spread: how far apart the components' means start, as multiples of init_scale: the root of their mean square.
+    init_scale: the standard deviation of every component at a zero output, in the variable's units.
+    min_log_scale, max_log_scale: log scales are clamped to these.
+    mean: linear, or sigmoid for a variable of known range (before the spread is added).
+    """
+
+    components: int = attrs.field(default=10, validator=attrs.validators.ge(1))
+    spread: float = attrs.field(default=1.0, validator=attrs.validators.ge(0.0))
+    init_scale: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
+    min_log_scale: float = -6.0
+    max_log_scale: float = 3.0
+    mean: MeanName = attrs.field(default="linear", validator=attrs.validators.in_(get_args(MeanName)))
+
+    @init_scale.validator
+    def _within_bounds(self, attribute: Any, value: float) -> None:
+        if not self.min_log_scale <= math.log(value) <= self.max_log_scale:
+            raise ValueError(
+                f"'init_scale' must lie in exp([min_log_scale, max_log_scale]) = "
+                f"[{math.exp(self.min_log_scale):.3g}, {math.exp(self.max_log_scale):.3g}]: {value}"
+            )
+
+    def capabilities(self, space: Space) -> Capabilities:
+        self._check(space)
+        return Capabilities({"sample": "exact", "mean": "exact"}, bin_mass=space.bins is not None)
+
+    def outputs(self, space: Space) -> tuple[int, ...]:
+        """A mean and a log scale for each component and number, and a map for each component's weight."""
+        self._check(space)
+        return self.components * (2 * space.shape[0] + 1), *space.shape[1:]
+
+    def build(self, space: Space) -> nn.Module:
+        self._check(space)
+        return MixtureModule(self, space)
+
+    def _check(self, space: Space) -> None:
+        if space.kind != "real":
+            raise ConfigError(f'type: "mixture" is a family of real variables, this one is {space}')
+        check_mean(self.mean, space)
+
+
+class MixtureModule(MeanModule):
+    """(B, *outputs) -> MixtureOfGaussians. The logit of a weight is the mean of its map over an image's positions."""
+
+    def __init__(self, config: Mixture, space: Space):
+        super().__init__(space, config.mean)
+        self.config, self.space = config, space
+        self.apart = nn.Parameter(config.spread * config.init_scale * spread_out(config.components, space))
+
+    def forward(self, params: Tensor) -> MixtureOfGaussians:
+        k, shape = self.config.components, self.space.shape
+        params = params.to(self.apart.dtype)  # what follows is not for bfloat16
+        logits, out, log_scale = params.split([k, k * shape[0], k * shape[0]], 1)
+        means = self.mean_of(out.unflatten(1, (k, shape[0]))) + self.apart
+        log_scale = log_scale.unflatten(1, (k, shape[0])) + math.log(self.config.init_scale)
+        log_scale = log_scale.clamp(self.config.min_log_scale, self.config.max_log_scale)
+        return MixtureOfGaussians(
+            logits.unflatten(1, (k, 1)).flatten(2).mean(2).log_softmax(1), means, log_scale, self.space
+        )
+
+
+def spread_out(components: int, space: Space) -> Tensor:
+    """(K, *shape) of mean 0 and mean square 1 over the components: rows of a cosine transform, no two of one component.
+
+    Equal components would stay equal: they would get equal gradients.
+    """
+    frequency = 1 + torch.arange(space.size) % max(1, components - 1)  # 1 .. K-1
+    phase = (torch.arange(components)[:, None] + 0.5) * frequency / components
+    pattern = math.sqrt(2) * torch.cos(math.pi * phase) if components > 1 else torch.zeros(1, space.size)
+    return pattern.view(components, *space.shape)

@@ -17,7 +17,7 @@ from jointgen.noise import NoiseSource
 from jointgen.space import Space
 from jointgen_families.correlated import CorrelatedGaussian
 from jointgen_families.gaussian import DiagonalGaussian
-from jointgen_families.means import MeanModule
+from jointgen_families.means import MeanModule, at_least_float32
 
 POINTS = 256
 MIN_LOG_SCALE = -7.0
@@ -65,8 +65,7 @@ class BasisDistribution:
         log_scale_v = 0.5 * self.cov_v.diagonal(dim1=1, dim2=2).clamp_min(TINY).log()  # (m, D)
         log_parts = self.a.double().clamp_min(TINY).log() + log_scale_v  # (B, m, D)
         log_scale = 0.5 * torch.logsumexp(2 * log_parts, 1)  # (B, D)
-        dtype = torch.promote_types(self.z0.dtype, torch.float32)
-        mean, shaped = self.mean.to(dtype), self._shaped(log_scale.clamp_min(MIN_LOG_SCALE)).to(dtype)
+        mean, shaped = self.mean, self._shaped(log_scale.clamp_min(MIN_LOG_SCALE)).to(self.z0.dtype)
         if self.covariance == "diagonal":
             return DiagonalGaussian(mean, shaped, self.space)
         per_unit = torch.exp(-log_scale_v)
@@ -136,7 +135,7 @@ class ImplicitBasisModule(MeanModule):
         self.noises = Noises(config.basis, [config.noise, *config.hidden, space.size])
 
     def forward(self, params: Tensor) -> BasisDistribution:
-        z0, *raw = params.unflatten(1, (-1, self.space.shape[0])).unbind(1)  # (B, *shape) each
+        z0, *raw = at_least_float32(params).unflatten(1, (-1, self.space.shape[0])).unbind(1)  # (B, *shape) each
         a = self.start * _positive(torch.stack(raw, 1).flatten(2))  # (B, m, D)
         return BasisDistribution(self.mean_of(z0).flatten(1), a, self.noises, self)
 

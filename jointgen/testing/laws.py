@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -37,6 +37,13 @@ class Law:
     config: Any
     space: Space
     is_prior: bool = False
+    memory: dict[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
+
+    def remembered(self, what: str, make: Callable[[], Any]) -> Any:
+        """What several checks of this law need, made once."""
+        if what not in self.memory:
+            self.memory[what] = make()
+        return self.memory[what]
 
     @property
     def can(self) -> Capabilities:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from jointgen.declare import Declared
 from jointgen.objectives.distributions import Marginal, Product
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective
-from jointgen.parts import Declared
 
 
 def advice_on(objective: Objective, declared: Declared) -> Iterable[str]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import attrs
 
+from jointgen.declare import Declared, declare
 from jointgen.errors import ConfigError
 from jointgen.objectives.objective import Stage, as_stages
-from jointgen.parts import Declared, Parts, build, declare
+from jointgen.parts import Parts, build
 from jointgen.plan import (
     Plan,
     make_plan,

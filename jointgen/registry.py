@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -92,6 +94,12 @@ class Registry:
         """Sorted by kind (in the order of KINDS), then by name."""
         kinds = KINDS if kind is None else (kind,)
         return [self._of(k)[name] for k in kinds for name in self.names(k)]
+
+    def loadable(self, kind: str) -> Iterator[tuple[Component, type]]:
+        """Those whose class can be imported, with it: for suggestions, which a broken stranger must not spoil."""
+        for component in self.components(kind):
+            with contextlib.suppress(PluginError):
+                yield component, component.load()
 
     def get(self, kind: str, name: str) -> Component:
         """Raises ConfigError naming what is known, the nearest name, and the plugins that failed to load."""

@@ -9,6 +9,7 @@ import attrs
 
 from jointgen.capabilities import Capabilities
 from jointgen.config import key_of
+from jointgen.declare import Declared, table_of
 from jointgen.errors import ConfigError
 from jointgen.lowering import (
     Lowering,
@@ -28,13 +29,12 @@ from jointgen.nodes import (
     ordered,
     reach,
 )
-from jointgen.parts import Declared, table_of
 from jointgen.plan import (
     Plan,
     Summand,
     nodes_of,
 )
-from jointgen.registry import Component, Registry
+from jointgen.registry import Registry
 from jointgen.space import Space
 from jointgen.tables import show
 
@@ -172,26 +172,25 @@ def _mismatch(need: Requirement, declared: Declared, registry: Registry) -> str:
 
 
 def _that_fit(need: Requirement, own: Any, kind: str, space: Space, registry: Registry) -> str:
-    fitting = [text for c in registry.components(kind) for text in _ways(c, need, own, space)]
+    fitting = [text for c, cls in registry.loadable(kind) for text in _ways(c.name, cls, need, own, space)]
     plural = {"family": "families", "prior": "priors"}[kind]
     return f"; {plural} that do: {', '.join(fitting)}" if fitting else f"; no registered {kind} has it"
 
 
-def _ways(component: Component, need: Requirement, own: Any, space: Space) -> Iterable[str]:
+def _ways(name: str, cls: Any, need: Requirement, own: Any, space: Space) -> Iterable[str]:
     """How this component would do: as it is, or with another choice for one of its keys. The first choice is shown."""
-    cls: Any = component.load()
     try:
         start = own if isinstance(own, cls) else cls()
     except TypeError:  # it has settings without defaults
         return
     if _fits(start, need, space):
-        yield component.name
+        yield name
         return
     for field in attrs.fields(cls):
         choices = get_args(field.type) if get_origin(field.type) is Literal else ()
         able = [c for c in choices if _fits(attrs.evolve(start, **{field.name: c}), need, space)]
         if able:
-            yield f"{component.name} with {key_of(field)} = {' or '.join(map(show, able))}"
+            yield f"{name} with {key_of(field)} = {' or '.join(map(show, able))}"
             return
 
 

@@ -152,3 +152,10 @@ def test_a_module_that_breaks_while_it_is_imported_is_told(tmp_path: Path, monke
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(PluginError, match="RuntimeError: operator torchvision::nms does not exist"):
         Component("encoder", "net", "breaking_toys:Net").load()
+
+
+def test_a_component_that_cannot_be_imported_is_no_suggestion() -> None:
+    registry = Registry()
+    registry.add(Component("family", "broken", "nowhere_to_be_found:Family"))
+    registry.add(Component("family", "whole", "jointgen.space:Space"))
+    assert [component.name for component, _ in registry.loadable("family")] == ["whole"]

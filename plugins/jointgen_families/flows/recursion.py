@@ -7,8 +7,10 @@ w_k . z and the K x K products G_kj = w_k . u_j, whose diagonal is called c:
     forward   a_k = w_k . z_0 + b_k + sum_{j<k} G_kj h_j                          k = 1 ... K
     inverse   a_k + c_k h_k = w_k . z_K + b_k - sum_{j>k} G_kj h_j                k = K ... 1, one scalar equation each
 
-Both give h, from which z_K = z_0 + sum h_k u_k and back. Each direction has the h that solves it from `start`, the
-right-hand side's first two terms, and the gradients of start, G and c from that of h: the same recursion run backwards.
+Both give h, from which z_K = z_0 + sum h_k u_k and back. The forward recursion is triangular, so putting the last h into
+the right-hand side for all k at once is exact after K rounds, and settles after a few where layers push little on one
+another: rounds of one product each instead of K steps. The gradient of `start` from that of h, in both directions,
+solves a linear triangular system.
 
 Shapes: start, h and their gradients (B, K); G (B, K, K), or (K, K) for all rows; c (B, K) or (K,), >= -1.
 """
@@ -23,7 +25,7 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-MAX_ROUNDS = 64  # bisection alone is done after 56 in float64 (papers.md Q-a)
+MAX_ROUNDS = 64  # of one scalar equation: bisection alone is done after 56 in float64 (papers.md Q-a)
 
 
 class Forwards:
@@ -37,12 +39,15 @@ class Forwards:
 
     @staticmethod
     def solve(start: Tensor, G: Tensor, c: Tensor) -> Tensor:
-        return _sweep(start.clone(), G.mT, lambda a, k: a.tanh_(), sign=1, backwards=False)
+        """h, to the last bit what K steps would give."""
+        earlier = G.tril(-1)
+        return _settled(lambda h: torch.tanh(start + _pushes(earlier, h)), torch.tanh(start))
 
     @staticmethod
     def gradients(grad_h: Tensor, h: Tensor, G: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        slope = (1 - h * h).split(1, 1)  # dh_k / da_k
-        g = _sweep(grad_h.clone(), G, lambda g, k: g.mul_(slope[k]), sign=1, backwards=True)
+        """Those of start, G and c."""
+        slope = 1 - h * h  # dh_k / da_k
+        g = _substituted(slope * grad_h, -slope[:, :, None] * G.mT, upper=True)
         return g, _outer(g, h, G).tril_(-1), torch.zeros_like(h)
 
 
@@ -57,28 +62,42 @@ class Backwards:
 
     @staticmethod
     def solve(start: Tensor, G: Tensor, c: Tensor) -> Tensor:
-        own = c.expand_as(start).split(1, 1)
-        return _sweep(start.clone(), G.mT, lambda t, k: t.copy_(solve(t, own[k]).tanh_()), sign=-1, backwards=True)
+        """h, one layer after the other: rounds would solve every scalar equation anew in each."""
+        t, h = start.clone(), torch.empty_like(start)
+        for k in reversed(range(t.shape[1])):
+            own = t[:, k : k + 1]
+            h[:, k : k + 1] = solve(own, c[..., k, None].expand_as(own)).tanh_()
+            t[:, :k].addcmul_(h[:, k : k + 1], G[..., :k, k], value=-1)
+        return h
 
     @staticmethod
     def gradients(grad_h: Tensor, h: Tensor, G: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of implicit functions: (1 + c_k s_k) da_k = d(right-hand side) - h_k dc_k, dh_k = s_k da_k, s = 1 - h^2."""
-        slope = ((1 - h * h) / opened(h, c)).split(1, 1)
-        g = _sweep(grad_h.clone(), G, lambda g, k: g.mul_(slope[k]), sign=-1, backwards=False)
+        slope = (1 - h * h) / opened(h, c)
+        g = _substituted(slope * grad_h, slope[:, :, None] * G.mT, upper=False)
         return g, _outer(g, h, G).triu_(1).neg_(), -g * h
 
 
 Direction = type[Forwards] | type[Backwards]
 
 
-def _sweep(x: Tensor, matrix: Tensor, solved: Callable[[Tensor, int], Tensor], *, sign: int, backwards: bool) -> Tensor:
-    """Back substitution, in place: x_k <- solved(x_k, k), then x_l += sign x_k matrix_kl for every l still to come."""
-    columns, rows = x.split(1, 1), matrix.unbind(-2)
-    K = len(columns)
-    for k in reversed(range(K)) if backwards else range(K):
-        still = slice(0, k) if backwards else slice(k + 1, K)
-        x[:, still].addcmul_(solved(columns[k], k), rows[k][..., still], value=sign)
+def _pushes(G: Tensor, h: Tensor) -> Tensor:
+    """sum_j G_kj h_j, (B, K)."""
+    return h @ G.mT if G.ndim == 2 else (G @ h[:, :, None])[:, :, 0]
+
+
+def _settled(step: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """What `step` leaves as it is: after i rounds of a triangular recursion i of its K numbers are right."""
+    for _ in range(x.shape[1]):
+        last, x = x, step(x)
+        if torch.equal(x, last):
+            break
     return x
+
+
+def _substituted(x: Tensor, matrix: Tensor, upper: bool) -> Tensor:
+    """g with g + (strictly triangular part of the matrix) g = x, (B, K)."""
+    return torch.linalg.solve_triangular(matrix, x[:, :, None], upper=upper, unitriangular=True)[:, :, 0]
 
 
 def _outer(g: Tensor, h: Tensor, G: Tensor) -> Tensor:

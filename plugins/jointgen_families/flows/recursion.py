@@ -7,10 +7,10 @@ w_k . z and the K x K products G_kj = w_k . u_j, whose diagonal is called c:
     forward   a_k = w_k . z_0 + b_k + sum_{j<k} G_kj h_j                          k = 1 ... K
     inverse   a_k + c_k h_k = w_k . z_K + b_k - sum_{j>k} G_kj h_j                k = K ... 1, one scalar equation each
 
-Both give h, from which z_K = z_0 + sum h_k u_k and back. The forward recursion is triangular, so putting the last h into
-the right-hand side for all k at once is exact after K rounds, and settles after a few where layers push little on one
-another: rounds of one product each instead of K steps. The gradient of `start` from that of h, in both directions,
-solves a linear triangular system.
+Both give h, from which z_K = z_0 + sum h_k u_k and back. The forward recursion is triangular, so putting the last h
+into the right-hand side for all k at once is exact after K rounds, and settles after a few where layers push little
+on one another: rounds of one product each instead of K steps. The gradient of `start` from that of h, in both
+directions, solves a linear triangular system.
 
 Shapes: start, h and their gradients (B, K); G (B, K, K), or (K, K) for all rows; c (B, K) or (K,), >= -1.
 """

@@ -291,7 +291,18 @@ def _families(prepared: Prepared) -> Lines:
 
 
 def _fitness(need: Requirement, prepared: Prepared) -> str:
-    return f"{'met' if is_met(need, prepared.declared) else 'NOT MET'}: needs {need}"
+    met = is_met(need, prepared.declared)
+    return f"{'met' if met else 'NOT MET'}: needs {need}{_cost(need, prepared) if met else ''}"
+
+
+def _cost(need: Requirement, prepared: Prepared) -> str:
+    """What a density at foreign points takes, where that is more than a formula."""
+    declared = prepared.declared
+    if need.ability != "foreign density":
+        return ""
+    size = declared.spaces[declared.factor_of(need.part)[1].out[0]].size
+    how = declared.capabilities[need.part].foreign_density
+    return {"D passes": f", which takes {size} passes", "numeric": ", by a numeric inverse"}.get(how, "")
 
 
 # --- advice ----------------------------------------------------------------------------------------------------------

@@ -164,6 +164,15 @@ def test_what_is_needed_of_each_family(quickstart: Explained) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("family", "cost"),
+    [("iaf", ", which takes 16 passes"), ("planar", ", by a numeric inverse"), ("coupling", "")],
+)
+def test_points_that_a_flow_did_not_draw_have_a_cost(family: str, cost: str, quickstart: Explained) -> None:
+    lines = section(quickstart(encoder__family__type=family), "FAMILIES")
+    assert f"met: needs a density at points that it did not draw{cost}" in lines
+
+
 def test_like_compared_with_like_needs_no_advice(quickstart: Explained) -> None:
     assert "ADVICE" not in quickstart()
 

@@ -216,6 +216,10 @@ VALUES: Rows = {
         ["decoder.family.min_log_scale=4.0"],
         ["decoder.family.min_log_scale: must be <= max_log_scale = 3.0, got 4.0"],
     ),
+    "gate of a flow, too far to compute": (
+        ['encoder.family={type="iaf", bias=-800.0}'],
+        ["encoder.family.bias: must be >= -3.0, got -800.0"],
+    ),
     "weight": (["objective.lambda=-1.0"], ["objective.lambda: must be >= 0, got -1.0"]),
     "share": (["objective.vae_first=1.5"], ["objective.vae_first: must be between 0 and 1, got 1.5"]),
     "weight of a penalty": (

@@ -33,13 +33,13 @@ class IAF(Flow):
     length: number of steps; the order of the dimensions is reversed between them.
     hidden: widths of the hidden layers of each step's MADE.
     context: how many numbers the trunk gives every step beside the base's parameters (the paper's h); 0: none.
-    bias: of the gates' logits, 1 to 2 in the paper.
+    bias: of the gates' logits, 1 to 2 in the paper; far below, the division stretches draws beyond what trains.
     """
 
     length: int = attrs.field(default=4, validator=positive)
     hidden: list[int] = attrs.field(factory=_default_hidden, validator=positive)
     context_: int = attrs.field(default=64, validator=non_negative)
-    bias: float = 2.0
+    def __init__(self, made: MADE, context: Tensor, bias: float, is_reversed: bool):
 
     @property
     def foreign_density(self) -> Density:

@@ -282,6 +282,13 @@ MISMATCHES: Rows = {
         ['encoders.prior={network={type="mlp"}, family={type="gaussian"}}'],
         ["prior: two parts have this name"],
     ),
+    "flow of bits, named as itself and not as its base": (
+        ['data.observe="binarise"', 'decoder.family={type="coupling"}'],
+        [
+            'decoder.family.type: "coupling" is a family of real variables, this one is 1x8x8 binary ...; '
+            "families that serve it: bernoulli, implicit"
+        ],
+    ),
     "implicit encoder in a VAE": (
         ['objective.type="vae"', 'encoder.family.type="implicit"'],
         [

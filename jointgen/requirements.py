@@ -174,7 +174,15 @@ def _mismatch(need: Requirement, declared: Declared, registry: Registry) -> str:
 def _that_fit(need: Requirement, own: Any, kind: str, space: Space, registry: Registry) -> str:
     fitting = [text for c, cls in registry.loadable(kind) for text in _ways(c.name, cls, need, own, space)]
     plural = {"family": "families", "prior": "priors"}[kind]
-    return f"; {plural} that do: {', '.join(fitting)}" if fitting else f"; no registered {kind} has it"
+    if fitting:
+        return f"; {plural} that do: {', '.join(fitting)}"
+    return f"; no registered {kind} has it{_other_kl(need, own, kind, space, registry)}"
+
+
+def _other_kl(need: Requirement, own: Any, kind: str, space: Space, registry: Registry) -> str:
+    """What else `own` has KL to, because the other side can be changed, too."""
+    others = own.capabilities(space).kl_to if need.ability == "KL" else ()
+    return f"; {registry.name_of(kind, type(own))!r} has it to {', '.join(others)}" if others else ""
 
 
 def _ways(name: str, cls: Any, need: Requirement, own: Any, space: Space) -> Iterable[str]:

@@ -216,6 +216,10 @@ VALUES: Rows = {
         ["decoder.family.min_log_scale=4.0"],
         ["decoder.family.min_log_scale: must be <= max_log_scale = 3.0, got 4.0"],
     ),
+    "gate of a flow, too far to compute": (
+        ['encoder.family={type="iaf", bias=-800.0}'],
+        ["encoder.family.bias: must be >= -3.0, got -800.0"],
+    ),
     "weight": (["objective.lambda=-1.0"], ["objective.lambda: must be >= 0, got -1.0"]),
     "share": (["objective.vae_first=1.5"], ["objective.vae_first: must be between 0 and 1, got 1.5"]),
     "weight of a penalty": (
@@ -277,6 +281,13 @@ MISMATCHES: Rows = {
     "two parts of one name": (
         ['encoders.prior={network={type="mlp"}, family={type="gaussian"}}'],
         ["prior: two parts have this name"],
+    ),
+    "flow of bits, named as itself and not as its base": (
+        ['data.observe="binarise"', 'decoder.family={type="coupling"}'],
+        [
+            'decoder.family.type: "coupling" is a family of real variables, this one is 1x8x8 binary ...; '
+            "families that serve it: bernoulli, implicit"
+        ],
     ),
     "implicit encoder in a VAE": (
         ['objective.type="vae"', 'encoder.family.type="implicit"'],

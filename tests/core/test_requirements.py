@@ -184,6 +184,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], list[str]]] = {
             "no registered family has it",
         ],
     ),
+    "a closed KL to something else than the family has it to": (
+        lambda: VAE(analytic=True).objective(),
+        {"prior": {"type": "learned", "size": 2, "family": {"type": "mixture"}}},
+        ["needs KL to 'mixture' in closed form", "no registered family has it; 'gaussian' has it to normal, gaussian"],
+    ),
     "a closed KL of a family that has none": (
         lambda: VAE(analytic=True).objective(),
         {"encoder": part("implicit")},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, cast, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 import attrs
 import torch
@@ -37,6 +37,8 @@ class Coupling(Flow):
         between -5 and 5 and the identity outside.
     """
 
+    name: ClassVar[str] = "coupling"
+
     length: int = attrs.field(default=4, validator=positive)
     hidden: list[int] = attrs.field(factory=_default_hidden, validator=positive)
     context_: int = attrs.field(default=64, validator=non_negative)
@@ -48,7 +50,7 @@ class Coupling(Flow):
 
     def check(self, space: Space) -> None:
         super().check(space)
-        check_two_dimensions("coupling", space)
+        check_two_dimensions(self.name, space)
 
     def context(self, size: int) -> int:
         return self.context_

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 import attrs
 import torch
@@ -15,6 +15,7 @@ from jointgen.interfaces import Draw
 from jointgen.noise import NoiseSource
 from jointgen.space import Space
 from jointgen_families.gaussian import DiagonalGaussian, Gaussian
+from jointgen_families.location_scale import check_real
 from jointgen_families.means import MeanModule, at_least_float32
 
 
@@ -85,6 +86,8 @@ class Flow:
     base: the Gaussian that the flow starts from, with the keys of the family "gaussian".
     """
 
+    name: ClassVar[str]
+
     base: Gaussian = attrs.field(factory=Gaussian)
 
     @property
@@ -101,6 +104,7 @@ class Flow:
 
     def check(self, space: Space) -> None:
         """Raises ConfigError for a variable that this flow cannot serve."""
+        check_real(self.name, space)  # the base would name itself, by a key that its table does not have
         try:
             self.base.capabilities(space)
         except ConfigError as error:

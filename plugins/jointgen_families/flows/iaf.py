@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import cast
+from typing import ClassVar, cast
 
 import attrs
 import torch
@@ -33,13 +33,15 @@ class IAF(Flow):
     length: number of steps; the order of the dimensions is reversed between them.
     hidden: widths of the hidden layers of each step's MADE.
     context: how many numbers the trunk gives every step beside the base's parameters (the paper's h); 0: none.
-    bias: of the gates' logits, 1 to 2 in the paper.
+    bias: of the gates' logits, 1 to 2 in the paper; far below, the division stretches draws beyond what trains.
     """
+
+    name: ClassVar[str] = "iaf"
 
     length: int = attrs.field(default=4, validator=positive)
     hidden: list[int] = attrs.field(factory=_default_hidden, validator=positive)
     context_: int = attrs.field(default=64, validator=non_negative)
-    bias: float = 2.0
+    bias: float = attrs.field(default=2.0, validator=[attrs.validators.ge(-3.0), attrs.validators.le(10.0)])
 
     @property
     def foreign_density(self) -> Density:
@@ -47,7 +49,7 @@ class IAF(Flow):
 
     def check(self, space: Space) -> None:
         super().check(space)
-        check_two_dimensions("iaf", space)
+        check_two_dimensions(self.name, space)
 
     def context(self, size: int) -> int:
         return self.context_

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -171,6 +171,8 @@ class Planar(Flow):
     margin: w . u stays above -1 + margin; 0.2 makes inverses better conditioned and layers less expressive.
     init_scale: standard deviation of u's entries at the start; small is near the identity.
     """
+
+    name: ClassVar[str] = "planar"
 
     length: int = attrs.field(default=80, validator=positive)
     amortized: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import attrs
 import torch
@@ -23,6 +24,8 @@ class Radial(Flow):
     amortized: whether the trunk gives every layer's c, alpha and beta, length * (D + 2) numbers, for each row; the
         learned ones, which are the same for all rows, are then added to them.
     """
+
+    name: ClassVar[str] = "radial"
 
     length: int = attrs.field(default=10, validator=positive)
     amortized: bool = True

@@ -202,7 +202,7 @@ def start_at_brings_the_mean_to_the_datas(law: Law) -> None:
     before = apart()
     module.start_at(target)
     expect(
-        apart() < max(0.5 * before, 0.05 * (high - low)),
+        apart() < max(0.5 * before, 0.01 * (high - low)),
         f"after start_at(mean) the reading {reading!r} of zeros is {apart():.3g} from it, before it was {before:.3g}",
     )
 

@@ -50,6 +50,7 @@ def capabilities_are_true(law: Law) -> None:
         )
     expect(not can.kl_to or hasattr(distribution, "kl_to"), f"KL to {', '.join(can.kl_to)} is declared without kl_to")
     expect(not can.bin_mass or hasattr(distribution, "log_prob_bins"), "bin_mass is declared without log_prob_bins")
+    expect(not can.moments or hasattr(distribution, "moments"), "moments are declared, but there is no moments()")
     expect(can.noise_input >= 0, f"noise_input is {can.noise_input}, it must be a size or 0")
 
 

@@ -21,6 +21,7 @@ SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("family", "bernoulli"): [{"path": "none"}],
     ("family", "gaussian"): [{"scale": "global"}, {"scale": "per_channel"}, {"scale": "fixed", "init_scale": 0.3}],
     ("family", "implicit"): [{"noise": 0}],
+    ("family", "implicit_basis"): [{"covariance": "diagonal"}],
     ("encoder", "conv"): [{"norm": "group", "widths": [4, 8]}],
     ("decoder", "conv"): [{"norm": "group", "upsample": "transposed", "widths": [8, 4]}],
     ("discriminator", "mlp"): [{"spectral_norm": True}],

@@ -12,10 +12,10 @@ from torch import nn
 from jointgen.capabilities import Capabilities
 from jointgen.config import placed
 from jointgen.errors import ConfigError, suggest
-from jointgen.nodes import Traits
 from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective
+from jointgen.reach import Traits
 from jointgen.recipe import Recipe
 from jointgen.registry import Registry
 from jointgen.space import Space

@@ -22,12 +22,12 @@ from jointgen.nodes import (
     Root,
     Sample,
     Standard,
-    Traits,
     View,
 )
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import KL, Conditional, Joint, LogDensity, Product
 from jointgen.objectives.expressions import Apply, Ratio, Standardized, Value
+from jointgen.reach import Traits
 
 
 @attrs.frozen

@@ -1,11 +1,11 @@
-"""The nodes of a plan: draws, network runs and densities as a graph, and how gradients travel in it. Torch-free.
+"""The nodes of a plan: draws, network runs and densities as a graph. Torch-free.
 
 Equal nodes are one node, so each network runs once per draw, reading and mode (live or held) in an update.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import attrs
@@ -13,30 +13,6 @@ import attrs
 Mode = Literal["live", "held"]
 """held: the gradient flows through the inputs, the parameters' own is cut."""
 
-Reach = Mapping[str, frozenset[str]]
-"""part -> how a gradient reaches its parameters: "explicit", "samples" or both. Absent: not at all."""
-
-
-@attrs.frozen
-class Traits:
-    """What lowering must know of a part. paths: reading -> how its gradient reaches the parameters.
-
-    any_path: as if every reading had one, to find what an objective would train if the families could.
-    through: the conditionals that a prior is made of, besides its own parameters.
-    """
-
-    kind: Literal["data", "prior", "conditional", "critic"]
-    paths: Mapping[str, str] = attrs.field(factory=dict)
-    noise_input: int = 0
-    trainable: bool = True
-    any_path: bool = False
-    through: tuple[str, ...] = ()
-
-    def has_path(self, reading: str) -> bool:
-        return self.any_path or self.paths.get(reading, "none") != "none"
-
-
-# --- nodes -----------------------------------------------------------------------------------------------------------
 # `rows` is how many rows a node has for each row of the batch; `title` names its noise and stands in `explain`.
 
 
@@ -302,43 +278,6 @@ def is_scored_by_draw(node: Density, imported: frozenset[Node]) -> bool:
     like any other.
     """
     return node.own and node.value.source not in imported
-
-
-# --- how gradients travel --------------------------------------------------------------------------------------------
-
-
-def reach(node: Node, traits: Mapping[str, Traits]) -> Reach:
-    """Which parameters a gradient of this node's value reaches, and how."""
-    if isinstance(node, View | Moments):
-        return {}
-    if isinstance(node, Root | PriorLaw):
-        held = node.is_data if isinstance(node, Root) else node.mode == "held"
-        live = () if held else (node.part, *node.through)
-        return {part: frozenset({"explicit"}) for part in live if traits[part].trainable}
-    if isinstance(node, Read):
-        return {} if node.stop or not _has_path(node, traits) else _as_samples(reach(node.source, traits))
-    below = merge_reach(reach(parent, traits) for parent in node.parents)
-    if isinstance(node, Forward | Critic) and getattr(node, "mode", "live") == "live":
-        return merge_reach([below, {node.part: frozenset({"explicit"})}])
-    return below
-
-
-def _has_path(read: Read, traits: Mapping[str, Traits]) -> bool:
-    if isinstance(read.source, Sample):
-        return traits[read.source.forward.part].has_path(read.reading)
-    return isinstance(read.source, View) or read.source.is_data or traits[read.source.part].has_path(read.reading)
-
-
-def _as_samples(found: Reach) -> Reach:
-    return {part: frozenset({"samples"}) for part in found}
-
-
-def merge_reach(found: Iterable[Reach]) -> Reach:
-    merged: dict[str, frozenset[str]] = {}
-    for one in found:
-        for part, ways in one.items():
-            merged[part] = merged.get(part, frozenset()) | ways
-    return merged
 
 
 def ordered(nodes: Iterable[Node]) -> list[Node]:

@@ -17,19 +17,16 @@ from jointgen.nodes import (
     Moments,
     Node,
     PriorLaw,
-    Reach,
     Read,
     Root,
     Sample,
-    Traits,
-    merge_reach,
     ordered,
-    reach,
 )
 from jointgen.objectives.algebra import Expr, Stop, Weight, summands
 from jointgen.objectives.distributions import KL, LogDensity
 from jointgen.objectives.expressions import Apply, Expectation, Ratio
 from jointgen.objectives.objective import Objective, PenaltyOf, Update
+from jointgen.reach import Reach, Traits, merge_reach, reach
 
 
 @attrs.frozen

@@ -30,11 +30,11 @@ from jointgen.nodes import (
     Standard,
     View,
     is_scored_by_draw,
-    reach,
 )
 from jointgen.noise import Noise
 from jointgen.observe import Observation, observe
 from jointgen.parts import Parts
+from jointgen.reach import reach
 
 Raw = Mapping[str, Mapping[str, Tensor]]
 """source part -> variable -> raw rows (B, ...), as a data source yields them."""

@@ -27,13 +27,13 @@ from jointgen.nodes import (
     View,
     is_scored_by_draw,
     ordered,
-    reach,
 )
 from jointgen.plan import (
     Plan,
     Summand,
     nodes_of,
 )
+from jointgen.reach import reach
 from jointgen.registry import Registry
 from jointgen.space import Space
 from jointgen.tables import show

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from jointgen.distributed import Workers
 from jointgen.lowering import Lowering
-from jointgen.nodes import Traits
 from jointgen.noise import Noise
 from jointgen.objectives import Expr, Objective
 from jointgen.objectives.objective import Update, resolved
@@ -29,6 +28,7 @@ from jointgen.plugins import load_plugins
 from jointgen.prepare import Prepared, resolver
 from jointgen.prepare import prepare as prepare_recipe
 from jointgen.program import Moment
+from jointgen.reach import Traits
 from jointgen.recipe import read_recipe
 from jointgen.registry import Registry
 from jointgen.space import Space

@@ -32,11 +32,12 @@ from jointgen.testing.divergences import DIVERGENCES
 from jointgen.testing.draws import DRAWS
 from jointgen.testing.laws import laws_of_family, laws_of_prior
 from jointgen.testing.modules import MODULES
+from jointgen.testing.moments import MOMENTS
 from jointgen.testing.networks import NETWORKS, Setting, nets_of
 from jointgen.testing.objectives import METRICS, OBJECTIVES, OnTinyModel
 from jointgen.testing.sources import SOURCES
 
-LAWS = [*DRAWS, *MODULES, *DENSITIES, *BINS, *DIVERGENCES]
+LAWS = [*DRAWS, *MODULES, *DENSITIES, *BINS, *DIVERGENCES, *MOMENTS]
 
 
 def checks(

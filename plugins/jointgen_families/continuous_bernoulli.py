@@ -101,7 +101,7 @@ class ContinuousBernoulliDistribution:
     def draw(self, noise: NoiseSource) -> ReadyDraw:
         """One uniform number per element through the inverse distribution function."""
         x = quantile(self.logits, inner_uniform(noise, *self.logits.shape[1:]))
-        return ReadyDraw(self._low + self._range * x, self.mean)
+        return ReadyDraw(sample=self._low + self._range * x, mean=self.mean)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(B, *shape) -> (B,) nats, for values in [low, high]; outside, the same exponential goes on."""

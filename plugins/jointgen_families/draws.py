@@ -9,12 +9,13 @@ from jointgen.noise import NoiseSource
 
 
 class ReadyDraw:
-    """A draw whose readings "sample" and "mean", (B, *shape), were made when it was drawn."""
+    """A draw whose readings, (B, *shape) each by name, were made when it was drawn."""
 
-    def __init__(self, sample: Tensor, mean: Tensor):
-        self._readings = {"sample": sample, "mean": mean}
+    def __init__(self, **readings: Tensor):
+        self._readings = readings
 
     def read(self, reading: str) -> Tensor:
+        """(B, *shape)."""
         assert reading in self._readings, f"this draw has no reading {reading!r}"
         return self._readings[reading]
 

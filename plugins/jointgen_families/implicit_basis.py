@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jointgen.capabilities import Capabilities
-from jointgen.errors import ConfigError
 from jointgen.noise import NoiseSource
 from jointgen.space import Space
 from jointgen_families.correlated import CorrelatedGaussian
+from jointgen_families.draws import ReadyDraw
 from jointgen_families.gaussian import DiagonalGaussian
+from jointgen_families.location_scale import check_real
 from jointgen_families.means import MeanModule, at_least_float32
 
 POINTS = 256
@@ -24,14 +25,6 @@ MIN_LOG_SCALE = -7.0
 """The matched Gaussian is no narrower: a draw in its units stays finite where the noises have died."""
 TINY = 1e-30
 CovarianceName = Literal["full", "diagonal"]
-
-
-class BasisDraw:
-    def __init__(self, sample: Tensor, mean: Tensor):
-        self._readings = {"sample": sample, "mean": mean}
-
-    def read(self, reading: str) -> Tensor:
-        return self._readings[reading]
 
 
 class BasisDistribution:
@@ -50,10 +43,10 @@ class BasisDistribution:
         """(B, *shape): z0 + sum_i a_i E v_i."""
         return self._shaped(self.z0 + (self.a * self.mean_v).sum(1))
 
-    def draw(self, noise: NoiseSource) -> BasisDraw:
+    def draw(self, noise: NoiseSource) -> ReadyDraw:
         eps = noise.normal(*self.noises.eps_shape)  # (B, m, e)
         v = self.noises(eps.transpose(0, 1)).transpose(0, 1)  # (B, m, D)
-        return BasisDraw(self._shaped(self.z0 + (self.a * v).sum(1)), self.mean)
+        return ReadyDraw(sample=self._shaped(self.z0 + (self.a * v).sum(1)), mean=self.mean)
 
     @torch.no_grad()
     def moments(self) -> DiagonalGaussian | CorrelatedGaussian:
@@ -121,8 +114,7 @@ class ImplicitBasis:
         return ImplicitBasisModule(self, space)
 
     def _check(self, space: Space) -> None:
-        if space.kind != "real":
-            raise ConfigError(f'type: "implicit_basis" is a family of real variables, this one is {space}')
+        check_real("implicit_basis", space)
 
 
 class ImplicitBasisModule(MeanModule):

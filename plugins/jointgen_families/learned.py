@@ -16,6 +16,7 @@ from jointgen.errors import ConfigError
 from jointgen.interfaces import Distribution
 from jointgen.noise import NoiseSource
 from jointgen.space import Space
+from jointgen_families.draws import ReadyDraw
 from jointgen_families.means import known_range
 from jointgen_families.mixture import Mixture
 from jointgen_families.priors import shape_of, valid_size
@@ -151,18 +152,6 @@ def outside(values: Tensor, space: Space) -> Tensor:
     return values if bounds is None else torch.logit((values - bounds[0]) / (bounds[1] - bounds[0]), eps=0.01)
 
 
-class VampDraw:
-    """A point of one component, made when it was drawn. Not that component's own draw: its density is another."""
-
-    def __init__(self, sample: Tensor):
-        self._sample = sample
-
-    def read(self, reading: str) -> Tensor:
-        """(B, *shape)."""
-        assert reading == "sample", f"a draw of a VampPrior has no reading {reading!r}"
-        return self._sample
-
-
 class VampDistribution:
     """`rows` times 1/K sum_k q(z|u_k); inputs: u, (K, *shape) for each variable that the encoder is given."""
 
@@ -170,10 +159,13 @@ class VampDistribution:
         self._inputs, self._encoder, self._rows = inputs, encoder, rows
         self._components = len(inputs[0])
 
-    def draw(self, noise: NoiseSource) -> VampDraw:
-        """A component for each row, all equally likely, and a point of it."""
+    def draw(self, noise: NoiseSource) -> ReadyDraw:
+        """A component for each row, all equally likely, and a point of it.
+
+        Not that component's own draw: its density is another.
+        """
         chosen = (noise.uniform() * self._components).long().clamp(max=self._components - 1)
-        return VampDraw(self._encoder(*self._inputs, rows=chosen).draw(noise).read("sample"))
+        return ReadyDraw(sample=self._encoder(*self._inputs, rows=chosen).draw(noise).read("sample"))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(B, *shape) -> (B,) nats: logsumexp_k log q(z|u_k) - log K."""

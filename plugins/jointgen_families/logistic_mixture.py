@@ -83,7 +83,7 @@ class LogisticMixtureDistribution:
             level = self.bins.level(value)
             earlier.append(straight_through(self._centre(level), y))
             sample.append(straight_through(self.bins.within(level, places[:, channel : channel + 1]), value))
-        return ReadyDraw(torch.cat(sample, 1), self.mean)
+        return ReadyDraw(sample=torch.cat(sample, 1), mean=self.mean)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(B, C, H, W) -> (B,) nats: the log masses of the values' bins - D log bin width; integrates to 1."""

@@ -11,26 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jointgen.capabilities import Capabilities
-from jointgen.errors import ConfigError
 from jointgen.nats import LOG_2PI
 from jointgen.noise import NoiseSource
 from jointgen.space import Space
+from jointgen_families.draws import ReadyDraw
 from jointgen_families.gaussian import DiagonalGaussian
-from jointgen_families.means import MeanModule, MeanName, check_mean
+from jointgen_families.location_scale import check_init_scale, check_real
+from jointgen_families.means import MeanModule, MeanName, at_least_float32, check_mean
 
 BLOCK = 64  # dimensions whose mutual effects are held in one triangular matrix: memory B x D x 64
-
-
-class MixtureDraw:
-    """One point of the mixture, with its path to the parameters, and the mixture's mean."""
-
-    def __init__(self, sample: Tensor, mean: Tensor):
-        self._readings = {"sample": sample, "mean": mean}
-
-    def read(self, reading: str) -> Tensor:
-        """(B, *shape)."""
-        assert reading in self._readings, f"a mixture's draw has no reading {reading!r}"
-        return self._readings[reading]
 
 
 class MixtureOfGaussians:
@@ -68,7 +57,7 @@ class MixtureOfGaussians:
         """(B * K,) -> (B,)."""
         return torch.logsumexp(self.log_weights + log_prob.view_as(self.log_weights), 1)
 
-    def draw(self, noise: NoiseSource) -> MixtureDraw:
+    def draw(self, noise: NoiseSource) -> ReadyDraw:
         """A component by one uniform number and a point of it by D normal ones; then its path, see `with_path`."""
         u = noise.uniform()
         eps = noise.normal(*self.means.shape[2:])
@@ -78,7 +67,7 @@ class MixtureOfGaussians:
             rows = torch.arange(len(chosen), device=chosen.device)
             point = self.means[rows, chosen] + self.log_scales[rows, chosen].exp() * eps
         path = with_path(point.flatten(1), self.log_weights, self.means.flatten(2), self.log_scales.flatten(2))
-        return MixtureDraw(path.view_as(point), self.mean)
+        return ReadyDraw(sample=path.view_as(point), mean=self.mean)
 
 
 # --- the sample path -------------------------------------------------------------------------------------------------
@@ -174,11 +163,7 @@ class Mixture:
 
     @init_scale.validator
     def _within_bounds(self, attribute: Any, value: float) -> None:
-        if not self.min_log_scale <= math.log(value) <= self.max_log_scale:
-            raise ValueError(
-                f"'init_scale' must lie in exp([min_log_scale, max_log_scale]) = "
-                f"[{math.exp(self.min_log_scale):.3g}, {math.exp(self.max_log_scale):.3g}]: {value}"
-            )
+        check_init_scale(value, self.min_log_scale, self.max_log_scale)
 
     def capabilities(self, space: Space) -> Capabilities:
         self._check(space)
@@ -194,8 +179,7 @@ class Mixture:
         return MixtureModule(self, space)
 
     def _check(self, space: Space) -> None:
-        if space.kind != "real":
-            raise ConfigError(f'type: "mixture" is a family of real variables, this one is {space}')
+        check_real("mixture", space)
         check_mean(self.mean, space)
 
 
@@ -209,7 +193,7 @@ class MixtureModule(MeanModule):
 
     def forward(self, params: Tensor) -> MixtureOfGaussians:
         k, shape = self.config.components, self.space.shape
-        params = params.to(self.apart.dtype)  # what follows is not for bfloat16
+        params = at_least_float32(params)
         logits, out, log_scale = params.split([k, k * shape[0], k * shape[0]], 1)
         means = self.mean_of(out.unflatten(1, (k, shape[0]))) + self.apart
         log_scale = log_scale.unflatten(1, (k, shape[0])) + math.log(self.config.init_scale)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from jointgen.capabilities import Capabilities
 from jointgen.noise import NoiseSource
 from jointgen.space import Space
+from jointgen_families.draws import ReadyDraw
 from jointgen_families.gaussian import DiagonalGaussian
 
 
@@ -71,22 +72,14 @@ class NormalModule(PriorModule):
 # --- uniform ---------------------------------------------------------------------------------------------------------
 
 
-class UniformDraw:
-    def __init__(self, sample: Tensor, mean: Tensor):
-        self._readings = {"sample": sample, "mean": mean}
-
-    def read(self, reading: str) -> Tensor:
-        return self._readings[reading]
-
-
 class UniformDistribution:
     """B rows of independent U(-1, 1) numbers; mean (B, *shape) of zeros."""
 
     def __init__(self, mean: Tensor):
         self.mean = mean
 
-    def draw(self, noise: NoiseSource) -> UniformDraw:
-        return UniformDraw(2 * noise.uniform(*self.mean.shape[1:]) - 1, self.mean)
+    def draw(self, noise: NoiseSource) -> ReadyDraw:
+        return ReadyDraw(sample=2 * noise.uniform(*self.mean.shape[1:]) - 1, mean=self.mean)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(B, *shape) -> (B,) nats: -D log 2 inside the cube, -inf outside."""

@@ -6,6 +6,7 @@ default settings. One that has keys without defaults, or whose other settings de
 
 from __future__ import annotations
 
+import unittest
 from typing import Any
 
 import pytest
@@ -19,8 +20,28 @@ torch.set_num_threads(1)
 
 SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("family", "bernoulli"): [{"path": "none"}],
-    ("family", "gaussian"): [{"scale": "global"}, {"scale": "per_channel"}, {"scale": "fixed", "init_scale": 0.3}],
-    ("family", "implicit"): [{"noise": 0}],
+    ("family", "coupling"): [
+        {"transform": "spline", "context_": 0, "hidden": [4], "length": 2}
+    ],  # few bends: grids are coarse
+    ("family", "discretized_logistic"): [{"scale": "global"}, {"scale": "per_channel"}, {"scale": "fixed"}],
+    ("family", "gaussian"): [
+        {"scale": "global"},
+        {"scale": "per_channel"},
+        {"scale": "fixed", "init_scale": 0.3},
+        *({"scale": scale, "mean": "sigmoid"} for scale in ("per_element", "global", "per_channel", "fixed")),
+    ],
+    ("family", "iaf"): [{"hidden": [6, 5], "context_": 0}],
+    ("family", "implicit"): [{"noise": 0}, {"noise": 0, "mean": "sigmoid"}],
+    ("family", "implicit_basis"): [{"covariance": "diagonal"}],
+    ("family", "laplace"): [
+        {"scale": "global"},
+        {"scale": "per_channel"},
+        {"scale": "fixed"},
+        {"scale": "global", "mean": "sigmoid"},
+    ],
+    ("family", "logistic_mixture"): [{"components": 2}, {"components": 3, "coupling": False}],
+    ("family", "mixture"): [{"components": 3}, {"components": 3, "mean": "sigmoid", "init_scale": 0.2}],
+    ("family", "radial"): [{"amortized": False}],
     ("encoder", "conv"): [{"norm": "group", "widths": [4, 8]}],
     ("decoder", "conv"): [{"norm": "group", "upsample": "transposed", "widths": [8, 4]}],
     ("discriminator", "mlp"): [{"spectral_norm": True}],
@@ -46,6 +67,30 @@ ELSEWHERE = {
 }
 """Components that read files: where they are tested."""
 
+UNKEPT: list[tuple[str, str, dict[str, Any], set[str]]] = [
+    # soft draws, scored as the bits that they round to
+    (
+        "family",
+        "bernoulli",
+        {"path": "relaxed"},
+        {"draws lie in the space", "expectations under draws are those under the density"},
+    ),
+    # mass beyond the range is lost by the density, and put into the bins at the edges by draws
+    (
+        "family",
+        "discretized_logistic",
+        {"edges": "bounded", "init_scale": 0.1, "mean": "sigmoid"},
+        {
+            "density integrates to one",
+            "draws have the distribution function of the density",
+            "expectations under draws are those under the density",
+        },
+    ),
+    # the weight of the one component is 1 whatever the trunk puts out
+    ("family", "mixture", {"components": 1}, {"gradients reach every parameter and every output of the trunk"}),
+]
+"""Settings that say of themselves which promises they do not keep; they keep all others."""
+
 COMPONENTS = load_plugins().registry.components()
 
 
@@ -68,6 +113,24 @@ def test_it_keeps_its_promise(check: Check) -> None:
     check()
 
 
+@pytest.mark.parametrize(("kind", "name", "settings", "unkept"), UNKEPT, ids=[one[1] for one in UNKEPT])
+def test_a_setting_breaks_no_promise_but_those_named(
+    kind: str, name: str, settings: dict[str, Any], unkept: set[str]
+) -> None:
+    config = load_plugins().registry.get(kind, name).load()(**settings)
+    assert {check.promise for check in checks(kind, config) if not is_kept(check)} == unkept
+
+
+def is_kept(check: Check) -> bool:
+    try:
+        check()
+    except AssertionError:
+        return False
+    except unittest.SkipTest:
+        return True
+    return True
+
+
 @pytest.mark.parametrize("component", CONFIGS, ids=" ".join)
 def test_nothing_is_forgotten(component: tuple[str, str]) -> None:
     assert CONFIGS[component], "it has keys without defaults: give them in REQUIRED, or in ELSEWHERE its tests"
@@ -76,5 +139,6 @@ def test_nothing_is_forgotten(component: tuple[str, str]) -> None:
 def test_every_kind_is_checked_and_every_table_names_what_there_is() -> None:
     registered = {(one.kind, one.name) for one in COMPONENTS}
     assert {kind for kind, _ in registered} == set(KINDS)
-    assert {*SETTINGS, *REQUIRED, *ELSEWHERE} <= registered
+    unkept = {(kind, name) for kind, name, _, _ in UNKEPT}
+    assert {*SETTINGS, *REQUIRED, *ELSEWHERE, *unkept} <= registered
     assert load_plugins().failed == []

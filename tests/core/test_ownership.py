@@ -16,7 +16,6 @@ from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor, nn
 
 from jointgen.errors import ConfigError, OwnershipError
-from jointgen.nodes import Traits
 from jointgen.objectives import (
     CriticTable,
     E,
@@ -36,6 +35,7 @@ from jointgen.objectives import (
 from jointgen.objectives.objective import as_stages
 from jointgen.ownership import check_ownership
 from jointgen.program import held_twin
+from jointgen.reach import Traits
 
 Prepare = Callable[..., Any]
 

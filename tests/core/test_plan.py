@@ -15,7 +15,7 @@ from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor, nn
 
 from jointgen.errors import ConfigError
-from jointgen.nodes import Read, Root, Traits
+from jointgen.nodes import Read, Root
 from jointgen.noise import Noise
 from jointgen.objectives import (
     Conditional,
@@ -34,6 +34,7 @@ from jointgen.objectives import (
 from jointgen.parts import Parts
 from jointgen.plan import Plan
 from jointgen.program import Moment, re_pair
+from jointgen.reach import Traits
 from jointgen.step import CompiledUpdate
 
 Prepare = Callable[..., Any]

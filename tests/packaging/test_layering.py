@@ -56,6 +56,7 @@ LAYERS = {
     "plan": 3,
     "program": 3,
     "prepare": 3,
+    "reach": 3,
     "recipe": 3,
     "requirements": 3,
     "sizes": 3,

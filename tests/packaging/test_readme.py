@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import jointgen
+from jointgen.errors import ConfigError
 from jointgen.objectives import Objective
 from jointgen.plugins import load_plugins
 from jointgen.recipe import read_recipe
+from jointgen.registry import Component
+from jointgen.space import Space
 
 REPO = Path(__file__).parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -61,6 +66,38 @@ def test_every_recipe_is_accepted() -> None:
     assert len(recipes) >= 9
     for path in recipes:
         assert read_recipe(path, registry=load_plugins().registry).name == path.stem
+
+
+ROW = re.compile(r"^\| `(\w+)` \|[^|]*\|(.*)\|$", re.MULTILINE)
+
+
+def families_and_priors() -> list[tuple[str, list[str]]]:
+    """Name and [sample path, densities, KL] of the table's rows."""
+    section = README.split("### Families and priors")[1].split("###")[0]
+    return [(name, [cell.strip() for cell in cells.split("|")]) for name, cells in ROW.findall(section)]
+
+
+VARIABLES = [Space((2,)), Space((3, 4, 4), low=0.0, high=1.0, bins=256), Space((4,), kind="binary", bins=2)]
+
+
+def declared(component: Component) -> list[str]:
+    """The same as the component, with its defaults, declares it for the first variable that it serves."""
+    config: Any = component.load()()
+    for space in VARIABLES:
+        with contextlib.suppress(ConfigError):
+            can = config.capabilities(space)
+            return [can.paths["sample"], f"{can.own_density} / {can.foreign_density}", ", ".join(can.kl_to)]
+    raise AssertionError(f"{component.name} serves none of the variables")
+
+
+def test_the_table_names_every_family_and_prior_once_and_what_they_can() -> None:
+    components = [one for one in load_plugins().registry.components() if one.kind in ("family", "prior")]
+    rows = families_and_priors()
+    assert sorted(name for name, _ in rows) == sorted(one.name for one in components)
+    assert [one.kind for one in components].count("family") == 13, "the text above the table counts them"
+    for one in components:
+        if one.name not in ("learned", "vamp"):  # what these can is what another can
+            assert dict(rows)[one.name] == declared(one), one.name
 
 
 def test_version_is_the_same_everywhere() -> None:

@@ -1,0 +1,88 @@
+"""What checks are made of a component: by its kind, its variable, and what it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jointgen.capabilities import Capabilities
+from jointgen.errors import ConfigError
+from jointgen.interfaces import sum_event
+from jointgen.space import Space
+from jointgen.testing import Check, checks
+
+Told = Callable[..., dict[str, str]]
+BITS = Space((2,), kind="binary", bins=2)
+
+
+class BitsLaw:
+    def __init__(self, logits: Tensor, grey: bool):
+        self.logits, self.grey = logits, grey
+
+    def draw(self, noise: Any) -> Any:
+        u = noise.uniform(*self.logits.shape[1:])
+        probability = torch.sigmoid(self.logits)
+        values = {"sample": probability if self.grey else (u < probability).to(u.dtype), "mean": probability}
+        return type("Bits", (), {"read": staticmethod(values.__getitem__)})
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return sum_event(value * self.logits - nn.functional.softplus(self.logits))
+
+
+class BitsModule(nn.Module):
+    def __init__(self, grey: bool):
+        super().__init__()
+        self.grey = grey
+
+    def forward(self, params: Tensor) -> BitsLaw:
+        return BitsLaw(params, self.grey)
+
+    def view(self, reading: str, draw: Any, noise: Any) -> Tensor:
+        return draw.read("mean").sum(1)
+
+
+@attrs.frozen
+class Bits:
+    grey: bool = False
+
+    def capabilities(self, space: Space) -> Capabilities:
+        paths: Any = {"sample": "none", "mean": "exact"}
+        return Capabilities({**paths, "relaxed": "exact"} if self.grey else paths)
+
+    def outputs(self, space: Space) -> tuple[int, ...]:
+        return space.shape
+
+    def build(self, space: Space) -> BitsModule:
+        return BitsModule(self.grey)
+
+
+def test_bits_are_summed_over_all_patterns_and_must_be_bits(told: Told) -> None:
+    assert told("family", Bits(), spaces=[BITS]) == {}
+    found = told("family", Bits(grey=True), spaces=[BITS])
+    assert "draws of a binary variable have the values" in found["draws lie in the space"]
+    assert "view('relaxed') of 5 rows of data has shape (5,)" in found["views of data match the readings"]
+
+
+def test_a_component_that_serves_nothing_is_one_case_that_fails() -> None:
+    def refuse(self: Any, space: Space) -> Capabilities:
+        raise ConfigError("type: never")
+
+    cls: Any = attrs.frozen(type("Never", (), {"capabilities": refuse, "__annotations__": {}}))
+    (check,) = checks("family", cls())
+    with pytest.raises(AssertionError, match=r"Never\(\) serves none of the Spaces tried"):
+        check()
+
+
+def test_an_unknown_kind_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown kind of component 'famly'; did you mean 'family'"):
+        checks("famly", Bits())
+
+
+def test_a_check_is_named_by_its_component_and_promise() -> None:
+    (check,) = [c for c in checks("family", Bits(), spaces=[BITS]) if c.promise == "capabilities are true"]
+    assert isinstance(check, Check) and str(check) == "Bits() on 2 binary, 2 levels: capabilities are true"

@@ -1,0 +1,80 @@
+"""Every check of a critic loss, a penalty or a term can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.interfaces import sum_event
+from jointgen.objectives import exp, log_sigmoid
+
+Told = Callable[..., dict[str, str]]
+
+
+@attrs.frozen
+class Loss:
+    up: Any = log_sigmoid
+    down: Any = attrs.field(default=lambda f: log_sigmoid(-f))
+    is_ratio: bool = True
+
+    def positive(self, f: Any) -> Any:
+        return self.up(f)
+
+    def negative(self, f: Any) -> Any:
+        return self.down(f)
+
+
+def test_critic_losses(told: Told) -> None:
+    assert told("critic_loss", Loss()) == {}
+    swapped = told("critic_loss", Loss(lambda f: log_sigmoid(-f), log_sigmoid))
+    assert "at f = 0 positive(f) has slope -0.5 and negative(f) 0.5" in swapped["gradients have the right sign"]
+    score = told("critic_loss", Loss(lambda f: f, lambda f: -f))
+    assert (
+        "the slope of E_a positive(f) + E_b negative(f) at f = log a/b"
+        in score["ratio losses are stationary at the log ratio"]
+    )
+    wild = told("critic_loss", Loss(lambda f: f, lambda f: -exp(exp(f)), is_ratio=False))
+    assert "negative(f) at f = -50 and 50 has the value -inf" in wild["losses are finite for large outputs"]
+    tensor = told("critic_loss", Loss(lambda f: 1.0))
+    assert "positive(f) is a float, it must be an expression" in tensor["both sides are expressions of the critic"]
+
+
+@attrs.frozen
+class Penalty:
+    of: Callable[..., Any]
+    every: int = 1
+
+    def __call__(self, critic: Any, positive: Any, negative: Any, noise: Any) -> Tensor:
+        return self.of(critic(*positive))
+
+
+def test_penalties(told: Told) -> None:
+    assert told("penalty", Penalty(torch.square)) == {}
+    one = "penalty is one number per row and not negative"
+    assert "has shape (), it must be (6,)" in told("penalty", Penalty(lambda f: f.square().mean()))[one]
+    assert "it must not be negative" in told("penalty", Penalty(lambda f: f))[one]
+    cut = told("penalty", Penalty(lambda f: f.square().detach()))["penalty has a finite gradient to the critic"]
+    assert "the penalty's gradient to the critic does not exist" in cut
+    root = told("penalty", Penalty(lambda f: f.square().sqrt()))["penalty of a flat critic is finite"]
+    assert "the gradient of the penalty of a flat critic has the value nan" in root
+
+
+@attrs.frozen
+class Term:
+    of: Callable[..., Any]
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.of(a, b)
+
+
+def test_terms(told: Told) -> None:
+    assert told("term", Term(lambda a, b: sum_event((a - b).abs()))) == {}
+    assert "it must be (5,)" in told("term", Term(lambda a, b: (a - b).square()))["term is one number per row"]
+    mixed = told("term", Term(lambda a, b: sum_event(a - b.flip(0))))["term does not mix rows"]
+    assert "the term of permuted rows is not the permuted term" in mixed
+    cut = told("term", Term(lambda a, b: sum_event((a - b).abs()).detach()))["term has a gradient"]
+    assert "the term's gradient to its values does not exist" in cut

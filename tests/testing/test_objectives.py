@@ -1,0 +1,81 @@
+"""Every check of an objective or a metric can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.interfaces import Measure, sum_event
+from jointgen.objectives import E, Objective, Pointwise, cycle, p, q
+
+Told = Callable[..., dict[str, str]]
+
+
+@attrs.frozen
+class Composed:
+    of: Callable[[], Any]
+
+    def objective(self) -> Any:
+        return self.of()
+
+
+class Restless:
+    """A distance that changes from call to call, so that no gradient is the sum of its terms'."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        self.calls += 1
+        return self.calls * sum_event((a - b).square())
+
+
+@attrs.frozen
+class Misprinted(Pointwise):
+    def __str__(self) -> str:
+        return "seven"
+
+
+def test_objectives(told: Told) -> None:
+    bound = E(q.xz, p.log_x_given_z + p.log_z - q.log_z_given_x)
+    assert told("objective", Composed(lambda: Objective.of(bound))) == {}
+    count = iter(range(1, 100))
+    restless = told("objective", Composed(lambda: Objective.of(next(count) * bound)))
+    assert "two calls of objective() give different objectives" in restless["objective is built and prints"]
+    none = told("objective", Composed(lambda: bound))
+    assert "raises TypeError" in none["objective is built and prints"]
+    cycled = told("objective", Composed(lambda: Objective.of(E(q.xz, -cycle(p, "x|z", distance=Restless())))))
+    assert "is not the sum of its terms'" in cycled["gradients reach what the objective says"]
+    misprinted = told(
+        "objective", Composed(lambda: Objective.of(E(q.xz, p.log_x_given_z - Misprinted("exp", p.log_z))))
+    )
+    assert "cannot be read: unknown ratio or weight 'seven'" in misprinted["the text that it prints is read back"]
+    pixels = E(q.xz, cycle(p, "x|z", distance=lambda a, b: a - b))
+    wide = told("objective", Composed(lambda: Objective.of(bound, reports=(("pixels", pixels),))))
+    assert "raises RuntimeError" in wide["reports are numbers of rows"]
+
+
+@attrs.frozen
+class Metric:
+    measure: Callable[[Any], Measure]
+
+    def measures(self, subject: Any) -> list[Measure]:
+        return [self.measure(subject)]
+
+
+def test_metrics(told: Told) -> None:
+    good = Metric(lambda s: Measure("rows", "rows", "counted", lambda batch: torch.ones(batch.rows)))
+    assert told("metric", good) == {}
+    summed = told("metric", Metric(lambda s: Measure("n", "rows", "", lambda batch: torch.ones(()))))
+    assert "values of n for 6 rows has shape (), it must be (6,)" in summed["measures are numbers of rows"]
+    mute = told("metric", Metric(lambda s: Measure("n", "rows", "", None)))
+    assert "its note does not say why" in mute["measures say what they are"]
+    count = iter(range(1000))
+    drifting = told(
+        "metric", Metric(lambda s: Measure("n", "", "", lambda b: torch.full((b.rows,), float(next(count)))))
+    )
+    assert "n on the same rows again" in drifting["measures are estimated and repeat"]

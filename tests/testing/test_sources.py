@@ -1,0 +1,54 @@
+"""Every check of a data source can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.space import Space
+
+Told = Callable[..., dict[str, str]]
+LEVELS = Space((1,), low=-1.0, high=1.0, bins=8)
+
+
+class Table:
+    def __init__(self, values: Tensor):
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, index: Tensor) -> dict[str, Tensor]:
+        return {"x": self.values[index]}
+
+
+@attrs.frozen
+class Source:
+    value: Callable[[str], Tensor]
+    space: Space = LEVELS
+
+    def spaces(self) -> dict[str, Space]:
+        return {"x": self.space}
+
+    def open(self, split: str) -> Table:
+        return Table(self.value(split))
+
+
+def levels(split: str) -> Tensor:
+    return (torch.arange(32) * (3 if split == "train" else 5) % 8)[:, None]
+
+
+def test_data_sources(told: Told) -> None:
+    assert told("data", Source(levels)) == {}
+    rows = "rows match the spaces"
+    assert "has shape (8,), it must be (8, 1)" in told("data", Source(lambda s: levels(s)[:, 0]))[rows]
+    assert "levels are whole numbers" in told("data", Source(lambda s: levels(s).float()))[rows]
+    assert "is not in 0..7" in told("data", Source(lambda s: levels(s) + 1))[rows]
+    assert "is not in [-inf, 0.0]" in told("data", Source(lambda s: levels(s).float(), Space((1,), high=0.0)))[rows]
+    random = told("data", Source(lambda s: torch.randint(0, 8, (32, 1))))["rows taken again are the same"]
+    assert "reads torch's global generator" in random
+    same = told("data", Source(lambda s: levels("train")))["train and test differ"]
+    assert "begin with the same rows" in same

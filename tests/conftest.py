@@ -39,6 +39,12 @@ torch.set_num_threads(1)
 DOUBLE = torch.float64
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Modules that a test builds start alike, whatever ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """The root of the checkout."""

@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("family", "bernoulli"): [{"path": "none"}],
     ("family", "coupling"): [
-        {"transform": "spline", "context_": 0, "hidden": [4], "length": 2}
+        {"transform": "spline", "context": 0, "hidden": [4], "length": 2}
     ],  # few bends: grids are coarse
     ("family", "discretized_logistic"): [{"scale": "global"}, {"scale": "per_channel"}, {"scale": "fixed"}],
     ("family", "gaussian"): [
@@ -30,7 +30,7 @@ SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
         {"scale": "fixed", "init_scale": 0.3},
         *({"scale": scale, "mean": "sigmoid"} for scale in ("per_element", "global", "per_channel", "fixed")),
     ],
-    ("family", "iaf"): [{"hidden": [6, 5], "context_": 0}],
+    ("family", "iaf"): [{"hidden": [6, 5], "context": 0}],
     ("family", "implicit"): [{"noise": 0}, {"noise": 0, "mean": "sigmoid"}],
     ("family", "implicit_basis"): [{"covariance": "diagonal"}],
     ("family", "laplace"): [

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
 import torch
 from torch import Tensor, nn
 
+from jointgen.config import non_negative, positive
 from jointgen.errors import ConfigError
 from jointgen.space import Space
-from jointgen_families.flows.distribution import Transform
+from jointgen_families.flows.distribution import Flow, Transform
 
 MIN_SLOPE = 1e-3  # no step contracts any direction more than this, so that its inverse stays finite; as zuko's steps
 
@@ -35,10 +37,26 @@ class Chain:
         return z, total
 
 
-def check_two_dimensions(name: str, space: Space) -> None:
-    """Raises ConfigError for one number, which has no others that could move it."""
-    if space.size < 2:
-        raise ConfigError(f'type: "{name}" moves numbers by one another and needs two or more, this one is {space}')
+@attrs.frozen
+class NetworkFlow(Flow):
+    """Base of flows whose steps are networks of the other dimensions, which their trunk tells about the row.
+
+    length: number of steps.
+    context: how many numbers the trunk gives every step beside the base's parameters; 0: none.
+    """
+
+    length: int = attrs.field(default=4, validator=positive)
+    context: int = attrs.field(default=64, validator=non_negative)
+
+    def context_size(self, size: int) -> int:
+        return self.context
+
+    def check(self, space: Space) -> None:
+        super().check(space)
+        if space.size < 2:  # one number has no others that could move it
+            raise ConfigError(
+                f'type: "{self.name}" moves numbers by one another and needs two or more, this one is {space}'
+            )
 
 
 @torch.no_grad()

@@ -12,10 +12,8 @@ from zuko.nn import MLP
 from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
 from jointgen.capabilities import Density
-from jointgen.config import non_negative, positive
-from jointgen.space import Space
-from jointgen_families.flows.chain import MIN_SLOPE, Chain, check_two_dimensions, start_small
-from jointgen_families.flows.distribution import Flow
+from jointgen.config import positive
+from jointgen_families.flows.chain import MIN_SLOPE, Chain, NetworkFlow, start_small
 
 TransformName = Literal["affine", "spline"]
 
@@ -27,7 +25,7 @@ def _default_hidden() -> list[int]:
 
 
 @attrs.frozen
-class Coupling(Flow):
+class Coupling(NetworkFlow):
     """Real NVP (Dinh et al. 2017), or with splines a neural spline flow (Durkan et al. 2019).
 
     length: number of steps; they move the odd and the even dimensions in turn.
@@ -38,22 +36,10 @@ class Coupling(Flow):
     """
 
     name: ClassVar[str] = "coupling"
+    foreign_density: ClassVar[Density] = "analytic"
 
-    length: int = attrs.field(default=4, validator=positive)
     hidden: list[int] = attrs.field(factory=_default_hidden, validator=positive)
-    context_: int = attrs.field(default=64, validator=non_negative)
     transform: TransformName = attrs.field(default="affine", validator=attrs.validators.in_(get_args(TransformName)))
-
-    @property
-    def foreign_density(self) -> Density:
-        return "analytic"
-
-    def check(self, space: Space) -> None:
-        super().check(space)
-        check_two_dimensions(self.name, space)
-
-    def context(self, size: int) -> int:
-        return self.context_
 
     def flow(self, size: int) -> nn.Module:
         return CouplingModule(self, size)
@@ -84,7 +70,7 @@ class CouplingNet(nn.Module):
         self.register_buffer("order", torch.cat([kept, moved]), persistent=False)
         self.register_buffer("back", self.order.argsort(), persistent=False)
         per_number = 2 if config.transform == "affine" else 3 * BINS - 1
-        self.net = MLP(self.kept + config.context_, self.moved * per_number, config.hidden, activation=nn.Tanh)
+        self.net = MLP(self.kept + config.context, self.moved * per_number, config.hidden, activation=nn.Tanh)
         start_small(self.net[-1])
 
     def forward(self, kept: Tensor, context: Tensor) -> MonotonicAffineTransform | MonotonicRQSTransform:

@@ -87,14 +87,11 @@ class Flow:
     """
 
     name: ClassVar[str]
+    foreign_density: ClassVar[Density]
 
     base: Gaussian = attrs.field(factory=Gaussian)
 
-    @property
-    def foreign_density(self) -> Density:
-        raise NotImplementedError
-
-    def context(self, size: int) -> int:
+    def context_size(self, size: int) -> int:
         """How many numbers the trunk gives the flow of a variable of `size` dimensions; 0 where it gives none."""
         raise NotImplementedError
 
@@ -117,7 +114,7 @@ class Flow:
     def outputs(self, space: Space) -> tuple[int, ...]:
         """The base's own shape where that is all; otherwise one flat vector, the base's parameters first."""
         self.check(space)
-        base, context = self.base.outputs(space), self.context(space.size)
+        base, context = self.base.outputs(space), self.context_size(space.size)
         return (math.prod(base) + context,) if context else base
 
     def build(self, space: Space) -> nn.Module:
@@ -131,7 +128,7 @@ class FlowModule(nn.Module):
     def __init__(self, config: Flow, space: Space):
         super().__init__()
         self.base, self.flow = config.base.build(space), config.flow(space.size)
-        self.base_shape, self.context = config.base.outputs(space), config.context(space.size)
+        self.base_shape, self.context_size = config.base.outputs(space), config.context_size(space.size)
 
     def forward(self, params: Tensor) -> FlowDistribution:
         params = at_least_float32(params)
@@ -145,5 +142,5 @@ class FlowModule(nn.Module):
         """A zero output of the trunk then gives `mean`, (*shape): the base starts where the flow leads there."""
         base = cast(MeanModule, self.base)
         mean = mean.to(base.offset)
-        z0, _ = self.flow(mean.new_zeros(1, self.context)).inverse(mean.reshape(1, -1))
+        z0, _ = self.flow(mean.new_zeros(1, self.context_size)).inverse(mean.reshape(1, -1))
         base.start_at(z0.view_as(mean))

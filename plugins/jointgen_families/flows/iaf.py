@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jointgen.capabilities import Density
-from jointgen.config import non_negative, positive
-from jointgen.space import Space
-from jointgen_families.flows.chain import MIN_SLOPE, Chain, check_two_dimensions
-from jointgen_families.flows.distribution import Flow
+from jointgen.config import positive
+from jointgen_families.flows.chain import MIN_SLOPE, Chain, NetworkFlow
 from jointgen_families.flows.made import MADE
 
 
@@ -24,7 +22,7 @@ def _default_hidden() -> list[int]:
 
 
 @attrs.frozen
-class IAF(Flow):
+class IAF(NetworkFlow):
     """z <- (s z + (1 - s) m) / sigmoid(bias) in every step, the gate s and m of a dimension from those before it.
 
     The paper's step without the division shrinks the draws at the start, by 0.6 in four steps of bias 2, and the more
@@ -37,22 +35,10 @@ class IAF(Flow):
     """
 
     name: ClassVar[str] = "iaf"
+    foreign_density: ClassVar[Density] = "D passes"
 
-    length: int = attrs.field(default=4, validator=positive)
     hidden: list[int] = attrs.field(factory=_default_hidden, validator=positive)
-    context_: int = attrs.field(default=64, validator=non_negative)
     bias: float = attrs.field(default=2.0, validator=[attrs.validators.ge(-3.0), attrs.validators.le(10.0)])
-
-    @property
-    def foreign_density(self) -> Density:
-        return "D passes"
-
-    def check(self, space: Space) -> None:
-        super().check(space)
-        check_two_dimensions(self.name, space)
-
-    def context(self, size: int) -> int:
-        return self.context_
 
     def flow(self, size: int) -> nn.Module:
         return IAFModule(self, size)
@@ -64,7 +50,7 @@ class IAFModule(nn.Module):
     def __init__(self, config: IAF, size: int):
         super().__init__()
         self.bias = config.bias
-        self.steps = nn.ModuleList(MADE(size, config.context_, config.hidden) for _ in range(config.length))
+        self.steps = nn.ModuleList(MADE(size, config.context, config.hidden) for _ in range(config.length))
 
     def forward(self, context: Tensor) -> Chain:
         mades = cast(Iterable[MADE], self.steps)

@@ -173,17 +173,14 @@ class Planar(Flow):
     """
 
     name: ClassVar[str] = "planar"
+    foreign_density: ClassVar[Density] = "numeric"
 
     length: int = attrs.field(default=80, validator=positive)
     amortized: bool = True
     margin: float = attrs.field(default=0.0, validator=[fraction, attrs.validators.lt(1.0)])
     init_scale: float = attrs.field(default=0.01, validator=positive)
 
-    @property
-    def foreign_density(self) -> Density:
-        return "numeric"
-
-    def context(self, size: int) -> int:
+    def context_size(self, size: int) -> int:
         return self.length * (2 * size + 1) if self.amortized else 0
 
     def flow(self, size: int) -> nn.Module:

@@ -26,15 +26,12 @@ class Radial(Flow):
     """
 
     name: ClassVar[str] = "radial"
+    foreign_density: ClassVar[Density] = "analytic"
 
     length: int = attrs.field(default=10, validator=positive)
     amortized: bool = True
 
-    @property
-    def foreign_density(self) -> Density:
-        return "analytic"
-
-    def context(self, size: int) -> int:
+    def context_size(self, size: int) -> int:
         return self.length * (size + 2) if self.amortized else 0
 
     def flow(self, size: int) -> nn.Module:

@@ -45,6 +45,7 @@ LAYERS = {
     "declare": 3,
     "evaluate": 3,
     "explain": 3,
+    "feed": 3,
     "gallery": 3,
     "inference": 3,
     "model": 3,

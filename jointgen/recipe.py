@@ -17,14 +17,13 @@ from jointgen.config import (
     MetricField,
     ObjectiveField,
     PriorField,
-    below_one,
     fraction,
-    non_negative,
     positive,
     structure,
     unstructure,
 )
 from jointgen.errors import ConfigError
+from jointgen.optimizer_tables import OptimizerTables
 from jointgen.registry import Registry
 from jointgen.tables import apply_overrides, load_tables, to_toml
 
@@ -45,33 +44,6 @@ class DecoderTable:
 
     network: DecoderField
     family: FamilyField
-
-
-@attrs.frozen
-class Adam:
-    """Adam (Kingma & Ba 2015). The rate falls linearly to `final` of itself from `decay_from` (a share) to the end."""
-
-    lr: float = attrs.field(default=1e-3, validator=positive)
-    betas: tuple[float, float] = attrs.field(default=(0.9, 0.999), validator=below_one)
-    eps: float = attrs.field(default=1e-8, validator=positive)
-    weight_decay: float = attrs.field(default=0.0, validator=non_negative)
-    decay_from: float = attrs.field(default=1.0, validator=fraction)
-    final: float = attrs.field(default=1.0, validator=fraction)
-
-    def rate(self, progress: float) -> float:
-        """The learning rate at `progress` in [0, 1] through the run."""
-        if progress <= self.decay_from or self.decay_from >= 1.0:
-            return self.lr
-        done = (progress - self.decay_from) / (1.0 - self.decay_from)
-        return self.lr * max(self.final, 1.0 - (1.0 - self.final) * done)
-
-
-@attrs.frozen
-class Optimizers:
-    """One for the model's parts, one for the critics."""
-
-    model: Adam = attrs.field(factory=Adam)
-    critics: Adam = attrs.field(factory=Adam)
 
 
 @attrs.frozen
@@ -143,7 +115,7 @@ class Recipe:
     decoders: dict[str, DecoderTable] = attrs.field(factory=dict)
     discriminator: DiscriminatorField | None = None
     discriminators: dict[str, DiscriminatorField] = attrs.field(factory=dict)
-    optimizer: Optimizers = attrs.field(factory=Optimizers)
+    optimizer: OptimizerTables = attrs.field(factory=OptimizerTables)
     eval: Eval = attrs.field(factory=Eval)
 
     def all_sources(self) -> dict[str, Any]:

@@ -197,7 +197,7 @@ class Trainer:
                 stepper = self._stepper(stage)
                 while self.step < self.ends[stage]:
                     logs, progress = self._due(self.train.log_every), self._progress(stage)
-                    self.optimizers.set_rates(self.step / self.ends[-1])
+                    self.optimizers.set_rates(self.step, self.ends[-1])
                     self.window.add(stepper(partial(self.feed.moment, self.step, progress), want_stats=logs), self.step)
                     self._update_average()
                     self.step += 1
@@ -243,7 +243,7 @@ class Trainer:
         images = self.step * self.train.batch
         rate = window.steps * self.train.batch / max(window.seconds, 1e-9)
         if self.workers.is_main:
-            self.folder.log(self.step, images, self.wall, {**values, "images_per_s": rate})
+            self.folder.log(self.step, images, self.wall, {**values, **self.optimizers.rates(), "images_per_s": rate})
         figures = {name: value for name, value in values.items() if name.endswith("/loss")}
         bar.update(self.step, rate, figures)
 

@@ -49,6 +49,7 @@ LAYERS = {
     "gallery": 3,
     "inference": 3,
     "model": 3,
+    "optimizer_tables": 3,
     "optimizers": 3,
     "ownership": 3,
     "parts": 3,

@@ -137,14 +137,15 @@ class Workers:
         if bad:
             raise JointgenError(f"processes no longer agree on {len(bad)} tensors, the first is {bad[0]!r}")
 
-    def close(self) -> None:
-        """Leaves the other processes, at the end of a program. Alone there is nothing to leave."""
-        if self.world > 1:
-            self._accelerator.end_training()
-
     def _mean_(self, flat: Tensor) -> None:
         dist.all_reduce(flat)
         flat /= self.world
+
+
+def leave() -> None:
+    """Leaves the other processes, at the end of a program. Alone there is nothing to leave."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class Votes:

@@ -66,11 +66,13 @@ def run(
     resume: bool = False,
     stop: Callable[[], int] = lambda: 0,
     quiet: bool = False,
+    processes: int | None = None,
 ) -> Run:
     """Trains, evaluates and writes the run folder (`out`, or runs/NAME). Sets no signal handler.
 
     objective: composed in Python, in place of the recipe's.  stop: asked after each step; a signal's number ends
-    the run after a checkpoint.  Raises ConfigError for what the user can mend, before anything is trained.
+    the run after a checkpoint.  processes: how many a launcher was to start, to be checked; None: as many as it did.
+    Raises ConfigError for what the user can mend, before anything is trained.
     """
     registry = load_plugins().registry
     resolved = read_recipe(recipe, overrides, registry=registry)
@@ -78,7 +80,7 @@ def run(
         resolved = with_objective(resolved, objective, registry)
     prepared = prepare(resolved, registry)
     path = Path(out) if out is not None else Path("runs") / resolved.name
-    return Trainer(prepared, path, resume=resume, stop=stop, quiet=quiet).fit()
+    return Trainer(prepared, path, resume=resume, stop=stop, quiet=quiet, processes=processes).fit()
 
 
 def with_objective(recipe: Recipe, objective: Objective | Sequence[Stage], registry: Registry) -> Recipe:
@@ -98,6 +100,7 @@ class Trainer:
         resume: bool = False,
         stop: Callable[[], int] = lambda: 0,
         quiet: bool = False,
+        processes: int | None = None,
     ):
         self.prepared, self.recipe = prepared, prepared.recipe
         self.train = self.recipe.train
@@ -107,7 +110,7 @@ class Trainer:
         torch.use_deterministic_algorithms(self.train.deterministic)
         if self.train.threads is not None:
             torch.set_num_threads(self.train.threads)
-        self.workers = Workers.start(self.train.device, self.train.precision)
+        self.workers = Workers.start(self.train.device, self.train.precision, processes=processes)
         self.splits = {name: open_split(prepared, name) for name in ("train", "test")}
         self.ends = prepared.boundaries()
         repeats = max(u.update.times for plan in prepared.plans for u in plan.updates)

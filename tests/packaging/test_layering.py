@@ -32,6 +32,7 @@ LAYERS = {
     "data": 2,
     "distributed": 2,
     "files": 2,
+    "launch": 2,
     "listing": 2,
     "outputs": 2,
     "pictures": 2,

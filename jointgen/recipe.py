@@ -76,6 +76,7 @@ class Train:
     checkpoint_every: int | None = attrs.field(default=None, validator=positive)
     keep_checkpoints: int = attrs.field(default=3, validator=positive)
     early_stopping: EarlyStopping | None = None
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = attrs.field(factory=lambda: ["tensorboard"])
 
     @property
     def total_steps(self) -> int:

@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,11 +18,11 @@ import rich.console
 import rich.progress
 import rich.text
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 import jointgen
 from jointgen.errors import CheckpointError, ConfigError
 from jointgen.files import replace_bytes, replace_text
+from jointgen.trackers import Trackers
 
 _DISTRIBUTIONS = ("jointgen", "torch", "torchvision", "accelerate", "safetensors", "numpy")
 
@@ -30,7 +30,8 @@ _DISTRIBUTIONS = ("jointgen", "torch", "torchvision", "accelerate", "safetensors
 class RunFolder:
     """The names and the log of one run. Making the object touches nothing; `create` and `open` are the ways in."""
 
-    def __init__(self, path: Path | str):
+    def __init__(self, path: Path | str, *, trackers: Sequence[str] = ("tensorboard",)):
+        """trackers: which of jointgen.trackers get what is logged."""
         self.path = Path(path)
         self.recipe = self.path / "recipe.toml"
         self.metrics = self.path / "metrics.jsonl"
@@ -39,8 +40,9 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
         self.tensorboard = self.path / "tensorboard"
-        self._writer: SummaryWriter | None = None
-        self._purge_step: int | None = None
+        self._names = trackers
+        self._trackers: Trackers | None = None
+        self._resumed_at: int | None = None
 
     @classmethod
     def create(cls, path: Path | str, *, resume: bool = False) -> RunFolder:
@@ -99,29 +101,35 @@ class RunFolder:
     # --- the log ---
 
     def log(self, step: int, images_seen: int, wall_s: float, values: Mapping[str, float]) -> None:
-        """Appends one line to metrics.jsonl and the same numbers to TensorBoard. NaN and infinities become null."""
+        """Appends one line to metrics.jsonl and the same numbers to the trackers. NaN and infinities become null."""
         event = {"step": step, "images_seen": images_seen, "wall_s": round(wall_s, 3), **values}
         with open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(_finite(event), allow_nan=False) + "\n")
-        for name, value in values.items():
-            self._scalars().add_scalar(name, value, step)
+        self.trackers().log(values, step)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Every logged event, in order. A torn last line, which a killed run can leave, is not one."""
         return [event for _, event in self._events()]
 
     def cut_back(self, step: int) -> None:
-        """Forgets events after `step`, which a resumed run will log again. TensorBoard hides its own."""
+        """Forgets events after `step`, which a resumed run will log again. Trackers hide or keep their own."""
         kept = [line + b"\n" for line, event in self._events() if event["step"] <= step]
         if self.metrics.exists():
             replace_bytes(self.metrics, b"".join(kept))
-        self._purge_step = step + 1
+        self._resumed_at = step
+
+    def trackers(self) -> Trackers:
+        """Those of the run, started by the first call: who only reads a run should leave nothing behind."""
+        if self._trackers is None:
+            recipe = self.read_recipe() if self.recipe.exists() else ""
+            self._trackers = Trackers(self._names, self.path, recipe, self._resumed_at)
+        return self._trackers
 
     def close(self) -> None:
-        """Flushes TensorBoard."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Flushes the trackers."""
+        if self._trackers is not None:
+            self._trackers.close()
+            self._trackers = None
 
     def _events(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
         lines = self.metrics.read_bytes().split(b"\n") if self.metrics.exists() else [b""]
@@ -130,11 +138,6 @@ class RunFolder:
                 yield line, json.loads(line)
             except ValueError as error:
                 raise CheckpointError(f"{self.metrics}: line {number} is damaged: {error}") from error
-
-    def _scalars(self) -> SummaryWriter:
-        if self._writer is None:  # opened late: an evaluation logs nothing and should leave no event file
-            self._writer = SummaryWriter(str(self.tensorboard), purge_step=self._purge_step)
-        return self._writer
 
     def _state(self) -> str:
         """A few words on the run that is here, for the message that refuses to overwrite it."""

@@ -37,6 +37,7 @@ from jointgen.statistics import Estimate
 from jointgen.step import (
     Step,
 )
+from jointgen.trackers import check_installed
 from jointgen.watch import Patience, Window
 
 OWNERSHIP_ROWS = 4
@@ -105,6 +106,7 @@ class Trainer:
         self.prepared, self.recipe = prepared, prepared.recipe
         self.train = self.recipe.train
         RunFolder.check(path, resume=resume)  # before minutes of reading data
+        check_installed(self.train.trackers)
         if resume and not any(RunFolder(path).checkpoints.glob("step-*")):
             raise ConfigError(f"out: {path} holds no checkpoint to resume from; start it without --resume")
         torch.use_deterministic_algorithms(self.train.deterministic)
@@ -140,7 +142,7 @@ class Trainer:
             if not resume:
                 folder.write_recipe(self.text)
         self.workers.barrier()
-        return RunFolder(path)
+        return RunFolder(path, trackers=self.train.trackers)
 
     def _parts(self) -> Parts:
         """The parts on their device, decoders starting at the data's mean, gradients checked."""
@@ -192,6 +194,8 @@ class Trainer:
     # --- the loop
 
     def fit(self) -> Run:
+        if self.workers.is_main:
+            self.folder.trackers()  # one that does not start should say so before anything is trained
         started = time.monotonic() - self.wall
         total = self.ends[-1]
         with self.folder, Progress(total, self.step, quiet=self.quiet) as bar:
@@ -315,7 +319,9 @@ class Trainer:
 
     def _pictures(self, name: str) -> None:
         folder, n = self.folder.samples, self.recipe.eval.samples
-        write_pictures(self.model(), self.splits["test"], folder, name, n, self.workers)
+        written = write_pictures(self.model(), self.splits["test"], folder, name, n, self.workers)
+        if written:
+            self.folder.trackers().pictures(written, self.step)
         self.parts.modules.train()
 
     def save(self) -> Path:

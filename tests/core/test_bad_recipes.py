@@ -216,6 +216,10 @@ VALUES: Rows = {
         ["optimizer.model={type=3}"],
         ["optimizer.model.type: expected a string, got 3; known: adam, adamw, rmsprop, sgd"],
     ),
+    "tracker": (
+        ['train.trackers=["tensorboard", "wandbb"]'],
+        ["train.trackers[1]: 'wandbb' is not allowed; did you mean 'wandb'? (known: mlflow, tensorboard, wandb)"],
+    ),
     "schedule": (
         ['optimizer.model.schedule="cosin"'],
         ["optimizer.model.schedule: 'cosin' is not allowed; did you mean 'cosine'? (known: constant, cosine, linear)"],

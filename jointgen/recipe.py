@@ -69,7 +69,7 @@ class Train:
     device: str = "auto"
     threads: int | None = attrs.field(default=None, validator=positive)  # of torch on the CPU; None: torch decides
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
-    deterministic: bool = False
+    deterministic: bool = False  # only operations that repeat themselves bit for bit; matters on a GPU
     log_every: int = attrs.field(default=50, validator=positive)
     eval_every: int | None = attrs.field(default=None, validator=positive)
     sample_every: int | None = attrs.field(default=None, validator=positive)

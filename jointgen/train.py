@@ -37,6 +37,7 @@ from jointgen.statistics import Estimate
 from jointgen.step import (
     Step,
 )
+from jointgen.switches import switched
 from jointgen.trackers import check_installed
 from jointgen.watch import Patience, Window
 
@@ -81,7 +82,8 @@ def run(
         resolved = with_objective(resolved, objective, registry)
     prepared = prepare(resolved, registry)
     path = Path(out) if out is not None else Path("runs") / resolved.name
-    return Trainer(prepared, path, resume=resume, stop=stop, quiet=quiet, processes=processes).fit()
+    with switched(deterministic=resolved.train.deterministic, threads=resolved.train.threads):
+        return Trainer(prepared, path, resume=resume, stop=stop, quiet=quiet, processes=processes).fit()
 
 
 def with_objective(recipe: Recipe, objective: Objective | Sequence[Stage], registry: Registry) -> Recipe:
@@ -91,7 +93,8 @@ def with_objective(recipe: Recipe, objective: Objective | Sequence[Stage], regis
 
 
 class Trainer:
-    """One run. Everything but the weights and optimizers is a pure function of the step."""
+    """One run, under the switches of torch that it finds. Everything but the weights and optimizers is a pure
+    function of the step."""
 
     def __init__(
         self,
@@ -109,9 +112,6 @@ class Trainer:
         check_installed(self.train.trackers)
         if resume and not any(RunFolder(path).checkpoints.glob("step-*")):
             raise ConfigError(f"out: {path} holds no checkpoint to resume from; start it without --resume")
-        torch.use_deterministic_algorithms(self.train.deterministic)
-        if self.train.threads is not None:
-            torch.set_num_threads(self.train.threads)
         self.workers = Workers.start(self.train.device, self.train.precision, processes=processes)
         self.splits = {name: open_split(prepared, name) for name in ("train", "test")}
         self.ends = prepared.boundaries()

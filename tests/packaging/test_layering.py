@@ -41,6 +41,7 @@ LAYERS = {
     "scaffold": 2,
     "shipped": 2,
     "stopping": 2,
+    "switches": 2,
     "trackers": 2,
     "user_images": 2,
     "advice": 3,

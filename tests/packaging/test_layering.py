@@ -61,6 +61,7 @@ LAYERS = {
     "requirements": 3,
     "sizes": 3,
     "step": 3,
+    "terms": 3,
     "train": 3,
     "watch": 3,
     "__main__": 4,

@@ -180,17 +180,17 @@ class OneGraph:
 
     def gradient(
         self, moments: Sequence[Moment], autocast: Callable[[], Any] = nullcontext, want_stats: bool = False
-    ) -> dict[str, Tensor]:
-        """Fills this process's gradients of all updates, the mean over micro-batches. Returns their figures."""
+    ) -> list[dict[str, Tensor]]:
+        """Fills this process's gradients of all updates, means over micro-batches. Returns the figures of each."""
         self.turn.begin()
-        stats = [self._add_gradients(moment, autocast, 1 / len(moments), want_stats) for moment in moments]
+        found = [self._add_gradients(moment, autocast, 1 / len(moments), want_stats) for moment in moments]
         self.turn.end()
-        return _means(stats)
+        return [_means(stats) for stats in zip(*found, strict=True)]
 
     def _add_gradients(
         self, moment: Moment, autocast: Callable[[], Any], share: float, want_stats: bool
-    ) -> dict[str, Tensor]:
-        stats: dict[str, Tensor] = {}
+    ) -> list[dict[str, Tensor]]:
+        stats = []
         with autocast():
             values = self.program.run(moment)
         for update in self.updates:
@@ -198,9 +198,10 @@ class OneGraph:
                 loss, found = update.loss_of(values, moment)
             again = update is not self.updates[-1]
             (loss if share == 1 else share * loss).backward(inputs=update.params, retain_graph=again)
-            stats |= {**found, f"{update.plan.name}/loss": loss.detach()}
+            found[f"{update.plan.name}/loss"] = loss.detach()
             if want_stats:
-                stats |= update.critic_stats(moment, values)
+                found |= update.critic_stats(moment, values)
+            stats.append(found)
         return stats
 
 
@@ -251,24 +252,24 @@ class Step:
         else:
             stats = self._in_turn(first, moment, want_stats)
         if self.same_point:
-            for update in self.updates:
-                stats[f"{update.plan.name}/grad_norm"] = self._apply(update)
-        return stats
+            for update, found in zip(self.updates, stats, strict=True):
+                self._apply(update, found)
+        return {name: value for found in stats for name, value in found.items()}
 
     def _in_turn(
         self, moments: Sequence[Moment], moment: Callable[[int], Moment], want_stats: bool
-    ) -> dict[str, Tensor]:
-        """Each update on a graph of its own, with the values of earlier ones handed over."""
-        stats: dict[str, Tensor] = {}
+    ) -> list[dict[str, Tensor]]:
+        """Each update on a graph of its own, with the values of earlier ones handed over. The figures of each."""
+        stats = []
         shared: list[dict[Node, Any]] = [{} for _ in moments]
         for i, update in enumerate(self.updates):
             if moments[0].step % update.plan.update.every:
                 # it may have been the one to draw what a later update shares, so those are drawn without it
                 self._draw_only(i, moments, shared)
                 continue
-            stats |= self._gradient(update, moments, shared, self.exports[i], want_stats)
+            stats.append(self._gradient(update, moments, shared, self.exports[i], want_stats))
             if not self.same_point:
-                stats[f"{update.plan.name}/grad_norm"] = self._apply(update)
+                self._apply(update, stats[-1])
                 self._repeat(i, moment)
         return stats
 
@@ -307,19 +308,20 @@ class Step:
             assert repeated is not None
             moments = moment(r).split(self.micro_batches)
             self._gradient(repeated, moments, [{} for _ in moments])
-            self._apply(repeated)
+            self._apply(repeated, {})
 
-    def _apply(self, update: CompiledUpdate) -> Tensor:
-        """Reduces over the processes, clips by the global norm and steps. Returns the norm before clipping."""
+    def _apply(self, update: CompiledUpdate, stats: dict[str, Tensor]) -> None:
+        """Reduces gradients and figures over the processes, clips by the global norm and steps. Adds the norm before
+        clipping to the figures."""
         gradients = [p.grad for p in update.params if p.grad is not None]
-        self.workers.all_reduce_mean_(gradients)
+        self.workers.all_reduce_mean_([*gradients, *stats.values()])
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(update.params, self.clip, norm)
         for optimizer in self.optimizers[update.plan.name]:
             optimizer.step()
         update.turn.moved()
-        return norm
+        stats[f"{update.plan.name}/grad_norm"] = norm
 
 
 def _check_same_point(plan: Plan) -> None:

@@ -26,7 +26,7 @@ from jointgen.optimizers import Optimizers
 from jointgen.ownership import check_ownership
 from jointgen.parts import Parts, start_at_data
 from jointgen.plugins import load_plugins
-from jointgen.prepare import Prepared, prepare
+from jointgen.prepare import Prepared, check_rows, prepare
 from jointgen.program import (
     Moment,
 )
@@ -111,6 +111,7 @@ class Trainer:
         if self.train.threads is not None:
             torch.set_num_threads(self.train.threads)
         self.workers = Workers.start(self.train.device, self.train.precision, processes=processes)
+        check_rows(self.recipe, prepared.plans, self.workers.world)
         self.splits = {name: open_split(prepared, name) for name in ("train", "test")}
         self.ends = prepared.boundaries()
         repeats = max(u.update.times for plan in prepared.plans for u in plan.updates)
@@ -216,7 +217,7 @@ class Trainer:
     def _stepper(self, stage: int) -> Step:
         plan = self.prepared.plans[stage]
         by_update = {u.name: self.optimizers.of(u.trains) for u in plan.updates}
-        return Step(plan, self.parts, self.workers, by_update, self.train.clip)
+        return Step(plan, self.parts, self.workers, by_update, self.train.clip, self.train.micro_batches)
 
     def _progress(self, stage: int) -> float:
         """How much of the stage is done, in [0, 1)."""

@@ -153,6 +153,7 @@ class Trainer:
             check_ownership(plan, parts, raw, OWNERSHIP_ROWS, self.recipe.seed)
         self.apart = synchronise(parts.modules, self.workers)
         parts.modules.to(self.workers.device, self.workers.cast_to).train()
+        parts = parts.in_channels_last() if self.train.channels_last else parts
         self.workers.broadcast_([*parts.modules.parameters(), *parts.modules.buffers()])
         return parts
 

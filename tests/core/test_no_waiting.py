@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jointgen.distributed import Workers
 from jointgen.noise import Noise
-from jointgen.optimizers import Optimizers
 from jointgen.parts import Parts
 from jointgen.plugins import load_plugins
 from jointgen.prepare import Prepared, prepare
@@ -96,34 +94,24 @@ def raw(of: Prepared, rows: int = ROWS) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-@pytest.fixture
-def as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Loops that may look at their values on a CPU do not, and Adam is fused."""
-    monkeypatch.setattr(recursion, "may_look", lambda x: False)
-    adam = torch.optim.Adam
-    monkeypatch.setattr(
-        torch.optim, "Adam", lambda *args, **kwargs: adam(*args, **{**kwargs, "fused": True, "foreach": False})
-    )
-    yield
-
-
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-@pytest.mark.usefixtures("as_on_an_accelerator")
-def test_no_step_waits(path: Path, micro_batches: int) -> None:
-    """Every stage, at a step with penalties and at one without, as the loop takes it: rates, step, figures, EMA."""
+def test_no_step_waits(path: Path, micro_batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every stage, at a step with penalties and at one without, with what an accelerator has: fused optimizers, and
+    loops that do not look at their values. As the loop takes it: step, figures, average."""
+    monkeypatch.setattr(recursion, "may_look", lambda x: False)
     made = prepared(path)
     parts: Parts = made.parts
     parts.modules.train()
-    optimizers, data, window = Optimizers(made, parts), raw(made), Window()
+    data, window = raw(made), Window()
     average = [p.detach().clone() for p in parts.modules.parameters()]
     pairs = tensor_pairs(average, parts.modules.parameters())
     for plan in made.plans:
-        by_update = {u.name: optimizers.of(u.trains) for u in plan.updates}
+        by_update = {u.name: [torch.optim.Adam(parts.parameters(u.trains), fused=True)] for u in plan.updates}
         stepper = Step(plan, parts, Workers.start("cpu"), by_update, clip=1.0, micro_batches=micro_batches)
-        take_steps(stepper, [3, 4], data, optimizers, window, pairs, Counter())  # the first makes Adam's state
+        take_steps(stepper, [3, 4], data, window, pairs, Counter())  # the first makes Adam's state
         counts: Counter[str] = Counter()
-        take_steps(stepper, [7, 8], data, optimizers, window, pairs, counts)
+        take_steps(stepper, [7, 8], data, window, pairs, counts)
         assert counts == {}
 
 
@@ -131,7 +119,6 @@ def take_steps(
     stepper: Step,
     numbers: list[int],
     data: Any,
-    optimizers: Optimizers,
     window: Window,
     pairs: Any,
     counts: Counter[str],
@@ -142,7 +129,6 @@ def take_steps(
             return Moment(data, Noise(0, f"{number}.{r}"), ROWS, number, number / 10, 2)
 
         with Waits() as waits:
-            optimizers.set_rates(number / 10)
             window.add(stepper(moment), number)
             for mine, theirs in pairs:
                 torch._foreach_lerp_(mine, theirs, 0.1)

@@ -42,6 +42,12 @@ def _register_images(registry: Registrar) -> None:
         summary="ROOT/train/<class>/*.jpeg and ROOT/val/<class>/*: images of any size and mode, cropped to a square",
     )
     registry.data(
+        "prepared",
+        "jointgen_data.prepared:PreparedImages",
+        paper="none: what `jointgen data prepare` made of a folder of images",
+        summary="images decoded and resized once by `jointgen data prepare`, mapped from disk; flips and random crops",
+    )
+    registry.data(
         "arrays",
         "jointgen_data.arrays:Arrays",
         paper="none: the user's own data",

@@ -51,5 +51,5 @@ def number_classes(names: Sequence[str], classes: Sequence[str]) -> list[int]:
     folders = [name.partition("/")[0] if "/" in name else "" for name in names]
     for name, folder in zip(names, folders, strict=True):
         if folder not in number:
-            raise ValueError(f"{name} is not in a class folder that train/ has")
+            raise ValueError(f"{name} is not in a class folder of the training images")
     return [number[folder] for folder in folders]

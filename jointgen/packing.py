@@ -230,14 +230,18 @@ def report(manifest: Manifest) -> Report:
     rows = " + ".join(f"{split.rows} {name}" for name, split in splits.items())
     classes = f"{len(manifest.classes)} classes" if manifest.classes else f"no labels ({manifest.unlabelled})"
     mebibytes = sum(one.bytes for one in manifest.stored) / 2**20
+    held = [f"{rows} images {plan.channels}x{plan.size}x{plan.size}, {classes}, {mebibytes:.1f} MiB"]
     modes = sum((collections.Counter(split.modes) for split in splits.values()), collections.Counter[str]())
-    others = ", ".join(
-        f"{count} of mode {mode}" for mode, count in sorted(modes.items()) if mode != ("L", "RGB")[plan.channels > 1]
-    )
-    shape = f"{plan.channels}x{plan.size}x{plan.size}"
-    held = f"{rows} images {shape}, {classes}, {mebibytes:.1f} MiB" + (f"; converted: {others}" if others else "")
+    others = [f"{n} of mode {mode}" for mode, n in sorted(modes.items()) if mode != {1: "L", 3: "RGB"}[plan.channels]]
+    held += [f"converted: {', '.join(others)}"] if others else []
     skipped = [f"skipped {name}/{one.name}: {one.reason}" for name, split in splits.items() for one in split.skipped]
-    return Report(held + (f"; {len(skipped)} files skipped" if skipped else ""), skipped)
+    held += [f"{len(skipped)} skipped"] if skipped else []
+    return Report(_printable("; ".join(held)), [_printable(line) for line in skipped])
+
+
+def _printable(text: str) -> str:
+    """On one line, and without the bytes of a file name that are no text."""
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
 
 
 def verify(dest: str | Path, progress: Progress = lambda done, total: None) -> Manifest:

@@ -98,6 +98,7 @@ class Train:
     threads: int | None = attrs.field(default=None, validator=positive)  # of torch on the CPU; None: torch decides
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     deterministic: bool = False
+    resident: Literal["auto", "always", "never"] = "auto"  # the training split kept on the accelerator: if it fits
     log_every: int = attrs.field(default=50, validator=positive)
     eval_every: int | None = attrs.field(default=None, validator=positive)
     sample_every: int | None = attrs.field(default=None, validator=positive)

@@ -104,7 +104,7 @@ def test_the_report_counts_and_names(source: Path, tmp_path: Path) -> None:
     photograph(0).convert("L").save(source / "val/dog/grey.jpg")
     told = report(pack(source, tmp_path / "dest"))
     assert told.held.startswith("10 train + 4 test images 3x8x8, 2 classes, ")
-    assert told.held.endswith("; converted: 1 of mode L; 3 files skipped")
+    assert told.held.endswith("; converted: 1 of mode L; 3 skipped")
     assert [line.split(": ")[0] for line in told.skipped] == [
         f"skipped train/{name}.png" for name in ("cat/01", "dog/03", "dog/06")
     ]
@@ -173,7 +173,7 @@ def test_images_outside_class_folders_have_no_labels_and_the_report_says_why(sou
     photograph(1).save(source / "train/loose.png")
     manifest = pack(source, tmp_path / "dest")
     assert manifest.classes == [] and not (tmp_path / "dest/train-labels.npy").exists()
-    assert "no labels (loose.png is not in a class folder that train/ has)" in report(manifest).held
+    assert "no labels (loose.png is not in a class folder of the training images)" in report(manifest).held
 
 
 # --- kills -----------------------------------------------------------------------------------------------------------
@@ -425,6 +425,20 @@ def test_the_command_prepares_says_so_and_verifies(source: Path, tmp_path: Path,
     assert "it was finished before, and nothing was done" in say(*words).out
     assert say("data", "verify", tmp_path / "dest").out.endswith(": 4 files are what the manifest says\n")
     assert "size 8, not 9" in say("data", "prepare", source, tmp_path / "dest", "--size", "9").refusal
+
+
+def test_names_that_are_no_text_and_longer_than_a_line_are_told_on_one(tmp_path: Path, say: Said) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    photograph(0).save(folder / "a.png")
+    for name in (b"\xff\xfe.png", b"b\nc.png"):
+        os.link(folder / "a.png", os.fsencode(folder) + b"/" + name)
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xffbroken\n.png")).write_text("no image")
+    said = say("data", "prepare", folder, tmp_path / "dest", "--size", "8", "--test-fraction", "0.3")
+    assert said.status == 0
+    assert len(said.out.splitlines()) == 2 and said.out.encode()
+    (line,) = said.problems
+    assert line.startswith("jointgen: skipped ") and line.endswith("cannot identify image file '\\udcffbroken\\n.png'")
 
 
 def test_ctrl_c_in_the_command(source: Path, tmp_path: Path, say: Said, monkeypatch: pytest.MonkeyPatch) -> None:

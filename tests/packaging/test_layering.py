@@ -45,6 +45,7 @@ LAYERS = {
     "scaffold": 2,
     "shipped": 2,
     "stopping": 2,
+    "transfer": 2,
     "user_images": 2,
     "advice": 3,
     "declare": 3,

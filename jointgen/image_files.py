@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import attrs
 import numpy as np
@@ -21,17 +22,17 @@ NAMED = 3  # broken files that a complaint names
 # --- one file --------------------------------------------------------------------------------------------------------
 
 
-def read_image(path: str | Path, height: int, width: int, channels: int) -> np.ndarray:
+def read_image(file: str | Path | IO[bytes], height: int, width: int, channels: int) -> np.ndarray:
     """(C, height, width) uint8, C = 1 or 3, turned upright by its EXIF orientation, transparency laid on white.
 
     Raises whatever Pillow raises for a damaged file, and for one of so many pixels that it can only be an attack.
     """
-    return _read(path, height, width, channels)[0]
+    return _read(file, height, width, channels)[0]
 
 
-def _read(path: str | Path, height: int, width: int, channels: int) -> tuple[np.ndarray, str]:
+def _read(file: str | Path | IO[bytes], height: int, width: int, channels: int) -> tuple[np.ndarray, str]:
     """The image, and its mode in the file."""
-    with Image.open(path) as image:
+    with Image.open(file) as image:
         # libjpeg halves large photographs while it decodes; 4 pixels for each of ours leave the result as it was
         image.draft(None, (4 * width, 4 * height))
         image.load()

@@ -54,13 +54,17 @@ class TensorRows:
         return {name: value[index].contiguous() for name, value in self.values.items()}
 
 
-class FlippedRows(TensorRows):
+class Flipping:
     """Rows whose images are mirrored left to right with probability 1/2 in training."""
 
     def augment(self, values: dict[str, Tensor], noise: NoiseSource) -> dict[str, Tensor]:
         """Raw values in, raw values out; one coin per row, shared by all its (B, C, H, W) images."""
         heads = noise.uniform() < 0.5  # (B,)
         return {name: flip(value, heads) if value.ndim == 4 else value for name, value in values.items()}
+
+
+class FlippedRows(Flipping, TensorRows):
+    """Both."""
 
 
 def flip(images: Tensor, heads: Tensor) -> Tensor:

@@ -85,11 +85,6 @@ class Workers:
         """Matrix products and convolutions in bfloat16 where the precision asks for it; their own type otherwise."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
-    def sent(self, tensor: Tensor) -> Tensor:
-        """The tensor on this process's device; from pinned memory, so that nobody waits for the copy."""
-        pinned = tensor.pin_memory() if self.device.type == "cuda" and tensor.device.type == "cpu" else tensor
-        return pinned.to(self.device, non_blocking=True)
-
     def barrier(self) -> None:
         """Waits until every process is here."""
         with _together():

@@ -133,7 +133,12 @@ class Prior(Protocol):
 
 
 class Rows(Protocol):
-    """An opened split of a data source, held in memory or read on demand."""
+    """An opened split of a data source, held in memory or read on demand.
+
+    Optional, for training splits: ``augment(values, noise)``, stored rows on any device -> raw rows that fit the Spaces
+    (flips, crops); and ``stored(index)``, what it takes where that is more than `take` shows. A step takes rows as
+    they are stored, on the CPU or from a copy of all of them on the accelerator, and augments them where it trains.
+    """
 
     def __len__(self) -> int: ...
 

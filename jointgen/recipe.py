@@ -100,6 +100,7 @@ class Train:
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     channels_last: bool = False  # images and convolutions in NHWC memory: pays on a GPU, with bf16
     deterministic: bool = False
+    resident: Literal["auto", "always", "never"] = "auto"  # the training split kept on the accelerator: if it fits
     log_every: int = attrs.field(default=50, validator=positive)
     eval_every: int | None = attrs.field(default=None, validator=positive)
     sample_every: int | None = attrs.field(default=None, validator=positive)

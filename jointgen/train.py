@@ -20,7 +20,7 @@ from jointgen.errors import ConfigError, NonFiniteError, StoppedError
 from jointgen.evaluate import Split, default_metrics, evaluate, open_split, renamed
 from jointgen.gallery import write_pictures
 from jointgen.interfaces import Rows
-from jointgen.model import Model, load_weights
+from jointgen.model import Model
 from jointgen.noise import Noise
 from jointgen.objectives.objective import Objective, Stage
 from jointgen.optimizers import Optimizers
@@ -34,6 +34,7 @@ from jointgen.program import (
 from jointgen.recipe import Recipe, read_recipe, write_recipe
 from jointgen.registry import Registry
 from jointgen.runfolder import Progress, RunFolder, environment
+from jointgen.saving import Position, Saver
 from jointgen.statistics import Estimate
 from jointgen.step import (
     Step,
@@ -121,14 +122,14 @@ class Trainer:
         self.optimizers = Optimizers(prepared, self.parts)
         self.step, self.wall = 0, 0.0
         self.patience = Patience(self.train.early_stopping.patience if self.train.early_stopping else None)
-        self.text = write_recipe(self.recipe, prepared.registry)
         self.folder = RunFolder.create(path, resume=resume)
+        self.saver = self._saver()
         self.quiet = quiet or not self.workers.is_main
         self.window = Window()
         if resume:
             self._resume()
         else:
-            self.folder.write_recipe(self.text)
+            self.folder.write_recipe(self.saver.recipe)
 
     # --- setting up
 
@@ -172,19 +173,14 @@ class Trainer:
     def metrics(self) -> list[Any]:
         return self.recipe.eval.metrics or default_metrics(self.prepared.registry)
 
+    def _saver(self) -> Saver:
+        average = self.average if self.train.ema else None
+        text, keep = write_recipe(self.recipe, self.prepared.registry), self.train.keep_checkpoints
+        return Saver(self.folder, self.workers, text, keep, self.parts, average, self.optimizers, self.patience)
+
     def _resume(self) -> None:
-        saved = checkpoint.load(checkpoint.newest(self.folder.checkpoints))
-        if saved.recipe != self.text:
-            raise ConfigError(f"out: {self.folder.path} was made by another recipe; see {self.folder.recipe}")
-        load_weights(self.parts, saved.parts, average=False)
-        if self.train.ema:
-            load_weights(self.average, saved.parts, average=True)
-        self.optimizers.load(saved.state["optimizers"])
-        progress = saved.state["progress"]
-        self.step, self.wall, self.ends = progress["step"], progress["wall_s"], list(progress["ends"])
-        self.patience.load(progress["patience"])
-        self.window.load(saved.state["window"], self.workers.device)
-        self.folder.cut_back(self.step)
+        position, self.window = self.saver.load()
+        self.step, self.wall, self.ends = position.step, position.wall_s, position.ends
 
     # --- the loop
 
@@ -327,18 +323,7 @@ class Trainer:
 
     def save(self) -> Path:
         """Writes a checkpoint of this moment, resumable bit for bit."""
-        path = self.folder.checkpoints / f"step-{self.step:08d}"
-        self.workers.check_replicas(dict(self.parts.modules.named_parameters()))
-        if self.workers.is_main:
-            parts = {name: module.state_dict() for name, module in self.parts.modules.items()}
-            if self.train.ema:
-                parts |= {f"ema.{name}": module.state_dict() for name, module in self.average.modules.items()}
-            progress = {"step": self.step, "wall_s": self.wall, "ends": self.ends, "patience": self.patience.state()}
-            state = {"optimizers": self.optimizers.state(), "progress": progress, "window": self.window.state()}
-            keep = self.train.keep_checkpoints
-            path = checkpoint.save(self.folder.checkpoints, self.step, parts, state, recipe=self.text, keep=keep)
-        self.workers.barrier()
-        return path
+        return self.saver.save(Position(self.step, self.wall, self.ends), self.window)
 
     def _finish(self, bar: Progress) -> Run:
         self.save()

@@ -59,6 +59,7 @@ LAYERS = {
     "reach": 3,
     "recipe": 3,
     "requirements": 3,
+    "saving": 3,
     "sizes": 3,
     "step": 3,
     "train": 3,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor
 
 from jointgen import checkpoint
@@ -16,8 +17,10 @@ from jointgen.errors import ConfigError
 from jointgen.model import load_weights
 from jointgen.optimizers import Optimizers
 from jointgen.parts import Parts
+from jointgen.randomness import State, global_state, set_global_state
+from jointgen.recipe import changed_keys
 from jointgen.runfolder import RunFolder
-from jointgen.watch import Patience, Window
+from jointgen.watch import Best, Patience, Window
 
 
 @attrs.frozen
@@ -27,6 +30,17 @@ class Position:
     step: int
     wall_s: float
     ends: list[int]  # of the stages, in steps; early stopping moves them
+
+
+@attrs.frozen
+class Resumed:
+    """Where a run goes on. `changes`: what its recipe now has otherwise; `notes`: what its user should know."""
+
+    position: Position
+    window: Window
+    randomness: State | None
+    changes: list[str]
+    notes: list[str]
 
 
 @attrs.frozen
@@ -44,19 +58,41 @@ class Saver:
     average: Parts | None
     optimizers: Optimizers
     patience: Patience
+    best: Best
+
+    # --- there
 
     def save(self, position: Position, window: Window) -> Path:
         """Writes a checkpoint of this moment. For every process to call; one writes."""
         self.workers.check_replicas(dict(self.parts.modules.named_parameters()))
-        path = self.folder.checkpoints / f"step-{position.step:08d}"
+        randomness = self._gathered(global_state(self.workers.device))
+        path = self.folder.checkpoints / name_of(position.step)
         if self.workers.is_main:
-            progress = {**attrs.asdict(position), "patience": self.patience.state()}
-            state = {"optimizers": self.optimizers.state(), "progress": progress, "window": window.state()}
+            state = {
+                "optimizers": self.optimizers.state(),
+                "progress": {
+                    **attrs.asdict(position),
+                    "patience": self.patience.state(),
+                    "best": self.best.state(),
+                },
+                "window": window.state(),
+                "randomness": randomness,
+            }
             path = checkpoint.save(
-                self.folder.checkpoints, position.step, self._weights(), state, recipe=self.recipe, keep=self.keep
+                self.folder.checkpoints,
+                position.step,
+                self._weights(),
+                state,
+                recipe=self.recipe,
+                keep=self.keep,
+                best=self.best.checkpoint,
             )
         self.workers.barrier()
         return path
+
+    def _gathered(self, mine: State) -> State:
+        """(processes, *shape) of each generator's state, in order of rank."""
+        return {name: self.workers.gather(tensor[None].to(self.workers.device)) for name, tensor in mine.items()}
 
     def _weights(self) -> dict[str, Mapping[str, Tensor]]:
         parts: dict[str, Mapping[str, Tensor]] = {n: module.state_dict() for n, module in self.parts.modules.items()}
@@ -64,22 +100,84 @@ class Saver:
             return parts
         return parts | {f"ema.{name}": module.state_dict() for name, module in self.average.modules.items()}
 
-    def load(self) -> tuple[Position, Window]:
-        """Puts everything back as it was at the newest whole checkpoint. ConfigError where the recipe is another."""
-        saved = checkpoint.load(checkpoint.newest(self.folder.checkpoints))
-        self._check_recipe(saved)
+    # --- and back
+
+    def load(self, *, allow_changes: bool = False) -> Resumed:
+        """Puts everything back as it was at the newest whole checkpoint.
+
+        Raises ConfigError that names each change of the recipe unless they are allowed, and what cannot be changed.
+        """
+        saved = checkpoint.find(self.folder.checkpoints)
+        changes = changed_keys(saved.recipe, self.recipe)
+        if changes and not allow_changes:
+            raise ConfigError(_refusal(self.folder.path, changes))
+        self._load_weights(saved)
+        progress: dict[str, Any] = dict(saved.state["progress"])
+        self.best.load(progress.pop("best"))
+        patience = progress.pop("patience")
+        if not changes:  # otherwise its losses may be others
+            self.patience.load(patience)
+        window = Window()
+        window.load(saved.state["window"], self.workers.device)
+        randomness, notes = self._own_randomness(saved.state["randomness"])
+        position = Position(**progress)
+        self.folder.cut_back(position.step)
+        notes = [*(f"{line}; going on from {saved.path.name}" for line in saved.passed_over), *notes]
+        return Resumed(position, window, randomness, changes, notes)
+
+    def _load_weights(self, saved: Checkpoint) -> None:
+        if wrong := misfits(self.parts, saved.parts):
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise ConfigError(f"out: {saved.path} cannot be gone on from with this recipe: {wrong[0]}{more}")
         load_weights(self.parts, saved.parts, average=False)
         if self.average is not None:
             load_weights(self.average, saved.parts, average=True)
-        self.optimizers.load(saved.state["optimizers"])
-        progress: dict[str, Any] = dict(saved.state["progress"])
-        self.patience.load(progress.pop("patience"))
-        window = Window()
-        window.load(saved.state["window"], self.workers.device)
-        position = Position(**progress)
-        self.folder.cut_back(position.step)
-        return position, window
+        try:
+            self.optimizers.load(saved.state["optimizers"])
+        except (KeyError, ValueError) as error:
+            raise ConfigError(f"out: {saved.path} has no optimizer for the parts that train together: {error}") from None
 
-    def _check_recipe(self, saved: Checkpoint) -> None:
-        if saved.recipe != self.recipe:
-            raise ConfigError(f"out: {self.folder.path} was made by another recipe; see {self.folder.recipe}")
+    def _own_randomness(self, everyone: State) -> tuple[State | None, list[str]]:
+        """This process's generators; of another number of processes, nobody's."""
+        world = len(everyone["torch"])
+        if world == self.workers.world:
+            return {name: states[self.workers.rank] for name, states in everyone.items()}, []
+        note = f"the checkpoint is of {world} process(es), not of {self.workers.world}: torch's, numpy's and Python's "
+        return None, [f"{note}global generators start anew (jointgen's own noise does not depend on it)"]
+
+
+def name_of(step: int) -> str:
+    """Of a step's checkpoint."""
+    return f"step-{step:08d}"
+
+
+def misfits(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
+    """Tensors of the parts that the saved ones do not fit, a few words each."""
+    found = []
+    for name, module in parts.modules.items():
+        theirs = saved.get(name, {})
+        own = module.state_dict()
+        found += [f"{name} has no tensor {key!r} now" for key in theirs if key not in own]
+        found += [
+            line for key, tensor in own.items() if (line := _misfit(f"{name}/{key}", tensor, theirs.get(key))) is not None
+        ]
+    return found
+
+
+def _misfit(name: str, own: Tensor, saved: Tensor | None) -> str | None:
+    if saved is None:
+        return f"{name} is not in it"
+    if own.shape != saved.shape:
+        return f"{name} is {tuple(own.shape)} now, and {tuple(saved.shape)} there"
+    return None
+
+
+def _refusal(path: Path, changes: Iterable[str]) -> list[str]:
+    first = f"out: the run in {path} has another recipe; to go on with this one: --allow-changes (allow_changes=True)"
+    return [first, *(f"  {line}" for line in changes)]
+
+
+def restore_randomness(state: State | None, device: torch.device) -> None:
+    """Where a resumed run's checkpoint had it for this process."""
+    if state is not None:
+        set_global_state(state, device)

@@ -92,3 +92,30 @@ class Patience:
 
     def load(self, state: Mapping[str, Any]) -> None:
         self._best, self._waited = list(state["best"]), state["waited"]
+
+
+class Best:
+    """The best figure that a run has seen of one metric, and the checkpoint that has it."""
+
+    def __init__(self, metric: str | None = None, better: str | None = None):
+        self.metric, self._sign = metric, -1.0 if better == "lower" else 1.0
+        self.value: float | None = None
+        self.checkpoint: str | None = None
+
+    def improved(self, figures: Mapping[str, float | None], checkpoint: str) -> bool:
+        """Whether the metric is now better than ever; the checkpoint is then the best one. NaN never is."""
+        value = figures.get(self.metric) if self.metric is not None else None
+        if value is None or not math.isfinite(value):
+            return False
+        if self.value is not None and self._sign * value <= self._sign * self.value:
+            return False
+        self.value, self.checkpoint = value, checkpoint
+        return True
+
+    def state(self) -> dict[str, Any]:
+        return {"metric": self.metric, "value": self.value, "checkpoint": self.checkpoint}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Another metric's best is none of this one's."""
+        if state["metric"] == self.metric:
+            self.value, self.checkpoint = state["value"], state["checkpoint"]

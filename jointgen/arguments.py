@@ -42,6 +42,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         raise ConfigError(_on_unknown(unknown, getattr(arguments, "parser", commands[arguments.command])))
+    arguments.argv = list(argv)
     return arguments
 
 
@@ -73,8 +74,13 @@ def _run(run: Parser) -> None:
     _add_recipe(run)
     run.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
     run.add_argument("--resume", action="store_true", help="go on from the folder's newest checkpoint")
+    run.add_argument(
+        "--allow-changes", action="store_true", help="resume also with a recipe that is not the run's any more"
+    )
     run.add_argument("--dry-run", action="store_true", help="check everything, print the resolved recipe, and stop")
-    run.add_argument("--processes", type=count, default=1, metavar="N", help="processes to train in (default: 1)")
+    run.add_argument(
+        "--processes", type=count, metavar="N", help="of this machine to train in (default: one for each GPU, or one)"
+    )
     run.add_argument("--quiet", action="store_true", help="no progress on stderr")
 
 
@@ -147,6 +153,9 @@ def _eval(evaluate: Parser) -> None:
 
 def _add_run(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--checkpoint", default="latest", metavar="NAME", help="latest (default), best, or one such as step-00001000"
+    )
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu or cuda")
 
 

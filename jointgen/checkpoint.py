@@ -199,7 +199,7 @@ def find(root: Path, which: str = "latest") -> Checkpoint:
 
 
 def _newest_whole(root: Path) -> Checkpoint:
-    damaged = []
+    damaged: list[str] = []
     for path in _newest_first(root):
         bad = problems(path)
         if not bad:

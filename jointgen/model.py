@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jointgen import checkpoint
-from jointgen.errors import CheckpointError, ConfigError, suggest
+from jointgen.checkpoint import find
+from jointgen.errors import ConfigError, suggest
 from jointgen.lowering import (
     Lowering,
 )
@@ -50,7 +52,14 @@ class Model:
     def __init__(self, prepared: Prepared, parts: Parts, device: torch.device | str = "cpu"):
         self.prepared, self.parts, self.device = prepared, parts, torch.device(device)
         self.declared = prepared.declared
+        self.rank, self.world = 0, 1
         parts.modules.eval()
+
+    def share(self, rank: int, world: int) -> Model:
+        """The same model for one of `world` processes: the rows that it draws are its share of a whole."""
+        shared = copy.copy(self)
+        shared.rank, shared.world = rank, world
+        return shared
 
     # --- what is there
 
@@ -132,7 +141,12 @@ class Model:
         return drawn
 
     def noise(self, seed: int, name: str) -> Noise:
-        return Noise(seed, name, device=self.device)
+        return Noise(seed, name, rank=self.rank, world=self.world, device=self.device, dtype=self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its floating parameters: what its values are computed in."""
+        return next((p.dtype for p in self.parts.modules.parameters() if p.is_floating_point()), torch.float32)
 
     def sample(self, n: int, given: Given = None, *, seed: int = 0, reading: str = "mean") -> Tensor:
         """(n, *X) from p: codes drawn from the prior, then the decoder.
@@ -240,24 +254,30 @@ class Model:
         return means, samples
 
 
-def load(run: str | Path, *, step: int | None = None, average: bool = True, device: str = "cpu") -> Model:
-    """The model of a run folder: its newest whole checkpoint, or that of `step`; averaged weights where there are any.
+def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, device: str = "cpu") -> Model:
+    """The model of a run folder: of its newest whole checkpoint ("latest"), of the one that it keeps as its best
+    ("best"), or of one by its folder's name; averaged weights where there are any.
 
-    Raises ConfigError where there is no run and CheckpointError where there is no whole checkpoint.
+    Warns of newer checkpoints that are damaged. Raises ConfigError where there is no run or no such checkpoint, and
+    CheckpointError where there is no whole one.
     """
+    model, damaged = open_model(run, checkpoint, average=average, device=device)
+    for line in damaged:
+        warnings.warn(line, stacklevel=2)
+    return model
+
+
+def open_model(
+    run: str | Path, checkpoint: str = "latest", *, average: bool = True, device: str = "cpu"
+) -> tuple[Model, list[str]]:
+    """What `load` gives, and a line for each damaged checkpoint that was passed over."""
     folder = RunFolder.open(run)
     registry = load_plugins().registry
     prepared = prepare(read_recipe(folder.recipe, registry=registry), registry)
-    if step is None:
-        path = checkpoint.newest(folder.checkpoints)
-    else:
-        path = folder.checkpoints / f"step-{step:08d}"
-        if not path.is_dir():
-            there = ", ".join(sorted(found.name for found in folder.checkpoints.glob("step-*")))
-            raise CheckpointError(f"{folder.checkpoints}: no checkpoint of step {step}; there are {there or 'none'}")
-    load_weights(prepared.parts, checkpoint.load(path).parts, average)
+    saved = find(folder.checkpoints, checkpoint)
+    load_weights(prepared.parts, saved.parts, average)
     prepared.parts.modules.to(device)
-    return Model(prepared, prepared.parts, device)
+    return Model(prepared, prepared.parts, device), [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
 
 
 def load_weights(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]], average: bool) -> None:

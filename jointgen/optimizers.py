@@ -47,7 +47,8 @@ class Optimizers:
     def load(self, state: Mapping[str, Any]) -> None:
         """The moments; the settings stay the recipe's, which may have been changed. KeyError for unknown parts."""
         for names, (optimizer, _) in self._groups.items():
-            settings = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in optimizer.param_groups]
+            groups = optimizer.param_groups
+            settings = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
             optimizer.load_state_dict(state["+".join(names)])
             for group, own in zip(optimizer.param_groups, settings, strict=True):
                 group.update(own)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 from torch import Tensor
 
 from jointgen import checkpoint
@@ -17,7 +16,7 @@ from jointgen.errors import ConfigError
 from jointgen.model import load_weights
 from jointgen.optimizers import Optimizers
 from jointgen.parts import Parts
-from jointgen.randomness import State, global_state, set_global_state
+from jointgen.randomness import State, global_state
 from jointgen.recipe import changed_keys
 from jointgen.runfolder import RunFolder
 from jointgen.watch import Best, Patience, Window
@@ -121,7 +120,8 @@ class Saver:
         window.load(saved.state["window"], self.workers.device)
         randomness, notes = self._own_randomness(saved.state["randomness"])
         position = Position(**progress)
-        self.folder.cut_back(position.step)
+        if self.workers.is_main:
+            self.folder.cut_back(position.step)
         notes = [*(f"{line}; going on from {saved.path.name}" for line in saved.passed_over), *notes]
         return Resumed(position, window, randomness, changes, notes)
 
@@ -135,7 +135,7 @@ class Saver:
         try:
             self.optimizers.load(saved.state["optimizers"])
         except (KeyError, ValueError) as error:
-            raise ConfigError(f"out: {saved.path} has no optimizer for the parts that train together: {error}") from None
+            raise ConfigError(f"out: the optimizers in {saved.path} are not this recipe's: {error}") from None
 
     def _own_randomness(self, everyone: State) -> tuple[State | None, list[str]]:
         """This process's generators; of another number of processes, nobody's."""
@@ -158,9 +158,7 @@ def misfits(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]]) -> list[str
         theirs = saved.get(name, {})
         own = module.state_dict()
         found += [f"{name} has no tensor {key!r} now" for key in theirs if key not in own]
-        found += [
-            line for key, tensor in own.items() if (line := _misfit(f"{name}/{key}", tensor, theirs.get(key))) is not None
-        ]
+        found += filter(None, (_misfit(f"{name}/{key}", tensor, theirs.get(key)) for key, tensor in own.items()))
     return found
 
 
@@ -175,9 +173,3 @@ def _misfit(name: str, own: Tensor, saved: Tensor | None) -> str | None:
 def _refusal(path: Path, changes: Iterable[str]) -> list[str]:
     first = f"out: the run in {path} has another recipe; to go on with this one: --allow-changes (allow_changes=True)"
     return [first, *(f"  {line}" for line in changes)]
-
-
-def restore_randomness(state: State | None, device: torch.device) -> None:
-    """Where a resumed run's checkpoint had it for this process."""
-    if state is not None:
-        set_global_state(state, device)

@@ -79,8 +79,8 @@ def run(
 
     objective: composed in Python, in place of the recipe's.  resume: goes on from the folder's newest whole
     checkpoint; with another recipe than the run's only where `allow_changes`.  stop: asked after each step; a signal's
-    number ends the run after a checkpoint.  processes: how many a launcher was to start, to be checked; None: as many as
-    it did.  Raises ConfigError for what the user can mend, before anything is trained.
+    number ends the run after a checkpoint.  processes: how many a launcher was to start, to be checked; None: as many
+    as it did.  Raises ConfigError for what the user can mend, before anything is trained.
     """
     registry = load_plugins().registry
     resolved = read_recipe(recipe, overrides, registry=registry)

@@ -119,10 +119,10 @@ class RunFolder:
 
     def cut_back(self, step: int) -> None:
         """Forgets events after `step`, which a resumed run will log again. TensorBoard hides its own."""
-        kept = [line + b"\n" for line, event in self._events() if event["step"] <= step]
-        if self.metrics.exists():
+        kept = b"".join(line + b"\n" for line, event in self._events() if event["step"] <= step)
+        if self.metrics.exists() and self.metrics.read_bytes() != kept:
             with writing(self.metrics):
-                replace_bytes(self.metrics, b"".join(kept))
+                replace_bytes(self.metrics, kept)
         self._purge_step = step + 1
 
     def close(self) -> None:

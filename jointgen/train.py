@@ -120,7 +120,8 @@ class Trainer:
             raise ConfigError("--allow-changes: says how to resume; use it with --resume")
         if resume and not any(RunFolder(path).checkpoints.glob("step-*")):
             raise ConfigError(f"out: {path} holds no checkpoint to resume from; start it without --resume")
-        torch.use_deterministic_algorithms(self.train.deterministic)
+        if self.train.deterministic != torch.are_deterministic_algorithms_enabled():  # asking imports the compiler
+            torch.use_deterministic_algorithms(self.train.deterministic)
         if self.train.threads is not None:
             torch.set_num_threads(self.train.threads)
         self.workers = Workers.start(self.train.device, self.train.precision, processes=processes)

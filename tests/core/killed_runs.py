@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # torch's optimizers import it: once here, and not in every fork
 from jointgen_data.digits import Digits
 from torch import Tensor, nn
 
@@ -213,6 +214,7 @@ def torture(folder: Path, kills: int) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     where, what, *rest = sys.argv[1:]
+    os.fsync = lambda descriptor: None  # a kill loses nothing that was written; a power cut would
     load_plugins()
     Digits().open("train")  # scikit-learn is imported once
     assert forked(lambda: run(Path(where) / "whole")) == 0

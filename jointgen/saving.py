@@ -10,6 +10,7 @@ import attrs
 from torch import Tensor
 
 from jointgen import checkpoint
+from jointgen.batch_norm import average_statistics
 from jointgen.checkpoint import Checkpoint
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
@@ -63,7 +64,10 @@ class Saver:
 
     def save(self, position: Position, window: Window) -> Path:
         """Writes a checkpoint of this moment. For every process to call; one writes."""
-        self.workers.check_replicas(dict(self.parts.modules.named_parameters()))
+        for parts in (self.parts, self.average):
+            if parts is not None:
+                average_statistics(parts.modules, self.workers)
+        self.workers.check_replicas(self.parts.modules.state_dict())
         randomness = self._gathered(global_state(self.workers.device))
         path = self.folder.checkpoints / name_of(position.step)
         if self.workers.is_main:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from jointgen import checkpoint
+from jointgen.batch_norm import average_statistics, synchronise
 from jointgen.distributed import Votes, Workers
 from jointgen.errors import CheckpointError, ConfigError, NonFiniteError, StoppedError, WriteError
 from jointgen.evaluate import Split, default_metrics, evaluate, open_split
@@ -165,6 +166,7 @@ class Trainer:
         raw = self.splits["train"].take(torch.arange(OWNERSHIP_ROWS) % len(self.splits["train"]))
         for plan in self.prepared.plans:
             check_ownership(plan, parts, raw, OWNERSHIP_ROWS, self.recipe.seed)
+        self.apart = synchronise(parts.modules, self.workers)
         parts.modules.to(self.workers.device, self.workers.cast_to).train()
         self.workers.broadcast_([*parts.modules.parameters(), *parts.modules.buffers()])
         return parts
@@ -248,6 +250,8 @@ class Trainer:
             self.folder.write_recipe(self.text)
         self._write_summary("running", {}, "")
         with self.folder, Progress(total, self.step, quiet=self.quiet) as bar:
+            for name in self.apart:
+                bar.note(f"{name}: its BatchNorm sees each process's own rows, so this is not quite one process's run")
             while self.step < self.ends[-1]:
                 stage = self._stage()
                 stepper = self._stepper(stage)
@@ -371,6 +375,7 @@ class Trainer:
 
     def model(self) -> Model:
         """The averaged weights as a model, in evaluation mode."""
+        average_statistics(self.average.modules, self.workers)
         return Model(self.prepared, self.average, self.workers.device)
 
     def _pictures(self, name: str) -> None:

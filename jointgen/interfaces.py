@@ -8,7 +8,7 @@ inheriting from them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import attrs
 from torch import Tensor, nn
@@ -227,6 +227,7 @@ class Measure:
 
     values: a batch -> (B,) numbers; None where the number does not exist for this model, and `note` says why.
     finish: the merged Mean -> (value, standard error) in `unit`.
+    better: which way is better; None where that is not a question, and a run cannot keep its best by it.
     """
 
     name: str
@@ -236,6 +237,7 @@ class Measure:
     bound: Bound | None = None
     note: str = ""
     finish: Callable[[Mean], tuple[float | None, float | None]] = lambda mean: (mean.value, mean.standard_error)
+    better: Literal["higher", "lower"] | None = None
 
 
 @runtime_checkable

@@ -45,8 +45,13 @@ class Optimizers:
         return {"+".join(names): optimizer.state_dict() for names, (optimizer, _) in self._groups.items()}
 
     def load(self, state: Mapping[str, Any]) -> None:
+        """The moments; the settings stay the recipe's, which may have been changed. KeyError for unknown parts."""
         for names, (optimizer, _) in self._groups.items():
+            groups = optimizer.param_groups
+            settings = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
             optimizer.load_state_dict(state["+".join(names)])
+            for group, own in zip(optimizer.param_groups, settings, strict=True):
+                group.update(own)
             _lay_out(optimizer)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from jointgen.config import (
 )
 from jointgen.errors import ConfigError
 from jointgen.registry import Registry
-from jointgen.tables import apply_overrides, load_tables, to_toml
+from jointgen.tables import apply_overrides, dotted, load_tables, show, to_toml
 
 FORMAT = 1
 
@@ -106,6 +107,7 @@ class Train:
     sample_every: int | None = attrs.field(default=None, validator=positive)
     checkpoint_every: int | None = attrs.field(default=None, validator=positive)
     keep_checkpoints: int = attrs.field(default=3, validator=positive)
+    keep_best: str | None = None  # a figure of an evaluation, such as "elbo": the checkpoint where it is best stays too
     early_stopping: EarlyStopping | None = None
 
     @property
@@ -194,3 +196,36 @@ def _problems(recipe: Recipe) -> Iterable[str]:
 def write_recipe(recipe: Recipe, registry: Registry) -> str:
     """The resolved recipe as TOML: running it repeats the run."""
     return to_toml(unstructure(recipe, registry))
+
+
+def changed_keys(old: str, new: str) -> list[str]:
+    """What two resolved recipes differ in, a line each: ``train.steps: 40 -> 60``."""
+    return list(_changes(tomllib.loads(old), tomllib.loads(new), ()))
+
+
+def _changes(old: Any, new: Any, at: tuple[str | int, ...]) -> Iterable[str]:
+    if _is_table(old or new) and _is_table(old or {}) and _is_table(new or {}):
+        before, after = old or {}, new or {}
+        # with another type the other keys belong to another component
+        retyped = "type" in before and "type" in after and before["type"] != after["type"]
+        for key in ["type"] if retyped else dict.fromkeys([*before, *after]):
+            yield from _changes(before.get(key), after.get(key), (*at, key))
+    elif _are_tables(old) and _are_tables(new) and len(old) == len(new):
+        for n, (one, other) in enumerate(zip(old, new, strict=True)):
+            yield from _changes(one, other, (*at, n))
+    elif old != new or type(old) is not type(new):
+        before, after = _shown(old), _shown(new)
+        before, after = (before, after) if before != after else (repr(old), repr(new))  # shortened to the same
+        yield f"{dotted(at)}: {before} -> {after}"
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _are_tables(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_table, value))
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else show(value)

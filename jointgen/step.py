@@ -220,7 +220,7 @@ class Step:
 
     def __call__(self, moment: Callable[[int], Moment], want_stats: bool = False) -> dict[str, Tensor]:
         """One step. `moment(r)` gives the data and noise of the r-th repetition. Returns detached scalars."""
-        stats: dict[str, Tensor] = {}
+        stats: list[dict[str, Tensor]] = []
         shared: dict[Node, Any] = {}
         first = moment(0)
         for i, update in enumerate(self.updates):
@@ -230,16 +230,16 @@ class Step:
                 continue
             found, values = update.gradient(first, shared, self.workers.autocast())
             shared.update({node: values[update.program.index[node]] for node in self.exports[i]})
-            stats.update(found)
             if want_stats:
-                stats.update(update.critic_stats(first, values))
+                found.update(update.critic_stats(first, values))
             if not self.same_point:
-                stats[f"{update.plan.name}/grad_norm"] = self._apply(update)
+                found[f"{update.plan.name}/grad_norm"] = self._apply(update, found)
                 self._repeat(i, moment)
+            stats.append(found)
         if self.same_point:
-            for update in self.updates:
-                stats[f"{update.plan.name}/grad_norm"] = self._apply(update)
-        return stats
+            for update, found in zip(self.updates, stats, strict=True):
+                found[f"{update.plan.name}/grad_norm"] = self._apply(update, found)
+        return {name: value for found in stats for name, value in found.items()}
 
     def _draw_only(self, i: int, moment: Moment, shared: Mapping[Node, Any]) -> dict[Node, Any]:
         if not self.exports[i]:
@@ -254,12 +254,13 @@ class Step:
         for r in range(1, self.updates[i].plan.update.times):
             assert repeated is not None
             repeated.gradient(moment(r), None, self.workers.autocast())
-            self._apply(repeated)
+            self._apply(repeated, {})
 
-    def _apply(self, update: CompiledUpdate) -> Tensor:
-        """Reduces over the processes, clips by the global norm and steps. Returns the norm before clipping."""
+    def _apply(self, update: CompiledUpdate, stats: Mapping[str, Tensor]) -> Tensor:
+        """Reduces gradients and figures over the processes, clips by the global norm and steps. Returns the norm
+        before clipping."""
         gradients = [p.grad for p in update.params if p.grad is not None]
-        self.workers.all_reduce_mean_(gradients)
+        self.workers.all_reduce_mean_([*gradients, *stats.values()])
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(update.params, self.clip, norm)

@@ -92,7 +92,8 @@ def conv_decoder(config: ConvDecoder, inputs: int, shape: tuple[int, ...]) -> nn
 def conv_critic(config: ConvDiscriminator, shape: tuple[int, ...]) -> nn.Sequential:
     assert not config.dropout and not config.spectral_norm
     hidden = nn.Linear(flat_size(config.widths, shape), config.features)
-    return conv_down(config.widths, shape, nn.LeakyReLU(0.2), [hidden, nn.LeakyReLU(0.2), nn.Linear(config.features, 1)])
+    tail = [hidden, nn.LeakyReLU(0.2), nn.Linear(config.features, 1)]
+    return conv_down(config.widths, shape, nn.LeakyReLU(0.2), tail)
 
 
 def starting_at(network: nn.Module, theirs: nn.Module) -> nn.Module:
@@ -121,7 +122,8 @@ class BareVAE:
         theirs: Any = parts.modules
         self.encoder = self._network("encoder", theirs)
         self.decoder = self._network("decoder", theirs)
-        self.offset_z, self.offset_x = self._own(theirs["encoder"].family.offset), self._own(theirs["decoder"].family.offset)
+        self.offset_z = self._own(theirs["encoder"].family.offset)
+        self.offset_x = self._own(theirs["decoder"].family.offset)
         self.log_scale = None if self.bits else self._own(theirs["decoder"].family.log_scale)
         self.params = [mine for mine, _ in self.pairs]
         self.optimizer = self._adam(self.params, recipe.optimizer.model)
@@ -154,7 +156,6 @@ class BareVAE:
     # --- a step
 
     def step(self, rows: Tensor | None = None) -> None:
-        self.set_rate(self.optimizer, self.recipe.optimizer.model)
         x = self.batch(self.rows() if rows is None else rows)
         loss = self.loss(x)
         self.optimizer.zero_grad()
@@ -202,9 +203,6 @@ class BareVAE:
         squares = ((x - out) * torch.exp(-log_scale)).square()
         return (0.5 * squares + log_scale).sum() + 0.5 * LOG_2PI * x.numel()
 
-    def set_rate(self, optimizer: torch.optim.Adam, settings: Any) -> None:
-        optimizer.param_groups[0]["lr"] = settings.rate(self.done / self.recipe.train.total_steps)
-
     @torch.no_grad()
     def finish(self, loss: Tensor) -> None:
         self.running += loss.detach()
@@ -236,8 +234,6 @@ class BareASVAE(BareVAE):
         (self.r1,) = recipe.objective.critic.penalties
 
     def step(self, rows: Tensor | None = None) -> None:
-        self.set_rate(self.optimizer, self.recipe.optimizer.model)
-        self.set_rate(self.critics, self.recipe.optimizer.critics)
         x = self.batch(self.rows() if rows is None else rows)
         self.critic.requires_grad_(False)
         loss, fake = self.model_loss(x)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Literal, get_args
 
 import attrs
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -77,6 +78,11 @@ class AddedMaps(nn.Module):
         for linear, value in zip(self.maps, values, strict=True):
             h = h + linear(value.flatten(1)).view(h.shape)
         return h
+
+
+def joined(values: Sequence[Tensor]) -> Tensor:
+    """Concatenated along the second axis; a single one as it is, which torch would copy."""
+    return values[0] if len(values) == 1 else torch.cat(list(values), 1)
 
 
 def total_size(inputs: Mapping[str, Space]) -> int:

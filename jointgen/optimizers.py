@@ -31,6 +31,11 @@ class Group:
     settings: Rate
     optimizer: torch.optim.Optimizer
 
+    @property
+    def key(self) -> str:
+        """What a checkpoint calls it: another kind of optimizer, or one that keeps more, cannot go on from it."""
+        return f"{type(self.settings).__name__} with {self.settings.moments} moments of {'+'.join(self.parts)}"
+
 
 class Optimizers:
     """Groups parts by the updates that train them, over all stages, so that an update steps just what it trained."""
@@ -61,11 +66,17 @@ class Optimizers:
         return {f"lr/{group.table}": group.optimizer.param_groups[0]["lr"] for group in self._groups}
 
     def state(self) -> dict[str, Any]:
-        return {"+".join(group.parts): group.optimizer.state_dict() for group in self._groups}
+        return {group.key: group.optimizer.state_dict() for group in self._groups}
 
     def load(self, state: Mapping[str, Any]) -> None:
+        """The moments; the settings stay the recipe's, which may have been changed. KeyError for other groups."""
         for group in self._groups:
-            group.optimizer.load_state_dict(state["+".join(group.parts)])
+            held = group.optimizer.param_groups
+            settings = [{k: v for k, v in of.items() if k not in ("params", "lr")} for of in held]
+            group.optimizer.load_state_dict(state[group.key])
+            for of, own in zip(group.optimizer.param_groups, settings, strict=True):
+                of.update(own)
+            _lay_out(group.optimizer)
 
 
 def _together(prepared: Prepared) -> dict[tuple[frozenset[tuple[int, str]], str], list[str]]:
@@ -87,3 +98,11 @@ def _build(settings: Rate, parameters: list[nn.Parameter]) -> torch.optim.Optimi
     how = {"fused": True} if fused else {"foreach": True}
     make: Any = _TORCH[type(settings)]
     return make(parameters, lr=settings.lr, **settings.arguments(), **how)
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Gives each moment the layout of its parameter, which files do not keep and fused kernels need."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                moments[name] = torch.empty_like(parameter).copy_(value)

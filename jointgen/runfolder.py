@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -21,7 +22,7 @@ import torch
 
 import jointgen
 from jointgen.errors import CheckpointError, ConfigError
-from jointgen.files import replace_bytes, replace_text
+from jointgen.files import replace_bytes, replace_text, writing
 from jointgen.trackers import Trackers
 
 _DISTRIBUTIONS = ("jointgen", "torch", "torchvision", "accelerate", "safetensors", "numpy")
@@ -82,14 +83,16 @@ class RunFolder:
 
     def write_recipe(self, text: str) -> None:
         """The resolved recipe, as TOML."""
-        replace_text(self.recipe, text)
+        with writing(self.recipe):
+            replace_text(self.recipe, text)
 
     def read_recipe(self) -> str:
         return self.recipe.read_text(encoding="utf-8")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replaces the summary at once, so that a reader never sees half of it. NaN and infinities become null."""
-        replace_text(self.summary, json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
+        with writing(self.summary):
+            replace_text(self.summary, json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
 
     def read_summary(self) -> dict[str, Any]:
         """The summary, or an empty dict where the run has not written one."""
@@ -101,11 +104,15 @@ class RunFolder:
     # --- the log ---
 
     def log(self, step: int, images_seen: int, wall_s: float, values: Mapping[str, float]) -> None:
-        """Appends one line to metrics.jsonl and the same numbers to the trackers. NaN and infinities become null."""
+        """Appends one line to metrics.jsonl and the same numbers to the trackers. NaN and infinities become null.
+
+        Raises WriteError where the disk does not take them, as everything here that writes does.
+        """
         event = {"step": step, "images_seen": images_seen, "wall_s": round(wall_s, 3), **values}
-        with open(self.metrics, "a", encoding="utf-8") as file:
+        with writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(_finite(event), allow_nan=False) + "\n")
-        self.trackers().log(values, step)
+        with writing(self.tensorboard):
+            self.trackers().log(values, step)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Every logged event, in order. A torn last line, which a killed run can leave, is not one."""
@@ -113,9 +120,10 @@ class RunFolder:
 
     def cut_back(self, step: int) -> None:
         """Forgets events after `step`, which a resumed run will log again. Trackers hide or keep their own."""
-        kept = [line + b"\n" for line, event in self._events() if event["step"] <= step]
-        if self.metrics.exists():
-            replace_bytes(self.metrics, b"".join(kept))
+        kept = b"".join(line + b"\n" for line, event in self._events() if event["step"] <= step)
+        if self.metrics.exists() and self.metrics.read_bytes() != kept:
+            with writing(self.metrics):
+                replace_bytes(self.metrics, kept)
         self._resumed_at = step
 
     def trackers(self) -> Trackers:
@@ -126,9 +134,10 @@ class RunFolder:
         return self._trackers
 
     def close(self) -> None:
-        """Flushes the trackers."""
+        """Ends the trackers. A disk that is full then was reported before, or holds all but their copy."""
         if self._trackers is not None:
-            self._trackers.close()
+            with contextlib.suppress(OSError):
+                self._trackers.close()
             self._trackers = None
 
     def _events(self) -> Iterator[tuple[bytes, dict[str, Any]]]:

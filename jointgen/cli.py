@@ -288,11 +288,12 @@ def eval_command(arguments: Arguments) -> None:
 
     from jointgen.counter import Counter
     from jointgen.evaluate import evaluate, open_split
+    from jointgen.switches import switched
 
     recipe = model.prepared.recipe
     metrics = _metrics(arguments.metrics, model)
     split, rows = open_split(model.prepared, arguments.split or recipe.eval.split), arguments.rows or recipe.eval.rows
-    with Counter("evaluating") as counter:
+    with switched(deterministic=recipe.train.deterministic, threads=None), Counter("evaluating") as counter:
         found = evaluate(
             model,
             split if rows is None else split.first(rows),

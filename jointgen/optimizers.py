@@ -72,10 +72,10 @@ class Optimizers:
         """The moments; the settings stay the recipe's, which may have been changed. KeyError for other groups."""
         for group in self._groups:
             held = group.optimizer.param_groups
-            settings = [{k: v for k, v in of.items() if k not in ("params", "lr")} for of in held]
+            settings = [{k: v for k, v in one.items() if k not in ("params", "lr")} for one in held]
             group.optimizer.load_state_dict(state[group.key])
-            for of, own in zip(group.optimizer.param_groups, settings, strict=True):
-                of.update(own)
+            for one, own in zip(group.optimizer.param_groups, settings, strict=True):
+                one.update(own)
             _lay_out(group.optimizer)
 
 

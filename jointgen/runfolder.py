@@ -134,7 +134,7 @@ class RunFolder:
         return self._trackers
 
     def close(self) -> None:
-        """Ends the trackers. A disk that is full then was reported before, or holds all but their copy."""
+        """Flushes the trackers. A disk that is full then was reported before, or holds all but their copies."""
         if self._trackers is not None:
             with contextlib.suppress(OSError):
                 self._trackers.close()

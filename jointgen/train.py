@@ -247,13 +247,13 @@ class Trainer:
         return Run(self.folder.path, summary, self.model())
 
     def _fit(self) -> Run:
+        if self.workers.is_main:
+            if self.resumed is not None and self.resumed.changes:
+                self.folder.write_recipe(self.text)
+            self.folder.trackers()  # one that does not start should say so before anything is trained
         started = time.monotonic() - self.wall
         total = self.ends[-1]
-        if self.workers.is_main and self.resumed is not None and self.resumed.changes:
-            self.folder.write_recipe(self.text)
         self._write_summary("running", {}, "")
-        if self.workers.is_main:
-            self.folder.trackers()  # one that does not start should say so before anything is trained
         with self.folder, Progress(total, self.step, quiet=self.quiet) as bar:
             for name in self.apart:
                 bar.note(f"{name}: its BatchNorm sees each process's own rows, so this is not quite one process's run")

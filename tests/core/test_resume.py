@@ -16,10 +16,9 @@ import pytest
 import torch
 from jointgen_data import digits
 from torch import Tensor
-
-import jointgen
 from torch.utils.tensorboard import SummaryWriter
 
+import jointgen
 from jointgen import checkpoint, pictures, runfolder
 from jointgen.errors import CheckpointError, ConfigError, StoppedError, WriteError
 from jointgen.interfaces import Measure
@@ -159,6 +158,12 @@ def test_other_shapes_cannot_be(finished: Path, changes: dict[str, Any], wrong: 
     with pytest.raises(ConfigError, match=wrong) as refused:
         train(finished, resume=True, allow_changes=True, changes=changes)
     assert len(refused.value.problems) == 1
+
+
+@pytest.mark.parametrize("table", [{"type": "sgd"}, {"type": "rmsprop", "momentum": 0.9}], ids=str)
+def test_another_optimizer_cannot_be(finished: Path, table: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"out: the optimizers in .* are not this recipe's: '(SGD|RMSprop) with"):
+        train(finished, resume=True, allow_changes=True, changes={"optimizer.model": table})
 
 
 def test_changes_are_allowed_only_to_a_run_that_is_resumed(tmp_path: Path) -> None:

@@ -406,7 +406,7 @@ def full(*_: Any, **__: Any) -> None:
     [
         (checkpoint, "write_flushed", "checkpoint {}/checkpoints/step-00000008", 4),
         (runfolder, "open", "{}/metrics.jsonl", 4),
-        (runfolder.SummaryWriter, "add_scalar", "{}/tensorboard", 4),
+        (runfolder.Trackers, "log", "{}/tensorboard", 4),
         (pictures, "replace_bytes", "{}/samples", 12),
     ],
 )

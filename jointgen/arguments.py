@@ -92,6 +92,9 @@ def _run(run: Parser) -> None:
     _add_recipe(run)
     run.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
     run.add_argument("--resume", action="store_true", help="go on from the folder's newest checkpoint")
+    run.add_argument(
+        "--allow-changes", action="store_true", help="resume also with a recipe that is not the run's any more"
+    )
     run.add_argument("--dry-run", action="store_true", help="check everything, print the resolved recipe, and stop")
     run.add_argument(
         "--processes", type=count, metavar="N", help="of this machine to train in (default: one for each GPU, or one)"
@@ -192,6 +195,9 @@ def _eval(evaluate: Parser) -> None:
 
 def _add_run(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--checkpoint", default="latest", metavar="NAME", help="latest (default), best, or one such as step-00001000"
+    )
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu or cuda")
 
 

@@ -7,6 +7,7 @@ after it wrote a checkpoint; 141 whoever read our output went away.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -92,7 +93,14 @@ def _train(arguments: Arguments) -> None:
     recipe, out, resume, quiet = find_recipe(arguments.recipe), arguments.out, arguments.resume, arguments.quiet
     with StopRequest(quiet=not _speaks()) as stop:
         done = train.run(
-            recipe, arguments.set, out=out, resume=resume, stop=stop, quiet=quiet, processes=arguments.processes
+            recipe,
+            arguments.set,
+            out=out,
+            resume=resume,
+            allow_changes=arguments.allow_changes,
+            stop=stop,
+            quiet=quiet,
+            processes=arguments.processes,
         )
     leave()
     if _is_main():
@@ -280,11 +288,12 @@ def eval_command(arguments: Arguments) -> None:
 
     from jointgen.counter import Counter
     from jointgen.evaluate import evaluate, open_split
+    from jointgen.switches import switched
 
     recipe = model.prepared.recipe
     metrics = _metrics(arguments.metrics, model)
     split, rows = open_split(model.prepared, arguments.split or recipe.eval.split), arguments.rows or recipe.eval.rows
-    with Counter("evaluating") as counter:
+    with switched(deterministic=recipe.train.deterministic, threads=None), Counter("evaluating") as counter:
         found = evaluate(
             model,
             split if rows is None else split.first(rows),
@@ -304,7 +313,7 @@ def _output(arguments: Arguments, *endings: str) -> Path:
 
 
 def _open(arguments: Arguments) -> Model:
-    """The run's model; a run that is not finished is remarked on."""
+    """The run's model; damaged checkpoints and a run that is not finished are remarked on."""
     from jointgen.distributed import Workers
     from jointgen.inference import open_run
 
@@ -312,9 +321,11 @@ def _open(arguments: Arguments) -> Model:
         device = str(Workers.start(arguments.device).device)
     except ConfigError as error:
         raise ConfigError([problem.replace("train.device", "--device") for problem in error.problems]) from None
-    model, remark = open_run(arguments.run, device)
-    if remark:
-        _complain(remark)
+    try:
+        model, remarks = open_run(arguments.run, device, arguments.checkpoint)
+    except ConfigError as error:
+        raise ConfigError([re.sub("^checkpoint:", "--checkpoint:", problem) for problem in error.problems]) from None
+    _complain(*remarks)
     return model
 
 

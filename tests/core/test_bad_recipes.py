@@ -170,6 +170,10 @@ COMPONENTS: Rows = {
 
 TYPES: Rows = {
     "string for true or false": (['data.labels="false"'], ["data.labels: expected true or false, got 'false'"]),
+    "a residence that is none": (
+        ["train.resident=alwyas"],
+        ["train.resident: 'alwyas' is not allowed; did you mean 'always'? (known: always, auto, never)"],
+    ),
     "number for true or false": (["train.deterministic=1"], ["train.deterministic: expected true or false, got 1"]),
     "fraction for a whole number": (["train.steps=1.9"], ["train.steps: expected a whole number, got 1.9"]),
     "true for a whole number": (["train.batch=true"], ["train.batch: expected a whole number, got true"]),

@@ -220,6 +220,18 @@ VALUES: Rows = {
         ["optimizer.model={type=3}"],
         ["optimizer.model.type: expected a string, got 3; known: adam, adamw, rmsprop, sgd"],
     ),
+    "weight below zero": (
+        ["objective.w={start=-1, to=1, over=0.5}"],
+        ["objective.w: must be >= 0, got start = -1.0"],
+    ),
+    "weight that two keys ramp": (
+        ["objective.lambda={start=0, to=1, over=0.5}"],
+        ["objective.ramp: lambda says itself how it changes; leave one of the two out"],
+    ),
+    "key of a weight": (
+        ["objective.w={start=0, to=1, over=0.5, cycels=2}"],
+        ["objective.w.cycels: unknown key; did you mean 'cycles'? (known: cycles, over, start, to)"],
+    ),
     "tracker": (
         ['train.trackers=["tensorboard", "wandbb"]'],
         ["train.trackers[1]: 'wandbb' is not allowed; did you mean 'wandb'? (known: mlflow, tensorboard, wandb)"],

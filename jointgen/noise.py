@@ -7,9 +7,12 @@ same numbers (engineering.md 1.3). Nothing in jointgen reads a global generator 
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Kind = Literal["normal", "uniform"]
 
 
 class NoiseSource:
@@ -24,18 +27,16 @@ class NoiseSource:
 
     def normal(self, *shape: int) -> Tensor:
         """(rows, *shape) standard normal numbers."""
-        return self._numbers(torch.randn, shape)
+        return self._numbers("normal", shape)
 
     def uniform(self, *shape: int) -> Tensor:
         """(rows, *shape) numbers in [0, 1)."""
-        return self._numbers(torch.rand, shape)
+        return self._numbers("uniform", shape)
 
-    def _numbers(self, kind, shape: tuple[int, ...]) -> Tensor:  # type: ignore[no-untyped-def]
-        noise = self._noise
-        generator = noise.generator(f"{self._name}#{self._calls}")
+    def _numbers(self, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        key = f"{self._name}#{self._calls}"
         self._calls += 1
-        every = kind(self.rows * noise.world, *shape, generator=generator, device=noise.device, dtype=noise.dtype)
-        return every[noise.rank * self.rows : (noise.rank + 1) * self.rows]
+        return self._noise.numbers(key, kind, (self.rows, *shape))
 
 
 class Noise:
@@ -61,6 +62,14 @@ class Noise:
         """For rows that every process has, such as a prior's own: the same numbers in each of them."""
         alone = Noise(self.seed, self.step, device=self.device, dtype=self.dtype)
         return NoiseSource(alone, name, rows)
+
+    def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        """(rows, ...): this process's rows of the tensor that the key names."""
+        draw, (rows, *event) = torch.randn if kind == "normal" else torch.rand, shape
+        every = draw(
+            rows * self.world, *event, generator=self.generator(key), device=self.device, dtype=self.dtype
+        )
+        return every[self.rank * rows : (self.rank + 1) * rows]
 
     def generator(self, name: str) -> torch.Generator:
         key = hashlib.blake2b(f"{self.seed}/{self.step}/{name}".encode(), digest_size=8).digest()

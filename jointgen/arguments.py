@@ -42,6 +42,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         raise ConfigError(_on_unknown(unknown, getattr(arguments, "parser", commands[arguments.command])))
+    arguments.argv = list(argv)
     return arguments
 
 
@@ -74,7 +75,9 @@ def _run(run: Parser) -> None:
     run.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
     run.add_argument("--resume", action="store_true", help="go on from the folder's newest checkpoint")
     run.add_argument("--dry-run", action="store_true", help="check everything, print the resolved recipe, and stop")
-    run.add_argument("--processes", type=count, default=1, metavar="N", help="processes to train in (default: 1)")
+    run.add_argument(
+        "--processes", type=count, metavar="N", help="of this machine to train in (default: one for each GPU, or one)"
+    )
     run.add_argument("--quiet", action="store_true", help="no progress on stderr")
 
 

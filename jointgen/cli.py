@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jointgen.evaluate import Split
     from jointgen.model import Model
     from jointgen.prepare import Prepared
+    from jointgen.recipe import Recipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(*lines: str) -> None:
-    for line in lines:
-        print(f"jointgen: {line}", file=sys.stderr)
+    if _speaks():
+        for line in lines:
+            print(f"jointgen: {line}", file=sys.stderr)
 
 
 # --- commands on recipes ---------------------------------------------------------------------------------------------
@@ -51,35 +53,76 @@ def _complain(*lines: str) -> None:
 
 def run_command(arguments: Arguments) -> None:
     """`jointgen run`."""
-    if arguments.processes > 1:
-        raise ConfigError(f"processes: this version trains in one process, got {arguments.processes}")
     if arguments.dry_run:
-        _print_resolved(_prepared(arguments))
-    else:
-        _train(arguments)
+        return _print_resolved(_prepared(arguments))
+    from jointgen.launch import end_with_launcher, is_launched, launch
+
+    if is_launched():
+        end_with_launcher()
+        return _train(arguments)
+    processes = arguments.processes or _default_processes(arguments)
+    if processes == 1:
+        return _train(arguments)
+    if status := launch(arguments.argv, processes):
+        raise SystemExit(status)
+    return None
+
+
+def _default_processes(arguments: Arguments) -> int:
+    """One for each GPU of this machine that the batch divides over; one where there is no GPU."""
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        return 1
+    train = _recipe(arguments).train
+    if train.device not in ("auto", "cuda"):
+        return 1
+    found = max(n for n in range(1, torch.cuda.device_count() + 1) if train.batch % n == 0)
+    _complain(f"training in {found} processes, one for each GPU; --processes says otherwise")
+    return found
 
 
 def _train(arguments: Arguments) -> None:
     from jointgen import train
+    from jointgen.distributed import leave
     from jointgen.shipped import find_recipe
     from jointgen.stopping import StopRequest
 
     recipe, out, resume, quiet = find_recipe(arguments.recipe), arguments.out, arguments.resume, arguments.quiet
-    with StopRequest() as stop:
-        done = train.run(recipe, arguments.set, out=out, resume=resume, stop=stop, quiet=quiet)
-    print(_table_of(done.metrics))
-    print(f"{done.path}: the run; its pictures are in {done.path / 'samples'}")
+    with StopRequest(quiet=not _speaks()) as stop:
+        done = train.run(
+            recipe, arguments.set, out=out, resume=resume, stop=stop, quiet=quiet, processes=arguments.processes
+        )
+    leave()
+    if _is_main():
+        print(_table_of(done.metrics))
+        print(f"{done.path}: the run; its pictures are in {done.path / 'samples'}")
+
+
+def _is_main() -> bool:
+    """Whether this process is the only one, or the first of all that train one model."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _speaks() -> bool:
+    """Whether this process tells what went wrong: the first one of its machine. All of them fail alike."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _prepared(arguments: Arguments) -> Prepared:
     """The recipe with its overrides, checked whole. Raises ConfigError with every problem."""
     from jointgen.plugins import load_plugins
     from jointgen.prepare import prepare
+
+    return prepare(_recipe(arguments), load_plugins().registry)
+
+
+def _recipe(arguments: Arguments) -> Recipe:
+    from jointgen.plugins import load_plugins
     from jointgen.recipe import read_recipe
     from jointgen.shipped import find_recipe
 
-    path, registry = find_recipe(arguments.recipe), load_plugins().registry
-    return prepare(read_recipe(path, arguments.set, registry=registry), registry)
+    return read_recipe(find_recipe(arguments.recipe), arguments.set, registry=load_plugins().registry)
 
 
 def _print_resolved(prepared: Prepared) -> None:

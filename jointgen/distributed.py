@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,7 +22,7 @@ from torch import Tensor
 from jointgen.errors import ConfigError, JointgenError
 from jointgen.statistics import Statistic
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp64"]
 S = TypeVar("S", bound=Statistic)
 
 _REMEDY = "start them with `jointgen run --processes N` or torchrun"
@@ -37,6 +37,7 @@ class Workers:
         self.precision = precision
         self.rank: int = accelerator.process_index
         self.world: int = accelerator.num_processes
+        self.dtype = torch.float64 if precision == "fp64" else torch.float32
 
     @classmethod
     def start(cls, device: str = "auto", precision: Precision = "fp32", *, processes: int | None = None) -> Workers:
@@ -64,8 +65,13 @@ class Workers:
         """Whether this process writes the files."""
         return self.rank == 0
 
+    @property
+    def cast_to(self) -> torch.dtype | None:
+        """What parameters are converted to; None leaves them as they were made."""
+        return torch.float64 if self.precision == "fp64" else None
+
     def autocast(self) -> torch.autocast:
-        """Matrix products and convolutions in bfloat16 where the precision asks for it; float32 otherwise."""
+        """Matrix products and convolutions in bfloat16 where the precision asks for it; their own type otherwise."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def barrier(self) -> None:
@@ -131,14 +137,45 @@ class Workers:
         if bad:
             raise JointgenError(f"processes no longer agree on {len(bad)} tensors, the first is {bad[0]!r}")
 
-    def close(self) -> None:
-        """Leaves the other processes, at the end of a program. Alone there is nothing to leave."""
-        if self.world > 1:
-            self._accelerator.end_training()
-
     def _mean_(self, flat: Tensor) -> None:
         dist.all_reduce(flat)
         flat /= self.world
+
+
+def leave() -> None:
+    """Leaves the other processes, at the end of a program. Alone there is nothing to leave."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class Votes:
+    """A question that every process answers after each step; all of them learn the largest answer one step later.
+
+    So they stop after the same step whichever of them a signal reached, and no step waits for the exchange, which
+    runs beside it on the CPU. One process alone has its own answer at once.
+    """
+
+    def __init__(self, workers: Workers, ask: Callable[[], int]):
+        self._ask = ask
+        self._pending: Any = None
+        self._group: Any = dist.new_group(backend="gloo") if workers.world > 1 else None
+
+    def __call__(self) -> int:
+        if self._group is None:
+            return self._ask()
+        if answer := self.settle():
+            return answer
+        self._vote = torch.tensor([self._ask()])
+        self._pending = dist.all_reduce(self._vote, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return 0
+
+    def settle(self) -> int:
+        """Waits for the vote that is under way, if any, and returns its outcome."""
+        if self._pending is None:
+            return 0
+        self._pending.wait()
+        self._pending = None
+        return int(self._vote)
 
 
 @torch.no_grad()

@@ -114,7 +114,7 @@ def moments(
     """(row numbers (n,), batch) over a split, with noise named after the first row: how work is split is no matter."""
     for index, _ in iterate(_Counted(len(split)), batch, rank, world):
         data = {part: {v: t.to(model.device) for v, t in rows.items()} for part, rows in split.take(index).items()}
-        noise = Noise(seed, f"{split.name} {int(index[0])}", device=model.device)
+        noise = Noise(seed, f"{split.name} {int(index[0])}", device=model.device, dtype=model.dtype)
         yield index, Moment(data, noise, len(index))
 
 

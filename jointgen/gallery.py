@@ -1,47 +1,59 @@
-"""Pictures of a model: sample grids and reconstructions beside the truth."""
+"""Pictures of a model: sample grids and reconstructions beside the truth, each process computing its share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from jointgen import pictures
+from jointgen.distributed import Workers
 from jointgen.evaluate import Split
 from jointgen.model import Model
-from jointgen.noise import Noise
 from jointgen.program import (
     Moment,
 )
 
 
-def write_pictures(model: Model, split: Split, folder: Path, name: str, n: int) -> list[Path]:
+def write_pictures(model: Model, split: Split, folder: Path, name: str, n: int, workers: Workers) -> list[Path]:
     """Writes `folder`/samples-NAME.png and reconstructions-NAME.png where the model can give them: the same codes
-    and the same held-out rows at every call."""
-    batch = fixed_batch(model, split, min(n, len(split)))
-    written = []
+    and the same held-out rows at every call. Every process calls it; the main one writes and returns the paths."""
+    shares = workers.world if n <= len(split) and n % workers.world == 0 else 1
+    model = model.share(workers.rank if shares > 1 else 0, shares)
+    batch = fixed_batch(model, split, min(n, len(split)) // shares)
+
+    def whole(mine: Tensor) -> Tensor:
+        return workers.gather(mine) if shares > 1 else mine
+
+    found: dict[str, tuple[Callable[..., bool], str, Tensor, Tensor]] = {}
     for variable in model.observed:
-        path = folder / f"samples-{_suffix(model, variable)}{name}.png"
-        if write_samples(samples_of(model, variable, n, batch), model, variable, path, batch):
-            written.append(path)
+        samples = whole(samples_of(model, variable, n // shares, batch))
+        truth = whole(model.observe(batch)[0][variable])
+        found[f"samples-{_suffix(model, variable)}{name}.png"] = (write_samples, variable, truth, samples)
     if "x" in model.observed and model.can_reconstruct("x"):
-        path = folder / f"reconstructions-{name}.png"
-        truth, rebuilt = model.rebuild(batch, "x")
-        if write_reconstructions(model, "x", truth, rebuilt, path):
-            written.append(path)
-    return written
+        truth, rebuilt = map(whole, model.rebuild(batch, "x"))
+        found[f"reconstructions-{name}.png"] = (write_reconstructions, "x", truth, rebuilt)
+    if not workers.is_main:
+        return []
+    return [
+        folder / file
+        for file, (write, variable, truth, made) in found.items()
+        if write(model, variable, truth, made, folder / file)
+    ]
 
 
 def _suffix(model: Model, variable: str) -> str:
     return "" if len(model.observed) == 1 else f"{variable}-"
 
 
-def fixed_batch(model: Model, split: Split, n: int) -> Moment:
-    """The first `n` rows of a split with noise of their own, for pictures that can be compared."""
-    data = split.take(torch.arange(n))
-    on_device = {part: {v: t.to(model.device) for v, t in rows.items()} for part, rows in data.items()}
-    return Moment(on_device, Noise(0, "pictures", device=model.device), n)
+def fixed_batch(model: Model, split: Split, rows: int) -> Moment:
+    """This process's share, so many rows, of the first rows of a split, with noise of their own, for pictures that
+    can be compared."""
+    data = split.take(torch.arange(rows) + model.rank * rows)
+    on_device = {part: {v: t.to(model.device) for v, t in values.items()} for part, values in data.items()}
+    return Moment(on_device, model.noise(0, "pictures"), rows)
 
 
 def samples_of(model: Model, variable: str, n: int, batch: Moment) -> Tensor:
@@ -53,15 +65,14 @@ def samples_of(model: Model, variable: str, n: int, batch: Moment) -> Tensor:
     return model.draw(joint.name, given, rows, model.noise(0, "pictures"), "mean")[variable]
 
 
-def write_samples(samples: Tensor, model: Model, variable: str, path: Path, batch: Moment) -> bool:
-    """Whether there was anything to draw: images, or points in the plane."""
+def write_samples(model: Model, variable: str, truth: Tensor, samples: Tensor, path: Path) -> bool:
+    """Whether there was anything to draw: images, or points in the plane beside true ones."""
     space = model.spaces[variable]
     if (images := pictures.render(samples, space)) is not None:
         pictures.save(images, path)
         return True
     if space.shape == (2,):
-        means, _ = model.observe(batch)
-        pictures.scatter(samples.cpu(), means[variable].cpu(), path)
+        pictures.scatter(samples.cpu(), truth.cpu(), path)
         return True
     return False
 

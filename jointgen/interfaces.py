@@ -261,6 +261,17 @@ class Dropout(nn.Module):
         return x * keep / (1.0 - self.p)
 
 
+@runtime_checkable
+class Follower(Protocol):
+    """A parametrization (torch.nn.utils.parametrize) with buffers that follow its tensor, such as a power iteration's.
+
+    Buffers that a forward pass moved would depend on how many passes there are, in how many micro-batches.
+    """
+
+    def follow(self, original: Tensor) -> None:
+        """Called once after every update of the tensor, as it stands before it is parametrized."""
+
+
 def sum_event(x: Tensor) -> Tensor:
     """(B, *shape) -> (B,): sums everything but the batch axis."""
     return x.flatten(1).sum(1) if x.ndim > 1 else x
@@ -275,6 +286,7 @@ __all__ = [
     "Dropout",
     "Family",
     "FamilyModule",
+    "Follower",
     "Matched",
     "Measure",
     "Metric",

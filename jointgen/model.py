@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,14 @@ class Model:
     def __init__(self, prepared: Prepared, parts: Parts, device: torch.device | str = "cpu"):
         self.prepared, self.parts, self.device = prepared, parts, torch.device(device)
         self.declared = prepared.declared
+        self.rank, self.world = 0, 1
         parts.modules.eval()
+
+    def share(self, rank: int, world: int) -> Model:
+        """The same model for one of `world` processes: the rows that it draws are its share of a whole."""
+        shared = copy.copy(self)
+        shared.rank, shared.world = rank, world
+        return shared
 
     # --- what is there
 
@@ -132,7 +140,12 @@ class Model:
         return drawn
 
     def noise(self, seed: int, name: str) -> Noise:
-        return Noise(seed, name, device=self.device)
+        return Noise(seed, name, rank=self.rank, world=self.world, device=self.device, dtype=self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its floating parameters: what its values are computed in."""
+        return next((p.dtype for p in self.parts.modules.parameters() if p.is_floating_point()), torch.float32)
 
     def sample(self, n: int, given: Given = None, *, seed: int = 0, reading: str = "mean") -> Tensor:
         """(n, *X) from p: codes drawn from the prior, then the decoder.

@@ -96,7 +96,7 @@ class Train:
     ema: float | None = attrs.field(default=0.99, validator=fraction)
     device: str = "auto"
     threads: int | None = attrs.field(default=None, validator=positive)  # of torch on the CPU; None: torch decides
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     deterministic: bool = False
     log_every: int = attrs.field(default=50, validator=positive)
     eval_every: int | None = attrs.field(default=None, validator=positive)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from jointgen import checkpoint
-from jointgen.data import Loader
-from jointgen.distributed import Workers
+from jointgen.distributed import Votes, Workers
 from jointgen.errors import ConfigError, NonFiniteError, StoppedError
-from jointgen.evaluate import Split, default_metrics, evaluate, open_split, renamed
+from jointgen.evaluate import Split, default_metrics, evaluate, open_split
+from jointgen.feed import Feed
 from jointgen.gallery import write_pictures
-from jointgen.interfaces import Rows
 from jointgen.model import Model, load_weights
 from jointgen.noise import Noise
 from jointgen.objectives.objective import Objective, Stage
@@ -67,11 +66,13 @@ def run(
     resume: bool = False,
     stop: Callable[[], int] = lambda: 0,
     quiet: bool = False,
+    processes: int | None = None,
 ) -> Run:
     """Trains, evaluates and writes the run folder (`out`, or runs/NAME). Sets no signal handler.
 
     objective: composed in Python, in place of the recipe's.  stop: asked after each step; a signal's number ends
-    the run after a checkpoint.  Raises ConfigError for what the user can mend, before anything is trained.
+    the run after a checkpoint.  processes: how many a launcher was to start, to be checked; None: as many as it did.
+    Raises ConfigError for what the user can mend, before anything is trained.
     """
     registry = load_plugins().registry
     resolved = read_recipe(recipe, overrides, registry=registry)
@@ -79,7 +80,7 @@ def run(
         resolved = with_objective(resolved, objective, registry)
     prepared = prepare(resolved, registry)
     path = Path(out) if out is not None else Path("runs") / resolved.name
-    return Trainer(prepared, path, resume=resume, stop=stop, quiet=quiet).fit()
+    return Trainer(prepared, path, resume=resume, stop=stop, quiet=quiet, processes=processes).fit()
 
 
 def with_objective(recipe: Recipe, objective: Objective | Sequence[Stage], registry: Registry) -> Recipe:
@@ -99,8 +100,9 @@ class Trainer:
         resume: bool = False,
         stop: Callable[[], int] = lambda: 0,
         quiet: bool = False,
+        processes: int | None = None,
     ):
-        self.prepared, self.recipe, self.stop = prepared, prepared.recipe, stop
+        self.prepared, self.recipe = prepared, prepared.recipe
         self.train = self.recipe.train
         RunFolder.check(path, resume=resume)  # before minutes of reading data
         if resume and not any(RunFolder(path).checkpoints.glob("step-*")):
@@ -108,11 +110,11 @@ class Trainer:
         torch.use_deterministic_algorithms(self.train.deterministic)
         if self.train.threads is not None:
             torch.set_num_threads(self.train.threads)
-        self.workers = Workers.start(self.train.device, self.train.precision)
+        self.workers = Workers.start(self.train.device, self.train.precision, processes=processes)
         self.splits = {name: open_split(prepared, name) for name in ("train", "test")}
-        self.loaders = self._loaders()
         self.ends = prepared.boundaries()
-        self.repeats = max(u.update.times for plan in prepared.plans for u in plan.updates)
+        repeats = max(u.update.times for plan in prepared.plans for u in plan.updates)
+        self.feed = Feed(self.recipe, self.splits["train"], self.workers, repeats)
         self.parts = self._parts()
         self._check_early_stopping()
         self.average = copy.deepcopy(self.parts) if self.train.ema else self.parts
@@ -122,23 +124,23 @@ class Trainer:
         self.step, self.wall = 0, 0.0
         self.patience = Patience(self.train.early_stopping.patience if self.train.early_stopping else None)
         self.text = write_recipe(self.recipe, prepared.registry)
-        self.folder = RunFolder.create(path, resume=resume)
+        self.folder = self._folder(path, resume)
+        self.stop = Votes(self.workers, stop)
         self.quiet = quiet or not self.workers.is_main
         self.window = Window()
         if resume:
             self._resume()
-        else:
-            self.folder.write_recipe(self.text)
 
     # --- setting up
 
-    def _loaders(self) -> dict[str, Loader]:
-        return {part: self._loader(part, rows) for part, rows in self.splits["train"].sources.items()}
-
-    def _loader(self, part: str, rows: Rows) -> Loader:
-        rank, world = self.workers.rank, self.workers.world
-        name, order = f"the training split of {part}", "order of rows" + (f" of {part}" if part != "data" else "")
-        return Loader(rows, self.train.batch, self.recipe.seed, rank=rank, world=world, name=name, order=order)
+    def _folder(self, path: Path, resume: bool) -> RunFolder:
+        """The run folder, made by the main process before any other looks for something in it."""
+        if self.workers.is_main:
+            folder = RunFolder.create(path, resume=resume)
+            if not resume:
+                folder.write_recipe(self.text)
+        self.workers.barrier()
+        return RunFolder(path)
 
     def _parts(self) -> Parts:
         """The parts on their device, decoders starting at the data's mean, gradients checked."""
@@ -147,7 +149,7 @@ class Trainer:
         raw = self.splits["train"].take(torch.arange(OWNERSHIP_ROWS) % len(self.splits["train"]))
         for plan in self.prepared.plans:
             check_ownership(plan, parts, raw, OWNERSHIP_ROWS, self.recipe.seed)
-        parts.modules.to(self.workers.device).train()
+        parts.modules.to(self.workers.device, self.workers.cast_to).train()
         self.workers.broadcast_([*parts.modules.parameters(), *parts.modules.buffers()])
         return parts
 
@@ -184,7 +186,8 @@ class Trainer:
         self.step, self.wall, self.ends = progress["step"], progress["wall_s"], list(progress["ends"])
         self.patience.load(progress["patience"])
         self.window.load(saved.state["window"], self.workers.device)
-        self.folder.cut_back(self.step)
+        if self.workers.is_main:
+            self.folder.cut_back(self.step)
 
     # --- the loop
 
@@ -196,8 +199,9 @@ class Trainer:
                 stage = self._stage()
                 stepper = self._stepper(stage)
                 while self.step < self.ends[stage]:
-                    logs = self._due(self.train.log_every)
-                    self.window.add(stepper(functools.partial(self._moment, stage), want_stats=logs), self.step)
+                    logs, progress = self._due(self.train.log_every), self._progress(stage)
+                    self.optimizers.set_rates(self.step / self.ends[-1])
+                    self.window.add(stepper(partial(self.feed.moment, self.step, progress), want_stats=logs), self.step)
                     self._update_average()
                     self.step += 1
                     self.wall = time.monotonic() - started
@@ -214,21 +218,10 @@ class Trainer:
         by_update = {u.name: self.optimizers.of(u.trains) for u in plan.updates}
         return Step(plan, self.parts, self.workers, by_update, self.train.clip)
 
-    def _moment(self, stage: int, repetition: int) -> Moment:
-        """The data and noise of one repetition of the step to come."""
-        seed, step, device = self.recipe.seed, self.step, self.workers.device
-        noise = Noise(seed, f"{step}.{repetition}", rank=self.workers.rank, world=self.workers.world, device=device)
-        at_home = Noise(seed, f"{step}.{repetition}", rank=self.workers.rank, world=self.workers.world)
-        data = {}
-        for part, loader in self.loaders.items():
-            rows = renamed(
-                loader.batch(step * self.repeats + repetition, at_home), self.splits["train"].variables[part]
-            )
-            data[part] = {v: t.to(device, non_blocking=True) for v, t in rows.items()}
-        begin = 0 if stage == 0 else self.ends[stage - 1]
-        within = (step - begin) / max(1, self.ends[stage] - begin)
-        self.optimizers.set_rates(step / self.ends[-1])
-        return Moment(data, noise, self.train.batch // self.workers.world, step, within, self.train.pair_block)
+    def _progress(self, stage: int) -> float:
+        """How much of the stage is done, in [0, 1)."""
+        begin = self.ends[stage - 1] if stage else 0
+        return (self.step - begin) / max(1, self.ends[stage] - begin)
 
     def _due(self, every: int | None) -> bool:
         """Whether the step about to run (or just run, once counted) is one of `every`."""
@@ -321,8 +314,8 @@ class Trainer:
         return Model(self.prepared, self.average, self.workers.device)
 
     def _pictures(self, name: str) -> None:
-        if self.workers.is_main:
-            write_pictures(self.model(), self.splits["test"], self.folder.samples, name, self.recipe.eval.samples)
+        folder, n = self.folder.samples, self.recipe.eval.samples
+        write_pictures(self.model(), self.splits["test"], folder, name, n, self.workers)
         self.parts.modules.train()
 
     def save(self) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from jointgen.distributed import Workers
+from jointgen.distributed import Workers, leave
 from jointgen.errors import ConfigError, JointgenError
 from jointgen.statistics import Mean
 
@@ -36,7 +36,7 @@ def test_one_process_exchanges_with_nobody() -> None:
     assert workers.gather(torch.eye(2)).tolist() == torch.eye(2).tolist()
     assert workers.merge(mean) == mean
     workers.check_replicas({"w": values[0]})
-    workers.close()
+    leave()
 
 
 def test_starts_again_with_other_settings() -> None:
@@ -115,7 +115,7 @@ class One:
 TWO = """
 import json, sys, warnings
 import torch
-from jointgen.distributed import Workers
+from jointgen.distributed import Workers, leave
 from jointgen.errors import JointgenError
 from jointgen.statistics import Mean
 
@@ -161,7 +161,7 @@ except JointgenError as error:
 
 workers.barrier()
 print(json.dumps({str(rank): found}), flush=True)
-workers.close()
+leave()
 """
 
 

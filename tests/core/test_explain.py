@@ -252,14 +252,15 @@ def test_a_matched_gaussian_is_shown_where_it_stands(quickstart: Explained) -> N
         text, "OBJECTIVE"
     )
     step = words(section(text, "ONE STEP"))
+    assert step[0] == "all updates are losses on one graph, which is run once"
     assert step[-7:] == [
         "draws q(x) from data reused from model",
         "q(z|x) by encoder(q.x) reused from model",
         "r(z|x) by moments of encoder(q.x)",
         "runs encoder(q.x) reused from model",
-        "t(q.x, q(z|x).z standardized)",
+        "t(q.x, q(z|x).z standardized) reused from model",
         "t(q.x, r(z|x).z standardized)",
-        "forward runs when every update is due once: decoder 1, encoder 1, t 3",
+        "forward runs when every update is due once: decoder 1, encoder 1, t 2",
     ]
     gradients = words(section(text, "GRADIENTS"))
     assert "model/E[q(x,z)] log r(z|x) -1 samples none none" in gradients

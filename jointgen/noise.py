@@ -7,7 +7,7 @@ same numbers (engineering.md 1.3). Nothing in jointgen reads a global generator 
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,12 +18,14 @@ Kind = Literal["normal", "uniform"]
 class NoiseSource:
     """The noise of one name at one step: each call gives new numbers, the same ones in every run."""
 
-    def __init__(self, noise: Noise, name: str, rows: int):
+    def __init__(self, noise: Any, name: str, rows: int):
+        """noise: where the numbers come from, a `Noise` or what stands in for it."""
         self._noise, self._name, self.rows, self._calls = noise, name, rows, 0
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._noise.dtype
+        dtype: torch.dtype = self._noise.dtype
+        return dtype
 
     def normal(self, *shape: int) -> Tensor:
         """(rows, *shape) standard normal numbers."""
@@ -36,7 +38,8 @@ class NoiseSource:
     def _numbers(self, kind: Kind, shape: tuple[int, ...]) -> Tensor:
         key = f"{self._name}#{self._calls}"
         self._calls += 1
-        return self._noise.numbers(key, kind, (self.rows, *shape))
+        numbers: Tensor = self._noise.numbers(key, kind, (self.rows, *shape))
+        return numbers
 
 
 class Noise:
@@ -65,8 +68,11 @@ class Noise:
 
     def shared(self, name: str, rows: int) -> NoiseSource:
         """For rows that every process has, such as a prior's own: the same numbers in each of them."""
-        alone = Noise(self.seed, self.step, device=self.device, dtype=self.dtype)
-        return NoiseSource(alone, name, rows)
+        return NoiseSource(self.alone(), name, rows)
+
+    def alone(self) -> Noise:
+        """The noise of a process without others."""
+        return Noise(self.seed, self.step, device=self.device, dtype=self.dtype)
 
     def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
         """(rows, ...): this process's rows of the tensor that the key names."""

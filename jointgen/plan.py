@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import attrs
 
@@ -39,10 +40,11 @@ class Summand:
     term: Expr
     reach: Reach
 
-    def weight(self, progress: float) -> float:
-        value = 1.0
+    def weight(self, at: Callable[[Weight], Any]) -> Any:
+        """The product of its weights, the named ones as `at` gives them."""
+        value: Any = 1.0
         for weight in self.weights:
-            value *= weight.at(progress) if isinstance(weight, Weight) else weight
+            value = value * (at(weight) if isinstance(weight, Weight) else weight)
         return value
 
 

@@ -92,6 +92,11 @@ class Weight:
         if not 0.0 <= self.over <= 1.0:
             raise ConfigError(f"weight {self.name}: over is a share of the stage, 0 to 1, got {self.over}")
 
+    @property
+    def moves(self) -> bool:
+        """Whether the value depends on when it is asked for."""
+        return self.start is not None and self.over > 0.0
+
     def at(self, progress: float) -> float:
         """The value at `progress` in [0, 1] through the stage."""
         if self.start is None or self.over == 0.0 or progress >= self.over:
@@ -108,7 +113,7 @@ class Weight:
         return Weights((-1.0, self))
 
     def describe(self) -> str:
-        if self.start is None or self.over == 0.0:
+        if not self.moves:
             return f"{self.name} = {self.to:g}"
         return f"{self.name} = {self.start:g} to {self.to:g} over the first {100 * self.over:g}% of the stage"
 

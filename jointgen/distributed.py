@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -26,6 +27,16 @@ Precision = Literal["fp32", "bf16", "fp64"]
 S = TypeVar("S", bound=Statistic)
 
 _REMEDY = "start them with `jointgen run --processes N` or torchrun"
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Around an exchange: torch's errors of a lost connection are the end of this process too, in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise JointgenError(f"another process of this run went away, or none can be reached: {reason}") from error
 
 
 class Workers:
@@ -74,9 +85,15 @@ class Workers:
         """Matrix products and convolutions in bfloat16 where the precision asks for it; their own type otherwise."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
+    def sent(self, tensor: Tensor) -> Tensor:
+        """The tensor on this process's device; from pinned memory, so that nobody waits for the copy."""
+        pinned = tensor.pin_memory() if self.device.type == "cuda" and tensor.device.type == "cpu" else tensor
+        return pinned.to(self.device, non_blocking=True)
+
     def barrier(self) -> None:
         """Waits until every process is here."""
-        self._accelerator.wait_for_everyone()
+        with _together():
+            self._accelerator.wait_for_everyone()
 
     def gather(self, tensor: Tensor) -> Tensor:
         """(rows, *shape) of each process -> all rows, process by process. Processes may differ in `rows`.
@@ -86,10 +103,11 @@ class Workers:
         if self.world == 1:
             return tensor.detach()
         mine = torch.tensor([len(tensor)], device=self.device)
-        rows: list[int] = self._accelerator.gather(mine).tolist()
-        padded = tensor.new_zeros(max(rows), *tensor.shape[1:])
-        padded[: len(tensor)] = tensor.detach()
-        blocks = self._accelerator.gather(padded.to(self.device)).split(max(rows))
+        with _together():
+            rows: list[int] = self._accelerator.gather(mine).tolist()
+            padded = tensor.new_zeros(max(rows), *tensor.shape[1:])
+            padded[: len(tensor)] = tensor.detach()
+            blocks = self._accelerator.gather(padded.to(self.device)).split(max(rows))
         return torch.cat([block[:n] for block, n in zip(blocks, rows, strict=False)])
 
     def merge(self, statistic: S) -> S:
@@ -173,7 +191,8 @@ class Votes:
         """Waits for the vote that is under way, if any, and returns its outcome."""
         if self._pending is None:
             return 0
-        self._pending.wait()
+        with _together():
+            self._pending.wait()
         self._pending = None
         return int(self._vote)
 
@@ -186,7 +205,8 @@ def _flatly(tensors: Iterable[Tensor], exchange: Callable[[Tensor], object]) -> 
         by_dtype.setdefault(tensor.dtype, []).append(tensor)
     for group in by_dtype.values():
         flat = torch.cat([tensor.reshape(-1) for tensor in group])
-        exchange(flat)
+        with _together():
+            exchange(flat)
         parts = flat.split([tensor.numel() for tensor in group])
         torch._foreach_copy_(group, [part.view_as(tensor) for part, tensor in zip(parts, group, strict=True)])
 
@@ -218,10 +238,15 @@ def _accelerator(cpu: bool) -> Accelerator:
 
 
 def _check_launch() -> None:
-    """WORLD_SIZE alone would wait for processes that nobody started."""
+    """WORLD_SIZE alone would wait for processes that nobody started; `accelerate launch` starts one on a CPU, however
+    many it is asked for, and says nothing (engineering.md 1.1)."""
+    if {"RANK", "LOCAL_RANK"} & {*os.environ}:
+        return
     world = os.environ.get("WORLD_SIZE", "1")
-    if world != "1" and not {"RANK", "LOCAL_RANK"} & {*os.environ}:
+    if world != "1":
         raise JointgenError(f"WORLD_SIZE is {world}, but no launcher gave this process a rank; {_REMEDY}")
+    if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= {*os.environ}:
+        raise JointgenError(f"accelerate launch was asked for several processes and started one; {_REMEDY}")
 
 
 def _check_count(found: int, asked: int | None) -> None:

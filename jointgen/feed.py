@@ -41,7 +41,7 @@ class Feed:
 
     def _rows(self, part: str, batch: int, noise: Noise) -> dict[str, Tensor]:
         values = renamed(self._loaders[part].batch(batch, noise), self._split.variables[part])
-        return {v: t.to(self._workers.device, non_blocking=True) for v, t in values.items()}
+        return {v: self._workers.sent(t) for v, t in values.items()}
 
     def _noise(self, step: int, repetition: int, device: object) -> Noise:
         workers = self._workers

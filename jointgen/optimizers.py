@@ -47,6 +47,7 @@ class Optimizers:
     def load(self, state: Mapping[str, Any]) -> None:
         for names, (optimizer, _) in self._groups.items():
             optimizer.load_state_dict(state["+".join(names)])
+            _lay_out(optimizer)
 
 
 def _adam(parameters: list[Any], settings: Adam) -> torch.optim.Adam:
@@ -54,3 +55,11 @@ def _adam(parameters: list[Any], settings: Adam) -> torch.optim.Adam:
     return torch.optim.Adam(
         parameters, settings.lr, settings.betas, settings.eps, settings.weight_decay, fused=fused, foreach=not fused
     )
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Gives each moment the layout of its parameter, which files do not keep and fused kernels need."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                moments[name] = torch.empty_like(parameter).copy_(value)

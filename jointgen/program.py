@@ -141,7 +141,7 @@ class Program:
         raw = moment.data[node.part]
         seen = {}
         for variable in node.out:
-            rows = re_pair(raw[variable], node.shift, moment.pair_block)
+            rows = self.parts.laid_out(re_pair(raw[variable], node.shift, moment.pair_block))
             if self.as_observed:
                 seen[variable] = Observation(rows, rows)
                 continue

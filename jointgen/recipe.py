@@ -91,12 +91,14 @@ class Train:
     steps: int | None = attrs.field(default=None, validator=positive)
     images: int | None = attrs.field(default=None, validator=positive)
     batch: int = attrs.field(default=128, validator=positive)  # rows of the global batch
+    micro_batches: int = attrs.field(default=1, validator=positive)  # parts of a batch, run one after the other
     pair_block: int = attrs.field(default=16, validator=attrs.validators.ge(2))  # re-pairings shift within so many rows
     clip: float | None = attrs.field(default=None, validator=positive)
     ema: float | None = attrs.field(default=0.99, validator=fraction)
     device: str = "auto"
     threads: int | None = attrs.field(default=None, validator=positive)  # of torch on the CPU; None: torch decides
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    channels_last: bool = False  # images and convolutions in NHWC memory: pays on a GPU, with bf16
     deterministic: bool = False
     log_every: int = attrs.field(default=50, validator=positive)
     eval_every: int | None = attrs.field(default=None, validator=positive)

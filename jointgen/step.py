@@ -37,7 +37,7 @@ from jointgen.plan import (
     nodes_of,
 )
 from jointgen.program import Moment, Program, Values
-from jointgen.terms import Term, compile_source, compile_term
+from jointgen.terms import Term, as_tensor, compile_source, compile_term
 
 
 class Turn:
@@ -111,7 +111,7 @@ class CompiledUpdate:
         total: Any = None
         means: dict[str, Tensor] = {}
         for summand, term in self.terms:
-            mean = torch.as_tensor(term(moment, values), device=moment.noise.device).mean()
+            mean = as_tensor(term(moment, values), moment).mean()
             held, weight = mean.detach(), summand.weight(moment.at)
             means[summand.label] = means[summand.label] + held if summand.label in means else held
             total = -weight * mean if total is None else _less(total, weight, mean)

@@ -46,11 +46,18 @@ def compile_term(term: Expr, point: Point, program: Program, held: bool = False)
         return lambda moment, values: weight * inner(moment, values)
     if isinstance(term, Pointwise):
         inner, function = compile_term(term.term, point, program, held), _FUNCTIONS[term.function]
-        return lambda moment, values: function(torch.as_tensor(inner(moment, values)))
+        return lambda moment, values: function(as_tensor(inner(moment, values), moment))
     if isinstance(term, Stop):
         inner = compile_term(term.term, point, program, held)
-        return lambda moment, values: torch.as_tensor(inner(moment, values)).detach()
+        return lambda moment, values: as_tensor(inner(moment, values), moment).detach()
     return _compile_leaf(term, point, program, held)
+
+
+def as_tensor(value: Any, moment: Moment) -> Tensor:
+    """A term's value; one that is only a number is filled in where it is needed, not sent there."""
+    if isinstance(value, Tensor):
+        return value
+    return torch.full((), value, device=moment.noise.device, dtype=moment.noise.dtype)
 
 
 def _compile_leaf(term: Expr, point: Point, program: Program, held: bool) -> Term:

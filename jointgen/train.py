@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from jointgen import checkpoint
+from jointgen.batch_norm import average_statistics, synchronise
 from jointgen.distributed import Votes, Workers
 from jointgen.errors import ConfigError, NonFiniteError, StoppedError
 from jointgen.evaluate import Split, default_metrics, evaluate, open_split
@@ -26,7 +27,7 @@ from jointgen.optimizers import Optimizers
 from jointgen.ownership import check_ownership
 from jointgen.parts import Parts, start_at_data
 from jointgen.plugins import load_plugins
-from jointgen.prepare import Prepared, prepare
+from jointgen.prepare import Prepared, check_rows, prepare
 from jointgen.program import (
     Moment,
 )
@@ -111,6 +112,7 @@ class Trainer:
         if self.train.threads is not None:
             torch.set_num_threads(self.train.threads)
         self.workers = Workers.start(self.train.device, self.train.precision, processes=processes)
+        check_rows(self.recipe, prepared.plans, self.workers.world)
         self.splits = {name: open_split(prepared, name) for name in ("train", "test")}
         self.ends = prepared.boundaries()
         repeats = max(u.update.times for plan in prepared.plans for u in plan.updates)
@@ -149,7 +151,9 @@ class Trainer:
         raw = self.splits["train"].take(torch.arange(OWNERSHIP_ROWS) % len(self.splits["train"]))
         for plan in self.prepared.plans:
             check_ownership(plan, parts, raw, OWNERSHIP_ROWS, self.recipe.seed)
+        self.apart = synchronise(parts.modules, self.workers)
         parts.modules.to(self.workers.device, self.workers.cast_to).train()
+        parts = parts.in_channels_last() if self.train.channels_last else parts
         self.workers.broadcast_([*parts.modules.parameters(), *parts.modules.buffers()])
         return parts
 
@@ -195,6 +199,8 @@ class Trainer:
         started = time.monotonic() - self.wall
         total = self.ends[-1]
         with self.folder, Progress(total, self.step, quiet=self.quiet) as bar:
+            for name in self.apart:
+                bar.note(f"{name}: its BatchNorm sees each process's own rows, so this is not quite one process's run")
             while self.step < self.ends[-1]:
                 stage = self._stage()
                 stepper = self._stepper(stage)
@@ -216,7 +222,7 @@ class Trainer:
     def _stepper(self, stage: int) -> Step:
         plan = self.prepared.plans[stage]
         by_update = {u.name: self.optimizers.of(u.trains) for u in plan.updates}
-        return Step(plan, self.parts, self.workers, by_update, self.train.clip)
+        return Step(plan, self.parts, self.workers, by_update, self.train.clip, self.train.micro_batches)
 
     def _progress(self, stage: int) -> float:
         """How much of the stage is done, in [0, 1)."""
@@ -311,6 +317,7 @@ class Trainer:
 
     def model(self) -> Model:
         """The averaged weights as a model, in evaluation mode."""
+        average_statistics(self.average.modules, self.workers)
         return Model(self.prepared, self.average, self.workers.device)
 
     def _pictures(self, name: str) -> None:
@@ -321,7 +328,9 @@ class Trainer:
     def save(self) -> Path:
         """Writes a checkpoint of this moment, resumable bit for bit."""
         path = self.folder.checkpoints / f"step-{self.step:08d}"
-        self.workers.check_replicas(dict(self.parts.modules.named_parameters()))
+        average_statistics(self.parts.modules, self.workers)
+        average_statistics(self.average.modules, self.workers)
+        self.workers.check_replicas(self.parts.modules.state_dict())
         if self.workers.is_main:
             parts = {name: module.state_dict() for name, module in self.parts.modules.items()}
             if self.train.ema:

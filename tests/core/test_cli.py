@@ -228,10 +228,6 @@ def test_all_problems_of_a_recipe_are_said_at_once(quickstart: str, say: Any, he
     assert list(here.iterdir()) == []
 
 
-def test_several_processes_are_for_a_later_version(quickstart: str, say: Any, here: Path) -> None:
-    assert say("run", quickstart, "--processes", 2).refusal == "processes: this version trains in one process, got 2"
-
-
 def test_a_run_that_fails_is_1(quickstart: str, sets: Any, say: Any, here: Path) -> None:
     said = say("run", quickstart, "--quiet", *sets(optimizer__model__lr="1e30", train__log_every="1"))
     assert said.status == 1

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from jointgen import train
+from jointgen import stopping, train
 
 
 @pytest.fixture
@@ -67,6 +67,7 @@ def test_a_second_interrupt_stops_at_once(
     quickstart: str, sets: Any, say: Any, here: Path, signalled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train.Trainer, "save", lambda self: time.sleep(60))  # a disk that hangs
+    monkeypatch.setattr(stopping, "AGAIN_S", 0.0)
     signalled(here / "r", signal.SIGINT, signal.SIGINT)
     said = say("run", quickstart, "--quiet", "--out", "r", *sets(train__steps="100", train__log_every="1"))
     assert said.status == 130
@@ -88,3 +89,10 @@ def test_a_process_that_is_terminated_leaves_a_checkpoint(quickstart: str, sets:
     assert b"jointgen: stopping after this step, with a checkpoint" in err
     assert say(*argv, "--resume", "--quiet").status == 0
     assert json.loads(Path("r/summary.json").read_text())["status"] == "done"
+
+
+def test_one_interrupt_sent_twice_is_one(quickstart: str, sets: Any, say: Any, here: Path, signalled: Any) -> None:
+    """A launcher passes on the Ctrl-C that the terminal has sent to its processes already."""
+    signalled(here / "r", signal.SIGINT, signal.SIGINT)
+    said = say("run", quickstart, "--quiet", "--out", "r", *sets(train__steps="100", train__log_every="1"))
+    assert said.status == 130 and said.problems[0].startswith("jointgen: stopped at step")

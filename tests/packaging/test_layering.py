@@ -27,6 +27,7 @@ LAYERS = {
     "space": 1,
     "statistics": 1,
     "tables": 1,
+    "batch_norm": 2,
     "checkpoint": 2,
     "counter": 2,
     "data": 2,

@@ -1,9 +1,9 @@
 """torch.compile for the losses of a step: each becomes one function of tensors, which falls back to running eagerly.
 
 A loss draws its noise by name, weighs its terms by where the run stands and skips penalties that are not due. None of
-that can be compiled, so all of it happens first: one eager run tells which noise the loss asks for, and every step draws
-it from the same generators beforehand (compiled and eager runs see the same numbers, and CUDA graphs get their inputs).
-Weights that move come in as tensors; a loss is compiled once for every set of penalties that are due together.
+that can be compiled, so all of it happens first. One eager run tells which noise the loss asks for, and every step
+draws it from the same generators beforehand: compiled and eager runs see the same numbers, and CUDA graphs have their
+inputs. Weights that move come in as tensors. A loss is compiled once for every set of penalties that are due together.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Loss = Callable[..., tuple[Tensor, dict[str, Tensor], Values]]
 """(moment, imports) -> (the loss, each term's mean, the program's values)."""
 
 TOLERANCE = 1e-2
-"""How far a compiled loss may lie from the eager one, relatively: bfloat16 rounds in other places; a fault is larger."""
+"""How far a compiled loss may lie from the eager one, relatively: bfloat16 rounds elsewhere, faults are larger."""
 
 
 class Player(Protocol):
@@ -58,7 +58,9 @@ class Compiler:
 
     def __init__(self, mode: Mode, device: torch.device, note: Callable[[str], None], backend: str = "inductor"):
         if mode == "reduce-overhead" and device.type != "cuda":
-            note(f"train.compile: 'reduce-overhead' is CUDA graphs, and this run is on the {device.type}; takes 'default'")
+            note(
+                f"train.compile: 'reduce-overhead' needs CUDA graphs, and the device is a {device.type}; 'default' runs"
+            )
             mode = "default"
         self.note = note
         self.has_graphs = device.type == "cuda" and mode != "default"
@@ -71,16 +73,16 @@ class Compiler:
         if self.has_graphs:
             torch.compiler.cudagraph_mark_step_begin()
 
-    def compiled(self, player: Player, keep: Sequence[Node]) -> Loss:
-        """The player's loss, which returns of its program's values those of `keep` alone."""
-        return CompiledLoss(player, keep, self)
+    def compiled(self, player: Player, keep: Sequence[Node], name: str) -> Loss:
+        """The player's loss, which returns of its program's values those of `keep` alone. `name` is for people."""
+        return CompiledLoss(player, keep, self, name)
 
 
 class CompiledLoss:
     """A loss that is compiled when it is first called, or for good the eager one where that fails."""
 
-    def __init__(self, player: Player, keep: Sequence[Node], compiler: Compiler):
-        self.player, self.compiler = player, compiler
+    def __init__(self, player: Player, keep: Sequence[Node], compiler: Compiler, name: str):
+        self.player, self.compiler, self.name = player, compiler, name
         self.keep = [player.program.index[node] for node in keep]
         sources = [summand.source for summand in player.plan.summands]
         self._periods = [source.penalty.every for source in sources if isinstance(source, PenaltyOf)]
@@ -96,17 +98,19 @@ class CompiledLoss:
                 return self._variant(moment, imports)(moment, imports)
             except Exception as error:  # whatever a compiler, its backend or a plugin's network raises
                 self._failed = True
-                self.compiler.note(f"{self.player.plan.name} is not compiled and runs eagerly: {_first_line(error)}")
+                self._variants.clear()
+                self.compiler.note(f"train.compile: {self.name} is not compiled and runs eagerly: {_reason(error)}")
         return self.player.loss(moment, imports)
 
     def _variant(self, moment: Moment, imports: Mapping[Node, Any]) -> Variant:
         due = tuple(moment.step % every == 0 for every in self._periods)
         if due not in self._variants:
+            name = self.name + " for steps with other penalties" if self._variants else self.name
+            self.compiler.note(f"train.compile: compiling {name}, which takes a minute or so")
             began = time.monotonic()
             self._variants[due] = Variant(self, moment, imports)
             self._variants[due].try_out(moment, imports)
-            again = " for steps with other penalties" if len(self._variants) > 1 else ""
-            self.compiler.note(f"{self.player.plan.name} compiled{again} in {time.monotonic() - began:.0f} s")
+            self.compiler.note(f"train.compile: {name} compiled in {time.monotonic() - began:.0f} s")
         return self._variants[due]
 
 
@@ -136,9 +140,7 @@ class Variant:
 
     def __call__(self, moment: Moment, imports: Mapping[Node, Any]) -> tuple[Tensor, dict[str, Tensor], Values]:
         numbers = {asked.title: asked.draw(moment.noise) for asked in self.asked}
-        size = {"dtype": moment.noise.dtype, "device": moment.noise.device}
-        # filled on the device: copying a number to it would wait for it
-        weights = {weight.name: torch.full((), weight.at(moment.progress), **size) for weight in self.weights}
+        weights = {weight.name: _filled(moment.at(weight), moment.noise) for weight in self.weights}
         total, means, kept = self._run(moment.data, numbers, weights, [_detached(imports[node]) for node in self.nodes])
         values: Values = [None] * len(self.player.program.nodes)
         for i, value in zip(self.keep, kept, strict=True):
@@ -170,8 +172,15 @@ def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+def _filled(value: float, noise: Noise) -> Tensor:
+    """A number as a tensor, made on its device: one that is copied there would be waited for."""
+    return torch.full((), value, dtype=noise.dtype, device=noise.device)
+
+
+def _reason(error: Exception) -> str:
+    """The first line that says something."""
+    first, *others = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return f"{type(error).__name__}: {first} {others[0]}" if first.endswith(":") and others else first
 
 
 def _own_code(function: Callable[..., Any], name: str) -> Callable[..., Any]:

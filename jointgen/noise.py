@@ -77,9 +77,7 @@ class Noise:
     def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
         """(rows, ...): this process's rows of the tensor that the key names."""
         draw, (rows, *event) = torch.randn if kind == "normal" else torch.rand, shape
-        every = draw(
-            rows * self.world, *event, generator=self.generator(key), device=self.device, dtype=self.dtype
-        )
+        every = draw(rows * self.world, *event, generator=self.generator(key), device=self.device, dtype=self.dtype)
         return every[self.rank * rows : (self.rank + 1) * rows]
 
     def generator(self, name: str) -> torch.Generator:

@@ -98,6 +98,7 @@ class Train:
     device: str = "auto"
     threads: int | None = attrs.field(default=None, validator=positive)  # of torch on the CPU; None: torch decides
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"  # torch.compile's modes; see README
     channels_last: bool = False  # images and convolutions in NHWC memory: pays on a GPU, with bf16
     deterministic: bool = False
     log_every: int = attrs.field(default=50, validator=positive)

@@ -117,10 +117,10 @@ class CompiledUpdate:
             total = -weight * mean if total is None else _less(total, weight, mean)
         return total, means
 
-    def compile(self, compiler: Compiler, exports: frozenset[Node]) -> None:
+    def compile(self, compiler: Compiler, exports: frozenset[Node], name: str) -> None:
         """From now on the loss is compiled, and of the program's values those alone are known that others ask for."""
         logits = [leaf for ratio, _, point, _ in self.logits for leaf in self.program.lowering.leaves(ratio, point)]
-        self.run_loss = compiler.compiled(self, list(dict.fromkeys([*exports, *logits])))
+        self.run_loss = compiler.compiled(self, list(dict.fromkeys([*exports, *logits])), name)
 
     def gradient(
         self,
@@ -268,9 +268,9 @@ class Step:
         self.compiler = compiler
         if compiler:
             for update, exports in zip(self.updates, self.exports, strict=True):
-                update.compile(compiler, exports)
+                update.compile(compiler, exports, update.plan.name)
             for repeated in filter(None, self.repeats):
-                repeated.compile(compiler, frozenset())
+                repeated.compile(compiler, frozenset(), f"{repeated.plan.name}, repeated,")
 
     def __call__(self, moment: Callable[[int], Moment], want_stats: bool = False) -> dict[str, Tensor]:
         """One step. `moment(r)` gives the data and noise of the r-th repetition. Returns detached scalars."""

@@ -44,6 +44,7 @@ LAYERS = {
     "stopping": 2,
     "user_images": 2,
     "advice": 3,
+    "compiling": 3,
     "declare": 3,
     "evaluate": 3,
     "explain": 3,

@@ -1,4 +1,4 @@
-"""The processes that train one model together. The only file that imports Accelerate.
+"""The processes that train one model together. The only file that imports Accelerate, but for its trackers.
 
 Networks stay raw modules and a step has one flat all-reduce per update, so that shared forwards, methods other than
 forward and partly used networks are safe (engineering.md 1.1 to 1.3; the way of StyleGAN3). Accelerate finds the
@@ -84,11 +84,6 @@ class Workers:
     def autocast(self) -> torch.autocast:
         """Matrix products and convolutions in bfloat16 where the precision asks for it; their own type otherwise."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
-
-    def sent(self, tensor: Tensor) -> Tensor:
-        """The tensor on this process's device; from pinned memory, so that nobody waits for the copy."""
-        pinned = tensor.pin_memory() if self.device.type == "cuda" and tensor.device.type == "cpu" else tensor
-        return pinned.to(self.device, non_blocking=True)
 
     def barrier(self) -> None:
         """Waits until every process is here."""

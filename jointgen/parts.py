@@ -14,6 +14,7 @@ from jointgen.declare import Declared, build_prior, table_of
 from jointgen.errors import ConfigError
 from jointgen.interfaces import Distribution, Dropout
 from jointgen.noise import Noise
+from jointgen.randomness import seeded
 from jointgen.space import Space
 
 
@@ -90,8 +91,7 @@ def build(declared: Declared) -> Parts:
     """
     modules: dict[str, nn.Module] = {}
     problems: list[str] = []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(declared.recipe.seed)
+    with seeded(declared.recipe.seed):
         for name, trait in declared.traits.items():
             try:
                 if trait.kind == "prior":

@@ -8,8 +8,9 @@ from typing import Any
 import attrs
 
 from jointgen.declare import Declared, declare
-from jointgen.errors import ConfigError
+from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.objective import Stage, as_stages
+from jointgen.optimizer_tables import Rate
 from jointgen.parts import Parts, build
 from jointgen.plan import (
     Plan,
@@ -31,6 +32,10 @@ class Prepared:
     plans: tuple[Plan, ...]
     parts: Parts
 
+    def optimizer_of(self, part: str) -> tuple[str, Rate]:
+        """(name, settings): the table of the recipe's `optimizer` that trains this part."""
+        return self.recipe.optimizer.of(part, critic=self.declared.traits[part].kind == "critic")
+
     def boundaries(self) -> list[int]:
         """The step at which each stage ends."""
         total, shares = self.recipe.train.total_steps, 0.0
@@ -48,7 +53,7 @@ def prepare(recipe: Recipe, registry: Registry) -> Prepared:
     _raise_if(declared.problems)
     plans = _plans(stages, declared)
     problems = [line for plan in plans for line in unmet(plan, declared, registry) or _idle(plan)]
-    problems += _unfit_rows(recipe, plans)
+    problems += [*_unfit_rows(recipe, plans), *_untrained(recipe, plans)]
     try:
         parts = build(declared)
     except ConfigError as error:
@@ -93,6 +98,14 @@ def _idle(plan: Plan) -> Iterable[str]:
         for part in update.trains:
             if part not in reached:
                 yield f"objective: update {update.name!r} trains {part!r}, which no gradient of it reaches"
+
+
+def _untrained(recipe: Recipe, plans: Iterable[Plan]) -> Iterable[str]:
+    """Tables for an optimizer of a part that no update trains."""
+    trained = {part for plan in plans for update in plan.updates for part in update.trains}
+    for part in recipe.optimizer.parts:
+        if part not in trained:
+            yield f"optimizer.parts.{part}: the objective trains no part of this name{suggest(part, trained)}"
 
 
 def check_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int) -> None:

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from jointgen.errors import ConfigError, suggest
+from jointgen.interfaces import Measure
+
 
 class Window:
-    """Sums of each step's figures between two log events, kept on the device: no synchronisation in the step."""
+    """Each step's figures between two log events, kept on the device: one operation a step, nothing waited for."""
 
     def __init__(self) -> None:
         self.steps, self._began = 0, time.monotonic()
-        self._sums: dict[tuple[str, ...], list[Any]] = {}
+        self._rows: dict[tuple[str, ...], list[Tensor]] = {}  # (figures,) float32 of each step
+        self._at: dict[tuple[str, ...], list[int]] = {}  # the steps
 
     def add(self, stats: Mapping[str, Tensor], step: int) -> None:
         """Figures of one step. Which there are may differ between steps (an update that is not due)."""
         self.steps += 1
         names = tuple(stats)
-        row = torch.stack([value.detach().float() for value in stats.values()])
-        broken = torch.where(torch.isfinite(row), math.inf, float(step))
-        held = self._sums.get(names)
-        if held is None:
-            self._sums[names] = [row, broken, 1]
-        else:
-            held[0] += row
-            held[1] = torch.minimum(held[1], broken)
-            held[2] += 1
+        self._rows.setdefault(names, []).append(torch.stack([value.detach().float() for value in stats.values()]))
+        self._at.setdefault(names, []).append(step)
 
     @property
     def seconds(self) -> float:
@@ -39,33 +36,30 @@ class Window:
     def means(self) -> dict[str, float]:
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
-        for names, (row, _, n) in self._sums.items():
-            for name, value in zip(names, row.tolist(), strict=True):
+        for names, rows in self._rows.items():
+            for name, value in zip(names, torch.stack(rows).sum(0).tolist(), strict=True):
                 sums[name] = sums.get(name, 0.0) + value
-                counts[name] = counts.get(name, 0) + n
+                counts[name] = counts.get(name, 0) + len(rows)
         return {name: sums[name] / counts[name] for name in sums}
 
     def first_broken(self) -> tuple[int, str] | None:
         """(step, name) of the first figure that was not finite. Terms stand before the loss that they spoil."""
         found = [
-            (int(step), name)
-            for names, (_, broken, _) in self._sums.items()
-            for name, step in zip(names, broken.tolist(), strict=True)
-            if math.isfinite(step)
+            (self._at[names][row], names[column])
+            for names, rows in self._rows.items()
+            for row, column in (~torch.isfinite(torch.stack(rows))).nonzero()[:1].tolist()
         ]
         return min(found, key=lambda item: item[0]) if found else None
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs to go on with the same window."""
-        rows = [{"names": list(names), "row": row, "broken": b, "n": n} for names, (row, b, n) in self._sums.items()]
+        rows = [{"names": list(n), "rows": torch.stack(rows), "at": self._at[n]} for n, rows in self._rows.items()]
         return {"steps": self.steps, "rows": rows}
 
     def load(self, state: Mapping[str, Any], device: torch.device) -> None:
         self.steps = state["steps"]
-        self._sums = {
-            tuple(held["names"]): [held["row"].to(device), held["broken"].to(device), held["n"]]
-            for held in state["rows"]
-        }
+        self._rows = {tuple(held["names"]): list(held["rows"].to(device)) for held in state["rows"]}
+        self._at = {tuple(held["names"]): list(held["at"]) for held in state["rows"]}
 
 
 class Patience:
@@ -92,3 +86,47 @@ class Patience:
 
     def load(self, state: Mapping[str, Any]) -> None:
         self._best, self._waited = list(state["best"]), state["waited"]
+
+
+def best_by(name: str | None, every: int | None, measures: Iterable[Measure]) -> Best:
+    """What keeps `train.keep_best`. ConfigError where evaluations, `every` so many steps, will not find it."""
+    if name is None:
+        return Best()
+    known = {measure.name: measure for measure in measures}
+    usable = [m.name for m in known.values() if m.values is not None and m.better is not None]
+    if every is None:
+        raise ConfigError("train.keep_best: looks at evaluations, so train.eval_every must say how often")
+    if name not in known:
+        raise ConfigError(f"train.keep_best: evaluations do not find {name!r}{suggest(name, usable)}")
+    if known[name].values is None:
+        raise ConfigError(f"train.keep_best: this model has no {name!r} ({known[name].note}){suggest(name, usable)}")
+    if known[name].better is None:
+        raise ConfigError(f"train.keep_best: {name!r} does not say which way is better{suggest(name, usable)}")
+    return Best(name, known[name].better)
+
+
+class Best:
+    """The best figure that a run has seen of one metric, and the checkpoint that has it."""
+
+    def __init__(self, metric: str | None = None, better: str | None = None):
+        self.metric, self._sign = metric, -1.0 if better == "lower" else 1.0
+        self.value: float | None = None
+        self.checkpoint: str | None = None
+
+    def improved(self, figures: Mapping[str, float | None], checkpoint: str) -> bool:
+        """Whether the metric is now better than ever; the checkpoint is then the best one. NaN never is."""
+        value = figures.get(self.metric) if self.metric is not None else None
+        if value is None or not math.isfinite(value):
+            return False
+        if self.value is not None and self._sign * value <= self._sign * self.value:
+            return False
+        self.value, self.checkpoint = value, checkpoint
+        return True
+
+    def state(self) -> dict[str, Any]:
+        return {"metric": self.metric, "value": self.value, "checkpoint": self.checkpoint}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Another metric's best is none of this one's."""
+        if state["metric"] == self.metric:
+            self.value, self.checkpoint = state["value"], state["checkpoint"]

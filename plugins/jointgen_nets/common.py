@@ -81,6 +81,11 @@ class AddedMaps(nn.Module):
         return h
 
 
+def joined(values: Sequence[Tensor]) -> Tensor:
+    """Concatenated along the second axis; a single one as it is, which torch would copy."""
+    return values[0] if len(values) == 1 else torch.cat(list(values), 1)
+
+
 def total_size(inputs: Mapping[str, Space]) -> int:
     """Number of scalars in one row of all inputs."""
     assert inputs, "a network needs at least one input"

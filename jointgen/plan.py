@@ -170,9 +170,9 @@ def _scored_by(node: Node) -> list[str]:
     return [part for law in laws for part in (law.part, *getattr(law, "through", ()))]
 
 
-def make_plan(objective: Objective, traits: Mapping[str, Traits]) -> Plan:
+def make_plan(objective: Objective, traits: Mapping[str, Traits], separate: bool = False) -> Plan:
     """Lowers a completed objective. Raises ConfigError where a term asks for what its expectation does not draw."""
-    return Plan(objective, tuple(plan_update(u, objective, traits) for u in objective.updates), traits)
+    return Plan(objective, tuple(plan_update(u, objective, traits) for u in objective.updates), traits, separate)
 
 
 def plan_update(update: Update, objective: Objective, traits: Mapping[str, Traits]) -> UpdatePlan:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
@@ -245,7 +244,7 @@ class Step:
         micro_batches: int = 1,
         compiler: Compiler | None = None,
     ):
-        plan = attrs.evolve(plan, separate=plan.separate or compiler is not None)
+        assert compiler is None or not plan.one_graph, "compiled updates have graphs of their own: Plan.separate"
         self.plan, self.workers, self.optimizers, self.clip = plan, workers, optimizers, clip
         self.micro_batches = micro_batches
         self.same_point = plan.objective.order == "same point"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from jointgen_ali.objective import ALI, ALICE
@@ -60,7 +61,8 @@ def trained(
         return [torch.optim.Adam(parameters, 1e-2)] if parameters else []
 
     rules = {u.name: rule(u.trains) for u in model.plan.updates}
-    step = Step(model.plan, model.parts, Workers.start("cpu"), rules, 1.0, micro_batches, compiler)
+    plan = attrs.evolve(model.plan, separate=compiler is not None)
+    step = Step(plan, model.parts, Workers.start("cpu"), rules, 1.0, micro_batches, compiler)
     figures, counts = [], []
     for i in range(steps):
 

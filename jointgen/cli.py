@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jointgen.arguments import ARRAY, PICTURE, TENSORS, Arguments, parse
-from jointgen.errors import ConfigError, JointgenError
+from jointgen.errors import ConfigError, JointgenError, StoppedError
 
 if TYPE_CHECKING:
     from jointgen.evaluate import Split
@@ -179,6 +180,45 @@ def plugin_command(arguments: Arguments) -> None:
     print(f"run it: jointgen run {folder / 'recipes' / name}.toml")
 
 
+def data_command(arguments: Arguments) -> None:
+    """`jointgen data prepare` and `jointgen data verify`."""
+    _verify(arguments) if arguments.action == "verify" else _pack(arguments)
+
+
+def _pack(arguments: Arguments) -> None:
+    from jointgen import packing
+    from jointgen.counter import Counter
+
+    source, dest = arguments.source, arguments.destination
+    try:
+        with Counter("preparing") as counter:
+            manifest, worked = packing.prepare_images(
+                source,
+                dest,
+                arguments.size,
+                arguments.channels,
+                workers=arguments.workers or 0,
+                max_broken=arguments.max_broken,
+                test_fraction=arguments.test_fraction,
+                progress=counter,
+            )
+    except KeyboardInterrupt:
+        raise StoppedError(f"{dest}: stopped; the same command goes on from here", signal.SIGINT) from None
+    lines = packing.report(manifest)
+    _complain(*lines.skipped)
+    print(f"{dest}: {lines.held}" + ("" if worked else "; it was finished before, and nothing was done"))
+    print(f"train on it: jointgen run RECIPE --set data.type=prepared --set data.path={dest}")
+
+
+def _verify(arguments: Arguments) -> None:
+    from jointgen.counter import Counter
+    from jointgen.packing import verify
+
+    with Counter("verifying") as counter:
+        manifest = verify(arguments.destination, counter)
+    print(f"{arguments.destination}: {len(manifest.stored)} files are what the manifest says")
+
+
 # --- commands on runs ------------------------------------------------------------------------------------------------
 
 
@@ -248,11 +288,12 @@ def eval_command(arguments: Arguments) -> None:
 
     from jointgen.counter import Counter
     from jointgen.evaluate import evaluate, open_split
+    from jointgen.switches import switched
 
     recipe = model.prepared.recipe
     metrics = _metrics(arguments.metrics, model)
     split, rows = open_split(model.prepared, arguments.split or recipe.eval.split), arguments.rows or recipe.eval.rows
-    with Counter("evaluating") as counter:
+    with switched(deterministic=recipe.train.deterministic, threads=None), Counter("evaluating") as counter:
         found = evaluate(
             model,
             split if rows is None else split.first(rows),
@@ -328,6 +369,7 @@ COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "list": list_command,
     "copy": copy_command,
     "plugin": plugin_command,
+    "data": data_command,
     "sample": sample_command,
     "reconstruct": reconstruct_command,
     "encode": encode_command,

@@ -1,4 +1,4 @@
-"""The processes that train one model together. The only file that imports Accelerate.
+"""The processes that train one model together. The only file that imports Accelerate, but for its trackers.
 
 Networks stay raw modules and a step has one flat all-reduce per update, so that shared forwards, methods other than
 forward and partly used networks are safe (engineering.md 1.1 to 1.3; the way of StyleGAN3). Accelerate finds the

@@ -32,11 +32,11 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_bytes(path: Path, data: bytes) -> None:
+def replace_bytes(path: Path, *chunks: bytes | memoryview) -> None:
     """Replaces (or creates) a file at once: after a crash it holds either the old contents or the new."""
     aside = path.with_name(f".tmp-{path.name}")
     try:
-        write_flushed(aside, data)
+        write_flushed(aside, *chunks)
         os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)

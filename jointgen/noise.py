@@ -57,6 +57,11 @@ class Noise:
     def named(self, name: str, rows: int) -> NoiseSource:
         return NoiseSource(self, name, rows)
 
+    def part(self, m: int, k: int) -> Noise:
+        """The noise of micro-batch m of k: each of them has its own slice of this process's rows."""
+        rank, world = self.rank * k + m, self.world * k
+        return Noise(self.seed, self.step, rank=rank, world=world, device=self.device, dtype=self.dtype)
+
     def shared(self, name: str, rows: int) -> NoiseSource:
         """For rows that every process has, such as a prior's own: the same numbers in each of them."""
         alone = Noise(self.seed, self.step, device=self.device, dtype=self.dtype)

@@ -23,6 +23,17 @@ class Observation:
         return self._readings[reading]
 
 
+class Dequantised(Observation):
+    """A draw of a quantised variable: its mean, the middle of each level's bin, is seldom read and made only then."""
+
+    def __init__(self, sample: Tensor, level: Tensor, space: Space):
+        self._sample, self._level, self._space = sample, level, space
+
+    def read(self, reading: str) -> Tensor:
+        assert reading in ("sample", "mean"), f"an observation has no reading {reading!r}"
+        return self._sample if reading == "sample" else affine(self._level + 0.5, self._space)
+
+
 def observe(space: Space, raw: Tensor, noise: NoiseSource) -> Observation:
     """Raw (B, *shape) rows in `space`.
 
@@ -42,7 +53,12 @@ def observe(space: Space, raw: Tensor, noise: NoiseSource) -> Observation:
         values = raw.to(noise.dtype)
         return Observation(values, values)
     level = raw.to(noise.dtype)
-    assert space.low is not None and space.bin_width is not None
     inside = torch.nextafter(level + 1, level)  # level + u can round up to the next level in float32
-    x = space.low + torch.minimum(level + noise.uniform(*space.shape), inside) * space.bin_width
-    return Observation(x, space.low + (level + 0.5) * space.bin_width)
+    x = affine(torch.minimum(level + noise.uniform(*space.shape), inside), space)
+    return Dequantised(x, level, space)
+
+
+def affine(level: Tensor, space: Space) -> Tensor:
+    """Where on the variable's axis a level, or a place between two, lies."""
+    assert space.low is not None and space.bin_width is not None
+    return space.low + level * space.bin_width

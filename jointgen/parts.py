@@ -55,11 +55,23 @@ class Parts:
     """The built model: modules by part name (conditionals, priors, critics), Spaces by variable.
 
     through: the parts that a prior goes through, by prior, where it does.
+    channels_last: images and the weights of convolutions lie in memory as NHWC.
     """
 
     modules: nn.ModuleDict
     spaces: Mapping[str, Space]
     through: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    channels_last: bool = False
+
+    def in_channels_last(self) -> Parts:
+        """The same parts, laid out anew."""
+        self.modules.to(memory_format=torch.channels_last)
+        return attrs.evolve(self, channels_last=True)
+
+    def laid_out(self, rows: Tensor) -> Tensor:
+        """Rows of a variable in the layout of the parts."""
+        images = self.channels_last and rows.ndim == 4
+        return rows.contiguous(memory_format=torch.channels_last) if images else rows
 
     def prior(self, name: str, rows: int, noise: Noise, modules: Mapping[str, nn.Module] | None = None) -> Distribution:
         """A prior as `rows` distributions. `modules` stand in for it and for the parts that it goes through."""

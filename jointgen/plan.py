@@ -68,19 +68,37 @@ class UpdatePlan:
 
 @attrs.frozen
 class Plan:
-    """The plan of one step of an objective: its updates in order."""
+    """The plan of one step of an objective: its updates in order.
+
+    separate: each update builds a graph of its own even where they could have one, as compiled updates must.
+    """
 
     objective: Objective
     updates: tuple[UpdatePlan, ...]
     traits: Mapping[str, Traits]
+    separate: bool = False
+
+    @property
+    def one_graph(self) -> bool:
+        """Whether all updates are losses on one graph, run once: at the same point nothing moves between them."""
+        return self.objective.order == "same point" and len(self.updates) > 1 and not self.separate
+
+    def reused(self, index: int) -> frozenset[Node]:
+        """Nodes of update `index` that an earlier update of the step computes for it."""
+        return frozenset(self.updates[index].nodes) & self._before(index) if self.one_graph else self.shared(index)
+
+    def _before(self, index: int) -> set[Node]:
+        return {node for earlier in self.updates[:index] for node in earlier.nodes}
 
     def shared(self, index: int) -> frozenset[Node]:
-        """Nodes of update `index` whose value an earlier update of the step has: nothing it trains lies below them.
+        """Nodes of update `index` whose value an earlier update of the step hands over, without its graph: nothing
+        that it trains lies below them.
 
-        Draws, and densities of parts that have not moved since. A critic is always run again.
+        Draws, and densities of parts that have not moved since. A critic is always run again. None in one graph.
         """
-        plan, earlier = self.updates[index], self.updates[:index]
-        before = {node for other in earlier for node in other.nodes}
+        if self.one_graph:
+            return frozenset()
+        plan, earlier, before = self.updates[index], self.updates[:index], self._before(index)
         moved = set() if self.objective.order == "same point" else {part for other in earlier for part in other.trains}
         trained = set(plan.trains)
         known = {
@@ -108,7 +126,7 @@ class Plan:
         """How often each network runs in one step in which every update is due once."""
         counts: dict[str, int] = {}
         for index, plan in enumerate(self.updates):
-            reused = self.shared(index)
+            reused = self.reused(index)
             for node in plan.nodes:
                 for part in parts_run(node) if node not in reused else ():
                     counts[part] = counts.get(part, 0) + 1

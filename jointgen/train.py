@@ -31,7 +31,7 @@ from jointgen.optimizers import Optimizers
 from jointgen.ownership import check_ownership
 from jointgen.parts import Parts, start_at_data
 from jointgen.plugins import load_plugins
-from jointgen.prepare import Prepared, prepare
+from jointgen.prepare import Prepared, check_rows, prepare
 from jointgen.program import (
     Moment,
 )
@@ -44,6 +44,8 @@ from jointgen.statistics import Estimate
 from jointgen.step import (
     Step,
 )
+from jointgen.switches import switched
+from jointgen.trackers import check_installed
 from jointgen.watch import Patience, Window, best_by
 
 OWNERSHIP_ROWS = 4
@@ -89,9 +91,10 @@ def run(
         resolved = with_objective(resolved, objective, registry)
     prepared = prepare(resolved, registry)
     path = Path(out) if out is not None else Path("runs") / resolved.name
-    return Trainer(
-        prepared, path, resume=resume, allow_changes=allow_changes, stop=stop, quiet=quiet, processes=processes
-    ).fit()
+    with switched(deterministic=resolved.train.deterministic, threads=resolved.train.threads):
+        return Trainer(
+            prepared, path, resume=resume, allow_changes=allow_changes, stop=stop, quiet=quiet, processes=processes
+        ).fit()
 
 
 def with_objective(recipe: Recipe, objective: Objective | Sequence[Stage], registry: Registry) -> Recipe:
@@ -101,7 +104,8 @@ def with_objective(recipe: Recipe, objective: Objective | Sequence[Stage], regis
 
 
 class Trainer:
-    """One run. Everything but the weights and optimizers is a pure function of the step."""
+    """One run, under the switches of torch that it finds. Everything but the weights and optimizers is a pure
+    function of the step."""
 
     def __init__(
         self,
@@ -117,15 +121,13 @@ class Trainer:
         self.prepared, self.recipe = prepared, prepared.recipe
         self.train = self.recipe.train
         RunFolder.check(path, resume=resume)  # before minutes of reading data
+        check_installed(self.train.trackers)
         if allow_changes and not resume:
             raise ConfigError("--allow-changes: says how to resume; use it with --resume")
         if resume and not any(RunFolder(path).checkpoints.glob("step-*")):
             raise ConfigError(f"out: {path} holds no checkpoint to resume from; start it without --resume")
-        if self.train.deterministic != torch.are_deterministic_algorithms_enabled():  # asking imports the compiler
-            torch.use_deterministic_algorithms(self.train.deterministic)
-        if self.train.threads is not None:
-            torch.set_num_threads(self.train.threads)
         self.workers = Workers.start(self.train.device, self.train.precision, processes=processes)
+        check_rows(self.recipe, prepared.plans, self.workers.world)
         self.splits = {name: open_split(prepared, name) for name in ("train", "test")}
         self.ends = prepared.boundaries()
         repeats = max(u.update.times for plan in prepared.plans for u in plan.updates)
@@ -156,7 +158,7 @@ class Trainer:
             if not resume:
                 folder.write_recipe(self.text)
         self.workers.barrier()
-        return RunFolder(path)
+        return RunFolder(path, trackers=self.train.trackers)
 
     def _parts(self, fresh: bool) -> Parts:
         """The parts on their device, gradients checked; of a fresh run, decoders start at the data's mean."""
@@ -168,6 +170,7 @@ class Trainer:
             check_ownership(plan, parts, raw, OWNERSHIP_ROWS, self.recipe.seed)
         self.apart = synchronise(parts.modules, self.workers)
         parts.modules.to(self.workers.device, self.workers.cast_to).train()
+        parts = parts.in_channels_last() if self.train.channels_last else parts
         self.workers.broadcast_([*parts.modules.parameters(), *parts.modules.buffers()])
         return parts
 
@@ -244,6 +247,8 @@ class Trainer:
         return Run(self.folder.path, summary, self.model())
 
     def _fit(self) -> Run:
+        if self.workers.is_main:
+            self.folder.trackers()  # one that does not start should say so before anything is trained
         started = time.monotonic() - self.wall
         total = self.ends[-1]
         if self.workers.is_main and self.resumed is not None and self.resumed.changes:
@@ -257,7 +262,7 @@ class Trainer:
                 stepper = self._stepper(stage)
                 while self.step < self.ends[stage]:
                     logs, progress = self._due(self.train.log_every), self._progress(stage)
-                    self.optimizers.set_rates(self.step / self.ends[-1])
+                    self.optimizers.set_rates(self.step, self.ends[-1])
                     self.window.add(stepper(partial(self.feed.moment, self.step, progress), want_stats=logs), self.step)
                     self._update_average()
                     self.step += 1
@@ -273,7 +278,7 @@ class Trainer:
     def _stepper(self, stage: int) -> Step:
         plan = self.prepared.plans[stage]
         by_update = {u.name: self.optimizers.of(u.trains) for u in plan.updates}
-        return Step(plan, self.parts, self.workers, by_update, self.train.clip)
+        return Step(plan, self.parts, self.workers, by_update, self.train.clip, self.train.micro_batches)
 
     def _progress(self, stage: int) -> float:
         """How much of the stage is done, in [0, 1)."""
@@ -303,7 +308,7 @@ class Trainer:
         images = self.step * self.train.batch
         rate = window.steps * self.train.batch / max(window.seconds, 1e-9)
         if self.workers.is_main:
-            self.folder.log(self.step, images, self.wall, {**values, "images_per_s": rate})
+            self.folder.log(self.step, images, self.wall, {**values, **self.optimizers.rates(), "images_per_s": rate})
         figures = {name: value for name, value in values.items() if name.endswith("/loss")}
         bar.update(self.step, rate, figures)
 
@@ -381,7 +386,9 @@ class Trainer:
     def _pictures(self, name: str) -> None:
         folder, n = self.folder.samples, self.recipe.eval.samples
         with writing(folder):
-            write_pictures(self.model(), self.splits["test"], folder, name, n, self.workers)
+            written = write_pictures(self.model(), self.splits["test"], folder, name, n, self.workers)
+            if written:
+                self.folder.trackers().pictures(written, self.step)
         self.parts.modules.train()
 
     def save(self) -> Path:

@@ -15,25 +15,19 @@ from jointgen.interfaces import Measure
 
 
 class Window:
-    """Sums of each step's figures between two log events, kept on the device: no synchronisation in the step."""
+    """Each step's figures between two log events, kept on the device: one operation a step, nothing waited for."""
 
     def __init__(self) -> None:
         self.steps, self._began = 0, time.monotonic()
-        self._sums: dict[tuple[str, ...], list[Any]] = {}
+        self._rows: dict[tuple[str, ...], list[Tensor]] = {}  # (figures,) float32 of each step
+        self._at: dict[tuple[str, ...], list[int]] = {}  # the steps
 
     def add(self, stats: Mapping[str, Tensor], step: int) -> None:
         """Figures of one step. Which there are may differ between steps (an update that is not due)."""
         self.steps += 1
         names = tuple(stats)
-        row = torch.stack([value.detach().float() for value in stats.values()])
-        broken = torch.where(torch.isfinite(row), math.inf, float(step))
-        held = self._sums.get(names)
-        if held is None:
-            self._sums[names] = [row, broken, 1]
-        else:
-            held[0] += row
-            held[1] = torch.minimum(held[1], broken)
-            held[2] += 1
+        self._rows.setdefault(names, []).append(torch.stack([value.detach().float() for value in stats.values()]))
+        self._at.setdefault(names, []).append(step)
 
     @property
     def seconds(self) -> float:
@@ -42,33 +36,30 @@ class Window:
     def means(self) -> dict[str, float]:
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
-        for names, (row, _, n) in self._sums.items():
-            for name, value in zip(names, row.tolist(), strict=True):
+        for names, rows in self._rows.items():
+            for name, value in zip(names, torch.stack(rows).sum(0).tolist(), strict=True):
                 sums[name] = sums.get(name, 0.0) + value
-                counts[name] = counts.get(name, 0) + n
+                counts[name] = counts.get(name, 0) + len(rows)
         return {name: sums[name] / counts[name] for name in sums}
 
     def first_broken(self) -> tuple[int, str] | None:
         """(step, name) of the first figure that was not finite. Terms stand before the loss that they spoil."""
         found = [
-            (int(step), name)
-            for names, (_, broken, _) in self._sums.items()
-            for name, step in zip(names, broken.tolist(), strict=True)
-            if math.isfinite(step)
+            (self._at[names][row], names[column])
+            for names, rows in self._rows.items()
+            for row, column in (~torch.isfinite(torch.stack(rows))).nonzero()[:1].tolist()
         ]
         return min(found, key=lambda item: item[0]) if found else None
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs to go on with the same window."""
-        rows = [{"names": list(names), "row": row, "broken": b, "n": n} for names, (row, b, n) in self._sums.items()]
+        rows = [{"names": list(n), "rows": torch.stack(rows), "at": self._at[n]} for n, rows in self._rows.items()]
         return {"steps": self.steps, "rows": rows}
 
     def load(self, state: Mapping[str, Any], device: torch.device) -> None:
         self.steps = state["steps"]
-        self._sums = {
-            tuple(held["names"]): [held["row"].to(device), held["broken"].to(device), held["n"]]
-            for held in state["rows"]
-        }
+        self._rows = {tuple(held["names"]): list(held["rows"].to(device)) for held in state["rows"]}
+        self._at = {tuple(held["names"]): list(held["at"]) for held in state["rows"]}
 
 
 class Patience:

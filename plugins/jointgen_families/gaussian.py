@@ -22,16 +22,32 @@ from jointgen_families.location_scale import (
 )
 
 
+class GaussianDraw(LocationScaleDraw):
+    """A draw that knows its density: eps has no gradient, so the mean's two ways, which cancel, need not be taken."""
+
+    def __init__(self, law: DiagonalGaussian, eps: Tensor):
+        super().__init__(law.mean, law.scale, eps)
+        self._law = law
+
+    def log_prob(self) -> Tensor:
+        """(B,) nats of the sample, with the whole gradient."""
+        return self._law.standard_log_prob(self._eps)
+
+
 class DiagonalGaussian(LocationScaleDistribution):
     """B independent N(mean, scale^2)."""
 
-    def draw(self, noise: NoiseSource) -> LocationScaleDraw:
+    def draw(self, noise: NoiseSource) -> GaussianDraw:
         """One eps per element; z = mean + scale eps (Kingma & Welling 2014, section 2.4)."""
-        return LocationScaleDraw(self.mean, self.scale, noise.normal(*self.mean.shape[1:]))
+        return GaussianDraw(self, noise.normal(*self.mean.shape[1:]))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(B, *shape) -> (B,) nats: -sum 1/2 ((v - mean) / scale)^2 + log scale + 1/2 log 2 pi."""
-        return -sum_event(0.5 * self.standardize(value) ** 2 + self.log_scale + 0.5 * LOG_2PI)
+        return self.standard_log_prob(self.standardize(value))
+
+    def standard_log_prob(self, eps: Tensor) -> Tensor:
+        """(B, *shape) -> (B,) nats, the density at mean + scale eps."""
+        return -sum_event(0.5 * eps**2 + (self.log_scale + 0.5 * LOG_2PI))
 
     def moments(self) -> DiagonalGaussian:
         """Itself, without a gradient."""

@@ -64,9 +64,17 @@ class Normal:
         return NormalModule(self.space)
 
 
+class StandardNormal(DiagonalGaussian):
+    """B rows of N(0, I)."""
+
+    def standardize(self, value: Tensor) -> Tensor:
+        """(B, *shape): as it is."""
+        return value
+
+
 class NormalModule(PriorModule):
-    def forward(self, rows: int) -> DiagonalGaussian:
-        return DiagonalGaussian(self.rows(rows), self.zeros.new_zeros(()), self.space)
+    def forward(self, rows: int) -> StandardNormal:
+        return StandardNormal(self.rows(rows), self.zeros.new_zeros(()), self.space)
 
 
 # --- uniform ---------------------------------------------------------------------------------------------------------

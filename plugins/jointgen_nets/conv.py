@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import attrs
-import torch
 from torch import Tensor, nn
 
 from jointgen.errors import ConfigError
@@ -26,6 +25,7 @@ from jointgen_nets.common import (
     activated,
     dropout_rate,
     initialise,
+    joined,
     layer_widths,
     one_activation,
     one_init,
@@ -76,7 +76,7 @@ class Split:
         """(B, C, H, W) and the vectors, in order."""
         pairs = list(zip(values, self.is_image, strict=True))
         images = [value for value, image in pairs if image]
-        return torch.cat(images, 1), [value for value, image in pairs if not image]
+        return joined(images), [value for value, image in pairs if not image]
 
 
 # --- stages ----------------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ class ConvDecoderNet(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         values = [value.flatten(1) for value in self.centre(*inputs)]
-        return self.layers(self.head(torch.cat(values, 1)).unflatten(1, self.start))  # (B, C, H, W)
+        return self.layers(self.head(joined(values)).unflatten(1, self.start))  # (B, C, H, W)
 
 
 # --- discriminator ---------------------------------------------------------------------------------------------------

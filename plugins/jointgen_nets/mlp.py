@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 import attrs
-import torch
 from torch import Tensor, nn
 
 from jointgen.space import Space
@@ -19,6 +18,7 @@ from jointgen_nets.common import (
     activated,
     dropout_rate,
     initialise,
+    joined,
     layer_widths,
     one_activation,
     one_init,
@@ -62,7 +62,7 @@ class MLPNet(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         values = [value.flatten(1) for value in self.centre(*inputs)]
-        return self.layers(torch.cat(values, 1)).unflatten(1, self.output)  # (B, *output)
+        return self.layers(joined(values)).unflatten(1, self.output)  # (B, *output)
 
 
 @attrs.frozen

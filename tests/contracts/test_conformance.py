@@ -64,6 +64,8 @@ ELSEWHERE = {
     ("data", "cifar10"): "tests/plugins/test_data_sources.py, on the files beside the checkout",
     ("data", "image_folder"): "tests/plugins/test_data_sources.py",
     ("data", "arrays"): "tests/plugins/test_data_sources.py",
+    ("data", "huggingface"): "tests/plugins/test_huggingface.py",
+    ("data", "prepared"): "tests/plugins/test_prepared.py",
 }
 """Components that read files: where they are tested."""
 

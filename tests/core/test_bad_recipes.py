@@ -96,11 +96,29 @@ TYPOS: Rows = {
     ),
     "table of the optimizers": (
         ["optimizer.modle.lr=1e-3"],
-        ["optimizer.modle: unknown key; did you mean 'model'? (known: critics, model)"],
+        ["optimizer.modle: unknown key; did you mean 'model'? (known: critics, model, parts)"],
     ),
     "key of an optimizer": (
         ["optimizer.model.weight_deccay=0.1"],
         ["optimizer.model.weight_deccay: unknown key; did you mean 'weight_decay'? (known: ...)"],
+    ),
+    "key of another optimizer": (
+        ['optimizer.model={type="sgd", betas=[0.5, 0.9]}'],
+        [
+            "optimizer.model.betas: unknown key; known: decay_from, final, lr, momentum, nesterov, schedule, warmup, "
+            "weight_decay"
+        ],
+    ),
+    "optimizer of a part": (
+        ["optimizer.parts.encoderr.lr=0.1"],
+        [
+            "optimizer.parts.encoderr: the objective trains no part of this name; did you mean 'encoder'? "
+            "(known: T, decoder, encoder)"
+        ],
+    ),
+    "optimizer of a part that nothing trains": (
+        ["optimizer.parts.prior.lr=0.1"],
+        ["optimizer.parts.prior: the objective trains no part of this name; known: T, decoder, encoder"],
     ),
     "key of eval": (["eval.row=10"], ["eval.row: unknown key; did you mean 'rows'? (known: ...)"]),
 }
@@ -190,6 +208,34 @@ TYPES: Rows = {
 
 VALUES: Rows = {
     "no steps": (["train.steps=0"], ["train.steps: must be > 0, got 0"]),
+    "optimizer": (
+        ['optimizer.model={type="admaw"}'],
+        ["optimizer.model.type: 'admaw' is not allowed; did you mean 'adamw'? (known: adam, adamw, rmsprop, sgd)"],
+    ),
+    "optimizer that is no name": (
+        ["optimizer.model={type=3}"],
+        ["optimizer.model.type: expected a string, got 3; known: adam, adamw, rmsprop, sgd"],
+    ),
+    "tracker": (
+        ['train.trackers=["tensorboard", "wandbb"]'],
+        ["train.trackers[1]: 'wandbb' is not allowed; did you mean 'wandb'? (known: mlflow, tensorboard, wandb)"],
+    ),
+    "schedule": (
+        ['optimizer.model.schedule="cosin"'],
+        ["optimizer.model.schedule: 'cosin' is not allowed; did you mean 'cosine'? (known: constant, cosine, linear)"],
+    ),
+    "constant rate that falls": (
+        ['optimizer.model.schedule="constant"'],
+        ["optimizer.model.schedule: 'constant' never falls, so leave out decay_from and final, or say 'linear'"],
+    ),
+    "warm-up in steps": (
+        ["optimizer.critics.warmup=500"],
+        ["optimizer.critics.warmup: must be between 0 and 1, got 500.0"],
+    ),
+    "Nesterov without momentum": (
+        ['optimizer.critics={type="sgd", nesterov=true}'],
+        ["optimizer.critics.nesterov: needs a momentum > 0"],
+    ),
     "learning rate": (["optimizer.model.lr=-1e-3"], ["optimizer.model.lr: must be > 0, got -0.001"]),
     "betas": (["optimizer.critics.betas=[0.5, 1.5]"], ["optimizer.critics.betas: must be >= 0 and < 1, got 1.5"]),
     "weight decay": (["optimizer.model.weight_decay=-1.0"], ["optimizer.model.weight_decay: must be >= 0, got -1.0"]),

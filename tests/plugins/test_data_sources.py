@@ -68,7 +68,8 @@ def registry() -> Registry:
 
 def test_every_source_loads_and_says_what_it_is_and_from_where() -> None:
     components = registry().components("data")
-    names = {"arrays", "cifar10", "digits", "grid", "image_folder", "linear_gaussian", "mnist", "moons", "ring"}
+    names = {"arrays", "cifar10", "digits", "grid", "image_folder", "linear_gaussian", "mnist", "moons"}
+    names |= {"huggingface", "prepared", "ring"}
     assert {component.name for component in components} == names
     for component in components:
         assert component.paper and component.summary
@@ -81,7 +82,7 @@ def test_listing_imports_neither_torch_nor_torchvision() -> None:
         "from jointgen.registry import Registrar, Registry\n"
         "registry = Registry()\n"
         "jointgen_data.jointgen_register(Registrar(registry, 'test'))\n"
-        "assert len(registry.components('data')) == 9\n"
+        "assert len(registry.components('data')) == 11\n"
         "assert not {'torch', 'torchvision', 'sklearn', 'PIL'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,286 @@
+"""What a step costs: jointgen's training loop beside the same model in a bare PyTorch loop (`bare.py`).
+
+    python benchmarks/overhead.py [--mnist DIR] [--cifar DIR] [--imagenet DIR] [--rows NAME...] [--device cuda]
+        [--set KEY=VALUE]...
+
+jointgen's side is `Trainer.fit` itself: data, noise, statistics, averaged weights, a log event in every window. The
+bare side starts from the same weights. Both run in one process in turns, a window of steps each; a round is one window
+of every arm, and the figures are medians over rounds: of the time of a step, and of the ratio within a round. On a CPU
+that is the process's own time on one thread, since other work shares the machine, and wall time beside it; on a GPU
+CUDA events, and the device is waited for at the ends of a window only.
+
+Before anything is timed, jointgen's first step is repeated by the bare loop with the numbers and rows that jointgen
+drew, and every parameter's gradient has to be the same up to rounding.
+
+--set reaches jointgen's recipe only, so that an option's gain shows against the plain bare loop. Without folders the
+images are random bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from bare import BareASVAE, BareVAE, Replay
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from jointgen.data import Loader
+from jointgen.noise import NoiseSource
+from jointgen.plugins import load_plugins
+from jointgen.prepare import prepare
+from jointgen.recipe import read_recipe
+from jointgen.train import Trainer
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+ROUNDING = 2e-4  # of a float32 gradient, relative to the largest number of its tensor
+
+
+@attrs.frozen
+class Row:
+    """One line of the table. `window` is in steps: 4 is a period of the gradient penalty. On a CPU; a GPU has 200."""
+
+    title: str
+    recipe: str
+    loop: type[BareVAE]
+    folder: str
+    shape: tuple[int, int, int]
+    window: int
+    rounds: int
+    settings: tuple[str, ...] = ()
+
+
+EVERY_TERM = ("objective.vae_first=0.0", "objective.ramp=0.0")
+ROWS = {
+    "mlp": Row("VAE, MLP, 28x28, batch 128", "vae_mnist", BareVAE, "mnist", (1, 28, 28), 20, 61),
+    "conv": Row(
+        "VAE, conv, 32x32, batch 64", "asvae_cifar10", BareVAE, "cifar", (3, 32, 32), 4, 21, ("objective.type='vae'",)
+    ),
+    "asvae32": Row(
+        "AS-VAE, conv, 32x32, batch 64", "asvae_cifar10", BareASVAE, "cifar", (3, 32, 32), 4, 15, EVERY_TERM
+    ),
+    "asvae64": Row(
+        "AS-VAE, conv, 64x64, batch 32", "asvae_imagenet", BareASVAE, "imagenet", (3, 64, 64), 4, 15, EVERY_TERM
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for source in ("mnist", "cifar", "imagenet"):
+        parser.add_argument(f"--{source}", help="data.root of the real images")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, help="instead of each row's own number")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of jointgen's recipe")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| model | bare loop | jointgen | ratio | ratio, wall | without averaging, either | gradients differ by |")
+    print("|---|---|---|---|---|---|---|")
+    for name in arguments.rows:
+        print(Comparison(ROWS[name], arguments).line(), flush=True)
+
+
+# --- one line --------------------------------------------------------------------------------------------------------
+
+
+class Comparison:
+    """jointgen with and without averaged weights, each in turns with the bare loop of the same kind."""
+
+    def __init__(self, row: Row, arguments: argparse.Namespace):
+        self.row, self.arguments = row, arguments
+
+    def line(self) -> str:
+        averaged, plain = self.measured([]), self.measured(["train.ema=0.0"])
+        ours, theirs = averaged.seconds["jointgen"], averaged.seconds["bare"]
+        cells = [
+            self.row.title,
+            f"{1e3 * statistics.median(theirs):.2f} ms",
+            f"{1e3 * statistics.median(ours):.2f} ms",
+            shown(averaged.ratios()),
+            f"{statistics.median(averaged.ratios(wall=True)):.3f}",
+            shown(plain.ratios()),
+            f"{averaged.difference:.0e}",
+        ]
+        return f"| {' | '.join(cells)} |"
+
+    def measured(self, settings: list[str]) -> Interleaved:
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(MeasuredError):
+            window = self.row.window if self.arguments.device == "cpu" else 200
+            loop = [
+                "train.steps=1000000",
+                f"train.log_every={min(window, 50)}",
+                f"train.device='{self.arguments.device}'",
+            ]
+            never = [f"train.{what}_every=1000000" for what in ("eval", "sample", "checkpoint")]
+            data = self.data(Path(folder))
+            given = [*self.row.settings, *data, *loop, *never, *settings, *self.arguments.set]
+            registry = load_plugins().registry
+            prepared = prepare(read_recipe(RECIPES / f"{self.row.recipe}.toml", given, registry=registry), registry)
+            arms = Interleaved(window, self.arguments.rounds or self.row.rounds)
+            trainer = Trainer(prepared, Path(folder) / "run", stop=arms.after_step, quiet=True)
+            arms.bare = bare_loop(self.row.loop, trainer)
+            with arms.watching(trainer):
+                trainer.fit()
+        return arms
+
+    def data(self, folder: Path) -> list[str]:
+        if root := getattr(self.arguments, self.row.folder):
+            return [f"data.root='{root}'"]
+        images = np.random.default_rng(0).integers(0, 256, (4096, *self.row.shape), dtype=np.uint8)
+        np.save(folder / "images.npy", images)
+        observe = "binarise" if self.row.folder == "mnist" else "dequantise"
+        return ["data.type='arrays'", f"data.path='{folder / 'images.npy'}'", f"data.observe='{observe}'"]
+
+
+def bare_loop(loop: type[BareVAE], trainer: Trainer) -> BareVAE:
+    """At the trainer's weights, on its images, with the implementation of Adam that it uses."""
+    rows = trainer.recipe.data.open("train")
+    (group,) = trainer.optimizers.of(trainer.prepared.plans[-1].updates[0].trains)[0].param_groups
+    adam = {"fused": bool(group["fused"]), "foreach": bool(group["foreach"])}
+    images = rows.take(torch.arange(len(rows)))["x"]
+    return loop(trainer.recipe, trainer.parts, images, adam, ema=trainer.train.ema or None)
+
+
+def shown(ratios: list[float]) -> str:
+    """The median and the quartiles."""
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+
+# --- taking turns ----------------------------------------------------------------------------------------------------
+
+
+class MeasuredError(Exception):
+    """Leaves the trainer's loop once everything is measured."""
+
+
+class Interleaved:
+    """Given to the trainer as its `stop`, which it asks after every step: whose turn it is, and the stopwatch."""
+
+    bare: BareVAE
+
+    def __init__(self, window: int, rounds: int):
+        self.window, self.rounds = window, rounds
+        self.steps, self.difference = 0, float("nan")
+        self.seconds: dict[str, list[float]] = {"jointgen": [], "bare": []}
+        self.wall: dict[str, list[float]] = {"jointgen": [], "bare": []}
+
+    def after_step(self) -> int:
+        self.steps += 1
+        if self.steps == 1:
+            self.difference = self.recorded.difference(self.bare)
+            return 0
+        if self.steps % self.window:
+            return 0
+        if self.steps > self.window:  # the first window warms up
+            self.record("jointgen", self.watch)
+        watch = Stopwatch(self.bare.device)
+        for _ in range(self.window):
+            self.bare.step()
+        self.bare.read()
+        if self.steps > self.window:
+            self.record("bare", watch)
+        if len(self.seconds["bare"]) == self.rounds:
+            raise MeasuredError
+        self.watch = Stopwatch(self.bare.device)
+        return 0
+
+    def record(self, arm: str, watch: Stopwatch) -> None:
+        seconds, wall = watch.read()
+        self.seconds[arm].append(seconds / self.window)
+        self.wall[arm].append(wall / self.window)
+
+    def ratios(self, wall: bool = False) -> list[float]:
+        of = self.wall if wall else self.seconds
+        return [ours / theirs for ours, theirs in zip(of["jointgen"], of["bare"], strict=True)]
+
+    @contextlib.contextmanager
+    def watching(self, trainer: Trainer) -> Iterator[None]:
+        self.recorded = Recorded(trainer)
+        with self.recorded:
+            yield
+
+
+class Stopwatch:
+    """Seconds since it was made: of the process on a CPU, of CUDA events on a GPU; and of the clock on the wall."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+            self.event = torch.cuda.Event(enable_timing=True)
+            self.event.record()
+        self.own, self.wall = time.process_time(), time.perf_counter()
+
+    def read(self) -> tuple[float, float]:
+        if self.device.type == "cpu":
+            return time.process_time() - self.own, time.perf_counter() - self.wall
+        end = torch.cuda.Event(enable_timing=True)
+        end.record()
+        torch.cuda.synchronize()
+        return self.event.elapsed_time(end) / 1e3, time.perf_counter() - self.wall
+
+
+# --- the same arithmetic ---------------------------------------------------------------------------------------------
+
+
+class Recorded(contextlib.ExitStack):
+    """The rows, random numbers and gradients of the trainer's first step."""
+
+    def __init__(self, trainer: Trainer):
+        super().__init__()
+        self.drawn: list[tuple[str, Tensor]] = []
+        self.rows: list[Tensor] = []
+        self.gradients: dict[int, Tensor] = {}
+        for kind in ("normal", "uniform"):
+            self.replace(NoiseSource, kind, partial(self.draw, kind, getattr(NoiseSource, kind)))
+        self.replace(Loader, "rows_of", partial(self.take, Loader.rows_of))
+        self.hook = register_optimizer_step_pre_hook(self.keep)
+        self.callback(self.hook.remove)
+
+    def replace(self, owner: type, name: str, function: Any) -> None:
+        self.callback(setattr, owner, name, getattr(owner, name))
+        setattr(owner, name, lambda *given: function(*given))
+
+    def draw(self, kind: str, original: Any, source: NoiseSource, *shape: int) -> Tensor:
+        numbers: Tensor = original(source, *shape)
+        self.drawn.append((kind, numbers))
+        return numbers
+
+    def take(self, original: Any, loader: Loader, batch_index: int) -> Tensor:
+        rows: Tensor = original(loader, batch_index)
+        self.rows.append(rows)
+        return rows
+
+    def keep(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            self.gradients.update({id(p): p.grad.detach().clone() for p in group["params"] if p.grad is not None})
+
+    def difference(self, bare: BareVAE) -> float:
+        """Largest over the parameters, relative to the largest number of its gradient; the bare loop takes a step."""
+        random, bare.generator = bare.generator, Replay(self.drawn)
+        bare.step(self.rows[0])
+        bare.generator = random
+        self.close()
+        found = [relative(self.gradients[id(mine)], self.gradients[id(theirs)]) for mine, theirs in bare.pairs]
+        assert max(found) < ROUNDING, f"the bare loop computes something else: gradients differ by {max(found):.0e}"
+        return max(found)
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max().clamp_min(1e-30))
+
+
+if __name__ == "__main__":
+    main()

@@ -210,8 +210,10 @@ class Trainer:
     def _resume(self, allow_changes: bool) -> Resumed:
         found = self.saver.load(allow_changes=allow_changes)
         self.step, self.wall, self.window = found.position.step, found.position.wall_s, found.window
-        if not found.changes:  # otherwise the stages are as the recipe now has them
+        if not found.changes:  # otherwise the stages are as the new recipe has them
             self.ends = found.position.ends
+        elif self.workers.is_main:
+            self.folder.write_recipe(self.text)
         self._tell(*found.notes)
         return found
 
@@ -251,8 +253,6 @@ class Trainer:
             self.folder.trackers()  # one that does not start should say so before anything is trained
         started = time.monotonic() - self.wall
         total = self.ends[-1]
-        if self.workers.is_main and self.resumed is not None and self.resumed.changes:
-            self.folder.write_recipe(self.text)
         self._write_summary("running", {}, "")
         with self.folder, Progress(total, self.step, quiet=self.quiet) as bar:
             for name in self.apart:

@@ -22,6 +22,8 @@ from jointgen import checkpoint, pictures, runfolder
 from jointgen.errors import CheckpointError, ConfigError, StoppedError, WriteError
 from jointgen.interfaces import Measure
 from jointgen.recipe import changed_keys
+from jointgen.runfolder import RunFolder
+from jointgen.saving import Saver
 from jointgen.watch import Best, best_by
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
@@ -154,6 +156,11 @@ def test_other_shapes_cannot_be(finished: Path, changes: dict[str, Any], wrong: 
     with pytest.raises(ConfigError, match=wrong) as refused:
         train(finished, resume=True, allow_changes=True, changes=changes)
     assert len(refused.value.problems) == 1
+
+
+def test_another_type_of_optimizer_cannot_be(finished: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^optimizer\.model: the saved one is of another type"):
+        train(finished, resume=True, allow_changes=True, changes={"optimizer.model.type": "sgd"})
 
 
 def test_changes_are_allowed_only_to_a_run_that_is_resumed(tmp_path: Path) -> None:
@@ -406,7 +413,7 @@ def full(*_: Any, **__: Any) -> None:
     [
         (checkpoint, "write_flushed", "checkpoint {}/checkpoints/step-00000008", 4),
         (runfolder, "open", "{}/metrics.jsonl", 4),
-        (runfolder.SummaryWriter, "add_scalar", "{}/tensorboard", 4),
+        (runfolder.Trackers, "log", "{}/tensorboard", 4),
         (pictures, "replace_bytes", "{}/samples", 12),
     ],
 )
@@ -433,3 +440,31 @@ def test_a_full_disk_ends_the_run_with_one_line(
     assert checkpoint.find(out / "checkpoints").step == newest
     monkeypatch.undo()
     train(out, resume=True)
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+class Two:
+    """The second of two processes, of which the first holds what the second does, plus one."""
+
+    rank, world, device = 1, 2, torch.device("cpu")
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        return torch.cat([tensor + 1, tensor])
+
+
+def test_every_process_has_its_own_generators_back(finished: Path) -> None:
+    two = Saver(RunFolder(finished), Two(), "", 1, *[None] * 5)  # type: ignore[arg-type]
+    mine = {"torch": torch.arange(3), "python_spare": torch.tensor(0.5, dtype=torch.float64)}
+    everyone = two._gathered(mine)
+    assert everyone["torch"].tolist() == [[1, 2, 3], [0, 1, 2]] and everyone["python_spare"].tolist() == [1.5, 0.5]
+    state, notes = two._own_randomness(everyone)
+    assert state is not None and state["torch"].tolist() == [0, 1, 2] and notes == []
+
+
+def test_another_number_of_processes_leaves_the_generators_alone(finished: Path) -> None:
+    saved = checkpoint.find(finished / "checkpoints").state["randomness"]
+    two = Saver(RunFolder(finished), Two(), "", 1, *[None] * 5)  # type: ignore[arg-type]
+    state, (note,) = two._own_randomness(saved)
+    assert state is None and note.startswith("the checkpoint is of 1 process(es), not of 2: ")

@@ -9,7 +9,6 @@ import attrs
 import torch
 from torch import nn
 
-from jointgen.errors import ConfigError
 from jointgen.optimizer_tables import SGD, Adam, AdamW, Rate, RMSprop
 from jointgen.parts import Parts
 from jointgen.prepare import Prepared
@@ -31,6 +30,11 @@ class Group:
     table: str
     settings: Rate
     optimizer: torch.optim.Optimizer
+
+    @property
+    def key(self) -> str:
+        """What a checkpoint calls it: another kind of optimizer, or one that keeps more, cannot go on from it."""
+        return f"{type(self.settings).__name__} with {self.settings.moments} moments of {'+'.join(self.parts)}"
 
 
 class Optimizers:
@@ -62,34 +66,17 @@ class Optimizers:
         return {f"lr/{group.table}": group.optimizer.param_groups[0]["lr"] for group in self._groups}
 
     def state(self) -> dict[str, Any]:
-        return {"+".join(group.parts): group.optimizer.state_dict() for group in self._groups}
+        return {group.key: group.optimizer.state_dict() for group in self._groups}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """The moments; the settings stay the recipe's, which may have been changed.
-
-        Raises ConfigError where the saved ones are of other parts or of another type of optimizer.
-        """
+        """The moments; the settings stay the recipe's, which may have been changed. KeyError for other groups."""
         for group in self._groups:
-            saved, held = _saved(group, state), group.optimizer.param_groups
+            held = group.optimizer.param_groups
             settings = [{k: v for k, v in one.items() if k not in ("params", "lr")} for one in held]
-            group.optimizer.load_state_dict(saved)
+            group.optimizer.load_state_dict(state[group.key])
             for one, own in zip(group.optimizer.param_groups, settings, strict=True):
                 one.update(own)
             _lay_out(group.optimizer)
-
-
-def _saved(group: Group, state: Mapping[str, Any]) -> dict[str, Any]:
-    name = "+".join(group.parts)
-    if name not in state:
-        raise ConfigError(
-            f"optimizer.{group.table}: none was saved for {name}, only for {', '.join(state) or 'nothing'}"
-        )
-    known = {key for one in state[name]["param_groups"] for key in one}
-    if not group.settings.arguments().keys() <= known:
-        raise ConfigError(
-            f"optimizer.{group.table}: the saved one is of another type, whose moments are not this one's"
-        )
-    return state[name]
 
 
 def _together(prepared: Prepared) -> dict[tuple[frozenset[tuple[int, str]], str], list[str]]:

@@ -136,7 +136,10 @@ class Saver:
         load_weights(self.parts, saved.parts, average=False)
         if self.average is not None:
             load_weights(self.average, saved.parts, average=True)
-        self.optimizers.load(saved.state["optimizers"])
+        try:
+            self.optimizers.load(saved.state["optimizers"])
+        except (KeyError, ValueError) as error:
+            raise ConfigError(f"out: the optimizers in {saved.path} are not this recipe's: {error}") from None
 
     def _own_randomness(self, everyone: State) -> tuple[State | None, list[str]]:
         """This process's generators; of another number of processes, nobody's."""

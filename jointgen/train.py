@@ -250,6 +250,8 @@ class Trainer:
 
     def _fit(self) -> Run:
         if self.workers.is_main:
+            if self.resumed is not None and self.resumed.changes:
+                self.folder.write_recipe(self.text)
             self.folder.trackers()  # one that does not start should say so before anything is trained
         started = time.monotonic() - self.wall
         total = self.ends[-1]

@@ -211,8 +211,10 @@ class Trainer:
     def _resume(self, allow_changes: bool) -> Resumed:
         found = self.saver.load(allow_changes=allow_changes)
         self.step, self.wall, self.window = found.position.step, found.position.wall_s, found.window
-        if not found.changes:  # otherwise the stages are as the recipe now has them
+        if not found.changes:  # otherwise the stages are as the new recipe has them
             self.ends = found.position.ends
+        elif self.workers.is_main:
+            self.folder.write_recipe(self.text)
         self._tell(*found.notes)
         return found
 

@@ -31,6 +31,11 @@ class Group:
     settings: Rate
     optimizer: torch.optim.Optimizer
 
+    @property
+    def key(self) -> str:
+        """What a checkpoint calls it: another kind of optimizer, or one that keeps more, cannot go on from it."""
+        return f"{type(self.settings).__name__} with {self.settings.moments} moments of {'+'.join(self.parts)}"
+
 
 class Optimizers:
     """Groups parts by the updates that train them, over all stages, so that an update steps just what it trained."""
@@ -61,14 +66,14 @@ class Optimizers:
         return {f"lr/{group.table}": group.optimizer.param_groups[0]["lr"] for group in self._groups}
 
     def state(self) -> dict[str, Any]:
-        return {"+".join(group.parts): group.optimizer.state_dict() for group in self._groups}
+        return {group.key: group.optimizer.state_dict() for group in self._groups}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """The moments; the settings stay the recipe's, which may have been changed. KeyError for unknown parts."""
+        """The moments; the settings stay the recipe's, which may have been changed. KeyError for other groups."""
         for group in self._groups:
             held = group.optimizer.param_groups
             settings = [{k: v for k, v in one.items() if k not in ("params", "lr")} for one in held]
-            group.optimizer.load_state_dict(state["+".join(group.parts)])
+            group.optimizer.load_state_dict(state[group.key])
             for one, own in zip(group.optimizer.param_groups, settings, strict=True):
                 one.update(own)
             _lay_out(group.optimizer)

@@ -33,6 +33,7 @@ from jointgen.nodes import (
     is_scored_by_draw,
 )
 from jointgen.noise import Noise
+from jointgen.objectives.algebra import Weight
 from jointgen.observe import Observation, observe
 from jointgen.parts import Parts
 from jointgen.reach import reach
@@ -53,6 +54,10 @@ class Moment:
     step: int = 0
     progress: float = 1.0
     pair_block: int = 0
+
+    def at(self, weight: Weight) -> float:
+        """The weight's value at this point of the stage."""
+        return weight.at(self.progress)
 
     def split(self, k: int) -> list[Moment]:
         """k micro-batches, which are to this moment what k further processes would be to the global batch."""

@@ -71,6 +71,7 @@ class Train:
     device: str = "auto"
     threads: int | None = attrs.field(default=None, validator=positive)  # of torch on the CPU; None: torch decides
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"  # torch.compile's modes; see README
     channels_last: bool = False  # images and convolutions in NHWC memory: pays on a GPU, with bf16
     deterministic: bool = False  # only operations that repeat themselves bit for bit; matters on a GPU
     resident: Literal["auto", "always", "never"] = "auto"  # the training split kept on the accelerator: if it fits

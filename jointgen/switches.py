@@ -44,8 +44,10 @@ def switched(*, deterministic: bool, threads: int | None) -> Iterator[None]:
 
 
 def _switch(back: contextlib.ExitStack, get: Callable[[], Any], put: Callable[[Any], Any], value: Any) -> None:
-    back.callback(put, get())
-    put(value)
+    before = get()
+    if value != before:  # merely telling torch to be deterministic imports its compiler
+        back.callback(put, before)
+        put(value)
 
 
 def _precisions() -> tuple[str, ...]:

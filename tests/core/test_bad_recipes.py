@@ -170,6 +170,10 @@ COMPONENTS: Rows = {
 
 TYPES: Rows = {
     "string for true or false": (['data.labels="false"'], ["data.labels: expected true or false, got 'false'"]),
+    "a residence that is none": (
+        ["train.resident=alwyas"],
+        ["train.resident: 'alwyas' is not allowed; did you mean 'always'? (known: always, auto, never)"],
+    ),
     "number for true or false": (["train.deterministic=1"], ["train.deterministic: expected true or false, got 1"]),
     "fraction for a whole number": (["train.steps=1.9"], ["train.steps: expected a whole number, got 1.9"]),
     "true for a whole number": (["train.batch=true"], ["train.batch: expected a whole number, got true"]),
@@ -216,6 +220,18 @@ VALUES: Rows = {
         ["optimizer.model={type=3}"],
         ["optimizer.model.type: expected a string, got 3; known: adam, adamw, rmsprop, sgd"],
     ),
+    "weight below zero": (
+        ["objective.w={start=-1, to=1, over=0.5}"],
+        ["objective.w: must be >= 0, got start = -1.0"],
+    ),
+    "weight that two keys ramp": (
+        ["objective.lambda={start=0, to=1, over=0.5}"],
+        ["objective.ramp: lambda says itself how it changes; leave one of the two out"],
+    ),
+    "key of a weight": (
+        ["objective.w={start=0, to=1, over=0.5, cycels=2}"],
+        ["objective.w.cycels: unknown key; did you mean 'cycles'? (known: cycles, over, start, to)"],
+    ),
     "tracker": (
         ['train.trackers=["tensorboard", "wandbb"]'],
         ["train.trackers[1]: 'wandbb' is not allowed; did you mean 'wandb'? (known: mlflow, tensorboard, wandb)"],
@@ -243,6 +259,10 @@ VALUES: Rows = {
     "seed": (["seed=-1"], ["seed: must be >= 0, got -1"]),
     "seed beyond 64 bits": (["seed=99999999999999999999"], ["seed: must be < 9223372036854775808, got 9999..."]),
     "format": (["format=2"], ["format: this version reads format 1, got 2"]),
+    "compile": (
+        ['train.compile="reduce_overhead"'],
+        ["train.compile: 'reduce_overhead' is not allowed; did you mean 'reduce-overhead'? (known: ...)"],
+    ),
     "precision": (
         ['train.precision="fp16"'],
         ["train.precision: 'fp16' is not allowed; did you mean 'bf16'? (known: bf16, fp32)"],

@@ -16,12 +16,15 @@ import pytest
 import torch
 from jointgen_data import digits
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 import jointgen
 from jointgen import checkpoint, pictures, runfolder
 from jointgen.errors import CheckpointError, ConfigError, StoppedError, WriteError
 from jointgen.interfaces import Measure
 from jointgen.recipe import changed_keys
+from jointgen.runfolder import RunFolder
+from jointgen.saving import Saver
 from jointgen.watch import Best, best_by
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
@@ -134,9 +137,12 @@ def test_more_steps_when_told(copied: Path, finished: Path) -> None:
     train(copied, resume=True, changes={"train.steps": 16})  # and it is the run's recipe now
 
 
+MODEL = "Adam with 2 moments of encoder+decoder"
+
+
 def test_changed_optimizer_settings_are_the_ones_used(copied: Path) -> None:
     train(copied, resume=True, allow_changes=True, changes={"train.steps": 13, "optimizer.model.betas": [0.1, 0.2]})
-    groups = checkpoint.find(copied / "checkpoints").state["optimizers"]["encoder+decoder"]["param_groups"]
+    groups = checkpoint.find(copied / "checkpoints").state["optimizers"][MODEL]["param_groups"]
     assert [group["betas"] for group in groups] == [(0.1, 0.2)]
 
 
@@ -154,6 +160,12 @@ def test_other_shapes_cannot_be(finished: Path, changes: dict[str, Any], wrong: 
     with pytest.raises(ConfigError, match=wrong) as refused:
         train(finished, resume=True, allow_changes=True, changes=changes)
     assert len(refused.value.problems) == 1
+
+
+@pytest.mark.parametrize("table", [{"type": "sgd"}, {"type": "rmsprop", "momentum": 0.9}], ids=str)
+def test_another_optimizer_cannot_be(finished: Path, table: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"out: the optimizers in .* are not this recipe's: '(SGD|RMSprop) with"):
+        train(finished, resume=True, allow_changes=True, changes={"optimizer.model": table})
 
 
 def test_changes_are_allowed_only_to_a_run_that_is_resumed(tmp_path: Path) -> None:
@@ -406,7 +418,7 @@ def full(*_: Any, **__: Any) -> None:
     [
         (checkpoint, "write_flushed", "checkpoint {}/checkpoints/step-00000008", 4),
         (runfolder, "open", "{}/metrics.jsonl", 4),
-        (runfolder.SummaryWriter, "add_scalar", "{}/tensorboard", 4),
+        (SummaryWriter, "add_scalar", "{}/tensorboard", 4),
         (pictures, "replace_bytes", "{}/samples", 12),
     ],
 )
@@ -433,3 +445,31 @@ def test_a_full_disk_ends_the_run_with_one_line(
     assert checkpoint.find(out / "checkpoints").step == newest
     monkeypatch.undo()
     train(out, resume=True)
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+class Two:
+    """The second of two processes, of which the first holds what the second does, plus one."""
+
+    rank, world, device = 1, 2, torch.device("cpu")
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        return torch.cat([tensor + 1, tensor])
+
+
+def test_every_process_has_its_own_generators_back(finished: Path) -> None:
+    two = Saver(RunFolder(finished), Two(), "", 1, *[None] * 5)  # type: ignore[arg-type]
+    mine = {"torch": torch.arange(3), "python_spare": torch.tensor(0.5, dtype=torch.float64)}
+    everyone = two._gathered(mine)
+    assert everyone["torch"].tolist() == [[1, 2, 3], [0, 1, 2]] and everyone["python_spare"].tolist() == [1.5, 0.5]
+    state, notes = two._own_randomness(everyone)
+    assert state is not None and state["torch"].tolist() == [0, 1, 2] and notes == []
+
+
+def test_another_number_of_processes_leaves_the_generators_alone(finished: Path) -> None:
+    saved = checkpoint.find(finished / "checkpoints").state["randomness"]
+    two = Saver(RunFolder(finished), Two(), "", 1, *[None] * 5)  # type: ignore[arg-type]
+    state, (note,) = two._own_randomness(saved)
+    assert state is None and note.startswith("the checkpoint is of 1 process(es), not of 2: ")

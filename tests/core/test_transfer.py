@@ -117,6 +117,17 @@ def test_resident_rows_are_those_that_are_read_bit_for_bit(rows: Any) -> None:
         assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.parametrize("resident", [False, True])
+def test_every_batch_is_sent_to_a_device_that_is_not_the_host(resident: bool) -> None:
+    """The meta device keeps shapes only; what is not resident is read ahead, as for any accelerator."""
+    loader = Loader(Windowed(50), 8, seed=5)
+    fetch = Fetch(Windowed(50), loader.rows_of, torch.device("meta"), resident=resident)
+    for number in (0, 1, 2, 5):
+        values = fetch(number)
+        assert {value.device.type for value in values.values()} == {"meta"}
+        assert {name: value.shape for name, value in values.items()} == {"x": (8, 2), "y": (8,)}
+
+
 def test_rows_without_more_to_store_are_taken() -> None:
     assert torch.equal(stored(Numbered(5), torch.tensor([3]))["x"], torch.tensor([[3.0]], dtype=torch.float64))
     assert stored(Windowed(5), torch.tensor([3]))["x"].tolist() == [[3.0, -3.0]]

@@ -136,6 +136,13 @@ def test_images_are_decoded_once(images: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @installed
+def test_several_processes_decode_the_same_grey_images(images: Path) -> None:
+    one, two = (everything(of_folder(images, channels=1, workers=n).open("train"))["x"] for n in (1, 2))
+    assert one.shape == (12, 1, SIDE, SIDE) and torch.equal(one, two)
+    assert torch.equal(one, everything(ImageFolder(str(images), size=SIDE, channels=1).open("train"))["x"])
+
+
+@installed
 def test_broken_images_are_skipped_and_beyond_the_limit_named(images: Path) -> None:
     (images / "train/cat/2.png").write_bytes((images / "train/cat/2.png").read_bytes()[:100])
     (images / "train/dog/0.png").write_text("no image")

@@ -19,6 +19,8 @@ from PIL import Image
 from jointgen.errors import ConfigError
 from jointgen.noise import Noise
 from jointgen.packing import prepare_images
+from jointgen.plugins import load_plugins
+from jointgen.recipe import read_recipe
 from jointgen.space import Space
 from jointgen.testing import checks
 
@@ -101,6 +103,13 @@ def test_spaces_read_the_manifest_and_nothing_else(copied: Path) -> None:
     source = PreparedImages(str(copied), labels=True)
     assert source.spaces() == {"x": Space((3, SIDE, SIDE), "real", 0.0, 1.0, 256), "y": Space((2,), "label")}
     assert attrs.evolve(source, crop=5, labels=False).spaces() == {"x": Space((3, 5, 5), "real", 0.0, 1.0, 256)}
+
+
+def test_a_recipe_of_a_folder_takes_it_instead(made: Path) -> None:
+    """As the README says: the keys of image_folder, root and size, do not stay behind."""
+    recipe = Path(__file__).resolve().parents[2] / "recipes" / "asvae_imagenet.toml"
+    words = ["data.type=prepared", f"data.path={made}", "data.flip=true"]
+    assert read_recipe(recipe, words, registry=load_plugins().registry).data == PreparedImages(str(made), flip=True)
 
 
 # --- augmentation ----------------------------------------------------------------------------------------------------

@@ -102,7 +102,6 @@ def _build(settings: Rate, parameters: list[nn.Parameter]) -> torch.optim.Optimi
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:
     """Gives each moment the layout of its parameter, which files do not keep and fused kernels need."""
-    for parameter, moments in optimizer.state.items():
-        for name, value in moments.items():
-            if value.shape == parameter.shape and value.stride() != parameter.stride():
-                moments[name] = torch.empty_like(parameter).copy_(value)
+    for parameter, state in optimizer.state.items():
+        moments = {k: v for k, v in state.items() if isinstance(v, torch.Tensor) and v.shape == parameter.shape}
+        state |= {k: torch.empty_like(parameter).copy_(v) for k, v in moments.items()}

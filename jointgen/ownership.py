@@ -89,7 +89,7 @@ def _compare(plan: Plan, update: UpdatePlan, parts: Parts, moment: Moment) -> No
         _check_row(summand, update, gradient, naive_gradient(plan, update, summand, parts, moment, detach=True))
         for key, value in gradient.items():
             if value is not None:
-                total[key] -= summand.weight(moment.progress) * value
+                total[key] -= summand.weight(moment.at) * value
     scale = max((value.abs().max().item() for value in total.values()), default=0.0) or 1.0
     for (part, name), naive in total.items():
         found = params[part, name].grad

@@ -34,14 +34,12 @@ class ConditionalPart(nn.Module):
         return self.family(params if k == 1 else params.repeat_interleave(k, 0))
 
 
-@attrs.frozen
 class PartOfPrior:
     """A conditional as a prior calls it, on inputs of the prior's own: every process has the same ones, and the same
     dropout masks for them."""
 
-    module: nn.Module
-    name: str
-    noise: Noise
+    def __init__(self, module: nn.Module, name: str, noise: Noise):
+        self.module, self.name, self.noise = module, name, noise
 
     def __call__(self, *inputs: Tensor, **how: Any) -> Distribution:
         dropouts = [inner for inner in self.module.modules() if isinstance(inner, Dropout)]

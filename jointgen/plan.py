@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import attrs
 
@@ -39,10 +40,11 @@ class Summand:
     term: Expr
     reach: Reach
 
-    def weight(self, progress: float) -> float:
-        value = 1.0
+    def weight(self, at: Callable[[Weight], Any]) -> Any:
+        """The product of its weights, the named ones as `at` gives them."""
+        value: Any = 1.0
         for weight in self.weights:
-            value *= weight.at(progress) if isinstance(weight, Weight) else weight
+            value = value * (at(weight) if isinstance(weight, Weight) else weight)
         return value
 
 
@@ -168,9 +170,9 @@ def _scored_by(node: Node) -> list[str]:
     return [part for law in laws for part in (law.part, *getattr(law, "through", ()))]
 
 
-def make_plan(objective: Objective, traits: Mapping[str, Traits]) -> Plan:
+def make_plan(objective: Objective, traits: Mapping[str, Traits], separate: bool = False) -> Plan:
     """Lowers a completed objective. Raises ConfigError where a term asks for what its expectation does not draw."""
-    return Plan(objective, tuple(plan_update(u, objective, traits) for u in objective.updates), traits)
+    return Plan(objective, tuple(plan_update(u, objective, traits) for u in objective.updates), traits, separate)
 
 
 def plan_update(update: Update, objective: Objective, traits: Mapping[str, Traits]) -> UpdatePlan:

@@ -84,7 +84,8 @@ def resolver(registry: Registry) -> Callable[[str, str], Any]:
 
 def _plans(stages: Sequence[Stage], declared: Declared) -> tuple[Plan, ...]:
     try:
-        return tuple(make_plan(stage.objective, declared.traits) for stage in stages)
+        compiled = declared.recipe.train.compile != "off"
+        return tuple(make_plan(stage.objective, declared.traits, separate=compiled) for stage in stages)
     except ConfigError as error:
         raise ConfigError([f"objective: {problem}" for problem in error.problems]) from None
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from jointgen.interfaces import Dropout
@@ -32,6 +33,7 @@ from jointgen.nodes import (
     is_scored_by_draw,
 )
 from jointgen.noise import Noise
+from jointgen.objectives.algebra import Weight
 from jointgen.observe import Observation, observe
 from jointgen.parts import Parts
 from jointgen.reach import reach
@@ -52,6 +54,10 @@ class Moment:
     step: int = 0
     progress: float = 1.0
     pair_block: int = 0
+
+    def at(self, weight: Weight) -> float:
+        """The weight's value at this point of the stage."""
+        return weight.at(self.progress)
 
     def split(self, k: int) -> list[Moment]:
         """k micro-batches, which are to this moment what k further processes would be to the global batch."""
@@ -229,7 +235,7 @@ class Program:
 
         def run(moment: Moment, values: Values) -> Tensor:
             self._name_dropout(module, node.title, moment, node.rows)
-            return module(*(values[i] for i in at))
+            return _at_least_float32(module(*(values[i] for i in at)))
 
         return run
 
@@ -243,7 +249,7 @@ class Program:
 
         def critic(*inputs: Tensor) -> Tensor:
             self._name_dropout(module, f"{part}/penalty", moment, inputs[0].shape[0] // moment.rows)
-            return module(*inputs)
+            return _at_least_float32(module(*inputs))
 
         return critic
 
@@ -273,6 +279,11 @@ def held_twin(module: nn.Module) -> nn.Module:
     shared: dict[int, Any] = {id(p): p.detach() for p in module.parameters()}
     shared |= {id(b): b for b in module.buffers()}
     return copy.deepcopy(module, shared)
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    """What a critic puts out in bfloat16 under autocast: too coarse for a loss. Families do so for themselves."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _own_density(law: Any, draw: Any) -> Tensor:

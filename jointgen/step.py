@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from jointgen.compiling import Compiler, Loss, needed
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
 from jointgen.interfaces import Follower
 from jointgen.lowering import (
     Lowering,
+    Point,
 )
 from jointgen.nodes import (
     Node,
@@ -84,13 +86,16 @@ class CompiledUpdate:
         parts: Parts,
         imported: frozenset[Node] = frozenset(),
         program: Program | None = None,
+        nodes: Sequence[Node] | None = None,
     ):
-        """program: that of all updates, where they share one; its own otherwise."""
+        """program: that of all updates, where they share one; its own otherwise.  nodes: those it needs, of which some
+        are `imported`."""
         lowering = Lowering(whole.objective.joints, whole.traits, plan.trains)
         self.plan, self.turn = plan, Turn(parts, plan.trains)
-        self.program = program.seen_by(lowering) if program else Program(plan.nodes, parts, lowering, imported)
+        self.program = program.seen_by(lowering) if program else Program(nodes or plan.nodes, parts, lowering, imported)
         self.terms = [(s, compile_source(s.source, s.term, self.program)) for s in plan.summands]
         self.params = self.turn.params
+        self.run_loss: Loss = self.loss
         self.logits = _logits(plan, self.program)
 
     def loss(
@@ -106,10 +111,15 @@ class CompiledUpdate:
         means: dict[str, Tensor] = {}
         for summand, term in self.terms:
             mean = as_tensor(term(moment, values), moment).mean()
-            held, weight = mean.detach(), summand.weight(moment.progress)
+            held, weight = mean.detach(), summand.weight(moment.at)
             means[summand.label] = means[summand.label] + held if summand.label in means else held
-            total = -weight * mean if total is None else torch.sub(total, mean, alpha=weight)
+            total = -weight * mean if total is None else _less(total, weight, mean)
         return total, means
+
+    def compile(self, compiler: Compiler, exports: frozenset[Node], name: str) -> None:
+        """From now on the loss is compiled, and of the program's values those alone are known that others ask for."""
+        logits = [leaf for ratio, _, point, _ in self.logits for leaf in self.program.lowering.leaves(ratio, point)]
+        self.run_loss = compiler.compiled(self, list(dict.fromkeys([*exports, *logits])), name)
 
     def gradient(
         self,
@@ -132,7 +142,7 @@ class CompiledUpdate:
     ) -> tuple[dict[str, Tensor], Values]:
         """Adds this share of the loss's gradient to those of the trained parameters."""
         with autocast or nullcontext():
-            loss, stats, values = self.loss(moment, imports)
+            loss, stats, values = self.run_loss(moment, imports)
         (loss if share == 1 else share * loss).backward()
         stats[f"{self.plan.name}/loss"] = loss.detach()
         return stats, values
@@ -144,16 +154,21 @@ class CompiledUpdate:
         The logit is the whole one, known part included.
         """
         stats = {}
-        for name, side, term in self.logits:
-            logit = term(moment, values)
+        for ratio, side, _, term in self.logits:
+            name, logit = ratio.name, term(moment, values)
             stats[f"{name}/{side}_mean"] = logit.mean()
             right = logit > 0 if side == "positive" else logit < 0
             stats[f"{name}/{side}_accuracy"] = right.float().mean()
         return stats
 
 
-def _logits(plan: UpdatePlan, program: Program) -> list[tuple[str, str, Term]]:
-    """(ratio, side, its logit) of the critics that the update trains, where it looks at that side."""
+def _less(total: Tensor, weight: float | Tensor, mean: Tensor) -> Tensor:
+    """total - weight * mean, by one operation where that can be."""
+    return total - weight * mean if isinstance(weight, Tensor) else torch.sub(total, mean, alpha=weight)
+
+
+def _logits(plan: UpdatePlan, program: Program) -> list[tuple[Ratio, str, Point, Term]]:
+    """(ratio, side, its point, its logit) of the critics that the update trains, where it looks at that side."""
     found = []
     for ratio in {r.name: r for s in plan.summands for r in s.source.walk() if isinstance(r, Ratio)}.values():
         if ratio.name not in plan.trains:
@@ -161,7 +176,7 @@ def _logits(plan: UpdatePlan, program: Program) -> list[tuple[str, str, Term]]:
         for side, over in (("positive", ratio.num), ("negative", ratio.den)):
             point = program.lowering.point(over, 1)
             if program.lowering.critic(ratio, point) in program.index:
-                found.append((ratio.name, side, compile_term(ratio, point, program)))
+                found.append((ratio, side, point, compile_term(ratio, point, program)))
     return found
 
 
@@ -216,7 +231,7 @@ class Step:
     """All updates of an objective, in its order.
 
     optimizers: by update name, those that step the parts it trains.  micro_batches: how many parts a batch's gradient
-    is summed from.
+    is summed from.  compiler: compiles the losses.
     """
 
     def __init__(
@@ -227,26 +242,40 @@ class Step:
         optimizers: Mapping[str, Sequence[torch.optim.Optimizer]],
         clip: float | None = None,
         micro_batches: int = 1,
+        compiler: Compiler | None = None,
     ):
+        assert compiler is None or not plan.one_graph, "compiled updates have graphs of their own: Plan.separate"
         self.plan, self.workers, self.optimizers, self.clip = plan, workers, optimizers, clip
         self.micro_batches = micro_batches
         self.same_point = plan.objective.order == "same point"
         if self.same_point:
             _check_same_point(plan)
-        shared = [plan.shared(i) for i in range(len(plan.updates))]
         self.graph = OneGraph(plan, parts) if plan.one_graph else None
+        runs = [needed(plan, i) if compiler else (u.nodes, plan.shared(i)) for i, u in enumerate(plan.updates)]
         self.updates = (
             self.graph.updates
             if self.graph
-            else [CompiledUpdate(u, plan, parts, s) for u, s in zip(plan.updates, shared, strict=True)]
+            else [
+                CompiledUpdate(u, plan, parts, shared, nodes=nodes)
+                for u, (nodes, shared) in zip(plan.updates, runs, strict=True)
+            ]
         )
         # a repetition draws anew, so it shares nothing with the first
         self.repeats = [CompiledUpdate(u, plan, parts) if u.update.times > 1 else None for u in plan.updates]
-        self.exports = [frozenset(u.nodes) & frozenset().union(*shared[i + 1 :]) for i, u in enumerate(plan.updates)]
+        later = [frozenset().union(*(shared for _, shared in runs[i + 1 :])) for i in range(len(runs))]
+        self.exports = [later[i].intersection(nodes) for i, (nodes, _) in enumerate(runs)]
+        self.compiler = compiler
+        if compiler:
+            for update, exports in zip(self.updates, self.exports, strict=True):
+                update.compile(compiler, exports, update.plan.name)
+            for repeated in filter(None, self.repeats):
+                repeated.compile(compiler, frozenset(), f"{repeated.plan.name}, repeated,")
 
     def __call__(self, moment: Callable[[int], Moment], want_stats: bool = False) -> dict[str, Tensor]:
         """One step. `moment(r)` gives the data and noise of the r-th repetition. Returns detached scalars: terms and
         losses; with want_stats also what costs more, the critics' health and the gradients' norms."""
+        if self.compiler:
+            self.compiler.begin_step()
         first = moment(0).split(self.micro_batches)
         if self.graph is not None:
             stats = self.graph.gradient(first, self.workers.autocast, want_stats)
@@ -358,5 +387,5 @@ class Rows:
         values = self.program.run(moment)
         total = torch.zeros(moment.rows, device=moment.noise.device, dtype=moment.noise.dtype)
         for summand, term in self.terms:
-            total = total + summand.weight(moment.progress) * term(moment, values)
+            total = total + summand.weight(moment.at) * term(moment, values)
         return total

@@ -42,7 +42,7 @@ def compile_term(term: Expr, point: Point, program: Program, held: bool = False)
         inner = compile_term(term.term, point, program, held)
         weight = term.weight
         if isinstance(weight, Weight):
-            return lambda moment, values: weight.at(moment.progress) * inner(moment, values)
+            return lambda moment, values: moment.at(weight) * inner(moment, values)
         return lambda moment, values: weight * inner(moment, values)
     if isinstance(term, Pointwise):
         inner, function = compile_term(term.term, point, program, held), _FUNCTIONS[term.function]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from jointgen import checkpoint
 from jointgen.batch_norm import average_statistics, synchronise
+from jointgen.compiling import Compiler
 from jointgen.distributed import Votes, Workers
 from jointgen.errors import CheckpointError, ConfigError, NonFiniteError, StoppedError, WriteError
 from jointgen.evaluate import Split, default_metrics, evaluate, open_split
@@ -210,8 +211,10 @@ class Trainer:
     def _resume(self, allow_changes: bool) -> Resumed:
         found = self.saver.load(allow_changes=allow_changes)
         self.step, self.wall, self.window = found.position.step, found.position.wall_s, found.window
-        if not found.changes:  # otherwise the stages are as the recipe now has them
+        if not found.changes:  # otherwise the stages are as the new recipe has them
             self.ends = found.position.ends
+        elif self.workers.is_main:
+            self.folder.write_recipe(self.text)
         self._tell(*found.notes)
         return found
 
@@ -255,11 +258,13 @@ class Trainer:
         total = self.ends[-1]
         self._write_summary("running", {}, "")
         with self.folder, Progress(total, self.step, quiet=self.quiet) as bar:
+            mode = self.train.compile
+            compiler = None if mode == "off" else Compiler(mode, self.workers.device, bar.note)
             for name in self.apart:
                 bar.note(f"{name}: its BatchNorm sees each process's own rows, so this is not quite one process's run")
             while self.step < self.ends[-1]:
                 stage = self._stage()
-                stepper = self._stepper(stage)
+                stepper = self._stepper(stage, compiler)
                 while self.step < self.ends[stage]:
                     logs, progress = self._due(self.train.log_every), self._progress(stage)
                     self.optimizers.set_rates(self.step, self.ends[-1])
@@ -275,10 +280,10 @@ class Trainer:
     def _stage(self) -> int:
         return next(i for i, end in enumerate(self.ends) if self.step < end)
 
-    def _stepper(self, stage: int) -> Step:
+    def _stepper(self, stage: int, compiler: Compiler | None) -> Step:
         plan = self.prepared.plans[stage]
         by_update = {u.name: self.optimizers.of(u.trains) for u in plan.updates}
-        return Step(plan, self.parts, self.workers, by_update, self.train.clip, self.train.micro_batches)
+        return Step(plan, self.parts, self.workers, by_update, self.train.clip, self.train.micro_batches, compiler)
 
     def _progress(self, stage: int) -> float:
         """How much of the stage is done, in [0, 1)."""

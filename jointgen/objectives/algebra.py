@@ -94,6 +94,11 @@ class Weight:
         if not 0.0 <= self.over <= 1.0:
             raise ConfigError(f"weight {self.name}: over is a share of the stage, 0 to 1, got {self.over}")
 
+    @property
+    def moves(self) -> bool:
+        """Whether the value depends on when it is asked for."""
+        return self.start is not None and self.over > 0.0
+
     def at(self, progress: float) -> float:
         """The value at `progress` in [0, 1] through the stage."""
         within = progress * self.cycles % 1.0 if progress < 1.0 else 1.0
@@ -111,7 +116,7 @@ class Weight:
         return Weights((-1.0, self))
 
     def describe(self) -> str:
-        if self.start is None or self.over == 0.0:
+        if not self.moves:
             return f"{self.name} = {self.to:g}"
         period = "the stage" if self.cycles == 1 else f"each of {self.cycles} parts of the stage"
         return f"{self.name} = {self.start:g} to {self.to:g} over the first {100 * self.over:g}% of {period}"

@@ -1,13 +1,14 @@
 """Runs that are killed where it hurts, in forks of one process that has imported torch. For test_resume_kill.py.
 
-    python killed_runs.py FOLDER points       a run for each list of POINTS, killed at one after another
-    python killed_runs.py FOLDER torture N    one run, killed N times at random moments
+    python killed_runs.py FOLDER points       one run, FOLDER/killed, that is killed at one of POINTS after another
+    python killed_runs.py FOLDER torture N    runs that are killed N times at random moments, in FOLDER/killed0, ...
 
-Each is beside FOLDER/whole, which nothing interrupts. Prints what happened.
+Beside FOLDER/whole, which nothing interrupts. Prints what happened.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -195,20 +196,34 @@ def points(folder: Path) -> None:
 
 
 def torture(folder: Path, kills: int) -> None:
-    dice, out, done = random.Random(0), folder / "killed", 0
-    while done < kills:
-        started = time.monotonic()
-        pid = os.fork()
-        if pid == 0:
-            run(out)
-            os._exit(0)
-        time.sleep(dice.uniform(0.0, 1.5))
-        os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
-        done += 1
-        finished = "" if os.WIFSIGNALED(status) else " (was finished)"
-        print(f"kill -9 number {done} after {time.monotonic() - started:.2f} s{finished}: {state_of(out)}")
-    assert forked(lambda: run(out)) == 0
+    """One run after another, each killed until it is through."""
+    dice, done = random.Random(0), 0
+    for number in itertools.count():
+        out, finished = folder / f"killed{number}", False
+        while done < kills and not finished:
+            after = killed_after(dice.uniform(0.0, 0.5), out)
+            finished = after is None
+            done += not finished
+            print(f"run {number} is through" if finished else f"kill -9 number {done} {after}: {state_of(out)}")
+        assert forked(lambda out=out: run(out)) == 0
+        if done == kills:
+            return
+
+
+def killed_after(seconds: float, out: Path) -> str | None:
+    """How far the run was when it was killed, so long after it began to train; None where it was through first."""
+    (out / "summary.json").unlink(missing_ok=True)
+    pid = os.fork()
+    if pid == 0:
+        run(out)
+        os._exit(0)
+    while not (out / "summary.json").exists():
+        time.sleep(0.001)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    steps = len((out / "metrics.jsonl").read_text().splitlines()) if (out / "metrics.jsonl").exists() else 0
+    return f"{seconds:.3f} s after its start, {steps} lines logged" if os.WIFSIGNALED(status) else None
 
 
 if __name__ == "__main__":

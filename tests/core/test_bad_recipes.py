@@ -259,9 +259,13 @@ VALUES: Rows = {
     "seed": (["seed=-1"], ["seed: must be >= 0, got -1"]),
     "seed beyond 64 bits": (["seed=99999999999999999999"], ["seed: must be < 9223372036854775808, got 9999..."]),
     "format": (["format=2"], ["format: this version reads format 1, got 2"]),
+    "compile": (
+        ['train.compile="reduce_overhead"'],
+        ["train.compile: 'reduce_overhead' is not allowed; did you mean 'reduce-overhead'? (known: ...)"],
+    ),
     "precision": (
         ['train.precision="fp16"'],
-        ["train.precision: 'fp16' is not allowed; did you mean 'bf16'? (known: bf16, fp32)"],
+        ["train.precision: 'fp16' is not allowed; did you mean 'fp64'? (known: bf16, fp32, fp64)"],
     ),
     "width of a layer": (["encoder.network.hidden=[8, 0]"], ["encoder.network.hidden: must be >= 1, got 0"]),
     "dropout": (["encoder.network.dropout=1.0"], ["encoder.network.dropout: must be < 1.0, got 1.0"]),

@@ -114,9 +114,7 @@ def test_a_run_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(StoppedError):
         jointgen.run(tables, out=tmp_path / "cut", quiet=True, stop=lambda: 15 if next(calls) == 3 else 0)
     jointgen.run(tables, out=tmp_path / "cut", quiet=True, resume=True)
-    whole, cut = (
-        checkpoint.load(checkpoint.newest(tmp_path / name / "checkpoints")).parts for name in ("whole", "cut")
-    )
+    whole, cut = (checkpoint.find(tmp_path / name / "checkpoints").parts for name in ("whole", "cut"))
     assert all(torch.equal(value, cut[part][name]) for part, named in whole.items() for name, value in named.items())
     for trainer in trainers:
         for parts in (trainer.parts, trainer.average):

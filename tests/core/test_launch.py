@@ -85,7 +85,7 @@ def test_stopped_by_a_signal_and_resumed(tmp_path: Path, endless: tuple[subproce
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 128 + signal.SIGTERM, said
-    step = checkpoint.load(checkpoint.newest(out / "checkpoints")).step
+    step = checkpoint.find(out / "checkpoints").step
     assert json.loads((out / "summary.json").read_text())["status"] == "stopped"
     assert said.count(f"stopped at step {step}") == 1 and said.count("stopping after this step") == 1
     assert "Traceback" not in said

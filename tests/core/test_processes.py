@@ -117,7 +117,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def difference(one: Path, many: Path) -> float:
     """The largest difference between the weights, averages and buffers of two runs' last checkpoints."""
-    mine, theirs = (checkpoint.load(checkpoint.newest(run / "checkpoints")) for run in (one, many))
+    mine, theirs = (checkpoint.find(run / "checkpoints") for run in (one, many))
     assert mine.step == theirs.step == 20
     assert {part: [*tensors] for part, tensors in mine.parts.items()} == {p: [*t] for p, t in theirs.parts.items()}
     pairs = [(t, theirs.parts[part][name]) for part, tensors in mine.parts.items() for name, t in tensors.items()]

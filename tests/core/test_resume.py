@@ -23,6 +23,8 @@ from jointgen import checkpoint, pictures, runfolder
 from jointgen.errors import CheckpointError, ConfigError, StoppedError, WriteError
 from jointgen.interfaces import Measure
 from jointgen.recipe import changed_keys
+from jointgen.runfolder import RunFolder
+from jointgen.saving import Saver
 from jointgen.watch import Best, best_by
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
@@ -443,3 +445,31 @@ def test_a_full_disk_ends_the_run_with_one_line(
     assert checkpoint.find(out / "checkpoints").step == newest
     monkeypatch.undo()
     train(out, resume=True)
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+class Two:
+    """The second of two processes, of which the first holds what the second does, plus one."""
+
+    rank, world, device = 1, 2, torch.device("cpu")
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        return torch.cat([tensor + 1, tensor])
+
+
+def test_every_process_has_its_own_generators_back(finished: Path) -> None:
+    two = Saver(RunFolder(finished), Two(), "", 1, *[None] * 5)  # type: ignore[arg-type]
+    mine = {"torch": torch.arange(3), "python_spare": torch.tensor(0.5, dtype=torch.float64)}
+    everyone = two._gathered(mine)
+    assert everyone["torch"].tolist() == [[1, 2, 3], [0, 1, 2]] and everyone["python_spare"].tolist() == [1.5, 0.5]
+    state, notes = two._own_randomness(everyone)
+    assert state is not None and state["torch"].tolist() == [0, 1, 2] and notes == []
+
+
+def test_another_number_of_processes_leaves_the_generators_alone(finished: Path) -> None:
+    saved = checkpoint.find(finished / "checkpoints").state["randomness"]
+    two = Saver(RunFolder(finished), Two(), "", 1, *[None] * 5)  # type: ignore[arg-type]
+    state, (note,) = two._own_randomness(saved)
+    assert state is None and note.startswith("the checkpoint is of 1 process(es), not of 2: ")

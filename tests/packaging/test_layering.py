@@ -54,6 +54,7 @@ LAYERS = {
     "trackers": 2,
     "user_images": 2,
     "advice": 3,
+    "compiling": 3,
     "declare": 3,
     "evaluate": 3,
     "explain": 3,

@@ -1,5 +1,6 @@
-"""No step of a shipped recipe waits for the device, or hands it a number from the host: counted on the CPU, by the
-operations that would. Log events, checkpoints and evaluation read figures, and are not part of a step."""
+"""Steps of every shipped recipe, on small networks and random images: they do not wait for the device, nor send it
+numbers from the host, counted on the CPU by the operations that would (log events, checkpoints and evaluation do read
+figures, and are not part of a step); and under autocast their losses are float32."""
 
 from __future__ import annotations
 
@@ -15,19 +16,21 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jointgen.distributed import Workers
+from jointgen.nodes import ClosedKL, Critic, Density
 from jointgen.noise import Noise
 from jointgen.parts import Parts
 from jointgen.plugins import load_plugins
 from jointgen.prepare import Prepared, prepare
 from jointgen.program import Moment
 from jointgen.recipe import read_recipe
-from jointgen.step import Step
+from jointgen.step import CompiledUpdate, Step
 from jointgen.tables import load_tables
 from jointgen.train import tensor_pairs
 from jointgen.watch import Window
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 ROWS = 4
+SCORES = (Density, ClosedKL, Critic)
 
 READS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "bincount"}
 """Their results, or the sizes of them, are known on the host."""
@@ -133,3 +136,38 @@ def take_steps(
             for mine, theirs in pairs:
                 torch._foreach_lerp_(mine, theirs, 0.1)
         counts.update(waits.counts)
+
+
+# --- half precision ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_densities_logits_and_losses_are_float32_under_autocast(path: Path) -> None:
+    """Networks multiply in bfloat16; what they put out is scored, judged and averaged in float32."""
+    made = prepared(path)
+    workers = Workers.start("cpu", "bf16")
+    for plan in made.plans:
+        moment = Moment(raw(made), Noise(0, "4.0"), ROWS, 4, 0.5, 2)  # a step with penalties
+        for own in plan.updates:
+            update = CompiledUpdate(own, plan, made.parts)
+            update.turn.begin()
+            with workers.autocast(), Multiplied() as multiplied:
+                loss, means, values = update.loss(moment)
+            assert torch.bfloat16 in multiplied.dtypes
+            scores = [v for n, v in zip(update.program.nodes, values, strict=True) if isinstance(n, SCORES)]
+            assert {value.dtype for value in (loss, *means.values(), *scores)} == {torch.float32}
+            loss.backward()
+            assert {p.grad.dtype for p in update.params if p.grad is not None} == {torch.float32}
+
+
+class Multiplied(TorchDispatchMode):
+    """The dtypes that matrices are multiplied and images convolved in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function._schema.name in ("aten::mm", "aten::addmm", "aten::convolution"):
+            self.dtypes.add(args[-1].dtype if isinstance(args[-1], Tensor) else args[0].dtype)
+        return function(*args, **(kwargs or {}))

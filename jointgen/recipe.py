@@ -73,12 +73,8 @@ class Train:
     ema: float | None = attrs.field(default=0.99, validator=fraction)
     device: str = "auto"
     threads: int | None = attrs.field(default=None, validator=positive)  # of torch on the CPU; None: torch decides
-<<<<<<< HEAD
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"  # fp32 without TF32; bf16 by autocast
-=======
-    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"  # torch.compile's modes; see README
->>>>>>> main
     channels_last: bool = False  # images and convolutions in NHWC memory: pays on a GPU, with bf16
     deterministic: bool = False  # only operations that repeat themselves bit for bit; matters on a GPU
     resident: Literal["auto", "always", "never"] = "auto"  # the training split kept on the accelerator: if it fits

@@ -179,7 +179,7 @@ TYPES: Rows = {
     "true for a whole number": (["train.batch=true"], ["train.batch: expected a whole number, got true"]),
     "string for a whole number": (['train.batch="128"'], ["train.batch: expected a whole number, got '128'"]),
     "string for a number": (['optimizer.model.lr="1e-3"'], ["optimizer.model.lr: expected a number, got '1e-3'"]),
-    "true for a number": (["objective.lambda=true"], ["objective.lambda: expected a number, got true"]),
+    "true for a number": (["objective.lambda=true"], ["objective.lambda: expected a number or a table, got true"]),
     "date for a number": (["train.steps=2020-01-01"], ["train.steps: expected a whole number, got 2020-01-01"]),
     "not a number": (["optimizer.model.lr=nan"], ["optimizer.model.lr: expected a finite number, got nan"]),
     "infinite": (["train.clip=inf"], ["train.clip: expected a finite number, got inf"]),
@@ -265,7 +265,7 @@ VALUES: Rows = {
     ),
     "precision": (
         ['train.precision="fp16"'],
-        ["train.precision: 'fp16' is not allowed; did you mean 'bf16'? (known: bf16, fp32)"],
+        ["train.precision: 'fp16' is not allowed; did you mean 'fp64'? (known: bf16, fp32, fp64)"],
     ),
     "width of a layer": (["encoder.network.hidden=[8, 0]"], ["encoder.network.hidden: must be >= 1, got 0"]),
     "dropout": (["encoder.network.dropout=1.0"], ["encoder.network.dropout: must be < 1.0, got 1.0"]),
@@ -292,6 +292,12 @@ VALUES: Rows = {
         ["objective.critic.penalties.0.weight=-0.1"],
         ["objective.critic.penalties[0].weight: must be >= 0, got -0.1"],
     ),
+    "micro-batches": (["train.micro_batches=0"], ["train.micro_batches: must be > 0, got 0"]),
+    "parts of a batch": (
+        ["train.batch=10", "train.micro_batches=4"],
+        ["train.micro_batches: a batch of 10 does not divide into 4 micro-batches"],
+    ),
+    "layout": (["train.channels_last=1"], ["train.channels_last: expected true or false, got 1"]),
     "pair block": (["train.pair_block=1"], ["train.pair_block: must be >= 2, got 1"]),
 }
 

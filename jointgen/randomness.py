@@ -45,9 +45,10 @@ def set_global_state(state: Mapping[str, Tensor], device: torch.device | str = "
     random.setstate((3, tuple(words), None if spare != spare else spare))
     *keys, at, has_spare = state["numpy"].tolist()
     np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), at, has_spare, state["numpy_spare"].item()))
-    torch.default_generator.set_state(state["torch"].cpu())
+    # clones, as torch reads a view from the start of the whole's memory, and crashes
+    torch.default_generator.set_state(state["torch"].cpu().clone())
     if "cuda" in state and torch.device(device).type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+        torch.cuda.set_rng_state(state["cuda"].cpu().clone(), device)
 
 
 @contextlib.contextmanager

@@ -59,7 +59,10 @@ class EarlyStopping:
 
 @attrs.frozen
 class Train:
-    """The budget and how it is spent. `steps` are model updates; give it or `images`, not both."""
+    """The budget and how it is spent. `steps` are model updates; give it or `images`, not both.
+
+    trackers: where figures and pictures go besides metrics.jsonl and samples/ (jointgen.trackers).
+    """
 
     steps: int | None = attrs.field(default=None, validator=positive)
     images: int | None = attrs.field(default=None, validator=positive)
@@ -70,7 +73,7 @@ class Train:
     ema: float | None = attrs.field(default=0.99, validator=fraction)
     device: str = "auto"
     threads: int | None = attrs.field(default=None, validator=positive)  # of torch on the CPU; None: torch decides
-    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"  # fp32 without TF32; bf16 by autocast
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"  # torch.compile's modes; see README
     channels_last: bool = False  # images and convolutions in NHWC memory: pays on a GPU, with bf16
     deterministic: bool = False  # only operations that repeat themselves bit for bit; matters on a GPU

@@ -43,10 +43,13 @@ def switched(*, deterministic: bool, threads: int | None) -> Iterator[None]:
             raise _named(error) from error
 
 
-def _switch(back: contextlib.ExitStack, get: Callable[[], Any], put: Callable[[Any], Any], value: Any) -> None:
-    before = get()
-    if value != before:  # merely telling torch to be deterministic imports its compiler
-        back.callback(put, before)
+def _switch(back: contextlib.ExitStack, get: Callable[[], Any], put: Callable[[Any], None], value: Any) -> None:
+    back.callback(_put, get, put, get())
+    _put(get, put, value)
+
+
+def _put(get: Callable[[], Any], put: Callable[[Any], None], value: Any) -> None:
+    if get() != value:  # merely telling torch to be deterministic imports its compiler
         put(value)
 
 

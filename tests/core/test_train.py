@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,19 @@ def test_window_averages_and_finds_the_first_broken_figure() -> None:
     calm.add({"a": torch.tensor(1.0)}, step=0)
     calm.add({"a": torch.tensor(3.0), "c": torch.tensor(5.0)}, step=1)
     assert calm.means() == {"a": 2.0, "c": 5.0} and calm.first_broken() is None
+
+
+def test_window_goes_on_from_its_state() -> None:
+    """Cut anywhere, it ends with the same numbers; a broken figure stays known."""
+    figures = [{"a": torch.tensor(0.1 * i), "b": torch.tensor(1.0 / i if i else math.inf)} for i in range(5)]
+    whole, first, second = Window(), Window(), Window()
+    for step, row in enumerate(figures):
+        whole.add(row, step)
+        (first if step < 3 else second).add(row, step)
+        if step == 2:
+            second.load(first.state(), torch.device("cpu"))
+    assert second.means() == whole.means() and second.steps == 5
+    assert second.first_broken() == whole.first_broken() == (0, "b")
 
 
 def test_load_gives_the_averaged_model(whole: Path) -> None:

@@ -209,6 +209,17 @@ def test_gaussian_log_prob_by_hand() -> None:
     assert normal(1.0, 2.0, size=2).log_prob(value).item() == pytest.approx(-4.224171, abs=2e-6)
 
 
+def test_gaussian_draw_knows_its_density_and_its_gradient() -> None:
+    """log N(z; mean, s^2) at z = mean + s eps is -1/2 eps^2 - log s - 1/2 log 2 pi, whatever the mean."""
+    mean, log_scale = torch.tensor([[2.0]], requires_grad=True), torch.tensor([[0.3]], requires_grad=True)
+    draw = DiagonalGaussian(mean, log_scale, Space((1,))).draw(Noise(0).named("a", 1))
+    eps = (float(draw.read("sample")) - 2.0) / math.exp(0.3)
+    density = draw.log_prob()
+    assert density.item() == pytest.approx(-0.5 * eps**2 - 0.3 - 0.5 * math.log(2 * math.pi), abs=1e-5)
+    slopes = torch.autograd.grad(density.sum(), [mean, log_scale], allow_unused=True)
+    assert slopes[0] is None and slopes[1].item() == -1.0
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_gaussian_integrates_to_one_in_two_dimensions(scale: Any) -> None:
     family = Gaussian(scale=scale, init_scale=0.5)

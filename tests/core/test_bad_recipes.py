@@ -292,6 +292,12 @@ VALUES: Rows = {
         ["objective.critic.penalties.0.weight=-0.1"],
         ["objective.critic.penalties[0].weight: must be >= 0, got -0.1"],
     ),
+    "micro-batches": (["train.micro_batches=0"], ["train.micro_batches: must be > 0, got 0"]),
+    "parts of a batch": (
+        ["train.batch=10", "train.micro_batches=4"],
+        ["train.micro_batches: a batch of 10 does not divide into 4 micro-batches"],
+    ),
+    "layout": (["train.channels_last=1"], ["train.channels_last: expected true or false, got 1"]),
     "pair block": (["train.pair_block=1"], ["train.pair_block: must be >= 2, got 1"]),
 }
 

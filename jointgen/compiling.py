@@ -14,7 +14,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -28,7 +28,8 @@ from jointgen.nodes import (
     View,
     ordered,
 )
-from jointgen.noise import Kind, Noise, NoiseSource
+from jointgen.noise import Noise
+from jointgen.noise_table import Recorder, Table
 from jointgen.objectives.algebra import Weight, Weighted
 from jointgen.objectives.objective import PenaltyOf
 from jointgen.plan import Plan, UpdatePlan
@@ -203,62 +204,7 @@ def buffers_restored(program: Program) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-# --- what stands in for a moment and its noise ------------------------------------------------------------------------
-
-
-class Asked(NamedTuple):
-    """One tensor of noise that a loss asks for."""
-
-    key: str
-    kind: Kind
-    shape: tuple[int, ...]
-    alone: bool
-
-    @property
-    def title(self) -> str:
-        return title_of(*self)
-
-    def draw(self, noise: Noise) -> Tensor:
-        return (noise.alone() if self.alone else noise).numbers(self.key, self.kind, self.shape)
-
-
-def title_of(key: str, kind: str, shape: tuple[int, ...], alone: bool) -> str:
-    return f"{key} {kind} {shape} {alone}"
-
-
-class Recorder:
-    """In place of `Noise`: the same numbers, and a list of what was asked for, in order."""
-
-    def __init__(self, noise: Noise, asked: dict[Asked, None] | None = None, alone: bool = False):
-        self.noise, self.device, self.dtype = noise, noise.device, noise.dtype
-        self.asked: dict[Asked, None] = {} if asked is None else asked
-        self._alone = alone
-
-    def named(self, name: str, rows: int) -> NoiseSource:
-        return NoiseSource(self, name, rows)
-
-    def shared(self, name: str, rows: int) -> NoiseSource:
-        return NoiseSource(Recorder(self.noise.alone(), self.asked, True), name, rows)
-
-    def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
-        self.asked[Asked(key, kind, shape, self._alone)] = None
-        return self.noise.numbers(key, kind, shape)
-
-
-class Table:
-    """In place of `Noise`: numbers that were drawn before, by title."""
-
-    def __init__(self, numbers: dict[str, Tensor], device: Any, dtype: torch.dtype, alone: bool = False):
-        self.table, self.device, self.dtype, self._alone = numbers, device, dtype, alone
-
-    def named(self, name: str, rows: int) -> NoiseSource:
-        return NoiseSource(self, name, rows)
-
-    def shared(self, name: str, rows: int) -> NoiseSource:
-        return NoiseSource(Table(self.table, self.device, self.dtype, True), name, rows)
-
-    def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
-        return self.table[title_of(key, kind, shape, self._alone)]
+# --- what stands in for a moment --------------------------------------------------------------------------------------
 
 
 class StillMoment:

@@ -22,6 +22,7 @@ LAYERS = {
     "image_folders": 1,
     "interfaces": 1,
     "noise": 1,
+    "noise_table": 1,
     "objectives": 1,
     "observe": 1,
     "registry": 1,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jointgen.arguments import ARRAY, PICTURE, TENSORS, Arguments, parse
-from jointgen.errors import ConfigError, JointgenError, StoppedError
+from jointgen.errors import ConfigError, JointgenError, LostError, StoppedError
 
 if TYPE_CHECKING:
     from jointgen.evaluate import Split
@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as asked:  # argparse, after --help and --version
         return int(asked.code or 0)
     except JointgenError as error:
-        _complain(*str(error).split("\n"))
+        if _tells(error):
+            _say(*str(error).split("\n"))
         return error.exit_status
     except KeyboardInterrupt:
         _complain("stopped; nothing was written since the last checkpoint")
@@ -46,8 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain(*lines: str) -> None:
     if _speaks():
-        for line in lines:
-            print(f"jointgen: {line}", file=sys.stderr)
+        _say(*lines)
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(f"jointgen: {line}", file=sys.stderr)
 
 
 # --- commands on recipes ---------------------------------------------------------------------------------------------
@@ -114,8 +119,18 @@ def _is_main() -> bool:
 
 
 def _speaks() -> bool:
-    """Whether this process tells what went wrong: the first one of its machine. All of them fail alike."""
+    """Whether this process tells what all of its machine could: the first one."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _tells(error: JointgenError) -> bool:
+    """Most mistakes are met by all processes of a run and told once; one that a single process met is told by it."""
+    if isinstance(error, LostError) or "RANK" not in os.environ:
+        return _speaks()
+    from jointgen.launch import says_first
+
+    first = says_first(str(error))
+    return _speaks() if first is None else first
 
 
 def _prepared(arguments: Arguments) -> Prepared:

@@ -34,6 +34,7 @@ from jointgen.objectives.algebra import Weight, Weighted
 from jointgen.objectives.objective import PenaltyOf
 from jointgen.plan import Plan, UpdatePlan
 from jointgen.program import Moment, Program, Values
+from jointgen.randomness import global_state, set_global_state
 
 Mode = Literal["default", "reduce-overhead", "max-autotune"]
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor], Values]]
@@ -122,7 +123,7 @@ class Variant:
         self.player, self.keep = whole.player, whole.keep
         self.nodes = [node for node in self.player.program.nodes if node in self.player.program.imported]
         self.weights = moving_weights(self.player.plan)
-        with torch.no_grad(), buffers_restored(self.player.program):
+        with torch.no_grad(), nothing_moved(self.player.program):
             recorder = Recorder(moment.noise)
             loss, _, _ = self.player.loss(_with_noise(moment, recorder), imports)
             self.expected, self.asked = float(loss), list(recorder.asked)
@@ -150,7 +151,7 @@ class Variant:
 
     def try_out(self, moment: Moment, imports: Mapping[Node, Any]) -> None:
         """Compiles both directions, and raises where that fails or gives another loss. Leaves nothing behind."""
-        with buffers_restored(self.player.program), warnings.catch_warnings():
+        with nothing_moved(self.player.program), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what compilers warn of is nothing that a user could mend
             loss, _, _ = self(moment, imports)
             torch.autograd.grad(loss, self.player.params, allow_unused=True)
@@ -192,13 +193,17 @@ def _own_code(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 @contextmanager
-def buffers_restored(program: Program) -> Iterator[None]:
-    """Whatever runs inside may move buffers, such as a running mean: afterwards they are as they were."""
+def nothing_moved(program: Program) -> Iterator[None]:
+    """Whatever runs inside may move buffers, such as a running mean, and the global random generators: afterwards
+    they are as they were, so that a resumed run, which compiles anew, goes on bit for bit."""
     buffers = list(program.parts.modules.buffers())
     before = [buffer.clone() for buffer in buffers]
+    device = next(program.parts.modules.parameters()).device
+    generators = global_state(device)
     try:
         yield
     finally:
+        set_global_state(generators, device)
         with torch.no_grad():
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)

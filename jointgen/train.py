@@ -353,6 +353,8 @@ class Trainer:
         bar.note(f"step {self.step}: {shown}")
         losses = [e.value for name, e in found.items() if name.startswith("reconstruction_") and e.value is not None]
         if self.patience.exhausted(losses):
+            if self.window.steps:
+                self._log(bar)  # raises where they stopped improving because they are not finite any more
             bar.note(f"step {self.step}: the reconstruction losses stopped improving; stage {stage + 1} ends here")
             self._end_stage(stage)
         return self._improved(found)

@@ -136,7 +136,7 @@ class Variant:
 
         def loss(data: Any, numbers: Any, weights: Any, imported: Any) -> Any:
             moment: Any = StillMoment(data, Table(numbers, device, dtype), rows, step, pair_block, weights)
-            total, means, values = player.loss(moment, dict(zip(nodes, imported, strict=True)))
+            total, means, values = player.loss(moment, Handed(nodes, imported))
             return total, means, [_detached(values[i]) for i in keep]
 
         return loss
@@ -230,6 +230,19 @@ class StillMoment:
 
     def at(self, weight: Weight) -> Any:
         return self._weights[weight.name] if weight.moves else weight.to
+
+
+class Handed:
+    """In place of a dictionary by node: torch 2.11 cannot compile one whose keys have a hash of their own."""
+
+    def __init__(self, nodes: Sequence[Node], values: Sequence[Any]):
+        self._pairs = list(zip(nodes, values, strict=True))
+
+    def __getitem__(self, wanted: Node) -> Any:
+        for node, value in self._pairs:
+            if node is wanted:
+                return value
+        raise AssertionError("what an update imports is handed to it")
 
 
 # --- what compiled updates hand over to one another -------------------------------------------------------------------

@@ -229,7 +229,7 @@ def killed_after(seconds: float, out: Path) -> str | None:
     return f"{seconds:.3f} s after its start, {steps} lines logged" if os.WIFSIGNALED(status) else None
 
 
-# --- two processes -----------------------------------------------------------------------------------------------------
+# --- two processes ----------------------------------------------------------------------------------------------------
 
 
 def pair(action: Callable[[int], object]) -> list[int]:

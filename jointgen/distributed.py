@@ -61,7 +61,7 @@ class Workers:
         """
         wanted = _device(device)
         _check_launch()
-        accelerator = _accelerator(cpu=wanted.type == "cpu")
+        accelerator = _joined(cpu=wanted.type == "cpu")
         _check_count(accelerator.num_processes, processes)
         _check_device(wanted, accelerator)
         found = wanted if wanted.type == "cpu" or wanted.index is not None else accelerator.device
@@ -234,6 +234,14 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"train.device: {name!r}, but torch sees {torch.cuda.device_count()} GPUs; use 'cpu'")
     return device
+
+
+def _joined(cpu: bool) -> Accelerator:
+    try:
+        return _accelerator(cpu)
+    except dist.DistError as error:
+        reason = str(error).splitlines()[0]
+        raise LostError(f"the other processes of this run cannot be joined: {reason}") from error
 
 
 def _accelerator(cpu: bool) -> Accelerator:

@@ -19,7 +19,7 @@ from jointgen import checkpoint
 from jointgen.batch_norm import average_statistics, synchronise
 from jointgen.compiling import Compiler
 from jointgen.distributed import Votes, Workers
-from jointgen.errors import CheckpointError, ConfigError, NonFiniteError, StoppedError, WriteError
+from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedError, WriteError
 from jointgen.evaluate import Split, default_metrics, evaluate, open_split
 from jointgen.feed import Feed
 from jointgen.files import writing
@@ -236,7 +236,9 @@ class Trainer:
                 if self.resumed is not None and self.resumed.randomness is not None:
                     set_global_state(self.resumed.randomness, device)
                 return self._fit()
-        except (CheckpointError, WriteError) as error:
+        except (ConfigError, NonFiniteError, StoppedError):  # nothing was trained, or the summary tells already
+            raise
+        except JointgenError as error:
             with contextlib.suppress(WriteError):
                 self._write_summary("failed", {}, str(error))
             raise

@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import jointgen
 from jointgen import checkpoint
+from jointgen.packing import prepare_images
 from jointgen.tables import load_tables
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -91,6 +94,17 @@ def in_float32() -> dict[str, dict[str, Any]]:
     return {f"{name}_sgd": {**tables, "optimizer": {"model": sgd, "critics": sgd}} for name, tables in plain.items()}
 
 
+def augmented(folder: Path, **train: Any) -> dict[str, Any]:
+    """A convolutional recipe on prepared images, with random crops and flips."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 12, 12, 3), dtype=np.uint8)
+    (folder / "images").mkdir(exist_ok=True)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"images/{number:02d}.png")
+    prepare_images(folder / "images", folder / "packed", 10, workers=1)
+    source = {"type": "prepared", "path": str(folder / "packed"), "crop": 8, "flip": True}
+    return {**shipped("asvae_cifar10", **train), "data": source}
+
+
 SCRIPT = """
 import json, sys
 import jointgen
@@ -117,7 +131,7 @@ def train_in(processes: int, named: Mapping[str, Any], folder: Path) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """1/NAME and 2/NAME of every case."""
     folder = tmp_path_factory.mktemp("processes")
-    both = cases() | in_float32()
+    both = cases() | in_float32() | {"augmented": augmented(folder)}
     for name, tables in both.items():
         jointgen.run(tables, out=folder / "1" / name, quiet=True)
     train_in(2, both, folder)
@@ -141,7 +155,7 @@ def moved(run: Path) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", [*cases()])
+@pytest.mark.parametrize("name", [*cases(), "augmented"])
 def test_two_processes_equal_one(trained: Path, name: str) -> None:
     assert moved(trained / "1" / name)
     assert difference(trained / "1" / name, trained / "2" / name) <= EXACT
@@ -151,6 +165,12 @@ def test_two_processes_equal_one(trained: Path, name: str) -> None:
 def test_two_processes_equal_one_in_float32(trained: Path, name: str) -> None:
     assert moved(trained / "1" / name)
     assert 0 < difference(trained / "1" / name, trained / "2" / name) <= 1e-6
+
+
+def test_micro_batches_of_augmented_images_equal_a_whole(trained: Path, tmp_path: Path) -> None:
+    """A part of a batch has the crops and flips that its rows have in the whole."""
+    jointgen.run(augmented(tmp_path, micro_batches=2, channels_last=True), out=tmp_path / "run", quiet=True)
+    assert difference(trained / "1/augmented", tmp_path / "run") <= EXACT
 
 
 def test_four_processes_equal_one(trained: Path, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import torch
 
 import jointgen
 from jointgen import checkpoint
-from jointgen.errors import NonFiniteError, StoppedError
+from jointgen.distributed import Workers
+from jointgen.errors import JointgenError, NonFiniteError, StoppedError
 from jointgen.objectives import E, Objective, Stage, elbo, p, q
 from jointgen.watch import Patience, Window
 
@@ -147,6 +148,19 @@ def test_a_term_that_breaks_does_not_pass_for_early_stopping(tmp_path: Path) -> 
     with pytest.raises(NonFiniteError, match=r"step 1: 'model/E\[.*' is not finite"):
         train(tmp_path / "run", train__steps=40, optimizer__model__lr=1e30, **settings)
     assert not list((tmp_path / "run/checkpoints").glob("step-*"))
+
+
+def test_a_run_whose_processes_drift_apart_says_so_in_its_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differ(self: Workers, named: object) -> None:
+        raise JointgenError("processes no longer agree")
+
+    monkeypatch.setattr(Workers, "check_replicas", differ)
+    with pytest.raises(JointgenError, match="no longer agree"):
+        train(tmp_path / "run", train__steps=3)
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["status"], summary["note"]) == ("failed", "processes no longer agree")
 
 
 def test_average_of_weights_by_hand(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from jointgen.advice import advice_on
+from jointgen.explain_training import training
 from jointgen.nodes import (
     Forward,
     Node,
@@ -53,6 +54,7 @@ def explain(prepared: Prepared) -> str:
         ]
     sections[2:2] = [("joints", _joints(prepared)), ("variables", _variables(prepared))]
     sections += [
+        ("training", training(prepared)),
         ("sizes", _sizes(sizes_of(prepared))),
         ("families", _families(prepared)),
         ("advice", _advice(prepared)),

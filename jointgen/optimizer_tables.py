@@ -34,6 +34,11 @@ class Rate:
     def _says_how_it_falls(self) -> bool:
         return self.decay_from is not None or self.final is not None
 
+    @property
+    def shape(self) -> str:
+        """The schedule, given or not: constant, linear or cosine."""
+        return self.schedule or ("linear" if self._says_how_it_falls else "constant")
+
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of step `step`, counted from 0, in a run of `steps`."""
         warm_steps = self.warmup * steps
@@ -43,7 +48,7 @@ class Rate:
     def _left(self, progress: float) -> float:
         """What share of the rate is left at `progress` in [0, 1] through the run."""
         begin = self.warmup if self.decay_from is None else self.decay_from
-        shape = self.schedule or ("linear" if self._says_how_it_falls else "constant")
+        shape = self.shape
         if shape == "constant" or begin >= 1.0 or progress <= begin:
             return 1.0
         done = (progress - begin) / (1.0 - begin)

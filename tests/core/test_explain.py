@@ -150,6 +150,29 @@ def test_the_sizes(quickstart: Explained) -> None:
     ]
 
 
+def test_how_it_trains(quickstart: Explained) -> None:
+    text = quickstart(
+        **{
+            "optimizer.model.warmup": 0.1,
+            "optimizer.model.schedule": "cosine",
+            "optimizer.model.decay_from": 0.25,
+            "optimizer.model.final": 0.0,
+            "optimizer.parts.encoder": {"type": "sgd", "lr": 0.01, "decay_from": 0.5, "final": 0.1},
+            "train.micro_batches": 4,
+            "train.compile": "default",
+            "train.precision": "bf16",
+            "train.clip": 1.0,
+            "train.ema": 0.9,
+        }
+    )
+    said = "\n".join(section(text, "TRAINING"))
+    assert "encoder: SGD, lr 0.01, falling (linear) from 0.5 of the run on to 0.001" in said
+    assert "decoder: Adam, lr 0.001, rising over the first 0.1 of the run, falling (cosine) from 0.25 of the run on to 0" in said
+    assert "a batch is run in 4 parts of 32 rows" in said
+    assert all(word in said for word in ("compiled ('default')", "bf16", "the norm 1", "EMA 0.9"))
+    assert "in 4 parts" not in quickstart() and "compiled" not in quickstart()
+
+
 def test_what_is_needed_of_each_family(quickstart: Explained) -> None:
     lines = section(quickstart(), "FAMILIES")
     encoder = lines[: next(i for i, line in enumerate(lines) if line.startswith("prior"))]

@@ -59,6 +59,7 @@ LAYERS = {
     "declare": 3,
     "evaluate": 3,
     "explain": 3,
+    "explain_training": 3,
     "feed": 3,
     "gallery": 3,
     "inference": 3,

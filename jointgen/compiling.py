@@ -19,15 +19,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from jointgen.nodes import (
-    ClosedKL,
-    Density,
-    Node,
-    Read,
-    Standard,
-    View,
-    ordered,
-)
+from jointgen.nodes import ClosedKL, Density, Node, Read, Standard, View, ordered
 from jointgen.noise import Noise
 from jointgen.noise_table import Recorder, Table
 from jointgen.objectives.algebra import Weight, Weighted

@@ -15,10 +15,7 @@ from jointgen.interfaces import Measure, Rows
 from jointgen.model import Model
 from jointgen.noise import Noise
 from jointgen.prepare import Prepared
-from jointgen.program import (
-    Moment,
-)
-from jointgen.registry import Registry
+from jointgen.program import Moment
 from jointgen.statistics import Estimate, Mean
 
 
@@ -70,13 +67,10 @@ def open_split(prepared: Prepared, name: str, parts: Iterable[str] | None = None
     return Split(name, sources, {part: declared.variables_of(part) for part in sources})
 
 
-def default_metrics(registry: Registry) -> list[Any]:
-    """Every registered metric with its default settings."""
-    return [_with_defaults(component.load()) for component in registry.components("metric")]
-
-
-def _with_defaults(cls: Any) -> Any:
-    return cls()
+def metrics_of(prepared: Prepared) -> list[Any]:
+    """The recipe's; where it names none, every registered one with its default settings."""
+    classes: list[Any] = [component.load() for component in prepared.registry.components("metric")]
+    return prepared.recipe.eval.metrics or [metric() for metric in classes]
 
 
 def evaluate(

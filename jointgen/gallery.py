@@ -12,9 +12,7 @@ from jointgen import pictures
 from jointgen.distributed import Workers
 from jointgen.evaluate import Split
 from jointgen.model import Model
-from jointgen.program import (
-    Moment,
-)
+from jointgen.program import Moment
 
 
 def write_pictures(model: Model, split: Split, folder: Path, name: str, n: int, workers: Workers) -> list[Path]:

@@ -14,9 +14,7 @@ from jointgen.errors import ConfigError, nearest, suggest
 from jointgen.evaluate import Split, moments, open_split
 from jointgen.model import Model, open_model
 from jointgen.noise import Noise
-from jointgen.program import (
-    Moment,
-)
+from jointgen.program import Moment
 from jointgen.runfolder import RunFolder
 from jointgen.space import Space
 from jointgen.user_images import UserImages

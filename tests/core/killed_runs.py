@@ -27,7 +27,7 @@ from jointgen_data.digits import Digits
 from torch import Tensor, nn
 
 import jointgen
-from jointgen import checkpoint, parts, runfolder, train
+from jointgen import checkpoint, parts, reporting, runfolder
 from jointgen.plugins import load_plugins
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
@@ -145,8 +145,8 @@ POINTS: dict[str, Callable[[], Any]] = {
     "before `best` names it": lambda: at_call(checkpoint, "replace_text", path="best"),
     "while an old one is deleted": lambda: at_call(checkpoint.shutil, "rmtree", 1, half_deleted, path=".old-"),
     "in a line of metrics.jsonl": lambda: at_call(runfolder.RunFolder, "log", 2, half_a_line),
-    "in an evaluation": lambda: at_call(train, "evaluate"),
-    "in pictures": lambda: at_call(train, "write_pictures"),
+    "in an evaluation": lambda: at_call(reporting, "evaluate"),
+    "in pictures": lambda: at_call(reporting, "write_pictures"),
     "in the last pictures": lambda: at_call(runfolder.RunFolder, "write_summary", 2) or last("write_pictures"),
     "between the renames of the last step's two": lambda: at_call(os, "rename", path=".tmp-step-00000040"),
     "in the last evaluation": lambda: last("evaluate"),
@@ -155,15 +155,15 @@ POINTS: dict[str, Callable[[], Any]] = {
 
 
 def last(name: str) -> None:
-    """At the last call of train's function: the one after the last step."""
-    real = getattr(train, name)
+    """At the last call of reporting's function: the one after the last step."""
+    real = getattr(reporting, name)
 
     def call(*arguments: Any, **options: Any) -> Any:
         if sys._getframe(1).f_back.f_code.co_name == "_finish":  # type: ignore[union-attr]
             die()
         return real(*arguments, **options)
 
-    setattr(train, name, call)
+    setattr(reporting, name, call)
 
 
 def killed_at(out: Path, point: str) -> None:

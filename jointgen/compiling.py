@@ -19,12 +19,13 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from jointgen.lowering import Lowering
 from jointgen.nodes import ClosedKL, Density, Node, Read, Standard, View, ordered
 from jointgen.noise import Noise
 from jointgen.noise_table import Recorder, Table
 from jointgen.objectives.algebra import Weight, Weighted
 from jointgen.objectives.objective import PenaltyOf
-from jointgen.plan import Plan, UpdatePlan
+from jointgen.plan import Plan, UpdatePlan, nodes_of
 from jointgen.program import Moment, Program, Values
 
 Mode = Literal["default", "reduce-overhead", "max-autotune"]
@@ -243,9 +244,10 @@ def needed(plan: Plan, index: int) -> tuple[tuple[Node, ...], frozenset[Node]]:
             for parent in node.parents:
                 need(parent)
 
-    for node in update.nodes:
-        if node not in shared:
-            need(node)
+    lowering = Lowering(plan.objective.joints, plan.traits, update.trains)
+    for summand in update.summands:
+        for leaf in nodes_of(summand.source, summand.term, lowering):
+            need(leaf)
     return tuple(node for node in update.nodes if node in imported or node in computed), frozenset(imported)
 
 

@@ -114,6 +114,12 @@ def test_a_compiled_step_is_the_eager_one(prepare: Prepare) -> None:
     ]
 
 
+def test_an_update_that_is_not_due_still_draws_what_the_next_one_is_handed(prepare: Prepare) -> None:
+    """Of the ELBO, the decoder's update is handed z and log p(z) by the encoder's, which is due every second step."""
+    a, b = Update("a", elbo(q, p), trains="encoder", every=2), Update("b", elbo(q, p), trains="decoder")
+    compare(lambda: prepare(Objective((a, b))), Compiler("default", CPU, [].append, "eager"), 5)
+
+
 EVERYTHING = {
     "vae, warm-up": of(VAE(beta=2.0, warm_up=0.5)),
     "vae, mixture of posteriors": of(VAE(), prior={"type": "vamp", "size": 2, "components": 5}),
@@ -134,9 +140,6 @@ EVERYTHING = {
             order="critics, model",
         ),
         discriminator={**DROPPING, "spectral_norm": True},
-    ),
-    "an update every second step": of(
-        Objective((Update("a", elbo(q, p), trains="encoder", every=2), Update("b", elbo(q, p), trains="decoder")))
     ),
 }
 

@@ -156,10 +156,11 @@ found["merge"] = [mean.n, mean.mean, mean.m2]
 
 same = {"a": torch.ones(2), "nan": torch.tensor(float("nan"))}
 workers.check_replicas(same)
-try:
-    workers.check_replicas({**same, "b": torch.tensor([1.0, 1.0 + 1e-6 * rank])})
-except JointgenError as error:
-    found["replicas"] = str(error)
+for name, other in {"replicas": [1.0, 1.0 + 1e-6 * rank], "exchanged": [1.0 + rank, 2.0 - rank]}.items():
+    try:
+        workers.check_replicas({**same, "b": torch.tensor(other)})
+    except JointgenError as error:
+        found[name] = str(error)
 
 norms = torch.nn.ModuleDict({"plain": torch.nn.Linear(1, 1), "coupled": torch.nn.BatchNorm1d(2)})
 norms["coupled"].running_mean += torch.tensor([1.0, 3.0]) * rank
@@ -231,7 +232,8 @@ def test_merge_equals_all_the_rows(two: dict[str, Any]) -> None:
 
 
 def test_replicas_that_drift_are_named(two: dict[str, Any]) -> None:
-    assert two["1"]["replicas"] == "processes no longer agree on 1 tensors, the first is 'b'"
+    said = "processes no longer agree on 1 tensors, the first is 'b'"
+    assert two["1"]["replicas"] == two["1"]["exchanged"] == said
 
 
 def test_batch_norm_is_named_and_its_statistics_averaged(two: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ def prepared(registry: Registry, recipe: str, **objective: Any) -> Prepared:
 def weights_at(prepared: Prepared, progress: float) -> dict[str, float]:
     """term -> what it is multiplied by, in the model's update of the last stage."""
     (model,) = [update for update in prepared.plans[-1].updates if update.update.name == "model"]
-    return {named(summand): summand.weight(progress) for summand in model.summands}
+    return {named(summand): summand.weight(lambda weight: weight.at(progress)) for summand in model.summands}
 
 
 def named(summand: Summand) -> str:

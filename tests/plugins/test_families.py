@@ -213,7 +213,7 @@ def test_gaussian_draw_knows_its_density_and_its_gradient() -> None:
     """log N(z; mean, s^2) at z = mean + s eps is -1/2 eps^2 - log s - 1/2 log 2 pi, whatever the mean."""
     mean, log_scale = torch.tensor([[2.0]], requires_grad=True), torch.tensor([[0.3]], requires_grad=True)
     draw = DiagonalGaussian(mean, log_scale, Space((1,))).draw(Noise(0).named("a", 1))
-    eps = (float(draw.read("sample")) - 2.0) / math.exp(0.3)
+    eps = (draw.read("sample").item() - 2.0) / math.exp(0.3)
     density = draw.log_prob()
     assert density.item() == pytest.approx(-0.5 * eps**2 - 0.3 - 0.5 * math.log(2 * math.pi), abs=1e-5)
     slopes = torch.autograd.grad(density.sum(), [mean, log_scale], allow_unused=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jointgen.arguments import Arguments, parse
-from jointgen.errors import ConfigError, JointgenError, StoppedError
-from jointgen.telling import is_first, speaks, tell
+from jointgen.errors import ConfigError, JointgenError, LostError, StoppedError
+from jointgen.telling import is_first, say, speaks, tell
 
 if TYPE_CHECKING:
     from jointgen.prepare import Prepared
@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as asked:  # argparse, after --help and --version
         return int(asked.code or 0)
     except JointgenError as error:
-        tell(*str(error).split("\n"))
+        if _tells(error):
+            say(*str(error).split("\n"))
         return error.exit_status
     except KeyboardInterrupt:
         tell("stopped; nothing was written since the last checkpoint")
@@ -99,6 +100,16 @@ def _train(arguments: Arguments) -> None:
     if is_first():
         print(table_of(done.metrics))
         print(f"{done.path}: the run; its pictures are in {done.path / 'samples'}")
+
+
+def _tells(error: JointgenError) -> bool:
+    """Most mistakes are met by all processes of a run and told once; one that a single process met is told by it."""
+    if isinstance(error, LostError) or "RANK" not in os.environ:
+        return speaks()
+    from jointgen.launch import says_first
+
+    first = says_first(str(error))
+    return speaks() if first is None else first
 
 
 def _prepared(arguments: Arguments) -> Prepared:

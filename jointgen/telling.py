@@ -9,8 +9,12 @@ import sys
 def tell(*lines: str) -> None:
     """Says it, unless another process of this machine does: all of them have the same to say."""
     if speaks():
-        for line in lines:
-            print(f"jointgen: {line}", file=sys.stderr, flush=True)
+        say(*lines)
+
+
+def say(*lines: str) -> None:
+    for line in lines:
+        print(f"jointgen: {line}", file=sys.stderr, flush=True)
 
 
 def speaks() -> bool:

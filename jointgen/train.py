@@ -270,6 +270,8 @@ class Trainer:
         self.reporter.log(self.position, {f"eval/{name}": value for name, value in values.items()})
         self.bar.note(f"step {self.step}: {', '.join(f'{name} {value:.4g}' for name, value in values.items())}")
         if self.patience.exhausted([value for name, value in values.items() if is_watched(name)]):
+            if self.window.steps:
+                self._log()  # raises where they stopped improving because they are not finite any more
             self.bar.note(f"step {self.step}: the reconstruction losses stopped improving; stage {stage + 1} ends here")
             self._end_stage(stage)
         return self._improved(found)

@@ -67,6 +67,24 @@ def count(text: str) -> int:
     return int(text)
 
 
+def whole(text: str) -> int:
+    """A whole number, as an argument's type."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1, as an argument's type."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.0 < number < 1.0:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, got {text!r}")
+    return number
+
+
 # --- commands on recipes ---------------------------------------------------------------------------------------------
 
 
@@ -74,6 +92,9 @@ def _run(run: Parser) -> None:
     _add_recipe(run)
     run.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
     run.add_argument("--resume", action="store_true", help="go on from the folder's newest checkpoint")
+    run.add_argument(
+        "--allow-changes", action="store_true", help="resume also with a recipe that is not the run's any more"
+    )
     run.add_argument("--dry-run", action="store_true", help="check everything, print the resolved recipe, and stop")
     run.add_argument(
         "--processes", type=count, metavar="N", help="of this machine to train in (default: one for each GPU, or one)"
@@ -101,6 +122,30 @@ def _plugin(plugin: Parser) -> None:
     new.add_argument("--kind", default="family", metavar="KIND", help=f"{', '.join(KINDS)} (default: family)")
     new.add_argument("--out", metavar="DIR", help="the new folder (default: NAME)")
     new.set_defaults(parser=new)
+
+
+def _data(data: Parser) -> None:
+    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
+    summary = "decode and resize a folder of images once, for fast training"
+    prepare = actions.add_parser("prepare", help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    prepare.add_argument(
+        "source", metavar="SOURCE", help="holds train/CLASS/* and val/CLASS/* (or test/), or images in any folders"
+    )
+    prepare.add_argument("destination", metavar="DEST", help="the new folder; one that was interrupted goes on")
+    prepare.add_argument("--size", type=count, required=True, metavar="N", help="pixels a side")
+    prepare.add_argument("--channels", type=int, choices=(1, 3), default=3, help="grey or colour (default: 3)")
+    prepare.add_argument("--workers", type=count, metavar="W", help="threads (default: one for each core)")
+    prepare.add_argument(
+        "--max-broken", type=whole, default=10, metavar="K", help="files that may be unreadable (default: 10)"
+    )
+    prepare.add_argument(
+        "--test-fraction", type=share, metavar="F", help="held out where SOURCE has no val/ or test/ (default: 0.1)"
+    )
+    prepare.set_defaults(parser=prepare)
+    summary = "read every byte of a prepared folder and compare it with the manifest"
+    verify = actions.add_parser("verify", help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    verify.add_argument("destination", metavar="DEST", help="what `jointgen data prepare` wrote")
+    verify.set_defaults(parser=verify)
 
 
 def _add_recipe(parser: Parser) -> None:
@@ -150,6 +195,9 @@ def _eval(evaluate: Parser) -> None:
 
 def _add_run(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--checkpoint", default="latest", metavar="NAME", help="latest (default), best, or one such as step-00001000"
+    )
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu or cuda")
 
 
@@ -173,6 +221,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "list": ("list every registered component, and plugins that failed to load", _list),
     "copy": ("copy a shipped recipe and what it is based on", _copy),
     "plugin": ("make components of your own", _plugin),
+    "data": ("prepare a folder of images for training", _data),
     "sample": ("generate with a trained model", _sample),
     "reconstruct": ("encode and decode held-out data, or your own images", _reconstruct),
     "encode": ("write the codes of held-out data, or of your own images", _encode),

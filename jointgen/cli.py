@@ -7,13 +7,15 @@ after it wrote a checkpoint; 141 whoever read our output went away.
 from __future__ import annotations
 
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jointgen.arguments import ARRAY, PICTURE, TENSORS, Arguments, parse
-from jointgen.errors import ConfigError, JointgenError
+from jointgen.errors import ConfigError, JointgenError, StoppedError
 
 if TYPE_CHECKING:
     from jointgen.evaluate import Split
@@ -91,7 +93,14 @@ def _train(arguments: Arguments) -> None:
     recipe, out, resume, quiet = find_recipe(arguments.recipe), arguments.out, arguments.resume, arguments.quiet
     with StopRequest(quiet=not _speaks()) as stop:
         done = train.run(
-            recipe, arguments.set, out=out, resume=resume, stop=stop, quiet=quiet, processes=arguments.processes
+            recipe,
+            arguments.set,
+            out=out,
+            resume=resume,
+            allow_changes=arguments.allow_changes,
+            stop=stop,
+            quiet=quiet,
+            processes=arguments.processes,
         )
     leave()
     if _is_main():
@@ -171,6 +180,45 @@ def plugin_command(arguments: Arguments) -> None:
     print(f"run it: jointgen run {folder / 'recipes' / name}.toml")
 
 
+def data_command(arguments: Arguments) -> None:
+    """`jointgen data prepare` and `jointgen data verify`."""
+    _verify(arguments) if arguments.action == "verify" else _pack(arguments)
+
+
+def _pack(arguments: Arguments) -> None:
+    from jointgen import packing
+    from jointgen.counter import Counter
+
+    source, dest = arguments.source, arguments.destination
+    try:
+        with Counter("preparing") as counter:
+            manifest, worked = packing.prepare_images(
+                source,
+                dest,
+                arguments.size,
+                arguments.channels,
+                workers=arguments.workers or 0,
+                max_broken=arguments.max_broken,
+                test_fraction=arguments.test_fraction,
+                progress=counter,
+            )
+    except KeyboardInterrupt:
+        raise StoppedError(f"{dest}: stopped; the same command goes on from here", signal.SIGINT) from None
+    lines = packing.report(manifest)
+    _complain(*lines.skipped)
+    print(f"{dest}: {lines.held}" + ("" if worked else "; it was finished before, and nothing was done"))
+    print(f"train on it: jointgen run RECIPE --set data.type=prepared --set data.path={dest}")
+
+
+def _verify(arguments: Arguments) -> None:
+    from jointgen.counter import Counter
+    from jointgen.packing import verify
+
+    with Counter("verifying") as counter:
+        manifest = verify(arguments.destination, counter)
+    print(f"{arguments.destination}: {len(manifest.stored)} files are what the manifest says")
+
+
 # --- commands on runs ------------------------------------------------------------------------------------------------
 
 
@@ -240,11 +288,12 @@ def eval_command(arguments: Arguments) -> None:
 
     from jointgen.counter import Counter
     from jointgen.evaluate import evaluate, open_split
+    from jointgen.switches import switched
 
     recipe = model.prepared.recipe
     metrics = _metrics(arguments.metrics, model)
     split, rows = open_split(model.prepared, arguments.split or recipe.eval.split), arguments.rows or recipe.eval.rows
-    with Counter("evaluating") as counter:
+    with switched(deterministic=recipe.train.deterministic, threads=None), Counter("evaluating") as counter:
         found = evaluate(
             model,
             split if rows is None else split.first(rows),
@@ -264,7 +313,7 @@ def _output(arguments: Arguments, *endings: str) -> Path:
 
 
 def _open(arguments: Arguments) -> Model:
-    """The run's model; a run that is not finished is remarked on."""
+    """The run's model; damaged checkpoints and a run that is not finished are remarked on."""
     from jointgen.distributed import Workers
     from jointgen.inference import open_run
 
@@ -272,9 +321,11 @@ def _open(arguments: Arguments) -> Model:
         device = str(Workers.start(arguments.device).device)
     except ConfigError as error:
         raise ConfigError([problem.replace("train.device", "--device") for problem in error.problems]) from None
-    model, remark = open_run(arguments.run, device)
-    if remark:
-        _complain(remark)
+    try:
+        model, remarks = open_run(arguments.run, device, arguments.checkpoint)
+    except ConfigError as error:
+        raise ConfigError([re.sub("^checkpoint:", "--checkpoint:", problem) for problem in error.problems]) from None
+    _complain(*remarks)
     return model
 
 
@@ -318,6 +369,7 @@ COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "list": list_command,
     "copy": copy_command,
     "plugin": plugin_command,
+    "data": data_command,
     "sample": sample_command,
     "reconstruct": reconstruct_command,
     "encode": encode_command,

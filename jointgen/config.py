@@ -47,6 +47,36 @@ class OfKind:
 
     kind: str
 
+    def names(self, registry: Registry) -> list[str]:
+        return registry.names(self.kind)
+
+    def find(self, table: Mapping[str, Any], registry: Registry) -> type:
+        if "type" not in table:
+            raise ConfigError(f"missing; known: {', '.join(self.names(registry)) or 'none'}")
+        return registry.get(self.kind, table["type"]).load()
+
+    def name_of(self, cls: type, registry: Registry) -> str:
+        return registry.name_of(self.kind, cls)
+
+
+@attrs.frozen(eq=False)
+class OneOf:
+    """Marks a field whose table is one of these classes, chosen by its ``type`` key; without one, the first."""
+
+    classes: Mapping[str, type]
+
+    def names(self, registry: Registry) -> list[str]:
+        return sorted(self.classes)
+
+    def find(self, table: Mapping[str, Any], registry: Registry) -> type:
+        name = table.get("type", next(iter(self.classes)))
+        if name not in self.classes:
+            raise ConfigError(f"{show(name)} is not allowed{suggest(name, self.classes)}")
+        return self.classes[name]
+
+    def name_of(self, cls: type, registry: Registry) -> str:
+        return next(name for name, known in self.classes.items() if known is cls)
+
 
 EncoderField = Annotated[Any, OfKind("encoder")]
 DecoderField = Annotated[Any, OfKind("decoder")]
@@ -178,19 +208,17 @@ class _Reader:
 
     def _component(self, want: Any) -> Hook:
         def read(value: Any, _: Any) -> Any:
-            cls = self._component_class(_kind_of(want), value)
+            cls = self._component_class(_marker(want), value)
             return self.converter.structure({key: value[key] for key in value if key != "type"}, cls)
 
         return self._shaped(want, read)
 
-    def _component_class(self, kind: str, table: Mapping[str, Any]) -> type:
-        known = f"known: {', '.join(self.registry.names(kind)) or 'none'}"
+    def _component_class(self, marker: OfKind | OneOf, table: Mapping[str, Any]) -> type:
         try:
-            if "type" not in table:
-                raise ConfigError(f"missing; {known}")
-            if not isinstance(table["type"], str):
-                raise ConfigError(f"expected a string, got {show(table['type'])}; {known}")
-            return self.registry.get(kind, table["type"]).load()
+            if not isinstance(table.get("type", ""), str):
+                known = ", ".join(marker.names(self.registry)) or "none"
+                raise ConfigError(f"expected a string, got {show(table['type'])}; known: {known}")
+            return marker.find(table, self.registry)
         except ConfigError as error:
             error.add_note(AttributeValidationNote("", "type", str))
             raise ClassValidationError("", [error], type(table)) from None
@@ -233,7 +261,7 @@ def _writer(registry: Registry) -> Converter:
         }
 
     def component(want: Any) -> WriteHook:
-        return lambda tree: {"type": registry.name_of(_kind_of(want), type(tree)), **converter.unstructure(tree)}
+        return lambda tree: {"type": _marker(want).name_of(type(tree), registry), **converter.unstructure(tree)}
 
     def union(want: Any) -> WriteHook:
         return lambda value: converter.unstructure(value, _member(want, value))
@@ -254,11 +282,11 @@ def _is(*origins: Any) -> Callable[[Any], bool]:
 
 
 def _is_component(want: Any) -> bool:
-    return any(isinstance(extra, OfKind) for extra in getattr(want, "__metadata__", ()))
+    return any(isinstance(extra, OfKind | OneOf) for extra in getattr(want, "__metadata__", ()))
 
 
-def _kind_of(component: Any) -> str:
-    return next(extra.kind for extra in component.__metadata__ if isinstance(extra, OfKind))
+def _marker(component: Any) -> OfKind | OneOf:
+    return next(extra for extra in component.__metadata__ if isinstance(extra, OfKind | OneOf))
 
 
 def _takes(want: Any, value: Any) -> bool:
@@ -296,7 +324,7 @@ def _describe(want: Any, registry: Registry) -> str:
     if _is(list, tuple)(want):
         return "a list" if _length(want) is None else f"a list of {_length(want)}"
     if _is_component(want):
-        return f"a table with a type (known: {', '.join(registry.names(_kind_of(want))) or 'none'})"
+        return f"a table with a type (known: {', '.join(_marker(want).names(registry)) or 'none'})"
     return _SCALARS.get(want, "a table")
 
 
@@ -355,6 +383,7 @@ __all__ = [
     "MetricField",
     "ObjectiveField",
     "OfKind",
+    "OneOf",
     "PenaltyField",
     "PriorField",
     "apply_overrides",

@@ -6,26 +6,17 @@ Epochs are concatenated: every row is seen exactly once per epoch, and a batch m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from jointgen.errors import ConfigError
 from jointgen.interfaces import Rows
-from jointgen.noise import Noise, NoiseSource
-
-
-@runtime_checkable
-class Augmenting(Protocol):
-    """Rows of a source that augments its training split (flips, crops)."""
-
-    def augment(self, values: dict[str, Tensor], noise: NoiseSource) -> dict[str, Tensor]:
-        """Raw rows as `take` gave them -> raw rows of the same shapes and dtypes."""
+from jointgen.noise import Noise
 
 
 class Loader:
-    """The training batches of an opened split.
+    """The rows of the training batches of an opened split.
 
     `batch` is the global batch; each of `world` processes takes its own slice of it. `name` is how messages call
     the split. `order` names the order of its rows: two sources in one order would have their rows paired.
@@ -56,14 +47,6 @@ class Loader:
         epoch, start = divmod(first, len(self._rows))
         rows = self._order(epoch)[start : start + own]
         return rows if len(rows) == own else torch.cat([rows, self._order(epoch + 1)[: own - len(rows)]])
-
-    def batch(self, batch_index: int, noise: Noise | None = None) -> dict[str, Tensor]:
-        """Raw rows by variable, (batch / world, *shape); augmented with `noise` if given and the source does that."""
-        index = self.rows_of(batch_index)
-        values = self._rows.take(index)
-        if noise is None or not isinstance(self._rows, Augmenting):
-            return values
-        return self._rows.augment(values, noise.named("augment", len(index)))
 
     def epoch_of(self, batch_index: int) -> float:
         """Passes over the data that are complete before this batch."""

@@ -1,4 +1,4 @@
-"""The processes that train one model together. The only file that imports Accelerate.
+"""The processes that train one model together. The only file that imports Accelerate, but for its trackers.
 
 Networks stay raw modules and a step has one flat all-reduce per update, so that shared forwards, methods other than
 forward and partly used networks are safe (engineering.md 1.1 to 1.3; the way of StyleGAN3). Accelerate finds the
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -26,6 +27,16 @@ Precision = Literal["fp32", "bf16", "fp64"]
 S = TypeVar("S", bound=Statistic)
 
 _REMEDY = "start them with `jointgen run --processes N` or torchrun"
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Around an exchange: torch's errors of a lost connection are the end of this process too, in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise JointgenError(f"another process of this run went away, or none can be reached: {reason}") from error
 
 
 class Workers:
@@ -76,7 +87,8 @@ class Workers:
 
     def barrier(self) -> None:
         """Waits until every process is here."""
-        self._accelerator.wait_for_everyone()
+        with _together():
+            self._accelerator.wait_for_everyone()
 
     def gather(self, tensor: Tensor) -> Tensor:
         """(rows, *shape) of each process -> all rows, process by process. Processes may differ in `rows`.
@@ -86,10 +98,11 @@ class Workers:
         if self.world == 1:
             return tensor.detach()
         mine = torch.tensor([len(tensor)], device=self.device)
-        rows: list[int] = self._accelerator.gather(mine).tolist()
-        padded = tensor.new_zeros(max(rows), *tensor.shape[1:])
-        padded[: len(tensor)] = tensor.detach()
-        blocks = self._accelerator.gather(padded.to(self.device)).split(max(rows))
+        with _together():
+            rows: list[int] = self._accelerator.gather(mine).tolist()
+            padded = tensor.new_zeros(max(rows), *tensor.shape[1:])
+            padded[: len(tensor)] = tensor.detach()
+            blocks = self._accelerator.gather(padded.to(self.device)).split(max(rows))
         return torch.cat([block[:n] for block, n in zip(blocks, rows, strict=False)])
 
     def merge(self, statistic: S) -> S:
@@ -125,14 +138,15 @@ class Workers:
     def check_replicas(self, named: Mapping[str, Tensor]) -> None:
         """Raises JointgenError, naming the first tensor, when processes no longer hold the same numbers.
 
-        Compares sums in float64, so it costs one small broadcast; every process raises.
+        Compares a number for each tensor that any change of any bit changes, so it costs one small broadcast; every
+        process raises.
         """
         if self.world == 1 or not named:
             return
-        mine = torch.stack([value.detach().double().sum() for value in named.values()])
+        mine = torch.stack([_digest(value) for value in named.values()])
         first = mine.clone()
         self.broadcast_([first])
-        differs = self.sum_((~torch.isclose(mine, first, rtol=0.0, atol=0.0, equal_nan=True)).long())
+        differs = self.sum_((mine != first).long())
         bad = [name for name, count in zip(named, differs.tolist(), strict=True) if count]
         if bad:
             raise JointgenError(f"processes no longer agree on {len(bad)} tensors, the first is {bad[0]!r}")
@@ -173,9 +187,21 @@ class Votes:
         """Waits for the vote that is under way, if any, and returns its outcome."""
         if self._pending is None:
             return 0
-        self._pending.wait()
+        with _together():
+            self._pending.wait()
         self._pending = None
         return int(self._vote)
+
+
+_AS_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _digest(tensor: Tensor) -> Tensor:
+    """() int64: the bits of a tensor, weighted by their place. In whole numbers modulo 2^64, because a sum of floating
+    numbers depends on how many threads take it."""
+    flat = tensor.detach().contiguous().view(-1)
+    bits = flat.view(_AS_INTEGERS[flat.element_size()]).long()
+    return (bits * torch.arange(1, 2 * len(bits), 2, device=bits.device)).sum()
 
 
 @torch.no_grad()
@@ -186,7 +212,8 @@ def _flatly(tensors: Iterable[Tensor], exchange: Callable[[Tensor], object]) -> 
         by_dtype.setdefault(tensor.dtype, []).append(tensor)
     for group in by_dtype.values():
         flat = torch.cat([tensor.reshape(-1) for tensor in group])
-        exchange(flat)
+        with _together():
+            exchange(flat)
         parts = flat.split([tensor.numel() for tensor in group])
         torch._foreach_copy_(group, [part.view_as(tensor) for part, tensor in zip(parts, group, strict=True)])
 
@@ -218,10 +245,15 @@ def _accelerator(cpu: bool) -> Accelerator:
 
 
 def _check_launch() -> None:
-    """WORLD_SIZE alone would wait for processes that nobody started."""
+    """WORLD_SIZE alone would wait for processes that nobody started; `accelerate launch` starts one on a CPU, however
+    many it is asked for, and says nothing (engineering.md 1.1)."""
+    if {"RANK", "LOCAL_RANK"} & {*os.environ}:
+        return
     world = os.environ.get("WORLD_SIZE", "1")
-    if world != "1" and not {"RANK", "LOCAL_RANK"} & {*os.environ}:
+    if world != "1":
         raise JointgenError(f"WORLD_SIZE is {world}, but no launcher gave this process a rank; {_REMEDY}")
+    if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= {*os.environ}:
+        raise JointgenError(f"accelerate launch was asked for several processes and started one; {_REMEDY}")
 
 
 def _check_count(found: int, asked: int | None) -> None:

@@ -33,6 +33,10 @@ class CheckpointError(JointgenError):
     """A checkpoint is missing, torn or tampered with. Names the file."""
 
 
+class WriteError(JointgenError):
+    """A file of the run cannot be written: a full disk, say. Names the file."""
+
+
 class NonFiniteError(JointgenError):
     """A term became NaN or infinite. Names the step, the term and the last good checkpoint."""
 

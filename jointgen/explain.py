@@ -178,9 +178,11 @@ def _all(prepared: Prepared) -> Iterable[Joint]:
 
 
 def _step(plan: Plan) -> Lines:
+    if plan.one_graph:
+        yield "  all updates are losses on one graph, which is run once"
     for index, update in enumerate(plan.updates):
         yield f"  {index + 1}. {update.name} trains {', '.join(update.trains) or 'nothing'}"
-        shared = {node: _first_with(node, plan.updates[:index]) for node in plan.shared(index)}
+        shared = {node: _first_with(node, plan.updates[:index]) for node in plan.reused(index)}
         drawn = [node for node in update.nodes if isinstance(node, Root | Sample | View)]
         run = [node for node in update.nodes if parts_run(node)]
         yield from _listed("draws", [[_draw(node), _reused(node, shared)] for node in drawn])

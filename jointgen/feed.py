@@ -13,18 +13,25 @@ from jointgen.program import (
     Moment,
 )
 from jointgen.recipe import Recipe
+from jointgen.transfer import Fetch, augmented, resides
 
 
 class Feed:
     """The training split of a run, step by step: a pure function of (seed, step), so there is nothing to checkpoint.
 
     repeats: how often a step may ask for rows of its own (an update that runs several times).
-    Raises ConfigError for a batch that the data or the processes cannot have.
+    Raises ConfigError for a batch that the data or the processes cannot have, and for data that must stay on the
+    device and does not fit.
     """
 
     def __init__(self, recipe: Recipe, split: Split, workers: Workers, repeats: int = 1):
         self._recipe, self._split, self._workers, self._repeats = recipe, split, workers, repeats
-        self._loaders = {part: self._loader(part, rows) for part, rows in split.sources.items()}
+        loaders = {part: self._loader(part, rows) for part, rows in split.sources.items()}
+        resident = resides(recipe.train.resident, split.sources.values(), workers.device)
+        self._fetch = {
+            part: Fetch(rows, loaders[part].rows_of, workers.device, resident=resident)
+            for part, rows in split.sources.items()
+        }
 
     def _loader(self, part: str, rows: Rows) -> Loader:
         rank, world = self._workers.rank, self._workers.world
@@ -33,23 +40,22 @@ class Feed:
 
     def moment(self, step: int, progress: float, repetition: int) -> Moment:
         """The data and noise of one repetition of a step. progress: how much of its stage is done, in [0, 1)."""
-        train = self._recipe.train
-        at_home = self._noise(step, repetition, "cpu")
-        data = {part: self._rows(part, step * self._repeats + repetition, at_home) for part in self._loaders}
-        noise, rows = self._noise(step, repetition, self._workers.device), train.batch // self._workers.world
+        train, noise = self._recipe.train, self._noise(step, repetition)
+        rows = train.batch // self._workers.world
+        data = {part: self._rows(part, step * self._repeats + repetition, noise, rows) for part in self._fetch}
         return Moment(data, noise, rows, step, progress, train.pair_block)
 
-    def _rows(self, part: str, batch: int, noise: Noise) -> dict[str, Tensor]:
-        values = renamed(self._loaders[part].batch(batch, noise), self._split.variables[part])
-        return {v: t.to(self._workers.device, non_blocking=True) for v, t in values.items()}
+    def _rows(self, part: str, number: int, noise: Noise, rows: int) -> dict[str, Tensor]:
+        values = augmented(self._split.sources[part], self._fetch[part](number), noise.named("augment", rows))
+        return renamed(values, self._split.variables[part])
 
-    def _noise(self, step: int, repetition: int, device: object) -> Noise:
+    def _noise(self, step: int, repetition: int) -> Noise:
         workers = self._workers
         return Noise(
             self._recipe.seed,
             f"{step}.{repetition}",
             rank=workers.rank,
             world=workers.world,
-            device=str(device),
+            device=workers.device,
             dtype=workers.dtype,
         )

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from jointgen.errors import WriteError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_flushed(path: Path, *chunks: bytes | memoryview) -> None:
@@ -25,11 +32,11 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_bytes(path: Path, data: bytes) -> None:
+def replace_bytes(path: Path, *chunks: bytes | memoryview) -> None:
     """Replaces (or creates) a file at once: after a crash it holds either the old contents or the new."""
     aside = path.with_name(f".tmp-{path.name}")
     try:
-        write_flushed(aside, data)
+        write_flushed(aside, *chunks)
         os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
@@ -40,3 +47,16 @@ def replace_bytes(path: Path, data: bytes) -> None:
 def replace_text(path: Path, text: str) -> None:
     """`replace_bytes` for text, always in UTF-8 with the line ends as given."""
     replace_bytes(path, text.encode())
+
+
+def why_not_written(error: OSError) -> str:
+    return "the disk is full" if error.errno in _FULL else str(error)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises WriteError naming the file, in place of an OSError from within."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"{path} could not be written: {why_not_written(error)}") from error

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from jointgen import pictures
 from jointgen.errors import ConfigError, nearest, suggest
 from jointgen.evaluate import Split, moments, open_split
-from jointgen.model import Model, load
+from jointgen.model import Model, open_model
 from jointgen.noise import Noise
 from jointgen.program import (
     Moment,
@@ -28,8 +28,8 @@ BATCH = 256
 # --- the run ---------------------------------------------------------------------------------------------------------
 
 
-def open_run(run: str, device: str) -> tuple[Model, str]:
-    """The newest checkpoint's model, and a remark where the run is not finished or an empty text.
+def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, list[str]]:
+    """A checkpoint's model, and remarks where checkpoints are damaged or the newest is of a run that is not finished.
 
     Raises ConfigError, with the nearest run that there is, where `run` is none.
     """
@@ -37,12 +37,12 @@ def open_run(run: str, device: str) -> tuple[Model, str]:
         summary = RunFolder.open(run).read_summary()
     except ConfigError as error:
         raise ConfigError(f"{error}{_nearest_run(run)}") from None
-    model = load(run, device=device)
-    if summary.get("status") == "done":
-        return model, ""
+    model, remarks = open_model(run, checkpoint, device=device)
+    if summary.get("status") == "done" or checkpoint != "latest":
+        return model, remarks
     step, total = summary.get("step", "?"), model.prepared.recipe.train.total_steps
     status = f"status {summary.get('status', 'unknown')}, step {step} of {total}"
-    return model, f"{run}: this run is not finished ({status}); its newest checkpoint is used"
+    return model, [*remarks, f"{run}: this run is not finished ({status}); its newest checkpoint is used"]
 
 
 def _nearest_run(run: str) -> str:

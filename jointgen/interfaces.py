@@ -8,7 +8,7 @@ inheriting from them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import attrs
 from torch import Tensor, nn
@@ -133,7 +133,12 @@ class Prior(Protocol):
 
 
 class Rows(Protocol):
-    """An opened split of a data source, held in memory or read on demand."""
+    """An opened split of a data source, held in memory or read on demand.
+
+    Optional, for training splits: ``augment(values, noise)``, stored rows on any device -> raw rows that fit the Spaces
+    (flips, crops); and ``stored(index)``, what it takes where that is more than `take` shows. A step takes rows as
+    they are stored, on the CPU or from a copy of all of them on the accelerator, and augments them where it trains.
+    """
 
     def __len__(self) -> int: ...
 
@@ -222,6 +227,7 @@ class Measure:
 
     values: a batch -> (B,) numbers; None where the number does not exist for this model, and `note` says why.
     finish: the merged Mean -> (value, standard error) in `unit`.
+    better: which way is better; None where that is not a question, and a run cannot keep its best by it.
     """
 
     name: str
@@ -231,6 +237,7 @@ class Measure:
     bound: Bound | None = None
     note: str = ""
     finish: Callable[[Mean], tuple[float | None, float | None]] = lambda mean: (mean.value, mean.standard_error)
+    better: Literal["higher", "lower"] | None = None
 
 
 @runtime_checkable
@@ -261,6 +268,17 @@ class Dropout(nn.Module):
         return x * keep / (1.0 - self.p)
 
 
+@runtime_checkable
+class Follower(Protocol):
+    """A parametrization (torch.nn.utils.parametrize) with buffers that follow its tensor, such as a power iteration's.
+
+    Buffers that a forward pass moved would depend on how many passes there are, in how many micro-batches.
+    """
+
+    def follow(self, original: Tensor) -> None:
+        """Called once after every update of the tensor, as it stands before it is parametrized."""
+
+
 def sum_event(x: Tensor) -> Tensor:
     """(B, *shape) -> (B,): sums everything but the batch axis."""
     return x.flatten(1).sum(1) if x.ndim > 1 else x
@@ -275,6 +293,7 @@ __all__ = [
     "Dropout",
     "Family",
     "FamilyModule",
+    "Follower",
     "Matched",
     "Measure",
     "Metric",

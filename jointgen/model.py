@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jointgen import checkpoint
-from jointgen.errors import CheckpointError, ConfigError, suggest
+from jointgen.checkpoint import find
+from jointgen.errors import ConfigError, suggest
 from jointgen.lowering import (
     Lowering,
 )
@@ -253,24 +254,30 @@ class Model:
         return means, samples
 
 
-def load(run: str | Path, *, step: int | None = None, average: bool = True, device: str = "cpu") -> Model:
-    """The model of a run folder: its newest whole checkpoint, or that of `step`; averaged weights where there are any.
+def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, device: str = "cpu") -> Model:
+    """The model of a run folder: of its newest whole checkpoint ("latest"), of the one that it keeps as its best
+    ("best"), or of one by its folder's name; averaged weights where there are any.
 
-    Raises ConfigError where there is no run and CheckpointError where there is no whole checkpoint.
+    Warns of newer checkpoints that are damaged. Raises ConfigError where there is no run or no such checkpoint, and
+    CheckpointError where there is no whole one.
     """
+    model, damaged = open_model(run, checkpoint, average=average, device=device)
+    for line in damaged:
+        warnings.warn(line, stacklevel=2)
+    return model
+
+
+def open_model(
+    run: str | Path, checkpoint: str = "latest", *, average: bool = True, device: str = "cpu"
+) -> tuple[Model, list[str]]:
+    """What `load` gives, and a line for each damaged checkpoint that was passed over."""
     folder = RunFolder.open(run)
     registry = load_plugins().registry
     prepared = prepare(read_recipe(folder.recipe, registry=registry), registry)
-    if step is None:
-        path = checkpoint.newest(folder.checkpoints)
-    else:
-        path = folder.checkpoints / f"step-{step:08d}"
-        if not path.is_dir():
-            there = ", ".join(sorted(found.name for found in folder.checkpoints.glob("step-*")))
-            raise CheckpointError(f"{folder.checkpoints}: no checkpoint of step {step}; there are {there or 'none'}")
-    load_weights(prepared.parts, checkpoint.load(path).parts, average)
+    saved = find(folder.checkpoints, checkpoint)
+    load_weights(prepared.parts, saved.parts, average)
     prepared.parts.modules.to(device)
-    return Model(prepared, prepared.parts, device)
+    return Model(prepared, prepared.parts, device), [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
 
 
 def load_weights(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]], average: bool) -> None:

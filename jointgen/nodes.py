@@ -277,7 +277,7 @@ def is_scored_by_draw(node: Density, imported: frozenset[Node]) -> bool:
     A draw that an earlier update made has that update's parameters and graph; to this one's law it is a point
     like any other.
     """
-    return node.own and node.value.source not in imported
+    return node.own and imported.isdisjoint((node.value, node.value.source))
 
 
 def ordered(nodes: Iterable[Node]) -> list[Node]:

@@ -7,35 +7,39 @@ same numbers (engineering.md 1.3). Nothing in jointgen reads a global generator 
 from __future__ import annotations
 
 import hashlib
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+Kind = Literal["normal", "uniform"]
 
 
 class NoiseSource:
     """The noise of one name at one step: each call gives new numbers, the same ones in every run."""
 
-    def __init__(self, noise: Noise, name: str, rows: int):
+    def __init__(self, noise: Any, name: str, rows: int):
+        """noise: where the numbers come from, a `Noise` or what stands in for it."""
         self._noise, self._name, self.rows, self._calls = noise, name, rows, 0
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._noise.dtype
+        dtype: torch.dtype = self._noise.dtype
+        return dtype
 
     def normal(self, *shape: int) -> Tensor:
         """(rows, *shape) standard normal numbers."""
-        return self._numbers(torch.randn, shape)
+        return self._numbers("normal", shape)
 
     def uniform(self, *shape: int) -> Tensor:
         """(rows, *shape) numbers in [0, 1)."""
-        return self._numbers(torch.rand, shape)
+        return self._numbers("uniform", shape)
 
-    def _numbers(self, kind, shape: tuple[int, ...]) -> Tensor:  # type: ignore[no-untyped-def]
-        noise = self._noise
-        generator = noise.generator(f"{self._name}#{self._calls}")
+    def _numbers(self, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        key = f"{self._name}#{self._calls}"
         self._calls += 1
-        every = kind(self.rows * noise.world, *shape, generator=generator, device=noise.device, dtype=noise.dtype)
-        return every[noise.rank * self.rows : (noise.rank + 1) * self.rows]
+        numbers: Tensor = self._noise.numbers(key, kind, (self.rows, *shape))
+        return numbers
 
 
 class Noise:
@@ -57,10 +61,24 @@ class Noise:
     def named(self, name: str, rows: int) -> NoiseSource:
         return NoiseSource(self, name, rows)
 
+    def part(self, m: int, k: int) -> Noise:
+        """The noise of micro-batch m of k: each of them has its own slice of this process's rows."""
+        rank, world = self.rank * k + m, self.world * k
+        return Noise(self.seed, self.step, rank=rank, world=world, device=self.device, dtype=self.dtype)
+
     def shared(self, name: str, rows: int) -> NoiseSource:
         """For rows that every process has, such as a prior's own: the same numbers in each of them."""
-        alone = Noise(self.seed, self.step, device=self.device, dtype=self.dtype)
-        return NoiseSource(alone, name, rows)
+        return NoiseSource(self.alone(), name, rows)
+
+    def alone(self) -> Noise:
+        """The noise of a process without others."""
+        return Noise(self.seed, self.step, device=self.device, dtype=self.dtype)
+
+    def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        """(rows, ...): this process's rows of the tensor that the key names."""
+        draw, (rows, *event) = torch.randn if kind == "normal" else torch.rand, shape
+        every = draw(rows * self.world, *event, generator=self.generator(key), device=self.device, dtype=self.dtype)
+        return every[self.rank * rows : (self.rank + 1) * rows]
 
     def generator(self, name: str) -> torch.Generator:
         key = hashlib.blake2b(f"{self.seed}/{self.step}/{name}".encode(), digest_size=8).digest()

@@ -36,10 +36,8 @@ from jointgen.program import (
     Program,
     Raw,
 )
-from jointgen.step import (
-    CompiledUpdate,
-    compile_source,
-)
+from jointgen.step import CompiledUpdate, OneGraph
+from jointgen.terms import compile_source
 
 TOLERANCE = 1e-10
 """Relative to the largest entry of the naive gradient, in float64."""
@@ -50,16 +48,24 @@ def check_ownership(plan: Plan, parts: Parts, data: Raw, rows: int, seed: int = 
     copied = _perturbed_copy(parts, seed)
     noise = Noise(seed, "ownership", dtype=torch.float64)
     moment = Moment(data, noise, rows, pair_block=rows)
+    before = {name: p.detach().clone() for name, p in copied.modules.named_parameters()}
+    copied.modules.zero_grad(set_to_none=True)
+    if plan.one_graph:
+        graph = OneGraph(plan, copied)
+        graph.gradient([moment])
+        for update_plan in plan.updates:
+            _compare(plan, update_plan, copied, moment)
+        _untouched("all updates", [part for update in plan.updates for part in update.trains], copied, before)
+        return
     shared: dict[Node, Any] = {}
     for index, update_plan in enumerate(plan.updates):
         update = CompiledUpdate(update_plan, plan, copied, plan.shared(index))
-        before = {name: p.detach().clone() for name, p in copied.modules.named_parameters()}
         copied.modules.zero_grad(set_to_none=True)
         _, values = update.gradient(moment, shared)
         later = frozenset().union(*(plan.shared(i) for i in range(index + 1, len(plan.updates))))
         shared.update({node: values[update.program.index[node]] for node in later & set(update_plan.nodes)})
-        _compare(plan, update_plan, update, copied, moment)
-        _untouched(update_plan, copied, before)
+        _compare(plan, update_plan, copied, moment)
+        _untouched(f"update {update_plan.name}", update_plan.trains, copied, before)
 
 
 def _perturbed_copy(parts: Parts, seed: int) -> Parts:
@@ -74,7 +80,7 @@ def _perturbed_copy(parts: Parts, seed: int) -> Parts:
     return attrs.evolve(parts, modules=modules)
 
 
-def _compare(plan: Plan, update: UpdatePlan, compiled: CompiledUpdate, parts: Parts, moment: Moment) -> None:
+def _compare(plan: Plan, update: UpdatePlan, parts: Parts, moment: Moment) -> None:
     """The update's gradient against the weighted sum of its terms, each run alone."""
     params = _trained(parts, update)
     total = {key: torch.zeros_like(p) for key, p in params.items()}
@@ -83,7 +89,7 @@ def _compare(plan: Plan, update: UpdatePlan, compiled: CompiledUpdate, parts: Pa
         _check_row(summand, update, gradient, naive_gradient(plan, update, summand, parts, moment, detach=True))
         for key, value in gradient.items():
             if value is not None:
-                total[key] -= summand.weight(moment.progress) * value
+                total[key] -= summand.weight(moment.at) * value
     scale = max((value.abs().max().item() for value in total.values()), default=0.0) or 1.0
     for (part, name), naive in total.items():
         found = params[part, name].grad
@@ -140,11 +146,11 @@ def _check_row(
                 raise OwnershipError(f"term {summand.label!r} gives {part!r} no gradient: it should reach it {how}")
 
 
-def _untouched(update: UpdatePlan, parts: Parts, before: Mapping[str, Tensor]) -> None:
-    """Parts that the update does not train have no gradient, and nothing has moved yet."""
+def _untouched(who: str, trains: Sequence[str], parts: Parts, before: Mapping[str, Tensor]) -> None:
+    """Parts that are not trained have no gradient, and nothing has moved yet."""
     for name, parameter in parts.modules.named_parameters():
         part = name.split(".")[0]
-        if part not in update.trains and parameter.grad is not None and bool((parameter.grad != 0).any()):
-            raise OwnershipError(f"update {update.name} leaves a gradient in {name}, which it does not train")
+        if part not in trains and parameter.grad is not None and bool((parameter.grad != 0).any()):
+            raise OwnershipError(f"{who}: a gradient is left in {name}, which is not trained")
         if not torch.equal(parameter, before[name]):
-            raise OwnershipError(f"update {update.name} changed {name} while taking a gradient")
+            raise OwnershipError(f"{who}: {name} changed while a gradient was taken")

@@ -14,6 +14,7 @@ from jointgen.declare import Declared, build_prior, table_of
 from jointgen.errors import ConfigError
 from jointgen.interfaces import Distribution, Dropout
 from jointgen.noise import Noise
+from jointgen.randomness import seeded
 from jointgen.space import Space
 
 
@@ -33,14 +34,12 @@ class ConditionalPart(nn.Module):
         return self.family(params if k == 1 else params.repeat_interleave(k, 0))
 
 
-@attrs.frozen
 class PartOfPrior:
     """A conditional as a prior calls it, on inputs of the prior's own: every process has the same ones, and the same
     dropout masks for them."""
 
-    module: nn.Module
-    name: str
-    noise: Noise
+    def __init__(self, module: nn.Module, name: str, noise: Noise):
+        self.module, self.name, self.noise = module, name, noise
 
     def __call__(self, *inputs: Tensor, **how: Any) -> Distribution:
         dropouts = [inner for inner in self.module.modules() if isinstance(inner, Dropout)]
@@ -54,11 +53,23 @@ class Parts:
     """The built model: modules by part name (conditionals, priors, critics), Spaces by variable.
 
     through: the parts that a prior goes through, by prior, where it does.
+    channels_last: images and the weights of convolutions lie in memory as NHWC.
     """
 
     modules: nn.ModuleDict
     spaces: Mapping[str, Space]
     through: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    channels_last: bool = False
+
+    def in_channels_last(self) -> Parts:
+        """The same parts, laid out anew."""
+        self.modules.to(memory_format=torch.channels_last)
+        return attrs.evolve(self, channels_last=True)
+
+    def laid_out(self, rows: Tensor) -> Tensor:
+        """Rows of a variable in the layout of the parts."""
+        images = self.channels_last and rows.ndim == 4
+        return rows.contiguous(memory_format=torch.channels_last) if images else rows
 
     def prior(self, name: str, rows: int, noise: Noise, modules: Mapping[str, nn.Module] | None = None) -> Distribution:
         """A prior as `rows` distributions. `modules` stand in for it and for the parts that it goes through."""
@@ -80,8 +91,7 @@ def build(declared: Declared) -> Parts:
     """
     modules: dict[str, nn.Module] = {}
     problems: list[str] = []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(declared.recipe.seed)
+    with seeded(declared.recipe.seed):
         for name, trait in declared.traits.items():
             try:
                 if trait.kind == "prior":

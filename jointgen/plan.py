@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import attrs
 
@@ -39,10 +40,11 @@ class Summand:
     term: Expr
     reach: Reach
 
-    def weight(self, progress: float) -> float:
-        value = 1.0
+    def weight(self, at: Callable[[Weight], Any]) -> Any:
+        """The product of its weights, the named ones as `at` gives them."""
+        value: Any = 1.0
         for weight in self.weights:
-            value *= weight.at(progress) if isinstance(weight, Weight) else weight
+            value = value * (at(weight) if isinstance(weight, Weight) else weight)
         return value
 
 
@@ -68,19 +70,37 @@ class UpdatePlan:
 
 @attrs.frozen
 class Plan:
-    """The plan of one step of an objective: its updates in order."""
+    """The plan of one step of an objective: its updates in order.
+
+    separate: each update builds a graph of its own even where they could have one, as compiled updates must.
+    """
 
     objective: Objective
     updates: tuple[UpdatePlan, ...]
     traits: Mapping[str, Traits]
+    separate: bool = False
+
+    @property
+    def one_graph(self) -> bool:
+        """Whether all updates are losses on one graph, run once: at the same point nothing moves between them."""
+        return self.objective.order == "same point" and len(self.updates) > 1 and not self.separate
+
+    def reused(self, index: int) -> frozenset[Node]:
+        """Nodes of update `index` that an earlier update of the step computes for it."""
+        return frozenset(self.updates[index].nodes) & self._before(index) if self.one_graph else self.shared(index)
+
+    def _before(self, index: int) -> set[Node]:
+        return {node for earlier in self.updates[:index] for node in earlier.nodes}
 
     def shared(self, index: int) -> frozenset[Node]:
-        """Nodes of update `index` whose value an earlier update of the step has: nothing it trains lies below them.
+        """Nodes of update `index` whose value an earlier update of the step hands over, without its graph: nothing
+        that it trains lies below them.
 
-        Draws, and densities of parts that have not moved since. A critic is always run again.
+        Draws, and densities of parts that have not moved since. A critic is always run again. None in one graph.
         """
-        plan, earlier = self.updates[index], self.updates[:index]
-        before = {node for other in earlier for node in other.nodes}
+        if self.one_graph:
+            return frozenset()
+        plan, earlier, before = self.updates[index], self.updates[:index], self._before(index)
         moved = set() if self.objective.order == "same point" else {part for other in earlier for part in other.trains}
         trained = set(plan.trains)
         known = {
@@ -108,7 +128,7 @@ class Plan:
         """How often each network runs in one step in which every update is due once."""
         counts: dict[str, int] = {}
         for index, plan in enumerate(self.updates):
-            reused = self.shared(index)
+            reused = self.reused(index)
             for node in plan.nodes:
                 for part in parts_run(node) if node not in reused else ():
                     counts[part] = counts.get(part, 0) + 1
@@ -150,9 +170,9 @@ def _scored_by(node: Node) -> list[str]:
     return [part for law in laws for part in (law.part, *getattr(law, "through", ()))]
 
 
-def make_plan(objective: Objective, traits: Mapping[str, Traits]) -> Plan:
+def make_plan(objective: Objective, traits: Mapping[str, Traits], separate: bool = False) -> Plan:
     """Lowers a completed objective. Raises ConfigError where a term asks for what its expectation does not draw."""
-    return Plan(objective, tuple(plan_update(u, objective, traits) for u in objective.updates), traits)
+    return Plan(objective, tuple(plan_update(u, objective, traits) for u in objective.updates), traits, separate)
 
 
 def plan_update(update: Update, objective: Objective, traits: Mapping[str, Traits]) -> UpdatePlan:

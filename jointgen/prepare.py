@@ -8,8 +8,9 @@ from typing import Any
 import attrs
 
 from jointgen.declare import Declared, declare
-from jointgen.errors import ConfigError
+from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.objective import Stage, as_stages
+from jointgen.optimizer_tables import Rate
 from jointgen.parts import Parts, build
 from jointgen.plan import (
     Plan,
@@ -31,6 +32,10 @@ class Prepared:
     plans: tuple[Plan, ...]
     parts: Parts
 
+    def optimizer_of(self, part: str) -> tuple[str, Rate]:
+        """(name, settings): the table of the recipe's `optimizer` that trains this part."""
+        return self.recipe.optimizer.of(part, critic=self.declared.traits[part].kind == "critic")
+
     def boundaries(self) -> list[int]:
         """The step at which each stage ends."""
         total, shares = self.recipe.train.total_steps, 0.0
@@ -48,7 +53,7 @@ def prepare(recipe: Recipe, registry: Registry) -> Prepared:
     _raise_if(declared.problems)
     plans = _plans(stages, declared)
     problems = [line for plan in plans for line in unmet(plan, declared, registry) or _idle(plan)]
-    problems += _too_few_rows(recipe, plans)
+    problems += [*_unfit_rows(recipe, plans), *_untrained(recipe, plans)]
     try:
         parts = build(declared)
     except ConfigError as error:
@@ -79,7 +84,8 @@ def resolver(registry: Registry) -> Callable[[str, str], Any]:
 
 def _plans(stages: Sequence[Stage], declared: Declared) -> tuple[Plan, ...]:
     try:
-        return tuple(make_plan(stage.objective, declared.traits) for stage in stages)
+        compiled = declared.recipe.train.compile != "off"
+        return tuple(make_plan(stage.objective, declared.traits, separate=compiled) for stage in stages)
     except ConfigError as error:
         raise ConfigError([f"objective: {problem}" for problem in error.problems]) from None
 
@@ -95,16 +101,47 @@ def _idle(plan: Plan) -> Iterable[str]:
                 yield f"objective: update {update.name!r} trains {part!r}, which no gradient of it reaches"
 
 
-def _too_few_rows(recipe: Recipe, plans: tuple[Plan, ...]) -> list[str]:
-    """Where a re-pairing would shift rows all around their block, back to themselves."""
-    batch, block = recipe.train.batch, recipe.train.pair_block
-    key, rows = ("pair_block", block) if batch % block == 0 else ("batch", batch)
+def _untrained(recipe: Recipe, plans: Iterable[Plan]) -> Iterable[str]:
+    """Tables for an optimizer of a part that no update trains."""
+    trained = {part for plan in plans for update in plan.updates for part in update.trains}
+    for part in recipe.optimizer.parts:
+        if part not in trained:
+            yield f"optimizer.parts.{part}: the objective trains no part of this name{suggest(part, trained)}"
+
+
+def check_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int) -> None:
+    """Raises ConfigError where the batch does not divide as it must over so many processes."""
+    _raise_if(_unfit_rows(recipe, plans, processes))
+
+
+def _unfit_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int = 1) -> list[str]:
+    """Where a batch does not divide into its parts, or a re-pairing would shift rows all around their block, back to
+    themselves, or out of the part that they are in."""
+    train = recipe.train
+    batch, block, parts = train.batch, train.pair_block, processes * train.micro_batches
+    if batch % processes:
+        return []  # the loader of each source says so
+    if batch % parts:
+        return [
+            f"train.micro_batches: a batch of {batch} does not divide into {_parts(train.micro_batches, processes)}"
+        ]
     furthest = max(plan.furthest_pairing for plan in plans)
+    if furthest and parts > 1 and batch // parts % block:
+        return [
+            f"train.pair_block: {block} does not divide the {batch // parts} rows that {batch} make in "
+            f"{_parts(train.micro_batches, processes)}, in which the objective re-pairs rows"
+        ]
+    key, rows = ("pair_block", block) if batch % block == 0 else ("batch", batch)
     if furthest < rows:
         return []
     return [
         f"train.{key}: must be more than {furthest}, by which the objective shifts rows to re-pair them, got {rows}"
     ]
+
+
+def _parts(micro_batches: int, processes: int) -> str:
+    micro = f"{micro_batches} micro-batches" if micro_batches > 1 else ""
+    return " in each of ".join(filter(None, [micro, f"{processes} processes" if processes > 1 else ""]))
 
 
 def _raise_if(problems: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from jointgen.interfaces import Dropout
@@ -32,6 +33,7 @@ from jointgen.nodes import (
     is_scored_by_draw,
 )
 from jointgen.noise import Noise
+from jointgen.objectives.algebra import Weight
 from jointgen.observe import Observation, observe
 from jointgen.parts import Parts
 from jointgen.reach import reach
@@ -52,6 +54,21 @@ class Moment:
     step: int = 0
     progress: float = 1.0
     pair_block: int = 0
+
+    def at(self, weight: Weight) -> float:
+        """The weight's value at this point of the stage."""
+        return weight.at(self.progress)
+
+    def split(self, k: int) -> list[Moment]:
+        """k micro-batches, which are to this moment what k further processes would be to the global batch."""
+        if k == 1:
+            return [self]
+        rows = self.rows // k
+        data = [
+            {part: {v: x[m * rows : (m + 1) * rows] for v, x in raw.items()} for part, raw in self.data.items()}
+            for m in range(k)
+        ]
+        return [attrs.evolve(self, data=data[m], noise=self.noise.part(m, k), rows=rows) for m in range(k)]
 
 
 # --- programs: nodes as operations on a list of values ---------------------------------------------------------------
@@ -81,6 +98,16 @@ class Program:
         self._imported = [(i, node) for i, node in enumerate(self.nodes) if node in imported]
         self._computed = [(i, self._operation(node)) for i, node in enumerate(self.nodes) if node not in imported]
 
+    def seen_by(self, lowering: Lowering) -> Program:
+        """This very program, for the terms of an update that trains only some of the parts it was made for."""
+        seen = copy.copy(self)
+        seen.lowering = lowering
+        return seen
+
+    def trained_below(self, node: Node) -> bool:
+        """Whether a gradient of the node reaches a part that is trained."""
+        return not self.lowering.trains.isdisjoint(reach(node, self.lowering.traits))
+
     def run(self, moment: Moment, imports: Mapping[Node, Any] | None = None) -> Values:
         values: Values = [None] * len(self.nodes)
         for i, node in self._imported:
@@ -94,8 +121,7 @@ class Program:
     def _operation(self, node: Node) -> Callable[[Moment, Values], Any]:
         operation = _OPERATIONS[type(node)](self, node)
         is_tensor = isinstance(node, Read | Standard | Density | ClosedKL | Applied)
-        trained_below = bool(reach(node, self.lowering.traits).keys() & self.lowering.trains)
-        if not is_tensor or (trained_below and not (self.detach_reads and isinstance(node, Read))):
+        if not is_tensor or (self.trained_below(node) and not (self.detach_reads and isinstance(node, Read))):
             return operation
         return lambda moment, values: operation(moment, values).detach()
 
@@ -116,7 +142,7 @@ class Program:
         raw = moment.data[node.part]
         seen = {}
         for variable in node.out:
-            rows = re_pair(raw[variable], node.shift, moment.pair_block)
+            rows = self.parts.laid_out(re_pair(raw[variable], node.shift, moment.pair_block))
             if self.as_observed:
                 seen[variable] = Observation(rows, rows)
                 continue
@@ -209,7 +235,7 @@ class Program:
 
         def run(moment: Moment, values: Values) -> Tensor:
             self._name_dropout(module, node.title, moment, node.rows)
-            return module(*(values[i] for i in at))
+            return _at_least_float32(module(*(values[i] for i in at)))
 
         return run
 
@@ -223,7 +249,7 @@ class Program:
 
         def critic(*inputs: Tensor) -> Tensor:
             self._name_dropout(module, f"{part}/penalty", moment, inputs[0].shape[0] // moment.rows)
-            return module(*inputs)
+            return _at_least_float32(module(*inputs))
 
         return critic
 
@@ -253,6 +279,11 @@ def held_twin(module: nn.Module) -> nn.Module:
     shared: dict[int, Any] = {id(p): p.detach() for p in module.parameters()}
     shared |= {id(b): b for b in module.buffers()}
     return copy.deepcopy(module, shared)
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    """What a critic puts out in bfloat16 under autocast: too coarse for a loss. Families do so for themselves."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _own_density(law: Any, draw: Any) -> Tensor:

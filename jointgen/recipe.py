@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -17,16 +18,15 @@ from jointgen.config import (
     MetricField,
     ObjectiveField,
     PriorField,
-    below_one,
     fraction,
-    non_negative,
     positive,
     structure,
     unstructure,
 )
 from jointgen.errors import ConfigError
+from jointgen.optimizer_tables import OptimizerTables
 from jointgen.registry import Registry
-from jointgen.tables import apply_overrides, load_tables, to_toml
+from jointgen.tables import apply_overrides, dotted, load_tables, show, to_toml
 
 FORMAT = 1
 
@@ -48,33 +48,6 @@ class DecoderTable:
 
 
 @attrs.frozen
-class Adam:
-    """Adam (Kingma & Ba 2015). The rate falls linearly to `final` of itself from `decay_from` (a share) to the end."""
-
-    lr: float = attrs.field(default=1e-3, validator=positive)
-    betas: tuple[float, float] = attrs.field(default=(0.9, 0.999), validator=below_one)
-    eps: float = attrs.field(default=1e-8, validator=positive)
-    weight_decay: float = attrs.field(default=0.0, validator=non_negative)
-    decay_from: float = attrs.field(default=1.0, validator=fraction)
-    final: float = attrs.field(default=1.0, validator=fraction)
-
-    def rate(self, progress: float) -> float:
-        """The learning rate at `progress` in [0, 1] through the run."""
-        if progress <= self.decay_from or self.decay_from >= 1.0:
-            return self.lr
-        done = (progress - self.decay_from) / (1.0 - self.decay_from)
-        return self.lr * max(self.final, 1.0 - (1.0 - self.final) * done)
-
-
-@attrs.frozen
-class Optimizers:
-    """One for the model's parts, one for the critics."""
-
-    model: Adam = attrs.field(factory=Adam)
-    critics: Adam = attrs.field(factory=Adam)
-
-
-@attrs.frozen
 class EarlyStopping:
     """Stops a stage when the mean reconstruction losses of x and of z on held-out data have both stopped improving.
 
@@ -86,24 +59,33 @@ class EarlyStopping:
 
 @attrs.frozen
 class Train:
-    """The budget and how it is spent. `steps` are model updates; give it or `images`, not both."""
+    """The budget and how it is spent. `steps` are model updates; give it or `images`, not both.
+
+    trackers: where figures and pictures go besides metrics.jsonl and samples/ (jointgen.trackers).
+    """
 
     steps: int | None = attrs.field(default=None, validator=positive)
     images: int | None = attrs.field(default=None, validator=positive)
     batch: int = attrs.field(default=128, validator=positive)  # rows of the global batch
+    micro_batches: int = attrs.field(default=1, validator=positive)  # parts of a batch, run one after the other
     pair_block: int = attrs.field(default=16, validator=attrs.validators.ge(2))  # re-pairings shift within so many rows
     clip: float | None = attrs.field(default=None, validator=positive)
     ema: float | None = attrs.field(default=0.99, validator=fraction)
     device: str = "auto"
     threads: int | None = attrs.field(default=None, validator=positive)  # of torch on the CPU; None: torch decides
-    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
-    deterministic: bool = False
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"  # fp32 without TF32; bf16 by autocast
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"  # torch.compile's modes; see README
+    channels_last: bool = False  # images and convolutions in NHWC memory: pays on a GPU, with bf16
+    deterministic: bool = False  # only operations that repeat themselves bit for bit; matters on a GPU
+    resident: Literal["auto", "always", "never"] = "auto"  # the training split kept on the accelerator: if it fits
     log_every: int = attrs.field(default=50, validator=positive)
     eval_every: int | None = attrs.field(default=None, validator=positive)
     sample_every: int | None = attrs.field(default=None, validator=positive)
     checkpoint_every: int | None = attrs.field(default=None, validator=positive)
     keep_checkpoints: int = attrs.field(default=3, validator=positive)
+    keep_best: str | None = None  # a figure of an evaluation, such as "elbo": the checkpoint where it is best stays too
     early_stopping: EarlyStopping | None = None
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = attrs.field(factory=lambda: ["tensorboard"])
 
     @property
     def total_steps(self) -> int:
@@ -143,7 +125,7 @@ class Recipe:
     decoders: dict[str, DecoderTable] = attrs.field(factory=dict)
     discriminator: DiscriminatorField | None = None
     discriminators: dict[str, DiscriminatorField] = attrs.field(factory=dict)
-    optimizer: Optimizers = attrs.field(factory=Optimizers)
+    optimizer: OptimizerTables = attrs.field(factory=OptimizerTables)
     eval: Eval = attrs.field(factory=Eval)
 
     def all_sources(self) -> dict[str, Any]:
@@ -191,3 +173,36 @@ def _problems(recipe: Recipe) -> Iterable[str]:
 def write_recipe(recipe: Recipe, registry: Registry) -> str:
     """The resolved recipe as TOML: running it repeats the run."""
     return to_toml(unstructure(recipe, registry))
+
+
+def changed_keys(old: str, new: str) -> list[str]:
+    """What two resolved recipes differ in, a line each: ``train.steps: 40 -> 60``."""
+    return list(_changes(tomllib.loads(old), tomllib.loads(new), ()))
+
+
+def _changes(old: Any, new: Any, at: tuple[str | int, ...]) -> Iterable[str]:
+    if _is_table(old or new) and _is_table(old or {}) and _is_table(new or {}):
+        before, after = old or {}, new or {}
+        # with another type the other keys belong to another component
+        retyped = "type" in before and "type" in after and before["type"] != after["type"]
+        for key in ["type"] if retyped else dict.fromkeys([*before, *after]):
+            yield from _changes(before.get(key), after.get(key), (*at, key))
+    elif _are_tables(old) and _are_tables(new) and len(old) == len(new):
+        for n, (one, other) in enumerate(zip(old, new, strict=True)):
+            yield from _changes(one, other, (*at, n))
+    elif old != new or type(old) is not type(new):
+        before, after = _shown(old), _shown(new)
+        before, after = (before, after) if before != after else (repr(old), repr(new))  # shortened to the same
+        yield f"{dotted(at)}: {before} -> {after}"
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _are_tables(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_table, value))
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else show(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -9,7 +10,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,11 +19,11 @@ import rich.console
 import rich.progress
 import rich.text
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 import jointgen
 from jointgen.errors import CheckpointError, ConfigError
-from jointgen.files import replace_bytes, replace_text
+from jointgen.files import replace_bytes, replace_text, writing
+from jointgen.trackers import Trackers
 
 _DISTRIBUTIONS = ("jointgen", "torch", "torchvision", "accelerate", "safetensors", "numpy")
 
@@ -30,7 +31,8 @@ _DISTRIBUTIONS = ("jointgen", "torch", "torchvision", "accelerate", "safetensors
 class RunFolder:
     """The names and the log of one run. Making the object touches nothing; `create` and `open` are the ways in."""
 
-    def __init__(self, path: Path | str):
+    def __init__(self, path: Path | str, *, trackers: Sequence[str] = ("tensorboard",)):
+        """trackers: which of jointgen.trackers get what is logged."""
         self.path = Path(path)
         self.recipe = self.path / "recipe.toml"
         self.metrics = self.path / "metrics.jsonl"
@@ -39,8 +41,9 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
         self.tensorboard = self.path / "tensorboard"
-        self._writer: SummaryWriter | None = None
-        self._purge_step: int | None = None
+        self._names = trackers
+        self._trackers: Trackers | None = None
+        self._resumed_at: int | None = None
 
     @classmethod
     def create(cls, path: Path | str, *, resume: bool = False) -> RunFolder:
@@ -80,14 +83,16 @@ class RunFolder:
 
     def write_recipe(self, text: str) -> None:
         """The resolved recipe, as TOML."""
-        replace_text(self.recipe, text)
+        with writing(self.recipe):
+            replace_text(self.recipe, text)
 
     def read_recipe(self) -> str:
         return self.recipe.read_text(encoding="utf-8")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replaces the summary at once, so that a reader never sees half of it. NaN and infinities become null."""
-        replace_text(self.summary, json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
+        with writing(self.summary):
+            replace_text(self.summary, json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
 
     def read_summary(self) -> dict[str, Any]:
         """The summary, or an empty dict where the run has not written one."""
@@ -99,29 +104,41 @@ class RunFolder:
     # --- the log ---
 
     def log(self, step: int, images_seen: int, wall_s: float, values: Mapping[str, float]) -> None:
-        """Appends one line to metrics.jsonl and the same numbers to TensorBoard. NaN and infinities become null."""
+        """Appends one line to metrics.jsonl and the same numbers to the trackers. NaN and infinities become null.
+
+        Raises WriteError where the disk does not take them, as everything here that writes does.
+        """
         event = {"step": step, "images_seen": images_seen, "wall_s": round(wall_s, 3), **values}
-        with open(self.metrics, "a", encoding="utf-8") as file:
+        with writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(_finite(event), allow_nan=False) + "\n")
-        for name, value in values.items():
-            self._scalars().add_scalar(name, value, step)
+        with writing(self.tensorboard):
+            self.trackers().log(values, step)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Every logged event, in order. A torn last line, which a killed run can leave, is not one."""
         return [event for _, event in self._events()]
 
     def cut_back(self, step: int) -> None:
-        """Forgets events after `step`, which a resumed run will log again. TensorBoard hides its own."""
-        kept = [line + b"\n" for line, event in self._events() if event["step"] <= step]
-        if self.metrics.exists():
-            replace_bytes(self.metrics, b"".join(kept))
-        self._purge_step = step + 1
+        """Forgets events after `step`, which a resumed run will log again. Trackers hide or keep their own."""
+        kept = b"".join(line + b"\n" for line, event in self._events() if event["step"] <= step)
+        if self.metrics.exists() and self.metrics.read_bytes() != kept:
+            with writing(self.metrics):
+                replace_bytes(self.metrics, kept)
+        self._resumed_at = step
+
+    def trackers(self) -> Trackers:
+        """Those of the run, started by the first call: who only reads a run should leave nothing behind."""
+        if self._trackers is None:
+            recipe = self.read_recipe() if self.recipe.exists() else ""
+            self._trackers = Trackers(self._names, self.path, recipe, self._resumed_at)
+        return self._trackers
 
     def close(self) -> None:
-        """Flushes TensorBoard."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Flushes the trackers. A disk that is full then was reported before, or holds all but their copies."""
+        if self._trackers is not None:
+            with contextlib.suppress(OSError):
+                self._trackers.close()
+            self._trackers = None
 
     def _events(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
         lines = self.metrics.read_bytes().split(b"\n") if self.metrics.exists() else [b""]
@@ -130,11 +147,6 @@ class RunFolder:
                 yield line, json.loads(line)
             except ValueError as error:
                 raise CheckpointError(f"{self.metrics}: line {number} is damaged: {error}") from error
-
-    def _scalars(self) -> SummaryWriter:
-        if self._writer is None:  # opened late: an evaluation logs nothing and should leave no event file
-            self._writer = SummaryWriter(str(self.tensorboard), purge_step=self._purge_step)
-        return self._writer
 
     def _state(self) -> str:
         """A few words on the run that is here, for the message that refuses to overwrite it."""

@@ -19,13 +19,14 @@ class Sizes:
 
 
 def sizes_of(prepared: Prepared) -> Sizes:
-    """Of the parts as built, for the updates of every stage: Adam keeps two moments of what any of them trains."""
+    """Of the parts as built, for the updates of every stage: optimizers keep moments of what any of them trains."""
     modules = prepared.parts.modules
     counts = {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
     trained = {part for plan in prepared.plans for update in plan.updates for part in update.trains}
     weights = _bytes([*modules.parameters(), *modules.buffers()])
-    gradients = _bytes(prepared.parts.parameters(sorted(trained)))
-    memory = {"weights": weights, "gradients": gradients, "Adam": 2 * gradients}
+    gradients = {part: _bytes(prepared.parts.parameters([part])) for part in trained}
+    moments = sum(prepared.optimizer_of(part)[1].moments * size for part, size in gradients.items())
+    memory = {"weights": weights, "gradients": sum(gradients.values()), "optimizers": moments}
     if prepared.recipe.train.ema:
         memory["average (EMA)"] = weights
     return Sizes({name: n for name, n in counts.items() if n}, memory)

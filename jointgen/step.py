@@ -7,29 +7,27 @@ the later one trains lies below them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
+from jointgen.compiling import Compiler, Loss, needed
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
+from jointgen.interfaces import Follower
 from jointgen.lowering import (
     Lowering,
     Point,
 )
-from jointgen.nats import log_mean_exp
 from jointgen.nodes import (
     Node,
     ordered,
 )
-from jointgen.noise import NoiseSource
-from jointgen.objectives.algebra import Constant, Expr, Pointwise, Stop, Sum, Weight, Weighted
-from jointgen.objectives.expressions import Expectation, Ratio
-from jointgen.objectives.objective import PenaltyOf
+from jointgen.objectives.expressions import Ratio
 from jointgen.parts import Parts
 from jointgen.plan import (
     Plan,
@@ -38,94 +36,66 @@ from jointgen.plan import (
     nodes_of,
 )
 from jointgen.program import Moment, Program, Values
-
-# --- terms -----------------------------------------------------------------------------------------------------------
-
-_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "log_sigmoid": F.logsigmoid,
-    "exp": torch.exp,
-    "abs": torch.abs,
-    "square": torch.square,
-    "softplus": F.softplus,
-    "relu": F.relu,
-}
-
-Term = Callable[[Moment, Values], Any]
+from jointgen.terms import Term, as_tensor, compile_source, compile_term
 
 
-def compile_term(term: Expr, point: Point, program: Program, held: bool = False) -> Term:
-    """(rows,) values of a term from a program's values."""
-    if isinstance(term, Constant):
-        return lambda moment, values: term.value
-    if isinstance(term, Sum):
-        summed = [compile_term(inner, point, program, held) for inner in term.terms]
-        return lambda moment, values: sum(inner(moment, values) for inner in summed)
-    if isinstance(term, Weighted):
-        inner = compile_term(term.term, point, program, held)
-        weight = term.weight
-        if isinstance(weight, Weight):
-            return lambda moment, values: weight.at(moment.progress) * inner(moment, values)
-        return lambda moment, values: weight * inner(moment, values)
-    if isinstance(term, Pointwise):
-        inner, function = compile_term(term.term, point, program, held), _FUNCTIONS[term.function]
-        return lambda moment, values: function(torch.as_tensor(inner(moment, values)))
-    if isinstance(term, Stop):
-        inner = compile_term(term.term, point, program, held)
-        return lambda moment, values: torch.as_tensor(inner(moment, values)).detach()
-    return _compile_leaf(term, point, program, held)
+class Turn:
+    """Whose turn it is to learn: of all parameters these alone take a gradient."""
+
+    def __init__(self, parts: Parts, trains: Sequence[str]):
+        self.params = parts.parameters(trains)
+        trained = {id(p) for p in self.params}
+        self._others = [p for p in parts.modules.parameters() if id(p) not in trained]
+        self._followers = [pair for module in parts.named(trains) for pair in _followers(module)]
+
+    def begin(self) -> None:
+        """Clears the gradients, and holds what others train."""
+        for parameter in self._others:
+            if parameter.requires_grad:
+                parameter.requires_grad_(False)
+        for parameter in self.params:
+            parameter.grad = None
+            if not parameter.requires_grad:
+                parameter.requires_grad_(True)
+
+    def end(self) -> None:
+        """Gives zeros to what nothing reached: every process sends the same list."""
+        for parameter in self.params:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
+    def moved(self) -> None:
+        """To be called when the parameters have been updated."""
+        for follower, parametrized in self._followers:
+            follower.follow(parametrized.original)
 
 
-def _compile_leaf(term: Expr, point: Point, program: Program, held: bool) -> Term:
-    at = program.index[program.lowering.leaf(term, point, held)]
-    if not isinstance(term, Ratio) or term.known is None:
-        return lambda moment, values: values[at]
-    known = compile_term(term.known, point, program, held=True)
-    return lambda moment, values: values[at] + known(moment, values)
-
-
-def compile_source(source: Expectation | PenaltyOf, term: Expr, program: Program) -> Term:
-    """(B,) values of one term of an expectation (or of a penalty): one number per row of the batch."""
-    if isinstance(source, PenaltyOf):
-        return _compile_penalty(source, program)
-    point = program.lowering.point(source.over, source.k)
-    rows = compile_term(term, point, program)
-    if source.k == 1:
-        return rows
-    reduce = log_mean_exp if source.reduce == "logmeanexp" else torch.mean
-    return lambda moment, values: reduce(rows(moment, values).unflatten(0, (-1, source.k)), 1)
-
-
-def _compile_penalty(source: PenaltyOf, program: Program) -> Term:
-    penalty, name = source.penalty, source.ratio.name
-    sides = []
-    for side in (source.ratio.num, source.ratio.den):
-        critic = program.lowering.critic(source.ratio, program.lowering.point(side, 1))
-        sides.append([program.index[read] for read in critic.inputs])
-
-    def penalise(moment: Moment, values: Values) -> Any:
-        if moment.step % penalty.every:
-            return 0.0
-        positive, negative = (tuple(values[i] for i in side) for side in sides)
-        noise: NoiseSource = moment.noise.named(f"{source}", moment.rows)
-        return penalty.every * penalty(program.critic_for_penalty(name, moment), positive, negative, noise)
-
-    return penalise
-
-
-# --- one update and one step -----------------------------------------------------------------------------------------
+def _followers(module: nn.Module) -> Iterator[tuple[Follower, Any]]:
+    for inner in module.modules():
+        if isinstance(inner, ParametrizationList):
+            yield from ((one, inner) for one in inner if isinstance(one, Follower))
 
 
 class CompiledUpdate:
     """One player: its program, its loss (minimised), its parameters."""
 
-    def __init__(self, plan: UpdatePlan, whole: Plan, parts: Parts, imported: frozenset[Node] = frozenset()):
+    def __init__(
+        self,
+        plan: UpdatePlan,
+        whole: Plan,
+        parts: Parts,
+        imported: frozenset[Node] = frozenset(),
+        program: Program | None = None,
+        nodes: Sequence[Node] | None = None,
+    ):
+        """program: that of all updates, where they share one; its own otherwise.  nodes: those it needs, of which some
+        are `imported`."""
         lowering = Lowering(whole.objective.joints, whole.traits, plan.trains)
-        self.plan, self.parts = plan, parts
-        self.program = Program(plan.nodes, parts, lowering, imported)
+        self.plan, self.turn = plan, Turn(parts, plan.trains)
+        self.program = program.seen_by(lowering) if program else Program(nodes or plan.nodes, parts, lowering, imported)
         self.terms = [(s, compile_source(s.source, s.term, self.program)) for s in plan.summands]
-        self.params = parts.parameters(plan.trains)
-        trained = {id(p) for p in self.params}
-        self.frozen = [p for p in parts.modules.parameters() if id(p) not in trained]
+        self.params = self.turn.params
+        self.run_loss: Loss = self.loss
         self.logits = _logits(plan, self.program)
 
     def loss(
@@ -133,19 +103,23 @@ class CompiledUpdate:
     ) -> tuple[Tensor, dict[str, Tensor], Values]:
         """(the loss to minimise, each term's mean, the program's values). All scalars."""
         values = self.program.run(moment, imports)
-        total: Any = 0.0
+        return *self.loss_of(values, moment), values
+
+    def loss_of(self, values: Values, moment: Moment) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and each term's mean, from the values of a program that has run."""
+        total: Any = None
         means: dict[str, Tensor] = {}
         for summand, term in self.terms:
-            mean = torch.as_tensor(term(moment, values), device=moment.noise.device).mean()
-            means[summand.label] = means.get(summand.label, 0.0) + mean.detach()
-            total = total - summand.weight(moment.progress) * mean
-        return total, means, values
+            mean = as_tensor(term(moment, values), moment).mean()
+            held, weight = mean.detach(), summand.weight(moment.at)
+            means[summand.label] = means[summand.label] + held if summand.label in means else held
+            total = -weight * mean if total is None else _less(total, weight, mean)
+        return total, means
 
-    def hold_others(self) -> None:
-        for parameter in self.frozen:
-            parameter.requires_grad_(False)
-        for parameter in self.params:
-            parameter.requires_grad_(True)
+    def compile(self, compiler: Compiler, exports: frozenset[Node], name: str) -> None:
+        """From now on the loss is compiled, and of the program's values those alone are known that others ask for."""
+        logits = [leaf for ratio, _, point, _ in self.logits for leaf in self.program.lowering.leaves(ratio, point)]
+        self.run_loss = compiler.compiled(self, list(dict.fromkeys([*exports, *logits])), name)
 
     def gradient(
         self,
@@ -154,15 +128,22 @@ class CompiledUpdate:
         autocast: AbstractContextManager[Any] | None = None,
     ) -> tuple[dict[str, Tensor], Values]:
         """Fills this process's gradients of the trained parameters; a parameter that nothing reached gets zeros."""
-        self.hold_others()
-        for parameter in self.params:
-            parameter.grad = None
+        self.turn.begin()
+        found = self.add_gradient(moment, imports, autocast)
+        self.turn.end()
+        return found
+
+    def add_gradient(
+        self,
+        moment: Moment,
+        imports: Mapping[Node, Any] | None = None,
+        autocast: AbstractContextManager[Any] | None = None,
+        share: float = 1.0,
+    ) -> tuple[dict[str, Tensor], Values]:
+        """Adds this share of the loss's gradient to those of the trained parameters."""
         with autocast or nullcontext():
-            loss, stats, values = self.loss(moment, imports)
-        loss.backward()
-        for parameter in self.params:  # every process sends the same list, used or not
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+            loss, stats, values = self.run_loss(moment, imports)
+        (loss if share == 1 else share * loss).backward()
         stats[f"{self.plan.name}/loss"] = loss.detach()
         return stats, values
 
@@ -173,16 +154,21 @@ class CompiledUpdate:
         The logit is the whole one, known part included.
         """
         stats = {}
-        for name, side, term in self.logits:
-            logit = term(moment, values)
+        for ratio, side, _, term in self.logits:
+            name, logit = ratio.name, term(moment, values)
             stats[f"{name}/{side}_mean"] = logit.mean()
             right = logit > 0 if side == "positive" else logit < 0
             stats[f"{name}/{side}_accuracy"] = right.float().mean()
         return stats
 
 
-def _logits(plan: UpdatePlan, program: Program) -> list[tuple[str, str, Term]]:
-    """(ratio, side, its logit) of the critics that the update trains, where it looks at that side."""
+def _less(total: Tensor, weight: float | Tensor, mean: Tensor) -> Tensor:
+    """total - weight * mean, by one operation where that can be."""
+    return total - weight * mean if isinstance(weight, Tensor) else torch.sub(total, mean, alpha=weight)
+
+
+def _logits(plan: UpdatePlan, program: Program) -> list[tuple[Ratio, str, Point, Term]]:
+    """(ratio, side, its point, its logit) of the critics that the update trains, where it looks at that side."""
     found = []
     for ratio in {r.name: r for s in plan.summands for r in s.source.walk() if isinstance(r, Ratio)}.values():
         if ratio.name not in plan.trains:
@@ -190,14 +176,62 @@ def _logits(plan: UpdatePlan, program: Program) -> list[tuple[str, str, Term]]:
         for side, over in (("positive", ratio.num), ("negative", ratio.den)):
             point = program.lowering.point(over, 1)
             if program.lowering.critic(ratio, point) in program.index:
-                found.append((ratio.name, side, compile_term(ratio, point, program)))
+                found.append((ratio, side, point, compile_term(ratio, point, program)))
     return found
+
+
+class OneGraph:
+    """All updates at the same point: nothing moves between them, so each is a loss on the values of one program.
+
+    Of the graph that they share, an update's gradient runs only what leads to the parameters it trains.
+    """
+
+    def __init__(self, plan: Plan, parts: Parts):
+        trained = [part for update in plan.updates for part in update.trains]
+        nodes = ordered(node for update in plan.updates for node in update.nodes)
+        self.turn = Turn(parts, trained)
+        self.program = Program(nodes, parts, Lowering(plan.objective.joints, plan.traits, trained))
+        self.updates = [CompiledUpdate(u, plan, parts, program=self.program) for u in plan.updates]
+
+    def gradient(
+        self, moments: Sequence[Moment], autocast: Callable[[], Any] = nullcontext, want_stats: bool = False
+    ) -> list[dict[str, Tensor]]:
+        """Fills this process's gradients of all updates, means over micro-batches. Returns the figures of each."""
+        self.turn.begin()
+        found = [self._add_gradients(moment, autocast, 1 / len(moments), want_stats) for moment in moments]
+        self.turn.end()
+        return [_means(stats) for stats in zip(*found, strict=True)]
+
+    def _add_gradients(
+        self, moment: Moment, autocast: Callable[[], Any], share: float, want_stats: bool
+    ) -> list[dict[str, Tensor]]:
+        stats = []
+        with autocast():
+            values = self.program.run(moment)
+        for update in self.updates:
+            with autocast():
+                loss, found = update.loss_of(values, moment)
+            again = update is not self.updates[-1]
+            (loss if share == 1 else share * loss).backward(inputs=update.params, retain_graph=again)
+            found[f"{update.plan.name}/loss"] = loss.detach()
+            if want_stats:
+                found |= update.critic_stats(moment, values)
+            stats.append(found)
+        return stats
+
+
+def _means(stats: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The figures of micro-batches, which all have the same rows, as those of their batch."""
+    if len(stats) == 1:
+        return stats[0]
+    return {name: torch.stack([found[name] for found in stats]).mean() for name in stats[0]}
 
 
 class Step:
     """All updates of an objective, in its order.
 
-    optimizers: by update name, those that step the parts it trains.
+    optimizers: by update name, those that step the parts it trains.  micro_batches: how many parts a batch's gradient
+    is summed from.  compiler: compiles the losses.
     """
 
     def __init__(
@@ -207,66 +241,118 @@ class Step:
         workers: Workers,
         optimizers: Mapping[str, Sequence[torch.optim.Optimizer]],
         clip: float | None = None,
+        micro_batches: int = 1,
+        compiler: Compiler | None = None,
     ):
+        assert compiler is None or not plan.one_graph, "compiled updates have graphs of their own: Plan.separate"
         self.plan, self.workers, self.optimizers, self.clip = plan, workers, optimizers, clip
-        shared = [plan.shared(i) for i in range(len(plan.updates))]
-        self.updates = [CompiledUpdate(u, plan, parts, s) for u, s in zip(plan.updates, shared, strict=True)]
-        # a repetition draws anew, so it shares nothing with the first
-        self.repeats = [CompiledUpdate(u, plan, parts) if u.update.times > 1 else None for u in plan.updates]
-        self.exports = [frozenset(u.nodes) & frozenset().union(*shared[i + 1 :]) for i, u in enumerate(plan.updates)]
+        self.micro_batches = micro_batches
         self.same_point = plan.objective.order == "same point"
         if self.same_point:
             _check_same_point(plan)
+        self.graph = OneGraph(plan, parts) if plan.one_graph else None
+        runs = [needed(plan, i) if compiler else (u.nodes, plan.shared(i)) for i, u in enumerate(plan.updates)]
+        self.updates = (
+            self.graph.updates
+            if self.graph
+            else [
+                CompiledUpdate(u, plan, parts, shared, nodes=nodes)
+                for u, (nodes, shared) in zip(plan.updates, runs, strict=True)
+            ]
+        )
+        # a repetition draws anew, so it shares nothing with the first
+        self.repeats = [CompiledUpdate(u, plan, parts) if u.update.times > 1 else None for u in plan.updates]
+        later = [frozenset().union(*(shared for _, shared in runs[i + 1 :])) for i in range(len(runs))]
+        self.exports = [later[i].intersection(nodes) for i, (nodes, _) in enumerate(runs)]
+        self.compiler = compiler
+        if compiler:
+            for update, exports in zip(self.updates, self.exports, strict=True):
+                update.compile(compiler, exports, update.plan.name)
+            for repeated in filter(None, self.repeats):
+                repeated.compile(compiler, frozenset(), f"{repeated.plan.name}, repeated,")
 
     def __call__(self, moment: Callable[[int], Moment], want_stats: bool = False) -> dict[str, Tensor]:
-        """One step. `moment(r)` gives the data and noise of the r-th repetition. Returns detached scalars."""
-        stats: list[dict[str, Tensor]] = []
-        shared: dict[Node, Any] = {}
-        first = moment(0)
-        for i, update in enumerate(self.updates):
-            if first.step % update.plan.update.every:
-                # it may have been the one to draw what a later update shares, so those are drawn without it
-                shared.update(self._draw_only(i, first, shared))
-                continue
-            found, values = update.gradient(first, shared, self.workers.autocast())
-            shared.update({node: values[update.program.index[node]] for node in self.exports[i]})
-            if want_stats:
-                found.update(update.critic_stats(first, values))
-            if not self.same_point:
-                found[f"{update.plan.name}/grad_norm"] = self._apply(update, found)
-                self._repeat(i, moment)
-            stats.append(found)
+        """One step. `moment(r)` gives the data and noise of the r-th repetition. Returns detached scalars: terms and
+        losses; with want_stats also what costs more, the critics' health and the gradients' norms."""
+        if self.compiler:
+            self.compiler.begin_step()
+        first = moment(0).split(self.micro_batches)
+        if self.graph is not None:
+            stats = self.graph.gradient(first, self.workers.autocast, want_stats)
+        else:
+            stats = self._in_turn(first, moment, want_stats)
         if self.same_point:
             for update, found in zip(self.updates, stats, strict=True):
-                found[f"{update.plan.name}/grad_norm"] = self._apply(update, found)
+                self._apply(update, found, want_stats)
         return {name: value for found in stats for name, value in found.items()}
 
-    def _draw_only(self, i: int, moment: Moment, shared: Mapping[Node, Any]) -> dict[Node, Any]:
+    def _in_turn(
+        self, moments: Sequence[Moment], moment: Callable[[int], Moment], want_stats: bool
+    ) -> list[dict[str, Tensor]]:
+        """Each update on a graph of its own, with the values of earlier ones handed over. The figures of each."""
+        stats = []
+        shared: list[dict[Node, Any]] = [{} for _ in moments]
+        for i, update in enumerate(self.updates):
+            if moments[0].step % update.plan.update.every:
+                # it may have been the one to draw what a later update shares, so those are drawn without it
+                self._draw_only(i, moments, shared)
+                continue
+            stats.append(self._gradient(update, moments, shared, self.exports[i], want_stats))
+            if not self.same_point:
+                self._apply(update, stats[-1], want_stats)
+                self._repeat(i, moment)
+        return stats
+
+    def _gradient(
+        self,
+        update: CompiledUpdate,
+        moments: Sequence[Moment],
+        shared: Sequence[dict[Node, Any]],
+        exports: frozenset[Node] = frozenset(),
+        want_stats: bool = False,
+    ) -> dict[str, Tensor]:
+        """Fills this process's gradients of one update, the mean over micro-batches, and `shared` with `exports`."""
+        stats = []
+        update.turn.begin()
+        for moment, known in zip(moments, shared, strict=True):
+            found, values = update.add_gradient(moment, known, self.workers.autocast(), 1 / len(moments))
+            known.update({node: values[update.program.index[node]] for node in exports})
+            if want_stats:
+                found |= update.critic_stats(moment, values)
+            stats.append(found)
+        update.turn.end()
+        return _means(stats)
+
+    def _draw_only(self, i: int, moments: Sequence[Moment], shared: Sequence[dict[Node, Any]]) -> None:
         if not self.exports[i]:
-            return {}
+            return
         update = self.updates[i]
-        with torch.no_grad():
-            values = update.program.run(moment, shared)
-        return {node: values[update.program.index[node]] for node in self.exports[i]}
+        for moment, known in zip(moments, shared, strict=True):
+            with torch.no_grad():
+                values = update.program.run(moment, known)
+            known.update({node: values[update.program.index[node]] for node in self.exports[i]})
 
     def _repeat(self, i: int, moment: Callable[[int], Moment]) -> None:
         repeated = self.repeats[i]
         for r in range(1, self.updates[i].plan.update.times):
             assert repeated is not None
-            repeated.gradient(moment(r), None, self.workers.autocast())
+            moments = moment(r).split(self.micro_batches)
+            self._gradient(repeated, moments, [{} for _ in moments])
             self._apply(repeated, {})
 
-    def _apply(self, update: CompiledUpdate, stats: Mapping[str, Tensor]) -> Tensor:
-        """Reduces gradients and figures over the processes, clips by the global norm and steps. Returns the norm
-        before clipping."""
+    def _apply(self, update: CompiledUpdate, stats: dict[str, Tensor], want_stats: bool = False) -> None:
+        """Reduces gradients and figures over the processes, clips by the global norm and steps. The norm, before
+        clipping, is a figure where it is known: alone it costs a hundredth of a step of small networks."""
         gradients = [p.grad for p in update.params if p.grad is not None]
         self.workers.all_reduce_mean_([*gradients, *stats.values()])
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(update.params, self.clip, norm)
+        if self.clip is not None or want_stats:
+            norm = torch.nn.utils.get_total_norm(gradients)
+            stats[f"{update.plan.name}/grad_norm"] = norm
+            if self.clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(update.params, self.clip, norm)
         for optimizer in self.optimizers[update.plan.name]:
             optimizer.step()
-        return norm
+        update.turn.moved()
 
 
 def _check_same_point(plan: Plan) -> None:
@@ -301,5 +387,5 @@ class Rows:
         values = self.program.run(moment)
         total = torch.zeros(moment.rows, device=moment.noise.device, dtype=moment.noise.dtype)
         for summand, term in self.terms:
-            total = total + summand.weight(moment.progress) * term(moment, values)
+            total = total + summand.weight(moment.at) * term(moment, values)
         return total

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from jointgen.errors import ConfigError
-from jointgen.image_files import fit_image, read_image
+from jointgen.image_files import fit_image, quiet_pillow, read_image, reason
 from jointgen.space import Space
 
 Progress = Callable[[int, int], None]
@@ -119,7 +117,7 @@ def _read_files(files: list[Path], size: Size, progress: Progress) -> tuple[np.n
 
 def _decoded(files: list[Path], size: Size) -> Iterator[tuple[Path, np.ndarray | str]]:
     """Each file with its image, or with why there is none. Pillow decodes on several threads at once."""
-    with _quiet_pillow(), ThreadPoolExecutor() as pool:
+    with quiet_pillow(), ThreadPoolExecutor() as pool:
         yield from zip(files, pool.map(partial(_decode, size=size), files), strict=True)
 
 
@@ -127,15 +125,7 @@ def _decode(file: Path, size: Size) -> np.ndarray | str:
     try:
         return read_image(file, *size)
     except Exception as error:  # damaged files make decoders raise anything from SyntaxError to struct.error
-        return " ".join(str(error).split()) or type(error).__name__
-
-
-@contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Pillow warns of odd EXIF blocks, palettes and sizes in files whose pixels are fine."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\b")
-        yield
+        return reason(error)
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------------
@@ -144,7 +134,7 @@ def _quiet_pillow() -> Iterator[None]:
 def _read_array(path: Path, size: Size, variable: str) -> tuple[np.ndarray, list[str]]:
     """(pixels (N, C, H, W) uint8, "FILE[i]" for each)."""
     images = _as_images(_load_array(path, variable), path)
-    with _quiet_pillow():
+    with quiet_pillow():
         pixels = [fit_image(Image.fromarray(image), *size) for image in images]
     return np.stack(pixels), [f"{path}[{i}]" for i in range(len(pixels))]
 

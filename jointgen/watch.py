@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from jointgen.errors import ConfigError, suggest
+from jointgen.interfaces import Measure
 
 
 class Window:
@@ -82,3 +86,47 @@ class Patience:
 
     def load(self, state: Mapping[str, Any]) -> None:
         self._best, self._waited = list(state["best"]), state["waited"]
+
+
+def best_by(name: str | None, every: int | None, measures: Iterable[Measure]) -> Best:
+    """What keeps `train.keep_best`. ConfigError where evaluations, `every` so many steps, will not find it."""
+    if name is None:
+        return Best()
+    known = {measure.name: measure for measure in measures}
+    usable = [m.name for m in known.values() if m.values is not None and m.better is not None]
+    if every is None:
+        raise ConfigError("train.keep_best: looks at evaluations, so train.eval_every must say how often")
+    if name not in known:
+        raise ConfigError(f"train.keep_best: evaluations do not find {name!r}{suggest(name, usable)}")
+    if known[name].values is None:
+        raise ConfigError(f"train.keep_best: this model has no {name!r} ({known[name].note}){suggest(name, usable)}")
+    if known[name].better is None:
+        raise ConfigError(f"train.keep_best: {name!r} does not say which way is better{suggest(name, usable)}")
+    return Best(name, known[name].better)
+
+
+class Best:
+    """The best figure that a run has seen of one metric, and the checkpoint that has it."""
+
+    def __init__(self, metric: str | None = None, better: str | None = None):
+        self.metric, self._sign = metric, -1.0 if better == "lower" else 1.0
+        self.value: float | None = None
+        self.checkpoint: str | None = None
+
+    def improved(self, figures: Mapping[str, float | None], checkpoint: str) -> bool:
+        """Whether the metric is now better than ever; the checkpoint is then the best one. NaN never is."""
+        value = figures.get(self.metric) if self.metric is not None else None
+        if value is None or not math.isfinite(value):
+            return False
+        if self.value is not None and self._sign * value <= self._sign * self.value:
+            return False
+        self.value, self.checkpoint = value, checkpoint
+        return True
+
+    def state(self) -> dict[str, Any]:
+        return {"metric": self.metric, "value": self.value, "checkpoint": self.checkpoint}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Another metric's best is none of this one's."""
+        if state["metric"] == self.metric:
+            self.value, self.checkpoint = state["value"], state["checkpoint"]

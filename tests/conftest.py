@@ -167,9 +167,9 @@ class Model:
         update = Update("evaluation", resolved(expr, resolver(self.prepared.registry)))
         return Rows([s for s, _ in make_summands(update, lowering)], self.parts, lowering)
 
-    def step(self, lr: float = 0.1, clip: float | None = None) -> Step:
-        """All updates with plain gradient descent."""
-        return stepper(self.plan, self.parts, lr, clip)
+    def step(self, lr: float = 0.1, clip: float | None = None, plan: Plan | None = None, **more: Any) -> Step:
+        """All updates, with plain gradient descent unless another rule is given."""
+        return stepper(plan or self.plan, self.parts, lr, clip, **more)
 
     @contextmanager
     def forwards_counted(self) -> Iterator[dict[str, int]]:
@@ -204,13 +204,18 @@ def memory(module: nn.Module) -> tuple[Any, ...]:
 
 
 def stepper(
-    plan: Plan, parts: Parts, lr: float = 0.1, clip: float | None = None, rule: Callable[..., Any] = torch.optim.SGD
+    plan: Plan,
+    parts: Parts,
+    lr: float = 0.1,
+    clip: float | None = None,
+    rule: Callable[..., Any] = torch.optim.SGD,
+    **more: Any,
 ) -> Step:
     def descent(names: Sequence[str]) -> list[torch.optim.Optimizer]:
         parameters = parts.parameters(names)
         return [rule(parameters, lr)] if parameters else []
 
-    return Step(plan, parts, Workers.start("cpu"), {u.name: descent(u.trains) for u in plan.updates}, clip)
+    return Step(plan, parts, Workers.start("cpu"), {u.name: descent(u.trains) for u in plan.updates}, clip, **more)
 
 
 @pytest.fixture(scope="session")

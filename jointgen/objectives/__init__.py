@@ -50,6 +50,7 @@ from jointgen.objectives.expressions import (
 )
 from jointgen.objectives.objective import Objective, Order, Stage, Update, as_stages
 from jointgen.objectives.parse import Vocabulary, parse, parse_product, parse_ratio_sides, parse_view
+from jointgen.objectives.weights import WeightTable, check_one_ramp, non_negative_weight, table_of, weight_of
 
 __all__ = [
     "KL",
@@ -77,9 +78,11 @@ __all__ = [
     "Value",
     "Vocabulary",
     "Weight",
+    "WeightTable",
     "Weighted",
     "absolute",
     "as_stages",
+    "check_one_ramp",
     "cycle",
     "elbo",
     "exp",
@@ -87,6 +90,7 @@ __all__ = [
     "kl",
     "log_ratio",
     "log_sigmoid",
+    "non_negative_weight",
     "p",
     "parse",
     "parse_product",
@@ -99,4 +103,6 @@ __all__ = [
     "square",
     "standardized",
     "stop",
+    "table_of",
+    "weight_of",
 ]

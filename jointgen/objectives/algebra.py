@@ -77,7 +77,8 @@ def _is_negative(expr: Expr) -> TypeGuard[Weighted]:
 
 @attrs.frozen(cache_hash=True)
 class Weight:
-    """A named weight. It goes linearly from `start` to `to` over the first `over` (a share) of its stage.
+    """A named weight. It goes linearly from `start` to `to` over the first `over` (a share) of its stage, or of each
+    of `cycles` equal parts of it.
 
     >>> Weight("lambda", to=10, start=0, over=0.5).at(0.25)
     5.0
@@ -87,16 +88,23 @@ class Weight:
     to: float
     start: float | None = None
     over: float = 0.0
+    cycles: int = 1
 
     def __attrs_post_init__(self) -> None:
         if not 0.0 <= self.over <= 1.0:
             raise ConfigError(f"weight {self.name}: over is a share of the stage, 0 to 1, got {self.over}")
 
+    @property
+    def moves(self) -> bool:
+        """Whether the value depends on when it is asked for."""
+        return self.start is not None and self.over > 0.0
+
     def at(self, progress: float) -> float:
         """The value at `progress` in [0, 1] through the stage."""
-        if self.start is None or self.over == 0.0 or progress >= self.over:
+        within = progress * self.cycles % 1.0 if progress < 1.0 else 1.0
+        if self.start is None or self.over == 0.0 or within >= self.over:
             return float(self.to)
-        return self.start + (self.to - self.start) * progress / self.over
+        return self.start + (self.to - self.start) * within / self.over
 
     def __mul__(self, term: Expr | float | Weight) -> Any:
         return Weights((self,)) * term
@@ -108,9 +116,10 @@ class Weight:
         return Weights((-1.0, self))
 
     def describe(self) -> str:
-        if self.start is None or self.over == 0.0:
+        if not self.moves:
             return f"{self.name} = {self.to:g}"
-        return f"{self.name} = {self.start:g} to {self.to:g} over the first {100 * self.over:g}% of the stage"
+        period = "the stage" if self.cycles == 1 else f"each of {self.cycles} parts of the stage"
+        return f"{self.name} = {self.start:g} to {self.to:g} over the first {100 * self.over:g}% of {period}"
 
     def __str__(self) -> str:
         return self.name

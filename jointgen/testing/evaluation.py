@@ -18,7 +18,7 @@ from jointgen.prepare import Prepared, prepare
 from jointgen.program import Moment
 from jointgen.recipe import read_recipe
 from jointgen.registry import Registry
-from jointgen.step import compile_term
+from jointgen.terms import compile_term
 
 
 @attrs.frozen

@@ -6,8 +6,20 @@ from typing import Literal
 
 import attrs
 
-from jointgen.config import non_negative
-from jointgen.objectives import CriticTable, E, Expr, Objective, Order, Weight, cycle, log_sigmoid, p, q
+from jointgen.objectives import (
+    CriticTable,
+    E,
+    Expr,
+    Objective,
+    Order,
+    WeightTable,
+    cycle,
+    log_sigmoid,
+    non_negative_weight,
+    p,
+    q,
+    weight_of,
+)
 
 
 @attrs.frozen
@@ -23,15 +35,17 @@ class ALI:
 
 @attrs.frozen
 class ALICE:
-    """ALI less `weight` times the distance of x to its reconstruction."""
+    """ALI less `weight` (a number, or a table { start, to, over, cycles }) times the distance of x to its
+    reconstruction."""
 
-    weight: float = attrs.field(default=1.0, validator=non_negative)
+    weight: float | WeightTable = attrs.field(default=1.0, validator=non_negative_weight)
     distance: Literal["l1", "l2"] = "l1"
     critic: CriticTable = attrs.field(factory=CriticTable)
 
     def objective(self) -> Objective:
         loop = E(q.xz, cycle(p, "x|z", distance=self.distance))
-        return Objective.of(swapped_labels(self.critic) - Weight("c", self.weight) * loop, order=order_of(self.critic))
+        c = weight_of("c", self.weight)
+        return Objective.of(swapped_labels(self.critic) - c * loop, order=order_of(self.critic))
 
 
 def swapped_labels(critic: CriticTable) -> Expr:

@@ -6,8 +6,22 @@ from typing import Literal
 
 import attrs
 
-from jointgen.config import fraction, non_negative
-from jointgen.objectives import CriticTable, E, Expr, Objective, Stage, Weight, elbo, p, q
+from jointgen.config import fraction
+from jointgen.objectives import (
+    CriticTable,
+    E,
+    Expr,
+    Objective,
+    Stage,
+    Weight,
+    WeightTable,
+    check_one_ramp,
+    elbo,
+    non_negative_weight,
+    p,
+    q,
+    weight_of,
+)
 
 
 @attrs.frozen
@@ -18,16 +32,17 @@ class ASVAE:
         has the same fixed point: half r is the ELBO and half g the sleep term less one critic.
     ratio: the critic of the decomposed half g, "T" = p(x,z) : q(x,z) or "d" = p(x) : q(x).
     weight_r, weight_g: weights of the halves; 0 leaves one out.
-    lambda, w: weights of the critic and of the sleep term in half g; lambda ramps over the first `ramp`.
+    lambda, w: weights of the critic and of the sleep term in half g; lambda ramps over the first `ramp`. Each of the
+        four weights may be a table instead, { start, to, over, cycles }.
     vae_first: share of the run that trains half r's ELBO alone, before the full expression.
     """
 
     form: Literal["decomposed", "literal"] = "decomposed"
     ratio: Literal["T", "d"] = "T"
-    weight_r: float = attrs.field(default=1.0, validator=non_negative)
-    weight_g: float = attrs.field(default=1.0, validator=non_negative)
-    lambda_: float = attrs.field(default=10.0, validator=non_negative)
-    w: float = attrs.field(default=1.0, validator=non_negative)
+    weight_r: float | WeightTable = attrs.field(default=1.0, validator=non_negative_weight)
+    weight_g: float | WeightTable = attrs.field(default=1.0, validator=non_negative_weight)
+    lambda_: float | WeightTable = attrs.field(default=10.0, validator=non_negative_weight)
+    w: float | WeightTable = attrs.field(default=1.0, validator=non_negative_weight)
     ramp: float = attrs.field(default=0.0, validator=fraction)
     vae_first: float = attrs.field(default=0.0, validator=fraction)
     critic: CriticTable = attrs.field(factory=CriticTable)
@@ -35,19 +50,21 @@ class ASVAE:
     def __attrs_post_init__(self) -> None:
         if self.weight_r == 0.0 and self.weight_g == 0.0:
             raise ValueError("weight_r and weight_g are both 0, so nothing is left to train")
+        check_one_ramp(self.lambda_, self.ramp, "lambda", "ramp")
 
     def objective(self) -> Objective | tuple[Stage, ...]:
         halves = self.literal() if self.form == "literal" else self.decomposed()
-        kept = [w * half if w != 1.0 else half for w, half in zip(self.weights, halves, strict=True) if w]
+        kept = [w * half for w, half in zip(self.weights, halves, strict=True) if w != 0.0]
         full = Objective.of(kept[0] if len(kept) == 1 else kept[0] + kept[1], note=self.advice)
         if self.vae_first == 0.0:
             return full
         return Stage("vae", Objective.of(elbo(q, p)), self.vae_first), Stage("asvae", full)
 
     @property
-    def weights(self) -> tuple[float, float]:
+    def weights(self) -> tuple[float | Weight, ...]:
         """A half without a weight is left out: its critic is not trained and its networks do not run."""
-        return self.weight_r, self.weight_g
+        halves = {"weight_r": self.weight_r, "weight_g": self.weight_g}
+        return tuple(weight_of(name, w) if isinstance(w, WeightTable) else w for name, w in halves.items())
 
     def literal(self) -> tuple[Expr, Expr]:
         f1 = self.critic.log_ratio("f1", q.xz, p.x * p.z)  # eq 5
@@ -56,8 +73,8 @@ class ASVAE:
 
     def decomposed(self) -> tuple[Expr, Expr]:
         T = self.critic.log_ratio("T", p.xz, q.xz) if self.ratio == "T" else self.critic.log_ratio("d", p.x, q.x)
-        lam = Weight("lambda", self.lambda_, start=0.0, over=self.ramp)
-        return elbo(q, p), E(p.xz, Weight("w", self.w) * q.log("z|x", stop="x") - lam * T)
+        lam = weight_of("lambda", self.lambda_, self.ramp)
+        return elbo(q, p), E(p.xz, weight_of("w", self.w) * q.log("z|x", stop="x") - lam * T)
 
     @property
     def advice(self) -> str:

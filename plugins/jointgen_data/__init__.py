@@ -42,6 +42,18 @@ def _register_images(registry: Registrar) -> None:
         summary="ROOT/train/<class>/*.jpeg and ROOT/val/<class>/*: images of any size and mode, cropped to a square",
     )
     registry.data(
+        "huggingface",
+        "jointgen_data.huggingface:HuggingFace",
+        paper="Lhoest et al.: Datasets: A Community Library for Natural Language Processing, EMNLP 2021",
+        summary="images of a Hugging Face data set, from the hub or local files; an extra, jointgen[datasets]",
+    )
+    registry.data(
+        "prepared",
+        "jointgen_data.prepared:PreparedImages",
+        paper="none: what `jointgen data prepare` made of a folder of images",
+        summary="images decoded and resized once by `jointgen data prepare`, mapped from disk; flips and random crops",
+    )
+    registry.data(
         "arrays",
         "jointgen_data.arrays:Arrays",
         paper="none: the user's own data",

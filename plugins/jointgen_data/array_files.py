@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -49,8 +50,8 @@ def _npy_headers(path: Path) -> dict[str, Header]:
 
 
 def _npy_rows(path: Path, key: str, rows: slice) -> Tensor:
-    # mode "c" (copy on write): torch warns about read-only memory, and nobody writes here
-    return _to_torch(np.load(path, mmap_mode="c", allow_pickle=False)[rows])
+    # not mode "c" (copy on write): Linux refuses to map a file so that is larger than the machine's memory
+    return _to_torch(np.load(path, mmap_mode="r", allow_pickle=False)[rows])
 
 
 def _npz_headers(path: Path) -> dict[str, Header]:
@@ -85,7 +86,9 @@ def _safetensors_rows(path: Path, key: str, rows: slice) -> Tensor:
 
 def _to_torch(array: np.ndarray) -> Tensor:
     """torch has no big-endian numbers."""
-    return torch.from_numpy(np.asarray(array, dtype=array.dtype.newbyteorder("=")))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes here
+        return torch.from_numpy(np.asarray(array, dtype=array.dtype.newbyteorder("=")))
 
 
 READERS: dict[str, tuple[Callable[[Path], dict[str, Header]], Callable[[Path, str, slice], Tensor]]] = {

@@ -54,14 +54,19 @@ class TensorRows:
         return {name: value[index].contiguous() for name, value in self.values.items()}
 
 
-class FlippedRows(TensorRows):
+class Flipping:
     """Rows whose images are mirrored left to right with probability 1/2 in training."""
 
     def augment(self, values: dict[str, Tensor], noise: NoiseSource) -> dict[str, Tensor]:
         """Raw values in, raw values out; one coin per row, shared by all its (B, C, H, W) images."""
         heads = noise.uniform() < 0.5  # (B,)
-        return {name: _flip(value, heads) if value.ndim == 4 else value for name, value in values.items()}
+        return {name: flip(value, heads) if value.ndim == 4 else value for name, value in values.items()}
 
 
-def _flip(images: Tensor, heads: Tensor) -> Tensor:
+class FlippedRows(Flipping, TensorRows):
+    """Both."""
+
+
+def flip(images: Tensor, heads: Tensor) -> Tensor:
+    """Mirrors the (B, C, H, W) images whose coin (B,) shows heads."""
     return where(heads.to(images.device).view(-1, 1, 1, 1), images.flip(-1), images)

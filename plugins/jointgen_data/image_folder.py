@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 import attrs
 import torch
 
+from jointgen.image_folders import SPLITS, SUFFIXES, class_names, list_images, number_classes, split_folder
 from jointgen.space import Space
 from jointgen_data.common import FlippedRows, TensorRows, complaint, image_space, is_train, label_space
 from jointgen_data.decode import decode_all
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 
 
 @attrs.frozen
@@ -47,10 +45,11 @@ class ImageFolder:
     def open(self, split: str) -> TensorRows:
         """Raises ConfigError for a missing folder, no images, too many broken ones, or classes that do not fit."""
         folder = self._folder(split)
-        files = _image_files(folder)
-        if not files:
+        names = _list(folder)
+        if not names:
             raise complaint("root", f"no image under {str(folder)!r} (looked for {', '.join(SUFFIXES)})")
-        labels = self._labels(folder, files) if self.labels else []
+        labels = self._labels(folder, names) if self.labels else []
+        files = [f"{folder}/{name}" for name in names]
         images, kept = decode_all(files, self.size, self.channels, self.workers, self.max_broken)
         if not kept:
             raise complaint("root", f"none of the {len(files)} images under {str(folder)!r} can be read")
@@ -61,42 +60,34 @@ class ImageFolder:
         return (FlippedRows if self.flip and is_train(split) else TensorRows)(values, skipped)
 
     def _folder(self, split: str) -> Path:
-        names = ["train"] if is_train(split) else ["val", "test"]
-        tried = [Path(self.root).expanduser() / name for name in names]
-        for folder in tried:
-            if folder.is_dir():
-                return folder
+        names, root = SPLITS["train" if is_train(split) else "test"], Path(self.root).expanduser()
+        if folder := split_folder(root, split):
+            return folder
         raise complaint(
             "root",
-            f"no {split} images under {self.root!r} (looked for {' and '.join(map(str, tried))}); "
+            f"no {split} images under {self.root!r} (looked for {' and '.join(str(root / name) for name in names)}); "
             "give data.root = the folder that holds train/<class>/ and val/<class>/",
         )
 
     def _class_names(self) -> list[str]:
-        """Sorted folder names under train/; their order numbers the classes, as torchvision's ImageFolder does."""
         train = self._folder("train")
-        names = sorted(entry.name for entry in train.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        names = class_names(train)
         if not names:
             raise complaint("labels", f"no class folder under {str(train)!r}; labels need train/<class>/")
         if self.classes not in (None, len(names)):
             raise complaint("classes", f"{self.classes}, but {str(train)!r} has {len(names)} class folders")
         return names
 
-    def _labels(self, folder: Path, files: list[str]) -> list[int]:
-        number = {name: index for index, name in enumerate(self._class_names())}
-        classes = [Path(file).relative_to(folder).parts[0] for file in files]
-        for file, name in zip(files, classes, strict=True):
-            if name not in number:
-                raise complaint("labels", f"{file} is not in a class folder that train/ has")
-        return [number[name] for name in classes]
+    def _labels(self, folder: Path, names: list[str]) -> list[int]:
+        classes = self._class_names()
+        try:
+            return number_classes(names, classes)
+        except ValueError as error:
+            raise complaint("labels", f"{folder}/{error}") from None
 
 
-def _image_files(folder: Path) -> list[str]:
-    """Sorted, by ending, at any depth; hidden files are not ours (macOS leaves ._name.jpg beside each image)."""
-    found = (
-        os.path.join(where, name)
-        for where, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-    )
-    return sorted(found)
+def _list(folder: Path) -> list[str]:
+    try:
+        return list_images(folder)
+    except OSError as error:
+        raise complaint("root", f"{str(folder)!r} cannot be read: {error}") from error

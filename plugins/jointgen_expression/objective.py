@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from jointgen.config import CriticLossField, PenaltyField, fraction, positive
+from jointgen.config import CriticLossField, PenaltyField, positive
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives import (
     Expr,
@@ -17,7 +17,7 @@ from jointgen.objectives import (
     Stage,
     Update,
     Vocabulary,
-    Weight,
+    WeightTable,
     as_stages,
     joint_from_text,
     p,
@@ -25,6 +25,8 @@ from jointgen.objectives import (
     parse_ratio_sides,
     parse_view,
     q,
+    table_of,
+    weight_of,
 )
 from jointgen.objectives.objective import Order, resolved, unresolved
 from jointgen.registry import Registry
@@ -40,15 +42,6 @@ class RatioTable:
     view: dict[str, str] = attrs.field(factory=dict)
     penalties: list[PenaltyField] = attrs.field(factory=list)
     times: int = attrs.field(default=1, validator=positive)
-
-
-@attrs.frozen
-class WeightTable:
-    """Goes from `start` to `to` over the first `over` (a share) of its stage."""
-
-    to: float
-    start: float
-    over: float = attrs.field(validator=fraction)
 
 
 @attrs.frozen
@@ -111,7 +104,7 @@ class Expression:
 
     def vocabulary(self) -> Vocabulary:
         joints = self.all_joints()
-        weights = {name: _weight(name, value) for name, value in self.weights.items()}
+        weights = {name: weight_of(name, value) for name, value in self.weights.items()}
         words = _at("weights", Vocabulary, joints, {}, weights)
         ratios: dict[str, Ratio] = {}
         for kind, tables in (("log_ratio", self.ratios), ("score", self.scores)):
@@ -165,10 +158,6 @@ def _updates(at: str, maximize: str | None, tables: Mapping[str, UpdateTable], w
     )
 
 
-def _weight(name: str, value: float | WeightTable) -> Weight:
-    return Weight(name, value.to, value.start, value.over) if isinstance(value, WeightTable) else Weight(name, value)
-
-
 def _ratio(name: str, kind: Any, table: str | RatioTable, words: Vocabulary) -> Ratio:
     key = f"{kind.removeprefix('log_')}s.{name}"
     of, table = (key, RatioTable(table)) if isinstance(table, str) else (f"{key}.of", table)
@@ -199,7 +188,7 @@ def _write(stages: Sequence[Stage], registry: Registry) -> Expression:
     common: dict[str, Any] = {
         "ratios": {name: table for name, table in tables.items() if ratios[name].kind == "log_ratio"},
         "scores": {name: table for name, table in tables.items() if ratios[name].kind == "score"},
-        "weights": {name: _weight_table(weight) for name, weight in weights.items()},
+        "weights": {name: table_of(weight) for name, weight in weights.items()},
         "joints": {name: joint.product for name, joint in joints.items()},
         "parts": {joint.written(f): f.computed_by for joint in joints.values() for f in joint.own},
         "reports": {name: str(expr) for name, expr in objectives[-1].reports},
@@ -231,10 +220,6 @@ def _ratio_table(ratio: Ratio, registry: Registry) -> RatioTable:
         [component("penalty", penalty) for penalty in ratio.penalties],
         ratio.times,
     )
-
-
-def _weight_table(weight: Weight) -> float | WeightTable:
-    return weight.to if weight.start is None else WeightTable(weight.to, weight.start, weight.over)
 
 
 def _complete(stage: Stage, registry: Registry) -> tuple[str, float | None, Any, Any, str]:

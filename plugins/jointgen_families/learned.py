@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import cached_property
 
 import attrs
 import torch
@@ -158,6 +157,7 @@ class VampDistribution:
     def __init__(self, inputs: list[Tensor], encoder: Encoder, rows: int):
         self._inputs, self._encoder, self._rows = inputs, encoder, rows
         self._components = len(inputs[0])
+        self._every: Distribution | None = None
 
     def draw(self, noise: NoiseSource) -> ReadyDraw:
         """A component for each row, all equally likely, and a point of it.
@@ -173,7 +173,9 @@ class VampDistribution:
         scores = self._posteriors.log_prob(every).view(self._components, self._rows)
         return torch.logsumexp(scores, 0) - math.log(self._components)
 
-    @cached_property
+    @property
     def _posteriors(self) -> Distribution:
-        """K * B rows, each component B times."""
-        return self._encoder(*self._inputs, k=self._rows)
+        """K * B rows, each component B times; the encoder runs once."""
+        if self._every is None:
+            self._every = self._encoder(*self._inputs, k=self._rows)
+        return self._every

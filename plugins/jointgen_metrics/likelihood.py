@@ -42,7 +42,7 @@ class ELBO:
         if expr is None:
             return [Measure("elbo", "nats", "", None, note=f"no bound: {reason}")]
         how = "one draw of q(z|x) per row"
-        return [Measure("elbo", "nats", how, subject.rows(expr), "lower", _density_note(subject))]
+        return [Measure("elbo", "nats", how, subject.rows(expr), "lower", _density_note(subject), better="higher")]
 
 
 def _density_note(subject: Subject) -> str:
@@ -84,7 +84,7 @@ class BitsPerDim:
             error = mean.standard_error
             return bits_per_dim(-mean.mean, size, correction), None if error is None else error / (size * math.log(2))
 
-        return Measure("bits_per_dim", "bits", how, subject.rows(expr), "upper", finish=finish)
+        return Measure("bits_per_dim", "bits", how, subject.rows(expr), "upper", finish=finish, better="lower")
 
 
 @attrs.frozen

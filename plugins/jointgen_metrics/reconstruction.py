@@ -38,7 +38,7 @@ class RMSE:
             return scale * root, None if error is None or root == 0.0 else scale * error / (2 * root)
 
         unit = "0-255" if bounded else "data units"
-        return Measure(name, unit, "decoder mean at the mean code", squared_error, finish=finish)
+        return Measure(name, unit, "decoder mean at the mean code", squared_error, finish=finish, better="lower")
 
 
 def _reconstructed(subject: Subject) -> list[str]:
@@ -81,13 +81,14 @@ class Reconstruction:
             name = f"reconstruction_{factor.out[0]}"
             nats = -E(under.everything, back.log(str(factor)))
             if not subject.missing(nats):
-                found.append(Measure(name, "nats", str(nats), subject.rows(nats), note="a loss: lower is better"))
+                note = "a loss: lower is better"
+                found.append(Measure(name, "nats", str(nats), subject.rows(nats), note=note, better="lower"))
                 continue
             distance = _squared(under, back, str(factor))
             reason = subject.missing(distance)
             values = None if reason else subject.rows(distance)
             note = reason or f"{back.name}({factor}) has no density: squared error of its mean"
-            found.append(Measure(name, "squared error", str(distance), values, note=note))
+            found.append(Measure(name, "squared error", str(distance), values, note=note, better="lower"))
         return found
 
 

@@ -10,7 +10,8 @@ from typing import Literal, get_args
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from jointgen.interfaces import Dropout
 from jointgen.space import Space
@@ -125,13 +126,42 @@ def _initialise_layer(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, how: In
         nn.init.zeros_(layer.bias)
 
 
-def spectrally_normalised(module: nn.Module) -> nn.Module:
-    """Divides every weight of `module` by its largest singular value (Miyato et al., ICLR 2018). Returns it.
+class SpectralNorm(nn.Module):
+    """weight / sigma, sigma an estimate u' W v of its largest singular value (Miyato et al., ICLR 2018, eq 9).
 
-    One power iteration per forward pass in training mode, which updates two buffers; none in evaluation.
+    torch's own iterates in every forward pass, so that its outputs depend on how many there have been; here u and v
+    move once after each update of the weight, as in Algorithm 1.
+    """
+
+    START = 15  # iterations, as torch's
+    u: Tensor
+    v: Tensor
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        rows, columns = weight.flatten(1).shape
+        self.register_buffer("u", F.normalize(weight.new_empty(rows).normal_(), dim=0))
+        self.register_buffer("v", F.normalize(weight.new_empty(columns).normal_(), dim=0))
+        for _ in range(self.START):
+            self.follow(weight)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight / torch.dot(self.u, weight.flatten(1) @ self.v)
+
+    @torch.no_grad()
+    def follow(self, weight: Tensor) -> None:
+        """One power iteration. weight: not divided."""
+        W = weight.flatten(1)
+        self.u.copy_(F.normalize(W @ self.v, dim=0))
+        self.v.copy_(F.normalize(W.mT @ self.u, dim=0))
+
+
+def spectrally_normalised(module: nn.Module) -> nn.Module:
+    """Divides every weight of `module` by its largest singular value. Returns it.
+
     Call it after `initialise`: the iteration starts from the weights it finds.
     """
     for layer in list(module.modules()):
         if isinstance(layer, nn.Linear | nn.Conv2d):
-            spectral_norm(layer)
+            parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight.detach()))
     return module

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from jointgen.objectives import WeightTable
 from jointgen.plugins import load_plugins
 from jointgen.registry import KINDS, Component
 from jointgen.testing import Check, checks
@@ -47,7 +48,12 @@ SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("discriminator", "mlp"): [{"spectral_norm": True}],
     ("penalty", "r1"): [{"at": "both"}],
     ("objective", "vae"): [{"beta": 0.5, "warm_up": 0.2}, {"analytic": True}],
-    ("objective", "asvae"): [{"form": "literal"}, {"vae_first": 0.5}],
+    ("objective", "iwae"): [{"beta": WeightTable(to=1.0, start=0.0, over=0.5)}],
+    ("objective", "asvae"): [
+        {"form": "literal"},
+        {"vae_first": 0.5},
+        {"weight_g": WeightTable(to=1.0, start=0.0, over=0.5, cycles=2)},
+    ],
     ("data", "digits"): [{"labels": True}, {"observe": "binarise"}],
     ("data", "ring"): [{"labels": True}],
 }
@@ -64,6 +70,8 @@ ELSEWHERE = {
     ("data", "cifar10"): "tests/plugins/test_data_sources.py, on the files beside the checkout",
     ("data", "image_folder"): "tests/plugins/test_data_sources.py",
     ("data", "arrays"): "tests/plugins/test_data_sources.py",
+    ("data", "huggingface"): "tests/plugins/test_huggingface.py",
+    ("data", "prepared"): "tests/plugins/test_prepared.py",
 }
 """Components that read files: where they are tested."""
 

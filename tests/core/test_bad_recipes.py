@@ -96,11 +96,29 @@ TYPOS: Rows = {
     ),
     "table of the optimizers": (
         ["optimizer.modle.lr=1e-3"],
-        ["optimizer.modle: unknown key; did you mean 'model'? (known: critics, model)"],
+        ["optimizer.modle: unknown key; did you mean 'model'? (known: critics, model, parts)"],
     ),
     "key of an optimizer": (
         ["optimizer.model.weight_deccay=0.1"],
         ["optimizer.model.weight_deccay: unknown key; did you mean 'weight_decay'? (known: ...)"],
+    ),
+    "key of another optimizer": (
+        ['optimizer.model={type="sgd", betas=[0.5, 0.9]}'],
+        [
+            "optimizer.model.betas: unknown key; known: decay_from, final, lr, momentum, nesterov, schedule, warmup, "
+            "weight_decay"
+        ],
+    ),
+    "optimizer of a part": (
+        ["optimizer.parts.encoderr.lr=0.1"],
+        [
+            "optimizer.parts.encoderr: the objective trains no part of this name; did you mean 'encoder'? "
+            "(known: T, decoder, encoder)"
+        ],
+    ),
+    "optimizer of a part that nothing trains": (
+        ["optimizer.parts.prior.lr=0.1"],
+        ["optimizer.parts.prior: the objective trains no part of this name; known: T, decoder, encoder"],
     ),
     "key of eval": (["eval.row=10"], ["eval.row: unknown key; did you mean 'rows'? (known: ...)"]),
 }
@@ -152,12 +170,16 @@ COMPONENTS: Rows = {
 
 TYPES: Rows = {
     "string for true or false": (['data.labels="false"'], ["data.labels: expected true or false, got 'false'"]),
+    "a residence that is none": (
+        ["train.resident=alwyas"],
+        ["train.resident: 'alwyas' is not allowed; did you mean 'always'? (known: always, auto, never)"],
+    ),
     "number for true or false": (["train.deterministic=1"], ["train.deterministic: expected true or false, got 1"]),
     "fraction for a whole number": (["train.steps=1.9"], ["train.steps: expected a whole number, got 1.9"]),
     "true for a whole number": (["train.batch=true"], ["train.batch: expected a whole number, got true"]),
     "string for a whole number": (['train.batch="128"'], ["train.batch: expected a whole number, got '128'"]),
     "string for a number": (['optimizer.model.lr="1e-3"'], ["optimizer.model.lr: expected a number, got '1e-3'"]),
-    "true for a number": (["objective.lambda=true"], ["objective.lambda: expected a number, got true"]),
+    "true for a number": (["objective.lambda=true"], ["objective.lambda: expected a number or a table, got true"]),
     "date for a number": (["train.steps=2020-01-01"], ["train.steps: expected a whole number, got 2020-01-01"]),
     "not a number": (["optimizer.model.lr=nan"], ["optimizer.model.lr: expected a finite number, got nan"]),
     "infinite": (["train.clip=inf"], ["train.clip: expected a finite number, got inf"]),
@@ -190,6 +212,46 @@ TYPES: Rows = {
 
 VALUES: Rows = {
     "no steps": (["train.steps=0"], ["train.steps: must be > 0, got 0"]),
+    "optimizer": (
+        ['optimizer.model={type="admaw"}'],
+        ["optimizer.model.type: 'admaw' is not allowed; did you mean 'adamw'? (known: adam, adamw, rmsprop, sgd)"],
+    ),
+    "optimizer that is no name": (
+        ["optimizer.model={type=3}"],
+        ["optimizer.model.type: expected a string, got 3; known: adam, adamw, rmsprop, sgd"],
+    ),
+    "weight below zero": (
+        ["objective.w={start=-1, to=1, over=0.5}"],
+        ["objective.w: must be >= 0, got start = -1.0"],
+    ),
+    "weight that two keys ramp": (
+        ["objective.lambda={start=0, to=1, over=0.5}"],
+        ["objective.ramp: lambda says itself how it changes; leave one of the two out"],
+    ),
+    "key of a weight": (
+        ["objective.w={start=0, to=1, over=0.5, cycels=2}"],
+        ["objective.w.cycels: unknown key; did you mean 'cycles'? (known: cycles, over, start, to)"],
+    ),
+    "tracker": (
+        ['train.trackers=["tensorboard", "wandbb"]'],
+        ["train.trackers[1]: 'wandbb' is not allowed; did you mean 'wandb'? (known: mlflow, tensorboard, wandb)"],
+    ),
+    "schedule": (
+        ['optimizer.model.schedule="cosin"'],
+        ["optimizer.model.schedule: 'cosin' is not allowed; did you mean 'cosine'? (known: constant, cosine, linear)"],
+    ),
+    "constant rate that falls": (
+        ['optimizer.model.schedule="constant"'],
+        ["optimizer.model.schedule: 'constant' never falls, so leave out decay_from and final, or say 'linear'"],
+    ),
+    "warm-up in steps": (
+        ["optimizer.critics.warmup=500"],
+        ["optimizer.critics.warmup: must be between 0 and 1, got 500.0"],
+    ),
+    "Nesterov without momentum": (
+        ['optimizer.critics={type="sgd", nesterov=true}'],
+        ["optimizer.critics.nesterov: needs a momentum > 0"],
+    ),
     "learning rate": (["optimizer.model.lr=-1e-3"], ["optimizer.model.lr: must be > 0, got -0.001"]),
     "betas": (["optimizer.critics.betas=[0.5, 1.5]"], ["optimizer.critics.betas: must be >= 0 and < 1, got 1.5"]),
     "weight decay": (["optimizer.model.weight_decay=-1.0"], ["optimizer.model.weight_decay: must be >= 0, got -1.0"]),
@@ -197,9 +259,13 @@ VALUES: Rows = {
     "seed": (["seed=-1"], ["seed: must be >= 0, got -1"]),
     "seed beyond 64 bits": (["seed=99999999999999999999"], ["seed: must be < 9223372036854775808, got 9999..."]),
     "format": (["format=2"], ["format: this version reads format 1, got 2"]),
+    "compile": (
+        ['train.compile="reduce_overhead"'],
+        ["train.compile: 'reduce_overhead' is not allowed; did you mean 'reduce-overhead'? (known: ...)"],
+    ),
     "precision": (
         ['train.precision="fp16"'],
-        ["train.precision: 'fp16' is not allowed; did you mean 'bf16'? (known: bf16, fp32)"],
+        ["train.precision: 'fp16' is not allowed; did you mean 'fp64'? (known: bf16, fp32, fp64)"],
     ),
     "width of a layer": (["encoder.network.hidden=[8, 0]"], ["encoder.network.hidden: must be >= 1, got 0"]),
     "dropout": (["encoder.network.dropout=1.0"], ["encoder.network.dropout: must be < 1.0, got 1.0"]),
@@ -226,6 +292,12 @@ VALUES: Rows = {
         ["objective.critic.penalties.0.weight=-0.1"],
         ["objective.critic.penalties[0].weight: must be >= 0, got -0.1"],
     ),
+    "micro-batches": (["train.micro_batches=0"], ["train.micro_batches: must be > 0, got 0"]),
+    "parts of a batch": (
+        ["train.batch=10", "train.micro_batches=4"],
+        ["train.micro_batches: a batch of 10 does not divide into 4 micro-batches"],
+    ),
+    "layout": (["train.channels_last=1"], ["train.channels_last: expected true or false, got 1"]),
     "pair block": (["train.pair_block=1"], ["train.pair_block: must be >= 2, got 1"]),
 }
 

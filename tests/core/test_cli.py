@@ -43,7 +43,7 @@ def test_the_module_is_the_command_and_its_status_the_exit_status(tmp_path: Path
 
 
 def test_every_command_of_the_contract_has_help(say: Any) -> None:
-    for command in ("run", "explain", "list", "copy", "plugin", "sample", "reconstruct", "encode", "eval"):
+    for command in ("run", "explain", "list", "copy", "plugin", "data", "sample", "reconstruct", "encode", "eval"):
         said = say(command, "--help")
         assert said.status == 0
         assert said.out.startswith(f"usage: jointgen {command}")
@@ -72,6 +72,17 @@ def test_every_command_of_the_contract_has_help(say: Any) -> None:
         (["plugin", "nwe"], "argument ACTION: invalid choice: 'nwe'"),
         (["plugin", "new"], "the following arguments are required: NAME (see jointgen plugin new --help)"),
         (["plugin", "new", "mine", "--knd", "data"], "unknown option --knd; did you mean '--kind'?"),
+        (["data", "prepair"], "argument ACTION: invalid choice: 'prepair'"),
+        (["data", "prepare", "a", "b"], "the following arguments are required: --size (see jointgen data prepare --he"),
+        (["data", "prepare", "a", "b", "--sze", "8"], "the following arguments are required: --size"),
+        (["data", "prepare", "a", "b", "--size", "8", "--worker", "2"], "unknown option --worker; did you mean '--w"),
+        (["data", "prepare", "a", "b", "--size", "0"], "argument --size: expected a whole number above 0, got '0'"),
+        (["data", "prepare", "a", "b", "--size", "8", "--channels", "2"], "argument --channels: invalid choice: 2"),
+        (["data", "prepare", "a", "b", "--size", "8", "--max-broken", "-1"], "argument --max-broken: expected a whole"),
+        (
+            ["data", "prepare", "a", "b", "--size", "8", "--test-fraction", "1"],
+            "argument --test-fraction: expected a n",
+        ),
         (["copy", "quikstart"], "unknown recipe 'quikstart'; did you mean 'quickstart'?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -226,10 +237,6 @@ def test_all_problems_of_a_recipe_are_said_at_once(quickstart: str, say: Any, he
         "train.steps",
     ]
     assert list(here.iterdir()) == []
-
-
-def test_several_processes_are_for_a_later_version(quickstart: str, say: Any, here: Path) -> None:
-    assert say("run", quickstart, "--processes", 2).refusal == "processes: this version trains in one process, got 2"
 
 
 def test_a_run_that_fails_is_1(quickstart: str, sets: Any, say: Any, here: Path) -> None:

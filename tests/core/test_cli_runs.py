@@ -48,9 +48,11 @@ def test_a_damaged_checkpoint_is_a_failure_not_a_mistake(trained: Path, say: Any
     damaged.write_bytes(damaged.read_bytes()[:-1])
     said = say("eval", "copy")
     assert said.status == 1
-    whole = f"jointgen: {Path('copy/checkpoints')}: no whole checkpoint: step-00000020: encoder.safetensors: "
+    whole = (
+        f"jointgen: {Path('copy/checkpoints')}: no whole checkpoint: step-00000020 is damaged (encoder.safetensors: "
+    )
     size = damaged.stat().st_size
-    assert said.problems == [f"{whole}{size} bytes, {size + 1} expected"]
+    assert said.problems == [f"{whole}{size} bytes, {size + 1} expected)"]
 
 
 def test_a_run_that_is_not_finished_is_remarked_on(trained: Path, say: Any, here: Path) -> None:

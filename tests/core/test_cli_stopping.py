@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from jointgen import train
+from jointgen import stopping, train
 
 
 @pytest.fixture
@@ -67,6 +67,7 @@ def test_a_second_interrupt_stops_at_once(
     quickstart: str, sets: Any, say: Any, here: Path, signalled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train.Trainer, "save", lambda self: time.sleep(60))  # a disk that hangs
+    monkeypatch.setattr(stopping, "AGAIN_S", 0.0)
     signalled(here / "r", signal.SIGINT, signal.SIGINT)
     said = say("run", quickstart, "--quiet", "--out", "r", *sets(train__steps="100", train__log_every="1"))
     assert said.status == 130
@@ -88,3 +89,44 @@ def test_a_process_that_is_terminated_leaves_a_checkpoint(quickstart: str, sets:
     assert b"jointgen: stopping after this step, with a checkpoint" in err
     assert say(*argv, "--resume", "--quiet").status == 0
     assert json.loads(Path("r/summary.json").read_text())["status"] == "done"
+
+
+def test_one_interrupt_sent_twice_is_one(quickstart: str, sets: Any, say: Any, here: Path, signalled: Any) -> None:
+    """A launcher passes on the Ctrl-C that the terminal has sent to its processes already."""
+    signalled(here / "r", signal.SIGINT, signal.SIGINT)
+    said = say("run", quickstart, "--quiet", "--out", "r", *sets(train__steps="100", train__log_every="1"))
+    assert said.status == 130 and said.problems[0].startswith("jointgen: stopped at step")
+
+
+@pytest.mark.parametrize(
+    ("where", "step"), [("check_ownership", 1), ("write_pictures", 2), ("evaluate", 2)], ids=["start", "picture", "end"]
+)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_outside_the_loop(
+    where: str,
+    step: int,
+    number: int,
+    status: int,
+    quickstart: str,
+    sets: Any,
+    say: Any,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While a run starts, it stops after its first step; after its last one, it stops at once, and resumes."""
+    real = getattr(train, where)
+
+    def signalled_first(*arguments: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), number)
+        return real(*arguments, **options)
+
+    argv = ["run", quickstart, "--quiet", "--out", "r", *sets(train__steps="2")]
+    with monkeypatch.context() as patch:
+        patch.setattr(train, where, signalled_first)
+        said = say(*argv)
+    assert (said.status, len(said.problems)) == (status, 1), said
+    assert said.problems[0].startswith(f"jointgen: stopped at step {step}; --resume goes on from r")
+    assert Path("r/checkpoints/latest").read_text() == f"step-{step:08d}\n"
+    assert say(*argv, "--resume").status == 0
+    summary = json.loads(Path("r/summary.json").read_text())
+    assert (summary["status"], summary["step"]) == ("done", 2)

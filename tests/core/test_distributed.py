@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from jointgen.batch_norm import synchronise
 from jointgen.distributed import Workers, leave
 from jointgen.errors import ConfigError, JointgenError
 from jointgen.statistics import Mean
@@ -115,7 +116,8 @@ class One:
 TWO = """
 import json, sys, warnings
 import torch
-from jointgen.distributed import Workers, leave
+from jointgen.batch_norm import average_statistics, synchronise
+from jointgen.distributed import Votes, Workers, leave
 from jointgen.errors import JointgenError
 from jointgen.statistics import Mean
 
@@ -154,10 +156,21 @@ found["merge"] = [mean.n, mean.mean, mean.m2]
 
 same = {"a": torch.ones(2), "nan": torch.tensor(float("nan"))}
 workers.check_replicas(same)
-try:
-    workers.check_replicas({**same, "b": torch.tensor([1.0, 1.0 + 1e-6 * rank])})
-except JointgenError as error:
-    found["replicas"] = str(error)
+for name, other in {"replicas": [1.0, 1.0 + 1e-6 * rank], "exchanged": [1.0 + rank, 2.0 - rank]}.items():
+    try:
+        workers.check_replicas({**same, "b": torch.tensor(other)})
+    except JointgenError as error:
+        found[name] = str(error)
+
+norms = torch.nn.ModuleDict({"plain": torch.nn.Linear(1, 1), "coupled": torch.nn.BatchNorm1d(2)})
+norms["coupled"].running_mean += torch.tensor([1.0, 3.0]) * rank
+found["norms"] = synchronise(norms, workers)
+average_statistics(norms, workers)
+found["statistics"] = [norms["coupled"].running_mean.tolist(), norms["coupled"].running_var.tolist()]
+
+asked = iter([0, 15 * rank, 0, 0])
+vote = Votes(workers, lambda: next(asked))
+found["votes"] = [vote(), vote(), vote()]
 
 workers.barrier()
 print(json.dumps({str(rank): found}), flush=True)
@@ -219,4 +232,20 @@ def test_merge_equals_all_the_rows(two: dict[str, Any]) -> None:
 
 
 def test_replicas_that_drift_are_named(two: dict[str, Any]) -> None:
-    assert two["1"]["replicas"] == "processes no longer agree on 1 tensors, the first is 'b'"
+    said = "processes no longer agree on 1 tensors, the first is 'b'"
+    assert two["1"]["replicas"] == two["1"]["exchanged"] == said
+
+
+def test_batch_norm_is_named_and_its_statistics_averaged(two: dict[str, Any]) -> None:
+    """Means (0, 0) and (1, 3), variances (1, 1) in both."""
+    assert two["0"]["norms"] == ["coupled"]
+    assert two["0"]["statistics"] == [[0.5, 1.5], [1.0, 1.0]]
+
+
+def test_one_process_has_no_norms_to_name() -> None:
+    assert synchronise(torch.nn.ModuleDict({"coupled": torch.nn.BatchNorm1d(2)}), Workers.start("cpu")) == []
+
+
+def test_all_learn_one_vote_later_what_one_says(two: dict[str, Any]) -> None:
+    """Rank 1 says 15 at the second vote; both hear it at the third."""
+    assert two["0"]["votes"] == two["1"]["votes"] == [0, 0, 15]

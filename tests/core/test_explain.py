@@ -145,7 +145,7 @@ def test_the_sizes(quickstart: Explained) -> None:
         "decoder 86,657 parameters",
         "T 86,785 parameters",
         "264,114 parameters in all",
-        "memory 5.0 MiB: weights 1.0 MiB, gradients 1.0 MiB, Adam 2.0 MiB, average (EMA) 1.0 MiB; "
+        "memory 5.0 MiB: weights 1.0 MiB, gradients 1.0 MiB, optimizers 2.0 MiB, average (EMA) 1.0 MiB; "
         "activations come on top",
     ]
 
@@ -204,7 +204,7 @@ def test_adam_holds_nothing_for_a_part_that_is_never_trained(repo: Path, registr
     prepared = prepare(read_recipe(repo / "recipes/quickstart.toml", overrides, registry=registry), registry)
     sizes = sizes_of(prepared)
     assert sizes.parameters == {"encoder": 90672, "decoder": 86657}
-    assert sizes.memory == {"weights": 4 * (90672 + 86657 + 16), "gradients": 4 * 90672, "Adam": 8 * 90672}
+    assert sizes.memory == {"weights": 4 * (90672 + 86657 + 16), "gradients": 4 * 90672, "optimizers": 8 * 90672}
 
 
 def expression(ratio: str, **more: str) -> dict[str, Any]:
@@ -252,14 +252,15 @@ def test_a_matched_gaussian_is_shown_where_it_stands(quickstart: Explained) -> N
         text, "OBJECTIVE"
     )
     step = words(section(text, "ONE STEP"))
+    assert step[0] == "all updates are losses on one graph, which is run once"
     assert step[-7:] == [
         "draws q(x) from data reused from model",
         "q(z|x) by encoder(q.x) reused from model",
         "r(z|x) by moments of encoder(q.x)",
         "runs encoder(q.x) reused from model",
-        "t(q.x, q(z|x).z standardized)",
+        "t(q.x, q(z|x).z standardized) reused from model",
         "t(q.x, r(z|x).z standardized)",
-        "forward runs when every update is due once: decoder 1, encoder 1, t 3",
+        "forward runs when every update is due once: decoder 1, encoder 1, t 2",
     ]
     gradients = words(section(text, "GRADIENTS"))
     assert "model/E[q(x,z)] log r(z|x) -1 samples none none" in gradients

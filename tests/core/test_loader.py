@@ -6,7 +6,6 @@ from torch import Tensor
 
 from jointgen.data import Loader, iterate
 from jointgen.errors import ConfigError
-from jointgen.noise import Noise, NoiseSource
 
 
 class Numbered:
@@ -20,11 +19,6 @@ class Numbered:
 
     def take(self, index: Tensor) -> dict[str, Tensor]:
         return {"x": index.double()[:, None]}
-
-
-class Shaken(Numbered):
-    def augment(self, values: dict[str, Tensor], noise: NoiseSource) -> dict[str, Tensor]:
-        return {"x": values["x"] + noise.normal(1).double()}
 
 
 @pytest.mark.parametrize(("rows", "batch"), [(10, 10), (10, 3), (12, 4), (7, 6), (297, 64), (1, 1)])
@@ -62,16 +56,6 @@ def test_processes_take_slices_of_the_same_batch(world: int) -> None:
     shards = [Loader(Numbered(30), 8, seed=5, rank=rank, world=world) for rank in range(world)]
     for i in range(20):
         assert torch.equal(torch.cat([shard.rows_of(i) for shard in shards]), whole.rows_of(i))
-
-
-def test_batch_gives_the_rows_and_augments_with_named_noise() -> None:
-    plain, shaken = Loader(Numbered(30), 8, seed=5), Loader(Shaken(30), 8, seed=5)
-    assert torch.equal(plain.batch(4)["x"][:, 0], plain.rows_of(4).double())
-    assert torch.equal(plain.batch(4, Noise(0, 4))["x"], plain.batch(4)["x"])
-    assert torch.equal(shaken.batch(4)["x"], plain.batch(4)["x"])
-    assert not torch.equal(shaken.batch(4, Noise(0, 4))["x"], plain.batch(4)["x"])
-    halves = [Loader(Shaken(30), 8, seed=5, rank=r, world=2).batch(4, Noise(0, 4, rank=r, world=2)) for r in range(2)]
-    assert torch.equal(torch.cat([half["x"] for half in halves]), shaken.batch(4, Noise(0, 4))["x"])
 
 
 def test_epoch_of() -> None:

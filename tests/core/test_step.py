@@ -334,7 +334,7 @@ def test_clipping_is_by_the_norm_over_all_that_an_update_trains(prepare: Prepare
     def moves(clip: float | None) -> tuple[Tensor, float]:
         model = prepare(VAE().objective()).double()
         before = torch.cat([w.detach().flatten().clone() for w in model.parts.modules.parameters()])
-        stats = model.step(lr=1.0, clip=clip)(lambda r: model.moment(repetition=r))
+        stats = model.step(lr=1.0, clip=clip)(lambda r: model.moment(repetition=r), want_stats=True)
         after = torch.cat([w.detach().flatten() for w in model.parts.modules.parameters()])
         return after - before, float(stats["model/grad_norm"])
 
@@ -683,12 +683,13 @@ def test_a_step_reports_each_term_and_each_loss(prepare: Prepare) -> None:
         "model/E[q(x,z)] log p(x|z)",
         "model/E[q(x,z)] t",
         "model/loss",
-        "model/grad_norm",
         "t/E[q(x,z)] log s(t)",
         "t/E[q(x)p(z)] log s(-t)",
         "t/loss",
-        "t/grad_norm",
     }
+    more = model.step()(lambda r: model.moment(repetition=r), want_stats=True)
+    health = {f"t/{side}_{what}" for side in ("positive", "negative") for what in ("mean", "accuracy")}
+    assert set(more) == {*stats, "model/grad_norm", "t/grad_norm", *health}
     terms = [float(stats[f"model/E[q(x,z)] {name}"]) for name in ("log p(x|z)", "t")]
     assert float(stats["model/loss"]) == pytest.approx(terms[1] - terms[0], rel=1e-5)
     assert not any(value.requires_grad for value in stats.values())

@@ -15,7 +15,6 @@ import jointgen
 from jointgen import checkpoint
 from jointgen.errors import NonFiniteError, StoppedError
 from jointgen.objectives import E, Objective, Stage, elbo, p, q
-from jointgen.recipe import Adam
 from jointgen.watch import Patience, Window
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -239,11 +238,3 @@ def test_load_gives_the_averaged_model(whole: Path) -> None:
     assert model.decode(codes).shape == (5, 1, 8, 8)
     assert model.elbo(model.sample(5)).shape == (5,)
     assert torch.equal(model.sample(2, seed=3), model.sample(2, seed=3))
-
-
-def test_adam_rate_falls_linearly() -> None:
-    """From 70 % to the end, from 1 to 0.1: at 85 % half of the way, 1 - 0.9 / 2 = 0.55."""
-    adam = Adam(lr=2.0, decay_from=0.7, final=0.1)
-    assert adam.rate(0.5) == 2.0
-    assert adam.rate(0.85) == pytest.approx(2.0 * 0.55)
-    assert adam.rate(1.0) == pytest.approx(0.2)

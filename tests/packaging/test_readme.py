@@ -56,6 +56,14 @@ def test_the_text_in_the_recipe_is_the_same_objective() -> None:
     assert text.startswith("maximise E[q(x,z)](log p(x|z) - f) + E[p(x,z)](log q(z|x) + f)")
 
 
+def test_the_training_options_are_keys() -> None:
+    tables = tomllib.loads(block("toml", "[optimizer.model]"))
+    options = {f"{name}.{key}": value for name in ("optimizer", "train") for key, value in tables[name].items()}
+    changes = {**options, "objective": tables["objective"]}
+    recipe = read_recipe(REPO / "recipes/vae_mnist.toml", changes, registry=load_plugins().registry)
+    assert recipe.train.trackers == ["tensorboard", "wandb", "mlflow"] and recipe.optimizer.parts["encoder"].lr == 0.01
+
+
 def test_named_recipes_exist() -> None:
     named = set(re.findall(r"recipes/(\w+\.toml)", README)) | set(re.findall(r"`(\w+_mnist\.toml)`", README))
     assert named and all((REPO / "recipes" / name).is_file() for name in named)

@@ -68,7 +68,8 @@ def registry() -> Registry:
 
 def test_every_source_loads_and_says_what_it_is_and_from_where() -> None:
     components = registry().components("data")
-    names = {"arrays", "cifar10", "digits", "grid", "image_folder", "linear_gaussian", "mnist", "moons", "ring"}
+    names = {"arrays", "cifar10", "digits", "grid", "image_folder", "linear_gaussian", "mnist", "moons"}
+    names |= {"huggingface", "prepared", "ring"}
     assert {component.name for component in components} == names
     for component in components:
         assert component.paper and component.summary
@@ -81,7 +82,7 @@ def test_listing_imports_neither_torch_nor_torchvision() -> None:
         "from jointgen.registry import Registrar, Registry\n"
         "registry = Registry()\n"
         "jointgen_data.jointgen_register(Registrar(registry, 'test'))\n"
-        "assert len(registry.components('data')) == 9\n"
+        "assert len(registry.components('data')) == 11\n"
         "assert not {'torch', 'torchvision', 'sklearn', 'PIL'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -448,6 +449,13 @@ def test_flips_are_of_training_rows_one_coin_each(folder: Path) -> None:
     assert not hasattr(attrs.evolve(source, flip=False).open("train"), "augment")
 
 
+def test_links_are_followed_but_not_in_circles(folder: Path) -> None:
+    (folder / "train" / "dog" / "back").symlink_to(folder / "train")
+    (folder / "train" / "wolf").symlink_to(folder / "train" / "dog")
+    rows = ImageFolder(str(folder), size=8, labels=True).open("train")
+    assert everything(rows)["y"].bincount().tolist() == [5, 3, 3]
+
+
 def test_missing_folders_say_where_they_were_looked_for(tmp_path: Path) -> None:
     source = ImageFolder(str(tmp_path))
     assert f"(looked for {tmp_path}/train)" in problem(source, "train")
@@ -608,6 +616,18 @@ def test_several_variables_with_labels_and_a_test_file(tmp_path: Path) -> None:
         assert torch.equal(values["x"][:, 0], torch.from_numpy(file["images"]))
         assert values["y"].dtype == torch.int64
         assert values["y"].tolist() == file["digit"].tolist()
+
+
+def test_a_file_larger_than_memory_is_mapped(tmp_path: Path) -> None:
+    """A terabyte of holes: where a write might need memory for every page, Linux refuses to map it."""
+    file, rows = tmp_path / "data.npy", 2**40 // 4096
+    with file.open("wb") as opened:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (rows, 64, 64)}
+        np.lib.format.write_array_header_1_0(opened, header)
+        opened.write(np.full((1, 64, 64), 7, np.uint8).tobytes())  # so that it is not all zeros and ones
+        opened.truncate(opened.tell() + (rows - 1) * 4096)
+    taken = Arrays(str(file)).open("train").take(torch.tensor([rows // 2, 0]))["x"]
+    assert taken.sum((1, 2, 3)).tolist() == [0, 7 * 4096]
 
 
 def test_spaces_read_the_header_and_nothing_else(tmp_path: Path) -> None:

@@ -52,3 +52,8 @@ def test_data_sources(told: Told) -> None:
     assert "reads torch's global generator" in random
     same = told("data", Source(lambda s: levels("train")))["train and test differ"]
     assert "begin with the same rows" in same
+
+
+def test_levels_of_eight_bits_are_in_their_range(told: Told) -> None:
+    space = Space((1,), low=0.0, high=1.0, bins=256)
+    assert told("data", Source(lambda split: (levels(split) + 248).to(torch.uint8), space)) == {}

@@ -1,0 +1,92 @@
+"""A checkpoint's manifest: what its files should be, to the byte, and whether they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+import jointgen
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+def describe(step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Iterable[str], recipe: str) -> dict[str, Any]:
+    """The manifest of a checkpoint but for its files."""
+    versions = {
+        "jointgen": jointgen.__version__,
+        "python": platform.python_version(),
+        "safetensors": safetensors.__version__,
+        "torch": str(torch.__version__),
+    }
+    return {
+        "format": FORMAT,
+        "step": step,
+        "versions": versions,
+        "recipe": recipe,
+        "parts": {name: list(part) for name, part in parts.items()},  # a file does not keep the order of its tensors
+        "state": list(state),
+    }
+
+
+def seal(*chunks: bytes | memoryview) -> dict[str, Any]:
+    """What the manifest says about a file."""
+    return {"size": sum(map(len, chunks)), "sha256": _sha256(*chunks)}
+
+
+def sealed(body: Mapping[str, Any]) -> bytes:
+    """The manifest's own file: it says what it should be as well."""
+    return json.dumps({"sha256": _sha256(_canonical(body)), **body}, indent=1).encode()
+
+
+def problems(path: Path) -> list[str]:
+    """Why this folder is not a whole checkpoint, one line per file; empty when it is."""
+    try:
+        manifest = read_manifest(Path(path))
+    except (OSError, ValueError) as error:
+        return [f"{MANIFEST}: {getattr(error, 'strerror', None) or error}"]
+    found = (_damage(Path(path) / name, want) for name, want in manifest["files"].items())
+    return [line for line in found if line]
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    manifest = json.loads((path / MANIFEST).read_bytes())
+    if not isinstance(manifest, dict):
+        raise ValueError("not a manifest")
+    digest = manifest.pop("sha256", None)
+    if manifest.get("format") != FORMAT:
+        raise ValueError(f"format {manifest.get('format')}, and this version of jointgen reads {FORMAT}")
+    if digest != _sha256(_canonical(manifest)):
+        raise ValueError("contents differ from what was written")
+    return manifest
+
+
+def _damage(path: Path, want: Mapping[str, Any]) -> str | None:
+    try:
+        size = path.stat().st_size
+        if size != want["size"]:
+            return f"{path.name}: {size} bytes, {want['size']} expected"
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"{path.name}: {error.strerror}"
+    return None if digest == want["sha256"] else f"{path.name}: contents differ from what was written"
+
+
+def _canonical(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, sort_keys=True).encode()
+
+
+def _sha256(*chunks: bytes | memoryview) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()

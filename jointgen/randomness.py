@@ -1,0 +1,62 @@
+"""The global random generators. Nothing of ours reads them; other people's code may, and its runs resume as well."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+def seed_globals(number: int, device: torch.device | str = "cpu") -> None:
+    """torch's on the CPU and on the device, numpy's and Python's."""
+    random.seed(number)
+    np.random.seed(np.random.SeedSequence(number).generate_state(8))
+    torch.default_generator.manual_seed(number)
+    if torch.device(device).type == "cuda":
+        torch.cuda.manual_seed(number)
+
+
+def global_state(device: torch.device | str = "cpu") -> State:
+    """As tensors whose shapes are the same in every process, so that they can be gathered."""
+    version, words, spare = random.getstate()
+    kind, keys, at, has_spare, held = np.random.get_state(legacy=True)
+    assert (version, kind) == (3, "MT19937"), "Python's own generator, and the one that numpy starts with"
+    found = {
+        "python": torch.tensor(words, dtype=torch.int64),  # 624 words and the position in them
+        "python_spare": torch.tensor(float("nan") if spare is None else spare, dtype=torch.float64),
+        "numpy": torch.tensor([*map(int, keys), at, has_spare], dtype=torch.int64),
+        "numpy_spare": torch.tensor(held, dtype=torch.float64),
+        "torch": torch.default_generator.get_state(),
+    }
+    if torch.device(device).type == "cuda":
+        found["cuda"] = torch.cuda.get_rng_state(device)
+    return found
+
+
+def set_global_state(state: Mapping[str, Tensor], device: torch.device | str = "cpu") -> None:
+    """The inverse of `global_state`. A generator that the state does not know is left as it is."""
+    words, spare = state["python"].tolist(), state["python_spare"].item()
+    random.setstate((3, tuple(words), None if spare != spare else spare))
+    *keys, at, has_spare = state["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), at, has_spare, state["numpy_spare"].item()))
+    # clones, as torch reads a view from the start of the whole's memory, and crashes
+    torch.default_generator.set_state(state["torch"].cpu().clone())
+    if "cuda" in state and torch.device(device).type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].cpu().clone(), device)
+
+
+@contextlib.contextmanager
+def seeded(number: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Within, the global generators start from `number`; afterwards they are where they were before."""
+    before = global_state(device)
+    seed_globals(number, device)
+    try:
+        yield
+    finally:
+        set_global_state(before, device)

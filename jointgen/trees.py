@@ -1,0 +1,70 @@
+"""Trees of plain values and tensors <-> JSON and one flat dict of tensors <-> the bytes of files. No pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+Chunks = tuple[bytes | memoryview, ...]  # of a file, in order: weights are not copied to join them
+
+# what a safetensors file can hold; the rest (complex128, quantised types) is refused before anything is written
+_FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
+_INTEGERS = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, torch.uint32, torch.uint16, torch.uint8}
+_DTYPES = {*_FLOATS, *_INTEGERS, torch.bool, torch.complex64}
+
+
+def split(value: Any, tensors: dict[str, Tensor], at: str) -> Any:
+    """JSON in which a reference stands for every tensor; the tensors are collected in `tensors`.
+
+    Dicts become lists of pairs, because JSON would turn the integer keys of an optimizer's state into text.
+    """
+    if isinstance(value, Tensor):
+        name = f"{len(tensors):05d} {at}"  # the number keeps {1: ...} and {"1": ...} apart
+        tensors[name] = plain_tensor(value, at)
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"dict": [[_scalar(k, f"{at}: key {k!r}"), split(v, tensors, f"{at}/{k}")] for k, v in value.items()]}
+    if isinstance(value, list | tuple):
+        items = [split(item, tensors, f"{at}/{i}") for i, item in enumerate(value)]
+        return {"list" if isinstance(value, list) else "tuple": items}
+    return _scalar(value, at)
+
+
+def join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `split`."""
+    if not isinstance(value, dict):
+        return value
+    ((kind, inner),) = value.items()
+    if kind == "tensor":
+        return tensors[inner]
+    if kind == "dict":
+        return {key: join(item, tensors) for key, item in inner}
+    items = [join(item, tensors) for item in inner]
+    return items if kind == "list" else tuple(items)
+
+
+def _scalar(value: Any, at: str) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{at}: a checkpoint holds tensors and plain values, not {type(value).__qualname__}")
+
+
+def plain_tensor(tensor: Tensor, at: str) -> Tensor:
+    """A copy that owns its memory, on the CPU: tied weights share theirs, which safetensors refuses."""
+    if tensor.layout != torch.strided or tensor.dtype not in _DTYPES:
+        raise TypeError(f"{at}: a checkpoint cannot hold a {tensor.layout} tensor of {tensor.dtype}")
+    return tensor.detach().to("cpu", copy=True).resolve_conj().resolve_neg().contiguous()
+
+
+def serialize(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Chunks:
+    """A safetensors file whose header is in order, so that equal runs have equal files; the library's is shuffled."""
+    data = safetensors.torch.save(tensors, metadata)
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8, as the library has them
+    return len(header).to_bytes(8, "little") + header, memoryview(data)[start:]

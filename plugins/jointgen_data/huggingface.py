@@ -1,0 +1,209 @@
+"""Images of a Hugging Face data set: from the hub, or from local files in any form that `datasets` reads."""
+
+from __future__ import annotations
+
+import io
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from jointgen.errors import ConfigError, suggest
+from jointgen.image_files import quiet_pillow, read_image, reason, too_many
+from jointgen.space import Space
+from jointgen_data.common import Flipping, complaint, image_space, is_train, label_space
+
+try:
+    import datasets
+except ImportError:  # an extra of ours
+    datasets = None
+
+BATCH = 64  # images decoded, and written to the cache, at a time
+
+optional = attrs.validators.optional
+positive = attrs.validators.gt(0)
+
+
+@attrs.frozen
+class HuggingFace:
+    """x (channels, size, size), dequantised on [0, 1); y one of `classes` with ``labels = true``.
+
+    path: a name on the hub, a folder that `save_to_disk` wrote, or a form of local files: "imagefolder", "parquet",
+        "webdataset", ... with `data_dir`, or with `data_files`, patterns by split.
+    config, revision: of a data set on the hub.
+    image, label: names of the columns.
+    train_split, test_split: names, or slices of one such as "train[:90%]" and "train[90%:]".
+    size: pixels a side. The short side is resized to it with antialiasing, then the centre is cropped.
+    classes: how many classes there are, for labels.
+    flip: mirrors training images left to right with probability 1/2.
+    max_broken: images that may be unreadable; each is skipped, one more is an error.
+    workers: processes that decode.
+
+    Images are decoded once, into the cache of `datasets`, and mapped from there: memory holds a batch.
+    """
+
+    path: str
+    config: str | None = None
+    data_dir: str | None = None
+    data_files: dict[str, str] | None = None
+    revision: str | None = None
+    image: str = "image"
+    label: str = "label"
+    train_split: str = "train"
+    test_split: str = "test"
+    size: int = attrs.field(default=64, validator=positive)
+    channels: Literal[1, 3] = attrs.field(default=3, validator=attrs.validators.in_((1, 3)))
+    flip: bool = False
+    labels: bool = False
+    classes: int | None = attrs.field(default=None, validator=optional(positive))
+    max_broken: int = attrs.field(default=10, validator=attrs.validators.ge(0))
+    workers: int = attrs.field(default=1, validator=positive)
+
+    def spaces(self) -> dict[str, Space]:
+        """Raises ConfigError where `datasets` is not installed, and for labels without `classes`."""
+        if datasets is None:
+            raise ConfigError("data.type: 'huggingface' needs the package 'datasets'; pip install 'jointgen[datasets]'")
+        spaces = {"x": image_space((self.channels, self.size, self.size), "dequantise")}
+        if not self.labels:
+            return spaces
+        if self.classes is None:
+            raise complaint("classes", "labels need it: give data.classes = how many classes there are")
+        return spaces | {"y": label_space(self.classes)}
+
+    def open(self, split: str) -> ArrowRows:
+        """Raises ConfigError for data, columns and splits that are not there, and for too many broken images."""
+        self.spaces()
+        train = is_train(split)
+        if not sys.stderr.isatty():
+            datasets.disable_progress_bars()
+        decoded = self._decode(self._load("train_split" if train else "test_split"))
+        kept = self._kept(decoded, split)
+        shape = (self.channels, self.size, self.size)
+        rows = (FlippedArrowRows if self.flip and train else ArrowRows)(decoded, kept, shape)
+        if self.labels:
+            self._check_labels(rows.labels())
+        return rows
+
+    def _load(self, key: str) -> Any:
+        split = getattr(self, key)
+        folder = Path(self.path).expanduser()
+        try:
+            if (folder / "dataset_dict.json").is_file():
+                held = datasets.load_from_disk(folder)
+                return held[split] if split in held else self._no_split(key, split, held)
+            files = {"data_dir": self.data_dir, "data_files": self.data_files}
+            return datasets.load_dataset(self.path, self.config, split=split, revision=self.revision, **files)
+        except ConfigError:
+            raise
+        except Exception as error:  # anything from ValueError to a dead network
+            asked = f"{self.path!r}" + (f" of {self.data_dir or self.data_files}" if self._is_local else "")
+            if isinstance(error, ValueError) and "split" in str(error):
+                raise complaint(key, f"{split!r} of {asked} cannot be read: {reason(error)}") from error
+            raise complaint("path", f"{asked} cannot be loaded: {reason(error)}") from error
+
+    @property
+    def _is_local(self) -> bool:
+        return self.data_dir is not None or self.data_files is not None
+
+    def _no_split(self, key: str, split: str, held: Any) -> Any:
+        raise complaint(key, f"{self.path!r} has no split {split!r}{suggest(split, held)}")
+
+    def _decode(self, found: Any) -> Any:
+        """A data set of x, the bytes of an image (none where it is broken), why, and y."""
+        self._check_columns(found)
+        found = found.select_columns([self.image, *([self.label] if self.labels else [])])
+        kinds = {"x": datasets.Value("binary"), "why": datasets.Value("string")}
+        kinds |= {"y": datasets.Value("int64")} if self.labels else {}
+        decode = partial(_decode_batch, self.image, self.label if self.labels else None, self.size, self.channels)
+        try:
+            return found.cast_column(self.image, datasets.Image(decode=False)).map(
+                decode,
+                batched=True,
+                batch_size=BATCH,
+                writer_batch_size=BATCH,
+                remove_columns=found.column_names,
+                features=datasets.Features(kinds),
+                num_proc=self.workers if self.workers > 1 else None,
+                desc="Reading images",
+            )
+        except Exception as error:  # columns of other kinds fail in pyarrow, and a full disk in either
+            raise complaint(
+                "image", f"the columns of {self.path!r} cannot be read as images: {reason(error)}"
+            ) from error
+
+    def _check_columns(self, found: Any) -> None:
+        for key in ["image", *(["label"] if self.labels else [])]:
+            name = getattr(self, key)
+            if name not in found.column_names:
+                raise complaint(key, f"{self.path!r} has no column {name!r}{suggest(name, found.column_names)}")
+
+    def _kept(self, decoded: Any, split: str) -> np.ndarray:
+        """(M,) int64 rows whose image could be read."""
+        why = decoded.with_format("arrow").select_columns(["why"])[:]["why"].to_pylist()
+        broken = [(f"row {row} of {split}", text) for row, text in enumerate(why) if text]
+        if problem := too_many(broken, self.max_broken, "data.max_broken"):
+            raise complaint("max_broken", problem)
+        kept = np.array([row for row, text in enumerate(why) if not text], np.int64)
+        if not len(kept):
+            raise complaint("path", f"{self.path!r} has no image that can be read in the {split} split")
+        return kept
+
+    def _check_labels(self, labels: np.ndarray) -> None:
+        assert self.classes is not None
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self.classes:
+            worst = low if low < 0 else high
+            raise complaint(
+                "classes", f"{self.label!r} holds {worst}, but classes = {self.classes} allows 0 to {self.classes - 1}"
+            )
+
+
+def _decode_batch(
+    image: str, label: str | None, size: int, channels: int, rows: dict[str, list[Any]]
+) -> dict[str, list[Any]]:
+    """Runs within `datasets.map`, in processes of its own."""
+    with quiet_pillow():
+        decoded = [_decode_one(one, size, channels) for one in rows[image]]
+    columns: dict[str, list[Any]] = {"x": [x for x, _ in decoded], "why": [why for _, why in decoded]}
+    return columns if label is None else columns | {"y": rows[label]}
+
+
+def _decode_one(held: dict[str, Any] | None, size: int, channels: int) -> tuple[bytes, str]:
+    """The pixels, or no bytes and why."""
+    if held is None:
+        return b"", "there is no image in it"
+    try:
+        file = io.BytesIO(held["bytes"]) if held["bytes"] is not None else held["path"]
+        return read_image(file, size, size, channels).tobytes(), ""
+    except Exception as error:  # damaged files make decoders raise anything from SyntaxError to struct.error
+        return b"", reason(error)
+
+
+class ArrowRows:
+    """Rows of a data set of bytes `x` and labels `y`, mapped from the cache of `datasets`. Reads what is taken."""
+
+    def __init__(self, decoded: Any, kept: np.ndarray, shape: tuple[int, ...]):
+        self._table, self._kept, self._shape = decoded.with_format("arrow"), kept, shape
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def take(self, index: Tensor) -> dict[str, Tensor]:
+        """(B,) int64 -> (B, *shape) raw tensors."""
+        held = self._table[self._kept[index.numpy()].tolist()]
+        pixels = bytearray(b"".join(held["x"].to_pylist()))  # torch wants memory that it may write to
+        values = {"x": torch.frombuffer(pixels, dtype=torch.uint8).view(len(index), *self._shape)}
+        return values | ({"y": torch.tensor(held["y"].to_pylist())} if "y" in held.column_names else {})
+
+    def labels(self) -> np.ndarray:
+        """(N,) int64"""
+        return self._table.select_columns(["y"])[:]["y"].to_numpy()[self._kept]
+
+
+class FlippedArrowRows(Flipping, ArrowRows):
+    """Both."""

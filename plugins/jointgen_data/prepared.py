@@ -1,0 +1,152 @@
+"""What `jointgen data prepare` wrote: shards that are mapped, so that memory holds a batch and not the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from jointgen.noise import NoiseSource
+from jointgen.shards import Manifest, Stored, faults, hash_faults, map_array, read_manifest
+from jointgen.space import Space
+from jointgen_data.common import complaint, flip, image_space, is_train, label_space
+
+
+@attrs.frozen
+class PreparedImages:
+    """x (channels, size, size), dequantised on [0, 1); y one of the class folders with ``labels = true``.
+
+    path: the folder that `jointgen data prepare` wrote. Size and channels are what it was told.
+    crop: pixels a side of a square in the prepared images, at a random place in training and in the centre
+        otherwise (none: the whole image). Prepare somewhat larger images for it, 72 for 64: padding, which
+        classifiers use, would put black borders into the data that a generative model learns.
+    flip: mirrors training images left to right with probability 1/2.
+    verify: reads every byte when a split is opened and compares it with the manifest's SHA-256; sizes always are.
+    """
+
+    path: str
+    crop: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
+    flip: bool = False
+    labels: bool = False
+    verify: bool = False
+
+    def spaces(self) -> dict[str, Space]:
+        """From the manifest. Raises ConfigError where it is missing, damaged, unfinished, or has no labels."""
+        manifest = self._manifest()
+        side = self.crop or manifest.plan.size
+        spaces = {"x": image_space((manifest.plan.channels, side, side), "dequantise")}
+        return spaces | {"y": label_space(len(manifest.classes))} if self.labels else spaces
+
+    def open(self, split: str) -> PreparedRows:
+        """Raises ConfigError as spaces() does, and for files that are missing or torn."""
+        manifest, train = self._manifest(), is_train(split)
+        stored = manifest.splits[split]
+        check = hash_faults if self.verify else faults
+        if problems := list(check(self._folder, stored.stored)):
+            more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+            raise complaint("path", f"{problems[0]}{more}; prepare it again")
+        shards = [self._map(shard, manifest) for shard in stored.shards if shard.rows]
+        labels = self._map(stored.labels, manifest) if self.labels and stored.labels else None
+        if train and (self.flip or self.crop):
+            return AugmentedRows(shards, labels, self.crop, self.flip)
+        return PreparedRows(shards, labels, self.crop)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.path).expanduser()
+
+    def _manifest(self) -> Manifest:
+        try:
+            manifest = read_manifest(self._folder)
+        except (FileNotFoundError, NotADirectoryError):
+            raise complaint("path", f"nothing prepared in {self.path!r}; see `jointgen data prepare --help`") from None
+        except (OSError, ValueError) as error:
+            raise complaint("path", str(error)) from error
+        if not manifest.finished:
+            raise complaint("path", f"{self.path!r} is not finished; run the same `jointgen data prepare` to its end")
+        if self.crop is not None and self.crop > manifest.plan.size:
+            raise complaint("crop", f"{self.crop} is more than the {manifest.plan.size} pixels of the prepared images")
+        if self.labels and not manifest.classes:
+            raise complaint("labels", f"the images in {self.path!r} have none: {manifest.unlabelled}")
+        return manifest
+
+    def _map(self, stored: Stored, manifest: Manifest) -> np.ndarray:
+        path, side = self._folder / stored.name, manifest.plan.size
+        images = (stored.rows, manifest.plan.channels, side, side), np.dtype(np.uint8)
+        try:
+            array = map_array(path)
+        except Exception as error:  # numpy raises several things for a header that is none
+            raise complaint("path", f"{path} cannot be read: {error}") from error
+        if (array.shape, array.dtype) not in (images, ((stored.rows,), np.dtype(np.int64))):
+            raise complaint("path", f"{path} holds {array.dtype} {array.shape}, which is not what the manifest says")
+        return array
+
+
+class PreparedRows:
+    """Rows of mapped shards, (N_s, C, H, W) uint8 each; labels (N,) int64 over all of them. Reads what is taken."""
+
+    def __init__(self, shards: list[np.ndarray], labels: np.ndarray | None, crop: int | None):
+        self._shards, self._labels = shards, labels
+        self._ends = np.cumsum([len(shard) for shard in shards])
+        self._side = crop or shards[0].shape[-1]
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def stored(self, index: Tensor) -> dict[str, Tensor]:
+        """(B,) int64 -> whole images, before they are cropped."""
+        values = {"x": self._gather(index.numpy())}
+        if self._labels is not None:
+            values["y"] = torch.from_numpy(self._labels[index.numpy()])
+        return values
+
+    def take(self, index: Tensor) -> dict[str, Tensor]:
+        """(B,) int64 -> (B, *shape) raw tensors; of images that are cropped, the centre."""
+        values = self.stored(index)
+        margin = (values["x"].shape[-1] - self._side) // 2
+        inside = slice(margin, margin + self._side)
+        return values | {"x": values["x"][..., inside, inside].contiguous()}
+
+    def _gather(self, index: np.ndarray) -> Tensor:
+        """Shard by shard in the order on disk, each row straight to its place in the batch."""
+        images = np.empty((len(index), *self._shards[0].shape[1:]), np.uint8)
+        places = np.argsort(index, kind="stable")
+        rows = index[places]
+        cuts = np.searchsorted(rows, self._ends)
+        for shard, begin, start, stop in zip(
+            self._shards, self._ends - [len(shard) for shard in self._shards], [0, *cuts[:-1]], cuts, strict=True
+        ):
+            if start < stop:
+                images[places[start:stop]] = shard[rows[start:stop] - begin]
+        return torch.from_numpy(images)
+
+
+class AugmentedRows(PreparedRows):
+    """Rows whose images are cropped at a random place and mirrored with probability 1/2 in training."""
+
+    def __init__(self, shards: list[np.ndarray], labels: np.ndarray | None, crop: int | None, flips: bool):
+        super().__init__(shards, labels, crop)
+        self._flips = flips
+
+    def augment(self, values: dict[str, Tensor], noise: NoiseSource) -> dict[str, Tensor]:
+        """Rows as `stored` gives them, on any device -> raw rows; each has a place and a coin of its own."""
+        images = random_crop(values["x"], self._side, noise)
+        if self._flips:
+            images = flip(images, noise.uniform() < 0.5)
+        return values | {"x": images}
+
+
+def random_crop(images: Tensor, side: int, noise: NoiseSource) -> Tensor:
+    """(B, C, H, H) -> (B, C, side, side), every place in the image equally likely."""
+    B, C, H, _ = images.shape
+    if side == H:
+        return images
+    places = H - side + 1
+    corner = (noise.uniform(2) * places).long().clamp(max=places - 1).to(images.device)  # (B, 2)
+    within = torch.arange(side, device=images.device)
+    rows, columns = (corner[:, axis, None] + within for axis in (0, 1))  # (B, side) each
+    row, channel = torch.arange(B, device=images.device), torch.arange(C, device=images.device)
+    return images[row[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]

@@ -1,0 +1,236 @@
+"""Runs that are killed where it hurts, in forks of one process that has imported torch. For test_resume_kill.py.
+
+    python killed_runs.py FOLDER points       one run, FOLDER/killed, that is killed at one of POINTS after another
+    python killed_runs.py FOLDER torture N    runs that are killed N times at random moments, in FOLDER/killed0, ...
+
+Beside FOLDER/whole, which nothing interrupts. Prints what happened.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch._dynamo  # torch's optimizers import it: once here, and not in every fork
+from jointgen_data.digits import Digits
+from torch import Tensor, nn
+
+import jointgen
+from jointgen import checkpoint, parts, runfolder, train
+from jointgen.plugins import load_plugins
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+SETTINGS = {
+    "encoder.network.hidden": [8],
+    "decoder.network.hidden": [8],
+    "discriminator.hidden": [8],
+    "train.steps": 40,
+    "train.batch": 16,
+    "train.pair_block": 4,
+    "train.threads": 1,
+    "train.log_every": 3,
+    "train.eval_every": 5,
+    "train.sample_every": 10,
+    "train.checkpoint_every": 4,
+    "train.keep_best": "elbo",
+    "train.early_stopping": {"patience": 100},
+    "eval.rows": 32,
+    "eval.quick_rows": 32,
+    "eval.samples": 4,
+}
+
+
+def noisy(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """As other people's layers do: draws from torch's, numpy's and Python's global generators."""
+    if not module.training:
+        return inputs
+    x, *others = inputs
+    return x + 0.01 * torch.randn_like(x) + 0.01 * float(np.random.randn()) + 0.01 * random.gauss(), *others
+
+
+def build_noisy(*arguments: Any) -> Any:
+    part = build(*arguments)
+    part.trunk.register_forward_pre_hook(noisy)
+    return part
+
+
+build, parts._build_conditional = parts._build_conditional, build_noisy
+
+
+def run(out: Path, stop: Callable[[], int] = lambda: 0) -> None:
+    resume = any((out / "checkpoints").glob("*step-*"))
+    if not resume:  # killed before its first checkpoint
+        shutil.rmtree(out, ignore_errors=True)
+    jointgen.run(RECIPE, SETTINGS, out=out, resume=resume, stop=stop, quiet=True)
+
+
+def forked(action: Callable[[], object]) -> int:
+    """The wait status of a child that does it."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            action()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+
+# --- where ------------------------------------------------------------------------------------------------------------
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def half(path: Path, *chunks: bytes | memoryview) -> None:
+    data = b"".join(chunks)
+    path.write_bytes(data[: len(data) // 2])
+    die()
+
+
+def at_call(module: Any, name: str, nth: int = 1, instead: Callable[..., object] | None = None, **when: str) -> None:
+    """Kills this process at the nth call whose first or second argument, a path, has such a name."""
+    real, left = getattr(module, name), [nth]
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        names = [Path(argument).name for argument in arguments[:2] if isinstance(argument, str | os.PathLike)]
+        if not when or any(name.startswith(when["path"]) for name in names):
+            left[0] -= 1
+            if left[0] == 0:
+                instead(*arguments) if instead else die()
+        return real(*arguments, **options)
+
+    setattr(module, name, call)
+
+
+def half_a_line(self: runfolder.RunFolder, step: int, *_: Any) -> None:
+    with open(self.metrics, "a") as file:
+        file.write(f'{{"step": {step}, "ima')
+    die()
+
+
+def half_deleted(path: Path, *_: Any) -> None:
+    next(iter(sorted(path.iterdir()))).unlink()
+    die()
+
+
+def between_steps(steps: int) -> Callable[[], int]:
+    calls = iter(range(10**6))
+    return lambda: 0 if next(calls) + 1 < steps else die() or 0
+
+
+POINTS: dict[str, Callable[[], Any]] = {
+    "before the first checkpoint": lambda: between_steps(3),
+    "after step 17, between checkpoints": lambda: between_steps(17),
+    "in the first file of a checkpoint": lambda: at_call(checkpoint, "write_flushed", 1, half),
+    "in the fifth file of the next one": lambda: at_call(checkpoint, "write_flushed", 20, half),
+    "before a manifest": lambda: at_call(checkpoint, "write_flushed", path="manifest.json"),
+    "in a manifest": lambda: at_call(checkpoint, "write_flushed", 1, half, path="manifest.json"),
+    "before the rename to its name": lambda: at_call(os, "rename", path=".tmp-step-"),
+    "before `latest` names it": lambda: at_call(checkpoint, "replace_text", path="latest"),
+    "before `best` names it": lambda: at_call(checkpoint, "replace_text", path="best"),
+    "while an old one is deleted": lambda: at_call(checkpoint.shutil, "rmtree", 1, half_deleted, path=".old-"),
+    "in a line of metrics.jsonl": lambda: at_call(runfolder.RunFolder, "log", 2, half_a_line),
+    "in an evaluation": lambda: at_call(train, "evaluate"),
+    "in pictures": lambda: at_call(train, "write_pictures"),
+    "in the last pictures": lambda: at_call(runfolder.RunFolder, "write_summary", 2) or last("write_pictures"),
+    "between the renames of the last step's two": lambda: at_call(os, "rename", path=".tmp-step-00000040"),
+    "in the last evaluation": lambda: last("evaluate"),
+    "before the last summary": lambda: at_call(runfolder.RunFolder, "write_summary", 2),
+}
+
+
+def last(name: str) -> None:
+    """At the last call of train's function: the one after the last step."""
+    real = getattr(train, name)
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if sys._getframe(1).f_back.f_code.co_name == "_finish":  # type: ignore[union-attr]
+            die()
+        return real(*arguments, **options)
+
+    setattr(train, name, call)
+
+
+def killed_at(out: Path, point: str) -> None:
+    def action() -> None:
+        run(out, POINTS[point]() or (lambda: 0))
+
+    status = forked(action)
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    print(f"{'kill -9' if killed else f'not killed ({status})'} {point}: {state_of(out)}")
+    assert killed, point
+
+
+def state_of(out: Path) -> str:
+    """What lies there; none that looks whole may be damaged."""
+    root = out / "checkpoints"
+    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    for name in names:
+        assert not name.startswith("step-") or not checkpoint.problems(root / name), name
+    newest, odd = checkpoint.latest(root), [name for name in names if name.startswith(".")]
+    return f"goes on from {newest.name if newest else 'the start'}" + (f", beside {', '.join(odd)}" if odd else "")
+
+
+# --- all of it --------------------------------------------------------------------------------------------------------
+
+
+def points(folder: Path) -> None:
+    for point in POINTS:
+        killed_at(folder / "killed", point)
+    assert forked(lambda: run(folder / "killed")) == 0
+
+
+def torture(folder: Path, kills: int) -> None:
+    """One run after another, each killed until it is through."""
+    dice, done = random.Random(0), 0
+    for number in itertools.count():
+        out, finished = folder / f"killed{number}", False
+        while done < kills and not finished:
+            after = killed_after(dice.uniform(0.0, 0.5), out)
+            finished = after is None
+            done += not finished
+            print(f"run {number} is through" if finished else f"kill -9 number {done} {after}: {state_of(out)}")
+        assert forked(lambda out=out: run(out)) == 0
+        if done == kills:
+            return
+
+
+def killed_after(seconds: float, out: Path) -> str | None:
+    """How far the run was when it was killed, so long after it began to train; None where it was through first."""
+    (out / "summary.json").unlink(missing_ok=True)
+    pid = os.fork()
+    if pid == 0:
+        run(out)
+        os._exit(0)
+    while not (out / "summary.json").exists():
+        time.sleep(0.001)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    steps = len((out / "metrics.jsonl").read_text().splitlines()) if (out / "metrics.jsonl").exists() else 0
+    return f"{seconds:.3f} s after its start, {steps} lines logged" if os.WIFSIGNALED(status) else None
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    where, what, *rest = sys.argv[1:]
+    os.fsync = lambda descriptor: None  # a kill loses nothing that was written; a power cut would
+    load_plugins()
+    Digits().open("train")  # scikit-learn is imported once
+    assert forked(lambda: run(Path(where) / "whole")) == 0
+    points(Path(where)) if what == "points" else torture(Path(where), int(rest[0]))

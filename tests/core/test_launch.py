@@ -1,0 +1,120 @@
+"""`jointgen run --processes N` as a program: one exit status, one voice, signals, and nothing left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jointgen import checkpoint
+
+REPO = Path(__file__).resolve().parents[2]
+QUICKSTART = REPO / "recipes/quickstart.toml"
+SMALL = {
+    "encoder.network.hidden": "[8]",
+    "decoder.network.hidden": "[8]",
+    "discriminator.hidden": "[8]",
+    "train.batch": "16",
+    "train.pair_block": "4",
+    "train.log_every": "10",
+    "eval.rows": "32",
+    "eval.samples": "4",
+}
+
+
+def command(out: Path, processes: int, *more: str, **changes: str) -> list[str]:
+    settings = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
+    sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    run = ["-m", "jointgen", "run", str(QUICKSTART), "--out", str(out), "--processes", str(processes)]
+    return [sys.executable, *run, *sets, *more]
+
+
+def start(out: Path, *more: str, **changes: str) -> subprocess.Popen[str]:
+    """Two processes."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command(out, 2, *more, **changes), text=True, env=environment, **pipes)
+
+
+def wait_for_steps(out: Path) -> None:
+    """Until the run has logged something: it is in its loop."""
+    deadline = time.monotonic() + 120
+    while not (out / "metrics.jsonl").exists():
+        assert time.monotonic() < deadline, "the run did not start"
+        time.sleep(0.05)
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that a launcher started."""
+    table = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not table.exists():
+        pytest.skip("only Linux tells a process's children")
+    return [int(child) for child in table.read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A run of two processes that is in its loop and would go on for hours."""
+    out = tmp_path / "run"
+    process = start(out, train__steps="10000000")
+    try:
+        wait_for_steps(out)
+        yield process, out
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_stopped_by_a_signal_and_resumed(tmp_path: Path, endless: tuple[subprocess.Popen[str], Path]) -> None:
+    """SIGTERM to the launcher alone: both processes stop after the same step, with one checkpoint and one message."""
+    process, out = endless
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    step = checkpoint.find(out / "checkpoints").step
+    assert json.loads((out / "summary.json").read_text())["status"] == "stopped"
+    assert said.count(f"stopped at step {step}") == 1 and said.count("stopping after this step") == 1
+    assert "Traceback" not in said
+
+
+def test_a_killed_process_ends_the_others(endless: tuple[subprocess.Popen[str], Path]) -> None:
+    process, _ = endless
+    first, second = children(process)
+    os.kill(second, signal.SIGKILL)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "process 1 was killed by signal 9; --resume goes on from the last checkpoint" in said
+    assert "Traceback" not in said
+    assert not is_running(first)
+
+
+def test_a_killed_launcher_leaves_nobody(endless: tuple[subprocess.Popen[str], Path]) -> None:
+    process, _ = endless
+    pids = children(process)
+    process.kill()
+    deadline = time.monotonic() + 60
+    while any(map(is_running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(pids) == 2 and not any(map(is_running, pids))
+
+
+def test_a_mistake_is_told_once(tmp_path: Path) -> None:
+    process = start(tmp_path / "run", train__batch="15")
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 2
+    assert said.count("train.batch: 15 does not divide over 2 process(es)") == 1
+    assert "Traceback" not in said and not (tmp_path / "run/recipe.toml").exists()

@@ -1,0 +1,198 @@
+"""Optimizers and learning rates: what a recipe's tables mean, which parts they train, what is logged."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import jointgen
+from jointgen import checkpoint
+from jointgen.optimizer_tables import SGD, Adam, AdamW, Rate, RMSprop
+from jointgen.optimizers import Optimizers
+from jointgen.prepare import Prepared, prepare
+from jointgen.recipe import read_recipe
+from jointgen.registry import Registry
+from jointgen.sizes import sizes_of
+from jointgen.tables import read_toml
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+SMALL = {
+    "encoder.network.hidden": [8],
+    "decoder.network.hidden": [8],
+    "discriminator.hidden": [8],
+    "train.batch": 16,
+    "train.pair_block": 4,
+    "train.eval_every": None,
+    "train.sample_every": None,
+    "eval.rows": 16,
+    "eval.samples": 4,
+}
+
+# --- rates -----------------------------------------------------------------------------------------------------------
+
+
+def rates(table: Rate, *steps: int, of: int = 100) -> list[float]:
+    return [table.rate(step, of) for step in steps]
+
+
+def test_a_rate_is_constant_unless_something_is_said() -> None:
+    assert rates(Adam(lr=2.0), 0, 50, 99) == [2.0, 2.0, 2.0]
+    assert rates(Adam(lr=2.0, schedule="constant"), 0, 50, 99) == [2.0, 2.0, 2.0]
+
+
+def test_the_two_keys_of_old_still_mean_a_line() -> None:
+    """From 70 % to the end, from 1 to 0.1: at 85 % half of the way, 1 - 0.9 / 2 = 0.55; at the end 0.1."""
+    table = Adam(lr=2.0, decay_from=0.7, final=0.1)
+    assert rates(table, 50, 70, 85, 100) == pytest.approx([2.0, 2.0, 1.1, 0.2])
+    assert rates(Adam(lr=2.0, decay_from=1.0, final=1.0), 0, 99) == [2.0, 2.0]  # the defaults of resolved recipes
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_recipes_keep_their_rates(path: Path, registry: Registry) -> None:
+    """Bit for bit the formula that they were tuned with, of decay_from (1 if not given) and final (1)."""
+    recipe = read_recipe(path, registry=registry)
+    steps = recipe.train.total_steps
+    for table in (recipe.optimizer.model, recipe.optimizer.critics):
+        begin, final = (1.0 if value is None else value for value in (table.decay_from, table.final))
+        for step in (0, steps // 2, round(steps * 0.7), round(steps * 0.9), steps - 1):
+            done = (step / steps - begin) / (1.0 - begin) if begin < 1.0 else 0.0
+            expected = table.lr * max(final, 1.0 - (1.0 - final) * done) if done > 0.0 else table.lr
+            assert table.rate(step, steps) == expected
+
+
+def test_warm_up_reaches_the_rate_with_its_last_step() -> None:
+    """5 % of 100 steps: 1/5, 2/5, ..., 5/5, and never 0."""
+    assert rates(Adam(lr=1.0, warmup=0.05), 0, 1, 3, 4, 5, 99) == pytest.approx([0.2, 0.4, 0.8, 1.0, 1.0, 1.0])
+    assert rates(SGD(lr=1.0, warmup=0.001), 0) == [1.0]  # shorter than one step
+
+
+def test_cosine_falls_after_the_warm_up() -> None:
+    """Begins at 20 of 100 steps: (1 + cos(pi done)) / 2 at done = 0, 1/4, 1/2, 1 is 1, (2 + sqrt 2) / 4, 1/2, 0."""
+    table = AdamW(lr=3.0, warmup=0.2, schedule="cosine")
+    expected = [1.5, 3.0, 3.0 * (2 + math.sqrt(2)) / 4, 1.5, 0.0]
+    assert rates(table, 9, 20, 40, 60, 100) == pytest.approx(expected)
+
+
+def test_cosine_to_a_share_from_a_place() -> None:
+    """From half on, to a tenth: at three quarters 0.1 + 0.9 / 2."""
+    table = RMSprop(lr=1.0, schedule="cosine", decay_from=0.5, final=0.1)
+    assert rates(table, 49, 75, 100) == pytest.approx([1.0, 0.55, 0.1])
+
+
+def test_linear_by_name_falls_from_the_warm_up_to_nothing() -> None:
+    """Begins at 20 of 100 steps, so 60 is half way."""
+    assert rates(SGD(lr=1.0, warmup=0.2, schedule="linear"), 60, 100) == pytest.approx([0.5, 0.0])
+
+
+# --- from the recipe to torch ----------------------------------------------------------------------------------------
+
+
+def small(registry: Registry, changes: dict[str, Any] | None = None) -> Prepared:
+    recipe = read_recipe(RECIPES / "quickstart.toml", {**SMALL, **(changes or {})}, registry=registry)
+    return prepare(recipe, registry)
+
+
+def made(prepared: Prepared) -> Optimizers:
+    return Optimizers(prepared, prepared.parts)
+
+
+@pytest.mark.parametrize(
+    ("table", "cls", "held"),
+    [
+        ({"type": "adam", "betas": [0.5, 0.9], "eps": 1e-6}, torch.optim.Adam, {"betas": (0.5, 0.9), "eps": 1e-6}),
+        ({"type": "adamw"}, torch.optim.AdamW, {"weight_decay": 0.01, "betas": (0.9, 0.999)}),
+        (
+            {"type": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+            torch.optim.SGD,
+            {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+        ),
+        ({"type": "rmsprop", "alpha": 0.9, "centered": True}, torch.optim.RMSprop, {"alpha": 0.9, "centered": True}),
+        ({}, torch.optim.Adam, {"betas": (0.9, 0.999), "weight_decay": 0.0}),
+    ],
+    ids=["adam", "adamw", "sgd", "rmsprop", "default"],
+)
+def test_each_type_is_torchs_own(table: dict[str, Any], cls: type, held: dict[str, Any], registry: Registry) -> None:
+    (optimizer,) = made(small(registry, {"optimizer.model": {"lr": 0.25, **table}})).of(["encoder", "decoder"])
+    assert type(optimizer) is cls
+    group = optimizer.param_groups[0]
+    assert {key: group[key] for key in held} == held and group["lr"] == 0.25
+    assert group["foreach"] is True and not group.get("fused")  # on the CPU
+
+
+def test_a_part_may_have_a_table_of_its_own(registry: Registry) -> None:
+    """The encoder leaves the group of the model, although the same update trains both; nothing is inherited."""
+    tables = {"optimizer.parts": {"encoder": {"type": "sgd", "lr": 0.5}}}
+    prepared = small(registry, tables)
+    optimizers = made(prepared)
+    of_model = optimizers.of(["encoder", "decoder"])
+    assert {type(one) for one in of_model} == {torch.optim.Adam, torch.optim.SGD}
+    (sgd,) = [one for one in of_model if isinstance(one, torch.optim.SGD)]
+    trained = {id(p) for p in sgd.param_groups[0]["params"]}
+    assert trained == {id(p) for p in prepared.parts.parameters(["encoder"])}
+    (critic,) = optimizers.of(["T"])
+    assert critic.param_groups[0]["betas"] == (0.5, 0.99)  # [optimizer.critics] of the quickstart
+    optimizers.set_rates(0, 10)
+    assert optimizers.rates() == {"lr/encoder": 0.5, "lr/model": 1e-3, "lr/critics": 1e-3}
+
+
+def test_rates_follow_the_run_that_early_stopping_shortened(registry: Registry) -> None:
+    """Step 60 of 100 stands at 60 %, where nothing falls yet; of 80 it stands at 75 %, a sixth of the way to 0.02."""
+    optimizers = made(small(registry))
+    optimizers.set_rates(60, 100)
+    assert optimizers.rates()["lr/model"] == 1e-3
+    optimizers.set_rates(60, 80)
+    assert optimizers.rates()["lr/model"] == pytest.approx(1e-3 * (1 - 0.98 / 6))
+
+
+def test_memory_counts_what_each_optimizer_keeps(registry: Registry) -> None:
+    """Adam keeps 2 numbers per parameter, SGD none and with momentum 1, RMSprop 1 to 3."""
+    prepared = small(registry, {"optimizer.model": {"type": "sgd"}, "optimizer.critics": {"type": "rmsprop"}})
+    critic = sum(p.numel() for p in prepared.parts.parameters(["T"]))
+    assert sizes_of(prepared).memory["optimizers"] == 4 * critic
+    assert SGD(momentum=0.9).moments == 1 and RMSprop(momentum=0.9, centered=True).moments == 3
+
+
+def test_moments_are_those_that_torch_keeps() -> None:
+    for settings in (Adam(), AdamW(), SGD(), SGD(momentum=0.5), RMSprop(), RMSprop(centered=True, momentum=0.5)):
+        weight = torch.nn.Parameter(torch.ones(3))
+        make: Any = getattr(torch.optim, type(settings).__name__)
+        optimizer = make([weight], lr=settings.lr, **settings.arguments())
+        weight.sum().backward()
+        optimizer.step()
+        kept = [t for t in optimizer.state[weight].values() if isinstance(t, torch.Tensor) and t.shape == (3,)]
+        assert len(kept) == settings.moments
+
+
+# --- a run -----------------------------------------------------------------------------------------------------------
+
+
+def test_one_step_of_sgd_by_hand(tmp_path: Path) -> None:
+    """With clipping to norm 1e-3 and lr 1, all weights together move by at most 1e-3, and by that if the norm is
+    larger (it is)."""
+    changes = {"optimizer.model": {"type": "sgd", "lr": 1.0}, "train.clip": 1e-3, "train.ema": 0.0}
+    start, moved = (
+        weights(tmp_path / name, {**changes, "optimizer.model.lr": lr}) for name, lr in (("a", 1e-30), ("b", 1.0))
+    )
+    squares = sum(float((moved[name] - start[name]).double().square().sum()) for name in start)
+    assert math.sqrt(squares) == pytest.approx(1e-3, rel=1e-2)
+
+
+def weights(out: Path, changes: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The encoder's and decoder's after one step."""
+    jointgen.run(RECIPES / "quickstart.toml", {**SMALL, **changes, "train.steps": 1}, out=out, quiet=True)
+    saved = checkpoint.load(out / "checkpoints/step-00000001").parts
+    return {f"{part}.{name}": t for part in ("encoder", "decoder") for name, t in saved[part].items()}
+
+
+def test_rates_are_logged(tmp_path: Path) -> None:
+    """Warm-up over 5 of 10 steps, logged every 2: steps 2, 4, ... have run at 2/5, 4/5, 1, 1, 1 of 0.01."""
+    changes = {"optimizer.model": {"lr": 0.01, "warmup": 0.5}, "train.steps": 10, "train.log_every": 2}
+    jointgen.run(RECIPES / "quickstart.toml", {**SMALL, **changes}, out=tmp_path / "run", quiet=True)
+    events = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [event["lr/model"] for event in events] == pytest.approx([0.004, 0.008, 0.01, 0.01, 0.01])
+    assert read_toml(tmp_path / "run/recipe.toml")["optimizer"]["model"]["type"] == "adam"

@@ -1,0 +1,183 @@
+"""N processes train the same model as one: every shipped recipe on small networks, in float64, after 20 steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import jointgen
+from jointgen import checkpoint
+from jointgen.tables import load_tables
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+EXACT = 1e-12
+
+SMALL: dict[str, Any] = {
+    "steps": 20,
+    "batch": 16,
+    "pair_block": 4,
+    "threads": 1,
+    "precision": "fp64",
+    "log_every": 10,
+    "eval_every": 10,
+    "sample_every": 10,
+    "checkpoint_every": 10,
+}
+EVALUATION: dict[str, Any] = {"rows": 40, "quick_rows": 20, "batch": 8, "samples": 4, "metrics": []}
+
+
+def small(tables: Mapping[str, Any], **train: Any) -> dict[str, Any]:
+    """A shipped recipe's tables on the bundled digits, with networks of a few units."""
+    found = _shrunk(tables)
+    observed = tables["data"].get("observe")
+    found["data"] = {"type": "digits", **({"observe": observed} if observed else {})}
+    return {**found, "train": {**tables["train"], **SMALL, **train}, "eval": EVALUATION}
+
+
+def _shrunk(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    few = {"hidden": [12], "widths": [6, 6], "length": 3}
+    return {key: few[key] if key in few else _shrunk(item) for key, item in value.items()}
+
+
+def shipped(name: str, **train: Any) -> dict[str, Any]:
+    return small(load_tables(RECIPES / f"{name}.toml"), **train)
+
+
+def changed(name: str, table: str, **keys: Any) -> dict[str, Any]:
+    """A shipped recipe with keys of one table changed, `table` being dotted."""
+    tables = shipped(name)
+    place = tables
+    for part in table.split("."):
+        place = place.setdefault(part, {})
+    place.update(keys)
+    return tables
+
+
+def cases() -> dict[str, dict[str, Any]]:
+    """Every shipped recipe, and what else could tell processes apart: dropout, norms, re-pairing, several runs."""
+    found = {path.stem: shipped(path.stem) for path in sorted(RECIPES.glob("*.toml"))}
+    found["dropout"] = changed("quickstart", "encoder.network", dropout=0.3)
+    found["spectral_norm"] = changed("ali_mnist", "discriminator", spectral_norm=True)
+    found["literal"] = changed("asvae_mnist", "objective", form="literal")
+    for objective in ("iwae", "alice"):
+        found[objective] = {**shipped("ali_mnist" if objective == "alice" else "vae_mnist")}
+        found[objective]["objective"] = {"type": objective}
+    found["vamp"] = {**shipped("vae_mnist"), "prior": {"type": "vamp", "size": 16, "components": 5}}
+    critic = {"f": {"of": "q(x) : p(x)", "loss": {"type": "least_squares"}, "times": 3}}
+    found["several_times"] = {
+        **shipped("asvae_mnist"),
+        "objective": {"type": "expression", "maximize": "E[q(x,z)](log p(x|z)) + E[p(x)](f)", "scores": critic},
+    }
+    found["clipped"] = shipped("asvae_mnist", clip=0.01)
+    found["micro_batches"] = shipped("quickstart", batch=24, pair_block=6, micro_batches=2)
+    return found
+
+
+def in_float32() -> dict[str, dict[str, Any]]:
+    """With plain SGD: Adam turns the rounding of a gradient near zero into a whole step (engineering.md 1.2)."""
+    sgd = {"type": "sgd", "lr": 1e-3}
+    names = ("quickstart", "ali_mnist", "asvae_cifar10", "vae_mnist")
+    plain = {name: shipped(name, precision="fp32") for name in names}
+    return {f"{name}_sgd": {**tables, "optimizer": {"model": sgd, "critics": sgd}} for name, tables in plain.items()}
+
+
+SCRIPT = """
+import json, sys
+import jointgen
+for name, tables in json.load(open(sys.argv[1])).items():
+    jointgen.run(tables, out=f"{sys.argv[2]}/{name}", quiet=True)
+"""
+
+
+def train_in(processes: int, named: Mapping[str, Any], folder: Path) -> Path:
+    """Run folders FOLDER/N/NAME of all the recipes, trained by one launch of so many processes."""
+    out = folder / str(processes)
+    out.mkdir()
+    (out / "script.py").write_text(SCRIPT)
+    (out / "cases.json").write_text(json.dumps(named))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [sys.executable, *launcher, str(out / "script.py"), str(out / "cases.json"), str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1/NAME and 2/NAME of every case."""
+    folder = tmp_path_factory.mktemp("processes")
+    both = cases() | in_float32()
+    for name, tables in both.items():
+        jointgen.run(tables, out=folder / "1" / name, quiet=True)
+    train_in(2, both, folder)
+    return folder
+
+
+def difference(one: Path, many: Path) -> float:
+    """The largest difference between the weights, averages and buffers of two runs' last checkpoints."""
+    mine, theirs = (checkpoint.find(run / "checkpoints") for run in (one, many))
+    assert mine.step == theirs.step == 20
+    assert {part: [*tensors] for part, tensors in mine.parts.items()} == {p: [*t] for p, t in theirs.parts.items()}
+    pairs = [(t, theirs.parts[part][name]) for part, tensors in mine.parts.items() for name, t in tensors.items()]
+    return max(float((a.double() - b.double()).abs().max()) for a, b in pairs if a.numel())
+
+
+def moved(run: Path) -> bool:
+    """Whether training changed every part, so that equality says something."""
+    first, last = (checkpoint.load(run / "checkpoints" / f"step-{step:08d}").parts for step in (10, 20))
+    return all(
+        any(not torch.equal(t, last[p][n]) for n, t in tensors.items()) for p, tensors in first.items() if tensors
+    )
+
+
+@pytest.mark.parametrize("name", [*cases()])
+def test_two_processes_equal_one(trained: Path, name: str) -> None:
+    assert moved(trained / "1" / name)
+    assert difference(trained / "1" / name, trained / "2" / name) <= EXACT
+
+
+@pytest.mark.parametrize("name", [*in_float32()])
+def test_two_processes_equal_one_in_float32(trained: Path, name: str) -> None:
+    assert moved(trained / "1" / name)
+    assert 0 < difference(trained / "1" / name, trained / "2" / name) <= 1e-6
+
+
+def test_four_processes_equal_one(trained: Path, tmp_path: Path) -> None:
+    some = ("quickstart", "ali_mnist", "asvae_nf_mnist")
+    four = train_in(4, {name: cases()[name] for name in some}, tmp_path)
+    assert max(difference(trained / "1" / name, four / name) for name in some) <= EXACT
+
+
+def test_figures_count_every_row_once(trained: Path) -> None:
+    """Logged means, evaluations and their n are those of one process, and one process writes."""
+    one, two = (trained / processes / "quickstart" for processes in "12")
+    for mine, theirs in zip(events(one), events(two), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-6)
+    measured, again = (json.loads((run / "summary.json").read_text())["metrics"] for run in (one, two))
+    assert measured["elbo"]["n"] == again["elbo"]["n"] == EVALUATION["rows"]
+    assert measured["elbo"]["value"] == pytest.approx(again["elbo"]["value"], rel=1e-9)
+    assert measured["elbo"]["standard_error"] == pytest.approx(again["elbo"]["standard_error"], rel=1e-9)
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without times."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("wall_s", "images_per_s")} for line in lines]
+
+
+def test_pictures_are_those_of_one_process(trained: Path) -> None:
+    one, two = (trained / processes / "quickstart/samples" for processes in "12")
+    assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
+    for picture in one.iterdir():
+        assert picture.read_bytes() == (two / picture.name).read_bytes(), picture.name

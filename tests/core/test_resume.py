@@ -1,0 +1,475 @@
+"""Resuming: what may have changed, damage, a finished run, the best checkpoint, disks that are full."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import signal
+import threading
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from jointgen_data import digits
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+import jointgen
+from jointgen import checkpoint, pictures, runfolder
+from jointgen.errors import CheckpointError, ConfigError, StoppedError, WriteError
+from jointgen.interfaces import Measure
+from jointgen.recipe import changed_keys
+from jointgen.runfolder import RunFolder
+from jointgen.saving import Saver
+from jointgen.watch import Best, best_by
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+SMALL = {
+    "encoder.network.hidden": [8],
+    "decoder.network.hidden": [8],
+    "discriminator.hidden": [8],
+    "objective.critic.penalties": [],
+    "train.steps": 12,
+    "train.batch": 16,
+    "train.pair_block": 4,
+    "train.log_every": 4,
+    "train.eval_every": 5,
+    "train.sample_every": None,
+    "train.checkpoint_every": 4,
+    "eval.rows": 32,
+    "eval.quick_rows": 32,
+    "eval.samples": 4,
+}
+
+
+def train(out: Path, *, changes: Any = None, **options: Any) -> Any:
+    return jointgen.run(RECIPE, {**SMALL, **(changes or {})}, out=out, quiet=True, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 12 steps with checkpoints at 4, 8 and 12. Tests only read it."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    train(out)
+    return out
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path / "copied")
+
+
+def weights(run: Path, name: str) -> dict[str, Tensor]:
+    parts = checkpoint.load(run / "checkpoints" / name).parts
+    return {f"{part}/{key}": tensor for part, tensors in parts.items() for key, tensor in tensors.items()}
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+# --- a recipe that changed -------------------------------------------------------------------------------------------
+
+
+def test_every_change_is_named() -> None:
+    old = """
+        seed = 0
+        [train]
+        steps = 40
+        clip = 1.0
+        [encoder.network]
+        type = "mlp"
+        hidden = [8]
+        [objective]
+        critic = { penalties = [{ type = "r1", weight = 0.1 }] }
+    """
+    new = """
+        seed = 0
+        [train]
+        steps = 60
+        early_stopping = { patience = 3 }
+        [encoder.network]
+        type = "conv"
+        channels = 3
+        [objective]
+        critic = { penalties = [{ type = "r1", weight = 0.2 }] }
+    """
+    assert changed_keys(old, new) == [
+        "train.steps: 40 -> 60",
+        "train.clip: 1.0 -> not set",
+        "train.early_stopping.patience: not set -> 3",
+        "encoder.network.type: 'mlp' -> 'conv'",
+        "objective.critic.penalties[0].weight: 0.1 -> 0.2",
+    ]
+    assert changed_keys(old, old) == []
+
+
+def test_long_texts_that_differ_at_their_end_are_shown_whole() -> None:
+    (line,) = changed_keys(f'a = "{"x" * 70}1"', f'a = "{"x" * 70}2"')
+    assert line == f"a: '{'x' * 70}1' -> '{'x' * 70}2'"
+
+
+def test_a_changed_recipe_is_refused_by_name(finished: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        train(finished, resume=True, changes={"train.steps": 20, "train.clip": 5.0, "seed": 1})
+    first, *changes = refused.value.problems
+    assert first.startswith(f"out: the run in {finished} has another recipe; to go on with this one: --allow-changes")
+    assert sorted(changes) == ["  seed: 0 -> 1", "  train.clip: not set -> 5.0", "  train.steps: 12 -> 20"]
+
+
+def test_more_steps_when_told(copied: Path, finished: Path) -> None:
+    """The weights of step 12 are where it goes on; recipe.toml is the new one; the log has all of it."""
+    before = weights(finished, "step-00000012")
+    done = train(copied, resume=True, allow_changes=True, changes={"train.steps": 16})
+    assert done.summary["step"] == 16
+    assert tomllib.loads((copied / "recipe.toml").read_text())["train"]["steps"] == 16
+    assert [json.loads(line)["step"] for line in (copied / "metrics.jsonl").read_text().splitlines()] == [
+        *(4, 5, 8, 10, 12),
+        *(15, 16),
+    ]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(copied, "step-00000012").items())
+    train(copied, resume=True, changes={"train.steps": 16})  # and it is the run's recipe now
+
+
+MODEL = "Adam with 2 moments of encoder+decoder"
+
+
+def test_changed_optimizer_settings_are_the_ones_used(copied: Path) -> None:
+    train(copied, resume=True, allow_changes=True, changes={"train.steps": 13, "optimizer.model.betas": [0.1, 0.2]})
+    groups = checkpoint.find(copied / "checkpoints").state["optimizers"][MODEL]["param_groups"]
+    assert [group["betas"] for group in groups] == [(0.1, 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"encoder.network.hidden": [9]}, r"encoder/trunk\.layers\.0\.weight is \(9, 64\) now, and \(8, 64\) there"),
+        (
+            {"decoder.network.hidden": [8, 8]},
+            r"decoder/trunk\.\S+ is .* now, and .* there \(and \d more\)",
+        ),
+    ],
+)
+def test_other_shapes_cannot_be(finished: Path, changes: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(ConfigError, match=wrong) as refused:
+        train(finished, resume=True, allow_changes=True, changes=changes)
+    assert len(refused.value.problems) == 1
+
+
+@pytest.mark.parametrize("table", [{"type": "sgd"}, {"type": "rmsprop", "momentum": 0.9}], ids=str)
+def test_another_optimizer_cannot_be(finished: Path, table: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"out: the optimizers in .* are not this recipe's: '(SGD|RMSprop) with"):
+        train(finished, resume=True, allow_changes=True, changes={"optimizer.model": table})
+
+
+def test_changes_are_allowed_only_to_a_run_that_is_resumed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--allow-changes: .*--resume"):
+        train(tmp_path / "run", allow_changes=True)
+
+
+# --- a finished run --------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_is_left_alone(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    done = train(finished, resume=True)
+    assert capsys.readouterr().err == f"jointgen: {finished} is finished (step 12); nothing was done\n"
+    assert done.metrics["elbo"]["n"] == 32
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_without_its_summary_it_is_finished_again(copied: Path, finished: Path) -> None:
+    """Killed after the last step and before summary.json."""
+    (copied / "summary.json").write_text('{"status": "running"}')
+    shutil.rmtree(copied / "samples")
+    train(copied, resume=True)
+    metrics = [json.loads((run / "summary.json").read_text())["metrics"] for run in (copied, finished)]
+    assert metrics[0] == metrics[1]
+    assert sorted(path.name for path in (copied / "samples").iterdir()) == [
+        "reconstructions-step-00000012.png",
+        "samples-step-00000012.png",
+    ]
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+def test_resume_passes_over_a_damaged_one_and_says_so(
+    copied: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flip(copied / "checkpoints/step-00000012/encoder.safetensors")
+    train(copied, resume=True)
+    assert capsys.readouterr().err == (
+        "jointgen: step-00000012 is damaged (encoder.safetensors: contents differ from what was written);"
+        " going on from step-00000008\n"
+    )
+    mine, theirs = weights(copied, "step-00000012"), weights(finished, "step-00000012")
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_load_passes_over_a_damaged_one_and_warns(copied: Path) -> None:
+    (copied / "checkpoints/step-00000012/encoder.safetensors").unlink()
+    with pytest.warns(UserWarning, match=r"step-00000012 is damaged \(encoder.*\); step-00000008 is used"):
+        jointgen.load(copied)
+    with pytest.raises(
+        CheckpointError, match=r"encoder\.safetensors: No such file[^$]*\nthe newest whole one is .*08$"
+    ):
+        jointgen.load(copied, checkpoint="step-00000012")
+
+
+def test_commands_say_what_they_pass_over(copied: Path, say: Any) -> None:
+    flip(copied / "checkpoints/step-00000012/manifest.json")
+    said = say("eval", copied, "--metrics", "rmse")
+    assert said.status == 0
+    (line,) = said.problems
+    assert line.startswith("jointgen: step-00000012 is damaged (manifest.json: ") and line.endswith(
+        "step-00000008 is used"
+    )
+    said = say("eval", copied, "--metrics", "rmse", "--checkpoint", "step-00000012")
+    assert said.status == 1
+    assert said.problems[-1] == f"jointgen: the newest whole one is {copied}/checkpoints/step-00000008"
+
+
+def test_a_checkpoint_that_is_not_there(finished: Path, say: Any) -> None:
+    problem = say("eval", finished, "--checkpoint", "step-00000013").refusal
+    assert problem.startswith(f"--checkpoint: 'step-00000013' is not in {finished}/checkpoints; did you mean 'step-")
+    assert "train.keep_best" in say("eval", finished, "--checkpoint", "best").refusal
+
+
+def test_a_checkpoint_by_name(finished: Path) -> None:
+    weight = dict(jointgen.load(finished, checkpoint="step-00000004").parts.modules.named_parameters())
+    saved = weights(finished, "step-00000004")["ema.encoder/trunk.layers.0.weight"]
+    assert torch.equal(weight["encoder.trunk.layers.0.weight"], saved)
+
+
+# --- the best one ----------------------------------------------------------------------------------------------------
+
+
+def measure(name: str, better: Any = None, values: Any = lambda batch: batch) -> Measure:
+    return Measure(name, "nats", "", values, note="no density", better=better)
+
+
+@pytest.mark.parametrize(
+    ("better", "figures", "best"),
+    [("higher", [1.0, 3.0, float("nan"), 3.0, 2.0], "b"), ("lower", [2.0, None, float("-inf"), 1.0, 1.0], "d")],
+)
+def test_the_best_by_hand(better: str, figures: list[float | None], best: str) -> None:
+    """NaN, infinities and equal values are no improvement."""
+    seen = Best("m", better)
+    improved = [seen.improved({"m": value}, name) for value, name in zip(figures, "abcde", strict=True)]
+    assert seen.checkpoint == best
+    assert [name for name, better in zip("abcde", improved, strict=True) if better][-1] == best
+    again = Best("m", better)
+    again.load(seen.state())
+    assert (again.value, again.checkpoint) == (seen.value, best)
+    other = Best("n", better)
+    other.load(seen.state())
+    assert other.checkpoint is None
+
+
+@pytest.mark.parametrize(
+    ("name", "every", "message"),
+    [
+        ("elbo", None, "looks at evaluations, so train.eval_every must say how often"),
+        ("elbbo", 5, "evaluations do not find 'elbbo'; did you mean 'elbo'"),
+        ("bits", 5, r"this model has no 'bits' \(no density\)"),
+        ("count", 5, "'count' does not say which way is better; known: elbo"),
+    ],
+)
+def test_what_cannot_keep_the_best(name: str, every: int | None, message: str) -> None:
+    measures = [measure("elbo", "higher"), measure("bits", "lower", None), measure("count")]
+    with pytest.raises(ConfigError, match=rf"^train\.keep_best: {message}"):
+        best_by(name, every, measures)
+
+
+def test_the_best_one_stays(tmp_path: Path) -> None:
+    """At a rate of 1e-30 nothing improves, so the first evaluation is the best; the last checkpoint alone stays too."""
+    rates = {"optimizer.model.lr": 1e-30, "optimizer.critics.lr": 1e-30}
+    changes = {**rates, "train.keep_best": "elbo", "train.keep_checkpoints": 1}
+    done = train(tmp_path / "run", changes=changes)
+    root = tmp_path / "run/checkpoints"
+    assert (root / "best").read_text() == "step-00000005\n"
+    assert sorted(path.name for path in root.iterdir()) == ["best", "latest", "step-00000005", "step-00000012"]
+    assert done.summary["best"]["checkpoint"] == "step-00000005"
+    assert done.summary["best"]["value"] == pytest.approx(events(tmp_path / "run", "eval/elbo")[0])
+    assert checkpoint.find(root, "best").step == 5 and checkpoint.find(root).step == 12
+    jointgen.load(tmp_path / "run", checkpoint="best")
+
+
+def events(run: Path, name: str) -> list[float]:
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [event[name] for event in found if name in event]
+
+
+# --- global generators, data -----------------------------------------------------------------------------------------
+
+
+def test_the_callers_generators_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that draws from them gets the same numbers in every run of a seed, whatever was drawn before."""
+    drawn: list[float] = []
+    real = digits.Digits.open
+
+    def noisy_open(self: Any, split: str) -> Any:
+        rows = real(self, split)
+        return Noisy(rows, drawn) if split == "train" else rows
+
+    monkeypatch.setattr(digits.Digits, "open", noisy_open)
+    found = []
+    for n in range(2):
+        torch.manual_seed(n)
+        np.random.seed(n)
+        before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+        drawn.clear()
+        train(tmp_path / f"run{n}", changes={"train.steps": 2})
+        assert torch.equal(torch.get_rng_state(), before[0]) and np.random.get_state()[1].tolist() == before[1]
+        found.append(drawn[-2:])  # of the two steps; the reads before them belong to the checks at the start
+    assert found[0] == found[1] and len(set(found[0])) == 2
+
+
+class Noisy:
+    def __init__(self, rows: Any, drawn: list[float]):
+        self.rows, self.drawn = rows, drawn
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, index: Tensor) -> dict[str, Tensor]:
+        if len(index) == SMALL["train.batch"]:
+            self.drawn.append(float(torch.rand(())) + float(np.random.rand()))
+        return self.rows.take(index)
+
+
+def test_resume_reads_only_the_rows_that_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after 6 of 12 steps: 6 batches are left, and 4 rows for the check of gradients."""
+    taken: list[int] = []
+    real = digits.Digits.open
+
+    def counted_open(self: Any, split: str) -> Any:
+        rows = real(self, split)
+        return Counted(rows, taken) if split == "train" else rows
+
+    monkeypatch.setattr(digits.Digits, "open", counted_open)
+    calls = iter(range(100))
+    with pytest.raises(StoppedError):
+        train(tmp_path / "run", stop=lambda: 15 if next(calls) == 5 else 0)
+    taken.clear()
+    train(tmp_path / "run", resume=True)
+    assert taken == [4, *[16] * 6]
+
+
+class Counted:
+    def __init__(self, rows: Any, taken: list[int]):
+        self.rows, self.taken = rows, taken
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, index: Tensor) -> dict[str, Tensor]:
+        self.taken.append(len(index))
+        return self.rows.take(index)
+
+
+# --- signals ---------------------------------------------------------------------------------------------------------
+
+
+def test_stopped_before_the_last_figures(tmp_path: Path, finished: Path) -> None:
+    """A signal in the last evaluation ends the run at once; resuming writes what is missing."""
+    calls = iter(range(100))
+    with pytest.raises(StoppedError, match=r"stopped at step 12; --resume goes on from .*step-00000012") as stopped:
+        train(tmp_path / "run", stop=lambda: 15 if next(calls) == 13 else 0)  # 12 steps, then before and in it
+    assert stopped.value.exit_status == 143
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "stopped"
+    train(tmp_path / "run", resume=True)
+    assert (
+        json.loads((tmp_path / "run/summary.json").read_text())["metrics"]
+        == (json.loads((finished / "summary.json").read_text())["metrics"])
+    )
+
+
+def test_python_may_train_in_any_thread_and_keeps_its_signal_handlers(tmp_path: Path) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before, found = [signal.getsignal(n) for n in numbers], []
+    during: list[Any] = []
+    options = {"stop": lambda: during.append([signal.getsignal(n) for n in numbers]) or 0}
+    thread = threading.Thread(
+        target=lambda: found.append(train(tmp_path / "run", changes={"train.steps": 2}, **options))
+    )
+    thread.start()
+    thread.join()
+    assert found[0].summary["status"] == "done"
+    assert during and all(seen == before for seen in during)
+
+
+# --- a full disk -----------------------------------------------------------------------------------------------------
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "where", "newest"),
+    [
+        (checkpoint, "write_flushed", "checkpoint {}/checkpoints/step-00000008", 4),
+        (runfolder, "open", "{}/metrics.jsonl", 4),
+        (SummaryWriter, "add_scalar", "{}/tensorboard", 4),
+        (pictures, "replace_bytes", "{}/samples", 12),
+    ],
+)
+def test_a_full_disk_ends_the_run_with_one_line(
+    module: Any, name: str, where: str, newest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the fifth of 12 steps, with checkpoints at every fourth: the last one that was written is whole."""
+    out = tmp_path / "run"
+    steps: list[int] = []
+
+    def fills_up() -> int:
+        steps.append(1)
+        if len(steps) == 5:
+            monkeypatch.setattr(module, name, full, raising=False)
+        return 0
+
+    with pytest.raises((CheckpointError, WriteError)) as failed:
+        train(out, stop=fills_up)
+    said = f"{where.format(out)} could not be written: the disk is full"
+    assert str(failed.value).split("\n")[0] == said
+    assert failed.value.exit_status == 1
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["status"] == "failed" and summary["note"].startswith(said)
+    assert checkpoint.find(out / "checkpoints").step == newest
+    monkeypatch.undo()
+    train(out, resume=True)
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+class Two:
+    """The second of two processes, of which the first holds what the second does, plus one."""
+
+    rank, world, device = 1, 2, torch.device("cpu")
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        return torch.cat([tensor + 1, tensor])
+
+
+def test_every_process_has_its_own_generators_back(finished: Path) -> None:
+    two = Saver(RunFolder(finished), Two(), "", 1, *[None] * 5)  # type: ignore[arg-type]
+    mine = {"torch": torch.arange(3), "python_spare": torch.tensor(0.5, dtype=torch.float64)}
+    everyone = two._gathered(mine)
+    assert everyone["torch"].tolist() == [[1, 2, 3], [0, 1, 2]] and everyone["python_spare"].tolist() == [1.5, 0.5]
+    state, notes = two._own_randomness(everyone)
+    assert state is not None and state["torch"].tolist() == [0, 1, 2] and notes == []
+
+
+def test_another_number_of_processes_leaves_the_generators_alone(finished: Path) -> None:
+    saved = checkpoint.find(finished / "checkpoints").state["randomness"]
+    two = Saver(RunFolder(finished), Two(), "", 1, *[None] * 5)  # type: ignore[arg-type]
+    state, (note,) = two._own_randomness(saved)
+    assert state is None and note.startswith("the checkpoint is of 1 process(es), not of 2: ")

@@ -1,0 +1,87 @@
+"""kill -9 at every point that matters, and what is left: the run that goes on ends where an uninterrupted one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jointgen import checkpoint
+
+DRIVER = Path(__file__).with_name("killed_runs.py")
+LAST = "step-00000040"
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+
+
+def drive(folder: Path, *words: str) -> list[str]:
+    """What the driver printed, a line for each kill."""
+    done = subprocess.run(
+        [sys.executable, str(DRIVER), str(folder), *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(done.stdout)
+    return done.stdout.splitlines()
+
+
+def without(tree: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in tree.items() if key not in keys}
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl but for times."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [without(json.loads(line), "wall_s", "images_per_s") for line in lines]
+
+
+def files_of(folder: Path, *patterns: str) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for pattern in patterns for p in sorted(folder.glob(pattern))}
+
+
+def assert_same(killed: Path, whole: Path) -> None:
+    """Everything that DESIGN.md 5.2 names, byte for byte, and nothing besides."""
+    patterns = ("recipe.toml", "samples/*", "checkpoints/latest", "checkpoints/best", "checkpoints/*/*.safetensors")
+    mine, theirs = files_of(killed, *patterns), files_of(whole, *patterns)
+    assert sorted(mine) == sorted(theirs)
+    assert {name for name in theirs if mine[name] != theirs[name]} == set()
+    saved = f"checkpoints/{LAST}"
+    assert {"encoder", "ema.encoder", "optimizers", "randomness"} <= {
+        Path(name).stem for name in theirs if saved in name
+    }
+    values = [f"{saved}/{name}.json" for name in ("optimizers", "window", "randomness")]
+    assert files_of(killed, *values) == files_of(whole, *values)
+    progress = [checkpoint.load(folder / saved).state["progress"] for folder in (killed, whole)]
+    assert without(progress[0], "wall_s") == without(progress[1], "wall_s")
+    assert progress[0]["patience"]["best"] and progress[0]["best"]["checkpoint"]
+    assert events(killed) == events(whole)
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (killed, whole)]
+    assert without(summaries[0], "wall_s", "environment") == without(summaries[1], "wall_s", "environment")
+    assert summaries[0]["status"] == "done"
+
+
+def test_killed_at_every_point_it_ends_where_an_uninterrupted_run_does(tmp_path: Path) -> None:
+    """One run, killed 17 times; its decoder draws from torch's, numpy's and Python's global generators."""
+    said = drive(tmp_path, "points")
+    assert len(said) == 17 and all(line.startswith("kill -9 ") for line in said)
+    assert "kill -9 after step 17, between checkpoints: goes on from step-00000016" in said
+    (between,) = (line for line in said if "between the renames" in line)
+    assert "goes on from .old-0-step-00000040, beside .old-0-step-00000040, .tmp-step-00000040" in between
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+    assert [path.name for path in (tmp_path / "killed/checkpoints").glob(".*")] == []
+
+
+@pytest.mark.slow
+def test_torture(tmp_path: Path) -> None:
+    """25 kills at random moments."""
+    said = drive(tmp_path, "torture", "25")
+    assert len([line for line in said if line.startswith("kill -9")]) == 25
+    for killed in tmp_path.glob("killed*"):
+        assert_same(killed, tmp_path / "whole")

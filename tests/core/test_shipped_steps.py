@@ -1,0 +1,173 @@
+"""Steps of every shipped recipe, on small networks and random images: they do not wait for the device, nor send it
+numbers from the host, counted on the CPU by the operations that would (log events, checkpoints and evaluation do read
+figures, and are not part of a step); and under autocast their losses are float32."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jointgen_families.flows import recursion
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from jointgen.distributed import Workers
+from jointgen.nodes import ClosedKL, Critic, Density
+from jointgen.noise import Noise
+from jointgen.parts import Parts
+from jointgen.plugins import load_plugins
+from jointgen.prepare import Prepared, prepare
+from jointgen.program import Moment
+from jointgen.recipe import read_recipe
+from jointgen.step import CompiledUpdate, Step
+from jointgen.tables import load_tables
+from jointgen.train import tensor_pairs
+from jointgen.watch import Window
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+ROWS = 4
+SCORES = (Density, ClosedKL, Critic)
+
+READS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "bincount"}
+"""Their results, or the sizes of them, are known on the host."""
+SENDS = {"lift_fresh"}
+"""Python numbers made a tensor: on an accelerator, a copy from the host."""
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations for which the host would wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function._schema.name.removeprefix("aten::")
+        masks = isinstance(args[1], list | tuple) if name in ("index", "index_put", "index_put_") else False
+        by_mask = masks and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+        if name in READS | SENDS or by_mask or function is torch.ops.aten.repeat_interleave.Tensor:
+            self.counts[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_what_would_wait_is_counted() -> None:
+    x = torch.arange(3.0)
+    with Waits() as waits:
+        x.sum().item(), bool(x.any()), torch.equal(x, x), x[x > 1], x.nonzero(), torch.tensor(2.0), x * 2.0, x[1:]
+        x[torch.arange(2)], x.repeat_interleave(2)
+    assert waits.counts == {"_local_scalar_dense": 2, "equal": 1, "index": 1, "nonzero": 1, "lift_fresh": 1}
+
+
+# --- small ones of the shipped recipes --------------------------------------------------------------------------------
+
+SMALLER = {"hidden": [8], "widths": [4, 4], "length": 3, "basis": 3, "features": 8}
+
+
+def smaller(table: Any) -> Any:
+    """The same recipe with small networks: every size that its tables or their defaults have."""
+    if not isinstance(table, dict):
+        return table
+    made = {key: smaller(value) for key, value in table.items()}
+    if made.get("type") in ("mlp", "conv"):
+        made |= {"hidden": [8]} if made["type"] == "mlp" else {"widths": [4, 4]}
+    return made | {key: SMALLER[key] for key in made.keys() & SMALLER.keys()}
+
+
+@functools.cache
+def prepared(path: Path) -> Prepared:
+    registry = load_plugins().registry
+    tables = smaller(load_tables(path))
+    return prepare(read_recipe({**tables, "name": path.stem}, registry=registry), registry)
+
+
+def raw(of: Prepared, rows: int = ROWS) -> dict[str, dict[str, Tensor]]:
+    """Raw rows as the sources would give them, whether their data is here or not: grey levels."""
+    declared, generator = of.declared, torch.Generator().manual_seed(0)
+    found: dict[str, dict[str, Tensor]] = {}
+    for part in declared.data_parts:
+        shapes = {name: declared.spaces[name] for name in declared.variables_of(part)}
+        found[part] = {
+            name: torch.randint(space.bins or 256, (rows, *space.shape), generator=generator, dtype=torch.uint8)
+            for name, space in shapes.items()
+        }
+    return found
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_no_step_waits(path: Path, micro_batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every stage, at a step with penalties and at one without, with what an accelerator has: fused optimizers, and
+    loops that do not look at their values. As the loop takes it: step, figures, average."""
+    monkeypatch.setattr(recursion, "may_look", lambda x: False)
+    made = prepared(path)
+    parts: Parts = made.parts
+    parts.modules.train()
+    data, window = raw(made), Window()
+    average = [p.detach().clone() for p in parts.modules.parameters()]
+    pairs = tensor_pairs(average, parts.modules.parameters())
+    for plan in made.plans:
+        by_update = {u.name: [torch.optim.Adam(parts.parameters(u.trains), fused=True)] for u in plan.updates}
+        stepper = Step(plan, parts, Workers.start("cpu"), by_update, clip=1.0, micro_batches=micro_batches)
+        take_steps(stepper, [3, 4], data, window, pairs, Counter())  # the first makes Adam's state
+        counts: Counter[str] = Counter()
+        take_steps(stepper, [7, 8], data, window, pairs, counts)
+        assert counts == {}
+
+
+def take_steps(
+    stepper: Step,
+    numbers: list[int],
+    data: Any,
+    window: Window,
+    pairs: Any,
+    counts: Counter[str],
+) -> None:
+    for number in numbers:
+
+        def moment(r: int, number: int = number) -> Moment:
+            return Moment(data, Noise(0, f"{number}.{r}"), ROWS, number, number / 10, 2)
+
+        with Waits() as waits:
+            window.add(stepper(moment), number)
+            for mine, theirs in pairs:
+                torch._foreach_lerp_(mine, theirs, 0.1)
+        counts.update(waits.counts)
+
+
+# --- half precision ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_densities_logits_and_losses_are_float32_under_autocast(path: Path) -> None:
+    """Networks multiply in bfloat16; what they put out is scored, judged and averaged in float32."""
+    made = prepared(path)
+    workers = Workers.start("cpu", "bf16")
+    for plan in made.plans:
+        moment = Moment(raw(made), Noise(0, "4.0"), ROWS, 4, 0.5, 2)  # a step with penalties
+        for own in plan.updates:
+            update = CompiledUpdate(own, plan, made.parts)
+            update.turn.begin()
+            with workers.autocast(), Multiplied() as multiplied:
+                loss, means, values = update.loss(moment)
+            assert torch.bfloat16 in multiplied.dtypes
+            scores = [v for n, v in zip(update.program.nodes, values, strict=True) if isinstance(n, SCORES)]
+            assert {value.dtype for value in (loss, *means.values(), *scores)} == {torch.float32}
+            loss.backward()
+            assert {p.grad.dtype for p in update.params if p.grad is not None} == {torch.float32}
+
+
+class Multiplied(TorchDispatchMode):
+    """The dtypes that matrices are multiplied and images convolved in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function._schema.name in ("aten::mm", "aten::addmm", "aten::convolution"):
+            self.dtypes.add(args[-1].dtype if isinstance(args[-1], Tensor) else args[0].dtype)
+        return function(*args, **(kwargs or {}))

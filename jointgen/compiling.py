@@ -20,21 +20,14 @@ import torch
 from torch import Tensor
 
 from jointgen.lowering import Lowering
-from jointgen.nodes import (
-    ClosedKL,
-    Density,
-    Node,
-    Read,
-    Standard,
-    View,
-    ordered,
-)
+from jointgen.nodes import ClosedKL, Density, Node, Read, Standard, View, ordered
 from jointgen.noise import Noise
 from jointgen.noise_table import Recorder, Table
 from jointgen.objectives.algebra import Weight, Weighted
 from jointgen.objectives.objective import PenaltyOf
 from jointgen.plan import Plan, UpdatePlan, nodes_of
 from jointgen.program import Moment, Program, Values
+from jointgen.randomness import global_state, set_global_state
 
 Mode = Literal["default", "reduce-overhead", "max-autotune"]
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor], Values]]
@@ -123,7 +116,7 @@ class Variant:
         self.player, self.keep = whole.player, whole.keep
         self.nodes = [node for node in self.player.program.nodes if node in self.player.program.imported]
         self.weights = moving_weights(self.player.plan)
-        with torch.no_grad(), buffers_restored(self.player.program):
+        with torch.no_grad(), nothing_moved(self.player.program):
             recorder = Recorder(moment.noise)
             loss, _, _ = self.player.loss(_with_noise(moment, recorder), imports)
             self.expected, self.asked = float(loss), list(recorder.asked)
@@ -135,7 +128,7 @@ class Variant:
 
         def loss(data: Any, numbers: Any, weights: Any, imported: Any) -> Any:
             moment: Any = StillMoment(data, Table(numbers, device, dtype), rows, step, pair_block, weights)
-            total, means, values = player.loss(moment, dict(zip(nodes, imported, strict=True)))
+            total, means, values = player.loss(moment, Handed(nodes, imported))
             return total, means, [_detached(values[i]) for i in keep]
 
         return loss
@@ -151,7 +144,7 @@ class Variant:
 
     def try_out(self, moment: Moment, imports: Mapping[Node, Any]) -> None:
         """Compiles both directions, and raises where that fails or gives another loss. Leaves nothing behind."""
-        with buffers_restored(self.player.program), warnings.catch_warnings():
+        with nothing_moved(self.player.program), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what compilers warn of is nothing that a user could mend
             loss, _, _ = self(moment, imports)
             torch.autograd.grad(loss, self.player.params, allow_unused=True)
@@ -193,13 +186,17 @@ def _own_code(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 @contextmanager
-def buffers_restored(program: Program) -> Iterator[None]:
-    """Whatever runs inside may move buffers, such as a running mean: afterwards they are as they were."""
+def nothing_moved(program: Program) -> Iterator[None]:
+    """Whatever runs inside may move buffers, such as a running mean, and the global random generators: afterwards
+    they are as they were, so that a resumed run, which compiles anew, goes on bit for bit."""
     buffers = list(program.parts.modules.buffers())
     before = [buffer.clone() for buffer in buffers]
+    device = next(program.parts.modules.parameters()).device
+    generators = global_state(device)
     try:
         yield
     finally:
+        set_global_state(generators, device)
         with torch.no_grad():
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
@@ -225,6 +222,19 @@ class StillMoment:
 
     def at(self, weight: Weight) -> Any:
         return self._weights[weight.name] if weight.moves else weight.to
+
+
+class Handed:
+    """In place of a dictionary by node: torch 2.11 cannot compile one whose keys have a hash of their own."""
+
+    def __init__(self, nodes: Sequence[Node], values: Sequence[Any]):
+        self._pairs = list(zip(nodes, values, strict=True))
+
+    def __getitem__(self, wanted: Node) -> Any:
+        for node, value in self._pairs:
+            if node is wanted:
+                return value
+        raise AssertionError("what an update imports is handed to it")
 
 
 # --- what compiled updates hand over to one another -------------------------------------------------------------------

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from jointgen.errors import ConfigError, JointgenError
+from jointgen.errors import ConfigError, JointgenError, LostError
 from jointgen.statistics import Statistic
 
 Precision = Literal["fp32", "bf16", "fp64"]
@@ -36,7 +36,7 @@ def _together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise JointgenError(f"another process of this run went away, or none can be reached: {reason}") from error
+        raise LostError(f"another process of this run went away, or none can be reached: {reason}") from error
 
 
 class Workers:
@@ -247,7 +247,12 @@ def _accelerator(cpu: bool) -> Accelerator:
 def _check_launch() -> None:
     """WORLD_SIZE alone would wait for processes that nobody started; `accelerate launch` starts one on a CPU, however
     many it is asked for, and says nothing (engineering.md 1.1)."""
+    launched = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in launched if name not in os.environ]
     if {"RANK", "LOCAL_RANK"} & {*os.environ}:
+        if missing:
+            said = ", ".join(name for name in launched[:2] if name not in missing)
+            raise JointgenError(f"{said} is set as by a launcher, but {', '.join(missing)} is not; {_REMEDY}")
         return
     world = os.environ.get("WORLD_SIZE", "1")
     if world != "1":

@@ -49,6 +49,10 @@ class StoppedError(JointgenError):
         self.exit_status = 128 + signal
 
 
+class LostError(JointgenError):
+    """Another process of the run went away. It had its reason, and said it where it could."""
+
+
 class OwnershipError(JointgenError):
     """A term's gradient reaches a part that it must not reach, or misses one that it should. Names both."""
 

@@ -101,7 +101,11 @@ def _build(settings: Rate, parameters: list[nn.Parameter]) -> torch.optim.Optimi
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Gives each moment the layout of its parameter, which files do not keep and fused kernels need."""
+    """Gives each moment the layout of its parameter, which files do not keep and fused kernels need.
+
+    A number has no layout, and one beside a parameter that is a number may be the count of steps, of another type.
+    """
     for parameter, state in optimizer.state.items():
-        moments = {k: v for k, v in state.items() if isinstance(v, torch.Tensor) and v.shape == parameter.shape}
+        tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+        moments = {k: v for k, v in tensors.items() if v.dim() > 1 and v.shape == parameter.shape}
         state |= {k: torch.empty_like(parameter).copy_(v) for k, v in moments.items()}

@@ -2,6 +2,7 @@
 
     python killed_runs.py FOLDER points       one run, FOLDER/killed, that is killed at one of POINTS after another
     python killed_runs.py FOLDER torture N    runs that are killed N times at random moments, in FOLDER/killed0, ...
+    python killed_runs.py FOLDER pairs        one run of two processes, of which one after the other is killed
 
 Beside FOLDER/whole, which nothing interrupts. Prints what happened.
 """
@@ -25,9 +26,11 @@ import torch
 import torch._dynamo  # torch's optimizers import it: once here, and not in every fork
 from jointgen_data.digits import Digits
 from torch import Tensor, nn
+from torch.distributed import TCPStore
 
 import jointgen
-from jointgen import checkpoint, parts, runfolder, train
+from jointgen import checkpoint, parts, reporting, runfolder
+from jointgen.errors import JointgenError
 from jointgen.plugins import load_plugins
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
@@ -145,8 +148,8 @@ POINTS: dict[str, Callable[[], Any]] = {
     "before `best` names it": lambda: at_call(checkpoint, "replace_text", path="best"),
     "while an old one is deleted": lambda: at_call(checkpoint.shutil, "rmtree", 1, half_deleted, path=".old-"),
     "in a line of metrics.jsonl": lambda: at_call(runfolder.RunFolder, "log", 2, half_a_line),
-    "in an evaluation": lambda: at_call(train, "evaluate"),
-    "in pictures": lambda: at_call(train, "write_pictures"),
+    "in an evaluation": lambda: at_call(reporting, "evaluate"),
+    "in pictures": lambda: at_call(reporting, "write_pictures"),
     "in the last pictures": lambda: at_call(runfolder.RunFolder, "write_summary", 2) or last("write_pictures"),
     "between the renames of the last step's two": lambda: at_call(os, "rename", path=".tmp-step-00000040"),
     "in the last evaluation": lambda: last("evaluate"),
@@ -155,15 +158,15 @@ POINTS: dict[str, Callable[[], Any]] = {
 
 
 def last(name: str) -> None:
-    """At the last call of train's function: the one after the last step."""
-    real = getattr(train, name)
+    """At the last call of reporting's function: the one after the last step."""
+    real = getattr(reporting, name)
 
     def call(*arguments: Any, **options: Any) -> Any:
         if sys._getframe(1).f_back.f_code.co_name == "_finish":  # type: ignore[union-attr]
             die()
         return real(*arguments, **options)
 
-    setattr(train, name, call)
+    setattr(reporting, name, call)
 
 
 def killed_at(out: Path, point: str) -> None:
@@ -226,11 +229,60 @@ def killed_after(seconds: float, out: Path) -> str | None:
     return f"{seconds:.3f} s after its start, {steps} lines logged" if os.WIFSIGNALED(status) else None
 
 
+# --- two processes ---------------------------------------------------------------------------------------------------
+
+
+def pair(action: Callable[[int], object]) -> list[int]:
+    """Exit statuses of two processes of one run, each a fork that does it by its rank; -9 where it was killed."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    pids = []
+    for rank in range(2):
+        sys.stdout.flush()
+        pids.append(os.fork())
+        if pids[-1] == 0:
+            os.environ.update(place, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank))
+            os._exit(status_of(lambda rank=rank: action(rank)))
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+def status_of(action: Callable[[], object]) -> int:
+    try:
+        action()
+    except JointgenError as error:
+        return error.exit_status
+    except BaseException:
+        traceback.print_exc()
+        return 99
+    return 0
+
+
+def stopped_at(step: int) -> Callable[[], int]:
+    calls = iter(range(10**6))
+    return lambda: signal.SIGTERM if next(calls) + 1 == step else 0
+
+
+def pairs(folder: Path) -> None:
+    """`stop` is asked from the step on which a run goes on, so the counts are of steps since then."""
+    assert pair(lambda rank: run(folder / "whole")) == [0, 0]
+    out = folder / "killed"
+    for rank, after in ((0, 7), (1, 5), (1, 9)):
+        stop = between_steps(after)
+        statuses = pair(lambda me, rank=rank, stop=stop: run(out, stop if me == rank else lambda: 0))
+        print(f"kill -9 of process {rank}: {statuses[rank]}, {statuses[1 - rank]}; {state_of(out)}")
+        told = pair(lambda me: run(out, stopped_at(3) if me == 1 else lambda: 0))
+        print(f"SIGTERM to process 1: {told[0]}, {told[1]}; {state_of(out)}")
+    assert pair(lambda rank: run(out)) == [0, 0]
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     where, what, *rest = sys.argv[1:]
     os.fsync = lambda descriptor: None  # a kill loses nothing that was written; a power cut would
     load_plugins()
     Digits().open("train")  # scikit-learn is imported once
-    assert forked(lambda: run(Path(where) / "whole")) == 0
-    points(Path(where)) if what == "points" else torture(Path(where), int(rest[0]))
+    if what == "pairs":
+        pairs(Path(where))
+    else:
+        assert forked(lambda: run(Path(where) / "whole")) == 0
+        points(Path(where)) if what == "points" else torture(Path(where), int(rest[0]))

@@ -101,7 +101,8 @@ def test_fewer_processes_than_asked() -> None:
 def test_launched_processes_that_accelerate_does_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
     """What happens on a machine whose GPU Accelerate takes for one process although torchrun started two."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
     monkeypatch.setattr("jointgen.distributed._accelerator", lambda cpu: One())
     with pytest.raises(JointgenError, match=r"^WORLD_SIZE is 2, but 1 process\(es\) joined"):
         Workers.start("cpu")
@@ -109,6 +110,12 @@ def test_launched_processes_that_accelerate_does_not_see(monkeypatch: pytest.Mon
 
 class One:
     num_processes = 1
+
+
+def test_half_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(JointgenError, match=r"^LOCAL_RANK is set as by a launcher, but RANK, WORLD_SIZE, MASTER_ADDR"):
+        Workers.start("cpu")
 
 
 # --- two processes ---

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
-from jointgen import checkpoint
+from jointgen import checkpoint, cli
+from jointgen.errors import ConfigError, LostError
 
 REPO = Path(__file__).resolve().parents[2]
 QUICKSTART = REPO / "recipes/quickstart.toml"
@@ -102,6 +104,19 @@ def test_a_killed_process_ends_the_others(endless: tuple[subprocess.Popen[str], 
     assert not is_running(first)
 
 
+def test_stopped_before_it_trains(tmp_path: Path) -> None:
+    """A signal that comes while the processes still import torch ends them all the same, with the same status."""
+    process = start(tmp_path / "run", train__steps="10000000")
+    while len(pids := children(process)) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.2)  # a launcher that has started two notes signals
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "Traceback" not in said and not any(map(is_running, pids))
+
+
 def test_a_killed_launcher_leaves_nobody(endless: tuple[subprocess.Popen[str], Path]) -> None:
     process, _ = endless
     pids = children(process)
@@ -118,3 +133,28 @@ def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     assert process.returncode == 2
     assert said.count("train.batch: 15 does not divide over 2 process(es)") == 1
     assert "Traceback" not in said and not (tmp_path / "run/recipe.toml").exists()
+
+
+def test_what_one_process_alone_met_is_told_by_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second process fails first, or alone: it speaks. The first, with the same mistake, then need not."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    launcher = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for name, value in launcher.items():
+        monkeypatch.setenv(name, value)
+
+    def fail_with(error: Exception, rank: int) -> str:
+        def fail(arguments: object) -> None:
+            raise error
+
+        monkeypatch.setitem(cli.COMMANDS, "list", fail)
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        cli.main(["list"])
+        return capsys.readouterr().err
+
+    assert fail_with(ConfigError("data.root: not on this machine"), 1) == "jointgen: data.root: not on this machine\n"
+    assert fail_with(ConfigError("data.root: not on this machine"), 0) == ""
+    assert fail_with(LostError("another process went away"), 1) == ""
+    assert fail_with(LostError("another process went away"), 0) == "jointgen: another process went away\n"

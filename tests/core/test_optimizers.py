@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import jointgen
 from jointgen import checkpoint
 from jointgen.optimizer_tables import SGD, Adam, AdamW, Rate, RMSprop
-from jointgen.optimizers import Optimizers
+from jointgen.optimizers import Optimizers, _lay_out
 from jointgen.prepare import Prepared, prepare
 from jointgen.recipe import read_recipe
 from jointgen.registry import Registry
@@ -196,3 +197,13 @@ def test_rates_are_logged(tmp_path: Path) -> None:
     events = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [event["lr/model"] for event in events] == pytest.approx([0.004, 0.008, 0.01, 0.01, 0.01])
     assert read_toml(tmp_path / "run/recipe.toml")["optimizer"]["model"]["type"] == "adam"
+
+
+def test_a_count_of_steps_keeps_its_type() -> None:
+    """Beside a parameter that is a single number, in float64, the count is a float32 of the same shape."""
+    number = nn.Parameter(torch.ones((), dtype=torch.float64))
+    optimizer = torch.optim.Adam([number])
+    number.grad = torch.ones_like(number)
+    optimizer.step()
+    _lay_out(optimizer)
+    assert optimizer.state[number]["step"].dtype == torch.float32

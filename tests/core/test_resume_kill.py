@@ -78,6 +78,15 @@ def test_killed_at_every_point_it_ends_where_an_uninterrupted_run_does(tmp_path:
     assert [path.name for path in (tmp_path / "killed/checkpoints").glob(".*")] == []
 
 
+def test_two_processes_of_which_one_is_killed_end_where_uninterrupted_ones_do(tmp_path: Path) -> None:
+    """kill -9 of the first and of the second, and SIGTERM to one alone, after which both stop at the same step."""
+    said = drive(tmp_path, "pairs")
+    kills, stops = said[::2], said[1::2]
+    assert all("-9, 1;" in line for line in kills) and len(kills) == 3  # who loses the other ends with status 1
+    assert all(line.startswith("SIGTERM to process 1: 143, 143;") for line in stops) and len(stops) == 3
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
 @pytest.mark.slow
 def test_torture(tmp_path: Path) -> None:
     """25 kills at random moments."""

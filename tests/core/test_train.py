@@ -141,6 +141,14 @@ def test_a_term_that_breaks_stops_the_run(tmp_path: Path) -> None:
     assert not list((tmp_path / "run/checkpoints").glob("step-*"))
 
 
+def test_a_term_that_breaks_does_not_pass_for_early_stopping(tmp_path: Path) -> None:
+    """NaN is no improvement; the evaluation that would end the stage comes before the log would have noticed."""
+    settings = {"train__log_every": 1000, "train__eval_every": 2, "train__early_stopping": {"patience": 1}}
+    with pytest.raises(NonFiniteError, match=r"step 1: 'model/E\[.*' is not finite"):
+        train(tmp_path / "run", train__steps=40, optimizer__model__lr=1e30, **settings)
+    assert not list((tmp_path / "run/checkpoints").glob("step-*"))
+
+
 def test_average_of_weights_by_hand(tmp_path: Path) -> None:
     """After one step with ema 0.99 the decay is min(0.99, (1 + 0) / (10 + 0)) = 0.1: 0.1 start + 0.9 now."""
     train(tmp_path / "one", train__steps=1)

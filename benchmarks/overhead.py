@@ -241,11 +241,11 @@ class Recorded(contextlib.ExitStack):
     def __init__(self, trainer: Trainer):
         super().__init__()
         self.drawn: list[tuple[str, Tensor]] = []
-        self.rows: list[Tensor] = []
+        recipe = trainer.recipe
+        self.rows = Loader(trainer.splits["train"].sources["data"], recipe.train.batch, recipe.seed).rows_of(0)
         self.gradients: dict[int, Tensor] = {}
         for kind in ("normal", "uniform"):
             self.replace(NoiseSource, kind, partial(self.draw, kind, getattr(NoiseSource, kind)))
-        self.replace(Loader, "rows_of", partial(self.take, Loader.rows_of))
         self.hook = register_optimizer_step_pre_hook(self.keep)
         self.callback(self.hook.remove)
 
@@ -258,11 +258,6 @@ class Recorded(contextlib.ExitStack):
         self.drawn.append((kind, numbers))
         return numbers
 
-    def take(self, original: Any, loader: Loader, batch_index: int) -> Tensor:
-        rows: Tensor = original(loader, batch_index)
-        self.rows.append(rows)
-        return rows
-
     def keep(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         for group in optimizer.param_groups:
             self.gradients.update({id(p): p.grad.detach().clone() for p in group["params"] if p.grad is not None})
@@ -270,7 +265,7 @@ class Recorded(contextlib.ExitStack):
     def difference(self, bare: BareVAE) -> float:
         """Largest over the parameters, relative to the largest number of its gradient; the bare loop takes a step."""
         random, bare.generator = bare.generator, Replay(self.drawn)
-        bare.step(self.rows[0])
+        bare.step(self.rows)
         bare.generator = random
         self.close()
         found = [relative(self.gradients[id(mine)], self.gradients[id(theirs)]) for mine, theirs in bare.pairs]

@@ -242,7 +242,7 @@ class Recorded(contextlib.ExitStack):
         super().__init__()
         self.drawn: list[tuple[str, Tensor]] = []
         recipe = trainer.recipe
-        self.rows = Loader(trainer.splits["train"].sources["data"], recipe.train.batch, recipe.seed).rows_of(0)
+        self.rows = Loader(recipe.data.open("train"), recipe.train.batch, recipe.seed).rows_of(0)
         self.gradients: dict[int, Tensor] = {}
         for kind in ("normal", "uniform"):
             self.replace(NoiseSource, kind, partial(self.draw, kind, getattr(NoiseSource, kind)))

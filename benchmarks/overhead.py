@@ -23,7 +23,6 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,10 +126,11 @@ class Comparison:
             given = [*self.row.settings, *data, *loop, *never, *settings, *self.arguments.set]
             registry = load_plugins().registry
             prepared = prepare(read_recipe(RECIPES / f"{self.row.recipe}.toml", given, registry=registry), registry)
-            arms = Interleaved(window, self.arguments.rounds or self.row.rounds)
+            rounds = self.row.rounds if self.arguments.rounds is None else self.arguments.rounds
+            arms = Interleaved(window, rounds)
             trainer = Trainer(prepared, Path(folder) / "run", stop=arms.after_step, quiet=True)
             arms.bare = bare_loop(self.row.loop, trainer)
-            with arms.watching(trainer):
+            with arms.recorded:
                 trainer.fit()
         return arms
 
@@ -172,7 +172,7 @@ class Interleaved:
 
     def __init__(self, window: int, rounds: int):
         self.window, self.rounds = window, rounds
-        self.steps, self.difference = 0, float("nan")
+        self.steps, self.difference, self.recorded = 0, float("nan"), Recorded()
         self.seconds: dict[str, list[float]] = {"jointgen": [], "bare": []}
         self.wall: dict[str, list[float]] = {"jointgen": [], "bare": []}
 
@@ -180,7 +180,8 @@ class Interleaved:
         self.steps += 1
         if self.steps == 1:
             self.difference = self.recorded.difference(self.bare)
-            return 0
+        if self.rounds == 0:  # only compared
+            raise MeasuredError
         if self.steps % self.window:
             return 0
         if self.steps > self.window:  # the first window warms up
@@ -204,12 +205,6 @@ class Interleaved:
     def ratios(self, wall: bool = False) -> list[float]:
         of = self.wall if wall else self.seconds
         return [ours / theirs for ours, theirs in zip(of["jointgen"], of["bare"], strict=True)]
-
-    @contextlib.contextmanager
-    def watching(self, trainer: Trainer) -> Iterator[None]:
-        self.recorded = Recorded(trainer)
-        with self.recorded:
-            yield
 
 
 class Stopwatch:
@@ -236,16 +231,14 @@ class Stopwatch:
 
 
 class Recorded(contextlib.ExitStack):
-    """The rows, random numbers and gradients of the trainer's first step."""
+    """The random numbers and gradients of the trainer's first step, until it is left."""
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self) -> None:
         super().__init__()
         self.drawn: list[tuple[str, Tensor]] = []
-        self.rows: list[Tensor] = []
         self.gradients: dict[int, Tensor] = {}
         for kind in ("normal", "uniform"):
             self.replace(NoiseSource, kind, partial(self.draw, kind, getattr(NoiseSource, kind)))
-        self.replace(Loader, "rows_of", partial(self.take, Loader.rows_of))
         self.hook = register_optimizer_step_pre_hook(self.keep)
         self.callback(self.hook.remove)
 
@@ -258,11 +251,6 @@ class Recorded(contextlib.ExitStack):
         self.drawn.append((kind, numbers))
         return numbers
 
-    def take(self, original: Any, loader: Loader, batch_index: int) -> Tensor:
-        rows: Tensor = original(loader, batch_index)
-        self.rows.append(rows)
-        return rows
-
     def keep(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         for group in optimizer.param_groups:
             self.gradients.update({id(p): p.grad.detach().clone() for p in group["params"] if p.grad is not None})
@@ -270,7 +258,7 @@ class Recorded(contextlib.ExitStack):
     def difference(self, bare: BareVAE) -> float:
         """Largest over the parameters, relative to the largest number of its gradient; the bare loop takes a step."""
         random, bare.generator = bare.generator, Replay(self.drawn)
-        bare.step(self.rows[0])
+        bare.step(Loader(bare.images, bare.recipe.train.batch, bare.recipe.seed).rows_of(0))  # of these, only how many
         bare.generator = random
         self.close()
         found = [relative(self.gradients[id(mine)], self.gradients[id(theirs)]) for mine, theirs in bare.pairs]

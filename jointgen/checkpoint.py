@@ -83,7 +83,7 @@ def save(
     fits = [_NAME.fullmatch(name) and name != "manifest" for name in names]
     assert all(fits), f"not all of these can be file names: {names}"
     root = Path(root)
-    final = root / f"step-{step:08d}"
+    final = root / name_of(step)
     try:
         root.mkdir(parents=True, exist_ok=True)
         _clear_unfinished(root)
@@ -257,6 +257,11 @@ def _offer(path: Path) -> str:
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def name_of(step: int) -> str:
+    """Of a step's checkpoint."""
+    return f"step-{step:08d}"
 
 
 def _newest_first(root: Path) -> list[Path]:

@@ -7,19 +7,17 @@ after it wrote a checkpoint; 141 whoever read our output went away.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jointgen.arguments import ARRAY, PICTURE, TENSORS, Arguments, parse
+from jointgen.arguments import Arguments, parse
 from jointgen.errors import ConfigError, JointgenError, LostError, StoppedError
+from jointgen.telling import is_first, say, speaks, tell
 
 if TYPE_CHECKING:
-    from jointgen.evaluate import Split
-    from jointgen.model import Model
     from jointgen.prepare import Prepared
     from jointgen.recipe import Recipe
 
@@ -35,24 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(asked.code or 0)
     except JointgenError as error:
         if _tells(error):
-            _say(*str(error).split("\n"))
+            say(*str(error).split("\n"))
         return error.exit_status
     except KeyboardInterrupt:
-        _complain("stopped; nothing was written since the last checkpoint")
+        tell("stopped; nothing was written since the last checkpoint")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at exit
         return 141
-
-
-def _complain(*lines: str) -> None:
-    if _speaks():
-        _say(*lines)
-
-
-def _say(*lines: str) -> None:
-    for line in lines:
-        print(f"jointgen: {line}", file=sys.stderr)
 
 
 # --- commands on recipes ---------------------------------------------------------------------------------------------
@@ -85,7 +73,7 @@ def _default_processes(arguments: Arguments) -> int:
     if train.device not in ("auto", "cuda"):
         return 1
     found = max(n for n in range(1, torch.cuda.device_count() + 1) if train.batch % n == 0)
-    _complain(f"training in {found} processes, one for each GPU; --processes says otherwise")
+    tell(f"training in {found} processes, one for each GPU; --processes says otherwise")
     return found
 
 
@@ -93,10 +81,11 @@ def _train(arguments: Arguments) -> None:
     from jointgen import train
     from jointgen.distributed import leave
     from jointgen.shipped import find_recipe
+    from jointgen.statistics import table_of
     from jointgen.stopping import StopRequest
 
     recipe, out, resume, quiet = find_recipe(arguments.recipe), arguments.out, arguments.resume, arguments.quiet
-    with StopRequest(quiet=not _speaks()) as stop:
+    with StopRequest(quiet=not speaks()) as stop:
         done = train.run(
             recipe,
             arguments.set,
@@ -108,29 +97,19 @@ def _train(arguments: Arguments) -> None:
             processes=arguments.processes,
         )
     leave()
-    if _is_main():
-        print(_table_of(done.metrics))
+    if is_first():
+        print(table_of(done.metrics))
         print(f"{done.path}: the run; its pictures are in {done.path / 'samples'}")
-
-
-def _is_main() -> bool:
-    """Whether this process is the only one, or the first of all that train one model."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _speaks() -> bool:
-    """Whether this process tells what all of its machine could: the first one."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _tells(error: JointgenError) -> bool:
     """Most mistakes are met by all processes of a run and told once; one that a single process met is told by it."""
     if isinstance(error, LostError) or "RANK" not in os.environ:
-        return _speaks()
+        return speaks()
     from jointgen.launch import says_first
 
     first = says_first(str(error))
-    return _speaks() if first is None else first
+    return speaks() if first is None else first
 
 
 def _prepared(arguments: Arguments) -> Prepared:
@@ -202,7 +181,7 @@ def data_command(arguments: Arguments) -> None:
 
 def _pack(arguments: Arguments) -> None:
     from jointgen import packing
-    from jointgen.counter import Counter
+    from jointgen.progress import Counter
 
     source, dest = arguments.source, arguments.destination
     try:
@@ -220,162 +199,27 @@ def _pack(arguments: Arguments) -> None:
     except KeyboardInterrupt:
         raise StoppedError(f"{dest}: stopped; the same command goes on from here", signal.SIGINT) from None
     lines = packing.report(manifest)
-    _complain(*lines.skipped)
+    tell(*lines.skipped)
     print(f"{dest}: {lines.held}" + ("" if worked else "; it was finished before, and nothing was done"))
     print(f"train on it: jointgen run RECIPE --set data.type=prepared --set data.path={dest}")
 
 
 def _verify(arguments: Arguments) -> None:
-    from jointgen.counter import Counter
     from jointgen.packing import verify
+    from jointgen.progress import Counter
 
     with Counter("verifying") as counter:
         manifest = verify(arguments.destination, counter)
     print(f"{arguments.destination}: {len(manifest.stored)} files are what the manifest says")
 
 
-# --- commands on runs ------------------------------------------------------------------------------------------------
+# --- all of them -----------------------------------------------------------------------------------------------------
 
 
-def sample_command(arguments: Arguments) -> None:
-    """`jointgen sample`."""
-    path = _output(arguments, PICTURE, ARRAY)
-    model = _open(arguments)
-    from jointgen import inference
-    from jointgen.counter import Counter
-    from jointgen.outputs import write_arrays, writing
+def _on_a_run(arguments: Arguments) -> None:
+    from jointgen import cli_runs
 
-    variable = inference.generated(model)
-    space = model.spaces[variable]
-    if path.suffix.lower() == PICTURE:
-        inference.check_picture(variable, space, points=True)
-    with Counter("sampling") as counter:
-        samples = inference.sample_rows(
-            model, arguments.n, arguments.given, seed=arguments.seed, reading=arguments.reading, progress=counter
-        )
-    if path.suffix.lower() == PICTURE:
-        writing(path, lambda: inference.draw_samples(samples, space, path))
-    else:
-        write_arrays(path, {variable: samples.numpy()}, {})
-    print(f"{path}: {len(samples)} samples of {variable}, {space}")
-
-
-def reconstruct_command(arguments: Arguments) -> None:
-    """`jointgen reconstruct`."""
-    path = _output(arguments, PICTURE)
-    model = _open(arguments)
-    from jointgen import inference
-    from jointgen.counter import Counter
-    from jointgen.outputs import writing
-
-    variable = inference.rebuildable(model)
-    space = model.spaces[variable]
-    inference.check_picture(variable, space, points=False)
-    split = _rows(arguments, model, variable, "test").first(arguments.n)
-    with Counter("reconstructing") as counter:
-        truth, rebuilt = inference.rebuild_rows(model, split, arguments.given, progress=counter)
-    writing(path, lambda: inference.draw_pairs(truth, rebuilt, space, path))
-    print(f"{path}: {len(truth)} pairs, each truth with its reconstruction at its right")
-
-
-def encode_command(arguments: Arguments) -> None:
-    """`jointgen encode`."""
-    path = _output(arguments, ARRAY, TENSORS)
-    model = _open(arguments)
-    from jointgen import inference
-    from jointgen.counter import Counter
-    from jointgen.outputs import write_arrays
-    from jointgen.user_images import UserImages
-
-    split = _rows(arguments, model, inference.encoded_variable(model), arguments.split)
-    with Counter("encoding") as counter:
-        codes = inference.encode_rows(model, split, arguments.given, progress=counter)
-    origins = [rows.origins for rows in split.sources.values() if isinstance(rows, UserImages)]
-    texts = {"files": origins[0]} if origins else {}
-    write_arrays(path, {name: values.numpy() for name, values in codes.items()}, texts)
-    print(f"{path}: {', '.join(f'{name} {tuple(values.shape)}' for name, values in codes.items())}")
-
-
-def eval_command(arguments: Arguments) -> None:
-    """`jointgen eval`."""
-    model = _open(arguments)
-    import json
-
-    from jointgen.counter import Counter
-    from jointgen.evaluate import evaluate, open_split
-    from jointgen.switches import switched
-
-    recipe = model.prepared.recipe
-    metrics = _metrics(arguments.metrics, model)
-    split, rows = open_split(model.prepared, arguments.split or recipe.eval.split), arguments.rows or recipe.eval.rows
-    with switched(deterministic=recipe.train.deterministic, threads=None), Counter("evaluating") as counter:
-        found = evaluate(
-            model,
-            split if rows is None else split.first(rows),
-            metrics,
-            batch=recipe.eval.batch,
-            seed=recipe.seed,
-            progress=counter,
-        )
-    estimates = {name: estimate.as_dict() for name, estimate in found.items()}
-    print(json.dumps(estimates, indent=2) if arguments.json else _table_of(estimates))
-
-
-def _output(arguments: Arguments, *endings: str) -> Path:
-    from jointgen.outputs import check_output
-
-    return check_output(arguments.output, endings)
-
-
-def _open(arguments: Arguments) -> Model:
-    """The run's model; damaged checkpoints and a run that is not finished are remarked on."""
-    from jointgen.distributed import Workers
-    from jointgen.inference import open_run
-
-    try:
-        device = str(Workers.start(arguments.device).device)
-    except ConfigError as error:
-        raise ConfigError([problem.replace("train.device", "--device") for problem in error.problems]) from None
-    try:
-        model, remarks = open_run(arguments.run, device, arguments.checkpoint)
-    except ConfigError as error:
-        raise ConfigError([re.sub("^checkpoint:", "--checkpoint:", problem) for problem in error.problems]) from None
-    _complain(*remarks)
-    return model
-
-
-def _rows(arguments: Arguments, model: Model, variable: str, split: str) -> Split:
-    """The user's own images where there are any, otherwise a split of the run's data."""
-    from jointgen import inference
-    from jointgen.counter import Counter
-    from jointgen.user_images import read_user_images
-
-    if arguments.images is None:
-        return inference.held_out(model, split)
-    with Counter("reading images") as counter:
-        images = read_user_images(arguments.images, model.spaces[variable], variable, counter)
-    _complain(*(f"skipped {line}" for line in images.skipped))
-    return inference.as_split(images, model)
-
-
-def _metrics(names: str | None, model: Model) -> list[Any]:
-    """Those named, with the recipe's settings where it has any; otherwise the recipe's, otherwise all."""
-    from jointgen.evaluate import default_metrics
-
-    registry = model.prepared.registry
-    own = {registry.name_of("metric", type(metric)): metric for metric in model.prepared.recipe.eval.metrics}
-    if names is None:
-        return list(own.values()) or default_metrics(registry)
-    wanted = [name.strip() for name in names.split(",")]
-    return [own[name] if name in own else registry.get("metric", name).load()() for name in wanted]
-
-
-def _table_of(estimates: Any) -> str:
-    """One line for each estimate, as it stands in summary.json."""
-    from jointgen.statistics import Estimate
-    from jointgen.train import describe
-
-    return "\n".join(describe(name, Estimate(**fields)) for name, fields in estimates.items())
+    cli_runs.COMMANDS[arguments.command](arguments)
 
 
 COMMANDS: dict[str, Callable[[Arguments], None]] = {
@@ -385,8 +229,5 @@ COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "copy": copy_command,
     "plugin": plugin_command,
     "data": data_command,
-    "sample": sample_command,
-    "reconstruct": reconstruct_command,
-    "encode": encode_command,
-    "eval": eval_command,
+    **dict.fromkeys(("sample", "reconstruct", "encode", "eval"), _on_a_run),
 }

@@ -20,15 +20,7 @@ import torch
 from torch import Tensor
 
 from jointgen.lowering import Lowering
-from jointgen.nodes import (
-    ClosedKL,
-    Density,
-    Node,
-    Read,
-    Standard,
-    View,
-    ordered,
-)
+from jointgen.nodes import ClosedKL, Density, Node, Read, Standard, View, ordered
 from jointgen.noise import Noise
 from jointgen.noise_table import Recorder, Table
 from jointgen.objectives.algebra import Weight, Weighted

@@ -37,20 +37,16 @@ class Loader:
             raise ConfigError(f"train.batch: {batch} is more than the {len(rows)} rows of {name}")
         if batch < 1 or batch % world:
             raise ConfigError(f"train.batch: {batch} does not divide over {world} process(es)")
-        self.batch_size, self._rows, self._seed, self._rank, self._world = batch, rows, seed, rank, world
+        self._batch, self._rows, self._seed, self._rank, self._world = batch, rows, seed, rank, world
         self._named, self._orders = order, dict[int, Tensor]()
 
     def rows_of(self, batch_index: int) -> Tensor:
         """(batch / world,) int64: this process's rows of global batch number `batch_index`, counted from 0."""
-        own = self.batch_size // self._world
-        first = batch_index * self.batch_size + self._rank * own
+        own = self._batch // self._world
+        first = batch_index * self._batch + self._rank * own
         epoch, start = divmod(first, len(self._rows))
         rows = self._order(epoch)[start : start + own]
         return rows if len(rows) == own else torch.cat([rows, self._order(epoch + 1)[: own - len(rows)]])
-
-    def epoch_of(self, batch_index: int) -> float:
-        """Passes over the data that are complete before this batch."""
-        return batch_index * self.batch_size / len(self._rows)
 
     def _order(self, epoch: int) -> Tensor:
         """(rows,) int64 permutation of one epoch. This one and the next are remembered: a batch can need both."""

@@ -15,11 +15,11 @@ from jointgen.interfaces import Measure, Rows
 from jointgen.model import Model
 from jointgen.noise import Noise
 from jointgen.prepare import Prepared
-from jointgen.program import (
-    Moment,
-)
-from jointgen.registry import Registry
+from jointgen.program import Moment
 from jointgen.statistics import Estimate, Mean
+from jointgen.transfer import send
+
+CPU = torch.device("cpu")
 
 
 @attrs.frozen
@@ -38,9 +38,10 @@ class Split:
         sources: dict[str, Rows] = {name: FirstRows(rows, n) for name, rows in self.sources.items()}
         return attrs.evolve(self, sources=sources)
 
-    def take(self, index: Tensor) -> dict[str, dict[str, Tensor]]:
-        """Raw rows by source and by the joints' names for the variables."""
-        return {name: renamed(rows.take(index), self.variables[name]) for name, rows in self.sources.items()}
+    def take(self, index: Tensor, device: torch.device = CPU) -> dict[str, dict[str, Tensor]]:
+        """Raw rows on a device, by source and by the joints' names for the variables."""
+        taken = {name: renamed(rows.take(index), self.variables[name]) for name, rows in self.sources.items()}
+        return {name: {v: send(t, device) for v, t in values.items()} for name, values in taken.items()}
 
 
 @attrs.frozen
@@ -70,13 +71,10 @@ def open_split(prepared: Prepared, name: str, parts: Iterable[str] | None = None
     return Split(name, sources, {part: declared.variables_of(part) for part in sources})
 
 
-def default_metrics(registry: Registry) -> list[Any]:
-    """Every registered metric with its default settings."""
-    return [_with_defaults(component.load()) for component in registry.components("metric")]
-
-
-def _with_defaults(cls: Any) -> Any:
-    return cls()
+def metrics_of(prepared: Prepared) -> list[Any]:
+    """The recipe's; where it names none, every registered one with its default settings."""
+    classes: list[Any] = [component.load() for component in prepared.registry.components("metric")]
+    return prepared.recipe.eval.metrics or [metric() for metric in classes]
 
 
 def evaluate(
@@ -113,9 +111,8 @@ def moments(
 ) -> Iterator[tuple[Tensor, Moment]]:
     """(row numbers (n,), batch) over a split, with noise named after the first row: how work is split is no matter."""
     for index, _ in iterate(_Counted(len(split)), batch, rank, world):
-        data = {part: {v: t.to(model.device) for v, t in rows.items()} for part, rows in split.take(index).items()}
         noise = Noise(seed, f"{split.name} {int(index[0])}", device=model.device, dtype=model.dtype)
-        yield index, Moment(data, noise, len(index))
+        yield index, Moment(split.take(index, model.device), noise, len(index))
 
 
 @attrs.frozen

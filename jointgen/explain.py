@@ -13,24 +13,12 @@ import attrs
 
 from jointgen.advice import advice_on
 from jointgen.explain_training import training
-from jointgen.nodes import (
-    Forward,
-    Node,
-    PriorLaw,
-    Root,
-    Sample,
-    View,
-)
+from jointgen.nodes import Forward, Node, PriorLaw, Root, Sample, View
 from jointgen.objectives.algebra import Weight
 from jointgen.objectives.distributions import Joint
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective, PenaltyOf, Update
-from jointgen.plan import (
-    Plan,
-    Summand,
-    UpdatePlan,
-    parts_run,
-)
+from jointgen.plan import Plan, Summand, UpdatePlan, parts_run
 from jointgen.prepare import Prepared
 from jointgen.recipe import EncoderTable
 from jointgen.requirements import Requirement, is_met, law_names, requirements

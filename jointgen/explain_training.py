@@ -1,4 +1,4 @@
-"""How a run trains, for `explain`: who is moved by which optimizer, and what a recipe does otherwise than by default."""
+"""How a run trains, for `explain`: which optimizer moves which parts, and what is not the default."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _rate(settings: Rate) -> str:
 def _options(train: Train) -> Iterator[str]:
     if train.micro_batches > 1:
         rows = train.batch // train.micro_batches
-        yield f"a batch is run in {train.micro_batches} parts of {rows} rows, in that much less memory; one step for all"
+        yield f"a batch is run in {train.micro_batches} parts of {rows} rows, which together make one step"
     if train.compile != "off":
         yield f"losses are compiled ({train.compile!r}), each on a graph of its own"
     if train.precision != "fp32":

@@ -9,9 +9,7 @@ from jointgen.distributed import Workers
 from jointgen.evaluate import Split, renamed
 from jointgen.interfaces import Rows
 from jointgen.noise import Noise
-from jointgen.program import (
-    Moment,
-)
+from jointgen.program import Moment
 from jointgen.recipe import Recipe
 from jointgen.transfer import Fetch, augmented, resides
 

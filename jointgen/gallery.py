@@ -12,9 +12,7 @@ from jointgen import pictures
 from jointgen.distributed import Workers
 from jointgen.evaluate import Split
 from jointgen.model import Model
-from jointgen.program import (
-    Moment,
-)
+from jointgen.program import Moment
 
 
 def write_pictures(model: Model, split: Split, folder: Path, name: str, n: int, workers: Workers) -> list[Path]:
@@ -51,9 +49,8 @@ def _suffix(model: Model, variable: str) -> str:
 def fixed_batch(model: Model, split: Split, rows: int) -> Moment:
     """This process's share, so many rows, of the first rows of a split, with noise of their own, for pictures that
     can be compared."""
-    data = split.take(torch.arange(rows) + model.rank * rows)
-    on_device = {part: {v: t.to(model.device) for v, t in values.items()} for part, values in data.items()}
-    return Moment(on_device, model.noise(0, "pictures"), rows)
+    data = split.take(torch.arange(rows) + model.rank * rows, model.device)
+    return Moment(data, model.noise(0, "pictures"), rows)
 
 
 def samples_of(model: Model, variable: str, n: int, batch: Moment) -> Tensor:

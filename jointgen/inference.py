@@ -14,9 +14,7 @@ from jointgen.errors import ConfigError, nearest, suggest
 from jointgen.evaluate import Split, moments, open_split
 from jointgen.model import Model, open_model
 from jointgen.noise import Noise
-from jointgen.program import (
-    Moment,
-)
+from jointgen.program import Moment
 from jointgen.runfolder import RunFolder
 from jointgen.space import Space
 from jointgen.user_images import UserImages
@@ -137,9 +135,8 @@ def _rows_of(split: Split | None, model: Model, start: int, rows: int, noise: No
     """p's data roots at these rows of a split, observed, (rows, *shape)."""
     if split is None:
         return {}
-    raw = split.take((start + torch.arange(rows)) % len(split))
-    data = {part: {v: t.to(model.device) for v, t in values.items()} for part, values in raw.items()}
-    _, samples = model.observe(Moment(data, noise, rows))
+    raw = split.take((start + torch.arange(rows)) % len(split), model.device)
+    _, samples = model.observe(Moment(raw, noise, rows))
     return {v: samples[v] for v in model.data_roots(model.joint("p", "sampling")) if v in samples}
 
 

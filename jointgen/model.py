@@ -13,9 +13,7 @@ from torch import Tensor
 
 from jointgen.checkpoint import find
 from jointgen.errors import ConfigError, suggest
-from jointgen.lowering import (
-    Lowering,
-)
+from jointgen.lowering import Lowering
 from jointgen.noise import Noise
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.bounds import elbo
@@ -23,21 +21,15 @@ from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.objective import Update, resolved
 from jointgen.observe import observe
 from jointgen.parts import Parts
-from jointgen.plan import (
-    make_summands,
-)
+from jointgen.plan import make_summands
 from jointgen.plugins import load_plugins
 from jointgen.prepare import Prepared, prepare, resolver
-from jointgen.program import (
-    Moment,
-)
+from jointgen.program import Moment
 from jointgen.recipe import read_recipe
 from jointgen.requirements import is_met, law_names, requirements_of
 from jointgen.runfolder import RunFolder
 from jointgen.space import Space
-from jointgen.step import (
-    Rows,
-)
+from jointgen.terms import Rows
 
 Given = Mapping[str, Tensor] | None
 """Values of variables that are not to be drawn, by name: {"y": one-hot labels}."""

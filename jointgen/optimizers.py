@@ -93,9 +93,8 @@ def _together(prepared: Prepared) -> dict[tuple[frozenset[tuple[int, str]], str]
 
 
 def _build(settings: Rate, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Fused on an accelerator; elsewhere, and where torch has no fused form, one call for all tensors (foreach)."""
-    fused = parameters[0].is_cuda and isinstance(settings, _FUSED)
-    how = {"fused": True} if fused else {"foreach": True}
+    """Fused, which is several times faster on a CPU too; where torch has no fused form, foreach."""
+    how = {"fused": True} if isinstance(settings, _FUSED) else {"foreach": True}
     make: Any = _TORCH[type(settings)]
     return make(parameters, lr=settings.lr, **settings.arguments(), **how)
 

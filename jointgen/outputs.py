@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from jointgen.errors import ConfigError
 from jointgen.files import replace_bytes
 
 
-def check_output(path: str, endings: Sequence[str]) -> Path:
+def check_output(path: str, *endings: str) -> Path:
     """The path. Raises ConfigError for an ending that the command does not write and for a folder that is not there."""
     file, expected = Path(path), f"expected a file name that ends in {' or '.join(endings)}"
     if file.suffix.lower() not in endings:
@@ -37,12 +38,14 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], texts: Mapping[st
         everything: dict[str, Any] = {**arrays, **{name: np.array(list(text)) for name, text in texts.items()}}
         np.savez_compressed(buffer, **everything)
         data = buffer.getvalue()
-    writing(path, lambda: replace_bytes(path, data))
+    with writing_output(path):
+        replace_bytes(path, data)
 
 
-def writing(path: Path, write: Callable[[], object]) -> None:
-    """Does it. Raises ConfigError naming the path and why it cannot be written."""
+@contextlib.contextmanager
+def writing_output(path: Path) -> Iterator[None]:
+    """Raises ConfigError naming the path and why it cannot be written, in place of an OSError from within."""
     try:
-        write()
+        yield
     except OSError as error:
         raise ConfigError(f"-o: {path}: cannot be written: {error.strerror}") from error

@@ -16,28 +16,14 @@ from torch import Tensor
 
 from jointgen.errors import OwnershipError
 from jointgen.interfaces import Dropout
-from jointgen.lowering import (
-    Lowering,
-)
-from jointgen.nodes import (
-    Node,
-    ordered,
-)
+from jointgen.lowering import Lowering
+from jointgen.nodes import Node, ordered
 from jointgen.noise import Noise
 from jointgen.parts import Parts
-from jointgen.plan import (
-    Plan,
-    Summand,
-    UpdatePlan,
-    nodes_of,
-)
-from jointgen.program import (
-    Moment,
-    Program,
-    Raw,
-)
-from jointgen.step import CompiledUpdate, OneGraph
+from jointgen.plan import Plan, Summand, UpdatePlan, nodes_of
+from jointgen.program import Moment, Program, Raw
 from jointgen.terms import compile_source
+from jointgen.updates import CompiledUpdate, OneGraph
 
 TOLERANCE = 1e-10
 """Relative to the largest entry of the naive gradient, in float64."""

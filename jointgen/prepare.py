@@ -12,10 +12,7 @@ from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.objective import Stage, as_stages
 from jointgen.optimizer_tables import Rate
 from jointgen.parts import Parts, build
-from jointgen.plan import (
-    Plan,
-    make_plan,
-)
+from jointgen.plan import Plan, make_plan
 from jointgen.recipe import Recipe
 from jointgen.registry import Registry
 from jointgen.requirements import unmet
@@ -35,6 +32,11 @@ class Prepared:
     def optimizer_of(self, part: str) -> tuple[str, Rate]:
         """(name, settings): the table of the recipe's `optimizer` that trains this part."""
         return self.recipe.optimizer.of(part, critic=self.declared.traits[part].kind == "critic")
+
+    @property
+    def repeats(self) -> int:
+        """How often a step may ask for rows of its own: as often as an update runs."""
+        return max(u.update.times for plan in self.plans for u in plan.updates)
 
     def boundaries(self) -> list[int]:
         """The step at which each stage ends."""

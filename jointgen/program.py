@@ -11,10 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from jointgen.interfaces import Dropout
-from jointgen.lowering import (
-    Lowering,
-    unmarked,
-)
+from jointgen.lowering import Lowering, unmarked
 from jointgen.nodes import (
     Applied,
     ClosedKL,

@@ -11,9 +11,7 @@ from jointgen.capabilities import Capabilities
 from jointgen.config import key_of
 from jointgen.declare import Declared, table_of
 from jointgen.errors import ConfigError
-from jointgen.lowering import (
-    Lowering,
-)
+from jointgen.lowering import Lowering
 from jointgen.nodes import (
     ClosedKL,
     Density,
@@ -28,11 +26,7 @@ from jointgen.nodes import (
     is_scored_by_draw,
     ordered,
 )
-from jointgen.plan import (
-    Plan,
-    Summand,
-    nodes_of,
-)
+from jointgen.plan import Plan, Summand, nodes_of
 from jointgen.reach import reach
 from jointgen.registry import Registry
 from jointgen.space import Space

@@ -1,31 +1,17 @@
-"""The run folder (DESIGN.md 5.2), its log, what it says about the machine, and live progress on stderr."""
+"""The run folder (DESIGN.md 5.2) and its log."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import math
-import platform
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-import rich.console
-import rich.progress
-import rich.text
-import torch
-
-import jointgen
 from jointgen.errors import CheckpointError, ConfigError
 from jointgen.files import replace_bytes, replace_text, writing
 from jointgen.trackers import Trackers
-
-_DISTRIBUTIONS = ("jointgen", "torch", "torchvision", "accelerate", "safetensors", "numpy")
 
 
 class RunFolder:
@@ -168,142 +154,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-# --- where it ran -----------------------------------------------------------------------------------------------------
-
-
-def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Versions, platform, the device's name, and the git commit where jointgen runs from its own checkout."""
-    return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _DISTRIBUTIONS}},
-        "platform": platform.platform(),
-        "device": _device_name(torch.device(device)),
-        "git_commit": _git_commit(),
-    }
-
-
-def _version(distribution: str) -> str | None:
-    # asked of the metadata: torchvision's import can fail beside a torch that does not fit it
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.processor() or platform.machine()})"
-
-
-def _git_commit() -> str | None:
-    """The commit, with "-dirty" after it when files are changed; None outside a checkout that tracks this package."""
-    here = Path(jointgen.__file__).parent
-    if _git(here, "ls-files", "--error-unmatch", "__init__.py") is None:  # installed inside someone else's repository
-        return None
-    return _git(here, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-# --- progress ---------------------------------------------------------------------------------------------------------
-
-
-class Progress:
-    """Where a run is: a bar on a terminal, and a plain line every `every_s` seconds elsewhere. Writes to stderr.
-
-    `total` and `start` are steps; a resumed run starts later. `quiet` is for all processes but the main one.
-
-    >>> with Progress(total=1000, start=0) as bar:                                     # doctest: +SKIP
-    ...     bar.update(10, 5120.0, {"elbo_nats": -101.3})
-    ...     bar.note("wrote samples/step-00000010.png")
-    """
-
-    def __init__(self, total: int, start: int = 0, *, every_s: float = 10.0, quiet: bool = False):
-        self._total, self._start, self._every_s, self._quiet = total, start, every_s, quiet
-        self._console = rich.console.Console(stderr=True, quiet=quiet)
-        self._bar = _bar(self._console) if _is_terminal(self._console) and not quiet else None
-        self._began = self._printed = time.monotonic()
-        self._line = ""
-
-    def __enter__(self) -> Self:
-        self._began = self._printed = time.monotonic()
-        if self._bar is not None:
-            self._bar.start()
-            self._task = self._bar.add_task("", total=self._total, completed=self._start, status="")
-        return self
-
-    def update(self, step: int, images_per_s: float, figures: Mapping[str, float]) -> None:
-        """Shows that `step` steps are done. Cheap, but the figures must be plain numbers: read them off rarely."""
-        shown = "  ".join([f"{images_per_s:,.0f} images/s", f"{self._left(step)} left", *map(_figure, figures.items())])
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, status=shown)
-            return
-        self._line = f"step {step}/{self._total}  {shown}"
-        if time.monotonic() - self._printed >= self._every_s:
-            self._print_line()
-
-    def note(self, text: str) -> None:
-        """Prints a line of its own, above the bar where there is one."""
-        if self._bar is not None:
-            self._console.print(rich.text.Text(text), soft_wrap=True)
-        elif not self._quiet:
-            print(text, file=sys.stderr, flush=True)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        else:
-            self._print_line()
-
-    def _print_line(self) -> None:
-        if self._line and not self._quiet:
-            print(self._line, file=sys.stderr, flush=True)
-        self._line, self._printed = "", time.monotonic()
-
-    def _left(self, step: int) -> str:
-        done = step - self._start
-        if done <= 0:
-            return "?"
-        return _clock((time.monotonic() - self._began) / done * (self._total - step))
-
-
-def _is_terminal(console: rich.console.Console) -> bool:
-    # asked of the file: rich also says yes to a log file when FORCE_COLOR is set
-    return sys.stderr.isatty() and not console.is_dumb_terminal
-
-
-def _bar(console: rich.console.Console) -> rich.progress.Progress:
-    return rich.progress.Progress(
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TextColumn("{task.fields[status]}", markup=False),
-        console=console,
-        transient=False,
-        redirect_stdout=False,  # what a command prints there is its answer, perhaps to a pipe
-    )
-
-
-def _figure(item: tuple[str, float]) -> str:
-    name, value = item
-    return f"{name} {value:.4g}"
-
-
-def _clock(seconds: float) -> str:
-    """
-    >>> _clock(59.6), _clock(3725)
-    ('1:00', '1:02:05')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jointgen import checkpoint
 from jointgen.batch_norm import average_statistics
-from jointgen.checkpoint import Checkpoint
+from jointgen.checkpoint import Checkpoint, name_of
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
 from jointgen.model import load_weights
@@ -148,11 +148,6 @@ class Saver:
             return {name: states[self.workers.rank] for name, states in everyone.items()}, []
         note = f"the checkpoint is of {world} process(es), not of {self.workers.world}: torch's, numpy's and Python's "
         return None, [f"{note}global generators start anew (jointgen's own noise does not depend on it)"]
-
-
-def name_of(step: int) -> str:
-    """Of a step's checkpoint."""
-    return f"step-{step:08d}"
 
 
 def misfits(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]]) -> list[str]:

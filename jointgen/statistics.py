@@ -105,3 +105,19 @@ class Estimate:
 
     def as_dict(self) -> dict[str, Any]:
         return attrs.asdict(self)
+
+    def describe(self, name: str) -> str:
+        """One line for people: elbo -101.3 nats +- 0.4 (lower bound; ...; test, n = 10000)."""
+        if self.value is None:
+            return f"{name}: none ({self.note})"
+        error = f" +- {self.standard_error:.2g}" if self.standard_error is not None else ""
+        kind = f"{_KINDS[self.bound]}; " if self.bound else ""
+        return f"{name}: {self.value:.4f} {self.unit}{error} ({kind}{self.estimator}; {self.split}, n = {self.n})"
+
+
+_KINDS = {"lower": "lower bound", "upper": "upper bound", "exact": "exact", "estimate": "estimate, no bound"}
+
+
+def table_of(estimates: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line for each estimate, as it stands in summary.json."""
+    return "\n".join(Estimate(**fields).describe(name) for name, fields in estimates.items())

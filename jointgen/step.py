@@ -7,224 +7,20 @@ the later one trains lies below them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
+from torch import Tensor
 
-from jointgen.compiling import Compiler, Loss, needed
+from jointgen.compiling import Compiler, needed
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
-from jointgen.interfaces import Follower
-from jointgen.lowering import (
-    Lowering,
-    Point,
-)
-from jointgen.nodes import (
-    Node,
-    ordered,
-)
-from jointgen.objectives.expressions import Ratio
+from jointgen.nodes import Node
 from jointgen.parts import Parts
-from jointgen.plan import (
-    Plan,
-    Summand,
-    UpdatePlan,
-    nodes_of,
-)
-from jointgen.program import Moment, Program, Values
-from jointgen.terms import Term, as_tensor, compile_source, compile_term
-
-
-class Turn:
-    """Whose turn it is to learn: of all parameters these alone take a gradient."""
-
-    def __init__(self, parts: Parts, trains: Sequence[str]):
-        self.params = parts.parameters(trains)
-        trained = {id(p) for p in self.params}
-        self._others = [p for p in parts.modules.parameters() if id(p) not in trained]
-        self._followers = [pair for module in parts.named(trains) for pair in _followers(module)]
-
-    def begin(self) -> None:
-        """Clears the gradients, and holds what others train."""
-        for parameter in self._others:
-            if parameter.requires_grad:
-                parameter.requires_grad_(False)
-        for parameter in self.params:
-            parameter.grad = None
-            if not parameter.requires_grad:
-                parameter.requires_grad_(True)
-
-    def end(self) -> None:
-        """Gives zeros to what nothing reached: every process sends the same list."""
-        for parameter in self.params:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-
-    def moved(self) -> None:
-        """To be called when the parameters have been updated."""
-        for follower, parametrized in self._followers:
-            follower.follow(parametrized.original)
-
-
-def _followers(module: nn.Module) -> Iterator[tuple[Follower, Any]]:
-    for inner in module.modules():
-        if isinstance(inner, ParametrizationList):
-            yield from ((one, inner) for one in inner if isinstance(one, Follower))
-
-
-class CompiledUpdate:
-    """One player: its program, its loss (minimised), its parameters."""
-
-    def __init__(
-        self,
-        plan: UpdatePlan,
-        whole: Plan,
-        parts: Parts,
-        imported: frozenset[Node] = frozenset(),
-        program: Program | None = None,
-        nodes: Sequence[Node] | None = None,
-    ):
-        """program: that of all updates, where they share one; its own otherwise.  nodes: those it needs, of which some
-        are `imported`."""
-        lowering = Lowering(whole.objective.joints, whole.traits, plan.trains)
-        self.plan, self.turn = plan, Turn(parts, plan.trains)
-        self.program = program.seen_by(lowering) if program else Program(nodes or plan.nodes, parts, lowering, imported)
-        self.terms = [(s, compile_source(s.source, s.term, self.program)) for s in plan.summands]
-        self.params = self.turn.params
-        self.run_loss: Loss = self.loss
-        self.logits = _logits(plan, self.program)
-
-    def loss(
-        self, moment: Moment, imports: Mapping[Node, Any] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor], Values]:
-        """(the loss to minimise, each term's mean, the program's values). All scalars."""
-        values = self.program.run(moment, imports)
-        return *self.loss_of(values, moment), values
-
-    def loss_of(self, values: Values, moment: Moment) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and each term's mean, from the values of a program that has run."""
-        total: Any = None
-        means: dict[str, Tensor] = {}
-        for summand, term in self.terms:
-            mean = as_tensor(term(moment, values), moment).mean()
-            held, weight = mean.detach(), summand.weight(moment.at)
-            means[summand.label] = means[summand.label] + held if summand.label in means else held
-            total = -weight * mean if total is None else _less(total, weight, mean)
-        return total, means
-
-    def compile(self, compiler: Compiler, exports: frozenset[Node], name: str) -> None:
-        """From now on the loss is compiled, and of the program's values those alone are known that others ask for."""
-        logits = [leaf for ratio, _, point, _ in self.logits for leaf in self.program.lowering.leaves(ratio, point)]
-        self.run_loss = compiler.compiled(self, list(dict.fromkeys([*exports, *logits])), name)
-
-    def gradient(
-        self,
-        moment: Moment,
-        imports: Mapping[Node, Any] | None = None,
-        autocast: AbstractContextManager[Any] | None = None,
-    ) -> tuple[dict[str, Tensor], Values]:
-        """Fills this process's gradients of the trained parameters; a parameter that nothing reached gets zeros."""
-        self.turn.begin()
-        found = self.add_gradient(moment, imports, autocast)
-        self.turn.end()
-        return found
-
-    def add_gradient(
-        self,
-        moment: Moment,
-        imports: Mapping[Node, Any] | None = None,
-        autocast: AbstractContextManager[Any] | None = None,
-        share: float = 1.0,
-    ) -> tuple[dict[str, Tensor], Values]:
-        """Adds this share of the loss's gradient to those of the trained parameters."""
-        with autocast or nullcontext():
-            loss, stats, values = self.run_loss(moment, imports)
-        (loss if share == 1 else share * loss).backward()
-        stats[f"{self.plan.name}/loss"] = loss.detach()
-        return stats, values
-
-    @torch.no_grad()
-    def critic_stats(self, moment: Moment, values: Values) -> dict[str, Tensor]:
-        """Mean logit on each side, and how often its sign is right: the health of a critic in its own update.
-
-        The logit is the whole one, known part included.
-        """
-        stats = {}
-        for ratio, side, _, term in self.logits:
-            name, logit = ratio.name, term(moment, values)
-            stats[f"{name}/{side}_mean"] = logit.mean()
-            right = logit > 0 if side == "positive" else logit < 0
-            stats[f"{name}/{side}_accuracy"] = right.float().mean()
-        return stats
-
-
-def _less(total: Tensor, weight: float | Tensor, mean: Tensor) -> Tensor:
-    """total - weight * mean, by one operation where that can be."""
-    return total - weight * mean if isinstance(weight, Tensor) else torch.sub(total, mean, alpha=weight)
-
-
-def _logits(plan: UpdatePlan, program: Program) -> list[tuple[Ratio, str, Point, Term]]:
-    """(ratio, side, its point, its logit) of the critics that the update trains, where it looks at that side."""
-    found = []
-    for ratio in {r.name: r for s in plan.summands for r in s.source.walk() if isinstance(r, Ratio)}.values():
-        if ratio.name not in plan.trains:
-            continue
-        for side, over in (("positive", ratio.num), ("negative", ratio.den)):
-            point = program.lowering.point(over, 1)
-            if program.lowering.critic(ratio, point) in program.index:
-                found.append((ratio, side, point, compile_term(ratio, point, program)))
-    return found
-
-
-class OneGraph:
-    """All updates at the same point: nothing moves between them, so each is a loss on the values of one program.
-
-    Of the graph that they share, an update's gradient runs only what leads to the parameters it trains.
-    """
-
-    def __init__(self, plan: Plan, parts: Parts):
-        trained = [part for update in plan.updates for part in update.trains]
-        nodes = ordered(node for update in plan.updates for node in update.nodes)
-        self.turn = Turn(parts, trained)
-        self.program = Program(nodes, parts, Lowering(plan.objective.joints, plan.traits, trained))
-        self.updates = [CompiledUpdate(u, plan, parts, program=self.program) for u in plan.updates]
-
-    def gradient(
-        self, moments: Sequence[Moment], autocast: Callable[[], Any] = nullcontext, want_stats: bool = False
-    ) -> list[dict[str, Tensor]]:
-        """Fills this process's gradients of all updates, means over micro-batches. Returns the figures of each."""
-        self.turn.begin()
-        found = [self._add_gradients(moment, autocast, 1 / len(moments), want_stats) for moment in moments]
-        self.turn.end()
-        return [_means(stats) for stats in zip(*found, strict=True)]
-
-    def _add_gradients(
-        self, moment: Moment, autocast: Callable[[], Any], share: float, want_stats: bool
-    ) -> list[dict[str, Tensor]]:
-        stats = []
-        with autocast():
-            values = self.program.run(moment)
-        for update in self.updates:
-            with autocast():
-                loss, found = update.loss_of(values, moment)
-            again = update is not self.updates[-1]
-            (loss if share == 1 else share * loss).backward(inputs=update.params, retain_graph=again)
-            found[f"{update.plan.name}/loss"] = loss.detach()
-            if want_stats:
-                found |= update.critic_stats(moment, values)
-            stats.append(found)
-        return stats
-
-
-def _means(stats: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The figures of micro-batches, which all have the same rows, as those of their batch."""
-    if len(stats) == 1:
-        return stats[0]
-    return {name: torch.stack([found[name] for found in stats]).mean() for name in stats[0]}
+from jointgen.plan import Plan
+from jointgen.program import Moment
+from jointgen.updates import CompiledUpdate, OneGraph, means_of
 
 
 class Step:
@@ -321,7 +117,7 @@ class Step:
                 found |= update.critic_stats(moment, values)
             stats.append(found)
         update.turn.end()
-        return _means(stats)
+        return means_of(stats)
 
     def _draw_only(self, i: int, moments: Sequence[Moment], shared: Sequence[dict[Node, Any]]) -> None:
         if not self.exports[i]:
@@ -368,24 +164,3 @@ def _check_same_point(plan: Plan) -> None:
                     f"objective.order: at the 'same point', {trained[part]} and {update.name} both train {part}"
                 )
             trained[part] = update.name
-
-
-# --- expressions outside training ------------------------------------------------------------------------------------
-
-
-class Rows:
-    """An expression of expectations as (B,) numbers, one per row, without gradients: for evaluation."""
-
-    def __init__(self, summands: Sequence[Summand], parts: Parts, lowering: Lowering, as_observed: bool = False):
-        nodes = ordered(node for s in summands for node in nodes_of(s.source, s.term, lowering))
-        self.program = Program(nodes, parts, lowering, as_observed=as_observed)
-        self.terms = [(s, compile_source(s.source, s.term, self.program)) for s in summands]
-
-    @torch.no_grad()
-    def __call__(self, moment: Moment) -> Tensor:
-        """(B,)"""
-        values = self.program.run(moment)
-        total = torch.zeros(moment.rows, device=moment.noise.device, dtype=moment.noise.dtype)
-        for summand, term in self.terms:
-            total = total + summand.weight(moment.at) * term(moment, values)
-        return total

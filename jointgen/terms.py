@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jointgen.lowering import (
-    Point,
-)
+from jointgen.lowering import Lowering, Point
 from jointgen.nats import log_mean_exp
+from jointgen.nodes import ordered
 from jointgen.noise import NoiseSource
 from jointgen.objectives.algebra import Constant, Expr, Pointwise, Stop, Sum, Weight, Weighted
 from jointgen.objectives.expressions import Expectation, Ratio
 from jointgen.objectives.objective import PenaltyOf
+from jointgen.parts import Parts
+from jointgen.plan import Summand, nodes_of
 from jointgen.program import Moment, Program, Values
 
 _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -96,3 +97,24 @@ def _compile_penalty(source: PenaltyOf, program: Program) -> Term:
         return penalty.every * penalty(program.critic_for_penalty(name, moment), positive, negative, noise)
 
     return penalise
+
+
+# --- expressions outside training ------------------------------------------------------------------------------------
+
+
+class Rows:
+    """An expression of expectations as (B,) numbers, one per row, without gradients: for evaluation."""
+
+    def __init__(self, summands: Sequence[Summand], parts: Parts, lowering: Lowering, as_observed: bool = False):
+        nodes = ordered(node for s in summands for node in nodes_of(s.source, s.term, lowering))
+        self.program = Program(nodes, parts, lowering, as_observed=as_observed)
+        self.terms = [(s, compile_source(s.source, s.term, self.program)) for s in summands]
+
+    @torch.no_grad()
+    def __call__(self, moment: Moment) -> Tensor:
+        """(B,)"""
+        values = self.program.run(moment)
+        total = torch.zeros(moment.rows, device=moment.noise.device, dtype=moment.noise.dtype)
+        for summand, term in self.terms:
+            total = total + summand.weight(moment.at) * term(moment, values)
+        return total

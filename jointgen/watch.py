@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jointgen.errors import ConfigError, suggest
 from jointgen.interfaces import Measure
+from jointgen.recipe import EarlyStopping
 
 
 class Window:
@@ -86,6 +87,23 @@ class Patience:
 
     def load(self, state: Mapping[str, Any]) -> None:
         self._best, self._waited = list(state["best"]), state["waited"]
+
+
+def patience_of(stopping: EarlyStopping | None, every: int | None, measures: Iterable[Measure]) -> Patience:
+    """What `train.early_stopping` asks for. ConfigError where evaluations, `every` so many steps, do not find what it
+    looks at."""
+    if stopping is None:
+        return Patience(None)
+    if every is None:
+        raise ConfigError("train.early_stopping: looks at evaluations, so train.eval_every must say how often")
+    if not any(is_watched(measure.name) and measure.values is not None for measure in measures):
+        raise ConfigError("train.early_stopping: eval.metrics must measure reconstruction, which it watches")
+    return Patience(stopping.patience)
+
+
+def is_watched(name: str) -> bool:
+    """Whether early stopping looks at a figure."""
+    return name.startswith("reconstruction_")
 
 
 def best_by(name: str | None, every: int | None, measures: Iterable[Measure]) -> Best:

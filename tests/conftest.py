@@ -32,7 +32,9 @@ from jointgen.reach import Traits
 from jointgen.recipe import read_recipe
 from jointgen.registry import Registry
 from jointgen.space import Space
-from jointgen.step import CompiledUpdate, Rows, Step
+from jointgen.step import Step
+from jointgen.terms import Rows
+from jointgen.updates import CompiledUpdate
 
 torch.set_num_threads(1)
 

@@ -11,16 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from jointgen.testing.check import Promises, expect, expect_close, expect_finite, expect_shape, gradients, promise, skip
-from jointgen.testing.laws import (
-    Law,
-    can_integrate,
-    has_grid,
-    is_line,
-    leaves,
-    own_log_prob,
-    scores_any,
-    scores_own,
-)
+from jointgen.testing.laws import Law, can_integrate, has_grid, is_line, leaves, own_log_prob, scores_any, scores_own
 from jointgen.testing.quadrature import Grid, grid_of, panel_masses
 from jointgen.testing.randomness import Recorded, Replayed, noise
 

@@ -51,7 +51,7 @@ class TensorRows:
 
     def take(self, index: Tensor) -> dict[str, Tensor]:
         """(B,) int64 -> (B, *shape) raw tensors, contiguous whatever the layout of the file."""
-        return {name: value[index].contiguous() for name, value in self.values.items()}
+        return {name: value.index_select(0, index).contiguous() for name, value in self.values.items()}
 
 
 class Flipping:

@@ -76,7 +76,7 @@ class BernoulliDistribution:
         """
         if self._path == "relaxed":
             value = value.round()
-        return sum_event(value * self.logits + F.logsigmoid(-self.logits))
+        return -sum_event(F.binary_cross_entropy_with_logits(self.logits, value, reduction="none"))
 
 
 @attrs.frozen

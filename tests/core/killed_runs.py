@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.distributed import TCPStore
 
 import jointgen
-from jointgen import checkpoint, parts, runfolder, train
+from jointgen import checkpoint, parts, reporting, runfolder
 from jointgen.errors import JointgenError
 from jointgen.plugins import load_plugins
 
@@ -148,8 +148,8 @@ POINTS: dict[str, Callable[[], Any]] = {
     "before `best` names it": lambda: at_call(checkpoint, "replace_text", path="best"),
     "while an old one is deleted": lambda: at_call(checkpoint.shutil, "rmtree", 1, half_deleted, path=".old-"),
     "in a line of metrics.jsonl": lambda: at_call(runfolder.RunFolder, "log", 2, half_a_line),
-    "in an evaluation": lambda: at_call(train, "evaluate"),
-    "in pictures": lambda: at_call(train, "write_pictures"),
+    "in an evaluation": lambda: at_call(reporting, "evaluate"),
+    "in pictures": lambda: at_call(reporting, "write_pictures"),
     "in the last pictures": lambda: at_call(runfolder.RunFolder, "write_summary", 2) or last("write_pictures"),
     "between the renames of the last step's two": lambda: at_call(os, "rename", path=".tmp-step-00000040"),
     "in the last evaluation": lambda: last("evaluate"),
@@ -158,15 +158,15 @@ POINTS: dict[str, Callable[[], Any]] = {
 
 
 def last(name: str) -> None:
-    """At the last call of train's function: the one after the last step."""
-    real = getattr(train, name)
+    """At the last call of reporting's function: the one after the last step."""
+    real = getattr(reporting, name)
 
     def call(*arguments: Any, **options: Any) -> Any:
         if sys._getframe(1).f_back.f_code.co_name == "_finish":  # type: ignore[union-attr]
             die()
         return real(*arguments, **options)
 
-    setattr(train, name, call)
+    setattr(reporting, name, call)
 
 
 def killed_at(out: Path, point: str) -> None:
@@ -229,7 +229,7 @@ def killed_after(seconds: float, out: Path) -> str | None:
     return f"{seconds:.3f} s after its start, {steps} lines logged" if os.WIFSIGNALED(status) else None
 
 
-# --- two processes ----------------------------------------------------------------------------------------------------
+# --- two processes ---------------------------------------------------------------------------------------------------
 
 
 def pair(action: Callable[[int], object]) -> list[int]:

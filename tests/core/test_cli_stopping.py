@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from jointgen import stopping, train
+from jointgen import reporting, starting, stopping, train
 
 
 @pytest.fixture
@@ -99,10 +99,13 @@ def test_one_interrupt_sent_twice_is_one(quickstart: str, sets: Any, say: Any, h
 
 
 @pytest.mark.parametrize(
-    ("where", "step"), [("check_ownership", 1), ("write_pictures", 2), ("evaluate", 2)], ids=["start", "picture", "end"]
+    ("module", "where", "step"),
+    [(starting, "check_ownership", 1), (reporting, "write_pictures", 2), (reporting, "evaluate", 2)],
+    ids=["start", "picture", "end"],
 )
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_outside_the_loop(
+    module: Any,
     where: str,
     step: int,
     number: int,
@@ -114,7 +117,7 @@ def test_a_signal_outside_the_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While a run starts, it stops after its first step; after its last one, it stops at once, and resumes."""
-    real = getattr(train, where)
+    real = getattr(module, where)
 
     def signalled_first(*arguments: Any, **options: Any) -> Any:
         os.kill(os.getpid(), number)
@@ -122,7 +125,7 @@ def test_a_signal_outside_the_loop(
 
     argv = ["run", quickstart, "--quiet", "--out", "r", *sets(train__steps="2")]
     with monkeypatch.context() as patch:
-        patch.setattr(train, where, signalled_first)
+        patch.setattr(module, where, signalled_first)
         said = say(*argv)
     assert (said.status, len(said.problems)) == (status, 1), said
     assert said.problems[0].startswith(f"jointgen: stopped at step {step}; --resume goes on from r")

@@ -167,7 +167,8 @@ def test_how_it_trains(quickstart: Explained) -> None:
     )
     said = "\n".join(section(text, "TRAINING"))
     assert "encoder: SGD, lr 0.01, falling (linear) from 0.5 of the run on to 0.001" in said
-    assert "decoder: Adam, lr 0.001, rising over the first 0.1 of the run, falling (cosine) from 0.25 of the run on to 0" in said
+    rising = "decoder: Adam, lr 0.001, rising over the first 0.1 of the run"
+    assert f"{rising}, falling (cosine) from 0.25 of the run on to 0" in said
     assert "a batch is run in 4 parts of 32 rows" in said
     assert all(word in said for word in ("compiled ('default')", "bf16", "the norm 1", "EMA 0.9"))
     assert "in 4 parts" not in quickstart() and "compiled" not in quickstart()

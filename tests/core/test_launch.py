@@ -17,32 +17,26 @@ from torch.distributed import TCPStore
 from jointgen import checkpoint, cli
 from jointgen.errors import ConfigError, LostError
 
-REPO = Path(__file__).resolve().parents[2]
-QUICKSTART = REPO / "recipes/quickstart.toml"
-SMALL = {
-    "encoder.network.hidden": "[8]",
-    "decoder.network.hidden": "[8]",
-    "discriminator.hidden": "[8]",
-    "train.batch": "16",
-    "train.pair_block": "4",
-    "train.log_every": "10",
-    "eval.rows": "32",
-    "eval.samples": "4",
-}
+# starts quickly: no scikit-learn, no TensorBoard, no critic
+RECIPE = """
+format = 1
+data = { type = "ring", rows = 64 }
+prior = { type = "normal", size = 2 }
+encoder = { network = { type = "mlp", hidden = [4] }, family = { type = "gaussian" } }
+decoder = { network = { type = "mlp", hidden = [4] }, family = { type = "gaussian" } }
+objective = { type = "vae" }
+train = { steps = 10000000, batch = 16, log_every = 10, trackers = [] }
+eval = { rows = 16, samples = 4 }
+"""
 
 
-def command(out: Path, processes: int, *more: str, **changes: str) -> list[str]:
-    settings = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
-    sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    run = ["-m", "jointgen", "run", str(QUICKSTART), "--out", str(out), "--processes", str(processes)]
-    return [sys.executable, *run, *sets, *more]
-
-
-def start(out: Path, *more: str, **changes: str) -> subprocess.Popen[str]:
-    """Two processes."""
+def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+    """Two processes that train in FOLDER/run, for hours if nobody stops them."""
+    (folder / "recipe.toml").write_text(RECIPE)
+    run = ["-m", "jointgen", "run", str(folder / "recipe.toml"), "--out", str(folder / "run"), "--processes", "2"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command(out, 2, *more, **changes), text=True, env=environment, **pipes)
+    return subprocess.Popen([sys.executable, *run, *more], text=True, env=environment, **pipes)
 
 
 def wait_for_steps(out: Path) -> None:
@@ -70,9 +64,9 @@ def is_running(pid: int) -> bool:
 
 @pytest.fixture
 def endless(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A run of two processes that is in its loop and would go on for hours."""
+    """A run of two processes that is in its loop, and its folder."""
     out = tmp_path / "run"
-    process = start(out, train__steps="10000000")
+    process = start(tmp_path)
     try:
         wait_for_steps(out)
         yield process, out
@@ -106,7 +100,7 @@ def test_a_killed_process_ends_the_others(endless: tuple[subprocess.Popen[str], 
 
 def test_stopped_before_it_trains(tmp_path: Path) -> None:
     """A signal that comes while the processes still import torch ends them all the same, with the same status."""
-    process = start(tmp_path / "run", train__steps="10000000")
+    process = start(tmp_path)
     while len(pids := children(process)) < 2:
         assert process.poll() is None
         time.sleep(0.01)
@@ -128,7 +122,7 @@ def test_a_killed_launcher_leaves_nobody(endless: tuple[subprocess.Popen[str], P
 
 
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:
-    process = start(tmp_path / "run", train__batch="15")
+    process = start(tmp_path, "--set", "train.batch=15")
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 2
     assert said.count("train.batch: 15 does not divide over 2 process(es)") == 1

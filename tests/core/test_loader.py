@@ -58,10 +58,6 @@ def test_processes_take_slices_of_the_same_batch(world: int) -> None:
         assert torch.equal(torch.cat([shard.rows_of(i) for shard in shards]), whole.rows_of(i))
 
 
-def test_epoch_of() -> None:
-    assert Loader(Numbered(20), 5, seed=0).epoch_of(6) == 1.5
-
-
 def test_more_than_there_is() -> None:
     with pytest.raises(
         ConfigError, match=r"^train\.batch: 512 is more than the 297 rows of the training split of toy$"

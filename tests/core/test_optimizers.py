@@ -122,7 +122,7 @@ def test_each_type_is_torchs_own(table: dict[str, Any], cls: type, held: dict[st
     assert type(optimizer) is cls
     group = optimizer.param_groups[0]
     assert {key: group[key] for key in held} == held and group["lr"] == 0.25
-    assert group["foreach"] is True and not group.get("fused")  # on the CPU
+    assert group["foreach" if cls is torch.optim.RMSprop else "fused"] is True
 
 
 def test_a_part_may_have_a_table_of_its_own(registry: Registry) -> None:

@@ -35,7 +35,7 @@ from jointgen.parts import Parts
 from jointgen.plan import Plan
 from jointgen.program import Moment, re_pair
 from jointgen.reach import Traits
-from jointgen.step import CompiledUpdate
+from jointgen.updates import CompiledUpdate
 
 Prepare = Callable[..., Any]
 Assemble = Callable[..., tuple[Plan, Parts]]

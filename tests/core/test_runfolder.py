@@ -2,19 +2,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from jointgen import runfolder
 from jointgen.errors import CheckpointError, ConfigError
-from jointgen.runfolder import Progress, RunFolder, environment
+from jointgen.runfolder import RunFolder
 
 
 def logged(folder: RunFolder, steps: Iterable[int]) -> None:
@@ -157,124 +153,3 @@ def test_cut_back_without_a_log(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path)
     folder.cut_back(3)
     assert not folder.metrics.exists()
-
-
-# --- the environment ---
-
-
-def test_environment() -> None:
-    found = environment("cpu")
-    assert {*found} == {"versions", "platform", "device", "git_commit"}
-    assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert {"python", "torchvision", "accelerate", "jointgen"} <= {*found["versions"]}
-    assert found["device"].startswith("cpu")
-    assert json.loads(json.dumps(found)) == found
-
-
-def test_what_is_missing_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_git(*args: Any, **kwargs: Any) -> None:
-        raise FileNotFoundError("git")
-
-    monkeypatch.setattr(subprocess, "run", no_git)
-    monkeypatch.setattr(runfolder, "_DISTRIBUTIONS", ("no-such-distribution",))
-    found = environment()
-    assert found["git_commit"] is None and found["versions"]["no-such-distribution"] is None
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-    command = ["git", "-C", str(folder), *identity, *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def test_the_commit_is_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package installed inside someone else's repository has no commit; a tracked and changed one says so."""
-    package = tmp_path / "site-packages" / "jointgen"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    (tmp_path / "theirs.txt").write_text("")
-    git(tmp_path, "init", "--quiet")
-    git(tmp_path, "add", "theirs.txt")
-    git(tmp_path, "commit", "--quiet", "-m", "theirs")
-    monkeypatch.setattr(runfolder.jointgen, "__file__", str(package / "__init__.py"))
-    assert environment()["git_commit"] is None
-    git(tmp_path, "add", "-f", "site-packages")
-    git(tmp_path, "commit", "--quiet", "-m", "ours")
-    assert environment()["git_commit"] == git(tmp_path, "rev-parse", "HEAD")
-    (package / "__init__.py").write_text("# changed")
-    assert environment()["git_commit"] == git(tmp_path, "rev-parse", "HEAD") + "-dirty"
-
-
-# --- progress ---
-
-
-class Clock:
-    """Time that passes when told to."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 100.0
-        monkeypatch.setattr(runfolder.time, "monotonic", lambda: self.now)
-
-
-def test_plain_lines_every_so_often(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """From step 10 to 50 of 110 in 40 s leaves 60 s."""
-    clock = Clock(monkeypatch)
-    with Progress(110, 10, every_s=30) as bar:
-        clock.now += 20
-        bar.update(30, 2048.4, {"elbo_nats": -101.256})
-        bar.note("wrote [samples]")
-        clock.now += 20
-        bar.update(50, 2048.4, {"elbo_nats": -101.256, "f1": 0.25})
-        bar.update(60, 1.0, {})
-        clock.now += 1
-        bar.update(110, 2048.4, {})
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.splitlines() == [
-        "wrote [samples]",
-        "step 50/110  2,048 images/s  1:00 left  elbo_nats -101.3  f1 0.25",
-        "step 110/110  2,048 images/s  0:00 left",
-    ]
-
-
-def test_quiet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch)
-    with Progress(10, quiet=True) as bar:
-        clock.now += 100
-        bar.update(5, 1.0, {"a": 1.0})
-        bar.note("nothing")
-    assert capsys.readouterr() == ("", "")
-
-
-def test_no_step_yet(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(10, 4) as bar:
-        bar.update(4, 0.0, {})
-    assert "step 4/10  0 images/s  ? left" in capsys.readouterr().err
-
-
-def everything_from(primary: int) -> str:
-    """What was written to the other end of a pseudo-terminal, which one read need not give whole."""
-    chunks = []
-    while True:
-        try:
-            chunk = os.read(primary, 100_000)
-        except OSError:  # Linux's way to say that the other end is closed
-            chunk = b""
-        if not chunk:
-            os.close(primary)
-            return b"".join(chunks).decode()
-        chunks.append(chunk)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    primary, secondary = os.openpty()
-    monkeypatch.setenv("TERM", "xterm")
-    with os.fdopen(secondary, "w") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        with Progress(10) as bar:
-            bar.update(10, 64.0, {"elbo_nats": -1.5})
-            bar.note("a note [in brackets]")
-    shown = everything_from(primary)
-    assert "10/10" in shown and "elbo_nats -1.5" in shown and "━" in shown
-    assert "a note [in brackets]" in shown

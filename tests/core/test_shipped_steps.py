@@ -15,6 +15,7 @@ from jointgen_families.flows import recursion
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from jointgen.averaging import Average
 from jointgen.distributed import Workers
 from jointgen.nodes import ClosedKL, Critic, Density
 from jointgen.noise import Noise
@@ -23,9 +24,9 @@ from jointgen.plugins import load_plugins
 from jointgen.prepare import Prepared, prepare
 from jointgen.program import Moment
 from jointgen.recipe import read_recipe
-from jointgen.step import CompiledUpdate, Step
+from jointgen.step import Step
 from jointgen.tables import load_tables
-from jointgen.train import tensor_pairs
+from jointgen.updates import CompiledUpdate
 from jointgen.watch import Window
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
@@ -107,14 +108,13 @@ def test_no_step_waits(path: Path, micro_batches: int, monkeypatch: pytest.Monke
     parts: Parts = made.parts
     parts.modules.train()
     data, window = raw(made), Window()
-    average = [p.detach().clone() for p in parts.modules.parameters()]
-    pairs = tensor_pairs(average, parts.modules.parameters())
+    average = Average(parts, 0.9)
     for plan in made.plans:
         by_update = {u.name: [torch.optim.Adam(parts.parameters(u.trains), fused=True)] for u in plan.updates}
         stepper = Step(plan, parts, Workers.start("cpu"), by_update, clip=1.0, micro_batches=micro_batches)
-        take_steps(stepper, [3, 4], data, window, pairs, Counter())  # the first makes Adam's state
+        take_steps(stepper, [3, 4], data, window, average, Counter())  # the first makes Adam's state
         counts: Counter[str] = Counter()
-        take_steps(stepper, [7, 8], data, window, pairs, counts)
+        take_steps(stepper, [7, 8], data, window, average, counts)
         assert counts == {}
 
 
@@ -123,7 +123,7 @@ def take_steps(
     numbers: list[int],
     data: Any,
     window: Window,
-    pairs: Any,
+    average: Average,
     counts: Counter[str],
 ) -> None:
     for number in numbers:
@@ -133,8 +133,7 @@ def take_steps(
 
         with Waits() as waits:
             window.add(stepper(moment), number)
-            for mine, theirs in pairs:
-                torch._foreach_lerp_(mine, theirs, 0.1)
+            average.update(number)
         counts.update(waits.counts)
 
 

@@ -45,7 +45,8 @@ from jointgen.objectives import (
 from jointgen.parts import Parts
 from jointgen.plan import Plan, make_summands
 from jointgen.program import Moment
-from jointgen.step import CompiledUpdate, Rows
+from jointgen.terms import Rows
+from jointgen.updates import CompiledUpdate
 
 Assemble = Callable[..., tuple[Plan, Parts]]
 Prepare = Callable[..., Any]

@@ -36,7 +36,7 @@ from jointgen.objectives import (
 from jointgen.objectives.objective import as_stages
 from jointgen.ownership import check_ownership
 from jointgen.program import Moment
-from jointgen.step import CompiledUpdate
+from jointgen.updates import CompiledUpdate
 
 DOUBLE = torch.float64
 AC = AVB(adaptive_contrast=True).objective()

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from jointgen.objectives import E, Objective, elbo, log_ratio, p, q
 from jointgen.program import Moment
 from jointgen.space import Space
-from jointgen.step import CompiledUpdate
+from jointgen.updates import CompiledUpdate
 
 DOUBLE = torch.float64
 VAR_X, A, V, B, W = 1.3, 0.6, 0.7, 0.9, 0.4

@@ -21,7 +21,7 @@ from jointgen.objectives import Objective, Product, Ratio, log_ratio, p, q
 from jointgen.objectives.objective import critic_update, resolved
 from jointgen.program import Moment
 from jointgen.space import Space
-from jointgen.step import CompiledUpdate
+from jointgen.updates import CompiledUpdate
 
 DOUBLE = torch.float64
 Function = Callable[[Tensor, Tensor], Tensor]

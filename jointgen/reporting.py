@@ -1,0 +1,105 @@
+"""What a run shows of itself: its log, evaluations, pictures and summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from jointgen.averaging import Average
+from jointgen.batch_norm import average_statistics
+from jointgen.checkpoint import name_of
+from jointgen.distributed import Workers
+from jointgen.environment import environment
+from jointgen.evaluate import Split, evaluate, metrics_of
+from jointgen.files import writing
+from jointgen.gallery import write_pictures
+from jointgen.interfaces import Measure
+from jointgen.model import Model
+from jointgen.prepare import Prepared
+from jointgen.runfolder import RunFolder
+from jointgen.saving import Position
+from jointgen.statistics import Estimate
+from jointgen.watch import Best
+
+
+class Reporter:
+    """Evaluates the averaged weights and writes what is found. Every process calls the same methods; one writes."""
+
+    def __init__(
+        self, prepared: Prepared, splits: Mapping[str, Split], average: Average, workers: Workers, folder: RunFolder
+    ):
+        self.prepared, self.recipe = prepared, prepared.recipe
+        self.average, self.workers, self.folder = average, workers, folder
+        self.metrics = metrics_of(prepared)
+        self.evaluated, self.pictured = splits[self.recipe.eval.split], splits["test"]
+
+    # --- the model
+
+    def model(self) -> Model:
+        """The averaged weights as a model, in evaluation mode."""
+        average_statistics(self.average.parts.modules, self.workers)
+        return Model(self.prepared, self.average.parts, self.workers.device)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Models that are made within leave the trained parts in training mode."""
+        try:
+            yield
+        finally:
+            self.average.trained.modules.train()
+
+    # --- evaluations
+
+    def measures(self) -> list[Measure]:
+        """What an evaluation finds, without evaluating."""
+        with self._evaluating():
+            model = Model(self.prepared, self.average.parts)
+            return [measure for metric in self.metrics for measure in metric.measures(model)]
+
+    def evaluate(
+        self, *, quick: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> dict[str, Estimate]:
+        """Every measure, on the rows of an evaluation between steps (quick) or of the last one."""
+        table = self.recipe.eval
+        rows = table.quick_rows if quick else table.rows
+        split = self.evaluated if rows is None else self.evaluated.first(rows)
+        how: dict[str, Any] = {"batch": table.batch, "seed": self.recipe.seed, "workers": self.workers}
+        with self._evaluating():
+            return evaluate(self.model(), split, self.metrics, progress=progress, **how)
+
+    # --- what is written
+
+    def log(self, at: Position, values: Mapping[str, float]) -> None:
+        if self.workers.is_main:
+            self.folder.log(at.step, self._images(at), at.wall_s, values)
+
+    def pictures(self, step: int) -> None:
+        """Grids of samples and of reconstructions, also for the trackers."""
+        folder, n = self.folder.samples, self.recipe.eval.samples
+        with writing(folder), self._evaluating():
+            written = write_pictures(self.model(), self.pictured, folder, name_of(step), n, self.workers)
+            if written:
+                self.folder.trackers().pictures(written, step)
+
+    def summary(
+        self, status: str, at: Position, best: Best, found: Mapping[str, Estimate], note: str
+    ) -> dict[str, Any]:
+        """Writes summary.json and returns what is in it."""
+        summary = {
+            "status": status,
+            "note": note,
+            "step": at.step,
+            "images_seen": self._images(at),
+            "wall_s": round(at.wall_s, 3),
+            "seed": self.recipe.seed,
+            **({"best": best.state()} if best.metric is not None else {}),
+            "metrics": {name: estimate.as_dict() for name, estimate in found.items()},
+            "environment": environment(self.workers.device),
+        }
+        if self.workers.is_main:
+            self.folder.write_summary(summary)
+        return summary
+
+    def _images(self, at: Position) -> int:
+        return at.step * self.recipe.train.batch

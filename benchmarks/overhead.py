@@ -61,7 +61,7 @@ class Row:
 
 EVERY_TERM = ("objective.vae_first=0.0", "objective.ramp=0.0")
 ROWS = {
-    "mlp": Row("VAE, MLP, 28x28, batch 128", "vae_mnist", BareVAE, "mnist", (1, 28, 28), 20, 61),
+    "mlp": Row("VAE, MLP, 28x28, batch 128", "vae_mnist", BareVAE, "mnist", (1, 28, 28), 50, 31),
     "conv": Row(
         "VAE, conv, 32x32, batch 64", "asvae_cifar10", BareVAE, "cifar", (3, 32, 32), 4, 21, ("objective.type='vae'",)
     ),

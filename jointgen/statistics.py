@@ -96,13 +96,6 @@ class Estimate:
     bound: Bound | None = None
     note: str = ""
 
-    @classmethod
-    def of_mean(
-        cls, mean: Mean, *, unit: str, estimator: str, split: str, bound: Bound | None = None, note: str = ""
-    ) -> Estimate:
-        """The mean over a split, with its standard error."""
-        return cls(mean.value, unit, estimator, split, mean.n, mean.standard_error, bound, note)
-
     def as_dict(self) -> dict[str, Any]:
         return attrs.asdict(self)
 

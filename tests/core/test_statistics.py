@@ -89,7 +89,7 @@ def test_rows_only() -> None:
 
 def test_estimate_as_dict() -> None:
     mean = Mean.of(torch.tensor([1.0, 3.0]))
-    estimate = Estimate.of_mean(mean, unit="nats", estimator="ELBO, 1 draw", split="test", bound="lower")
+    estimate = Estimate(mean.value, "nats", "ELBO, 1 draw", "test", mean.n, mean.standard_error, "lower")
     assert json.loads(json.dumps(estimate.as_dict())) == {
         "value": 2.0,
         "unit": "nats",

@@ -85,7 +85,17 @@ def test_eval_of_some_metrics_rows_and_a_split(trained: Path, say: Any) -> None:
     found = json.loads(say("eval", trained, "--json", "--metrics", "rmse, elbo", "--rows", 7, "--split", "train").out)
     assert list(found) == ["rmse", "elbo"]
     assert [(f["n"], f["split"]) for f in found.values()] == [(7, "train")] * 2
-    assert set(found["elbo"]) == {"value", "unit", "estimator", "split", "n", "standard_error", "bound", "note"}
+    assert set(found["elbo"]) == {
+        "value",
+        "unit",
+        "estimator",
+        "split",
+        "n",
+        "standard_error",
+        "bound",
+        "note",
+        "protocol",
+    }
     (line,) = say("eval", trained, "--metrics", "rmse", "--rows", 7, "--split", "train").out.splitlines()
     assert line.startswith(f"rmse: {found['rmse']['value']:.4f} 0-255 +- ")
     assert line.endswith("train, n = 7)")

@@ -95,6 +95,7 @@ LAYERS = {
     "__main__": 4,
     "arguments": 4,
     "cli": 4,
+    "cli_eval": 4,
     "cli_runs": 4,
     "testing": 4,
 }

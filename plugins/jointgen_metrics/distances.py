@@ -11,7 +11,7 @@ from torch import Tensor
 from jointgen.measures import Batch, Collect, Measure, Subject, Value
 from jointgen.noise import Noise
 from jointgen.statistics import Kept
-from jointgen_metrics.codes import NO_CODES, codes_of, encoded, prior_codes
+from jointgen_metrics.latents import NO_CODES, encoded, latents_of, prior_codes
 
 CHUNK = 256  # rows whose kernels with all others are held at a time
 at_least_two = attrs.validators.ge(2)
@@ -45,7 +45,7 @@ class SlicedWasserstein:
     directions: int = attrs.field(default=256, validator=attrs.validators.ge(1))
 
     def measures(self, subject: Subject) -> list[Measure]:
-        if not (codes := codes_of(subject)):
+        if not (codes := latents_of(subject)):
             return [Measure("sw_z", "code units", "", note=NO_CODES)]
         return [measure for code in codes for measure in self._measures(subject, code)]
 
@@ -71,10 +71,11 @@ class SlicedWasserstein:
             along = directions(draws["p"].shape[1], self.directions)
             return sliced_wasserstein(draws[against], draws["p"], along), None
 
-        how, found = f"sliced 2-Wasserstein distance between {between}", f"{self.directions} directions"
-        return Measure(
-            name, "code units", how, (collect,), note=note, finish=finish, protocol=lambda: f"{rows[-1]} draws, {found}"
-        )
+        def protocol(*_: object) -> str:
+            return f"{rows[-1]} draws, {self.directions} directions"
+
+        how = f"sliced 2-Wasserstein distance between {between}"
+        return Measure(name, "code units", how, (collect,), note=note, finish=finish, protocol=protocol)
 
 
 def directions(size: int, count: int) -> Tensor:
@@ -113,7 +114,7 @@ class MMD:
     scales: list[float] = attrs.field(factory=lambda: [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0], validator=are_positive)
 
     def measures(self, subject: Subject) -> list[Measure]:
-        if not (codes := codes_of(subject)):
+        if not (codes := latents_of(subject)):
             return [Measure("mmd_z", "MMD^2", "", note=NO_CODES)]
         return [self._measure(subject, code) for code in codes]
 

@@ -14,7 +14,7 @@ from jointgen.measures import Batch, Collect, Measure, Subject, per_row
 from jointgen.measures import Value as Figure
 from jointgen.objectives import Apply, E, Expr, Joint, Value
 from jointgen.statistics import Mean
-from jointgen_metrics.codes import NO_CODES, codes_of, has_mean, suffixed
+from jointgen_metrics.latents import NO_CODES, has_mean, latents_of, suffixed
 from jointgen_metrics.moments import Moments
 
 FULL = 255.0
@@ -130,7 +130,7 @@ class CodeRMSE:
     """
 
     def measures(self, subject: Subject) -> list[Measure]:
-        codes = codes_of(subject)
+        codes = latents_of(subject)
         if not codes:
             return [Measure("code_rmse", "standard deviations of p", "", note=NO_CODES)]
         return [self._measure(subject, code, suffixed("code_rmse", code, codes)) for code in codes]

@@ -16,7 +16,7 @@ NO_CODES = "no conditional of a joint q draws a code that a joint p has"
 # --- which codes there are -------------------------------------------------------------------------------------------
 
 
-def codes_of(subject: Subject) -> list[str]:
+def latents_of(subject: Subject) -> list[str]:
     """Latent variables: what conditionals of q draw and p has, but for labels."""
     if not {"q", "p"} <= subject.joints.keys():
         return []
@@ -45,7 +45,7 @@ def suffixed(name: str, variable: str, variables: list[str]) -> str:
 
 def observed(subject: Subject, batch: Batch) -> dict[str, Tensor]:
     """Samples of every variable that a data source yields, observed once for each batch."""
-    return batch.recall("observed", lambda: subject.observe(batch)[1])
+    return batch.recall("observed samples", lambda: subject.observe(batch)[1])
 
 
 def encoded(subject: Subject, batch: Batch, reading: str = "sample") -> dict[str, Tensor]:
@@ -61,7 +61,7 @@ def encoded(subject: Subject, batch: Batch, reading: str = "sample") -> dict[str
 
 def prior_codes(subject: Subject, batch: Batch, name: str) -> dict[str, Tensor]:
     """Codes of p(z), (B, *shape), other ones for each `name`. What p decodes them to is taken as data, not computed."""
-    data, codes = observed(subject, batch), codes_of(subject)
+    data, codes = observed(subject, batch), latents_of(subject)
     known = {
         v: data[v]
         for factor in subject.joints["p"].factors
@@ -76,7 +76,7 @@ def prior_codes(subject: Subject, batch: Batch, name: str) -> dict[str, Tensor]:
 
 @attrs.frozen
 class ActiveUnits:
-    """How many numbers of a code vary with x: Var_x(E_q[z|x]) > threshold (Burda et al. 2016, section 5).
+    """How many numbers of a code vary with x: Var_x(E_q[z|x]) > threshold (Burda et al. 2016).
 
     threshold: in the code's units squared.
     """
@@ -84,7 +84,7 @@ class ActiveUnits:
     threshold: float = attrs.field(default=0.01, validator=attrs.validators.gt(0.0))
 
     def measures(self, subject: Subject) -> list[Measure]:
-        codes = codes_of(subject)
+        codes = latents_of(subject)
         if not codes:
             return [Measure("active_units", "units", "", note=NO_CODES)]
         return [self._measure(subject, code, suffixed("active_units", code, codes)) for code in codes]

@@ -20,7 +20,7 @@ from jointgen.nodes import Node
 from jointgen.parts import Parts
 from jointgen.plan import Plan
 from jointgen.program import Moment
-from jointgen.updates import CompiledUpdate, OneGraph, means_of
+from jointgen.updates import CompiledUpdate, Found, OneGraph, figures_of
 
 
 class Step:
@@ -74,7 +74,7 @@ class Step:
             self.compiler.begin_step()
         first = moment(0).split(self.micro_batches)
         if self.graph is not None:
-            stats = self.graph.gradient(first, self.workers.autocast, want_stats)
+            stats = self.graph.gradient(first, self.workers.autocast, self.workers.gather if want_stats else None)
         else:
             stats = self._in_turn(first, moment, want_stats)
         if self.same_point:
@@ -108,16 +108,14 @@ class Step:
         want_stats: bool = False,
     ) -> dict[str, Tensor]:
         """Fills this process's gradients of one update, the mean over micro-batches, and `shared` with `exports`."""
-        stats = []
+        parts: list[Found] = []
         update.turn.begin()
         for moment, known in zip(moments, shared, strict=True):
             found, values = update.add_gradient(moment, known, self.workers.autocast(), 1 / len(moments))
             known.update({node: values[update.program.index[node]] for node in exports})
-            if want_stats:
-                found |= update.critic_stats(moment, values)
-            stats.append(found)
+            parts.append((found, update.critic_outputs(moment, values) if want_stats else None))
         update.turn.end()
-        return means_of(stats)
+        return figures_of(update, parts, self.workers.gather if want_stats else None)
 
     def _draw_only(self, i: int, moments: Sequence[Moment], shared: Sequence[dict[Node, Any]]) -> None:
         if not self.exports[i]:

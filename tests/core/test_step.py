@@ -689,7 +689,8 @@ def test_a_step_reports_each_term_and_each_loss(prepare: Prepare) -> None:
         "t/loss",
     }
     more = model.step()(lambda r: model.moment(repetition=r), want_stats=True)
-    health = {f"t/{side}_{what}" for side in ("positive", "negative") for what in ("mean", "accuracy")}
+    health = {f"t/{side}_{what}" for side in ("positive", "negative") for what in ("mean", "accuracy", "log_mean_exp")}
+    health |= {"t/max_abs", "t/saturation"}
     assert set(more) == {*stats, "model/grad_norm", "t/grad_norm", *health}
     terms = [float(stats[f"model/E[q(x,z)] {name}"]) for name in ("log p(x|z)", "t")]
     assert float(stats["model/loss"]) == pytest.approx(terms[1] - terms[0], rel=1e-5)

@@ -12,9 +12,11 @@ from jointgen.arguments import ARRAY, PICTURE, TENSORS, Arguments
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
 from jointgen.evaluate import Split, evaluate, metrics_of, open_split
+from jointgen.health import distrusted
 from jointgen.model import Model
 from jointgen.outputs import check_output, write_arrays, writing_output
 from jointgen.progress import Counter
+from jointgen.runfolder import RunFolder
 from jointgen.statistics import table_of
 from jointgen.switches import switched
 from jointgen.telling import tell
@@ -72,6 +74,7 @@ def encode_command(arguments: Arguments) -> None:
 def eval_command(arguments: Arguments) -> None:
     """`jointgen eval`."""
     model = _open(arguments)
+    tell(*distrusted(RunFolder(arguments.run).read_summary()))
     recipe = model.prepared.recipe
     metrics = _metrics(arguments.metrics, model)
     split, rows = open_split(model.prepared, arguments.split or recipe.eval.split), arguments.rows or recipe.eval.rows

@@ -35,6 +35,8 @@ EVENTS, ROWS = 5, 500
 """A verdict takes so many log events at least, and so many rows of each side."""
 FACTOR, AGAIN = math.log(4.0), math.log(2.0)
 """Identities that are off by the one end the trust; within the other, it begins anew."""
+APART = 0.99
+"""The accuracy beyond which the words say that a critic tells the sides apart."""
 SATURATED = math.log(99.0)
 """The logit from which a row's probability is above 0.99: it has a hundredth, or less, of its gradient left."""
 
@@ -115,13 +117,19 @@ class Critic:
 
     def off(self) -> tuple[bool, bool]:
         """Whether an identity's mean over all rows is (above, below) 1 still."""
-        figures = self.figures()
-        pooled = [figures[what] for what in _IDENTITIES if what in figures]
+        pooled = self.identities().values()
         return any(value >= AGAIN for value in pooled), any(value <= -AGAIN for value in pooled)
+
+    def identities(self) -> dict[str, float]:
+        """Logs of the means over all rows, by what they are the means of: E[q(x,z)] exp(-f)."""
+        figures = self.figures()
+        terms = {"negative": f"E[{self.den}] exp({self.name})", "positive": f"E[{self.num}] exp(-{self.name})"}
+        logs = {text: figures.get(f"{side}_log_mean_exp") for side, text in terms.items()}
+        return {text: value for text, value in logs.items() if value is not None}
 
 
 class Health:
-    """Watches the critics of a run, of `rows` rows in a batch. All processes have the same figures, so the same words."""
+    """Watches the critics of a run with `rows` rows in a batch. Processes all have the same figures and words."""
 
     def __init__(self, rows: int):
         self._rows, self._events = rows, max(EVENTS, math.ceil(ROWS / rows))
@@ -162,23 +170,25 @@ class Health:
     def _words(self, critic: Critic) -> str:
         return (
             f"critic {critic.name} cannot be trusted as log {critic.num}/{critic.den}: over {self._seen(critic)} rows "
-            f"{_identities(critic)} where it should be 1; {'; '.join(self._reasons(critic))}"
+            f"{_identities(critic)}, where {'both' if len(critic.identities()) > 1 else 'it'} should be 1; "
+            f"{'; '.join(self._reasons(critic))}"
         )
 
     def _reasons(self, critic: Critic) -> list[str]:
         """Why, in the light of how the critic classifies."""
         figures, rows = critic.figures(), self._seen(critic)
         nats = f"about log {rows} = {math.log(rows):.1f} nats"
-        accuracy = [figures[key] for key in (f"{side}_accuracy" for side in SIDES) if key in figures]
-        sides = f"{figures['saturation']:.1%} of rows are saturated, accuracy {sum(accuracy) / len(accuracy):.1%}"
+        found_right = [figures[key] for key in (f"{side}_accuracy" for side in SIDES) if key in figures]
+        accuracy = sum(found_right) / len(found_right)
+        sides = f"accuracy {accuracy:.1%}, {figures['saturation']:.1%} of rows are saturated"
         above, below = critic.off()
         found = []
         if above:
             found.append(f"it overstates the log-ratio ({sides})")
         if below:
-            apart = f"the two sides are further apart than so many rows can tell ({nats})"
+            apart = f"nearly every row is told apart, so the log-ratio is more than so many rows can tell ({nats})"
             missed = f"it is off, or the log-ratio is more than so many rows can tell ({nats})"
-            found.append(f"{sides}: {apart if figures['saturation'] > 0.5 else missed}")
+            found.append(f"{sides}: {apart if accuracy > APART else missed}")
         return found
 
     def _seen(self, critic: Critic) -> int:
@@ -209,16 +219,14 @@ class Health:
 
 
 def distrusted(summary: Mapping[str, Any]) -> list[str]:
-    """A line for each critic that a run's summary says cannot be trusted."""
-    return [critic["note"] for critic in summary.get("critics", {}).values() if critic["trusted"] is False]
+    """A line for each critic that, by a run's summary, could not be trusted when it was last looked at."""
+    critics = summary.get("critics", {}).values()
+    return [f"step {critic['step']}: {critic['note']}" for critic in critics if critic["trusted"] is False]
 
 
 def _identities(critic: Critic) -> str:
-    """E[b] exp(f) = 3e-04, E[a] exp(-f) = 0.98"""
-    figures = critic.figures()
-    terms = {"negative": (critic.den, critic.name), "positive": (critic.num, f"-{critic.name}")}
-    texts = {side: f"E[{over}] exp({f})" for side, (over, f) in terms.items() if f"{side}_log_mean_exp" in figures}
-    return " and ".join(f"{text} is {_exp(figures[f'{side}_log_mean_exp'])}" for side, text in texts.items())
+    """E[p(x,z)] exp(f) is 0.0003 and E[q(x,z)] exp(-f) is 0.98"""
+    return " and ".join(f"{text} is {_exp(value)}" for text, value in critic.identities().items())
 
 
 def _exp(nats: float) -> str:

@@ -209,13 +209,13 @@ class Trainer:
         stepper = self._stepper(stage, compiler)
         self.health.watch(self.prepared.plans[stage])
         while self.step < self.ends[stage]:
-            logs, progress = _divides(self.train.log_every, self.step + 1), self._progress(stage)
+            until_log, progress = -(self.step + 1) % self.train.log_every, self._progress(stage)
             self.optimizers.set_rates(self.step, self.ends[-1])
-            self.window.add(stepper(partial(self.feed.moment, self.step, progress), want_stats=logs), self.step)
+            self.window.add(stepper(partial(self.feed.moment, self.step, progress), until_log=until_log), self.step)
             self.average.update(self.step)
             self.step += 1
             self.wall = time.monotonic() - self.started
-            if logs or self.step == self.ends[stage]:
+            if until_log == 0 or self.step == self.ends[stage]:
                 self._log()
             self._between_steps(stage)
 

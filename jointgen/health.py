@@ -34,7 +34,7 @@ SIDES: tuple[Side, Side] = ("positive", "negative")
 EVENTS, ROWS = 5, 500
 """A verdict takes so many log events at least, and so many rows of each side."""
 FACTOR, AGAIN = math.log(4.0), math.log(2.0)
-"""Identities that are off by the one end the trust; within the other, it begins anew."""
+"""Identities that are off by the one end the trust; within the other for as many log events again, it begins anew."""
 APART = 0.99
 """The accuracy beyond which the words say that a critic tells the sides apart."""
 SATURATED = math.log(99.0)
@@ -93,6 +93,7 @@ class Critic:
     step: int = 0
     events: list[dict[str, float]] = attrs.field(factory=list)
     distrusted: int | None = None
+    sound: int = 0  # so many log events in a row, its identities have held again
 
     def is_of(self, other: Critic) -> bool:
         """Whether both are of the same ratio."""
@@ -159,10 +160,11 @@ class Health:
     def _judge(self, critic: Critic, step: int) -> list[str]:
         if not self._is_judged(critic):
             return []
+        critic.sound = 0 if any(critic.off()) else critic.sound + 1
         if critic.distrusted is None and critic.is_violated():
             critic.distrusted = step
             return [self._words(critic)]
-        if critic.distrusted is not None and not any(critic.off()):
+        if critic.distrusted is not None and critic.sound >= self._events:
             critic.distrusted = None
             return [f"critic {critic.name} can be trusted again: {_identities(critic)}"]
         return []

@@ -220,12 +220,12 @@ def test_one_bad_event_among_good_ones_says_nothing(watching: Callable[..., Heal
 
 
 def test_trust_begins_anew(watching: Callable[..., Health]) -> None:
-    """One line when it ends and one when the last five log events are right again."""
+    """One line when it ends; and one when the last five log events together have been right for five log events."""
     health = watching()
-    far, near = events(lambda x: exact(1.0)(x) * 0 - 9, 1.0, 8), events(exact(1.0), 1.0, 8, start=8)
+    far, near = events(lambda x: exact(1.0)(x) * 0 - 9, 1.0, 8), events(exact(1.0), 1.0, 12, start=8)
     ended, began = said(health, [*far, *near])
     assert ended.startswith("step 500: critic f cannot be trusted")
-    assert began.startswith("step 1300: critic f can be trusted again: E[p(x)] exp(f) is ")
+    assert began.startswith("step 1700: critic f can be trusted again: E[p(x)] exp(f) is ")
     assert health.summary()["f"]["trusted"] is True
     assert distrusted({"critics": health.summary()}) == distrusted({}) == []
 

@@ -222,6 +222,12 @@ def _on_a_run(arguments: Arguments) -> None:
     cli_runs.COMMANDS[arguments.command](arguments)
 
 
+def _eval(arguments: Arguments) -> None:
+    from jointgen.cli_eval import eval_command
+
+    eval_command(arguments)
+
+
 COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "run": run_command,
     "explain": explain_command,
@@ -229,5 +235,6 @@ COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "copy": copy_command,
     "plugin": plugin_command,
     "data": data_command,
-    **dict.fromkeys(("sample", "reconstruct", "encode", "eval"), _on_a_run),
+    "eval": _eval,
+    **dict.fromkeys(("sample", "reconstruct", "encode"), _on_a_run),
 }

@@ -15,6 +15,7 @@ from torch import Tensor
 from jointgen.noise import Noise
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Conditional, Joint
+from jointgen.objectives.expressions import Ratio
 from jointgen.space import Space
 from jointgen.statistics import Bound, Mean, Statistic
 
@@ -67,6 +68,10 @@ class Subject(Protocol):
     @property
     def reports(self) -> Mapping[str, Expr]:
         """Expressions that the objective asks to have reported, by name."""
+
+    @property
+    def ratios(self) -> Mapping[str, Ratio]:
+        """The objective's learned log-ratios and scores, by name."""
 
     def is_data(self, factor: Conditional) -> bool:
         """Whether a root is drawn from a data source, so that it has no density here."""

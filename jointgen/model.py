@@ -18,6 +18,7 @@ from jointgen.noise import Noise
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.bounds import elbo
 from jointgen.objectives.distributions import Conditional, Joint
+from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Update, resolved
 from jointgen.observe import observe
 from jointgen.parts import Parts
@@ -76,6 +77,11 @@ class Model:
     def reports(self) -> Mapping[str, Expr]:
         """The last stage's."""
         return dict(self.prepared.stages[-1].objective.reports)
+
+    @property
+    def ratios(self) -> Mapping[str, Ratio]:
+        """The last stage's."""
+        return self.prepared.plans[-1].objective.ratios
 
     def is_data(self, factor: Conditional) -> bool:
         return factor.is_root and self.declared.traits[factor.part].kind == "data"

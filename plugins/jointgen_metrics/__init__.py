@@ -23,3 +23,8 @@ def jointgen_register(registry: Registrar) -> None:
         paper="Pu et al. 2017, section 5",
         summary="losses of x and z",
     )
+    registry.metric(
+        "critics",
+        "jointgen_metrics.critics:Critics",
+        summary="whether log-ratios are what they should be, on rows they have not seen",
+    )

@@ -99,7 +99,7 @@ def _train(arguments: Arguments) -> None:
     leave()
     if is_first():
         print(table_of(done.metrics))
-        print(f"{done.path}: the run; its pictures are in {done.path / 'samples'}")
+        print(f"{done.path}: the run; look at it in {done.path / 'report.html'}")
 
 
 def _tells(error: JointgenError) -> bool:
@@ -229,5 +229,5 @@ COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "copy": copy_command,
     "plugin": plugin_command,
     "data": data_command,
-    **dict.fromkeys(("sample", "reconstruct", "encode", "eval"), _on_a_run),
+    **dict.fromkeys(("sample", "reconstruct", "encode", "eval", "report"), _on_a_run),
 }

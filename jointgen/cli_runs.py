@@ -1,4 +1,4 @@
-"""The commands on trained runs: sample, reconstruct, encode, eval. Imported when one of them is called."""
+"""The commands on trained runs: sample, reconstruct, encode, eval, report. Imported when one of them is called."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from typing import Any
 from jointgen import inference
 from jointgen.arguments import ARRAY, PICTURE, TENSORS, Arguments
 from jointgen.distributed import Workers
-from jointgen.errors import ConfigError
+from jointgen.errors import CheckpointError, ConfigError
 from jointgen.evaluate import Split, evaluate, metrics_of, open_split
 from jointgen.model import Model
 from jointgen.outputs import check_output, write_arrays, writing_output
+from jointgen.plugins import load_plugins
+from jointgen.prepare import prepare
 from jointgen.progress import Counter
+from jointgen.recipe import read_recipe
+from jointgen.report import Shown, write_report
+from jointgen.runfolder import RunFolder
 from jointgen.statistics import table_of
 from jointgen.switches import switched
 from jointgen.telling import tell
@@ -88,6 +93,27 @@ def eval_command(arguments: Arguments) -> None:
     print(json.dumps(estimates, indent=2) if arguments.json else table_of(estimates))
 
 
+def report_command(arguments: Arguments) -> None:
+    """`jointgen report`."""
+    try:
+        model = _open(arguments)
+    except CheckpointError as error:  # none yet, or none that is whole: what else the run has can be shown
+        folder, registry = RunFolder.open(arguments.run), load_plugins().registry
+        write_report(folder, prepare(read_recipe(folder.recipe, registry=registry), registry), str(error))
+    else:
+        folder = RunFolder.open(arguments.run)
+        write_report(folder, model.prepared, _shown(model))
+    print(f"{folder.report}: the run's page, for a browser")
+
+
+def _shown(model: Model) -> Shown | str:
+    """The model with held-out rows, or why these cannot be read."""
+    try:
+        return Shown(model, inference.held_out(model, "test"), model.checkpoint)
+    except ConfigError as error:
+        return str(error)
+
+
 def _open(arguments: Arguments) -> Model:
     """The run's model; damaged checkpoints and a run that is not finished are remarked on."""
     try:
@@ -127,4 +153,5 @@ COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "reconstruct": reconstruct_command,
     "encode": encode_command,
     "eval": eval_command,
+    "report": report_command,
 }

@@ -39,10 +39,14 @@ class Model:
     """The parts of a run in evaluation mode, with the weights given (of a finished run, their average).
 
     Shapes: x (B, *X), z (B, *Z); densities (B,) in nats. By convention q is the inference side, p the model side.
+    `checkpoint` is the name of the one that the weights are from, where they were loaded.
     """
 
-    def __init__(self, prepared: Prepared, parts: Parts, device: torch.device | str = "cpu"):
+    def __init__(
+        self, prepared: Prepared, parts: Parts, device: torch.device | str = "cpu", checkpoint: str | None = None
+    ):
         self.prepared, self.parts, self.device = prepared, parts, torch.device(device)
+        self.checkpoint = checkpoint
         self.declared = prepared.declared
         self.rank, self.world = 0, 1
         parts.modules.eval()
@@ -269,7 +273,8 @@ def open_model(
     saved = find(folder.checkpoints, checkpoint)
     load_weights(prepared.parts, saved.parts, average)
     prepared.parts.modules.to(device)
-    return Model(prepared, prepared.parts, device), [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
+    model = Model(prepared, prepared.parts, device, saved.path.name)
+    return model, [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
 
 
 def load_weights(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]], average: bool) -> None:

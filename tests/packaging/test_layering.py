@@ -78,6 +78,7 @@ LAYERS = {
     "program": 3,
     "reach": 3,
     "recipe": 3,
+    "report": 3,
     "reporting": 3,
     "requirements": 3,
     "saving": 3,

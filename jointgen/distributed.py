@@ -8,11 +8,10 @@ made last in this Python process.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -21,10 +20,9 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from jointgen.errors import ConfigError, JointgenError, LostError
-from jointgen.statistics import Statistic
+from jointgen.statistics import Statistic, merge_into, packed, unpacked
 
 Precision = Literal["fp32", "bf16", "fp64"]
-S = TypeVar("S", bound=Statistic)
 
 _REMEDY = "start them with `jointgen run --processes N` or torchrun"
 
@@ -95,26 +93,28 @@ class Workers:
 
         Carries no gradient.
         """
-        if self.world == 1:
-            return tensor.detach()
+        return torch.cat(self._gather_each(tensor)) if self.world > 1 else tensor.detach()
+
+    def _gather_each(self, tensor: Tensor) -> list[Tensor]:
+        """Each process's (rows, *shape), in order of rank."""
         mine = torch.tensor([len(tensor)], device=self.device)
         with _together():
             rows: list[int] = self._accelerator.gather(mine).tolist()
             padded = tensor.new_zeros(max(rows), *tensor.shape[1:])
             padded[: len(tensor)] = tensor.detach()
             blocks = self._accelerator.gather(padded.to(self.device)).split(max(rows))
-        return torch.cat([block[:n] for block, n in zip(blocks, rows, strict=False)])
+        return [block[:n] for block, n in zip(blocks, rows, strict=False)]
 
-    def merge(self, statistic: S) -> S:
-        """This process's statistic merged with everyone's, in order of rank, so that all hold the same number."""
+    def merge(self, statistics: Mapping[str, Statistic], kinds: Mapping[str, type[Statistic]]) -> dict[str, Statistic]:
+        """Every process's statistics merged in order of rank, so that all hold the same. Processes may differ in which
+        they have: who saw no rows has none."""
         if self.world == 1:
-            return statistic
-        everyone = {name: self.gather(value[None].to(self.device)) for name, value in statistic.tensors().items()}
-        each = [
-            statistic.from_tensors({name: values[rank].cpu() for name, values in everyone.items()})
-            for rank in range(self.world)
-        ]
-        return functools.reduce(lambda a, b: a.merge(b), each)
+            return dict(statistics)
+        everyone = self._gather_each(torch.frombuffer(bytearray(packed(statistics)), dtype=torch.uint8))
+        merged: dict[str, Statistic] = {}
+        for block in everyone:
+            merge_into(merged, unpacked(block.cpu().numpy().tobytes(), kinds))
+        return merged
 
     def all_reduce_mean_(self, tensors: Sequence[Tensor]) -> None:
         """Replaces each tensor by its mean over the processes: one all-reduce for all of them (per dtype).

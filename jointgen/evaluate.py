@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from jointgen.data import iterate
+from jointgen.caching import cached
 from jointgen.distributed import Workers
-from jointgen.interfaces import Measure, Rows
+from jointgen.errors import ConfigError
+from jointgen.interfaces import Rows
+from jointgen.measures import Collect, Measure, is_costly
 from jointgen.model import Model
 from jointgen.noise import Noise
+from jointgen.partial import Partial
 from jointgen.prepare import Prepared
 from jointgen.program import Moment
-from jointgen.statistics import Estimate, Mean
+from jointgen.statistics import Estimate, Statistic, merge_into, packed, unpacked
 from jointgen.transfer import send
 
 CPU = torch.device("cpu")
+BLOCK = 4096  # rows read at a time to be hashed
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Split:
     """An opened split: the rows of every data source that the objective draws from."""
 
@@ -72,9 +78,79 @@ def open_split(prepared: Prepared, name: str, parts: Iterable[str] | None = None
 
 
 def metrics_of(prepared: Prepared) -> list[Any]:
-    """The recipe's; where it names none, every registered one with its default settings."""
+    """The recipe's; where it names none, every registered one that is not costly, with its default settings."""
     classes: list[Any] = [component.load() for component in prepared.registry.components("metric")]
-    return prepared.recipe.eval.metrics or [metric() for metric in classes]
+    return prepared.recipe.eval.metrics or [metric() for metric in classes if not is_costly(metric)]
+
+
+def measures_of(metrics: Iterable[Any], model: Model) -> list[Measure]:
+    """What the metrics measure. Raises ConfigError where two of them give one name to their figures."""
+    measures = [measure for metric in metrics for measure in metric.measures(model)]
+    names = [measure.name for measure in measures]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError([f"eval.metrics: two metrics give a figure named {name!r}; leave one out" for name in twice])
+    return measures
+
+
+# --- streams of rows -------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Stream:
+    """So many rows of a split, or so many draws of p; `split` then has the rows of p's data roots, if it has any."""
+
+    name: str
+    n: int
+    split: Split | None
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}-{self.n}"
+
+    def batch(self, model: Model, start: int, size: int, seed: int) -> Batch:
+        """With noise named after the first row: how the work is shared out is no matter."""
+        index = torch.arange(start, min(start + size, self.n))
+        data = {} if self.split is None else self.split.take(index % len(self.split), model.device)
+        noise = Noise(seed, f"{self.name} {start}", device=model.device, dtype=model.dtype)
+        return Batch(data, noise, len(index), index=index, source=self.split)
+
+
+@attrs.frozen(eq=False)
+class Batch(Moment):
+    """See jointgen.measures.Batch."""
+
+    index: Tensor = attrs.field(factory=lambda: torch.empty(0, dtype=torch.long))
+    source: Split | None = None
+    _memo: dict[str, Any] = attrs.field(factory=dict, init=False)
+
+    def recall(self, key: str, compute: Callable[[], Any]) -> Any:
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]
+
+
+def batches(model: Model, split: Split, size: int, seed: int) -> Iterator[Batch]:
+    """A whole split."""
+    stream = Stream(split.name, len(split), split)
+    return (stream.batch(model, start, size, seed) for start in range(0, stream.n, size))
+
+
+def _stream(collect: Collect, model: Model, split: Split, limit: int | None) -> Stream:
+    if collect.over == "draws":
+        n = collect.rows or len(split)
+        return Stream("draws", min(n, limit or n), _roots_of_p(model))
+    rows = split if collect.over in ("eval", split.name) else open_split(model.prepared, collect.over)
+    n = min(len(rows), collect.rows or len(rows))
+    return Stream(rows.name, min(n, limit or n), rows)
+
+
+def _roots_of_p(model: Model) -> Split | None:
+    """The held-out rows of the data sources that p draws from, where it does."""
+    parts = set(model.data_roots(model.joint("p", "drawing samples")).values())
+    return open_split(model.prepared, "test", sorted(parts)) if parts else None
+
+
+# --- the loop --------------------------------------------------------------------------------------------------------
 
 
 def evaluate(
@@ -84,51 +160,114 @@ def evaluate(
     *,
     batch: int = 256,
     seed: int = 0,
+    limit: int | None = None,
     workers: Workers | None = None,
+    partial: Partial | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Estimate]:
     """Every measure of the metrics over a split, by name. The same numbers for any number of processes.
 
-    progress: called with (rows done, rows in all).
+    limit: at most so many rows of each stream.  partial: where to keep what is done, and to go on from.
+    progress: called with (rows done, rows in all), of all streams that are gone through.
     """
-    measures = [measure for metric in metrics for measure in metric.measures(model)]
-    found = {m.name: Mean() for m in measures if m.values is not None}
-    rank, world = (workers.rank, workers.world) if workers else (0, 1)
-    for index, moment in moments(model, split, batch, seed, rank, world):
-        for measure in measures:
-            if measure.values is not None:
-                with torch.no_grad():
-                    values = measure.values(moment)
-                found[measure.name] = found[measure.name].merge(Mean.of(values))
-        progress(min(int(index[-1]) + 1, len(split)), len(split))
-    if workers:
-        found = {name: workers.merge(mean) for name, mean in found.items()}
-    return {measure.name: _estimate(measure, found.get(measure.name), split.name) for measure in measures}
+    measures = measures_of(metrics, model)
+    collects = {collect.key: collect for measure in measures for collect in measure.collects}
+    streams: dict[str, tuple[Stream, list[Collect]]] = {}
+    for collect in collects.values():
+        stream = _stream(collect, model, split, limit)
+        streams.setdefault(stream.key, (stream, []))[1].append(collect)
+    found: dict[str, Statistic] = {}
+    total = sum(stream.n for stream, _ in streams.values())
+    collector = _Collector(model, batch, seed, workers, partial, progress, total)
+    for stream, wanted in streams.values():
+        found |= collector.collect(stream, wanted)
+    names = {collect.key: stream.name for stream, wanted in streams.values() for collect in wanted}
+    return {measure.name: _estimate(measure, found, names, split.name) for measure in measures}
 
 
-def moments(
-    model: Model, split: Split, batch: int, seed: int, rank: int = 0, world: int = 1
-) -> Iterator[tuple[Tensor, Moment]]:
-    """(row numbers (n,), batch) over a split, with noise named after the first row: how work is split is no matter."""
-    for index, _ in iterate(_Counted(len(split)), batch, rank, world):
-        noise = Noise(seed, f"{split.name} {int(index[0])}", device=model.device, dtype=model.dtype)
-        yield index, Moment(split.take(index, model.device), noise, len(index))
+@attrs.define
+class _Collector:
+    """Goes through streams, sharing them out over processes, and counts rows."""
+
+    model: Model
+    size: int
+    seed: int
+    workers: Workers | None
+    partial: Partial | None
+    progress: Callable[[int, int], None]
+    total: int
+    done: int = 0
+
+    def collect(self, stream: Stream, wanted: Sequence[Collect]) -> dict[str, Statistic]:
+        """The merged statistics of a stream by key; those of the data alone from the cache where it has them."""
+        of_data = [collect for collect in wanted if collect.of_data]
+        print_ = fingerprint(stream) if of_data else ""
+        names = {collect.key: f"{collect.key} of {stream.key} {print_}" for collect in of_data}
+        kept = {c.key: self._cached(names[c.key], c) for c in of_data}
+        found = {key: statistic for key, statistic in kept.items() if statistic is not None}
+        if missing := [collect for collect in wanted if collect.key not in found]:
+            new = self._collect(stream, missing)
+            for collect in missing:
+                if collect.of_data and collect.key in new and (self.workers is None or self.workers.is_main):
+                    cached(names[collect.key]).write(packed({collect.key: new[collect.key]}))
+            found |= new
+        else:
+            self._advance(stream.n)
+        return found
+
+    def _cached(self, name: str, collect: Collect) -> Statistic | None:
+        data = cached(name).read()
+        return None if data is None else unpacked(data, {collect.key: collect.kind})[collect.key]
+
+    def _collect(self, stream: Stream, wanted: Sequence[Collect]) -> dict[str, Statistic]:
+        kinds = {collect.key: collect.kind for collect in wanted}
+        past = self.partial.open(stream.key, kinds) if self.partial else None
+        if self.workers:
+            self.workers.barrier()  # all have read the same past before anyone adds to it
+        starts = [s for s in range(0, stream.n, self.size) if past is None or s not in past.done]
+        self._advance(stream.n - sum(min(self.size, stream.n - s) for s in starts))
+        rank, world = (self.workers.rank, self.workers.world) if self.workers else (0, 1)
+        mine: dict[str, Statistic] = {}
+        with past.adding(mine, rank) if past else nullcontext() as note:
+            for i, start in enumerate(starts):
+                if i % world == rank:
+                    merge_into(mine, self._statistics(stream, start, wanted))
+                    if note:
+                        note(start)
+                self._advance(min(self.size, stream.n - start))
+        merged = self.workers.merge(mine, kinds) if self.workers else mine
+        if past:
+            merge_into(merged, past.statistics)
+        return merged
+
+    def _statistics(self, stream: Stream, start: int, wanted: Sequence[Collect]) -> dict[str, Statistic]:
+        batch = stream.batch(self.model, start, self.size, self.seed)
+        with torch.no_grad():
+            return {collect.key: collect.of(batch) for collect in wanted}
+
+    def _advance(self, rows: int) -> None:
+        self.done += rows
+        if rows:
+            self.progress(self.done, self.total)
 
 
-@attrs.frozen
-class _Counted:
-    """Row numbers without rows: the split takes them itself, source by source."""
+def fingerprint(stream: Stream) -> str:
+    """A hash of the raw rows of a stream, by content: the same data elsewhere is the same."""
+    digest = hashlib.blake2b(digest_size=16)
+    assert stream.split is not None, "statistics of data are of a split"
+    for start in range(0, stream.n, BLOCK):
+        for part, values in stream.split.take(torch.arange(start, min(start + BLOCK, stream.n))).items():
+            for variable, rows in values.items():
+                digest.update(f"{part} {variable} {tuple(rows.shape)} {rows.dtype} ".encode())
+                digest.update(rows.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
-    n: int
 
-    def __len__(self) -> int:
-        return self.n
-
-    def take(self, index: Tensor) -> dict[str, Tensor]:
-        return {}
-
-
-def _estimate(measure: Measure, mean: Mean | None, split: str) -> Estimate:
-    value, error = measure.finish(mean) if mean is not None and mean.n else (None, None)
-    n = mean.n if mean is not None else 0
-    return Estimate(value, measure.unit, measure.estimator, split, n, error, measure.bound, measure.note)
+def _estimate(measure: Measure, found: Mapping[str, Statistic], names: Mapping[str, str], split: str) -> Estimate:
+    collected = [found[collect.key] for collect in measure.collects if collect.key in found]
+    complete = bool(collected) and len(collected) == len(measure.collects)
+    value, error = measure.finish(*collected) if complete else (None, None)
+    protocol = measure.protocol if isinstance(measure.protocol, str) else measure.protocol() if complete else ""
+    where = names[measure.collects[0].key] if measure.collects else split
+    n = collected[0].n if complete else 0
+    return Estimate(value, measure.unit, measure.estimator, where, n, error, measure.bound, measure.note, protocol)

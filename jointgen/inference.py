@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from jointgen import pictures
 from jointgen.errors import ConfigError, nearest, suggest
-from jointgen.evaluate import Split, moments, open_split
+from jointgen.evaluate import Batch, Split, batches, open_split
 from jointgen.model import Model, open_model
 from jointgen.noise import Noise
 from jointgen.program import Moment
@@ -191,11 +191,11 @@ def _source_of(variable: str, model: Model) -> str:
     return next(f.part for j in model.joints.values() for f in j.factors if model.is_data(f) and variable in f.out)
 
 
-def _counted(model: Model, split: Split, seed: int, progress: Progress) -> Iterator[tuple[Tensor, Moment]]:
+def _counted(model: Model, split: Split, seed: int, progress: Progress) -> Iterator[Batch]:
     """The split's batches; each is reported once it has been worked on."""
-    for index, moment in moments(model, split, BATCH, seed):
-        yield index, moment
-        progress(int(index[-1]) + 1, len(split))
+    for batch in batches(model, split, BATCH, seed):
+        yield batch
+        progress(int(batch.index[-1]) + 1, len(split))
 
 
 # --- codes and reconstructions ---------------------------------------------------------------------------------------
@@ -208,27 +208,17 @@ def encode_rows(
     """Every variable that q draws, (N, *shape): the mean of each conditional; and labels (N,), where there are any."""
     codes = _codes(model)
     found: dict[str, list[Tensor]] = {}
-    for index, moment in _counted(model, split, seed, progress):
-        _, observed = model.observe(moment)
-        known = {**observed, **given_values(given, model, moment.rows)}
-        drawn = model.draw("q", {v: known[v] for v in known if v not in codes}, moment.rows, moment.noise, "mean")
-        for name, values in {**_labels(model, split, index), **{v: drawn[v] for v in codes}}.items():
+    for batch in _counted(model, split, seed, progress):
+        _, observed = model.observe(batch)
+        known = {**observed, **given_values(given, model, batch.rows)}
+        drawn = model.draw("q", {v: known[v] for v in known if v not in codes}, batch.rows, batch.noise, "mean")
+        for name, values in {**model.labels(batch), **{v: drawn[v] for v in codes}}.items():
             found.setdefault(name, []).append(values.cpu())
     return {name: torch.cat(values) for name, values in found.items()}
 
 
 def _codes(model: Model) -> list[str]:
     return [v for factor in model.joint("q", "encoding").factors if not factor.is_root for v in factor.out]
-
-
-def _labels(model: Model, split: Split, index: Tensor) -> dict[str, Tensor]:
-    """(B,) int64 class numbers by the source's name for them, whether or not the model uses them."""
-    sources = model.prepared.recipe.all_sources()
-    labels: dict[str, Tensor] = {}
-    for part, rows in split.sources.items():
-        spaces = sources[part].spaces()
-        labels |= {v: t for v, t in rows.take(index).items() if v in spaces and spaces[v].kind == "label"}
-    return labels
 
 
 @torch.no_grad()
@@ -238,9 +228,9 @@ def rebuild_rows(
     """(truth, reconstruction) of `rebuildable(model)`, (N, *shape): the decoder's mean at the encoder's mean code."""
     variable = rebuildable(model)
     truths, rebuilt = [], []
-    for _, moment in _counted(model, split, seed, progress):
-        means, samples = model.observe(moment)
-        known = {**samples, **given_values(given, model, moment.rows)}
+    for batch in _counted(model, split, seed, progress):
+        means, samples = model.observe(batch)
+        known = {**samples, **given_values(given, model, batch.rows)}
         truths.append(means[variable].cpu())
         rebuilt.append(model.rebuilt(variable, {**known, variable: samples[variable]}).cpu())
     return torch.cat(truths), torch.cat(rebuilt)

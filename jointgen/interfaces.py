@@ -2,23 +2,19 @@
 
 Shape alphabet: B rows, K draws per row, C H W image, Z latent. Everything density-like is (B,) in nats.
 A component is an attrs class; its fields are the recipe's keys. Plugins implement these protocols without
-inheriting from them.
+inheriting from them. Metrics have contracts of their own, in jointgen.measures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
-import attrs
 from torch import Tensor, nn
 
 from jointgen.capabilities import Capabilities
 from jointgen.noise import NoiseSource
-from jointgen.objectives.algebra import Expr
-from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.space import Space
-from jointgen.statistics import Bound, Mean
 
 # --- distributions ---------------------------------------------------------------------------------------------------
 
@@ -192,59 +188,6 @@ class PointwiseTerm(Protocol):
         """(B, *shape) each -> (B,)."""
 
 
-# --- metrics ---------------------------------------------------------------------------------------------------------
-
-
-class Subject(Protocol):
-    """The model as a metric sees it. By convention the joint "q" is the inference side and "p" the model side."""
-
-    @property
-    def spaces(self) -> Mapping[str, Space]: ...
-
-    @property
-    def joints(self) -> Mapping[str, Joint]: ...
-
-    @property
-    def reports(self) -> Mapping[str, Expr]:
-        """Expressions that the objective asks to have reported, by name."""
-
-    def is_data(self, factor: Conditional) -> bool:
-        """Whether a root is drawn from a data source, so that it has no density here."""
-
-    def missing(self, expr: Expr) -> str:
-        """Why an expression cannot be evaluated with this model's families, or an empty string."""
-
-    def rows(self, expr: Expr) -> Callable[[Any], Tensor]:
-        """An expression of expectations as a function of a batch that gives (B,) numbers."""
-
-    def rebuild(self, batch: Any, variable: str) -> tuple[Tensor, Tensor]:
-        """(truth, reconstruction), (B, *shape) each: the decoder's mean at the encoder's mean code."""
-
-
-@attrs.frozen
-class Measure:
-    """One number that a metric gives: how it is collected from batches, and what it is called.
-
-    values: a batch -> (B,) numbers; None where the number does not exist for this model, and `note` says why.
-    finish: the merged Mean -> (value, standard error) in `unit`.
-    better: which way is better; None where that is not a question, and a run cannot keep its best by it.
-    """
-
-    name: str
-    unit: str
-    estimator: str
-    values: Callable[[Any], Tensor] | None
-    bound: Bound | None = None
-    note: str = ""
-    finish: Callable[[Mean], tuple[float | None, float | None]] = lambda mean: (mean.value, mean.standard_error)
-    better: Literal["higher", "lower"] | None = None
-
-
-@runtime_checkable
-class Metric(Protocol):
-    def measures(self, subject: Subject) -> list[Measure]: ...
-
-
 # --- helpers every network may use ------------------------------------------------------------------------------------
 
 
@@ -295,13 +238,10 @@ __all__ = [
     "FamilyModule",
     "Follower",
     "Matched",
-    "Measure",
-    "Metric",
     "Network",
     "Penalty",
     "PointwiseTerm",
     "Prior",
     "Rows",
-    "Subject",
     "sum_event",
 ]

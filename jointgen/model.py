@@ -39,14 +39,14 @@ class Model:
     """The parts of a run in evaluation mode, with the weights given (of a finished run, their average).
 
     Shapes: x (B, *X), z (B, *Z); densities (B,) in nats. By convention q is the inference side, p the model side.
-    `checkpoint` is the name of the one that the weights are from, where they were loaded.
     """
 
     def __init__(
         self, prepared: Prepared, parts: Parts, device: torch.device | str = "cpu", checkpoint: str | None = None
     ):
+        """checkpoint: the name of the one that the weights are from, if any."""
         self.prepared, self.parts, self.device = prepared, parts, torch.device(device)
-        self.checkpoint = checkpoint
+        self.checkpoint = checkpoint or ""
         self.declared = prepared.declared
         self.rank, self.world = 0, 1
         parts.modules.eval()
@@ -66,6 +66,11 @@ class Model:
     @property
     def joints(self) -> Mapping[str, Joint]:
         return self.declared.joints
+
+    @property
+    def sources(self) -> Mapping[str, Any]:
+        """The recipe's data sources by part."""
+        return self.prepared.recipe.all_sources()
 
     @property
     def reports(self) -> Mapping[str, Expr]:
@@ -122,17 +127,9 @@ class Model:
             if self.is_data(factor):
                 missing = ", ".join(v for v in factor.out if v not in drawn)
                 raise ConfigError(f"{joint}({factor}) is a data root: give its values, given={{{missing!r}: ...}}")
-            source = noise.named(f"{joint}({factor})", rows)
-            if factor.is_root:
-                drawn[factor.out[0]] = self.parts.prior(factor.part, rows, noise).draw(source).read("sample")
-                continue
-            inputs = [drawn[v] for v in factor.given]
-            if size := self.declared.traits[factor.part].noise_input:
-                inputs.append(noise.named(f"{joint}({factor})/eps", rows).normal(size))
-            readings = self.declared.capabilities[factor.part].paths
-            law = self.parts.modules[factor.part](*inputs)
-            draw = (law.moments() if factor.moments else law).draw(source)
-            offered = ("sample", "mean") if factor.moments else readings
+            draw = self._law(joint, factor, drawn, rows, noise).draw(noise.named(f"{joint}({factor})", rows))
+            paths = self.declared.capabilities[factor.part].paths
+            offered = () if factor.is_root else ("sample", "mean") if factor.moments else paths
             drawn[factor.out[0]] = draw.read(reading if reading in offered else "sample")
         return drawn
 
@@ -239,6 +236,55 @@ class Model:
         codes = self.draw("q", given, rows, self.noise(0, "encode"), "mean")[code]
         given = {v: value for v, value in given.items() if v != variable} | {code: codes}
         return self.draw("p", given, rows, self.noise(0, "decode"), "mean")[variable]
+
+    def as_observed(self, batch: Moment, name: str = "") -> Moment:
+        """The same rows, observed once, as a batch whose data is in model space. Noise by `name`, but the data's."""
+        _, samples = self.observe(batch)
+        data = {part: {v: samples[v] for v in values} for part, values in batch.data.items()}
+        return Moment(data, batch.noise.renamed(name) if name else batch.noise, batch.rows)
+
+    def log_prob(
+        self, joint: str, variables: tuple[str, ...], values: Mapping[str, Tensor], noise: Noise, mass: bool = False
+    ) -> Tensor:
+        """(B,) nats: the sum of the log densities of a joint's factors that draw these variables; see
+        jointgen.measures.Subject."""
+        total: Any = 0.0
+        for factor in self.joint(joint, "a density").factors:
+            if not set(factor.out) & set(variables):
+                continue
+            if self.is_data(factor) or self.declared.capabilities[factor.part].foreign_density == "none":
+                raise ConfigError(f"{joint}({factor}) has no density")
+            value = values[factor.out[0]]
+            law = self._law(joint, factor, values, len(value), noise)
+            space = self.spaces[factor.out[0]]
+            in_bins = mass and space.bins is not None and self.declared.capabilities[factor.part].bin_mass
+            total = total + (law.log_prob_bins(value) if in_bins else law.log_prob(value))
+        return total
+
+    def _law(self, joint: str, factor: Conditional, known: Mapping[str, Tensor], rows: int, noise: Noise) -> Any:
+        """The distribution of a factor that is not a data root, given what it is conditioned on."""
+        if factor.is_root:
+            return self.parts.prior(factor.part, rows, noise)
+        inputs = [known[v] for v in factor.given]
+        if size := self.declared.traits[factor.part].noise_input:
+            inputs.append(noise.named(f"{joint}({factor})/eps", rows).normal(size))
+        law = self.parts.modules[factor.part](*inputs)
+        return law.moments() if factor.moments else law
+
+    def generate(self, batch: Moment, reading: str = "mean") -> dict[str, Tensor]:
+        """p's draws for a batch whose data, if any, is what p's data roots take; (B, *shape) by variable."""
+        _, samples = self.observe(batch)
+        given = {v: samples[v] for v in self.data_roots(self.joint("p", "drawing samples"))}
+        return self.draw("p", given, batch.rows, batch.noise, reading)
+
+    def labels(self, batch: Any) -> dict[str, Tensor]:
+        """(B,) int64 class numbers by the source's name for them, whether or not the model uses them."""
+        found: dict[str, Tensor] = {}
+        for part, rows in (batch.source.sources if batch.source else {}).items():
+            spaces = self.sources[part].spaces()
+            taken = rows.take(batch.index % len(batch.source))
+            found |= {v: t for v, t in taken.items() if v in spaces and spaces[v].kind == "label"}
+        return found
 
     def observe(self, batch: Moment) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(mean readings, samples) of every observed variable of a batch of raw data."""

@@ -74,6 +74,11 @@ class Noise:
         """The noise of a process without others."""
         return Noise(self.seed, self.step, device=self.device, dtype=self.dtype)
 
+    def renamed(self, name: str) -> Noise:
+        """Other noise for the same rows."""
+        step = f"{self.step}/{name}"
+        return Noise(self.seed, step, rank=self.rank, world=self.world, device=self.device, dtype=self.dtype)
+
     def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
         """(rows, ...): this process's rows of the tensor that the key names."""
         draw, (rows, *event) = torch.randn if kind == "normal" else torch.rand, shape

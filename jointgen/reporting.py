@@ -11,10 +11,10 @@ from jointgen.batch_norm import average_statistics
 from jointgen.checkpoint import name_of
 from jointgen.distributed import Workers
 from jointgen.environment import environment
-from jointgen.evaluate import Split, evaluate, metrics_of
+from jointgen.evaluate import Split, evaluate, measures_of, metrics_of
 from jointgen.files import writing
 from jointgen.gallery import write_pictures
-from jointgen.interfaces import Measure
+from jointgen.measures import Measure, is_costly
 from jointgen.model import Model
 from jointgen.prepare import Prepared
 from jointgen.report import Shown, write_report
@@ -55,19 +55,25 @@ class Reporter:
     def measures(self) -> list[Measure]:
         """What an evaluation finds, without evaluating."""
         with self._evaluating():
-            model = Model(self.prepared, self.average.parts)
-            return [measure for metric in self.metrics for measure in metric.measures(model)]
+            return measures_of(self.metrics, Model(self.prepared, self.average.parts))
 
     def evaluate(
         self, *, quick: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
     ) -> dict[str, Estimate]:
         """Every measure, on the rows of an evaluation between steps (quick) or of the last one."""
         table = self.recipe.eval
-        rows = table.quick_rows if quick else table.rows
-        split = self.evaluated if rows is None else self.evaluated.first(rows)
+        split = self.evaluated if table.rows is None else self.evaluated.first(table.rows)
         how: dict[str, Any] = {"batch": table.batch, "seed": self.recipe.seed, "workers": self.workers}
         with self._evaluating():
-            return evaluate(self.model(), split, self.metrics, progress=progress, **how)
+            model = self.model()
+            metrics = self._quick_metrics(model) if quick else self.metrics
+            limit = table.quick_rows if quick else None
+            return evaluate(model, split, metrics, limit=limit, progress=progress, **how)
+
+    def _quick_metrics(self, model: Model) -> list[Any]:
+        """Those that are not costly, and the one that the best is kept by."""
+        kept = self.recipe.train.keep_best
+        return [m for m in self.metrics if not is_costly(m) or kept in [found.name for found in m.measures(model)]]
 
     # --- what is written
 

@@ -6,19 +6,25 @@ rows would have given. Nothing is averaged twice, and a ragged last batch counts
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, Self
 
 import attrs
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 Bound = Literal["lower", "upper", "exact", "estimate"]
 
 
 class Statistic(Protocol):
-    """What processes can exchange: tensors of the same shapes on each of them, and a merge."""
+    """What processes can exchange and files can hold: named tensors, and a merge."""
+
+    @property
+    def n(self) -> int:
+        """How many rows it is of."""
 
     def merge(self, other: Self) -> Self:
         """The statistic of both sets of rows together."""
@@ -79,12 +85,77 @@ class Mean:
         return cls(int(n), mean, m2)
 
 
+@attrs.frozen(eq=False)
+class Kept:
+    """Rows kept as they are, for what has to see them all at once: `index` (n,) says which, `values` (n, ...) each."""
+
+    index: Tensor
+    values: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, index: Tensor, **values: Tensor) -> Kept:
+        assert all(len(value) == len(index) for value in values.values()), "one row of each value for each index"
+        return cls(index.cpu(), {name: value.detach().cpu() for name, value in values.items()})
+
+    @property
+    def n(self) -> int:
+        return len(self.index)
+
+    def merge(self, other: Kept) -> Kept:
+        values = {name: torch.cat([value, other.values[name]]) for name, value in self.values.items()}
+        return Kept(torch.cat([self.index, other.index]), values)
+
+    def in_order(self) -> dict[str, Tensor]:
+        """The values by row number, however the rows were shared out."""
+        order = self.index.argsort()
+        return {name: value[order] for name, value in self.values.items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"index": self.index, **{f"values.{name}": value for name, value in self.values.items()}}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Kept:
+        held = {name.removeprefix("values."): value for name, value in tensors.items() if name != "index"}
+        return cls(tensors["index"], held)
+
+
+# --- several by name --------------------------------------------------------------------------------------------------
+
+_IN = "/"  # between a statistic's name and its tensor's
+
+
+def merge_into(merged: dict[str, Statistic], more: Mapping[str, Statistic]) -> None:
+    for name, statistic in more.items():
+        merged[name] = merged[name].merge(statistic) if name in merged else statistic
+
+
+def packed(statistics: Mapping[str, Statistic], **more: Tensor) -> bytes:
+    """As the bytes of a safetensors file; `more` tensors go along."""
+    names = list(statistics)
+    tensors = {f"{i}{_IN}{key}": t for i, name in enumerate(names) for key, t in statistics[name].tensors().items()}
+    whole = {name: tensor.contiguous().clone() for name, tensor in {**tensors, **more}.items()}
+    return save(whole, {str(i): name for i, name in enumerate(names)} or None)  # of {} it makes no JSON
+
+
+def unpacked(data: bytes, kinds: Mapping[str, type[Statistic]]) -> dict[str, Statistic]:
+    """What `packed` was given, without `more`."""
+    length = int.from_bytes(data[:8], "little")
+    names = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    tensors = load(data)
+    found = {}
+    for i, name in names.items():
+        own = {key.removeprefix(f"{i}{_IN}"): t for key, t in tensors.items() if key.startswith(f"{i}{_IN}")}
+        found[name] = kinds[name].from_tensors(own)
+    return found
+
+
 @attrs.frozen
 class Estimate:
     """A number as reported: never without its unit, how it was estimated, on which split and over how many rows.
 
     `bound` says how it stands to the quantity it is named for; None where that is not a question (an FID, say).
-    `value` is None when the number does not exist for this model; `note` then says why.
+    `value` is None when the number does not exist for this model; `note` then says why. `protocol` is what else must be
+    equal for two figures of one name to be compared.
     """
 
     value: float | None
@@ -95,6 +166,7 @@ class Estimate:
     standard_error: float | None = None
     bound: Bound | None = None
     note: str = ""
+    protocol: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return attrs.asdict(self)

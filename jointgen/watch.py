@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jointgen.errors import ConfigError, suggest
-from jointgen.interfaces import Measure
+from jointgen.measures import Measure
 from jointgen.recipe import EarlyStopping
 
 
@@ -96,7 +96,7 @@ def patience_of(stopping: EarlyStopping | None, every: int | None, measures: Ite
         return Patience(None)
     if every is None:
         raise ConfigError("train.early_stopping: looks at evaluations, so train.eval_every must say how often")
-    if not any(is_watched(measure.name) and measure.values is not None for measure in measures):
+    if not any(is_watched(measure.name) and measure.collects for measure in measures):
         raise ConfigError("train.early_stopping: eval.metrics must measure reconstruction, which it watches")
     return Patience(stopping.patience)
 
@@ -111,12 +111,12 @@ def best_by(name: str | None, every: int | None, measures: Iterable[Measure]) ->
     if name is None:
         return Best()
     known = {measure.name: measure for measure in measures}
-    usable = [m.name for m in known.values() if m.values is not None and m.better is not None]
+    usable = [m.name for m in known.values() if m.collects and m.better is not None]
     if every is None:
         raise ConfigError("train.keep_best: looks at evaluations, so train.eval_every must say how often")
     if name not in known:
         raise ConfigError(f"train.keep_best: evaluations do not find {name!r}{suggest(name, usable)}")
-    if known[name].values is None:
+    if not known[name].collects:
         raise ConfigError(f"train.keep_best: this model has no {name!r} ({known[name].note}){suggest(name, usable)}")
     if known[name].better is None:
         raise ConfigError(f"train.keep_best: {name!r} does not say which way is better{suggest(name, usable)}")

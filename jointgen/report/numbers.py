@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-EVALUATION = "evaluation.json"  # what `jointgen eval` found, by checkpoint
 HIGHLIGHTS = 6
 BOUNDS = {
     "lower": "lower bound: the true value is at least this",
@@ -22,26 +19,18 @@ SHORT_BOUNDS = {"lower": "lower bound", "upper": "upper bound", "exact": "exact"
 Figures = dict[str, dict[str, Any]]
 
 
-def read_figures(folder: Path, summary: Mapping[str, Any]) -> Figures:
+def read_figures(summary: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Figures:
     """The summary's final figures, and over them what `jointgen eval` found of the newest checkpoint it was given.
 
     `origin` names that checkpoint. An evaluation of an earlier step than the summary's does not replace its figures.
     """
     figures: Figures = {name: {**figure, "origin": ""} for name, figure in summary.get("metrics", {}).items()}
-    evaluation = _read_json(folder / EVALUATION)
     if not evaluation:
         return figures
     newest = max(evaluation, key=_step_of)
     found = {name: {**figure, "origin": newest} for name, figure in evaluation[newest].get("metrics", {}).items()}
     is_older = _step_of(newest) < summary.get("step", 0)
     return {**found, **figures} if is_older else {**figures, **found}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
 
 
 def _step_of(checkpoint: str) -> int:
@@ -66,9 +55,8 @@ def highlights(shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _row(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
     value, error, bound = figure["value"], figure.get("standard_error"), figure.get("bound") or ""
-    protocol = figure.get("protocol")
     return {
-        **dict.fromkeys(("unit", "estimator", "split", "note"), ""),
+        **dict.fromkeys(("unit", "estimator", "split", "note", "protocol"), ""),
         **figure,
         "name": name,
         "exact": repr(value),
@@ -76,7 +64,6 @@ def _row(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
         "error": in_digits(error, error) if error is not None else "",
         "bound": SHORT_BOUNDS.get(bound, bound),
         "meaning": BOUNDS.get(bound, ""),
-        "protocol": json.dumps(protocol) if isinstance(protocol, dict | list) else protocol or "",
     }
 
 

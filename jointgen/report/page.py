@@ -52,7 +52,7 @@ def write_report(folder: RunFolder, prepared: Prepared, shown: Shown | str) -> N
 def render(folder: RunFolder, prepared: Prepared, shown: Shown | str) -> str:
     """The page as HTML. A section that does not apply says why in a line."""
     summary = folder.read_summary()
-    figures = numbers.read_figures(folder.path, summary)
+    figures = numbers.read_figures(summary, folder.read_evaluation())
     codes = _codes(shown)
     plotted = curves(folder.read_metrics(), figures)
     (_, about), *plan = explained(prepared)

@@ -7,7 +7,7 @@ import math
 import attrs
 
 from jointgen.errors import ConfigError
-from jointgen.interfaces import Measure, Subject
+from jointgen.measures import Measure, Subject, per_row
 from jointgen.nats import bits_per_dim
 from jointgen.objectives import Expr, Ratio, elbo
 from jointgen.statistics import Mean
@@ -40,9 +40,19 @@ class ELBO:
     def measures(self, subject: Subject) -> list[Measure]:
         expr, reason = bound(subject)
         if expr is None:
-            return [Measure("elbo", "nats", "", None, note=f"no bound: {reason}")]
+            return [Measure("elbo", "nats", "", note=f"no bound: {reason}")]
         how = "one draw of q(z|x) per row"
-        return [Measure("elbo", "nats", how, subject.rows(expr), "lower", _density_note(subject), better="higher")]
+        return [
+            Measure(
+                "elbo",
+                "nats",
+                how,
+                (per_row("elbo", subject.rows(expr)),),
+                "lower",
+                _density_note(subject),
+                better="higher",
+            )
+        ]
 
 
 def _density_note(subject: Subject) -> str:
@@ -67,13 +77,13 @@ class BitsPerDim:
     def measures(self, subject: Subject) -> list[Measure]:
         quantised = [v for v in subject.spaces if _quantised(subject, v)]
         if not quantised:
-            return [Measure("bits_per_dim", "bits", "", None, note="the data is not quantised")]
+            return [Measure("bits_per_dim", "bits", "", note="the data is not quantised")]
         exact, _ = bound(subject, mass=True)
         if exact is not None:
             return [self._measure(subject, quantised, exact, "exact bin mass, one draw of q(z|x) per row", 0.0)]
         density, reason = bound(subject)
         if density is None:
-            return [Measure("bits_per_dim", "bits", "", None, note=f"no bound: {reason}")]
+            return [Measure("bits_per_dim", "bits", "", note=f"no bound: {reason}")]
         correction = sum(subject.spaces[v].log_det_to_data for v in quantised)
         return [self._measure(subject, quantised, density, "density of dequantised data, one draw per row", correction)]
 
@@ -84,7 +94,8 @@ class BitsPerDim:
             error = mean.standard_error
             return bits_per_dim(-mean.mean, size, correction), None if error is None else error / (size * math.log(2))
 
-        return Measure("bits_per_dim", "bits", how, subject.rows(expr), "upper", finish=finish, better="lower")
+        collects = (per_row("bits_per_dim", subject.rows(expr)),)
+        return Measure("bits_per_dim", "bits", how, collects, "upper", finish=finish, better="lower")
 
 
 @attrs.frozen
@@ -96,8 +107,8 @@ class Reports:
 
     def _measure(self, subject: Subject, name: str, expr: Expr) -> Measure:
         reason = subject.missing(expr)
-        values = None if reason else subject.rows(expr)
+        collects = () if reason else (per_row(name, subject.rows(expr)),)
         if not any(isinstance(part, Ratio) for part in expr.walk()):
-            return Measure(name, "nats", str(expr), values, note=reason)
+            return Measure(name, "nats", str(expr), collects, note=reason)
         note = reason or "uses a learned ratio: an estimate, no bound"
-        return Measure(name, "nats", str(expr), values, "estimate", note)
+        return Measure(name, "nats", str(expr), collects, "estimate", note)

@@ -7,7 +7,8 @@ import math
 import attrs
 from torch import Tensor
 
-from jointgen.interfaces import Measure, Subject, sum_event
+from jointgen.interfaces import sum_event
+from jointgen.measures import Batch, Measure, Subject, per_row
 from jointgen.objectives import Apply, E, Expr, Joint, Value
 from jointgen.statistics import Mean
 
@@ -28,7 +29,7 @@ class RMSE:
         bounded = space.low is not None and space.high is not None
         scale = 255.0 / (space.high - space.low) if space.low is not None and space.high is not None else 1.0
 
-        def squared_error(batch: object) -> Tensor:
+        def squared_error(batch: Batch) -> Tensor:
             truth, reconstruction = subject.rebuild(batch, variable)
             return sum_event((truth - reconstruction).square()) / space.size
 
@@ -37,8 +38,9 @@ class RMSE:
             error = mean.standard_error  # of a square root, by its slope
             return scale * root, None if error is None or root == 0.0 else scale * error / (2 * root)
 
+        collects = (per_row(name, squared_error),)
         unit = "0-255" if bounded else "data units"
-        return Measure(name, unit, "decoder mean at the mean code", squared_error, finish=finish, better="lower")
+        return Measure(name, unit, "decoder mean at the mean code", collects, finish=finish, better="lower")
 
 
 def _reconstructed(subject: Subject) -> list[str]:
@@ -82,13 +84,14 @@ class Reconstruction:
             nats = -E(under.everything, back.log(str(factor)))
             if not subject.missing(nats):
                 note = "a loss: lower is better"
-                found.append(Measure(name, "nats", str(nats), subject.rows(nats), note=note, better="lower"))
+                losses = (per_row(name, subject.rows(nats)),)
+                found.append(Measure(name, "nats", str(nats), losses, note=note, better="lower"))
                 continue
             distance = _squared(under, back, str(factor))
             reason = subject.missing(distance)
-            values = None if reason else subject.rows(distance)
+            collects = () if reason else (per_row(name, subject.rows(distance)),)
             note = reason or f"{back.name}({factor}) has no density: squared error of its mean"
-            found.append(Measure(name, "squared error", str(distance), values, note=note, better="lower"))
+            found.append(Measure(name, "squared error", str(distance), collects, note=note, better="lower"))
         return found
 
 

@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 import jointgen
 from jointgen import checkpoint, pictures, runfolder
 from jointgen.errors import CheckpointError, ConfigError, StoppedError, WriteError
-from jointgen.interfaces import Measure
+from jointgen.measures import Measure, per_row
 from jointgen.recipe import changed_keys
 from jointgen.runfolder import RunFolder
 from jointgen.saving import Saver
@@ -252,7 +252,8 @@ def test_a_checkpoint_by_name(finished: Path) -> None:
 
 
 def measure(name: str, better: Any = None, values: Any = lambda batch: batch) -> Measure:
-    return Measure(name, "nats", "", values, note="no density", better=better)
+    collects = () if values is None else (per_row(name, values),)
+    return Measure(name, "nats", "", collects, note="no density", better=better)
 
 
 @pytest.mark.parametrize(

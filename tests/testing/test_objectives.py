@@ -9,8 +9,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.interfaces import Measure, sum_event
+from jointgen.interfaces import sum_event
+from jointgen.measures import Collect, Measure, per_row
 from jointgen.objectives import E, Objective, Pointwise, cycle, p, q
+from jointgen.statistics import Mean
 
 Told = Callable[..., dict[str, str]]
 
@@ -68,14 +70,18 @@ class Metric:
 
 
 def test_metrics(told: Told) -> None:
-    good = Metric(lambda s: Measure("rows", "rows", "counted", lambda batch: torch.ones(batch.rows)))
+    good = Metric(
+        lambda s: Measure("rows", "rows", "counted", (per_row("rows", lambda batch: torch.ones(batch.rows)),))
+    )
     assert told("metric", good) == {}
-    summed = told("metric", Metric(lambda s: Measure("n", "rows", "", lambda batch: torch.ones(()))))
-    assert "values of n for 6 rows has shape (), it must be (6,)" in summed["measures are numbers of rows"]
-    mute = told("metric", Metric(lambda s: Measure("n", "rows", "", None)))
+    summed = Collect("n", lambda batch: Mean.of(torch.ones(1)))
+    assert (
+        "n of 6 rows says that it is of 1"
+        in told("metric", Metric(lambda s: Measure("n", "rows", "", (summed,))))["statistics are of their rows"]
+    )
+    mute = told("metric", Metric(lambda s: Measure("n", "rows", "")))
     assert "its note does not say why" in mute["measures say what they are"]
     count = iter(range(1000))
-    drifting = told(
-        "metric", Metric(lambda s: Measure("n", "", "", lambda b: torch.full((b.rows,), float(next(count)))))
-    )
+    drifts = per_row("n", lambda b: torch.full((b.rows,), float(next(count))))
+    drifting = told("metric", Metric(lambda s: Measure("n", "", "", (drifts,))))
     assert "n on the same rows again" in drifting["measures are estimated and repeat"]

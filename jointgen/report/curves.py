@@ -36,7 +36,7 @@ KINDS = [
     Kind("Optimisation", "learning rates", re.compile(r"lr/(?P<curve>.+)"), log=True),
     Kind("Optimisation", "speed", re.compile(r"(?P<curve>images_per_s)"), unit="images per second"),
     Kind("Critics", "{what}: {how}", re.compile(r"(?P<what>[^/]+)/(?P<curve>(?:positive|negative)_(?P<how>.+))")),
-    Kind("Critics", "{what}", re.compile(r"(?P<what>[^/]+/(?P<curve>.+))")),
+    Kind("Critics", "{what}: {curve}", re.compile(r"(?P<what>[^/]+)/(?P<curve>.+)")),
     Kind("Others", "{what}", re.compile(r"(?P<what>(?P<curve>.+))")),
 ]
 """The first that matches has the figure."""
@@ -44,10 +44,11 @@ KINDS = [
 SECTIONS = ["Evaluations", "Losses and terms", "Critics", "Optimisation", "Others"]
 
 
-def curves(events: Sequence[Event], figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def curves(events: Sequence[Event], figures: Mapping[str, Mapping[str, Any]], quick_rows: int) -> dict[str, Any]:
     """{"clocks": what curves are plotted over, "sections": plots by section}, for the page's script.
 
-    figures: the final ones by name, whose units and values the plots of evaluations show.
+    figures: the final ones by name, whose units and values the plots of evaluations show.  quick_rows: how many rows
+    evaluations between steps see at most.
     """
     clocks: list[dict[str, list[Any]]] = []
     plots: dict[tuple[str, str], dict[str, Any]] = {}
@@ -59,13 +60,20 @@ def curves(events: Sequence[Event], figures: Mapping[str, Mapping[str, Any]]) ->
         )
         plot["lines"].append(_line(name, match["curve"], events, clocks))
         if name.startswith("eval/"):
+            plot["lines"][0]["name"] = f"between steps, at most {quick_rows:,} rows"
             plot |= _final(figures.get(match["what"], {}))
     for plot in plots.values():
         values = sorted(y for line in plot["lines"] for y in line["y"] if y is not None)
         plot["log"] = plot["log"] and _spans_a_decade(values)
         plot["frame"] = None if plot["log"] else frame(values)
-    found = [(section, [p for (within, _), p in plots.items() if within == section]) for section in SECTIONS]
+    found = [(section, _ordered([p for (within, _), p in plots.items() if within == section])) for section in SECTIONS]
     return {"clocks": clocks, "sections": [{"title": t, "plots": p} for t, p in found if p]}
+
+
+def _ordered(plots: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of one update or critic side by side, in the order in which they came up, by their titles."""
+    owners = list(dict.fromkeys(plot["title"].partition(":")[0] for plot in plots))
+    return sorted(plots, key=lambda p: (owners.index(p["title"].partition(":")[0]), p["title"]))
 
 
 def _kind_of(name: str) -> tuple[Kind, re.Match[str]]:

@@ -10,7 +10,8 @@ from markupsafe import Markup, escape
 
 from jointgen.explain import about_critic, component_of, order_of, split_sum, when
 from jointgen.objectives.expressions import Ratio
-from jointgen.objectives.objective import Objective, Update
+from jointgen.objectives.objective import Objective
+from jointgen.plan import Plan, UpdatePlan
 from jointgen.prepare import Prepared
 
 SIGNS = {"-": "\N{MINUS SIGN}", "*": "\N{DOT OPERATOR}", "|": "\N{THIN SPACE}|\N{THIN SPACE}"}
@@ -24,15 +25,15 @@ def equations(prepared: Prepared) -> list[dict[str, Any]]:
     return [
         {
             "title": f"{stage.name}: steps {ends[i] + 1:,} to {ends[i + 1]:,}" if several else "",
-            **_equation(stage.objective),
+            **_equation(stage.objective, prepared.plans[i]),
         }
         for i, stage in enumerate(prepared.stages)
     ]
 
 
-def _equation(objective: Objective) -> dict[str, Any]:
+def _equation(objective: Objective, plan: Plan) -> dict[str, Any]:
     return {
-        "updates": [_update(update) for update in objective.updates],
+        "updates": [_update(planned) for planned in plan.updates],
         "ratios": [_ratio(ratio) for ratio in objective.ratios.values()],
         "weights": [typeset(weight.describe()) for weight in objective.weights.values()],
         "order": order_of(objective) if len(objective.updates) > 1 else "",
@@ -40,13 +41,13 @@ def _equation(objective: Objective) -> dict[str, Any]:
     }
 
 
-def _update(update: Update) -> dict[str, Any]:
+def _update(planned: UpdatePlan) -> dict[str, Any]:
     """A line for each expectation."""
     return {
-        "name": update.name,
-        "trains": ", ".join(update.trains or ()),
-        "lines": [typeset(line) for line in split_sum(str(update.maximize))],
-        "notes": list(when(update)),
+        "name": planned.name,
+        "trains": ", ".join(planned.trains),
+        "lines": [typeset(line) for line in split_sum(str(planned.update.maximize))],
+        "notes": list(when(planned.update)),
     }
 
 
@@ -56,7 +57,7 @@ def _ratio(ratio: Ratio) -> dict[str, Any]:
         "over": typeset(str(ratio.num)),
         "under": typeset(str(ratio.den)),
         "is_ratio": ratio.kind == "log_ratio",
-        "notes": list(about_critic(ratio)),
+        "notes": "; ".join(about_critic(ratio)),
     }
 
 

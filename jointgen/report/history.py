@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 MOST_FRAMES = 30
 MOST_BYTES = 6_000_000  # of all pictures; the newest frame is always shown
 NAME = re.compile(r"(?P<what>.+)-step-(?P<step>\d+)\.png")
@@ -50,10 +52,13 @@ def spaced(steps: Sequence[int], count: int) -> list[int]:
     return [steps[round(i * (len(steps) - 1) / (count - 1))] for i in range(count)]
 
 
-def _picture(what: str, path: Path) -> dict[str, str]:
+def _picture(what: str, path: Path) -> dict[str, Any]:
+    """`ratio`: of its width to its height."""
     kind, _, variable = what.partition("-")
     caption = CAPTIONS.get(kind, what) + (f": {variable}" if variable else "")
-    return {"what": what, "caption": caption, "uri": png_uri(path.read_bytes())}
+    with Image.open(path) as image:
+        ratio = image.width / image.height
+    return {"what": what, "caption": caption, "uri": png_uri(path.read_bytes()), "ratio": round(ratio, 4)}
 
 
 def png_uri(png: bytes) -> str:

@@ -94,6 +94,15 @@ def facts(summary: Mapping[str, Any], total_steps: int) -> Iterator[tuple[str, s
         yield "device", device
 
 
+def health(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of each critic what the run found, and the words where it is not to be trusted."""
+    found = {}
+    for name, critic in summary.get("critics", {}).items():
+        rows = [(key.removeprefix("figures."), value) for key, value in flat(critic) if key != "note"]
+        found[name] = {"note": critic.get("note", ""), "rows": [(key.replace("_", " "), value) for key, value in rows]}
+    return found
+
+
 def flat(table: Any, at: str = "") -> Iterator[tuple[str, str]]:
     """Every value of nested tables by its dotted name."""
     if isinstance(table, Mapping):
@@ -102,4 +111,10 @@ def flat(table: Any, at: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(table, list | tuple):
         yield at, ", ".join(map(str, table))
     else:
-        yield at, "" if table is None else f"{table:.5g}" if isinstance(table, float) else str(table)
+        yield at, _plain(table)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.5g}" if isinstance(value, float) else "none" if value is None else str(value)

@@ -54,18 +54,18 @@ def render(folder: RunFolder, prepared: Prepared, shown: Shown | str) -> str:
     summary = folder.read_summary()
     figures = numbers.read_figures(summary, folder.read_evaluation())
     codes = _codes(shown)
-    plotted = curves(folder.read_metrics(), figures)
+    plotted = curves(folder.read_metrics(), figures, prepared.recipe.eval.quick_rows)
     (_, about), *plan = explained(prepared)
     return _template().render(
         name=prepared.recipe.name,
         status=summary.get("status", "unknown"),
         note=summary.get("note", ""),
-        about=about,
+        about=[line.removeprefix(f"{prepared.recipe.name}: ") for line in about],
         facts=list(numbers.facts(summary, prepared.recipe.train.total_steps)),
         figures=(rows := numbers.rows(figures)),
         highlights=numbers.highlights(rows),
         absent=numbers.absent(figures),
-        critics={name: list(numbers.flat(health)) for name, health in summary.get("critics", {}).items()},
+        critics=numbers.health(summary),
         stages=equations(prepared),
         joints=joints(prepared),
         history=frames(folder.samples),

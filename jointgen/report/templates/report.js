@@ -19,7 +19,6 @@ function layout(more) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", colorway: COLOURS, margin: { l: 8, r: 12, t: 12, b: 8 },
     font: { family: shade("--text"), size: 12, color: shade("--soft") },
     hoverlabel: { bgcolor: shade("--card"), bordercolor: shade("--line"), font: { color: shade("--ink") }, namelength: -1 },
-    legend: { orientation: "h", yanchor: "top", y: -0.22, xanchor: "left", x: 0 },
     ...more,
   };
 }
@@ -54,12 +53,12 @@ function drawCurve(element) {
   const plot = DATA.sections[element.dataset.section].plots[element.dataset.plot], key = clock();
   const lines = plot.lines.map((line) => curve(line, key)).concat(plot.final ? [final(plot, key)] : []);
   const log = document.querySelector("input[name=log]").checked;
-  const legend = lines.length > 1, range = plot.frame ? plot.frame.range : undefined;
+  const below = lines.length > 1 ? 19 * lines.length + 6 : 0, range = plot.frame ? plot.frame.range : undefined;
   Plotly.react(element, lines, layout({
-    height: 290 + (legend ? 19 * lines.length : 0), hovermode: "x unified", showlegend: legend,
-    legend: { orientation: "v", yanchor: "top", y: -0.2, xanchor: "left", x: 0 },
-    xaxis: axis({ title: { text: CLOCKS[key] }, type: log ? "log" : "linear", rangemode: "tozero" }),
-    yaxis: axis({ type: plot.log ? "log" : "linear", range, exponentformat: "power" }),
+    height: 280 + below, margin: { l: 8, r: 12, t: 12, b: 44 + below }, hovermode: "x unified", showlegend: below > 0,
+    legend: { yref: "container", yanchor: "bottom", y: 0, xanchor: "left", x: 0 },
+    xaxis: axis({ title: { text: CLOCKS[key], standoff: 6 }, type: log ? "log" : "linear", rangemode: "tozero" }),
+    yaxis: axis(plot.log ? { type: "log", dtick: "D2", tickformat: "~g" } : { range }),
   }), CONFIG);
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from importlib import resources
@@ -86,6 +87,7 @@ def _data(plotted: Mapping[str, Any], codes: Mapping[str, Any], summary: Mapping
     return {**plotted, **lines, "end": {clock: summary.get(clock) for clock in CLOCKS}, "maps": codes["maps"]}
 
 
+@functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jointgen.report"),

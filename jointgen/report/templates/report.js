@@ -65,7 +65,7 @@ function drawCurve(element) {
 function drawMap(element) {
   const map = DATA.maps[element.dataset.map], [x, y] = map.places;
   const labels = map.labels || x.map(() => null), kinds = [...new Set(labels)].sort((a, b) => a - b);
-  const many = kinds.length > COLOURS.length;
+  const narrow = element.clientWidth < 600, many = kinds.length > COLOURS.length;
   const groups = (many ? [null] : kinds).map((kind) => [kind, labels.map((l, i) => i).filter((i) => many || labels[i] === kind)]);
   Plotly.react(element, groups.map(([kind, rows]) => ({
     ...(y ? { type: "scatter", mode: "markers", y: rows.map((i) => y[i]) } : { type: "histogram", nbinsx: 60, opacity: 0.7 }),
@@ -73,8 +73,8 @@ function drawMap(element) {
     marker: { size: 6, opacity: 0.8, line: { width: 0 }, ...(many ? { color: rows.map((i) => labels[i]), colorscale: "Portland", showscale: true } : {}) },
     ...(y ? { text: rows.map((i) => `row ${map.rows[i]}` + (map.labels ? `, label ${labels[i]}` : "")), hovertemplate: "%{text}<extra></extra>" } : {}),
   })), layout({
-    height: 560, showlegend: groups.length > 1, barmode: "overlay", hovermode: "closest",
-    legend: { orientation: "v", x: 1.02, y: 1 },
+    height: narrow ? 420 : 560, showlegend: groups.length > 1, barmode: "overlay", hovermode: "closest",
+    legend: narrow ? { orientation: "h", yref: "container", yanchor: "bottom", y: 0 } : {},
     xaxis: axis({ title: { text: map.titles[0] } }),
     yaxis: axis({ title: { text: y ? map.titles[1] : "rows" }, ...(y ? { scaleanchor: "x" } : {}) }),
   }), CONFIG);

@@ -203,3 +203,9 @@ def test_pictures_are_those_of_one_process(trained: Path) -> None:
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
     for picture in one.iterdir():
         assert picture.read_bytes() == (two / picture.name).read_bytes(), picture.name
+
+
+def test_one_process_writes_the_page_and_the_others_do_not_wait(trained: Path) -> None:
+    """Of every recipe; the launch that trains them one after the other would not end otherwise."""
+    for run in (trained / "2").iterdir():
+        assert f"<title>{run.name}" in (run / "report.html").read_text(encoding="utf-8"), run.name

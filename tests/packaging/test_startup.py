@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SLOW = ("torch", "torchvision", "accelerate", "sklearn")
+SLOW = ("torch", "torchvision", "accelerate", "sklearn", "plotly", "jinja2")
 
 
 def slow_modules_after(code: str, folder: Path) -> str:
@@ -27,6 +27,7 @@ def slow_modules_after(code: str, folder: Path) -> str:
         "import jointgen.objectives",
         "import jointgen.plugins",
         "from jointgen.plugins import load_plugins; load_plugins()",
+        "from jointgen.cli import main; main(['--help'])",
     ],
 )
 def test_no_torch(code: str, tmp_path: Path) -> None:

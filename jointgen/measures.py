@@ -126,7 +126,7 @@ class Subject(Protocol):
 class Collect:
     """A statistic of the rows of one stream.
 
-    key: names it within an evaluation; equal keys mean equal statistics, and are collected once.
+    key: names it within an evaluation; equal keys over equal rows mean equal statistics, and are collected once.
     of: a batch -> the statistic of its rows.  kind: its class.
     over, rows: which stream, and at most how many of its rows; "draws" need a number, and take the split's otherwise.
     of_data: it is a function of the data and of `key` alone (not of the model), so other runs on the same data find it
@@ -139,6 +139,10 @@ class Collect:
     over: Over = "eval"
     rows: int | None = None
     of_data: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.key} over {self.rows or 'all'} of {self.over}"
 
 
 def per_row(key: str, values: Callable[[Any], Tensor], over: Over = "eval", rows: int | None = None) -> Collect:

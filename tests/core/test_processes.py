@@ -205,7 +205,7 @@ def test_pictures_are_those_of_one_process(trained: Path) -> None:
         assert picture.read_bytes() == (two / picture.name).read_bytes(), picture.name
 
 
-def test_one_process_writes_the_page_and_the_others_do_not_wait(trained: Path) -> None:
-    """Of every recipe; the launch that trains them one after the other would not end otherwise."""
-    for run in (trained / "2").iterdir():
-        assert f"<title>{run.name}" in (run / "report.html").read_text(encoding="utf-8"), run.name
+def test_every_run_of_two_processes_has_its_page(trained: Path) -> None:
+    """One process writes it while the other goes on to the next run, so nothing in it waits for the other."""
+    for run in filter(Path.is_dir, (trained / "2").iterdir()):
+        assert (run / "report.html").read_text(encoding="utf-8").endswith("</html>"), run.name

@@ -15,7 +15,7 @@ def slow_modules_after(code: str, folder: Path) -> str:
     report = f"import sys\n{code}\nprint([name for name in {SLOW!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return done.stdout.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from jointgen.health import Health
 from jointgen.measures import Measure, is_costly
 from jointgen.model import Model
 from jointgen.prepare import Prepared
+from jointgen.report import Shown, write_report
 from jointgen.runfolder import RunFolder
 from jointgen.saving import Position
 from jointgen.statistics import Estimate
@@ -108,6 +109,11 @@ class Reporter:
         if self.workers.is_main:
             self.folder.write_summary(summary)
         return summary
+
+    def report(self, model: Model, at: Position) -> None:
+        """The run's page. Written by the main process alone, with the model that all hold."""
+        if self.workers.is_main:
+            write_report(self.folder, self.prepared, Shown(model, self.pictured, name_of(at.step)))
 
     def _images(self, at: Position) -> int:
         return at.step * self.recipe.train.batch

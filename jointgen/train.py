@@ -161,13 +161,15 @@ class Trainer:
             return done
         try:
             with self._own_randomness():
-                return self._fit()
+                done = self._fit()
         except (ConfigError, NonFiniteError, StoppedError):  # nothing was trained, or the summary tells already
             raise
         except JointgenError as error:
             with contextlib.suppress(WriteError):
                 self._summarise("failed", str(error))
             raise
+        self.reporter.report(done.model, self.position)  # where this fails, the summary still says that the run is done
+        return done
 
     def _done_already(self) -> Run | None:
         """A finished run that is resumed as it is: nothing of it is touched."""

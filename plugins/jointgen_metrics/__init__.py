@@ -13,6 +13,10 @@ def jointgen_register(registry: Registrar) -> None:
     registry.metric(
         "bits_per_dim", f"{likelihood}:BitsPerDim", paper="Pu et al. 2017, section 5", summary="of quantised data"
     )
+    registry.metric(
+        "iwae", "jointgen_metrics.importance:IWAE", paper="Burda et al. 2016, eq 8", summary="tighter bound of K draws"
+    )
+    registry.metric("exact", "jointgen_metrics.exact:Exact", summary="log p(x) itself, where it can be integrated")
     registry.metric("reports", f"{likelihood}:Reports", summary="what the objective asks to have reported")
     registry.metric(
         "rmse", f"{reconstruction}:RMSE", paper="Pu et al. 2017, table 2", summary="of reconstruction, 0 to 255"

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import attrs
 from torch import Tensor
 
+from jointgen.capabilities import Capabilities
 from jointgen.noise import Noise
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Conditional, Joint
@@ -75,6 +76,9 @@ class Subject(Protocol):
 
     def is_data(self, factor: Conditional) -> bool:
         """Whether a root is drawn from a data source, so that it has no density here."""
+
+    def capabilities(self, factor: Conditional) -> Capabilities:
+        """What the family of a conditional, or a prior, declares that it can do; data roots have none."""
 
     # --- expressions
 

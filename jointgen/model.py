@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jointgen.capabilities import Capabilities
 from jointgen.checkpoint import find
 from jointgen.errors import ConfigError, suggest
 from jointgen.lowering import Lowering
@@ -85,6 +86,9 @@ class Model:
 
     def is_data(self, factor: Conditional) -> bool:
         return factor.is_root and self.declared.traits[factor.part].kind == "data"
+
+    def capabilities(self, factor: Conditional) -> Capabilities:
+        return self.declared.capabilities[factor.part]
 
     @property
     def observed(self) -> list[str]:

@@ -31,6 +31,7 @@ def jointgen_register(registry: Registrar) -> None:
         "critics",
         "jointgen_metrics.critics:Critics",
         summary="whether log-ratios are what they should be, on rows they have not seen",
+    )
     registry.metric("psnr", f"{reconstruction}:PSNR", summary="peak signal to noise of reconstruction")
     registry.metric("ssim", "jointgen_metrics.similarity:SSIM", paper="Wang et al. 2004", summary="of reconstruction")
     registry.metric(

@@ -99,7 +99,7 @@ def _train(arguments: Arguments) -> None:
     leave()
     if is_first():
         print(table_of(done.metrics))
-        print(f"{done.path}: the run; its pictures are in {done.path / 'samples'}")
+        print(f"{done.path}: the run; look at it in {done.path / 'report.html'}")
 
 
 def _tells(error: JointgenError) -> bool:
@@ -228,6 +228,12 @@ def _eval(arguments: Arguments) -> None:
     eval_command(arguments)
 
 
+def _report(arguments: Arguments) -> None:
+    from jointgen.cli_report import report_command
+
+    report_command(arguments)
+
+
 COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "run": run_command,
     "explain": explain_command,
@@ -236,5 +242,6 @@ COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "plugin": plugin_command,
     "data": data_command,
     "eval": _eval,
+    "report": _report,
     **dict.fromkeys(("sample", "reconstruct", "encode"), _on_a_run),
 }

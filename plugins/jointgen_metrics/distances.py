@@ -11,7 +11,7 @@ from torch import Tensor
 from jointgen.measures import Batch, Collect, Measure, Subject, Value
 from jointgen.noise import Noise
 from jointgen.statistics import Kept
-from jointgen_metrics.latents import NO_CODES, encoded, latents_of, prior_codes
+from jointgen_metrics.codes import NO_CODES, codes_of, encoded, prior_codes
 
 CHUNK = 256  # rows whose kernels with all others are held at a time
 at_least_two = attrs.validators.ge(2)
@@ -45,7 +45,7 @@ class SlicedWasserstein:
     directions: int = attrs.field(default=256, validator=attrs.validators.ge(1))
 
     def measures(self, subject: Subject) -> list[Measure]:
-        if not (codes := latents_of(subject)):
+        if not (codes := codes_of(subject)):
             return [Measure("sw_z", "code units", "", note=NO_CODES)]
         return [measure for code in codes for measure in self._measures(subject, code)]
 
@@ -114,7 +114,7 @@ class MMD:
     scales: list[float] = attrs.field(factory=lambda: [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0], validator=are_positive)
 
     def measures(self, subject: Subject) -> list[Measure]:
-        if not (codes := latents_of(subject)):
+        if not (codes := codes_of(subject)):
             return [Measure("mmd_z", "MMD^2", "", note=NO_CODES)]
         return [self._measure(subject, code) for code in codes]
 

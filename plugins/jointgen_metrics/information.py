@@ -14,7 +14,8 @@ from jointgen.errors import ConfigError
 from jointgen.measures import Batch, Collect, Measure, Subject, Value, per_row
 from jointgen.objectives import Conditional, E, Expr
 from jointgen.statistics import Kept, Mean
-from jointgen_metrics.latents import NO_CODES, encoded, encoder_of, latents_of, observed
+from jointgen_metrics.codes import NO_CODES, codes_of, encoded, encoder_of, observed
+from jointgen_metrics.likelihood import density_note, evaluable, of_observed
 
 ELEMENTS = 4_000_000  # numbers of codes that are scored at a time
 ONE_DRAW = "one draw of q(z|x) per row"
@@ -33,32 +34,14 @@ class RateDistortion:
 
     def measures(self, subject: Subject) -> list[Measure]:
         about = "an upper bound on the mutual information of x and z under q"
-        found = [self._measure(subject, "rate", rate, about), self._measure(subject, "distortion", distortion)]
-        return [found[0], attrs.evolve(found[1], better="lower")]
+        cost = self._measure(subject, "rate", rate, about)
+        left = self._measure(subject, "distortion", distortion, density_note(subject) if "p" in subject.joints else "")
+        return [cost, attrs.evolve(left, better="lower")]
 
-    def _measure(self, subject: Subject, name: str, of: Callable[[Subject], Expr], note: str = "") -> Measure:
+    def _measure(self, subject: Subject, name: str, of: Callable[[Subject], Expr], note: str) -> Measure:
         expr, reason = evaluable(subject, of)
-        collects = () if expr is None else (per_row(name, on_rows(subject, expr)),)
+        collects = () if expr is None else (per_row(name, of_observed(subject, expr)),)
         return Measure(name, "nats", ONE_DRAW, collects, note=reason or note)
-
-
-def evaluable(subject: Subject, of: Callable[[Subject], Expr]) -> tuple[Expr | None, str]:
-    """(the expression, "") where the model can evaluate it, and (None, why not) otherwise."""
-    for name in ("q", "p"):
-        if name not in subject.joints:
-            return None, f"the objective has no joint {name!r}"
-    try:
-        expr = of(subject)
-    except ConfigError as error:
-        return None, str(error)
-    reason = subject.missing(expr)
-    return (None, reason) if reason else (expr, "")
-
-
-def on_rows(subject: Subject, expr: Expr) -> Callable[[Batch], Tensor]:
-    """(B,) of a batch whose data is observed once, whatever looks at it."""
-    rows = subject.rows(expr, observed=True)
-    return lambda batch: rows(batch.recall("observed", lambda: subject.as_observed(batch)))
 
 
 def rate(subject: Subject) -> Expr:
@@ -154,7 +137,7 @@ class MutualInformation:
 
 def posterior(subject: Subject) -> tuple[Conditional | None, str]:
     """(q(z|x), "") where it can be scored at the codes of other rows, and (None, why not) otherwise."""
-    codes = latents_of(subject)
+    codes = codes_of(subject)
     if len(codes) != 1:
         return None, f"several codes: {', '.join(codes)}" if codes else NO_CODES
     factor = encoder_of(subject, codes[0])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jointgen.measures import Batch, Collect, Measure, Subject, Value
 from jointgen.statistics import Kept, Mean
-from jointgen_metrics.latents import NO_CODES, encoded, has_mean, latents_of, suffixed
+from jointgen_metrics.codes import NO_CODES, codes_of, encoded, has_mean, suffixed
 
 ITERATIONS = 1000
 at_least_one = attrs.validators.ge(1)
@@ -91,7 +91,7 @@ def probes(
 
 def labels_of(subject: Subject) -> tuple[list[str], str]:
     """(labels of the data that q encodes, "") where there are any, otherwise ([], why there are none)."""
-    if not latents_of(subject):
+    if not codes_of(subject):
         return [], NO_CODES
     parts = {factor.part for factor in subject.joints["q"].factors if subject.is_data(factor)}
     spaces = {v: space for part in sorted(parts) for v, space in subject.sources[part].spaces().items()}
@@ -103,12 +103,12 @@ def labels_of(subject: Subject) -> tuple[list[str], str]:
 
 
 def reading_of(subject: Subject) -> str:
-    return "mean" if all(has_mean(subject, code) for code in latents_of(subject)) else "drawn"
+    return "mean" if all(has_mean(subject, code) for code in codes_of(subject)) else "drawn"
 
 
 def codes_and_labels(subject: Subject, over: Any = "eval", rows: int | None = None) -> Collect:
     """Kept: "codes" (n, D), and the number of each row's class for each variable of labels."""
-    codes = latents_of(subject)
+    codes = codes_of(subject)
 
     def of(batch: Batch) -> Kept:
         means = encoded(subject, batch, "mean")

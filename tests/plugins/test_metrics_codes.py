@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from jointgen_metrics.codes import ActiveUnits
 from jointgen_metrics.distances import MMD, SlicedWasserstein
 from jointgen_metrics.information import MutualInformation, RateDistortion
-from jointgen_metrics.latents import ActiveUnits
 from jointgen_metrics.likelihood import ELBO
 from jointgen_metrics.moments import Moments
 from jointgen_metrics.probes import LinearProbe, NeighborProbe
@@ -68,6 +68,14 @@ def test_rate_and_distortion_of_a_linear_gaussian(linear: Any) -> None:
     assert (rate, distortion) == (pytest.approx(0.8181, abs=1e-4), pytest.approx(0.8811, abs=1e-4))
     for name, wanted in (("rate", rate), ("distortion", distortion)):
         assert abs(figures[name].value - wanted) < 4 * figures[name].standard_error < 0.1
+
+
+def test_rate_and_distortion_are_of_the_bits_that_the_elbo_is_of() -> None:
+    bits = {"network": LINEAR, "family": {"type": "bernoulli"}}
+    made = tiny(tables={"data": {"type": "digits", "observe": "binarise"}, "decoder": bits})
+    figures = found(Model(made, made.parts), RateDistortion(), ELBO())
+    assert figures["rate"].value + figures["distortion"].value == pytest.approx(-figures["elbo"].value, abs=1e-4)
+    assert figures["distortion"].note == figures["elbo"].note != ""
 
 
 @pytest.mark.parametrize("labelled", [False, True])

@@ -81,11 +81,16 @@ def probes(
         collects = (codes_and_labels(subject), codes_and_labels(subject, "train", train_rows))
 
         def finish(held_out: Kept, train: Kept, label: str = label) -> Value:
+            if label not in held_out.values:
+                return None, None
             correct = Mean.of(predictions(held_out, train, label, fitted).eq(held_out.values[label]).double())
             return correct.value, correct.standard_error
 
         own = suffixed(name, label, labels)
-        found.append(Measure(own, "accuracy", how, collects, finish=finish, better="higher", protocol=protocol))
+        needs = "needs labels of the rows that are evaluated"
+        found.append(
+            Measure(own, "accuracy", how, collects, note=needs, finish=finish, better="higher", protocol=protocol)
+        )
     return found
 
 
@@ -96,10 +101,8 @@ def labels_of(subject: Subject) -> tuple[list[str], str]:
     parts = {factor.part for factor in subject.joints["q"].factors if subject.is_data(factor)}
     spaces = {v: space for part in sorted(parts) for v, space in subject.sources[part].spaces().items()}
     labels = [v for v, space in spaces.items() if space.kind == "label"]
-    return (
-        labels,
-        "" if labels else "the data has no labels; a source that knows them has a key `labels`",
-    )
+    reason = "" if labels else "the data has no labels; a source that knows them has a key `labels`"
+    return labels, reason
 
 
 def reading_of(subject: Subject) -> str:

@@ -24,7 +24,7 @@ from jointgen.objectives import Objective, elbo, joint_from_text
 from jointgen.prepare import prepare as prepare_recipe
 from jointgen.recipe import read_recipe
 from jointgen.registry import Registry
-from jointgen.statistics import Estimate
+from jointgen.statistics import Estimate, Kept
 from jointgen.testing.evaluation import TABLES, tiny
 
 LINEAR: dict[str, Any] = {"type": "mlp", "hidden": []}
@@ -256,6 +256,14 @@ def test_labels_are_needed(linear: Any) -> None:
     for estimate in figures.values():
         assert estimate.value is None
         assert estimate.note == "the data has no labels; a source that knows them has a key `labels`"
+
+
+def test_rows_without_labels_are_not_scored(prepare: Any) -> None:
+    """As a user's own images have none: the rest of an evaluation goes on."""
+    (measure,) = NeighborProbe().measures(ring(prepare, 1.0))
+    unlabelled = Kept.of(torch.arange(3), codes=torch.zeros(3, 2))
+    assert measure.finish(unlabelled, unlabelled) == (None, None)
+    assert measure.note == "needs labels of the rows that are evaluated"
 
 
 def test_one_class_is_all_that_is_foretold(prepare: Any) -> None:

@@ -14,6 +14,7 @@ from jointgen.environment import environment
 from jointgen.evaluate import Split, evaluate, measures_of, metrics_of
 from jointgen.files import writing
 from jointgen.gallery import write_pictures
+from jointgen.health import Health
 from jointgen.measures import Measure, is_costly
 from jointgen.model import Model
 from jointgen.prepare import Prepared
@@ -90,7 +91,7 @@ class Reporter:
                 self.folder.trackers().pictures(written, step)
 
     def summary(
-        self, status: str, at: Position, best: Best, found: Mapping[str, Estimate], note: str
+        self, status: str, at: Position, best: Best, health: Health, found: Mapping[str, Estimate], note: str
     ) -> dict[str, Any]:
         """Writes summary.json and returns what is in it."""
         summary = {
@@ -101,6 +102,7 @@ class Reporter:
             "wall_s": round(at.wall_s, 3),
             "seed": self.recipe.seed,
             **({"best": best.state()} if best.metric is not None else {}),
+            "critics": health.summary(),
             "metrics": {name: estimate.as_dict() for name, estimate in found.items()},
             "environment": environment(self.workers.device),
         }

@@ -68,6 +68,7 @@ LAYERS = {
     "explain_training": 3,
     "feed": 3,
     "gallery": 3,
+    "health": 3,
     "inference": 3,
     "lowering": 3,
     "model": 3,

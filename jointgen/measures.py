@@ -108,6 +108,12 @@ class Subject(Protocol):
         through other parts. Raises ConfigError for a data root, or a conditional without a density.
         """
 
+    def log_prob_pairs(self, joint: str, variable: str, values: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """(N, M) nats: each of N values (N, *shape) of a variable under its conditional given each of M rows.
+
+        For a conditional with a density at points that it did not draw.
+        """
+
     # --- values
 
     def noise(self, seed: int, name: str) -> Noise:

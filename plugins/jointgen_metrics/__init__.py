@@ -50,6 +50,22 @@ def jointgen_register(registry: Registrar) -> None:
     registry.metric(
         "active_units",
         "jointgen_metrics.codes:ActiveUnits",
-        paper="Burda et al. 2016, section 5",
+        paper="Burda et al. 2016",
         summary="numbers of a code that vary with x",
     )
+    information = "jointgen_metrics.information"
+    registry.metric(
+        "rate_distortion",
+        f"{information}:RateDistortion",
+        paper="Alemi et al. 2018",
+        summary="what a code costs and what it leaves to say, in nats",
+    )
+    registry.metric(
+        "mutual_information",
+        f"{information}:MutualInformation",
+        paper="Hoffman & Johnson 2016",
+        summary="of x and z under q, and KL(q(z) : p(z))",
+    )
+    probes = "jointgen_metrics.probes"
+    registry.metric("probe_linear", f"{probes}:LinearProbe", summary="labels read from codes by logistic regression")
+    registry.metric("probe_knn", f"{probes}:NeighborProbe", summary="labels read from the codes of nearest neighbours")

@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.caching import cached
+from jointgen.caching import Cached, cached
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
 from jointgen.interfaces import Rows
@@ -25,6 +25,7 @@ from jointgen.statistics import Estimate, Statistic, merge_into, packed, unpacke
 from jointgen.transfer import send
 
 CPU = torch.device("cpu")
+_ONLY = "statistic"  # how a file of the cache calls its own
 BLOCK = 4096  # rows read at a time to be hashed
 
 
@@ -135,11 +136,14 @@ def batches(model: Model, split: Split, size: int, seed: int) -> Iterator[Batch]
     return (stream.batch(model, start, size, seed) for start in range(0, stream.n, size))
 
 
-def _stream(collect: Collect, model: Model, split: Split, limit: int | None) -> Stream:
+def _stream(collect: Collect, model: Model, split: Split, opened: dict[str, Split], limit: int | None) -> Stream:
     if collect.over == "draws":
         n = collect.rows or len(split)
         return Stream("draws", min(n, limit or n), _roots_of_p(model))
-    rows = split if collect.over in ("eval", split.name) else open_split(model.prepared, collect.over)
+    name = split.name if collect.over == "eval" else collect.over
+    if name not in opened:
+        opened[name] = open_split(model.prepared, name)
+    rows = opened[name]
     n = min(len(rows), collect.rows or len(rows))
     return Stream(rows.name, min(n, limit or n), rows)
 
@@ -171,18 +175,19 @@ def evaluate(
     progress: called with (rows done, rows in all), of all streams that are gone through.
     """
     measures = measures_of(metrics, model)
-    collects = {collect.key: collect for measure in measures for collect in measure.collects}
+    collects = {collect.name: collect for measure in measures for collect in measure.collects}
     streams: dict[str, tuple[Stream, list[Collect]]] = {}
+    opened = {split.name: split}
     for collect in collects.values():
-        stream = _stream(collect, model, split, limit)
+        stream = _stream(collect, model, split, opened, limit)
         streams.setdefault(stream.key, (stream, []))[1].append(collect)
     found: dict[str, Statistic] = {}
     total = sum(stream.n for stream, _ in streams.values())
     collector = _Collector(model, batch, seed, workers, partial, progress, total)
     for stream, wanted in streams.values():
         found |= collector.collect(stream, wanted)
-    names = {collect.key: stream.name for stream, wanted in streams.values() for collect in wanted}
-    return {measure.name: _estimate(measure, found, names, split.name) for measure in measures}
+    where = {collect.name: stream.name for stream, wanted in streams.values() for collect in wanted}
+    return {measure.name: _estimate(measure, found, where, split.name) for measure in measures}
 
 
 @attrs.define
@@ -199,28 +204,32 @@ class _Collector:
     done: int = 0
 
     def collect(self, stream: Stream, wanted: Sequence[Collect]) -> dict[str, Statistic]:
-        """The merged statistics of a stream by key; those of the data alone from the cache where it has them."""
-        of_data = [collect for collect in wanted if collect.of_data]
-        print_ = fingerprint(stream) if of_data else ""
-        names = {collect.key: f"{collect.key} of {stream.key} {print_}" for collect in of_data}
-        kept = {c.key: self._cached(names[c.key], c) for c in of_data}
-        found = {key: statistic for key, statistic in kept.items() if statistic is not None}
-        if missing := [collect for collect in wanted if collect.key not in found]:
-            new = self._collect(stream, missing)
-            for collect in missing:
-                if collect.of_data and collect.key in new and (self.workers is None or self.workers.is_main):
-                    cached(names[collect.key]).write(packed({collect.key: new[collect.key]}))
-            found |= new
-        else:
+        """The merged statistics of a stream by name; those of the data alone from the cache where it has them."""
+        content = fingerprint(stream) if any(collect.of_data for collect in wanted) else ""
+        files = {c.name: cached(f"{c.key} of {stream.n} rows {content}") for c in wanted if c.of_data}
+        found = self._cached(files, wanted)
+        missing = [collect for collect in wanted if collect.name not in found]
+        if not missing:
             self._advance(stream.n)
-        return found
+            return found
+        new = self._collect(stream, missing)
+        if self.workers is None or self.workers.is_main:
+            for name in files.keys() & new.keys():
+                files[name].write(packed({_ONLY: new[name]}))
+        return found | new
 
-    def _cached(self, name: str, collect: Collect) -> Statistic | None:
-        data = cached(name).read()
-        return None if data is None else unpacked(data, {collect.key: collect.kind})[collect.key]
+    def _cached(self, files: Mapping[str, Cached], wanted: Sequence[Collect]) -> dict[str, Statistic]:
+        """Those that every process finds: a file may appear between one's look and another's."""
+        kinds = {collect.name: collect.kind for collect in wanted}
+        data = {name: file.read() for name, file in files.items()}
+        if self.workers and data:
+            here = torch.tensor([value is not None for value in data.values()], device=self.workers.device).long()
+            everywhere = (self.workers.sum_(here) == self.workers.world).tolist()
+            data = {name: data[name] if there else None for name, there in zip(data, everywhere, strict=True)}
+        return {n: unpacked(value, {_ONLY: kinds[n]})[_ONLY] for n, value in data.items() if value is not None}
 
     def _collect(self, stream: Stream, wanted: Sequence[Collect]) -> dict[str, Statistic]:
-        kinds = {collect.key: collect.kind for collect in wanted}
+        kinds = {collect.name: collect.kind for collect in wanted}
         past = self.partial.open(stream.key, kinds) if self.partial else None
         if self.workers:
             self.workers.barrier()  # all have read the same past before anyone adds to it
@@ -243,7 +252,7 @@ class _Collector:
     def _statistics(self, stream: Stream, start: int, wanted: Sequence[Collect]) -> dict[str, Statistic]:
         batch = stream.batch(self.model, start, self.size, self.seed)
         with torch.no_grad():
-            return {collect.key: collect.of(batch) for collect in wanted}
+            return {collect.name: collect.of(batch) for collect in wanted}
 
     def _advance(self, rows: int) -> None:
         self.done += rows
@@ -263,11 +272,11 @@ def fingerprint(stream: Stream) -> str:
     return digest.hexdigest()
 
 
-def _estimate(measure: Measure, found: Mapping[str, Statistic], names: Mapping[str, str], split: str) -> Estimate:
-    collected = [found[collect.key] for collect in measure.collects if collect.key in found]
+def _estimate(measure: Measure, found: Mapping[str, Statistic], where: Mapping[str, str], split: str) -> Estimate:
+    collected = [found[collect.name] for collect in measure.collects if collect.name in found]
     complete = bool(collected) and len(collected) == len(measure.collects)
     value, error = measure.finish(*collected) if complete else (None, None)
     protocol = measure.protocol if isinstance(measure.protocol, str) else measure.protocol() if complete else ""
-    where = names[measure.collects[0].key] if measure.collects else split
+    rows = where[measure.collects[0].name] if measure.collects else split
     n = collected[0].n if complete else 0
-    return Estimate(value, measure.unit, measure.estimator, where, n, error, measure.bound, measure.note, protocol)
+    return Estimate(value, measure.unit, measure.estimator, rows, n, error, measure.bound, measure.note, protocol)

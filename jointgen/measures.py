@@ -12,9 +12,11 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import attrs
 from torch import Tensor
 
+from jointgen.capabilities import Capabilities
 from jointgen.noise import Noise
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Conditional, Joint
+from jointgen.objectives.expressions import Ratio
 from jointgen.space import Space
 from jointgen.statistics import Bound, Mean, Statistic
 
@@ -68,8 +70,15 @@ class Subject(Protocol):
     def reports(self) -> Mapping[str, Expr]:
         """Expressions that the objective asks to have reported, by name."""
 
+    @property
+    def ratios(self) -> Mapping[str, Ratio]:
+        """The objective's learned log-ratios and scores, by name."""
+
     def is_data(self, factor: Conditional) -> bool:
         """Whether a root is drawn from a data source, so that it has no density here."""
+
+    def capabilities(self, factor: Conditional) -> Capabilities:
+        """What the family of a conditional, or a prior, declares that it can do; data roots have none."""
 
     # --- expressions
 
@@ -130,7 +139,7 @@ class Subject(Protocol):
 class Collect:
     """A statistic of the rows of one stream.
 
-    key: names it within an evaluation; equal keys mean equal statistics, and are collected once.
+    key: names it within an evaluation; equal keys over equal rows mean equal statistics, and are collected once.
     of: a batch -> the statistic of its rows.  kind: its class.
     over, rows: which stream, and at most how many of its rows; "draws" need a number, and take the split's otherwise.
     of_data: it is a function of the data and of `key` alone (not of the model), so other runs on the same data find it
@@ -143,6 +152,10 @@ class Collect:
     over: Over = "eval"
     rows: int | None = None
     of_data: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.key} over {self.rows or 'all'} of {self.over}"
 
 
 def per_row(key: str, values: Callable[[Any], Tensor], over: Over = "eval", rows: int | None = None) -> Collect:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jointgen.capabilities import Capabilities
 from jointgen.checkpoint import find
 from jointgen.errors import ConfigError, suggest
 from jointgen.lowering import Lowering
@@ -18,6 +19,7 @@ from jointgen.noise import Noise
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.bounds import elbo
 from jointgen.objectives.distributions import Conditional, Joint
+from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Update, resolved
 from jointgen.observe import Observation, observe
 from jointgen.parts import Parts
@@ -41,8 +43,12 @@ class Model:
     Shapes: x (B, *X), z (B, *Z); densities (B,) in nats. By convention q is the inference side, p the model side.
     """
 
-    def __init__(self, prepared: Prepared, parts: Parts, device: torch.device | str = "cpu"):
+    def __init__(
+        self, prepared: Prepared, parts: Parts, device: torch.device | str = "cpu", checkpoint: str | None = None
+    ):
+        """checkpoint: the name of the one that the weights are from, if any."""
         self.prepared, self.parts, self.device = prepared, parts, torch.device(device)
+        self.checkpoint = checkpoint or ""
         self.declared = prepared.declared
         self.rank, self.world = 0, 1
         parts.modules.eval()
@@ -73,8 +79,16 @@ class Model:
         """The last stage's."""
         return dict(self.prepared.stages[-1].objective.reports)
 
+    @property
+    def ratios(self) -> Mapping[str, Ratio]:
+        """The last stage's."""
+        return self.prepared.plans[-1].objective.ratios
+
     def is_data(self, factor: Conditional) -> bool:
         return factor.is_root and self.declared.traits[factor.part].kind == "data"
+
+    def capabilities(self, factor: Conditional) -> Capabilities:
+        return self.declared.capabilities[factor.part]
 
     @property
     def observed(self) -> list[str]:
@@ -317,7 +331,8 @@ def open_model(
     saved = find(folder.checkpoints, checkpoint)
     load_weights(prepared.parts, saved.parts, average)
     prepared.parts.modules.to(device)
-    return Model(prepared, prepared.parts, device), [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
+    model = Model(prepared, prepared.parts, device, saved.path.name)
+    return model, [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
 
 
 def load_weights(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]], average: bool) -> None:

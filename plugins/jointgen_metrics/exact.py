@@ -12,7 +12,7 @@ from torch import Tensor
 from jointgen.measures import Batch, Measure, Subject, per_row
 from jointgen.nats import LOG_2PI
 from jointgen.noise import Noise
-from jointgen_metrics.codes import Codes, Values, codes_of, slope_and_hessian, with_slope
+from jointgen_metrics.latents import Codes, Values, codes_of, slope_and_hessian, with_slope
 from jointgen_metrics.likelihood import density_note
 from jointgen_metrics.quadrature import Integral, integrate
 

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen_metrics.codes import with_slope
+from jointgen_metrics.latents import with_slope
 
 LogF = Callable[[Tensor, Tensor], Tensor]
 """(places (N, Z), the row of each (N,) int64) -> (N,)"""

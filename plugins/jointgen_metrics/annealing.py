@@ -19,8 +19,8 @@ from torch import Tensor
 from jointgen.measures import Batch, Measure, Subject, per_row
 from jointgen.nats import log_mean_exp
 from jointgen.noise import Noise, NoiseSource
-from jointgen_metrics.codes import Codes, Values, codes_of, missing_encoder
 from jointgen_metrics.hmc import TARGET, Path, adapted, transition
+from jointgen_metrics.latents import Codes, Values, codes_of, missing_encoder
 from jointgen_metrics.likelihood import density_note
 
 PILOTS = 4  # chains of each row that only find step sizes

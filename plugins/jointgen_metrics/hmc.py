@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from jointgen.noise import NoiseSource
-from jointgen_metrics.codes import with_slope
+from jointgen_metrics.latents import with_slope
 
 JITTER = 0.2  # step sizes vary by this share either way, so that no trajectory keeps coming back to where it began
 TARGET = 0.65  # acceptance rate at which HMC moves furthest for its cost (Neal 2011, section 4.4)

@@ -12,10 +12,10 @@ from jointgen_ali.objective import ALI
 from jointgen_avb.objective import AVB
 from jointgen_expression.objective import Expression
 from jointgen_metrics.annealing import AIS, BDMC, Annealing, Chains
-from jointgen_metrics.codes import codes_of
 from jointgen_metrics.exact import Exact
 from jointgen_metrics.hmc import TARGET, Path, adapted, leapfrog, transition
 from jointgen_metrics.importance import IWAE
+from jointgen_metrics.latents import codes_of
 from jointgen_vae.objective import VAE
 from torch import Tensor
 

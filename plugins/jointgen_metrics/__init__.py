@@ -17,6 +17,18 @@ def jointgen_register(registry: Registrar) -> None:
         "iwae", "jointgen_metrics.importance:IWAE", paper="Burda et al. 2016, eq 8", summary="tighter bound of K draws"
     )
     registry.metric("exact", "jointgen_metrics.exact:Exact", summary="log p(x) itself, where it can be integrated")
+    registry.metric(
+        "ais",
+        "jointgen_metrics.annealing:AIS",
+        paper="Neal 2001; Wu et al. 2017",
+        summary="lower bound by annealed importance sampling with HMC",
+    )
+    registry.metric(
+        "bdmc",
+        "jointgen_metrics.annealing:BDMC",
+        paper="Grosse, Ghahramani & Adams 2015",
+        summary="AIS both ways on the model's draws: a bracket",
+    )
     registry.metric("reports", f"{likelihood}:Reports", summary="what the objective asks to have reported")
     registry.metric(
         "rmse", f"{reconstruction}:RMSE", paper="Pu et al. 2017, table 2", summary="of reconstruction, 0 to 255"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -11,11 +10,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.caching import cached
+from jointgen.caching import cached, fingerprint
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
 from jointgen.interfaces import Rows
-from jointgen.measures import Collect, Measure, is_costly
+from jointgen.measures import Collect, Collected, Measure, is_costly
 from jointgen.model import Model
 from jointgen.noise import Noise
 from jointgen.partial import Partial
@@ -44,6 +43,14 @@ class Split:
         sources: dict[str, Rows] = {name: FirstRows(rows, n) for name, rows in self.sources.items()}
         return attrs.evolve(self, sources=sources)
 
+    def spread(self, n: int) -> Split:
+        """So many rows, evenly apart: data is often in the order of its classes."""
+        length = len(self)
+        if n >= length:
+            return self
+        sources: dict[str, Rows] = {name: SpreadRows(rows, n, length) for name, rows in self.sources.items()}
+        return attrs.evolve(self, sources=sources)
+
     def take(self, index: Tensor, device: torch.device = CPU) -> dict[str, dict[str, Tensor]]:
         """Raw rows on a device, by source and by the joints' names for the variables."""
         taken = {name: renamed(rows.take(index), self.variables[name]) for name, rows in self.sources.items()}
@@ -62,6 +69,21 @@ class FirstRows:
 
     def take(self, index: Tensor) -> dict[str, Tensor]:
         return self.rows.take(index)
+
+
+@attrs.frozen
+class SpreadRows:
+    """`n` of the first `length` rows of a split, evenly apart."""
+
+    rows: Rows
+    n: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.n
+
+    def take(self, index: Tensor) -> dict[str, Tensor]:
+        return self.rows.take(index * self.length // self.n)
 
 
 def renamed(values: dict[str, Tensor], variables: dict[str, str]) -> dict[str, Tensor]:
@@ -135,13 +157,34 @@ def batches(model: Model, split: Split, size: int, seed: int) -> Iterator[Batch]
     return (stream.batch(model, start, size, seed) for start in range(0, stream.n, size))
 
 
-def _stream(collect: Collect, model: Model, split: Split, limit: int | None) -> Stream:
-    if collect.over == "draws":
-        n = collect.rows or len(split)
-        return Stream("draws", min(n, limit or n), _roots_of_p(model))
-    rows = split if collect.over in ("eval", split.name) else open_split(model.prepared, collect.over)
-    n = min(len(rows), collect.rows or len(rows))
-    return Stream(rows.name, min(n, limit or n), rows)
+@attrs.frozen
+class _Streams:
+    """The streams of an evaluation. A split is opened once, however many statistics are of its rows."""
+
+    model: Model
+    split: Split
+    limit: int | None
+    _opened: dict[str, Split | None] = attrs.field(factory=dict)
+
+    def of(self, collect: Collect) -> Stream:
+        if collect.over == "draws":
+            n = collect.rows or len(self.split)
+            return Stream("draws", min(n, self.limit or n), self._open("draws", lambda: _roots_of_p(self.model)))
+        rows = self._rows(collect.over)
+        n = min(len(rows), collect.rows or len(rows), self.limit or len(rows))
+        return Stream(rows.name, n, rows.spread(n))
+
+    def _rows(self, over: str) -> Split:
+        if over in ("eval", self.split.name):
+            return self.split
+        rows = self._open(over, lambda: open_split(self.model.prepared, over))
+        assert rows is not None, "a split has rows"
+        return rows
+
+    def _open(self, name: str, how: Callable[[], Split | None]) -> Split | None:
+        if name not in self._opened:
+            self._opened[name] = how()
+        return self._opened[name]
 
 
 def _roots_of_p(model: Model) -> Split | None:
@@ -167,22 +210,22 @@ def evaluate(
 ) -> dict[str, Estimate]:
     """Every measure of the metrics over a split, by name. The same numbers for any number of processes.
 
-    limit: at most so many rows of each stream.  partial: where to keep what is done, and to go on from.
+    limit: at most so many rows of each stream, evenly apart.  partial: where to keep what is done, and to go on from.
     progress: called with (rows done, rows in all), of all streams that are gone through.
     """
     measures = measures_of(metrics, model)
     collects = {collect.key: collect for measure in measures for collect in measure.collects}
+    every = _Streams(model, split, limit)
     streams: dict[str, tuple[Stream, list[Collect]]] = {}
     for collect in collects.values():
-        stream = _stream(collect, model, split, limit)
+        stream = every.of(collect)
         streams.setdefault(stream.key, (stream, []))[1].append(collect)
     found: dict[str, Statistic] = {}
     total = sum(stream.n for stream, _ in streams.values())
     collector = _Collector(model, batch, seed, workers, partial, progress, total)
     for stream, wanted in streams.values():
         found |= collector.collect(stream, wanted)
-    names = {collect.key: stream.name for stream, wanted in streams.values() for collect in wanted}
-    return {measure.name: _estimate(measure, found, names, split.name) for measure in measures}
+    return {measure.name: _estimate(measure, found, collector.origins, split.name) for measure in measures}
 
 
 @attrs.define
@@ -197,12 +240,14 @@ class _Collector:
     progress: Callable[[int, int], None]
     total: int
     done: int = 0
+    origins: dict[str, Collected] = attrs.field(factory=dict)
 
     def collect(self, stream: Stream, wanted: Sequence[Collect]) -> dict[str, Statistic]:
         """The merged statistics of a stream by key; those of the data alone from the cache where it has them."""
         of_data = [collect for collect in wanted if collect.of_data]
-        print_ = fingerprint(stream) if of_data else ""
-        names = {collect.key: f"{collect.key} of {stream.key} {print_}" for collect in of_data}
+        content = content_of(stream) if of_data else ""
+        names = {c.key: f"{c.key} {c.made_by()} of {stream.key} {content}" for c in of_data}
+        self.origins |= {c.key: Collected(stream.name, stream.n, content if c.of_data else "") for c in wanted}
         kept = {c.key: self._cached(names[c.key], c) for c in of_data}
         found = {key: statistic for key, statistic in kept.items() if statistic is not None}
         if missing := [collect for collect in wanted if collect.key not in found]:
@@ -251,23 +296,25 @@ class _Collector:
             self.progress(self.done, self.total)
 
 
-def fingerprint(stream: Stream) -> str:
+def content_of(stream: Stream) -> str:
     """A hash of the raw rows of a stream, by content: the same data elsewhere is the same."""
-    digest = hashlib.blake2b(digest_size=16)
-    assert stream.split is not None, "statistics of data are of a split"
-    for start in range(0, stream.n, BLOCK):
-        for part, values in stream.split.take(torch.arange(start, min(start + BLOCK, stream.n))).items():
-            for variable, rows in values.items():
-                digest.update(f"{part} {variable} {tuple(rows.shape)} {rows.dtype} ".encode())
-                digest.update(rows.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    split = stream.split
+    assert split is not None, "statistics of data are of a split"
+    blocks = (split.take(torch.arange(start, min(start + BLOCK, stream.n))) for start in range(0, stream.n, BLOCK))
+    named = (
+        {f"{part} {name}": rows for part, values in raw.items() for name, rows in values.items()} for raw in blocks
+    )
+    return fingerprint(named)
 
 
-def _estimate(measure: Measure, found: Mapping[str, Statistic], names: Mapping[str, str], split: str) -> Estimate:
+def _estimate(
+    measure: Measure, found: Mapping[str, Statistic], origins: Mapping[str, Collected], split: str
+) -> Estimate:
     collected = [found[collect.key] for collect in measure.collects if collect.key in found]
     complete = bool(collected) and len(collected) == len(measure.collects)
     value, error = measure.finish(*collected) if complete else (None, None)
-    protocol = measure.protocol if isinstance(measure.protocol, str) else measure.protocol() if complete else ""
-    where = names[measure.collects[0].key] if measure.collects else split
+    of = [origins[collect.key] for collect in measure.collects]
+    protocol = measure.protocol if isinstance(measure.protocol, str) else measure.protocol(*of) if complete else ""
+    where = of[0].over if of else split
     n = collected[0].n if complete else 0
     return Estimate(value, measure.unit, measure.estimator, where, n, error, measure.bound, measure.note, protocol)

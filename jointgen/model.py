@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Model:
         self.prepared, self.parts, self.device = prepared, parts, torch.device(device)
         self.declared = prepared.declared
         self.rank, self.world = 0, 1
+        self._memo: dict[str, Any] = {}
         parts.modules.eval()
 
     def share(self, rank: int, world: int) -> Model:
@@ -72,6 +73,12 @@ class Model:
     def reports(self) -> Mapping[str, Expr]:
         """The last stage's."""
         return dict(self.prepared.stages[-1].objective.reports)
+
+    def recall(self, key: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` gave the first time."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]
 
     def is_data(self, factor: Conditional) -> bool:
         return factor.is_root and self.declared.traits[factor.part].kind == "data"

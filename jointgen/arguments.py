@@ -187,10 +187,16 @@ def _encode(encode: Parser) -> None:
 
 def _eval(evaluate: Parser) -> None:
     _add_run(evaluate)
-    evaluate.add_argument("--metrics", metavar="A,B", help="names from `jointgen list metric` (default: the recipe's)")
+    evaluate.add_argument(
+        "--metrics",
+        metavar="A,B",
+        help="names from `jointgen list metric`, with settings as in 'elbo, iwae{k=1000}' (default: the recipe's)",
+    )
     evaluate.add_argument("--json", action="store_true", help="for scripts")
     evaluate.add_argument("--split", choices=("test", "train"), help="default: the recipe's eval.split")
     evaluate.add_argument("--rows", type=count, metavar="N", help="only the first N (default: the recipe's eval.rows)")
+    evaluate.add_argument("--processes", type=count, metavar="N", help="of this machine to work in (default: one)")
+    _add_images(evaluate)
 
 
 def _add_run(parser: Parser) -> None:
@@ -226,4 +232,5 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "reconstruct": ("encode and decode held-out data, or your own images", _reconstruct),
     "encode": ("write the codes of held-out data, or of your own images", _encode),
     "eval": ("evaluate a run's checkpoint; writes nothing into the run", _eval),
+    "report": ("write a run's page, report.html, also while it is not finished", _add_run),
 }

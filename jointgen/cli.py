@@ -99,7 +99,7 @@ def _train(arguments: Arguments) -> None:
     leave()
     if is_first():
         print(table_of(done.metrics))
-        print(f"{done.path}: the run; its pictures are in {done.path / 'samples'}")
+        print(f"{done.path}: the run; look at it in {done.path / 'report.html'}")
 
 
 def _tells(error: JointgenError) -> bool:
@@ -222,6 +222,18 @@ def _on_a_run(arguments: Arguments) -> None:
     cli_runs.COMMANDS[arguments.command](arguments)
 
 
+def _eval(arguments: Arguments) -> None:
+    from jointgen.cli_eval import eval_command
+
+    eval_command(arguments)
+
+
+def _report(arguments: Arguments) -> None:
+    from jointgen.cli_report import report_command
+
+    report_command(arguments)
+
+
 COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "run": run_command,
     "explain": explain_command,
@@ -229,5 +241,7 @@ COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "copy": copy_command,
     "plugin": plugin_command,
     "data": data_command,
-    **dict.fromkeys(("sample", "reconstruct", "encode", "eval"), _on_a_run),
+    "eval": _eval,
+    "report": _report,
+    **dict.fromkeys(("sample", "reconstruct", "encode"), _on_a_run),
 }

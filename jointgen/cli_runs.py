@@ -1,22 +1,18 @@
-"""The commands on trained runs: sample, reconstruct, encode, eval. Imported when one of them is called."""
+"""The commands on trained runs: sample, reconstruct, encode. Imported when one of them is called."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
-from typing import Any
 
 from jointgen import inference
 from jointgen.arguments import ARRAY, PICTURE, TENSORS, Arguments
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
-from jointgen.evaluate import Split, evaluate, metrics_of, open_split
+from jointgen.evaluate import Split
 from jointgen.model import Model
 from jointgen.outputs import check_output, write_arrays, writing_output
 from jointgen.progress import Counter
-from jointgen.statistics import table_of
-from jointgen.switches import switched
 from jointgen.telling import tell
 from jointgen.user_images import UserImages, read_user_images
 
@@ -24,7 +20,7 @@ from jointgen.user_images import UserImages, read_user_images
 def sample_command(arguments: Arguments) -> None:
     """`jointgen sample`."""
     path = check_output(arguments.output, PICTURE, ARRAY)
-    model = _open(arguments)
+    model, _ = open_model_of(arguments)
     variable = inference.generated(model)
     space = model.spaces[variable]
     if path.suffix.lower() == PICTURE:
@@ -44,7 +40,7 @@ def sample_command(arguments: Arguments) -> None:
 def reconstruct_command(arguments: Arguments) -> None:
     """`jointgen reconstruct`."""
     path = check_output(arguments.output, PICTURE)
-    model = _open(arguments)
+    model, _ = open_model_of(arguments)
     variable = inference.rebuildable(model)
     space = model.spaces[variable]
     inference.check_picture(variable, space, points=False)
@@ -59,7 +55,7 @@ def reconstruct_command(arguments: Arguments) -> None:
 def encode_command(arguments: Arguments) -> None:
     """`jointgen encode`."""
     path = check_output(arguments.output, ARRAY, TENSORS)
-    model = _open(arguments)
+    model, _ = open_model_of(arguments)
     split = _rows(arguments, model, inference.encoded_variable(model), arguments.split)
     with Counter("encoding") as counter:
         codes = inference.encode_rows(model, split, arguments.given, progress=counter)
@@ -69,62 +65,36 @@ def encode_command(arguments: Arguments) -> None:
     print(f"{path}: {', '.join(f'{name} {tuple(values.shape)}' for name, values in codes.items())}")
 
 
-def eval_command(arguments: Arguments) -> None:
-    """`jointgen eval`."""
-    model = _open(arguments)
-    recipe = model.prepared.recipe
-    metrics = _metrics(arguments.metrics, model)
-    split, rows = open_split(model.prepared, arguments.split or recipe.eval.split), arguments.rows or recipe.eval.rows
-    with switched(deterministic=recipe.train.deterministic, threads=None), Counter("evaluating") as counter:
-        found = evaluate(
-            model,
-            split if rows is None else split.first(rows),
-            metrics,
-            batch=recipe.eval.batch,
-            seed=recipe.seed,
-            progress=counter,
-        )
-    estimates = {name: estimate.as_dict() for name, estimate in found.items()}
-    print(json.dumps(estimates, indent=2) if arguments.json else table_of(estimates))
-
-
-def _open(arguments: Arguments) -> Model:
+def open_model_of(arguments: Arguments) -> tuple[Model, Workers]:
     """The run's model; damaged checkpoints and a run that is not finished are remarked on."""
     try:
-        device = str(Workers.start(arguments.device).device)
+        workers = Workers.start(arguments.device)
     except ConfigError as error:
         raise ConfigError([problem.replace("train.device", "--device") for problem in error.problems]) from None
     try:
-        model, remarks = inference.open_run(arguments.run, device, arguments.checkpoint)
+        model, remarks = inference.open_run(arguments.run, str(workers.device), arguments.checkpoint)
     except ConfigError as error:
         raise ConfigError([re.sub("^checkpoint:", "--checkpoint:", problem) for problem in error.problems]) from None
     tell(*remarks)
-    return model
+    return model, workers
 
 
 def _rows(arguments: Arguments, model: Model, variable: str, split: str) -> Split:
     """The user's own images where there are any, otherwise a split of the run's data."""
-    if arguments.images is None:
-        return inference.held_out(model, split)
+    return inference.held_out(model, split) if arguments.images is None else user_rows(arguments, model, variable)
+
+
+def user_rows(arguments: Arguments, model: Model, variable: str | None = None) -> Split:
+    """The user's own images, in the place of the one variable that q encodes or of the one named."""
+    variable = variable or inference.encoded_variable(model)
     with Counter("reading images") as counter:
         images = read_user_images(arguments.images, model.spaces[variable], variable, counter)
     tell(*(f"skipped {line}" for line in images.skipped))
     return inference.as_split(images, model)
 
 
-def _metrics(names: str | None, model: Model) -> list[Any]:
-    """Those named, with the recipe's settings where it has any; otherwise the recipe's, otherwise all."""
-    if names is None:
-        return metrics_of(model.prepared)
-    registry = model.prepared.registry
-    own = {registry.name_of("metric", type(metric)): metric for metric in model.prepared.recipe.eval.metrics}
-    wanted = [name.strip() for name in names.split(",")]
-    return [own[name] if name in own else registry.get("metric", name).load()() for name in wanted]
-
-
 COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "sample": sample_command,
     "reconstruct": reconstruct_command,
     "encode": encode_command,
-    "eval": eval_command,
 }

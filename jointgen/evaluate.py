@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.caching import cached, fingerprint
+from jointgen.caching import Cached, cached, fingerprint
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
 from jointgen.interfaces import Rows
@@ -24,6 +24,7 @@ from jointgen.statistics import Estimate, Statistic, merge_into, packed, unpacke
 from jointgen.transfer import send
 
 CPU = torch.device("cpu")
+_ONLY = "statistic"  # how a file of the cache calls its own
 BLOCK = 4096  # rows read at a time to be hashed
 
 
@@ -44,7 +45,7 @@ class Split:
         return attrs.evolve(self, sources=sources)
 
     def spread(self, n: int) -> Split:
-        """So many rows, evenly apart: data is often in the order of its classes."""
+        """So many rows, evenly apart: data often lies class by class."""
         length = len(self)
         if n >= length:
             return self
@@ -157,34 +158,16 @@ def batches(model: Model, split: Split, size: int, seed: int) -> Iterator[Batch]
     return (stream.batch(model, start, size, seed) for start in range(0, stream.n, size))
 
 
-@attrs.frozen
-class _Streams:
-    """The streams of an evaluation. A split is opened once, however many statistics are of its rows."""
-
-    model: Model
-    split: Split
-    limit: int | None
-    _opened: dict[str, Split | None] = attrs.field(factory=dict)
-
-    def of(self, collect: Collect) -> Stream:
-        if collect.over == "draws":
-            n = collect.rows or len(self.split)
-            return Stream("draws", min(n, self.limit or n), self._open("draws", lambda: _roots_of_p(self.model)))
-        rows = self._rows(collect.over)
-        n = min(len(rows), collect.rows or len(rows), self.limit or len(rows))
-        return Stream(rows.name, n, rows.spread(n))
-
-    def _rows(self, over: str) -> Split:
-        if over in ("eval", self.split.name):
-            return self.split
-        rows = self._open(over, lambda: open_split(self.model.prepared, over))
-        assert rows is not None, "a split has rows"
-        return rows
-
-    def _open(self, name: str, how: Callable[[], Split | None]) -> Split | None:
-        if name not in self._opened:
-            self._opened[name] = how()
-        return self._opened[name]
+def _stream(collect: Collect, model: Model, split: Split, opened: dict[str, Split], limit: int | None) -> Stream:
+    if collect.over == "draws":
+        n = collect.rows or len(split)
+        return Stream("draws", min(n, limit or n), _roots_of_p(model))
+    name = split.name if collect.over == "eval" else collect.over
+    if name not in opened:
+        opened[name] = open_split(model.prepared, name)
+    rows = opened[name]
+    n = min(len(rows), collect.rows or len(rows), limit or len(rows))
+    return Stream(rows.name, n, rows.spread(n))
 
 
 def _roots_of_p(model: Model) -> Split | None:
@@ -214,11 +197,11 @@ def evaluate(
     progress: called with (rows done, rows in all), of all streams that are gone through.
     """
     measures = measures_of(metrics, model)
-    collects = {collect.key: collect for measure in measures for collect in measure.collects}
-    every = _Streams(model, split, limit)
+    collects = {collect.name: collect for measure in measures for collect in measure.collects}
     streams: dict[str, tuple[Stream, list[Collect]]] = {}
+    opened = {split.name: split}
     for collect in collects.values():
-        stream = every.of(collect)
+        stream = _stream(collect, model, split, opened, limit)
         streams.setdefault(stream.key, (stream, []))[1].append(collect)
     found: dict[str, Statistic] = {}
     total = sum(stream.n for stream, _ in streams.values())
@@ -243,29 +226,33 @@ class _Collector:
     origins: dict[str, Collected] = attrs.field(factory=dict)
 
     def collect(self, stream: Stream, wanted: Sequence[Collect]) -> dict[str, Statistic]:
-        """The merged statistics of a stream by key; those of the data alone from the cache where it has them."""
-        of_data = [collect for collect in wanted if collect.of_data]
-        content = content_of(stream) if of_data else ""
-        names = {c.key: f"{c.key} {c.made_by()} of {stream.key} {content}" for c in of_data}
-        self.origins |= {c.key: Collected(stream.name, stream.n, content if c.of_data else "") for c in wanted}
-        kept = {c.key: self._cached(names[c.key], c) for c in of_data}
-        found = {key: statistic for key, statistic in kept.items() if statistic is not None}
-        if missing := [collect for collect in wanted if collect.key not in found]:
-            new = self._collect(stream, missing)
-            for collect in missing:
-                if collect.of_data and collect.key in new and (self.workers is None or self.workers.is_main):
-                    cached(names[collect.key]).write(packed({collect.key: new[collect.key]}))
-            found |= new
-        else:
+        """The merged statistics of a stream by name; those of the data alone from the cache where it has them."""
+        content = content_of(stream) if any(collect.of_data for collect in wanted) else ""
+        files = {c.name: cached(f"{c.key} {c.made_by()} of {stream.n} rows {content}") for c in wanted if c.of_data}
+        self.origins |= {c.name: Collected(stream.name, stream.n, content if c.of_data else "") for c in wanted}
+        found = self._cached(files, wanted)
+        missing = [collect for collect in wanted if collect.name not in found]
+        if not missing:
             self._advance(stream.n)
-        return found
+            return found
+        new = self._collect(stream, missing)
+        if self.workers is None or self.workers.is_main:
+            for name in files.keys() & new.keys():
+                files[name].write(packed({_ONLY: new[name]}))
+        return found | new
 
-    def _cached(self, name: str, collect: Collect) -> Statistic | None:
-        data = cached(name).read()
-        return None if data is None else unpacked(data, {collect.key: collect.kind})[collect.key]
+    def _cached(self, files: Mapping[str, Cached], wanted: Sequence[Collect]) -> dict[str, Statistic]:
+        """Those that every process finds: a file may appear between one's look and another's."""
+        kinds = {collect.name: collect.kind for collect in wanted}
+        data = {name: file.read() for name, file in files.items()}
+        if self.workers and data:
+            here = torch.tensor([value is not None for value in data.values()], device=self.workers.device).long()
+            everywhere = (self.workers.sum_(here) == self.workers.world).tolist()
+            data = {name: data[name] if there else None for name, there in zip(data, everywhere, strict=True)}
+        return {n: unpacked(value, {_ONLY: kinds[n]})[_ONLY] for n, value in data.items() if value is not None}
 
     def _collect(self, stream: Stream, wanted: Sequence[Collect]) -> dict[str, Statistic]:
-        kinds = {collect.key: collect.kind for collect in wanted}
+        kinds = {collect.name: collect.kind for collect in wanted}
         past = self.partial.open(stream.key, kinds) if self.partial else None
         if self.workers:
             self.workers.barrier()  # all have read the same past before anyone adds to it
@@ -288,7 +275,7 @@ class _Collector:
     def _statistics(self, stream: Stream, start: int, wanted: Sequence[Collect]) -> dict[str, Statistic]:
         batch = stream.batch(self.model, start, self.size, self.seed)
         with torch.no_grad():
-            return {collect.key: collect.of(batch) for collect in wanted}
+            return {collect.name: collect.of(batch) for collect in wanted}
 
     def _advance(self, rows: int) -> None:
         self.done += rows
@@ -301,19 +288,18 @@ def content_of(stream: Stream) -> str:
     split = stream.split
     assert split is not None, "statistics of data are of a split"
     blocks = (split.take(torch.arange(start, min(start + BLOCK, stream.n))) for start in range(0, stream.n, BLOCK))
-    named = (
+    return fingerprint(
         {f"{part} {name}": rows for part, values in raw.items() for name, rows in values.items()} for raw in blocks
     )
-    return fingerprint(named)
 
 
 def _estimate(
     measure: Measure, found: Mapping[str, Statistic], origins: Mapping[str, Collected], split: str
 ) -> Estimate:
-    collected = [found[collect.key] for collect in measure.collects if collect.key in found]
+    collected = [found[collect.name] for collect in measure.collects if collect.name in found]
     complete = bool(collected) and len(collected) == len(measure.collects)
     value, error = measure.finish(*collected) if complete else (None, None)
-    of = [origins[collect.key] for collect in measure.collects]
+    of = [origins[collect.name] for collect in measure.collects]
     protocol = measure.protocol if isinstance(measure.protocol, str) else measure.protocol(*of) if complete else ""
     where = of[0].over if of else split
     n = collected[0].n if complete else 0

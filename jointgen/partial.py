@@ -8,10 +8,10 @@ whatever the number of processes of each attempt.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -46,6 +46,8 @@ class Partial:
     def discard(self) -> None:
         """Once the evaluation is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # there is another one's
+            self.folder.parent.rmdir()
 
 
 @attrs.frozen
@@ -56,12 +58,13 @@ class Past:
     done: set[int] = attrs.field(factory=set)
     statistics: dict[str, Statistic] = attrs.field(factory=dict)
 
-    @contextmanager
+    @contextlib.contextmanager
     def adding(self, mine: Mapping[str, Statistic], rank: int) -> Iterator[Callable[[int], None]]:
-        """Gives a function to call with each batch's first row once `mine` has it. Writes now and then, and at the end
-        whatever ended it."""
+        """Gives a function to call with each batch's first row once `mine` has it. Writes now and then, and where it is
+        stopped; what takes seconds is done again sooner than looked for."""
         path, done = self._path.with_name(f"{self._path.name}-{rank}.safetensors"), list[int]()
-        due = time.monotonic() + EVERY_S
+        began = time.monotonic()
+        due = began + EVERY_S
 
         def write() -> None:
             with writing(path):
@@ -72,12 +75,15 @@ class Past:
             nonlocal due
             done.append(start)
             if time.monotonic() >= due:
-                began = time.monotonic()
+                writing_since = time.monotonic()
                 write()
-                due = time.monotonic() + max(EVERY_S, (time.monotonic() - began) / SHARE)
+                due = time.monotonic() + max(EVERY_S, (time.monotonic() - writing_since) / SHARE)
 
         try:
             yield note
-        finally:
+        except BaseException:
             if done:
                 write()
+            raise
+        if done and time.monotonic() - began >= EVERY_S:
+            write()

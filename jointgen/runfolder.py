@@ -23,6 +23,7 @@ class RunFolder:
         self.recipe = self.path / "recipe.toml"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
+        self.evaluation = self.path / "evaluation.json"
         self.report = self.path / "report.html"
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
@@ -84,6 +85,21 @@ class RunFolder:
         """The summary, or an empty dict where the run has not written one."""
         try:
             return json.loads(self.summary.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def add_evaluation(self, checkpoint: str, figures: Mapping[str, Any]) -> None:
+        """Adds figures of one checkpoint to those that were found before. Raises WriteError."""
+        known = self.read_evaluation()
+        found = {**known.get(checkpoint, {}).get("metrics", {}), **figures}
+        with writing(self.evaluation):
+            text = json.dumps(_finite({**known, checkpoint: {"metrics": found}}), indent=2, allow_nan=False)
+            replace_text(self.evaluation, text + "\n")
+
+    def read_evaluation(self) -> dict[str, Any]:
+        """{checkpoint: {"metrics": {name: figure}}}; empty where nothing was evaluated after the run."""
+        try:
+            return json.loads(self.evaluation.read_bytes())
         except (FileNotFoundError, ValueError):
             return {}
 

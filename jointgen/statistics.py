@@ -134,7 +134,7 @@ def packed(statistics: Mapping[str, Statistic], **more: Tensor) -> bytes:
     names = list(statistics)
     tensors = {f"{i}{_IN}{key}": t for i, name in enumerate(names) for key, t in statistics[name].tensors().items()}
     whole = {name: tensor.contiguous().clone() for name, tensor in {**tensors, **more}.items()}
-    return save(whole, {str(i): name for i, name in enumerate(names)})
+    return save(whole, {str(i): name for i, name in enumerate(names)} or None)  # of {} it makes no JSON
 
 
 def unpacked(data: bytes, kinds: Mapping[str, type[Statistic]]) -> dict[str, Statistic]:

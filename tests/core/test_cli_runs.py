@@ -73,12 +73,44 @@ def test_a_device_that_is_not_there(trained: Path, say: Any) -> None:
 # --- eval ------------------------------------------------------------------------------------------------------------
 
 
-def test_eval_finds_what_the_run_reported_and_writes_nothing(trained: Path, say: Any) -> None:
-    before = snapshot(trained)
-    said = say("eval", trained, "--json")
+def test_eval_finds_what_the_run_reported(trained: Path, say: Any, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    before = snapshot(run)
+    said = say("eval", run, "--json")
     assert (said.status, said.problems) == (0, [])
-    assert json.loads(said.out) == json.loads((trained / "summary.json").read_text())["metrics"]
-    assert snapshot(trained) == before
+    reported = json.loads((trained / "summary.json").read_text())["metrics"]
+    assert json.loads(said.out) == reported
+    assert json.loads((run / "evaluation.json").read_text()) == {"step-00000020": {"metrics": reported}}
+    changed = dict(snapshot(run).items() - before.items())
+    assert set(changed) == {str(run / "evaluation.json")}
+
+
+def test_what_eval_finds_is_added_to_what_it_found(trained: Path, say: Any, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    say("eval", run, "--metrics", "elbo")
+    say("eval", run, "--metrics", "rmse")
+    assert set(json.loads((run / "evaluation.json").read_text())["step-00000020"]["metrics"]) == {"elbo", "rmse"}
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["ebo"], "--metrics: unknown metric 'ebo'; did you mean 'elbo'?"),
+        (["rmse{k=3}"], "--metrics: k: "),
+        (["rmse{k}"], "--metrics: {k} is not a TOML inline table: "),
+        (["rmse elbo"], "--metrics: 'rmse elbo' is not NAME or NAME{key = value}, with commas between"),
+        (["rmse,rmse"], "eval.metrics: two metrics give a figure named 'rmse'; leave one out"),
+    ],
+)
+def test_metrics_that_are_none(trained: Path, say: Any, words: list[str], problem: str) -> None:
+    assert say("eval", trained, "--metrics", *words).refusal.startswith(problem)
+
+
+def test_eval_of_ones_own_images(trained: Path, say: Any, here: Path) -> None:
+    np.save("mine.npy", np.random.default_rng(0).integers(0, 256, (5, 8, 8), dtype=np.uint8))
+    found = json.loads(say("eval", trained, "--metrics", "rmse", "--images", "mine.npy", "--json").out)
+    assert (found["rmse"]["n"], found["rmse"]["split"]) == (5, "images")
+    assert not (trained / "evaluation.json").exists()
 
 
 def test_eval_of_some_metrics_rows_and_a_split(trained: Path, say: Any) -> None:
@@ -102,7 +134,9 @@ def test_eval_of_some_metrics_rows_and_a_split(trained: Path, say: Any) -> None:
 
 
 def test_eval_of_an_unknown_metric(trained: Path, say: Any) -> None:
-    assert say("eval", trained, "--metrics", "elob").refusal.startswith("unknown metric 'elob'; did you mean 'elbo'?")
+    assert say("eval", trained, "--metrics", "elob").refusal.startswith(
+        "--metrics: unknown metric 'elob'; did you mean 'elbo'?"
+    )
 
 
 # --- sample ----------------------------------------------------------------------------------------------------------

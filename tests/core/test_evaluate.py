@@ -1,0 +1,200 @@
+"""The evaluation loop: streams, shared statistics, the cache, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from torch import Tensor
+
+from jointgen.caching import cache_folder
+from jointgen.errors import StoppedError
+from jointgen.evaluate import evaluate, open_split
+from jointgen.measures import Batch, Collect, Measure, Subject, per_row
+from jointgen.partial import Partial
+from jointgen.statistics import Kept, Mean, packed, unpacked
+from jointgen.testing.evaluation import model_of, tiny
+
+
+@attrs.frozen
+class Given:
+    """A metric of these measures."""
+
+    measured: Callable[[Subject], list[Measure]]
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        return self.measured(subject)
+
+
+def kept(key: str, of: Callable[[Batch], Tensor], **how: Any) -> Collect:
+    return Collect(key, lambda batch: Kept.of(batch.index, x=of(batch)), Kept, **how)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return model_of(tiny())
+
+
+@pytest.fixture
+def split(model: Any) -> Any:
+    return open_split(model.prepared, "test").first(40)
+
+
+def test_streams(model: Any, split: Any) -> None:
+    """The evaluated split whole, the first rows of another one, and a number of draws, each with its own n."""
+    over = [
+        Measure("eval", "1", "", (per_row("a", lambda b: torch.ones(b.rows)),)),
+        Measure("train", "1", "", (per_row("b", lambda b: torch.ones(b.rows), over="train", rows=7),)),
+        Measure("draws", "1", "", (per_row("c", lambda b: torch.ones(b.rows), over="draws", rows=33),)),
+    ]
+    found = evaluate(model, split, [Given(lambda s: over)], batch=16)
+    assert {name: (e.split, e.n) for name, e in found.items()} == {
+        "eval": ("test", 40),
+        "train": ("train", 7),
+        "draws": ("draws", 33),
+    }
+    limited = evaluate(model, split, [Given(lambda s: over)], batch=16, limit=5)
+    assert [e.n for e in limited.values()] == [5, 5, 5]
+
+
+def test_what_is_equal_is_collected_once(model: Any, split: Any) -> None:
+    calls: list[str] = []
+
+    def costly(batch: Batch) -> Tensor:
+        def compute() -> Tensor:
+            calls.append("costly")
+            return batch.index.double()
+
+        return batch.recall("costly", compute)
+
+    measures = [
+        Measure("a", "1", "", (per_row("one", costly),)),
+        Measure("b", "1", "", (per_row("one", costly),)),
+        Measure("c", "1", "", (kept("other", costly),), finish=lambda rows: (float(rows.values["x"].sum()), None)),
+    ]
+    found = evaluate(model, split, [Given(lambda s: measures)], batch=16)
+    assert len(calls) == 3  # batches of 16, 16 and 8 rows
+    assert (found["a"].value, found["c"].value) == (19.5, 780.0)  # of 0, 1, ..., 39
+
+
+def test_draws_of_a_model_do_not_depend_on_anything_but_the_batch(model: Any, split: Any) -> None:
+    def of(metric_rows: int) -> Tensor:
+        seen: list[Kept] = []
+
+        def finish(rows: Kept) -> tuple[float, None]:
+            seen.append(rows)
+            return 0.0, None
+
+        collect = Collect(
+            "x", lambda b: Kept.of(b.index, x=model.generate(b)["x"]), Kept, over="draws", rows=metric_rows
+        )
+        evaluate(model, split, [Given(lambda s: [Measure("m", "1", "", (collect,), finish=finish)])], batch=8)
+        return seen[0].in_order()["x"]
+
+    assert torch.equal(of(16), of(24)[:16])
+    assert not torch.equal(of(16)[:8], of(16)[8:])
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+
+
+def test_statistics_of_the_data_come_from_the_cache(model: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("JOINTGEN_CACHE", str(tmp_path / "cache"))
+    calls: list[int] = []
+
+    def count(batch: Batch) -> Mean:
+        calls.append(batch.rows)
+        return Mean.of(batch.index.double())
+
+    metric = Given(lambda s: [Measure("m", "1", "", (Collect("features v1", count, of_data=True),))])
+    rows = open_split(model.prepared, "test")
+    first = evaluate(model, rows.first(20), [metric], batch=16)
+    assert calls == [16, 4]
+    assert evaluate(model, rows.first(20), [metric], batch=8) == first
+    assert calls == [16, 4], "the same rows are found again"
+    evaluate(model, rows.first(19), [metric], batch=16)
+    assert calls == [16, 4, 16, 3], "other rows are not those"
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_where_the_cache_is(monkeypatch: Any) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    monkeypatch.delenv("JOINTGEN_CACHE", raising=False)
+    assert cache_folder() == Path("/somewhere/jointgen")
+    monkeypatch.setenv("JOINTGEN_CACHE", "/else")
+    assert cache_folder() == Path("/else")
+
+
+# --- going on --------------------------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_that_was_stopped_goes_on(model: Any, split: Any, tmp_path: Path) -> None:
+    """Stopped in its third batch of five, twice: no batch that was done is done again, and the figures are those of
+    one go."""
+    partial, seen = Partial(tmp_path / "partial"), list[int]()
+
+    def watched(stop_at: int | None) -> Given:
+        def values(batch: Batch) -> Tensor:
+            start = int(batch.index[0])
+            if start == stop_at:
+                raise StoppedError("stopped", 15)
+            seen.append(start)
+            return batch.noise.named("n", batch.rows).normal()
+
+        rows = kept("rows", values)
+
+        def last(found: Kept) -> tuple[float, None]:
+            return float(found.in_order()["x"][-1]), None
+
+        return Given(
+            lambda s: [Measure("m", "1", "", (per_row("m", values),)), Measure("k", "1", "", (rows,), finish=last)]
+        )
+
+    whole = evaluate(model, split, [watched(None)], batch=8)
+    seen.clear()
+    for stop_at in (16, 32):
+        with pytest.raises(StoppedError):
+            evaluate(model, split, [watched(stop_at)], batch=8, partial=partial)
+    found = evaluate(model, split, [watched(None)], batch=8, partial=partial)
+    assert seen == [0, 0, 8, 8, 16, 16, 24, 24, 32, 32]  # each batch once for each of the two statistics
+    assert found["m"].n == 40
+    assert found["m"].value == pytest.approx(whole["m"].value, abs=1e-15)
+    assert found["k"] == whole["k"]
+    partial.discard()
+    assert not (tmp_path / "partial").exists()
+
+
+def test_statistics_as_bytes() -> None:
+    statistics = {
+        "a mean": Mean.of(torch.tensor([1.0, 2.0, 6.0])),
+        "rows": Kept.of(torch.tensor([4, 2]), z=torch.eye(2), y=torch.tensor([1, 0])),
+    }
+    again = unpacked(packed(statistics, done=torch.arange(3)), {"a mean": Mean, "rows": Kept})
+    assert again["a mean"] == statistics["a mean"]
+    rows = again["rows"]
+    assert isinstance(rows, Kept)
+    assert rows.in_order()["z"].tolist() == [[0.0, 1.0], [1.0, 0.0]]  # row 2 comes before row 4
+    assert rows.in_order()["y"].tolist() == [0, 1]
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_find_what_one_does(trained: Path, tmp_path: Path) -> None:
+    """Also where there are fewer batches than processes (64 rows in one batch)."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    command = [sys.executable, "-m", "jointgen", "eval", str(run), "--json", "--processes", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert (done.returncode, done.stderr) == (0, "")
+    found, reported = json.loads(done.stdout), json.loads((trained / "summary.json").read_text())["metrics"]
+    assert found == reported
+    assert json.loads((run / "evaluation.json").read_text()) == {"step-00000020": {"metrics": found}}

@@ -13,8 +13,8 @@ import torch
 from jointgen_ali.objective import ALI
 from jointgen_avb.objective import AVB
 from jointgen_expression.objective import Expression
-from jointgen_metrics.latents import codes_of
 from jointgen_metrics.exact import Exact, is_quadratic
+from jointgen_metrics.latents import codes_of
 from jointgen_vae.objective import VAE
 from torch import Tensor
 

@@ -279,4 +279,5 @@ def _estimate(measure: Measure, found: Mapping[str, Statistic], where: Mapping[s
     protocol = measure.protocol if isinstance(measure.protocol, str) else measure.protocol() if complete else ""
     rows = where[measure.collects[0].name] if measure.collects else split
     n = collected[0].n if complete else 0
-    return Estimate(value, measure.unit, measure.estimator, rows, n, error, measure.bound, measure.note, protocol)
+    what = (measure.bound, measure.note, protocol, measure.better)
+    return Estimate(value, measure.unit, measure.estimator, rows, n, error, *what)

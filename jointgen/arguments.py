@@ -211,12 +211,14 @@ def _compare(compare: Parser) -> None:
         choices=("mixed", "same"),
         help="of runs whose recipes name different data: a table for each, or take them for the same",
     )
-    compare.add_argument(
+    rows = compare.add_mutually_exclusive_group()
+    rows.add_argument(
         "--published", metavar="NAME", help="the paper's rows: mnist, cifar10 or imagenet64 (default: by the data)"
     )
-    compare.add_argument("--no-published", action="store_true", help="leave them out")
-    compare.add_argument("--figures", metavar="DIR", help="where pictures go (default: beside FILE, or into the page)")
-    compare.add_argument("--no-figures", action="store_true", help="no pictures: needs no checkpoints, and no torch")
+    rows.add_argument("--no-published", action="store_true", help="leave them out")
+    pictures = compare.add_mutually_exclusive_group()
+    pictures.add_argument("--figures", metavar="DIR", help="where pictures go (default: beside FILE, or into the page)")
+    pictures.add_argument("--no-figures", action="store_true", help="no pictures: needs no checkpoints, and is quick")
     compare.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu or cuda")
 
 

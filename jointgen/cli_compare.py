@@ -9,9 +9,10 @@ from pathlib import Path
 from jointgen.arguments import Arguments
 from jointgen.comparison import data_sets, published
 from jointgen.comparison.columns import check_alike, choose
+from jointgen.comparison.grouping import group
 from jointgen.comparison.page import Picture, Pictures, page_of
 from jointgen.comparison.runs import Run, read_runs
-from jointgen.comparison.table import Table, group, make_table
+from jointgen.comparison.table import Row, Table, make_table
 from jointgen.comparison.writing import csv_of, markdown_of, print_tables
 from jointgen.errors import ConfigError, suggest
 from jointgen.files import replace_bytes, replace_text
@@ -81,7 +82,11 @@ def _drawn(table: Table, arguments: Arguments, draw: Draw) -> Pictures:
     """Of the first seed of each row."""
     if arguments.no_figures or (arguments.output is None and arguments.figures is None):
         return Pictures()
-    return draw([(row.name, row.runs[0].path) for row in table.rows], arguments.device)
+    return draw([(_shown_as(row), row.runs[0].path) for row in table.rows], arguments.device)
+
+
+def _shown_as(row: Row) -> str:
+    return f"{row.name}, seed {row.runs[0].seed}" if len(row.runs) > 1 else row.name
 
 
 def _write_pictures(drawn: Sequence[Pictures], arguments: Arguments) -> list[list[Path]]:

@@ -77,6 +77,17 @@ class Column:
         """Unit, and how the figures stand to what they are named for: "nats, upper bound"."""
         return ", ".join(filter(None, (self.unit, KINDS.get(self.bound or "", ""))))
 
+    @property
+    def observation(self) -> str:
+        """As recipes say it."""
+        return f"observe = {self.observed}" if self.observed else ""
+
+    @property
+    def identity(self) -> str:
+        """All of it: "NLL elbo [nats, upper bound, test, observe = binarise]"."""
+        about = ", ".join(filter(None, (self.kind, self.split, self.observation)))
+        return f"{'NLL ' if self.nll else ''}{self.name} [{about}]"
+
     def holds(self, figure: Figure | None) -> bool:
         return figure is not None and figure.value is not None and Column.of(figure) == self
 

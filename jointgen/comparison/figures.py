@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -21,7 +22,7 @@ from jointgen.space import Space
 
 SAMPLES, COLUMNS = 64, 8
 REBUILT, REBUILT_COLUMNS = 24, 3
-WIDTH = 1800  # pixels that panels side by side may take before they go on below
+WIDTH = 2400  # pixels that panels side by side may take before they go on below
 _TITLE, _MARGIN, _BETWEEN = 20, 12, 24
 _INK = (31, 35, 40)
 
@@ -133,12 +134,12 @@ def _png(panels: Sequence[tuple[str, Image.Image]]) -> bytes:
 def side_by_side(panels: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     """Panels with their titles above them, in as few rows as WIDTH allows."""
     width, height = (max(getattr(image, side) for _, image in panels) for side in ("width", "height"))
-    across = max(1, min(len(panels), (WIDTH + _BETWEEN) // (width + _BETWEEN)))
+    down = math.ceil(len(panels) / max(1, (WIDTH + _BETWEEN) // (width + _BETWEEN)))
+    across = math.ceil(len(panels) / down)
     font = ImageFont.load_default(_TITLE)
     titles = [_wrapped(title, width, font) for title, _ in panels]
     line = _TITLE + 4
     head = line * max(title.count("\n") + 1 for title in titles) + 6
-    down = -(-len(panels) // across)
     size = (across * (width + _BETWEEN) - _BETWEEN + 2 * _MARGIN, down * (head + height + _BETWEEN) - _BETWEEN)
     canvas = Image.new("RGB", (size[0], size[1] + 2 * _MARGIN), "white")
     draw = ImageDraw.Draw(canvas)

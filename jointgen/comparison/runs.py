@@ -132,10 +132,11 @@ def _read(path: str) -> Run:
 
 
 def _figures(folder: RunFiles, summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Figure]:
-    """The summary's, overlaid by what `jointgen eval` found of the same checkpoint."""
+    """The summary's, overlaid by what `jointgen eval` found of the same checkpoint; of the newest if it has none."""
     evaluation = folder.read_evaluation()
-    newest = name_of(summary["step"]) if "step" in summary else max(evaluation, default="")
-    found = {**summary.get("metrics", {}), **evaluation.get(newest, {}).get("metrics", {})}
+    own = summary.get("metrics", {})
+    checkpoint = name_of(summary["step"]) if own and "step" in summary else max(evaluation, default="")
+    found = {**own, **evaluation.get(checkpoint, {}).get("metrics", {})}
     sources = [recipe.get("data", {}), *recipe.get("sources", {}).values()]
     observed = ", ".join(str(table["observe"]) for table in sources if "observe" in table)
     return {name: Figure.of(name, fields, observed) for name, fields in found.items()}

@@ -145,25 +145,19 @@ def csv_of(tables: Sequence[Table]) -> str:
     Numbers are whole, not rounded. Columns of several tables stand side by side.
     """
     columns = list(dict.fromkeys(column for table in tables for column in table.columns))
-    names = [_csv_name(column.title, column.kind, column.split) for column in columns]
     fields = ["data", "source", "model", "runs", "seeds", "notes"]
-    fields += [field for name in names for field in (name, f"{name} ±", f"{name} notes")]
+    fields += [f"{column.identity}{what}" for column in columns for what in ("", " ±", " notes")]
     out = io.StringIO()
     writer = csv.DictWriter(out, fields, restval="", lineterminator="\n")
     writer.writeheader()
     for table in tables:
-        of = dict(zip(columns, names, strict=True))
         for source, rows in (("run", table.rows), (table.published_title, table.published)):
             for row in rows:
-                writer.writerow(_record(table, source, row, [of[column] for column in table.columns]))
+                writer.writerow(_record(table, source, row))
     return out.getvalue()
 
 
-def _csv_name(title: str, kind: str, split: str) -> str:
-    return f"{title} [{', '.join(filter(None, (kind, split)))}]"
-
-
-def _record(table: Table, source: str, row: Row, names: Sequence[str]) -> dict[str, object]:
+def _record(table: Table, source: str, row: Row) -> dict[str, object]:
     record: dict[str, object] = {
         "data": table.title,
         "source": source,
@@ -172,7 +166,8 @@ def _record(table: Table, source: str, row: Row, names: Sequence[str]) -> dict[s
         "seeds": " ".join(str(run.seed) for run in row.runs),
         "notes": _texts(table, row.notes),
     }
-    for name, cell in zip(names, row.cells, strict=True):
+    for column, cell in zip(table.columns, row.cells, strict=True):
+        name = column.identity
         record[name] = "" if cell.value is None else repr(cell.value)
         record[f"{name} ±"] = "" if cell.spread is None else repr(cell.spread)
         record[f"{name} notes"] = _texts(table, cell.notes)

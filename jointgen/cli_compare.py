@@ -40,10 +40,10 @@ def compare_command(arguments: Arguments, draw: Draw) -> None:
 
 
 def compare(arguments: Arguments) -> list[Table]:
-    """A table for each data set. Raises ConfigError with every problem."""
+    """A table for each data set. Raises ConfigError with every problem of options and runs at once."""
     problems: list[str] = []
     runs: list[Run] = []
-    for check in (_check_options, lambda _: runs.extend(read_runs(arguments.runs))):
+    for check in (_check_output, _check_figures, _check_published, lambda given: runs.extend(read_runs(given.runs))):
         try:
             check(arguments)
         except ConfigError as error:
@@ -53,15 +53,20 @@ def compare(arguments: Arguments) -> list[Table]:
     return [_table(members, arguments) for members in data_sets.by_data(runs, arguments.data)]
 
 
-def _check_options(arguments: Arguments) -> None:
+def _check_output(arguments: Arguments) -> None:
     if arguments.output is not None:
         check_output(arguments.output, *ENDINGS)
+
+
+def _check_figures(arguments: Arguments) -> None:
     if arguments.figures is not None and Path(arguments.figures).is_file():
         raise ConfigError(f"--figures: {arguments.figures}: is a file; expected a folder")
-    if arguments.published is not None and arguments.published not in published.names():
-        raise ConfigError(
-            f"--published: unknown table {arguments.published!r}{suggest(arguments.published, published.names())}"
-        )
+
+
+def _check_published(arguments: Arguments) -> None:
+    name, known = arguments.published, published.names()
+    if name is not None and name not in known:
+        raise ConfigError(f"--published: unknown table {name!r}{suggest(name, known)}")
 
 
 def _table(runs: Sequence[Run], arguments: Arguments) -> Table:
@@ -90,17 +95,23 @@ def _shown_as(row: Row) -> str:
 
 
 def _write_pictures(drawn: Sequence[Pictures], arguments: Arguments) -> list[list[Path]]:
-    """As files, of each table; a page has them in itself unless a folder is given."""
-    if arguments.figures is None and Path(arguments.output or ".html").suffix.lower() == ".html":
+    """As files, of each table; none where they stand in a page alone."""
+    start = _start_of_names(arguments)
+    ends = [f"-{i}" if len(drawn) > 1 else "" for i in range(1, len(drawn) + 1)]
+    if start is None:
         return [[] for _ in drawn]
-    folder, stem = Path(arguments.figures or "."), ""
-    if arguments.figures is None:
-        folder, stem = Path(arguments.output).parent, f"{Path(arguments.output).stem}-"
-    several = len(drawn) > 1
     return [
-        [_write(folder / f"{stem}{picture.name}{f'-{i}' if several else ''}.png", picture) for picture in each.pictures]
-        for i, each in enumerate(drawn, 1)
+        [_write(Path(f"{start}{picture.name}{end}.png"), picture) for picture in each.pictures]
+        for each, end in zip(drawn, ends, strict=True)
     ]
+
+
+def _start_of_names(arguments: Arguments) -> str | None:
+    """Of the pictures' files: DIR/, or FILE- without its ending."""
+    if arguments.figures is not None:
+        return os.path.join(arguments.figures, "")
+    table = Path(arguments.output or "page.html")
+    return None if table.suffix.lower() == ".html" else f"{table.with_suffix('')}-"
 
 
 def _write(path: Path, picture: Picture) -> Path:

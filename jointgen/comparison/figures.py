@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import textwrap
+import re
 from collections.abc import Iterable, Sequence
 
 import attrs
@@ -153,8 +153,13 @@ def side_by_side(panels: Sequence[tuple[str, Image.Image]]) -> Image.Image:
 
 
 def _wrapped(title: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """In lines that are not wider than `width` pixels, broken where words end if they do."""
-    letters = max(4, int(width / (font.getlength(title) / max(1, len(title)))))
-    if font.getlength(title) <= width:
-        return title
-    return "\n".join(textwrap.wrap(title.replace("_", "_ "), letters)).replace("_ ", "_")
+    """In lines that are not wider than `width` pixels, broken after words where that is enough."""
+    lines = [""]
+    for word in re.findall(r"[^\s_,/-]*[\s_,/-]*", title):
+        if font.getlength((lines[-1] + word).strip()) > width:
+            lines.append("")
+        for letter in word:
+            if font.getlength((lines[-1] + letter).strip()) > width:
+                lines.append("")
+            lines[-1] += letter
+    return "\n".join(line.strip() for line in lines if line.strip())

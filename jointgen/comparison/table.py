@@ -72,8 +72,13 @@ class Table:
         observed = [column.observation] if len({other.observed for other in like}) > 1 else []
         return observed + ([column.split] if len({other.split for other in like}) > 1 else [])
 
-    def spread_means(self) -> str:
-        """What stands after the ± sign."""
+    def signs(self, best: str) -> str:
+        """What the arrows, ± and the mark of the best mean."""
+        marked = any(cell.best for row in self.rows for cell in row.cells)
+        found = [self._spread(), f"{best}: the best of a column, whatever its spread." if marked else ""]
+        return " ".join(filter(None, found)) or "No figure has a spread."
+
+    def _spread(self) -> str:
         cells = [cell for row in self.rows for cell in row.cells if cell.spread is not None]
         several, one = any(cell.runs > 1 for cell in cells), any(cell.runs == 1 for cell in cells)
         over_runs = "the standard deviation over seeds" + (" where a row has several" if one else "")
@@ -106,7 +111,7 @@ def make_table(
     """columns: see `columns.choose`."""
     footnotes = Footnotes()
     runs = [run for members in rows.values() for run in members]
-    better = [next((f.better for f in _held(column, runs)), None) for column in columns]
+    better = [next((f.better for f in _held(column, runs) if f.better), None) for column in columns]
     made = [_row(label, members, columns, runs, footnotes) for label, members in rows.items()]
     made = _with_best(made, better)
     decimals = [_decimals([row.cells[i] for row in made]) for i in range(len(columns))]
@@ -151,7 +156,7 @@ def _cell(column: Column, runs: list[Run], everyone: list[Figure], footnotes: Fo
 
 def _remarks(figure: Figure, everyone: Sequence[Figure]) -> Iterator[str]:
     """What is not said of the whole column."""
-    if len({other.estimator for other in everyone}) > 1:
+    if figure.estimator and len({other.estimator for other in everyone}) > 1:
         yield f"by {figure.estimator}"
     if len({other.note for other in everyone}) > 1:
         yield figure.note
@@ -184,7 +189,9 @@ def _decimals(cells: Sequence[Cell]) -> int:
     """So many that the smallest spread has two digits, and the largest figure not more than six."""
     values = [abs(cell.value) for cell in cells if cell.value is not None]
     spreads = [cell.spread for cell in cells if cell.spread]
-    before = 1 + max(0, math.floor(math.log10(max(values)))) if values and max(values) > 0 else 1
+    if not spreads and all(value == int(value) for value in values):
+        return 0
+    before = 1 + math.floor(math.log10(max(values) or 1.0))
     wanted = 1 - math.floor(math.log10(min(spreads))) if spreads else 4 - before
     return max(0, min(wanted, 6 - before))
 

@@ -49,12 +49,11 @@ def print_tables(tables: Sequence[Table]) -> None:
 
 
 def _print_table(table: Table, console: rich.console.Console) -> None:
+    console.print(rich.text.Text(table.title, style="bold"), soft_wrap=True)
     for columns in _folded(table, console.width):
         console.print(_rich_table(table, columns, starred=not console.is_terminal))
-    starred = "" if console.is_terminal else "* is the best of a column."
-    for line in [" ".join(filter(None, (table.spread_means(), starred))), *_numbered(table), *remarks(table)]:
-        if line:
-            console.print(rich.text.Text(line, style="dim" if console.is_terminal else ""), soft_wrap=True)
+    for line in [table.signs("Bold" if console.is_terminal else "*"), *_numbered(table), *remarks(table)]:
+        console.print(rich.text.Text(line, style="dim" if console.is_terminal else ""), soft_wrap=True)
 
 
 def _numbered(table: Table) -> list[str]:
@@ -62,7 +61,7 @@ def _numbered(table: Table) -> list[str]:
 
 
 def _rich_table(table: Table, columns: Sequence[int], starred: bool) -> rich.table.Table:
-    shown = rich.table.Table(title=table.title, box=rich.box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    shown = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     shown.add_column("")
     heads = table.heads()
     for i in columns:
@@ -70,10 +69,10 @@ def _rich_table(table: Table, columns: Sequence[int], starred: bool) -> rich.tab
         shown.add_column(rich.text.Text(f"{title}\n{kind}"), justify="right", no_wrap=True)
     for row in table.rows:
         shown.add_row(_label(row), *(_shown(row.cells[i], starred) for i in columns))
-    if table.published:
+    if quoted := [row for row in table.published if any(row.cells[i].value is not None for i in columns)]:
         shown.add_section()
         shown.add_row(rich.text.Text(table.published_title, style="italic"))
-        for row in table.published:
+        for row in quoted:
             shown.add_row(_label(row), *(_shown(row.cells[i], starred) for i in columns), style="dim")
     return shown
 
@@ -115,7 +114,7 @@ def markdown_of(table: Table, pictures: Sequence[tuple[str, str]] = ()) -> str:
     if table.published:
         lines.append(_line([f"*{_escaped(table.published_title)}*", *("" for _ in heads)]))
         lines += [_line([_escaped(row.label), *map(_marked, row.cells)]) for row in table.published]
-    lines += ["", table.spread_means(), ""]
+    lines += ["", table.signs("Bold"), ""]
     lines += [f"{_escaped(line)}  " for line in _numbered(table)]
     lines += ["", *(f"- {_escaped(line)}" for line in remarks(table))]
     lines += [part for title, path in pictures for part in ("", f"![{_escaped(title)}]({path})")]

@@ -100,7 +100,7 @@ def _train(arguments: Arguments) -> None:
     leave()
     if is_first():
         print(table_of(done.metrics))
-        print(f"{done.path}: the run; its pictures are in {done.path / 'samples'}")
+        print(f"{done.path}: the run; look at it in {done.path / 'report.html'}")
 
 
 def _tells(error: JointgenError) -> bool:
@@ -243,6 +243,12 @@ def _drawn(models: Sequence[tuple[str, str]], device: str) -> Pictures:
     return draw(models, str(workers_on(device).device))
 
 
+def _report(arguments: Arguments) -> None:
+    from jointgen.cli_report import report_command
+
+    report_command(arguments)
+
+
 COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "run": run_command,
     "explain": explain_command,
@@ -252,5 +258,6 @@ COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "data": data_command,
     "compare": compare_command,
     "eval": _eval,
+    "report": _report,
     **dict.fromkeys(("sample", "reconstruct", "encode"), _on_a_run),
 }

@@ -12,9 +12,11 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import attrs
 from torch import Tensor
 
+from jointgen.capabilities import Capabilities
 from jointgen.noise import Noise
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Conditional, Joint
+from jointgen.objectives.expressions import Ratio
 from jointgen.space import Space
 from jointgen.statistics import Better, Bound, Mean, Statistic
 
@@ -68,8 +70,15 @@ class Subject(Protocol):
     def reports(self) -> Mapping[str, Expr]:
         """Expressions that the objective asks to have reported, by name."""
 
+    @property
+    def ratios(self) -> Mapping[str, Ratio]:
+        """The objective's learned log-ratios and scores, by name."""
+
     def is_data(self, factor: Conditional) -> bool:
         """Whether a root is drawn from a data source, so that it has no density here."""
+
+    def capabilities(self, factor: Conditional) -> Capabilities:
+        """What the family of a conditional, or a prior, declares that it can do; data roots have none."""
 
     # --- expressions
 
@@ -79,13 +88,14 @@ class Subject(Protocol):
     def rows(self, expr: Expr, observed: bool = False) -> Callable[[Any], Tensor]:
         """An expression of expectations as a function of a batch that gives (B,) numbers, without gradients.
 
-        observed: the batch's data is in model space already, as `as_observed` gives it.
+        observed: of a batch that `as_observed` gave.
         """
 
     def as_observed(self, batch: Any, name: str = "") -> Any:
-        """The same rows, observed once (bits or dequantisation noise drawn), as a batch whose data is in model space.
+        """The same rows, observed once (bits or dequantisation noise drawn, as `observe` gives them), as a batch.
 
-        Every call with another `name` has fresh noise for what is drawn of it, and the same observed data.
+        Every call with another `name` has fresh noise for what is drawn of it, and the same observed data. Its `noise`
+        may be replaced, by `batch.noise.repeated(rows, draws)` where an expectation is over several draws of each row.
         """
 
     def log_prob(
@@ -99,6 +109,9 @@ class Subject(Protocol):
         """
 
     # --- values
+
+    def noise(self, seed: int, name: str) -> Noise:
+        """For what is drawn apart from the rows of a batch."""
 
     def observe(self, batch: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(mean readings, samples) of every observed variable of a batch, (B, *shape) in model space."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from jointgen.capabilities import Capabilities
 from jointgen.checkpoint import find
 from jointgen.errors import ConfigError, suggest
 from jointgen.lowering import Lowering
@@ -18,8 +19,9 @@ from jointgen.noise import Noise
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.bounds import elbo
 from jointgen.objectives.distributions import Conditional, Joint
+from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Update, resolved
-from jointgen.observe import observe
+from jointgen.observe import Observation, observe
 from jointgen.parts import Parts
 from jointgen.plan import make_summands
 from jointgen.plugins import load_plugins
@@ -77,8 +79,16 @@ class Model:
         """The last stage's."""
         return dict(self.prepared.stages[-1].objective.reports)
 
+    @property
+    def ratios(self) -> Mapping[str, Ratio]:
+        """The last stage's."""
+        return self.prepared.plans[-1].objective.ratios
+
     def is_data(self, factor: Conditional) -> bool:
         return factor.is_root and self.declared.traits[factor.part].kind == "data"
+
+    def capabilities(self, factor: Conditional) -> Capabilities:
+        return self.declared.capabilities[factor.part]
 
     @property
     def observed(self) -> list[str]:
@@ -174,9 +184,10 @@ class Model:
         if reason := self.missing(expr):
             raise ConfigError(f"this model has no ELBO: {reason}")
         observed = {**(given or {}), self._one_observed("elbo")[0]: x}
-        raw = {part: {v: observed[v] for v in self.declared.variables_of(part)} for part in self.declared.data_parts}
+        variables = {part: self.declared.variables_of(part) for part in self.declared.data_parts}
+        data = {part: {v: Observation(observed[v], observed[v]) for v in names} for part, names in variables.items()}
         rows = self.rows(expr, observed=True)
-        return rows(Moment(raw, self.noise(seed, "elbo"), len(x)))
+        return rows(Moment(data, self.noise(seed, "elbo"), len(x)))
 
     @property
     def code(self) -> str:
@@ -211,7 +222,7 @@ class Model:
         return ""
 
     def rows(self, expr: Expr, observed: bool = False) -> Rows:
-        """A sum of expectations as (B,) numbers of a Moment. `observed`: its data is in model space already."""
+        """A sum of expectations as (B,) numbers of a Moment. `observed`: its data are Observations already."""
         lowering, found = self._lowered(expr)
         return Rows([summand for summand, _ in found], self.parts, lowering, as_observed=observed)
 
@@ -238,10 +249,10 @@ class Model:
         return self.draw("p", given, rows, self.noise(0, "decode"), "mean")[variable]
 
     def as_observed(self, batch: Moment, name: str = "") -> Moment:
-        """The same rows, observed once, as a batch whose data is in model space. Noise by `name`, but the data's."""
-        _, samples = self.observe(batch)
-        data = {part: {v: samples[v] for v in values} for part, values in batch.data.items()}
-        return Moment(data, batch.noise.renamed(name) if name else batch.noise, batch.rows)
+        """The same rows, observed once, as a batch whose data are Observations. Noise by `name`, but the data's."""
+        noise = batch.noise.renamed(name) if name else batch.noise
+        data = {part: dict(self._observations(batch, part)) for part in batch.data}
+        return Moment(data, noise, batch.rows)
 
     def log_prob(
         self, joint: str, variables: tuple[str, ...], values: Mapping[str, Tensor], noise: Noise, mass: bool = False
@@ -288,12 +299,13 @@ class Model:
 
     def observe(self, batch: Moment) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(mean readings, samples) of every observed variable of a batch of raw data."""
-        means, samples = {}, {}
-        for rows in batch.data.values():
-            for variable, raw in rows.items():
-                draw = observe(self.spaces[variable], raw, batch.noise.named(f"observe/{variable}", batch.rows))
-                means[variable], samples[variable] = draw.read("mean"), draw.read("sample")
-        return means, samples
+        seen = {v: draw for part in batch.data for v, draw in self._observations(batch, part)}
+        return {v: draw.read("mean") for v, draw in seen.items()}, {v: draw.read("sample") for v, draw in seen.items()}
+
+    def _observations(self, batch: Moment, part: str) -> Iterator[tuple[str, Observation]]:
+        for variable, raw in batch.data[part].items():
+            noise = batch.noise.named(f"observe/{variable}", batch.rows)
+            yield variable, observe(self.spaces[variable], raw, noise)
 
 
 def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, device: str = "cpu") -> Model:

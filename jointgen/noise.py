@@ -79,6 +79,13 @@ class Noise:
         step = f"{self.step}/{name}"
         return Noise(self.seed, step, rank=self.rank, world=self.world, device=self.device, dtype=self.dtype)
 
+    def repeated(self, rows: int, draws: range) -> Noise:
+        """The noise of several draws for each of `rows` rows, (rows * draws, ...) numbers, a row's together.
+
+        A draw's numbers are a function of its own number, whichever others are asked for along with it.
+        """
+        return RepeatedNoise(self, rows, draws)
+
     def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
         """(rows, ...): this process's rows of the tensor that the key names."""
         draw, (rows, *event) = torch.randn if kind == "normal" else torch.rand, shape
@@ -88,3 +95,22 @@ class Noise:
     def generator(self, name: str) -> torch.Generator:
         key = hashlib.blake2b(f"{self.seed}/{self.step}/{name}".encode(), digest_size=8).digest()
         return self._generator.manual_seed(int.from_bytes(key, "little") >> 1)
+
+
+class RepeatedNoise(Noise):
+    """See Noise.repeated."""
+
+    def __init__(self, noise: Noise, rows: int, draws: range):
+        super().__init__(
+            noise.seed, noise.step, rank=noise.rank, world=noise.world, device=noise.device, dtype=noise.dtype
+        )
+        self.rows, self._draws = rows, [noise.renamed(f"draw {number}") for number in draws]
+
+    def named(self, name: str, rows: int) -> NoiseSource:
+        return NoiseSource(self, name.replace(f" k={len(self._draws)}", ""), rows)  # how a plan calls k draws at once
+
+    def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        rows, *event = shape
+        assert rows == self.rows * len(self._draws), f"{rows} numbers for {len(self._draws)} draws of {self.rows} rows"
+        every = [noise.numbers(key, kind, (self.rows, *event)) for noise in self._draws]
+        return torch.stack(every, 1).flatten(0, 1)

@@ -5,6 +5,8 @@ What happens is decided by the Space alone, so that everything downstream knows 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,6 +23,10 @@ class Observation:
 
     def read(self, reading: str) -> Tensor:
         return self._readings[reading]
+
+    def rearranged(self, how: Callable[[Tensor], Tensor]) -> Observation:
+        """The same function of both readings."""
+        return Observation(how(self.read("sample")), how(self.read("mean")))
 
 
 class Dequantised(Observation):

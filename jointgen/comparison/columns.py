@@ -25,6 +25,7 @@ TITLES = {
     "psnr*": "PSNR *",
     "ssim*": "SSIM *",
     "reconstruction_*": "reconstruction of *",
+    "code_rmse*": "code RMSE *",
     "*inception_score*": "",
     "*fid*": "",
     "*kid*": "",
@@ -32,9 +33,9 @@ TITLES = {
     "*recall*": "",
     "*density*": "",
     "*coverage*": "",
-    "*wasserstein*": "",
-    "*mmd*": "",
-    "*active_units*": "",
+    "sw_*": "sliced Wasserstein of *",
+    "mmd_*": "MMD of *",
+    "active_units*": "",
     "*probe*": "",
     "*knn*": "",
     "*mutual_information*": "",
@@ -95,14 +96,15 @@ class Column:
 def choose(runs: Sequence[Run], published: Iterable[Column], names: str | None) -> list[Column]:
     """The columns of the figures that have a value in some run, and of published ones.
 
-    names: only those of these figures, in this order; "rmse, iwae" has every iwae_K, "*fid*" every FID. Raises
+    names: only those of these figures, in this order; "rmse, iwae" has every iwae_K, "*fid*" every FID. Without names,
+    a critic's own figures ("f/accuracy") are left out: other models' critics tell other things apart. Raises
     ConfigError with every name that no run has a figure of.
     """
     own = dict.fromkeys(Column.of(f) for run in runs for f in run.figures.values() if f.value is not None)
     unheld = [column for column in published if where(column, list(own)) is None]
     found = sorted([*own, *dict.fromkeys(unheld)], key=lambda column: (_place(column.name), _natural(column.name)))
     if names is None:
-        return found
+        return [column for column in found if "/" not in column.name]
     chosen: dict[Column, None] = {}
     problems = []
     for wanted in (name.strip() for name in names.split(",")):

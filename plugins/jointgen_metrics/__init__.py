@@ -1,4 +1,4 @@
-"""Metrics: the bound in nats, bits per dimension, reconstruction. What cannot be had is said, not reported as zero."""
+"""Metrics: the bound in nats, bits per dimension, reconstruction, codes. What cannot be had is said, never zero."""
 
 from jointgen import hookimpl
 from jointgen.registry import Registrar
@@ -13,6 +13,10 @@ def jointgen_register(registry: Registrar) -> None:
     registry.metric(
         "bits_per_dim", f"{likelihood}:BitsPerDim", paper="Pu et al. 2017, section 5", summary="of quantised data"
     )
+    registry.metric(
+        "iwae", "jointgen_metrics.importance:IWAE", paper="Burda et al. 2016, eq 8", summary="tighter bound of K draws"
+    )
+    registry.metric("exact", "jointgen_metrics.exact:Exact", summary="log p(x) itself, where it can be integrated")
     registry.metric("reports", f"{likelihood}:Reports", summary="what the objective asks to have reported")
     registry.metric(
         "rmse", f"{reconstruction}:RMSE", paper="Pu et al. 2017, table 2", summary="of reconstruction, 0 to 255"
@@ -22,4 +26,30 @@ def jointgen_register(registry: Registrar) -> None:
         f"{reconstruction}:Reconstruction",
         paper="Pu et al. 2017, section 5",
         summary="losses of x and z",
+    )
+    registry.metric(
+        "critics",
+        "jointgen_metrics.critics:Critics",
+        summary="whether log-ratios are what they should be, on rows they have not seen",
+    )
+    registry.metric("psnr", f"{reconstruction}:PSNR", summary="peak signal to noise of reconstruction")
+    registry.metric("ssim", "jointgen_metrics.similarity:SSIM", paper="Wang et al. 2004", summary="of reconstruction")
+    registry.metric(
+        "code_rmse", f"{reconstruction}:CodeRMSE", paper="Pu et al. 2017, section 5", summary="of codes found again"
+    )
+    distances = "jointgen_metrics.distances"
+    registry.metric(
+        "sliced_wasserstein",
+        f"{distances}:SlicedWasserstein",
+        paper="Rabin et al. 2012",
+        summary="from q(z) to p(z), by draws",
+    )
+    registry.metric(
+        "mmd", f"{distances}:MMD", paper="Gretton et al. 2012, eq 4", summary="from q(z) to p(z), by draws, unbiased"
+    )
+    registry.metric(
+        "active_units",
+        "jointgen_metrics.codes:ActiveUnits",
+        paper="Burda et al. 2016, section 5",
+        summary="numbers of a code that vary with x",
     )

@@ -70,6 +70,7 @@ LAYERS = {
     "explain_training": 3,
     "feed": 3,
     "gallery": 3,
+    "health": 3,
     "inference": 3,
     "lowering": 3,
     "model": 3,
@@ -83,6 +84,7 @@ LAYERS = {
     "program": 3,
     "reach": 3,
     "recipe": 3,
+    "report": 3,
     "reporting": 3,
     "requirements": 3,
     "saving": 3,
@@ -99,6 +101,7 @@ LAYERS = {
     "cli": 4,
     "cli_compare": 4,
     "cli_eval": 4,
+    "cli_report": 4,
     "cli_runs": 4,
     "testing": 4,
 }

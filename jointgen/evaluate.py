@@ -303,4 +303,5 @@ def _estimate(
     protocol = measure.protocol if isinstance(measure.protocol, str) else measure.protocol(*of) if complete else ""
     where = of[0].over if of else split
     n = collected[0].n if complete else 0
-    return Estimate(value, measure.unit, measure.estimator, where, n, error, measure.bound, measure.note, protocol)
+    what = (measure.bound, measure.note, protocol, measure.better)
+    return Estimate(value, measure.unit, measure.estimator, where, n, error, *what)

@@ -18,7 +18,7 @@ from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.expressions import Ratio
 from jointgen.space import Space
-from jointgen.statistics import Bound, Mean, Statistic
+from jointgen.statistics import Better, Bound, Mean, Statistic
 
 T = TypeVar("T")
 
@@ -209,7 +209,7 @@ class Measure:
     bound: Bound | None = None
     note: str = ""
     finish: Callable[..., Value] = mean_and_error
-    better: Literal["higher", "lower"] | None = None
+    better: Better | None = None
     protocol: str | Callable[..., str] = ""
 
 

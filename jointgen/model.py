@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Model:
         self.checkpoint = checkpoint or ""
         self.declared = prepared.declared
         self.rank, self.world = 0, 1
+        self._memo: dict[str, Any] = {}
         parts.modules.eval()
 
     def share(self, rank: int, world: int) -> Model:
@@ -78,6 +79,12 @@ class Model:
     def reports(self) -> Mapping[str, Expr]:
         """The last stage's."""
         return dict(self.prepared.stages[-1].objective.reports)
+
+    def recall(self, key: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` gave the first time."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]
 
     @property
     def ratios(self) -> Mapping[str, Ratio]:

@@ -9,9 +9,10 @@ import attrs
 import pytest
 import torch
 from jointgen_metrics.reconstruction import PSNR, RMSE, CodeRMSE, psnr
-from jointgen_metrics.similarity import SSIM
+from jointgen_metrics.similarity import SSIM, structural_similarity
 from jointgen_vae.objective import VAE
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from jointgen.capabilities import Capabilities
 from jointgen.evaluate import evaluate, open_split
@@ -106,6 +107,16 @@ def test_ssim_of_an_image_with_itself_is_one_and_with_its_negative_below_zero() 
     image = torch.rand(4, 1, 28, 28, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
     assert figure(SSIM(), image, image) == pytest.approx(1.0, abs=1e-12)
     assert figure(SSIM(), image, 1 - image) < -0.5
+
+
+@pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32), (1, 8)])
+def test_ssim_is_torchmetrics(channels: int, side: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    a = torch.rand(5, channels, side, side, dtype=DOUBLE, generator=generator) * 255
+    b = (0.7 * a + 40 * torch.rand(a.shape, dtype=DOUBLE, generator=generator)).clamp(0, 255)
+    half = min(5, (side - 1) // 2)
+    theirs = structural_similarity_index_measure(a, b, sigma=0.3 * half, data_range=255.0, reduction="none")
+    assert torch.allclose(structural_similarity(a, b, half, 0.3 * half), theirs, atol=1e-12)
 
 
 def test_the_window_of_a_small_image_is_said() -> None:

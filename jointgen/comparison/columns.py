@@ -16,37 +16,44 @@ TITLES = {
     "elbo_matched": "matched ELBO",
     "iwae_*_bits_per_dim": "bits/dim, IWAE-*",
     "iwae_*": "IWAE-*",
-    "ais*": "AIS *",
+    "ais": "AIS",
+    "ais_*": "AIS *",
     "exact": "exact",
+    "exact_*": "exact, *",
+    "bdmc_*": "BDMC, *",
     "elbo_*": "ELBO *",
     "bits_per_dim": "bits/dim",
-    "*bits_per_dim*": "",
+    "*bits_per_dim": "",
     "rmse*": "RMSE *",
     "psnr*": "PSNR *",
     "ssim*": "SSIM *",
     "reconstruction_*": "reconstruction of *",
     "code_rmse*": "code RMSE *",
-    "*inception_score*": "",
-    "*fid*": "",
-    "*kid*": "",
-    "*precision*": "",
-    "*recall*": "",
-    "*density*": "",
-    "*coverage*": "",
+    "is/*": "IS, *",
+    "is_*": "IS, *",
+    "fid/*": "FID, *",
+    "fid*": "FID *",
+    "kid/*": "KID, *",
+    "kid*": "KID *",
+    "precision*": "",
+    "recall*": "",
+    "density*": "",
+    "coverage*": "",
     "sw_*": "sliced Wasserstein of *",
     "mmd_*": "MMD of *",
+    "kl_qz_pz": "KL(q(z) : p(z))",
     "active_units*": "",
-    "*probe*": "",
-    "*knn*": "",
-    "*mutual_information*": "",
-    "rate*": "",
-    "distortion*": "",
+    "probe_*": "* probe",
+    "mutual_information": "",
+    "rate": "",
+    "distortion": "",
 }
 """Figures by name, in the order of columns: likelihood, reconstruction, generation, codes; all others come after.
 
 The value is how a figure is headed, the * being what the name has there; by its name where nothing is said.
 """
-ACRONYMS = {"fid", "kid", "mmd", "ais", "bdmc", "is"}
+OF_CRITICS = ("*/positive_log_mean_exp", "*/negative_log_mean_exp", "*/accuracy")
+"""Figures of one model's critics, which tell other things apart than another model's: shown where they are named."""
 KINDS = {"lower": "lower bound", "upper": "upper bound", "exact": "exact", "estimate": "estimate"}
 
 
@@ -97,14 +104,13 @@ def choose(runs: Sequence[Run], published: Iterable[Column], names: str | None) 
     """The columns of the figures that have a value in some run, and of published ones.
 
     names: only those of these figures, in this order; "rmse, iwae" has every iwae_K, "*fid*" every FID. Without names,
-    a critic's own figures ("f/accuracy") are left out: other models' critics tell other things apart. Raises
-    ConfigError with every name that no run has a figure of.
+    those OF_CRITICS are left out. Raises ConfigError with every name that no run has a figure of.
     """
     own = dict.fromkeys(Column.of(f) for run in runs for f in run.figures.values() if f.value is not None)
     unheld = [column for column in published if where(column, list(own)) is None]
     found = sorted([*own, *dict.fromkeys(unheld)], key=lambda column: (_place(column.name), _natural(column.name)))
     if names is None:
-        return [column for column in found if "/" not in column.name]
+        return [c for c in found if not any(fnmatchcase(c.name, pattern) for pattern in OF_CRITICS)]
     chosen: dict[Column, None] = {}
     problems = []
     for wanted in (name.strip() for name in names.split(",")):
@@ -148,13 +154,13 @@ def _check(column: Column, runs: Sequence[Run], metrics: Sequence[str]) -> Itera
 
 
 def _advice(name: str, metrics: Sequence[str]) -> str:
-    metric = max((m for m in metrics if name == m or name.startswith(f"{m}_")), key=len, default=None)
+    metric = max((m for m in metrics if name == m or name.startswith((f"{m}_", f"{m}/"))), key=len, default=None)
     how = f"jointgen eval RUN --metrics {metric}" if metric else "jointgen eval RUN"
     return f"Make them equal with `{how}` and the same settings on each run, or leave the column out with --metrics"
 
 
 def _means(wanted: str, name: str) -> bool:
-    return name.startswith(f"{wanted}_") or fnmatchcase(name, wanted)
+    return name.startswith((f"{wanted}_", f"{wanted}/")) or fnmatchcase(name, wanted)
 
 
 def _pattern(name: str) -> str | None:
@@ -174,7 +180,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _title(name: str) -> str:
     pattern = _pattern(name)
     if pattern is None or not TITLES[pattern]:
-        return " ".join(word.upper() if word in ACRONYMS else word for word in name.split("_"))
+        return name.replace("_", " ")
     head, _, tail = pattern.partition("*")
     rest = name.removeprefix(head).removesuffix(tail).replace("_", " ").strip()
     return TITLES[pattern].replace("*", rest).strip()

@@ -27,7 +27,15 @@ MakeRun = Callable[..., str]
 ELBO = {"unit": "nats", "estimator": "one draw", "bound": "lower", "note": "x: bits", "better": "higher"}
 RMSE = {"unit": "0-255", "estimator": "mean at the mean code", "better": "lower"}
 ESTIMATE = {"unit": "nats", "estimator": "E[q(x,z)](log p(x|z) - t)", "bound": "estimate", "note": "no bound"}
-KINDS = {"elbo": ELBO, "elbo_estimate": ESTIMATE, "rmse": RMSE, "iwae_64": ELBO, "fid": {"unit": "", "better": "lower"}}
+FID = {"unit": "squared distance", "better": "lower"}
+KINDS = {
+    "elbo": ELBO,
+    "elbo_estimate": ESTIMATE,
+    "rmse": RMSE,
+    "iwae_64": ELBO,
+    "fid/net": FID,
+    "f/accuracy": {"unit": "share"},
+}
 DATA = {"type": "patterns", "size": 8, "observe": "binarise", "labels": False}
 
 
@@ -100,11 +108,11 @@ def test_what_eval_found_of_the_same_checkpoint_goes_over_the_summary(make_run: 
     make_run("a", elbo=-100.0, rmse=20.0)
     found = {
         "step-00000009": {"metrics": {"elbo": figure("elbo", -1.0)}},
-        "step-00000010": {"metrics": {"rmse": figure("rmse", 19.0), "fid": figure("fid", 3.0)}},
+        "step-00000010": {"metrics": {"rmse": figure("rmse", 19.0), "fid/net": figure("fid/net", 3.0)}},
     }
     Path("a/evaluation.json").write_text(json.dumps(found))
     row = table("a")["a"]
-    assert (row[NLL], row[RMSES], row["fid [test]"]) == ("100.0", "19.0", "3.0")
+    assert (row[NLL], row[RMSES], row["fid/net [squared distance, test]"]) == ("100.0", "19.0", "3.0")
 
 
 def test_figures_of_a_run_without_a_summary_are_those_of_its_newest_evaluation(make_run: MakeRun, table: Any) -> None:
@@ -264,16 +272,16 @@ def test_every_mistake_is_named_at_once(make_run: MakeRun, say: Any) -> None:
 
 
 def test_metrics_choose_columns_and_their_order(make_run: MakeRun, say: Any) -> None:
-    make_run("a", elbo=-5.0, iwae_64=-4.0, rmse=1.0, fid=2.0)
+    make_run("a", elbo=-5.0, iwae_64=-4.0, rmse=1.0, **{"fid/net": 2.0, "f/accuracy": 0.5})
     said = say("compare", "a", "--metrics", "fid, iwae")
     head = next(line for line in said.out.splitlines() if "FID" in line)
-    assert re.split(r"\s{2,}", head.strip()) == ["FID ↓", "NLL (IWAE-64) ↓"]
+    assert re.split(r"\s{2,}", head.strip()) == ["FID, net ↓", "NLL (IWAE-64) ↓"]
     problem = say("compare", "a", "--metrics", "fdi,rmse").refusal
-    assert problem.startswith("--metrics: no run has a figure 'fdi'; did you mean 'fid'?")
+    assert problem.startswith("--metrics: no run has a figure 'fdi'; known: elbo, ")
 
 
 def test_the_best_is_bold_where_there_is_something_to_choose(make_run: MakeRun, say: Any, here: Path) -> None:
-    make_run("a", elbo=-5.0, elbo_estimate=-3.0, rmse=1.0, fid=3.0)
+    make_run("a", elbo=-5.0, elbo_estimate=-3.0, rmse=1.0, **{"fid/net": 3.0})
     make_run("b", elbo=-4.0, elbo_estimate=-2.0, rmse=1.5)
     say("compare", "a", "b", "-o", "t.md", "--no-figures")
     bold = re.findall(r"\*\*(.*?)\*\*", Path("t.md").read_text())
@@ -281,14 +289,14 @@ def test_the_best_is_bold_where_there_is_something_to_choose(make_run: MakeRun, 
 
 
 def test_digits_are_those_that_the_spread_leaves(make_run: MakeRun, say: Any) -> None:
-    make_run("a", rmse=figure("rmse", 28.8213, 0.0815), fid=figure("fid", 0.000123, 0.0000042))
+    make_run("a", rmse=figure("rmse", 28.8213, 0.0815), **{"fid/net": figure("fid/net", 0.000123, 0.0000042)})
     assert {"28.821 ± 0.082", "0.0001230 ± 0.0000042"} <= set(re.findall(r"\d\S* ± \S+", say("compare", "a").out))
 
 
 def test_figures_of_the_model_are_in_the_order_of_a_papers_table(make_run: MakeRun, say: Any) -> None:
-    make_run("a", fid=1.0, rmse=2.0, iwae_64=-3.0, elbo=-4.0)
+    make_run("a", **{"fid/net": 1.0, "f/accuracy": 0.5}, rmse=2.0, iwae_64=-3.0, elbo=-4.0)
     head = next(line for line in say("compare", "a").out.splitlines() if "FID" in line)
-    assert re.split(r"\s{2,}", head.strip()) == ["NLL (ELBO) ↓", "NLL (IWAE-64) ↓", "RMSE ↓", "FID ↓"]
+    assert re.split(r"\s{2,}", head.strip()) == ["NLL (ELBO) ↓", "NLL (IWAE-64) ↓", "RMSE ↓", "FID, net ↓"]
 
 
 # --- published figures -----------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ Value = tuple[float | None, float | None]
 class Batch(Protocol):
     """Rows of a stream, as a metric sees them. Of "draws", the rows are those that p's data roots take, if it has any.
 
-    noise: named after the stream and the first row, so that how an evaluation is split is no matter.
+    noise: by the numbers of the rows, so that how an evaluation is split is no matter (see Noise.of_rows).
     index: (rows,) int64, which rows of the stream.
     """
 
@@ -142,6 +142,8 @@ class Collect:
     key: names it within an evaluation; equal keys over equal rows mean equal statistics, and are collected once.
     of: a batch -> the statistic of its rows.  kind: its class.
     over, rows: which stream, and at most how many of its rows; "draws" need a number, and take the split's otherwise.
+    batch: at most so many rows at a time, where a row takes long: what is done is shown, kept and shared out over
+    processes by batches.
     of_data: it is a function of the data and of `key` alone (not of the model), so other runs on the same data find it
     in the cache.
     """
@@ -152,15 +154,22 @@ class Collect:
     over: Over = "eval"
     rows: int | None = None
     of_data: bool = False
+    batch: int | None = None
 
     @property
     def name(self) -> str:
         return f"{self.key} over {self.rows or 'all'} of {self.over}"
 
 
-def per_row(key: str, values: Callable[[Any], Tensor], over: Over = "eval", rows: int | None = None) -> Collect:
+def per_row(
+    key: str,
+    values: Callable[[Any], Tensor],
+    over: Over = "eval",
+    rows: int | None = None,
+    batch: int | None = None,
+) -> Collect:
     """The Mean of (B,) numbers, one for each row."""
-    return Collect(key, lambda batch: Mean.of(values(batch)), over=over, rows=rows)
+    return Collect(key, lambda batch: Mean.of(values(batch)), over=over, rows=rows, batch=batch)
 
 
 def mean_and_error(mean: Mean) -> Value:

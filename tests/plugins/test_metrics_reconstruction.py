@@ -13,8 +13,11 @@ from jointgen_metrics.similarity import SSIM
 from jointgen_vae.objective import VAE
 from torch import Tensor
 
+from jointgen.capabilities import Capabilities
 from jointgen.evaluate import evaluate, open_split
 from jointgen.model import Model
+from jointgen.objectives import q
+from jointgen.testing.evaluation import tiny
 
 DOUBLE = torch.float64
 LINEAR = {"type": "mlp", "hidden": []}
@@ -34,6 +37,13 @@ class Rebuilding:
     @property
     def spaces(self) -> dict[str, Any]:
         return {"x": attrs.make_class("Space", ["shape", "low", "high"])(tuple(self.truth.shape[1:]), 0.0, 1.0)}
+
+    @property
+    def joints(self) -> dict[str, Any]:
+        return {"q": q}
+
+    def capabilities(self, factor: Any) -> Capabilities:
+        return Capabilities({"mean": "exact"})
 
     def can_reconstruct(self, variable: str) -> bool:
         return True
@@ -114,6 +124,15 @@ def test_a_vector_has_no_ssim_and_an_unbounded_one_no_psnr(prepare: Any) -> None
     assert SSIM().measures(model)[0].note == "x is no image of at least 3x3 pixels"
     assert PSNR().measures(model)[0].note == "x has no known range"
     assert RMSE().measures(model)[0].unit == "data units"
+
+
+@pytest.mark.parametrize(("noise", "code"), [(0, "the mean"), (3, "a drawn")])
+def test_a_code_that_can_only_be_drawn_is_said(noise: int, code: str) -> None:
+    encoder = {"network": LINEAR, "family": {"type": "implicit", "noise": noise}}
+    made = tiny(tables={"encoder": encoder, "objective": {"type": "avb"}})
+    for metric in (RMSE(), PSNR(), SSIM()):
+        (measure,) = metric.measures(Model(made, made.parts))
+        assert measure.estimator == f"decoder mean at {code} code"
 
 
 # --- z ---------------------------------------------------------------------------------------------------------------

@@ -171,6 +171,14 @@ def test_every_draw_and_every_figure_sees_the_same_bits(prepare: Callable[..., A
     assert "iwae_6_bits_per_dim" not in estimates
 
 
+def test_bits_that_the_data_has_are_told_from_bits_that_are_drawn(prepare: Callable[..., Any], tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 2, (60, 12), dtype=np.uint8))
+    data = {"type": "arrays", "path": str(tmp_path / "x.npy"), "observe": "binarise", "levels": 2}
+    decoder = {"network": {"type": "mlp", "hidden": [6]}, "family": {"type": "bernoulli"}}
+    estimate = found(prepare(VAE().objective(), data=data, decoder=decoder), IWAE(k=1), rows=6)["iwae_1"]
+    assert estimate.note == "x: bits as the data has them (static binarisation)"
+
+
 def uniform(prepare: Callable[..., Any], path: Path, family: dict[str, Any]) -> Any:
     """8-bit data, a decoder that is U[0, 1)^12 whatever the code, and an encoder that is the prior."""
     levels = np.random.default_rng(0).integers(0, 256, (60, 12), dtype=np.uint8)

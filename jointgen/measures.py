@@ -18,7 +18,7 @@ from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.expressions import Ratio
 from jointgen.space import Space
-from jointgen.statistics import Bound, Mean, Statistic
+from jointgen.statistics import Better, Bound, Mean, Statistic
 
 T = TypeVar("T")
 
@@ -70,6 +70,9 @@ class Subject(Protocol):
     def reports(self) -> Mapping[str, Expr]:
         """Expressions that the objective asks to have reported, by name."""
 
+    def recall(self, key: str, compute: Callable[[], T]) -> T:
+        """What `compute` gave the first time: several metrics of one model share what is costly to make."""
+
     @property
     def ratios(self) -> Mapping[str, Ratio]:
         """The objective's learned log-ratios and scores, by name."""
@@ -108,6 +111,12 @@ class Subject(Protocol):
         through other parts. Raises ConfigError for a data root, or a conditional without a density.
         """
 
+    def log_prob_pairs(self, joint: str, variable: str, values: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """(N, M) nats: each of N values (N, *shape) of a variable under its conditional given each of M rows.
+
+        For a conditional with a density at points that it did not draw.
+        """
+
     # --- values
 
     def noise(self, seed: int, name: str) -> Noise:
@@ -141,9 +150,11 @@ class Collect:
 
     key: names it within an evaluation; equal keys over equal rows mean equal statistics, and are collected once.
     of: a batch -> the statistic of its rows.  kind: its class.
-    over, rows: which stream, and at most how many of its rows; "draws" need a number, and take the split's otherwise.
+    over, rows: which stream, and at most how many of its rows, evenly apart; "draws" need a number, and take the
+    split's otherwise.
     of_data: it is a function of the data and of `key` alone (not of the model), so other runs on the same data find it
-    in the cache.
+    in the cache. Or a function that names what else it depends on (the weights of an extractor), which may take long:
+    it is called once the statistic is wanted.
     """
 
     key: str
@@ -151,11 +162,23 @@ class Collect:
     kind: type[Statistic] = Mean
     over: Over = "eval"
     rows: int | None = None
-    of_data: bool = False
+    of_data: bool | Callable[[], str] = False
 
     @property
     def name(self) -> str:
         return f"{self.key} over {self.rows or 'all'} of {self.over}"
+
+    def made_by(self) -> str:
+        return self.of_data() if callable(self.of_data) else ""
+
+
+@attrs.frozen
+class Collected:
+    """What a statistic was collected from: rows of the stream `over`, and a hash of them where it is `of_data`."""
+
+    over: str
+    rows: int
+    content: str = ""
 
 
 def per_row(key: str, values: Callable[[Any], Tensor], over: Over = "eval", rows: int | None = None) -> Collect:
@@ -176,7 +199,7 @@ class Measure:
     reported is the first one's.
     better: which way is better; None where that is not a question, and a run cannot keep its best by it.
     protocol: all that must be equal for two figures of this name to be compared, beyond unit, estimator and split (how
-    many samples, which features, ...); called once everything is collected where it is not known before.
+    many samples, which features, ...); where it is not known before, a function of a Collected for each of `collects`.
     """
 
     name: str
@@ -186,8 +209,8 @@ class Measure:
     bound: Bound | None = None
     note: str = ""
     finish: Callable[..., Value] = mean_and_error
-    better: Literal["higher", "lower"] | None = None
-    protocol: str | Callable[[], str] = ""
+    better: Better | None = None
+    protocol: str | Callable[..., str] = ""
 
 
 @runtime_checkable
@@ -203,3 +226,50 @@ class Metric(Protocol):
 
 def is_costly(metric: Any) -> bool:
     return bool(getattr(metric, "costly", False))
+
+
+# --- features of generated rows ---------------------------------------------------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class Extracted:
+    """features: (B, F), floating.  logits: (B, K) of classes, where the extractor has classes."""
+
+    features: Tensor
+    logits: Tensor | None = None
+
+
+class Features(Protocol):
+    """An extractor for one variable of a data source. `absent` costs next to nothing; the rest may be slow."""
+
+    @property
+    def absent(self) -> str:
+        """Why it cannot be had here and what can be done about it, in one line; or an empty string."""
+
+    def identity(self) -> str:
+        """What decides its numbers, with a hash of its weights: "classifier@1a2b3c4d (99.1 % on test)"."""
+
+    def __call__(self, rows: Tensor) -> Extracted:
+        """(B, *shape) rows in what the extractor `takes`, on any device -> their features there; each row by itself."""
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """A component of kind "extractor": chooses the features that generated rows are scored on.
+
+    name: what figures are called by, as in "fid/NAME".
+    takes: "pixels", uint8 (B, C, H, W), 0 to 255, of a variable that is images; or "values" of any, in model space.
+    has_classes: whether it gives logits.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def takes(self) -> Literal["pixels", "values"]: ...
+
+    @property
+    def has_classes(self) -> bool: ...
+
+    def build(self, space: Space, variable: str, source: Any) -> Features:
+        """For a variable of a data source, by the source's name for it. Cheap: reads, fetches and trains nothing."""

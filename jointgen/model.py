@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Model:
         self.checkpoint = checkpoint or ""
         self.declared = prepared.declared
         self.rank, self.world = 0, 1
+        self._memo: dict[str, Any] = {}
         parts.modules.eval()
 
     def share(self, rank: int, world: int) -> Model:
@@ -78,6 +79,12 @@ class Model:
     def reports(self) -> Mapping[str, Expr]:
         """The last stage's."""
         return dict(self.prepared.stages[-1].objective.reports)
+
+    def recall(self, key: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` gave the first time."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]
 
     @property
     def ratios(self) -> Mapping[str, Ratio]:
@@ -271,6 +278,18 @@ class Model:
             in_bins = mass and space.bins is not None and self.declared.capabilities[factor.part].bin_mass
             total = total + (law.log_prob_bins(value) if in_bins else law.log_prob(value))
         return total
+
+    @torch.no_grad()
+    def log_prob_pairs(self, joint: str, variable: str, values: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """(N, M) nats: each of N values of a variable under its conditional given each of M rows, through the network
+        once for each row; see jointgen.measures.Subject."""
+        factor = self.joint(joint, "a density").drawn_by(variable)
+        inputs = [given[v].to(self.device) for v in factor.given]
+        n, m = len(values), len(inputs[0])
+        law = self.parts.modules[factor.part](*inputs, rows=torch.arange(m, device=self.device).repeat(n))
+        law = law.moments() if factor.moments else law
+        nats: Tensor = law.log_prob(values.to(self.device).repeat_interleave(m, 0))
+        return nats.unflatten(0, (n, m))
 
     def _law(self, joint: str, factor: Conditional, known: Mapping[str, Tensor], rows: int, noise: Noise) -> Any:
         """The distribution of a factor that is not a data root, given what it is conditioned on."""

@@ -76,7 +76,7 @@ def prior_codes(subject: Subject, batch: Batch, name: str) -> dict[str, Tensor]:
 
 @attrs.frozen
 class ActiveUnits:
-    """How many numbers of a code vary with x: Var_x(E_q[z|x]) > threshold (Burda et al. 2016, section 5).
+    """How many numbers of a code vary with x: Var_x(E_q[z|x]) > threshold (Burda et al. 2016).
 
     threshold: in the code's units squared.
     """

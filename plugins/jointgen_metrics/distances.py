@@ -71,10 +71,11 @@ class SlicedWasserstein:
             along = directions(draws["p"].shape[1], self.directions)
             return sliced_wasserstein(draws[against], draws["p"], along), None
 
-        how, found = f"sliced 2-Wasserstein distance between {between}", f"{self.directions} directions"
-        return Measure(
-            name, "code units", how, (collect,), note=note, finish=finish, protocol=lambda: f"{rows[-1]} draws, {found}"
-        )
+        def protocol(*_: object) -> str:
+            return f"{rows[-1]} draws, {self.directions} directions"
+
+        how = f"sliced 2-Wasserstein distance between {between}"
+        return Measure(name, "code units", how, (collect,), note=note, finish=finish, protocol=protocol)
 
 
 def directions(size: int, count: int) -> Tensor:

@@ -45,7 +45,7 @@ def suffixed(name: str, variable: str, variables: list[str]) -> str:
 
 def observed(subject: Subject, batch: Batch) -> dict[str, Tensor]:
     """Samples of every variable that a data source yields, observed once for each batch."""
-    return batch.recall("observed", lambda: subject.observe(batch)[1])
+    return batch.recall("samples of data", lambda: subject.observe(batch)[1])
 
 
 def encoded(subject: Subject, batch: Batch, reading: str = "sample") -> dict[str, Tensor]:

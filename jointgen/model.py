@@ -279,6 +279,18 @@ class Model:
             total = total + (law.log_prob_bins(value) if in_bins else law.log_prob(value))
         return total
 
+    @torch.no_grad()
+    def log_prob_pairs(self, joint: str, variable: str, values: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """(N, M) nats: each of N values of a variable under its conditional given each of M rows, through the network
+        once for each row; see jointgen.measures.Subject."""
+        factor = self.joint(joint, "a density").drawn_by(variable)
+        inputs = [given[v].to(self.device) for v in factor.given]
+        n, m = len(values), len(inputs[0])
+        law = self.parts.modules[factor.part](*inputs, rows=torch.arange(m, device=self.device).repeat(n))
+        law = law.moments() if factor.moments else law
+        nats: Tensor = law.log_prob(values.to(self.device).repeat_interleave(m, 0))
+        return nats.unflatten(0, (n, m))
+
     def _law(self, joint: str, factor: Conditional, known: Mapping[str, Tensor], rows: int, noise: Noise) -> Any:
         """The distribution of a factor that is not a data root, given what it is conditioned on."""
         if factor.is_root:

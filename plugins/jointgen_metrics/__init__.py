@@ -17,6 +17,18 @@ def jointgen_register(registry: Registrar) -> None:
         "iwae", "jointgen_metrics.importance:IWAE", paper="Burda et al. 2016, eq 8", summary="tighter bound of K draws"
     )
     registry.metric("exact", "jointgen_metrics.exact:Exact", summary="log p(x) itself, where it can be integrated")
+    registry.metric(
+        "ais",
+        "jointgen_metrics.annealing:AIS",
+        paper="Neal 2001; Wu et al. 2017",
+        summary="lower bound by annealed importance sampling with HMC",
+    )
+    registry.metric(
+        "bdmc",
+        "jointgen_metrics.annealing:BDMC",
+        paper="Grosse, Ghahramani & Adams 2015",
+        summary="AIS both ways on the model's draws: a bracket",
+    )
     registry.metric("reports", f"{likelihood}:Reports", summary="what the objective asks to have reported")
     registry.metric(
         "rmse", f"{reconstruction}:RMSE", paper="Pu et al. 2017, table 2", summary="of reconstruction, 0 to 255"
@@ -50,9 +62,25 @@ def jointgen_register(registry: Registrar) -> None:
     registry.metric(
         "active_units",
         "jointgen_metrics.codes:ActiveUnits",
-        paper="Burda et al. 2016, section 5",
+        paper="Burda et al. 2016",
         summary="numbers of a code that vary with x",
     )
+    information = "jointgen_metrics.information"
+    registry.metric(
+        "rate_distortion",
+        f"{information}:RateDistortion",
+        paper="Alemi et al. 2018",
+        summary="what a code costs and what it leaves to say, in nats",
+    )
+    registry.metric(
+        "mutual_information",
+        f"{information}:MutualInformation",
+        paper="Hoffman & Johnson 2016",
+        summary="of x and z under q, and KL(q(z) : p(z))",
+    )
+    probes = "jointgen_metrics.probes"
+    registry.metric("probe_linear", f"{probes}:LinearProbe", summary="labels read from codes by logistic regression")
+    registry.metric("probe_knn", f"{probes}:NeighborProbe", summary="labels read from the codes of nearest neighbours")
     _register_scores(registry)
     _register_extractors(registry)
 

@@ -45,7 +45,7 @@ def suffixed(name: str, variable: str, variables: list[str]) -> str:
 
 def observed(subject: Subject, batch: Batch) -> dict[str, Tensor]:
     """Samples of every variable that a data source yields, observed once for each batch."""
-    return batch.recall("samples of data", lambda: subject.observe(batch)[1])
+    return batch.recall("observed samples", lambda: subject.observe(batch)[1])
 
 
 def encoded(subject: Subject, batch: Batch, reading: str = "sample") -> dict[str, Tensor]:
@@ -76,7 +76,7 @@ def prior_codes(subject: Subject, batch: Batch, name: str) -> dict[str, Tensor]:
 
 @attrs.frozen
 class ActiveUnits:
-    """How many numbers of a code vary with x: Var_x(E_q[z|x]) > threshold (Burda et al. 2016, section 5).
+    """How many numbers of a code vary with x: Var_x(E_q[z|x]) > threshold (Burda et al. 2016).
 
     threshold: in the code's units squared.
     """

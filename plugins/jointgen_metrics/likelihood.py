@@ -18,13 +18,21 @@ from jointgen.statistics import Mean
 
 def bound(subject: Subject, mass: bool = False) -> tuple[Expr | None, str]:
     """(the ELBO, "") where this model has one, and (None, why not) otherwise. mass: bins where data is quantised."""
+
+    def of(subject: Subject) -> Expr:
+        q, p = subject.joints["q"], subject.joints["p"]
+        return elbo(q, p, subject.is_data, lambda v: mass and _quantised(subject, v))
+
+    return evaluable(subject, of)
+
+
+def evaluable(subject: Subject, of: Callable[[Subject], Expr]) -> tuple[Expr | None, str]:
+    """(an expression over q and p, "") where this model can evaluate it, and (None, why not) otherwise."""
     for name in ("q", "p"):
         if name not in subject.joints:
             return None, f"the objective has no joint {name!r}"
     try:
-        expr = elbo(
-            subject.joints["q"], subject.joints["p"], subject.is_data, lambda v: mass and _quantised(subject, v)
-        )
+        expr = of(subject)
     except ConfigError as error:
         return None, str(error)
     reason = subject.missing(expr)
@@ -51,7 +59,9 @@ def density_note(subject: Subject) -> str:
     notes = []
     for variable in sorted(subject.joints["p"].variables):
         space = subject.spaces[variable]
-        if space.kind == "binary":
+        if space.kind == "binary" and space.bins == 2:
+            notes.append(f"{variable}: bits as the data has them (static binarisation)")
+        elif space.kind == "binary":
             notes.append(f"{variable}: bits drawn afresh from grey levels (dynamic binarisation)")
         elif space.bins is not None:
             notes.append(f"{variable}: density of dequantised values on [{space.low:g}, {space.high:g})")

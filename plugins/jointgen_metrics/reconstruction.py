@@ -18,7 +18,7 @@ from jointgen_metrics.codes import NO_CODES, codes_of, has_mean, suffixed
 from jointgen_metrics.moments import Moments
 
 FULL = 255.0
-HOW = "decoder mean at the mean code"
+HOW, HOW_DRAWN = "decoder mean at the mean code", "decoder mean at a drawn code"
 ROUNDING = 1 / 12  # squared levels: the variance of rounding to a level
 
 
@@ -32,7 +32,9 @@ def reconstructed(
     variables = [v for v in subject.observed if subject.can_reconstruct(v)]
     if not variables:
         return [Measure(name, unit, HOW, note="q encodes no data to one code from which p draws it again")]
-    return [measure(subject, v, name if v == "x" else f"{name}_{v}") for v in variables]
+    found = [measure(subject, v, name if v == "x" else f"{name}_{v}") for v in variables]
+    (code,) = (v for factor in subject.joints["q"].factors if not factor.is_root for v in factor.out)
+    return found if has_mean(subject, code) else [attrs.evolve(one, estimator=HOW_DRAWN) for one in found]
 
 
 def rebuilt_of(subject: Subject, batch: Batch, variable: str) -> tuple[Tensor, Tensor]:
@@ -138,7 +140,7 @@ class CodeRMSE:
     def _measure(self, subject: Subject, code: str, name: str) -> Measure:
         q, p = subject.joints["q"], subject.joints["p"]
         roots = [v for factor in q.factors if factor.is_root for v in factor.out]
-        mean = "mean code" if has_mean(subject, code) else "code drawn by q"
+        mean = "mean code" if has_mean(subject, code) else "drawn code"
         unit, how = "standard deviations of p", f"{mean} of a draw of p"
         if absent := [v for v in roots if v not in p.variables]:
             return Measure(name, unit, how, note=f"q needs {absent[0]}, which p does not draw")

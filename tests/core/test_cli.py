@@ -43,7 +43,8 @@ def test_the_module_is_the_command_and_its_status_the_exit_status(tmp_path: Path
 
 
 def test_every_command_of_the_contract_has_help(say: Any) -> None:
-    for command in ("run", "explain", "list", "copy", "plugin", "data", "sample", "reconstruct", "encode", "eval"):
+    commands = "run explain list copy plugin data sample reconstruct encode eval compare"
+    for command in commands.split():
         said = say(command, "--help")
         assert said.status == 0
         assert said.out.startswith(f"usage: jointgen {command}")

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from jointgen_metrics.distances import directions, kernel, mean_squared_distance, sliced_wasserstein, squared_mmd
+from jointgen_metrics.distances import (
+    MMD,
+    SlicedWasserstein,
+    directions,
+    kernel,
+    mean_squared_distance,
+    sliced_wasserstein,
+    squared_mmd,
+)
 from torch import Tensor
 
 DOUBLE = torch.float64
@@ -117,3 +126,20 @@ def test_it_is_unbiased_and_its_error_is_its_spread() -> None:
 def test_the_kernels_width_is_in_distances_of_prior_draws() -> None:
     """Of the points 0, 1 and 3: (1 + 9 + 4) / 3."""
     assert mean_squared_distance(torch.tensor([[0.0], [1.0], [3.0]])) == pytest.approx(14 / 3)
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metric", "settings", "said"),
+    [
+        (MMD, {"scales": []}, "'scales' must be a list of numbers > 0"),
+        (MMD, {"scales": [1.0, 0.0]}, "'scales' must be a list of numbers > 0"),
+        (MMD, {"rows": 1}, "'rows' must be >= 2"),
+        (SlicedWasserstein, {"directions": 0}, "'directions' must be >= 1"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(metric: Any, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        metric(**settings)

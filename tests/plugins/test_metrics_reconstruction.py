@@ -9,12 +9,16 @@ import attrs
 import pytest
 import torch
 from jointgen_metrics.reconstruction import PSNR, RMSE, CodeRMSE, psnr
-from jointgen_metrics.similarity import SSIM
+from jointgen_metrics.similarity import SSIM, structural_similarity
 from jointgen_vae.objective import VAE
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
+from jointgen.capabilities import Capabilities
 from jointgen.evaluate import evaluate, open_split
 from jointgen.model import Model
+from jointgen.objectives import q
+from jointgen.testing.evaluation import tiny
 
 DOUBLE = torch.float64
 LINEAR = {"type": "mlp", "hidden": []}
@@ -34,6 +38,13 @@ class Rebuilding:
     @property
     def spaces(self) -> dict[str, Any]:
         return {"x": attrs.make_class("Space", ["shape", "low", "high"])(tuple(self.truth.shape[1:]), 0.0, 1.0)}
+
+    @property
+    def joints(self) -> dict[str, Any]:
+        return {"q": q}
+
+    def capabilities(self, factor: Any) -> Capabilities:
+        return Capabilities({"mean": "exact"})
 
     def can_reconstruct(self, variable: str) -> bool:
         return True
@@ -98,6 +109,16 @@ def test_ssim_of_an_image_with_itself_is_one_and_with_its_negative_below_zero() 
     assert figure(SSIM(), image, 1 - image) < -0.5
 
 
+@pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32), (1, 8)])
+def test_ssim_is_torchmetrics(channels: int, side: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    a = torch.rand(5, channels, side, side, dtype=DOUBLE, generator=generator) * 255
+    b = (0.7 * a + 40 * torch.rand(a.shape, dtype=DOUBLE, generator=generator)).clamp(0, 255)
+    half = min(5, (side - 1) // 2)
+    theirs = structural_similarity_index_measure(a, b, sigma=0.3 * half, data_range=255.0, reduction="none")
+    assert torch.allclose(structural_similarity(a, b, half, 0.3 * half), theirs, atol=1e-12)
+
+
 def test_the_window_of_a_small_image_is_said() -> None:
     windows = {}
     for side in (8, 11, 28):
@@ -114,6 +135,15 @@ def test_a_vector_has_no_ssim_and_an_unbounded_one_no_psnr(prepare: Any) -> None
     assert SSIM().measures(model)[0].note == "x is no image of at least 3x3 pixels"
     assert PSNR().measures(model)[0].note == "x has no known range"
     assert RMSE().measures(model)[0].unit == "data units"
+
+
+@pytest.mark.parametrize(("noise", "code"), [(0, "the mean"), (3, "a drawn")])
+def test_a_code_that_can_only_be_drawn_is_said(noise: int, code: str) -> None:
+    encoder = {"network": LINEAR, "family": {"type": "implicit", "noise": noise}}
+    made = tiny(tables={"encoder": encoder, "objective": {"type": "avb"}})
+    for metric in (RMSE(), PSNR(), SSIM()):
+        (measure,) = metric.measures(Model(made, made.parts))
+        assert measure.estimator == f"decoder mean at {code} code"
 
 
 # --- z ---------------------------------------------------------------------------------------------------------------

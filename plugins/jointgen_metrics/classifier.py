@@ -33,7 +33,7 @@ class Classifier:
 
     It is trained on the labelled training split of the run's own source, whether or not the run asks for labels.
 
-    steps: of 128 images, but at most 30 passes through the data.  width: of its first layer.
+    steps: of 128 images, but at most 10 passes through the data.  width: of its first layer.
     rows: of the training split, evenly apart, at the most.
     """
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from jointgen.measures import Extracted
 from jointgen.space import Space
 
-BATCH, PASSES = 128, 30
+BATCH, PASSES = 128, 10
 FEATURES = 128
 SMALLEST = 8  # pixels a side, below which convolutions do not halve the image
 POOLED = 4

@@ -68,9 +68,7 @@ class Compared:
     def absent(self) -> str:
         space = self.subject.spaces[self.variable]
         if self.extractor.takes == "pixels" and not has_pixels(space):
-            return (
-                f"{self.variable} is {space}, not images of a known range; extractor = {{ type = 'values' }} takes it"
-            )
+            return f"{self.variable} is {space}, no images of a known range; use extractor = {{ type = 'values' }}"
         return self.features.absent
 
     @property

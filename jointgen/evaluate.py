@@ -120,21 +120,30 @@ def measures_of(metrics: Iterable[Any], model: Model) -> list[Measure]:
 
 @attrs.frozen
 class Stream:
-    """So many rows of a split, or so many draws of p; `split` then has the rows of p's data roots, if it has any."""
+    """So many rows of a split, or so many draws of p; `split` then has the rows of p's data roots, if it has any.
+
+    size: rows of a batch.
+    """
 
     name: str
     n: int
     split: Split | None
+    size: int
 
     @property
     def key(self) -> str:
-        return f"{self.name}-{self.n}"
+        return f"{self.name}-{self.n}by{self.size}"
 
-    def batch(self, model: Model, start: int, size: int, seed: int) -> Batch:
-        """With noise named after the first row: how the work is shared out is no matter."""
-        index = torch.arange(start, min(start + size, self.n))
+    @property
+    def starts(self) -> dict[int, int]:
+        """The first row of each batch, and how many it has."""
+        return {start: min(self.size, self.n - start) for start in range(0, self.n, self.size)}
+
+    def batch(self, model: Model, start: int, seed: int) -> Batch:
+        """With noise by the numbers of the rows: how the work is shared out is no matter, nor in how large batches."""
+        index = torch.arange(start, start + self.starts[start])
         data = {} if self.split is None else self.split.take(index % len(self.split), model.device)
-        noise = Noise(seed, f"{self.name} {start}", device=model.device, dtype=model.dtype)
+        noise = Noise(seed, self.name, device=model.device, dtype=model.dtype).of_rows(start, len(index))
         return Batch(data, noise, len(index), index=index, source=self.split)
 
 
@@ -154,20 +163,23 @@ class Batch(Moment):
 
 def batches(model: Model, split: Split, size: int, seed: int) -> Iterator[Batch]:
     """A whole split."""
-    stream = Stream(split.name, len(split), split)
-    return (stream.batch(model, start, size, seed) for start in range(0, stream.n, size))
+    stream = Stream(split.name, len(split), split, size)
+    return (stream.batch(model, start, seed) for start in stream.starts)
 
 
-def _stream(collect: Collect, model: Model, split: Split, opened: dict[str, Split], limit: int | None) -> Stream:
+def _stream(
+    collect: Collect, model: Model, split: Split, opened: dict[str, Split], limit: int | None, size: int
+) -> Stream:
+    size = min(size, collect.batch or size)
     if collect.over == "draws":
         n = collect.rows or len(split)
-        return Stream("draws", min(n, limit or n), _roots_of_p(model))
+        return Stream("draws", min(n, limit or n), _roots_of_p(model), size)
     name = split.name if collect.over == "eval" else collect.over
     if name not in opened:
         opened[name] = open_split(model.prepared, name)
     rows = opened[name]
     n = min(len(rows), collect.rows or len(rows), limit or len(rows))
-    return Stream(rows.name, n, rows.spread(n))
+    return Stream(rows.name, n, rows.spread(n), size)
 
 
 def _roots_of_p(model: Model) -> Split | None:
@@ -201,11 +213,11 @@ def evaluate(
     streams: dict[str, tuple[Stream, list[Collect]]] = {}
     opened = {split.name: split}
     for collect in collects.values():
-        stream = _stream(collect, model, split, opened, limit)
+        stream = _stream(collect, model, split, opened, limit, batch)
         streams.setdefault(stream.key, (stream, []))[1].append(collect)
     found: dict[str, Statistic] = {}
     total = sum(stream.n for stream, _ in streams.values())
-    collector = _Collector(model, batch, seed, workers, partial, progress, total)
+    collector = _Collector(model, seed, workers, partial, progress, total)
     for stream, wanted in streams.values():
         found |= collector.collect(stream, wanted)
     return {measure.name: _estimate(measure, found, collector.origins, split.name) for measure in measures}
@@ -216,7 +228,6 @@ class _Collector:
     """Goes through streams, sharing them out over processes, and counts rows."""
 
     model: Model
-    size: int
     seed: int
     workers: Workers | None
     partial: Partial | None
@@ -256,24 +267,24 @@ class _Collector:
         past = self.partial.open(stream.key, kinds) if self.partial else None
         if self.workers:
             self.workers.barrier()  # all have read the same past before anyone adds to it
-        starts = [s for s in range(0, stream.n, self.size) if past is None or s not in past.done]
-        self._advance(stream.n - sum(min(self.size, stream.n - s) for s in starts))
+        starts = {s: rows for s, rows in stream.starts.items() if past is None or s not in past.done}
+        self._advance(stream.n - sum(starts.values()))
         rank, world = (self.workers.rank, self.workers.world) if self.workers else (0, 1)
         mine: dict[str, Statistic] = {}
         with past.adding(mine, rank) if past else nullcontext() as note:
-            for i, start in enumerate(starts):
+            for i, (start, rows) in enumerate(starts.items()):
                 if i % world == rank:
                     merge_into(mine, self._statistics(stream, start, wanted))
                     if note:
                         note(start)
-                self._advance(min(self.size, stream.n - start))
+                self._advance(rows)
         merged = self.workers.merge(mine, kinds) if self.workers else mine
         if past:
             merge_into(merged, past.statistics)
         return merged
 
     def _statistics(self, stream: Stream, start: int, wanted: Sequence[Collect]) -> dict[str, Statistic]:
-        batch = stream.batch(self.model, start, self.size, self.seed)
+        batch = stream.batch(self.model, start, self.seed)
         with torch.no_grad():
             return {collect.name: collect.of(batch) for collect in wanted}
 

@@ -32,7 +32,7 @@ Value = tuple[float | None, float | None]
 class Batch(Protocol):
     """Rows of a stream, as a metric sees them. Of "draws", the rows are those that p's data roots take, if it has any.
 
-    noise: named after the stream and the first row, so that how an evaluation is split is no matter.
+    noise: by the numbers of the rows, so that how an evaluation is split is no matter (see Noise.of_rows).
     index: (rows,) int64, which rows of the stream.
     """
 
@@ -152,6 +152,8 @@ class Collect:
     of: a batch -> the statistic of its rows.  kind: its class.
     over, rows: which stream, and at most how many of its rows, evenly apart; "draws" need a number, and take the
     split's otherwise.
+    batch: at most so many rows at a time, where a row takes long: what is done is shown, kept and shared out over
+    processes by batches.
     of_data: it is a function of the data and of `key` alone (not of the model), so other runs on the same data find it
     in the cache. Or a function that names what else it depends on (the weights of an extractor), which may take long:
     it is called once the statistic is wanted.
@@ -163,6 +165,7 @@ class Collect:
     over: Over = "eval"
     rows: int | None = None
     of_data: bool | Callable[[], str] = False
+    batch: int | None = None
 
     @property
     def name(self) -> str:
@@ -181,9 +184,15 @@ class Collected:
     content: str = ""
 
 
-def per_row(key: str, values: Callable[[Any], Tensor], over: Over = "eval", rows: int | None = None) -> Collect:
+def per_row(
+    key: str,
+    values: Callable[[Any], Tensor],
+    over: Over = "eval",
+    rows: int | None = None,
+    batch: int | None = None,
+) -> Collect:
     """The Mean of (B,) numbers, one for each row."""
-    return Collect(key, lambda batch: Mean.of(values(batch)), over=over, rows=rows)
+    return Collect(key, lambda batch: Mean.of(values(batch)), over=over, rows=rows, batch=batch)
 
 
 def mean_and_error(mean: Mean) -> Value:

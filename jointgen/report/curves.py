@@ -105,7 +105,7 @@ def _final(figure: Mapping[str, Any]) -> dict[str, Any]:
     """The unit of an evaluated figure, and where it ended on all rows."""
     if figure.get("value") is None:
         return {"unit": figure.get("unit", "")}
-    return {"unit": figure["unit"], "final": {key: figure[key] for key in ("value", "standard_error", "n")}}
+    return {"unit": figure["unit"], "final": {key: rounded(figure[key]) for key in ("value", "standard_error", "n")}}
 
 
 def _spans_a_decade(values: Sequence[float]) -> bool:

@@ -49,8 +49,8 @@ def absent(figures: Figures) -> list[tuple[str, str]]:
 
 
 def highlights(shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first few, those that say how they stand to a likelihood before the others."""
-    return sorted(shown, key=lambda row: not row["bound"])[:HIGHLIGHTS]
+    """The first few: those that say how they stand to a likelihood before the others, single critics' last."""
+    return sorted(shown, key=lambda row: (not row["bound"], "/" in row["name"]))[:HIGHLIGHTS]
 
 
 def _row(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:

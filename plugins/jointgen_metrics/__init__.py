@@ -98,6 +98,18 @@ def _register_scores(registry: Registrar) -> None:
         paper="Heusel et al. 2017, eq 6",
         summary="Frechet distance between features of draws and of data",
     )
+    registry.metric(
+        "kid",
+        "jointgen_metrics.kernel:KID",
+        paper="Binkowski et al. 2018, section 4",
+        summary="squared MMD between features of draws and of data, unbiased",
+    )
+    registry.metric(
+        "prdc",
+        "jointgen_metrics.manifolds:PRDC",
+        paper="Kynkaanniemi et al. 2019, Naeem et al. 2020",
+        summary="precision, recall, density and coverage by nearest neighbours of features",
+    )
 
 
 def _register_extractors(registry: Registrar) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jointgen.measures import Batch, Measure, Subject, per_row
 from jointgen.nats import log_mean_exp
-from jointgen.noise import Noise, NoiseSource
+from jointgen.noise import BLOCK, Noise, NoiseSource
 from jointgen_metrics.hmc import TARGET, Path, adapted, transition
 from jointgen_metrics.latents import Codes, Values, codes_of, missing_encoder
 from jointgen_metrics.likelihood import density_note
@@ -40,6 +40,7 @@ class Annealing:
     leapfrog: steps of each move.
     start: s(z) is the prior, or q(z|x) of an encoder with a density.
     rows: at most so many rows.
+    batch: rows at a time; what is done is shown, kept and shared out over processes by so many.
     chunk: at most so many chains, of all rows of a batch together, are moved at once. It does not change the figures.
     """
 
@@ -48,6 +49,7 @@ class Annealing:
     leapfrog: int = attrs.field(default=10, validator=at_least_one)
     start: Start = attrs.field(default="prior", validator=attrs.validators.in_(("prior", "encoder")))
     rows: int = attrs.field(default=100, validator=at_least_one)
+    batch: int = attrs.field(default=BLOCK, validator=at_least_one)
     chunk: int = attrs.field(default=2048, validator=at_least_one)
 
     @property
@@ -91,9 +93,11 @@ class AIS(Annealing):
         def annealed(batch: Batch) -> Annealed:
             return batch.recall(f"{self}", lambda: self._annealed(codes, batch))
 
-        value = per_row("ais", lambda batch: annealed(batch).log_mean, rows=self.rows)
-        accepted = per_row("ais_acceptance", lambda batch: annealed(batch).acceptance.mean(1), rows=self.rows)
-        effective = per_row("ais_ess", lambda batch: annealed(batch).effective, rows=self.rows)
+        value = per_row("ais", lambda batch: annealed(batch).log_mean, rows=self.rows, batch=self.batch)
+        accepted = per_row(
+            "ais_acceptance", lambda batch: annealed(batch).acceptance.mean(1), rows=self.rows, batch=self.batch
+        )
+        effective = per_row("ais_ess", lambda batch: annealed(batch).effective, rows=self.rows, batch=self.batch)
         how, note = self.estimator, density_note(subject)
         return [
             Measure("ais", "nats", how, (value,), "lower", note, better="higher"),
@@ -126,7 +130,9 @@ class BDMC(Annealing):
             return batch.recall(f"{self}", lambda: self._ends(codes, batch))
 
         def figure(name: str, values: Callable[[Tensor, Tensor], Tensor], **more: Any) -> Measure:
-            collects = (per_row(name, lambda batch: values(*ends(batch)), over="draws", rows=self.rows),)
+            collects = (
+                per_row(name, lambda batch: values(*ends(batch)), over="draws", rows=self.rows, batch=self.batch),
+            )
             return Measure(name, "nats", self.estimator, collects, **more)
 
         note = "of log p(x), x drawn from the model"

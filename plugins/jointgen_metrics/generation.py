@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jointgen.measures import Batch, Collect, Collected, Extracted, Extractor, Features, Measure, Subject
 from jointgen.observe import has_pixels, pixels
-from jointgen.statistics import Statistic
+from jointgen.statistics import Kept, Statistic
 from jointgen_metrics.classifier import Classifier
 from jointgen_metrics.inception import Inception
 from jointgen_metrics.values import Values
@@ -151,3 +151,12 @@ class Compared:
 
     def missing(self, score: str, unit: str, estimator: str, why: str) -> Measure:
         return Measure(self.named(score), unit, estimator, note=why)
+
+
+def kept_features(compared: Compared, rows: int, against: Against) -> tuple[Collect, Collect]:
+    """Those of draws and of data, as they are: "features" (n, F)."""
+
+    def keep(extracted: Extracted, batch: Batch) -> Kept:
+        return Kept.of(batch.index, features=extracted.features)
+
+    return compared.of_draws("features", keep, Kept, rows), compared.of_real("features", keep, Kept, against, rows)

@@ -59,7 +59,9 @@ def density_note(subject: Subject) -> str:
     notes = []
     for variable in sorted(subject.joints["p"].variables):
         space = subject.spaces[variable]
-        if space.kind == "binary":
+        if space.kind == "binary" and space.bins == 2:
+            notes.append(f"{variable}: bits as the data has them (static binarisation)")
+        elif space.kind == "binary":
             notes.append(f"{variable}: bits drawn afresh from grey levels (dynamic binarisation)")
         elif space.bins is not None:
             notes.append(f"{variable}: density of dequantised values on [{space.low:g}, {space.high:g})")

@@ -212,6 +212,13 @@ def test_evaluations_of_an_earlier_step_replace_nothing() -> None:
     assert (found["elbo"]["value"], found["fid"]["origin"]) == (-3.0, "step-00000010")
 
 
+def test_what_is_said_first() -> None:
+    """Bounds, then other figures of the model, then those of single critics; six at most."""
+    figures = {name: {**figure(1.0), "origin": ""} for name in ("f/accuracy", "a", "b", "c", "d", "e", "g")}
+    figures["elbo"] = {**figure(-1.0, bound="lower"), "origin": ""}
+    assert [row["name"] for row in numbers.highlights(numbers.rows(figures))] == ["elbo", "a", "b", "c", "d", "e"]
+
+
 def test_figures_that_do_not_exist_say_why(copied: Path, reported: Callable[[], Page]) -> None:
     summary = json.loads((copied / "summary.json").read_text())
     summary["metrics"] = {"elbo": figure(None, note="the decoder has no density"), "rmse": figure(4.25, bound="upper")}

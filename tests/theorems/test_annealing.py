@@ -195,7 +195,7 @@ def test_it_is_near_log_p_x_and_says_how_it_got_there(exact: Callable[..., Any])
     """Every row: |error| within 4.5 of the error that the effective sample size m tells, sqrt((K / m - 1) / K): the
     standard error of a mean weight relative to the mean, and so of its log."""
     built, truth = exact(TWO)
-    metric = AIS(steps=30, leapfrog=5)
+    metric = AIS(steps=30, leapfrog=5, batch=24)
     chains, batch = chains_of(built, metric, 24)
     annealed = chains.forward(chains.sizes())
     log_p = truth.log_density(batch.data["data"]["x"].double())
@@ -236,9 +236,9 @@ def test_both_ways_bracket_what_is_known(exact: Callable[..., Any]) -> None:
     """400 draws of the model: the mean of their closed log p(x) lies between the ends, which are apart by more than
     4.5 standard errors; with more steps the gap falls below a third."""
     built, truth = exact(TWO)
-    coarse, fine = (found(built, BDMC(steps=steps, chains=4, leapfrog=5, rows=400)) for steps in (5, 25))
+    coarse, fine = (found(built, BDMC(steps=steps, chains=4, leapfrog=5, rows=400, batch=400)) for steps in (5, 25))
     drawn = Model(built.prepared, built.parts)
-    x = drawn.generate(Stream("draws", 400, None).batch(drawn, 0, 400, 0), "sample")["x"]
+    x = drawn.generate(Stream("draws", 400, None, 400).batch(drawn, 0, 0), "sample")["x"]
     for estimates in (coarse, fine):
         lower, upper, gap = (estimates[f"bdmc_{name}"] for name in ("lower", "upper", "gap"))
         assert (lower.bound, upper.bound, gap.bound) == ("lower", "upper", None)
@@ -257,7 +257,7 @@ def test_an_encoder_without_a_density_starts_at_the_prior(prepare: Callable[...,
     encoder = {"network": LINEAR, "family": {"type": "implicit", "noise": 2}}
     decoder = {"network": LINEAR, "family": {"type": "gaussian", "scale": "fixed"}}
     built = prepare(AVB().objective(), encoder=encoder, decoder=decoder).double()
-    estimates = found(built, AIS(steps=30, leapfrog=5), Exact())
+    estimates = found(built, AIS(steps=30, leapfrog=5, batch=24), Exact())
     assert estimates["ais"].value == pytest.approx(estimates["exact"].value, abs=0.05)
     none = found(built, AIS(steps=30, start="encoder"))["ais"]
     assert none.value is None and none.note == "encoder has no density at points that it did not draw"
@@ -278,7 +278,7 @@ def test_bits_and_a_bent_decoder_are_bracketed(prepare: Callable[..., Any]) -> N
     with torch.no_grad():
         for weight in built.parts.modules["decoder"].parameters():
             weight.mul_(2.0)
-    estimates = found(built, AIS(steps=40, leapfrog=5), Exact(), IWAE(k=4))
+    estimates = found(built, AIS(steps=40, leapfrog=5, batch=24), Exact(), IWAE(k=4))
     truth = estimates["exact"].value
     assert truth is not None
     assert (estimates["iwae_4"].value or 0) < truth - 0.1
@@ -315,7 +315,9 @@ def test_a_mixture_prior_and_two_layers_of_codes(prepare: Callable[..., Any]) ->
             law = torch.distributions.MultivariateNormal(out(down(mean)), covariance)
             of_each.append(weight + law.log_prob(x))
         truth = torch.logsumexp(torch.stack(of_each), 0).mean().item()
-    estimates = found(built, BDMC(steps=20, chains=4, leapfrog=4, rows=24), AIS(steps=30, leapfrog=4))
+    estimates = found(
+        built, BDMC(steps=20, chains=4, leapfrog=4, rows=24, batch=24), AIS(steps=30, leapfrog=4, batch=24)
+    )
     assert estimates["ais"].value == pytest.approx(truth, abs=0.1)
     lower, upper = estimates["bdmc_lower"].value, estimates["bdmc_upper"].value
     assert lower is not None and upper is not None and -0.1 < upper - lower < 0.5

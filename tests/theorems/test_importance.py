@@ -171,6 +171,14 @@ def test_every_draw_and_every_figure_sees_the_same_bits(prepare: Callable[..., A
     assert "iwae_6_bits_per_dim" not in estimates
 
 
+def test_bits_that_the_data_has_are_told_from_bits_that_are_drawn(prepare: Callable[..., Any], tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 2, (60, 12), dtype=np.uint8))
+    data = {"type": "arrays", "path": str(tmp_path / "x.npy"), "observe": "binarise", "levels": 2}
+    decoder = {"network": {"type": "mlp", "hidden": [6]}, "family": {"type": "bernoulli"}}
+    estimate = found(prepare(VAE().objective(), data=data, decoder=decoder), IWAE(k=1), rows=6)["iwae_1"]
+    assert estimate.note == "x: bits as the data has them (static binarisation)"
+
+
 def uniform(prepare: Callable[..., Any], path: Path, family: dict[str, Any]) -> Any:
     """8-bit data, a decoder that is U[0, 1)^12 whatever the code, and an encoder that is the prior."""
     levels = np.random.default_rng(0).integers(0, 256, (60, 12), dtype=np.uint8)
@@ -218,3 +226,29 @@ def test_more_draws_make_shorter_codes(prepare: Callable[..., Any]) -> None:
     assert bits.value is not None and fewer.value is not None
     assert fewer.value < bits.value - 0.01
     assert fewer.estimator.startswith("exact bin mass")
+
+
+def test_noise_of_rows_does_not_depend_on_their_batch() -> None:
+    """Rows 16 to 50 of a batch of 51, of one that begins at 16, and of one that ends at 40: also several times each."""
+    noise = Noise(3, "test", dtype=DOUBLE)
+    whole, later, fewer = noise.of_rows(0, 51), noise.of_rows(16, 35), noise.of_rows(16, 24)
+    for again in (lambda n: n, lambda n: n.renamed("other")):
+        first, second, third = (again(n).named("z", n.rows).normal(2) for n in (whole, later, fewer))
+        assert torch.equal(first[16:], second) and torch.equal(second[:24], third)
+    assert len(whole.named("z", 51).normal(2).flatten().unique()) == 102
+    assert not torch.equal(whole.named("z", 51).normal(2), whole.renamed("other").named("z", 51).normal(2))
+    drawn = [n.repeated(n.rows, range(3)).named("z", 3 * n.rows).normal() for n in (later, fewer)]
+    assert torch.equal(drawn[0][: 3 * 24], drawn[1])
+    five = whole.named("directions", 5)  # not of the rows
+    assert five.normal(4).shape == (5, 4)
+
+
+def test_figures_do_not_depend_on_the_size_of_batches(prepare: Callable[..., Any]) -> None:
+    """Bits, codes and all: 40 rows in batches of 16, of 32, and at once."""
+    data = {"type": "digits", "observe": "binarise"}
+    decoder = {"network": {"type": "mlp", "hidden": [6]}, "family": {"type": "bernoulli"}}
+    built = prepare(VAE().objective(), data=data, decoder=decoder).double()
+    sizes = [found(built, ELBO(), IWAE(k=3), batch=batch) for batch in (16, 32, 40)]
+    for name in ("elbo", "iwae_3"):
+        values = [estimates[name].value for estimates in sizes]
+        assert values == pytest.approx([values[0]] * 3, abs=1e-10)

@@ -55,7 +55,7 @@ function drawCurve(element) {
   const log = document.querySelector("input[name=log]").checked;
   const below = lines.length > 1 ? 19 * lines.length + 6 : 0, range = plot.frame ? plot.frame.range : undefined;
   Plotly.react(element, lines, layout({
-    height: 280 + below, margin: { l: 8, r: 12, t: 12, b: 44 + below }, hovermode: "x unified", showlegend: below > 0,
+    height: 250 + below, margin: { l: 8, r: 12, t: 12, b: 44 + below }, hovermode: "x unified", showlegend: below > 0,
     legend: { yref: "container", yanchor: "bottom", y: 0, xanchor: "left", x: 0 },
     xaxis: axis({ title: { text: CLOCKS[key], standoff: 6 }, type: log ? "log" : "linear", rangemode: "tozero" }),
     yaxis: axis(plot.log ? { type: "log", dtick: "D2", tickformat: "~g" } : { range }),

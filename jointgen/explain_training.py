@@ -31,6 +31,9 @@ def _rate(settings: Rate) -> str:
 
 
 def _options(train: Train) -> Iterator[str]:
+    if (warm := train.warm_start) is not None:
+        parts = "parts of the same names" if warm.parts is None else ", ".join(warm.parts)
+        yield f"starts from the run {warm.run}, checkpoint {warm.checkpoint!r}: {parts}"
     if train.micro_batches > 1:
         rows = train.batch // train.micro_batches
         yield f"a batch is run in {train.micro_batches} parts of {rows} rows, which together make one step"

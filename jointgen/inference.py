@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jointgen import pictures
-from jointgen.errors import ConfigError, nearest, suggest
+from jointgen.errors import ConfigError, suggest
 from jointgen.evaluate import Batch, Split, batches, open_split
 from jointgen.model import Model, open_model
 from jointgen.noise import Noise
@@ -27,26 +27,14 @@ BATCH = 256
 
 
 def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, list[str]]:
-    """A checkpoint's model, and remarks where checkpoints are damaged or the newest is of a run that is not finished.
-
-    Raises ConfigError, with the nearest run that there is, where `run` is none.
-    """
-    try:
-        summary = RunFolder.open(run).read_summary()
-    except ConfigError as error:
-        raise ConfigError(f"{error}{_nearest_run(run)}") from None
+    """A checkpoint's model, and remarks: on checkpoints that are damaged, on a run that is not finished."""
+    summary = RunFolder.open(run).read_summary()
     model, remarks = open_model(run, checkpoint, device=device)
     if summary.get("status") == "done" or checkpoint != "latest":
         return model, remarks
     step, total = summary.get("step", "?"), model.prepared.recipe.train.total_steps
     status = f"status {summary.get('status', 'unknown')}, step {step} of {total}"
     return model, [*remarks, f"{run}: this run is not finished ({status}); its newest checkpoint is used"]
-
-
-def _nearest_run(run: str) -> str:
-    runs = {path.parent.name: path.parent for path in Path("runs").glob("*/recipe.toml")}
-    near = nearest(Path(run).name, runs)
-    return f"; did you mean '{runs[near]}'?" if near else ""
 
 
 # --- values that are given -------------------------------------------------------------------------------------------

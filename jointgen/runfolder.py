@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from jointgen.errors import CheckpointError, ConfigError
+from jointgen.errors import CheckpointError, ConfigError, nearest
 from jointgen.files import replace_bytes, replace_text, writing
 from jointgen.trackers import Trackers
 
@@ -55,10 +55,11 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:
-        """A run that is there, to read. ConfigError where there is none."""
+        """A run that is there, to read. ConfigError, with the nearest run that there is, where it is none."""
         folder = cls(path)
         if not folder.recipe.is_file():
-            raise ConfigError(f"{path}: not a run folder (it has no {folder.recipe.name})")
+            near = _nearest_run(folder.path)
+            raise ConfigError(f"{path}: not a run folder (it has no {folder.recipe.name}){near}")
         return folder
 
     def holds_run(self) -> bool:
@@ -161,6 +162,14 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _nearest_run(path: Path) -> str:
+    """Looks in runs/, and beside the folder that is none."""
+    folders = (path.parent, Path("runs"))
+    runs = {found.parent.name: found.parent for folder in folders for found in folder.glob("*/recipe.toml")}
+    near = nearest(path.name, runs)
+    return f"; did you mean '{runs[near]}'?" if near else ""
 
 
 def _finite(value: Any) -> Any:

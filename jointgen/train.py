@@ -211,10 +211,11 @@ class Trainer:
             return self._finish()
 
     def _train_stage(self, stage: int, compiler: Compiler | None) -> None:
+        self.optimizers.begin(stage)
         stepper = self._stepper(stage, compiler)
         while self.step < self.ends[stage]:
             logs, progress = _divides(self.train.log_every, self.step + 1), self._progress(stage)
-            self.optimizers.set_rates(self.step, self.ends[-1])
+            self.optimizers.set_rates(self.step, self.ends)
             self.window.add(stepper(partial(self.feed.moment, self.step, progress), want_stats=logs), self.step)
             self.average.update(self.step)
             self.step += 1

@@ -142,8 +142,11 @@ class Stage:
 
 
 def as_stages(objective: Objective | Sequence[Stage]) -> tuple[Stage, ...]:
-    """Stages whose shares sum to 1."""
+    """Stages whose shares sum to 1. Raises ConfigError also where two have one name, by which recipes know them."""
     stages = (Stage("train", objective),) if isinstance(objective, Objective) else tuple(objective)
+    called = [stage.name for stage in stages]
+    if twice := sorted({name for name in called if called.count(name) > 1}):
+        raise ConfigError(f"two stages are called {twice[0]!r}")
     for stage in stages:
         if stage.share is not None and not 0.0 <= stage.share <= 1.0:
             raise ConfigError(f"stage {stage.name}: its share is between 0 and 1, got {stage.share:g}")

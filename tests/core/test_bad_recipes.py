@@ -96,7 +96,7 @@ TYPOS: Rows = {
     ),
     "table of the optimizers": (
         ["optimizer.modle.lr=1e-3"],
-        ["optimizer.modle: unknown key; did you mean 'model'? (known: critics, model, parts)"],
+        ["optimizer.modle: unknown key; did you mean 'model'? (known: critics, model, parts, stages)"],
     ),
     "key of an optimizer": (
         ["optimizer.model.weight_deccay=0.1"],
@@ -119,6 +119,35 @@ TYPOS: Rows = {
     "optimizer of a part that nothing trains": (
         ["optimizer.parts.prior.lr=0.1"],
         ["optimizer.parts.prior: the objective trains no part of this name; known: T, decoder, encoder"],
+    ),
+    "stage of an optimizer": (
+        ["optimizer.stages.asvea.model.lr=0.1", "objective.vae_first=0.5"],
+        ["optimizer.stages.asvea: the objective has no stage of this name; did you mean 'asvae'? (known: asvae, vae)"],
+    ),
+    "optimizers that a stage has no use for": (
+        [
+            "objective.vae_first=0.5",
+            "optimizer.stages.vae.critics.lr=0.1",
+            "optimizer.stages.vae.parts.T.lr=0.1",
+            "optimizer.stages.asvae.parts.encodr.lr=0.1",
+        ],
+        [
+            "optimizer.stages.vae.critics: the stage trains no critic",
+            "optimizer.stages.vae.parts.T: the stage trains no part of this name; known: decoder, encoder",
+            "optimizer.stages.asvae.parts.encodr: the stage trains no part of this name; did you mean 'encoder'? "
+            "(known: T, decoder, encoder)",
+        ],
+    ),
+    "key of a stage's optimizer": (
+        ["optimizer.stages.train.model.lrr=0.1"],
+        ["optimizer.stages.train.model.lrr: unknown key; did you mean 'lr'? (known: ...)"],
+    ),
+    "key of a warm start": (
+        ['train.init_from={run="runs/a", checkpont="best", parts=[]}'],
+        [
+            "train.init_from.parts: must name a part, or be left out, got none",
+            "train.init_from.checkpont: unknown key; did you mean 'checkpoint'? (known: checkpoint, parts, run)",
+        ],
     ),
     "key of eval": (["eval.row=10"], ["eval.row: unknown key; did you mean 'rows'? (known: ...)"]),
 }
@@ -553,6 +582,10 @@ EQUATIONS: Rows = {
     "order": (
         maximize(R, 'objective.order="model critics"'),
         ["objective.order: 'model critics' is not allowed; did you mean 'model, critics'? (known: ...)"],
+    ),
+    "two stages of one name": (
+        expression(f'objective.stages=[{{name="a", share=0.7, maximize="{R}"}}, {{name="a", maximize="{R}"}}]'),
+        ["objective: two stages are called 'a'"],
     ),
     "shares over 1": (
         expression(

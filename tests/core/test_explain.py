@@ -150,6 +150,18 @@ def test_the_sizes(quickstart: Explained) -> None:
     ]
 
 
+def test_each_stage_has_its_optimizers(quickstart: Explained) -> None:
+    """The critic has one, in the only stage that trains it, so nothing is said of a stage there."""
+    own = {"lr": 5e-4, "decay_from": 0.7}
+    said = section(quickstart(**{"objective.vae_first": 0.5, "optimizer.stages.asvae.model": own}), "TRAINING")
+    assert said[:3] == [
+        "encoder, decoder in stage vae: Adam (betas 0.5, 0.999), lr 0.001, falling (linear) from 0.7 of the run on to "
+        "2e-05",
+        "encoder, decoder in stage asvae: Adam, lr 0.0005, falling (linear) from 0.7 of the stage on to 0",
+        "T: Adam (betas 0.5, 0.99), lr 0.001",
+    ]
+
+
 def test_how_it_trains(quickstart: Explained) -> None:
     text = quickstart(
         **{
@@ -167,7 +179,7 @@ def test_how_it_trains(quickstart: Explained) -> None:
     )
     said = "\n".join(section(text, "TRAINING"))
     assert "encoder: SGD, lr 0.01, falling (linear) from 0.5 of the run on to 0.001" in said
-    rising = "decoder: Adam, lr 0.001, rising over the first 0.1 of the run"
+    rising = "decoder: Adam (betas 0.5, 0.999), lr 0.001, rising over the first 0.1 of the run"
     assert f"{rising}, falling (cosine) from 0.25 of the run on to 0" in said
     assert "a batch is run in 4 parts of 32 rows" in said
     assert all(word in said for word in ("compiled ('default')", "bf16", "the norm 1", "EMA 0.9"))

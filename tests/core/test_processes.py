@@ -82,6 +82,8 @@ def cases() -> dict[str, dict[str, Any]]:
         **shipped("asvae_mnist"),
         "objective": {"type": "expression", "maximize": "E[q(x,z)](log p(x|z)) + E[p(x)](f)", "scores": critic},
     }
+    own = {"asvae": {"model": {"lr": 5e-4, "betas": [0.5, 0.999], "decay_from": 0.5}, "critics": {"type": "rmsprop"}}}
+    found["stages"] = changed("asvae_mnist", "optimizer", stages=own)
     found["clipped"] = shipped("asvae_mnist", clip=0.01)
     found["micro_batches"] = shipped("quickstart", batch=24, pair_block=6, micro_batches=2)
     return found

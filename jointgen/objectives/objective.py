@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -11,6 +11,7 @@ from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import Expr, Weight, Weighted, summands
 from jointgen.objectives.distributions import KL, Joint, LogDensity, names
 from jointgen.objectives.expressions import Apply, E, Expectation, Ratio, Standardized
+from jointgen.objectives.weights import WeightTable, weight_of
 
 Order = Literal["model, critics", "critics, model", "same point"]
 Resolve = Callable[[str, str], Any]
@@ -171,9 +172,19 @@ def _check_written(updates: Iterable[Update], ratios: Mapping[str, Ratio]) -> No
 def critic_update(ratio: Ratio) -> Update:
     """The critic's own update: its loss under the numerator and the denominator, less its penalties."""
     maximize = E(ratio.num, ratio.loss.positive(ratio)) + E(ratio.den, ratio.loss.negative(ratio))
-    for penalty in ratio.penalties:
-        maximize = maximize - PenaltyOf(ratio, penalty)
+    for penalty, weight in zip(ratio.penalties, _penalty_weights(ratio), strict=True):
+        maximize = maximize - weight * PenaltyOf(ratio, penalty)
     return Update(ratio.name, maximize, trains=(ratio.name,), times=ratio.times)
+
+
+def _penalty_weights(ratio: Ratio) -> Iterator[float | Weight]:
+    """One that follows a schedule is called r1_f after its penalty and its ratio, and r1_f_2 where it is the second."""
+    called: list[str] = []
+    for penalty in ratio.penalties:
+        called.append(f"{type(penalty).__name__.lower()}_{ratio.name}")
+        weight, nth = getattr(penalty, "weight", 1.0), called.count(called[-1])
+        name = called[-1] if nth == 1 else f"{called[-1]}_{nth}"
+        yield weight_of(name, weight) if isinstance(weight, WeightTable) else float(weight)
 
 
 def resolved(expr: Expr, resolve: Resolve) -> Expr:

@@ -62,7 +62,7 @@ def test_the_equation_and_the_ratio(quickstart: Explained) -> None:
         "+ E[p(x,z)](w*log q(z|stop(x)) - lambda*T)",
         "T maximises E[p(x,z)](log s(T))",
         "+ E[q(x,z)](log s(-T))",
-        "- R1(T)",
+        "- 0.1*R1(T)",
         "w = 1",
         "lambda = 0 to 10 over the first 10% of the stage",
         "T = log-ratio p(x,z) : q(x,z)",
@@ -70,6 +70,21 @@ def test_the_equation_and_the_ratio(quickstart: Explained) -> None:
         "penalty R1(weight=0.1, every=4, at='denominator')",
         "order: model, T",
     ]
+
+
+def test_a_penalty_on_a_schedule(quickstart: Explained) -> None:
+    falling = {"type": "r1", "weight": {"start": 1.0, "to": 0.1, "over": 0.5}}
+    text = quickstart(**{"objective.critic.penalties": [falling, {"type": "r1", "at": "numerator"}]})
+    said = words(section(text, "OBJECTIVE"))
+    assert said[4:8] == [
+        "- r1_T*R1(T)",
+        "- 0.1*R1(T)",
+        "w = 1",
+        "lambda = 0 to 10 over the first 10% of the stage",
+    ]
+    assert "r1_T = 1 to 0.1 over the first 50% of the stage" in said
+    assert "penalty R1(weight={ start = 1, to = 0.1, over = 0.5 }, every=4, at='denominator')" in said
+    assert "T/R1(T) -r1_T (held) (held) explicit" in words(section(text, "GRADIENTS"))
 
 
 def test_each_factor_has_its_part(quickstart: Explained) -> None:
@@ -127,7 +142,7 @@ def test_the_table_of_gradients(quickstart: Explained) -> None:
         "model/E[p(x,z)] T -lambda none samples (held)",
         "T/E[p(x,z)] log s(T) 1 none (held) explicit",
         "T/E[q(x,z)] log s(-T) 1 (held) none explicit",
-        "T/R1(T) -1 (held) (held) explicit",
+        "T/R1(T) -0.1 (held) (held) explicit",
         "(held): the update does not train this part",
     ]
 

@@ -16,6 +16,8 @@ from jointgen.objectives.weights import WeightTable, weight_of
 Order = Literal["model, critics", "critics, model", "same point"]
 Resolve = Callable[[str, str], Any]
 """(registry kind, name) -> the component with its default settings."""
+ONLY_STAGE = "train"
+"""What the stage of an objective that has no more is called, unless it says otherwise."""
 
 
 @attrs.frozen(cache_hash=True)
@@ -65,12 +67,14 @@ class Objective:
     order: "model, critics" and "critics, model" take turns; "same point" takes all gradients before any step.
     reports: further expressions that evaluation reports by name (AVB's elbo_estimate).
     note: what `jointgen explain` says about it, such as an advice.
+    stage: what its stage is called where it is the only one.
     """
 
     updates: tuple[Update, ...]
     order: Order = "model, critics"
     reports: tuple[tuple[str, Expr], ...] = ()
     note: str = ""
+    stage: str = ONLY_STAGE
 
     @classmethod
     def of(cls, maximize: Expr, **options: Any) -> Objective:
@@ -144,7 +148,7 @@ class Stage:
 
 def as_stages(objective: Objective | Sequence[Stage]) -> tuple[Stage, ...]:
     """Stages whose shares sum to 1. Raises ConfigError also where two have one name, by which recipes know them."""
-    stages = (Stage("train", objective),) if isinstance(objective, Objective) else tuple(objective)
+    stages = (Stage(objective.stage, objective),) if isinstance(objective, Objective) else tuple(objective)
     called = [stage.name for stage in stages]
     if twice := sorted({name for name in called if called.count(name) > 1}):
         raise ConfigError(f"two stages are called {twice[0]!r}")

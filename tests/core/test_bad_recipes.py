@@ -601,6 +601,18 @@ EQUATIONS: Rows = {
         maximize(f"b*{G}", "objective.weights.b={to=1.0, start=0.0, over=2.0}"),
         ["objective.weights.b.over: must be between 0 and 1, got 2.0"],
     ),
+    "schedule of a penalty": (
+        ['objective.critic.penalties=[{type="r1", weight={start=1.0, to=-0.1, ovr=0.5}}, {type="r1", weight="low"}]'],
+        [
+            "objective.critic.penalties[0].weight.over: missing; a number",
+            "objective.critic.penalties[0].weight.ovr: unknown key; did you mean 'over'? (known: ...)",
+            "objective.critic.penalties[1].weight: expected a number or a table, got 'low'",
+        ],
+    ),
+    "penalty that becomes a reward": (
+        ['objective.critic.penalties=[{type="r1", weight={start=1.0, to=-0.1, over=0.5}}]'],
+        ["objective.critic.penalties[0].weight: must be >= 0, got to = -0.1"],
+    ),
     "part that is not there": (
         maximize(R, 'objective.parts={"q(z|x)"="encodr"}'),
         ["encoders.encodr: missing; it computes q(z|x); did you mean 'encoder'? (known: decoder, encoder)"],

@@ -199,6 +199,13 @@ def test_a_stage_without_tables_goes_on_with_the_runs_optimizer(registry: Regist
     assert isinstance(optimizers.of(["T"])[0], torch.optim.SGD)
 
 
+def test_a_stage_keeps_its_tables_where_it_is_the_only_one(registry: Registry) -> None:
+    """As after a warm start, for which the first is left out: the whole run is that stage."""
+    optimizers = made(small(registry, {**STUDY, "objective.vae_first": 0.0}))
+    optimizers.set_rates(70, [100])
+    assert optimizers.rates() == pytest.approx({"lr/model": 5e-4 * 0.6, "lr/critics": 1e-3})
+
+
 def test_which_of_four_tables_trains_a_part(registry: Registry) -> None:
     """A part's own before one that it shares; of two such, the stage's before the run's."""
     tables = OptimizerTables(

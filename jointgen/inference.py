@@ -15,7 +15,7 @@ from jointgen.evaluate import Batch, Split, batches, open_split
 from jointgen.model import Model, open_model
 from jointgen.noise import Noise
 from jointgen.program import Moment
-from jointgen.runfolder import RunFolder
+from jointgen.runfiles import open_or_nearest
 from jointgen.space import Space
 from jointgen.user_images import UserImages
 
@@ -27,8 +27,11 @@ BATCH = 256
 
 
 def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, list[str]]:
-    """A checkpoint's model, and remarks: on checkpoints that are damaged, on a run that is not finished."""
-    summary = RunFolder.open(run).read_summary()
+    """A checkpoint's model, and remarks where checkpoints are damaged or the newest is of a run that is not finished.
+
+    Raises ConfigError, with the nearest run that there is, where `run` is none.
+    """
+    summary = open_or_nearest(run).read_summary()
     model, remarks = open_model(run, checkpoint, device=device)
     if summary.get("status") == "done" or checkpoint != "latest":
         return model, remarks

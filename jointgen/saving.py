@@ -14,6 +14,7 @@ from jointgen.batch_norm import average_statistics
 from jointgen.checkpoint import Checkpoint, name_of
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
+from jointgen.health import Health
 from jointgen.model import load_weights
 from jointgen.optimizers import Optimizers
 from jointgen.parts import Parts, first_of, misfits
@@ -63,6 +64,7 @@ class Saver:
     optimizers: Optimizers
     patience: Patience
     best: Best
+    health: Health
 
     # --- there
 
@@ -81,6 +83,7 @@ class Saver:
                     **attrs.asdict(position),
                     "patience": self.patience.state(),
                     "best": self.best.state(),
+                    "health": self.health.state(),
                 },
                 "window": window.state(),
                 "randomness": randomness,
@@ -121,9 +124,10 @@ class Saver:
         self._load_weights(saved)
         progress: dict[str, Any] = dict(saved.state["progress"])
         self.best.load(progress.pop("best"))
-        patience = progress.pop("patience")
-        if not changes:  # otherwise its losses may be others
+        patience, health = progress.pop("patience"), progress.pop("health")
+        if not changes:  # otherwise its losses and its critics may be others
             self.patience.load(patience)
+            self.health.load(health)
         window = Window()
         window.load(saved.state["window"], self.workers.device)
         randomness, notes = self._own_randomness(saved.state["randomness"])

@@ -13,7 +13,7 @@ from jointgen.errors import CheckpointError, ConfigError, suggest
 from jointgen.parts import Parts, first_of, misfits
 from jointgen.prepare import Prepared
 from jointgen.recipe import InitFrom
-from jointgen.runfolder import RunFolder
+from jointgen.runfiles import open_or_nearest
 
 KEY = "train.init_from"
 _AVERAGED = "ema."
@@ -80,7 +80,7 @@ def warm_start(prepared: Prepared) -> WarmStart | None:
 
 def _open(asked: InitFrom) -> Checkpoint:
     try:
-        return find(RunFolder.open(asked.run).checkpoints, asked.checkpoint)
+        return find(open_or_nearest(asked.run).checkpoints, asked.checkpoint)
     except (ConfigError, CheckpointError) as error:  # a damaged checkpoint is here what was given, not what failed
         problem = "; ".join(line.strip() for line in str(error).splitlines()).replace(":; ", ": ")
         where = f"{KEY}." if problem.startswith("checkpoint: ") else f"{KEY}: "

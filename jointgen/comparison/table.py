@@ -155,11 +155,16 @@ def _cell(column: Column, runs: list[Run], everyone: list[Figure], footnotes: Fo
 
 
 def _remarks(figure: Figure, everyone: Sequence[Figure]) -> Iterator[str]:
-    """What is not said of the whole column."""
-    if figure.estimator and len({other.estimator for other in everyone}) > 1:
+    """What is not as it is said of the column."""
+    if figure.estimator != _usual("estimator", everyone):
         yield f"by {figure.estimator}"
-    if len({other.note for other in everyone}) > 1:
+    if figure.note != _usual("note", everyone):
         yield figure.note
+
+
+def _usual(key: str, figures: Sequence[Figure]) -> str:
+    """What most figures of a column have there; of as many, the first."""
+    return statistics.mode(getattr(figure, key) for figure in figures)
 
 
 def _why_absent(column: Column, run: Run) -> str:
@@ -226,13 +231,13 @@ def _published_rows(published: PublishedTable, columns: Sequence[Column], footno
 
 
 def _meaning(figures: Sequence[Figure]) -> str:
-    """All that a column's figures have in common; nothing where only published ones are in it."""
+    """What a column's figures are, but for those with a footnote; nothing where only published ones are in it."""
     if not figures:
         return ""
     first = figures[0]
     common = [
         KINDS.get(first.bound or "", ""),
-        *(getattr(first, key) for key in ("estimator", "note") if len({getattr(f, key) for f in figures}) == 1),
+        *(_usual(key, figures) for key in ("estimator", "note")),
         f"{first.split}, n = {first.n}",
         first.protocol,
     ]

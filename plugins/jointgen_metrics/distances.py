@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.measures import Batch, Collect, Measure, Subject, Value
+from jointgen.measures import Batch, Collect, Collected, Measure, Subject, Value
 from jointgen.noise import Noise
 from jointgen.statistics import Kept
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, prior_codes
@@ -63,16 +63,13 @@ class SlicedWasserstein:
         return [distance, floor]
 
     def _measure(self, name: str, between: str, collect: Collect, against: str, note: str) -> Measure:
-        rows: list[int] = []
-
         def finish(kept: Kept) -> Value:
-            rows.append(kept.n)
             draws = kept.in_order()
             along = directions(draws["p"].shape[1], self.directions)
             return sliced_wasserstein(draws[against], draws["p"], along), None
 
-        def protocol(*_: object) -> str:
-            return f"{rows[-1]} draws, {self.directions} directions"
+        def protocol(collected: Collected) -> str:
+            return f"{collected.rows} draws, {self.directions} directions"
 
         how = f"sliced 2-Wasserstein distance between {between}"
         return Measure(name, "code units", how, (collect,), note=note, finish=finish, protocol=protocol)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jointgen.errors import ConfigError
-from jointgen.measures import Batch, Collect, Measure, Subject, Value, per_row
+from jointgen.measures import Batch, Collect, Collected, Measure, Subject, Value, per_row
 from jointgen.objectives import Conditional, E, Expr
 from jointgen.statistics import Kept, Mean
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, encoder_of, observed
@@ -116,9 +116,7 @@ class MutualInformation:
             return _mean_and_error(own - mixture)
 
         note = "of more rows than these at least this; at most log n, and at most the rate"
-        return Measure(
-            "mutual_information", "nats", how, (collect,), "lower", note, finish, protocol=lambda *_: pairs.protocol
-        )
+        return Measure("mutual_information", "nats", how, (collect,), "lower", note, finish, protocol=rows_of)
 
     def _divergence(self, pairs: Pairs, collect: Collect) -> Measure:
         how = f"log mean over rows of q({pairs.factor}) - log p({pairs.code}), {ONE_DRAW}"
@@ -130,9 +128,7 @@ class MutualInformation:
             return _mean_and_error(mixture - prior)
 
         note = "of more rows than these at most this; far above where mutual_information stands at log n"
-        return Measure(
-            "kl_qz_pz", "nats", how, (collect,), "upper", note, finish, "lower", protocol=lambda *_: pairs.protocol
-        )
+        return Measure("kl_qz_pz", "nats", how, (collect,), "upper", note, finish, "lower", protocol=rows_of)
 
 
 def posterior(subject: Subject) -> tuple[Conditional | None, str]:
@@ -152,6 +148,10 @@ def without_prior(subject: Subject, code: str) -> str:
     """Why there is no density of one p(z), or an empty string."""
     prior = subject.joints["p"].drawn_by(code)
     return evaluable(subject, rate)[1] if prior.is_root else f"p({prior}) is not one prior"
+
+
+def rows_of(collected: Collected) -> str:
+    return f"{collected.rows} rows"
 
 
 def _mean_and_error(values: Tensor) -> Value:
@@ -175,11 +175,6 @@ class Pairs:
     @property
     def code(self) -> str:
         return self.factor.out[0]
-
-    @property
-    def protocol(self) -> str:
-        assert self._kept is not None, "asked for once a figure is finished"
-        return f"{self._kept.n} rows"
 
     def keep(self, batch: Batch) -> Kept:
         """ "z": a code of each row; "p": its log prior (zeros where there is none); "given NAME": what q is given."""

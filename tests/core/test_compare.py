@@ -178,9 +178,10 @@ def test_nats_of_data_that_is_read_otherwise_stand_apart_and_pixels_do_not(make_
 
 def test_unequal_estimators_are_footnotes(make_run: MakeRun, table: Any) -> None:
     make_run("a", elbo=figure("elbo", -5.0, estimator="one draw"))
-    make_run("b", elbo=figure("elbo", -4.0, estimator="two draws"))
-    rows = table("a", "b")
-    assert [rows[name][f"{NLL} notes"] for name in "ab"] == ["by one draw", "by two draws"]
+    make_run("b", elbo=figure("elbo", -4.0, estimator="two draws", note="x: bits, and more"))
+    make_run("c", elbo=figure("elbo", -4.0, estimator="one draw"))
+    rows = table("a", "b", "c")
+    assert [rows[name][f"{NLL} notes"] for name in "abc"] == ["", "by two draws; x: bits, and more", ""]
 
 
 def test_other_data_is_refused_unless_asked_for(make_run: MakeRun, say: Any) -> None:

@@ -208,7 +208,7 @@ KINDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "implicit": (
         {**RING, "data": {"type": "digits"}, "encoder": IMPLICIT, "decoder": IMPLICIT, "discriminator": MLP}
         | {"objective": {"type": "ali"}},
-        ["Not to be had for this model: bits_per_dim", "the mean codes themselves"],
+        ["Not to be had for this model: ", "elbo (", "the mean codes themselves"],
     ),
     "code with channels": (
         {

@@ -146,7 +146,7 @@ def test_an_aggregate_posterior_beside_the_prior(linear: Any) -> None:
     assert figures["sw_z"].value == pytest.approx(math.sqrt(4.25) - 1, abs=0.08)
     assert 0 < figures["sw_z_floor"].value < 0.08
     assert figures["sw_z"].protocol == "4000 draws, 256 directions"
-    assert figures["mmd_z"].value > 10 * figures["mmd_z"].standard_error
+    assert figures["mmd_z"].value > 5 * figures["mmd_z"].standard_error
 
 
 def test_an_aggregate_posterior_that_is_the_prior(linear: Any) -> None:
@@ -255,7 +255,7 @@ def test_labels_are_needed(linear: Any) -> None:
     figures = found(linear([1.0], 0.0), *PROBES)
     for estimate in figures.values():
         assert estimate.value is None
-        assert estimate.note == "the data has no labels; a source that knows them has a key `labels`"
+        assert estimate.note == "the data has no labels"
 
 
 def test_rows_without_labels_are_not_scored(prepare: Any) -> None:

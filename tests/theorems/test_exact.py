@@ -192,7 +192,7 @@ def test_bits_of_a_bent_decoder_against_every_point_of_a_fine_grid(prepare: Call
         truth = brute(logits, x, places, 0.02)
         integral = by_grid(built, batch, Exact(tolerance=1e-6))
     assert (integral.value - truth).abs().max() < 2e-6
-    estimates = found(built, Exact(rows=8), batch=8)
+    estimates = found(built, Exact(rows=8), rows=8)
     assert estimates["exact"].n == 8
     assert estimates["exact"].value == pytest.approx(truth.mean().item(), abs=1e-3)
     assert 0 <= estimates["exact_error"].value <= 1e-3  # type: ignore[operator]

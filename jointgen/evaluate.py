@@ -32,13 +32,14 @@ BLOCK = 4096  # rows read at a time to be hashed
 class Split:
     """An opened split: the rows of every data source that the objective draws from, by part.
 
-    components: the data sources themselves, where these rows are theirs.
+    components: the data sources themselves, where these rows are theirs; `picked`: which of those that they open.
     """
 
     name: str
     sources: dict[str, Rows]
     variables: dict[str, dict[str, str]]
     components: dict[str, Any] = attrs.field(factory=dict)
+    picked: Callable[[Rows], Rows] = lambda rows: rows
     _labelled: dict[str, Rows] = attrs.field(factory=dict, init=False)
 
     def __len__(self) -> int:
@@ -46,16 +47,16 @@ class Split:
         return min(len(rows) for rows in self.sources.values())
 
     def first(self, n: int) -> Split:
-        sources: dict[str, Rows] = {name: FirstRows(rows, n) for name, rows in self.sources.items()}
-        return attrs.evolve(self, sources=sources)
+        return self._pick(lambda rows: FirstRows(rows, n))
 
     def spread(self, n: int) -> Split:
         """So many rows, evenly apart: data often lies class by class."""
         length = len(self)
-        if n >= length:
-            return self
-        sources: dict[str, Rows] = {name: SpreadRows(rows, n, length) for name, rows in self.sources.items()}
-        return attrs.evolve(self, sources=sources)
+        return self if n >= length else self._pick(lambda rows: SpreadRows(rows, n, length))
+
+    def _pick(self, pick: Callable[[Rows], Rows]) -> Split:
+        sources = {name: pick(rows) for name, rows in self.sources.items()}
+        return attrs.evolve(self, sources=sources, picked=lambda rows: pick(self.picked(rows)))
 
     def take(self, index: Tensor, device: torch.device = CPU) -> dict[str, dict[str, Tensor]]:
         """Raw rows on a device, by source and by the joints' names for the variables."""
@@ -69,7 +70,8 @@ class Split:
             source = labelled(component)
             names = [name for name, space in source.spaces().items() if space.kind == "label"]
             if names and part not in self._labelled:
-                self._labelled[part] = self.sources[part] if source is component else source.open(self.name)
+                own = source is component
+                self._labelled[part] = self.sources[part] if own else self.picked(source.open(self.name))
             if names:
                 taken = self._labelled[part].take(index)
                 found |= {name: taken[name] for name in names}

@@ -225,9 +225,9 @@ def test_moments_merge_to_those_of_all_rows() -> None:
 PROBES = [LinearProbe(), NeighborProbe()]
 
 
-def ring(prepare: Any, weight: float) -> Model:
+def ring(prepare: Any, weight: float, labels: bool = True) -> Model:
     """Eight modes around a circle, in order; the mean code is weight * x."""
-    data = {"type": "ring", "rows": 800, "labels": True}
+    data = {"type": "ring", "rows": 800, "labels": labels}
     made = prepare(VAE().objective(), data=data, encoder=LINEAR_GAUSSIAN).double()
     with torch.no_grad():
         layer = made.parts.modules["encoder"].trunk.layers[0]
@@ -243,6 +243,16 @@ def test_codes_that_separate_the_classes(prepare: Any) -> None:
     for name in ("probe_linear", "probe_knn"):
         assert figures[name].value > 0.995
         assert (figures[name].n, figures[name].split) == (800, "test")
+
+
+def test_labels_that_the_run_does_not_read_are_those_of_the_rows(prepare: Any) -> None:
+    """Also where rows are picked from a split, evenly apart: 300 of 800, and of these every third."""
+    model, picked = ring(prepare, 1.0, labels=False), torch.arange(100) * 3 * 800 // 300
+    split = open_split(model.prepared, "train").spread(300).spread(100)
+    (labels,) = split.labels(torch.arange(100)).values()
+    assert torch.equal(labels, ring(prepare, 1.0).sources["data"].open("train").take(picked)["y"])
+    for estimate in found(model, LinearProbe(train_rows=300), NeighborProbe(train_rows=300), rows=100).values():
+        assert estimate.value > 0.99
 
 
 def test_codes_that_say_nothing_are_right_by_chance(prepare: Any) -> None:

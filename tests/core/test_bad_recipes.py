@@ -152,6 +152,10 @@ COMPONENTS: Rows = {
         ['eval.metrics=[{type="elob"}]'],
         ["eval.metrics[0].type: unknown metric 'elob'; did you mean 'elbo'? (known: ...)"],
     ),
+    "extractor": (
+        ['eval.metrics=[{type="fid", extractor={type="inceptoin"}}]'],
+        ["eval.metrics[0].extractor.type: unknown extractor 'inceptoin'; did you mean 'inception'? (known: ...)"],
+    ),
     "penalty": (
         ['objective.critic.penalties=[{type="r2"}]'],
         ["objective.critic.penalties[0].type: unknown penalty 'r2'; known: gradient_penalty, r1"],
@@ -211,6 +215,11 @@ TYPES: Rows = {
 # --- values out of range ---------------------------------------------------------------------------------------------
 
 VALUES: Rows = {
+    "no draws": (['eval.metrics=[{type="kid", samples=0}]'], ["eval.metrics[0].samples: must be > 0, got 0"]),
+    "a reading that is none": (
+        ['eval.metrics=[{type="is", reading="mode"}]'],
+        ["eval.metrics[0].reading: 'mode' is not allowed; known: mean, sample"],
+    ),
     "no steps": (["train.steps=0"], ["train.steps: must be > 0, got 0"]),
     "optimizer": (
         ['optimizer.model={type="admaw"}'],

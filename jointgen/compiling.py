@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -160,16 +161,16 @@ def moving_weights(plan: UpdatePlan) -> list[Weight]:
 
 
 def _with_noise(moment: Moment, noise: Any) -> Moment:
-    return Moment(moment.data, noise, moment.rows, moment.step, moment.progress, moment.pair_block)
+    return attrs.evolve(moment, noise=noise)
 
 
 def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def _filled(value: float, noise: Noise) -> Tensor:
+def _filled(value: float | Tensor, noise: Noise) -> Tensor:
     """A number as a tensor, made on its device: one that is copied there would be waited for."""
-    return torch.full((), value, dtype=noise.dtype, device=noise.device)
+    return value if isinstance(value, Tensor) else torch.full((), value, dtype=noise.dtype, device=noise.device)
 
 
 def _reason(error: Exception) -> str:

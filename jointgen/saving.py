@@ -14,6 +14,7 @@ from jointgen.batch_norm import average_statistics
 from jointgen.checkpoint import Checkpoint, name_of
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
+from jointgen.gauge import Scales
 from jointgen.model import load_weights
 from jointgen.optimizers import Optimizers
 from jointgen.parts import Parts
@@ -57,6 +58,7 @@ class Saver:
     parts: Parts
     average: Parts | None
     optimizers: Optimizers
+    scales: Scales
     patience: Patience
     best: Best
 
@@ -73,6 +75,7 @@ class Saver:
         if self.workers.is_main:
             state = {
                 "optimizers": self.optimizers.state(),
+                "scales": self.scales.state(),
                 "progress": {
                     **attrs.asdict(position),
                     "patience": self.patience.state(),
@@ -120,6 +123,7 @@ class Saver:
         patience = progress.pop("patience")
         if not changes:  # otherwise its losses may be others
             self.patience.load(patience)
+        self.scales.load(saved.state.get("scales", {}), self.workers.device)
         window = Window()
         window.load(saved.state["window"], self.workers.device)
         randomness, notes = self._own_randomness(saved.state["randomness"])

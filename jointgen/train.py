@@ -19,6 +19,7 @@ from jointgen.distributed import Votes, Workers
 from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedError, WriteError
 from jointgen.evaluate import open_split
 from jointgen.feed import Feed
+from jointgen.gauge import Scales
 from jointgen.model import Model
 from jointgen.noise import Noise
 from jointgen.objectives.objective import Objective, Stage
@@ -115,6 +116,7 @@ class Trainer:
         self.parts, self.apart = start_parts(prepared, splits["train"], self.workers, fresh=not resume)
         self.average = Average(self.parts, self.train.ema)
         self.optimizers = Optimizers(prepared, self.parts)
+        self.scales = Scales()
         self.folder = RunFolder(path, trackers=self.train.trackers)
         self.reporter = Reporter(prepared, splits, self.average, self.workers, self.folder)
         measures = self.reporter.measures()
@@ -133,7 +135,16 @@ class Trainer:
         average = self.average.parts if self.train.ema else None
         keep = self.train.keep_checkpoints
         return Saver(
-            self.folder, self.workers, self.text, keep, self.parts, average, self.optimizers, self.patience, self.best
+            self.folder,
+            self.workers,
+            self.text,
+            keep,
+            self.parts,
+            average,
+            self.optimizers,
+            self.scales,
+            self.patience,
+            self.best,
         )
 
     def _resume(self, allow_changes: bool) -> Resumed:
@@ -220,7 +231,8 @@ class Trainer:
     def _stepper(self, stage: int, compiler: Compiler | None) -> Step:
         plan = self.prepared.plans[stage]
         by_update = {u.name: self.optimizers.of(u.trains) for u in plan.updates}
-        return Step(plan, self.parts, self.workers, by_update, self.train.clip, self.train.micro_batches, compiler)
+        train = self.train
+        return Step(plan, self.parts, self.workers, by_update, train.clip, train.micro_batches, compiler, self.scales)
 
     def _progress(self, stage: int) -> float:
         """How much of the stage is done, in [0, 1)."""

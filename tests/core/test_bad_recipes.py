@@ -568,6 +568,50 @@ EQUATIONS: Rows = {
         maximize(f"b*{G}", "objective.weights.b={to=1.0, start=0.0, over=2.0}"),
         ["objective.weights.b.over: must be between 0 and 1, got 2.0"],
     ),
+    "strength of a balanced weight": (
+        ["objective.lambda={ r = -0.5 }"],
+        ["objective.lambda.r: must be >= 0, got -0.5"],
+    ),
+    "key of a balanced weight": (
+        ['objective.lambda={ r = 0.5, agianst = "log p(x|z)" }'],
+        ["objective.lambda.agianst: unknown key; did you mean 'against'? (known: against, cycles, over, r, start)"],
+    ),
+    "start of a strength that does not ramp": (
+        ["objective.lambda={ r = 0.5, start = 0.1 }"],
+        ["objective.lambda.over: say over which share of the stage r goes from start to its value"],
+    ),
+    "two ramps of a strength": (
+        ["objective.lambda={ r = 0.5, over = 0.1 }"],
+        ["objective.ramp: lambda says itself how it changes; leave one of the two out"],
+    ),
+    "balanced against nothing": (
+        ["objective.lambda={ r = 0.5, against = '' }"],
+        ["objective.lambda.against: name a term of the objective, such as 'log p(x|z)'"],
+    ),
+    "balanced against what is not there": (
+        ["objective.lambda={ r = 0.5, against = 'log p(z|x)' }"],
+        [
+            "objective: weight 'lambda': against 'log p(z|x)', which is no other term of update 'model'; "
+            "did you mean 'log q(z|x)'? (known: ...)"
+        ],
+    ),
+    "balanced without a likelihood": (
+        ["objective.lambda={ r = 0.5 }", "objective.weight_r=0.0"],
+        ["objective: weight 'lambda': against 'log p(x|z)', which is no other term of update 'model'; ..."],
+    ),
+    "balanced in two places": (
+        maximize(f"b*{R}", 'objective.weights.b={ r = 0.5, against = "log p(z)" }'),
+        ["objective: weight 'b': a balanced weight stands before one term of one expectation, and not inside it..."],
+    ),
+    "weight that is not balanced": (
+        ["objective.w={ r = 0.5 }"],
+        [
+            "objective.w.to: missing; a number",
+            "objective.w.start: missing; a number",
+            "objective.w.over: missing; a number",
+            "objective.w.r: unknown key; known: cycles, over, start, to",
+        ],
+    ),
     "part that is not there": (
         maximize(R, 'objective.parts={"q(z|x)"="encodr"}'),
         ["encoders.encodr: missing; it computes q(z|x); did you mean 'encoder'? (known: decoder, encoder)"],

@@ -27,7 +27,7 @@ from jointgen.compiling import Compiler, needed
 from jointgen.distributed import Workers
 from jointgen.errors import StoppedError
 from jointgen.nodes import Read, Root, Sample
-from jointgen.objectives import CriticTable, E, Objective, Update, elbo, log_ratio, p, q
+from jointgen.objectives import BalanceTable, CriticTable, E, Objective, Update, elbo, log_ratio, p, q
 from jointgen.step import Step
 
 Prepare = Callable[..., Any]
@@ -112,6 +112,15 @@ def test_a_compiled_step_is_the_eager_one(prepare: Prepare) -> None:
         "train.compile: T compiled",
         "train.compile: T for steps with other penalties compiled",
     ]
+
+
+def test_a_balanced_weight_is_a_number_that_moves(prepare: Prepare) -> None:
+    """Measured at steps 0 and 8, outside the graphs, of which there is one for each update throughout."""
+    make = of(ASVAE(lambda_=BalanceTable(0.5)))
+    notes: list[str] = []
+    counts = compare(lambda: make(prepare), Compiler("default", CPU, notes.append, "eager"), 10, micro_batches=2)
+    assert set(counts) == {2}
+    assert not [note for note in notes if "eagerly" in note]
 
 
 def test_an_update_that_is_not_due_still_draws_what_the_next_one_is_handed(prepare: Prepare) -> None:

@@ -190,14 +190,23 @@ def _own_code(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 def nothing_moved(program: Program) -> Iterator[None]:
     """Whatever runs inside may move buffers, such as a running mean, and the global random generators: afterwards
     they are as they were, so that a resumed run, which compiles anew, goes on bit for bit."""
-    buffers = list(program.parts.modules.buffers())
-    before = [buffer.clone() for buffer in buffers]
     device = next(program.parts.modules.parameters()).device
     generators = global_state(device)
+    with buffers_kept(program):
+        try:
+            yield
+        finally:
+            set_global_state(generators, device)
+
+
+@contextmanager
+def buffers_kept(program: Program) -> Iterator[None]:
+    """Afterwards the buffers are as they were."""
+    buffers = list(program.parts.modules.buffers())
+    before = [buffer.clone() for buffer in buffers]
     try:
         yield
     finally:
-        set_global_state(generators, device)
         with torch.no_grad():
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)

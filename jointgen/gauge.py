@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from jointgen.balance import Balance, balances_of
-from jointgen.compiling import nothing_moved
+from jointgen.compiling import buffers_kept
 from jointgen.distributed import Workers
 from jointgen.nodes import ordered
 from jointgen.parts import Parts
@@ -25,9 +25,9 @@ from jointgen.program import Moment, Program, Values
 from jointgen.terms import Term, as_tensor, compile_source
 from jointgen.turn import Turn
 
-EVERY = 8
+EVERY = 16
 """Steps from one measurement to the next."""
-KEPT = 0.8
+KEPT = 0.6
 """The share of the running means that a measurement leaves: they look back over some 40 steps."""
 
 
@@ -81,7 +81,7 @@ class Gauge:
             self.scales.add(pair.name, measured)
 
     def _of(self, pair: Pair, moment: Moment) -> Tensor:
-        with nothing_moved(pair.program), self.workers.autocast():
+        with buffers_kept(pair.program), self.workers.autocast():
             return pair(moment)
 
 

@@ -13,8 +13,9 @@ of asvae-images.md section 1. What else was tried, on finished runs with the lam
 - with respect to x (for the likelihood, its mean or logits): r 2.7 on MNIST (lambda 10), 0.7 on CIFAR-10 (300), where
   with respect to y it is 0.4 and 0.6. The likelihood of bits or of bins has no gradient in x that means the same, and a
   relaxed bit passes on only y (1 - y) / temperature of the critic's;
-- the weights of the last layer (VQGAN: Esser et al. 2021, eq 7): r 0.5 and 1.1, and single batches of 64 differ by
-  14 to 21 % (with respect to y, 3 %), because rows cancel in them; for that reason it also depends on the batch.
+- the weights of the last layer (VQGAN: Esser et al. 2021, eq 7): r 0.5 and 0.9; single batches of 64 images of
+  CIFAR-10 differ by 20 % (with respect to y, by 3 to 4 %), because rows cancel in them, which also makes the quotient
+  depend on the size of the batch.
 """
 
 from __future__ import annotations

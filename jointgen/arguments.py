@@ -199,6 +199,29 @@ def _eval(evaluate: Parser) -> None:
     _add_images(evaluate)
 
 
+def _compare(compare: Parser) -> None:
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    compare.add_argument("-o", "--output", metavar="FILE", help="a table (.md, .csv, .html) instead of the terminal")
+    compare.add_argument("--metrics", metavar="A,B", help="only these figures, in this order (default: all)")
+    compare.add_argument(
+        "--no-aggregate", action="store_true", help="a row for each run, also for those that differ only in their seed"
+    )
+    compare.add_argument(
+        "--data",
+        choices=("mixed", "same"),
+        help="of runs whose recipes name different data: a table for each, or take them for the same",
+    )
+    rows = compare.add_mutually_exclusive_group()
+    rows.add_argument(
+        "--published", metavar="NAME", help="the paper's rows: mnist, cifar10 or imagenet64 (default: by the data)"
+    )
+    rows.add_argument("--no-published", action="store_true", help="leave them out")
+    pictures = compare.add_mutually_exclusive_group()
+    pictures.add_argument("--figures", metavar="DIR", help="where pictures go (default: beside FILE, or into the page)")
+    pictures.add_argument("--no-figures", action="store_true", help="no pictures: needs no checkpoints, and is quick")
+    compare.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu or cuda")
+
+
 def _add_run(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument(
@@ -231,5 +254,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "sample": ("generate with a trained model", _sample),
     "reconstruct": ("encode and decode held-out data, or your own images", _reconstruct),
     "encode": ("write the codes of held-out data, or of your own images", _encode),
+    "compare": ("put runs side by side in one table, beside the paper's published figures", _compare),
     "eval": ("evaluate a run's checkpoint; writes nothing into the run", _eval),
+    "report": ("write a run's page, report.html, also while it is not finished", _add_run),
 }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import attrs
+from torch import Tensor
 
 from jointgen.files import replace_bytes, writing
 
@@ -37,3 +39,13 @@ class Cached:
 def cached(name: str, suffix: str = ".safetensors") -> Cached:
     """The file of what `name` says: all that its contents depend on."""
     return Cached(cache_folder() / f"{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}{suffix}")
+
+
+def fingerprint(blocks: Iterable[Mapping[str, Tensor]]) -> str:
+    """A hash of named tensors on the CPU, block by block: of their names, shapes, types and bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for block in blocks:
+        for name, values in block.items():
+            digest.update(f"{name} {tuple(values.shape)} {values.dtype} ".encode())
+            digest.update(values.contiguous().numpy().tobytes())
+    return digest.hexdigest()

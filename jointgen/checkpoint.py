@@ -31,6 +31,7 @@ from torch import Tensor
 from jointgen.errors import CheckpointError, ConfigError, suggest
 from jointgen.files import replace_text, sync_folder, why_not_written, write_flushed
 from jointgen.manifest import FORMAT, MANIFEST, describe, problems, read_manifest, seal, sealed
+from jointgen.runfiles import name_of
 from jointgen.trees import Chunks, join, plain_tensor, serialize, split
 
 _NAME = re.compile(r"\w[\w.-]*")
@@ -257,11 +258,6 @@ def _offer(path: Path) -> str:
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------
-
-
-def name_of(step: int) -> str:
-    """Of a step's checkpoint."""
-    return f"step-{step:08d}"
 
 
 def _newest_first(root: Path) -> list[Path]:

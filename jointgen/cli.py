@@ -18,6 +18,7 @@ from jointgen.errors import ConfigError, JointgenError, LostError, StoppedError
 from jointgen.telling import is_first, say, speaks, tell
 
 if TYPE_CHECKING:
+    from jointgen.comparison.page import Pictures
     from jointgen.prepare import Prepared
     from jointgen.recipe import Recipe
 
@@ -99,7 +100,7 @@ def _train(arguments: Arguments) -> None:
     leave()
     if is_first():
         print(table_of(done.metrics))
-        print(f"{done.path}: the run; its pictures are in {done.path / 'samples'}")
+        print(f"{done.path}: the run; look at it in {done.path / 'report.html'}")
 
 
 def _tells(error: JointgenError) -> bool:
@@ -228,6 +229,26 @@ def _eval(arguments: Arguments) -> None:
     eval_command(arguments)
 
 
+def compare_command(arguments: Arguments) -> None:
+    """`jointgen compare`."""
+    from jointgen import cli_compare
+
+    cli_compare.compare_command(arguments, _drawn)
+
+
+def _drawn(models: Sequence[tuple[str, str]], device: str) -> Pictures:
+    from jointgen.cli_runs import workers_on
+    from jointgen.comparison.figures import draw
+
+    return draw(models, str(workers_on(device).device))
+
+
+def _report(arguments: Arguments) -> None:
+    from jointgen.cli_report import report_command
+
+    report_command(arguments)
+
+
 COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "run": run_command,
     "explain": explain_command,
@@ -235,6 +256,8 @@ COMMANDS: dict[str, Callable[[Arguments], None]] = {
     "copy": copy_command,
     "plugin": plugin_command,
     "data": data_command,
+    "compare": compare_command,
     "eval": _eval,
+    "report": _report,
     **dict.fromkeys(("sample", "reconstruct", "encode"), _on_a_run),
 }

@@ -21,6 +21,7 @@ from jointgen.config import MetricField, structure, unstructure
 from jointgen.distributed import leave
 from jointgen.errors import ConfigError, StoppedError
 from jointgen.evaluate import Split, evaluate, metrics_of, open_split
+from jointgen.health import distrusted
 from jointgen.launch import end_with_launcher, is_launched, launch
 from jointgen.model import Model
 from jointgen.partial import Partial
@@ -28,7 +29,7 @@ from jointgen.progress import Counter
 from jointgen.runfolder import RunFolder
 from jointgen.statistics import table_of
 from jointgen.switches import switched
-from jointgen.telling import is_first
+from jointgen.telling import is_first, say
 
 
 def eval_command(arguments: Arguments) -> None:
@@ -66,6 +67,7 @@ def _evaluate(arguments: Arguments) -> None:
     if _is_of_the_run(arguments):
         RunFolder.open(arguments.run).add_evaluation(model.checkpoint, estimates)
     partial.discard()
+    say(*distrusted(RunFolder.open(arguments.run).read_summary()))
     print(json.dumps(estimates, indent=2) if arguments.json else table_of(estimates))
 
 

@@ -67,16 +67,21 @@ def encode_command(arguments: Arguments) -> None:
 
 def open_model_of(arguments: Arguments) -> tuple[Model, Workers]:
     """The run's model; damaged checkpoints and a run that is not finished are remarked on."""
-    try:
-        workers = Workers.start(arguments.device)
-    except ConfigError as error:
-        raise ConfigError([problem.replace("train.device", "--device") for problem in error.problems]) from None
+    workers = workers_on(arguments.device)
     try:
         model, remarks = inference.open_run(arguments.run, str(workers.device), arguments.checkpoint)
     except ConfigError as error:
         raise ConfigError([re.sub("^checkpoint:", "--checkpoint:", problem) for problem in error.problems]) from None
     tell(*remarks)
     return model, workers
+
+
+def workers_on(device: str) -> Workers:
+    """Raises ConfigError for a --device that is not there."""
+    try:
+        return Workers.start(device)
+    except ConfigError as error:
+        raise ConfigError([problem.replace("train.device", "--device") for problem in error.problems]) from None
 
 
 def _rows(arguments: Arguments, model: Model, variable: str, split: str) -> Split:

@@ -88,6 +88,7 @@ CriticLossField = Annotated[Any, OfKind("critic_loss")]
 PenaltyField = Annotated[Any, OfKind("penalty")]
 DataField = Annotated[Any, OfKind("data")]
 MetricField = Annotated[Any, OfKind("metric")]
+ExtractorField = Annotated[Any, OfKind("extractor")]
 
 
 def _require(holds: Callable[[float], bool], allowed: str) -> Callable[[Any, Any, Any], None]:
@@ -387,6 +388,7 @@ __all__ = [
     "DecoderField",
     "DiscriminatorField",
     "EncoderField",
+    "ExtractorField",
     "FamilyField",
     "MetricField",
     "ObjectiveField",

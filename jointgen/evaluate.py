@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -11,11 +10,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.caching import Cached, cached
+from jointgen.caching import Cached, cached, fingerprint
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
 from jointgen.interfaces import Rows
-from jointgen.measures import Collect, Measure, is_costly
+from jointgen.measures import Collect, Collected, Measure, is_costly
 from jointgen.model import Model
 from jointgen.noise import Noise
 from jointgen.partial import Partial
@@ -45,6 +44,14 @@ class Split:
         sources: dict[str, Rows] = {name: FirstRows(rows, n) for name, rows in self.sources.items()}
         return attrs.evolve(self, sources=sources)
 
+    def spread(self, n: int) -> Split:
+        """So many rows, evenly apart: data often lies class by class."""
+        length = len(self)
+        if n >= length:
+            return self
+        sources: dict[str, Rows] = {name: SpreadRows(rows, n, length) for name, rows in self.sources.items()}
+        return attrs.evolve(self, sources=sources)
+
     def take(self, index: Tensor, device: torch.device = CPU) -> dict[str, dict[str, Tensor]]:
         """Raw rows on a device, by source and by the joints' names for the variables."""
         taken = {name: renamed(rows.take(index), self.variables[name]) for name, rows in self.sources.items()}
@@ -63,6 +70,21 @@ class FirstRows:
 
     def take(self, index: Tensor) -> dict[str, Tensor]:
         return self.rows.take(index)
+
+
+@attrs.frozen
+class SpreadRows:
+    """`n` of the first `length` rows of a split, evenly apart."""
+
+    rows: Rows
+    n: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.n
+
+    def take(self, index: Tensor) -> dict[str, Tensor]:
+        return self.rows.take(index * self.length // self.n)
 
 
 def renamed(values: dict[str, Tensor], variables: dict[str, str]) -> dict[str, Tensor]:
@@ -98,21 +120,30 @@ def measures_of(metrics: Iterable[Any], model: Model) -> list[Measure]:
 
 @attrs.frozen
 class Stream:
-    """So many rows of a split, or so many draws of p; `split` then has the rows of p's data roots, if it has any."""
+    """So many rows of a split, or so many draws of p; `split` then has the rows of p's data roots, if it has any.
+
+    size: rows of a batch.
+    """
 
     name: str
     n: int
     split: Split | None
+    size: int
 
     @property
     def key(self) -> str:
-        return f"{self.name}-{self.n}"
+        return f"{self.name}-{self.n}by{self.size}"
 
-    def batch(self, model: Model, start: int, size: int, seed: int) -> Batch:
-        """With noise named after the first row: how the work is shared out is no matter."""
-        index = torch.arange(start, min(start + size, self.n))
+    @property
+    def starts(self) -> dict[int, int]:
+        """The first row of each batch, and how many it has."""
+        return {start: min(self.size, self.n - start) for start in range(0, self.n, self.size)}
+
+    def batch(self, model: Model, start: int, seed: int) -> Batch:
+        """With noise by the numbers of the rows: how the work is shared out is no matter, nor in how large batches."""
+        index = torch.arange(start, start + self.starts[start])
         data = {} if self.split is None else self.split.take(index % len(self.split), model.device)
-        noise = Noise(seed, f"{self.name} {start}", device=model.device, dtype=model.dtype)
+        noise = Noise(seed, self.name, device=model.device, dtype=model.dtype).of_rows(start, len(index))
         return Batch(data, noise, len(index), index=index, source=self.split)
 
 
@@ -132,20 +163,23 @@ class Batch(Moment):
 
 def batches(model: Model, split: Split, size: int, seed: int) -> Iterator[Batch]:
     """A whole split."""
-    stream = Stream(split.name, len(split), split)
-    return (stream.batch(model, start, size, seed) for start in range(0, stream.n, size))
+    stream = Stream(split.name, len(split), split, size)
+    return (stream.batch(model, start, seed) for start in stream.starts)
 
 
-def _stream(collect: Collect, model: Model, split: Split, opened: dict[str, Split], limit: int | None) -> Stream:
+def _stream(
+    collect: Collect, model: Model, split: Split, opened: dict[str, Split], limit: int | None, size: int
+) -> Stream:
+    size = min(size, collect.batch or size)
     if collect.over == "draws":
         n = collect.rows or len(split)
-        return Stream("draws", min(n, limit or n), _roots_of_p(model))
+        return Stream("draws", min(n, limit or n), _roots_of_p(model), size)
     name = split.name if collect.over == "eval" else collect.over
     if name not in opened:
         opened[name] = open_split(model.prepared, name)
     rows = opened[name]
-    n = min(len(rows), collect.rows or len(rows))
-    return Stream(rows.name, min(n, limit or n), rows)
+    n = min(len(rows), collect.rows or len(rows), limit or len(rows))
+    return Stream(rows.name, n, rows.spread(n), size)
 
 
 def _roots_of_p(model: Model) -> Split | None:
@@ -171,7 +205,7 @@ def evaluate(
 ) -> dict[str, Estimate]:
     """Every measure of the metrics over a split, by name. The same numbers for any number of processes.
 
-    limit: at most so many rows of each stream.  partial: where to keep what is done, and to go on from.
+    limit: at most so many rows of each stream, evenly apart.  partial: where to keep what is done, and to go on from.
     progress: called with (rows done, rows in all), of all streams that are gone through.
     """
     measures = measures_of(metrics, model)
@@ -179,15 +213,14 @@ def evaluate(
     streams: dict[str, tuple[Stream, list[Collect]]] = {}
     opened = {split.name: split}
     for collect in collects.values():
-        stream = _stream(collect, model, split, opened, limit)
+        stream = _stream(collect, model, split, opened, limit, batch)
         streams.setdefault(stream.key, (stream, []))[1].append(collect)
     found: dict[str, Statistic] = {}
     total = sum(stream.n for stream, _ in streams.values())
-    collector = _Collector(model, batch, seed, workers, partial, progress, total)
+    collector = _Collector(model, seed, workers, partial, progress, total)
     for stream, wanted in streams.values():
         found |= collector.collect(stream, wanted)
-    where = {collect.name: stream.name for stream, wanted in streams.values() for collect in wanted}
-    return {measure.name: _estimate(measure, found, where, split.name) for measure in measures}
+    return {measure.name: _estimate(measure, found, collector.origins, split.name) for measure in measures}
 
 
 @attrs.define
@@ -195,18 +228,19 @@ class _Collector:
     """Goes through streams, sharing them out over processes, and counts rows."""
 
     model: Model
-    size: int
     seed: int
     workers: Workers | None
     partial: Partial | None
     progress: Callable[[int, int], None]
     total: int
     done: int = 0
+    origins: dict[str, Collected] = attrs.field(factory=dict)
 
     def collect(self, stream: Stream, wanted: Sequence[Collect]) -> dict[str, Statistic]:
         """The merged statistics of a stream by name; those of the data alone from the cache where it has them."""
-        content = fingerprint(stream) if any(collect.of_data for collect in wanted) else ""
-        files = {c.name: cached(f"{c.key} of {stream.n} rows {content}") for c in wanted if c.of_data}
+        content = content_of(stream) if any(collect.of_data for collect in wanted) else ""
+        files = {c.name: cached(f"{c.key} {c.made_by()} of {stream.n} rows {content}") for c in wanted if c.of_data}
+        self.origins |= {c.name: Collected(stream.name, stream.n, content if c.of_data else "") for c in wanted}
         found = self._cached(files, wanted)
         missing = [collect for collect in wanted if collect.name not in found]
         if not missing:
@@ -233,24 +267,24 @@ class _Collector:
         past = self.partial.open(stream.key, kinds) if self.partial else None
         if self.workers:
             self.workers.barrier()  # all have read the same past before anyone adds to it
-        starts = [s for s in range(0, stream.n, self.size) if past is None or s not in past.done]
-        self._advance(stream.n - sum(min(self.size, stream.n - s) for s in starts))
+        starts = {s: rows for s, rows in stream.starts.items() if past is None or s not in past.done}
+        self._advance(stream.n - sum(starts.values()))
         rank, world = (self.workers.rank, self.workers.world) if self.workers else (0, 1)
         mine: dict[str, Statistic] = {}
         with past.adding(mine, rank) if past else nullcontext() as note:
-            for i, start in enumerate(starts):
+            for i, (start, rows) in enumerate(starts.items()):
                 if i % world == rank:
                     merge_into(mine, self._statistics(stream, start, wanted))
                     if note:
                         note(start)
-                self._advance(min(self.size, stream.n - start))
+                self._advance(rows)
         merged = self.workers.merge(mine, kinds) if self.workers else mine
         if past:
             merge_into(merged, past.statistics)
         return merged
 
     def _statistics(self, stream: Stream, start: int, wanted: Sequence[Collect]) -> dict[str, Statistic]:
-        batch = stream.batch(self.model, start, self.size, self.seed)
+        batch = stream.batch(self.model, start, self.seed)
         with torch.no_grad():
             return {collect.name: collect.of(batch) for collect in wanted}
 
@@ -260,23 +294,25 @@ class _Collector:
             self.progress(self.done, self.total)
 
 
-def fingerprint(stream: Stream) -> str:
+def content_of(stream: Stream) -> str:
     """A hash of the raw rows of a stream, by content: the same data elsewhere is the same."""
-    digest = hashlib.blake2b(digest_size=16)
-    assert stream.split is not None, "statistics of data are of a split"
-    for start in range(0, stream.n, BLOCK):
-        for part, values in stream.split.take(torch.arange(start, min(start + BLOCK, stream.n))).items():
-            for variable, rows in values.items():
-                digest.update(f"{part} {variable} {tuple(rows.shape)} {rows.dtype} ".encode())
-                digest.update(rows.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    split = stream.split
+    assert split is not None, "statistics of data are of a split"
+    blocks = (split.take(torch.arange(start, min(start + BLOCK, stream.n))) for start in range(0, stream.n, BLOCK))
+    return fingerprint(
+        {f"{part} {name}": rows for part, values in raw.items() for name, rows in values.items()} for raw in blocks
+    )
 
 
-def _estimate(measure: Measure, found: Mapping[str, Statistic], where: Mapping[str, str], split: str) -> Estimate:
+def _estimate(
+    measure: Measure, found: Mapping[str, Statistic], origins: Mapping[str, Collected], split: str
+) -> Estimate:
     collected = [found[collect.name] for collect in measure.collects if collect.name in found]
     complete = bool(collected) and len(collected) == len(measure.collects)
     value, error = measure.finish(*collected) if complete else (None, None)
-    protocol = measure.protocol if isinstance(measure.protocol, str) else measure.protocol() if complete else ""
-    rows = where[measure.collects[0].name] if measure.collects else split
+    of = [origins[collect.name] for collect in measure.collects]
+    protocol = measure.protocol if isinstance(measure.protocol, str) else measure.protocol(*of) if complete else ""
+    where = of[0].over if of else split
     n = collected[0].n if complete else 0
-    return Estimate(value, measure.unit, measure.estimator, rows, n, error, measure.bound, measure.note, protocol)
+    what = (measure.bound, measure.note, protocol, measure.better)
+    return Estimate(value, measure.unit, measure.estimator, where, n, error, *what)

@@ -34,6 +34,11 @@ Lines = Iterator[str]
 
 def explain(prepared: Prepared) -> str:
     """The whole explanation, for a terminal."""
+    return "\n\n".join("\n".join([title.upper()] * bool(title) + lines) for title, lines in explained(prepared))
+
+
+def explained(prepared: Prepared) -> list[tuple[str, list[str]]]:
+    """(title, lines) of each section that says anything; the first has no title."""
     sections: list[tuple[str, Iterable[str]]] = [("", _head(prepared))]
     for number, (stage, plan) in enumerate(zip(prepared.stages, prepared.plans, strict=True)):
         title = f" of stage {number + 1}, {stage.name}" if len(prepared.stages) > 1 else ""
@@ -50,7 +55,7 @@ def explain(prepared: Prepared) -> str:
         ("advice", _advice(prepared)),
     ]
     written = [(title, list(lines)) for title, lines in sections]
-    return "\n\n".join("\n".join([title.upper()] * bool(title) + lines) for title, lines in written if lines)
+    return [(title, lines) for title, lines in written if lines]
 
 
 def _head(prepared: Prepared) -> Lines:
@@ -74,8 +79,9 @@ def _objective(prepared: Prepared, number: int) -> Lines:
         yield from _equation(update)
     yield from _weights(prepared.plans[number])
     for ratio in objective.ratios.values():
-        yield from _ratio(ratio)
-    yield f"  order: {_order(objective)}"
+        yield f"  {ratio.definition}"
+        yield from (f"    {line}" for line in about_critic(ratio))
+    yield f"  order: {order_of(objective)}"
     yield from (f"  reported as {name}: {expr}" for name, expr in objective.reports)
 
 
@@ -89,18 +95,23 @@ def _weights(plan: Plan) -> Lines:
 
 def _equation(update: Update) -> Lines:
     """One line for each expectation."""
-    first, *rest = _split(str(update.maximize))
+    first, *rest = split_sum(str(update.maximize))
     head = f"  {update.name} maximises "
     yield head + first
     yield from (" " * (len(head) - 2) + line for line in rest)
+    yield from (f"    {line}" for line in when(update))
+
+
+def when(update: Update) -> Lines:
+    """Where an update does not run once at every step."""
     if update.every > 1:
-        yield f"    every {update.every} steps"
+        yield f"every {update.every} steps"
     if update.times > 1:
-        yield f"    {update.times} times a step, each time after the first on draws of its own"
+        yield f"{update.times} times a step, each time after the first on draws of its own"
 
 
-def _split(equation: str) -> list[str]:
-    """At each + or - that stands outside of all brackets."""
+def split_sum(equation: str) -> list[str]:
+    """Its summands with their signs: cut at each + or - that stands outside of all brackets."""
     lines, depth, start = [], 0, 0
     for at, sign in enumerate(equation):
         depth += (sign in "([") - (sign in ")]")
@@ -110,13 +121,12 @@ def _split(equation: str) -> list[str]:
     return [*lines, equation[start:]]
 
 
-def _ratio(ratio: Ratio) -> Lines:
+def about_critic(ratio: Ratio) -> Lines:
     seen = ", ".join(f"{v} as {r}" if (r := ratio.reading(v)) != "sample" else v for v in ratio.variables)
-    yield f"  {ratio.definition}"
-    yield f"    a critic that sees {seen}; loss {_settings(ratio.loss)}; {_times(ratio.times)} a step"
-    yield from (f"    penalty {_settings(penalty)}" for penalty in ratio.penalties)
+    yield f"a critic that sees {seen}; loss {_settings(ratio.loss)}; {_times(ratio.times)} a step"
+    yield from (f"penalty {_settings(penalty)}" for penalty in ratio.penalties)
     if ratio.known is not None:
-        yield f"    known part {ratio.known}"
+        yield f"known part {ratio.known}"
 
 
 def _times(n: int) -> str:
@@ -128,7 +138,7 @@ def _settings(component: Any) -> str:
     return str(component).removesuffix("()")
 
 
-def _order(objective: Objective) -> str:
+def order_of(objective: Objective) -> str:
     names = ", ".join(update.name for update in objective.updates)
     together = objective.order == "same point" and len(objective.updates) > 1
     return f"{names}, all gradients taken at the same point" if together else names
@@ -140,11 +150,11 @@ def _order(objective: Objective) -> str:
 def _joints(prepared: Prepared) -> Lines:
     for joint in prepared.declared.joints.values():
         yield f"  {joint}"
-        rows = [[f"    {joint.written(f)}", f.computed_by, _component(prepared, f.part)] for f in joint.factors]
+        rows = [[f"    {joint.written(f)}", f.computed_by, component_of(prepared, f.part)] for f in joint.factors]
         yield from _table(rows)
 
 
-def _component(prepared: Prepared, part: str) -> str:
+def component_of(prepared: Prepared, part: str) -> str:
     """The registered names behind a part."""
     recipe, name_of = prepared.recipe, prepared.registry.name_of
     if part in recipe.all_sources():
@@ -288,7 +298,7 @@ def _families(prepared: Prepared) -> Lines:
     declared, laws = prepared.declared, law_names(prepared.declared, prepared.registry)
     needs = dict.fromkeys(attrs.evolve(need, term="") for plan in prepared.plans for need in requirements(plan, laws))
     for part, can in declared.capabilities.items():
-        yield f"  {part} ({_component(prepared, part)}) has {can}"
+        yield f"  {part} ({component_of(prepared, part)}) has {can}"
         yield from (f"    {_fitness(need, prepared)}" for need in needs if need.part == part)
 
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jointgen import pictures
-from jointgen.errors import ConfigError, nearest, suggest
+from jointgen.errors import ConfigError, suggest
 from jointgen.evaluate import Batch, Split, batches, open_split
 from jointgen.model import Model, open_model
 from jointgen.noise import Noise
 from jointgen.program import Moment
-from jointgen.runfolder import RunFolder
+from jointgen.runfiles import open_or_nearest
 from jointgen.space import Space
 from jointgen.user_images import UserImages
 
@@ -31,22 +31,13 @@ def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, 
 
     Raises ConfigError, with the nearest run that there is, where `run` is none.
     """
-    try:
-        summary = RunFolder.open(run).read_summary()
-    except ConfigError as error:
-        raise ConfigError(f"{error}{_nearest_run(run)}") from None
+    summary = open_or_nearest(run).read_summary()
     model, remarks = open_model(run, checkpoint, device=device)
     if summary.get("status") == "done" or checkpoint != "latest":
         return model, remarks
     step, total = summary.get("step", "?"), model.prepared.recipe.train.total_steps
     status = f"status {summary.get('status', 'unknown')}, step {step} of {total}"
     return model, [*remarks, f"{run}: this run is not finished ({status}); its newest checkpoint is used"]
-
-
-def _nearest_run(run: str) -> str:
-    runs = {path.parent.name: path.parent for path in Path("runs").glob("*/recipe.toml")}
-    near = nearest(Path(run).name, runs)
-    return f"; did you mean '{runs[near]}'?" if near else ""
 
 
 # --- values that are given -------------------------------------------------------------------------------------------

@@ -156,6 +156,7 @@ class CriticLoss(Protocol):
     """How a critic is trained: two pointwise expressions of the objective language.
 
     `is_ratio`: whether the critic's output estimates a log ratio (logistic) or is only a score (Wasserstein, hinge).
+    Optional, for scores: ``boundary``, the output above which a critic takes a row for one of the numerator's.
     """
 
     @property

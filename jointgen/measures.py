@@ -12,11 +12,13 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import attrs
 from torch import Tensor
 
+from jointgen.capabilities import Capabilities
 from jointgen.noise import Noise
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Conditional, Joint
+from jointgen.objectives.expressions import Ratio
 from jointgen.space import Space
-from jointgen.statistics import Bound, Mean, Statistic
+from jointgen.statistics import Better, Bound, Mean, Statistic
 
 T = TypeVar("T")
 
@@ -30,7 +32,7 @@ Value = tuple[float | None, float | None]
 class Batch(Protocol):
     """Rows of a stream, as a metric sees them. Of "draws", the rows are those that p's data roots take, if it has any.
 
-    noise: named after the stream and the first row, so that how an evaluation is split is no matter.
+    noise: by the numbers of the rows, so that how an evaluation is split is no matter (see Noise.of_rows).
     index: (rows,) int64, which rows of the stream.
     """
 
@@ -68,8 +70,18 @@ class Subject(Protocol):
     def reports(self) -> Mapping[str, Expr]:
         """Expressions that the objective asks to have reported, by name."""
 
+    def recall(self, key: str, compute: Callable[[], T]) -> T:
+        """What `compute` gave the first time: several metrics of one model share what is costly to make."""
+
+    @property
+    def ratios(self) -> Mapping[str, Ratio]:
+        """The objective's learned log-ratios and scores, by name."""
+
     def is_data(self, factor: Conditional) -> bool:
         """Whether a root is drawn from a data source, so that it has no density here."""
+
+    def capabilities(self, factor: Conditional) -> Capabilities:
+        """What the family of a conditional, or a prior, declares that it can do; data roots have none."""
 
     # --- expressions
 
@@ -79,13 +91,14 @@ class Subject(Protocol):
     def rows(self, expr: Expr, observed: bool = False) -> Callable[[Any], Tensor]:
         """An expression of expectations as a function of a batch that gives (B,) numbers, without gradients.
 
-        observed: the batch's data is in model space already, as `as_observed` gives it.
+        observed: of a batch that `as_observed` gave.
         """
 
     def as_observed(self, batch: Any, name: str = "") -> Any:
-        """The same rows, observed once (bits or dequantisation noise drawn), as a batch whose data is in model space.
+        """The same rows, observed once (bits or dequantisation noise drawn, as `observe` gives them), as a batch.
 
-        Every call with another `name` has fresh noise for what is drawn of it, and the same observed data.
+        Every call with another `name` has fresh noise for what is drawn of it, and the same observed data. Its `noise`
+        may be replaced, by `batch.noise.repeated(rows, draws)` where an expectation is over several draws of each row.
         """
 
     def log_prob(
@@ -98,7 +111,16 @@ class Subject(Protocol):
         through other parts. Raises ConfigError for a data root, or a conditional without a density.
         """
 
+    def log_prob_pairs(self, joint: str, variable: str, values: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """(N, M) nats: each of N values (N, *shape) of a variable under its conditional given each of M rows.
+
+        For a conditional with a density at points that it did not draw.
+        """
+
     # --- values
+
+    def noise(self, seed: int, name: str) -> Noise:
+        """For what is drawn apart from the rows of a batch."""
 
     def observe(self, batch: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(mean readings, samples) of every observed variable of a batch, (B, *shape) in model space."""
@@ -128,9 +150,13 @@ class Collect:
 
     key: names it within an evaluation; equal keys over equal rows mean equal statistics, and are collected once.
     of: a batch -> the statistic of its rows.  kind: its class.
-    over, rows: which stream, and at most how many of its rows; "draws" need a number, and take the split's otherwise.
+    over, rows: which stream, and at most how many of its rows, evenly apart; "draws" need a number, and take the
+    split's otherwise.
+    batch: at most so many rows at a time, where a row takes long: what is done is shown, kept and shared out over
+    processes by batches.
     of_data: it is a function of the data and of `key` alone (not of the model), so other runs on the same data find it
-    in the cache.
+    in the cache. Or a function that names what else it depends on (the weights of an extractor), which may take long:
+    it is called once the statistic is wanted.
     """
 
     key: str
@@ -138,16 +164,35 @@ class Collect:
     kind: type[Statistic] = Mean
     over: Over = "eval"
     rows: int | None = None
-    of_data: bool = False
+    of_data: bool | Callable[[], str] = False
+    batch: int | None = None
 
     @property
     def name(self) -> str:
         return f"{self.key} over {self.rows or 'all'} of {self.over}"
 
+    def made_by(self) -> str:
+        return self.of_data() if callable(self.of_data) else ""
 
-def per_row(key: str, values: Callable[[Any], Tensor], over: Over = "eval", rows: int | None = None) -> Collect:
+
+@attrs.frozen
+class Collected:
+    """What a statistic was collected from: rows of the stream `over`, and a hash of them where it is `of_data`."""
+
+    over: str
+    rows: int
+    content: str = ""
+
+
+def per_row(
+    key: str,
+    values: Callable[[Any], Tensor],
+    over: Over = "eval",
+    rows: int | None = None,
+    batch: int | None = None,
+) -> Collect:
     """The Mean of (B,) numbers, one for each row."""
-    return Collect(key, lambda batch: Mean.of(values(batch)), over=over, rows=rows)
+    return Collect(key, lambda batch: Mean.of(values(batch)), over=over, rows=rows, batch=batch)
 
 
 def mean_and_error(mean: Mean) -> Value:
@@ -163,7 +208,7 @@ class Measure:
     reported is the first one's.
     better: which way is better; None where that is not a question, and a run cannot keep its best by it.
     protocol: all that must be equal for two figures of this name to be compared, beyond unit, estimator and split (how
-    many samples, which features, ...); called once everything is collected where it is not known before.
+    many samples, which features, ...); where it is not known before, a function of a Collected for each of `collects`.
     """
 
     name: str
@@ -173,8 +218,8 @@ class Measure:
     bound: Bound | None = None
     note: str = ""
     finish: Callable[..., Value] = mean_and_error
-    better: Literal["higher", "lower"] | None = None
-    protocol: str | Callable[[], str] = ""
+    better: Better | None = None
+    protocol: str | Callable[..., str] = ""
 
 
 @runtime_checkable
@@ -190,3 +235,50 @@ class Metric(Protocol):
 
 def is_costly(metric: Any) -> bool:
     return bool(getattr(metric, "costly", False))
+
+
+# --- features of generated rows ---------------------------------------------------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class Extracted:
+    """features: (B, F), floating.  logits: (B, K) of classes, where the extractor has classes."""
+
+    features: Tensor
+    logits: Tensor | None = None
+
+
+class Features(Protocol):
+    """An extractor for one variable of a data source. `absent` costs next to nothing; the rest may be slow."""
+
+    @property
+    def absent(self) -> str:
+        """Why it cannot be had here and what can be done about it, in one line; or an empty string."""
+
+    def identity(self) -> str:
+        """What decides its numbers, with a hash of its weights: "classifier@1a2b3c4d (99.1 % on test)"."""
+
+    def __call__(self, rows: Tensor) -> Extracted:
+        """(B, *shape) rows in what the extractor `takes`, on any device -> their features there; each row by itself."""
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """A component of kind "extractor": chooses the features that generated rows are scored on.
+
+    name: what figures are called by, as in "fid/NAME".
+    takes: "pixels", uint8 (B, C, H, W), 0 to 255, of a variable that is images; or "values" of any, in model space.
+    has_classes: whether it gives logits.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def takes(self) -> Literal["pixels", "values"]: ...
+
+    @property
+    def has_classes(self) -> bool: ...
+
+    def build(self, space: Space, variable: str, source: Any) -> Features:
+        """For a variable of a data source, by the source's name for it. Cheap: reads, fetches and trains nothing."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from jointgen.capabilities import Capabilities
 from jointgen.checkpoint import find
 from jointgen.errors import ConfigError, suggest
 from jointgen.lowering import Lowering
@@ -18,8 +19,9 @@ from jointgen.noise import Noise
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.bounds import elbo
 from jointgen.objectives.distributions import Conditional, Joint
+from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Update, resolved
-from jointgen.observe import observe
+from jointgen.observe import Observation, observe
 from jointgen.parts import Parts
 from jointgen.plan import make_summands
 from jointgen.plugins import load_plugins
@@ -49,6 +51,7 @@ class Model:
         self.checkpoint = checkpoint or ""
         self.declared = prepared.declared
         self.rank, self.world = 0, 1
+        self._memo: dict[str, Any] = {}
         parts.modules.eval()
 
     def share(self, rank: int, world: int) -> Model:
@@ -77,8 +80,22 @@ class Model:
         """The last stage's."""
         return dict(self.prepared.stages[-1].objective.reports)
 
+    def recall(self, key: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` gave the first time."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]
+
+    @property
+    def ratios(self) -> Mapping[str, Ratio]:
+        """The last stage's."""
+        return self.prepared.plans[-1].objective.ratios
+
     def is_data(self, factor: Conditional) -> bool:
         return factor.is_root and self.declared.traits[factor.part].kind == "data"
+
+    def capabilities(self, factor: Conditional) -> Capabilities:
+        return self.declared.capabilities[factor.part]
 
     @property
     def observed(self) -> list[str]:
@@ -174,9 +191,10 @@ class Model:
         if reason := self.missing(expr):
             raise ConfigError(f"this model has no ELBO: {reason}")
         observed = {**(given or {}), self._one_observed("elbo")[0]: x}
-        raw = {part: {v: observed[v] for v in self.declared.variables_of(part)} for part in self.declared.data_parts}
+        variables = {part: self.declared.variables_of(part) for part in self.declared.data_parts}
+        data = {part: {v: Observation(observed[v], observed[v]) for v in names} for part, names in variables.items()}
         rows = self.rows(expr, observed=True)
-        return rows(Moment(raw, self.noise(seed, "elbo"), len(x)))
+        return rows(Moment(data, self.noise(seed, "elbo"), len(x)))
 
     @property
     def code(self) -> str:
@@ -211,7 +229,7 @@ class Model:
         return ""
 
     def rows(self, expr: Expr, observed: bool = False) -> Rows:
-        """A sum of expectations as (B,) numbers of a Moment. `observed`: its data is in model space already."""
+        """A sum of expectations as (B,) numbers of a Moment. `observed`: its data are Observations already."""
         lowering, found = self._lowered(expr)
         return Rows([summand for summand, _ in found], self.parts, lowering, as_observed=observed)
 
@@ -238,10 +256,10 @@ class Model:
         return self.draw("p", given, rows, self.noise(0, "decode"), "mean")[variable]
 
     def as_observed(self, batch: Moment, name: str = "") -> Moment:
-        """The same rows, observed once, as a batch whose data is in model space. Noise by `name`, but the data's."""
-        _, samples = self.observe(batch)
-        data = {part: {v: samples[v] for v in values} for part, values in batch.data.items()}
-        return Moment(data, batch.noise.renamed(name) if name else batch.noise, batch.rows)
+        """The same rows, observed once, as a batch whose data are Observations. Noise by `name`, but the data's."""
+        noise = batch.noise.renamed(name) if name else batch.noise
+        data = {part: dict(self._observations(batch, part)) for part in batch.data}
+        return Moment(data, noise, batch.rows)
 
     def log_prob(
         self, joint: str, variables: tuple[str, ...], values: Mapping[str, Tensor], noise: Noise, mass: bool = False
@@ -260,6 +278,18 @@ class Model:
             in_bins = mass and space.bins is not None and self.declared.capabilities[factor.part].bin_mass
             total = total + (law.log_prob_bins(value) if in_bins else law.log_prob(value))
         return total
+
+    @torch.no_grad()
+    def log_prob_pairs(self, joint: str, variable: str, values: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """(N, M) nats: each of N values of a variable under its conditional given each of M rows, through the network
+        once for each row; see jointgen.measures.Subject."""
+        factor = self.joint(joint, "a density").drawn_by(variable)
+        inputs = [given[v].to(self.device) for v in factor.given]
+        n, m = len(values), len(inputs[0])
+        law = self.parts.modules[factor.part](*inputs, rows=torch.arange(m, device=self.device).repeat(n))
+        law = law.moments() if factor.moments else law
+        nats: Tensor = law.log_prob(values.to(self.device).repeat_interleave(m, 0))
+        return nats.unflatten(0, (n, m))
 
     def _law(self, joint: str, factor: Conditional, known: Mapping[str, Tensor], rows: int, noise: Noise) -> Any:
         """The distribution of a factor that is not a data root, given what it is conditioned on."""
@@ -288,12 +318,13 @@ class Model:
 
     def observe(self, batch: Moment) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(mean readings, samples) of every observed variable of a batch of raw data."""
-        means, samples = {}, {}
-        for rows in batch.data.values():
-            for variable, raw in rows.items():
-                draw = observe(self.spaces[variable], raw, batch.noise.named(f"observe/{variable}", batch.rows))
-                means[variable], samples[variable] = draw.read("mean"), draw.read("sample")
-        return means, samples
+        seen = {v: draw for part in batch.data for v, draw in self._observations(batch, part)}
+        return {v: draw.read("mean") for v, draw in seen.items()}, {v: draw.read("sample") for v, draw in seen.items()}
+
+    def _observations(self, batch: Moment, part: str) -> Iterator[tuple[str, Observation]]:
+        for variable, raw in batch.data[part].items():
+            noise = batch.noise.named(f"observe/{variable}", batch.rows)
+            yield variable, observe(self.spaces[variable], raw, noise)
 
 
 def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, device: str = "cpu") -> Model:

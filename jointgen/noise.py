@@ -14,6 +14,8 @@ from torch import Tensor
 
 Kind = Literal["normal", "uniform"]
 
+BLOCK = 16  # rows that are drawn together where a row's noise is not to depend on its batch
+
 
 class NoiseSource:
     """The noise of one name at one step: each call gives new numbers, the same ones in every run."""
@@ -79,6 +81,20 @@ class Noise:
         step = f"{self.step}/{name}"
         return Noise(self.seed, step, rank=self.rank, world=self.world, device=self.device, dtype=self.dtype)
 
+    def of_rows(self, start: int, rows: int) -> Noise:
+        """The noise of `rows` rows from the one numbered `start` on, BLOCK by BLOCK.
+
+        A row's is a function of its number, in whatever batch it comes, if batches begin at multiples of BLOCK.
+        """
+        return BlockNoise(self, start, rows)
+
+    def repeated(self, rows: int, draws: range) -> Noise:
+        """The noise of several draws for each of `rows` rows, (rows * draws, ...) numbers, a row's together.
+
+        A draw's numbers are a function of its own number, whichever others are asked for along with it.
+        """
+        return RepeatedNoise(self, rows, draws)
+
     def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
         """(rows, ...): this process's rows of the tensor that the key names."""
         draw, (rows, *event) = torch.randn if kind == "normal" else torch.rand, shape
@@ -88,3 +104,43 @@ class Noise:
     def generator(self, name: str) -> torch.Generator:
         key = hashlib.blake2b(f"{self.seed}/{self.step}/{name}".encode(), digest_size=8).digest()
         return self._generator.manual_seed(int.from_bytes(key, "little") >> 1)
+
+
+class BlockNoise(Noise):
+    """See Noise.of_rows."""
+
+    def __init__(self, noise: Noise, start: int, rows: int):
+        super().__init__(
+            noise.seed, noise.step, rank=noise.rank, world=noise.world, device=noise.device, dtype=noise.dtype
+        )
+        self.start, self.rows = start, rows
+        self._blocks = [noise.renamed(f"rows {first}") for first in range(start, start + rows, BLOCK)]
+
+    def renamed(self, name: str) -> Noise:
+        return BlockNoise(super().renamed(name), self.start, self.rows)
+
+    def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        rows, *event = shape
+        if rows % self.rows:
+            return super().numbers(key, kind, shape)  # not of these rows
+        every = [block.numbers(key, kind, (BLOCK * (rows // self.rows), *event)) for block in self._blocks]
+        return torch.cat(every)[:rows]
+
+
+class RepeatedNoise(Noise):
+    """See Noise.repeated."""
+
+    def __init__(self, noise: Noise, rows: int, draws: range):
+        super().__init__(
+            noise.seed, noise.step, rank=noise.rank, world=noise.world, device=noise.device, dtype=noise.dtype
+        )
+        self.rows, self._draws = rows, [noise.renamed(f"draw {number}") for number in draws]
+
+    def named(self, name: str, rows: int) -> NoiseSource:
+        return NoiseSource(self, name.replace(f" k={len(self._draws)}", ""), rows)  # how a plan calls k draws at once
+
+    def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        rows, *event = shape
+        assert rows == self.rows * len(self._draws), f"{rows} numbers for {len(self._draws)} draws of {self.rows} rows"
+        every = [noise.numbers(key, kind, (self.rows, *event)) for noise in self._draws]
+        return torch.stack(every, 1).flatten(0, 1)

@@ -5,6 +5,8 @@ What happens is decided by the Space alone, so that everything downstream knows 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,6 +23,10 @@ class Observation:
 
     def read(self, reading: str) -> Tensor:
         return self._readings[reading]
+
+    def rearranged(self, how: Callable[[Tensor], Tensor]) -> Observation:
+        """The same function of both readings."""
+        return Observation(how(self.read("sample")), how(self.read("mean")))
 
 
 class Dequantised(Observation):
@@ -62,3 +68,23 @@ def affine(level: Tensor, space: Space) -> Tensor:
     """Where on the variable's axis a level, or a place between two, lies."""
     assert space.low is not None and space.bin_width is not None
     return space.low + level * space.bin_width
+
+
+def has_pixels(space: Space) -> bool:
+    """Whether values in a Space are images (C, H, W) whose range is known."""
+    bounded = space.kind == "binary" or (space.low is not None and space.high is not None)
+    return len(space.shape) == 3 and space.kind != "label" and bounded
+
+
+def pixels(values: Tensor, space: Space) -> Tensor:
+    """Model-space values (B, C, H, W) -> uint8, 0 to 255: what a file with this image would hold.
+
+    A quantised value is its bin's level, and levels are laid on 0..255, ends on ends; bits, their probabilities and
+    values without bins are rounded. What lies outside the range is at its end, and NaN is black.
+    """
+    assert has_pixels(space), f"{space} is not of images"
+    low, high = (space.low, space.high) if space.low is not None and space.high is not None else (0.0, 1.0)
+    share = ((values.double().nan_to_num(low) - low) / (high - low)).clamp(0.0, 1.0)
+    if space.kind == "real" and space.bins is not None:
+        share = (share * space.bins).floor().clamp(max=space.bins - 1) / (space.bins - 1)
+    return (share * 255.0).round().to(torch.uint8)

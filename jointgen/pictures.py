@@ -74,10 +74,14 @@ def side_by_side(truth: Tensor, reconstruction: Tensor, columns: int = 8, scale:
 def save(picture: Tensor | Image.Image, path: Path, *, columns: int = 8, scale: Scale = "auto") -> None:
     """Writes a PNG at once: a picture as it is, or images (N, C, H, W) in [0, 1] as a grid."""
     image = picture if isinstance(picture, Image.Image) else grid(picture, columns, scale)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_bytes(path, as_png(image))
+
+
+def as_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _range(values: Tensor, space: Space) -> tuple[float, float]:

@@ -31,12 +31,13 @@ from jointgen.nodes import (
 )
 from jointgen.noise import Noise
 from jointgen.objectives.algebra import Weight
-from jointgen.observe import Observation, observe
+from jointgen.observe import observe
 from jointgen.parts import Parts
 from jointgen.reach import reach
 
-Raw = Mapping[str, Mapping[str, Tensor]]
-"""source part -> variable -> raw rows (B, ...), as a data source yields them."""
+Raw = Mapping[str, Mapping[str, Any]]
+"""source part -> variable -> raw rows (B, ...), as a data source yields them; or an Observation where they are
+observed already."""
 
 Values = list[Any]
 
@@ -91,7 +92,7 @@ class Program:
         detach_reads: bool = False,
         as_observed: bool = False,
     ):
-        """detach_reads cuts every path through samples; as_observed takes data as it is, already in model space."""
+        """detach_reads cuts every path through samples; as_observed: the data are Observations already."""
         self.nodes, self.parts, self.lowering = list(nodes), parts, lowering
         self.imported, self.detach_reads, self.as_observed = imported, detach_reads, as_observed
         self.index = {node: i for i, node in enumerate(self.nodes)}
@@ -169,13 +170,16 @@ class Program:
         raw = moment.data[node.part]
         seen = {}
         for variable in node.out:
-            rows = self.parts.laid_out(re_pair(raw[variable], node.shift, moment.pair_block))
             if self.as_observed:
-                seen[variable] = Observation(rows, rows)
+                seen[variable] = raw[variable].rearranged(lambda x: self._paired(x, node, moment))
                 continue
+            rows = self._paired(raw[variable], node, moment)
             noise = moment.noise.named(f"{node.title}/{variable}", moment.rows)
             seen[variable] = observe(self.parts.spaces[variable], rows, noise)
         return seen
+
+    def _paired(self, rows: Tensor, node: Root, moment: Moment) -> Tensor:
+        return self.parts.laid_out(re_pair(rows, node.shift, moment.pair_block))
 
     def _module(self, part: str, mode: Mode = "live") -> nn.Module:
         """The part, or where it is held its twin without gradients."""

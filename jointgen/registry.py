@@ -24,6 +24,7 @@ KINDS = (
     "penalty",
     "data",
     "metric",
+    "extractor",
 )
 
 
@@ -163,6 +164,9 @@ class Registrar:
 
     def metric(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
         self._add("metric", name, target, paper, summary)
+
+    def extractor(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        self._add("extractor", name, target, paper, summary)
 
     def __getattr__(self, kind: str) -> Any:
         raise PluginError(f"{self._provider} registers an unknown kind {kind!r}{suggest(kind, KINDS)}")

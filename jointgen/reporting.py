@@ -14,9 +14,11 @@ from jointgen.environment import environment
 from jointgen.evaluate import Split, evaluate, measures_of, metrics_of
 from jointgen.files import writing
 from jointgen.gallery import write_pictures
+from jointgen.health import Health
 from jointgen.measures import Measure, is_costly
 from jointgen.model import Model
 from jointgen.prepare import Prepared
+from jointgen.report import Shown, write_report
 from jointgen.runfolder import RunFolder
 from jointgen.saving import Position
 from jointgen.statistics import Estimate
@@ -89,7 +91,7 @@ class Reporter:
                 self.folder.trackers().pictures(written, step)
 
     def summary(
-        self, status: str, at: Position, best: Best, found: Mapping[str, Estimate], note: str
+        self, status: str, at: Position, best: Best, health: Health, found: Mapping[str, Estimate], note: str
     ) -> dict[str, Any]:
         """Writes summary.json and returns what is in it."""
         summary = {
@@ -100,12 +102,18 @@ class Reporter:
             "wall_s": round(at.wall_s, 3),
             "seed": self.recipe.seed,
             **({"best": best.state()} if best.metric is not None else {}),
+            "critics": health.summary(),
             "metrics": {name: estimate.as_dict() for name, estimate in found.items()},
             "environment": environment(self.workers.device),
         }
         if self.workers.is_main:
             self.folder.write_summary(summary)
         return summary
+
+    def report(self, model: Model, at: Position) -> None:
+        """The run's page. Written by the main process alone, with the model that all hold."""
+        if self.workers.is_main:
+            write_report(self.folder, self.prepared, Shown(model, self.pictured, name_of(at.step)))
 
     def _images(self, at: Position) -> int:
         return at.step * self.recipe.train.batch

@@ -1,4 +1,4 @@
-"""The run folder (DESIGN.md 5.2) and its log."""
+"""The run folder (DESIGN.md 5.2) and its log, to write to."""
 
 from __future__ import annotations
 
@@ -11,23 +11,16 @@ from typing import Any, Self
 
 from jointgen.errors import CheckpointError, ConfigError
 from jointgen.files import replace_bytes, replace_text, writing
+from jointgen.runfiles import RunFiles
 from jointgen.trackers import Trackers
 
 
-class RunFolder:
-    """The names and the log of one run. Making the object touches nothing; `create` and `open` are the ways in."""
+class RunFolder(RunFiles):
+    """The log of one run, too. Making the object touches nothing; `create` and `open` are the ways in."""
 
     def __init__(self, path: Path | str, *, trackers: Sequence[str] = ("tensorboard",)):
         """trackers: which of jointgen.trackers get what is logged."""
-        self.path = Path(path)
-        self.recipe = self.path / "recipe.toml"
-        self.metrics = self.path / "metrics.jsonl"
-        self.summary = self.path / "summary.json"
-        self.evaluation = self.path / "evaluation.json"
-        self.report = self.path / "report.html"
-        self.checkpoints = self.path / "checkpoints"
-        self.samples = self.path / "samples"
-        self.tensorboard = self.path / "tensorboard"
+        super().__init__(path)
         self._names = trackers
         self._trackers: Trackers | None = None
         self._resumed_at: int | None = None
@@ -53,14 +46,6 @@ class RunFolder:
                 f"out: {path} already holds a run ({folder._state()}); give another --out, or --resume to go on"
             )
 
-    @classmethod
-    def open(cls, path: Path | str) -> RunFolder:
-        """A run that is there, to read. ConfigError where there is none."""
-        folder = cls(path)
-        if not folder.recipe.is_file():
-            raise ConfigError(f"{path}: not a run folder (it has no {folder.recipe.name})")
-        return folder
-
     def holds_run(self) -> bool:
         """Whether anything here is a run's: overwriting it would lose work."""
         named = any(file.exists() for file in (self.recipe, self.metrics, self.summary))
@@ -73,20 +58,10 @@ class RunFolder:
         with writing(self.recipe):
             replace_text(self.recipe, text)
 
-    def read_recipe(self) -> str:
-        return self.recipe.read_text(encoding="utf-8")
-
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replaces the summary at once, so that a reader never sees half of it. NaN and infinities become null."""
         with writing(self.summary):
             replace_text(self.summary, json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
-
-    def read_summary(self) -> dict[str, Any]:
-        """The summary, or an empty dict where the run has not written one."""
-        try:
-            return json.loads(self.summary.read_bytes())
-        except (FileNotFoundError, ValueError):
-            return {}
 
     def add_evaluation(self, checkpoint: str, figures: Mapping[str, Any]) -> None:
         """Adds figures of one checkpoint to those that were found before. Raises WriteError."""
@@ -95,13 +70,6 @@ class RunFolder:
         with writing(self.evaluation):
             text = json.dumps(_finite({**known, checkpoint: {"metrics": found}}), indent=2, allow_nan=False)
             replace_text(self.evaluation, text + "\n")
-
-    def read_evaluation(self) -> dict[str, Any]:
-        """{checkpoint: {"metrics": {name: figure}}}; empty where nothing was evaluated after the run."""
-        try:
-            return json.loads(self.evaluation.read_bytes())
-        except (FileNotFoundError, ValueError):
-            return {}
 
     # --- the log ---
 

@@ -15,6 +15,7 @@ from jointgen.checkpoint import Checkpoint, name_of
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
 from jointgen.gauge import Scales
+from jointgen.health import Health
 from jointgen.model import load_weights
 from jointgen.optimizers import Optimizers
 from jointgen.parts import Parts
@@ -61,6 +62,7 @@ class Saver:
     scales: Scales
     patience: Patience
     best: Best
+    health: Health
 
     # --- there
 
@@ -80,6 +82,7 @@ class Saver:
                     **attrs.asdict(position),
                     "patience": self.patience.state(),
                     "best": self.best.state(),
+                    "health": self.health.state(),
                 },
                 "window": window.state(),
                 "randomness": randomness,
@@ -120,9 +123,10 @@ class Saver:
         self._load_weights(saved)
         progress: dict[str, Any] = dict(saved.state["progress"])
         self.best.load(progress.pop("best"))
-        patience = progress.pop("patience")
-        if not changes:  # otherwise its losses may be others
+        patience, health = progress.pop("patience"), progress.pop("health")
+        if not changes:  # otherwise its losses and its critics may be others
             self.patience.load(patience)
+            self.health.load(health)
         self.scales.load(saved.state.get("scales", {}), self.workers.device)
         window = Window()
         window.load(saved.state["window"], self.workers.device)

@@ -32,6 +32,7 @@ SUMMARIES = {
     "penalty": "The squared output of the critic at its positives.",
     "data": "A spiral in the plane.",
     "metric": "The mean absolute error of reconstructions.",
+    "extractor": "How far each pixel is from those beside it.",
 }
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 Bound = Literal["lower", "upper", "exact", "estimate"]
+Better = Literal["higher", "lower"]
 
 
 class Statistic(Protocol):
@@ -154,6 +155,7 @@ class Estimate:
     """A number as reported: never without its unit, how it was estimated, on which split and over how many rows.
 
     `bound` says how it stands to the quantity it is named for; None where that is not a question (an FID, say).
+    `better` says which way is better, None where that is not a question.
     `value` is None when the number does not exist for this model; `note` then says why. `protocol` is what else must be
     equal for two figures of one name to be compared.
     """
@@ -167,6 +169,7 @@ class Estimate:
     bound: Bound | None = None
     note: str = ""
     protocol: str = ""
+    better: Better | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return attrs.asdict(self)

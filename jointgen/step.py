@@ -22,7 +22,7 @@ from jointgen.nodes import Node
 from jointgen.parts import Parts
 from jointgen.plan import Plan
 from jointgen.program import Moment
-from jointgen.updates import CompiledUpdate, OneGraph, means_of
+from jointgen.updates import CompiledUpdate, Found, OneGraph, figures_of
 
 
 class Step:
@@ -71,19 +71,20 @@ class Step:
             for repeated in filter(None, self.repeats):
                 repeated.compile(compiler, frozenset(), f"{repeated.plan.name}, repeated,")
 
-    def __call__(self, moment: Callable[[int], Moment], want_stats: bool = False) -> dict[str, Tensor]:
+    def __call__(self, moment: Callable[[int], Moment], until_log: int | None = None) -> dict[str, Tensor]:
         """One step. `moment(r)` gives the data and noise of the r-th repetition. Returns detached scalars: terms and
-        losses; with want_stats also what costs more, the critics' health and the gradients' norms."""
+        losses; and where an update is not due again within the `until_log` steps to the next log event, also what
+        costs more, its critics' health and its gradient's norm."""
         if self.compiler:
             self.compiler.begin_step()
         first, moment, weights = self._weighed(moment)
         if self.graph is not None:
-            stats = self.graph.gradient(first, self.workers.autocast, want_stats)
+            stats = self.graph.gradient(first, self.workers.autocast, self.workers.gather if until_log == 0 else None)
         else:
-            stats = self._in_turn(first, moment, want_stats)
+            stats = self._in_turn(first, moment, until_log)
         if self.same_point:
             for update, found in zip(self.updates, stats, strict=True):
-                self._apply(update, found, want_stats)
+                self._apply(update, found, until_log == 0)
         return {name: value for found in [weights, *stats] for name, value in found.items()}
 
     def _weighed(
@@ -99,7 +100,7 @@ class Step:
         return first.split(self.micro_batches), lambda r: attrs.evolve(moment(r), scales=scales), values
 
     def _in_turn(
-        self, moments: Sequence[Moment], moment: Callable[[int], Moment], want_stats: bool
+        self, moments: Sequence[Moment], moment: Callable[[int], Moment], until_log: int | None
     ) -> list[dict[str, Tensor]]:
         """Each update on a graph of its own, with the values of earlier ones handed over. The figures of each."""
         stats = []
@@ -109,6 +110,7 @@ class Step:
                 # it may have been the one to draw what a later update shares, so those are drawn without it
                 self._draw_only(i, moments, shared)
                 continue
+            want_stats = until_log is not None and until_log < update.plan.update.every
             stats.append(self._gradient(update, moments, shared, self.exports[i], want_stats))
             if not self.same_point:
                 self._apply(update, stats[-1], want_stats)
@@ -124,16 +126,14 @@ class Step:
         want_stats: bool = False,
     ) -> dict[str, Tensor]:
         """Fills this process's gradients of one update, the mean over micro-batches, and `shared` with `exports`."""
-        stats = []
+        parts: list[Found] = []
         update.turn.begin()
         for moment, known in zip(moments, shared, strict=True):
             found, values = update.add_gradient(moment, known, self.workers.autocast(), 1 / len(moments))
             known.update({node: values[update.program.index[node]] for node in exports})
-            if want_stats:
-                found |= update.critic_stats(moment, values)
-            stats.append(found)
+            parts.append((found, update.critic_outputs(moment, values) if want_stats else None))
         update.turn.end()
-        return means_of(stats)
+        return figures_of(update, parts, self.workers.gather if want_stats else None)
 
     def _draw_only(self, i: int, moments: Sequence[Moment], shared: Sequence[dict[Node, Any]]) -> None:
         if not self.exports[i]:

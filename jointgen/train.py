@@ -20,6 +20,7 @@ from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedE
 from jointgen.evaluate import open_split
 from jointgen.feed import Feed
 from jointgen.gauge import Scales
+from jointgen.health import Health
 from jointgen.model import Model
 from jointgen.noise import Noise
 from jointgen.objectives.objective import Objective, Stage
@@ -122,6 +123,7 @@ class Trainer:
         measures = self.reporter.measures()
         self.patience = patience_of(self.train.early_stopping, self.train.eval_every, measures)
         self.best = best_by(self.train.keep_best, self.train.eval_every, measures)
+        self.health = Health(self.train.batch)
         self.text = write_recipe(self.recipe, prepared.registry)
         make_folder(self.folder, self.text, self.workers, resume=resume)
         self.saver = self._saver()
@@ -134,18 +136,8 @@ class Trainer:
     def _saver(self) -> Saver:
         average = self.average.parts if self.train.ema else None
         keep = self.train.keep_checkpoints
-        return Saver(
-            self.folder,
-            self.workers,
-            self.text,
-            keep,
-            self.parts,
-            average,
-            self.optimizers,
-            self.scales,
-            self.patience,
-            self.best,
-        )
+        state = self.optimizers, self.scales, self.patience, self.best, self.health
+        return Saver(self.folder, self.workers, self.text, keep, self.parts, average, *state)
 
     def _resume(self, allow_changes: bool) -> Resumed:
         """Goes back to the newest checkpoint. With another recipe the stages are as that one has them."""
@@ -171,13 +163,15 @@ class Trainer:
             return done
         try:
             with self._own_randomness():
-                return self._fit()
+                done = self._fit()
         except (ConfigError, NonFiniteError, StoppedError):  # nothing was trained, or the summary tells already
             raise
         except JointgenError as error:
             with contextlib.suppress(WriteError):
                 self._summarise("failed", str(error))
             raise
+        self.reporter.report(done.model, self.position)  # where this fails, the summary still says that the run is done
+        return done
 
     def _done_already(self) -> Run | None:
         """A finished run that is resumed as it is: nothing of it is touched."""
@@ -217,14 +211,15 @@ class Trainer:
 
     def _train_stage(self, stage: int, compiler: Compiler | None) -> None:
         stepper = self._stepper(stage, compiler)
+        self.health.watch(self.prepared.plans[stage])
         while self.step < self.ends[stage]:
-            logs, progress = _divides(self.train.log_every, self.step + 1), self._progress(stage)
+            until_log, progress = -(self.step + 1) % self.train.log_every, self._progress(stage)
             self.optimizers.set_rates(self.step, self.ends[-1])
-            self.window.add(stepper(partial(self.feed.moment, self.step, progress), want_stats=logs), self.step)
+            self.window.add(stepper(partial(self.feed.moment, self.step, progress), until_log=until_log), self.step)
             self.average.update(self.step)
             self.step += 1
             self.wall = time.monotonic() - self.started
-            if logs or self.step == self.ends[stage]:
+            if until_log == 0 or self.step == self.ends[stage]:
                 self._log()
             self._between_steps(stage)
 
@@ -260,6 +255,8 @@ class Trainer:
         rate = window.steps * self.train.batch / max(window.seconds, 1e-9)
         self.reporter.log(self.position, {**values, **self.optimizers.rates(), "images_per_s": rate})
         self.bar.update(self.step, rate, {name: value for name, value in values.items() if name.endswith("/loss")})
+        for line in self.health.add(self.step, values):
+            self.bar.note(line)
 
     def _between_steps(self, stage: int) -> None:
         """What is due, but for the last step of a run, after which `_finish` does all of it."""
@@ -306,7 +303,7 @@ class Trainer:
     # --- how it ends
 
     def _summarise(self, status: str, note: str = "", found: Mapping[str, Estimate] | None = None) -> Mapping[str, Any]:
-        return self.reporter.summary(status, self.position, self.best, found or {}, note)
+        return self.reporter.summary(status, self.position, self.best, self.health, found or {}, note)
 
     def _stop_if_broken(self) -> None:
         broken = self.window.first_broken()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from jointgen.compiling import Compiler, Loss
+from jointgen.health import SIDES, Side, critic_figures
 from jointgen.lowering import Lowering, Point
 from jointgen.nodes import Node, ordered
 from jointgen.objectives.expressions import Ratio
@@ -91,18 +92,18 @@ class CompiledUpdate:
         return stats, values
 
     @torch.no_grad()
-    def critic_stats(self, moment: Moment, values: Values) -> dict[str, Tensor]:
-        """Mean logit on each side, and how often its sign is right: the health of a critic in its own update.
+    def critic_outputs(self, moment: Moment, values: Values) -> Tensor | None:
+        """(rows, sides) outputs of the critics in their own update, known parts included."""
+        outputs = [term(moment, values) for _, _, _, term in self.logits]
+        return torch.stack(outputs, 1) if outputs else None
 
-        The logit is the whole one, known part included.
-        """
-        stats = {}
-        for ratio, side, _, term in self.logits:
-            name, logit = ratio.name, term(moment, values)
-            stats[f"{name}/{side}_mean"] = logit.mean()
-            right = logit > 0 if side == "positive" else logit < 0
-            stats[f"{name}/{side}_accuracy"] = right.float().mean()
-        return stats
+    def critic_figures(self, outputs: Tensor) -> dict[str, Tensor]:
+        """The health of the critics, from all rows of the batch."""
+        by_ratio: dict[Ratio, dict[Side, Tensor]] = {}
+        for (ratio, side, _, _), rows in zip(self.logits, outputs.unbind(1), strict=True):
+            by_ratio.setdefault(ratio, {})[side] = rows
+        figures = (critic_figures(ratio, sides) for ratio, sides in by_ratio.items())
+        return {name: value for found in figures for name, value in found.items()}
 
 
 def _less(total: Tensor, weight: float | Tensor, mean: Tensor) -> Tensor:
@@ -110,13 +111,13 @@ def _less(total: Tensor, weight: float | Tensor, mean: Tensor) -> Tensor:
     return total - weight * mean if isinstance(weight, Tensor) else torch.sub(total, mean, alpha=weight)
 
 
-def _logits(plan: UpdatePlan, program: Program) -> list[tuple[Ratio, str, Point, Term]]:
+def _logits(plan: UpdatePlan, program: Program) -> list[tuple[Ratio, Side, Point, Term]]:
     """(ratio, side, its point, its logit) of the critics that the update trains, where it looks at that side."""
     found = []
     for ratio in {r.name: r for s in plan.summands for r in s.source.walk() if isinstance(r, Ratio)}.values():
         if ratio.name not in plan.trains:
             continue
-        for side, over in (("positive", ratio.num), ("negative", ratio.den)):
+        for side, over in zip(SIDES, (ratio.num, ratio.den), strict=True):
             point = program.lowering.point(over, 1)
             if program.lowering.critic(ratio, point) in program.index:
                 found.append((ratio, side, point, compile_term(ratio, point, program)))
@@ -137,34 +138,50 @@ class OneGraph:
         self.updates = [CompiledUpdate(u, plan, parts, program=self.program) for u in plan.updates]
 
     def gradient(
-        self, moments: Sequence[Moment], autocast: Callable[[], Any] = nullcontext, want_stats: bool = False
+        self,
+        moments: Sequence[Moment],
+        autocast: Callable[[], Any] = nullcontext,
+        gather: Gather | None = None,
     ) -> list[dict[str, Tensor]]:
         """Fills this process's gradients of all updates, means over micro-batches. Returns the figures of each."""
         self.turn.begin()
-        found = [self._add_gradients(moment, autocast, 1 / len(moments), want_stats) for moment in moments]
+        found = [self._add_gradients(moment, autocast, 1 / len(moments), gather is not None) for moment in moments]
         self.turn.end()
-        return [means_of(stats) for stats in zip(*found, strict=True)]
+        by_update = zip(self.updates, zip(*found, strict=True), strict=True)
+        return [figures_of(update, parts, gather) for update, parts in by_update]
 
-    def _add_gradients(
-        self, moment: Moment, autocast: Callable[[], Any], share: float, want_stats: bool
-    ) -> list[dict[str, Tensor]]:
-        stats = []
+    def _add_gradients(self, moment: Moment, autocast: Callable[[], Any], share: float, health: bool) -> list[Found]:
+        found: list[Found] = []
         with autocast():
             values = self.program.run(moment)
         for update in self.updates:
             with autocast():
-                loss, found = update.loss_of(values, moment)
+                loss, means = update.loss_of(values, moment)
             again = update is not self.updates[-1]
             (loss if share == 1 else share * loss).backward(inputs=update.params, retain_graph=again)
-            found[f"{update.plan.name}/loss"] = loss.detach()
-            if want_stats:
-                found |= update.critic_stats(moment, values)
-            stats.append(found)
-        return stats
+            means[f"{update.plan.name}/loss"] = loss.detach()
+            found.append((means, update.critic_outputs(moment, values) if health else None))
+        return found
 
 
-def means_of(stats: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The figures of micro-batches, which all have the same rows, as those of their batch."""
+Found = tuple[dict[str, Tensor], Tensor | None]
+"""What an update finds on a micro-batch: figures that are means over its rows, and its critics' outputs if wanted."""
+
+Gather = Callable[[Tensor], Tensor]
+"""This process's rows -> everyone's."""
+
+
+def figures_of(update: CompiledUpdate, parts: Sequence[Found], gather: Gather | None) -> dict[str, Tensor]:
+    """The figures of micro-batches, which all have the same rows, as those of their batch: means of this process's
+    share, and with `gather` the critics' health on everyone's rows."""
+    found = _means_of([means for means, _ in parts])
+    outputs = [rows for _, rows in parts if rows is not None]
+    if gather is not None and outputs:
+        found |= update.critic_figures(gather(torch.cat(outputs)))
+    return found
+
+
+def _means_of(stats: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     if len(stats) == 1:
         return stats[0]
     return {name: torch.stack([found[name] for found in stats]).mean() for name in stats[0]}

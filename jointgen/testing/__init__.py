@@ -30,6 +30,7 @@ from jointgen.testing.critics import LOSSES, PENALTIES, TERMS, Subject
 from jointgen.testing.densities import DENSITIES
 from jointgen.testing.divergences import DIVERGENCES
 from jointgen.testing.draws import DRAWS
+from jointgen.testing.extractors import EXTRACTORS, on_sources
 from jointgen.testing.laws import laws_of_family, laws_of_prior
 from jointgen.testing.modules import MODULES
 from jointgen.testing.moments import MOMENTS
@@ -67,6 +68,7 @@ def checks(
         "data": lambda: checks_of([Subject(config)], SOURCES),
         "objective": lambda: checks_of([OnTinyModel(config, tables or {})], OBJECTIVES),
         "metric": lambda: checks_of([OnTinyModel(config, tables or {})], METRICS),
+        "extractor": lambda: checks_of(on_sources(config), EXTRACTORS),
     }
     try:
         return of[kind]() if kind in of else checks_of(nets_of(kind, config, settings), NETWORKS)

@@ -40,6 +40,7 @@ class Hinge:
     """-E_a max(0, 1 - f) - E_b max(0, 1 + f)."""
 
     is_ratio: ClassVar[bool] = False
+    boundary: ClassVar[float] = 0.0
 
     def positive(self, f: Expr) -> Expr:
         return -relu(1 - f)
@@ -53,6 +54,7 @@ class LeastSquares:
     """-E_a (f - 1)^2 - E_b f^2."""
 
     is_ratio: ClassVar[bool] = False
+    boundary: ClassVar[float] = 0.5
 
     def positive(self, f: Expr) -> Expr:
         return -square(f - 1)

@@ -1,4 +1,4 @@
-"""Metrics: the bound in nats, bits per dimension, reconstruction. What cannot be had is said, not reported as zero."""
+"""Metrics: the bound in nats, bits per dimension, reconstruction, codes. What cannot be had is said, never zero."""
 
 from jointgen import hookimpl
 from jointgen.registry import Registrar
@@ -13,6 +13,22 @@ def jointgen_register(registry: Registrar) -> None:
     registry.metric(
         "bits_per_dim", f"{likelihood}:BitsPerDim", paper="Pu et al. 2017, section 5", summary="of quantised data"
     )
+    registry.metric(
+        "iwae", "jointgen_metrics.importance:IWAE", paper="Burda et al. 2016, eq 8", summary="tighter bound of K draws"
+    )
+    registry.metric("exact", "jointgen_metrics.exact:Exact", summary="log p(x) itself, where it can be integrated")
+    registry.metric(
+        "ais",
+        "jointgen_metrics.annealing:AIS",
+        paper="Neal 2001; Wu et al. 2017",
+        summary="lower bound by annealed importance sampling with HMC",
+    )
+    registry.metric(
+        "bdmc",
+        "jointgen_metrics.annealing:BDMC",
+        paper="Grosse, Ghahramani & Adams 2015",
+        summary="AIS both ways on the model's draws: a bracket",
+    )
     registry.metric("reports", f"{likelihood}:Reports", summary="what the objective asks to have reported")
     registry.metric(
         "rmse", f"{reconstruction}:RMSE", paper="Pu et al. 2017, table 2", summary="of reconstruction, 0 to 255"
@@ -22,4 +38,93 @@ def jointgen_register(registry: Registrar) -> None:
         f"{reconstruction}:Reconstruction",
         paper="Pu et al. 2017, section 5",
         summary="losses of x and z",
+    )
+    registry.metric(
+        "critics",
+        "jointgen_metrics.critics:Critics",
+        summary="whether log-ratios are what they should be, on rows they have not seen",
+    )
+    registry.metric("psnr", f"{reconstruction}:PSNR", summary="peak signal to noise of reconstruction")
+    registry.metric("ssim", "jointgen_metrics.similarity:SSIM", paper="Wang et al. 2004", summary="of reconstruction")
+    registry.metric(
+        "code_rmse", f"{reconstruction}:CodeRMSE", paper="Pu et al. 2017, section 5", summary="of codes found again"
+    )
+    distances = "jointgen_metrics.distances"
+    registry.metric(
+        "sliced_wasserstein",
+        f"{distances}:SlicedWasserstein",
+        paper="Rabin et al. 2012",
+        summary="from q(z) to p(z), by draws",
+    )
+    registry.metric(
+        "mmd", f"{distances}:MMD", paper="Gretton et al. 2012, eq 4", summary="from q(z) to p(z), by draws, unbiased"
+    )
+    registry.metric(
+        "active_units",
+        "jointgen_metrics.codes:ActiveUnits",
+        paper="Burda et al. 2016",
+        summary="numbers of a code that vary with x",
+    )
+    information = "jointgen_metrics.information"
+    registry.metric(
+        "rate_distortion",
+        f"{information}:RateDistortion",
+        paper="Alemi et al. 2018",
+        summary="what a code costs and what it leaves to say, in nats",
+    )
+    registry.metric(
+        "mutual_information",
+        f"{information}:MutualInformation",
+        paper="Hoffman & Johnson 2016",
+        summary="of x and z under q, and KL(q(z) : p(z))",
+    )
+    probes = "jointgen_metrics.probes"
+    registry.metric("probe_linear", f"{probes}:LinearProbe", summary="labels read from codes by logistic regression")
+    registry.metric("probe_knn", f"{probes}:NeighborProbe", summary="labels read from the codes of nearest neighbours")
+    _register_scores(registry)
+    _register_extractors(registry)
+
+
+def _register_scores(registry: Registrar) -> None:
+    registry.metric(
+        "is",
+        "jointgen_metrics.inception_score:InceptionScore",
+        paper="Salimans et al. 2016, section 4",
+        summary="inception score: a classifier's certainty and variety over draws",
+    )
+    registry.metric(
+        "fid",
+        "jointgen_metrics.frechet:FID",
+        paper="Heusel et al. 2017, eq 6",
+        summary="Frechet distance between features of draws and of data",
+    )
+    registry.metric(
+        "kid",
+        "jointgen_metrics.kernel:KID",
+        paper="Binkowski et al. 2018, section 4",
+        summary="squared MMD between features of draws and of data, unbiased",
+    )
+    registry.metric(
+        "prdc",
+        "jointgen_metrics.manifolds:PRDC",
+        paper="Kynkaanniemi et al. 2019, Naeem et al. 2020",
+        summary="precision, recall, density and coverage by nearest neighbours of features",
+    )
+
+
+def _register_extractors(registry: Registrar) -> None:
+    registry.extractor(
+        "inception",
+        "jointgen_metrics.inception:Inception",
+        paper="Szegedy et al. 2016; the TensorFlow graph of 2015-12-05",
+        summary="what published scores use; its weights from torch.hub's cache or a path",
+    )
+    registry.extractor(
+        "classifier",
+        "jointgen_metrics.classifier:Classifier",
+        paper="none",
+        summary="a small network, trained once on the run's own labelled data",
+    )
+    registry.extractor(
+        "values", "jointgen_metrics.values:Values", paper="none", summary="the values themselves, as one vector"
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import attrs
+from torch import Tensor
 
 from jointgen.errors import ConfigError
-from jointgen.measures import Measure, Subject, per_row
+from jointgen.measures import Batch, Measure, Subject, Value, per_row
 from jointgen.nats import bits_per_dim
 from jointgen.objectives import Expr, Ratio, elbo
 from jointgen.statistics import Mean
@@ -15,13 +18,21 @@ from jointgen.statistics import Mean
 
 def bound(subject: Subject, mass: bool = False) -> tuple[Expr | None, str]:
     """(the ELBO, "") where this model has one, and (None, why not) otherwise. mass: bins where data is quantised."""
+
+    def of(subject: Subject) -> Expr:
+        q, p = subject.joints["q"], subject.joints["p"]
+        return elbo(q, p, subject.is_data, lambda v: mass and _quantised(subject, v))
+
+    return evaluable(subject, of)
+
+
+def evaluable(subject: Subject, of: Callable[[Subject], Expr]) -> tuple[Expr | None, str]:
+    """(an expression over q and p, "") where this model can evaluate it, and (None, why not) otherwise."""
     for name in ("q", "p"):
         if name not in subject.joints:
             return None, f"the objective has no joint {name!r}"
     try:
-        expr = elbo(
-            subject.joints["q"], subject.joints["p"], subject.is_data, lambda v: mass and _quantised(subject, v)
-        )
+        expr = of(subject)
     except ConfigError as error:
         return None, str(error)
     reason = subject.missing(expr)
@@ -33,6 +44,30 @@ def _quantised(subject: Subject, variable: str) -> bool:
     return space.kind == "real" and space.bins is not None
 
 
+def observed(subject: Subject, batch: Batch) -> Any:
+    """The batch observed once, so that all figures of a row are of the same bits or dequantised values."""
+    return batch.recall("observed", lambda: subject.as_observed(batch))
+
+
+def of_observed(subject: Subject, expr: Expr) -> Callable[[Batch], Tensor]:
+    rows = subject.rows(expr, observed=True)
+    return lambda batch: rows(observed(subject, batch))
+
+
+def density_note(subject: Subject) -> str:
+    """What x is: nats of a density and nats of bits are different things."""
+    notes = []
+    for variable in sorted(subject.joints["p"].variables):
+        space = subject.spaces[variable]
+        if space.kind == "binary" and space.bins == 2:
+            notes.append(f"{variable}: bits as the data has them (static binarisation)")
+        elif space.kind == "binary":
+            notes.append(f"{variable}: bits drawn afresh from grey levels (dynamic binarisation)")
+        elif space.bins is not None:
+            notes.append(f"{variable}: density of dequantised values on [{space.low:g}, {space.high:g})")
+    return "; ".join(notes)
+
+
 @attrs.frozen
 class ELBO:
     """Mean over a split of log p(x|z) + log p(z) - log q(z|x), one z per row: a lower bound on log p(x)."""
@@ -41,30 +76,42 @@ class ELBO:
         expr, reason = bound(subject)
         if expr is None:
             return [Measure("elbo", "nats", "", note=f"no bound: {reason}")]
-        how = "one draw of q(z|x) per row"
-        return [
-            Measure(
-                "elbo",
-                "nats",
-                how,
-                (per_row("elbo", subject.rows(expr)),),
-                "lower",
-                _density_note(subject),
-                better="higher",
-            )
-        ]
+        how, collects = "one draw of q(z|x) per row", (per_row("elbo", of_observed(subject, expr)),)
+        return [Measure("elbo", "nats", how, collects, "lower", density_note(subject), better="higher")]
 
 
-def _density_note(subject: Subject) -> str:
-    """What x is: nats of a density and nats of bits are different things."""
-    notes = []
-    for variable in sorted(subject.joints["p"].variables):
-        space = subject.spaces[variable]
-        if space.kind == "binary":
-            notes.append(f"{variable}: bits drawn afresh from grey levels (dynamic binarisation)")
-        elif space.bins is not None:
-            notes.append(f"{variable}: density of dequantised values on [{space.low:g}, {space.high:g})")
-    return "; ".join(notes)
+@attrs.frozen
+class CodeLength:
+    """A bound whose negative is the length of quantised data, in nats, but for `correction`; how: what it is made of.
+
+    D = `size` numbers per row."""
+
+    expr: Expr
+    how: str
+    size: int
+    correction: float
+
+    def finish(self, mean: Mean) -> Value:
+        """Bits per dimension."""
+        error = mean.standard_error
+        bits = bits_per_dim(-mean.mean, self.size, self.correction)
+        return bits, None if error is None else error / (self.size * math.log(2))
+
+
+def code_length(subject: Subject) -> tuple[CodeLength | None, str]:
+    """(the code length, "") where the data is quantised and the model has a bound, and (None, why not) otherwise."""
+    quantised = [v for v in subject.spaces if _quantised(subject, v)]
+    if not quantised:
+        return None, "the data is not quantised"
+    size = sum(subject.spaces[v].size for v in quantised)
+    exact, _ = bound(subject, mass=True)
+    if exact is not None:
+        return CodeLength(exact, "exact bin mass", size, 0.0), ""
+    density, reason = bound(subject)
+    if density is None:
+        return None, f"no bound: {reason}"
+    correction = sum(subject.spaces[v].log_det_to_data for v in quantised)
+    return CodeLength(density, "density of dequantised data", size, correction), ""
 
 
 @attrs.frozen
@@ -75,27 +122,14 @@ class BitsPerDim:
     """
 
     def measures(self, subject: Subject) -> list[Measure]:
-        quantised = [v for v in subject.spaces if _quantised(subject, v)]
-        if not quantised:
-            return [Measure("bits_per_dim", "bits", "", note="the data is not quantised")]
-        exact, _ = bound(subject, mass=True)
-        if exact is not None:
-            return [self._measure(subject, quantised, exact, "exact bin mass, one draw of q(z|x) per row", 0.0)]
-        density, reason = bound(subject)
-        if density is None:
-            return [Measure("bits_per_dim", "bits", "", note=f"no bound: {reason}")]
-        correction = sum(subject.spaces[v].log_det_to_data for v in quantised)
-        return [self._measure(subject, quantised, density, "density of dequantised data, one draw per row", correction)]
-
-    def _measure(self, subject: Subject, variables: list[str], expr: Expr, how: str, correction: float) -> Measure:
-        size = sum(subject.spaces[v].size for v in variables)
-
-        def finish(mean: Mean) -> tuple[float | None, float | None]:
-            error = mean.standard_error
-            return bits_per_dim(-mean.mean, size, correction), None if error is None else error / (size * math.log(2))
-
-        collects = (per_row("bits_per_dim", subject.rows(expr)),)
-        return Measure("bits_per_dim", "bits", how, collects, "upper", finish=finish, better="lower")
+        length, reason = code_length(subject)
+        if length is None:
+            return [Measure("bits_per_dim", "bits", "", note=reason)]
+        how, collects = (
+            f"{length.how}, one draw of q(z|x) per row",
+            (per_row("bits_per_dim", of_observed(subject, length.expr)),),
+        )
+        return [Measure("bits_per_dim", "bits", how, collects, "upper", finish=length.finish, better="lower")]
 
 
 @attrs.frozen

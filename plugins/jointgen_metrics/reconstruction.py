@@ -3,14 +3,70 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import attrs
+import torch
 from torch import Tensor
 
 from jointgen.interfaces import sum_event
-from jointgen.measures import Batch, Measure, Subject, per_row
+from jointgen.measures import Batch, Collect, Measure, Subject, per_row
+from jointgen.measures import Value as Figure
 from jointgen.objectives import Apply, E, Expr, Joint, Value
 from jointgen.statistics import Mean
+from jointgen_metrics.codes import NO_CODES, codes_of, has_mean, suffixed
+from jointgen_metrics.moments import Moments
+
+FULL = 255.0
+HOW, HOW_DRAWN = "decoder mean at the mean code", "decoder mean at a drawn code"
+ROUNDING = 1 / 12  # squared levels: the variance of rounding to a level
+
+
+# --- of x ------------------------------------------------------------------------------------------------------------
+
+
+def reconstructed(
+    subject: Subject, name: str, unit: str, measure: Callable[[Subject, str, str], Measure]
+) -> list[Measure]:
+    """A measure of each variable that can be reconstructed: of x by this name, of others with theirs behind it."""
+    variables = [v for v in subject.observed if subject.can_reconstruct(v)]
+    if not variables:
+        return [Measure(name, unit, HOW, note="q encodes no data to one code from which p draws it again")]
+    found = [measure(subject, v, name if v == "x" else f"{name}_{v}") for v in variables]
+    (code,) = (v for factor in subject.joints["q"].factors if not factor.is_root for v in factor.out)
+    return found if has_mean(subject, code) else [attrs.evolve(one, estimator=HOW_DRAWN) for one in found]
+
+
+def rebuilt_of(subject: Subject, batch: Batch, variable: str) -> tuple[Tensor, Tensor]:
+    """(truth, reconstruction), computed once for each batch."""
+    return batch.recall(f"rebuilt {variable}", lambda: subject.rebuild(batch, variable))
+
+
+def scale_of(subject: Subject, variable: str) -> float | None:
+    """Levels, of 0 to 255, in a unit of model space; None where the variable has no range."""
+    space = subject.spaces[variable]
+    return None if space.low is None or space.high is None else FULL / (space.high - space.low)
+
+
+def levels(subject: Subject, variable: str, *values: Tensor) -> tuple[Tensor, ...]:
+    """Values in model space, (B, *shape), on the levels 0 to 255; beyond these where they leave the range."""
+    scale, low = scale_of(subject, variable), subject.spaces[variable].low
+    assert scale is not None and low is not None, "asked for a variable with a range"
+    return tuple((value - low) * scale for value in values)
+
+
+def squared_error(subject: Subject, variable: str) -> Collect:
+    """The mean squared error of each row, (B,), in model space."""
+
+    def of(batch: Batch) -> Mean:
+        return Mean.of(mean_squared_error(*rebuilt_of(subject, batch, variable)))
+
+    return Collect(f"squared error {variable}", of)
+
+
+def mean_squared_error(a: Tensor, b: Tensor) -> Tensor:
+    """(B, *shape) twice -> (B,)."""
+    return (a - b).square().flatten(1).mean(1)
 
 
 @attrs.frozen
@@ -21,37 +77,95 @@ class RMSE:
     """
 
     def measures(self, subject: Subject) -> list[Measure]:
-        return [self._measure(subject, variable) for variable in _reconstructed(subject)]
+        return reconstructed(subject, "rmse", "0-255", self._measure)
 
-    def _measure(self, subject: Subject, variable: str) -> Measure:
-        space = subject.spaces[variable]
-        name = "rmse" if variable == "x" else f"rmse_{variable}"
-        bounded = space.low is not None and space.high is not None
-        scale = 255.0 / (space.high - space.low) if space.low is not None and space.high is not None else 1.0
+    def _measure(self, subject: Subject, variable: str, name: str) -> Measure:
+        scale = scale_of(subject, variable)
+        unit = "data units" if scale is None else "0-255"
 
-        def squared_error(batch: Batch) -> Tensor:
-            truth, reconstruction = subject.rebuild(batch, variable)
-            return sum_event((truth - reconstruction).square()) / space.size
+        def finish(mean: Mean) -> Figure:
+            return root(mean, scale or 1.0)
 
-        def finish(mean: Mean) -> tuple[float | None, float | None]:
-            root = math.sqrt(mean.mean)
-            error = mean.standard_error  # of a square root, by its slope
-            return scale * root, None if error is None or root == 0.0 else scale * error / (2 * root)
-
-        collects = (per_row(name, squared_error),)
-        unit = "0-255" if bounded else "data units"
-        return Measure(name, unit, "decoder mean at the mean code", collects, finish=finish, better="lower")
+        return Measure(name, unit, HOW, (squared_error(subject, variable),), finish=finish, better="lower")
 
 
-def _reconstructed(subject: Subject) -> list[str]:
-    """x where q encodes it to one code and p decodes that."""
-    if not {"q", "p"} <= subject.joints.keys():
-        return []
-    q, p = subject.joints["q"], subject.joints["p"]
-    codes = [f for f in q.factors if not f.is_root]
-    if len(codes) != 1:
-        return []
-    return [f.out[0] for f in p.factors if not f.is_root and f.out[0] in codes[0].given]
+def root(mean: Mean, scale: float) -> Figure:
+    """scale x sqrt(mean), with its standard error by the slope of the square root."""
+    value, error = math.sqrt(mean.mean), mean.standard_error
+    return scale * value, None if error is None or value == 0.0 else scale * error / (2 * value)
+
+
+@attrs.frozen
+class PSNR:
+    """10 log10(255^2 / MSE) of each image, in decibels, the mean over images.
+
+    A mean squared error below 1/12, the variance of rounding to one of 256 levels, counts as 1/12: what is closer is
+    the same image once it is stored, and 58.9 dB is the most that an image can have.
+    """
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        return reconstructed(subject, "psnr", "dB", self._measure)
+
+    def _measure(self, subject: Subject, variable: str, name: str) -> Measure:
+        if scale_of(subject, variable) is None:
+            return Measure(name, "dB", HOW, note=f"{variable} has no known range")
+
+        def decibels(batch: Batch) -> Tensor:
+            return psnr(*levels(subject, variable, *rebuilt_of(subject, batch, variable)))
+
+        protocol = "mean over images, each with a squared error of at least 1/12"
+        return Measure(name, "dB", HOW, (per_row(name, decibels),), better="higher", protocol=protocol)
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """(B, *shape) twice, levels 0 to 255 -> (B,) dB."""
+    return 10 * torch.log10(FULL**2 / mean_squared_error(a, b).clamp(min=ROUNDING))
+
+
+# --- of z ------------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class CodeRMSE:
+    """Reconstruction of codes: z ~ p(z), x ~ p(x|z), and the root mean square of z less q's mean code of x, over the
+    prior's own standard deviation. 0: every code is found again; 1: q knows no more of it than its mean.
+    """
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        codes = codes_of(subject)
+        if not codes:
+            return [Measure("code_rmse", "standard deviations of p", "", note=NO_CODES)]
+        return [self._measure(subject, code, suffixed("code_rmse", code, codes)) for code in codes]
+
+    def _measure(self, subject: Subject, code: str, name: str) -> Measure:
+        q, p = subject.joints["q"], subject.joints["p"]
+        roots = [v for factor in q.factors if factor.is_root for v in factor.out]
+        mean = "mean code" if has_mean(subject, code) else "drawn code"
+        unit, how = "standard deviations of p", f"{mean} of a draw of p"
+        if absent := [v for v in roots if v not in p.variables]:
+            return Measure(name, unit, how, note=f"q needs {absent[0]}, which p does not draw")
+
+        def pairs(batch: Batch) -> tuple[Tensor, Tensor]:
+            """The codes that p draws, and those that q reads from what they are decoded to, (B, *shape)."""
+            drawn = subject.generate(batch, "sample")
+            found = subject.draw("q", {v: drawn[v] for v in roots}, batch.rows, batch.noise, "mean")
+            return drawn[code], found[code]
+
+        def recalled(batch: Batch) -> tuple[Tensor, Tensor]:
+            return batch.recall(f"code found again {code}", lambda: pairs(batch))
+
+        errors = per_row(name, lambda batch: mean_squared_error(*recalled(batch)), over="draws")
+        spread = Collect(f"p({code})", lambda batch: Moments.of(recalled(batch)[0].flatten(1)), Moments, over="draws")
+
+        def finish(mean: Mean, prior: Moments) -> Figure:
+            variance = prior.variance
+            return (None, None) if variance is None else root(mean, 1 / math.sqrt(variance.mean().item()))
+
+        note = "the error is that of the squared distances alone"
+        return Measure(name, unit, how, (errors, spread), note=note, finish=finish, better="lower")
+
+
+# --- losses ----------------------------------------------------------------------------------------------------------
 
 
 class SquaredError:

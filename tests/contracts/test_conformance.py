@@ -62,8 +62,10 @@ SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
 REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("data", "linear_gaussian"): {"weights": [[1.0, 0.0], [0.5, 1.0], [0.0, -1.0]]},
     ("objective", "expression"): {"maximize": "E[q(x,z)](log p(x|z) + log p(z) - log q(z|x))"},
+    ("metric", "ais"): {"steps": 3, "chains": 2, "leapfrog": 2},
+    ("metric", "bdmc"): {"steps": 3, "chains": 2, "leapfrog": 2},
 }
-"""Keys without defaults."""
+"""Keys without defaults, and such whose defaults take minutes."""
 
 ELSEWHERE = {
     ("data", "mnist"): "tests/plugins/test_data_sources.py, on the files beside the checkout",

@@ -43,7 +43,8 @@ def test_the_module_is_the_command_and_its_status_the_exit_status(tmp_path: Path
 
 
 def test_every_command_of_the_contract_has_help(say: Any) -> None:
-    for command in ("run", "explain", "list", "copy", "plugin", "data", "sample", "reconstruct", "encode", "eval"):
+    commands = "run explain list copy plugin data sample reconstruct encode eval compare"
+    for command in commands.split():
         said = say(command, "--help")
         assert said.status == 0
         assert said.out.startswith(f"usage: jointgen {command}")
@@ -213,7 +214,7 @@ def test_a_run_ends_with_its_numbers_and_its_folder(quickstart: str, sets: Any, 
     assert said.status == 0
     *metrics, last = said.out.splitlines()
     assert [line.split(":")[0] for line in metrics] == ["rmse"]
-    assert last == f"{Path('runs/quickstart')}: the run; its pictures are in {Path('runs/quickstart/samples')}"
+    assert last == f"{Path('runs/quickstart')}: the run; look at it in {Path('runs/quickstart/report.html')}"
     assert (here / "runs/quickstart/summary.json").is_file()
     assert say("run", quickstart, "--quiet", *sets()).refusal.startswith("out: runs/quickstart already holds a run")
 

@@ -127,6 +127,7 @@ def test_eval_of_some_metrics_rows_and_a_split(trained: Path, say: Any) -> None:
         "bound",
         "note",
         "protocol",
+        "better",
     }
     (line,) = say("eval", trained, "--metrics", "rmse", "--rows", 7, "--split", "train").out.splitlines()
     assert line.startswith(f"rmse: {found['rmse']['value']:.4f} 0-255 +- ")

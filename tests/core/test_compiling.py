@@ -69,7 +69,7 @@ def trained(
         def moment(repetition: int, i: int = i) -> Any:
             return model.moment(step=i, repetition=repetition, progress=i / steps, pair_block=4)
 
-        figures.append({name: value.item() for name, value in step(moment, want_stats=True).items()})
+        figures.append({name: value.item() for name, value in step(moment, until_log=0).items()})
         counts.append(graphs())
     return dict(model.parts.modules.state_dict()), figures, counts
 

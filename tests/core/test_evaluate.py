@@ -66,6 +66,27 @@ def test_streams(model: Any, split: Any) -> None:
     assert [e.n for e in limited.values()] == [5, 5, 5]
 
 
+def test_a_metric_that_takes_long_is_given_few_rows_at_a_time(model: Any, split: Any) -> None:
+    """Beside one that takes whole batches: each has its own, progress counts both, a row's noise is the same."""
+
+    def noise(batch: Batch) -> Tensor:
+        sizes.append(batch.rows)
+        return batch.noise.named("z", batch.rows).normal()
+
+    sizes: list[int] = []
+    progress: list[int] = []
+    quick = Measure("quick", "1", "", (per_row("quick", noise),))
+    slow = Measure("slow", "1", "", (per_row("slow", noise, batch=16),))
+    found = evaluate(
+        model, split, [Given(lambda s: [quick, slow])], batch=32, progress=lambda done, total: progress.append(done)
+    )
+    assert sizes == [32, 8, 16, 16, 8]
+    assert progress == [32, 40, 56, 72, 80]
+    assert found["quick"].n == found["slow"].n == 40
+    assert found["quick"].value == pytest.approx(found["slow"].value, abs=1e-7)
+    assert found["quick"].standard_error == pytest.approx(found["slow"].standard_error, abs=1e-7)
+
+
 def test_what_is_equal_is_collected_once(model: Any, split: Any) -> None:
     calls: list[str] = []
 

@@ -69,7 +69,7 @@ def trained(
     figures = {}
     for number in range(3):
         made = {"rows": ROWS, "step": number, "pair_block": BLOCK, "progress": number / 4}
-        figures = step(lambda r, made=made: model.moment(repetition=r, **made), want_stats=True)
+        figures = step(lambda r, made=made: model.moment(repetition=r, **made), until_log=0)
     return model.parts.modules.state_dict(), figures
 
 

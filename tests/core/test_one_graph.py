@@ -73,7 +73,7 @@ def trained(prepare: Prepare, objective: Objective, separate: bool, **changes: A
     plan = attrs.evolve(model.plan, separate=separate)
     step = model.step(plan=plan, rule=torch.optim.Adam, lr=0.01)
     for number in range(5):
-        figures = step(lambda r, number=number: model.moment(step=number, repetition=r), want_stats=True)
+        figures = step(lambda r, number=number: model.moment(step=number, repetition=r), until_log=0)
     return model.parts.modules.state_dict(), figures
 
 

@@ -204,3 +204,9 @@ def test_pictures_are_those_of_one_process(trained: Path) -> None:
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
     for picture in one.iterdir():
         assert picture.read_bytes() == (two / picture.name).read_bytes(), picture.name
+
+
+def test_every_run_of_two_processes_has_its_page(trained: Path) -> None:
+    """One process writes it while the other goes on to the next run, so nothing in it waits for the other."""
+    for run in filter(Path.is_dir, (trained / "2").iterdir()):
+        assert (run / "report.html").read_text(encoding="utf-8").endswith("</html>"), run.name

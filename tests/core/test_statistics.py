@@ -99,4 +99,6 @@ def test_estimate_as_dict() -> None:
         "standard_error": 1.0,
         "bound": "lower",
         "note": "",
+        "protocol": "",
+        "better": None,
     }

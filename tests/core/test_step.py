@@ -335,7 +335,7 @@ def test_clipping_is_by_the_norm_over_all_that_an_update_trains(prepare: Prepare
     def moves(clip: float | None) -> tuple[Tensor, float]:
         model = prepare(VAE().objective()).double()
         before = torch.cat([w.detach().flatten().clone() for w in model.parts.modules.parameters()])
-        stats = model.step(lr=1.0, clip=clip)(lambda r: model.moment(repetition=r), want_stats=True)
+        stats = model.step(lr=1.0, clip=clip)(lambda r: model.moment(repetition=r), until_log=0)
         after = torch.cat([w.detach().flatten() for w in model.parts.modules.parameters()])
         return after - before, float(stats["model/grad_norm"])
 
@@ -655,7 +655,9 @@ def test_a_critics_health_is_that_of_its_two_sides(
     x[0] = -1
     xp = 0.1 * values["p(z)"] - 1 + math.exp(-0.5) * values["p(x|z)"]
     assert (xp < 0).double().mean() > 0.6
-    stats = make_step(plan, parts)(lambda r: moment_of(noise, x), want_stats=True)
+    stats = make_step(plan, parts)(lambda r: moment_of(noise, x), until_log=0)
+    assert float(stats["d/positive_log_mean_exp"]) == pytest.approx(math.log((math.e + 5 / math.e) / 6))
+    assert float(stats["d/negative_log_mean_exp"]) == pytest.approx(math.log(xp.exp().mean().item()))
     assert float(stats["d/positive_mean"]) == pytest.approx(4 / 6)
     assert float(stats["d/positive_accuracy"]) == pytest.approx(5 / 6)
     assert float(stats["d/negative_mean"]) == pytest.approx(xp.mean().item())
@@ -672,7 +674,7 @@ def test_a_critics_health_is_that_of_its_whole_logit(
     x, (encoder, _) = numbers("x"), start()
     zq = line(encoder, x, values["q(z|x)"])
     rho = log_line(encoder, zq, x) - log_line([torch.zeros(())] * 3, zq, x)
-    stats = make_step(plan, parts, 0.0)(lambda r: moment_of(noise, x), want_stats=True)
+    stats = make_step(plan, parts, 0.0)(lambda r: moment_of(noise, x), until_log=0)
     assert float(stats["f/positive_mean"]) == pytest.approx(rho.mean().item(), abs=1e-12)
     assert float(stats["f/positive_accuracy"]) == pytest.approx((rho > 0).double().mean().item())
 
@@ -688,8 +690,9 @@ def test_a_step_reports_each_term_and_each_loss(prepare: Prepare) -> None:
         "t/E[q(x)p(z)] log s(-t)",
         "t/loss",
     }
-    more = model.step()(lambda r: model.moment(repetition=r), want_stats=True)
-    health = {f"t/{side}_{what}" for side in ("positive", "negative") for what in ("mean", "accuracy")}
+    more = model.step()(lambda r: model.moment(repetition=r), until_log=0)
+    health = {f"t/{side}_{what}" for side in ("positive", "negative") for what in ("mean", "accuracy", "log_mean_exp")}
+    health |= {"t/max_abs", "t/saturation"}
     assert set(more) == {*stats, "model/grad_norm", "t/grad_norm", *health}
     terms = [float(stats[f"model/E[q(x,z)] {name}"]) for name in ("log p(x|z)", "t")]
     assert float(stats["model/loss"]) == pytest.approx(terms[1] - terms[0], rel=1e-5)

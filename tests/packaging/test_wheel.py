@@ -128,6 +128,8 @@ def test_the_wheel_holds_every_package_and_the_recipes_and_no_tests(wheel: Path)
     assert {Path(name).name for name in names if name.startswith("jointgen/recipes/")} == recipes
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "jointgen" / "templates").rglob("*.txt")}
     assert {name for name in names if name.startswith("jointgen/templates/")} == templates
+    page = {str(path.relative_to(ROOT)) for path in (ROOT / "jointgen/report/templates").iterdir()}
+    assert {name for name in names if name.startswith("jointgen/report/templates/")} == page
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "jointgen").rglob("*.py")}
     modules |= {str(path.relative_to(ROOT / "plugins")) for path in (ROOT / "plugins").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == modules
@@ -183,6 +185,7 @@ def test_a_recipe_trains_with_the_strangers_encoder_family_and_objective(
     assert resolved["objective"]["type"] == "svae"
     events = list(map(json.loads, (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()))
     assert [event["step"] for event in events if "images_per_s" in event] == [1, 2, 3, 4, 5]
+    assert "<title>svae_digits" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_shipped_recipe_is_copied_out_of_the_wheel(environment: Environment, tmp_path: Path) -> None:

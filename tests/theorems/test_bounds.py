@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from jointgen_data.linear_gaussian import LinearGaussian
 from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor
 
@@ -25,37 +24,6 @@ ONE: dict[str, Any] = {
 TWO: dict[str, Any] = {"weights": [[1.0, 0.8], [0.2, 0.9]], "bias": [0.5, -1.0], "scale": 0.7}  # a correlated posterior
 
 
-def exact(prepare: Any, source: dict[str, Any], objective: Any = None, **changes: Any) -> tuple[Any, LinearGaussian]:
-    """The VAE of linear networks whose decoder is the source itself, and whose encoder is the best Gaussian there is:
-    the posterior's mean, with the precisions on the diagonal of its precision matrix."""
-    truth = LinearGaussian(**source, rows=20_000)
-    size = len(source["weights"][0])
-    linear = {"type": "mlp", "hidden": []}
-    model = prepare(
-        objective or VAE().objective(),
-        data={"type": "linear_gaussian", **source, "rows": 20_000},
-        prior={"type": "normal", "size": size},
-        encoder={"network": linear, "family": {"type": "gaussian"}},
-        decoder={
-            "network": linear,
-            "family": {"type": "gaussian", "scale": "fixed", "init_scale": source["scale"]},
-        },
-        **changes,
-    ).double()
-    weights, bias = torch.tensor(source["weights"], dtype=DOUBLE), torch.tensor(source["bias"], dtype=DOUBLE)
-    encoder, decoder = (model.parts.modules[name].trunk.layers[0] for name in ("encoder", "decoder"))
-    precision = torch.eye(size, dtype=DOUBLE) + weights.T @ weights / source["scale"] ** 2
-    slope = torch.linalg.solve(precision, weights.T) / source["scale"] ** 2  # (Z, D)
-    with torch.no_grad():
-        decoder.weight.copy_(weights)
-        decoder.bias.copy_(bias)
-        encoder.weight.zero_()
-        encoder.weight[:size] = slope
-        encoder.bias[:size] = -slope @ bias
-        encoder.bias[size:] = -0.5 * precision.diagonal().log()
-    return model, truth
-
-
 def corners(size: int) -> Tensor:
     """(2^Z, Z): a quadratic's mean over them is its mean under N(0, I)."""
     return torch.tensor(list(itertools.product((1.0, -1.0), repeat=size)), dtype=DOUBLE)
@@ -69,22 +37,22 @@ def log_weights(model: Any, written_noise: Any, x: Tensor, eps: Tensor) -> Tenso
     return model.rows(elbo(q, p))(moment).unflatten(0, (len(x), len(eps)))
 
 
-def test_at_the_optimum_the_weight_is_log_p_x_for_every_z(prepare: Any, written_noise: Any) -> None:
+def test_at_the_optimum_the_weight_is_log_p_x_for_every_z(exact: Any, written_noise: Any) -> None:
     """p(x, z) / q(z|x) = p(x) p(z|x) / q(z|x): with the exact posterior, p(x), even four standard deviations out."""
-    model, truth = exact(prepare, ONE)
+    model, truth = exact(ONE)
     x = model.data(50)["data"]["x"].double()
     eps = torch.tensor([[-4.0], [-1.0], [0.0], [0.3], [4.0]], dtype=DOUBLE)
     found = log_weights(model, written_noise, x, eps)
     assert torch.allclose(found, truth.log_density(x)[:, None].expand(-1, 5), rtol=0, atol=1e-10)
 
 
-def test_a_diagonal_posterior_keeps_exactly_its_gap(prepare: Any, written_noise: Any) -> None:
+def test_a_diagonal_posterior_keeps_exactly_its_gap(exact: Any, written_noise: Any) -> None:
     """1/2 (sum_i log P_ii - log det P) of the posterior's precision P, for every x.
 
     By hand, with s^2 = 0.49: W'W = [[1.04, 0.98], [0.98, 1.45]], so P = [[3.122449, 2], [2, 3.959184]] and the gap is
     1/2 log(P_11 P_22 / (P_11 P_22 - 4)) = 1/2 log(12.362349 / 8.362349) = 0.195459.
     """
-    model, truth = exact(prepare, TWO)
+    model, truth = exact(TWO)
     x = model.data(50)["data"]["x"].double()
     p11, p22 = 1 + 1.04 / 0.49, 1 + 1.45 / 0.49
     gap = 0.5 * math.log(p11 * p22 / (p11 * p22 - 4))
@@ -94,19 +62,19 @@ def test_a_diagonal_posterior_keeps_exactly_its_gap(prepare: Any, written_noise:
     assert torch.allclose(truth.log_density(x) - bound, torch.full((50,), gap, dtype=DOUBLE), rtol=0, atol=1e-10)
 
 
-def test_with_correlated_codes_the_weight_still_varies_with_z(prepare: Any, written_noise: Any) -> None:
-    model, _ = exact(prepare, TWO)
+def test_with_correlated_codes_the_weight_still_varies_with_z(exact: Any, written_noise: Any) -> None:
+    model, _ = exact(TWO)
     x = model.data(50)["data"]["x"].double()
     spread = log_weights(model, written_noise, x, corners(2)).std(1)
     assert (spread > 0.1).all()
 
 
 @pytest.mark.parametrize("source", [ONE, TWO], ids=["one code", "two codes"])
-def test_the_elbo_is_below_log_p_x_for_any_encoder(source: dict[str, Any], prepare: Any, written_noise: Any) -> None:
+def test_the_elbo_is_below_log_p_x_for_any_encoder(source: dict[str, Any], exact: Any, written_noise: Any) -> None:
     """Exactly, row by row: its mean over eps is over the corners, a quadratic's."""
     size = len(source["weights"][0])
     for seed in range(5):
-        model, truth = exact(prepare, source)
+        model, truth = exact(source)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for w in model.parts.modules["encoder"].parameters():
@@ -116,10 +84,10 @@ def test_the_elbo_is_below_log_p_x_for_any_encoder(source: dict[str, Any], prepa
         assert gap.min() > 0
 
 
-def test_the_bound_of_k_draws_rises_with_k_and_stays_below(prepare: Any) -> None:
+def test_the_bound_of_k_draws_rises_with_k_and_stays_below(exact: Any) -> None:
     """20 000 rows of the source: from 1 draw to 4, to 16, to log p(x), every gain is positive by more than five of its
     standard errors."""
-    model, truth = exact(prepare, TWO)
+    model, truth = exact(TWO)
     with torch.no_grad():
         for w in model.parts.modules["encoder"].parameters():
             w += 0.2  # a poor encoder has more to gain
@@ -133,9 +101,9 @@ def test_the_bound_of_k_draws_rises_with_k_and_stays_below(prepare: Any) -> None
         assert gain.mean() > 5 * gain.std() / math.sqrt(rows)
 
 
-def test_one_draw_is_the_elbo_itself(prepare: Any) -> None:
+def test_one_draw_is_the_elbo_itself(exact: Any) -> None:
     """IWAE with k = 1 is the VAE's own bound, draw by draw; the mean over k draws is its mean, and no tighter."""
-    model, _ = exact(prepare, TWO)
+    model, _ = exact(TWO)
     moment = model.moment(64)
     (one,) = IWAE(k=1).objective().updates
     assert torch.allclose(model.rows(one.maximize)(moment), model.rows(elbo(q, p))(moment), rtol=0, atol=1e-12)
@@ -148,8 +116,8 @@ def test_one_draw_is_the_elbo_itself(prepare: Any) -> None:
     assert averaged.std() < single.std()
 
 
-def test_the_closed_kl_is_the_mean_of_the_sampled_rate(prepare: Any, written_noise: Any) -> None:
-    model, _ = exact(prepare, TWO, VAE(analytic=True).objective())
+def test_the_closed_kl_is_the_mean_of_the_sampled_rate(exact: Any, written_noise: Any) -> None:
+    model, _ = exact(TWO, VAE(analytic=True).objective())
     x = model.data(50)["data"]["x"].double()
     (update,) = VAE(analytic=True).objective().updates
     eps = corners(2)

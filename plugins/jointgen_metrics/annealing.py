@@ -1,0 +1,254 @@
+"""Annealed importance sampling of log p(x), and the bracket that bidirectional Monte Carlo puts round it.
+
+References:
+    Neal, Annealed importance sampling, Statistics and Computing, 2001.
+    Grosse, Ghahramani & Adams, Sandwiching the marginal likelihood using bidirectional Monte Carlo, arXiv:1511.02543.
+    Wu, Burda, Salakhutdinov & Grosse, On the quantitative analysis of decoder-based generative models, ICLR 2017.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.measures import Batch, Measure, Subject, per_row
+from jointgen.nats import log_mean_exp
+from jointgen.noise import BLOCK, Noise, NoiseSource
+from jointgen_metrics.hmc import TARGET, Path, adapted, transition
+from jointgen_metrics.latents import Codes, Values, codes_of, missing_encoder
+from jointgen_metrics.likelihood import density_note
+
+PILOTS = 4  # chains of each row that only find step sizes
+FIRST_STEP = 0.2
+STEEPNESS = 4.0  # of the sigmoidal schedule (Wu et al. 2017, section 4)
+
+at_least_one = attrs.validators.ge(1)
+Start = Literal["prior", "encoder"]
+
+
+@attrs.frozen(kw_only=True)
+class Annealing:
+    """How chains go from s(z), which can be drawn from, to p(x, z): through s(z)^(1-b) p(x, z)^b, b from 0 to 1.
+
+    steps: of b from 0 to 1, a move at each but the last.
+    chains: of each row.
+    leapfrog: steps of each move.
+    start: s(z) is the prior, or q(z|x) of an encoder with a density.
+    rows: at most so many rows.
+    batch: rows at a time; what is done is shown, kept and shared out over processes by so many.
+    chunk: at most so many chains, of all rows of a batch together, are moved at once. It does not change the figures.
+    """
+
+    steps: int = attrs.field(default=500, validator=attrs.validators.ge(2))
+    chains: int = attrs.field(default=16, validator=at_least_one)
+    leapfrog: int = attrs.field(default=10, validator=at_least_one)
+    start: Start = attrs.field(default="prior", validator=attrs.validators.in_(("prior", "encoder")))
+    rows: int = attrs.field(default=100, validator=at_least_one)
+    batch: int = attrs.field(default=BLOCK, validator=at_least_one)
+    chunk: int = attrs.field(default=2048, validator=at_least_one)
+
+    @property
+    def joint(self) -> str:
+        """The joint that draws the start."""
+        return "p" if self.start == "prior" else "q"
+
+    @property
+    def estimator(self) -> str:
+        way = f"{self.steps} steps from the {self.start}"
+        return f"{way}, {self.chains} chains per row, HMC of {self.leapfrog} leapfrog steps"
+
+    def schedule(self) -> list[float]:
+        """b from 0 to 1: the middle of a sigmoid, so that it moves slowly at both ends."""
+        middle = torch.sigmoid(STEEPNESS * torch.linspace(-1, 1, self.steps + 1, dtype=torch.float64))
+        return ((middle - middle[0]) / (middle[-1] - middle[0])).tolist()
+
+    def codes(self, subject: Subject) -> tuple[Codes | None, str]:
+        """The codes that are annealed, or why they cannot be."""
+        codes, reason = codes_of(subject)
+        if codes is not None and self.start == "encoder" and (reason := missing_encoder(codes)):
+            return None, reason
+        return codes, reason
+
+
+@attrs.frozen
+class AIS(Annealing):
+    """log of the mean weight of annealed chains: below log p(x) in expectation, and close where the chains mix.
+
+    Beside it stand the acceptance rate of its moves and its effective sample size: below 2 chains or so, one of them
+    decides, and the figure may be far too low.
+    """
+
+    costly: ClassVar[bool] = True
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        codes, reason = self.codes(subject)
+        if codes is None:
+            return [Measure("ais", "nats", "", note=reason)]
+
+        def annealed(batch: Batch) -> Annealed:
+            return batch.recall(f"{self}", lambda: self._annealed(codes, batch))
+
+        value = per_row("ais", lambda batch: annealed(batch).log_mean, rows=self.rows, batch=self.batch)
+        accepted = per_row(
+            "ais_acceptance", lambda batch: annealed(batch).acceptance.mean(1), rows=self.rows, batch=self.batch
+        )
+        effective = per_row("ais_ess", lambda batch: annealed(batch).effective, rows=self.rows, batch=self.batch)
+        how, note = self.estimator, density_note(subject)
+        return [
+            Measure("ais", "nats", how, (value,), "lower", note, better="higher"),
+            Measure("ais_acceptance", "rate", how, (accepted,), note=f"steps are sized for {TARGET}"),
+            Measure("ais_ess", f"of {self.chains} chains", how, (effective,), note="effective sample size"),
+        ]
+
+    def _annealed(self, codes: Codes, batch: Batch) -> Annealed:
+        known = codes.known(codes.subject.observe(batch)[1])
+        chains = Chains(self, codes, known, batch.rows, batch.noise.renamed("ais"))
+        return chains.forward(chains.sizes())
+
+
+@attrs.frozen
+class BDMC(Annealing):
+    """A bracket round log p(x) of the model's own draws, by chains both ways (bidirectional Monte Carlo).
+
+    Of a draw (x, z) of p, z is an exact draw of p(z|x), from which chains go back to the start. Both ends hold in
+    expectation. How wide it is says how far AIS of the same settings can be trusted on data that looks like the draws.
+    """
+
+    costly: ClassVar[bool] = True
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        codes, reason = self.codes(subject)
+        if codes is None:
+            return [Measure(name, "nats", "", note=reason) for name in ("bdmc_lower", "bdmc_upper", "bdmc_gap")]
+
+        def ends(batch: Batch) -> tuple[Tensor, Tensor]:
+            return batch.recall(f"{self}", lambda: self._ends(codes, batch))
+
+        def figure(name: str, values: Callable[[Tensor, Tensor], Tensor], **more: Any) -> Measure:
+            collects = (
+                per_row(name, lambda batch: values(*ends(batch)), over="draws", rows=self.rows, batch=self.batch),
+            )
+            return Measure(name, "nats", self.estimator, collects, **more)
+
+        note = "of log p(x), x drawn from the model"
+        return [
+            figure("bdmc_lower", lambda lower, upper: lower, bound="lower", note=note),
+            figure("bdmc_upper", lambda lower, upper: upper, bound="upper", note=note),
+            figure("bdmc_gap", lambda lower, upper: upper - lower, better="lower"),
+        ]
+
+    def _ends(self, codes: Codes, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(B,) each."""
+        drawn = codes.subject.generate(batch, "sample")
+        chains = Chains(self, codes, codes.known(drawn), batch.rows, batch.noise.renamed("bdmc"))
+        sizes = chains.sizes()
+        return chains.forward(sizes).log_mean, -chains.backward(codes.flat(drawn), sizes).log_mean
+
+
+# --- chains ----------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class Annealed:
+    """Of each chain, (B, chains): its log weight, in double precision, and the mean acceptance rate of its moves."""
+
+    log_weight: Tensor
+    acceptance: Tensor
+
+    @property
+    def log_mean(self) -> Tensor:
+        """(B,)"""
+        return log_mean_exp(self.log_weight, 1)
+
+    @property
+    def effective(self) -> Tensor:
+        """(B,) effective sample size: (sum w)^2 / sum w^2, between 1 and the number of chains."""
+        return 1 / self.log_weight.softmax(1).square().sum(1)
+
+
+@attrs.frozen(eq=False)
+class Chains:
+    """The chains of a batch of rows, of which the data is `known`.
+
+    Their step sizes are found by chains of their own and then stay: functions of the row and of b, not of the chain.
+    So every move leaves its density as it is, and the mean weight is p(x) in expectation whatever the sizes are.
+    """
+
+    how: Annealing
+    codes: Codes
+    known: Values
+    rows: int
+    noise: Noise
+
+    def forward(self, sizes: Sequence[Tensor]) -> Annealed:
+        """From draws of the start. The mean weight is p(x) in expectation."""
+        return self._in_chunks("forward", self._start, self.how.schedule(), sizes)
+
+    def backward(self, z: Tensor, sizes: Sequence[Tensor]) -> Annealed:
+        """From a draw of p(z|x) itself, (B, Z), the same way back: the mean weight is 1 / p(x) in expectation."""
+
+        def begin(noise: Noise, chains: int) -> Tensor:
+            return z.repeat_interleave(chains, 0)
+
+        return self._in_chunks("backward", begin, self.how.schedule()[::-1], sizes[::-1])
+
+    def sizes(self) -> list[Tensor]:
+        """(B,) step sizes at every density between the ends, which follow the acceptance rates of a few chains."""
+        chains = min(PILOTS, self._at_once)
+        noise = self.noise.renamed("sizes").repeated(self.rows, range(chains))
+        path, moves = self._path(chains), noise.named("moves", self.rows * chains)
+        place = path.at(self._start(noise, chains))
+        found = [place.start.new_full((self.rows,), FIRST_STEP)]
+        for beta in self.how.schedule()[1:-1]:
+            place, rate = transition(path, place, beta, found[-1].repeat_interleave(chains), self.how.leapfrog, moves)
+            found.append(adapted(found[-1], rate.view(self.rows, chains).mean(1)))
+        return found[:-1]
+
+    @property
+    def _at_once(self) -> int:
+        return max(1, self.how.chunk // self.rows)
+
+    def _repeated(self, chains: int) -> dict[str, Tensor]:
+        return {name: value.repeat_interleave(chains, 0) for name, value in self.known.items()}
+
+    def _start(self, noise: Noise, chains: int) -> Tensor:
+        return self.codes.draw(self.how.joint, self._repeated(chains), self.rows * chains, noise)
+
+    def _path(self, chains: int) -> Path:
+        known = self._repeated(chains)
+        return Path(
+            lambda z: self.codes.log_start(self.how.joint, z, known, self.noise),
+            lambda z: self.codes.log_joint(z, known, self.noise),
+        )
+
+    def _in_chunks(
+        self, name: str, begin: Callable[[Noise, int], Tensor], betas: Sequence[float], sizes: Sequence[Tensor]
+    ) -> Annealed:
+        parts = []
+        for first in range(0, self.how.chains, self._at_once):
+            draws = range(first, min(first + self._at_once, self.how.chains))
+            noise = self.noise.renamed(name).repeated(self.rows, draws)
+            moves = noise.named("moves", self.rows * len(draws))
+            parts.append(self._anneal(begin(noise, len(draws)), betas, sizes, moves))
+        return Annealed(*(torch.cat(values, 1) for values in zip(*parts, strict=True)))
+
+    def _anneal(
+        self, z: Tensor, betas: Sequence[float], sizes: Sequence[Tensor], moves: NoiseSource
+    ) -> tuple[Tensor, Tensor]:
+        """Log weights and mean acceptance rates, (B, chains) each (Neal 2001, section 2)."""
+        chains = len(z) // self.rows
+        path = self._path(chains)
+        place = path.at(z)
+        log_weight, accepted = torch.zeros_like(place.end, dtype=torch.float64), torch.zeros_like(place.end)
+        for t, (beta, after) in enumerate(itertools.pairwise(betas)):
+            log_weight += (after - beta) * (place.end.double() - place.start.double())
+            if t < len(sizes):
+                step = sizes[t].repeat_interleave(chains)
+                place, rate = transition(path, place, after, step, self.how.leapfrog, moves)
+                accepted += rate / len(sizes)
+        return log_weight.view(-1, chains), accepted.view(-1, chains)

@@ -1,0 +1,171 @@
+"""Features of a classifier that is trained once on the run's own labelled data, and kept in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import attrs
+import torch
+from filelock import FileLock
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from jointgen.caching import Cached, cached, fingerprint
+from jointgen.config import positive
+from jointgen.errors import ConfigError
+from jointgen.interfaces import Rows
+from jointgen.measures import Extracted
+from jointgen.noise import Noise
+from jointgen.observe import observe, pixels
+from jointgen.space import Space
+from jointgen.telling import say
+from jointgen_metrics.classifier_network import Network, accuracy, train
+
+BLOCK = 4096  # rows read at a time
+
+
+@attrs.frozen
+class Classifier:
+    """Features (128) of a small convolutional network's last layer but one, and its logits.
+
+    It is trained on the labelled training split of the run's own source, whether or not the run asks for labels.
+
+    steps: of 128 images, but at most 10 passes through the data.  width: of its first layer.
+    rows: of the training split, evenly apart, at the most.
+    """
+
+    steps: int = attrs.field(default=2000, validator=positive)
+    width: int = attrs.field(default=16, validator=positive)
+    rows: int = attrs.field(default=60_000, validator=positive)
+
+    name: ClassVar[str] = "classifier"
+    takes: ClassVar[Literal["pixels"]] = "pixels"
+    has_classes: ClassVar[bool] = True
+
+    def build(self, space: Space, variable: str, source: Any) -> ClassifierFeatures:
+        return ClassifierFeatures(self, space, variable, source)
+
+
+@attrs.define(eq=False)
+class ClassifierFeatures:
+    config: Classifier
+    space: Space
+    variable: str
+    source: Any
+    _trained: Trained | None = None
+
+    @property
+    def absent(self) -> str:
+        try:
+            if label_of(labelled(self.source)):
+                return ""
+        except ConfigError as error:
+            return f"the data has no labels to train a classifier on ({error})"
+        return "the data has no labels to train a classifier on; extractor = { type = 'values' } needs none"
+
+    def identity(self) -> str:
+        return str(self.trained)
+
+    def __call__(self, rows: Tensor) -> Extracted:
+        return self.trained.on(rows.device)(rows)
+
+    @property
+    def trained(self) -> Trained:
+        if self._trained is None:
+            self._trained = self._find_or_train()
+        return self._trained
+
+    def _find_or_train(self) -> Trained:
+        """Of several processes one trains, and the others wait for it."""
+        data = Labelled.open(self, "train", self.config.rows)
+        file = cached(f"classifier {self.config!r} {self.space!r} {data.classes} {data.content()}")
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.path.with_suffix(".lock")):
+            if (found := file.read()) is None:
+                found = self._train(data, file)
+        return Trained(found, self.space, data.classes, self.config.width)
+
+    def _train(self, data: Labelled, file: Cached) -> bytes:
+        say(f"training a classifier on {len(data)} images, once, to score samples by its features ...")
+        began = time.monotonic()
+        network = train(self.space, data, self.config.width, self.config.steps)
+        right, n = accuracy(network, Labelled.open(self, "test", 10_000))
+        packed = save({**network.state_dict(), RIGHT: torch.tensor([right, n])})
+        file.write(packed)
+        say(f"trained in {time.monotonic() - began:.0f} s: {right / n:.2%} on test; kept in {file.path}")
+        return packed
+
+
+RIGHT = "right of rows"  # beside the weights
+
+
+class Trained:
+    """A finished classifier, as it stands in its file."""
+
+    def __init__(self, packed: bytes, space: Space, classes: int, width: int):
+        tensors = load(packed)
+        self.right, self.rows = tensors.pop(RIGHT).tolist()
+        self.hash = hashlib.blake2b(packed, digest_size=4).hexdigest()
+        with torch.device("meta"):  # without weights, which would be drawn
+            self.network = Network(space, classes, width)
+        self.network.load_state_dict(tensors, assign=True)
+        self.network.requires_grad_(False).eval()
+
+    def on(self, device: torch.device) -> nn.Module:
+        return self.network.to(device)
+
+    def __str__(self) -> str:
+        return f"classifier@{self.hash} ({self.right / self.rows:.2%} on test)"
+
+
+# --- labelled data ----------------------------------------------------------------------------------------------------
+
+
+def labelled(source: Any) -> Any:
+    """The source with its labels, which a recipe need not ask for. Raises ConfigError where they cannot be had."""
+    if "labels" in attrs.fields_dict(type(source)) and not source.labels:
+        source = attrs.evolve(source, labels=True)
+        source.spaces()
+    return source
+
+
+def label_of(source: Any) -> str:
+    """The variable that holds classes, or an empty string."""
+    return next((name for name, space in source.spaces().items() if space.kind == "label"), "")
+
+
+@attrs.frozen(eq=False)
+class Labelled:
+    """Images (B, C, H, W) uint8, 0 to 255, and classes (B,) int64: rows of a split, evenly apart."""
+
+    split: Rows
+    rows: int
+    space: Space
+    image: str
+    label: str
+    classes: int
+
+    @classmethod
+    def open(cls, features: ClassifierFeatures, split: str, most: int) -> Labelled:
+        source = labelled(features.source)
+        label, rows = label_of(source), source.open(split)
+        classes = source.spaces()[label].size
+        return cls(rows, min(most, len(rows)), features.space, features.variable, label, classes)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        raw = self.split.take(index * len(self.split) // self.rows)
+        noise = Noise(0).named("images", len(index))  # which the mean does not use
+        return pixels(observe(self.space, raw[self.image], noise).read("mean"), self.space), raw[self.label]
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, self.rows, BLOCK):
+            yield self.take(torch.arange(start, min(start + BLOCK, self.rows)))
+
+    def content(self) -> str:
+        return fingerprint({"images": images, "classes": classes} for images, classes in self.blocks())

@@ -1,0 +1,104 @@
+"""Codes: draws of q(z) and of p(z), mean codes; and how many units of a code are in use."""
+
+from __future__ import annotations
+
+import attrs
+from torch import Tensor
+
+from jointgen.measures import Batch, Collect, Measure, Subject
+from jointgen.measures import Value as Figure
+from jointgen.objectives import Conditional
+from jointgen_metrics.moments import Moments
+
+NO_CODES = "no conditional of a joint q draws a code that a joint p has"
+
+
+# --- which codes there are -------------------------------------------------------------------------------------------
+
+
+def codes_of(subject: Subject) -> list[str]:
+    """Latent variables: what conditionals of q draw and p has, but for labels."""
+    if not {"q", "p"} <= subject.joints.keys():
+        return []
+    drawn = [v for factor in subject.joints["q"].factors if not factor.is_root for v in factor.out]
+    return [v for v in drawn if v in subject.joints["p"].variables and subject.spaces[v].kind != "label"]
+
+
+def encoder_of(subject: Subject, code: str) -> Conditional:
+    return subject.joints["q"].drawn_by(code)
+
+
+def has_mean(subject: Subject, code: str) -> bool:
+    """Whether q's mean reading of a code is no draw, as that of a network with noise for an input is."""
+    factor = encoder_of(subject, code)
+    can = subject.capabilities(factor)
+    return factor.moments or ("mean" in can.paths and not can.noise_input)
+
+
+def suffixed(name: str, variable: str, variables: list[str]) -> str:
+    """The name of a figure of one of several variables."""
+    return name if len(variables) == 1 else f"{name}_{variable}"
+
+
+# --- their values ----------------------------------------------------------------------------------------------------
+
+
+def observed(subject: Subject, batch: Batch) -> dict[str, Tensor]:
+    """Samples of every variable that a data source yields, observed once for each batch."""
+    return batch.recall("observed samples", lambda: subject.observe(batch)[1])
+
+
+def encoded(subject: Subject, batch: Batch, reading: str = "sample") -> dict[str, Tensor]:
+    """Every variable of q given its data, (B, *shape). "sample": for each row a draw of q(z|x), so of q(z)."""
+
+    def draw() -> dict[str, Tensor]:
+        data = observed(subject, batch)
+        known = {v: data[v] for factor in subject.joints["q"].factors if subject.is_data(factor) for v in factor.out}
+        return subject.draw("q", known, batch.rows, batch.noise, reading)
+
+    return batch.recall(f"encoded {reading}", draw)
+
+
+def prior_codes(subject: Subject, batch: Batch, name: str) -> dict[str, Tensor]:
+    """Codes of p(z), (B, *shape), other ones for each `name`. What p decodes them to is taken as data, not computed."""
+    data, codes = observed(subject, batch), codes_of(subject)
+    known = {
+        v: data[v]
+        for factor in subject.joints["p"].factors
+        for v in factor.out
+        if v in data and (subject.is_data(factor) or not (factor.is_root or v in codes))
+    }
+    return subject.draw("p", known, batch.rows, batch.noise.renamed(name))
+
+
+# --- active units ----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class ActiveUnits:
+    """How many numbers of a code vary with x: Var_x(E_q[z|x]) > threshold (Burda et al. 2016).
+
+    threshold: in the code's units squared.
+    """
+
+    threshold: float = attrs.field(default=0.01, validator=attrs.validators.gt(0.0))
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        codes = codes_of(subject)
+        if not codes:
+            return [Measure("active_units", "units", "", note=NO_CODES)]
+        return [self._measure(subject, code, suffixed("active_units", code, codes)) for code in codes]
+
+    def _measure(self, subject: Subject, code: str, name: str) -> Measure:
+        how = f"of {subject.spaces[code].size}: variance over x of the mean code > {self.threshold:g}"
+        if not has_mean(subject, code):
+            return Measure(name, "units", how, note=f"q({encoder_of(subject, code)}) has no mean that can be read")
+
+        def finish(moments: Moments) -> Figure:
+            variance = moments.variance
+            return None if variance is None else float((variance > self.threshold).sum()), None
+
+        def means(batch: Batch) -> Moments:
+            return Moments.of(encoded(subject, batch, "mean")[code].flatten(1))
+
+        return Measure(name, "units", how, (Collect(f"mean codes {code}", means, Moments),), finish=finish)

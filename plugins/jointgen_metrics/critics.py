@@ -1,0 +1,74 @@
+"""Learned log-ratios on rows that their critics have not seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.measures import Batch, Collect, Measure, Subject, Value, mean_and_error
+from jointgen.nats import log_mean_exp
+from jointgen.objectives import E, Ratio
+from jointgen.statistics import Kept, Mean
+
+FEWEST = 4  # rows of a batch that can be re-paired; what a last batch of fewer would say is left out
+
+
+@attrs.frozen
+class Critics:
+    """Of each log-ratio f of a : b, log E_a exp(-f) and log E_b exp(f), which are 0 for log a/b, and the accuracy of
+    its sign. A critic that knows the training rows by heart fulfils the identities there and not here.
+    """
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        ratios = [ratio for ratio in subject.ratios.values() if ratio.kind == "log_ratio"]
+        return [measure for ratio in ratios for measure in self._of(subject, ratio)]
+
+    def _of(self, subject: Subject, ratio: Ratio) -> list[Measure]:
+        sides = {"positive": E(ratio.num, ratio), "negative": E(ratio.den, ratio)}
+        reason = next(filter(None, map(subject.missing, sides.values())), "")
+        collects = () if reason else (self._collect(ratio, {s: subject.rows(expr) for s, expr in sides.items()}),)
+        name, note = ratio.name, reason or "of a critic: 0 is necessary for a log-ratio, not sufficient"
+        above, below = f"log E[{ratio.num}] exp(-{name})", f"log E[{ratio.den}] exp({name})"
+        return [
+            Measure(f"{name}/positive_log_mean_exp", "nats", above, collects, note=note, finish=_positive),
+            Measure(f"{name}/negative_log_mean_exp", "nats", below, collects, note=note, finish=_negative),
+            Measure(
+                f"{name}/accuracy", "share", f"the sign of {name} on both sides", collects, None, reason, _accuracy
+            ),
+        ]
+
+    def _collect(self, ratio: Ratio, sides: dict[str, Callable[[Batch], Tensor]]) -> Collect:
+        def outputs(batch: Batch) -> Kept:
+            if batch.rows < FEWEST:
+                return Kept.of(batch.index[:0], **{side: torch.empty(0) for side in sides})
+            return Kept.of(batch.index, **{side: rows(batch) for side, rows in sides.items()})
+
+        return Collect(f"critic {ratio.name}", outputs, Kept)
+
+
+def _positive(kept: Kept) -> Value:
+    return _identity(-kept.in_order()["positive"])
+
+
+def _negative(kept: Kept) -> Value:
+    return _identity(kept.in_order()["negative"])
+
+
+def _identity(logs: Tensor) -> Value:
+    """log of the mean of exp, with its error by the logarithm's slope: that of heavy tails is larger than it looks."""
+    if len(logs) < 2:
+        return None, None
+    logs = logs.double()
+    value = log_mean_exp(logs, 0)
+    relative = (logs - value).exp().std() / math.sqrt(len(logs))
+    return float(value), float(relative)
+
+
+def _accuracy(kept: Kept) -> Value:
+    sides = kept.in_order()
+    right = (sides["positive"] > 0).double() + (sides["negative"] < 0).double()
+    return mean_and_error(Mean.of(right / 2))

@@ -1,0 +1,163 @@
+"""How far the aggregate posterior q(z) is from the prior p(z), by draws of both."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.measures import Batch, Collect, Collected, Measure, Subject, Value
+from jointgen.noise import Noise
+from jointgen.statistics import Kept
+from jointgen_metrics.codes import NO_CODES, codes_of, encoded, prior_codes
+
+CHUNK = 256  # rows whose kernels with all others are held at a time
+at_least_two = attrs.validators.ge(2)
+
+
+def code_draws(subject: Subject, code: str, rows: int) -> Collect:
+    """Kept: as many draws of q(z), one for each x ("q"), of p(z) ("p") and of p(z) once more ("again"), (n, D)."""
+
+    def of(batch: Batch) -> Kept:
+        priors = {name: prior_codes(subject, batch, name)[code] for name in ("p", "again")}
+        values = {"q": encoded(subject, batch)[code], **priors}
+        return Kept.of(batch.index, **{name: value.flatten(1) for name, value in values.items()})
+
+    return Collect(f"draws of {code}", of, Kept, rows=rows)
+
+
+# --- sliced Wasserstein ----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class SlicedWasserstein:
+    """sqrt of the mean over directions of the squared 2-Wasserstein distance between projections of q(z) and of p(z)
+    (Rabin et al. 2012), between as many draws of each; 0 only where the two sets are equal.
+
+    Two sets of draws of one distribution are apart, too: `sw_z_floor` is that of p(z), beside which `sw_z` is read.
+
+    rows: x's with one code each.  directions: fixed ones, in orthonormal bases (Rowland et al. 2019).
+    """
+
+    rows: int = attrs.field(default=10_000, validator=at_least_two)
+    directions: int = attrs.field(default=256, validator=attrs.validators.ge(1))
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        if not (codes := codes_of(subject)):
+            return [Measure("sw_z", "code units", "", note=NO_CODES)]
+        return [measure for code in codes for measure in self._measures(subject, code)]
+
+    def _measures(self, subject: Subject, code: str) -> list[Measure]:
+        collect, is_data = code_draws(subject, code, self.rows), subject.is_data(subject.joints["p"].drawn_by(code))
+        beside = "" if is_data else f"two sets of draws of one distribution are apart, too: sw_{code}_floor"
+        distance = self._measure(f"sw_{code}", "q's draws and p's", collect, "q", beside)
+        distance = attrs.evolve(distance, better="lower")
+        if is_data:
+            why = f"p({code}) is data, of which there is one set"
+            return [distance, Measure(f"sw_{code}_floor", "code units", "p's draws and others", note=why)]
+        floor = self._measure(
+            f"sw_{code}_floor", "p's draws and others", collect, "again", "what draws of p itself have"
+        )
+        return [distance, floor]
+
+    def _measure(self, name: str, between: str, collect: Collect, against: str, note: str) -> Measure:
+        def finish(kept: Kept) -> Value:
+            draws = kept.in_order()
+            along = directions(draws["p"].shape[1], self.directions)
+            return sliced_wasserstein(draws[against], draws["p"], along), None
+
+        def protocol(collected: Collected) -> str:
+            return f"{collected.rows} draws, {self.directions} directions"
+
+        how = f"sliced 2-Wasserstein distance between {between}"
+        return Measure(name, "code units", how, (collect,), note=note, finish=finish, protocol=protocol)
+
+
+def directions(size: int, count: int) -> Tensor:
+    """(size, count) unit vectors, always the same: orthonormal bases of R^size, the last one cut."""
+    width = min(size, count)
+    bases = Noise(0, "sliced Wasserstein").named(f"directions in {size}", math.ceil(count / width)).normal(size, width)
+    return torch.linalg.qr(bases).Q.movedim(0, 1).flatten(1)[:, :count]
+
+
+def sliced_wasserstein(a: Tensor, b: Tensor, along: Tensor) -> float:
+    """(n, D), (n, D) and directions (D, K) -> the distance; on a line the i-th smallest goes to the i-th smallest."""
+    ranked = [(draws.float() @ along).sort(0).values.double() for draws in (a, b)]
+    return (ranked[0] - ranked[1]).square().mean().sqrt().item()
+
+
+# --- maximum mean discrepancy ----------------------------------------------------------------------------------------
+
+
+def are_positive(instance: object, attribute: attrs.Attribute[list[float]], value: list[float]) -> None:
+    if not value or min(value) <= 0:
+        raise ValueError(f"{attribute.name!r} must be a list of numbers > 0: {value}")
+
+
+@attrs.frozen
+class MMD:
+    """Squared maximum mean discrepancy between q(z) and p(z), unbiased and so at times below 0 (Gretton et al. 2012,
+    eq. 4), with its jackknife's standard error.
+
+    The kernel is the mean over scales of c / (c + |a - b|^2), c = scale x the mean squared distance of two draws of
+    p(z): the inverse multiquadratics of Tolstikhin et al. 2018 (for N(0, I), c = scale x 2 D).
+
+    rows: x's with one code each; time is quadratic in them.  scales: of the kernel.
+    """
+
+    rows: int = attrs.field(default=2000, validator=at_least_two)
+    scales: list[float] = attrs.field(factory=lambda: [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0], validator=are_positive)
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        if not (codes := codes_of(subject)):
+            return [Measure("mmd_z", "MMD^2", "", note=NO_CODES)]
+        return [self._measure(subject, code) for code in codes]
+
+    def _measure(self, subject: Subject, code: str) -> Measure:
+        def finish(kept: Kept) -> Value:
+            draws = kept.in_order()
+            q, p = draws["q"].double(), draws["p"].double()
+            return squared_mmd(q, p, [scale * mean_squared_distance(p) for scale in self.scales])
+
+        collect = code_draws(subject, code, self.rows)
+        how = "unbiased, inverse multiquadratic kernels, draws of q and of p"
+        scales = f"scales {', '.join(f'{scale:g}' for scale in self.scales)} of the mean squared distance under p"
+        return Measure(f"mmd_{code}", "MMD^2", how, (collect,), finish=finish, better="lower", protocol=scales)
+
+
+def mean_squared_distance(draws: Tensor) -> float:
+    """(n, D) -> the mean of |a - b|^2 over pairs of different rows, which is twice the summed variance."""
+    return 2 * draws.var(0).sum().item()
+
+
+def squared_mmd(a: Tensor, b: Tensor, widths: list[float]) -> Value:
+    """(m, D) twice -> (U, standard error), U the mean over i != j of
+    h_ij = k(a_i, a_j) + k(b_i, b_j) - k(a_i, b_j) - k(b_i, a_j).
+
+    Leaving out row i leaves U_i = (S - 2 R_i) / ((m - 1) (m - 2)), for R_i the sum of h over j and S that of all R_i.
+    """
+    m = len(a)
+    if m < 2:
+        return None, None
+    R = torch.cat([_row_sums(a, b, start, widths) for start in range(0, m, CHUNK)])
+    U = R.sum() / (m * (m - 1))
+    if m < 3:
+        return U.item(), None
+    without = (R.sum() - 2 * R) / ((m - 1) * (m - 2))
+    return U.item(), ((m - 1) / m * (without - U).square().sum()).sqrt().item()
+
+
+def _row_sums(a: Tensor, b: Tensor, start: int, widths: list[float]) -> Tensor:
+    """R_i of CHUNK rows."""
+    x, y = a[start : start + CHUNK], b[start : start + CHUNK]
+    h = kernel(x, a, widths) + kernel(y, b, widths) - kernel(x, b, widths) - kernel(y, a, widths)
+    h[torch.arange(len(x)), start + torch.arange(len(x))] = 0.0
+    return h.sum(1)
+
+
+def kernel(a: Tensor, b: Tensor, widths: list[float]) -> Tensor:
+    """(n, D), (m, D) -> (n, m): the mean over c of c / (c + |a - b|^2)."""
+    squared = torch.cdist(a, b).square()
+    return sum((c / (c + squared) for c in widths), start=torch.zeros_like(squared)) / len(widths)

@@ -1,0 +1,118 @@
+"""log p(x) itself, for models where it can be had: quadratic in the codes, or with so few that they are integrated."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.measures import Batch, Measure, Subject, per_row
+from jointgen.nats import LOG_2PI
+from jointgen.noise import BLOCK, Noise
+from jointgen_metrics.latents import Codes, Values, codes_of, slope_and_hessian, with_slope
+from jointgen_metrics.likelihood import density_note
+from jointgen_metrics.quadrature import Integral, integrate
+
+PROBES = 16  # pairs of codes at which it is asked whether log p(x, z) is quadratic
+FAR = 3.0  # and how much further out than the prior's draws
+INTEGRABLE = 2  # so many numbers of a code can be integrated over on a grid
+
+at_least_one = attrs.validators.ge(1)
+
+
+@attrs.frozen
+class Exact:
+    """log p(x), in nats, where it is no bound and no estimate.
+
+    Where log p(x, z) is quadratic in z (linear networks and Gaussians) it is a Gaussian integral. Where z has one or
+    two numbers, the integral over z is done on a grid that is refined until it stands.
+
+    rows: at most so many rows.
+    chunk: at most so many points of grids are decoded at once.
+    tolerance: nats by which refining a grid once more may still change a row's integral. What it did change is a figure
+        of its own, `exact_error`.
+    """
+
+    costly: ClassVar[bool] = True
+
+    rows: int = attrs.field(default=100, validator=at_least_one)
+    chunk: int = attrs.field(default=4096, validator=at_least_one)
+    tolerance: float = attrs.field(default=1e-3, validator=attrs.validators.gt(0.0))
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        codes, reason = codes_of(subject)
+        if codes is None:
+            return [Measure("exact", "nats", "", note=reason)]
+        if is_quadratic(codes):
+            collects = (per_row("exact", lambda batch: gaussian_integral(codes, batch), rows=self.rows),)
+            how, note = "Gaussian integral over z", density_note(subject)
+            return [Measure("exact", "nats", how, collects, "exact", note, better="higher")]
+        if codes.size <= INTEGRABLE:
+            return self._quadrature(codes)
+        why = f"log p(x,z) is not quadratic in z, whose {codes.size} numbers are too many to integrate over"
+        return [Measure("exact", "nats", "", note=why)]
+
+    def _quadrature(self, codes: Codes) -> list[Measure]:
+        def integral(batch: Batch) -> Integral:
+            return batch.recall(f"exact {self}", lambda: self.integral(codes, batch))
+
+        how, note = "integral over z on a grid", density_note(codes.subject)
+        value = per_row("exact", lambda batch: integral(batch).value, rows=self.rows, batch=BLOCK)
+        change = per_row("exact_error", lambda batch: integral(batch).change, rows=self.rows, batch=BLOCK)
+        return [
+            Measure("exact", "nats", how, (value,), "exact", note, better="higher"),
+            Measure("exact_error", "nats", "what the grid's last refinement changed", (change,)),
+        ]
+
+    def integral(self, codes: Codes, batch: Batch) -> Integral:
+        known = codes.known(codes.subject.observe(batch)[1])
+
+        def log_f(z: Tensor, row: Tensor) -> Tensor:
+            return codes.log_joint(z, {name: value[row] for name, value in known.items()}, batch.noise)
+
+        draws = codes.draw("p", known, batch.rows, batch.noise.renamed("exact"))
+        reach = 2 * draws.abs().max().item() + 4  # generous for N(0, I), and grown where it does not suffice
+        return integrate(log_f, batch.rows, codes.size, reach, like=draws, chunk=self.chunk, tolerance=self.tolerance)
+
+
+def is_quadratic(codes: Codes) -> bool:
+    """Whether log p(x, z) is a quadratic function of z, to rounding: its slope halfway between two codes is then the
+    mean of the slopes at both. Asked of x that p draws and of codes far out, where any curve of a network shows."""
+    noise = codes.subject.noise(0, "exact").alone()
+    given = _conditions(codes, noise)
+    values = codes.subject.draw("p", given, PROBES, noise)
+    known = codes.known(values)
+    a, b = codes.flat(values), FAR * codes.draw("p", known, PROBES, noise.renamed("far"))
+    slopes = [
+        with_slope(lambda z: codes.log_joint(z, known, noise), place)[1].double() for place in (a, b, (a + b) / 2)
+    ]
+    largest = torch.stack(slopes).abs().max()
+    error = (0.5 * (slopes[0] + slopes[1]) - slopes[2]).abs().max()
+    return bool(error <= math.sqrt(torch.finfo(a.dtype).eps) * largest)
+
+
+def _conditions(codes: Codes, noise: Noise) -> Values:
+    """Some values of what p takes from data sources, such as labels."""
+    spaces = codes.subject.spaces
+    return {v: noise.named(f"given/{v}", PROBES).uniform(*spaces[v].shape) for v in codes.given}
+
+
+def gaussian_integral(codes: Codes, batch: Batch) -> Tensor:
+    """(B,) log of the integral of p(x, z) over z where log p(x, z) is quadratic in z, in double precision:
+    log p(x, z*) + Z/2 log 2 pi - 1/2 log det(-H) at its maximum z*, where it has the Hessian H."""
+    known = codes.known(codes.subject.observe(batch)[1])
+
+    def log_joint(z: Tensor) -> Tensor:
+        return codes.log_joint(z, known, batch.noise)
+
+    z = codes.draw("p", known, batch.rows, batch.noise.renamed("exact"))
+    slope, hessian = slope_and_hessian(log_joint, z)
+    root = torch.linalg.cholesky(-hessian.double())  # (B, Z, Z)
+    z = z + torch.cholesky_solve(slope.double()[..., None], root)[..., 0].to(z.dtype)
+    value, left = with_slope(log_joint, z)
+    rest = torch.linalg.solve_triangular(root, left.double()[..., None], upper=False)[..., 0]  # rounding of z*
+    log_det = 2 * root.diagonal(dim1=1, dim2=2).log().sum(1)
+    return value.double() + 0.5 * rest.square().sum(1) + 0.5 * (codes.size * LOG_2PI - log_det)

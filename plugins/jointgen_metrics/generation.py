@@ -1,0 +1,160 @@
+"""What scores of generated rows share: draws beside real rows, as features that several scores see once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.measures import Batch, Collect, Collected, Extracted, Extractor, Features, Measure, Subject
+from jointgen.observe import has_pixels, pixels
+from jointgen.statistics import Kept, Statistic
+from jointgen_metrics.classifier import Classifier
+from jointgen_metrics.inception import Inception
+from jointgen_metrics.values import Values
+
+Reading = Literal["mean", "sample"]
+Against = Literal["train", "test"]
+Summary = Callable[[Extracted, Batch], Statistic]
+
+
+def side_by_side(subject: Subject, score: Any) -> list[Compared]:
+    """For every variable that p generates: by the score's own extractor, or by those that suit the variable in turn,
+    up to the first that can be had."""
+    found = []
+    for variable in _generated(subject):
+        for extractor in [score.extractor] if score.extractor is not None else _suited(subject, variable):
+            compared = Compared(subject, variable, extractor, score.reading)
+            found.append(compared)
+            if not compared.absent:
+                break
+    return found
+
+
+def _generated(subject: Subject) -> list[str]:
+    """Data that p draws, by a conditional."""
+    if "p" not in subject.joints:
+        return []
+    drawn = {v for factor in subject.joints["p"].factors if not factor.is_root for v in factor.out}
+    return [variable for variable in subject.observed if variable in drawn]
+
+
+def _suited(subject: Subject, variable: str) -> list[Extractor]:
+    space = subject.spaces[variable]
+    if not has_pixels(space):
+        return [Values()]
+    return [Inception(), Classifier(), Values()] if space.shape[0] == 3 else [Classifier(), Inception(), Values()]
+
+
+@attrs.frozen(eq=False)
+class Compared:
+    """One variable by one extractor: draws of p, and the rows of the data."""
+
+    subject: Subject
+    variable: str
+    extractor: Extractor
+    reading: Reading
+
+    def named(self, score: str) -> str:
+        """fid/inception-2015; of a variable other than x, fid_y/inception-2015. Scores by other features never share
+        a name."""
+        return f"{score if self.variable == 'x' else f'{score}_{self.variable}'}/{self.extractor.name}"
+
+    @property
+    def absent(self) -> str:
+        space = self.subject.spaces[self.variable]
+        if self.extractor.takes == "pixels" and not has_pixels(space):
+            return f"{self.variable} is {space}, no images of a known range; use extractor = {{ type = 'values' }}"
+        return self.features.absent
+
+    @property
+    def features(self) -> Features:
+        """Shared by all scores, so that weights are read once."""
+        return self.subject.recall(f"features of {self.variable} by {self.extractor!r}", self._build)
+
+    def _build(self) -> Features:
+        part = self._part
+        source = self.subject.sources[part]
+        offered = source.spaces()
+        own = self.variable if self.variable in offered else next(iter(offered))
+        return self.extractor.build(self.subject.spaces[self.variable], own, source)
+
+    @property
+    def _part(self) -> str:
+        """The data source of the variable."""
+        roots = [f for joint in self.subject.joints.values() for f in joint.factors if self.subject.is_data(f)]
+        return next(factor.part for factor in roots if self.variable in factor.out)
+
+    # --- statistics
+
+    def of_draws(self, what: str, summary: Summary, kind: type[Statistic], rows: int) -> Collect:
+        """what: names the statistic."""
+        key = f"{what} of {self._key} of draws"
+        return Collect(key, lambda batch: summary(self._drawn(batch), batch), kind, "draws", rows)
+
+    def of_real(
+        self, what: str, summary: Summary, kind: type[Statistic], over: Against, rows: int | None = None
+    ) -> Collect:
+        """Kept for other runs, but where bits are drawn afresh."""
+        key = f"{what} of {self._key} of data in {self.subject.spaces[self.variable]!r}"
+        of_data = False if self._draws_bits else self.features.identity
+        return Collect(key, lambda batch: summary(self._real(batch), batch), kind, over, rows, of_data)
+
+    @property
+    def _key(self) -> str:
+        return f"{self.variable} ({self.reading}) by {self.extractor!r}"
+
+    @property
+    def _draws_bits(self) -> bool:
+        return self.reading == "sample" and self.subject.spaces[self.variable].kind == "binary"
+
+    def _drawn(self, batch: Batch) -> Extracted:
+        def draw() -> Tensor:
+            return self.subject.generate(batch, self.reading)[self.variable]
+
+        return batch.recall(f"draws {self._key}", lambda: self._extract(draw()))
+
+    def _real(self, batch: Batch) -> Extracted:
+        def observe() -> Tensor:
+            means, samples = self.subject.observe(batch)
+            return (means if self.reading == "mean" else samples)[self.variable]
+
+        return batch.recall(f"data {self._key}", lambda: self._extract(observe()))
+
+    def _extract(self, values: Tensor) -> Extracted:
+        space = self.subject.spaces[self.variable]
+        rows = pixels(values, space) if self.extractor.takes == "pixels" else values
+        with torch.autocast(rows.device.type, enabled=False):
+            return self.features(rows)
+
+    # --- figures
+
+    def measure(
+        self, score: str, unit: str, estimator: str, collects: tuple[Collect, ...], details: str = "", **more: Any
+    ) -> Measure:
+        """With the protocol of its statistics; `details`: what else must be equal."""
+
+        def protocol(draws: Collected, real: Collected | None = None) -> str:
+            text = f"{draws.rows} draws ({self.reading})"
+            if real is not None:
+                text += f" against {real.rows} of {real.over}{f'@{real.content[:8]}' if real.content else ''}"
+            text += f"; {self.features.identity()}{f'; {details}' if details else ''}"
+            return f"{text}; [{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}]"
+
+        return Measure(self.named(score), unit, estimator, collects, protocol=protocol, **more)
+
+    def missing(self, score: str, unit: str, estimator: str, why: str) -> Measure:
+        return Measure(self.named(score), unit, estimator, note=why)
+
+
+def kept_features(compared: Compared, rows: int, against: Against) -> tuple[Collect, Collect]:
+    """Those of draws and of data, as they are: "features" (n, F)."""
+
+    def keep(extracted: Extracted, batch: Batch) -> Kept:
+        return Kept.of(batch.index, features=extracted.features)
+
+    return compared.of_draws("features", keep, Kept, rows), compared.of_real("features", keep, Kept, against, rows)

@@ -1,0 +1,74 @@
+"""The importance-weighted bound with any number of draws, in memory that does not grow with it."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any, ClassVar
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.measures import Batch, Measure, Subject, per_row
+from jointgen.objectives import Expectation, Expr
+from jointgen_metrics.likelihood import bound, code_length, density_note, observed
+
+at_least_one = attrs.validators.ge(1)
+
+
+@attrs.frozen
+class IWAE:
+    """log 1/K sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x), in the mean over rows: a lower bound on log p(x).
+
+    It rises with K (Burda, Grosse & Salakhutdinov 2016, theorem 1). Of quantised data also in bits per dimension.
+
+    k: draws of the code for each row.
+    chunk: at most so many draws, of all rows of a batch together, are decoded at once. It does not change the figure.
+    rows: at most so many rows; None: all.
+    """
+
+    costly: ClassVar[bool] = True
+
+    k: int = attrs.field(default=64, validator=at_least_one)
+    chunk: int = attrs.field(default=2048, validator=at_least_one)
+    rows: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least_one))
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        name, how = f"iwae_{self.k}", f"K = {self.k} draws of q(z|x) per row"
+        expr, reason = bound(subject)
+        if expr is None:
+            return [Measure(name, "nats", "", note=f"no bound: {reason}")]
+        collects = (per_row(name, LogMeanWeight(self, subject, expr), rows=self.rows),)
+        found = [Measure(name, "nats", how, collects, "lower", density_note(subject), better="higher")]
+        length, _ = code_length(subject)
+        if length is not None:
+            bits, how = f"{name}_bits_per_dim", f"{length.how}, {how}"
+            own = (per_row(bits, LogMeanWeight(self, subject, length.expr), rows=self.rows),)
+            collects = collects if length.expr == expr else own
+            found.append(Measure(bits, "bits", how, collects, "upper", finish=length.finish, better="lower"))
+        return found
+
+
+class LogMeanWeight:
+    """batch -> (B,) nats in double precision: the log of the mean of K weights, exp of an expectation's term."""
+
+    def __init__(self, config: IWAE, subject: Subject, expr: Expr):
+        assert isinstance(expr, Expectation)
+        self.config, self.subject = config, subject
+        self.summed = cache(lambda k: subject.rows(attrs.evolve(expr, k=k, reduce="logmeanexp"), observed=True))
+
+    def __call__(self, batch: Batch) -> Tensor:
+        seen, k = observed(self.subject, batch), self.config.k
+        total = torch.full((batch.rows,), -math.inf, dtype=torch.float64, device=batch.noise.device)
+        at_once = max(1, self.config.chunk // batch.rows)
+        for first in range(0, k, at_once):
+            draws = range(first, min(first + at_once, k))
+            total = torch.logaddexp(total, self._log_sum(seen, batch, draws))
+        return total - math.log(k)
+
+    def _log_sum(self, seen: Any, batch: Batch, draws: range) -> Tensor:
+        """(B,) log of the sum of these draws' weights; one run of the encoder."""
+        noise = batch.noise.renamed("iwae").repeated(batch.rows, draws)
+        mean = self.summed(len(draws))(attrs.evolve(seen, noise=noise))
+        return mean.double() + math.log(len(draws))

@@ -1,0 +1,124 @@
+"""The features that published scores use: the TensorFlow Inception graph of 2015-12-05, through torch-fidelity."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from jointgen.errors import ConfigError
+from jointgen.measures import Extracted
+from jointgen.space import Space
+
+try:
+    from torch_fidelity import feature_extractor_inceptionv3 as graph
+except ImportError:  # an extra of ours
+    graph = None
+
+FILE = "weights-inception-2015-12-05-6726825d.pth"
+SHA256 = "6726825d"  # what it begins with, as the file's name says
+URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
+
+
+@attrs.frozen
+class Inception:
+    """Features (2048) after the last pooling, logits (1008) without the bias; images resized as TensorFlow 1 did.
+
+    weights: the file, where it is not in torch.hub's cache.
+    download: fetch it into that cache (91 MB) where it is not there.
+
+    Published Inception scores and Frechet distances are those of this graph; torchvision's Inception gives others.
+    """
+
+    weights: str | None = None
+    download: bool = False
+
+    name: ClassVar[str] = "inception-2015"
+    takes: ClassVar[Literal["pixels"]] = "pixels"
+    has_classes: ClassVar[bool] = True
+
+    def build(self, space: Space, variable: str, source: Any) -> InceptionFeatures:
+        return InceptionFeatures(self, space.shape[0])
+
+
+@attrs.frozen(eq=False)
+class InceptionFeatures:
+    config: Inception
+    channels: int
+
+    @property
+    def file(self) -> Path:
+        if self.config.weights is not None:
+            return Path(self.config.weights).expanduser()
+        return Path(torch.hub.get_dir()) / "checkpoints" / FILE
+
+    @property
+    def absent(self) -> str:
+        if self.channels not in (1, 3):
+            return f"Inception takes grey or colour images, not {self.channels} channels"
+        if graph is None:
+            return "the Inception graph needs torch-fidelity: pip install 'jointgen[inception]'"
+        if not self.file.is_file():
+            return "" if self._may_fetch else _how_to_get(self.file)
+        found = _sha256(self.file)
+        if not found.startswith(SHA256):
+            return f"{self.file} is not the published file: its sha256 begins with {found[:8]}, not {SHA256}"
+        return ""
+
+    @property
+    def _may_fetch(self) -> bool:
+        return self.config.download and self.config.weights is None
+
+    def identity(self) -> str:
+        repeated = ", grey repeated to 3 channels" if self.channels == 1 else ""
+        return f"inception-2015@{SHA256} (TF1 bilinear to 299x299, logits without bias{repeated})"
+
+    def __call__(self, rows: Tensor) -> Extracted:
+        if not self.file.is_file():
+            _fetch(self.file)
+        network = _load(self.file, os.stat(self.file).st_mtime_ns, rows.device)
+        colour = rows.expand(-1, 3, -1, -1) if self.channels == 1 else rows
+        features, logits = network(colour.contiguous())
+        return Extracted(features, logits)
+
+
+def _how_to_get(file: Path) -> str:
+    return (
+        f"no Inception weights, which published scores use: {file} is not there. Put {FILE} (91 MB, from {URL}) there, "
+        "give extractor = { type = 'inception', weights = 'PATH' } or download = true, or score with extractor = "
+        "{ type = 'classifier' }, whose figures compare with one another only"
+    )
+
+
+def _sha256(file: Path) -> str:
+    stat = file.stat()
+    return _hashed(file, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _hashed(file: Path, changed: int, size: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _fetch(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(URL, str(file), hash_prefix=SHA256, progress=False)
+    except (OSError, RuntimeError) as error:  # no network, or not the published file
+        raise ConfigError(f"extractor.download: {URL} cannot be fetched: {error}") from error
+
+
+@functools.lru_cache(maxsize=1)
+def _load(file: Path, changed: int, device: torch.device) -> nn.Module:
+    torch.load(
+        file, map_location="cpu", weights_only=True
+    )  # torch-fidelity loads it without: only once this has passed
+    network: nn.Module = graph.FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], str(file))
+    return network.to(device)

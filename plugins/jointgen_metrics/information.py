@@ -1,0 +1,204 @@
+"""What a code carries and what it costs: rate, distortion, mutual information, and KL(q(z) : p(z))."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.errors import ConfigError
+from jointgen.measures import Batch, Collect, Collected, Measure, Subject, Value, per_row
+from jointgen.objectives import Conditional, E, Expr
+from jointgen.statistics import Kept, Mean
+from jointgen_metrics.codes import NO_CODES, codes_of, encoded, encoder_of, observed
+from jointgen_metrics.likelihood import density_note, evaluable, of_observed
+
+ELEMENTS = 4_000_000  # numbers of codes that are scored at a time
+ONE_DRAW = "one draw of q(z|x) per row"
+
+
+# --- rate and distortion ---------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class RateDistortion:
+    """Rate E_q[log q(z|x) - log p(z)] and distortion -E_q[log p(x|z)] in nats (Alemi et al. 2018), of the
+    same draws, so that together they are -ELBO.
+
+    The rate is KL(q(z|x) : p(z)), an upper bound on the mutual information of x and z under q.
+    """
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        about = "an upper bound on the mutual information of x and z under q"
+        cost = self._measure(subject, "rate", rate, about)
+        left = self._measure(subject, "distortion", distortion, density_note(subject) if "p" in subject.joints else "")
+        return [cost, attrs.evolve(left, better="lower")]
+
+    def _measure(self, subject: Subject, name: str, of: Callable[[Subject], Expr], note: str) -> Measure:
+        expr, reason = evaluable(subject, of)
+        collects = () if expr is None else (per_row(name, of_observed(subject, expr)),)
+        return Measure(name, "nats", ONE_DRAW, collects, note=reason or note)
+
+
+def rate(subject: Subject) -> Expr:
+    """E_q of log q less log p of all that q's conditionals draw."""
+    q, p = subject.joints["q"], subject.joints["p"]
+    if data := [f for f in p.factors if subject.is_data(f) and set(f.out) & _inferred(subject)]:
+        raise ConfigError(f"p({data[0]}) is data, whose density is not known")
+    drawn = [f for f in q.factors if not f.is_root]
+    priors = [f for f in p.factors if set(f.out) & _inferred(subject)]
+    if not drawn or not priors:
+        raise ConfigError(NO_CODES)
+    first, *rest = (q.log(str(factor)) for factor in drawn)
+    return E(q.everything, sum(rest, start=first) - _sum([p.log(str(factor)) for factor in priors]))
+
+
+def distortion(subject: Subject) -> Expr:
+    """-E_q of log p of all that q has as data."""
+    q, p = subject.joints["q"], subject.joints["p"]
+    if absent := sorted(set(p.variables) - set(q.variables)):
+        raise ConfigError(f"q does not draw {absent[0]!r}")
+    shown = [f for f in p.factors if not subject.is_data(f) and not set(f.out) & _inferred(subject)]
+    if not shown:
+        raise ConfigError("p models nothing that q has as data")
+    return -E(q.everything, _sum([p.log(str(factor)) for factor in shown]))
+
+
+def _inferred(subject: Subject) -> set[str]:
+    return {v for factor in subject.joints["q"].factors if not factor.is_root for v in factor.out}
+
+
+def _sum(terms: list[Expr]) -> Expr:
+    return sum(terms[1:], start=terms[0])
+
+
+# --- mutual information ----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class MutualInformation:
+    """Mutual information of x and z under q, and KL(q(z) : p(z)), in nats, with q(z) the mixture of the posteriors of N
+    rows (Hoffman & Johnson 2016):
+
+        mutual_information = mean_i [log q(z_i|x_i) - log 1/N sum_j q(z_i|x_j)]
+        kl_qz_pz           = mean_i [log 1/N sum_j q(z_i|x_j) - log p(z_i)] = rate - mutual_information
+
+    Of N rows as all there is, both are exact but for one draw z_i per row. Of what the rows are drawn from, the first
+    is a lower bound (Poole et al. 2019), at most log N however much z says, and the second an upper bound.
+
+    rows: N; time is quadratic in it.
+    """
+
+    costly: ClassVar[bool] = True
+
+    rows: int = attrs.field(default=2000, validator=attrs.validators.ge(2))
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        factor, reason = posterior(subject)
+        if factor is None:
+            return [
+                Measure("mutual_information", "nats", "", note=reason),
+                Measure("kl_qz_pz", "nats", "", note=reason),
+            ]
+        pairs = Pairs(subject, factor, without_prior(subject, factor.out[0]))
+        collect = Collect(f"rows and codes {factor}", pairs.keep, Kept, rows=self.rows)
+        return [self._information(pairs, collect), self._divergence(pairs, collect)]
+
+    def _information(self, pairs: Pairs, collect: Collect) -> Measure:
+        how = f"log q({pairs.factor}) - log mean over rows of q({pairs.factor}), {ONE_DRAW}"
+
+        def finish(kept: Kept) -> Value:
+            own, mixture, _ = pairs.nats(kept)
+            return _mean_and_error(own - mixture)
+
+        note = "of more rows than these at least this; at most log n, and at most the rate"
+        return Measure("mutual_information", "nats", how, (collect,), "lower", note, finish, protocol=rows_of)
+
+    def _divergence(self, pairs: Pairs, collect: Collect) -> Measure:
+        how = f"log mean over rows of q({pairs.factor}) - log p({pairs.code}), {ONE_DRAW}"
+        if pairs.without_prior:
+            return Measure("kl_qz_pz", "nats", how, note=pairs.without_prior)
+
+        def finish(kept: Kept) -> Value:
+            _, mixture, prior = pairs.nats(kept)
+            return _mean_and_error(mixture - prior)
+
+        note = "of more rows than these at most this; far above where mutual_information stands at log n"
+        return Measure("kl_qz_pz", "nats", how, (collect,), "upper", note, finish, "lower", protocol=rows_of)
+
+
+def posterior(subject: Subject) -> tuple[Conditional | None, str]:
+    """(q(z|x), "") where it can be scored at the codes of other rows, and (None, why not) otherwise."""
+    codes = codes_of(subject)
+    if len(codes) != 1:
+        return None, f"several codes: {', '.join(codes)}" if codes else NO_CODES
+    factor = encoder_of(subject, codes[0])
+    if not all(subject.is_data(subject.joints["q"].drawn_by(v)) for v in factor.given):
+        return None, f"q({factor}) is given what q draws"
+    if not factor.moments and subject.capabilities(factor).foreign_density == "none":
+        return None, f"q({factor}) has no density"
+    return factor, ""
+
+
+def without_prior(subject: Subject, code: str) -> str:
+    """Why there is no density of one p(z), or an empty string."""
+    prior = subject.joints["p"].drawn_by(code)
+    return evaluable(subject, rate)[1] if prior.is_root else f"p({prior}) is not one prior"
+
+
+def rows_of(collected: Collected) -> str:
+    return f"{collected.rows} rows"
+
+
+def _mean_and_error(values: Tensor) -> Value:
+    mean = Mean.of(values)
+    return mean.value, mean.standard_error
+
+
+@attrs.define
+class Pairs:
+    """Rows kept with a code of each, and the density of every code under every row's posterior.
+
+    without_prior: why log p(z) cannot be had, or an empty string.
+    """
+
+    subject: Subject
+    factor: Conditional
+    without_prior: str
+    _kept: Kept | None = attrs.field(default=None, init=False)
+    _nats: tuple[Tensor, Tensor, Tensor] | None = attrs.field(default=None, init=False)
+
+    @property
+    def code(self) -> str:
+        return self.factor.out[0]
+
+    def keep(self, batch: Batch) -> Kept:
+        """ "z": a code of each row; "p": its log prior (zeros where there is none); "given NAME": what q is given."""
+        data, z = observed(self.subject, batch), encoded(self.subject, batch)[self.code]
+        values = {**data, self.code: z}
+        prior = (
+            torch.zeros(len(z)) if self.without_prior else self.subject.log_prob("p", (self.code,), values, batch.noise)
+        )
+        return Kept.of(batch.index, z=z, p=prior, **{f"given {v}": data[v] for v in self.factor.given})
+
+    def nats(self, kept: Kept) -> tuple[Tensor, Tensor, Tensor]:
+        """(log q(z_i|x_i), log 1/N sum_j q(z_i|x_j), log p(z_i)), each (N,) float64."""
+        if self._nats is None or self._kept is not kept:
+            values = kept.in_order()
+            scores = self._scores(values)  # (N, N), codes by rows
+            mixture = scores.logsumexp(1) - math.log(kept.n)
+            self._kept, self._nats = kept, (scores.diagonal(), mixture, values["p"].double())
+        return self._nats
+
+    def _scores(self, values: dict[str, Tensor]) -> Tensor:
+        z = values["z"]
+        step = max(1, ELEMENTS // z.numel())
+        chunks = []
+        for start in range(0, len(z), step):
+            given = {v: values[f"given {v}"][start : start + step] for v in self.factor.given}
+            chunks.append(self.subject.log_prob_pairs("q", self.code, z, given).double().cpu())
+        return torch.cat(chunks, 1)

@@ -1,0 +1,126 @@
+"""What has to be integrated out of p(x, z): its codes, of any shapes and number, as one flat vector for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.measures import Subject
+from jointgen.noise import Noise
+from jointgen.objectives import E, Expr
+from jointgen.space import Space
+
+Values = Mapping[str, Tensor]
+
+
+@attrs.frozen(eq=False)
+class Codes:
+    """The codes z of p, real variables that are not data. A row's lie side by side, Z numbers.
+
+    spaces: of each code.  data: x and whatever p is conditioned on, which q has as data.
+    given: those of the data that p has as data, too.
+    """
+
+    subject: Subject
+    spaces: Mapping[str, Space]
+    data: tuple[str, ...]
+    given: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Z."""
+        return sum(space.size for space in self.spaces.values())
+
+    def flat(self, values: Values) -> Tensor:
+        """(B, *shape) for each code -> (B, Z)."""
+        return torch.cat([values[name].flatten(1) for name in self.spaces], 1)
+
+    def split(self, z: Tensor) -> dict[str, Tensor]:
+        """(B, Z) -> (B, *shape) for each code."""
+        parts = z.split([space.size for space in self.spaces.values()], 1)
+        return {
+            name: part.unflatten(1, space.shape) for (name, space), part in zip(self.spaces.items(), parts, strict=True)
+        }
+
+    def known(self, values: Values) -> dict[str, Tensor]:
+        return {name: values[name] for name in self.data}
+
+    def log_joint(self, z: Tensor, known: Values, noise: Noise) -> Tensor:
+        """log p(x, z) given what p is conditioned on, (B,) nats. z: (B, Z).  known: as `known` gives it."""
+        scored = (*self.spaces, *(v for v in self.data if v not in self.given))
+        return self.subject.log_prob("p", scored, {**known, **self.split(z)}, noise)
+
+    def log_start(self, joint: str, z: Tensor, known: Values, noise: Noise) -> Tensor:
+        """The log density of the codes alone, (B,) nats: log p(z), or log q(z|x) of the joint "q"."""
+        return self.subject.log_prob(joint, tuple(self.spaces), {**known, **self.split(z)}, noise)
+
+    def draw(self, joint: str, known: Values, rows: int, noise: Noise) -> Tensor:
+        """(rows, Z) from p(z), or of the joint "q" from q(z|x)."""
+        return self.flat(self.subject.draw(joint, known, rows, noise))
+
+
+def codes_of(subject: Subject) -> tuple[Codes | None, str]:
+    """(the codes of p, "") where log p(x, z) can be computed at any z, and (None, why not) otherwise.
+
+    q need not have a density: an implicit encoder's decoder has a likelihood all the same.
+    """
+    for name in ("q", "p"):
+        if name not in subject.joints:
+            return None, f"the objective has no joint {name!r}"
+    q, p = subject.joints["q"], subject.joints["p"]
+    data = {v for factor in q.factors if subject.is_data(factor) for v in factor.out}
+    for factor in p.factors:
+        if subject.is_data(factor) and not set(factor.out) <= data:
+            return None, f"p({factor}) is data, whose density is not known"
+    codes = {v: subject.spaces[v] for v in p.variables if v not in data}
+    if not codes:
+        return None, "p has no codes"
+    scored = [p.log(str(factor)) for factor in p.factors if not subject.is_data(factor)]
+    if reason := subject.missing(E(q.everything, total_of(scored))):
+        return None, reason
+    for name, space in codes.items():
+        if space.kind != "real":
+            return None, f"{name} is not real but a {space.kind} variable"
+    given = tuple(v for factor in p.factors if subject.is_data(factor) for v in factor.out)
+    return Codes(subject, codes, tuple(v for v in p.variables if v in data), given), ""
+
+
+def missing_encoder(codes: Codes) -> str:
+    """Why q(z|x) cannot be drawn from and scored at any z, or an empty string."""
+    q, p = codes.subject.joints["q"], codes.subject.joints["p"]
+    factors = [factor for factor in q.factors if set(factor.out) & codes.spaces.keys()]
+    for factor in factors:
+        if unknown := sorted(set(factor.given) - set(codes.data) - codes.spaces.keys()):
+            return f"q({factor}) needs {unknown[0]!r}, which p does not have"
+    return codes.subject.missing(E(p.everything, total_of([q.log(str(factor)) for factor in factors])))
+
+
+def total_of(terms: Sequence[Expr]) -> Expr:
+    return sum(terms[1:], start=terms[0])
+
+
+# --- slopes ----------------------------------------------------------------------------------------------------------
+
+
+def with_slope(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    """(f(z) (B,), its slope (B, Z)); rows are on their own."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        value = f(z)
+        (slope,) = torch.autograd.grad(value.sum(), z)
+    return value.detach(), slope
+
+
+def slope_and_hessian(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    """The slope (B, Z) and the Hessian (B, Z, Z) of f at z, by 1 + Z backward passes."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(f(z).sum(), z, create_graph=True)
+        columns = [
+            torch.autograd.grad(slope[:, i].sum(), z, retain_graph=True, materialize_grads=True)[0]
+            for i in range(z.shape[1])
+        ]
+    return slope.detach(), torch.stack(columns, 2)

@@ -1,0 +1,104 @@
+"""Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020), by nearest neighbours."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.config import ExtractorField, positive
+from jointgen.measures import Measure, Subject, Value
+from jointgen.statistics import Kept
+from jointgen_metrics.generation import Against, Compared, Reading, kept_features, side_by_side
+
+CELLS = 2**23  # distances at a time: 64 MB
+FIGURES = {
+    "precision": ("fraction", "draws within a ball of data"),
+    "recall": ("fraction", "data within a ball of draws"),
+    "density": ("ratio", "balls of data that a draw is in, over k"),
+    "coverage": ("fraction", "data whose ball has a draw in it"),
+}
+"""Unit, and what is averaged; a ball reaches from a row to its k-th nearest among its own kind."""
+
+
+@attrs.frozen
+class PRDC:
+    """Precision, recall, density and coverage of draws in the space of features.
+
+    k: neighbours; Naeem et al. take 5, and Kynkäänniemi et al. 3 with 50000 rows. Figures depend on k and the rows.
+    samples: draws, and at the most so many rows of the data, evenly apart; the time is quadratic in them.
+    reading: "mean" scores the decoder's means, "sample" adds the likelihood's own noise.
+    extractor: of the features; without one, that which suits the data and can be had.
+    against: the split of the data.
+    """
+
+    costly: ClassVar[bool] = True
+
+    k: int = attrs.field(default=5, validator=positive)
+    samples: int = attrs.field(default=10_000, validator=positive)
+    reading: Reading = "mean"
+    extractor: ExtractorField | None = None
+    against: Against = "train"
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        return [measure for compared in side_by_side(subject, self) for measure in self._measures(compared)]
+
+    def _measures(self, compared: Compared) -> list[Measure]:
+        if why := compared.absent:
+            return [compared.missing(name, unit, how, why) for name, (unit, how) in FIGURES.items()]
+        collects, found = kept_features(compared, self.samples, self.against), dict[str, float]()
+
+        def figure(name: str, draws: Kept, data: Kept) -> Value:
+            if min(draws.n, data.n) <= self.k:
+                return None, None
+            if not found:  # four figures of the same distances
+                found.update(prdc(draws.in_order()["features"], data.in_order()["features"], self.k))
+            return found[name], None
+
+        return [
+            compared.measure(
+                name,
+                unit,
+                how,
+                collects,
+                f"k = {self.k}",
+                finish=lambda draws, data, name=name: figure(name, draws, data),
+                better="higher",
+            )
+            for name, (unit, how) in FIGURES.items()
+        ]
+
+
+def prdc(draws: Tensor, data: Tensor, k: int) -> dict[str, float]:
+    """By name, from features (n, F) and (m, F), n and m more than k. A row on the edge of a ball is in it."""
+    centre = data.double().mean(0)  # distances cancel less there
+    x, y = draws.double() - centre, data.double() - centre
+    radius_x, radius_y = _radii(x, k), _radii(y, k)
+    recalled, covered = torch.zeros(len(y), dtype=torch.bool), torch.zeros(len(y), dtype=torch.bool)
+    balls = []  # of data, that each draw is in
+    for rows, radii in zip(_blocks(x, len(y)), _blocks(radius_x, len(y)), strict=True):
+        apart = _squared_distances(rows, y)
+        inside = apart <= radius_y
+        balls.append(inside.sum(1))
+        covered |= inside.any(0)
+        recalled |= (apart <= radii[:, None]).any(0)
+    count = torch.cat(balls).double()
+    means = ((count > 0).double(), recalled.double(), count / k, covered.double())
+    return {name: float(mean.mean()) for name, mean in zip(FIGURES, means, strict=True)}
+
+
+def _radii(x: Tensor, k: int) -> Tensor:
+    """(n,): of each row, the squared distance of its k-th nearest neighbour; the nearest of all is itself."""
+    blocks = _blocks(x, len(x))
+    return torch.cat([_squared_distances(block, x).kthvalue(k + 1, dim=1).values for block in blocks])
+
+
+def _blocks(rows: Tensor, width: int) -> tuple[Tensor, ...]:
+    return rows.split(max(1, CELLS // width))
+
+
+def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """(n, F), (m, F) -> (n, m)."""
+    return (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T).clamp(min=0)

@@ -1,0 +1,130 @@
+"""How much of the labels can be read from codes: classifiers of the train split's, scored on the evaluated split's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import attrs
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from jointgen.measures import Batch, Collect, Measure, Subject, Value
+from jointgen.statistics import Kept, Mean
+from jointgen_metrics.codes import NO_CODES, codes_of, encoded, has_mean, suffixed
+
+ITERATIONS = 1000
+at_least_one = attrs.validators.ge(1)
+
+
+@attrs.frozen
+class LinearProbe:
+    """Accuracy of logistic regression on codes in units of their standard deviations (Alain & Bengio 2016), fitted to
+    codes of the train split. Several codes are one vector.
+
+    train_rows: at most so many.  penalty: of the weights, 1/2 |w|^2 times this beside the summed log loss.
+    """
+
+    costly: ClassVar[bool] = True
+
+    train_rows: int = attrs.field(default=10_000, validator=at_least_one)
+    penalty: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        protocol = f"logistic regression, penalty {self.penalty:g}, {self.train_rows} train rows at most"
+        return probes(subject, "probe_linear", self._fitted, self.train_rows, protocol)
+
+    def _fitted(self, codes: Tensor, labels: Tensor) -> Any:
+        regression = LogisticRegression(C=1 / self.penalty, max_iter=ITERATIONS)
+        return make_pipeline(StandardScaler(), regression).fit(codes.numpy(), labels.numpy())
+
+
+@attrs.frozen
+class NeighborProbe:
+    """Accuracy of the vote of the nearest codes of the train split, by Euclidean distance. Several codes are one
+    vector.
+
+    train_rows: at most so many.  neighbors: that vote.
+    """
+
+    costly: ClassVar[bool] = True
+
+    train_rows: int = attrs.field(default=10_000, validator=at_least_one)
+    neighbors: int = attrs.field(default=5, validator=at_least_one)
+
+    def measures(self, subject: Subject) -> list[Measure]:
+        protocol = f"{self.neighbors} neighbours, {self.train_rows} train rows at most"
+        return probes(subject, "probe_knn", self._fitted, self.train_rows, protocol)
+
+    def _fitted(self, codes: Tensor, labels: Tensor) -> Any:
+        return KNeighborsClassifier(min(self.neighbors, len(codes))).fit(codes.numpy(), labels.numpy())
+
+
+# --- what both share -------------------------------------------------------------------------------------------------
+
+
+def probes(
+    subject: Subject, name: str, fitted: Callable[[Tensor, Tensor], Any], train_rows: int, protocol: str
+) -> list[Measure]:
+    """The accuracy for each variable of labels. fitted: (n, D) codes and (n,) labels of two classes or more -> a
+    classifier with `predict`."""
+    labels, reason = labels_of(subject)
+    if reason:
+        return [Measure(name, "accuracy", "", note=reason)]
+    found = []
+    for label in labels:
+        how = f"{label} from the {reading_of(subject)} code, learned on codes of the train split"
+        collects = (codes_and_labels(subject), codes_and_labels(subject, "train", train_rows))
+
+        def finish(held_out: Kept, train: Kept, label: str = label) -> Value:
+            if label not in held_out.values:
+                return None, None
+            correct = Mean.of(predictions(held_out, train, label, fitted).eq(held_out.values[label]).double())
+            return correct.value, correct.standard_error
+
+        own = suffixed(name, label, labels)
+        needs = "needs labels of the rows that are evaluated"
+        found.append(
+            Measure(own, "accuracy", how, collects, note=needs, finish=finish, better="higher", protocol=protocol)
+        )
+    return found
+
+
+def labels_of(subject: Subject) -> tuple[list[str], str]:
+    """(labels of the data that q encodes, "") where there are any, otherwise ([], why there are none)."""
+    if not codes_of(subject):
+        return [], NO_CODES
+    parts = {factor.part for factor in subject.joints["q"].factors if subject.is_data(factor)}
+    spaces = {v: space for part in sorted(parts) for v, space in subject.sources[part].spaces().items()}
+    labels = [v for v, space in spaces.items() if space.kind == "label"]
+    reason = "" if labels else "the data has no labels; a source that knows them has a key `labels`"
+    return labels, reason
+
+
+def reading_of(subject: Subject) -> str:
+    return "mean" if all(has_mean(subject, code) for code in codes_of(subject)) else "drawn"
+
+
+def codes_and_labels(subject: Subject, over: Any = "eval", rows: int | None = None) -> Collect:
+    """Kept: "codes" (n, D), and the number of each row's class for each variable of labels."""
+    codes = codes_of(subject)
+
+    def of(batch: Batch) -> Kept:
+        means = encoded(subject, batch, "mean")
+        flat = torch.cat([means[code].flatten(1) for code in codes], 1)
+        return Kept.of(batch.index, codes=flat, **subject.labels(batch))
+
+    return Collect("codes and labels", of, Kept, over, rows)
+
+
+def predictions(held_out: Kept, train: Kept, label: str, fitted: Callable[[Tensor, Tensor], Any]) -> Tensor:
+    """(n,) classes of the held-out rows, in the order in which they are kept."""
+    known = train.in_order()
+    classes = known[label].unique()
+    if len(classes) == 1:
+        return classes.expand(held_out.n)
+    return torch.from_numpy(fitted(known["codes"], known[label]).predict(held_out.values["codes"].numpy()))

@@ -1,0 +1,120 @@
+"""Integrals of exp(log f(z)) over one or two dimensions, for many rows at once, on grids refined where the mass is."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen_metrics.latents import with_slope
+
+LogF = Callable[[Tensor, Tensor], Tensor]
+"""(places (N, Z), the row of each (N,) int64) -> (N,)"""
+
+ACROSS = 32  # cells of the first grid along an axis
+NEGLIGIBLE = 30.0  # nats below a row's largest cell at which another is left out: a share of 1e-13
+LARGEST = 0.5  # share of a row's largest cell above which its grid is still too coarse to be believed
+LEVELS = 30  # refinements at most, each of half the width
+CELLS = 1 << 17  # cells of a row at most
+
+
+@attrs.frozen(eq=False)
+class Integral:
+    """value: (B,) the log of each row's integral.  change: (B,) what its grid's last refinement changed it by."""
+
+    value: Tensor
+    change: Tensor
+
+
+@attrs.frozen(eq=False)
+class Cells:
+    """N cubes of one width: centre (N, Z), row (N,), log f at the centre (N,) and `most`, what it may be within.
+
+    `most` is where the tangent plane at the centre gets to, a bound wherever log f is concave in the cell.
+    """
+
+    centre: Tensor
+    row: Tensor
+    width: float
+    value: Tensor
+    most: Tensor
+
+    def log_mass(self) -> Tensor:
+        """(N,) by the midpoint rule, whose error falls faster than any power of the width for smooth f."""
+        return self.value + self.centre.shape[1] * math.log(self.width)
+
+    def split(self, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """(centres, rows) of the halves in every direction of the cells that are kept."""
+        corners = list(itertools.product((-0.25, 0.25), repeat=self.centre.shape[1]))
+        shift = self.width * self.centre.new_tensor(corners)  # (2^Z, Z)
+        return (self.centre[keep][:, None] + shift).flatten(0, 1), self.row[keep].repeat_interleave(len(corners))
+
+
+def integrate(
+    log_f: LogF, rows: int, size: int, reach: float, *, like: Tensor, chunk: int, tolerance: float
+) -> Integral:
+    """Over R^size. The first grid is the cube of half width `reach`, wider where f has not yet fallen off at its sides.
+
+    like: of the dtype and on the device of the places.  chunk: places that log_f is asked for at once.
+    tolerance: what one more refinement may still change, in nats.
+    """
+    cells = _first(log_f, rows, size, reach, like, chunk)
+    while _reaches_out(cells, rows):
+        reach *= 2
+        cells = _first(log_f, rows, size, reach, like, chunk)
+    value = _log_sum(cells.log_mass(), cells.row, rows)
+    change = torch.full_like(value, math.inf)
+    left = torch.ones_like(change, dtype=torch.bool)  # rows whose grid is refined further
+    for _ in range(LEVELS):
+        keep = left[cells.row] & (cells.most >= _largest(cells.value, cells.row, rows)[cells.row] - NEGLIGIBLE)
+        cells = _cells(log_f, *cells.split(keep), cells.width / 2, chunk)
+        mass = cells.log_mass()
+        refined = _log_sum(mass, cells.row, rows)
+        change = torch.where(left, (refined - value).abs(), change)
+        value = torch.where(left, refined, value)
+        coarse = _largest(mass, cells.row, rows) - value > math.log(LARGEST)
+        few = cells.row.bincount(minlength=rows) <= CELLS
+        left = left & ((change > tolerance) | coarse) & few
+        if not left.any():
+            break
+    return Integral(value, change)
+
+
+def _first(log_f: LogF, rows: int, size: int, reach: float, like: Tensor, chunk: int) -> Cells:
+    """The whole cube, for every row."""
+    width = 2 * reach / ACROSS
+    axis = (torch.arange(ACROSS, dtype=like.dtype, device=like.device) + 0.5) * width - reach
+    centre = torch.cartesian_prod(*[axis] * size).view(-1, size)
+    row = torch.arange(rows, device=like.device).repeat_interleave(len(centre))
+    return _cells(log_f, centre.repeat(rows, 1), row, width, chunk)
+
+
+def _cells(log_f: LogF, centre: Tensor, row: Tensor, width: float, chunk: int) -> Cells:
+    values, most = [centre.new_empty(0, dtype=torch.float64)], [centre.new_empty(0, dtype=torch.float64)]
+    for places, of in zip(centre.split(chunk), row.split(chunk), strict=True):
+        value, slope = with_slope(lambda z, of=of: log_f(z, of), places)  # type: ignore[misc]
+        values.append(value.double())
+        most.append(value.double() + 0.5 * width * slope.double().abs().sum(1))
+    return Cells(centre, row, width, torch.cat(values), torch.cat(most))
+
+
+def _reaches_out(cells: Cells, rows: int) -> bool:
+    """Whether some row's f is not negligible in the outermost cells."""
+    outermost = cells.centre.abs().amax(1) >= cells.centre.abs().max() * (1 - 1e-6)
+    return bool((outermost & (cells.value > _largest(cells.value, cells.row, rows)[cells.row] - NEGLIGIBLE)).any())
+
+
+def _largest(values: Tensor, row: Tensor, rows: int) -> Tensor:
+    """(rows,) maxima; -inf where a row has no values."""
+    return values.new_full((rows,), -math.inf).scatter_reduce(0, row, values, "amax")
+
+
+def _log_sum(values: Tensor, row: Tensor, rows: int) -> Tensor:
+    """(rows,) log of the sum of exp; -inf where a row has no values."""
+    top = _largest(values, row, rows)
+    total = torch.zeros_like(top).index_add(0, row, (values - top[row]).exp())
+    return torch.where(total > 0, top + total.log(), -math.inf)

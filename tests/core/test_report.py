@@ -1,0 +1,461 @@
+"""report.html without a browser: what stands in it, and that it loads nothing and runs nothing of the user's."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+import jointgen
+from jointgen.errors import ConfigError, WriteError
+from jointgen.inference import held_out
+from jointgen.report import history, numbers
+from jointgen.report.curves import curves, frame, thinned
+from jointgen.report.equation import typeset
+from jointgen.report.latent import code_map, interpolations, map_codes, principal_plane, rows_of, traversal
+from jointgen.space import Space
+
+LOADS = {"src", "href", "srcset", "data", "poster", "action", "background"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, and its text outside of scripts and styles."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.title = ""
+        self._within = ""
+        self.html = path.read_text(encoding="utf-8")
+        self.feed(self.html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attributes)))
+        self._within = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._within == "title":
+            self.title += data
+        if self._within not in ("script", "style"):
+            self.text.append(data)
+
+    def __contains__(self, text: str) -> bool:
+        return " ".join(text.split()) in " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture
+def copied(trained: Path, here: Path) -> Path:
+    """A run that may be changed."""
+    shutil.copytree(trained, "run")
+    return Path("run")
+
+
+@pytest.fixture
+def reported(say: Callable[..., Any], copied: Path) -> Callable[[], Page]:
+    """Writes the page of the copied run anew, and reads it."""
+
+    def report() -> Page:
+        said = say("report", copied)
+        assert said.status == 0, said
+        assert said.out == f"{copied / 'report.html'}: the run's page, for a browser\n"
+        return Page(copied / "report.html")
+
+    return report
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_writes_its_page_and_the_command_writes_the_same(trained: Path, reported: Callable[[], Page]) -> None:
+    """Bit for bit, pictures included."""
+    assert reported().html == (trained / "report.html").read_text(encoding="utf-8")
+
+
+def test_nothing_is_loaded_from_anywhere(trained: Path) -> None:
+    page = Page(trained / "report.html")
+    links = [value for _, attributes in page.elements for name, value in attributes.items() if name in LOADS and value]
+    assert {link.partition(":")[0] if ":" in link else link[0] for link in links} == {"data", "#"}
+    assert not [tag for tag, _ in page.elements if tag in ("link", "iframe", "object", "embed", "base")]
+    styles = page.html.partition("<style>")[2].partition("</style>")[0]
+    assert "url(" not in styles and "@import" not in styles
+    (policy,) = [a["content"] for t, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None and policy.startswith("default-src 'none'; img-src data: blob:;")
+    assert page.html.count("* plotly.js v") == 1
+
+
+def test_a_page_that_cannot_be_written_costs_neither_the_figures_nor_the_checkpoint(
+    quickstart: str, sets: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "run/report.html").mkdir(parents=True)
+    changes = dict(word.split("=", 1) for word in sets(train__steps="2") if word != "--set")
+    with pytest.raises(WriteError, match=r"report\.html could not be written"):
+        jointgen.run(quickstart, [f"{k}={v}" for k, v in changes.items()], out=tmp_path / "run", quiet=True)
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["status"] == "done" and summary["metrics"]["elbo"]["value"] is not None
+    assert jointgen.load(tmp_path / "run").sample(1).shape == (1, 1, 8, 8)
+
+
+def test_what_users_write_is_text(copied: Path, reported: Callable[[], Page]) -> None:
+    bad = "</script><script>alert('x')</script><img src=x onerror=y>"
+    recipe = (copied / "recipe.toml").read_text().replace('name = "quickstart"', f'name = "{bad}"')
+    (copied / "recipe.toml").write_text(recipe)
+    summary = json.loads((copied / "summary.json").read_text())
+    summary["note"] = summary["environment"]["device"] = summary["metrics"]["elbo"]["note"] = bad
+    summary["critics"] = {bad: {"note": bad, "figures": {bad: bad}}}
+    (copied / "summary.json").write_text(json.dumps(summary))
+    with open(copied / "metrics.jsonl", "a") as file:
+        file.write(
+            json.dumps({"step": 20, "images_seen": 1, "wall_s": 1.0, f"eval/{bad}": 1.0, f"{bad}/loss": 1.0}) + "\n"
+        )
+    page = reported()
+    assert page.title == f"{bad} · done"
+    assert "<script>alert" not in page.html and "<img src=x" not in page.html
+    assert page.text.count(bad) >= 6
+    assert not [a for _, a in page.elements if "onerror" in a]
+
+
+# --- runs that lack something ----------------------------------------------------------------------------------------
+
+
+def test_a_run_without_a_checkpoint(copied: Path, reported: Callable[[], Page], say: Callable[..., Any]) -> None:
+    """As one that has only begun: its recipe and the plan are there."""
+    shutil.rmtree(copied / "checkpoints")
+    for name in ("summary.json", "metrics.jsonl"):
+        (copied / name).unlink()
+    shutil.rmtree(copied / "samples")
+    page = reported()
+    assert "Nothing to show: run/checkpoints: no whole checkpoint." in page
+    assert "No pictures: none was drawn yet." in page
+    assert "No curves: nothing was logged yet." in page
+    assert "No final figures: the run is unknown." in page
+    assert "encoder, decoder: Adam, lr 0.001" in page
+
+
+def test_held_out_rows_that_are_gone(copied: Path, reported: Callable[[], Page]) -> None:
+    """The folder of the images is not on this machine."""
+    data = '[data]\ntype = "image_folder"\nroot = "gone"\nsize = 8\nchannels = 1\n'
+    recipe = (copied / "recipe.toml").read_text()
+    (copied / "recipe.toml").write_text(re.sub(r"\[data\]\n(.+\n)+", data, recipe))
+    page = reported()
+    assert "Nothing to show: data.root: " in page
+    assert page.html.count('<div class="frame"') == 1
+
+
+def test_a_folder_that_is_no_run(say: Callable[..., Any], here: Path) -> None:
+    assert say("report", "nothing").refusal == "nothing: not a run folder (it has no recipe.toml)"
+    assert not Path("nothing").exists()
+
+
+def test_a_checkpoint_that_is_not_there(copied: Path, say: Callable[..., Any]) -> None:
+    problem = say("report", copied, "--checkpoint", "step-00000021").refusal
+    assert problem.startswith("--checkpoint: 'step-00000021' is not in run/checkpoints; did you mean 'step-00000020'?")
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def figure(value: float | None, **more: Any) -> dict[str, Any]:
+    return {"value": value, "unit": "nats", "estimator": "", "split": "test", "n": 4, "note": "", **more}
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [
+        (-100.00878, 0.2847, "-100.01"),  # two digits of the error: 0.28
+        (28.82127, 0.0815, "28.821"),
+        (12345.6, 123.0, "12346"),
+        (0.001234567, None, "0.0012346"),
+        (2.5, 0.0, "2.5"),
+        (1e-7, 3e-9, "0.0000001000"),
+    ],
+)
+def test_a_number_has_the_digits_that_its_error_leaves(value: float, error: float | None, shown: str) -> None:
+    assert numbers.in_digits(value, error) == shown
+
+
+def test_later_evaluations_lie_over_the_summary() -> None:
+    """Of the newest checkpoint that was evaluated; what only the summary has stays."""
+    summary = {"step": 20, "metrics": {"elbo": figure(-3.0), "rmse": figure(5.0)}}
+    evaluation = {
+        "step-00000020": {"metrics": {"elbo": figure(-2.0), "fid": figure(7.0, protocol="2048 features")}},
+        "step-00000010": {"metrics": {"elbo": figure(-9.0), "kid": figure(1.0)}},
+    }
+    found = numbers.read_figures(summary, evaluation)
+    assert {name: (f["value"], f["origin"]) for name, f in found.items()} == {
+        "elbo": (-2.0, "step-00000020"),
+        "rmse": (5.0, ""),
+        "fid": (7.0, "step-00000020"),
+    }
+
+
+def test_evaluations_of_an_earlier_step_replace_nothing() -> None:
+    """The run has gone on since: its summary is newer."""
+    evaluation = {"step-00000010": {"metrics": {"elbo": figure(-9.0), "fid": figure(8.0)}}}
+    found = numbers.read_figures({"step": 20, "metrics": {"elbo": figure(-3.0)}}, evaluation)
+    assert (found["elbo"]["value"], found["fid"]["origin"]) == (-3.0, "step-00000010")
+
+
+def test_what_is_said_first() -> None:
+    """Bounds, then other figures of the model, then those of single critics; six at most."""
+    figures = {name: {**figure(1.0), "origin": ""} for name in ("f/accuracy", "a", "b", "c", "d", "e", "g")}
+    figures["elbo"] = {**figure(-1.0, bound="lower"), "origin": ""}
+    assert [row["name"] for row in numbers.highlights(numbers.rows(figures))] == ["elbo", "a", "b", "c", "d", "e"]
+
+
+def test_figures_that_do_not_exist_say_why(copied: Path, reported: Callable[[], Page]) -> None:
+    summary = json.loads((copied / "summary.json").read_text())
+    summary["metrics"] = {"elbo": figure(None, note="the decoder has no density"), "rmse": figure(4.25, bound="upper")}
+    (copied / "summary.json").write_text(json.dumps(summary))
+    page = reported()
+    assert "Not to be had for this model: elbo (the decoder has no density)." in page
+    assert "upper bound: the true value is at most this" in page
+    rows = {a["data-figure"]: a["data-value"] for _, a in page.elements if "data-figure" in a}
+    assert rows == {"rmse": "4.25"}
+
+
+def test_the_health_of_critics_is_shown_with_its_warning(copied: Path, reported: Callable[[], Page]) -> None:
+    summary = json.loads((copied / "summary.json").read_text())
+    summary["critics"] = {
+        "d": {"ratio": "log p(x)/q(x)", "trusted": False, "figures": {"max_abs": 12.5}, "note": "d cannot be trusted"}
+    }
+    (copied / "summary.json").write_text(json.dumps(summary))
+    page = reported()
+    assert "d cannot be trusted" in page
+    assert "trusted no max abs 12.5" in page
+
+
+# --- curves ----------------------------------------------------------------------------------------------------------
+
+
+def event(step: int, **values: float | None) -> dict[str, Any]:
+    return {"step": step, "images_seen": 8 * step, "wall_s": step / 2, **values}
+
+
+def plots(events: list[dict[str, Any]], figures: Any = None) -> dict[str, dict[str, Any]]:
+    found = curves(events, figures or {}, 512)
+    return {f"{s['title']}: {p['title']}": p for s in found["sections"] for p in s["plots"]}
+
+
+def test_what_belongs_together_shares_a_plot() -> None:
+    names = [
+        "model/E[q(x,z)] log p(x|z)",
+        "model/E[q(x,z)] log q(z|x)",
+        "model/loss",
+        "model/grad_norm",
+        "d/R1(d)",
+        "d/loss",
+        "d/grad_norm",
+        "d/positive_mean",
+        "d/negative_mean",
+        "d/saturation",
+        "lr/model",
+        "images_per_s",
+        "eval/elbo",
+        "stray",
+    ]
+    found = plots([event(1, **dict.fromkeys(names, 1.0))])
+    assert {title: [line["name"] for line in plot["lines"]] for title, plot in found.items()} == {
+        "Evaluations: elbo": ["between steps, at most 512 rows"],
+        "Losses and terms: model: loss": ["loss"],
+        "Losses and terms: model: terms": ["E[q(x,z)] log p(x|z)", "E[q(x,z)] log q(z|x)"],
+        "Losses and terms: d: loss": ["loss"],
+        "Losses and terms: d: terms": ["R1(d)"],
+        "Critics: d: mean": ["positive_mean", "negative_mean"],
+        "Critics: d: saturation": ["saturation"],
+        "Optimisation: gradient norms": ["model", "d"],
+        "Optimisation: learning rates": ["model"],
+        "Optimisation: speed": ["images_per_s"],
+        "Others: stray": ["stray"],
+    }
+
+
+def test_curves_of_one_clock_share_it_and_gaps_stay_gaps() -> None:
+    events = [event(1, a=1.0, b=2.0), event(2, a=None, b=3.0), event(2, c=4.0), event(3, a=5.0, b=math.inf)]
+    found = curves(events, {}, 512)
+    (section,) = found["sections"]
+    lines = {plot["title"]: plot["lines"][0] for plot in section["plots"]}
+    assert [lines[name]["y"] for name in "abc"] == [[1.0, None, 5.0], [2.0, 3.0, None], [4.0]]
+    assert [lines[name]["clock"] for name in "abc"] == [0, 0, 1]
+    assert found["clocks"][0] == {"step": [1, 2, 3], "images_seen": [8, 16, 24], "wall_s": [0.5, 1.0, 1.5]}
+
+
+def test_evaluations_end_at_the_final_figure() -> None:
+    final = figure(-3.5, standard_error=0.25)
+    plot = plots([event(1, **{"eval/elbo": -4.0})], {"elbo": final})["Evaluations: elbo"]
+    assert (plot["unit"], plot["final"]) == ("nats", {"value": -3.5, "standard_error": 0.25, "n": 4})
+    assert "final" not in plots([event(1, **{"eval/elbo": -4.0})])["Evaluations: elbo"]
+
+
+@pytest.mark.parametrize(
+    ("values", "log"), [([1.0, 10.0], True), ([1.0, 9.9], False), ([0.0, 10.0], False), ([None], False)]
+)
+def test_a_logarithmic_axis_is_for_positive_numbers_that_span_a_decade(values: list[float | None], log: bool) -> None:
+    events = [event(i, **{"lr/model": value}) for i, value in enumerate(values)]
+    assert plots(events)["Optimisation: learning rates"]["log"] is log
+
+
+def test_long_curves_are_thinned_evenly_to_their_end() -> None:
+    """4,001 events in at most 1,500 points: every third, 0, 3, ..., 3999, and the last, 4000."""
+    events = [event(i) for i in range(4001)]
+    assert [e["step"] for e in thinned(events)] == [*range(0, 4000, 3), 4000]
+    assert thinned(events[:1500]) == events[:1500]
+
+
+def test_a_few_spikes_do_not_flatten_a_curve() -> None:
+    """100 numbers from 0 to 0.99 and a spike of 1000: the view leaves 2 of 101 out at either end, 0.02 to 0.98, and
+    adds a tenth of that at either side."""
+    values = [i / 100 for i in range(100)]
+    found = frame([*values, 1000.0])
+    assert found is not None and found["outside"] == 1
+    assert found["range"] == pytest.approx([0.02 - 0.096, 0.98 + 0.096])
+    assert frame(values) is None
+    assert frame([1.0] * 100) is None
+    assert frame([1.0, 1000.0]) is None
+
+
+# --- pictures over training ------------------------------------------------------------------------------------------
+
+
+def write_pictures(folder: Path, steps: range, size: int = 8) -> None:
+    image = Image.fromarray(np.random.RandomState(0).randint(0, 255, (size, size, 3)).astype(np.uint8))
+    for step in steps:
+        for what in ("samples", "reconstructions"):
+            image.save(folder / f"{what}-step-{step:08d}.png")
+
+
+def test_a_slider_has_thirty_frames_at_most(tmp_path: Path) -> None:
+    """Of 59 steps 1..59, every second: 1, 3, ..., 59."""
+    write_pictures(tmp_path, range(1, 60))
+    (tmp_path / "notes.png").write_bytes(b"no picture of a step")
+    found = history.frames(tmp_path)
+    assert found["of"] == 59
+    assert [f["step"] for f in found["frames"]] == [*range(1, 60, 2)]
+    assert [p["what"] for p in found["frames"][0]["pictures"]] == ["samples", "reconstructions"]
+
+
+def test_large_pictures_are_fewer_and_the_newest_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for four pictures of one size, two a step: the first step and the last."""
+    write_pictures(tmp_path, range(1, 8))
+    size = (tmp_path / "samples-step-00000001.png").stat().st_size
+    for room, steps in ((5 * size, [1, 7]), (6 * size, [1, 4, 7]), (size, [7])):
+        monkeypatch.setattr(history, "MOST_BYTES", room)
+        assert [f["step"] for f in history.frames(tmp_path)["frames"]] == steps
+
+
+# --- codes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(50, 7), (12, 90)])
+def test_the_plane_is_that_of_principal_component_analysis(shape: tuple[int, int]) -> None:
+    """Against scikit-learn's, but for the signs of its axes."""
+    rows = torch.randn(shape, dtype=torch.float64) * torch.linspace(1, 5, shape[1])
+    places, shares = principal_plane(rows)
+    pca = PCA(2, svd_solver="full")
+    assert np.allclose(places.abs().numpy(), abs(pca.fit_transform(rows.numpy())), atol=1e-9)
+    assert shares == pytest.approx(pca.explained_variance_ratio_.tolist())
+    farthest = places.gather(0, places.abs().argmax(0, keepdim=True))
+    assert (farthest > 0).all()
+
+
+def test_maps_of_one_two_and_many_dimensions() -> None:
+    codes = torch.tensor([[0.0, 1.0, 2.0], [1.0, 1.0, 5.0], [2.0, math.nan, 0.0], [3.0, 1.5, 1.0]])
+    labels = torch.tensor([4, 5, 6, 7])
+    one, two, three = (code_map("z", codes[:, :n], labels) for n in (1, 2, 3))
+    assert (one["places"], one["labels"]) == ([[0.0, 1.0, 2.0, 3.0]], [4, 5, 6, 7])
+    assert two["places"] == [[0.0, 1.0, 3.0], [1.0, 1.0, 1.5]]
+    assert (two["rows"], two["labels"], two["how"]) == ([0, 1, 3], [4, 5, 7], "the mean codes themselves")
+    assert three["how"] == "principal component analysis of the mean codes, from 3 dimensions to 2"
+    assert code_map("z", torch.randn(5, 2, 3, 3), None)["labels"] is None
+    with pytest.raises(ConfigError, match="the codes z are not finite"):
+        code_map("z", codes * math.nan, None)
+
+
+class Identity:
+    """Rows of a model whose decoder gives the code back."""
+
+    variable, code = "x", "z"
+
+    def __init__(self, codes: Tensor, space: Space):
+        self.codes = self.truth = codes
+        self.model = SimpleNamespace(spaces={"x": Space((2,)), "z": space})
+        self.taken: list[int] = []
+
+    def decode(self, codes: Tensor, rows: Tensor) -> Tensor:
+        self.taken = rows.tolist()
+        return codes
+
+
+def test_interpolations_are_straight_lines_between_pairs() -> None:
+    rows = Identity(torch.tensor([[0.0, 0.0], [8.0, 16.0], [1.0, 1.0], [1.0, 1.0], [9.0, 9.0]]), Space((2,)))
+    first, second = interpolations(rows)["lines"]  # type: ignore[arg-type]
+    assert first == {"name": "rows 0 and 1", "x": [*map(float, range(9))], "y": [*map(float, range(0, 17, 2))]}
+    assert second["x"] == [1.0] * 9
+    assert rows.taken == [0] * 9 + [2] * 9  # what else is known is the first row's
+
+
+def test_a_traversal_moves_the_dimension_that_varies_most_within_its_bounds() -> None:
+    """Mean codes (1, -1), (1, 3) vary by 0 and 8 around (1, 1): z[1] goes from 1 - 2.5 sqrt(8) to 1 + 2.5 sqrt(8), cut
+    at -4 and 4, while z[0] stays the first row's; then z[0] stays at its mean."""
+    codes = torch.tensor([[1.0, -1.0], [1.0, 3.0]])
+    found = traversal(Identity(codes, Space((2,), low=-4.0, high=4.0)), codes)  # type: ignore[arg-type]
+    first, second = found["lines"]
+    reach = [min(4.0, max(-4.0, 1 + t * math.sqrt(8))) for t in np.linspace(-2.5, 2.5, 9)]
+    assert (first["name"], first["x"]) == ("z[1]", [1.0] * 9)
+    assert first["y"] == pytest.approx(reach)
+    assert (second["name"], second["x"], second["y"]) == ("z[0]", [1.0] * 9, [-1.0] * 9)
+    assert (found["active"], found["size"]) == (1, 2)
+
+
+def test_paths_begin_and_end_at_reconstructions(trained: Path) -> None:
+    """What stands at the ends of the trained run's interpolations is what the model makes of these rows."""
+    model = jointgen.load(trained)
+    rows = rows_of(model, held_out(model, "test"))
+    ends = rows.decode(rows.codes, torch.arange(len(rows.codes)))
+    raw = held_out(model, "test").take(torch.arange(12))["data"]["x"]
+    assert torch.equal((rows.truth * 17).floor().to(torch.uint8), raw)
+    noise = model.noise(0, "pictures").named("observe/x", 12)
+    observed = (raw + noise.uniform(1, 8, 8)) / 17
+    torch.testing.assert_close(ends, model.reconstruct(observed))
+
+
+def test_labels_are_found_though_the_run_does_not_read_them(trained: Path, quickstart: str, tmp_path: Path) -> None:
+    """With `data.labels = false`, of the same rows."""
+    model = jointgen.load(trained)
+    _, labels = map_codes(model, held_out(model, "test"))
+    recipe = (trained / "recipe.toml").read_text().replace("labels = true", "labels = false")
+    shutil.copytree(trained, tmp_path / "copy")
+    (tmp_path / "copy/recipe.toml").write_text(recipe)
+    other = jointgen.load(tmp_path / "copy")
+    codes, found = map_codes(other, held_out(other, "test"))
+    assert labels is not None and found is not None
+    assert torch.equal(labels, found) and len(set(labels.tolist())) == 10
+    assert len(codes["z"]) == 64  # as many as eval.rows
+
+
+# --- the equation ----------------------------------------------------------------------------------------------------
+
+
+def test_an_equation_is_typeset() -> None:
+    text = "E[p(x,z)](w*log q(z|stop(x)) - lambda*d1)"
+    assert typeset(text) == (
+        '<b class="e">𝔼</b><sub><i>p</i>(<i>x</i>,<i>z</i>)</sub>(<i>w</i>⋅<span class="fn">log</span> <i>q</i>'
+        '(<i>z</i>\u2009|\u2009<span class="fn">stop</span>(<i>x</i>)) − <i>λ</i>⋅<i>d</i><sub>1</sub>)'
+    )
+    assert typeset("log s(-f) < 1") == '<span class="fn">log</span> <span class="fn">σ</span>(−<i>f</i>) &lt; 1'

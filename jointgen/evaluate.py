@@ -13,7 +13,7 @@ from torch import Tensor
 from jointgen.caching import Cached, cached, fingerprint
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
-from jointgen.interfaces import Rows
+from jointgen.interfaces import Rows, labelled
 from jointgen.measures import Collect, Collected, Measure, is_costly
 from jointgen.model import Model
 from jointgen.noise import Noise
@@ -30,11 +30,16 @@ BLOCK = 4096  # rows read at a time to be hashed
 
 @attrs.frozen(eq=False)
 class Split:
-    """An opened split: the rows of every data source that the objective draws from."""
+    """An opened split: the rows of every data source that the objective draws from, by part.
+
+    components: the data sources themselves, where these rows are theirs.
+    """
 
     name: str
     sources: dict[str, Rows]
     variables: dict[str, dict[str, str]]
+    components: dict[str, Any] = attrs.field(factory=dict)
+    _labelled: dict[str, Rows] = attrs.field(factory=dict, init=False)
 
     def __len__(self) -> int:
         """The shortest source's rows: several sources are read side by side."""
@@ -56,6 +61,19 @@ class Split:
         """Raw rows on a device, by source and by the joints' names for the variables."""
         taken = {name: renamed(rows.take(index), self.variables[name]) for name, rows in self.sources.items()}
         return {name: {v: send(t, device) for v, t in values.items()} for name, values in taken.items()}
+
+    def labels(self, index: Tensor) -> dict[str, Tensor]:
+        """(n,) int64 class numbers by the sources' names for them, also where the recipe does not ask for them."""
+        found: dict[str, Tensor] = {}
+        for part, component in self.components.items():
+            source = labelled(component)
+            names = [name for name, space in source.spaces().items() if space.kind == "label"]
+            if names and part not in self._labelled:
+                self._labelled[part] = self.sources[part] if source is component else source.open(self.name)
+            if names:
+                taken = self._labelled[part].take(index)
+                found |= {name: taken[name] for name in names}
+        return found
 
 
 @attrs.frozen
@@ -96,8 +114,9 @@ def open_split(prepared: Prepared, name: str, parts: Iterable[str] | None = None
     """parts: of these data sources only; None: of all that the objective draws from."""
     declared = prepared.declared
     wanted = dict.fromkeys(declared.data_parts if parts is None else parts)
-    sources = {part: prepared.recipe.all_sources()[part].open(name) for part in wanted}
-    return Split(name, sources, {part: declared.variables_of(part) for part in sources})
+    components = {part: prepared.recipe.all_sources()[part] for part in wanted}
+    sources = {part: component.open(name) for part, component in components.items()}
+    return Split(name, sources, {part: declared.variables_of(part) for part in sources}, components)
 
 
 def metrics_of(prepared: Prepared) -> list[Any]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import attrs
 from torch import Tensor, nn
 
 from jointgen.capabilities import Capabilities
+from jointgen.errors import ConfigError
 from jointgen.noise import NoiseSource
 from jointgen.space import Space
 
@@ -144,7 +146,11 @@ class Rows(Protocol):
 
 @runtime_checkable
 class DataSource(Protocol):
-    """Named variables with their Spaces, known without reading data."""
+    """Named variables with their Spaces, known without reading data.
+
+    A source that has labels which not every model wants has a field ``labels: bool = False`` that asks for them; they
+    are then further variables of the same rows.
+    """
 
     def spaces(self) -> dict[str, Space]: ...
 
@@ -170,7 +176,11 @@ class CriticLoss(Protocol):
 
 
 class Penalty(Protocol):
-    """Subtracted from a critic's objective in its own update."""
+    """Subtracted from a critic's objective in its own update.
+
+    Optional: ``weight``, a number or a jointgen.objectives.WeightTable, by which the engine multiplies what the penalty
+    returns at each step; 1 where there is none.
+    """
 
     @property
     def every(self) -> int:
@@ -179,7 +189,7 @@ class Penalty(Protocol):
     def __call__(
         self, critic: Any, positive: tuple[Tensor, ...], negative: tuple[Tensor, ...], noise: NoiseSource
     ) -> Tensor:
-        """(B,) from a callable critic(*values) -> (B,) and the values on both sides."""
+        """(B,), without the weight, from a callable critic(*values) -> (B,) and the values on both sides."""
 
 
 class PointwiseTerm(Protocol):
@@ -223,6 +233,18 @@ class Follower(Protocol):
         """Called once after every update of the tensor, as it stands before it is parametrized."""
 
 
+def labelled(source: Any) -> Any:
+    """The source with its labels, where it can give any; otherwise as it is."""
+    if getattr(source, "labels", None) is not False:
+        return source
+    asked = attrs.evolve(source, labels=True)
+    try:
+        asked.spaces()
+    except ConfigError:  # this data has none
+        return source
+    return asked
+
+
 def sum_event(x: Tensor) -> Tensor:
     """(B, *shape) -> (B,): sums everything but the batch axis."""
     return x.flatten(1).sum(1) if x.ndim > 1 else x
@@ -244,5 +266,6 @@ __all__ = [
     "PointwiseTerm",
     "Prior",
     "Rows",
+    "labelled",
     "sum_event",
 ]

@@ -309,12 +309,7 @@ class Model:
 
     def labels(self, batch: Any) -> dict[str, Tensor]:
         """(B,) int64 class numbers by the source's name for them, whether or not the model uses them."""
-        found: dict[str, Tensor] = {}
-        for part, rows in (batch.source.sources if batch.source else {}).items():
-            spaces = self.sources[part].spaces()
-            taken = rows.take(batch.index % len(batch.source))
-            found |= {v: t for v, t in taken.items() if v in spaces and spaces[v].kind == "label"}
-        return found
+        return batch.source.labels(batch.index % len(batch.source)) if batch.source else {}
 
     def observe(self, batch: Moment) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(mean readings, samples) of every observed variable of a batch of raw data."""

@@ -10,7 +10,7 @@ from jointgen.config import fraction, non_negative, positive
 from jointgen.objectives.algebra import Weight
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class WeightTable:
     """Goes linearly from `start` to `to` over the first `over` (a share) of its stage.
 
@@ -21,6 +21,11 @@ class WeightTable:
     start: float
     over: float = attrs.field(validator=fraction)
     cycles: int = attrs.field(default=1, validator=positive)
+
+    def __repr__(self) -> str:
+        """As a recipe has it."""
+        cycles = f", cycles = {self.cycles}" if self.cycles > 1 else ""
+        return f"{{ start = {self.start:g}, to = {self.to:g}, over = {self.over:g}{cycles} }}"
 
 
 @attrs.frozen

@@ -176,22 +176,9 @@ def map_codes(model: Model, split: Split) -> tuple[dict[str, Tensor], Tensor | N
 
 def _labels(model: Model, split: Split) -> Tensor | None:
     """Of the rows that q encodes, also where the run did not read them."""
-    sources, index = model.prepared.recipe.all_sources(), torch.arange(len(split))
-    for part in dict.fromkeys(model.data_roots(model.joints["q"]).values()):
-        try:
-            source = _labelled(sources[part])
-            names = [name for name, space in source.spaces().items() if space.kind == "label"]
-            if names:
-                opened = split.sources[part] if source is sources[part] else source.open(split.name)
-                return opened.take(index)[names[0]]
-        except ConfigError:  # this data has none after all
-            continue
-    return None
-
-
-def _labelled(source: Any) -> Any:
-    """The source, told to yield labels where it can be."""
-    return attrs.evolve(source, labels=True) if getattr(source, "labels", None) is False else source
+    roots = model.data_roots(model.joints["q"]).values()
+    of_q = attrs.evolve(split, components={part: split.components[part] for part in dict.fromkeys(roots)})
+    return next(iter(of_q.labels(torch.arange(len(split))).values()), None)
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------------

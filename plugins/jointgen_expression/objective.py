@@ -29,7 +29,7 @@ from jointgen.objectives import (
     table_of,
     weight_of,
 )
-from jointgen.objectives.objective import Order, resolved, unresolved
+from jointgen.objectives.objective import ONLY_STAGE, Order, resolved, unresolved
 from jointgen.registry import Registry
 
 
@@ -194,7 +194,7 @@ def _write(stages: Sequence[Stage], registry: Registry) -> Expression:
         "parts": {joint.written(f): f.computed_by for joint in joints.values() for f in joint.own},
         "reports": {name: str(expr) for name, expr in objectives[-1].reports},
     }
-    if len(stages) == 1:
+    if len(stages) == 1 and stages[0].name == ONLY_STAGE:
         return Expression(updates=_update_tables(objectives[0]), order=objectives[0].order, **common)
     written = [StageTable(s.name, None, s.share, _update_tables(s.objective), s.objective.order) for s in stages]
     return Expression(stages=written, **common)

@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from jointgen.interfaces import labelled
 from jointgen.measures import Batch, Collect, Measure, Subject, Value
 from jointgen.statistics import Kept, Mean
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, has_mean, suffixed
@@ -99,9 +100,9 @@ def labels_of(subject: Subject) -> tuple[list[str], str]:
     if not codes_of(subject):
         return [], NO_CODES
     parts = {factor.part for factor in subject.joints["q"].factors if subject.is_data(factor)}
-    spaces = {v: space for part in sorted(parts) for v, space in subject.sources[part].spaces().items()}
+    spaces = {v: space for part in sorted(parts) for v, space in labelled(subject.sources[part]).spaces().items()}
     labels = [v for v, space in spaces.items() if space.kind == "label"]
-    reason = "" if labels else "the data has no labels; a source that knows them has a key `labels`"
+    reason = "" if labels else "the data has no labels"
     return labels, reason
 
 

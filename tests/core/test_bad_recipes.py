@@ -96,7 +96,7 @@ TYPOS: Rows = {
     ),
     "table of the optimizers": (
         ["optimizer.modle.lr=1e-3"],
-        ["optimizer.modle: unknown key; did you mean 'model'? (known: critics, model, parts)"],
+        ["optimizer.modle: unknown key; did you mean 'model'? (known: critics, model, parts, stages)"],
     ),
     "key of an optimizer": (
         ["optimizer.model.weight_deccay=0.1"],
@@ -119,6 +119,35 @@ TYPOS: Rows = {
     "optimizer of a part that nothing trains": (
         ["optimizer.parts.prior.lr=0.1"],
         ["optimizer.parts.prior: the objective trains no part of this name; known: T, decoder, encoder"],
+    ),
+    "stage of an optimizer": (
+        ["optimizer.stages.asvea.model.lr=0.1", "objective.vae_first=0.5"],
+        ["optimizer.stages.asvea: the objective has no stage of this name; did you mean 'asvae'? (known: asvae, vae)"],
+    ),
+    "optimizers that a stage has no use for": (
+        [
+            "objective.vae_first=0.5",
+            "optimizer.stages.vae.critics.lr=0.1",
+            "optimizer.stages.vae.parts.T.lr=0.1",
+            "optimizer.stages.asvae.parts.encodr.lr=0.1",
+        ],
+        [
+            "optimizer.stages.vae.critics: the stage trains no critic",
+            "optimizer.stages.vae.parts.T: the stage trains no part of this name; known: decoder, encoder",
+            "optimizer.stages.asvae.parts.encodr: the stage trains no part of this name; did you mean 'encoder'? "
+            "(known: T, decoder, encoder)",
+        ],
+    ),
+    "key of a stage's optimizer": (
+        ["optimizer.stages.train.model.lrr=0.1"],
+        ["optimizer.stages.train.model.lrr: unknown key; did you mean 'lr'? (known: ...)"],
+    ),
+    "key of a warm start": (
+        ['train.init_from={run="runs/a", checkpont="best", parts=[]}'],
+        [
+            "train.init_from.parts: must name a part, or be left out, got none",
+            "train.init_from.checkpont: unknown key; did you mean 'checkpoint'? (known: checkpoint, parts, run)",
+        ],
     ),
     "key of eval": (["eval.row=10"], ["eval.row: unknown key; did you mean 'rows'? (known: ...)"]),
 }
@@ -554,6 +583,10 @@ EQUATIONS: Rows = {
         maximize(R, 'objective.order="model critics"'),
         ["objective.order: 'model critics' is not allowed; did you mean 'model, critics'? (known: ...)"],
     ),
+    "two stages of one name": (
+        expression(f'objective.stages=[{{name="a", share=0.7, maximize="{R}"}}, {{name="a", maximize="{R}"}}]'),
+        ["objective: two stages are called 'a'"],
+    ),
     "shares over 1": (
         expression(
             f'objective.stages=[{{name="a", share=0.7, maximize="{R}"}}, {{name="b", share=0.7, maximize="{R}"}}]'
@@ -611,6 +644,18 @@ EQUATIONS: Rows = {
             "objective.w.over: missing; a number",
             "objective.w.r: unknown key; known: cycles, over, start, to",
         ],
+    ),
+    "schedule of a penalty": (
+        ['objective.critic.penalties=[{type="r1", weight={start=1.0, to=-0.1, ovr=0.5}}, {type="r1", weight="low"}]'],
+        [
+            "objective.critic.penalties[0].weight.over: missing; a number",
+            "objective.critic.penalties[0].weight.ovr: unknown key; did you mean 'over'? (known: ...)",
+            "objective.critic.penalties[1].weight: expected a number or a table, got 'low'",
+        ],
+    ),
+    "penalty that becomes a reward": (
+        ['objective.critic.penalties=[{type="r1", weight={start=1.0, to=-0.1, over=0.5}}]'],
+        ["objective.critic.penalties[0].weight: must be >= 0, got to = -0.1"],
     ),
     "part that is not there": (
         maximize(R, 'objective.parts={"q(z|x)"="encodr"}'),

@@ -97,6 +97,7 @@ LAYERS = {
     "train": 3,
     "turn": 3,
     "updates": 3,
+    "warm_start": 3,
     "watch": 3,
     "__main__": 4,
     "arguments": 4,

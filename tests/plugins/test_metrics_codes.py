@@ -255,7 +255,7 @@ def test_labels_are_needed(linear: Any) -> None:
     figures = found(linear([1.0], 0.0), *PROBES)
     for estimate in figures.values():
         assert estimate.value is None
-        assert estimate.note == "the data has no labels; a source that knows them has a key `labels`"
+        assert estimate.note == "the data has no labels"
 
 
 def test_rows_without_labels_are_not_scored(prepare: Any) -> None:

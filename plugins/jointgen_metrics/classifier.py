@@ -22,7 +22,7 @@ from jointgen.noise import Noise
 from jointgen.observe import observe, pixels
 from jointgen.space import Space
 from jointgen.telling import say
-from jointgen_metrics.classifier_network import Network, accuracy, train
+from jointgen_metrics.classifier_network import HOW, Network, accuracy, train
 
 BLOCK = 4096  # rows read at a time
 
@@ -81,7 +81,7 @@ class ClassifierFeatures:
     def _find_or_train(self) -> Trained:
         """Of several processes one trains, and the others wait for it."""
         data = Labelled.open(self, "train", self.config.rows)
-        file = cached(f"classifier {self.config!r} {self.space!r} {data.classes} {data.content()}")
+        file = cached(f"classifier {self.config!r} {HOW} {self.space!r} {data.classes} {data.content()}")
         file.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.path.with_suffix(".lock")):
             if (found := file.read()) is None:

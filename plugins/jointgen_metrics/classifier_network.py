@@ -16,7 +16,8 @@ BATCH, PASSES = 128, 10
 FEATURES = 128
 SMALLEST = 8  # pixels a side, below which convolutions do not halve the image
 POOLED = 4
-PEAK, DECAY = 3e-3, 1e-2  # learning rate in the middle of the run, and weight decay
+PEAK, DECAY = 3e-3, 1e-2  # highest learning rate, and weight decay
+HOW = (BATCH, PASSES, PEAK, DECAY)
 
 
 class Network(nn.Module):

@@ -148,7 +148,10 @@ class Compared:
         return Measure(self.named(score), unit, estimator, collects, protocol=protocol, **more)
 
     def missing(self, score: str, unit: str, estimator: str, why: str) -> Measure:
-        return Measure(self.named(score), unit, estimator, note=why)
+        """Of the figures that are absent for one reason, the first one says it."""
+        name = self.named(score)
+        first = self.subject.recall(f"absent: {why}", lambda: name)
+        return Measure(name, unit, estimator, note=why if first == name else f"as {first}")
 
 
 def kept_features(compared: Compared, rows: int, against: Against) -> tuple[Collect, Collect]:

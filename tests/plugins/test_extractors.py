@@ -102,6 +102,7 @@ def test_colour_without_weights_and_labels_is_scored_by_its_values_and_says_why(
     weights = tmp_path / "torch" / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
     assert str(weights) in found["fid/inception-2015"].note
     assert found["fid/classifier"].note.startswith("the data has no labels")
+    assert found["is/inception-2015"].note == "as fid/inception-2015"  # once is enough
     assert found["is/values"].note == "the extractor values has no classes"
 
 

@@ -42,6 +42,7 @@ _FOLDER = re.compile(r"(?P<aside>\.old-\d+-)?step-(?P<step>\d+)")
 class Checkpoint:
     """What `save` was given, with every tensor on the CPU, and where it was read from.
 
+    sha256: the manifest's own, which covers every file.
     passed_over: the newer ones that are damaged, a line each, where the newest was asked for.
     """
 
@@ -51,6 +52,7 @@ class Checkpoint:
     state: dict[str, Any]
     recipe: str
     versions: dict[str, str]
+    sha256: str
     passed_over: tuple[str, ...] = ()
 
 
@@ -244,7 +246,8 @@ def _read_files(path: Path) -> Checkpoint:
     for name, order in manifest["parts"].items():
         tensors = _tensors(path, name)
         parts[name] = {key: tensors[key] for key in order}
-    return Checkpoint(path, manifest["step"], parts, state, manifest["recipe"], manifest["versions"])
+    about = {key: manifest[key] for key in ("recipe", "versions", "sha256")}
+    return Checkpoint(path, manifest["step"], parts, state, **about)
 
 
 def _tensors(path: Path, name: str) -> dict[str, Tensor]:

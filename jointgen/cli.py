@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(arguments: Arguments) -> None:
     """`jointgen run`."""
     if arguments.dry_run:
-        return _print_resolved(_prepared(arguments))
+        return _dry_run(arguments)
     from jointgen.launch import end_with_launcher, is_launched, launch
 
     if is_launched():
@@ -129,9 +129,13 @@ def _recipe(arguments: Arguments) -> Recipe:
     return read_recipe(find_recipe(arguments.recipe), arguments.set, registry=load_plugins().registry)
 
 
-def _print_resolved(prepared: Prepared) -> None:
+def _dry_run(arguments: Arguments) -> None:
     from jointgen.recipe import write_recipe
+    from jointgen.warm_start import warm_start
 
+    prepared = _prepared(arguments)
+    if not arguments.resume:
+        warm_start(prepared)
     print(write_recipe(prepared.recipe, prepared.registry), end="")
 
 

@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
-from jointgen.optimizer_tables import Rate
+from jointgen.optimizer_tables import Rate, Table
+from jointgen.optimizers import shared
 from jointgen.prepare import Prepared
 from jointgen.recipe import Train
 
 
 def training(prepared: Prepared) -> Iterator[str]:
     """A line for each optimizer table that trains something, and for each option that is not the default."""
-    by_table: dict[str, list[str]] = {}
-    trained = (part for plan in prepared.plans for update in plan.updates for part in update.trains)
-    for part in dict.fromkeys(trained):
-        by_table.setdefault(prepared.optimizer_of(part)[0], []).append(part)
-    for parts in by_table.values():
-        settings = prepared.optimizer_of(parts[0])[1]
-        yield f"  {', '.join(parts)}: {type(settings).__name__}, {_rate(settings)}"
+    tables: dict[Table, tuple[list[str], list[int]]] = {}
+    for one in shared(prepared):
+        parts, stages = tables.setdefault(one.table, ([], []))
+        parts += [part for part in one.parts if part not in parts]
+        stages += [stage for stage in one.stages if stage not in stages]
+    for table, (parts, stages) in tables.items():
+        where = f" in stage {_named(prepared, stages)}" if _has_others(table, parts, tables) else ""
+        yield f"  {', '.join(parts)}{where}: {_settings(table.settings)}, {_rate(table)}"
     yield from (f"  {line}" for line in _options(prepared.recipe.train))
 
 
-def _rate(settings: Rate) -> str:
+def _has_others(table: Table, parts: Collection[str], tables: Mapping[Table, tuple[list[str], list[int]]]) -> bool:
+    """Whether one of the parts has another table in another stage."""
+    return any(set(parts) & set(others) for other, (others, _) in tables.items() if other != table)
+
+
+def _named(prepared: Prepared, stages: Iterable[int]) -> str:
+    return ", ".join(prepared.stages[stage].name for stage in sorted(stages))
+
+
+def _settings(settings: Rate) -> str:
+    """Adam (betas 0.5, 0.99): the type, and what of it is not the default."""
+    default = type(settings)().arguments()
+    own = [f"{key} {_number(value)}" for key, value in settings.arguments().items() if value != default[key]]
+    return type(settings).__name__ + (f" ({'; '.join(own)})" if own else "")
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ", ".join(f"{number:g}" for number in value) if isinstance(value, tuple) else f"{value:g}"
+
+
+def _rate(table: Table) -> str:
     """In words: lr 0.001, rising over the first 0.02 of the run, falling (cosine) to 0."""
-    rising = f", rising over the first {settings.warmup:.4g} of the run" if settings.warmup else ""
+    settings, period = table.settings, "stage" if table.stage else "run"
+    rising = f", rising over the first {settings.warmup:.4g} of the {period}" if settings.warmup else ""
     if settings.shape == "constant":
         return f"lr {settings.lr:g}{rising}"
-    start = f" from {settings.decay_from:.4g} of the run on" if settings.decay_from is not None else ""
+    start = f" from {settings.decay_from:.4g} of the {period} on" if settings.decay_from is not None else ""
     return f"lr {settings.lr:g}{rising}, falling ({settings.shape}){start} to {settings.lr * (settings.final or 0.0):g}"
 
 
 def _options(train: Train) -> Iterator[str]:
+    if (warm := train.warm_start) is not None:
+        parts = "parts of the same names" if warm.parts is None else ", ".join(warm.parts)
+        yield f"starts from the run {warm.run}, checkpoint {warm.checkpoint!r}: {parts}"
     if train.micro_batches > 1:
         rows = train.batch // train.micro_batches
         yield f"a batch is run in {train.micro_batches} parts of {rows} rows, which together make one step"

@@ -176,7 +176,11 @@ class CriticLoss(Protocol):
 
 
 class Penalty(Protocol):
-    """Subtracted from a critic's objective in its own update."""
+    """Subtracted from a critic's objective in its own update.
+
+    Optional: ``weight``, a number or a jointgen.objectives.WeightTable, by which the engine multiplies what the penalty
+    returns at each step; 1 where there is none.
+    """
 
     @property
     def every(self) -> int:
@@ -185,7 +189,7 @@ class Penalty(Protocol):
     def __call__(
         self, critic: Any, positive: tuple[Tensor, ...], negative: tuple[Tensor, ...], noise: NoiseSource
     ) -> Tensor:
-        """(B,) from a callable critic(*values) -> (B,) and the values on both sides."""
+        """(B,), without the weight, from a callable critic(*values) -> (B,) and the values on both sides."""
 
 
 class PointwiseTerm(Protocol):

@@ -58,6 +58,7 @@ def problems(path: Path) -> list[str]:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
+    """What was written, the digest of it (sha256) included. ValueError where that is not what is there."""
     manifest = json.loads((path / MANIFEST).read_bytes())
     if not isinstance(manifest, dict):
         raise ValueError("not a manifest")
@@ -66,7 +67,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ValueError(f"format {manifest.get('format')}, and this version of jointgen reads {FORMAT}")
     if digest != _sha256(_canonical(manifest)):
         raise ValueError("contents differ from what was written")
-    return manifest
+    return {"sha256": digest, **manifest}
 
 
 def _damage(path: Path, want: Mapping[str, Any]) -> str | None:

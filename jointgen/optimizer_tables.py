@@ -127,18 +127,46 @@ OptimizerField = Annotated[Any, OneOf({"adam": Adam, "adamw": AdamW, "sgd": SGD,
 
 
 @attrs.frozen
+class StageTables:
+    """In the place of the run's tables during one stage: `model` and `critics`, `parts.NAME` for one part.
+
+    Each begins anew with the stage, moments and rate, and its lengths are shares of the stage. A part for which nothing
+    is said here keeps the run's optimizer.
+    """
+
+    model: OptimizerField | None = None
+    critics: OptimizerField | None = None
+    parts: dict[str, OptimizerField] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Table:
+    """The settings of some parts, `name` in the log. `stage`: the one whose own they are; empty for the run's."""
+
+    name: str
+    settings: Rate
+    stage: str = ""
+
+
+@attrs.frozen
 class OptimizerTables:
     """`model` for the parts that are no critics, `critics` for those, `parts.NAME` in their place for one part.
 
-    Each is a table of its own: a part's takes nothing from the model's.
+    Each is a table of its own: a part's takes nothing from the model's.  stages: others during a stage, by its name.
     """
 
     model: OptimizerField = attrs.field(factory=Adam)
     critics: OptimizerField = attrs.field(factory=Adam)
     parts: dict[str, OptimizerField] = attrs.field(factory=dict)
+    stages: dict[str, StageTables] = attrs.field(factory=dict)
 
-    def of(self, part: str, *, critic: bool) -> tuple[str, Rate]:
-        """(name of the table, table) for a part."""
+    def of(self, part: str, stage: str, *, critic: bool) -> Table:
+        """A part's own table before one that it shares, and of two such the stage's before the run's."""
+        own, shared = self.stages.get(stage, StageTables()), "critics" if critic else "model"
+        if part in own.parts:
+            return Table(part, own.parts[part], stage)
         if part in self.parts:
-            return part, self.parts[part]
-        return ("critics", self.critics) if critic else ("model", self.model)
+            return Table(part, self.parts[part])
+        if (settings := getattr(own, shared)) is not None:
+            return Table(shared, settings, stage)
+        return Table(shared, getattr(self, shared))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
 from torch import nn
 
-from jointgen.optimizer_tables import SGD, Adam, AdamW, Rate, RMSprop
+from jointgen.optimizer_tables import SGD, Adam, AdamW, Rate, RMSprop, Table
 from jointgen.parts import Parts
 from jointgen.prepare import Prepared
 
@@ -23,18 +23,55 @@ _FUSED = (Adam, AdamW, SGD)  # torch's RMSprop has no fused form
 
 
 @attrs.frozen
-class Group:
-    """`parts` with the table of this name in the recipe."""
+class Shared:
+    """Parts that one optimizer trains in `stages`, by its `table`: those that the same updates train throughout."""
 
     parts: tuple[str, ...]
-    table: str
-    settings: Rate
-    optimizer: torch.optim.Optimizer
+    table: Table
+    stages: tuple[int, ...]
 
     @property
     def key(self) -> str:
         """What a checkpoint calls it: another kind of optimizer, or one that keeps more, cannot go on from it."""
-        return f"{type(self.settings).__name__} with {self.settings.moments} moments of {'+'.join(self.parts)}"
+        settings, stage = self.table.settings, f" in stage {self.table.stage}" if self.table.stage else ""
+        return f"{type(settings).__name__} with {settings.moments} moments of {'+'.join(self.parts)}{stage}"
+
+    def is_kept(self, stage: int) -> bool:
+        """Whether its moments are there in a stage: from the first of its own to the last."""
+        return self.stages[0] <= stage <= self.stages[-1]
+
+    def rate(self, step: int, ends: Sequence[int]) -> float:
+        """Of step `step` of a run whose stages end at `ends`: where the run stands, or its own stage."""
+        if not self.table.stage:
+            return self.table.settings.rate(step, ends[-1])
+        (stage,) = self.stages
+        begin = ends[stage - 1] if stage else 0
+        return self.table.settings.rate(step - begin, ends[stage] - begin)
+
+
+def shared(prepared: Prepared) -> list[Shared]:
+    """Every part that is trained, once for each table that it has over the stages."""
+    trained_by: dict[tuple[str, Table], list[tuple[int, str]]] = {}
+    for stage, plan in enumerate(prepared.plans):
+        for update in plan.updates:
+            for part in update.trains:
+                table = prepared.optimizer_of(part, stage)
+                trained_by.setdefault((part, table), []).append((stage, update.name))
+    together: dict[tuple[Table, tuple[tuple[int, str], ...]], list[str]] = {}
+    for (part, table), updates in trained_by.items():
+        together.setdefault((table, tuple(updates)), []).append(part)
+    return [
+        Shared(tuple(parts), table, tuple(dict.fromkeys(stage for stage, _ in updates)))
+        for (table, updates), parts in together.items()
+    ]
+
+
+@attrs.frozen
+class Group:
+    """What is shared, and torch's optimizer of it."""
+
+    of: Shared
+    optimizer: torch.optim.Optimizer
 
 
 class Optimizers:
@@ -42,54 +79,51 @@ class Optimizers:
 
     def __init__(self, prepared: Prepared, parts: Parts):
         self._groups = []
-        for (_, table), names in _together(prepared).items():
-            if parameters := parts.parameters(names):
-                settings = prepared.optimizer_of(names[0])[1]
-                self._groups.append(Group(tuple(names), table, settings, _build(settings, parameters)))
+        self._stage = 0
+        for one in shared(prepared):
+            if parameters := parts.parameters(one.parts):
+                self._groups.append(Group(one, _build(one.table.settings, parameters)))
+
+    def begin(self, stage: int) -> None:
+        """Forgets the moments that no stage needs any more."""
+        self._stage = stage
+        for group in self._groups:
+            if not group.of.is_kept(stage):
+                group.optimizer.state.clear()
 
     def of(self, trains: Iterable[str]) -> list[torch.optim.Optimizer]:
-        """The optimizers of an update that trains these parts."""
+        """The optimizers of an update of this stage that trains these parts."""
         wanted = set(trains)
-        return [group.optimizer for group in self._groups if wanted >= set(group.parts)]
+        return [group.optimizer for group in self._current() if wanted >= set(group.of.parts)]
 
-    def set_rates(self, step: int, steps: int) -> None:
-        """The rates of step `step`, counted from 0, in a run of `steps`.
+    def _current(self) -> list[Group]:
+        return [group for group in self._groups if self._stage in group.of.stages]
+
+    def set_rates(self, step: int, ends: Sequence[int]) -> None:
+        """The rates of step `step`, counted from 0, in a run whose stages end at `ends`.
 
         Plain numbers, which torch's fused kernels take as arguments: nothing waits for the device.
         """
-        for group in self._groups:
+        for group in self._current():
             for held in group.optimizer.param_groups:
-                held["lr"] = group.settings.rate(step, steps)
+                held["lr"] = group.of.rate(step, ends)
 
     def rates(self) -> dict[str, float]:
-        """lr/TABLE: the rate of the last step, for the log."""
-        return {f"lr/{group.table}": group.optimizer.param_groups[0]["lr"] for group in self._groups}
+        """lr/TABLE: the rate of the last step, for the log, of all that this stage trains."""
+        return {f"lr/{group.of.table.name}": group.optimizer.param_groups[0]["lr"] for group in self._current()}
 
     def state(self) -> dict[str, Any]:
-        return {group.key: group.optimizer.state_dict() for group in self._groups}
+        return {group.of.key: group.optimizer.state_dict() for group in self._groups}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """The moments; the settings stay the recipe's, which may have been changed. KeyError for other groups."""
         for group in self._groups:
             held = group.optimizer.param_groups
             settings = [{k: v for k, v in one.items() if k not in ("params", "lr")} for one in held]
-            group.optimizer.load_state_dict(state[group.key])
+            group.optimizer.load_state_dict(state[group.of.key])
             for one, own in zip(group.optimizer.param_groups, settings, strict=True):
                 one.update(own)
             _lay_out(group.optimizer)
-
-
-def _together(prepared: Prepared) -> dict[tuple[frozenset[tuple[int, str]], str], list[str]]:
-    """(the updates, as (stage, name), and the table) -> the parts that have both in common."""
-    trained_by: dict[str, set[tuple[int, str]]] = {}
-    for stage, plan in enumerate(prepared.plans):
-        for update in plan.updates:
-            for part in update.trains:
-                trained_by.setdefault(part, set()).add((stage, update.name))
-    groups: dict[tuple[frozenset[tuple[int, str]], str], list[str]] = {}
-    for part, updates in trained_by.items():
-        groups.setdefault((frozenset(updates), prepared.optimizer_of(part)[0]), []).append(part)
-    return groups
 
 
 def _build(settings: Rate, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

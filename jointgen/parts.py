@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -158,3 +158,30 @@ def start_at_data(parts: Parts, declared: Declared, rows: Mapping[str, Tensor]) 
             variable = declared.factor_of(name)[1].out[0]
             if variable in rows and hasattr(part.family, "start_at"):
                 part.family.start_at(rows[variable].mean(0))
+
+
+# --- weights that come from elsewhere --------------------------------------------------------------------------------
+
+
+def misfits(modules: Mapping[str, nn.Module] | nn.ModuleDict, saved: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
+    """Tensors of the modules that the saved ones of the same names do not fit, a few words each."""
+    found = []
+    for name, module in modules.items():
+        theirs = saved.get(name, {})
+        own = module.state_dict()
+        found += [f"{name} has no tensor {key!r} now" for key in theirs if key not in own]
+        found += filter(None, (_misfit(f"{name}/{key}", tensor, theirs.get(key)) for key, tensor in own.items()))
+    return found
+
+
+def _misfit(name: str, own: Tensor, saved: Tensor | None) -> str | None:
+    if saved is None:
+        return f"{name} is not in it"
+    if own.shape != saved.shape:
+        return f"{name} is {tuple(own.shape)} now, and {tuple(saved.shape)} there"
+    return None
+
+
+def first_of(lines: Sequence[str]) -> str:
+    """The first, and how many more."""
+    return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")

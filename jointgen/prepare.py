@@ -7,10 +7,11 @@ from typing import Any
 
 import attrs
 
+from jointgen.balance import balances_of
 from jointgen.declare import Declared, declare
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.objective import Stage, as_stages
-from jointgen.optimizer_tables import Rate
+from jointgen.optimizer_tables import OptimizerTables, Table
 from jointgen.parts import Parts, build
 from jointgen.plan import Plan, make_plan
 from jointgen.recipe import Recipe
@@ -29,9 +30,10 @@ class Prepared:
     plans: tuple[Plan, ...]
     parts: Parts
 
-    def optimizer_of(self, part: str) -> tuple[str, Rate]:
-        """(name, settings): the table of the recipe's `optimizer` that trains this part."""
-        return self.recipe.optimizer.of(part, critic=self.declared.traits[part].kind == "critic")
+    def optimizer_of(self, part: str, stage: int) -> Table:
+        """The table of the recipe's `optimizer` that trains this part in a stage."""
+        critic = self.declared.traits[part].kind == "critic"
+        return self.recipe.optimizer.of(part, self.stages[stage].name, critic=critic)
 
     @property
     def repeats(self) -> int:
@@ -55,7 +57,7 @@ def prepare(recipe: Recipe, registry: Registry) -> Prepared:
     _raise_if(declared.problems)
     plans = _plans(stages, declared)
     problems = [line for plan in plans for line in unmet(plan, declared, registry) or _idle(plan)]
-    problems += [*_unfit_rows(recipe, plans), *_untrained(recipe, plans)]
+    problems += [*_unfit_rows(recipe, plans), *_untrained(recipe, stages, declared, plans)]
     try:
         parts = build(declared)
     except ConfigError as error:
@@ -87,7 +89,10 @@ def resolver(registry: Registry) -> Callable[[str, str], Any]:
 def _plans(stages: Sequence[Stage], declared: Declared) -> tuple[Plan, ...]:
     try:
         compiled = declared.recipe.train.compile != "off"
-        return tuple(make_plan(stage.objective, declared.traits, separate=compiled) for stage in stages)
+        plans = tuple(make_plan(stage.objective, declared.traits, separate=compiled) for stage in stages)
+        for plan in plans:
+            balances_of(plan)  # raises
+        return plans
     except ConfigError as error:
         raise ConfigError([f"objective: {problem}" for problem in error.problems]) from None
 
@@ -103,12 +108,32 @@ def _idle(plan: Plan) -> Iterable[str]:
                 yield f"objective: update {update.name!r} trains {part!r}, which no gradient of it reaches"
 
 
-def _untrained(recipe: Recipe, plans: Iterable[Plan]) -> Iterable[str]:
-    """Tables for an optimizer of a part that no update trains."""
-    trained = {part for plan in plans for update in plan.updates for part in update.trains}
-    for part in recipe.optimizer.parts:
+def _untrained(recipe: Recipe, stages: Sequence[Stage], declared: Declared, plans: Sequence[Plan]) -> Iterable[str]:
+    """Tables for an optimizer of parts that no update trains."""
+    trained = [list(dict.fromkeys(part for u in plan.updates for part in u.trains)) for plan in plans]
+    tables, everywhere = recipe.optimizer, {part for parts in trained for part in parts}
+    for part in tables.parts:
+        if part not in everywhere:
+            yield f"optimizer.parts.{part}: the objective trains no part of this name{suggest(part, everywhere)}"
+    by_stage = {stage.name: parts for stage, parts in zip(stages, trained, strict=True)}
+    for name in tables.stages:
+        if name not in by_stage:
+            yield f"optimizer.stages.{name}: the objective has no stage of this name{suggest(name, by_stage)}"
+        else:
+            yield from _unused(tables, name, by_stage[name], declared)
+
+
+def _unused(tables: OptimizerTables, stage: str, trained: Sequence[str], declared: Declared) -> Iterable[str]:
+    """A stage's tables that train nothing in it."""
+    critics = [part for part in trained if declared.traits[part].kind == "critic"]
+    rest = [part for part in trained if part not in critics]
+    own, where = tables.stages[stage], f"optimizer.stages.{stage}"
+    for key, parts in (("model", rest), ("critics", critics)):
+        if getattr(own, key) is not None and not parts:
+            yield f"{where}.{key}: the stage trains {'no critic' if key == 'critics' else 'critics alone'}"
+    for part in own.parts:
         if part not in trained:
-            yield f"optimizer.parts.{part}: the objective trains no part of this name{suggest(part, trained)}"
+            yield f"{where}.parts.{part}: the stage trains no part of this name{suggest(part, trained)}"
 
 
 def check_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int) -> None:

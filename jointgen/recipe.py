@@ -57,9 +57,29 @@ class EarlyStopping:
     patience: int = attrs.field(default=5, validator=positive)
 
 
+def _names_something(instance: Any, attribute: Any, value: list[str] | None) -> None:
+    if value == []:
+        raise ValueError("'parts' must name a part, or be left out, got none")
+
+
+@attrs.frozen
+class InitFrom:
+    """A finished or stopped run whose weights parts of the same names start from; averaged ones, where it has them.
+
+    run: its folder.  checkpoint: "latest", "best", or one by name.  parts: which start so; the others start as built,
+    as do those that only this recipe has. Not given: all that both have.
+    """
+
+    run: str
+    checkpoint: str = "latest"
+    parts: list[str] | None = attrs.field(default=None, validator=_names_something)
+
+
 @attrs.frozen
 class Train:
     """The budget and how it is spent. `steps` are model updates; give it or `images`, not both.
+
+    init_from: a warm start: the folder of a run, or the table that says more (InitFrom).
 
     trackers: where figures and pictures go besides metrics.jsonl and samples/ (jointgen.trackers).
     """
@@ -71,6 +91,7 @@ class Train:
     pair_block: int = attrs.field(default=16, validator=attrs.validators.ge(2))  # re-pairings shift within so many rows
     clip: float | None = attrs.field(default=None, validator=positive)
     ema: float | None = attrs.field(default=0.99, validator=fraction)
+    init_from: str | InitFrom | None = None
     device: str = "auto"
     threads: int | None = attrs.field(default=None, validator=positive)  # of torch on the CPU; None: torch decides
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"  # fp32 without TF32; bf16 by autocast
@@ -86,6 +107,11 @@ class Train:
     keep_best: str | None = None  # a figure of an evaluation, such as "elbo": the checkpoint where it is best stays too
     early_stopping: EarlyStopping | None = None
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = attrs.field(factory=lambda: ["tensorboard"])
+
+    @property
+    def warm_start(self) -> InitFrom | None:
+        """`init_from` as the table that it stands for."""
+        return InitFrom(self.init_from) if isinstance(self.init_from, str) else self.init_from
 
     @property
     def total_steps(self) -> int:

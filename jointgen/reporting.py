@@ -101,6 +101,7 @@ class Reporter:
             "images_seen": self._images(at),
             "wall_s": round(at.wall_s, 3),
             "seed": self.recipe.seed,
+            **({"init_from": at.init_from} if at.init_from is not None else {}),
             **({"best": best.state()} if best.metric is not None else {}),
             "critics": health.summary(),
             "metrics": {name: estimate.as_dict() for name, estimate in found.items()},

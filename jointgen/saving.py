@@ -14,10 +14,11 @@ from jointgen.batch_norm import average_statistics
 from jointgen.checkpoint import Checkpoint, name_of
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
+from jointgen.gauge import Scales
 from jointgen.health import Health
 from jointgen.model import load_weights
 from jointgen.optimizers import Optimizers
-from jointgen.parts import Parts
+from jointgen.parts import Parts, first_of, misfits
 from jointgen.randomness import State, global_state
 from jointgen.recipe import changed_keys
 from jointgen.runfolder import RunFolder
@@ -26,11 +27,15 @@ from jointgen.watch import Best, Patience, Window
 
 @attrs.frozen
 class Position:
-    """How far a run is. Its data and noise are functions of the step."""
+    """How far a run is, and where it began. Its data and noise are functions of the step.
+
+    init_from: which weights of which run it started with (WarmStart.record); None: as built.
+    """
 
     step: int
     wall_s: float
     ends: list[int]  # of the stages, in steps; early stopping moves them
+    init_from: Mapping[str, Any] | None = None
 
 
 @attrs.frozen
@@ -58,6 +63,7 @@ class Saver:
     parts: Parts
     average: Parts | None
     optimizers: Optimizers
+    scales: Scales
     patience: Patience
     best: Best
     health: Health
@@ -75,6 +81,7 @@ class Saver:
         if self.workers.is_main:
             state = {
                 "optimizers": self.optimizers.state(),
+                "scales": self.scales.state(),
                 "progress": {
                     **attrs.asdict(position),
                     "patience": self.patience.state(),
@@ -124,6 +131,7 @@ class Saver:
         if not changes:  # otherwise its losses and its critics may be others
             self.patience.load(patience)
             self.health.load(health)
+        self.scales.load(saved.state.get("scales", {}), self.workers.device)
         window = Window()
         window.load(saved.state["window"], self.workers.device)
         randomness, notes = self._own_randomness(saved.state["randomness"])
@@ -134,9 +142,8 @@ class Saver:
         return Resumed(position, window, randomness, changes, notes)
 
     def _load_weights(self, saved: Checkpoint) -> None:
-        if wrong := misfits(self.parts, saved.parts):
-            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-            raise ConfigError(f"out: {saved.path} cannot be gone on from with this recipe: {wrong[0]}{more}")
+        if wrong := misfits(self.parts.modules, saved.parts):
+            raise ConfigError(f"out: {saved.path} cannot be gone on from with this recipe: {first_of(wrong)}")
         load_weights(self.parts, saved.parts, average=False)
         if self.average is not None:
             load_weights(self.average, saved.parts, average=True)
@@ -152,25 +159,6 @@ class Saver:
             return {name: states[self.workers.rank] for name, states in everyone.items()}, []
         note = f"the checkpoint is of {world} process(es), not of {self.workers.world}: torch's, numpy's and Python's "
         return None, [f"{note}global generators start anew (jointgen's own noise does not depend on it)"]
-
-
-def misfits(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
-    """Tensors of the parts that the saved ones do not fit, a few words each."""
-    found = []
-    for name, module in parts.modules.items():
-        theirs = saved.get(name, {})
-        own = module.state_dict()
-        found += [f"{name} has no tensor {key!r} now" for key in theirs if key not in own]
-        found += filter(None, (_misfit(f"{name}/{key}", tensor, theirs.get(key)) for key, tensor in own.items()))
-    return found
-
-
-def _misfit(name: str, own: Tensor, saved: Tensor | None) -> str | None:
-    if saved is None:
-        return f"{name} is not in it"
-    if own.shape != saved.shape:
-        return f"{name} is {tuple(own.shape)} now, and {tuple(saved.shape)} there"
-    return None
 
 
 def _refusal(path: Path, changes: Iterable[str]) -> list[str]:

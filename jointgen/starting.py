@@ -20,6 +20,7 @@ from jointgen.program import Moment
 from jointgen.recipe import Train
 from jointgen.runfolder import RunFolder
 from jointgen.trackers import check_installed
+from jointgen.warm_start import WarmStart
 
 OWNERSHIP_ROWS = 4
 FIRST_ROWS = 1024
@@ -44,9 +45,11 @@ def make_folder(folder: RunFolder, text: str, workers: Workers, *, resume: bool)
     workers.barrier()
 
 
-def start_parts(prepared: Prepared, split: Split, workers: Workers, *, fresh: bool) -> tuple[Parts, list[str]]:
-    """The parts on their device, gradients checked; of a fresh run, decoders start at the data's mean. And the names
-    of those that will not train quite as in one process."""
+def start_parts(
+    prepared: Prepared, split: Split, workers: Workers, *, fresh: bool, warm: WarmStart | None = None
+) -> tuple[Parts, list[str]]:
+    """The parts on their device, gradients checked; of a fresh run, decoders start at the data's mean, and parts that
+    start warm with the weights of another run. And the names of those that will not train quite as in one process."""
     parts, recipe = prepared.parts, prepared.recipe
     if fresh:
         start_at_data(parts, prepared.declared, _first_rows(prepared, split))
@@ -55,6 +58,8 @@ def start_parts(prepared: Prepared, split: Split, workers: Workers, *, fresh: bo
         check_ownership(plan, parts, raw, OWNERSHIP_ROWS, recipe.seed)
     apart = synchronise(parts.modules, workers)
     parts.modules.to(workers.device, workers.cast_to).train()
+    if warm is not None:
+        warm.put_into(parts)
     parts = parts.in_channels_last() if recipe.train.channels_last else parts
     workers.broadcast_([*parts.modules.parameters(), *parts.modules.buffers()])
     return parts, apart

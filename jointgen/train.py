@@ -19,6 +19,7 @@ from jointgen.distributed import Votes, Workers
 from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedError, WriteError
 from jointgen.evaluate import open_split
 from jointgen.feed import Feed
+from jointgen.gauge import Scales
 from jointgen.health import Health
 from jointgen.model import Model
 from jointgen.noise import Noise
@@ -38,6 +39,7 @@ from jointgen.statistics import Estimate
 from jointgen.step import Step
 from jointgen.switches import switched
 from jointgen.telling import tell
+from jointgen.warm_start import warm_start
 from jointgen.watch import Window, best_by, is_watched, patience_of
 
 
@@ -109,13 +111,15 @@ class Trainer:
     ):
         self.prepared, self.recipe, self.train = prepared, prepared.recipe, prepared.recipe.train
         check_start(path, self.train, resume=resume, allow_changes=allow_changes)
+        warm = None if resume else warm_start(prepared)
         self.workers = Workers.start(self.train.device, self.train.precision, processes=processes)
         check_rows(self.recipe, prepared.plans, self.workers.world)
         splits = {name: open_split(prepared, name) for name in ("train", "test")}
         self.feed = Feed(self.recipe, splits["train"], self.workers, prepared.repeats)
-        self.parts, self.apart = start_parts(prepared, splits["train"], self.workers, fresh=not resume)
+        self.parts, self.apart = start_parts(prepared, splits["train"], self.workers, fresh=not resume, warm=warm)
         self.average = Average(self.parts, self.train.ema)
         self.optimizers = Optimizers(prepared, self.parts)
+        self.scales = Scales()
         self.folder = RunFolder(path, trackers=self.train.trackers)
         self.reporter = Reporter(prepared, splits, self.average, self.workers, self.folder)
         measures = self.reporter.measures()
@@ -126,6 +130,9 @@ class Trainer:
         make_folder(self.folder, self.text, self.workers, resume=resume)
         self.saver = self._saver()
         self.step, self.wall, self.ends = 0, 0.0, prepared.boundaries()
+        self.init_from: Mapping[str, Any] | None = warm.record() if warm else None
+        if warm and self.workers.is_main:
+            tell(*warm.lines)
         self.window = Window()
         self.resumed = self._resume(allow_changes) if resume else None
         self.stop = Votes(self.workers, stop)
@@ -134,13 +141,14 @@ class Trainer:
     def _saver(self) -> Saver:
         average = self.average.parts if self.train.ema else None
         keep = self.train.keep_checkpoints
-        watching = self.patience, self.best, self.health
-        return Saver(self.folder, self.workers, self.text, keep, self.parts, average, self.optimizers, *watching)
+        state = self.optimizers, self.scales, self.patience, self.best, self.health
+        return Saver(self.folder, self.workers, self.text, keep, self.parts, average, *state)
 
     def _resume(self, allow_changes: bool) -> Resumed:
         """Goes back to the newest checkpoint. With another recipe the stages are as that one has them."""
         found = self.saver.load(allow_changes=allow_changes)
         self.step, self.wall, self.window = found.position.step, found.position.wall_s, found.window
+        self.init_from = found.position.init_from
         if not found.changes:
             self.ends = found.position.ends
         if self.workers.is_main:
@@ -151,7 +159,7 @@ class Trainer:
 
     @property
     def position(self) -> Position:
-        return Position(self.step, self.wall, self.ends)
+        return Position(self.step, self.wall, self.ends, self.init_from)
 
     # --- the run
 
@@ -208,11 +216,12 @@ class Trainer:
             return self._finish()
 
     def _train_stage(self, stage: int, compiler: Compiler | None) -> None:
+        self.optimizers.begin(stage)
         stepper = self._stepper(stage, compiler)
         self.health.watch(self.prepared.plans[stage])
         while self.step < self.ends[stage]:
             until_log, progress = -(self.step + 1) % self.train.log_every, self._progress(stage)
-            self.optimizers.set_rates(self.step, self.ends[-1])
+            self.optimizers.set_rates(self.step, self.ends)
             self.window.add(stepper(partial(self.feed.moment, self.step, progress), until_log=until_log), self.step)
             self.average.update(self.step)
             self.step += 1
@@ -224,7 +233,8 @@ class Trainer:
     def _stepper(self, stage: int, compiler: Compiler | None) -> Step:
         plan = self.prepared.plans[stage]
         by_update = {u.name: self.optimizers.of(u.trains) for u in plan.updates}
-        return Step(plan, self.parts, self.workers, by_update, self.train.clip, self.train.micro_batches, compiler)
+        train = self.train
+        return Step(plan, self.parts, self.workers, by_update, train.clip, train.micro_batches, compiler, self.scales)
 
     def _progress(self, stage: int) -> float:
         """How much of the stage is done, in [0, 1)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -11,10 +11,13 @@ from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import Expr, Weight, Weighted, summands
 from jointgen.objectives.distributions import KL, Joint, LogDensity, names
 from jointgen.objectives.expressions import Apply, E, Expectation, Ratio, Standardized
+from jointgen.objectives.weights import WeightTable, weight_of
 
 Order = Literal["model, critics", "critics, model", "same point"]
 Resolve = Callable[[str, str], Any]
 """(registry kind, name) -> the component with its default settings."""
+ONLY_STAGE = "train"
+"""What the stage of an objective that has no more is called, unless it says otherwise."""
 
 
 @attrs.frozen(cache_hash=True)
@@ -64,12 +67,14 @@ class Objective:
     order: "model, critics" and "critics, model" take turns; "same point" takes all gradients before any step.
     reports: further expressions that evaluation reports by name (AVB's elbo_estimate).
     note: what `jointgen explain` says about it, such as an advice.
+    stage: what its stage is called where it is the only one.
     """
 
     updates: tuple[Update, ...]
     order: Order = "model, critics"
     reports: tuple[tuple[str, Expr], ...] = ()
     note: str = ""
+    stage: str = ONLY_STAGE
 
     @classmethod
     def of(cls, maximize: Expr, **options: Any) -> Objective:
@@ -142,8 +147,11 @@ class Stage:
 
 
 def as_stages(objective: Objective | Sequence[Stage]) -> tuple[Stage, ...]:
-    """Stages whose shares sum to 1."""
-    stages = (Stage("train", objective),) if isinstance(objective, Objective) else tuple(objective)
+    """Stages whose shares sum to 1. Raises ConfigError also where two have one name, by which recipes know them."""
+    stages = (Stage(objective.stage, objective),) if isinstance(objective, Objective) else tuple(objective)
+    called = [stage.name for stage in stages]
+    if twice := sorted({name for name in called if called.count(name) > 1}):
+        raise ConfigError(f"two stages are called {twice[0]!r}")
     for stage in stages:
         if stage.share is not None and not 0.0 <= stage.share <= 1.0:
             raise ConfigError(f"stage {stage.name}: its share is between 0 and 1, got {stage.share:g}")
@@ -168,9 +176,19 @@ def _check_written(updates: Iterable[Update], ratios: Mapping[str, Ratio]) -> No
 def critic_update(ratio: Ratio) -> Update:
     """The critic's own update: its loss under the numerator and the denominator, less its penalties."""
     maximize = E(ratio.num, ratio.loss.positive(ratio)) + E(ratio.den, ratio.loss.negative(ratio))
-    for penalty in ratio.penalties:
-        maximize = maximize - PenaltyOf(ratio, penalty)
+    for penalty, weight in zip(ratio.penalties, _penalty_weights(ratio), strict=True):
+        maximize = maximize - weight * PenaltyOf(ratio, penalty)
     return Update(ratio.name, maximize, trains=(ratio.name,), times=ratio.times)
+
+
+def _penalty_weights(ratio: Ratio) -> Iterator[float | Weight]:
+    """One that follows a schedule is called r1_f after its penalty and its ratio, and r1_f_2 where it is the second."""
+    called: list[str] = []
+    for penalty in ratio.penalties:
+        called.append(f"{type(penalty).__name__.lower()}_{ratio.name}")
+        weight, nth = getattr(penalty, "weight", 1.0), called.count(called[-1])
+        name = called[-1] if nth == 1 else f"{called[-1]}_{nth}"
+        yield weight_of(name, weight) if isinstance(weight, WeightTable) else float(weight)
 
 
 def resolved(expr: Expr, resolve: Resolve) -> Expr:

@@ -1,4 +1,7 @@
-"""Penalties on a critic's slope. Gradients by torch.func, which a compiled critic survives (DESIGN.md section 2)."""
+"""Penalties on a critic's slope, as they are before the engine weighs them.
+
+Gradients by torch.func, which a compiled critic survives (DESIGN.md section 2).
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.config import non_negative, positive
+from jointgen.config import positive
 from jointgen.interfaces import sum_event
 from jointgen.noise import NoiseSource
+from jointgen.objectives import WeightTable, non_negative_weight
 
 Inputs = tuple[Tensor, ...]
 
@@ -23,32 +27,32 @@ def slopes_squared(critic: Any, inputs: Inputs) -> Tensor:
 
 @attrs.frozen
 class R1:
-    """weight / 2 * |grad f|^2 at real data (Mescheder et al. 2018, eq 9), over all inputs that the critic sees.
+    """1/2 |grad f|^2 at real data (Mescheder et al. 2018, eq 9), over all inputs that the critic sees.
 
     at: which side of the ratio is the data; a ratio p : q has it in its denominator, the default.
     """
 
-    weight: float = attrs.field(default=0.1, validator=non_negative)
+    weight: float | WeightTable = attrs.field(default=0.1, validator=non_negative_weight)
     every: int = attrs.field(default=4, validator=positive)
     at: Literal["numerator", "denominator", "both"] = "denominator"
 
     def __call__(self, critic: Any, positive: Inputs, negative: Inputs, noise: NoiseSource) -> Tensor:
         sides = {"numerator": [positive], "denominator": [negative], "both": [positive, negative]}[self.at]
-        return 0.5 * self.weight * torch.stack([slopes_squared(critic, side) for side in sides]).sum(0)
+        return 0.5 * torch.stack([slopes_squared(critic, side) for side in sides]).sum(0)
 
 
 @attrs.frozen
 class GradientPenalty:
-    """weight * (|grad f| - 1)^2 at points drawn evenly between the two sides (Gulrajani et al. 2017, eq 3)."""
+    """(|grad f| - 1)^2 at points drawn evenly between the two sides (Gulrajani et al. 2017, eq 3)."""
 
-    weight: float = attrs.field(default=10.0, validator=non_negative)
+    weight: float | WeightTable = attrs.field(default=10.0, validator=non_negative_weight)
     every: int = attrs.field(default=1, validator=positive)
 
     def __call__(self, critic: Any, positive: Inputs, negative: Inputs, noise: NoiseSource) -> Tensor:
         share = noise.uniform()  # (B,)
         between = tuple(torch.lerp(b, a, _like(share, a)) for a, b in zip(positive, negative, strict=True))
         # the small number keeps the square root's own slope finite where the critic is flat
-        return self.weight * ((slopes_squared(critic, between) + 1e-12).sqrt() - 1).square()
+        return ((slopes_squared(critic, between) + 1e-12).sqrt() - 1).square()
 
 
 def _like(share: Tensor, value: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import attrs
 from jointgen.config import CriticLossField, PenaltyField, positive
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives import (
+    BalanceTable,
     Expr,
     Joint,
     Objective,
@@ -28,7 +29,7 @@ from jointgen.objectives import (
     table_of,
     weight_of,
 )
-from jointgen.objectives.objective import Order, resolved, unresolved
+from jointgen.objectives.objective import ONLY_STAGE, Order, resolved, unresolved
 from jointgen.registry import Registry
 
 
@@ -79,7 +80,7 @@ class Expression:
     order: Order = "model, critics"
     ratios: dict[str, str | RatioTable] = attrs.field(factory=dict)
     scores: dict[str, RatioTable] = attrs.field(factory=dict)
-    weights: dict[str, float | WeightTable] = attrs.field(factory=dict)
+    weights: dict[str, float | WeightTable | BalanceTable] = attrs.field(factory=dict)
     joints: dict[str, str] = attrs.field(factory=dict)
     parts: dict[str, str] = attrs.field(factory=dict)
     reports: dict[str, str] = attrs.field(factory=dict)
@@ -193,7 +194,7 @@ def _write(stages: Sequence[Stage], registry: Registry) -> Expression:
         "parts": {joint.written(f): f.computed_by for joint in joints.values() for f in joint.own},
         "reports": {name: str(expr) for name, expr in objectives[-1].reports},
     }
-    if len(stages) == 1:
+    if len(stages) == 1 and stages[0].name == ONLY_STAGE:
         return Expression(updates=_update_tables(objectives[0]), order=objectives[0].order, **common)
     written = [StageTable(s.name, None, s.share, _update_tables(s.objective), s.objective.order) for s in stages]
     return Expression(stages=written, **common)

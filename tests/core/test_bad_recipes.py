@@ -96,7 +96,7 @@ TYPOS: Rows = {
     ),
     "table of the optimizers": (
         ["optimizer.modle.lr=1e-3"],
-        ["optimizer.modle: unknown key; did you mean 'model'? (known: critics, model, parts)"],
+        ["optimizer.modle: unknown key; did you mean 'model'? (known: critics, model, parts, stages)"],
     ),
     "key of an optimizer": (
         ["optimizer.model.weight_deccay=0.1"],
@@ -119,6 +119,35 @@ TYPOS: Rows = {
     "optimizer of a part that nothing trains": (
         ["optimizer.parts.prior.lr=0.1"],
         ["optimizer.parts.prior: the objective trains no part of this name; known: T, decoder, encoder"],
+    ),
+    "stage of an optimizer": (
+        ["optimizer.stages.asvea.model.lr=0.1", "objective.vae_first=0.5"],
+        ["optimizer.stages.asvea: the objective has no stage of this name; did you mean 'asvae'? (known: asvae, vae)"],
+    ),
+    "optimizers that a stage has no use for": (
+        [
+            "objective.vae_first=0.5",
+            "optimizer.stages.vae.critics.lr=0.1",
+            "optimizer.stages.vae.parts.T.lr=0.1",
+            "optimizer.stages.asvae.parts.encodr.lr=0.1",
+        ],
+        [
+            "optimizer.stages.vae.critics: the stage trains no critic",
+            "optimizer.stages.vae.parts.T: the stage trains no part of this name; known: decoder, encoder",
+            "optimizer.stages.asvae.parts.encodr: the stage trains no part of this name; did you mean 'encoder'? "
+            "(known: T, decoder, encoder)",
+        ],
+    ),
+    "key of a stage's optimizer": (
+        ["optimizer.stages.train.model.lrr=0.1"],
+        ["optimizer.stages.train.model.lrr: unknown key; did you mean 'lr'? (known: ...)"],
+    ),
+    "key of a warm start": (
+        ['train.init_from={run="runs/a", checkpont="best", parts=[]}'],
+        [
+            "train.init_from.parts: must name a part, or be left out, got none",
+            "train.init_from.checkpont: unknown key; did you mean 'checkpoint'? (known: checkpoint, parts, run)",
+        ],
     ),
     "key of eval": (["eval.row=10"], ["eval.row: unknown key; did you mean 'rows'? (known: ...)"]),
 }
@@ -563,6 +592,10 @@ EQUATIONS: Rows = {
         maximize(R, 'objective.order="model critics"'),
         ["objective.order: 'model critics' is not allowed; did you mean 'model, critics'? (known: ...)"],
     ),
+    "two stages of one name": (
+        expression(f'objective.stages=[{{name="a", share=0.7, maximize="{R}"}}, {{name="a", maximize="{R}"}}]'),
+        ["objective: two stages are called 'a'"],
+    ),
     "shares over 1": (
         expression(
             f'objective.stages=[{{name="a", share=0.7, maximize="{R}"}}, {{name="b", share=0.7, maximize="{R}"}}]'
@@ -576,6 +609,62 @@ EQUATIONS: Rows = {
     "schedule of a weight": (
         maximize(f"b*{G}", "objective.weights.b={to=1.0, start=0.0, over=2.0}"),
         ["objective.weights.b.over: must be between 0 and 1, got 2.0"],
+    ),
+    "strength of a balanced weight": (
+        ["objective.lambda={ r = -0.5 }"],
+        ["objective.lambda.r: must be >= 0, got -0.5"],
+    ),
+    "key of a balanced weight": (
+        ['objective.lambda={ r = 0.5, agianst = "log p(x|z)" }'],
+        ["objective.lambda.agianst: unknown key; did you mean 'against'? (known: against, cycles, over, r, start)"],
+    ),
+    "start of a strength that does not ramp": (
+        ["objective.lambda={ r = 0.5, start = 0.1 }"],
+        ["objective.lambda.over: say over which share of the stage r goes from start to its value"],
+    ),
+    "two ramps of a strength": (
+        ["objective.lambda={ r = 0.5, over = 0.1 }"],
+        ["objective.ramp: lambda says itself how it changes; leave one of the two out"],
+    ),
+    "balanced against nothing": (
+        ["objective.lambda={ r = 0.5, against = '' }"],
+        ["objective.lambda.against: name a term of the objective, such as 'log p(x|z)'"],
+    ),
+    "balanced against what is not there": (
+        ["objective.lambda={ r = 0.5, against = 'log p(z|x)' }"],
+        [
+            "objective: weight 'lambda': against 'log p(z|x)', which is no other term of update 'model'; "
+            "did you mean 'log q(z|x)'? (known: ...)"
+        ],
+    ),
+    "balanced without a likelihood": (
+        ["objective.lambda={ r = 0.5 }", "objective.weight_r=0.0"],
+        ["objective: weight 'lambda': against 'log p(x|z)', which is no other term of update 'model'; ..."],
+    ),
+    "balanced in two places": (
+        maximize(f"b*{R}", 'objective.weights.b={ r = 0.5, against = "log p(z)" }'),
+        ["objective: weight 'b': a balanced weight stands before one term of one expectation, and not inside it..."],
+    ),
+    "weight that is not balanced": (
+        ["objective.w={ r = 0.5 }"],
+        [
+            "objective.w.to: missing; a number",
+            "objective.w.start: missing; a number",
+            "objective.w.over: missing; a number",
+            "objective.w.r: unknown key; known: cycles, over, start, to",
+        ],
+    ),
+    "schedule of a penalty": (
+        ['objective.critic.penalties=[{type="r1", weight={start=1.0, to=-0.1, ovr=0.5}}, {type="r1", weight="low"}]'],
+        [
+            "objective.critic.penalties[0].weight.over: missing; a number",
+            "objective.critic.penalties[0].weight.ovr: unknown key; did you mean 'over'? (known: ...)",
+            "objective.critic.penalties[1].weight: expected a number or a table, got 'low'",
+        ],
+    ),
+    "penalty that becomes a reward": (
+        ['objective.critic.penalties=[{type="r1", weight={start=1.0, to=-0.1, over=0.5}}]'],
+        ["objective.critic.penalties[0].weight: must be >= 0, got to = -0.1"],
     ),
     "part that is not there": (
         maximize(R, 'objective.parts={"q(z|x)"="encodr"}'),

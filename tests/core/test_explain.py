@@ -62,7 +62,7 @@ def test_the_equation_and_the_ratio(quickstart: Explained) -> None:
         "+ E[p(x,z)](w*log q(z|stop(x)) - lambda*T)",
         "T maximises E[p(x,z)](log s(T))",
         "+ E[q(x,z)](log s(-T))",
-        "- R1(T)",
+        "- 0.1*R1(T)",
         "w = 1",
         "lambda = 0 to 10 over the first 10% of the stage",
         "T = log-ratio p(x,z) : q(x,z)",
@@ -70,6 +70,21 @@ def test_the_equation_and_the_ratio(quickstart: Explained) -> None:
         "penalty R1(weight=0.1, every=4, at='denominator')",
         "order: model, T",
     ]
+
+
+def test_a_penalty_on_a_schedule(quickstart: Explained) -> None:
+    falling = {"type": "r1", "weight": {"start": 1.0, "to": 0.1, "over": 0.5}}
+    text = quickstart(**{"objective.critic.penalties": [falling, {"type": "r1", "at": "numerator"}]})
+    said = words(section(text, "OBJECTIVE"))
+    assert said[4:8] == [
+        "- r1_T*R1(T)",
+        "- 0.1*R1(T)",
+        "w = 1",
+        "lambda = 0 to 10 over the first 10% of the stage",
+    ]
+    assert "r1_T = 1 to 0.1 over the first 50% of the stage" in said
+    assert "penalty R1(weight={ start = 1, to = 0.1, over = 0.5 }, every=4, at='denominator')" in said
+    assert "T/R1(T) -r1_T (held) (held) explicit" in words(section(text, "GRADIENTS"))
 
 
 def test_each_factor_has_its_part(quickstart: Explained) -> None:
@@ -127,7 +142,7 @@ def test_the_table_of_gradients(quickstart: Explained) -> None:
         "model/E[p(x,z)] T -lambda none samples (held)",
         "T/E[p(x,z)] log s(T) 1 none (held) explicit",
         "T/E[q(x,z)] log s(-T) 1 (held) none explicit",
-        "T/R1(T) -1 (held) (held) explicit",
+        "T/R1(T) -0.1 (held) (held) explicit",
         "(held): the update does not train this part",
     ]
 
@@ -150,6 +165,18 @@ def test_the_sizes(quickstart: Explained) -> None:
     ]
 
 
+def test_each_stage_has_its_optimizers(quickstart: Explained) -> None:
+    """The critic has one, in the only stage that trains it, so nothing is said of a stage there."""
+    own = {"lr": 5e-4, "decay_from": 0.7}
+    said = section(quickstart(**{"objective.vae_first": 0.5, "optimizer.stages.asvae.model": own}), "TRAINING")
+    assert said[:3] == [
+        "encoder, decoder in stage vae: Adam (betas 0.5, 0.999), lr 0.001, falling (linear) from 0.7 of the run on to "
+        "2e-05",
+        "encoder, decoder in stage asvae: Adam, lr 0.0005, falling (linear) from 0.7 of the stage on to 0",
+        "T: Adam (betas 0.5, 0.99), lr 0.001",
+    ]
+
+
 def test_how_it_trains(quickstart: Explained) -> None:
     text = quickstart(
         **{
@@ -167,7 +194,7 @@ def test_how_it_trains(quickstart: Explained) -> None:
     )
     said = "\n".join(section(text, "TRAINING"))
     assert "encoder: SGD, lr 0.01, falling (linear) from 0.5 of the run on to 0.001" in said
-    rising = "decoder: Adam, lr 0.001, rising over the first 0.1 of the run"
+    rising = "decoder: Adam (betas 0.5, 0.999), lr 0.001, rising over the first 0.1 of the run"
     assert f"{rising}, falling (cosine) from 0.25 of the run on to 0" in said
     assert "a batch is run in 4 parts of 32 rows" in said
     assert all(word in said for word in ("compiled ('default')", "bf16", "the norm 1", "EMA 0.9"))

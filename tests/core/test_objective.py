@@ -72,7 +72,7 @@ def test_the_two_critics_of_asvae_are_trained_by_equations_5_and_6(resolve: Reso
 
 def test_penalties_are_taken_off(resolve: Resolve) -> None:
     ratio = log_ratio(q.x, p.x, name="c", penalties=("r1", "gradient_penalty"))
-    written = "E[q(x)](log s(c)) + E[p(x)](log s(-c)) - R1(c) - GradientPenalty(c)"
+    written = "E[q(x)](log s(c)) + E[p(x)](log s(-c)) - 0.1*R1(c) - 10*GradientPenalty(c)"
     assert str(update_of(ratio, resolve).maximize) == written
 
 

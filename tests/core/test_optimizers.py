@@ -13,7 +13,8 @@ from torch import nn
 
 import jointgen
 from jointgen import checkpoint
-from jointgen.optimizer_tables import SGD, Adam, AdamW, Rate, RMSprop
+from jointgen.errors import StoppedError
+from jointgen.optimizer_tables import SGD, Adam, AdamW, OptimizerTables, Rate, RMSprop, StageTables
 from jointgen.optimizers import Optimizers, _lay_out
 from jointgen.prepare import Prepared, prepare
 from jointgen.recipe import read_recipe
@@ -137,17 +138,126 @@ def test_a_part_may_have_a_table_of_its_own(registry: Registry) -> None:
     assert trained == {id(p) for p in prepared.parts.parameters(["encoder"])}
     (critic,) = optimizers.of(["T"])
     assert critic.param_groups[0]["betas"] == (0.5, 0.99)  # [optimizer.critics] of the quickstart
-    optimizers.set_rates(0, 10)
+    optimizers.set_rates(0, [10])
     assert optimizers.rates() == {"lr/encoder": 0.5, "lr/model": 1e-3, "lr/critics": 1e-3}
 
 
 def test_rates_follow_the_run_that_early_stopping_shortened(registry: Registry) -> None:
     """Step 60 of 100 stands at 60 %, where nothing falls yet; of 80 it stands at 75 %, a sixth of the way to 0.02."""
     optimizers = made(small(registry))
-    optimizers.set_rates(60, 100)
+    optimizers.set_rates(60, [100])
     assert optimizers.rates()["lr/model"] == 1e-3
-    optimizers.set_rates(60, 80)
+    optimizers.set_rates(60, [80])
     assert optimizers.rates()["lr/model"] == pytest.approx(1e-3 * (1 - 0.98 / 6))
+
+
+# --- tables of a stage -----------------------------------------------------------------------------------------------
+
+TWO = {"objective.vae_first": 0.5}
+"""The stages vae and asvae, of half a run each."""
+STUDY = {
+    **TWO,
+    "optimizer.model": {"lr": 1e-3},
+    "optimizer.stages.asvae.model": {"lr": 5e-4, "betas": [0.5, 0.999], "decay_from": 0.5, "final": 0.0},
+}
+
+
+def test_a_stage_may_have_tables_of_its_own(registry: Registry) -> None:
+    """Encoder and decoder have one optimizer in each stage, the critic the only one that it needs. Rates of a stage's
+    table count from its beginning: 75 of 50 to 100 is half of the way, where the fall begins, and 85 is 0.7 of it, so
+    0.4 of the fall."""
+    prepared = small(registry, STUDY)
+    optimizers = made(prepared)
+    (first,) = optimizers.of(["encoder", "decoder"])
+    optimizers.set_rates(49, [50, 100])
+    assert optimizers.rates() == {"lr/model": 1e-3}
+    optimizers.begin(1)
+    (second,) = optimizers.of(["encoder", "decoder"])
+    assert second is not first and second.param_groups[0]["betas"] == (0.5, 0.999)
+    assert second.param_groups[0]["params"] == first.param_groups[0]["params"]
+    for step, rate in ((50, 5e-4), (75, 5e-4), (85, 5e-4 * 0.6)):
+        optimizers.set_rates(step, [50, 100])
+        assert optimizers.rates() == pytest.approx({"lr/model": rate, "lr/critics": 1e-3})
+
+
+def test_rates_of_a_stage_follow_one_that_early_stopping_moved(registry: Registry) -> None:
+    """The first stage ended at 10 of 50, so the second goes from 10 to 60: 35 is half of it, where the fall begins, and
+    50 is (50 - 10) / 50 = 0.8 of it, 0.6 of the fall."""
+    optimizers = made(small(registry, STUDY))
+    optimizers.begin(1)
+    optimizers.set_rates(35, [10, 60])
+    assert optimizers.rates()["lr/model"] == 5e-4
+    optimizers.set_rates(50, [10, 60])
+    assert optimizers.rates()["lr/model"] == pytest.approx(5e-4 * 0.4)
+
+
+def test_a_stage_without_tables_goes_on_with_the_runs_optimizer(registry: Registry) -> None:
+    optimizers = made(small(registry, {**TWO, "optimizer.stages.asvae.critics": {"type": "sgd"}}))
+    (first,) = optimizers.of(["encoder", "decoder"])
+    optimizers.begin(1)
+    assert optimizers.of(["encoder", "decoder"]) == [first]
+    assert isinstance(optimizers.of(["T"])[0], torch.optim.SGD)
+
+
+def test_a_stage_keeps_its_tables_where_it_is_the_only_one(registry: Registry) -> None:
+    """As after a warm start, for which the first is left out: the whole run is that stage."""
+    optimizers = made(small(registry, {**STUDY, "objective.vae_first": 0.0}))
+    optimizers.set_rates(70, [100])
+    assert optimizers.rates() == pytest.approx({"lr/model": 5e-4 * 0.6, "lr/critics": 1e-3})
+
+
+def test_which_of_four_tables_trains_a_part(registry: Registry) -> None:
+    """A part's own before one that it shares; of two such, the stage's before the run's."""
+    tables = OptimizerTables(
+        model=Adam(lr=1.0),
+        parts={"a": Adam(lr=2.0)},
+        stages={"s": StageTables(model=Adam(lr=3.0), parts={"b": Adam(lr=4.0)})},
+    )
+    found = {
+        (part, stage): tables.of(part, stage, critic=critic).settings.lr
+        for part, critic in (("a", False), ("b", False), ("c", False), ("f", True))
+        for stage in ("s", "t")
+    }
+    in_s, in_t = ({part: found[part, stage] for part in "abcf"} for stage in "st")
+    assert in_s == {"a": 2.0, "b": 4.0, "c": 3.0, "f": 1e-3}
+    assert in_t == {"a": 2.0, "b": 1.0, "c": 1.0, "f": 1e-3}
+
+
+def test_memory_counts_the_stage_that_keeps_most(registry: Registry) -> None:
+    """Adam of encoder and decoder alone; then SGD of those and Adam of the critic: never all of them at once."""
+    prepared = small(registry, {**TWO, "optimizer.stages.asvae.model": {"type": "sgd"}})
+    model, critic = (sum(p.numel() for p in prepared.parts.parameters(n)) for n in (["encoder", "decoder"], ["T"]))
+    assert sizes_of(prepared).memory["optimizers"] == 4 * 2 * max(model, critic)
+
+
+def trained(out: Path, changes: dict[str, Any], steps: int, **options: Any) -> dict[str, Any]:
+    """What the last checkpoint of a run holds."""
+    given = {**SMALL, **changes, "train.steps": steps, "train.log_every": 1, "train.checkpoint_every": 1}
+    jointgen.run(RECIPES / "quickstart.toml", given, out=out, quiet=True, **options)
+    saved = checkpoint.find(out / "checkpoints")
+    return {"parts": saved.parts, **saved.state["optimizers"]}
+
+
+def test_moments_start_anew_with_a_stages_table(tmp_path: Path) -> None:
+    """After two steps of the second stage its Adam has counted two, and the run's has forgotten what it had."""
+    kept = trained(tmp_path / "run", {**STUDY, "train.ema": 0.0}, 4)
+    first, second = (kept[f"Adam with 2 moments of encoder+decoder{stage}"] for stage in ("", " in stage asvae"))
+    assert first["state"] == {}
+    assert {float(state["step"]) for state in second["state"].values()} == {2.0}
+    logged = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [event["lr/model"] for event in logged] == [1e-3, 1e-3, 5e-4, 5e-4]
+    assert ["lr/critics" in event for event in logged] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("at", [2, 3, 5])
+def test_a_stage_with_tables_resumes_bit_for_bit(at: int, tmp_path: Path) -> None:
+    """Stopped within the first stage, at its end and within the second."""
+    whole = trained(tmp_path / "whole", STUDY, 6)
+    calls = iter(range(1, 100))
+    with pytest.raises(StoppedError):
+        trained(tmp_path / "run", STUDY, 6, stop=lambda: 15 if next(calls) == at else 0)
+    resumed = trained(tmp_path / "run", STUDY, 6, resume=True)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
 def test_memory_counts_what_each_optimizer_keeps(registry: Registry) -> None:

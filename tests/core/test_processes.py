@@ -73,6 +73,7 @@ def cases() -> dict[str, dict[str, Any]]:
     found["dropout"] = changed("quickstart", "encoder.network", dropout=0.3)
     found["spectral_norm"] = changed("ali_mnist", "discriminator", spectral_norm=True)
     found["literal"] = changed("asvae_mnist", "objective", form="literal")
+    found["balanced"] = changed("asvae_mnist", "objective", **{"lambda": {"r": 0.5}})
     for objective in ("iwae", "alice"):
         found[objective] = {**shipped("ali_mnist" if objective == "alice" else "vae_mnist")}
         found[objective]["objective"] = {"type": objective}
@@ -82,6 +83,8 @@ def cases() -> dict[str, dict[str, Any]]:
         **shipped("asvae_mnist"),
         "objective": {"type": "expression", "maximize": "E[q(x,z)](log p(x|z)) + E[p(x)](f)", "scores": critic},
     }
+    own = {"asvae": {"model": {"lr": 5e-4, "betas": [0.5, 0.999], "decay_from": 0.5}, "critics": {"type": "rmsprop"}}}
+    found["stages"] = changed("asvae_mnist", "optimizer", stages=own)
     found["clipped"] = shipped("asvae_mnist", clip=0.01)
     found["micro_batches"] = shipped("quickstart", batch=24, pair_block=6, micro_batches=2)
     return found
@@ -129,11 +132,17 @@ def train_in(processes: int, named: Mapping[str, Any], folder: Path) -> Path:
     return out
 
 
+def warm(folder: Path) -> dict[str, Any]:
+    """AS-VAE that goes on from the weights of a VAE."""
+    jointgen.run(shipped("vae_mnist"), out=folder / "vae", quiet=True)
+    return shipped("asvae_mnist", init_from=str(folder / "vae"))
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """1/NAME and 2/NAME of every case."""
     folder = tmp_path_factory.mktemp("processes")
-    both = cases() | in_float32() | {"augmented": augmented(folder)}
+    both = cases() | in_float32() | {"augmented": augmented(folder), "warm": warm(folder)}
     for name, tables in both.items():
         jointgen.run(tables, out=folder / "1" / name, quiet=True)
     train_in(2, both, folder)
@@ -157,7 +166,7 @@ def moved(run: Path) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", [*cases(), "augmented"])
+@pytest.mark.parametrize("name", [*cases(), "augmented", "warm"])
 def test_two_processes_equal_one(trained: Path, name: str) -> None:
     assert moved(trained / "1" / name)
     assert difference(trained / "1" / name, trained / "2" / name) <= EXACT

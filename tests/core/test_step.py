@@ -28,6 +28,7 @@ from jointgen.objectives import (
     Objective,
     Update,
     Weight,
+    WeightTable,
     absolute,
     cycle,
     elbo,
@@ -434,7 +435,7 @@ def test_a_weight_is_taken_where_the_stage_stands(assemble: Assemble, nets: Any,
 def test_a_penalty_due_at_every_third_step_weighs_three_times(
     assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
 ) -> None:
-    """For f = w x, R1 is weight / 2 w^2 at every row, with slope weight w. Plain descent moves w by -lr 3 weight w more
+    """For f = w x, R1 is w^2 / 2 at every row, with slope w. Plain descent moves w by -lr 3 weight w more
     than without the penalty at steps 0 and 3, and not at all more at the others."""
     lr, weight = 0.1, 0.7
     moves: dict[bool, list[float]] = {True: [], False: []}
@@ -452,9 +453,30 @@ def test_a_penalty_due_at_every_third_step_weighs_three_times(
             moves[penalised].append(critic.weight.item() - 0.5)
             if penalised:
                 due = number % 3 == 0
-                assert float(stats["d/R1(d)"]) == pytest.approx(3 * weight / 2 * 0.25 if due else 0.0, abs=1e-12)
+                assert float(stats["d/R1(d)"]) == pytest.approx(3 / 2 * 0.25 if due else 0.0, abs=1e-12)
     extra = [a - b for a, b in zip(moves[True], moves[False], strict=True)]
     assert extra == pytest.approx([-lr * 3 * weight * 0.5, 0.0, 0.0, -lr * 3 * weight * 0.5], abs=1e-12)
+
+
+def test_a_penalty_weighs_what_its_schedule_says(
+    assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
+) -> None:
+    """R1 at f = w x has slope w = 0.5. Its weight falls from 2 to 1 over half of the stage: 2, 1.5, 1, 1 at 0, 1/4, 1/2
+    and 1, so plain descent moves w by -0.1 * 0.5 times that more than without it; a second R1 adds 3 throughout."""
+    falling, moves = WeightTable(start=2.0, to=1.0, over=0.5), {}
+    for penalties in ((), (R1(falling, every=1),), (R1(falling, every=1), R1(3.0, every=1))):
+        for progress in (0.0, 0.25, 0.5, 1.0):
+            critic = nets.Watched(0.5)
+            d = score(q.x, p.x, name="d", loss="wasserstein", penalties=penalties)
+            modules = {"prior": nets.StandardNormal(), "decoder": nets.Line(0.9, -0.2, -0.5), "d": critic}
+            plan, parts = assemble(Objective.of(E(p.x, d)), modules)
+            moment = moment_of(written(written_noise)[1], numbers("x"), progress=progress)
+            make_step(plan, parts, 0.1)(lambda r, moment=moment: moment)
+            moves.setdefault(len(penalties), []).append(critic.weight.item() - 0.5)
+    without, one, two = moves.values()
+    extra = [a - b for a, b in zip(one, without, strict=True)]
+    assert extra == pytest.approx([-0.05 * weight for weight in (2.0, 1.5, 1.0, 1.0)], abs=1e-12)
+    assert [a - b for a, b in zip(two, one, strict=True)] == pytest.approx([-0.05 * 3.0] * 4, abs=1e-12)
 
 
 def test_a_known_part_is_added_to_the_logit(assemble: Assemble, nets: Any, written_noise: Any) -> None:

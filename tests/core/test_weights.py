@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from jointgen.objectives import Weight, WeightTable, table_of, weight_of
+from jointgen.objectives import E, Objective, Weight, WeightTable, log_ratio, p, q, table_of, weight_of
 from jointgen.plan import Summand
 from jointgen.prepare import Prepared, prepare
 from jointgen.recipe import read_recipe, write_recipe
@@ -114,3 +114,40 @@ def test_a_schedule_composed_in_python_is_written_and_repeats(registry: Registry
     written = expression.of(objective, registry)
     assert written.weights == {"beta": WeightTable(1.0, 0.0, 0.5, 4)}
     assert str(written.objective()) == str(objective)
+
+
+FALLING = {"start": 1.0, "to": 0.1, "over": 0.5, "cycles": 2}
+
+
+def test_a_penalty_on_a_schedule_survives_the_resolved_recipe(registry: Registry) -> None:
+    penalties = [{"type": "r1", "weight": FALLING}, {"type": "gradient_penalty", "weight": 2.0}]
+    first = prepared(registry, "quickstart", critic={"penalties": penalties}).recipe
+    again = read_recipe_text(write_recipe(first, registry), registry)
+    assert again.objective == first.objective
+    assert again.objective.critic.penalties[0].weight == WeightTable(**FALLING)
+
+
+def test_a_penalty_on_a_schedule_composed_in_python_is_written_and_repeats(registry: Registry) -> None:
+    expression: Any = registry.get("objective", "expression").load()
+    r1: Any = registry.get("penalty", "r1").load()
+    f = log_ratio(q.x, p.x, name="f", penalties=(r1(WeightTable(**FALLING)), r1(0.5, at="numerator")))
+    objective = Objective.of(E(p.x, f))
+    written = read_recipe_text(
+        write_recipe(
+            attrs.evolve(prepared(registry, "quickstart").recipe, objective=expression.of(objective, registry)),
+            registry,
+        ),
+        registry,
+    )
+    (again,) = prepare(written, registry).stages
+    weights = again.objective.weights
+    assert weights == {"r1_f": Weight("r1_f", 0.1, start=1.0, over=0.5, cycles=2)}
+    assert "- r1_f*R1(f) - 0.5*R1(f)" in str(again.objective)
+
+
+def test_two_penalties_of_a_kind_have_schedules_of_their_own(registry: Registry) -> None:
+    tables = [
+        {"type": "r1", "weight": {**FALLING, "to": to}, "at": at} for to, at in ((0.1, "numerator"), (0.2, "both"))
+    ]
+    (stage,) = prepared(registry, "quickstart", critic={"penalties": tables}).stages
+    assert {"r1_T": 0.1, "r1_T_2": 0.2}.items() <= {name: w.to for name, w in stage.objective.weights.items()}.items()

@@ -47,13 +47,21 @@ def test_critic_losses(told: Told) -> None:
 class Penalty:
     of: Callable[..., Any]
     every: int = 1
+    weight: float = 2.0
 
     def __call__(self, critic: Any, positive: Any, negative: Any, noise: Any) -> Tensor:
         return self.of(critic(*positive))
 
 
+class WeighsItself(Penalty):
+    def __call__(self, critic: Any, positive: Any, negative: Any, noise: Any) -> Tensor:
+        return self.weight * super().__call__(critic, positive, negative, noise)
+
+
 def test_penalties(told: Told) -> None:
     assert told("penalty", Penalty(torch.square)) == {}
+    (twice,) = told("penalty", WeighsItself(torch.square)).values()
+    assert "the penalty with a weight of 1.5, by which the engine multiplies,: " in twice
     one = "penalty is one number per row and not negative"
     assert "has shape (), it must be (6,)" in told("penalty", Penalty(lambda f: f.square().mean()))[one]
     assert "it must not be negative" in told("penalty", Penalty(lambda f: f))[one]

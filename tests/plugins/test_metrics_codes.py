@@ -247,6 +247,16 @@ def test_codes_that_separate_the_classes(prepare: Any, labels: bool) -> None:
         assert (figures[name].n, figures[name].split) == (800, "test")
 
 
+def test_labels_that_the_run_does_not_read_are_those_of_the_rows(prepare: Any) -> None:
+    """Also where rows are picked from a split, evenly apart: 300 of 800, and of these every third."""
+    model, picked = ring(prepare, 1.0, labels=False), torch.arange(100) * 3 * 800 // 300
+    split = open_split(model.prepared, "train").spread(300).spread(100)
+    (labels,) = split.labels(torch.arange(100)).values()
+    assert torch.equal(labels, ring(prepare, 1.0).sources["data"].open("train").take(picked)["y"])
+    for estimate in found(model, LinearProbe(train_rows=300), NeighborProbe(train_rows=300), rows=100).values():
+        assert estimate.value > 0.99
+
+
 def test_codes_that_say_nothing_are_right_by_chance(prepare: Any) -> None:
     """All codes are 0, so all rows get one class of eight."""
     for estimate in found(ring(prepare, 0.0), *PROBES).values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -303,10 +304,23 @@ def _estimate(
 ) -> Estimate:
     collected = [found[collect.name] for collect in measure.collects if collect.name in found]
     complete = bool(collected) and len(collected) == len(measure.collects)
-    value, error = measure.finish(*collected) if complete else (None, None)
+    value, error, note = _finished(measure, collected) if complete else (None, None, measure.note)
     of = [origins[collect.name] for collect in measure.collects]
     protocol = measure.protocol if isinstance(measure.protocol, str) else measure.protocol(*of) if complete else ""
     where = of[0].over if of else split
     n = collected[0].n if complete else 0
-    what = (measure.bound, measure.note, protocol, measure.better)
+    what = (measure.bound, note, protocol, measure.better)
     return Estimate(value, measure.unit, measure.estimator, where, n, error, *what)
+
+
+def _finished(measure: Measure, collected: Sequence[Statistic]) -> tuple[float | None, float | None, str]:
+    """(value, standard error, note); a number that is none is absent, and the note says why."""
+    if any(tensor.isnan().any() for statistic in collected for tensor in statistic.tensors().values()):
+        return None, None, "the model gives NaN"
+    value, error = measure.finish(*collected)
+    if value is None:
+        few = f"cannot be had from {' and '.join(str(statistic.n) for statistic in collected)} rows"
+        return None, None, f"{few}; {measure.note}" if measure.note else few
+    if not math.isfinite(value):
+        return None, None, f"the model gives {value}"
+    return value, error if error is None or math.isfinite(error) else None, measure.note

@@ -89,7 +89,8 @@ class Subject(Protocol):
         """Why an expression cannot be evaluated with this model's families, or an empty string."""
 
     def rows(self, expr: Expr, observed: bool = False) -> Callable[[Any], Tensor]:
-        """An expression of expectations as a function of a batch that gives (B,) numbers, without gradients.
+        """An expression of expectations as a function of a batch that gives (B,) numbers, without gradients; none
+        of a batch whose rows are too few to be re-paired, where the expression does.
 
         observed: of a batch that `as_observed` gave.
         """

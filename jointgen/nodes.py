@@ -5,7 +5,7 @@ Equal nodes are one node, so each network runs once per draw, reading and mode (
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -278,6 +278,12 @@ def is_scored_by_draw(node: Density, imported: frozenset[Node]) -> bool:
     like any other.
     """
     return node.own and imported.isdisjoint((node.value, node.value.source))
+
+
+def furthest_shift(nodes: Sequence[Node]) -> int:
+    """By how many rows values are shifted at the most; a block must have more."""
+    roots = max((node.shift for node in nodes if isinstance(node, Root)), default=0)
+    return roots + max((node.shift for node in nodes if isinstance(node, Read)), default=0)
 
 
 def ordered(nodes: Iterable[Node]) -> list[Node]:

@@ -21,6 +21,7 @@ from jointgen.nodes import (
     Read,
     Root,
     Sample,
+    furthest_shift,
     ordered,
 )
 from jointgen.objectives.algebra import Expr, Stop, Weight, summands
@@ -120,9 +121,7 @@ class Plan:
     @property
     def furthest_pairing(self) -> int:
         """By how many rows the furthest re-pairing shifts: a block must have more. 0 where nothing is re-paired."""
-        nodes = [node for update in self.updates for node in update.nodes]
-        roots = max((node.shift for node in nodes if isinstance(node, Root)), default=0)
-        return roots + max((node.shift for node in nodes if isinstance(node, Read)), default=0)
+        return furthest_shift([node for update in self.updates for node in update.nodes])
 
     def runs(self) -> dict[str, int]:
         """How often each network runs in one step in which every update is due once."""

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from jointgen.lowering import Lowering, Point
 from jointgen.nats import log_mean_exp
-from jointgen.nodes import ordered
+from jointgen.nodes import furthest_shift, ordered
 from jointgen.noise import NoiseSource
 from jointgen.objectives.algebra import Constant, Expr, Pointwise, Stop, Sum, Weight, Weighted
 from jointgen.objectives.expressions import Expectation, Ratio
@@ -103,18 +103,24 @@ def _compile_penalty(source: PenaltyOf, program: Program) -> Term:
 
 
 class Rows:
-    """An expression of expectations as (B,) numbers, one per row, without gradients: for evaluation."""
+    """An expression of expectations as (B,) numbers, one per row, without gradients: for evaluation.
+
+    Of a batch with too few rows to be re-paired, where the expression re-pairs, there are none.
+    """
 
     def __init__(self, summands: Sequence[Summand], parts: Parts, lowering: Lowering, as_observed: bool = False):
         nodes = ordered(node for s in summands for node in nodes_of(s.source, s.term, lowering))
         self.program = Program(nodes, parts, lowering, as_observed=as_observed)
+        self.shift = furthest_shift(nodes)
         self.terms = [(s, compile_source(s.source, s.term, self.program)) for s in summands]
 
     @torch.no_grad()
     def __call__(self, moment: Moment) -> Tensor:
         """(B,)"""
-        values = self.program.run(moment)
         total = torch.zeros(moment.rows, device=moment.noise.device, dtype=moment.noise.dtype)
+        if 0 < moment.rows <= self.shift:
+            return total[:0]
+        values = self.program.run(moment)
         for summand, term in self.terms:
             total = total + summand.weight(moment.at) * term(moment, values)
         return total

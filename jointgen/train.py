@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -287,7 +288,8 @@ class Trainer:
         values = {name: e.value for name, e in found.items() if e.value is not None}
         self.reporter.log(self.position, {f"eval/{name}": value for name, value in values.items()})
         self.bar.note(f"step {self.step}: {', '.join(f'{name} {value:.4g}' for name, value in values.items())}")
-        if self.patience.exhausted([value for name, value in values.items() if is_watched(name)]):
+        watched = [math.nan if e.value is None else e.value for name, e in found.items() if is_watched(name) and e.n]
+        if self.patience.exhausted(watched):
             if self.window.steps:
                 self._log()  # raises where they stopped improving because they are not finite any more
             self.bar.note(f"step {self.step}: the reconstruction losses stopped improving; stage {stage + 1} ends here")

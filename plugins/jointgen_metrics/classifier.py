@@ -60,8 +60,9 @@ class ClassifierFeatures:
     @property
     def absent(self) -> str:
         try:
-            if label_of(labelled(self.source)):
-                return ""
+            source = labelled(self.source)
+            if label := label_of(source):
+                return "" if source.spaces()[label].size > 1 else "a classifier needs more than one class"
         except ConfigError as error:
             return f"the data has no labels to train a classifier on ({error})"
         return "the data has no labels to train a classifier on; extractor = { type = 'values' } needs none"

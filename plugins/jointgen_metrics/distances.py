@@ -118,6 +118,8 @@ class MMD:
     def _measure(self, subject: Subject, code: str) -> Measure:
         def finish(kept: Kept) -> Value:
             draws = kept.in_order()
+            if kept.n < 2:
+                return None, None
             q, p = draws["q"].double(), draws["p"].double()
             return squared_mmd(q, p, [scale * mean_squared_distance(p) for scale in self.scales])
 
@@ -133,14 +135,12 @@ def mean_squared_distance(draws: Tensor) -> float:
 
 
 def squared_mmd(a: Tensor, b: Tensor, widths: list[float]) -> Value:
-    """(m, D) twice -> (U, standard error), U the mean over i != j of
+    """(m, D) twice, m at least 2 -> (U, standard error), U the mean over i != j of
     h_ij = k(a_i, a_j) + k(b_i, b_j) - k(a_i, b_j) - k(b_i, a_j).
 
     Leaving out row i leaves U_i = (S - 2 R_i) / ((m - 1) (m - 2)), for R_i the sum of h over j and S that of all R_i.
     """
     m = len(a)
-    if m < 2:
-        return None, None
     R = torch.cat([_row_sums(a, b, start, widths) for start in range(0, m, CHUNK)])
     U = R.sum() / (m * (m - 1))
     if m < 3:

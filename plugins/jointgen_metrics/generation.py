@@ -129,7 +129,7 @@ class Compared:
         space = self.subject.spaces[self.variable]
         rows = pixels(values, space) if self.extractor.takes == "pixels" else values
         with torch.autocast(rows.device.type, enabled=False):
-            return self.features(rows)
+            return _without_those_of_no_image(self.features(rows), values)
 
     # --- figures
 
@@ -152,6 +152,13 @@ class Compared:
         name = self.named(score)
         first = self.subject.recall(f"absent: {why}", lambda: name)
         return Measure(name, unit, estimator, note=why if first == name else f"as {first}")
+
+
+def _without_those_of_no_image(found: Extracted, values: Tensor) -> Extracted:
+    """NaN where a row has values that are not finite: 8-bit pixels have some level for these, too."""
+    broken = ~values.flatten(1).isfinite().all(1)[:, None]
+    logits = None if found.logits is None else found.logits.masked_fill(broken, torch.nan)
+    return Extracted(found.features.masked_fill(broken, torch.nan), logits)
 
 
 def kept_features(compared: Compared, rows: int, against: Against) -> tuple[Collect, Collect]:

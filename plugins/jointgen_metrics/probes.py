@@ -102,8 +102,8 @@ def labels_of(subject: Subject) -> tuple[list[str], str]:
     parts = {factor.part for factor in subject.joints["q"].factors if subject.is_data(factor)}
     spaces = {v: space for part in sorted(parts) for v, space in labelled(subject.sources[part]).spaces().items()}
     labels = [v for v, space in spaces.items() if space.kind == "label"]
-    reason = "" if labels else "the data has no labels"
-    return labels, reason
+    told = [v for v in labels if spaces[v].size > 1]
+    return told, "" if told else "all rows are of one class" if labels else "the data has no labels"
 
 
 def reading_of(subject: Subject) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from jointgen.caching import cache_folder
 from jointgen.errors import StoppedError
 from jointgen.evaluate import evaluate, open_split
 from jointgen.measures import Batch, Collect, Measure, Subject, per_row
+from jointgen.objectives import E
 from jointgen.partial import Partial
 from jointgen.prepare import prepare
 from jointgen.recipe import read_recipe
@@ -136,6 +138,51 @@ def test_labels_are_those_of_the_rows(quickstart: str, registry: Registry) -> No
     index = torch.tensor([4, 0, 1])
     assert split.labels(index)["y"].tolist() == every["y"][[40, 0, 10]].tolist()
     assert torch.equal(split.take(index)["data"]["x"], every["x"][[40, 0, 10]])
+
+
+@pytest.mark.parametrize(
+    ("value", "finished", "note"),
+    [
+        (1.0, None, "cannot be had from 40 rows; a note"),
+        (1.0, math.nan, "the model gives nan"),
+        (1.0, -math.inf, "the model gives -inf"),
+        (math.nan, 1.0, "the model gives NaN"),
+    ],
+)
+def test_what_is_no_number_is_absent_and_says_why(
+    model: Any, split: Any, value: float, finished: float | None, note: str
+) -> None:
+    """Also where a statistic has NaN, whatever would have become of it."""
+    collects = (per_row("v", lambda batch: torch.full((batch.rows,), value)),)
+    measure = Measure("m", "1", "", collects, note="a note", finish=lambda mean: (finished, math.nan))
+    found = evaluate(model, split, [Given(lambda s: [measure])])["m"]
+    assert (found.value, found.standard_error, found.note, found.n) == (None, None, note, 40)
+
+
+def test_an_error_that_is_no_number_is_absent(model: Any, split: Any) -> None:
+    measure = Measure("m", "1", "", (per_row("v", lambda b: b.index.double()),), finish=lambda mean: (2.0, math.inf))
+    found = evaluate(model, split, [Given(lambda s: [measure])])["m"]
+    assert (found.value, found.standard_error) == (2.0, None)
+
+
+def test_a_last_batch_with_no_rows_to_be_re_paired_is_left_out() -> None:
+    """p(y) is drawn from the data that q has, too, re-paired: of 9 rows in batches of 4, the last is one alone."""
+    objective = {
+        "type": "expression",
+        "maximize": "E[q(x,y,z)](log p(x|z,y) + log p(z) - log q(z|x,y))",
+        "joints": {"q": "q(x,y) q(z|x,y)", "p": "p(y) p(z) p(x|z,y)"},
+        "parts": {"q(x,y)": "data", "p(y)": "data"},
+    }
+    labelled = model_of(tiny(tables={"data": {"type": "digits", "labels": True}, "objective": objective}))
+    rows = open_split(labelled.prepared, "test")
+
+    def nats(subject: Subject) -> list[Measure]:
+        p, q = subject.joints["p"], subject.joints["q"]
+        return [Measure("m", "1", "", (per_row("m", subject.rows(E(p.everything, q.log("z|x,y")))),))]
+
+    metric = Given(nats)
+    assert evaluate(labelled, rows.first(9), [metric], batch=4)["m"].n == 8
+    assert evaluate(labelled, rows.first(1), [metric])["m"].note == "cannot be had from 0 rows"
 
 
 # --- the cache -------------------------------------------------------------------------------------------------------

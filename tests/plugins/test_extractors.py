@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,7 @@ from jointgen_metrics.inception import Inception
 from jointgen_metrics.inception_score import InceptionScore
 from jointgen_metrics.kernel import KID
 from jointgen_metrics.manifolds import PRDC
+from jointgen_metrics.probes import LinearProbe
 from jointgen_metrics.values import Values
 from PIL import Image
 from torch import Tensor
@@ -87,6 +90,26 @@ def test_pixels_outside_the_range_are_at_its_ends() -> None:
 def test_grey_images_with_labels_are_scored_by_a_classifier() -> None:
     found = scored([FID(samples=64)])
     assert list(found) == ["fid/classifier"] and found["fid/classifier"].value is not None
+
+
+def test_labels_of_one_class_tell_nothing_apart(tmp_path: Path) -> None:
+    data = {**images(tmp_path, 1), "variables": {"x": "x", "y": "y"}, "classes": 1, "path": str(tmp_path / "one.npz")}
+    np.savez(data["path"], x=np.load(tmp_path / "images.npy"), y=np.zeros(40, dtype=np.int64))
+    found = scored([FID(samples=64), LinearProbe()], data=data)
+    assert found["fid/classifier"].note == "a classifier needs more than one class"
+    assert (found["probe_linear"].value, found["probe_linear"].note) == (None, "all rows are of one class")
+    assert found["fid/values"].value is not None
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_draws_that_are_not_finite_have_no_scores(broken: float) -> None:
+    """Though a pixel of 8 bits has a level for each of these."""
+    model = model_of(tiny())
+    with torch.no_grad():
+        for parameter in model.parts.modules["decoder"].parameters():
+            parameter.fill_(broken)
+    found = scored([FID(samples=16), KID(samples=16), PRDC(samples=16), InceptionScore(samples=16)], model)
+    assert {(one.value, one.note) for one in found.values()} == {(None, "the model gives NaN")}
 
 
 def test_colour_without_weights_and_labels_is_scored_by_its_values_and_says_why(tmp_path: Path) -> None:
@@ -256,9 +279,9 @@ def test_folders_without_classes_have_no_classifier(tmp_path: Path) -> None:
     source = ImageFolder(str(tmp_path), size=8)
     absent = Classifier().build(source.spaces()["x"], "x", source).absent
     assert absent.startswith("the data has no labels to train a classifier on (") and "no class folder" in absent
-    for split in ("train", "val"):
-        (tmp_path / split / "cats").mkdir()
-        Image.new("RGB", (8, 8)).save(tmp_path / split / "cats" / "a.png")
+    for split, class_ in itertools.product(("train", "val"), ("cats", "dogs")):
+        (tmp_path / split / class_).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / split / class_ / "a.png")
     assert Classifier().build(source.spaces()["x"], "x", source).absent == ""
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
+from jointgen.errors import WriteError
 from jointgen.files import replace_bytes, writing
+from jointgen.telling import say
 
 
 def cache_folder() -> Path:
@@ -27,18 +33,38 @@ class Cached:
     path: Path
 
     def read(self) -> bytes | None:
-        return self.path.read_bytes() if self.path.is_file() else None
+        """None where it cannot be read, or is no whole safetensors file: it is made again."""
+        try:
+            data = self.path.read_bytes()
+            load(data)
+        except (OSError, SafetensorError):
+            return None
+        return data
 
-    def write(self, data: bytes) -> None:
-        """Replaces it at once. Raises WriteError where the disk does not take it."""
-        with writing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            replace_bytes(self.path, data)
+    def write(self, data: bytes) -> bool:
+        """Replaces it at once. False where the disk does not take it, which is said; nothing is lost but time."""
+        try:
+            with writing(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                replace_bytes(self.path, data)
+        except WriteError as error:
+            say(f"nothing is kept for other runs: {error}")
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """For one process at a time, where the folder can be written."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(self.path.with_suffix(".lock")))
+            yield
 
 
-def cached(name: str, suffix: str = ".safetensors") -> Cached:
+def cached(name: str) -> Cached:
     """The file of what `name` says: all that its contents depend on."""
-    return Cached(cache_folder() / f"{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}{suffix}")
+    return Cached(cache_folder() / f"{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.safetensors")
 
 
 def fingerprint(blocks: Iterable[Mapping[str, Tensor]]) -> str:

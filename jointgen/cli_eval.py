@@ -110,6 +110,8 @@ def chosen_metrics(text: str | None, model: Model) -> list[Any]:
     """
     if text is None:
         return metrics_of(model.prepared)
+    if not text.strip():
+        _refuse("names no metric")
     tables: list[Mapping[str, Any]] = []
     for name, settings in _named(text):
         own = [t for t in _tables(model.prepared.recipe.eval.metrics, model) if t["type"] == name]

@@ -36,17 +36,26 @@ class RunFiles:
 
     def read_summary(self) -> dict[str, Any]:
         """The summary, or an empty dict where the run has not written one."""
-        try:
-            return json.loads(self.summary.read_bytes())
-        except (FileNotFoundError, ValueError):
-            return {}
+        return _table_in(self.summary)
 
     def read_evaluation(self) -> dict[str, Any]:
-        """{checkpoint: {"metrics": {name: figure}}}; empty where nothing was evaluated after the run."""
-        try:
-            return json.loads(self.evaluation.read_bytes())
-        except (FileNotFoundError, ValueError):
-            return {}
+        """{checkpoint: {"metrics": {name: figure}}}; empty where nothing was evaluated after the run, and without what
+        is no figure."""
+        found = {}
+        for checkpoint, entry in _table_in(self.evaluation).items():
+            metrics = entry.get("metrics") if isinstance(entry, dict) else None
+            figures = metrics.items() if isinstance(metrics, dict) else ()
+            found[checkpoint] = {"metrics": {n: f for n, f in figures if isinstance(f, dict) and "value" in f}}
+        return found
+
+
+def _table_in(path: Path) -> dict[str, Any]:
+    """Of a JSON file; empty where there is none, or it is damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def name_of(step: int) -> str:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 
 import attrs
 import torch
-from filelock import FileLock
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -83,8 +82,7 @@ class ClassifierFeatures:
         """Of several processes one trains, and the others wait for it."""
         data = Labelled.open(self, "train", self.config.rows)
         file = cached(f"classifier {self.config!r} {HOW} {self.space!r} {data.classes} {data.content()}")
-        file.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.path.with_suffix(".lock")):
+        with file.locked():
             if (found := file.read()) is None:
                 found = self._train(data, file)
         return Trained(found, self.space, data.classes, self.config.width)
@@ -95,8 +93,8 @@ class ClassifierFeatures:
         network = train(self.space, data, self.config.width, self.config.steps)
         right, n = accuracy(network, Labelled.open(self, "test", 10_000))
         packed = save({**network.state_dict(), RIGHT: torch.tensor([right, n])})
-        file.write(packed)
-        say(f"trained in {time.monotonic() - began:.0f} s: {right / n:.2%} on test; kept in {file.path}")
+        where = f"; kept in {file.path}" if file.write(packed) else ""
+        say(f"trained in {time.monotonic() - began:.0f} s: {right / n:.2%} on test{where}")
         return packed
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jointgen.caching import cache_folder
+from jointgen.caching import cache_folder, cached
 from jointgen.errors import StoppedError
 from jointgen.evaluate import evaluate, open_split
 from jointgen.measures import Batch, Collect, Measure, Subject, per_row
@@ -205,6 +205,27 @@ def test_statistics_of_the_data_come_from_the_cache(model: Any, tmp_path: Path, 
     evaluate(model, rows.first(19), [metric], batch=16)
     assert calls == [16, 4, 16, 3], "other rows are not those"
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+@pytest.mark.parametrize("harm", ["torn", "no folder"])
+def test_a_cache_that_fails_costs_time_alone(
+    model: Any, split: Any, tmp_path: Path, monkeypatch: Any, capsys: Any, harm: str
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("JOINTGEN_CACHE", str(cache))
+    collect = Collect("v1", lambda batch: Mean.of(batch.index.double()), of_data=True)
+    metric = Given(lambda s: [Measure("m", "1", "", (collect,))])
+    first = evaluate(model, split, [metric])
+    (file,) = cache.iterdir()
+    if harm == "torn":
+        file.write_bytes(file.read_bytes()[:40])
+    else:
+        shutil.rmtree(cache)
+        cache.write_text("a file")
+    assert evaluate(model, split, [metric]) == first
+    assert ("nothing is kept for other runs" in capsys.readouterr().err) == (harm == "no folder")
+    with cached("v1").locked():
+        pass
 
 
 def test_where_the_cache_is(monkeypatch: Any) -> None:

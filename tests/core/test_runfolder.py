@@ -153,3 +153,13 @@ def test_cut_back_without_a_log(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path)
     folder.cut_back(3)
     assert not folder.metrics.exists()
+
+
+@pytest.mark.parametrize("text", ["", '{"a"', "[]", '{"step-1": 3}', '{"step-1": {"metrics": {"elbo": {}, "rmse": 2}}}'])
+def test_what_is_no_figure_is_not_read(tmp_path: Path, text: str) -> None:
+    """Nor in the way of others."""
+    folder = RunFolder.create(tmp_path)
+    folder.evaluation.write_text(text)
+    assert not any(entry["metrics"] for entry in folder.read_evaluation().values())
+    folder.add_evaluation("step-1", {"elbo": {"value": 1.0}})
+    assert folder.read_evaluation() == {"step-1": {"metrics": {"elbo": {"value": 1.0}}}}

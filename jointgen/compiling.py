@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -160,16 +161,16 @@ def moving_weights(plan: UpdatePlan) -> list[Weight]:
 
 
 def _with_noise(moment: Moment, noise: Any) -> Moment:
-    return Moment(moment.data, noise, moment.rows, moment.step, moment.progress, moment.pair_block)
+    return attrs.evolve(moment, noise=noise)
 
 
 def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def _filled(value: float, noise: Noise) -> Tensor:
+def _filled(value: float | Tensor, noise: Noise) -> Tensor:
     """A number as a tensor, made on its device: one that is copied there would be waited for."""
-    return torch.full((), value, dtype=noise.dtype, device=noise.device)
+    return value if isinstance(value, Tensor) else torch.full((), value, dtype=noise.dtype, device=noise.device)
 
 
 def _reason(error: Exception) -> str:
@@ -189,14 +190,23 @@ def _own_code(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 def nothing_moved(program: Program) -> Iterator[None]:
     """Whatever runs inside may move buffers, such as a running mean, and the global random generators: afterwards
     they are as they were, so that a resumed run, which compiles anew, goes on bit for bit."""
-    buffers = list(program.parts.modules.buffers())
-    before = [buffer.clone() for buffer in buffers]
     device = next(program.parts.modules.parameters()).device
     generators = global_state(device)
+    with buffers_kept(program):
+        try:
+            yield
+        finally:
+            set_global_state(generators, device)
+
+
+@contextmanager
+def buffers_kept(program: Program) -> Iterator[None]:
+    """Afterwards the buffers are as they were."""
+    buffers = list(program.parts.modules.buffers())
+    before = [buffer.clone() for buffer in buffers]
     try:
         yield
     finally:
-        set_global_state(generators, device)
         with torch.no_grad():
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)

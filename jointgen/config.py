@@ -313,13 +313,21 @@ def _member(union: Any, value: Any) -> Any:
     if type(value) in members:
         return type(value)
     shape = {} if attrs.has(type(value)) else value
-    return next((member for member in members if _takes(member, shape)), None)
+    fitting = [member for member in members if _takes(member, shape)]
+    return max(fitting, key=lambda member: _keys_shared(member, value), default=None)
+
+
+def _keys_shared(member: Any, value: Any) -> int:
+    """How many keys of a table a class knows: of several classes, the one that knows most is meant, or the first."""
+    if not attrs.has(member) or not isinstance(value, Mapping):
+        return 0
+    return len({key_of(field) for field in attrs.fields(member)} & {*value})
 
 
 def _describe(want: Any, registry: Registry) -> str:
     if _is(Union, types.UnionType)(want):
         members = [member for member in get_args(want) if member is not types.NoneType]
-        return " or ".join(_describe(member, registry) for member in members)
+        return " or ".join(dict.fromkeys(_describe(member, registry) for member in members))
     if _is(Literal)(want):
         return f"one of {', '.join(map(show, get_args(want)))}"
     if _is(list, tuple)(want):

@@ -33,35 +33,38 @@ BLOCK = 4096  # rows read at a time to be hashed
 class Split:
     """An opened split: the rows of every data source that the objective draws from, by part.
 
-    components: the data sources themselves, where these rows are theirs; `picked`: which of those that they open.
+    components: the data sources themselves, where these rows are theirs.  chosen: (n,) int64, which rows; None: all.
     """
 
     name: str
     sources: dict[str, Rows]
     variables: dict[str, dict[str, str]]
     components: dict[str, Any] = attrs.field(factory=dict)
-    picked: Callable[[Rows], Rows] = lambda rows: rows
+    chosen: Tensor | None = None
     _labelled: dict[str, Rows] = attrs.field(factory=dict, init=False)
 
     def __len__(self) -> int:
-        """The shortest source's rows: several sources are read side by side."""
-        return min(len(rows) for rows in self.sources.values())
+        """The rows chosen, or else the shortest source's: several sources are read side by side."""
+        return min(len(rows) for rows in self.sources.values()) if self.chosen is None else len(self.chosen)
 
     def first(self, n: int) -> Split:
-        return self._pick(lambda rows: FirstRows(rows, n))
+        return self._of(torch.arange(min(n, len(self))))
 
     def spread(self, n: int) -> Split:
         """So many rows, evenly apart: data often lies class by class."""
-        length = len(self)
-        return self if n >= length else self._pick(lambda rows: SpreadRows(rows, n, length))
+        return self if n >= len(self) else self._of(torch.arange(n) * len(self) // n)
 
-    def _pick(self, pick: Callable[[Rows], Rows]) -> Split:
-        sources = {name: pick(rows) for name, rows in self.sources.items()}
-        return attrs.evolve(self, sources=sources, picked=lambda rows: pick(self.picked(rows)))
+    def _of(self, index: Tensor) -> Split:
+        return attrs.evolve(self, chosen=self._rows(index))
+
+    def _rows(self, index: Tensor) -> Tensor:
+        """Numbers of rows of the sources."""
+        return index if self.chosen is None else self.chosen[index]
 
     def take(self, index: Tensor, device: torch.device = CPU) -> dict[str, dict[str, Tensor]]:
         """Raw rows on a device, by source and by the joints' names for the variables."""
-        taken = {name: renamed(rows.take(index), self.variables[name]) for name, rows in self.sources.items()}
+        rows = self._rows(index)
+        taken = {name: renamed(source.take(rows), self.variables[name]) for name, source in self.sources.items()}
         return {name: {v: send(t, device) for v, t in values.items()} for name, values in taken.items()}
 
     def labels(self, index: Tensor) -> dict[str, Tensor]:
@@ -71,41 +74,11 @@ class Split:
             source = labelled(component)
             names = [name for name, space in source.spaces().items() if space.kind == "label"]
             if names and part not in self._labelled:
-                own = source is component
-                self._labelled[part] = self.sources[part] if own else self.picked(source.open(self.name))
+                self._labelled[part] = self.sources[part] if source is component else source.open(self.name)
             if names:
-                taken = self._labelled[part].take(index)
+                taken = self._labelled[part].take(self._rows(index))
                 found |= {name: taken[name] for name in names}
         return found
-
-
-@attrs.frozen
-class FirstRows:
-    """The first `n` rows of a split."""
-
-    rows: Rows
-    n: int
-
-    def __len__(self) -> int:
-        return min(self.n, len(self.rows))
-
-    def take(self, index: Tensor) -> dict[str, Tensor]:
-        return self.rows.take(index)
-
-
-@attrs.frozen
-class SpreadRows:
-    """`n` of the first `length` rows of a split, evenly apart."""
-
-    rows: Rows
-    n: int
-    length: int
-
-    def __len__(self) -> int:
-        return self.n
-
-    def take(self, index: Tensor) -> dict[str, Tensor]:
-        return self.rows.take(index * self.length // self.n)
 
 
 def renamed(values: dict[str, Tensor], variables: dict[str, str]) -> dict[str, Tensor]:

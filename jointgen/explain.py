@@ -12,7 +12,9 @@ from typing import Any
 import attrs
 
 from jointgen.advice import advice_on
+from jointgen.balance import balances_of
 from jointgen.explain_training import training
+from jointgen.gauge import EVERY
 from jointgen.nodes import Forward, Node, PriorLaw, Root, Sample, View
 from jointgen.objectives.algebra import Weight
 from jointgen.objectives.distributions import Joint
@@ -75,12 +77,20 @@ def _objective(prepared: Prepared, number: int) -> Lines:
         yield f"  {stage.share:.0%} of the run, steps {begin:,} to {ends[number]:,}"
     for update in objective.updates:
         yield from _equation(update)
-    yield from (f"  {weight.describe()}" for weight in objective.weights.values())
+    yield from _weights(prepared.plans[number])
     for ratio in objective.ratios.values():
         yield f"  {ratio.definition}"
         yield from (f"    {line}" for line in about_critic(ratio))
     yield f"  order: {order_of(objective)}"
     yield from (f"  reported as {name}: {expr}" for name, expr in objective.reports)
+
+
+def _weights(plan: Plan) -> Lines:
+    places = {balance.weight.name: balance.part for balance in balances_of(plan)}
+    for name, weight in plan.objective.weights.items():
+        yield f"  {weight.describe()}"
+        if name in places:
+            yield f"    both with respect to what {places[name]}'s network puts out, measured every {EVERY} steps"
 
 
 def _equation(update: Update) -> Lines:

@@ -14,6 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from jointgen.balance import balanced_weights
 from jointgen.errors import OwnershipError
 from jointgen.interfaces import Dropout
 from jointgen.lowering import Lowering
@@ -33,7 +34,8 @@ def check_ownership(plan: Plan, parts: Parts, data: Raw, rows: int, seed: int = 
     """Raises OwnershipError naming the term and the part. `data` holds a few raw rows; `parts` stays as it is."""
     copied = _perturbed_copy(parts, seed)
     noise = Noise(seed, "ownership", dtype=torch.float64)
-    moment = Moment(data, noise, rows, pair_block=rows)
+    one = {weight.name: torch.ones((), dtype=torch.float64) for weight in balanced_weights(plan.objective)}
+    moment = Moment(data, noise, rows, pair_block=rows, scales=one)  # a balanced weight is a number like any other
     before = {name: p.detach().clone() for name, p in copied.modules.named_parameters()}
     copied.modules.zero_grad(set_to_none=True)
     if plan.one_graph:

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from jointgen.balance import balances_of
 from jointgen.declare import Declared, declare
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.objective import Stage, as_stages
@@ -88,7 +89,10 @@ def resolver(registry: Registry) -> Callable[[str, str], Any]:
 def _plans(stages: Sequence[Stage], declared: Declared) -> tuple[Plan, ...]:
     try:
         compiled = declared.recipe.train.compile != "off"
-        return tuple(make_plan(stage.objective, declared.traits, separate=compiled) for stage in stages)
+        plans = tuple(make_plan(stage.objective, declared.traits, separate=compiled) for stage in stages)
+        for plan in plans:
+            balances_of(plan)  # raises
+        return plans
     except ConfigError as error:
         raise ConfigError([f"objective: {problem}" for problem in error.problems]) from None
 

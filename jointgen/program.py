@@ -44,7 +44,10 @@ Values = list[Any]
 
 @attrs.frozen
 class Moment:
-    """What a program needs besides the parts: raw data, named noise, and where in the run it stands."""
+    """What a program needs besides the parts: raw data, named noise, and where in the run it stands.
+
+    scales: of balanced weights by name, () each.
+    """
 
     data: Raw
     noise: Noise
@@ -52,10 +55,12 @@ class Moment:
     step: int = 0
     progress: float = 1.0
     pair_block: int = 0
+    scales: Mapping[str, Tensor] = attrs.field(factory=dict)
 
-    def at(self, weight: Weight) -> float:
-        """The weight's value at this point of the stage."""
-        return weight.at(self.progress)
+    def at(self, weight: Weight) -> Any:
+        """The weight's value at this point of the stage, a number; of a balanced one a tensor, r times its scale."""
+        value = weight.at(self.progress)
+        return value * self.scales[weight.name] if weight.is_balanced else value
 
     def split(self, k: int) -> list[Moment]:
         """k micro-batches, which are to this moment what k further processes would be to the global batch."""
@@ -105,6 +110,31 @@ class Program:
     def trained_below(self, node: Node) -> bool:
         """Whether a gradient of the node reaches a part that is trained."""
         return not self.lowering.trains.isdisjoint(reach(node, self.lowering.traits))
+
+    def watch(self, part: str) -> list[Tensor]:
+        """From now on every run adds to this list what the network of a conditional has put out, (rows, *outputs) for
+        each of its live runs, as leaves: gradients of the values are those with respect to them, and end there."""
+        outputs: list[Tensor] = []
+        module: Any = self.parts.modules[part]
+        runs = {i for node, i in self.index.items() if isinstance(node, Forward) and node.part == part}
+        live = {i for i in runs if getattr(self.nodes[i], "mode", "") == "live"}
+
+        def note(trunk: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+            outputs.append(output.detach().requires_grad_())
+            return outputs[-1]
+
+        def watched(operation: Callable[[Moment, Values], Any]) -> Callable[[Moment, Values], Any]:
+            def run(moment: Moment, values: Values) -> Any:
+                handle = module.trunk.register_forward_hook(note)
+                try:
+                    return operation(moment, values)
+                finally:
+                    handle.remove()
+
+            return run
+
+        self._computed = [(i, watched(operation) if i in live else operation) for i, operation in self._computed]
+        return outputs
 
     def run(self, moment: Moment, imports: Mapping[Node, Any] | None = None) -> Values:
         values: Values = [None] * len(self.nodes)

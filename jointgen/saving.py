@@ -14,6 +14,7 @@ from jointgen.batch_norm import average_statistics
 from jointgen.checkpoint import Checkpoint, name_of
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
+from jointgen.gauge import Scales
 from jointgen.health import Health
 from jointgen.model import load_weights
 from jointgen.optimizers import Optimizers
@@ -62,6 +63,7 @@ class Saver:
     parts: Parts
     average: Parts | None
     optimizers: Optimizers
+    scales: Scales
     patience: Patience
     best: Best
     health: Health
@@ -79,6 +81,7 @@ class Saver:
         if self.workers.is_main:
             state = {
                 "optimizers": self.optimizers.state(),
+                "scales": self.scales.state(),
                 "progress": {
                     **attrs.asdict(position),
                     "patience": self.patience.state(),
@@ -128,6 +131,7 @@ class Saver:
         if not changes:  # otherwise its losses and its critics may be others
             self.patience.load(patience)
             self.health.load(health)
+        self.scales.load(saved.state.get("scales", {}), self.workers.device)
         window = Window()
         window.load(saved.state["window"], self.workers.device)
         randomness, notes = self._own_randomness(saved.state["randomness"])

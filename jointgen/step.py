@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 
 from jointgen.compiling import Compiler, needed
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
+from jointgen.gauge import Gauge, Scales
 from jointgen.nodes import Node
 from jointgen.parts import Parts
 from jointgen.plan import Plan
@@ -27,7 +29,7 @@ class Step:
     """All updates of an objective, in its order.
 
     optimizers: by update name, those that step the parts it trains.  micro_batches: how many parts a batch's gradient
-    is summed from.  compiler: compiles the losses.
+    is summed from.  compiler: compiles the losses.  scales: what the run has measured for balanced weights.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Step:
         clip: float | None = None,
         micro_batches: int = 1,
         compiler: Compiler | None = None,
+        scales: Scales | None = None,
     ):
         assert compiler is None or not plan.one_graph, "compiled updates have graphs of their own: Plan.separate"
         self.plan, self.workers, self.optimizers, self.clip = plan, workers, optimizers, clip
@@ -60,6 +63,7 @@ class Step:
         self.repeats = [CompiledUpdate(u, plan, parts) if u.update.times > 1 else None for u in plan.updates]
         later = [frozenset().union(*(shared for _, shared in runs[i + 1 :])) for i in range(len(runs))]
         self.exports = [later[i].intersection(nodes) for i, (nodes, _) in enumerate(runs)]
+        self.gauge = Gauge(plan, parts, workers, Scales() if scales is None else scales)
         self.compiler = compiler
         if compiler:
             for update, exports in zip(self.updates, self.exports, strict=True):
@@ -73,7 +77,7 @@ class Step:
         costs more, its critics' health and its gradient's norm."""
         if self.compiler:
             self.compiler.begin_step()
-        first = moment(0).split(self.micro_batches)
+        first, moment, weights = self._weighed(moment)
         if self.graph is not None:
             stats = self.graph.gradient(first, self.workers.autocast, self.workers.gather if until_log == 0 else None)
         else:
@@ -81,7 +85,19 @@ class Step:
         if self.same_point:
             for update, found in zip(self.updates, stats, strict=True):
                 self._apply(update, found, until_log == 0)
-        return {name: value for found in stats for name, value in found.items()}
+        return {name: value for found in [weights, *stats] for name, value in found.items()}
+
+    def _weighed(
+        self, moment: Callable[[int], Moment]
+    ) -> tuple[list[Moment], Callable[[int], Moment], dict[str, Tensor]]:
+        """The first repetition in micro-batches, the others and the figures, with what balanced weights are by now."""
+        first = moment(0)
+        if not self.gauge.weights:
+            return first.split(self.micro_batches), moment, {}
+        scales = self.gauge(first.split(self.micro_batches))
+        first = attrs.evolve(first, scales=scales)
+        values = {f"weight/{weight.name}": first.at(weight) for weight in self.gauge.weights}
+        return first.split(self.micro_batches), lambda r: attrs.evolve(moment(r), scales=scales), values
 
     def _in_turn(
         self, moments: Sequence[Moment], moment: Callable[[int], Moment], until_log: int | None

@@ -20,6 +20,7 @@ from jointgen.distributed import Votes, Workers
 from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedError, WriteError
 from jointgen.evaluate import open_split
 from jointgen.feed import Feed
+from jointgen.gauge import Scales
 from jointgen.health import Health
 from jointgen.model import Model
 from jointgen.noise import Noise
@@ -119,6 +120,7 @@ class Trainer:
         self.parts, self.apart = start_parts(prepared, splits["train"], self.workers, fresh=not resume, warm=warm)
         self.average = Average(self.parts, self.train.ema)
         self.optimizers = Optimizers(prepared, self.parts)
+        self.scales = Scales()
         self.folder = RunFolder(path, trackers=self.train.trackers)
         self.reporter = Reporter(prepared, splits, self.average, self.workers, self.folder)
         measures = self.reporter.measures()
@@ -140,8 +142,8 @@ class Trainer:
     def _saver(self) -> Saver:
         average = self.average.parts if self.train.ema else None
         keep = self.train.keep_checkpoints
-        watching = self.patience, self.best, self.health
-        return Saver(self.folder, self.workers, self.text, keep, self.parts, average, self.optimizers, *watching)
+        state = self.optimizers, self.scales, self.patience, self.best, self.health
+        return Saver(self.folder, self.workers, self.text, keep, self.parts, average, *state)
 
     def _resume(self, allow_changes: bool) -> Resumed:
         """Goes back to the newest checkpoint. With another recipe the stages are as that one has them."""
@@ -232,7 +234,8 @@ class Trainer:
     def _stepper(self, stage: int, compiler: Compiler | None) -> Step:
         plan = self.prepared.plans[stage]
         by_update = {u.name: self.optimizers.of(u.trains) for u in plan.updates}
-        return Step(plan, self.parts, self.workers, by_update, self.train.clip, self.train.micro_batches, compiler)
+        train = self.train
+        return Step(plan, self.parts, self.workers, by_update, train.clip, train.micro_batches, compiler, self.scales)
 
     def _progress(self, stage: int) -> float:
         """How much of the stage is done, in [0, 1)."""

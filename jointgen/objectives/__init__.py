@@ -50,12 +50,20 @@ from jointgen.objectives.expressions import (
 )
 from jointgen.objectives.objective import Objective, Order, Stage, Update, as_stages
 from jointgen.objectives.parse import Vocabulary, parse, parse_product, parse_ratio_sides, parse_view
-from jointgen.objectives.weights import WeightTable, check_one_ramp, non_negative_weight, table_of, weight_of
+from jointgen.objectives.weights import (
+    BalanceTable,
+    WeightTable,
+    check_one_ramp,
+    non_negative_weight,
+    table_of,
+    weight_of,
+)
 
 __all__ = [
     "KL",
     "POINTWISE",
     "Apply",
+    "BalanceTable",
     "Conditional",
     "Constant",
     "CriticTable",

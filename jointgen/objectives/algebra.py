@@ -80,6 +80,10 @@ class Weight:
     """A named weight. It goes linearly from `start` to `to` over the first `over` (a share) of its stage, or of each
     of `cycles` equal parts of it.
 
+    against: the weight is balanced: `to` and `start` are then not its value but a relative strength r, at which the
+        gradient of the term that it weighs is held, in units of the gradient of this term of the same update (as it
+        prints, without the weights before it: "log p(x|z)"). The value is measured, see `jointgen.gauge`.
+
     >>> Weight("lambda", to=10, start=0, over=0.5).at(0.25)
     5.0
     """
@@ -89,18 +93,27 @@ class Weight:
     start: float | None = None
     over: float = 0.0
     cycles: int = 1
+    against: str = attrs.field(default="", converter=str)
 
     def __attrs_post_init__(self) -> None:
         if not 0.0 <= self.over <= 1.0:
             raise ConfigError(f"weight {self.name}: over is a share of the stage, 0 to 1, got {self.over}")
 
     @property
-    def moves(self) -> bool:
-        """Whether the value depends on when it is asked for."""
+    def ramps(self) -> bool:
         return self.start is not None and self.over > 0.0
 
+    @property
+    def is_balanced(self) -> bool:
+        return bool(self.against)
+
+    @property
+    def moves(self) -> bool:
+        """Whether the value depends on when it is asked for."""
+        return self.ramps or self.is_balanced
+
     def at(self, progress: float) -> float:
-        """The value at `progress` in [0, 1] through the stage."""
+        """The value at `progress` in [0, 1] through the stage; of a balanced weight its relative strength r."""
         within = progress * self.cycles % 1.0 if progress < 1.0 else 1.0
         if self.start is None or self.over == 0.0 or within >= self.over:
             return float(self.to)
@@ -116,10 +129,15 @@ class Weight:
         return Weights((-1.0, self))
 
     def describe(self) -> str:
-        if not self.moves:
-            return f"{self.name} = {self.to:g}"
+        if not self.is_balanced:
+            return f"{self.name} = {self._described()}"
+        return f"{self.name} holds the gradient of its term at r times that of {self.against}, r = {self._described()}"
+
+    def _described(self) -> str:
+        if not self.ramps:
+            return f"{self.to:g}"
         period = "the stage" if self.cycles == 1 else f"each of {self.cycles} parts of the stage"
-        return f"{self.name} = {self.start:g} to {self.to:g} over the first {100 * self.over:g}% of {period}"
+        return f"{self.start:g} to {self.to:g} over the first {100 * self.over:g}% of {period}"
 
     def __str__(self) -> str:
         return self.name

@@ -1,4 +1,4 @@
-"""The recipe's way to say a weight: a number, or a table of how it changes over a stage. Torch-free."""
+"""The recipe's way to say a weight: a number, or a table of how it is found over a stage. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from jointgen.config import fraction, positive
+from jointgen.config import fraction, non_negative, positive
 from jointgen.objectives.algebra import Weight
 
 
@@ -28,29 +28,58 @@ class WeightTable:
         return f"{{ start = {self.start:g}, to = {self.to:g}, over = {self.over:g}{cycles} }}"
 
 
-def weight_of(name: str, value: float | WeightTable, ramp: float = 0.0) -> Weight:
-    """The named weight. `ramp`: a number is reached from 0 over so much of the stage."""
+@attrs.frozen
+class BalanceTable:
+    """A weight free of scale: it holds the gradient of the term that it weighs at `r` times that of another.
+
+    Both are gradients with respect to what the network of one conditional puts out, norms per row (`jointgen.gauge`).
+
+    against: the other term, of the same update, as the equation prints it and without the weights before it.
+    start, over, cycles: r may ramp, as a number may (`WeightTable`).
+    """
+
+    r: float = attrs.field(validator=non_negative)
+    against: str = "log p(x|z)"
+    start: float = attrs.field(default=0.0, validator=non_negative)
+    over: float = attrs.field(default=0.0, validator=fraction)
+    cycles: int = attrs.field(default=1, validator=positive)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.against.strip():
+            raise ValueError("against: name a term of the objective, such as 'log p(x|z)'")
+        if not self.over and (self.start or self.cycles > 1):
+            raise ValueError("over: say over which share of the stage r goes from start to its value")
+
+
+def weight_of(name: str, value: float | WeightTable | BalanceTable, ramp: float = 0.0) -> Weight:
+    """The named weight. `ramp`: a number, or an r that says nothing else, is reached from 0 over so much of the
+    stage."""
     if isinstance(value, WeightTable):
         return Weight(name, value.to, value.start, value.over, value.cycles)
-    return Weight(name, value, start=0.0, over=ramp) if ramp else Weight(name, value)
+    to, against = (value.r, value.against) if isinstance(value, BalanceTable) else (value, "")
+    if isinstance(value, BalanceTable) and value.over:
+        return Weight(name, to, value.start, value.over, value.cycles, against=against)
+    return Weight(name, to, 0.0 if ramp else None, ramp, against=against)
 
 
-def table_of(weight: Weight) -> float | WeightTable:
+def table_of(weight: Weight) -> float | WeightTable | BalanceTable:
     """The way back."""
+    if weight.is_balanced:
+        return BalanceTable(weight.to, weight.against, weight.start or 0.0, weight.over, weight.cycles)
     if weight.start is None:
         return weight.to
     return WeightTable(weight.to, weight.start, weight.over, weight.cycles)
 
 
-def non_negative_weight(instance: Any, attribute: Any, value: float | WeightTable) -> None:
-    """Validator: the weight is >= 0 throughout."""
+def non_negative_weight(instance: Any, attribute: Any, value: float | WeightTable | BalanceTable) -> None:
+    """Validator: the weight is >= 0 throughout. A balanced one always is."""
     ends = {"start = ": value.start, "to = ": value.to} if isinstance(value, WeightTable) else {"": value}
     for key, number in ends.items():
         if isinstance(number, int | float) and number < 0:
             raise ValueError(f"{attribute.name!r} must be >= 0, got {key}{number}")
 
 
-def check_one_ramp(value: float | WeightTable, ramp: float, name: str, ramp_name: str) -> None:
+def check_one_ramp(value: float | WeightTable | BalanceTable, ramp: float, name: str, ramp_name: str) -> None:
     """ValueError where both a table and a ramp say how a weight changes."""
-    if ramp and isinstance(value, WeightTable):
+    if ramp and (isinstance(value, WeightTable) or (isinstance(value, BalanceTable) and value.over)):
         raise ValueError(f"{ramp_name}: {name} says itself how it changes; leave one of the two out")

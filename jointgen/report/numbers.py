@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from typing import Any
 
 HIGHLIGHTS = 6
+FIRST = ("elbo", "iwae_*", "elbo_*", "bits_per_dim", "rmse", "fid/*", "is/*", "precision/*", "recall/*")
 BOUNDS = {
     "lower": "lower bound: the true value is at least this",
     "upper": "upper bound: the true value is at most this",
@@ -49,8 +51,13 @@ def absent(figures: Figures) -> list[tuple[str, str]]:
 
 
 def highlights(shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first few: those that say how they stand to a likelihood before the others, single critics' last."""
-    return sorted(shown, key=lambda row: (not row["bound"], "/" in row["name"]))[:HIGHLIGHTS]
+    """The first few: of likelihood, reconstruction and samples; then what is bounded, and single critics' last."""
+
+    def rank(row: dict[str, Any]) -> tuple[int, bool, bool]:
+        asked_first = (i for i, pattern in enumerate(FIRST) if fnmatchcase(row["name"], pattern))
+        return next(asked_first, len(FIRST)), not row["bound"], "/" in row["name"]
+
+    return sorted(shown, key=rank)[:HIGHLIGHTS]
 
 
 def _row(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:

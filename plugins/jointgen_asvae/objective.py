@@ -8,6 +8,7 @@ import attrs
 
 from jointgen.config import fraction
 from jointgen.objectives import (
+    BalanceTable,
     CriticTable,
     E,
     Expr,
@@ -33,7 +34,8 @@ class ASVAE:
     ratio: the critic of the decomposed half g, "T" = p(x,z) : q(x,z) or "d" = p(x) : q(x).
     weight_r, weight_g: weights of the halves; 0 leaves one out.
     lambda, w: weights of the critic and of the sleep term in half g; lambda ramps over the first `ramp`. Each of the
-        four weights may be a table instead, { start, to, over, cycles }.
+        four weights may be a table instead, { start, to, over, cycles }. lambda may be free of scale, { r = 0.5 }:
+        the critic's pull on the decoder is held at r times the likelihood's (asvae-images.md section 1, rule 2).
     vae_first: share of the run that trains half r's ELBO alone, before the full expression: the stages "vae" and
         "asvae". With 0 there is only the second, as a warm start from a VAE wants it.
     """
@@ -42,7 +44,7 @@ class ASVAE:
     ratio: Literal["T", "d"] = "T"
     weight_r: float | WeightTable = attrs.field(default=1.0, validator=non_negative_weight)
     weight_g: float | WeightTable = attrs.field(default=1.0, validator=non_negative_weight)
-    lambda_: float | WeightTable = attrs.field(default=10.0, validator=non_negative_weight)
+    lambda_: float | WeightTable | BalanceTable = attrs.field(default=10.0, validator=non_negative_weight)
     w: float | WeightTable = attrs.field(default=1.0, validator=non_negative_weight)
     ramp: float = attrs.field(default=0.0, validator=fraction)
     vae_first: float = attrs.field(default=0.0, validator=fraction)

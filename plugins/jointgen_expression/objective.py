@@ -10,6 +10,7 @@ import attrs
 from jointgen.config import CriticLossField, PenaltyField, positive
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives import (
+    BalanceTable,
     Expr,
     Joint,
     Objective,
@@ -79,7 +80,7 @@ class Expression:
     order: Order = "model, critics"
     ratios: dict[str, str | RatioTable] = attrs.field(factory=dict)
     scores: dict[str, RatioTable] = attrs.field(factory=dict)
-    weights: dict[str, float | WeightTable] = attrs.field(factory=dict)
+    weights: dict[str, float | WeightTable | BalanceTable] = attrs.field(factory=dict)
     joints: dict[str, str] = attrs.field(factory=dict)
     parts: dict[str, str] = attrs.field(factory=dict)
     reports: dict[str, str] = attrs.field(factory=dict)

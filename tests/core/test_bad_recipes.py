@@ -181,6 +181,10 @@ COMPONENTS: Rows = {
         ['eval.metrics=[{type="elob"}]'],
         ["eval.metrics[0].type: unknown metric 'elob'; did you mean 'elbo'? (known: ...)"],
     ),
+    "extractor": (
+        ['eval.metrics=[{type="fid", extractor={type="inceptoin"}}]'],
+        ["eval.metrics[0].extractor.type: unknown extractor 'inceptoin'; did you mean 'inception'? (known: ...)"],
+    ),
     "penalty": (
         ['objective.critic.penalties=[{type="r2"}]'],
         ["objective.critic.penalties[0].type: unknown penalty 'r2'; known: gradient_penalty, r1"],
@@ -240,6 +244,11 @@ TYPES: Rows = {
 # --- values out of range ---------------------------------------------------------------------------------------------
 
 VALUES: Rows = {
+    "no draws": (['eval.metrics=[{type="kid", samples=0}]'], ["eval.metrics[0].samples: must be > 0, got 0"]),
+    "a reading that is none": (
+        ['eval.metrics=[{type="is", reading="mode"}]'],
+        ["eval.metrics[0].reading: 'mode' is not allowed; known: mean, sample"],
+    ),
     "no steps": (["train.steps=0"], ["train.steps: must be > 0, got 0"]),
     "optimizer": (
         ['optimizer.model={type="admaw"}'],
@@ -600,6 +609,50 @@ EQUATIONS: Rows = {
     "schedule of a weight": (
         maximize(f"b*{G}", "objective.weights.b={to=1.0, start=0.0, over=2.0}"),
         ["objective.weights.b.over: must be between 0 and 1, got 2.0"],
+    ),
+    "strength of a balanced weight": (
+        ["objective.lambda={ r = -0.5 }"],
+        ["objective.lambda.r: must be >= 0, got -0.5"],
+    ),
+    "key of a balanced weight": (
+        ['objective.lambda={ r = 0.5, agianst = "log p(x|z)" }'],
+        ["objective.lambda.agianst: unknown key; did you mean 'against'? (known: against, cycles, over, r, start)"],
+    ),
+    "start of a strength that does not ramp": (
+        ["objective.lambda={ r = 0.5, start = 0.1 }"],
+        ["objective.lambda.over: say over which share of the stage r goes from start to its value"],
+    ),
+    "two ramps of a strength": (
+        ["objective.lambda={ r = 0.5, over = 0.1 }"],
+        ["objective.ramp: lambda says itself how it changes; leave one of the two out"],
+    ),
+    "balanced against nothing": (
+        ["objective.lambda={ r = 0.5, against = '' }"],
+        ["objective.lambda.against: name a term of the objective, such as 'log p(x|z)'"],
+    ),
+    "balanced against what is not there": (
+        ["objective.lambda={ r = 0.5, against = 'log p(z|x)' }"],
+        [
+            "objective: weight 'lambda': against 'log p(z|x)', which is no other term of update 'model'; "
+            "did you mean 'log q(z|x)'? (known: ...)"
+        ],
+    ),
+    "balanced without a likelihood": (
+        ["objective.lambda={ r = 0.5 }", "objective.weight_r=0.0"],
+        ["objective: weight 'lambda': against 'log p(x|z)', which is no other term of update 'model'; ..."],
+    ),
+    "balanced in two places": (
+        maximize(f"b*{R}", 'objective.weights.b={ r = 0.5, against = "log p(z)" }'),
+        ["objective: weight 'b': a balanced weight stands before one term of one expectation, and not inside it..."],
+    ),
+    "weight that is not balanced": (
+        ["objective.w={ r = 0.5 }"],
+        [
+            "objective.w.to: missing; a number",
+            "objective.w.start: missing; a number",
+            "objective.w.over: missing; a number",
+            "objective.w.r: unknown key; known: cycles, over, start, to",
+        ],
     ),
     "schedule of a penalty": (
         ['objective.critic.penalties=[{type="r1", weight={start=1.0, to=-0.1, ovr=0.5}}, {type="r1", weight="low"}]'],

@@ -22,12 +22,12 @@ from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor, nn
 
 import jointgen
-from jointgen import checkpoint
+from jointgen import checkpoint, gauge
 from jointgen.compiling import Compiler, needed
 from jointgen.distributed import Workers
 from jointgen.errors import StoppedError
 from jointgen.nodes import Read, Root, Sample
-from jointgen.objectives import CriticTable, E, Objective, Update, WeightTable, elbo, log_ratio, p, q
+from jointgen.objectives import BalanceTable, CriticTable, E, Objective, Update, WeightTable, elbo, log_ratio, p, q
 from jointgen.step import Step
 
 Prepare = Callable[..., Any]
@@ -113,6 +113,16 @@ def test_a_compiled_step_is_the_eager_one(prepare: Prepare) -> None:
         "train.compile: T compiled",
         "train.compile: T for steps with other penalties compiled",
     ]
+
+
+def test_a_balanced_weight_is_a_number_that_moves(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured at steps 0, 2 and 4, outside the graphs, of which there is one for each update throughout."""
+    monkeypatch.setattr(gauge, "EVERY", 2)
+    make = of(ASVAE(lambda_=BalanceTable(0.5)))
+    notes: list[str] = []
+    counts = compare(lambda: make(prepare), Compiler("default", CPU, notes.append, "eager"), 6, micro_batches=2)
+    assert set(counts) == {2}
+    assert not [note for note in notes if "eagerly" in note]
 
 
 def test_an_update_that_is_not_due_still_draws_what_the_next_one_is_handed(prepare: Prepare) -> None:

@@ -23,6 +23,9 @@ from jointgen.evaluate import evaluate, open_split
 from jointgen.measures import Batch, Collect, Measure, Subject, per_row
 from jointgen.objectives import E
 from jointgen.partial import Partial
+from jointgen.prepare import prepare
+from jointgen.recipe import read_recipe
+from jointgen.registry import Registry
 from jointgen.statistics import Kept, Mean, packed, unpacked
 from jointgen.testing.evaluation import model_of, tiny
 
@@ -125,6 +128,16 @@ def test_draws_of_a_model_do_not_depend_on_anything_but_the_batch(model: Any, sp
 
     assert torch.equal(of(16), of(24)[:16])
     assert not torch.equal(of(16)[:8], of(16)[8:])
+
+
+def test_labels_are_those_of_the_rows(quickstart: str, registry: Registry) -> None:
+    """Of a recipe that does not read them: 5 of the first 50 rows, evenly apart, are rows 0, 10, ..., 40."""
+    prepared = prepare(read_recipe(quickstart, registry=registry), registry)
+    split = open_split(prepared, "test").first(50).spread(5)
+    every = registry.get("data", "digits").load()(labels=True).open("test").take(torch.arange(50))
+    index = torch.tensor([4, 0, 1])
+    assert split.labels(index)["y"].tolist() == every["y"][[40, 0, 10]].tolist()
+    assert torch.equal(split.take(index)["data"]["x"], every["x"][[40, 0, 10]])
 
 
 @pytest.mark.parametrize(

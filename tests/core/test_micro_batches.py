@@ -20,7 +20,7 @@ import jointgen
 from jointgen import checkpoint
 from jointgen.errors import ConfigError
 from jointgen.noise import Noise
-from jointgen.objectives import CriticTable, E, Objective, Update, log_ratio, log_sigmoid, p, q
+from jointgen.objectives import BalanceTable, CriticTable, E, Objective, Update, log_ratio, log_sigmoid, p, q
 from jointgen.prepare import check_rows
 from jointgen.program import Moment
 
@@ -48,6 +48,7 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
     "alice": lambda: ALICE(distance="l2").objective(),
     "asvae, literal": lambda: ASVAE(form="literal").objective(),
     "asvae, d": lambda: ASVAE(ratio="d", critic=penalised()).objective(),
+    "asvae, balanced": lambda: ASVAE(lambda_=BalanceTable(0.5), ratio="d", critic=penalised()).objective(),
     "asvae, T": lambda: ASVAE(ratio="T").objective(),
     "not always due": not_always_due,
 }

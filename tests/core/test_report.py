@@ -213,10 +213,13 @@ def test_evaluations_of_an_earlier_step_replace_nothing() -> None:
 
 
 def test_what_is_said_first() -> None:
-    """Bounds, then other figures of the model, then those of single critics; six at most."""
+    """Bounds and scores of samples, then other figures of the model, then those of single critics; six at most."""
     figures = {name: {**figure(1.0), "origin": ""} for name in ("f/accuracy", "a", "b", "c", "d", "e", "g")}
     figures["elbo"] = {**figure(-1.0, bound="lower"), "origin": ""}
     assert [row["name"] for row in numbers.highlights(numbers.rows(figures))] == ["elbo", "a", "b", "c", "d", "e"]
+    figures["fid/classifier"] = {**figure(3.0), "origin": ""}
+    said = [row["name"] for row in numbers.highlights(numbers.rows(figures))]
+    assert said == ["elbo", "fid/classifier", "a", "b", "c", "d"]
 
 
 def test_figures_that_do_not_exist_say_why(copied: Path, reported: Callable[[], Page]) -> None:

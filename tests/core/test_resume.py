@@ -461,7 +461,7 @@ class Two:
 
 
 def test_every_process_has_its_own_generators_back(finished: Path) -> None:
-    two = Saver(RunFolder(finished), Two(), "", 1, *[None] * 6)  # type: ignore[arg-type]
+    two = Saver(RunFolder(finished), Two(), "", 1, *[None] * 7)  # type: ignore[arg-type]
     mine = {"torch": torch.arange(3), "python_spare": torch.tensor(0.5, dtype=torch.float64)}
     everyone = two._gathered(mine)
     assert everyone["torch"].tolist() == [[1, 2, 3], [0, 1, 2]] and everyone["python_spare"].tolist() == [1.5, 0.5]
@@ -471,6 +471,6 @@ def test_every_process_has_its_own_generators_back(finished: Path) -> None:
 
 def test_another_number_of_processes_leaves_the_generators_alone(finished: Path) -> None:
     saved = checkpoint.find(finished / "checkpoints").state["randomness"]
-    two = Saver(RunFolder(finished), Two(), "", 1, *[None] * 6)  # type: ignore[arg-type]
+    two = Saver(RunFolder(finished), Two(), "", 1, *[None] * 7)  # type: ignore[arg-type]
     state, (note,) = two._own_randomness(saved)
     assert state is None and note.startswith("the checkpoint is of 1 process(es), not of 2: ")

@@ -97,7 +97,7 @@ ROW = re.compile(r"^\| `(\w+)` \|[^|]*\|(.*)\|$", re.MULTILINE)
 
 def families_and_priors() -> list[tuple[str, list[str]]]:
     """Name and [sample path, densities, KL] of the table's rows."""
-    section = README.split("### Families and priors")[1].split("###")[0]
+    section = README.split("### Families and priors")[1].split("\n## ")[0]
     return [(name, [cell.strip() for cell in cells.split("|")]) for name, cells in ROW.findall(section)]
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from jointgen_metrics.codes import ActiveUnits
@@ -237,9 +238,10 @@ def ring(prepare: Any, weight: float, labels: bool = True) -> Model:
     return Model(made.prepared, made.parts)
 
 
-def test_codes_that_separate_the_classes(prepare: Any) -> None:
-    """The ring's modes are 0.1 wide and 1.53 apart, and each is cut off by a line."""
-    figures = found(ring(prepare, 1.0), *PROBES)
+@pytest.mark.parametrize("labels", [True, False])
+def test_codes_that_separate_the_classes(prepare: Any, labels: bool) -> None:
+    """The ring's modes are 0.1 wide and 1.53 apart, and each is cut off by a line. The recipe need not read labels."""
+    figures = found(ring(prepare, 1.0, labels), *(attrs.evolve(probe, train_rows=300) for probe in PROBES))
     for name in ("probe_linear", "probe_knn"):
         assert figures[name].value > 0.995
         assert (figures[name].n, figures[name].split) == (800, "test")

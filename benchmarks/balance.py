@@ -1,0 +1,96 @@
+"""How strongly the critic of finished AS-VAE runs pulls on the decoder beside the likelihood, measured in three places.
+
+    python benchmarks/balance.py RUN...
+
+A Markdown table: for the number that each run has for lambda, the relative strength r that it amounts to where
+gradients are taken with respect to what the decoder's network puts out (which is what `lambda = { r = ... }` does), to
+x (for the likelihood: to its mean, or the logits of bits) and to the weights of the decoder's last layer (VQGAN's
+way); in brackets the spread over batches of either norm. Needs the runs' data.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jointgen.balance import balances_of
+from jointgen.checkpoint import find
+from jointgen.distributed import Workers
+from jointgen.evaluate import open_split
+from jointgen.feed import Feed
+from jointgen.gauge import Pair
+from jointgen.model import load_weights
+from jointgen.nodes import Critic, Density, ordered
+from jointgen.plan import nodes_of
+from jointgen.plugins import load_plugins
+from jointgen.prepare import prepare
+from jointgen.program import Moment, Program
+from jointgen.recipe import read_recipe
+from jointgen.terms import compile_source
+
+BATCHES = 8
+PLACES = ("decoder's outputs", "x", "last layer")
+
+
+def main() -> None:
+    print(f"| run | lambda | {' | '.join(PLACES)} |")
+    print("|---|---|---|---|---|")
+    for run in map(Path, sys.argv[1:]):
+        number, norms = measured(run)
+        means, spread = norms.mean(0), norms.std(0) / norms.mean(0)
+        cells = [f"{number * a / b:.2f} ({s:.0%}, {t:.0%})" for (a, b), (s, t) in zip(means, spread, strict=True)]
+        print(f"| {run.name} | {number:g} | {' | '.join(cells)} |")
+
+
+def measured(run: Path) -> tuple[float, Tensor]:
+    """The run's lambda, and (batches, places, 2) norms: of the critic's gradient and of the likelihood's."""
+    registry = load_plugins().registry
+    recipe: Any = read_recipe(run / "recipe.toml", {"train.trackers": []}, registry=registry)
+    number = recipe.objective.lambda_
+    balanced = {"objective.lambda": {"r": 1.0}, "objective.ramp": 0.0}
+    prepared = prepare(read_recipe(run / "recipe.toml", balanced, registry=registry), registry)
+    load_weights(prepared.parts, find(run / "checkpoints").parts, average=False)
+    gauge = Gauge(prepared)
+    feed = Feed(prepared.recipe, open_split(prepared, "train"), Workers.start("cpu"), prepared.repeats)
+    return number, torch.stack([gauge(feed.moment(step, 1.0, 0)) for step in range(BATCHES)])
+
+
+class Gauge:
+    """The norms of both gradients in all three places."""
+
+    def __init__(self, prepared: Any):
+        plan, parts = prepared.plans[-1], prepared.parts
+        (self.balance,) = balances_of(plan)
+        self.pair = Pair(self.balance, plan, parts)
+        both = (self.balance.term, self.balance.against)
+        lowering = self.balance.lowering(plan)
+        nodes = ordered(node for s in both for node in nodes_of(s.source, s.term, lowering))
+        self.program = Program(nodes, parts, lowering)
+        self.terms = [compile_source(s.source, s.term, self.program) for s in both]
+        self.seen = next(i for node in nodes if isinstance(node, Critic) for i in node.inputs if i.variable == "x")
+        self.law = next(n.law for n in nodes if isinstance(n, Density) and n.law.part == self.balance.part)
+        self.last = [p for p in parts.modules[self.balance.part].trunk.parameters() if p.ndim > 1][-1]
+
+    def __call__(self, moment: Moment) -> Tensor:
+        """(places, 2)"""
+        ours = self.pair(moment)
+        values = self.program.run(moment)
+        terms = [term(moment, values) for term in self.terms]
+        law = values[self.program.index[self.law]]
+        places = (values[self.program.index[self.seen]], law.logits if hasattr(law, "logits") else law.mean)
+        at_x = [_by_row(term, place) for term, place in zip(terms, places, strict=True)]
+        last = [torch.autograd.grad(term.mean(), self.last, retain_graph=True)[0].norm() for term in terms]
+        return torch.stack([ours, torch.stack(at_x), torch.stack(last)])
+
+
+def _by_row(term: Tensor, place: Tensor) -> Tensor:
+    (gradient,) = torch.autograd.grad(term.sum(), place, retain_graph=True)
+    return gradient.flatten(1).norm(dim=1).mean()
+
+
+if __name__ == "__main__":
+    main()

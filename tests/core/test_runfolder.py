@@ -155,7 +155,9 @@ def test_cut_back_without_a_log(tmp_path: Path) -> None:
     assert not folder.metrics.exists()
 
 
-@pytest.mark.parametrize("text", ["", '{"a"', "[]", '{"step-1": 3}', '{"step-1": {"metrics": {"elbo": {}, "rmse": 2}}}'])
+@pytest.mark.parametrize(
+    "text", ["", '{"a"', "[]", '{"step-1": 3}', '{"step-1": {"metrics": {"elbo": {}, "rmse": 2}}}']
+)
 def test_what_is_no_figure_is_not_read(tmp_path: Path, text: str) -> None:
     """Nor in the way of others."""
     folder = RunFolder.create(tmp_path)

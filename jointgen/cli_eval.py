@@ -130,14 +130,34 @@ def _named(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name, settings) of each; settings are a TOML inline table."""
     rest = text.strip()
     while rest:
-        found = re.match(r"([\w-]+)\s*(\{.*?\})?\s*(,|$)\s*", rest)
-        if found is None:
+        found = re.match(r"([\w-]+)\s*(?=[{,]|$)", rest)
+        table = _inline_table(rest[found.end() :]) if found else ""
+        end = re.match(r"\s*(,|$)\s*", rest[found.end() + len(table) :]) if found else None
+        if found is None or end is None:
             _refuse(f"{rest!r} is not NAME or NAME{{key = value}}, with commas between")
-        try:
-            yield found[1], tomllib.loads(f"x = {found[2] or '{}'}")["x"]
-        except tomllib.TOMLDecodeError as error:
-            _refuse(f"{found[2]} is not a TOML inline table: {error}")
-        rest = rest[found.end() :]
+        yield found[1], tomllib.loads(f"x = {table or '{}'}")["x"]
+        rest = rest[found.end() + len(table) + end.end() :]
+
+
+def _inline_table(text: str) -> str:
+    """That with which the text begins, or nothing."""
+    if not text.startswith("{"):
+        return ""
+    ends = [i + 1 for i, letter in enumerate(text) if letter == "}"]  # of this table, or of one within it
+    table = next((text[:end] for end in ends if _is_toml(text[:end])), text)
+    try:
+        tomllib.loads(f"x = {table}")
+    except tomllib.TOMLDecodeError as error:
+        _refuse(f"{table} is not a TOML inline table: {error}")
+    return table
+
+
+def _is_toml(value: str) -> bool:
+    try:
+        tomllib.loads(f"x = {value}")
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
 
 
 def _refuse(problem: str) -> NoReturn:

@@ -95,6 +95,7 @@ def test_what_eval_finds_is_added_to_what_it_found(trained: Path, say: Any, tmp_
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
+        ([""], "--metrics: names no metric"),
         (["ebo"], "--metrics: unknown metric 'ebo'; did you mean 'elbo'?"),
         (["rmse{k=3}"], "--metrics: k: "),
         (["rmse{k}"], "--metrics: {k} is not a TOML inline table: "),
@@ -104,6 +105,13 @@ def test_what_eval_finds_is_added_to_what_it_found(trained: Path, say: Any, tmp_
 )
 def test_metrics_that_are_none(trained: Path, say: Any, words: list[str], problem: str) -> None:
     assert say("eval", trained, "--metrics", *words).refusal.startswith(problem)
+
+
+def test_tables_within_a_metrics_settings(trained: Path, say: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setenv("JOINTGEN_CACHE", str(tmp_path))
+    words = 'fid{extractor={type="values"}, samples=8} , rmse'
+    found = json.loads(say("eval", trained, "--json", "--rows", 7, "--metrics", words).out)
+    assert {name: figure["n"] for name, figure in found.items()} == {"fid/values": 8, "rmse": 7}
 
 
 def test_eval_of_ones_own_images(trained: Path, say: Any, here: Path) -> None:

@@ -64,6 +64,10 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("objective", "expression"): {"maximize": "E[q(x,z)](log p(x|z) + log p(z) - log q(z|x))"},
     ("metric", "ais"): {"steps": 3, "chains": 2, "leapfrog": 2},
     ("metric", "bdmc"): {"steps": 3, "chains": 2, "leapfrog": 2},
+    ("metric", "fid"): {"samples": 100},
+    ("metric", "is"): {"samples": 100},
+    ("metric", "kid"): {"samples": 100},
+    ("metric", "prdc"): {"samples": 100},
 }
 """Keys without defaults, and such whose defaults take minutes."""
 

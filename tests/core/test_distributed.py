@@ -35,7 +35,7 @@ def test_one_process_exchanges_with_nobody() -> None:
     assert workers.sum_(values[0]) is values[0]
     assert [value.tolist() for value in values] == [[1.0, 2.0], 3.0]
     assert workers.gather(torch.eye(2)).tolist() == torch.eye(2).tolist()
-    assert workers.merge(mean) == mean
+    assert workers.merge({"m": mean}, {"m": Mean}) == {"m": mean}
     workers.check_replicas({"w": values[0]})
     leave()
 
@@ -158,7 +158,7 @@ found["ragged"] = workers.gather(torch.arange(3 - 2 * rank) + 10 * rank).tolist(
 found["none"] = [*workers.gather(torch.empty(0, 4)).shape]
 found["one-sided"] = workers.gather(torch.ones(rank, 2, requires_grad=True)).tolist()
 data = torch.arange(5.0)
-mean = workers.merge(Mean.of(data[:2] if rank == 0 else data[2:]))
+mean = workers.merge({"m": Mean.of(data[:2] if rank == 0 else data[2:])}, {"m": Mean})["m"]
 found["merge"] = [mean.n, mean.mean, mean.m2]
 
 same = {"a": torch.ones(2), "nan": torch.tensor(float("nan"))}

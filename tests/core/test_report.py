@@ -145,7 +145,7 @@ def test_a_run_without_a_checkpoint(copied: Path, reported: Callable[[], Page], 
     assert "No pictures: none was drawn yet." in page
     assert "No curves: nothing was logged yet." in page
     assert "No final figures: the run is unknown." in page
-    assert "encoder, decoder: Adam, lr 0.001" in page
+    assert "encoder, decoder: Adam (betas 0.5, 0.999), lr 0.001" in page
 
 
 def test_held_out_rows_that_are_gone(copied: Path, reported: Callable[[], Page]) -> None:

@@ -64,11 +64,11 @@ def _evaluate(arguments: Arguments) -> None:
     estimates = {name: estimate.as_dict() for name, estimate in found.items()}
     if not is_first():
         return
-    if _is_of_the_run(arguments):
-        RunFolder.open(arguments.run).add_evaluation(model.checkpoint, estimates)
-    partial.discard()
     say(*distrusted(RunFolder.open(arguments.run).read_summary()))
     print(json.dumps(estimates, indent=2) if arguments.json else table_of(estimates))
+    if _is_of_the_run(arguments):  # after they were said: a full disk should not take them along
+        RunFolder.open(arguments.run).add_evaluation(model.checkpoint, estimates)
+    partial.discard()
 
 
 def _split(arguments: Arguments, model: Model) -> Split:

@@ -15,7 +15,7 @@ from jointgen.caching import Cached, cached, fingerprint
 from jointgen.distributed import Workers
 from jointgen.errors import ConfigError
 from jointgen.interfaces import Rows, labelled
-from jointgen.measures import Collect, Collected, Measure, is_costly
+from jointgen.measures import Collect, Collected, Measure
 from jointgen.model import Model
 from jointgen.noise import Noise
 from jointgen.partial import Partial
@@ -97,8 +97,10 @@ def open_split(prepared: Prepared, name: str, parts: Iterable[str] | None = None
 
 def metrics_of(prepared: Prepared) -> list[Any]:
     """The recipe's; where it names none, every registered one that is not costly, with its default settings."""
-    classes: list[Any] = [component.load() for component in prepared.registry.components("metric")]
-    return prepared.recipe.eval.metrics or [metric() for metric in classes if not is_costly(metric)]
+    if prepared.recipe.eval.metrics:
+        return prepared.recipe.eval.metrics
+    cheap: list[Any] = [c.load() for c in prepared.registry.components("metric") if not c.costly]
+    return [metric() for metric in cheap]
 
 
 def measures_of(metrics: Iterable[Any], model: Model) -> list[Measure]:

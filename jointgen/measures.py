@@ -225,17 +225,9 @@ class Measure:
 
 @runtime_checkable
 class Metric(Protocol):
-    """A component of kind "metric".
-
-    Optional class attribute ``costly``: True where it takes much more than a pass through the networks for each row.
-    Such a metric is evaluated where it is asked for, and between the steps of a run only if the best is kept by it.
-    """
+    """A component of kind "metric"; one that is registered as costly is evaluated where it is asked for."""
 
     def measures(self, subject: Subject) -> list[Measure]: ...
-
-
-def is_costly(metric: Any) -> bool:
-    return bool(getattr(metric, "costly", False))
 
 
 # --- features of generated rows ---------------------------------------------------------------------------------------

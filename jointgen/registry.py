@@ -30,7 +30,11 @@ KINDS = (
 
 @attrs.frozen
 class Component:
-    """One registered class: `target` is the class, or "package.module:Class" so that listing imports nothing."""
+    """One registered class: `target` is the class, or "package.module:Class" so that listing imports nothing.
+
+    costly: of a metric that takes much more than a pass through the networks for each row. It is evaluated where it is
+    asked for, and between the steps of a run only if the best is kept by it.
+    """
 
     kind: str
     name: str
@@ -38,6 +42,7 @@ class Component:
     paper: str = ""
     summary: str = ""
     provider: str = ""
+    costly: bool = False
 
     def load(self) -> type:
         """The attrs class, imported if need be. Raises PluginError naming the component and its provider."""
@@ -111,9 +116,12 @@ class Registry:
 
     def name_of(self, kind: str, cls: type) -> str:
         """The name under which a config's class is registered (needed to write a recipe back)."""
+        return self.component_of(kind, cls).name
+
+    def component_of(self, kind: str, cls: type) -> Component:
         for component in self._of(kind).values():
             if component.is_class(cls):
-                return component.name
+                return component
         raise ConfigError(f"{cls.__module__}.{cls.__qualname__} is not a registered {kind.replace('_', ' ')}")
 
     def _of(self, kind: str) -> dict[str, Component]:
@@ -123,14 +131,14 @@ class Registry:
 
 
 class Registrar:
-    """What a plugin's hook receives: one method per kind, all with the same arguments."""
+    """What a plugin's hook receives: one method per kind, all with the same arguments, and `costly` for metrics."""
 
     def __init__(self, registry: Registry, provider: str):
         self._registry, self._provider = registry, provider
 
-    def _add(self, kind: str, name: str, target: type | str, paper: str, summary: str) -> None:
+    def _add(self, kind: str, name: str, target: type | str, paper: str, summary: str, costly: bool = False) -> None:
         doc = "" if isinstance(target, str) else (target.__doc__ or "").strip().split("\n")[0]
-        self._registry.add(Component(kind, name, target, paper, summary or doc, self._provider))
+        self._registry.add(Component(kind, name, target, paper, summary or doc, self._provider, costly))
 
     def encoder(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
         self._add("encoder", name, target, paper, summary)
@@ -162,8 +170,10 @@ class Registrar:
     def data(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
         self._add("data", name, target, paper, summary)
 
-    def metric(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
-        self._add("metric", name, target, paper, summary)
+    def metric(
+        self, name: str, target: type | str, *, paper: str = "", summary: str = "", costly: bool = False
+    ) -> None:
+        self._add("metric", name, target, paper, summary, costly)
 
     def extractor(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
         self._add("extractor", name, target, paper, summary)

@@ -15,7 +15,7 @@ from jointgen.evaluate import Split, evaluate, measures_of, metrics_of
 from jointgen.files import writing
 from jointgen.gallery import write_pictures
 from jointgen.health import Health
-from jointgen.measures import Measure, is_costly
+from jointgen.measures import Measure
 from jointgen.model import Model
 from jointgen.prepare import Prepared
 from jointgen.report import Shown, write_report
@@ -73,8 +73,13 @@ class Reporter:
 
     def _quick_metrics(self, model: Model) -> list[Any]:
         """Those that are not costly, and the one that the best is kept by."""
-        kept = self.recipe.train.keep_best
-        return [m for m in self.metrics if not is_costly(m) or kept in [found.name for found in m.measures(model)]]
+        kept, registry = self.recipe.train.keep_best, self.prepared.registry
+        costly = [registry.component_of("metric", type(metric)).costly for metric in self.metrics]
+        return [
+            metric
+            for metric, is_costly in zip(self.metrics, costly, strict=True)
+            if not is_costly or kept in [measure.name for measure in metric.measures(model)]
+        ]
 
     # --- what is written
 

@@ -6,33 +6,60 @@ from jointgen.registry import Registrar
 
 @hookimpl
 def jointgen_register(registry: Registrar) -> None:
-    likelihood, reconstruction = "jointgen_metrics.likelihood", "jointgen_metrics.reconstruction"
+    _register_likelihood(registry)
+    _register_reconstruction(registry)
+    _register_codes(registry)
+    _register_scores(registry)
+    _register_extractors(registry)
+
+
+def _register_likelihood(registry: Registrar) -> None:
+    likelihood = "jointgen_metrics.likelihood"
     registry.metric(
         "elbo", f"{likelihood}:ELBO", paper="Kingma & Welling 2014, eq 3", summary="lower bound on log p(x)"
     )
     registry.metric(
         "bits_per_dim", f"{likelihood}:BitsPerDim", paper="Pu et al. 2017, section 5", summary="of quantised data"
     )
+    registry.metric("reports", f"{likelihood}:Reports", summary="what the objective asks to have reported")
     registry.metric(
-        "iwae", "jointgen_metrics.importance:IWAE", paper="Burda et al. 2016, eq 8", summary="tighter bound of K draws"
+        "iwae",
+        "jointgen_metrics.importance:IWAE",
+        paper="Burda et al. 2016, eq 8",
+        summary="tighter bound of K draws",
+        costly=True,
     )
-    registry.metric("exact", "jointgen_metrics.exact:Exact", summary="log p(x) itself, where it can be integrated")
+    registry.metric(
+        "exact", "jointgen_metrics.exact:Exact", summary="log p(x) itself, where it can be integrated", costly=True
+    )
     registry.metric(
         "ais",
         "jointgen_metrics.annealing:AIS",
         paper="Neal 2001; Wu et al. 2017",
         summary="lower bound by annealed importance sampling with HMC",
+        costly=True,
     )
     registry.metric(
         "bdmc",
         "jointgen_metrics.annealing:BDMC",
         paper="Grosse, Ghahramani & Adams 2015",
         summary="AIS both ways on the model's draws: a bracket",
+        costly=True,
     )
-    registry.metric("reports", f"{likelihood}:Reports", summary="what the objective asks to have reported")
+    registry.metric(
+        "critics",
+        "jointgen_metrics.critics:Critics",
+        summary="whether log-ratios are what they should be, on rows they have not seen",
+    )
+
+
+def _register_reconstruction(registry: Registrar) -> None:
+    reconstruction = "jointgen_metrics.reconstruction"
     registry.metric(
         "rmse", f"{reconstruction}:RMSE", paper="Pu et al. 2017, table 2", summary="of reconstruction, 0 to 255"
     )
+    registry.metric("psnr", f"{reconstruction}:PSNR", summary="peak signal to noise of reconstruction")
+    registry.metric("ssim", "jointgen_metrics.similarity:SSIM", paper="Wang et al. 2004", summary="of reconstruction")
     registry.metric(
         "reconstruction",
         f"{reconstruction}:Reconstruction",
@@ -40,16 +67,14 @@ def jointgen_register(registry: Registrar) -> None:
         summary="losses of x and z",
     )
     registry.metric(
-        "critics",
-        "jointgen_metrics.critics:Critics",
-        summary="whether log-ratios are what they should be, on rows they have not seen",
-    )
-    registry.metric("psnr", f"{reconstruction}:PSNR", summary="peak signal to noise of reconstruction")
-    registry.metric("ssim", "jointgen_metrics.similarity:SSIM", paper="Wang et al. 2004", summary="of reconstruction")
-    registry.metric(
         "code_rmse", f"{reconstruction}:CodeRMSE", paper="Pu et al. 2017, section 5", summary="of codes found again"
     )
+
+
+def _register_codes(registry: Registrar) -> None:
     distances = "jointgen_metrics.distances"
+    information = "jointgen_metrics.information"
+    probes = "jointgen_metrics.probes"
     registry.metric(
         "sliced_wasserstein",
         f"{distances}:SlicedWasserstein",
@@ -65,7 +90,6 @@ def jointgen_register(registry: Registrar) -> None:
         paper="Burda et al. 2016",
         summary="numbers of a code that vary with x",
     )
-    information = "jointgen_metrics.information"
     registry.metric(
         "rate_distortion",
         f"{information}:RateDistortion",
@@ -77,12 +101,14 @@ def jointgen_register(registry: Registrar) -> None:
         f"{information}:MutualInformation",
         paper="Hoffman & Johnson 2016",
         summary="of x and z under q, and KL(q(z) : p(z))",
+        costly=True,
     )
-    probes = "jointgen_metrics.probes"
-    registry.metric("probe_linear", f"{probes}:LinearProbe", summary="labels read from codes by logistic regression")
-    registry.metric("probe_knn", f"{probes}:NeighborProbe", summary="labels read from the codes of nearest neighbours")
-    _register_scores(registry)
-    _register_extractors(registry)
+    registry.metric(
+        "probe_linear", f"{probes}:LinearProbe", summary="labels read from codes by logistic regression", costly=True
+    )
+    registry.metric(
+        "probe_knn", f"{probes}:NeighborProbe", summary="labels read from the codes of nearest neighbours", costly=True
+    )
 
 
 def _register_scores(registry: Registrar) -> None:
@@ -91,24 +117,28 @@ def _register_scores(registry: Registrar) -> None:
         "jointgen_metrics.inception_score:InceptionScore",
         paper="Salimans et al. 2016, section 4",
         summary="inception score: a classifier's certainty and variety over draws",
+        costly=True,
     )
     registry.metric(
         "fid",
         "jointgen_metrics.frechet:FID",
         paper="Heusel et al. 2017, eq 6",
         summary="Frechet distance between features of draws and of data",
+        costly=True,
     )
     registry.metric(
         "kid",
         "jointgen_metrics.kernel:KID",
         paper="Binkowski et al. 2018, section 4",
         summary="squared MMD between features of draws and of data, unbiased",
+        costly=True,
     )
     registry.metric(
         "prdc",
         "jointgen_metrics.manifolds:PRDC",
         paper="Kynkaanniemi et al. 2019, Naeem et al. 2020",
         summary="precision, recall, density and coverage by nearest neighbours of features",
+        costly=True,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import attrs
 import torch
@@ -83,8 +83,6 @@ class AIS(Annealing):
     decides, and the figure may be far too low.
     """
 
-    costly: ClassVar[bool] = True
-
     def measures(self, subject: Subject) -> list[Measure]:
         codes, reason = self.codes(subject)
         if codes is None:
@@ -118,8 +116,6 @@ class BDMC(Annealing):
     Of a draw (x, z) of p, z is an exact draw of p(z|x), from which chains go back to the start. Both ends hold in
     expectation. How wide it is says how far AIS of the same settings can be trusted on data that looks like the draws.
     """
-
-    costly: ClassVar[bool] = True
 
     def measures(self, subject: Subject) -> list[Measure]:
         codes, reason = self.codes(subject)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import attrs
 import torch
@@ -35,8 +34,6 @@ class Exact:
     tolerance: nats by which refining a grid once more may still change a row's integral. What it did change is a figure
         of its own, `exact_error`.
     """
-
-    costly: ClassVar[bool] = True
 
     rows: int = attrs.field(default=100, validator=at_least_one)
     chunk: int = attrs.field(default=4096, validator=at_least_one)

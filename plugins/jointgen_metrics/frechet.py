@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import attrs
 import torch
@@ -74,8 +73,6 @@ class FID:
     extractor: of the features; without one, that which suits the data and can be had.
     against: the split of the data, all of whose rows are taken.
     """
-
-    costly: ClassVar[bool] = True
 
     samples: int = attrs.field(default=10_000, validator=positive)
     reading: Reading = "mean"

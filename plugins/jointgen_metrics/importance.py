@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import attrs
 import torch
@@ -27,8 +27,6 @@ class IWAE:
     chunk: at most so many draws, of all rows of a batch together, are decoded at once. It does not change the figure.
     rows: at most so many rows; None: all.
     """
-
-    costly: ClassVar[bool] = True
 
     k: int = attrs.field(default=64, validator=at_least_one)
     chunk: int = attrs.field(default=2048, validator=at_least_one)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import attrs
 import torch
@@ -63,8 +62,6 @@ class InceptionScore:
     splits: the score is their mean, each of every splits-th draw; the published +- is their standard deviation, which
         is sqrt(splits) times the standard error reported here. Smaller splits have lower scores.
     """
-
-    costly: ClassVar[bool] = True
 
     samples: int = attrs.field(default=10_000, validator=positive)
     reading: Reading = "mean"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
 
 import attrs
 import torch
@@ -92,8 +91,6 @@ class MutualInformation:
 
     rows: N; time is quadratic in it.
     """
-
-    costly: ClassVar[bool] = True
 
     rows: int = attrs.field(default=2000, validator=attrs.validators.ge(2))
 

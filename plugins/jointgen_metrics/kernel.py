@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import attrs
 import torch
 from torch import Tensor
@@ -28,8 +26,6 @@ class KID:
     extractor: of the features; without one, that which suits the data and can be had.
     against: the split of the data.
     """
-
-    costly: ClassVar[bool] = True
 
     samples: int = attrs.field(default=10_000, validator=positive)
     reading: Reading = "mean"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import attrs
 import torch
 from torch import Tensor
@@ -33,8 +31,6 @@ class PRDC:
     extractor: of the features; without one, that which suits the data and can be had.
     against: the split of the data.
     """
-
-    costly: ClassVar[bool] = True
 
     k: int = attrs.field(default=5, validator=positive)
     samples: int = attrs.field(default=10_000, validator=positive)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import attrs
 import torch
@@ -30,8 +30,6 @@ class LinearProbe:
     train_rows: at most so many.  penalty: of the weights, 1/2 |w|^2 times this beside the summed log loss.
     """
 
-    costly: ClassVar[bool] = True
-
     train_rows: int = attrs.field(default=10_000, validator=at_least_one)
     penalty: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
 
@@ -51,8 +49,6 @@ class NeighborProbe:
 
     train_rows: at most so many.  neighbors: that vote.
     """
-
-    costly: ClassVar[bool] = True
 
     train_rows: int = attrs.field(default=10_000, validator=at_least_one)
     neighbors: int = attrs.field(default=5, validator=at_least_one)

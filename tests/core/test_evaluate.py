@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import jointgen
 from jointgen.caching import cache_folder, cached
 from jointgen.errors import StoppedError
 from jointgen.evaluate import evaluate, open_split
@@ -286,6 +287,28 @@ def test_statistics_as_bytes() -> None:
     assert isinstance(rows, Kept)
     assert rows.in_order()["z"].tolist() == [[0.0, 1.0], [1.0, 0.0]]  # row 2 comes before row 4
     assert rows.in_order()["y"].tolist() == [0, 1]
+
+
+# --- between the steps of a run --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kept", "figures"), [({}, {"elbo"}), ({"keep_best": "iwae_2"}, {"elbo", "iwae_2"})])
+def test_costly_metrics_wait_for_the_end(kept: dict[str, str], figures: set[str], tmp_path: Path) -> None:
+    """But for the one that the best is kept by."""
+    part = {"network": {"type": "mlp", "hidden": [4]}, "family": {"type": "gaussian"}}
+    recipe = {
+        "data": {"type": "ring", "rows": 64},
+        "prior": {"type": "normal", "size": 2},
+        "encoder": part,
+        "decoder": part,
+        "objective": {"type": "vae"},
+        "train": {"steps": 2, "batch": 16, "eval_every": 1, "trackers": [], **kept},
+        "eval": {"metrics": [{"type": "elbo"}, {"type": "iwae", "k": 2}], "rows": 16, "samples": 4},
+    }
+    run = jointgen.run(recipe, out=tmp_path / "run", quiet=True)
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert {name.removeprefix("eval/") for line in lines for name in line if name.startswith("eval/")} == figures
+    assert set(run.metrics) == {"elbo", "iwae_2"}
 
 
 # --- processes -------------------------------------------------------------------------------------------------------

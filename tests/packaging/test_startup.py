@@ -11,8 +11,8 @@ import pytest
 SLOW = ("torch", "torchvision", "accelerate", "sklearn", "plotly", "jinja2")
 
 
-def slow_modules_after(code: str, folder: Path) -> str:
-    report = f"import sys\n{code}\nprint([name for name in {SLOW!r} if name in sys.modules])"
+def slow_modules_after(code: str, folder: Path, slow: tuple[str, ...] = SLOW) -> str:
+    report = f"import sys\n{code}\nprint([name for name in {slow!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1]
@@ -32,6 +32,22 @@ def slow_modules_after(code: str, folder: Path) -> str:
 )
 def test_no_torch(code: str, tmp_path: Path) -> None:
     assert slow_modules_after(code, tmp_path) == "[]"
+
+
+def test_a_run_imports_no_library_that_its_metrics_do_not_use(tmp_path: Path) -> None:
+    code = """
+from jointgen.evaluate import metrics_of
+from jointgen.plugins import load_plugins
+from jointgen.prepare import prepare
+from jointgen.recipe import read_recipe
+registry = load_plugins().registry
+gaussian = {"network": {"type": "mlp", "hidden": [4]}, "family": {"type": "gaussian"}}
+tables = {"data": {"type": "ring", "rows": 64}, "prior": {"type": "normal", "size": 2}, "encoder": gaussian,
+          "decoder": gaussian, "objective": {"type": "vae"}, "train": {"steps": 1}}
+assert metrics_of(prepare(read_recipe(tables, registry=registry), registry))
+"""
+    heavy = ("sklearn", "torch_fidelity", "torchmetrics", "plotly")
+    assert slow_modules_after(code, tmp_path, heavy) == "[]"
 
 
 def test_importing_jointgen_loads_no_plugin(tmp_path: Path) -> None:

@@ -184,6 +184,7 @@ def test_micro_batches_of_augmented_images_equal_a_whole(trained: Path, tmp_path
     assert difference(trained / "1/augmented", tmp_path / "run") <= EXACT
 
 
+@pytest.mark.slow
 def test_four_processes_equal_one(trained: Path, tmp_path: Path) -> None:
     some = ("quickstart", "ali_mnist", "asvae_nf_mnist")
     four = train_in(4, {name: cases()[name] for name in some}, tmp_path)

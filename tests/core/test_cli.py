@@ -133,7 +133,7 @@ def test_list_shows_who_provides_what(say: Any) -> None:
 def test_list_for_scripts(say: Any, registry: Registry) -> None:
     found = json.loads(say("list", "--json").out)
     assert {(c["kind"], c["name"]) for c in found["components"]} == {(c.kind, c.name) for c in registry.components()}
-    assert set(found["components"][0]) == {"kind", "name", "paper", "summary", "provider"}
+    assert set(found["components"][0]) == {"kind", "name", "paper", "summary", "provider", "costly"}
     assert found["failed"] == []
 
 

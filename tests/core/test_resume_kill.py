@@ -78,6 +78,7 @@ def test_killed_at_every_point_it_ends_where_an_uninterrupted_run_does(tmp_path:
     assert [path.name for path in (tmp_path / "killed/checkpoints").glob(".*")] == []
 
 
+@pytest.mark.slow
 def test_two_processes_of_which_one_is_killed_end_where_uninterrupted_ones_do(tmp_path: Path) -> None:
     """kill -9 of the first and of the second, and SIGTERM to one alone, after which both stop at the same step."""
     said = drive(tmp_path, "pairs")

@@ -72,6 +72,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_its_recipe_trains_with_its_component(packages: Path) -> None:
     done = call("-c", RUN_ALL, *PLUGINS, folder=packages, path=on_path(packages))
     assert done.returncode == 0, done.stderr[-3000:]

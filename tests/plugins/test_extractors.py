@@ -233,6 +233,7 @@ def test_the_frechet_distance_to_data_is_that_of_its_moments() -> None:
 # --- the classifier --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_classifier_is_trained_once_and_learns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,8 @@ SMALL: dict[str, Any] = {
     "checkpoint_every": 10,
     "trackers": [],
 }
-EVALUATION: dict[str, Any] = {"rows": 40, "quick_rows": 20, "batch": 8, "samples": 4, "metrics": []}
+EVALUATION: dict[str, Any] = {"rows": 40, "quick_rows": 20, "batch": 8, "samples": 4}
+FEW: list[dict[str, str]] = [{"type": "elbo"}, {"type": "rmse"}]
 
 
 def small(tables: Mapping[str, Any], **train: Any) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def small(tables: Mapping[str, Any], **train: Any) -> dict[str, Any]:
     observed = tables["data"].get("observe")
     found["data"] = {"type": "digits", **({"observe": observed} if observed else {})}
     own = {key: value for key, value in tables["train"].items() if key not in ("eval_every", "sample_every")}
-    return {**found, "train": {**own, **SMALL, **train}, "eval": EVALUATION}
+    return {**found, "train": {**own, **SMALL, **train}, "eval": {**EVALUATION, "metrics": FEW}}
 
 
 def _shrunk(value: Any) -> Any:
@@ -69,7 +70,11 @@ def changed(name: str, table: str, **keys: Any) -> dict[str, Any]:
 def cases() -> dict[str, dict[str, Any]]:
     """Every shipped recipe, and what else could tell processes apart: dropout, norms, re-pairing, several runs."""
     found = {path.stem: shipped(path.stem) for path in sorted(RECIPES.glob("*.toml"))}
-    found["quickstart"] = shipped("quickstart", eval_every=10, sample_every=10)  # its figures and pictures are compared
+    # its figures, all of them, and its pictures are compared
+    found["quickstart"] = {
+        **shipped("quickstart", eval_every=10, sample_every=10),
+        "eval": {**EVALUATION, "metrics": []},
+    }
     found["dropout"] = changed("quickstart", "encoder.network", dropout=0.3)
     found["spectral_norm"] = changed("ali_mnist", "discriminator", spectral_norm=True)
     found["literal"] = changed("asvae_mnist", "objective", form="literal")

@@ -5,8 +5,6 @@ Epochs are concatenated: every row is seen exactly once per epoch, and a batch m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -55,14 +53,3 @@ class Loader:
             kept = {known: order for known, order in self._orders.items() if abs(known - epoch) == 1}
             self._orders = {**kept, epoch: torch.randperm(len(self._rows), generator=generator)}
         return self._orders[epoch]
-
-
-def iterate(rows: Rows, batch: int, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """Every row exactly once over all processes, for evaluation: (index (n,) int64, raw rows by variable).
-
-    Blocks of `batch` consecutive rows, the last one ragged, go to the processes in turn. What a block holds does
-    not depend on their number, so noise named after its first row, ``int(index[0])``, does not either.
-    """
-    for start in range(rank * batch, len(rows), world * batch):
-        index = torch.arange(start, min(start + batch, len(rows)))
-        yield index, rows.take(index)

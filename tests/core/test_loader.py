@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jointgen.data import Loader, iterate
+from jointgen.data import Loader
 from jointgen.errors import ConfigError
 
 
@@ -69,18 +69,3 @@ def test_more_than_there_is() -> None:
 def test_batch_must_divide(batch: int, world: int) -> None:
     with pytest.raises(ConfigError, match=rf"^train\.batch: {batch} does not divide over {world}"):
         Loader(Numbered(20), batch, seed=0, world=world)
-
-
-@pytest.mark.parametrize("world", [1, 2, 3, 7])
-@pytest.mark.parametrize(("rows", "batch"), [(20, 6), (18, 6), (5, 6), (1, 1)])
-def test_iterate_takes_every_row_once(rows: int, batch: int, world: int) -> None:
-    blocks = []
-    for rank in range(world):
-        mine = list(iterate(Numbered(rows), batch, rank, world))
-        starts = [int(index[0]) for index, _ in mine]
-        assert starts == sorted(starts)
-        assert all(torch.equal(values["x"][:, 0], index.double()) for index, values in mine)
-        blocks += [index.tolist() for index, _ in mine]
-    alone = [index.tolist() for index, _ in iterate(Numbered(rows), batch)]
-    assert sorted(blocks) == alone  # the same blocks, whoever has them
-    assert [row for block in alone for row in block] == list(range(rows))

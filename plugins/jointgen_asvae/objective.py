@@ -33,9 +33,13 @@ class ASVAE:
         has the same fixed point: half r is the ELBO and half g the sleep term less one critic.
     ratio: the critic of the decomposed half g, "T" = p(x,z) : q(x,z) or "d" = p(x) : q(x).
     weight_r, weight_g: weights of the halves; 0 leaves one out.
-    lambda, w: weights of the critic and of the sleep term in half g; lambda ramps over the first `ramp`. Each of the
-        four weights may be a table instead, { start, to, over, cycles }. lambda may be free of scale, { r = 0.5 }:
-        the critic's pull on the decoder is held at r times the likelihood's (asvae-images.md section 1, rule 2).
+    lambda, w: weights of the critic and of the sleep term in half g, decomposed; lambda ramps over the first `ramp`.
+        lambda may be free of scale, { r = 0.5 }: the critic's pull on the decoder is held at r times the likelihood's
+        (asvae-images.md section 1, rule 2).
+    gamma: weight of a critic e = log-ratio p(z) : q(z) in half r, decomposed, that holds the aggregate posterior to the
+        prior (as in Makhzani et al. 2015, AAE); f2* = rho + T + e has the same e, but lets no gradient of it reach
+        the encoder. 0, the default, leaves it out. At p = q it is 0, so the fixed point stays.
+    Each of these weights may be a table instead, { start, to, over, cycles }.
     vae_first: share of the run that trains half r's ELBO alone, before the full expression: the stages "vae" and
         "asvae". With 0 there is only the second, as a warm start from a VAE wants it.
     """
@@ -46,6 +50,7 @@ class ASVAE:
     weight_g: float | WeightTable = attrs.field(default=1.0, validator=non_negative_weight)
     lambda_: float | WeightTable | BalanceTable = attrs.field(default=10.0, validator=non_negative_weight)
     w: float | WeightTable = attrs.field(default=1.0, validator=non_negative_weight)
+    gamma: float | WeightTable = attrs.field(default=0.0, validator=non_negative_weight)
     ramp: float = attrs.field(default=0.0, validator=fraction)
     vae_first: float = attrs.field(default=0.0, validator=fraction)
     critic: CriticTable = attrs.field(factory=CriticTable)
@@ -77,7 +82,14 @@ class ASVAE:
     def decomposed(self) -> tuple[Expr, Expr]:
         T = self.critic.log_ratio("T", p.xz, q.xz) if self.ratio == "T" else self.critic.log_ratio("d", p.x, q.x)
         lam = weight_of("lambda", self.lambda_, self.ramp)
-        return elbo(q, p), E(p.xz, weight_of("w", self.w) * q.log("z|x", stop="x") - lam * T)
+        return self.half_r(), E(p.xz, weight_of("w", self.w) * q.log("z|x", stop="x") - lam * T)
+
+    def half_r(self) -> Expr:
+        bound = elbo(q, p)
+        if self.gamma == 0.0:
+            return bound
+        e = attrs.evolve(self.critic, penalties=[]).log_ratio("e", p.z, q.z)  # a slope of codes is no slope of pixels
+        return bound + E(q.xz, weight_of("gamma", self.gamma) * e)
 
     @property
     def advice(self) -> str:

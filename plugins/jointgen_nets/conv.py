@@ -32,6 +32,7 @@ from jointgen_nets.common import (
     spectrally_normalised,
     total_size,
 )
+from jointgen_nets.mlp import MLPDiscriminator
 
 NormName = Literal["none", "group"]
 UpsampleName = Literal["transposed", "nearest"]
@@ -214,6 +215,8 @@ class ConvDiscriminator:
     """Strided convolutions (k4 s2, leaky ReLU 0.2) over the image, a hidden layer of `features`, one number.
 
     Every variable that is not an image enters the hidden layer by an added linear map (asvae-images.md section 2).
+    A critic that sees no image, such as one of codes alone, has two hidden layers of `features` instead: a recipe has
+    one discriminator for all of its critics.
 
     widths: channels of each stage; each stage halves the size.
     dropout: rate after every activation.
@@ -227,6 +230,9 @@ class ConvDiscriminator:
     spectral_norm: bool = False
 
     def build(self, inputs: Mapping[str, Space]) -> nn.Module:
+        if all(len(space.shape) < 3 for space in inputs.values()):
+            hidden = [self.features, self.features]
+            return MLPDiscriminator(hidden, self.dropout, self.init, self.spectral_norm).build(inputs)
         net = initialise(ConvCritic(self, inputs), self.init)
         return spectrally_normalised(net) if self.spectral_norm else net
 

@@ -476,12 +476,10 @@ MISMATCHES: Rows = {
             'decoder.family.mean="linear"',
             'encoder.network.type="conv"',
             'decoder.network.type="conv"',
-            'discriminator.type="conv"',
         ],
         [
             'encoder.network.type: a conv encoder needs an image (C, H, W), x is 2; use "mlp"',
             'decoder.network.type: a conv decoder makes images (C, H, W), the output is 2; use "mlp"',
-            "discriminator.type: a conv discriminator needs an image (C, H, W), x is 2, z is 16; ... (critic 'T')",
         ],
     ),
     "three halvings of 28": (

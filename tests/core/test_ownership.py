@@ -68,6 +68,7 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
     "asvae-r, literal": lambda: ASVAE(form="literal", weight_g=0.0).objective(),
     "asvae-g, literal": lambda: ASVAE(form="literal", weight_r=0.0).objective(),
     "asvae, T": lambda: ASVAE(ratio="T").objective(),
+    "asvae, T, e": lambda: ASVAE(ratio="T", gamma=3.0).objective(),
     "asvae, d, penalties": lambda: ASVAE(ratio="d", critic=views("sample")).objective(),
     "asvae, T, means": lambda: ASVAE(ratio="T", critic=views("mean")).objective(),
     "asvae, T, relaxed": lambda: ASVAE(ratio="T", critic=views("relaxed")).objective(),

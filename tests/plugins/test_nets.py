@@ -14,6 +14,7 @@ from jointgen_nets.common import Centre, initialise
 from jointgen_nets.conv import ConvDecoder, ConvDiscriminator, ConvEncoder
 from jointgen_nets.mlp import MLP, MLPDiscriminator
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from jointgen.errors import ConfigError
 from jointgen.interfaces import Discriminator, Dropout, Network
@@ -176,6 +177,15 @@ def test_conv_networks_take_oblong_images() -> None:
     assert build(ConvDecoder(), {"z": Z}, oblong.shape).double()(*rows({"z": Z})).shape == (6, 2, 8, 24)
 
 
+def test_a_conv_critic_of_codes_alone_has_two_hidden_layers() -> None:
+    """A recipe's one discriminator serves all critics, those that see no image too."""
+    net = build(ConvDiscriminator(features=9, dropout=0.5, spectral_norm=True), {"z": Z}, ())
+    linear = [layer for layer in net.modules() if isinstance(layer, nn.Linear)]
+    assert [tuple(layer.weight.shape) for layer in linear] == [(9, 6), (9, 9), (1, 9)]
+    assert all(parametrize.is_parametrized(layer, "weight") for layer in linear)
+    assert sum(isinstance(layer, Dropout) for layer in net.modules()) == 2
+
+
 def test_two_images_of_one_size_are_concatenated_by_channels() -> None:
     net = build(ConvDiscriminator(widths=[8]), {"x": X, "y": BITS}, ())
     assert net.convs[0].weight.shape == (8, 4, 4, 4)
@@ -201,12 +211,6 @@ CANNOT: list[tuple[Any, dict[str, Space], tuple[int, ...], str]] = [
         {"z": Z, "x": Space((1, 8, 12))},
         (),
         "widths: 3 stages need a size that is a multiple of 8, x is 1x8x12",
-    ),
-    (
-        ConvDiscriminator(),
-        {"x": Space((2,)), "z": Z},
-        (),
-        'type: a conv discriminator needs an image (C, H, W), x is 2, z is 6; use "mlp"',
     ),
     (ConvEncoder(), {"x": Z}, (2,), 'type: a conv encoder needs an image (C, H, W), x is 6; use "mlp"'),
     (ConvDecoder(), {"z": Z}, (12,), 'type: a conv decoder makes images (C, H, W), the output is 12; use "mlp"'),

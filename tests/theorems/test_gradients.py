@@ -15,6 +15,9 @@ Half g, -KL(p(x,z) || q(x,z)):  E x^2 = 0.81 + 0.4 = 1.21,  E x z = 0.9,  E (z -
     v: -1 / (2 v) + 0.3556 / (2 v^2) = -0.714286 + 0.362857      = -0.351429
     b: (a - a^2 b) / v - b / 1.3 = 0.394286 - 0.692308           = -0.298022
     w: -a^2 / (2 v) - 1 / 2.6 + 1 / (2 w) = -0.257143 - 0.384615 + 1.25 = 0.608242
+The aggregate posterior, -KL(q(z) || p(z)) = -(S - 1 - log S) / 2 with S = a^2 1.3 + v = 1.168,
+    a: -(1 - 1 / S) a 1.3 = -0.143836 0.78                       = -0.112192
+    v: -(1 - 1 / S) / 2                                          = -0.071918
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ HALF_G = (
     (A - A**2 * B) / V - B / 1.3,
     -(A**2) / (2 * V) - 1 / 2.6 + 1 / (2 * W),
 )
+AGGREGATE = (-(1 - 1 / 1.168) * A * 1.3, -(1 - 1 / 1.168) / 2, 0.0, 0.0)
 BOTH = tuple(r + g for r, g in zip(HALF_R, HALF_G, strict=True))
 
 
@@ -80,10 +84,11 @@ def log_qz(z: Tensor) -> Tensor:
     return log_normal(z, 0.0, A**2 * VAR_X + V)
 
 
-CRITICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+CRITICS: dict[str, Callable[..., Tensor]] = {
     "f1": lambda x, z: log_q(x, z) - log_px(x) - log_normal(z, 0.0, 1.0),  # eq 7
     "f2": lambda x, z: log_p(x, z) - log_qz(z) - log_normal(x, 0.0, VAR_X),
     "T": lambda x, z: log_p(x, z) - log_q(x, z),
+    "e": lambda z: log_normal(z, 0.0, 1.0) - log_qz(z),
 }
 
 
@@ -153,6 +158,14 @@ def test_the_weights_of_half_g_scale_its_two_parts(gradient: Callable[..., list[
     a, v, b, var = HALF_G
     found = gradient(ASVAE(lambda_=10.0, w=0.1, weight_r=0.0).objective())
     assert found == pytest.approx((0.1 * a, 0.1 * v, 10 * b, 10 * var), abs=1e-12)
+
+
+def test_gamma_holds_the_aggregate_posterior_to_the_prior(gradient: Callable[..., list[float]]) -> None:
+    """-gamma KL(q(z) : p(z)) besides the ELBO, and half g as it was."""
+    assert list(AGGREGATE) == pytest.approx([-0.112192, -0.071918, 0.0, 0.0], abs=1e-6)
+    expected = [both + 5 * own for both, own in zip(BOTH, AGGREGATE, strict=True)]
+    assert gradient(ASVAE(lambda_=1.0, w=1.0, gamma=5.0).objective()) == pytest.approx(expected, abs=1e-12)
+    assert gradient(ASVAE(gamma=5.0, weight_r=0.0, lambda_=1.0, w=1.0).objective()) == pytest.approx(HALF_G, abs=1e-12)
 
 
 def test_a_critic_that_is_not_the_ratio_gives_another_gradient(gradient: Callable[..., list[float]]) -> None:

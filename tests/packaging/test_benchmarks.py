@@ -1,12 +1,21 @@
-"""The bare loops that jointgen is timed against compute what jointgen does: the same gradients to rounding."""
+"""The bare loops that jointgen is timed against compute what jointgen does; studies are made of runs that can begin."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
+
+from jointgen.cli_eval import chosen_metrics
+from jointgen.plugins import load_plugins
+from jointgen.prepare import prepare
+from jointgen.recipe import read_recipe
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -19,3 +28,64 @@ def test_a_step_has_the_gradients_of_a_loop_written_by_hand(row: str, monkeypatc
     arguments = argparse.Namespace(mnist=None, cifar=None, device="cpu", rounds=0, set=[])
     measured = overhead.Comparison(overhead.ROWS[row], arguments).measured([])
     assert measured.difference < 2e-4  # relative, in float32; a weight that is a tenth off makes 5e-3
+
+
+STUDIES = sorted((FOLDER / "studies").glob("*.toml"))
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("asvae_table")
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_row_of_a_study_is_a_run_that_could_begin(path: Path, table: ModuleType) -> None:
+    """Recipes are checked as `jointgen run` checks them before it reads data: keys, parts, requirements."""
+    registry = load_plugins().registry
+    study = table.Study.read(path.stem)
+    known = {name.strip() for name in study.columns.split(",")}
+    assert set(study.axes or ()) <= known
+    for budget in [(), *study.budgets.values()]:
+        for row in study.rows:
+            work = table.Work(study, Path("runs"), budget, table.Clock(None))
+            recipe = read_recipe(study.recipe, list(work.settings_of(row, 0)), registry=registry)
+            model = SimpleNamespace(prepared=prepare(recipe, registry))
+            assert recipe.name == row.name
+            assert chosen_metrics(study.metrics, model)
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    """Two rows, the second from the weights of the first, stopped by the limit and called again."""
+    study = tmp_path / "small.toml"
+    study.write_text(
+        """
+recipe = "quickstart.toml"
+metrics = "elbo, rmse"
+columns = "elbo, rmse"
+axes = ["elbo", "rmse"]
+set = ["train.trackers=[]", "train.steps=600", "train.eval_every=600", "train.sample_every=600"]
+[rows.VAE]
+set = ['objective={type="vae"}']
+curve = true
+[rows."AS-VAE"]
+start = "VAE"
+curve = true
+"""
+    )
+    command = [sys.executable, str(FOLDER / "asvae_table.py"), str(study), "--out", str(tmp_path / "out")]
+    assert subprocess.run([*command, "--limit-s", "9"], cwd=tmp_path).returncode == 3
+    assert not (tmp_path / "out" / "as-vae-0").exists()
+    assert subprocess.run(command, cwd=tmp_path).returncode == 0
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "| VAE |" in text and "| AS-VAE |" in text
+    assert {p.name for p in (tmp_path / "out").glob("*.png")} == {
+        "table-samples.png",
+        "table-reconstructions.png",
+        "curve-samples.png",
+        "curve-reconstructions.png",
+        "curve.png",
+    }
+    started = json.loads((tmp_path / "out" / "as-vae-0" / "summary.json").read_text())
+    assert "VAE" in str(started["init_from"]) or "vae-0" in str(started["init_from"])

@@ -1,0 +1,284 @@
+"""Models on the same networks, data, budget and seeds: their table, their pictures and the trade-off over a weight.
+
+    python benchmarks/asvae_table.py STUDY [--set data.root=DIR] [--out DIR] [--budget NAME] [--seeds N]
+        [--rows NAME,...] [--workers N] [--limit-s S]
+
+STUDY is a file of `benchmarks/studies` or its name: which recipe, which rows (each some keys that differ), which
+metrics. Every row and seed is trained by `jointgen run` and scored by `jointgen eval`, in folders of their own. Then
+`jointgen compare` writes OUT/table.md (.html, .csv) beside the paper's rows, with samples and reconstructions side by
+side, and, where the study has a curve, OUT/curve.md and OUT/curve.png. Rows that start from another row's weights are
+run after it.
+
+The same command goes on where it was stopped; what is finished is not run again. With --limit-s it stops itself after
+so many seconds, with exit status 3 (each part of it has written a checkpoint by then), which is how a long study fits
+into short sessions on a GPU:
+
+    until python benchmarks/asvae_table.py cifar10 --budget full --limit-s 540; do [ $? = 3 ] || break; done
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import attrs
+from matplotlib import figure as pyplot
+
+from jointgen.cli import main as jointgen
+from jointgen.comparison.columns import Column
+from jointgen.comparison.runs import Figure, Run, read_runs
+
+BENCHMARKS = Path(__file__).parent
+COMMAND = [sys.executable, "-m", "jointgen"]
+STOPPED = {128 + signal.SIGTERM, -signal.SIGTERM}  # the latter before the command listens to signals
+UNFINISHED = 3
+
+
+@attrs.frozen
+class Row:
+    """A model of the study. settings: as --set takes them.  start: the row whose weights it begins with."""
+
+    name: str
+    settings: tuple[str, ...] = ()
+    start: str | None = None
+    curve: bool = False
+    table: bool = True
+
+    @property
+    def folder(self) -> str:
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+
+@attrs.frozen
+class Study:
+    """One file of `studies`: see there."""
+
+    name: str
+    recipe: Path
+    seeds: int
+    metrics: str
+    columns: str
+    settings: tuple[str, ...]
+    budgets: dict[str, tuple[str, ...]]
+    rows: tuple[Row, ...]
+    axes: tuple[str, str] | None = None
+    published: str | None = None
+
+    @classmethod
+    def read(cls, name: str) -> Study:
+        path = Path(name) if name.endswith(".toml") else BENCHMARKS / "studies" / f"{name}.toml"
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in (BENCHMARKS / "studies").glob("*.toml")))
+            sys.exit(f"no study {name!r}; there are: {known}")
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return cls(
+            name=path.stem,
+            recipe=BENCHMARKS.parent / "recipes" / table["recipe"],
+            seeds=table.get("seeds", 1),
+            metrics=" ".join(table["metrics"].split()),
+            columns=" ".join(table["columns"].split()),
+            settings=tuple(table.get("set", ())),
+            budgets={budget: tuple(settings) for budget, settings in table.get("budgets", {}).items()},
+            rows=tuple(Row(key, tuple(row.pop("set", ())), **row) for key, row in table["rows"].items()),
+            axes=tuple(table["axes"]) if "axes" in table else None,
+            published=table.get("published"),
+        )
+
+
+class Clock:
+    """Ends the commands that run when the time is up, each with a checkpoint."""
+
+    def __init__(self, seconds: float | None):
+        self.ends = None if seconds is None else time.monotonic() + seconds
+        self.running: set[subprocess.Popen[str]] = set()
+        self.lock = threading.Lock()
+        if seconds is not None:
+            timer = threading.Timer(seconds, self._end)
+            timer.daemon = True
+            timer.start()
+
+    @property
+    def is_up(self) -> bool:
+        return self.ends is not None and time.monotonic() >= self.ends
+
+    def _end(self) -> None:
+        with self.lock:
+            for command in self.running:
+                command.terminate()
+
+    def call(self, arguments: Sequence[str], log: Path) -> bool:
+        """Whether the command was finished. Ends the study where it failed."""
+        with log.open("a", encoding="utf-8") as file:
+            with self.lock:
+                if self.is_up:
+                    return False
+                command = subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT, text=True)
+                self.running.add(command)
+            status = command.wait()
+            with self.lock:
+                self.running.discard(command)
+        if status and status not in STOPPED:
+            raise RuntimeError(f"status {status} of {' '.join(arguments)}; see {log}")
+        return status == 0
+
+
+@attrs.frozen
+class Work:
+    study: Study
+    out: Path
+    settings: tuple[str, ...]
+    clock: Clock
+
+    def folder(self, row: Row, seed: int) -> Path:
+        return self.out / f"{row.folder}-{seed}"
+
+    def finish(self, row: Row, seed: int) -> bool:
+        """Trains and scores; whether that is done. What was done before is left as it is."""
+        folder = self.folder(row, seed)
+        log = self.out / f"{folder.name}.log"
+        if not _is_done(folder):
+            resume = ["--resume"] if (folder / "recipe.toml").is_file() else []
+            command = [*COMMAND, "run", str(self.study.recipe), "--out", str(folder), *resume]
+            for setting in self.settings_of(row, seed):
+                command += ["--set", setting]
+            began = time.monotonic()
+            if not self.clock.call(command, log):
+                return False
+            _say(f"{folder.name}: trained, {time.monotonic() - began:.0f} s")
+        scored = folder / "scored.txt"
+        if not scored.is_file() or scored.read_text(encoding="utf-8") != self.study.metrics:
+            began = time.monotonic()
+            if not self.clock.call([*COMMAND, "eval", str(folder), "--metrics", self.study.metrics], log):
+                return False
+            scored.write_text(self.study.metrics, encoding="utf-8")
+            _say(f"{folder.name}: scored, {time.monotonic() - began:.0f} s")
+        return True
+
+    def settings_of(self, row: Row, seed: int) -> Iterator[str]:
+        """As --set takes them."""
+        yield from self.study.settings
+        yield from self.settings
+        yield from row.settings
+        yield f"name={json.dumps(row.name)}"
+        yield f"seed={seed}"
+        if row.start is not None:
+            origin = next(other for other in self.study.rows if other.name == row.start)
+            yield f"train.init_from={json.dumps(str(self.folder(origin, seed)))}"
+
+
+def _is_done(folder: Path) -> bool:
+    summary = folder / "summary.json"
+    return summary.is_file() and json.loads(summary.read_bytes())["status"] == "done"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    given = _arguments()
+    study = Study.read(given.study)
+    if given.budget not in {None, *study.budgets}:
+        sys.exit(f"no budget {given.budget!r}; {study.name} has: {', '.join(study.budgets) or 'none'}")
+    if unknown := set(given.rows or ()) - {row.name for row in study.rows}:
+        sys.exit(f"no row {', '.join(unknown)}; {study.name} has: {', '.join(row.name for row in study.rows)}")
+    out = Path(given.out or Path("runs") / study.name)
+    out.mkdir(parents=True, exist_ok=True)
+    work = Work(study, out, (*study.budgets.get(given.budget, ()), *given.set), Clock(given.limit_s))
+    rows = [row for row in study.rows if not given.rows or row.name in given.rows]
+    seeds = range(given.seeds or study.seeds)
+    done = list(_finish_all(work, rows, seeds, given.workers))
+    write_results(work, [(row, seed) for row, seed, finished in done if finished])
+    if not all(finished for _, _, finished in done):
+        sys.exit(UNFINISHED)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every run")
+    parser.add_argument("--out", help="default: runs/STUDY")
+    parser.add_argument("--budget", help="settings that the study has by this name")
+    parser.add_argument("--seeds", type=int, help="in place of the study's number")
+    parser.add_argument("--rows", type=lambda text: [name.strip() for name in text.split(",")], help="only these")
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time")
+    parser.add_argument("--limit-s", type=float, help="stop after so many seconds, with exit status 3")
+    return parser.parse_args()
+
+
+def _finish_all(work: Work, rows: Sequence[Row], seeds: Iterable[int], workers: int) -> Iterator[tuple[Row, int, bool]]:
+    """All rows of a seed before the next seed, so that an unfinished study has whole tables."""
+    for seed in seeds:
+        for turn in ([r for r in rows if r.start is None], [r for r in rows if r.start is not None]):
+            with ThreadPoolExecutor(workers) as pool:
+                finished = pool.map(lambda row, seed=seed: work.finish(row, seed), turn)  # type: ignore[misc]
+                yield from zip(turn, [seed] * len(turn), finished, strict=True)
+
+
+def write_results(work: Work, done: Sequence[tuple[Row, int]]) -> None:
+    """The table and the curve of what is finished."""
+    study = work.study
+    published = ["--published", study.published] if study.published else []
+    tabled = [str(work.folder(row, seed)) for row, seed in _by_row(work, done) if row.table]
+    if tabled:
+        for ending in ("md", "html", "csv"):
+            _compare(tabled, work.out / f"table.{ending}", study.columns, *published)
+    curved = [(row, seed) for row, seed in _by_row(work, done) if row.curve]
+    if study.axes and curved:
+        paths = [str(work.folder(row, seed)) for row, seed in curved]
+        _compare(paths, work.out / "curve.md", study.columns, "--no-published")
+        draw_curve(read_runs(paths), study.axes, work.out / "curve.png")
+
+
+def _by_row(work: Work, done: Sequence[tuple[Row, int]]) -> list[tuple[Row, int]]:
+    order = list(work.study.rows)
+    return sorted(done, key=lambda one: (order.index(one[0]), one[1]))
+
+
+def _compare(runs: Sequence[str], path: Path, columns: str, *options: str) -> None:
+    """As `jointgen compare` does it, figures that no run has yet left out."""
+    have = {name for run in read_runs(runs) for name, figure in run.figures.items() if figure.value is not None}
+    shown = [name.strip() for name in columns.split(",") if name.strip() in have]
+    if status := jointgen(["compare", *runs, "-o", str(path), "--metrics", ",".join(shown), *options]):
+        sys.exit(status)
+
+
+def draw_curve(runs: Sequence[Run], axes: tuple[str, str], path: Path) -> None:
+    """Every run a point, labelled; runs of one name (seeds) joined in their mean."""
+    canvas = pyplot.Figure(figsize=(7.0, 4.5), layout="constrained")
+    plot = canvas.subplots()
+    points: dict[str, list[tuple[float, float]]] = {}
+    for run in runs:
+        values = [run.figures[axis].value if axis in run.figures else None for axis in axes]
+        if None not in values:
+            points.setdefault(run.name, []).append((values[0], values[1]))  # type: ignore[arg-type]
+    means = {name: tuple(sum(each) / len(of) for each in zip(*of, strict=True)) for name, of in points.items()}
+    plot.plot(*zip(*means.values(), strict=True), color="0.7", zorder=1)
+    for name, of in points.items():
+        plot.scatter(*zip(*of, strict=True), s=18, zorder=2)
+        plot.annotate(name, means[name], xytext=(5, 5), textcoords="offset points", fontsize=8)
+    plot.set(xlabel=_axis(runs[0].figures[axes[0]]), ylabel=_axis(runs[0].figures[axes[1]]))
+    canvas.savefig(path, dpi=130)
+    print(path)
+
+
+def _axis(figure: Figure) -> str:
+    column = Column.of(figure)
+    return f"{column.title} ({column.kind})"
+
+
+if __name__ == "__main__":
+    main()

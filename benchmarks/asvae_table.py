@@ -1,7 +1,7 @@
 """Models on the same networks, data, budget and seeds: their table, their pictures and the trade-off over a weight.
 
     python benchmarks/asvae_table.py STUDY [--set data.root=DIR] [--out DIR] [--budget NAME] [--seeds N]
-        [--rows NAME,...] [--workers N] [--limit-s S]
+        [--row NAME]... [--workers N] [--limit-s S]
 
 STUDY is a file of `benchmarks/studies` or its name: which recipe, which rows (each some keys that differ), which
 metrics. Every row and seed is trained by `jointgen run` and scored by `jointgen eval`, in folders of their own. Then
@@ -26,7 +26,6 @@ import subprocess
 import sys
 import threading
 import time
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,6 +36,7 @@ from matplotlib import figure as pyplot
 from jointgen.cli import main as jointgen
 from jointgen.comparison.columns import Column
 from jointgen.comparison.runs import Figure, Run, read_runs
+from jointgen.tables import load_tables
 
 BENCHMARKS = Path(__file__).parent
 COMMAND = [sys.executable, "-m", "jointgen"]
@@ -46,13 +46,18 @@ UNFINISHED = 3
 
 @attrs.frozen
 class Row:
-    """A model of the study. settings: as --set takes them.  start: the row whose weights it begins with."""
+    """A model of the study.
+
+    settings: as --set takes them.  start: the row whose weights it begins with.  curve, table: whether it is in them.
+    seeds: at the most.
+    """
 
     name: str
     settings: tuple[str, ...] = ()
     start: str | None = None
     curve: bool = False
     table: bool = True
+    seeds: int | None = None
 
     @property
     def folder(self) -> str:
@@ -61,7 +66,7 @@ class Row:
 
 @attrs.frozen
 class Study:
-    """One file of `studies`: see there."""
+    """One file of `studies`; like a recipe, it may have a `base`."""
 
     name: str
     recipe: Path
@@ -80,7 +85,7 @@ class Study:
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in (BENCHMARKS / "studies").glob("*.toml")))
             sys.exit(f"no study {name!r}; there are: {known}")
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = load_tables(path)
         return cls(
             name=path.stem,
             recipe=BENCHMARKS.parent / "recipes" / table["recipe"],
@@ -193,7 +198,7 @@ def main() -> None:
     study = Study.read(given.study)
     if given.budget not in {None, *study.budgets}:
         sys.exit(f"no budget {given.budget!r}; {study.name} has: {', '.join(study.budgets) or 'none'}")
-    if unknown := set(given.rows or ()) - {row.name for row in study.rows}:
+    if unknown := set(given.rows) - {row.name for row in study.rows}:
         sys.exit(f"no row {', '.join(unknown)}; {study.name} has: {', '.join(row.name for row in study.rows)}")
     out = Path(given.out or Path("runs") / study.name)
     out.mkdir(parents=True, exist_ok=True)
@@ -213,7 +218,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", help="default: runs/STUDY")
     parser.add_argument("--budget", help="settings that the study has by this name")
     parser.add_argument("--seeds", type=int, help="in place of the study's number")
-    parser.add_argument("--rows", type=lambda text: [name.strip() for name in text.split(",")], help="only these")
+    parser.add_argument("--row", action="append", default=[], dest="rows", metavar="NAME", help="only these")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time")
     parser.add_argument("--limit-s", type=float, help="stop after so many seconds, with exit status 3")
     return parser.parse_args()
@@ -222,7 +227,8 @@ def _arguments() -> argparse.Namespace:
 def _finish_all(work: Work, rows: Sequence[Row], seeds: Iterable[int], workers: int) -> Iterator[tuple[Row, int, bool]]:
     """All rows of a seed before the next seed, so that an unfinished study has whole tables."""
     for seed in seeds:
-        for turn in ([r for r in rows if r.start is None], [r for r in rows if r.start is not None]):
+        here = [row for row in rows if row.seeds is None or seed < row.seeds]
+        for turn in ([r for r in here if r.start is None], [r for r in here if r.start is not None]):
             with ThreadPoolExecutor(workers) as pool:
                 finished = pool.map(lambda row, seed=seed: work.finish(row, seed), turn)  # type: ignore[misc]
                 yield from zip(turn, [seed] * len(turn), finished, strict=True)
@@ -270,6 +276,7 @@ def draw_curve(runs: Sequence[Run], axes: tuple[str, str], path: Path) -> None:
     for name, of in points.items():
         plot.scatter(*zip(*of, strict=True), s=18, zorder=2)
         plot.annotate(name, means[name], xytext=(5, 5), textcoords="offset points", fontsize=8)
+    plot.margins(0.15)  # room for the names
     plot.set(xlabel=_axis(runs[0].figures[axes[0]]), ylabel=_axis(runs[0].figures[axes[1]]))
     canvas.savefig(path, dpi=130)
     print(path)

@@ -60,7 +60,7 @@ def sets() -> Callable[..., list[str]]:
 
 @pytest.fixture(scope="session")
 def quickstart(repo: Path) -> str:
-    return str(repo / "recipes" / "quickstart.toml")
+    return str(repo / "tests" / "fixtures" / "recipes" / "quickstart.toml")
 
 
 @pytest.fixture(scope="session")

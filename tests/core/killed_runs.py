@@ -33,7 +33,7 @@ from jointgen import checkpoint, parts, reporting, runfolder
 from jointgen.errors import JointgenError
 from jointgen.plugins import load_plugins
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SETTINGS = {
     "encoder.network.hidden": [8],
     "decoder.network.hidden": [8],

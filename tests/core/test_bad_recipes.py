@@ -19,7 +19,7 @@ from jointgen.recipe import read_recipe
 from jointgen.registry import Registry
 from jointgen.train import Trainer
 
-QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 
 Overrides = list[str] | dict[str, Any]
 Rows = dict[str, tuple[Overrides, list[str]]]

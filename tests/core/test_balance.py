@@ -56,7 +56,7 @@ from jointgen.step import Step
 Assemble = Callable[..., Any]
 Prepare = Callable[..., Any]
 DOUBLE = torch.float64
-QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 
 d = log_ratio(p.x, q.x, name="d")
 

@@ -32,7 +32,7 @@ from jointgen.step import Step
 
 Prepare = Callable[..., Any]
 CPU = torch.device("cpu")
-RECIPES = Path(__file__).parents[2] / "recipes"
+QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 DROPPING = {"type": "mlp", "hidden": [6], "dropout": 0.3}
 
 
@@ -258,7 +258,7 @@ SMALL: dict[str, Any] = {
 
 def run(out: Path, stop: Any = lambda: 0, resume: bool = False, **changes: Any) -> Path:
     overrides = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
-    jointgen.run(RECIPES / "quickstart.toml", overrides, out=out, stop=stop, resume=resume)
+    jointgen.run(QUICKSTART, overrides, out=out, stop=stop, resume=resume)
     return out
 
 

@@ -32,7 +32,11 @@ Explained = Callable[..., str]
 def quickstart(repo: Path, registry: Registry) -> Explained:
     def made(**changes: Any) -> str:
         overrides = {**PINNED, **{key.replace("__", "."): value for key, value in changes.items()}}
-        return explain(prepare(read_recipe(repo / "recipes/quickstart.toml", overrides, registry=registry), registry))
+        return explain(
+            prepare(
+                read_recipe(repo / "tests/fixtures/recipes/quickstart.toml", overrides, registry=registry), registry
+            )
+        )
 
     return made
 
@@ -252,7 +256,9 @@ def test_adam_holds_nothing_for_a_part_that_is_never_trained(repo: Path, registr
         "train.ema": 0.0,
     }
     overrides = {**PINNED, **tables}
-    prepared = prepare(read_recipe(repo / "recipes/quickstart.toml", overrides, registry=registry), registry)
+    prepared = prepare(
+        read_recipe(repo / "tests/fixtures/recipes/quickstart.toml", overrides, registry=registry), registry
+    )
     sizes = sizes_of(prepared)
     assert sizes.parameters == {"encoder": 90672, "decoder": 86657}
     assert sizes.memory == {"weights": 4 * (90672 + 86657 + 16), "gradients": 4 * 90672, "optimizers": 8 * 90672}
@@ -331,7 +337,7 @@ def test_an_update_that_is_not_always_due_says_when(quickstart: Explained) -> No
 
 def test_the_command_prints_it(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sets = ["--set", "objective.ratio=d", "--set", "objective.w=0.5"]
-    assert main(["explain", str(repo / "recipes/quickstart.toml"), *sets]) == 0
+    assert main(["explain", str(repo / "tests/fixtures/recipes/quickstart.toml"), *sets]) == 0
     shown = capsys.readouterr()
     assert "d = log-ratio p(x) : q(x)" in shown.out
     assert "w = 0.5" in shown.out
@@ -340,7 +346,7 @@ def test_the_command_prints_it(repo: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_what_does_not_fit_is_said_before_anything_is_built(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An implicit encoder has no density, which the decomposed objective needs at its own and at foreign draws."""
-    recipe = str(repo / "recipes/quickstart.toml")
+    recipe = str(repo / "tests/fixtures/recipes/quickstart.toml")
     assert main(["explain", recipe, "--set", "encoder.family.type=implicit"]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""

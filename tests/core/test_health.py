@@ -26,7 +26,7 @@ from jointgen.objectives import E, Objective, Update, log_ratio, log_sigmoid, p,
 from jointgen.program import Moment
 
 Assemble = Callable[..., Any]
-RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 ROWS = 128
 F = log_ratio(q.x, p.x, name="f")
 

@@ -88,7 +88,7 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(name: str, changes: dict[st
 
 def test_a_run_in_parts_is_the_run(tmp_path: Path) -> None:
     """From the recipe's key to the checkpoint, in double precision."""
-    recipe = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+    recipe = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
     small: dict[str, Any] = {"encoder.network.hidden": [8], "decoder.network.hidden": [8], "discriminator.hidden": [8]}
     small |= {"train.steps": 6, "train.batch": 16, "train.precision": "fp64", "eval.rows": 16, "eval.samples": 4}
     ends = []

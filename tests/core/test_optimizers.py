@@ -23,6 +23,7 @@ from jointgen.sizes import sizes_of
 from jointgen.tables import read_toml
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SMALL = {
     "encoder.network.hidden": [8],
     "decoder.network.hidden": [8],
@@ -95,7 +96,7 @@ def test_linear_by_name_falls_from_the_warm_up_to_nothing() -> None:
 
 
 def small(registry: Registry, changes: dict[str, Any] | None = None) -> Prepared:
-    recipe = read_recipe(RECIPES / "quickstart.toml", {**SMALL, **(changes or {})}, registry=registry)
+    recipe = read_recipe(QUICKSTART, {**SMALL, **(changes or {})}, registry=registry)
     return prepare(recipe, registry)
 
 
@@ -233,7 +234,7 @@ def test_memory_counts_the_stage_that_keeps_most(registry: Registry) -> None:
 def trained(out: Path, changes: dict[str, Any], steps: int, **options: Any) -> dict[str, Any]:
     """What the last checkpoint of a run holds."""
     given = {**SMALL, **changes, "train.steps": steps, "train.log_every": 1, "train.checkpoint_every": 1}
-    jointgen.run(RECIPES / "quickstart.toml", given, out=out, quiet=True, **options)
+    jointgen.run(QUICKSTART, given, out=out, quiet=True, **options)
     saved = checkpoint.find(out / "checkpoints")
     return {"parts": saved.parts, **saved.state["optimizers"]}
 
@@ -295,7 +296,7 @@ def test_one_step_of_sgd_by_hand(tmp_path: Path) -> None:
 
 def weights(out: Path, changes: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The encoder's and decoder's after one step."""
-    jointgen.run(RECIPES / "quickstart.toml", {**SMALL, **changes, "train.steps": 1}, out=out, quiet=True)
+    jointgen.run(QUICKSTART, {**SMALL, **changes, "train.steps": 1}, out=out, quiet=True)
     saved = checkpoint.load(out / "checkpoints/step-00000001").parts
     return {f"{part}.{name}": t for part in ("encoder", "decoder") for name, t in saved[part].items()}
 
@@ -303,7 +304,7 @@ def weights(out: Path, changes: dict[str, Any]) -> dict[str, torch.Tensor]:
 def test_rates_are_logged(tmp_path: Path) -> None:
     """Warm-up over 5 of 10 steps, logged every 2: steps 2, 4, ... have run at 2/5, 4/5, 1, 1, 1 of 0.01."""
     changes = {"optimizer.model": {"lr": 0.01, "warmup": 0.5}, "train.steps": 10, "train.log_every": 2}
-    jointgen.run(RECIPES / "quickstart.toml", {**SMALL, **changes}, out=tmp_path / "run", quiet=True)
+    jointgen.run(QUICKSTART, {**SMALL, **changes}, out=tmp_path / "run", quiet=True)
     events = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [event["lr/model"] for event in events] == pytest.approx([0.004, 0.008, 0.01, 0.01, 0.01])
     assert read_toml(tmp_path / "run/recipe.toml")["optimizer"]["model"]["type"] == "adam"

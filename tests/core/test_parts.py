@@ -15,7 +15,7 @@ from jointgen.prepare import prepare
 from jointgen.recipe import read_recipe
 from jointgen.space import Space
 
-QUICKSTART = Path(__file__).parents[2] / "recipes/quickstart.toml"
+QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 
 
 @attrs.frozen

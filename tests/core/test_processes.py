@@ -78,7 +78,7 @@ def cases() -> dict[str, dict[str, Any]]:
     found["dropout"] = changed("quickstart", "encoder.network", dropout=0.3)
     found["spectral_norm"] = changed("ali_mnist", "discriminator", spectral_norm=True)
     found["literal"] = changed("asvae_mnist", "objective", form="literal")
-    found["balanced"] = changed("asvae_mnist", "objective", **{"lambda": {"r": 0.5}})
+    found["number"] = changed("asvae_mnist", "objective", **{"lambda": 10.0})
     for objective in ("iwae", "alice"):
         found[objective] = {**shipped("ali_mnist" if objective == "alice" else "vae_mnist")}
         found[objective]["objective"] = {"type": objective}

@@ -27,7 +27,7 @@ from jointgen.runfolder import RunFolder
 from jointgen.saving import Saver
 from jointgen.watch import Best, best_by
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SMALL = {
     "encoder.network.hidden": [8],
     "decoder.network.hidden": [8],

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jointgen.averaging import Average
+from jointgen.balance import balanced_weights
 from jointgen.distributed import Workers
 from jointgen.nodes import ClosedKL, Critic, Density
 from jointgen.noise import Noise
@@ -146,7 +147,8 @@ def test_densities_logits_and_losses_are_float32_under_autocast(path: Path) -> N
     made = prepared(path)
     workers = Workers.start("cpu", "bf16")
     for plan in made.plans:
-        moment = Moment(raw(made), Noise(0, "4.0"), ROWS, 4, 0.5, 2)  # a step with penalties
+        scales = {weight.name: torch.tensor(2.0) for weight in balanced_weights(plan.objective)}
+        moment = Moment(raw(made), Noise(0, "4.0"), ROWS, 4, 0.5, 2, scales)  # a step with penalties
         for own in plan.updates:
             update = CompiledUpdate(own, plan, made.parts)
             update.turn.begin()

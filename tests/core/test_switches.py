@@ -15,7 +15,7 @@ import jointgen
 from jointgen.errors import ConfigError
 from jointgen.switches import CUBLAS, switched
 
-QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SMALL = {
     "encoder.network.hidden": [8],
     "decoder.network.hidden": [8],

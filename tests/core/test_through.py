@@ -190,5 +190,7 @@ def test_labels_of_the_encoder_get_pseudo_labels(prepare: Prepare) -> None:
 
 def test_explain_says_what_a_prior_runs(registry: Registry, repo: Path) -> None:
     changes = {"objective": {"type": "vae"}, "prior.type": "vamp"}
-    prepared = prepare_recipe(read_recipe(repo / "recipes" / "quickstart.toml", changes, registry=registry), registry)
+    prepared = prepare_recipe(
+        read_recipe(repo / "tests" / "fixtures" / "recipes" / "quickstart.toml", changes, registry=registry), registry
+    )
     assert "encoder within prior, on its own inputs" in explain(prepared)

@@ -21,7 +21,7 @@ from jointgen.errors import ConfigError, StoppedError
 from jointgen.runfolder import RunFolder
 from jointgen.trackers import check_installed
 
-QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SMALL = {
     "encoder.network.hidden": [8],
     "decoder.network.hidden": [8],

@@ -18,7 +18,7 @@ from jointgen.errors import JointgenError, NonFiniteError, StoppedError
 from jointgen.objectives import E, Objective, Stage, elbo, p, q
 from jointgen.watch import Patience, Window
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SMALL = {
     "encoder.network.hidden": [8],
     "decoder.network.hidden": [8],
@@ -37,9 +37,7 @@ SMALL = {
 
 def train(out: Path, objective: Any = None, stop: Any = lambda: 0, resume: bool = False, **changes: Any) -> Any:
     overrides = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
-    return jointgen.run(
-        RECIPES / "quickstart.toml", overrides, objective=objective, out=out, stop=stop, resume=resume, quiet=True
-    )
+    return jointgen.run(QUICKSTART, overrides, objective=objective, out=out, stop=stop, resume=resume, quiet=True)
 
 
 def stopping_after(steps: int) -> Any:

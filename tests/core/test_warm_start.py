@@ -24,7 +24,7 @@ from jointgen.registry import Registry
 from jointgen.train import Trainer
 from jointgen.warm_start import warm_start
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SMALL = {
     "encoder.network.hidden": [8],
     "decoder.network.hidden": [8],

@@ -16,6 +16,7 @@ from jointgen.recipe import read_recipe, write_recipe
 from jointgen.registry import Registry
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+FIXED = Path(__file__).parents[1] / "fixtures" / "recipes"
 
 
 def test_a_ramp_by_hand() -> None:
@@ -42,7 +43,8 @@ def test_a_table_and_its_weight_are_the_same() -> None:
 
 def prepared(registry: Registry, recipe: str, **objective: Any) -> Prepared:
     changes = {f"objective.{key.rstrip('_')}": value for key, value in objective.items()}
-    return prepare(read_recipe(RECIPES / f"{recipe}.toml", changes, registry=registry), registry)
+    path = next(folder / f"{recipe}.toml" for folder in (FIXED, RECIPES) if (folder / f"{recipe}.toml").is_file())
+    return prepare(read_recipe(path, changes, registry=registry), registry)
 
 
 def weights_at(prepared: Prepared, progress: float) -> dict[str, float]:

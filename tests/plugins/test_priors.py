@@ -84,14 +84,14 @@ def test_mistakes_have_their_full_key(name: str, repo: Any, registry: Registry) 
     changes, message = REFUSED[name]
     start = ['prior.type="learned"', 'prior.family.type="mixture"']
     with pytest.raises(ConfigError) as caught:
-        read_recipe(repo / "recipes" / "quickstart.toml", [*start, *changes], registry=registry)
+        read_recipe(repo / "tests" / "fixtures" / "recipes" / "quickstart.toml", [*start, *changes], registry=registry)
     (problem,) = caught.value.problems
     assert problem.startswith(message)
 
 
 def test_a_nested_family_is_written_back(repo: Any, registry: Registry, tmp_path: Any) -> None:
     changes = ['prior.type="learned"', 'prior.family={ type = "mixture", components = 4 }']
-    recipe = read_recipe(repo / "recipes" / "quickstart.toml", changes, registry=registry)
+    recipe = read_recipe(repo / "tests" / "fixtures" / "recipes" / "quickstart.toml", changes, registry=registry)
     assert recipe.prior == Learned(family=Mixture(components=4))
     (tmp_path / "quickstart.toml").write_text(write_recipe(recipe, registry))
     assert read_recipe(tmp_path / "quickstart.toml", registry=registry) == recipe

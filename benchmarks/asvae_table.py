@@ -272,7 +272,7 @@ def draw_curve(runs: Sequence[Run], axes: tuple[str, str], path: Path) -> None:
         if None not in values:
             points.setdefault(run.name, []).append((values[0], values[1]))  # type: ignore[arg-type]
     means = {name: tuple(sum(each) / len(of) for each in zip(*of, strict=True)) for name, of in points.items()}
-    plot.plot(*zip(*means.values(), strict=True), color="0.7", zorder=1)
+    plot.plot(*zip(*sorted(means.values()), strict=True), color="0.7", zorder=1)
     for name, of in points.items():
         plot.scatter(*zip(*of, strict=True), s=18, zorder=2)
         plot.annotate(name, means[name], xytext=(5, 5), textcoords="offset points", fontsize=8)

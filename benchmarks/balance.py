@@ -2,14 +2,15 @@
 
     python benchmarks/balance.py RUN...
 
-A Markdown table: for the number that each run has for lambda, the relative strength r that it amounts to where
-gradients are taken with respect to what the decoder's network puts out (which is what `lambda = { r = ... }` does), to
-x (for the likelihood: to its mean, or the logits of bits) and to the weights of the decoder's last layer (VQGAN's
-way); in brackets the spread over batches of either norm. Needs the runs' data.
+A Markdown table: for the number that each run has for lambda, or ended at, the relative strength r that it amounts to
+where gradients are taken with respect to what the decoder's network puts out (which is what `lambda = { r = ... }`
+does), to x (for the likelihood: to its mean, or the logits of bits) and to the weights of the decoder's last layer
+(VQGAN's way); in brackets the spread over batches of either norm. Needs the runs' data.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from jointgen.plugins import load_plugins
 from jointgen.prepare import prepare
 from jointgen.program import Moment, Program
 from jointgen.recipe import read_recipe
+from jointgen.runfiles import RunFiles
 from jointgen.terms import compile_source
 
 BATCHES = 8
@@ -51,6 +53,8 @@ def measured(run: Path) -> tuple[float, Tensor]:
     registry = load_plugins().registry
     recipe: Any = read_recipe(run / "recipe.toml", {"train.trackers": []}, registry=registry)
     number = recipe.objective.lambda_
+    if not isinstance(number, int | float):  # the run found it itself: where it ended
+        number = [json.loads(line).get("weight/lambda") for line in RunFiles(run).metrics.open()][-1]
     balanced = {"objective.lambda": {"r": 1.0}, "objective.ramp": 0.0}
     prepared = prepare(read_recipe(run / "recipe.toml", balanced, registry=registry), registry)
     load_weights(prepared.parts, find(run / "checkpoints").parts, average=False)

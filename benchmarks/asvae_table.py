@@ -10,8 +10,8 @@ side, and, where the study has a curve, OUT/curve.md and OUT/curve.png. Rows tha
 run after it.
 
 The same command goes on where it was stopped; what is finished is not run again. With --limit-s it stops itself after
-so many seconds, with exit status 3 (each part of it has written a checkpoint by then), which is how a long study fits
-into short sessions on a GPU:
+so many seconds, with exit status 3; what ran by then has written a checkpoint, and the tables are of what is finished
+(with 0, that is all it does). So a long study fits into short sessions on a GPU:
 
     until python benchmarks/asvae_table.py cifar10 --budget full --limit-s 540; do [ $? = 3 ] || break; done
 """

@@ -53,6 +53,7 @@ SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
         {"form": "literal"},
         {"vae_first": 0.5},
         {"weight_g": WeightTable(to=1.0, start=0.0, over=0.5, cycles=2)},
+        {"ratio": "d", "gamma": 10.0},
     ],
     ("data", "digits"): [{"labels": True}, {"observe": "binarise"}],
     ("data", "ring"): [{"labels": True}],

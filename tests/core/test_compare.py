@@ -362,6 +362,15 @@ def test_published_nats_of_bits_are_not_beside_nats_of_grey_levels(make_run: Mak
     assert row["NLL elbo [nats, upper bound, observe = binarise]"] == "82.51"
 
 
+def test_published_bits_are_beside_those_of_photographs(make_run: MakeRun, table: Any) -> None:
+    """Whose recipes have no key that says how values are observed: there is one way."""
+    bits = {**figure("rmse", 6.4), "unit": "bits", "bound": "upper"}
+    make_run("a", bits_per_dim=bits, data={"type": "cifar10", "root": "x"})
+    rows = table("a")
+    column = "bits_per_dim [bits, upper bound, test]"
+    assert (rows["a"][column], rows["AS-VAE"][column]) == ("6.4", "3.32")
+
+
 def test_published_columns_are_chosen_like_ours(make_run: MakeRun, table: Any) -> None:
     make_run("a", elbo=-100.0, rmse=3.0)
     assert set(table("a", "--published", "cifar10", "--metrics", "elbo")) == {"a"}

@@ -263,7 +263,7 @@ def _compare(runs: Sequence[str], path: Path, columns: str, *options: str) -> No
 
 
 def draw_curve(runs: Sequence[Run], axes: tuple[str, str], path: Path) -> None:
-    """Every run a point, labelled; runs of one name (seeds) joined in their mean."""
+    """Every run a point, labelled; the means of those of one name (seeds) joined by their heights."""
     canvas = pyplot.Figure(figsize=(7.0, 4.5), layout="constrained")
     plot = canvas.subplots()
     points: dict[str, list[tuple[float, float]]] = {}
@@ -272,7 +272,8 @@ def draw_curve(runs: Sequence[Run], axes: tuple[str, str], path: Path) -> None:
         if None not in values:
             points.setdefault(run.name, []).append((values[0], values[1]))  # type: ignore[arg-type]
     means = {name: tuple(sum(each) / len(of) for each in zip(*of, strict=True)) for name, of in points.items()}
-    plot.plot(*zip(*sorted(means.values()), strict=True), color="0.7", zorder=1)
+    along = sorted(means.values(), key=lambda point: point[1])
+    plot.plot(*zip(*along, strict=True), color="0.7", zorder=1)
     for name, of in points.items():
         plot.scatter(*zip(*of, strict=True), s=18, zorder=2)
         plot.annotate(name, means[name], xytext=(5, 5), textcoords="offset points", fontsize=8)

@@ -205,7 +205,10 @@ def main() -> None:
     work = Work(study, out, (*study.budgets.get(given.budget, ()), *given.set), Clock(given.limit_s))
     rows = [row for row in study.rows if not given.rows or row.name in given.rows]
     seeds = range(given.seeds or study.seeds)
-    done = list(_finish_all(work, rows, seeds, given.workers))
+    try:
+        done = list(_finish_all(work, rows, seeds, given.workers))
+    except RuntimeError as failure:
+        sys.exit(str(failure))
     write_results(work, [(row, seed) for row, seed, finished in done if finished])
     if not all(finished for _, _, finished in done):
         sys.exit(UNFINISHED)

@@ -266,14 +266,22 @@ def _compare(runs: Sequence[str], path: Path, columns: str, *options: str) -> No
 
 
 def draw_curve(runs: Sequence[Run], axes: tuple[str, str], path: Path) -> None:
-    """Every run a point, labelled; the means of those of one name (seeds) joined by their heights."""
+    """Every run a point, labelled; the means of those of one name (seeds) joined by their heights.
+
+    Runs without one of the two figures are left out; nothing is drawn where none has both.
+    """
+    points: dict[str, list[tuple[float, float]]] = {}
+    titles = ("", "")
+    for run in runs:
+        across, up = (run.figures.get(axis) for axis in axes)
+        if across and up and across.value is not None and up.value is not None:
+            points.setdefault(run.name, []).append((across.value, up.value))
+            titles = _axis(across), _axis(up)
+    if not points:
+        _say(f"no curve: no run has both {axes[0]} and {axes[1]}")
+        return
     canvas = pyplot.Figure(figsize=(7.0, 4.5), layout="constrained")
     plot = canvas.subplots()
-    points: dict[str, list[tuple[float, float]]] = {}
-    for run in runs:
-        values = [run.figures[axis].value if axis in run.figures else None for axis in axes]
-        if None not in values:
-            points.setdefault(run.name, []).append((values[0], values[1]))  # type: ignore[arg-type]
     means = {name: tuple(sum(each) / len(of) for each in zip(*of, strict=True)) for name, of in points.items()}
     along = sorted(means.values(), key=lambda point: point[1])
     plot.plot(*zip(*along, strict=True), color="0.7", zorder=1)
@@ -281,7 +289,7 @@ def draw_curve(runs: Sequence[Run], axes: tuple[str, str], path: Path) -> None:
         plot.scatter(*zip(*of, strict=True), s=18, zorder=2)
         plot.annotate(name, means[name], xytext=(5, 5), textcoords="offset points", fontsize=8)
     plot.margins(0.15)  # room for the names
-    plot.set(xlabel=_axis(runs[0].figures[axes[0]]), ylabel=_axis(runs[0].figures[axes[1]]))
+    plot.set(xlabel=titles[0], ylabel=titles[1])
     canvas.savefig(path, dpi=130)
     print(path)
 

@@ -93,12 +93,34 @@ class Run:
         return {"data": self.recipe.get("data", {}), **self.recipe.get("sources", {})}
 
     def settings(self) -> dict[str, Any]:
-        """The recipe but for what may differ between the runs of one row."""
-        kept = {key: value for key, value in self.recipe.items() if UNTRAINED.get(key, ()) is not None}
-        for table in ("train", "eval"):
-            apart = (*(UNTRAINED[table] or ()), "trackers")
-            kept[table] = {key: value for key, value in kept.get(table, {}).items() if key not in apart}
-        return kept
+        """See `settings_of`."""
+        return settings_of(self.recipe)
+
+
+def settings_of(recipe: Mapping[str, Any], within: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A recipe but for what may differ between the runs of one row.
+
+    A run whose weights it starts with, where it is still there, is named by its own settings, not by its folder: seeds
+    that start from seeds are one row. within: folders of the runs that start from this one.
+    """
+    kept = {key: value for key, value in recipe.items() if UNTRAINED.get(key, ()) is not None}
+    for table in ("train", "eval"):
+        apart = (*(UNTRAINED[table] or ()), "trackers")
+        kept[table] = {key: value for key, value in kept.get(table, {}).items() if key not in apart}
+    if asked := kept["train"].get("init_from"):
+        more = {"run": asked} if isinstance(asked, str) else dict(asked)
+        kept["train"]["init_from"] = {**more, "run": _origin(more["run"], within)}
+    return kept
+
+
+def _origin(path: str, within: tuple[str, ...]) -> dict[str, Any] | str:
+    real = os.path.realpath(path)
+    if real in within:
+        return path
+    try:
+        return settings_of(read_toml(RunFiles(path).recipe), (*within, real))
+    except ConfigError:
+        return path
 
 
 def read_runs(paths: Iterable[str]) -> list[Run]:

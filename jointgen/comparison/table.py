@@ -114,8 +114,8 @@ def make_table(
     better = [next((f.better for f in _held(column, runs) if f.better), None) for column in columns]
     made = [_row(label, members, columns, runs, footnotes) for label, members in rows.items()]
     made = _with_best(made, better)
-    decimals = [_decimals([row.cells[i] for row in made]) for i in range(len(columns))]
-    made = [attrs.evolve(row, cells=tuple(map(_with_text, row.cells, decimals))) for row in made]
+    wanted = [_decimals([row.cells[i] for row in made]) for i in range(len(columns))]
+    made = [attrs.evolve(row, cells=tuple(map(_with_text, row.cells, wanted))) for row in made]
     quoted = list(_published_rows(published, columns, footnotes)) if published else []
     return Table(
         title,
@@ -191,19 +191,26 @@ def _with_best(rows: Sequence[Row], better: Sequence[str | None]) -> list[Row]:
 
 
 def _decimals(cells: Sequence[Cell]) -> int:
-    """So many that the smallest spread has two digits, and the largest figure not more than six."""
+    """So many that the smallest spread of a column has two digits; without spreads, its largest figure four."""
     values = [abs(cell.value) for cell in cells if cell.value is not None]
     spreads = [cell.spread for cell in cells if cell.spread]
-    if not spreads and all(value == int(value) for value in values):
-        return 0
-    before = 1 + math.floor(math.log10(max(values) or 1.0))
-    wanted = 1 - math.floor(math.log10(min(spreads))) if spreads else 4 - before
-    return max(0, min(wanted, 6 - before))
+    if spreads:
+        return 1 - math.floor(math.log10(min(spreads)))
+    return 0 if all(value == int(value) for value in values) else 4 - _before(max(values))
 
 
-def _with_text(cell: Cell, decimals: int) -> Cell:
+def _before(value: float) -> int:
+    """Digits before the point; of numbers below 0.1, less than none."""
+    return 1 + math.floor(math.log10(abs(value) or 1.0))
+
+
+def _with_text(cell: Cell, wanted: int) -> Cell:
+    """Not more than six digits, and of a small number beside large ones two that are not 0."""
     if cell.value is None:
         return cell
+    before = _before(max(abs(cell.value), cell.spread or 0.0))
+    least = 0 if cell.spread is not None or cell.value == int(cell.value) else 2 - before
+    decimals = max(0, min(max(wanted, least), 6 - before))
     error = f"± {cell.spread:.{decimals}f}" if cell.spread is not None else ""
     return attrs.evolve(cell, number=_minus(f"{cell.value:.{decimals}f}"), error=error)
 

@@ -93,10 +93,23 @@ class ASVAE:
 
     @property
     def advice(self) -> str:
-        if self.form == "decomposed":
-            return ""
-        return (
-            "f1 and f2 are log-ratios between a joint and a product of marginals: at the optimum they are the mutual "
-            "information, tens to hundreds of nats, which a logistic critic cannot carry. form = 'decomposed' has "
-            "the same fixed point and compares like with like."
-        )
+        found = []
+        if self.form == "literal":
+            found.append(
+                "f1 and f2 are log-ratios between a joint and a product of marginals: at the optimum they are the "
+                "mutual information, tens to hundreds of nats, which a logistic critic cannot carry. form = "
+                "'decomposed' has the same fixed point and compares like with like."
+            )
+        if self.unread:
+            found.append(f"The recipe sets what this objective leaves out: {', '.join(self.unread)}.")
+        return " ".join(found)
+
+    @property
+    def unread(self) -> list[str]:
+        """Settings that say something and are of terms that are not there."""
+        of_g, of_r = ("ratio", "lambda_", "ramp", "w"), ("gamma",)
+        gone_g = self.form == "literal" or self.weight_g == 0.0
+        gone_r = self.form == "literal" or self.weight_r == 0.0
+        names = (of_g if gone_g else ()) + (of_r if gone_r else ())
+        defaults = {field.name: field.default for field in attrs.fields(type(self))}
+        return [name.rstrip("_") for name in names if getattr(self, name) != defaults[name]]

@@ -225,6 +225,32 @@ def test_seeds_become_a_mean_and_a_standard_deviation(make_run: MakeRun, table: 
     )
 
 
+def test_seeds_that_start_from_seeds_are_one_row(make_run: MakeRun, table: Any) -> None:
+    """By what the runs that they start from are, not by where these are; a path that is gone is only itself."""
+    for seed in (0, 1):
+        make_run(f"vae{seed}", name="vae", seed=seed, rmse=1.0)
+        make_run(f"next{seed}", name="next", seed=seed, rmse=2.0 + seed, train={"init_from": f"vae{seed}"})
+        make_run(f"last{seed}", name="last", seed=seed, rmse=4.0, train={"init_from": {"run": f"next{seed}"}})
+        make_run(f"lost{seed}", name="lost", seed=seed, rmse=5.0, train={"init_from": f"gone{seed}"})
+    make_run("slow", name="vae", seed=1, rmse=1.0, train={"lr": 0.1})
+    make_run("slower", name="next", seed=1, rmse=9.0, train={"init_from": "slow"})
+    rows = table(*(f"{name}{seed}" for name in ("next", "last", "lost") for seed in (0, 1)), "slower")
+    assert {model: row["runs"] for model, row in rows.items()} == {
+        "next (train.init_from.run.train.lr = not set) (2 seeds)": "next0 next1",
+        "next (train.init_from.run.train.lr = 0.1)": "slower",
+        "last (2 seeds)": "last0 last1",
+        "lost (train.init_from.run = 'gone0')": "lost0",
+        "lost (train.init_from.run = 'gone1')": "lost1",
+    }
+
+
+def test_runs_that_start_from_each_other_are_compared_by_their_folders(make_run: MakeRun, table: Any) -> None:
+    """As when a folder was deleted and its name used again."""
+    make_run("a", name="vae", rmse=1.0, train={"init_from": "b"})
+    make_run("b", name="vae", seed=1, rmse=2.0, train={"init_from": "a"})
+    assert len(table("a", "b")) == 2
+
+
 def test_a_figure_that_only_some_seeds_have_says_so(make_run: MakeRun, table: Any) -> None:
     make_run("s0", name="vae", elbo=-101.0, rmse=1.0)
     make_run("s1", name="vae", seed=1, elbo=-103.0)
@@ -292,6 +318,17 @@ def test_the_best_is_bold_where_there_is_something_to_choose(make_run: MakeRun, 
 def test_digits_are_those_that_the_spread_leaves(make_run: MakeRun, say: Any) -> None:
     make_run("a", rmse=figure("rmse", 28.8213, 0.0815), **{"fid/net": figure("fid/net", 0.000123, 0.0000042)})
     assert {"28.821 ± 0.082", "0.0001230 ± 0.0000042"} <= set(re.findall(r"\d\S* ± \S+", say("compare", "a").out))
+
+
+def test_one_large_figure_leaves_the_others_their_digits(make_run: MakeRun, say: Any) -> None:
+    make_run("a", rmse=figure("rmse", 199014.7, 9474.1), **{"fid/net": figure("fid/net", 4621.3, None)})
+    make_run("b", rmse=figure("rmse", 216.131, 0.954), **{"fid/net": figure("fid/net", 0.1637, None)})
+    lines = say("compare", "a", "b").out.splitlines()
+    large, small = (
+        re.split(r"\s{2,}", next(x for x in lines if x.strip().startswith(f"{name} ")).strip()) for name in "ab"
+    )
+    assert large == ["a", "199015 ± 9474", "4621"]
+    assert small == ["b", "*216.13 ± 0.95", "*0.16"]
 
 
 def test_figures_of_the_model_are_in_the_order_of_a_papers_table(make_run: MakeRun, say: Any) -> None:

@@ -291,6 +291,16 @@ def test_advice_on_a_joint_against_a_product(quickstart: Explained, ratio: dict[
         assert said in " ".join(section(text, "ADVICE"))
 
 
+def test_settings_of_terms_that_are_not_there_are_named(quickstart: Explained) -> None:
+    """The recipe has ramp = 0.1; w = 1 and gamma = 0 are the defaults, so they are as good as not set."""
+    left_out = "The recipe sets what this objective leaves out: "
+    more = {"objective__ratio": "d", "objective__lambda": 5.0}
+    advice = " ".join(section(quickstart(objective__form="literal", **more), "ADVICE"))
+    assert f"{left_out}ratio, lambda, ramp." in advice
+    advice = " ".join(section(quickstart(objective__weight_r=0.0, objective__gamma=3.0), "ADVICE"))
+    assert f"{left_out}gamma." in advice
+
+
 def test_an_objectives_own_note_is_the_advice(quickstart: Explained) -> None:
     advice = " ".join(section(quickstart(objective__form="literal"), "ADVICE"))
     assert "form = 'decomposed' has the same fixed point" in advice

@@ -56,6 +56,18 @@ def test_every_row_of_a_study_is_a_run_that_could_begin(path: Path, table: Modul
         assert chosen_metrics(study.metrics, model)
 
 
+def test_runs_without_a_figure_of_the_curve_are_left_out(
+    table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ali = table.Run("ali", {}, {"rmse": table.Figure("rmse", 2.0)})
+    table.draw_curve([ali], ("elbo", "rmse"), tmp_path / "curve.png")
+    assert capsys.readouterr().err == "no curve: no run has both elbo and rmse\n"
+    assert not list(tmp_path.iterdir())
+    vae = table.Run("vae", {}, {"rmse": table.Figure("rmse", 1.0), "elbo": table.Figure("elbo", -100.0)})
+    table.draw_curve([ali, vae], ("elbo", "rmse"), tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").is_file()
+
+
 @pytest.mark.slow
 def test_a_study_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     """Two rows, the second from the weights of the first, stopped by the limit and called again."""

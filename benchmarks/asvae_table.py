@@ -6,8 +6,9 @@
 STUDY is a file of `benchmarks/studies` or its name: which recipe, which rows (each some keys that differ), which
 metrics. Every row and seed is trained by `jointgen run` and scored by `jointgen eval`, in folders of their own. Then
 `jointgen compare` writes OUT/table.md (.html, .csv) beside the paper's rows, with samples and reconstructions side by
-side, and, where the study has a curve, OUT/curve.md and OUT/curve.png. Rows that start from another row's weights are
-run after it.
+side; where the study names a row to measure against (`beside`), OUT/beside.md, in which every run stands beside that
+row's of its seed; and where it has a curve, OUT/curve.md and OUT/curve.png. Rows that start from another row's weights
+are run after it.
 
 The same command goes on where it was stopped; what is finished is not run again. With --limit-s it stops itself after
 so many seconds, with exit status 3; what ran by then has written a checkpoint, and the tables are of what is finished
@@ -66,7 +67,10 @@ class Row:
 
 @attrs.frozen
 class Study:
-    """One file of `studies`; like a recipe, it may have a `base`."""
+    """One file of `studies`; like a recipe, it may have a `base`.
+
+    axes: the figures of the curve, a bound and a distance.  beside: the row whose two every other's are set against.
+    """
 
     name: str
     recipe: Path
@@ -77,6 +81,7 @@ class Study:
     budgets: dict[str, tuple[str, ...]]
     rows: tuple[Row, ...]
     axes: tuple[str, str] | None = None
+    beside: str | None = None
     published: str | None = None
 
     @classmethod
@@ -96,6 +101,7 @@ class Study:
             budgets={budget: tuple(settings) for budget, settings in table.get("budgets", {}).items()},
             rows=tuple(Row(key, tuple(row.pop("set", ())), **row) for key, row in table["rows"].items()),
             axes=tuple(table["axes"]) if "axes" in table else None,
+            beside=table.get("beside"),
             published=table.get("published"),
         )
 
@@ -245,11 +251,17 @@ def write_results(work: Work, done: Sequence[tuple[Row, int]]) -> None:
     if tabled:
         for ending in ("md", "html", "csv"):
             _compare(tabled, work.out / f"table.{ending}", study.columns, *published)
+    if not study.axes:
+        return
+    every = points_of(read_runs([str(work.folder(row, seed)) for row, seed in _by_row(work, done)]), study.axes)
+    if study.beside and (text := beside(every, study.beside)):
+        (work.out / "beside.md").write_text(text, encoding="utf-8")
+        print(work.out / "beside.md")
     curved = [(row, seed) for row, seed in _by_row(work, done) if row.curve]
-    if study.axes and curved:
-        paths = [str(work.folder(row, seed)) for row, seed in curved]
+    paths = [str(work.folder(row, seed)) for row, seed in curved]
+    if points := [point for point in every if point.run.path in paths]:
         _compare(paths, work.out / "curve.md", study.columns, "--no-published")
-        draw_curve(read_runs(paths), study.axes, work.out / "curve.png")
+        draw_curve(points, work.out / "curve.png")
 
 
 def _by_row(work: Work, done: Sequence[tuple[Row, int]]) -> list[tuple[Row, int]]:
@@ -265,38 +277,68 @@ def _compare(runs: Sequence[str], path: Path, columns: str, *options: str) -> No
         sys.exit(status)
 
 
-def draw_curve(runs: Sequence[Run], axes: tuple[str, str], path: Path) -> None:
-    """Every run a point, labelled; the means of those of one name (seeds) joined by their heights.
+@attrs.frozen(eq=False)
+class Point:
+    """A run's figures on a study's two axes, and what these are."""
 
-    Runs without one of the two figures are left out; nothing is drawn where none has both.
-    """
-    points: dict[str, list[tuple[float, float]]] = {}
-    titles = ("", "")
+    run: Run
+    across: float
+    up: float
+    titles: tuple[str, str]
+
+
+def points_of(runs: Sequence[Run], axes: tuple[str, str]) -> list[Point]:
+    """Of the runs that have both figures."""
+    found = []
     for run in runs:
         across, up = (run.figures.get(axis) for axis in axes)
         if across and up and across.value is not None and up.value is not None:
-            points.setdefault(run.name, []).append((across.value, up.value))
-            titles = _axis(across), _axis(up)
-    if not points:
-        _say(f"no curve: no run has both {axes[0]} and {axes[1]}")
-        return
+            found.append(Point(run, across.value, up.value, (_title(across), _title(up))))
+    return found
+
+
+def _title(figure: Figure) -> str:
+    column = Column.of(figure)
+    return f"{column.title} ({column.kind})"
+
+
+def beside(points: Sequence[Point], name: str) -> str:
+    """A Markdown table of each run beside the one of the row `name` that has its seed: its height as a share, and how
+    much further to the right it is. "" where that row has no run.
+    """
+    found: dict[str, dict[int, Point]] = {}
+    for point in points:
+        found.setdefault(point.run.name, {})[point.run.seed] = point
+    ground = found.pop(name, {})
+    if not ground:
+        return ""
+    across, up = points[0].titles
+    lines = [f"{up} as a share of the {name}'s; {across} less the {name}'s", ""]
+    lines += [f"| model | {' | '.join(f'seed {seed}' for seed in ground)} |", f"|---|{'---|' * len(ground)}"]
+    for other, of in found.items():
+        pairs = ((of.get(seed), least) for seed, least in ground.items())
+        cells = [f"{one.up / least.up:.3f}; {one.across - least.across:+.3f}" if one else "" for one, least in pairs]
+        lines.append(f"| {other} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw_curve(points: Sequence[Point], path: Path) -> None:
+    """Labelled; the means of those of one name (seeds) joined by their heights."""
+    named: dict[str, list[tuple[float, float]]] = {}
+    for point in points:
+        named.setdefault(point.run.name, []).append((point.across, point.up))
     canvas = pyplot.Figure(figsize=(7.0, 4.5), layout="constrained")
     plot = canvas.subplots()
-    means = {name: tuple(sum(each) / len(of) for each in zip(*of, strict=True)) for name, of in points.items()}
+    means = {name: tuple(sum(each) / len(of) for each in zip(*of, strict=True)) for name, of in named.items()}
     along = sorted(means.values(), key=lambda point: point[1])
     plot.plot(*zip(*along, strict=True), color="0.7", zorder=1)
-    for name, of in points.items():
+    for name, of in named.items():
         plot.scatter(*zip(*of, strict=True), s=18, zorder=2)
         plot.annotate(name, means[name], xytext=(5, 5), textcoords="offset points", fontsize=8)
     plot.margins(0.15)  # room for the names
-    plot.set(xlabel=titles[0], ylabel=titles[1])
+    plot.set(xlabel=points[0].titles[0], ylabel=points[0].titles[1])
     canvas.savefig(path, dpi=130)
     print(path)
-
-
-def _axis(figure: Figure) -> str:
-    column = Column.of(figure)
-    return f"{column.title} ({column.kind})"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,7 @@ def test_every_row_of_a_study_is_a_run_that_could_begin(path: Path, table: Modul
     study = table.Study.read(path.stem)
     known = {name.strip() for name in study.columns.split(",")}
     assert set(study.axes or ()) <= known
+    assert study.beside in {row.name for row in study.rows}
     budgets = list(study.budgets.values()) or [()]
     for i, row in enumerate(study.rows):
         budget = budgets[i % len(budgets)]  # in turns: preparing takes a while
@@ -56,16 +58,37 @@ def test_every_row_of_a_study_is_a_run_that_could_begin(path: Path, table: Modul
         assert chosen_metrics(study.metrics, model)
 
 
-def test_runs_without_a_figure_of_the_curve_are_left_out(
-    table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_without_a_figure_of_an_axis_are_no_points(table: ModuleType) -> None:
     ali = table.Run("ali", {}, {"rmse": table.Figure("rmse", 2.0)})
-    table.draw_curve([ali], ("elbo", "rmse"), tmp_path / "curve.png")
-    assert capsys.readouterr().err == "no curve: no run has both elbo and rmse\n"
-    assert not list(tmp_path.iterdir())
-    vae = table.Run("vae", {}, {"rmse": table.Figure("rmse", 1.0), "elbo": table.Figure("elbo", -100.0)})
-    table.draw_curve([ali, vae], ("elbo", "rmse"), tmp_path / "curve.png")
-    assert (tmp_path / "curve.png").is_file()
+    vae = table.Run("vae", {}, {"rmse": table.Figure("rmse", 1.0, "0-255"), "elbo": table.Figure("elbo", -9.0, "nats")})
+    (point,) = table.points_of([ali, vae], ("elbo", "rmse"))
+    assert (point.run, point.across, point.up) == (vae, -9.0, 1.0)
+    assert point.titles == ("ELBO (nats)", "RMSE (0-255)")
+
+
+def test_runs_stand_beside_the_one_of_their_seed(table: ModuleType) -> None:
+    """Shares 30/60 and 20/50, bounds 97.5 - 96 and 95.75 - 96.25 by hand; a model without a bound has no line."""
+
+    def run(name: str, seed: int, distance: float, bound: float | None) -> Any:
+        figures = {
+            "iwae_64": table.Figure.of(
+                "iwae_64", {"value": bound, "unit": "nats", "bound": "lower", "better": "higher"}, ""
+            ),
+            "fid/net": table.Figure("fid/net", distance),
+        }
+        return table.Run(f"{name}-{seed}", {"name": name, "seed": seed}, figures)
+
+    runs = [run("VAE", 0, 60.0, -96.0), run("VAE", 1, 50.0, -96.25), run("ALI", 0, 60.5, None)]
+    runs += [run("AS-VAE", 0, 30.0, -97.5), run("AS-VAE", 1, 20.0, -95.75), run("AS-VAE", 2, 25.0, -97.0)]
+    runs += [run("r = 1", 1, 10.0, -98.25)]
+    points = table.points_of(runs, ("iwae_64", "fid/net"))
+    assert table.beside(points, "VAE").splitlines()[2:] == [
+        "| model | seed 0 | seed 1 |",
+        "|---|---|---|",
+        "| AS-VAE | 0.500; +1.500 | 0.400; -0.500 |",
+        "| r = 1 |  | 0.200; +2.000 |",
+    ]
+    assert table.beside(points[2:], "VAE") == ""
 
 
 @pytest.mark.slow
@@ -78,6 +101,7 @@ recipe = "quickstart.toml"
 metrics = "elbo, rmse"
 columns = "elbo, rmse"
 axes = ["elbo", "rmse"]
+beside = "VAE"
 set = ["train.trackers=[]", "train.steps=600", "train.eval_every=600", "train.sample_every=600"]
 [rows.VAE]
 set = ['objective={type="vae"}']
@@ -92,6 +116,7 @@ curve = true
     assert subprocess.run(command, cwd=tmp_path).returncode == 0
     text = (tmp_path / "out" / "table.md").read_text()
     assert "| VAE |" in text and "| AS-VAE |" in text
+    assert "| AS-VAE | " in (tmp_path / "out" / "beside.md").read_text()
     assert {p.name for p in (tmp_path / "out").glob("*.png")} == {
         "table-samples.png",
         "table-reconstructions.png",

@@ -29,12 +29,14 @@ from jointgen.watch import Best, Patience, Window
 class Position:
     """How far a run is, and where it began. Its data and noise are functions of the step.
 
+    ends, planned: of the stages, in steps; early stopping moves the former, the latter are the recipe's.
     init_from: which weights of which run it started with (WarmStart.record); None: as built.
     """
 
     step: int
     wall_s: float
-    ends: list[int]  # of the stages, in steps; early stopping moves them
+    ends: list[int]
+    planned: list[int]
     init_from: Mapping[str, Any] | None = None
 
 
@@ -122,6 +124,8 @@ class Saver:
         """
         saved = checkpoint.find(self.folder.checkpoints)
         changes = changed_keys(saved.recipe, self.recipe)
+        if begun := [line for line in changes if line.startswith("train.init_from")]:
+            raise ConfigError([f"{line}: it says what a run begins with, and this one has begun" for line in begun])
         if changes and not allow_changes:
             raise ConfigError(_refusal(self.folder.path, changes))
         self._load_weights(saved)

@@ -130,7 +130,8 @@ class Trainer:
         self.text = write_recipe(self.recipe, prepared.registry)
         make_folder(self.folder, self.text, self.workers, resume=resume)
         self.saver = self._saver()
-        self.step, self.wall, self.ends = 0, 0.0, prepared.boundaries()
+        self.planned = prepared.boundaries()
+        self.step, self.wall, self.ends = 0, 0.0, list(self.planned)
         self.init_from: Mapping[str, Any] | None = warm.record() if warm else None
         if warm and self.workers.is_main:
             tell(*warm.lines)
@@ -146,21 +147,32 @@ class Trainer:
         return Saver(self.folder, self.workers, self.text, keep, self.parts, average, *state)
 
     def _resume(self, allow_changes: bool) -> Resumed:
-        """Goes back to the newest checkpoint. With another recipe the stages are as that one has them."""
+        """Goes back to the newest checkpoint."""
         found = self.saver.load(allow_changes=allow_changes)
         self.step, self.wall, self.window = found.position.step, found.position.wall_s, found.window
         self.init_from = found.position.init_from
-        if not found.changes:
-            self.ends = found.position.ends
+        self.ends = self._ends_after(found)
         if self.workers.is_main:
             tell(*found.notes)
             if found.changes:
                 self.folder.write_recipe(self.text)
         return found
 
+    def _ends_after(self, found: Resumed) -> list[int]:
+        """Where early stopping moved the stages' ends to, unless the recipe now has stages of other lengths. With other
+        early stopping what has ended stays so, and the stages from this one on have their whole lengths."""
+        ends = found.position.ends
+        if found.position.planned != self.planned:
+            return list(self.planned)
+        if not any(line.startswith("train.early_stopping") for line in found.changes):
+            return ends
+        ended = sum(end <= self.step for end in ends[:-1])
+        moved = ends[ended - 1] - self.planned[ended - 1] if ended else 0
+        return [*ends[:ended], *(end + moved for end in self.planned[ended:])]
+
     @property
     def position(self) -> Position:
-        return Position(self.step, self.wall, self.ends, self.init_from)
+        return Position(self.step, self.wall, self.ends, self.planned, self.init_from)
 
     # --- the run
 
@@ -270,6 +282,8 @@ class Trainer:
         """What is due, but for the last step of a run, after which `_finish` does all of it."""
         every = self.train
         improved = self._is_due(every.eval_every) and self._quick_evaluation(stage)
+        if self.step == self.ends[stage]:
+            self.patience.restart()  # before a checkpoint: the next stage has losses of its own
         if self._is_due(every.sample_every):
             self.reporter.pictures(self.step)
         if self._is_due(every.checkpoint_every) or (improved and self.step < self.ends[-1]):
@@ -300,10 +314,9 @@ class Trainer:
         return self.best.improved({name: e.value for name, e in found.items()}, name_of(self.step))
 
     def _end_stage(self, stage: int) -> None:
-        """The stages that follow keep their lengths; early stopping starts afresh."""
+        """The stages that follow keep their lengths."""
         cut = self.ends[stage] - self.step
         self.ends = [end - cut if i >= stage else end for i, end in enumerate(self.ends)]
-        self.patience.restart()
 
     def save(self) -> Path:
         """Writes a checkpoint of this moment, resumable bit for bit."""

@@ -35,9 +35,11 @@ SMALL = {
 }
 
 
-def train(out: Path, objective: Any = None, stop: Any = lambda: 0, resume: bool = False, **changes: Any) -> Any:
+def train(out: Path, objective: Any = None, stop: Any = lambda: 0, resume: Any = False, **changes: Any) -> Any:
+    """resume: "changed" for one that allows changes."""
     overrides = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
-    return jointgen.run(QUICKSTART, overrides, objective=objective, out=out, stop=stop, resume=resume, quiet=True)
+    how = {"resume": bool(resume), "allow_changes": resume == "changed"}
+    return jointgen.run(QUICKSTART, overrides, objective=objective, out=out, stop=stop, quiet=True, **how)
 
 
 def stopping_after(steps: int) -> Any:
@@ -220,6 +222,42 @@ def test_early_stopping_shortens_the_run(tmp_path: Path) -> None:
         optimizer__critics__lr=1e-30,
     )
     assert run.summary["step"] == 10
+
+
+STUCK = {  # rates that improve nothing, in two stages of 20 steps
+    "train__steps": 40,
+    "train__eval_every": 5,
+    "train__log_every": 1,
+    "objective__vae_first": 0.5,
+    "optimizer__model__lr": 1e-30,
+    "optimizer__critics__lr": 1e-30,
+}
+
+
+def test_each_stage_has_a_patience_of_its_own(tmp_path: Path) -> None:
+    """Patience 4: the first stage's evaluations at 5, 10, 15 and 20 wait three times, and its length ends it. The
+    second's at 25 (first), 30, 35 would have made four and more if they went on counting."""
+    run = train(tmp_path / "run", train__early_stopping={"patience": 4}, **STUCK)
+    assert run.summary["step"] == 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "end"),
+    [
+        ({"train__clip": 5.0}, 20),  # the second stage's evaluations at 15 (first) and 20
+        ({"train__early_stopping": {"patience": 100}}, 30),  # its 20 steps from 10 on
+    ],
+    ids=str,
+)
+def test_a_stage_that_early_stopping_ended_stays_so(tmp_path: Path, changes: dict[str, Any], end: int) -> None:
+    """Patience 1 ends the first stage at 10 (5 is the first evaluation); stopped at 12, resumed with another recipe."""
+    out, settings = tmp_path / "run", {"train__early_stopping": {"patience": 1}, **STUCK}
+    with pytest.raises(StoppedError, match="stopped at step 12"):
+        train(out, stop=stopping_after(12), **settings)
+    run = train(out, resume="changed", **{**settings, **changes})
+    assert run.summary["step"] == end
+    trained = {event["step"]: "T/loss" in event for event in events(out) if "model/loss" in event}
+    assert trained == {step: step > 10 for step in range(1, end + 1)}
 
 
 def test_window_averages_and_finds_the_first_broken_figure() -> None:

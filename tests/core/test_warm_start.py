@@ -237,6 +237,15 @@ def problems(prepared: Prepared) -> list[str]:
     return caught.value.problems
 
 
+def test_what_a_run_began_with_cannot_be_changed(vae: Path, copied: Path, tmp_path: Path) -> None:
+    out = tmp_path / "next"
+    train(out, {"train.init_from": str(vae)})
+    recipe = (out / "recipe.toml").read_bytes()
+    with pytest.raises(ConfigError, match=r"train\.init_from: .* -> .*: it says what a run begins with"):
+        train(out, {"train.init_from": str(copied), "train.steps": 16}, resume=True, allow_changes=True)
+    assert (out / "recipe.toml").read_bytes() == recipe
+
+
 def test_a_path_that_is_no_run(vae: Path, prepared: Any) -> None:
     (line,) = problems(prepared(source=str(vae.parent / "veu")))
     assert line == (

@@ -60,8 +60,16 @@ class Row:
 
 
 NEAREST = "decoder.network.upsample='nearest'"
-EVERY_TERM = (NEAREST, "objective.vae_first=0.0", "objective.ramp=0.0", "objective.lambda=300.0", "objective.gamma=0.0")
-CONV_VAE = (NEAREST, "objective.type='vae'")
+GAUSSIAN = "decoder.family={type='gaussian', scale='per_channel', init_scale=0.135, mean='sigmoid'}"
+EVERY_TERM = (
+    NEAREST,
+    GAUSSIAN,
+    "objective.vae_first=0.0",
+    "objective.ramp=0.0",
+    "objective.lambda=300.0",
+    "objective.gamma=0.0",
+)
+CONV_VAE = (NEAREST, GAUSSIAN, "objective.type='vae'")
 ROWS = {
     "mlp": Row("VAE, MLP, 28x28, batch 128", "vae_mnist", BareVAE, "mnist", (1, 28, 28), 50, 31),
     "conv": Row("VAE, conv, 32x32, batch 64", "asvae_cifar10", BareVAE, "cifar", (3, 32, 32), 4, 21, CONV_VAE),

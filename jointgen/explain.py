@@ -74,7 +74,8 @@ def _objective(prepared: Prepared, number: int) -> Lines:
     objective = stage.objective
     if len(prepared.stages) > 1:
         begin = ends[number - 1] + 1 if number else 1
-        yield f"  {stage.share:.0%} of the run, steps {begin:,} to {ends[number]:,}"
+        steps = f"steps {begin:,} to {ends[number]:,}" if begin <= ends[number] else "no step"
+        yield f"  {stage.share:.0%} of the run, {steps}"
     for update in objective.updates:
         yield from _equation(update)
     yield from _weights(prepared.plans[number])
@@ -91,6 +92,7 @@ def _weights(plan: Plan) -> Lines:
         yield f"  {weight.describe()}"
         if name in places:
             yield f"    both with respect to what {places[name]}'s network puts out, measured every {EVERY} steps"
+            yield "    (after 1, 2, 4, ... steps at first)"
 
 
 def _equation(update: Update) -> Lines:

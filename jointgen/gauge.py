@@ -1,10 +1,11 @@
 """Measures what balanced weights need: how strongly two terms pull at the outputs of a network (`jointgen.balance`).
 
-Every `EVERY` steps, before any update, both terms are run on the step's own rows and noise. Of each measurement the
-mean norms over the global batch go into running means, whose quotient is used until the next one. The means are kept
-apart, so that a critic that loses its slope for a moment does not blow up the weight; and with them in the checkpoint,
-a resumed run goes on bit for bit. Measured on its own, a weight needs nothing of the updates, however they are cut into
-micro-batches, share graphs or are compiled; for them it is a number.
+Every `EVERY` steps, before any update, both terms are run on the step's own rows and noise; at first, while a new
+critic finds its slope, after 1, 2, 4, ... steps. Of each measurement the mean norms over the global batch go into
+running means, whose quotient is used until the next one. The means are kept apart, so that a critic that loses its
+slope for a moment does not blow up the weight; and with them in the checkpoint, a resumed run goes on bit for bit.
+Measured on its own, a weight needs nothing of the updates, however they are cut into micro-batches, share graphs or are
+compiled; for them it is a number.
 """
 
 from __future__ import annotations
@@ -26,34 +27,38 @@ from jointgen.terms import Term, as_tensor, compile_source
 from jointgen.turn import Turn
 
 EVERY = 16
-"""Steps from one measurement to the next."""
+"""Steps from one measurement to the next, once so many are done."""
 KEPT = 0.6
 """The share of the running means that a measurement leaves: they look back over some 40 steps."""
 
 
 class Scales:
-    """What a balanced weight's r is multiplied by, measured so far in a run."""
+    """What the r of a balanced weight is multiplied by, measured so far in a run, by the pair of terms."""
 
     def __init__(self) -> None:
-        self._norms: dict[str, Tensor] = {}  # weight -> (2,): running means of |its term|', |the other|', from 0
+        self._norms: dict[str, Tensor] = {}  # (2,): running means of |the weight's own term|', |the other|', from 0
+        self._begun: dict[str, int] = {}  # the step of the first measurement
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._norms
+    def is_due(self, pair: str, step: int) -> bool:
+        past = step - self._begun.get(pair, step)
+        return past % EVERY == 0 or (past < EVERY and past.bit_count() == 1)
 
-    def add(self, name: str, norms: Tensor) -> None:
-        before = self._norms.get(name, torch.zeros_like(norms))
-        self._norms[name] = torch.lerp(norms, before, KEPT)
+    def add(self, pair: str, norms: Tensor, step: int) -> None:
+        self._begun.setdefault(pair, step)
+        before = self._norms.get(pair, torch.zeros_like(norms))
+        self._norms[pair] = torch.lerp(norms, before, KEPT)
 
-    def of(self, name: str) -> Tensor:
+    def of(self, pair: str) -> Tensor:
         """() the quotient; 0 while the weight's own term has had no gradient at all."""
-        own, other = self._norms[name]
+        own, other = self._norms[pair]
         return torch.where(own > 0, other / torch.where(own > 0, own, 1), 0)
 
-    def state(self) -> dict[str, Tensor]:
-        return dict(self._norms)
+    def state(self) -> dict[str, Any]:
+        return {pair: {"norms": norms, "begun": self._begun[pair]} for pair, norms in self._norms.items()}
 
-    def load(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        self._norms = {name: norms.to(device) for name, norms in state.items()}
+    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
+        self._norms = {pair: held["norms"].to(device) for pair, held in state.items()}
+        self._begun = {pair: held["begun"] for pair, held in state.items()}
 
 
 class Gauge:
@@ -68,8 +73,8 @@ class Gauge:
 
     def __call__(self, moments: Sequence[Moment]) -> dict[str, Tensor]:
         """The scale of every balanced weight in a step, () each by name; `moments` are its micro-batches."""
-        self._measure([pair for pair in self._pairs if _is_due(moments[0].step, pair.name, self.scales)], moments)
-        return {pair.name: self.scales.of(pair.name) for pair in self._pairs}
+        self._measure([pair for pair in self._pairs if self.scales.is_due(pair.key, moments[0].step)], moments)
+        return {pair.weight: self.scales.of(pair.key) for pair in self._pairs}
 
     def _measure(self, pairs: Sequence[Pair], moments: Sequence[Moment]) -> None:
         if not pairs:
@@ -78,22 +83,19 @@ class Gauge:
         norms = [torch.stack([self._of(pair, moment) for moment in moments]).mean(0) for pair in pairs]
         self.workers.all_reduce_mean_(norms)
         for pair, measured in zip(pairs, norms, strict=True):
-            self.scales.add(pair.name, measured)
+            self.scales.add(pair.key, measured, moments[0].step)
 
     def _of(self, pair: Pair, moment: Moment) -> Tensor:
         with buffers_kept(pair.program), self.workers.autocast():
             return pair(moment)
 
 
-def _is_due(step: int, name: str, scales: Scales) -> bool:
-    return step % EVERY == 0 or name not in scales
-
-
 class Pair:
-    """The two terms of a balanced weight, run on their own."""
+    """The two terms of a balanced weight, run on their own. key: of both, as other stages may weigh others by it."""
 
     def __init__(self, balance: Balance, plan: Plan, parts: Parts):
-        self.name = balance.weight.name
+        self.weight = balance.weight.name
+        self.key = f"{self.weight}: {balance.term.label}, {balance.against.label}"
         lowering = balance.lowering(plan)
         both: tuple[Summand, Summand] = balance.term, balance.against
         nodes = ordered(node for s in both for node in nodes_of(s.source, s.term, lowering))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,20 +135,30 @@ class Model:
     ) -> dict[str, Tensor]:
         """Every variable of a joint, (rows, *shape), ancestors first; `given` variables are taken as they are.
 
-        Conditionals feed what follows them with their `reading`. Raises ConfigError for a data root not given.
+        Conditionals feed what follows them with their `reading`, or a sample where they have no such. Raises
+        ConfigError for a data root not given, and a reading that no conditional has.
         """
+        self._check_reading(reading)
         drawn = {name: value.to(self.device, noise.dtype) for name, value in given.items()}
         for factor in self.joint(joint, "drawing").factors:
             if set(factor.out) <= drawn.keys():
                 continue
             if self.is_data(factor):
-                missing = ", ".join(v for v in factor.out if v not in drawn)
-                raise ConfigError(f"{joint}({factor}) is a data root: give its values, given={{{missing!r}: ...}}")
+                self._check_given(self.joint(joint, "drawing"), factor, drawn)
             draw = self._law(joint, factor, drawn, rows, noise).draw(noise.named(f"{joint}({factor})", rows))
             paths = self.declared.capabilities[factor.part].paths
             offered = () if factor.is_root else ("sample", "mean") if factor.moments else paths
             drawn[factor.out[0]] = draw.read(reading if reading in offered else "sample")
         return drawn
+
+    def _check_given(self, joint: Joint, factor: Conditional, given: Container[str]) -> None:
+        if missing := ", ".join(v for v in factor.out if v not in given):
+            raise ConfigError(f"{joint.name}({factor}) is a data root: give its values, given={{{missing!r}: ...}}")
+
+    def _check_reading(self, reading: str) -> None:
+        own = [path for traits in self.declared.capabilities.values() for path in traits.paths]
+        if reading not in (known := dict.fromkeys(["sample", "mean", *own])):
+            raise ConfigError(f"reading: no conditional has {reading!r}{suggest(reading, known)}")
 
     def noise(self, seed: int, name: str) -> Noise:
         return Noise(seed, name, rank=self.rank, world=self.world, device=self.device, dtype=self.dtype)
@@ -185,12 +195,17 @@ class Model:
     def elbo(self, x: Tensor, given: Given = None, *, seed: int = 0) -> Tensor:
         """log p(x|z) + log p(z) - log q(z|x) at one draw z ~ q(z|x) per row, (B,) nats: unbiased for the bound.
 
-        Raises ConfigError for a model without a bound (an implicit encoder or decoder).
+        Raises ConfigError for a model without a bound (an implicit encoder or decoder) and a data root not given.
         """
-        expr = elbo(self.joint("q", "the ELBO"), self.joint("p", "the ELBO"), self.is_data)
+        joints = self.joint("q", "the ELBO"), self.joint("p", "the ELBO")
+        expr = elbo(*joints, self.is_data)
         if reason := self.missing(expr):
             raise ConfigError(f"this model has no ELBO: {reason}")
         observed = {**(given or {}), self._one_observed("elbo")[0]: x}
+        for joint in joints:
+            for factor in filter(self.is_data, joint.factors):
+                self._check_given(joint, factor, observed)
+        observed = {name: value.to(self.device, self.dtype) for name, value in observed.items()}
         variables = {part: self.declared.variables_of(part) for part in self.declared.data_parts}
         data = {part: {v: Observation(observed[v], observed[v]) for v in names} for part, names in variables.items()}
         rows = self.rows(expr, observed=True)
@@ -343,8 +358,9 @@ def open_model(
     registry = load_plugins().registry
     prepared = prepare(read_recipe(folder.recipe, registry=registry), registry)
     saved = find(folder.checkpoints, checkpoint)
+    doubled = torch.float64 if prepared.recipe.train.precision == "fp64" else None
+    prepared.parts.modules.to(device, doubled)  # before the weights, which would be rounded
     load_weights(prepared.parts, saved.parts, average)
-    prepared.parts.modules.to(device)
     model = Model(prepared, prepared.parts, device, saved.path.name)
     return model, [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
 

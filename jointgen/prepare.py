@@ -49,6 +49,11 @@ class Prepared:
             ends.append(round(total * shares))
         return [*ends[:-1], total]
 
+    def without_steps(self) -> list[str]:
+        """The stages whose share of the budget is less than a step."""
+        ends = self.boundaries()
+        return [stage.name for stage, begin, end in zip(self.stages, [0, *ends], ends, strict=False) if begin == end]
+
 
 def prepare(recipe: Recipe, registry: Registry) -> Prepared:
     """Raises ConfigError with every mismatch between the objective and the parts, families that fit named."""

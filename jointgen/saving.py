@@ -36,7 +36,7 @@ class Position:
     step: int
     wall_s: float
     ends: list[int]
-    planned: list[int]
+    planned: list[int] = attrs.field(factory=list)
     init_from: Mapping[str, Any] | None = None
 
 
@@ -83,7 +83,7 @@ class Saver:
         if self.workers.is_main:
             state = {
                 "optimizers": self.optimizers.state(),
-                "scales": self.scales.state(),
+                "balances": self.scales.state(),
                 "progress": {
                     **attrs.asdict(position),
                     "patience": self.patience.state(),
@@ -135,7 +135,7 @@ class Saver:
         if not changes:  # otherwise its losses and its critics may be others
             self.patience.load(patience)
             self.health.load(health)
-        self.scales.load(saved.state.get("scales", {}), self.workers.device)
+        self.scales.load(saved.state.get("balances", {}), self.workers.device)
         window = Window()
         window.load(saved.state["window"], self.workers.device)
         randomness, notes = self._own_randomness(saved.state["randomness"])

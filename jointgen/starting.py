@@ -53,9 +53,9 @@ def start_parts(
     parts, recipe = prepared.parts, prepared.recipe
     if fresh:
         start_at_data(parts, prepared.declared, _first_rows(prepared, split))
-    raw = split.take(torch.arange(OWNERSHIP_ROWS) % len(split))
     for plan in prepared.plans:
-        check_ownership(plan, parts, raw, OWNERSHIP_ROWS, recipe.seed)
+        rows = max(OWNERSHIP_ROWS, plan.furthest_pairing + 1)  # which are all of the block that is re-paired
+        check_ownership(plan, parts, split.take(torch.arange(rows) % len(split)), rows, recipe.seed)
     apart = synchronise(parts.modules, workers)
     parts.modules.to(workers.device, workers.cast_to).train()
     if warm is not None:

@@ -133,8 +133,11 @@ class Trainer:
         self.planned = prepared.boundaries()
         self.step, self.wall, self.ends = 0, 0.0, list(self.planned)
         self.init_from: Mapping[str, Any] | None = warm.record() if warm else None
-        if warm and self.workers.is_main:
-            tell(*warm.lines)
+        if self.workers.is_main:
+            tell(
+                *(f"stage {name!r} has no step: its share of the run is too small" for name in prepared.without_steps())
+            )
+            tell(*(warm.lines if warm else ()))
         self.window = Window()
         self.resumed = self._resume(allow_changes) if resume else None
         self.stop = Votes(self.workers, stop)

@@ -96,8 +96,22 @@ class Weight:
     against: str = attrs.field(default="", converter=str)
 
     def __attrs_post_init__(self) -> None:
+        """Raises ConfigError for what no schedule and no strength can be."""
+        if wrong := self._problem():
+            raise ConfigError(f"weight {self.name}: {wrong}")
+
+    def _problem(self) -> str:
         if not 0.0 <= self.over <= 1.0:
-            raise ConfigError(f"weight {self.name}: over is a share of the stage, 0 to 1, got {self.over}")
+            return f"over is a share of the stage, 0 to 1, got {self.over:g}"
+        if self.cycles < 1:
+            return f"cycles is 1 or more, got {self.cycles}"
+        if self.start is None and (self.over or self.cycles > 1):
+            return "give start, from which it goes to its value"
+        if self.against and not self.over and (self.start or self.cycles > 1):
+            return "over: say over which share of the stage r goes from start to its value"
+        if self.against and (least := min(self.to, self.start or 0.0)) < 0:
+            return f"a strength r is 0 or more, got {least:g}; subtract the term instead"
+        return ""
 
     @property
     def ramps(self) -> bool:

@@ -147,8 +147,14 @@ class Stage:
 
 
 def as_stages(objective: Objective | Sequence[Stage]) -> tuple[Stage, ...]:
-    """Stages whose shares sum to 1. Raises ConfigError also where two have one name, by which recipes know them."""
+    """Stages whose shares sum to 1. Raises ConfigError also where two have one name, by which recipes know them, and
+    for what is neither an objective nor stages, such as a bare expression."""
+    if isinstance(objective, Expr):
+        raise ConfigError(f"{objective} is an expression; an objective is Objective.of(expression)")
     stages = (Stage(objective.stage, objective),) if isinstance(objective, Objective) else tuple(objective)
+    for stage in stages:
+        if not isinstance(stage, Stage):
+            raise ConfigError(f"{stage!r} is no stage; write Stage(name, objective, share)")
     called = [stage.name for stage in stages]
     if twice := sorted({name for name in called if called.count(name) > 1}):
         raise ConfigError(f"two stages are called {twice[0]!r}")

@@ -55,13 +55,14 @@ class UpdateTable:
 
 @attrs.frozen
 class StageTable:
-    """A period of the run: `share` of the budget (the rest of it where none is given)."""
+    """A period of the run: `share` of the budget (the rest of it where none is given). order: the objective's where
+    nothing is said."""
 
     name: str
     maximize: str | None = None
     share: float | None = None
     updates: dict[str, UpdateTable] = attrs.field(factory=dict)
-    order: Order = "model, critics"
+    order: Order | None = None
 
 
 @attrs.frozen
@@ -93,20 +94,36 @@ class Expression:
         words = self.vocabulary()
         reports = tuple((name, _at(f"reports.{name}", parse, text, words)) for name, text in self.reports.items())
         if not self.stages:
-            return Objective(_updates("", self.maximize, self.updates, words), self.order, reports)
-        return tuple(
+            whole = Objective(_updates("", self.maximize, self.updates, words), self.order, reports)
+            self._check_used([whole])
+            return whole
+        stages = tuple(
             Stage(
                 stage.name,
-                Objective(_updates(f"stages[{i}].", stage.maximize, stage.updates, words), stage.order, reports),
+                Objective(
+                    _updates(f"stages[{i}].", stage.maximize, stage.updates, words), stage.order or self.order, reports
+                ),
                 stage.share,
             )
             for i, stage in enumerate(self.stages)
         )
+        self._check_used([stage.objective for stage in stages])
+        return stages
+
+    def _check_used(self, objectives: Sequence[Objective]) -> None:
+        """Raises ConfigError with every name that nothing uses: most likely one that is misspelt elsewhere."""
+        ratios = {name for objective in objectives for name in objective.ratios}
+        weights = {name for objective in objectives for name in objective.weights}
+        tables = (("ratios", self.ratios, ratios), ("scores", self.scores, ratios), ("weights", self.weights, weights))
+        unused = [f"objective.{kind}.{name}" for kind, table, used in tables for name in table if name not in used]
+        if unused:
+            raise ConfigError([f"{key}: no update and no report uses it" for key in unused])
 
     def vocabulary(self) -> Vocabulary:
         joints = self.all_joints()
         weights = {name: weight_of(name, value) for name, value in self.weights.items()}
-        words = _at("weights", Vocabulary, joints, {}, weights)
+        words = _at("weights", Vocabulary, {}, {}, weights)
+        words = _at("joints", Vocabulary, joints, {}, weights)
         ratios: dict[str, Ratio] = {}
         for kind, tables in (("log_ratio", self.ratios), ("score", self.scores)):
             for name, table in tables.items():

@@ -604,6 +604,16 @@ EQUATIONS: Rows = {
         expression('objective.stages=[{name="a"}]'),
         ["objective.stages[0].maximize: write it, or updates, one of the two"],
     ),
+    "names that nothing uses": (
+        maximize(
+            R, 'objective.ratios.f="q(x) : p(x)"', 'objective.scores.g.of="q(x) : p(x)"', "objective.weights.b=2.0"
+        ),
+        [f"objective.{key}: no update and no report uses it" for key in ("ratios.f", "scores.g", "weights.b")],
+    ),
+    "joint of a reserved name": (
+        maximize(R, 'objective.joints.s="s(x) s(z|x)"'),
+        ["objective.joints: 's' is a word of the objective language and cannot name anything else"],
+    ),
     "schedule of a weight": (
         maximize(f"b*{G}", "objective.weights.b={to=1.0, start=0.0, over=2.0}"),
         ["objective.weights.b.over: must be between 0 and 1, got 2.0"],
@@ -637,7 +647,7 @@ EQUATIONS: Rows = {
     ),
     "balanced without a likelihood": (
         ["objective.lambda={ r = 0.5 }", "objective.weight_r=0.0"],
-        ["objective: weight 'lambda': against 'log p(x|z)', which is no other term of update 'model'; ..."],
+        ["objective.lambda: r is in units of the likelihood's pull, which weight_r = 0 leaves out; give a number"],
     ),
     "balanced in two places": (
         maximize(f"b*{R}", 'objective.weights.b={ r = 0.5, against = "log p(z)" }'),

@@ -222,19 +222,35 @@ def test_a_critic_without_a_slope_has_no_weight(toy: Toy) -> None:
 def test_a_measurement_counts_for_two_fifths() -> None:
     """Norms (2, 10), then (4, 10): means 0.4 * 2 = 0.8 and 4, then 0.48 + 1.6 = 2.08 and 2.4 + 4 = 6.4."""
     scales = Scales()
-    scales.add("w", torch.tensor([2.0, 10.0]))
+    scales.add("w", torch.tensor([2.0, 10.0]), 0)
     assert float(scales.of("w")) == pytest.approx(5.0)
-    scales.add("w", torch.tensor([4.0, 10.0]))
+    scales.add("w", torch.tensor([4.0, 10.0]), 1)
     assert float(scales.of("w")) == pytest.approx(6.4 / 2.08)
 
 
 def test_it_is_measured_now_and_then(prepare: Prepare) -> None:
-    """At the first step, wherever a stage begins, and then at those that `EVERY` divides."""
+    """At the first step, wherever a stage begins, 1, 2, 4 and 8 steps later, and then every 16."""
     model = prepare(objective(half())).double()
     step = model.step()
-    values = [float(step(lambda r, n=n: model.moment(step=n))["weight/lambda"]) for n in range(3, 2 * gauge.EVERY + 1)]
+    values = [float(step(lambda r, n=n: model.moment(step=n))["weight/lambda"]) for n in range(3, 40)]
     new = [n for n, (before, now) in enumerate(itertools.pairwise(values), 4) if before != now]
-    assert new == [gauge.EVERY, 2 * gauge.EVERY]
+    assert gauge.EVERY == 16
+    assert new == [3 + 1, 3 + 2, 3 + 4, 3 + 8, 3 + 16, 3 + 32]
+
+
+def test_a_weight_of_other_terms_in_another_stage_is_measured_anew(prepare: Prepare) -> None:
+    """At a step at which nothing else is due: what d was found to pull says nothing of exp(3 d)."""
+    scales = Scales()
+
+    def measured(weighed: Expr, step: int, scales: Scales) -> float:
+        model = prepare(objective(half(), weighed)).double()
+        measure = gauge.Gauge(model.plan, model.parts, Workers.start("cpu"), scales)
+        return float(measure([model.moment(step=step)])["lambda"])
+
+    first = measured(d, 0, scales)
+    other = measured(exp(3 * d), 5, scales)
+    assert other == measured(exp(3 * d), 5, Scales()) != pytest.approx(first, rel=0.1)
+    assert measured(d, 5, scales) == first  # whose next measurement is that of step 8
 
 
 def test_measuring_leaves_everything_as_it_was(prepare: Prepare) -> None:
@@ -326,7 +342,7 @@ def test_a_resumed_run_ends_where_it_would_have(tmp_path: Path, monkeypatch: pyt
     for part, tensors in ends[0].parts.items():
         assert all(torch.equal(ends[1].parts[part][name], value) for name, value in tensors.items()), part
     assert weights_logged(tmp_path / "whole") == weights_logged(tmp_path / "cut")
-    assert len(set(weights_logged(tmp_path / "whole"))) == 5  # two while r ramps, then measurements of steps 4, 8, 12
+    assert len(set(weights_logged(tmp_path / "whole"))) == 5  # while r ramps, then measurements of steps 2, 4, 8, 12
 
 
 def test_bfloat16_measures_the_same(prepare: Prepare) -> None:

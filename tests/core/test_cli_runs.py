@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import jointgen
+from jointgen.errors import ConfigError
 from jointgen.registry import Registry
 
 
@@ -209,6 +210,12 @@ def test_what_is_given_is_checked(given: list[str], problem: str, labelled: Path
     options = [word for one in given for word in ("--given", one)]
     assert say("sample", labelled, "-o", "a.png", *options).refusal.startswith(problem)
     assert list(here.iterdir()) == []
+
+
+def test_the_elbo_needs_what_is_given_too(labelled: Path) -> None:
+    model = jointgen.load(labelled)
+    with pytest.raises(ConfigError, match=r"q\(x,y\) is a data root: give its values, given=\{'y': \.\.\.\}"):
+        model.elbo(torch.zeros(2, *model.spaces["x"].shape))
 
 
 def test_a_code_can_be_given_too(labelled: Path, say: Any, here: Path) -> None:

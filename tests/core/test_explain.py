@@ -248,6 +248,12 @@ def test_stages_have_their_steps(quickstart: Explained) -> None:
     assert text.count("SIZES") == 1
 
 
+def test_a_stage_without_a_step_says_so(quickstart: Explained) -> None:
+    """A hundredth of 20 steps is less than one."""
+    text = quickstart(objective__vae_first=0.01, train__steps=20)
+    assert words(section(text, "OBJECTIVE OF STAGE 1, VAE"))[0] == "1% of the run, no step"
+
+
 def test_adam_holds_nothing_for_a_part_that_is_never_trained(repo: Path, registry: Registry) -> None:
     """Only the encoder: gradients of 90,672 numbers, and no average. The prior's 16 numbers are a buffer."""
     tables = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 import pytest
+from jointgen_expression.objective import Expression, StageTable
 
 from jointgen.errors import ConfigError
 from jointgen.objectives import (
@@ -186,6 +187,34 @@ CLASHES: list[tuple[Callable[[], Any], str]] = [
         "update 'model' has the name of a ratio and does not train its critic",
     ),
 ]
+
+
+MISTAKES: list[tuple[Callable[[], Any], str]] = [
+    (
+        lambda: as_stages(E(q.xz, p.log_z)),
+        r"E\[q\(x,z\)\]\(log p\(z\)\) is an expression; an objective is Objective.of",
+    ),
+    (lambda: as_stages([Objective.of(E(q.xz, p.log_z))]), r"is no stage; write Stage\(name, objective, share\)"),
+    (lambda: Weight("w", 1.0, over=0.5), "weight w: give start, from which it goes to its value"),
+    (lambda: Weight("w", 1.0, cycles=3), "weight w: give start, from which it goes to its value"),
+    (lambda: Weight("w", 1.0, start=0.0, over=0.5, cycles=0), "weight w: cycles is 1 or more, got 0"),
+    (lambda: Weight("w", 0.5, start=0.1, against=p.log_x_given_z), "weight w: over: say over which share"),
+    (lambda: Weight("w", -0.5, against=p.log_x_given_z), "weight w: a strength r is 0 or more, got -0.5"),
+]
+
+
+@pytest.mark.parametrize(("write", "message"), MISTAKES, ids=[message for _, message in MISTAKES])
+def test_mistakes_in_python_are_told(write: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        write()
+
+
+def test_stages_have_the_order_of_their_objective() -> None:
+    """But for those that say another."""
+    term = "E[q(x,z)](log p(x|z))"
+    stages = [StageTable("a", term, 0.5), StageTable("b", term, order="critics, model")]
+    made = Expression(stages=stages, order="same point").objective()
+    assert [stage.objective.order for stage in made] == ["same point", "critics, model"]
 
 
 @pytest.mark.parametrize(("write", "message"), CLASHES, ids=[message for _, message in CLASHES])

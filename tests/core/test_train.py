@@ -14,7 +14,7 @@ import torch
 import jointgen
 from jointgen import checkpoint
 from jointgen.distributed import Workers
-from jointgen.errors import JointgenError, NonFiniteError, StoppedError
+from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedError
 from jointgen.objectives import E, Objective, Stage, elbo, p, q
 from jointgen.watch import Patience, Window
 
@@ -206,6 +206,11 @@ def test_early_stopping_ends_a_stage_and_keeps_the_next_ones_length() -> None:
     assert not patience.exhausted([9.0, 9.0])
 
 
+def test_a_stage_without_a_step_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path / "run", train__steps=2, objective__vae_first=1.0)
+    assert "stage 'asvae' has no step: its share of the run is too small" in capsys.readouterr().err
+
+
 def test_early_stopping_needs_evaluations(tmp_path: Path) -> None:
     with pytest.raises(jointgen.ConfigError, match=r"train\.early_stopping: .*train\.eval_every"):
         train(tmp_path / "run", train__steps=10, train__early_stopping={"patience": 1}, train__eval_every=None)
@@ -296,3 +301,38 @@ def test_load_gives_the_averaged_model(whole: Path) -> None:
     assert model.decode(codes).shape == (5, 1, 8, 8)
     assert model.elbo(model.sample(5)).shape == (5,)
     assert torch.equal(model.sample(2, seed=3), model.sample(2, seed=3))
+
+
+def test_values_of_another_type_are_taken(whole: Path) -> None:
+    """As encode and decode do it; a half is a half in any precision."""
+    model, x = jointgen.load(whole), torch.full((3, 1, 8, 8), 0.5)
+    assert torch.equal(model.elbo(x.double()), model.elbo(x))
+
+
+def test_a_reading_that_nothing_has(whole: Path) -> None:
+    with pytest.raises(ConfigError, match="reading: no conditional has 'smothed'; did you mean 'smoothed'"):
+        jointgen.load(whole).sample(2, reading="smothed")
+
+
+def test_a_run_in_float64_is_loaded_as_it_is(tmp_path: Path) -> None:
+    """Rounded weights would have other figures than the run's own."""
+    run = train(tmp_path / "run", train__steps=3, train__precision="fp64", train__ema=0.0)
+    model, saved = jointgen.load(run.path), tensors(run.path / "checkpoints/step-00000003")
+    for name, parameter in model.parts.modules.named_parameters():
+        part, key = name.split(".", 1)
+        assert parameter.dtype == torch.float64 and torch.equal(parameter, saved[f"{part}/{key}"]), name
+    x = run.model.sample(4)
+    assert torch.equal(model.elbo(x), run.model.elbo(x))
+
+
+def test_an_objective_that_pairs_rows_far_apart_begins(tmp_path: Path) -> None:
+    """Four joints of one data source: one re-pairs its rows by a shift of four, and the check at the start has so
+    many."""
+    joints = {name: f"{name}(x) {name}(z|x)" for name in "rut"}
+    bound = "E[q(x,z)](log p(x|z) + log p(z) - log q(z|x) - f)"
+    more = " + ".join(f"E[{name}(x,z)](log p(x|z))" for name in joints)
+    tables = {"type": "expression", "maximize": f"{bound} + {more}", "joints": joints}
+    tables["ratios"] = {"f": "q(x,z) : q(x)q(z)"}
+    changes = {"train.steps": 1, "train.pair_block": 16, "objective": tables}
+    run = jointgen.run(QUICKSTART, {**SMALL, **changes}, out=tmp_path / "run", quiet=True)
+    assert run.summary["status"] == "done"

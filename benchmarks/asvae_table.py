@@ -10,9 +10,10 @@ side; where the study names a row to measure against (`beside`), OUT/beside.md, 
 row's of its seed; and where it has a curve, OUT/curve.md and OUT/curve.png. Rows that start from another row's weights
 are run after it.
 
-The same command goes on where it was stopped; what is finished is not run again. With --limit-s it stops itself after
-so many seconds, with exit status 3; what ran by then has written a checkpoint, and the tables are of what is finished
-(with 0, that is all it does). So a long study fits into short sessions on a GPU:
+The same command goes on where it was stopped; what is finished is not run again. A folder whose runs have another
+budget or other settings is refused: give each an --out of its own. The tables are of all that is finished in the
+folder, whichever rows are asked for. With --limit-s it stops itself after so many seconds, with exit status 3; what ran
+by then has written a checkpoint (with 0, it only writes the tables). So a long study fits into short sessions on a GPU:
 
     until python benchmarks/asvae_table.py cifar10 --budget full --limit-s 540; do [ $? = 3 ] || break; done
 """
@@ -37,6 +38,11 @@ from matplotlib import figure as pyplot
 from jointgen.cli import main as jointgen
 from jointgen.comparison.columns import Column
 from jointgen.comparison.runs import Figure, Run, read_runs
+from jointgen.config import structure
+from jointgen.errors import ConfigError, suggest
+from jointgen.plugins import load_plugins
+from jointgen.recipe import changed_keys, read_recipe, write_recipe
+from jointgen.registry import Registry
 from jointgen.tables import load_tables
 
 BENCHMARKS = Path(__file__).parent
@@ -49,12 +55,12 @@ UNFINISHED = 3
 class Row:
     """A model of the study.
 
-    settings: as --set takes them.  start: the row whose weights it begins with.  curve, table: whether it is in them.
-    seeds: at the most.
+    set: keys that differ, as --set takes them.  start: the row whose weights it begins with.  curve, table: whether it
+    is in them.  seeds: at the most.
     """
 
     name: str
-    settings: tuple[str, ...] = ()
+    set: list[str] = attrs.field(factory=list)
     start: str | None = None
     curve: bool = False
     table: bool = True
@@ -65,45 +71,56 @@ class Row:
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
 
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 @attrs.frozen
 class Study:
     """One file of `studies`; like a recipe, it may have a `base`.
 
-    axes: the figures of the curve, a bound and a distance.  beside: the row whose two every other's are set against.
+    recipe: a file of `recipes`, or an absolute path.  metrics: as `jointgen eval` takes them.  columns: of the tables,
+    as `jointgen compare` takes them.  set: for every row.  budgets: further settings, by name.  axes: the figures of
+    the curve, a bound and a distance.  beside: the row that the two of every other are set against.  published: the
+    paper's figures.
     """
 
     name: str
-    recipe: Path
-    seeds: int
-    metrics: str
-    columns: str
-    settings: tuple[str, ...]
-    budgets: dict[str, tuple[str, ...]]
-    rows: tuple[Row, ...]
+    recipe: str
+    metrics: str = attrs.field(converter=_one_line)
+    columns: str = attrs.field(converter=_one_line)
+    rows: dict[str, Row]
+    seeds: int = 1
+    set: list[str] = attrs.field(factory=list)
+    budgets: dict[str, list[str]] = attrs.field(factory=dict)
     axes: tuple[str, str] | None = None
     beside: str | None = None
     published: str | None = None
 
+    def __attrs_post_init__(self) -> None:
+        named = {f"rows.{row.name}.start": row.start for row in self.rows.values()} | {"beside": self.beside}
+        unknown = {key: name for key, name in named.items() if name is not None and name not in self.rows}
+        if unknown:
+            raise ConfigError([f"{key}: no row {name!r}{suggest(name, self.rows)}" for key, name in unknown.items()])
+
     @classmethod
-    def read(cls, name: str) -> Study:
+    def read(cls, name: str, registry: Registry) -> Study:
+        """Raises ConfigError with every problem of the file."""
         path = Path(name) if name.endswith(".toml") else BENCHMARKS / "studies" / f"{name}.toml"
         if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in (BENCHMARKS / "studies").glob("*.toml")))
-            sys.exit(f"no study {name!r}; there are: {known}")
-        table = load_tables(path)
-        return cls(
-            name=path.stem,
-            recipe=BENCHMARKS.parent / "recipes" / table["recipe"],
-            seeds=table.get("seeds", 1),
-            metrics=" ".join(table["metrics"].split()),
-            columns=" ".join(table["columns"].split()),
-            settings=tuple(table.get("set", ())),
-            budgets={budget: tuple(settings) for budget, settings in table.get("budgets", {}).items()},
-            rows=tuple(Row(key, tuple(row.pop("set", ())), **row) for key, row in table["rows"].items()),
-            axes=tuple(table["axes"]) if "axes" in table else None,
-            beside=table.get("beside"),
-            published=table.get("published"),
-        )
+            known = [p.stem for p in (BENCHMARKS / "studies").glob("*.toml")]
+            raise ConfigError(f"no study {name!r}{suggest(name, known)}")
+        tables = load_tables(path)
+        rows = {key: {**row, "name": key} for key, row in tables.get("rows", {}).items()}
+        try:
+            return structure({**tables, "rows": rows, "name": path.stem}, cls, registry)
+        except ConfigError as error:
+            raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from None
+
+    @property
+    def path(self) -> Path:
+        """Of the recipe."""
+        return BENCHMARKS.parent / "recipes" / self.recipe
 
 
 class Clock:
@@ -159,7 +176,7 @@ class Work:
         log = self.out / f"{folder.name}.log"
         if not _is_done(folder):
             resume = ["--resume"] if (folder / "recipe.toml").is_file() else []
-            command = [*COMMAND, "run", str(self.study.recipe), "--out", str(folder), *resume]
+            command = [*COMMAND, "run", str(self.study.path), "--out", str(folder), *resume]
             for setting in self.settings_of(row, seed):
                 command += ["--set", setting]
             began = time.monotonic()
@@ -175,16 +192,27 @@ class Work:
             _say(f"{folder.name}: scored, {time.monotonic() - began:.0f} s")
         return True
 
+    def is_finished(self, row: Row, seed: int) -> bool:
+        return _is_done(self.folder(row, seed)) and (self.folder(row, seed) / "scored.txt").is_file()
+
+    def changes(self, row: Row, seed: int, registry: Registry) -> list[str]:
+        """What a run that is there has otherwise than this command would have it."""
+        there = self.folder(row, seed) / "recipe.toml"
+        if not there.is_file():
+            return []
+        recipe = read_recipe(self.study.path, list(self.settings_of(row, seed)), registry=registry)
+        changed = changed_keys(there.read_text(encoding="utf-8"), write_recipe(recipe, registry))
+        return [f"{there.parent}: {line}" for line in changed]
+
     def settings_of(self, row: Row, seed: int) -> Iterator[str]:
         """As --set takes them."""
-        yield from self.study.settings
+        yield from self.study.set
         yield from self.settings
-        yield from row.settings
+        yield from row.set
         yield f"name={json.dumps(row.name)}"
         yield f"seed={seed}"
         if row.start is not None:
-            origin = next(other for other in self.study.rows if other.name == row.start)
-            yield f"train.init_from={json.dumps(str(self.folder(origin, seed)))}"
+            yield f"train.init_from={json.dumps(str(self.folder(self.study.rows[row.start], seed)))}"
 
 
 def _is_done(folder: Path) -> bool:
@@ -201,21 +229,28 @@ def _say(line: str) -> None:
 
 def main() -> None:
     given = _arguments()
-    study = Study.read(given.study)
+    registry = load_plugins().registry
+    try:
+        study = Study.read(given.study, registry)
+    except ConfigError as error:
+        sys.exit(str(error))
     if given.budget not in {None, *study.budgets}:
         sys.exit(f"no budget {given.budget!r}; {study.name} has: {', '.join(study.budgets) or 'none'}")
-    if unknown := set(given.rows) - {row.name for row in study.rows}:
-        sys.exit(f"no row {', '.join(unknown)}; {study.name} has: {', '.join(row.name for row in study.rows)}")
+    if unknown := [name for name in given.rows if name not in study.rows]:
+        sys.exit("\n".join(f"no row {name!r}{suggest(name, study.rows)}" for name in unknown))
     out = Path(given.out or Path("runs") / study.name)
     out.mkdir(parents=True, exist_ok=True)
     work = Work(study, out, (*study.budgets.get(given.budget, ()), *given.set), Clock(given.limit_s))
-    rows = [row for row in study.rows if not given.rows or row.name in given.rows]
+    rows = [row for row in study.rows.values() if not given.rows or row.name in given.rows]
     seeds = range(given.seeds or study.seeds)
+    there = [(row, seed) for row in study.rows.values() for seed in range(max(study.seeds, len(seeds)))]
     try:
+        if changed := [line for row, seed in there for line in work.changes(row, seed, registry)]:
+            sys.exit("\n".join([*changed, "other settings than those of these runs; give another --out"]))
         done = list(_finish_all(work, rows, seeds, given.workers))
-    except RuntimeError as failure:
+    except (RuntimeError, ConfigError) as failure:
         sys.exit(str(failure))
-    write_results(work, [(row, seed) for row, seed, finished in done if finished])
+    write_results(work, [(row, seed) for row, seed in there if work.is_finished(row, seed)])
     if not all(finished for _, _, finished in done):
         sys.exit(UNFINISHED)
 
@@ -266,7 +301,7 @@ def write_results(work: Work, done: Sequence[tuple[Row, int]]) -> None:
 
 def _by_row(work: Work, done: Sequence[tuple[Row, int]]) -> list[tuple[Row, int]]:
     order = list(work.study.rows)
-    return sorted(done, key=lambda one: (order.index(one[0]), one[1]))
+    return sorted(done, key=lambda one: (order.index(one[0].name), one[1]))
 
 
 def _compare(runs: Sequence[str], path: Path, columns: str, *options: str) -> None:

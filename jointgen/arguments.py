@@ -255,6 +255,6 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "reconstruct": ("encode and decode held-out data, or your own images", _reconstruct),
     "encode": ("write the codes of held-out data, or of your own images", _encode),
     "compare": ("put runs side by side in one table, beside the paper's published figures", _compare),
-    "eval": ("evaluate a run's checkpoint, and keep the figures in its evaluation.json", _eval),
+    "eval": ("evaluate a run's checkpoint, and keep the figures of the run's own rows in its evaluation.json", _eval),
     "report": ("write a run's page, report.html, also while it is not finished", _add_run),
 }

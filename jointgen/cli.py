@@ -174,7 +174,7 @@ def plugin_command(arguments: Arguments) -> None:
     name, kind = arguments.name, arguments.kind
     folder = write_plugin(name, kind, Path(arguments.out or name))
     print(f"{folder}: a plugin package with the {kind.replace('_', ' ')} {name!r}")
-    print(f"install it: pip install -e {folder}")
+    print(f"install it: uv pip install -e {folder}")
     print(f"test it: pytest {folder}")
     print(f"run it: jointgen run {folder / 'recipes' / name}.toml")
 

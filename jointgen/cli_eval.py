@@ -65,9 +65,13 @@ def _evaluate(arguments: Arguments) -> None:
     if not is_first():
         return
     say(*distrusted(RunFolder.open(arguments.run).read_summary()))
-    print(json.dumps(estimates, indent=2) if arguments.json else table_of(estimates))
-    if _is_of_the_run(arguments):  # after they were said: a full disk should not take them along
-        RunFolder.open(arguments.run).add_evaluation(model.checkpoint, estimates)
+    try:
+        if _is_of_the_run(arguments):
+            RunFolder.open(arguments.run).add_evaluation(model.checkpoint, estimates)
+        else:
+            say("figures of other rows than the run's own are not kept: --rows, --split and --images are for a look")
+    finally:  # a full disk does not take them along, nor a closed pipe what is kept
+        print(json.dumps(estimates, indent=2) if arguments.json else table_of(estimates), flush=True)
     partial.discard()
 
 

@@ -36,7 +36,10 @@ def check_installed(names: Iterable[str]) -> None:
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            [f"train.trackers: {name!r} needs its package: pip install 'jointgen[{name}]'" for name in missing]
+            [
+                f"train.trackers: {name!r} needs its package: uv sync --extra {name}, or pip install 'jointgen[{name}]'"
+                for name in missing
+            ]
         )
 
 

@@ -155,6 +155,10 @@ class Trainer:
         self.step, self.wall, self.window = found.position.step, found.position.wall_s, found.window
         self.init_from = found.position.init_from
         self.ends = self._ends_after(found)
+        if self.ends[-1] < self.step:
+            raise ConfigError(
+                f"train: a budget of {self.ends[-1]} steps is less than the {self.step} that the run has made"
+            )
         if self.workers.is_main:
             tell(*found.notes)
             if found.changes:

@@ -10,7 +10,7 @@ from jointgen.comparison.runs import Run
 from jointgen.errors import ConfigError
 from jointgen.tables import show
 
-NOT_HELD_OUT = ("flip", "labels", "download", "verify", "observe")
+NOT_HELD_OUT = ("flip", "labels", "download", "verify", "observe", "workers", "max_broken")
 """Keys of data sources that change nothing about the held-out values; of `observe`, see `Figure.observed`."""
 PLACES = ("root", "path", "test_path", "data_dir")
 """Keys that say where data lies; the same data may lie elsewhere."""
@@ -40,11 +40,16 @@ def _facts(run: Run) -> list[tuple[str, Any]]:
 
 
 def _differences(runs: Sequence[Run]) -> Iterable[str]:
-    """A line for each key that they differ in."""
+    """A line for each key that they differ in; for sources of different types only that."""
     facts = [dict(_facts(run)) for run in runs]
+    found: dict[str, list[str]] = {}
     for key in dict.fromkeys(key for each in facts for key in each):
         values = [show(each[key]) if key in each else "not set" for each in facts]
         if len(set(values)) > 1:
+            found[key] = values
+    for key, values in found.items():
+        type_key = f"{key.rpartition('.')[0]}.type"
+        if key == type_key or type_key not in found:
             told = ", ".join(f"{value} ({run.path})" for value, run in zip(values, runs, strict=True))
             yield f"{key}: {told}: figures of different data cannot be compared"
 

@@ -67,7 +67,10 @@ class HuggingFace:
     def spaces(self) -> dict[str, Space]:
         """Raises ConfigError where `datasets` is not installed, and for labels without `classes`."""
         if datasets is None:
-            raise ConfigError("data.type: 'huggingface' needs the package 'datasets'; pip install 'jointgen[datasets]'")
+            raise ConfigError(
+                "data.type: 'huggingface' needs the package 'datasets': uv sync --extra datasets, or pip install "
+                "'jointgen[datasets]'"
+            )
         spaces = {"x": image_space((self.channels, self.size, self.size), "dequantise")}
         if not self.labels:
             return spaces

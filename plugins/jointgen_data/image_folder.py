@@ -66,7 +66,8 @@ class ImageFolder:
         raise complaint(
             "root",
             f"no {split} images under {self.root!r} (looked for {' and '.join(str(root / name) for name in names)}); "
-            "give data.root = the folder that holds train/<class>/ and val/<class>/",
+            "give data.root = the folder that holds train/<class>/ and val/<class>/; of a folder without them, "
+            "`jointgen data prepare` holds out a tenth",
         )
 
     def _class_names(self) -> list[str]:

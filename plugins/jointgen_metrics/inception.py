@@ -63,7 +63,8 @@ class InceptionFeatures:
         if self.channels not in (1, 3):
             return f"Inception takes grey or colour images, not {self.channels} channels"
         if graph is None:
-            return "the Inception graph needs torch-fidelity: pip install 'jointgen[inception]'"
+            how = "uv sync --extra inception, or pip install 'jointgen[inception]'"
+            return f"the Inception graph needs torch-fidelity: {how}"
         if not self.file.is_file():
             return "" if self._may_fetch else _how_to_get(self.file)
         found = _sha256(self.file)

@@ -59,7 +59,7 @@ def test_a_damaged_checkpoint_is_a_failure_not_a_mistake(trained: Path, say: Any
 def test_a_run_that_is_not_finished_is_remarked_on(trained: Path, say: Any, here: Path) -> None:
     shutil.copytree(trained, "copy")
     Path("copy/summary.json").write_text(json.dumps({"status": "stopped", "step": 11}))
-    said = say("eval", "copy", "--metrics", "rmse", "--rows", 2)
+    said = say("eval", "copy", "--metrics", "rmse")
     assert said.status == 0
     assert said.problems == [
         "jointgen: copy: this run is not finished (status stopped, step 11 of 20); its newest checkpoint is used"
@@ -84,6 +84,28 @@ def test_eval_finds_what_the_run_reported(trained: Path, say: Any, tmp_path: Pat
     assert json.loads((run / "evaluation.json").read_text()) == {"step-00000020": {"metrics": reported}}
     changed = dict(snapshot(run).items() - before.items())
     assert set(changed) == {str(run / "evaluation.json")}
+
+
+def test_a_closed_pipe_does_not_take_figures_along(trained: Path, say: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """As of `jointgen eval RUN | head -1`: an hour of AIS is kept before it is shown."""
+
+    def closed(figures: Any) -> str:
+        raise ValueError("nobody reads it")
+
+    run = shutil.copytree(trained, tmp_path / "run")
+    monkeypatch.setattr("jointgen.cli_eval.table_of", closed)
+    with pytest.raises(ValueError, match="nobody reads it"):
+        say("eval", run, "--metrics", "rmse")
+    assert set(json.loads((run / "evaluation.json").read_text())["step-00000020"]["metrics"]) == {"rmse"}
+
+
+def test_a_look_at_other_rows_is_not_kept_and_says_so(trained: Path, say: Any, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    said = say("eval", run, "--metrics", "rmse", "--rows", 7)
+    assert said.problems == [
+        "jointgen: figures of other rows than the run's own are not kept: --rows, --split and --images are for a look"
+    ]
+    assert not (run / "evaluation.json").exists()
 
 
 def test_what_eval_finds_is_added_to_what_it_found(trained: Path, say: Any, tmp_path: Path) -> None:

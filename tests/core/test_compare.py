@@ -201,6 +201,19 @@ def test_other_data_is_refused_unless_asked_for(make_run: MakeRun, say: Any) -> 
     assert "*" not in mixed  # each is alone in its table: there is no best
 
 
+def test_data_of_another_type_differs_in_that(make_run: MakeRun, say: Any) -> None:
+    """And not in every key that only one of the two has; how a folder is read changes nothing."""
+    folder = {"type": "image_folder", "size": 8, "root": "/here", "workers": 0}
+    make_run("a", rmse=1.0)
+    make_run("b", rmse=2.0, data=folder)
+    make_run("c", rmse=2.0, data={**folder, "workers": 1, "max_broken": 3})
+    told, _ = say("compare", "a", "b").problems
+    assert (
+        told == "jointgen: data.type: 'patterns' (a), 'image_folder' (b): figures of different data cannot be compared"
+    )
+    assert say("compare", "b", "c").status == 0
+
+
 def test_the_same_data_elsewhere_is_the_users_word(make_run: MakeRun, say: Any, table: Any) -> None:
     make_run("a", name="m", rmse=1.0, data={**DATA, "root": "/here"})
     make_run("b", name="m", rmse=2.0, data={**DATA, "root": "/there"}, seed=1)

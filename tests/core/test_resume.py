@@ -137,6 +137,11 @@ def test_more_steps_when_told(copied: Path, finished: Path) -> None:
     train(copied, resume=True, changes={"train.steps": 16})  # and it is the run's recipe now
 
 
+def test_fewer_steps_than_are_made(finished: Path) -> None:
+    with pytest.raises(ConfigError, match="train: a budget of 8 steps is less than the 12 that the run has made"):
+        train(finished, resume=True, allow_changes=True, changes={"train.steps": 8})
+
+
 MODEL = "Adam with 2 moments of encoder+decoder"
 
 

@@ -122,7 +122,7 @@ def test_the_command_says_what_to_do_next(say: Any, here: Path) -> None:
     assert said.status == 0
     assert said.out.splitlines() == [
         "sub/wide: a plugin package with the encoder 'wide_nets'",
-        "install it: pip install -e sub/wide",
+        "install it: uv pip install -e sub/wide",
         "test it: pytest sub/wide",
         "run it: jointgen run sub/wide/recipes/wide_nets.toml",
     ]

@@ -77,7 +77,9 @@ def test_a_missing_package_is_told_before_anything_else(tmp_path: Path, monkeypa
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "wandb" else found(name, *a))
     with pytest.raises(ConfigError) as caught:
         jointgen.run(QUICKSTART, {"train.trackers": ["tensorboard", "wandb"]}, out=tmp_path / "run")
-    assert caught.value.problems == ["train.trackers: 'wandb' needs its package: pip install 'jointgen[wandb]'"]
+    assert caught.value.problems == [
+        "train.trackers: 'wandb' needs its package: uv sync --extra wandb, or pip install 'jointgen[wandb]'"
+    ]
     assert not (tmp_path / "run").exists()
     check_installed(["tensorboard"])
 

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from jointgen.cli_eval import chosen_metrics
+from jointgen.errors import ConfigError
 from jointgen.plugins import load_plugins
 from jointgen.prepare import prepare
-from jointgen.recipe import read_recipe
+from jointgen.recipe import read_recipe, write_recipe
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -44,15 +45,14 @@ def table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_every_row_of_a_study_is_a_run_that_could_begin(path: Path, table: ModuleType) -> None:
     """Recipes are checked as `jointgen run` checks them before it reads data: keys, parts, requirements."""
     registry = load_plugins().registry
-    study = table.Study.read(path.stem)
+    study = table.Study.read(path.stem, registry)
     known = {name.strip() for name in study.columns.split(",")}
     assert set(study.axes or ()) <= known
-    assert study.beside in {row.name for row in study.rows}
     budgets = list(study.budgets.values()) or [()]
-    for i, row in enumerate(study.rows):
+    for i, row in enumerate(study.rows.values()):
         budget = budgets[i % len(budgets)]  # in turns: preparing takes a while
         work = table.Work(study, Path("runs"), budget, table.Clock(None))
-        recipe = read_recipe(study.recipe, list(work.settings_of(row, 0)), registry=registry)
+        recipe = read_recipe(study.path, list(work.settings_of(row, 0)), registry=registry)
         model = SimpleNamespace(prepared=prepare(recipe, registry))
         assert recipe.name == row.name
         assert chosen_metrics(study.metrics, model)
@@ -89,6 +89,37 @@ def test_runs_stand_beside_the_one_of_their_seed(table: ModuleType) -> None:
         "| r = 1 |  | 0.200; +2.000 |",
     ]
     assert table.beside(points[2:], "VAE") == ""
+
+
+def test_every_mistake_of_a_study_is_told(table: ModuleType, tmp_path: Path) -> None:
+    registry, path = load_plugins().registry, tmp_path / "mine.toml"
+    path.write_text('recipe = "quickstart.toml"\nmetrics = "elbo"\n[rows.VAE]\ncurv = true\n')
+    with pytest.raises(ConfigError) as caught:
+        table.Study.read(str(path), registry)
+    problems = sorted(caught.value.problems)
+    assert [problem.split("; ")[0] for problem in problems] == [
+        f"{path}: columns: missing",
+        f"{path}: rows.VAE.curv: unknown key",
+    ]
+    path.write_text('recipe = "quickstart.toml"\nmetrics = "elbo"\ncolumns = "elbo"\n[rows.B]\nstart = "A"\n')
+    with pytest.raises(ConfigError, match=r"rows.B.start: no row 'A'; known: B"):
+        table.Study.read(str(path), registry)
+    with pytest.raises(ConfigError, match="no study 'mnits'; did you mean 'mnist'"):
+        table.Study.read("mnits", registry)
+
+
+def test_runs_of_another_budget_are_not_taken_for_this_ones(table: ModuleType, tmp_path: Path) -> None:
+    registry = load_plugins().registry
+    study = table.Study.read("mnist_conv", registry)
+    row, clock = study.rows["VAE"], table.Clock(None)
+    small = table.Work(study, tmp_path, tuple(study.budgets["cpu"]), clock)
+    assert small.changes(row, 0, registry) == []  # there is none yet
+    recipe = read_recipe(study.path, list(small.settings_of(row, 0)), registry=registry)
+    (tmp_path / "vae-0").mkdir()
+    (tmp_path / "vae-0" / "recipe.toml").write_text(write_recipe(recipe, registry))
+    assert small.changes(row, 0, registry) == []
+    whole = table.Work(study, tmp_path, tuple(study.budgets["full"]), clock)
+    assert f"{tmp_path / 'vae-0'}: train.steps: 1500 -> 100000" in whole.changes(row, 0, registry)
 
 
 @pytest.mark.slow

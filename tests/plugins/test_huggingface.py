@@ -62,7 +62,8 @@ def test_without_the_library_one_line_says_how_to_get_it(monkeypatch: pytest.Mon
     monkeypatch.setattr(huggingface, "datasets", None)
     for split in (None, "train"):
         assert problem(HuggingFace("mnist"), split) == (
-            "data.type: 'huggingface' needs the package 'datasets'; pip install 'jointgen[datasets]'"
+            "data.type: 'huggingface' needs the package 'datasets': uv sync --extra datasets, or pip install "
+            "'jointgen[datasets]'"
         )
 
 

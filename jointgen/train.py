@@ -289,7 +289,7 @@ class Trainer:
         """What is due, but for the last step of a run, after which `_finish` does all of it."""
         every = self.train
         improved = self._is_due(every.eval_every) and self._quick_evaluation(stage)
-        if self.step == self.ends[stage]:
+        if self.step == self.ends[stage] < self.ends[-1]:
             self.patience.restart()  # before a checkpoint: the next stage has losses of its own
         if self._is_due(every.sample_every):
             self.reporter.pictures(self.step)

@@ -247,11 +247,11 @@ def main() -> None:
     try:
         if changed := [line for row, seed in there for line in work.changes(row, seed, registry)]:
             sys.exit("\n".join([*changed, "other settings than those of these runs; give another --out"]))
-        done = list(_finish_all(work, rows, seeds, given.workers))
+        finished = list(_finish_all(work, rows, seeds, given.workers))
     except (RuntimeError, ConfigError) as failure:
         sys.exit(str(failure))
     write_results(work, [(row, seed) for row, seed in there if work.is_finished(row, seed)])
-    if not all(finished for _, _, finished in done):
+    if not all(finished):
         sys.exit(UNFINISHED)
 
 
@@ -268,40 +268,33 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _finish_all(work: Work, rows: Sequence[Row], seeds: Iterable[int], workers: int) -> Iterator[tuple[Row, int, bool]]:
-    """All rows of a seed before the next seed, so that an unfinished study has whole tables."""
+def _finish_all(work: Work, rows: Sequence[Row], seeds: Iterable[int], workers: int) -> Iterator[bool]:
+    """All rows of a seed before the next seed, so that an unfinished study has whole tables; whether each is done."""
     for seed in seeds:
         here = [row for row in rows if row.seeds is None or seed < row.seeds]
         for turn in ([r for r in here if r.start is None], [r for r in here if r.start is not None]):
             with ThreadPoolExecutor(workers) as pool:
-                finished = pool.map(lambda row, seed=seed: work.finish(row, seed), turn)  # type: ignore[misc]
-                yield from zip(turn, [seed] * len(turn), finished, strict=True)
+                yield from pool.map(lambda row, seed=seed: work.finish(row, seed), turn)  # type: ignore[misc]
 
 
 def write_results(work: Work, done: Sequence[tuple[Row, int]]) -> None:
-    """The table and the curve of what is finished."""
+    """The table and the curve of what is finished, in this order."""
     study = work.study
     published = ["--published", study.published] if study.published else []
-    tabled = [str(work.folder(row, seed)) for row, seed in _by_row(work, done) if row.table]
+    tabled = [str(work.folder(row, seed)) for row, seed in done if row.table]
     if tabled:
         for ending in ("md", "html", "csv"):
             _compare(tabled, work.out / f"table.{ending}", study.columns, *published)
     if not study.axes:
         return
-    every = points_of(read_runs([str(work.folder(row, seed)) for row, seed in _by_row(work, done)]), study.axes)
+    every = points_of(read_runs([str(work.folder(row, seed)) for row, seed in done]), study.axes)
     if study.beside and (text := beside(every, study.beside)):
         (work.out / "beside.md").write_text(text, encoding="utf-8")
         print(work.out / "beside.md")
-    curved = [(row, seed) for row, seed in _by_row(work, done) if row.curve]
-    paths = [str(work.folder(row, seed)) for row, seed in curved]
+    paths = [str(work.folder(row, seed)) for row, seed in done if row.curve]
     if points := [point for point in every if point.run.path in paths]:
         _compare(paths, work.out / "curve.md", study.columns, "--no-published")
         draw_curve(points, work.out / "curve.png")
-
-
-def _by_row(work: Work, done: Sequence[tuple[Row, int]]) -> list[tuple[Row, int]]:
-    order = list(work.study.rows)
-    return sorted(done, key=lambda one: (order.index(one[0].name), one[1]))
 
 
 def _compare(runs: Sequence[str], path: Path, columns: str, *options: str) -> None:

@@ -140,11 +140,12 @@ class Model:
         """
         self._check_reading(reading)
         drawn = {name: value.to(self.device, noise.dtype) for name, value in given.items()}
-        for factor in self.joint(joint, "drawing").factors:
+        target = self.joint(joint, "drawing")
+        for factor in target.factors:
             if set(factor.out) <= drawn.keys():
                 continue
             if self.is_data(factor):
-                self._check_given(self.joint(joint, "drawing"), factor, drawn)
+                self._check_given(target, factor, drawn)
             draw = self._law(joint, factor, drawn, rows, noise).draw(noise.named(f"{joint}({factor})", rows))
             paths = self.declared.capabilities[factor.part].paths
             offered = () if factor.is_root else ("sample", "mean") if factor.moments else paths

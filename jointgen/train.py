@@ -131,7 +131,7 @@ class Trainer:
         make_folder(self.folder, self.text, self.workers, resume=resume)
         self.saver = self._saver()
         self.planned = prepared.boundaries()
-        self.step, self.wall, self.ends = 0, 0.0, list(self.planned)
+        self.step, self.wall, self.ends = 0, 0.0, self.planned
         self.init_from: Mapping[str, Any] | None = warm.record() if warm else None
         if self.workers.is_main:
             tell(
@@ -170,7 +170,7 @@ class Trainer:
         early stopping what has ended stays so, and the stages from this one on have their whole lengths."""
         ends = found.position.ends
         if found.position.planned != self.planned:
-            return list(self.planned)
+            return self.planned
         if not any(line.startswith("train.early_stopping") for line in found.changes):
             return ends
         ended = sum(end <= self.step for end in ends[:-1])

@@ -122,7 +122,7 @@ class Expression:
     def vocabulary(self) -> Vocabulary:
         joints = self.all_joints()
         weights = {name: weight_of(name, value) for name, value in self.weights.items()}
-        words = _at("weights", Vocabulary, {}, {}, weights)
+        _at("weights", Vocabulary, {}, {}, weights)
         words = _at("joints", Vocabulary, joints, {}, weights)
         ratios: dict[str, Ratio] = {}
         for kind, tables in (("log_ratio", self.ratios), ("score", self.scores)):

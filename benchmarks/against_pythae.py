@@ -30,10 +30,10 @@ from bare import mlp, starting_at
 from torch import Tensor, nn
 
 import jointgen
-from jointgen.plugins import load_plugins
-from jointgen.prepare import prepare
-from jointgen.recipe import read_recipe
-from jointgen.train import Trainer
+from jointgen.compiler.compiled_recipe import prepare
+from jointgen.config.recipe import read_recipe
+from jointgen.registry.discovery import load_plugins
+from jointgen.training.trainer import Trainer
 
 try:
     from pythae.data.datasets import BaseDataset

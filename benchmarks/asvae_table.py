@@ -35,15 +35,15 @@ from pathlib import Path
 import attrs
 from matplotlib import figure as pyplot
 
-from jointgen.cli import main as jointgen
-from jointgen.comparison.columns import Column
-from jointgen.comparison.runs import Figure, Run, read_runs
-from jointgen.config import structure
+from jointgen.cli.main import main as jointgen
+from jointgen.config.recipe import changed_keys, read_recipe, write_recipe
+from jointgen.config.structure import structure
+from jointgen.config.toml import load_tables
 from jointgen.errors import ConfigError, suggest
-from jointgen.plugins import load_plugins
-from jointgen.recipe import changed_keys, read_recipe, write_recipe
-from jointgen.registry import Registry
-from jointgen.tables import load_tables
+from jointgen.registry.components import Registry
+from jointgen.registry.discovery import load_plugins
+from jointgen.reports.comparison.columns import Column
+from jointgen.reports.comparison.runs import Figure, Run, read_runs
 
 BENCHMARKS = Path(__file__).parent
 COMMAND = [sys.executable, "-m", "jointgen"]

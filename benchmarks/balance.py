@@ -18,21 +18,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jointgen.balance import balances_of
-from jointgen.checkpoint import find
-from jointgen.distributed import Workers
-from jointgen.evaluate import open_split
-from jointgen.feed import Feed
-from jointgen.gauge import Pair
-from jointgen.model import load_weights
-from jointgen.nodes import Critic, Density, ordered
-from jointgen.plan import nodes_of
-from jointgen.plugins import load_plugins
-from jointgen.prepare import prepare
-from jointgen.program import Moment, Program
-from jointgen.recipe import read_recipe
-from jointgen.runfiles import RunFiles
-from jointgen.terms import compile_source
+from jointgen.compiler.balanced_weights import balances_of
+from jointgen.compiler.compiled_recipe import prepare
+from jointgen.compiler.nodes import Critic, Density, ordered
+from jointgen.compiler.plan import nodes_of
+from jointgen.config.recipe import read_recipe
+from jointgen.data.batches import Feed
+from jointgen.engine.balance_scales import Pair
+from jointgen.engine.program import Moment, Program
+from jointgen.engine.terms import compile_source
+from jointgen.evaluation.evaluate import open_split
+from jointgen.inference.model import load_weights
+from jointgen.registry.discovery import load_plugins
+from jointgen.runs.checkpoint import find
+from jointgen.runs.files import RunFiles
+from jointgen.runtime.workers import Workers
 
 BATCHES = 8
 PLACES = ("decoder's outputs", "x", "last layer")

@@ -22,8 +22,8 @@ from jointgen_nets.mlp import MLP
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.parts import Parts
-from jointgen.recipe import Recipe
+from jointgen.compiler.parts import Parts
+from jointgen.config.recipe import Recipe
 
 LOG_2PI = math.log(2 * math.pi)
 

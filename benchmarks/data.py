@@ -26,11 +26,11 @@ import numpy as np
 import torch
 from jointgen_data.prepared import PreparedImages
 
-from jointgen.data import Loader
-from jointgen.noise import Noise
-from jointgen.packing import SHARD_BYTES, prepare_images
-from jointgen.shards import MANIFEST, Manifest, Plan, Split, Stored
-from jointgen.transfer import Fetch, augmented
+from jointgen.contracts.noise import Noise
+from jointgen.data.device import Fetch, augmented
+from jointgen.data.row_order import Loader
+from jointgen.images.prepare import SHARD_BYTES, prepare_images
+from jointgen.images.shards import MANIFEST, Manifest, Plan, Split, Stored
 
 SIDE, BATCH, BATCHES = 32, 128, 500
 

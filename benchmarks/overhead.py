@@ -34,12 +34,12 @@ from bare import BareASVAE, BareVAE, Replay
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from jointgen.data import Loader
-from jointgen.noise import NoiseSource
-from jointgen.plugins import load_plugins
-from jointgen.prepare import prepare
-from jointgen.recipe import read_recipe
-from jointgen.train import Trainer
+from jointgen.compiler.compiled_recipe import prepare
+from jointgen.config.recipe import read_recipe
+from jointgen.contracts.noise import NoiseSource
+from jointgen.data.row_order import Loader
+from jointgen.registry.discovery import load_plugins
+from jointgen.training.trainer import Trainer
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 ROUNDING = 2e-4  # of a float32 gradient, relative to the largest number of its tensor

@@ -9,11 +9,11 @@ import importlib
 from typing import Any
 
 from jointgen.errors import CheckpointError, ConfigError, JointgenError, NonFiniteError, OwnershipError, PluginError
-from jointgen.hookspecs import hookimpl
+from jointgen.registry.hooks import hookimpl
 
 __version__ = "0.1.0"
 
-_LAZY = {"run": "jointgen.train", "load": "jointgen.model"}
+_LAZY = {"run": "jointgen.training.trainer", "load": "jointgen.inference.model"}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 import sys
 
-from jointgen.cli import main
+from jointgen.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

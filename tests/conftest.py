@@ -17,24 +17,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jointgen.distributed import Workers
-from jointgen.lowering import Lowering
-from jointgen.noise import Noise
+from jointgen.compiler.compiled_recipe import Prepared, resolver
+from jointgen.compiler.compiled_recipe import prepare as prepare_recipe
+from jointgen.compiler.gradient_paths import Traits
+from jointgen.compiler.lowering import Lowering
+from jointgen.compiler.parts import Parts
+from jointgen.compiler.plan import Plan, make_plan, make_summands
+from jointgen.config.recipe import read_recipe
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.space import Space
+from jointgen.engine.program import Moment
+from jointgen.engine.step import Step
+from jointgen.engine.terms import Rows
+from jointgen.engine.update import CompiledUpdate
 from jointgen.objectives import Expr, Objective
 from jointgen.objectives.objective import Update, resolved
-from jointgen.parts import Parts
-from jointgen.plan import Plan, make_plan, make_summands
-from jointgen.plugins import load_plugins
-from jointgen.prepare import Prepared, resolver
-from jointgen.prepare import prepare as prepare_recipe
-from jointgen.program import Moment
-from jointgen.reach import Traits
-from jointgen.recipe import read_recipe
-from jointgen.registry import Registry
-from jointgen.space import Space
-from jointgen.step import Step
-from jointgen.terms import Rows
-from jointgen.updates import CompiledUpdate
+from jointgen.registry.components import Registry
+from jointgen.registry.discovery import load_plugins
+from jointgen.runtime.workers import Workers
 
 torch.set_num_threads(1)
 

@@ -82,7 +82,7 @@ class Weight:
 
     against: the weight is balanced: `to` and `start` are then not its value but a relative strength r, at which the
         gradient of the term that it weighs is held, in units of the gradient of this term of the same update (as it
-        prints, without the weights before it: "log p(x|z)"). The value is measured, see `jointgen.gauge`.
+        prints, without the weights before it: "log p(x|z)"). The value is measured while the run trains.
 
     >>> Weight("lambda", to=10, start=0, over=0.5).at(0.25)
     5.0

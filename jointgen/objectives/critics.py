@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from jointgen.config import PenaltyField, positive
+from jointgen.config.structure import PenaltyField, positive
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.distributions import Marginal, Product, as_product
 from jointgen.objectives.expressions import Ratio, Seen, log_ratio

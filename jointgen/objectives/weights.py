@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from jointgen.config import fraction, non_negative, positive
+from jointgen.config.structure import fraction, non_negative, positive
 from jointgen.objectives.algebra import Weight
 
 
@@ -32,7 +32,7 @@ class WeightTable:
 class BalanceTable:
     """A weight free of scale: it holds the gradient of the term that it weighs at `r` times that of another.
 
-    Both are gradients with respect to what the network of one conditional puts out, norms per row (`jointgen.gauge`).
+    Both are gradients with respect to what the network of one conditional puts out, norms per row.
 
     against: the other term, of the same update, as the equation prints it and without the weights before it.
     start, over, cycles: r may ramp, as a number may (`WeightTable`).

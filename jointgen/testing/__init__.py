@@ -21,9 +21,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError, suggest
-from jointgen.registry import KINDS
-from jointgen.space import Space
+from jointgen.registry.components import KINDS
 from jointgen.testing.bins import BINS
 from jointgen.testing.check import Check, checks_of, described, expect
 from jointgen.testing.critics import LOSSES, PENALTIES, TERMS, Subject

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from jointgen.errors import ConfigError
-from jointgen.plugins import load_plugins
+from jointgen.registry.discovery import load_plugins
 from jointgen.testing.check import Promises, expect, expect_close, expect_finite, expect_shape, promise, skip
 from jointgen.testing.densities import can_integrate, expect_gradients
 from jointgen.testing.laws import Law

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jointgen.observe import observe
+from jointgen.contracts.observation import observe
 from jointgen.testing.check import (
     Promises,
     expect,

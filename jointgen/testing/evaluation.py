@@ -9,16 +9,16 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.model import Model
-from jointgen.noise import Noise
+from jointgen.compiler.compiled_recipe import Prepared, prepare
+from jointgen.compiler.parts import Parts
+from jointgen.config.recipe import read_recipe
+from jointgen.contracts.noise import Noise
+from jointgen.engine.program import Moment
+from jointgen.engine.terms import compile_term
+from jointgen.inference.model import Model
 from jointgen.objectives import Expr
-from jointgen.parts import Parts
-from jointgen.plugins import load_plugins
-from jointgen.prepare import Prepared, prepare
-from jointgen.program import Moment
-from jointgen.recipe import read_recipe
-from jointgen.registry import Registry
-from jointgen.terms import compile_term
+from jointgen.registry.components import Registry
+from jointgen.registry.discovery import load_plugins
 
 
 @attrs.frozen

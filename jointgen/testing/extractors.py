@@ -9,11 +9,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.measures import Extracted, Features
-from jointgen.noise import Noise
-from jointgen.observe import has_pixels, observe, pixels
-from jointgen.plugins import load_plugins
-from jointgen.space import Space
+from jointgen.contracts.metrics import Extracted, Features
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.observation import has_pixels, observe, pixels
+from jointgen.contracts.space import Space
+from jointgen.registry.discovery import load_plugins
 from jointgen.testing.check import (
     Promises,
     described,

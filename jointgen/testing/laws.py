@@ -9,9 +9,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.capabilities import Capabilities
+from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.space import Space
 from jointgen.testing.check import described, expect
 from jointgen.testing.randomness import noise, normal_like, perturb
 from jointgen.testing.standin import GIVEN, STAND_IN, StandIn

@@ -10,9 +10,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from jointgen.contracts.distributions import Dropout
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.interfaces import Dropout
-from jointgen.space import Space
 from jointgen.testing.check import (
     Promises,
     described,
@@ -179,7 +179,7 @@ def state_survives_a_round_trip_and_a_copy(net: Net) -> None:
 @promise(NETWORKS)
 def evaluation_is_deterministic_and_reads_no_global_generator(net: Net) -> None:
     module, values = net.built(), net.values()
-    with no_global_randomness("a forward pass (use jointgen.interfaces.Dropout for dropout)"):
+    with no_global_randomness("a forward pass (use jointgen.plugin.Dropout for dropout)"):
         net.run(module, values)
         first, second = (module.eval()(*values) for _ in range(2))
     expect_equal("two forward passes in evaluation differ", first, second)

@@ -8,15 +8,15 @@ from typing import Any
 import attrs
 import torch
 
+from jointgen.compiler.compiled_recipe import resolver
+from jointgen.contracts.metrics import Measure
+from jointgen.contracts.noise import Noise
+from jointgen.engine.gradient_check import check_ownership
+from jointgen.engine.program import Moment
 from jointgen.errors import ConfigError, OwnershipError
-from jointgen.evaluate import batches, evaluate, open_split
-from jointgen.measures import Measure
-from jointgen.noise import Noise
+from jointgen.evaluation.evaluate import batches, evaluate, open_split
 from jointgen.objectives import Objective, Vocabulary, as_stages, parse
-from jointgen.ownership import check_ownership
-from jointgen.plugins import load_plugins
-from jointgen.prepare import resolver
-from jointgen.program import Moment
+from jointgen.registry.discovery import load_plugins
 from jointgen.testing.check import Promises, described, expect, expect_close, expect_shape, promise
 from jointgen.testing.evaluation import model_of, raw_rows, tiny
 

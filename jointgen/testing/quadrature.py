@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jointgen.space import Space
+from jointgen.contracts.space import Space
 from jointgen.testing.laws import Law
 
 PANELS = {1: (64, 8, 8), 2: (14, 5, 5)}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jointgen.noise import Noise, NoiseSource
+from jointgen.contracts.noise import Noise, NoiseSource
 from jointgen.testing.check import expect
 
 

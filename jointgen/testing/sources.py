@@ -7,12 +7,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from jointgen.observe import observe
-from jointgen.space import Space
+from jointgen.contracts.observation import observe
+from jointgen.contracts.space import Space
+from jointgen.data.device import Augmenting, stored
 from jointgen.testing.check import Promises, expect, expect_equal, expect_finite, expect_shape, promise, skip
 from jointgen.testing.critics import Subject
 from jointgen.testing.randomness import no_global_randomness, noise
-from jointgen.transfer import Augmenting, stored
 
 SOURCES: Promises = []
 

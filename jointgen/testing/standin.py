@@ -6,11 +6,11 @@ import math
 
 from torch import Tensor
 
-from jointgen.capabilities import Capabilities
-from jointgen.interfaces import sum_event
-from jointgen.nats import LOG_2PI
-from jointgen.noise import NoiseSource
-from jointgen.space import Space
+from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.distributions import sum_event
+from jointgen.contracts.noise import NoiseSource
+from jointgen.contracts.numerics import LOG_2PI
+from jointgen.contracts.space import Space
 from jointgen.testing.randomness import normal_like
 
 GIVEN = {"x": Space((3,))}

@@ -1,7 +1,7 @@
 """ALI: Dumoulin et al., "Adversarially Learned Inference", ICLR 2017; ALICE: Li et al., NIPS 2017."""
 
 from jointgen import hookimpl
-from jointgen.registry import Registrar
+from jointgen.registry.components import Registrar
 
 
 @hookimpl

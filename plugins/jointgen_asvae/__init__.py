@@ -1,7 +1,7 @@
 """AS-VAE: Pu et al., "Adversarial Symmetric Variational Autoencoder", NIPS 2017."""
 
 from jointgen import hookimpl
-from jointgen.registry import Registrar
+from jointgen.registry.components import Registrar
 
 
 @hookimpl

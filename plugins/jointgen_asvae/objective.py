@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 
-from jointgen.config import fraction
+from jointgen.config.structure import fraction
 from jointgen.objectives import (
     BalanceTable,
     CriticTable,

@@ -1,7 +1,7 @@
 """AVB: Mescheder, Nowozin & Geiger, "Adversarial Variational Bayes", ICML 2017."""
 
 from jointgen import hookimpl
-from jointgen.registry import Registrar
+from jointgen.registry.components import Registrar
 
 
 @hookimpl

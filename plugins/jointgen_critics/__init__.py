@@ -5,7 +5,7 @@ Losses: logistic (Goodfellow et al. 2014), Wasserstein (Arjovsky et al. 2017), h
 """
 
 from jointgen import hookimpl
-from jointgen.registry import Registrar
+from jointgen.registry.components import Registrar
 
 
 @hookimpl

@@ -11,9 +11,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.config import positive
-from jointgen.interfaces import sum_event
-from jointgen.noise import NoiseSource
+from jointgen.config.structure import positive
+from jointgen.contracts.distributions import sum_event
+from jointgen.contracts.noise import NoiseSource
 from jointgen.objectives import WeightTable, non_negative_weight
 
 Inputs = tuple[Tensor, ...]

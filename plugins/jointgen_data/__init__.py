@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jointgen import hookimpl
 
 if TYPE_CHECKING:
-    from jointgen.registry import Registrar
+    from jointgen.registry.components import Registrar
 
 
 @hookimpl

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError, suggest
-from jointgen.image_files import quiet_pillow, read_image, reason, too_many
-from jointgen.space import Space
+from jointgen.images.decode import quiet_pillow, read_image, reason, too_many
 from jointgen_data.common import Flipping, complaint, image_space, is_train, label_space
 
 try:

@@ -14,9 +14,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.nats import LOG_2PI
-from jointgen.noise import Noise
-from jointgen.space import Space
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.numerics import LOG_2PI
+from jointgen.contracts.space import Space
 from jointgen_data.common import TensorRows, is_train
 
 positive = attrs.validators.gt(0)

@@ -8,8 +8,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.noise import Noise
-from jointgen.space import Space
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.space import Space
 from jointgen_data.common import TensorRows, is_train, label_space
 
 positive = attrs.validators.gt(0)

@@ -1,7 +1,7 @@
 """Objectives written as text in a recipe, in the notation that expressions print (DESIGN.md section 2)."""
 
 from jointgen import hookimpl
-from jointgen.registry import Registrar
+from jointgen.registry.components import Registrar
 
 
 @hookimpl

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from jointgen.config import CriticLossField, PenaltyField, positive
+from jointgen.config.structure import CriticLossField, PenaltyField, positive
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives import (
     BalanceTable,
@@ -30,7 +30,7 @@ from jointgen.objectives import (
     weight_of,
 )
 from jointgen.objectives.objective import ONLY_STAGE, Order, resolved, unresolved
-from jointgen.registry import Registry
+from jointgen.registry.components import Registry
 
 
 @attrs.frozen

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.capabilities import Capabilities, Path
+from jointgen.contracts.capabilities import Capabilities, Path
+from jointgen.contracts.distributions import Draw, sum_event
+from jointgen.contracts.noise import NoiseSource
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.interfaces import Draw, sum_event
-from jointgen.noise import NoiseSource
-from jointgen.space import Space
 from jointgen_families.draws import straight_through
 
 PathName = Literal["straight-through", "relaxed", "none"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jointgen.nats import LOG_2PI, log1mexp
-from jointgen.space import Space
+from jointgen.contracts.numerics import LOG_2PI, log1mexp
+from jointgen.contracts.space import Space
 
 
 class Bins:

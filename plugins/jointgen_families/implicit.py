@@ -7,9 +7,9 @@ from typing import get_args
 import attrs
 from torch import Tensor, nn
 
-from jointgen.capabilities import Capabilities
-from jointgen.noise import NoiseSource
-from jointgen.space import Space
+from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.noise import NoiseSource
+from jointgen.contracts.space import Space
 from jointgen_families.means import MeanModule, MeanName, check_mean
 
 

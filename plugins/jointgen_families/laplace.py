@@ -9,11 +9,11 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.capabilities import Capabilities
-from jointgen.interfaces import sum_event
-from jointgen.nats import log1mexp
-from jointgen.noise import NoiseSource
-from jointgen.space import Space
+from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.distributions import sum_event
+from jointgen.contracts.noise import NoiseSource
+from jointgen.contracts.numerics import log1mexp
+from jointgen.contracts.space import Space
 from jointgen_families.bins import Bins
 from jointgen_families.draws import standard_laplace
 from jointgen_families.location_scale import (

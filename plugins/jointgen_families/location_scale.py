@@ -10,11 +10,11 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.capabilities import Path
+from jointgen.contracts.capabilities import Path
+from jointgen.contracts.distributions import Draw
+from jointgen.contracts.noise import NoiseSource
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.interfaces import Draw
-from jointgen.noise import NoiseSource
-from jointgen.space import Space
 from jointgen_families.bins import Bins
 from jointgen_families.means import MeanModule, MeanName, at_least_float32, check_mean
 

@@ -13,11 +13,11 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.capabilities import Capabilities
+from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.distributions import sum_event
+from jointgen.contracts.noise import NoiseSource
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.interfaces import sum_event
-from jointgen.noise import NoiseSource
-from jointgen.space import Space
 from jointgen_families.bins import Bins, extended_logistic_log_mass
 from jointgen_families.draws import ReadyDraw, standard_logistic, straight_through
 from jointgen_families.location_scale import check_init_scale, check_quantised

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.space import Space
 
 MeanName = Literal["linear", "sigmoid"]
 

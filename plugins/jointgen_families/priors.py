@@ -9,9 +9,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.capabilities import Capabilities
-from jointgen.noise import NoiseSource
-from jointgen.space import Space
+from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.noise import NoiseSource
+from jointgen.contracts.space import Space
 from jointgen_families.draws import ReadyDraw
 from jointgen_families.gaussian import DiagonalGaussian
 

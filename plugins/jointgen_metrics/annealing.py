@@ -16,9 +16,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.measures import Batch, Measure, Subject, per_row
-from jointgen.nats import log_mean_exp
-from jointgen.noise import BLOCK, Noise, NoiseSource
+from jointgen.contracts.metrics import Batch, Measure, Subject, per_row
+from jointgen.contracts.noise import BLOCK, Noise, NoiseSource
+from jointgen.contracts.numerics import log_mean_exp
 from jointgen_metrics.hmc import TARGET, Path, adapted, transition
 from jointgen_metrics.latents import Codes, Values, codes_of, missing_encoder
 from jointgen_metrics.likelihood import density_note

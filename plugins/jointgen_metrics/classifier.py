@@ -12,15 +12,15 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from jointgen.caching import Cached, cached, fingerprint
-from jointgen.config import positive
+from jointgen.config.structure import positive
+from jointgen.contracts.distributions import Rows
+from jointgen.contracts.metrics import Extracted
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.observation import observe, pixels
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.interfaces import Rows
-from jointgen.measures import Extracted
-from jointgen.noise import Noise
-from jointgen.observe import observe, pixels
-from jointgen.space import Space
-from jointgen.telling import say
+from jointgen.runtime.cache import Cached, cached, fingerprint
+from jointgen.runtime.console import say
 from jointgen_metrics.classifier_network import HOW, Network, accuracy, train
 
 BLOCK = 4096  # rows read at a time

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.measures import Extracted
-from jointgen.space import Space
+from jointgen.contracts.metrics import Extracted
+from jointgen.contracts.space import Space
 
 BATCH, PASSES = 128, 10
 FEATURES = 128

@@ -5,8 +5,8 @@ from __future__ import annotations
 import attrs
 from torch import Tensor
 
-from jointgen.measures import Batch, Collect, Measure, Subject
-from jointgen.measures import Value as Figure
+from jointgen.contracts.metrics import Batch, Collect, Measure, Subject
+from jointgen.contracts.metrics import Value as Figure
 from jointgen.objectives import Conditional
 from jointgen_metrics.moments import Moments
 

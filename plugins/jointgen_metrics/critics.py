@@ -9,10 +9,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.measures import Batch, Collect, Measure, Subject, Value, mean_and_error
-from jointgen.nats import log_mean_exp
+from jointgen.contracts.metrics import Batch, Collect, Measure, Subject, Value, mean_and_error
+from jointgen.contracts.numerics import log_mean_exp
+from jointgen.contracts.statistics import Kept, Mean
 from jointgen.objectives import E, Ratio
-from jointgen.statistics import Kept, Mean
 
 FEWEST = 4  # rows of a batch that can be re-paired; what a last batch of fewer would say is left out
 

@@ -8,9 +8,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.measures import Batch, Collect, Collected, Measure, Subject, Value
-from jointgen.noise import Noise
-from jointgen.statistics import Kept
+from jointgen.contracts.metrics import Batch, Collect, Collected, Measure, Subject, Value
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.statistics import Kept
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, prior_codes
 
 CHUNK = 256  # rows whose kernels with all others are held at a time

@@ -8,9 +8,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.measures import Batch, Measure, Subject, per_row
-from jointgen.nats import LOG_2PI
-from jointgen.noise import BLOCK, Noise
+from jointgen.contracts.metrics import Batch, Measure, Subject, per_row
+from jointgen.contracts.noise import BLOCK, Noise
+from jointgen.contracts.numerics import LOG_2PI
 from jointgen_metrics.latents import Codes, Values, codes_of, slope_and_hessian, with_slope
 from jointgen_metrics.likelihood import density_note
 from jointgen_metrics.quadrature import Integral, integrate

@@ -8,8 +8,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.config import ExtractorField, positive
-from jointgen.measures import Batch, Extracted, Measure, Subject
+from jointgen.config.structure import ExtractorField, positive
+from jointgen.contracts.metrics import Batch, Extracted, Measure, Subject
 from jointgen_metrics.generation import Against, Compared, Reading, side_by_side
 
 
@@ -17,7 +17,7 @@ from jointgen_metrics.generation import Against, Compared, Reading, side_by_side
 class Moments:
     """Number, mean (F,) and `m2`, the sum of outer products of deviations from it (F, F), in double precision.
 
-    Merged as jointgen.statistics.Mean is (Chan, Golub and LeVeque 1983).
+    Merged as jointgen.contracts.statistics.Mean is (Chan, Golub and LeVeque 1983).
     """
 
     n: int

@@ -10,9 +10,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.measures import Batch, Collect, Collected, Extracted, Extractor, Features, Measure, Subject
-from jointgen.observe import has_pixels, pixels
-from jointgen.statistics import Kept, Statistic
+from jointgen.contracts.metrics import Batch, Collect, Collected, Extracted, Extractor, Features, Measure, Subject
+from jointgen.contracts.observation import has_pixels, pixels
+from jointgen.contracts.statistics import Kept, Statistic
 from jointgen_metrics.classifier import Classifier
 from jointgen_metrics.inception import Inception
 from jointgen_metrics.values import Values

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.measures import Batch, Measure, Subject, per_row
+from jointgen.contracts.metrics import Batch, Measure, Subject, per_row
 from jointgen.objectives import Expectation, Expr
 from jointgen_metrics.likelihood import bound, code_length, density_note, observed
 

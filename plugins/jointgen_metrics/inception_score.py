@@ -8,9 +8,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.config import ExtractorField, positive
-from jointgen.measures import Batch, Extracted, Measure, Subject
-from jointgen.statistics import Mean
+from jointgen.config.structure import ExtractorField, positive
+from jointgen.contracts.metrics import Batch, Extracted, Measure, Subject
+from jointgen.contracts.statistics import Mean
 from jointgen_metrics.generation import Compared, Reading, side_by_side
 
 

@@ -9,10 +9,10 @@ import attrs
 import torch
 from torch import Tensor
 
+from jointgen.contracts.metrics import Batch, Collect, Collected, Measure, Subject, Value, per_row
+from jointgen.contracts.statistics import Kept, Mean
 from jointgen.errors import ConfigError
-from jointgen.measures import Batch, Collect, Collected, Measure, Subject, Value, per_row
 from jointgen.objectives import Conditional, E, Expr
-from jointgen.statistics import Kept, Mean
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, encoder_of, observed
 from jointgen_metrics.likelihood import density_note, evaluable, of_observed
 

@@ -8,10 +8,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.measures import Subject
-from jointgen.noise import Noise
+from jointgen.contracts.metrics import Subject
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.space import Space
 from jointgen.objectives import E, Expr
-from jointgen.space import Space
 
 Values = Mapping[str, Tensor]
 

@@ -9,11 +9,11 @@ from typing import Any
 import attrs
 from torch import Tensor
 
+from jointgen.contracts.metrics import Batch, Measure, Subject, Value, per_row
+from jointgen.contracts.numerics import bits_per_dim
+from jointgen.contracts.statistics import Mean
 from jointgen.errors import ConfigError
-from jointgen.measures import Batch, Measure, Subject, Value, per_row
-from jointgen.nats import bits_per_dim
 from jointgen.objectives import Expr, Ratio, elbo
-from jointgen.statistics import Mean
 
 
 def bound(subject: Subject, mass: bool = False) -> tuple[Expr | None, str]:

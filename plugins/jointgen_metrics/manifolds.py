@@ -6,9 +6,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.config import ExtractorField, positive
-from jointgen.measures import Measure, Subject, Value
-from jointgen.statistics import Kept
+from jointgen.config.structure import ExtractorField, positive
+from jointgen.contracts.metrics import Measure, Subject, Value
+from jointgen.contracts.statistics import Kept
 from jointgen_metrics.generation import Against, Compared, Reading, kept_features, side_by_side
 
 CELLS = 2**23  # distances at a time: 64 MB

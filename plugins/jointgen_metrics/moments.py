@@ -13,7 +13,7 @@ from torch import Tensor
 class Moments:
     """`n` rows of D numbers: their means, and `m2`, the sums of squared deviations from them, (D,) float64 each.
 
-    Merged as `jointgen.statistics.Mean` is (Chan, Golub and LeVeque 1983, eq. 2.1).
+    Merged as `jointgen.contracts.statistics.Mean` is (Chan, Golub and LeVeque 1983, eq. 2.1).
     """
 
     n: int

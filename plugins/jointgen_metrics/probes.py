@@ -13,9 +13,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from jointgen.interfaces import labelled
-from jointgen.measures import Batch, Collect, Measure, Subject, Value
-from jointgen.statistics import Kept, Mean
+from jointgen.contracts.distributions import labelled
+from jointgen.contracts.metrics import Batch, Collect, Measure, Subject, Value
+from jointgen.contracts.statistics import Kept, Mean
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, has_mean, suffixed
 
 ITERATIONS = 1000

@@ -9,11 +9,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.interfaces import sum_event
-from jointgen.measures import Batch, Collect, Measure, Subject, per_row
-from jointgen.measures import Value as Figure
+from jointgen.contracts.distributions import sum_event
+from jointgen.contracts.metrics import Batch, Collect, Measure, Subject, per_row
+from jointgen.contracts.metrics import Value as Figure
+from jointgen.contracts.statistics import Mean
 from jointgen.objectives import Apply, E, Expr, Joint, Value
-from jointgen.statistics import Mean
 from jointgen_metrics.codes import NO_CODES, codes_of, has_mean, suffixed
 from jointgen_metrics.moments import Moments
 

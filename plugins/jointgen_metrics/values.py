@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 import attrs
 from torch import Tensor
 
-from jointgen.measures import Extracted
-from jointgen.space import Space
+from jointgen.contracts.metrics import Extracted
+from jointgen.contracts.space import Space
 
 
 @attrs.frozen

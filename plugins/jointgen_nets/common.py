@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from jointgen.interfaces import Dropout
-from jointgen.space import Space
+from jointgen.contracts.distributions import Dropout
+from jointgen.contracts.space import Space
 
 ActivationName = Literal["relu", "leaky_relu", "elu", "silu", "tanh"]
 InitName = Literal["xavier", "torch", "dcgan"]

@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args
 import attrs
 from torch import Tensor, nn
 
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.space import Space
 from jointgen_nets.common import (
     ActivationName,
     AddedMaps,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from jointgen.config import fraction, positive
+from jointgen.config.structure import fraction, positive
 from jointgen.objectives import (
     E,
     Objective,

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from jointgen.objectives import WeightTable
-from jointgen.plugins import load_plugins
-from jointgen.registry import KINDS, Component
+from jointgen.registry.components import KINDS, Component
+from jointgen.registry.discovery import load_plugins
 from jointgen.testing import Check, checks
 
 torch.set_num_threads(1)

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from jointgen.cli import main
+from jointgen.cli.main import main
 
 SMALL = {
     "encoder.network.hidden": "[8]",

@@ -29,9 +29,12 @@ from torch import Tensor, nn
 from torch.distributed import TCPStore
 
 import jointgen
-from jointgen import checkpoint, parts, reporting, runfolder
+from jointgen.compiler import parts
 from jointgen.errors import JointgenError
-from jointgen.plugins import load_plugins
+from jointgen.registry.discovery import load_plugins
+from jointgen.runs import checkpoint
+from jointgen.runs import folder as runfolder
+from jointgen.training import reporter as reporting
 
 RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SETTINGS = {

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from jointgen.compiler.compiled_recipe import Prepared, prepare
+from jointgen.config.recipe import read_recipe
 from jointgen.errors import ConfigError
-from jointgen.prepare import Prepared, prepare
-from jointgen.recipe import read_recipe
-from jointgen.registry import Registry
-from jointgen.train import Trainer
+from jointgen.registry.components import Registry
+from jointgen.training.trainer import Trainer
 
 QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 

@@ -20,13 +20,18 @@ from jointgen_families.gaussian import Gaussian
 from torch import Tensor, nn
 
 import jointgen
-from jointgen import checkpoint, gauge
-from jointgen.balance import balances_of
-from jointgen.distributed import Workers
+from jointgen.compiler.balanced_weights import balances_of
+from jointgen.compiler.compiled_recipe import prepare as prepared
+from jointgen.compiler.gradient_paths import Traits
+from jointgen.compiler.parts import ConditionalPart
+from jointgen.config.recipe import read_recipe, write_recipe
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.space import Space
+from jointgen.engine import balance_scales as gauge
+from jointgen.engine.balance_scales import Scales
+from jointgen.engine.program import Moment
+from jointgen.engine.step import Step
 from jointgen.errors import ConfigError, StoppedError
-from jointgen.explain import explain
-from jointgen.gauge import Scales
-from jointgen.noise import Noise
 from jointgen.objectives import (
     BalanceTable,
     CriticTable,
@@ -44,14 +49,10 @@ from jointgen.objectives import (
     table_of,
     weight_of,
 )
-from jointgen.parts import ConditionalPart
-from jointgen.prepare import prepare as prepared
-from jointgen.program import Moment
-from jointgen.reach import Traits
-from jointgen.recipe import read_recipe, write_recipe
-from jointgen.registry import Registry
-from jointgen.space import Space
-from jointgen.step import Step
+from jointgen.registry.components import Registry
+from jointgen.reports.explain.explain import explain
+from jointgen.runs import checkpoint
+from jointgen.runtime.workers import Workers
 
 Assemble = Callable[..., Any]
 Prepare = Callable[..., Any]

@@ -14,10 +14,10 @@ from jointgen_vae.objective import VAE
 from torch import Tensor
 
 import jointgen
-from jointgen import checkpoint
-from jointgen.distributed import _flatly
 from jointgen.errors import StoppedError
-from jointgen.train import Trainer
+from jointgen.runs import checkpoint
+from jointgen.runtime.workers import _flatly
+from jointgen.training.trainer import Trainer
 
 Prepare = Callable[..., Any]
 

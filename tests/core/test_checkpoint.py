@@ -18,9 +18,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from jointgen import checkpoint, files
-from jointgen.checkpoint import latest, load, problems, save
 from jointgen.errors import CheckpointError
+from jointgen.runs import checkpoint
+from jointgen.runs.checkpoint import latest, load, problems, save
+from jointgen.runtime import atomic_files as files
 
 RECIPE = 'format = 1\n# "π", for one\n'
 
@@ -389,7 +390,7 @@ KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from jointgen.checkpoint import latest, load, problems, save
+from jointgen.runs.checkpoint import latest, load, problems, save
 
 torch.set_num_threads(1)
 root, kills, half = Path(sys.argv[1]), int(sys.argv[2]), 0

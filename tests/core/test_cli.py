@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 
 import jointgen
-from jointgen import cli, shipped
-from jointgen.registry import Registry
+from jointgen.cli import main as cli
+from jointgen.cli import shipped_recipes as shipped
+from jointgen.registry.components import Registry
 
 # --- help, words and options -----------------------------------------------------------------------------------------
 
 
 def test_help_list_and_copy_import_no_torch(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom jointgen.cli import main\n"
+        "import sys\nfrom jointgen.cli.main import main\n"
         "for words in ('--help', 'run --help', '--version', 'list', 'list data --json', 'copy nothing', "
         "'plugin new my_nets'):\n    main(words.split())\n"
         "print([name for name in ('torch', 'torchvision', 'sklearn', 'accelerate') if name in sys.modules])"

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 import jointgen
 from jointgen.errors import ConfigError
-from jointgen.registry import Registry
+from jointgen.registry.components import Registry
 
 
 def picture(path: str) -> Image.Image:
@@ -93,7 +93,7 @@ def test_a_closed_pipe_does_not_take_figures_along(trained: Path, say: Any, tmp_
         raise ValueError("nobody reads it")
 
     run = shutil.copytree(trained, tmp_path / "run")
-    monkeypatch.setattr("jointgen.cli_eval.table_of", closed)
+    monkeypatch.setattr("jointgen.cli.evaluate.table_of", closed)
     with pytest.raises(ValueError, match="nobody reads it"):
         say("eval", run, "--metrics", "rmse")
     assert set(json.loads((run / "evaluation.json").read_text())["step-00000020"]["metrics"]) == {"rmse"}
@@ -252,7 +252,7 @@ def test_a_disk_that_refuses_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jointgen.files.os.replace", full)
+    monkeypatch.setattr("jointgen.runtime.atomic_files.os.replace", full)
     for name in ("a.png", "a.npz"):
         problem = say("sample", trained, "-n", 2, "-o", name).refusal
         assert problem == f"-o: {name}: cannot be written: No space left on device"

@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
-from jointgen import reporting, starting, stopping, train
+from jointgen.runtime import signals as stopping
+from jointgen.training import reporter as reporting
+from jointgen.training import setup as starting
+from jointgen.training import trainer as train
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ import pytest
 import tomli_w
 from PIL import Image
 
-from jointgen.cli import main
-from jointgen.comparison import published
-from jointgen.comparison.figures import side_by_side
+from jointgen.cli.main import main
+from jointgen.reports.comparison import published
+from jointgen.reports.comparison.figures import side_by_side
 
 MakeRun = Callable[..., str]
 
@@ -475,7 +475,7 @@ def test_markdown_cannot_be_broken_by_names(make_run: MakeRun, say: Any, here: P
 def test_tables_alone_import_no_torch(make_run: MakeRun) -> None:
     make_run("a", rmse=2.0)
     code = (
-        "import sys\nfrom jointgen.cli import main\n"
+        "import sys\nfrom jointgen.cli.main import main\n"
         "assert main(['compare', 'a']) == 0\n"
         "assert main(['compare', 'a', '-o', 't.html', '--no-figures']) == 0\n"
         "print([name for name in ('torch', 'torchvision', 'sklearn', 'accelerate') if name in sys.modules])"

@@ -22,13 +22,14 @@ from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor, nn
 
 import jointgen
-from jointgen import checkpoint, gauge
-from jointgen.compiling import Compiler, needed
-from jointgen.distributed import Workers
+from jointgen.compiler.nodes import Read, Root, Sample
+from jointgen.engine import balance_scales as gauge
+from jointgen.engine.step import Step
+from jointgen.engine.torch_compile import Compiler, needed
 from jointgen.errors import StoppedError
-from jointgen.nodes import Read, Root, Sample
 from jointgen.objectives import BalanceTable, CriticTable, E, Objective, Update, WeightTable, elbo, log_ratio, p, q
-from jointgen.step import Step
+from jointgen.runs import checkpoint
+from jointgen.runtime.workers import Workers
 
 Prepare = Callable[..., Any]
 CPU = torch.device("cpu")

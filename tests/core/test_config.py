@@ -8,7 +8,7 @@ from typing import Literal
 import attrs
 import pytest
 
-from jointgen.config import (
+from jointgen.config.structure import (
     EncoderField,
     MetricField,
     PenaltyField,
@@ -19,9 +19,9 @@ from jointgen.config import (
     structure,
     unstructure,
 )
+from jointgen.config.toml import to_toml
 from jointgen.errors import ConfigError
-from jointgen.registry import Registrar, Registry
-from jointgen.tables import to_toml
+from jointgen.registry.components import Registrar, Registry
 
 # --- a toy tree ------------------------------------------------------------------------------------------------------
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from jointgen.batch_norm import synchronise
-from jointgen.distributed import Workers, leave
+from jointgen.contracts.statistics import Mean
+from jointgen.engine.batch_norm import synchronise
 from jointgen.errors import ConfigError, JointgenError
-from jointgen.statistics import Mean
+from jointgen.runtime.workers import Workers, leave
 
 # --- one process ---
 
@@ -103,7 +103,7 @@ def test_launched_processes_that_accelerate_does_not_see(monkeypatch: pytest.Mon
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
-    monkeypatch.setattr("jointgen.distributed._accelerator", lambda cpu: One())
+    monkeypatch.setattr("jointgen.runtime.workers._accelerator", lambda cpu: One())
     with pytest.raises(JointgenError, match=r"^WORLD_SIZE is 2, but 1 process\(es\) joined"):
         Workers.start("cpu")
 
@@ -123,10 +123,10 @@ def test_half_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 TWO = """
 import json, sys, warnings
 import torch
-from jointgen.batch_norm import average_statistics, synchronise
-from jointgen.distributed import Votes, Workers, leave
+from jointgen.engine.batch_norm import average_statistics, synchronise
+from jointgen.runtime.workers import Votes, Workers, leave
 from jointgen.errors import JointgenError
-from jointgen.statistics import Mean
+from jointgen.contracts.statistics import Mean
 
 warnings.simplefilter("error")
 torch.set_num_threads(1)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from jointgen import environment as described
-from jointgen.environment import environment
+from jointgen.runtime import environment as described
+from jointgen.runtime.environment import environment
 
 
 def test_environment() -> None:

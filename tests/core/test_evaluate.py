@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 import jointgen
-from jointgen.caching import cache_folder, cached
+from jointgen.compiler.compiled_recipe import prepare
+from jointgen.config.recipe import read_recipe
+from jointgen.contracts.metrics import Batch, Collect, Measure, Subject, per_row
+from jointgen.contracts.statistics import Kept, Mean, packed, unpacked
 from jointgen.errors import StoppedError
-from jointgen.evaluate import evaluate, open_split
-from jointgen.measures import Batch, Collect, Measure, Subject, per_row
+from jointgen.evaluation.evaluate import evaluate, open_split
+from jointgen.evaluation.partial_results import Partial
 from jointgen.objectives import E
-from jointgen.partial import Partial
-from jointgen.prepare import prepare
-from jointgen.recipe import read_recipe
-from jointgen.registry import Registry
-from jointgen.statistics import Kept, Mean, packed, unpacked
+from jointgen.registry.components import Registry
+from jointgen.runtime.cache import cache_folder, cached
 from jointgen.testing.evaluation import model_of, tiny
 
 

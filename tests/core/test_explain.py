@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from jointgen.cli import main
-from jointgen.explain import explain
-from jointgen.prepare import prepare
-from jointgen.recipe import read_recipe
-from jointgen.registry import Registry
-from jointgen.sizes import sizes_of
+from jointgen.cli.main import main
+from jointgen.compiler.compiled_recipe import prepare
+from jointgen.config.recipe import read_recipe
+from jointgen.registry.components import Registry
+from jointgen.reports.explain.explain import explain
+from jointgen.reports.explain.sizes import sizes_of
 
 PINNED = {
     "prior.size": 16,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jointgen.files import replace_text
+from jointgen.runtime.atomic_files import replace_text
 
 
 def test_replaces_at_once_and_leaves_nothing_beside(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ from jointgen_critics.losses import Hinge, LeastSquares, Wasserstein
 from torch import Tensor
 
 import jointgen
+from jointgen.contracts.noise import Noise
+from jointgen.engine.program import Moment
 from jointgen.errors import StoppedError
-from jointgen.health import Health, critic_figures, distrusted
-from jointgen.noise import Noise
 from jointgen.objectives import E, Objective, Update, log_ratio, log_sigmoid, p, q, score
-from jointgen.program import Moment
+from jointgen.training.critic_trust import Health, critic_figures, distrusted
 
 Assemble = Callable[..., Any]
 RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from torch.distributed import TCPStore
 
-from jointgen import checkpoint, cli
+from jointgen.cli import main as cli
 from jointgen.errors import ConfigError, LostError
+from jointgen.runs import checkpoint
 
 # starts quickly: no scikit-learn, no TensorBoard, no critic
 RECIPE = """

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jointgen.data import Loader
+from jointgen.data.row_order import Loader
 from jointgen.errors import ConfigError
 
 

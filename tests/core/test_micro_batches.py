@@ -17,12 +17,12 @@ from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor
 
 import jointgen
-from jointgen import checkpoint
+from jointgen.compiler.compiled_recipe import check_rows
+from jointgen.contracts.noise import Noise
+from jointgen.engine.program import Moment
 from jointgen.errors import ConfigError
-from jointgen.noise import Noise
 from jointgen.objectives import BalanceTable, CriticTable, E, Objective, Update, log_ratio, log_sigmoid, p, q
-from jointgen.prepare import check_rows
-from jointgen.program import Moment
+from jointgen.runs import checkpoint
 
 Prepare = Callable[..., Any]
 ROWS, BLOCK = 8, 2

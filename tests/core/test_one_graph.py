@@ -13,6 +13,7 @@ from jointgen_avb.objective import AVB
 from jointgen_critics.penalties import R1, GradientPenalty
 from torch import Tensor
 
+from jointgen.engine.gradient_check import check_ownership
 from jointgen.errors import OwnershipError
 from jointgen.objectives import (
     CriticTable,
@@ -27,7 +28,6 @@ from jointgen.objectives import (
     square,
     stop,
 )
-from jointgen.ownership import check_ownership
 
 Prepare = Callable[..., Any]
 

@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 import jointgen
-from jointgen import checkpoint
+from jointgen.compiler.compiled_recipe import Prepared, prepare
+from jointgen.config.optimizers import SGD, Adam, AdamW, OptimizerTables, Rate, RMSprop, StageTables
+from jointgen.config.recipe import read_recipe
+from jointgen.config.toml import read_toml
+from jointgen.engine.optimizers import Optimizers, _lay_out
 from jointgen.errors import StoppedError
-from jointgen.optimizer_tables import SGD, Adam, AdamW, OptimizerTables, Rate, RMSprop, StageTables
-from jointgen.optimizers import Optimizers, _lay_out
-from jointgen.prepare import Prepared, prepare
-from jointgen.recipe import read_recipe
-from jointgen.registry import Registry
-from jointgen.sizes import sizes_of
-from jointgen.tables import read_toml
+from jointgen.registry.components import Registry
+from jointgen.reports.explain.sizes import sizes_of
+from jointgen.runs import checkpoint
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"

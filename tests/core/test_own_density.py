@@ -10,11 +10,11 @@ import pytest
 from jointgen_families.gaussian import Gaussian
 from torch import Tensor, nn
 
-from jointgen.capabilities import Capabilities
+from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.noise import NoiseSource
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.noise import NoiseSource
 from jointgen.objectives import E, Objective, Update, elbo, log_ratio, p, q
-from jointgen.space import Space
 
 Prepare = Callable[..., Any]
 asked: list[str] = []

@@ -15,6 +15,9 @@ from jointgen_critics.penalties import R1, GradientPenalty
 from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor, nn
 
+from jointgen.compiler.gradient_paths import Traits
+from jointgen.engine.gradient_check import check_ownership
+from jointgen.engine.program import held_twin
 from jointgen.errors import ConfigError, OwnershipError
 from jointgen.objectives import (
     CriticTable,
@@ -33,9 +36,6 @@ from jointgen.objectives import (
     stop,
 )
 from jointgen.objectives.objective import as_stages
-from jointgen.ownership import check_ownership
-from jointgen.program import held_twin
-from jointgen.reach import Traits
 
 Prepare = Callable[..., Any]
 

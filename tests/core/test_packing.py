@@ -20,11 +20,11 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from jointgen import packing
 from jointgen.errors import ConfigError, JointgenError
-from jointgen.image_files import read_image
-from jointgen.packing import prepare_images, report, verify
-from jointgen.shards import read_manifest
+from jointgen.images import prepare as packing
+from jointgen.images.decode import read_image
+from jointgen.images.prepare import prepare_images, report, verify
+from jointgen.images.shards import read_manifest
 
 SIDE = 8
 SHARD = 4 * 3 * SIDE * SIDE  # bytes of four images
@@ -181,8 +181,8 @@ def test_images_outside_class_folders_have_no_labels_and_the_report_says_why(sou
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from jointgen import files
-from jointgen.packing import prepare_images
+from jointgen.runtime import atomic_files as files
+from jointgen.images.prepare import prepare_images
 
 def die_at(call, count):
     def wrapped(*arguments, **options):

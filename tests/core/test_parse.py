@@ -37,7 +37,7 @@ from jointgen.objectives import (
     stop,
 )
 from jointgen.objectives.objective import as_stages
-from jointgen.registry import Registry
+from jointgen.registry.components import Registry
 
 r = joint_from_text("r", "r(y) r(code) r(x|code,y)")
 f = log_ratio(q.xz, p.xz, name="f")

@@ -10,10 +10,10 @@ import pytest
 from torch import nn
 
 import jointgen
-from jointgen.plugins import load_plugins
-from jointgen.prepare import prepare
-from jointgen.recipe import read_recipe
-from jointgen.space import Space
+from jointgen.compiler.compiled_recipe import prepare
+from jointgen.config.recipe import read_recipe
+from jointgen.contracts.space import Space
+from jointgen.registry.discovery import load_plugins
 
 QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 

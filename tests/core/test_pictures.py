@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from jointgen import pictures
-from jointgen.space import Space
+from jointgen.contracts.space import Space
+from jointgen.reports import pictures
 
 
 def pixels(image: Image.Image) -> Tensor:

@@ -14,9 +14,14 @@ from jointgen_critics.penalties import R1
 from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor, nn
 
+from jointgen.compiler.gradient_paths import Traits
+from jointgen.compiler.nodes import Read, Root
+from jointgen.compiler.parts import Parts
+from jointgen.compiler.plan import Plan
+from jointgen.contracts.noise import Noise
+from jointgen.engine.program import Moment, re_pair
+from jointgen.engine.update import CompiledUpdate
 from jointgen.errors import ConfigError
-from jointgen.nodes import Read, Root
-from jointgen.noise import Noise
 from jointgen.objectives import (
     Conditional,
     CriticTable,
@@ -31,11 +36,6 @@ from jointgen.objectives import (
     p,
     q,
 )
-from jointgen.parts import Parts
-from jointgen.plan import Plan
-from jointgen.program import Moment, re_pair
-from jointgen.reach import Traits
-from jointgen.updates import CompiledUpdate
 
 Prepare = Callable[..., Any]
 Assemble = Callable[..., tuple[Plan, Parts]]

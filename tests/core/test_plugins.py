@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jointgen.errors import ConfigError, PluginError
-from jointgen.plugins import GROUP, Plugins, forget_plugins, load_plugins
+from jointgen.registry.discovery import GROUP, Plugins, forget_plugins, load_plugins
 
 GOOD = """
 import attrs, jointgen

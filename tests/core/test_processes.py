@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 import jointgen
-from jointgen import checkpoint
-from jointgen.packing import prepare_images
-from jointgen.tables import load_tables
+from jointgen.config.toml import load_tables
+from jointgen.images.prepare import prepare_images
+from jointgen.runs import checkpoint
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 EXACT = 1e-12

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from jointgen import progress
-from jointgen.progress import Counter, Progress
+from jointgen.runtime import progress
+from jointgen.runtime.progress import Counter, Progress
 
 # --- of a run --------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from jointgen.randomness import global_state, seed_globals, seeded, set_global_state
+from jointgen.runtime.global_rng import global_state, seed_globals, seeded, set_global_state
 
 
 def draws() -> list[float]:

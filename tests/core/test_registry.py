@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from jointgen.errors import ConfigError, PluginError
-from jointgen.registry import KINDS, Component, Registrar, Registry
+from jointgen.registry.components import KINDS, Component, Registrar, Registry
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -157,5 +157,5 @@ def test_a_module_that_breaks_while_it_is_imported_is_told(tmp_path: Path, monke
 def test_a_component_that_cannot_be_imported_is_no_suggestion() -> None:
     registry = Registry()
     registry.add(Component("family", "broken", "nowhere_to_be_found:Family"))
-    registry.add(Component("family", "whole", "jointgen.space:Space"))
+    registry.add(Component("family", "whole", "jointgen.contracts.space:Space"))
     assert [component.name for component, _ in registry.loadable("family")] == ["whole"]

@@ -20,13 +20,13 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 import jointgen
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError, WriteError
-from jointgen.inference import held_out
-from jointgen.report import history, numbers
-from jointgen.report.curves import curves, frame, thinned
-from jointgen.report.equation import typeset
-from jointgen.report.latent import code_map, interpolations, map_codes, principal_plane, rows_of, traversal
-from jointgen.space import Space
+from jointgen.inference.bulk import held_out
+from jointgen.reports.page import history, numbers
+from jointgen.reports.page.curves import curves, frame, thinned
+from jointgen.reports.page.equation import typeset
+from jointgen.reports.page.latent import code_map, interpolations, map_codes, principal_plane, rows_of, traversal
 
 LOADS = {"src", "href", "srcset", "data", "poster", "action", "background"}
 

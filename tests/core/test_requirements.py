@@ -11,10 +11,10 @@ from jointgen_asvae.objective import ASVAE
 from jointgen_avb.objective import AVB
 from jointgen_vae.objective import IWAE, VAE
 
-from jointgen.capabilities import Capabilities
+from jointgen.compiler.requirements import Requirement, requirements
+from jointgen.contracts.capabilities import Capabilities
 from jointgen.errors import ConfigError
 from jointgen.objectives import CriticTable, E, Objective, cycle, elbo, log_ratio, log_sigmoid, p, q
-from jointgen.requirements import Requirement, requirements
 
 Prepare = Callable[..., Any]
 

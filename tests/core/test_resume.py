@@ -19,13 +19,15 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 import jointgen
-from jointgen import checkpoint, pictures, runfolder
+from jointgen.config.recipe import changed_keys
+from jointgen.contracts.metrics import Measure, per_row
 from jointgen.errors import CheckpointError, ConfigError, StoppedError, WriteError
-from jointgen.measures import Measure, per_row
-from jointgen.recipe import changed_keys
-from jointgen.runfolder import RunFolder
-from jointgen.saving import Saver
-from jointgen.watch import Best, best_by
+from jointgen.reports import pictures
+from jointgen.runs import checkpoint
+from jointgen.runs import folder as runfolder
+from jointgen.runs.folder import RunFolder
+from jointgen.training.state import Saver
+from jointgen.training.stopping import Best, best_by
 
 RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SMALL = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jointgen import checkpoint
+from jointgen.runs import checkpoint
 
 DRIVER = Path(__file__).with_name("killed_runs.py")
 LAST = "step-00000040"

@@ -10,7 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jointgen.errors import CheckpointError, ConfigError
-from jointgen.runfolder import RunFolder
+from jointgen.runs.folder import RunFolder
 
 
 def logged(folder: RunFolder, steps: Iterable[int]) -> None:

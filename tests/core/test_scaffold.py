@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from jointgen import scaffold
-from jointgen.registry import KINDS
+from jointgen.cli import scaffold
+from jointgen.registry.components import KINDS
 
 PLUGINS = {f"my_{kind}": kind for kind in KINDS}
 
@@ -63,7 +63,7 @@ def test_a_package_of_every_kind_passes_its_tests_as_written(packages: Path) -> 
 
 RUN_ALL = """
 import sys
-from jointgen.cli import main
+from jointgen.cli.main import main
 for name in sys.argv[1:]:
     short = ["train.steps=3", "train.log_every=1", "eval.rows=32", "eval.samples=4"]
     words = [word for change in short for word in ("--set", change)]

@@ -15,20 +15,20 @@ from jointgen_families.flows import recursion
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from jointgen.averaging import Average
-from jointgen.balance import balanced_weights
-from jointgen.distributed import Workers
-from jointgen.nodes import ClosedKL, Critic, Density
-from jointgen.noise import Noise
-from jointgen.parts import Parts
-from jointgen.plugins import load_plugins
-from jointgen.prepare import Prepared, prepare
-from jointgen.program import Moment
-from jointgen.recipe import read_recipe
-from jointgen.step import Step
-from jointgen.tables import load_tables
-from jointgen.updates import CompiledUpdate
-from jointgen.watch import Window
+from jointgen.compiler.balanced_weights import balanced_weights
+from jointgen.compiler.compiled_recipe import Prepared, prepare
+from jointgen.compiler.nodes import ClosedKL, Critic, Density
+from jointgen.compiler.parts import Parts
+from jointgen.config.recipe import read_recipe
+from jointgen.config.toml import load_tables
+from jointgen.contracts.noise import Noise
+from jointgen.engine.ema import Average
+from jointgen.engine.program import Moment
+from jointgen.engine.step import Step
+from jointgen.engine.update import CompiledUpdate
+from jointgen.registry.discovery import load_plugins
+from jointgen.runtime.workers import Workers
+from jointgen.training.stopping import Window
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 ROWS = 4

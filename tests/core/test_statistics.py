@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jointgen.statistics import Estimate, Mean
+from jointgen.contracts.statistics import Estimate, Mean
 
 
 def test_by_hand() -> None:

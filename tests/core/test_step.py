@@ -17,9 +17,14 @@ from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor
 from torch.nn import functional as F
 
+from jointgen.compiler.lowering import Lowering
+from jointgen.compiler.parts import Parts
+from jointgen.compiler.plan import Plan, make_summands
+from jointgen.contracts.noise import Noise
+from jointgen.engine.program import Moment
+from jointgen.engine.terms import Rows
+from jointgen.engine.update import CompiledUpdate
 from jointgen.errors import ConfigError
-from jointgen.lowering import Lowering
-from jointgen.noise import Noise
 from jointgen.objectives import (
     Constant,
     CriticTable,
@@ -43,11 +48,6 @@ from jointgen.objectives import (
     square,
     stop,
 )
-from jointgen.parts import Parts
-from jointgen.plan import Plan, make_summands
-from jointgen.program import Moment
-from jointgen.terms import Rows
-from jointgen.updates import CompiledUpdate
 
 Assemble = Callable[..., tuple[Plan, Parts]]
 Prepare = Callable[..., Any]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import jointgen
 from jointgen.errors import ConfigError
-from jointgen.switches import CUBLAS, switched
+from jointgen.runtime.torch_settings import CUBLAS, switched
 
 QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SMALL = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from jointgen.config.toml import apply_overrides, dotted, load_tables, read_toml, show, to_toml
 from jointgen.errors import ConfigError
-from jointgen.tables import apply_overrides, dotted, load_tables, read_toml, show, to_toml
 
 
 def write(path: Path, text: str) -> Path:

@@ -12,17 +12,17 @@ from jointgen_ali.objective import ALI
 from jointgen_asvae.objective import ASVAE
 from jointgen_vae.objective import IWAE, VAE
 
+from jointgen.compiler.compiled_recipe import prepare as prepare_recipe
+from jointgen.compiler.parts import PartOfPrior, start_at_data
+from jointgen.compiler.requirements import requirements
+from jointgen.config.recipe import read_recipe
+from jointgen.contracts.noise import Noise
+from jointgen.engine.gradient_check import check_ownership
 from jointgen.errors import ConfigError, OwnershipError
-from jointgen.explain import explain
-from jointgen.model import Model
-from jointgen.noise import Noise
+from jointgen.inference.model import Model
 from jointgen.objectives import E, Objective, elbo, joint_from_text, log_ratio, log_sigmoid, p, q
-from jointgen.ownership import check_ownership
-from jointgen.parts import PartOfPrior, start_at_data
-from jointgen.prepare import prepare as prepare_recipe
-from jointgen.recipe import read_recipe
-from jointgen.registry import Registry
-from jointgen.requirements import requirements
+from jointgen.registry.components import Registry
+from jointgen.reports.explain.explain import explain
 
 Prepare = Callable[..., Any]
 
@@ -91,7 +91,7 @@ def test_a_leak_into_the_encoder_is_caught(prepare: Prepare, monkeypatch: pytest
         return encoder(x.to(next(encoder.parameters()).dtype), k=rows)
 
     monkeypatch.setattr(type(prior), "forward", lambda self, rows: forward(rows))
-    monkeypatch.setattr("jointgen.ownership._perturbed_copy", lambda parts, seed: parts)
+    monkeypatch.setattr("jointgen.engine.gradient_check._perturbed_copy", lambda parts, seed: parts)
     model.double()
     with pytest.raises(OwnershipError, match=r"log p\(z\)' leaks a gradient into 'encoder'"):
         check(model)

@@ -18,8 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import jointgen
 from jointgen.errors import ConfigError, StoppedError
-from jointgen.runfolder import RunFolder
-from jointgen.trackers import check_installed
+from jointgen.runs.folder import RunFolder
+from jointgen.runs.trackers import check_installed
 
 QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SMALL = {

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import jointgen
-from jointgen import checkpoint
-from jointgen.distributed import Workers
 from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedError
 from jointgen.objectives import E, Objective, Stage, elbo, p, q
-from jointgen.watch import Patience, Window
+from jointgen.runs import checkpoint
+from jointgen.runtime.workers import Workers
+from jointgen.training.stopping import Patience, Window
 
 QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SMALL = {

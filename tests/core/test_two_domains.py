@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 import jointgen
-from jointgen.data import Loader
+from jointgen.contracts.noise import Noise
+from jointgen.data.row_order import Loader
 from jointgen.errors import ConfigError
-from jointgen.noise import Noise
 from jointgen.objectives import elbo, p, q
 
 Prepare = Callable[..., Any]

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.space import Space
-from jointgen.user_images import read_user_images
+from jointgen.images.user_images import read_user_images
 
 GREY = Space((1, 8, 8), "real", 0.0, 1.0, 256)
 COLOUR = Space((3, 8, 8), "real", 0.0, 1.0, 256)

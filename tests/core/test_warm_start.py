@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 import jointgen
-from jointgen import checkpoint
+from jointgen.compiler.compiled_recipe import Prepared, prepare
+from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.errors import ConfigError, StoppedError
-from jointgen.explain import explain
-from jointgen.manifest import MANIFEST
-from jointgen.prepare import Prepared, prepare
-from jointgen.recipe import read_recipe, write_recipe
-from jointgen.registry import Registry
-from jointgen.train import Trainer
-from jointgen.warm_start import warm_start
+from jointgen.registry.components import Registry
+from jointgen.reports.explain.explain import explain
+from jointgen.runs import checkpoint
+from jointgen.runs.manifest import MANIFEST
+from jointgen.training.trainer import Trainer
+from jointgen.training.warm_start import warm_start
 
 RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SMALL = {

@@ -9,11 +9,11 @@ from typing import Any
 import attrs
 import pytest
 
+from jointgen.compiler.compiled_recipe import Prepared, prepare
+from jointgen.compiler.plan import Summand
+from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.objectives import E, Objective, Weight, WeightTable, log_ratio, p, q, table_of, weight_of
-from jointgen.plan import Summand
-from jointgen.prepare import Prepared, prepare
-from jointgen.recipe import read_recipe, write_recipe
-from jointgen.registry import Registry
+from jointgen.registry.components import Registry
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FIXED = Path(__file__).parents[1] / "fixtures" / "recipes"

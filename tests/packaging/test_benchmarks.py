@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from jointgen.cli_eval import chosen_metrics
+from jointgen.cli.evaluate import chosen_metrics
+from jointgen.compiler.compiled_recipe import prepare
+from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.errors import ConfigError
-from jointgen.plugins import load_plugins
-from jointgen.prepare import prepare
-from jointgen.recipe import read_recipe, write_recipe
+from jointgen.registry.discovery import load_plugins
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 

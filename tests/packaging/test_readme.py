@@ -12,12 +12,12 @@ import attrs
 import pytest
 
 import jointgen
+from jointgen.config.recipe import Recipe, Train, read_recipe
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
 from jointgen.objectives import Objective
-from jointgen.plugins import load_plugins
-from jointgen.recipe import Recipe, Train, read_recipe
-from jointgen.registry import Component
-from jointgen.space import Space
+from jointgen.registry.components import Component
+from jointgen.registry.discovery import load_plugins
 
 REPO = Path(__file__).parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")

@@ -22,12 +22,12 @@ def slow_modules_after(code: str, folder: Path, slow: tuple[str, ...] = SLOW) ->
     "code",
     [
         "import jointgen",
-        "import jointgen.config",
-        "import jointgen.registry",
+        "import jointgen.config.structure",
+        "import jointgen.registry.components",
         "import jointgen.objectives",
-        "import jointgen.plugins",
-        "from jointgen.plugins import load_plugins; load_plugins()",
-        "from jointgen.cli import main; main(['--help'])",
+        "import jointgen.registry.discovery",
+        "from jointgen.registry.discovery import load_plugins; load_plugins()",
+        "from jointgen.cli.main import main; main(['--help'])",
     ],
 )
 def test_no_torch(code: str, tmp_path: Path) -> None:
@@ -36,10 +36,10 @@ def test_no_torch(code: str, tmp_path: Path) -> None:
 
 def test_a_run_imports_no_library_that_its_metrics_do_not_use(tmp_path: Path) -> None:
     code = """
-from jointgen.evaluate import metrics_of
-from jointgen.plugins import load_plugins
-from jointgen.prepare import prepare
-from jointgen.recipe import read_recipe
+from jointgen.evaluation.evaluate import metrics_of
+from jointgen.registry.discovery import load_plugins
+from jointgen.compiler.compiled_recipe import prepare
+from jointgen.config.recipe import read_recipe
 registry = load_plugins().registry
 gaussian = {"network": {"type": "mlp", "hidden": [4]}, "family": {"type": "gaussian"}}
 tables = {"data": {"type": "ring", "rows": 64}, "prior": {"type": "normal", "size": 2}, "encoder": gaussian,

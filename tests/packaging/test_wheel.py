@@ -234,9 +234,9 @@ def test_a_package_that_cannot_be_imported_is_listed_and_stops_only_what_needs_i
     assert len(listed["components"]) == len(environment.listed(tmp_path)["components"])
     code = f"""
 from jointgen.errors import ConfigError
-from jointgen.plugins import load_plugins
-from jointgen.prepare import prepare
-from jointgen.recipe import read_recipe
+from jointgen.registry.discovery import load_plugins
+from jointgen.compiler.compiled_recipe import prepare
+from jointgen.config.recipe import read_recipe
 registry, recipe = load_plugins().registry, {str(STRANGER / "recipes" / "svae_digits.toml")!r}
 prepare(read_recipe(recipe, registry=registry), registry)
 try:

@@ -15,9 +15,9 @@ from jointgen_asvae.objective import ASVAE
 from jointgen_critics.losses import Wasserstein
 from jointgen_metrics.critics import Critics
 
-from jointgen.evaluate import evaluate, open_split
-from jointgen.measures import Measure
-from jointgen.noise import Noise
+from jointgen.contracts.metrics import Measure
+from jointgen.contracts.noise import Noise
+from jointgen.evaluation.evaluate import evaluate, open_split
 from jointgen.objectives import log_ratio, p, q, score
 from jointgen.testing.evaluation import model_of, tiny
 

@@ -30,11 +30,11 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.observation import observe
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.noise import Noise
-from jointgen.observe import observe
-from jointgen.registry import Registrar, Registry
-from jointgen.space import Space
+from jointgen.registry.components import Registrar, Registry
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data at {REAL}")
@@ -79,7 +79,7 @@ def test_every_source_loads_and_says_what_it_is_and_from_where() -> None:
 def test_listing_imports_neither_torch_nor_torchvision() -> None:
     code = (
         "import sys, jointgen_data\n"
-        "from jointgen.registry import Registrar, Registry\n"
+        "from jointgen.registry.components import Registrar, Registry\n"
         "registry = Registry()\n"
         "jointgen_data.jointgen_register(Registrar(registry, 'test'))\n"
         "assert len(registry.components('data')) == 11\n"

@@ -31,13 +31,13 @@ from PIL import Image
 from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3
 
-from jointgen.evaluate import evaluate, open_split
-from jointgen.measures import Extracted
-from jointgen.model import Model
-from jointgen.noise import Noise
-from jointgen.observe import observe, pixels
-from jointgen.space import Space
-from jointgen.statistics import Estimate
+from jointgen.contracts.metrics import Extracted
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.observation import observe, pixels
+from jointgen.contracts.space import Space
+from jointgen.contracts.statistics import Estimate
+from jointgen.evaluation.evaluate import evaluate, open_split
+from jointgen.inference.model import Model
 from jointgen.testing.evaluation import model_of, tiny
 
 

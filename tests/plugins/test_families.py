@@ -22,12 +22,12 @@ from jointgen_families.mixture import Mixture
 from jointgen_families.priors import Normal, Uniform
 from torch import Tensor
 
+from jointgen.contracts.distributions import Family, Prior
+from jointgen.contracts.noise import Noise, NoiseSource
+from jointgen.contracts.observation import Observation, observe
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.interfaces import Family, Prior
-from jointgen.noise import Noise, NoiseSource
-from jointgen.observe import Observation, observe
-from jointgen.registry import Registrar, Registry
-from jointgen.space import Space
+from jointgen.registry.components import Registrar, Registry
 
 torch.set_num_threads(1)
 

@@ -12,9 +12,9 @@ from jointgen_families.gaussian import DiagonalGaussian, Gaussian
 from jointgen_families.implicit_basis import POINTS, ImplicitBasis, fixed_noise
 from torch import Tensor
 
+from jointgen.contracts.noise import Noise, NoiseSource
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.noise import Noise, NoiseSource
-from jointgen.space import Space
 
 torch.set_num_threads(1)
 

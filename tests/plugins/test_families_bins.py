@@ -11,9 +11,9 @@ from jointgen_families.bins import log_bin_mass
 from jointgen_families.gaussian import Gaussian
 from torch import Tensor
 
-from jointgen.noise import Noise
-from jointgen.observe import observe
-from jointgen.space import Space
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.observation import observe
+from jointgen.contracts.space import Space
 
 torch.set_num_threads(1)
 

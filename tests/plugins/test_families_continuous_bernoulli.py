@@ -19,8 +19,8 @@ from jointgen_families.continuous_bernoulli import (
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from jointgen.noise import Noise, NoiseSource
-from jointgen.space import Space
+from jointgen.contracts.noise import Noise, NoiseSource
+from jointgen.contracts.space import Space
 
 torch.set_num_threads(1)
 

@@ -17,10 +17,10 @@ from jointgen_families.logistic_mixture import LogisticMixture
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from jointgen.interfaces import Family
-from jointgen.noise import Noise, NoiseSource
-from jointgen.observe import observe
-from jointgen.space import Space
+from jointgen.contracts.distributions import Family
+from jointgen.contracts.noise import Noise, NoiseSource
+from jointgen.contracts.observation import observe
+from jointgen.contracts.space import Space
 
 torch.set_num_threads(1)
 

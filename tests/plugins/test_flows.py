@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from zuko.transforms import AutoregressiveTransform, MonotonicAffineTransform
 
-from jointgen.noise import Noise, NoiseSource
-from jointgen.program import held_twin
-from jointgen.space import Space
+from jointgen.contracts.noise import Noise, NoiseSource
+from jointgen.contracts.space import Space
+from jointgen.engine.program import held_twin
 
 torch.set_num_threads(1)
 

@@ -16,9 +16,9 @@ from jointgen_data.huggingface import HuggingFace
 from jointgen_data.image_folder import ImageFolder
 from PIL import Image
 
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.noise import Noise
-from jointgen.space import Space
 from jointgen.testing import checks
 
 installed = pytest.mark.skipif(

@@ -19,13 +19,13 @@ from jointgen_metrics.reconstruction import PSNR, RMSE, CodeRMSE
 from jointgen_metrics.similarity import SSIM
 from jointgen_vae.objective import VAE
 
-from jointgen.evaluate import batches, evaluate, open_split
-from jointgen.model import Model
+from jointgen.compiler.compiled_recipe import prepare as prepare_recipe
+from jointgen.config.recipe import read_recipe
+from jointgen.contracts.statistics import Estimate, Kept
+from jointgen.evaluation.evaluate import batches, evaluate, open_split
+from jointgen.inference.model import Model
 from jointgen.objectives import Objective, elbo, joint_from_text
-from jointgen.prepare import prepare as prepare_recipe
-from jointgen.recipe import read_recipe
-from jointgen.registry import Registry
-from jointgen.statistics import Estimate, Kept
+from jointgen.registry.components import Registry
 from jointgen.testing.evaluation import TABLES, tiny
 
 LINEAR: dict[str, Any] = {"type": "mlp", "hidden": []}

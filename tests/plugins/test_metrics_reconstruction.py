@@ -14,9 +14,9 @@ from jointgen_vae.objective import VAE
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from jointgen.capabilities import Capabilities
-from jointgen.evaluate import evaluate, open_split
-from jointgen.model import Model
+from jointgen.contracts.capabilities import Capabilities
+from jointgen.evaluation.evaluate import evaluate, open_split
+from jointgen.inference.model import Model
 from jointgen.objectives import q
 from jointgen.testing.evaluation import tiny
 

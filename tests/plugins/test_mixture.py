@@ -10,9 +10,9 @@ import torch
 from jointgen_families.mixture import Mixture, MixtureOfGaussians, spread_out, with_path
 from torch import Tensor
 
+from jointgen.contracts.noise import Noise, NoiseSource
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.noise import Noise, NoiseSource
-from jointgen.space import Space
 
 torch.set_num_threads(1)
 

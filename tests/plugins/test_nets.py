@@ -16,11 +16,11 @@ from jointgen_nets.mlp import MLP, MLPDiscriminator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from jointgen.contracts.distributions import Discriminator, Dropout, Network
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.interfaces import Discriminator, Dropout, Network
-from jointgen.noise import Noise
-from jointgen.registry import Registrar, Registry
-from jointgen.space import Space
+from jointgen.registry.components import Registrar, Registry
 
 torch.set_num_threads(1)
 

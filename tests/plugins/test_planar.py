@@ -14,9 +14,9 @@ from jointgen_families.gaussian import Gaussian
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jointgen.contracts.noise import Noise, NoiseSource
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.noise import Noise, NoiseSource
-from jointgen.space import Space
 
 torch.set_num_threads(1)
 

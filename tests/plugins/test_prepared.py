@@ -16,12 +16,12 @@ from jointgen_data.image_folder import ImageFolder
 from jointgen_data.prepared import PreparedImages, random_crop
 from PIL import Image
 
+from jointgen.config.recipe import read_recipe
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.noise import Noise
-from jointgen.packing import prepare_images
-from jointgen.plugins import load_plugins
-from jointgen.recipe import read_recipe
-from jointgen.space import Space
+from jointgen.images.prepare import prepare_images
+from jointgen.registry.discovery import load_plugins
 from jointgen.testing import checks
 
 SIDE = 8

@@ -15,12 +15,12 @@ from jointgen_families.mixture import Mixture
 from jointgen_vae.objective import VAE
 from torch import Tensor, nn
 
-from jointgen.capabilities import Capabilities
+from jointgen.config.recipe import read_recipe, write_recipe
+from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.noise import Noise, NoiseSource
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.noise import Noise, NoiseSource
-from jointgen.recipe import read_recipe, write_recipe
-from jointgen.registry import Registry
-from jointgen.space import Space
+from jointgen.registry.components import Registry
 
 torch.set_num_threads(1)
 

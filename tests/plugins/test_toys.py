@@ -12,7 +12,7 @@ from jointgen_data.linear_gaussian import LinearGaussian
 from jointgen_data.toys import Grid, Moons, Ring
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from jointgen.space import Space
+from jointgen.contracts.space import Space
 
 MIXTURES: list[Any] = [Ring(), Grid(), Moons()]
 DOUBLE = torch.float64

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.interfaces import sum_event
+from jointgen.contracts.distributions import sum_event
 from jointgen.objectives import exp, log_sigmoid
 
 Told = Callable[..., dict[str, str]]

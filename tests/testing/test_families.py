@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jointgen.capabilities import Capabilities
+from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.distributions import sum_event
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.interfaces import sum_event
-from jointgen.space import Space
 
 Told = Callable[..., dict[str, str]]
 

@@ -13,8 +13,8 @@ from jointgen_families.gaussian import DiagonalGaussian, Gaussian
 from jointgen_families.location_scale import LocationScaleModule
 from torch import Tensor, nn
 
-from jointgen.capabilities import Capabilities
-from jointgen.space import Space
+from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.space import Space
 
 Told = Callable[..., dict[str, str]]
 LINE, PLANE = Space((1,)), Space((2,))

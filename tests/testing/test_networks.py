@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jointgen.contracts.distributions import Dropout
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.interfaces import Dropout
-from jointgen.space import Space
 
 Told = Callable[..., dict[str, str]]
 
@@ -63,7 +63,10 @@ NETWORKS = {
     "mixes": ("rows do not mix", "outputs of permuted rows"),
     "idle": ("gradients reach every parameter and every input", "no gradient reaches 'idle.weight'"),
     "ignores": ("gradients reach every parameter and every input", "no gradient reaches the input 'eps'"),
-    "dropout": ("evaluation is deterministic and reads no global generator", "use jointgen.interfaces.Dropout"),
+    "dropout": (
+        "evaluation is deterministic and reads no global generator",
+        "use jointgen.plugin.Dropout",
+    ),
     "random": ("evaluation is deterministic and reads no global generator", "reads torch's global generator"),
     "forgets": ("state survives a round trip and a copy", "a network loaded from the state_dict"),
     "moody": ("training and evaluation agree without dropout", "train() and eval() give different outputs"),

@@ -9,10 +9,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.interfaces import sum_event
-from jointgen.measures import Collect, Measure, per_row
+from jointgen.contracts.distributions import sum_event
+from jointgen.contracts.metrics import Collect, Measure, per_row
+from jointgen.contracts.statistics import Mean
 from jointgen.objectives import E, Objective, Pointwise, cycle, p, q
-from jointgen.statistics import Mean
 
 Told = Callable[..., dict[str, str]]
 

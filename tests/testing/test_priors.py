@@ -9,8 +9,8 @@ import attrs
 import torch
 from torch import nn
 
-from jointgen.capabilities import Capabilities
-from jointgen.space import Space
+from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.space import Space
 from jointgen.testing.standin import StandInLaw
 
 Told = Callable[..., dict[str, str]]

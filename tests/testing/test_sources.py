@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.space import Space
+from jointgen.contracts.space import Space
 
 Told = Callable[..., dict[str, str]]
 LEVELS = Space((1,), low=-1.0, high=1.0, bins=8)

@@ -17,6 +17,9 @@ from jointgen_expression.objective import Expression
 from torch import Tensor, nn
 
 import jointgen
+from jointgen.engine.gradient_check import check_ownership
+from jointgen.engine.program import Moment
+from jointgen.engine.update import CompiledUpdate
 from jointgen.errors import ConfigError, OwnershipError
 from jointgen.objectives import (
     CriticTable,
@@ -34,9 +37,6 @@ from jointgen.objectives import (
     standardized,
 )
 from jointgen.objectives.objective import as_stages
-from jointgen.ownership import check_ownership
-from jointgen.program import Moment
-from jointgen.updates import CompiledUpdate
 
 DOUBLE = torch.float64
 AC = AVB(adaptive_contrast=True).objective()

@@ -19,10 +19,10 @@ from jointgen_metrics.latents import codes_of
 from jointgen_vae.objective import VAE
 from torch import Tensor
 
-from jointgen.evaluate import Stream, batches, evaluate, open_split
-from jointgen.model import Model
-from jointgen.noise import Noise
-from jointgen.statistics import Estimate
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.statistics import Estimate
+from jointgen.evaluation.evaluate import Stream, batches, evaluate, open_split
+from jointgen.inference.model import Model
 
 DOUBLE = torch.float64
 TWO: dict[str, Any] = {"weights": [[1.0, 0.8], [0.2, 0.9]], "bias": [0.5, -1.0], "scale": 0.7}

@@ -11,8 +11,8 @@ import torch
 from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor
 
+from jointgen.engine.program import Moment
 from jointgen.objectives import E, elbo, p, q
-from jointgen.program import Moment
 
 DOUBLE = torch.float64
 

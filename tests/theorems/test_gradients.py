@@ -33,10 +33,10 @@ from jointgen_asvae.objective import ASVAE
 from jointgen_vae.objective import VAE
 from torch import Tensor, nn
 
+from jointgen.contracts.space import Space
+from jointgen.engine.program import Moment
+from jointgen.engine.update import CompiledUpdate
 from jointgen.objectives import E, Objective, elbo, log_ratio, p, q
-from jointgen.program import Moment
-from jointgen.space import Space
-from jointgen.updates import CompiledUpdate
 
 DOUBLE = torch.float64
 VAR_X, A, V, B, W = 1.3, 0.6, 0.7, 0.9, 0.4

@@ -18,10 +18,10 @@ from jointgen_metrics.likelihood import ELBO, BitsPerDim, bound, of_observed
 from jointgen_vae.objective import VAE
 from torch import Tensor
 
-from jointgen.evaluate import batches, evaluate, open_split
-from jointgen.model import Model
-from jointgen.noise import Noise
-from jointgen.statistics import Estimate
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.statistics import Estimate
+from jointgen.evaluation.evaluate import batches, evaluate, open_split
+from jointgen.inference.model import Model
 
 DOUBLE = torch.float64
 ONE: dict[str, Any] = {"weights": [[0.9], [-0.4], [0.3]], "bias": [0.5, 0.0, -1.0], "scale": 0.6}

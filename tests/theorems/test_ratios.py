@@ -16,12 +16,12 @@ import torch
 from jointgen_nets.mlp import MLPDiscriminator
 from torch import Tensor
 
-from jointgen.noise import Noise
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.space import Space
+from jointgen.engine.program import Moment
+from jointgen.engine.update import CompiledUpdate
 from jointgen.objectives import Objective, Product, Ratio, log_ratio, p, q
 from jointgen.objectives.objective import critic_update, resolved
-from jointgen.program import Moment
-from jointgen.space import Space
-from jointgen.updates import CompiledUpdate
 
 DOUBLE = torch.float64
 Function = Callable[[Tensor, Tensor], Tensor]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from zuko.nn import MLP
 from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
-from jointgen.capabilities import Density
-from jointgen.config import positive
+from jointgen.config.structure import positive
+from jointgen.contracts.capabilities import Density
 from jointgen_families.flows.chain import MIN_SLOPE, Chain, NetworkFlow, start_small
 
 TransformName = Literal["affine", "spline"]

@@ -9,11 +9,11 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.capabilities import Capabilities, Density
+from jointgen.contracts.capabilities import Capabilities, Density
+from jointgen.contracts.distributions import Draw
+from jointgen.contracts.noise import NoiseSource
+from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.interfaces import Draw
-from jointgen.noise import NoiseSource
-from jointgen.space import Space
 from jointgen_families.gaussian import DiagonalGaussian, Gaussian
 from jointgen_families.location_scale import check_real
 from jointgen_families.means import MeanModule, at_least_float32

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.capabilities import Density
-from jointgen.config import positive
+from jointgen.config.structure import positive
+from jointgen.contracts.capabilities import Density
 from jointgen_families.flows.chain import MIN_SLOPE, Chain, NetworkFlow
 from jointgen_families.flows.made import MADE
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from jointgen.capabilities import Density
-from jointgen.config import fraction, positive
+from jointgen.config.structure import fraction, positive
+from jointgen.contracts.capabilities import Density
 from jointgen_families.flows.distribution import Flow
 from jointgen_families.flows.recursion import Backwards, Direction, Forwards, opened
 

@@ -1,0 +1,34 @@
+"""`jointgen report`: the page of any run, finished or not."""
+
+from __future__ import annotations
+
+from jointgen.cli.arguments import Arguments
+from jointgen.cli.runs import open_model_of
+from jointgen.compiler.compiled_recipe import prepare
+from jointgen.config.recipe import read_recipe
+from jointgen.errors import CheckpointError, ConfigError
+from jointgen.inference.bulk import held_out
+from jointgen.inference.model import Model
+from jointgen.registry.discovery import load_plugins
+from jointgen.reports.page import Shown, write_report
+from jointgen.runs.folder import RunFolder
+
+
+def report_command(arguments: Arguments) -> None:
+    folder = RunFolder(arguments.run)
+    try:
+        model, _ = open_model_of(arguments)
+    except CheckpointError as error:  # none yet, or none that is whole: what else the run has can be shown
+        registry = load_plugins().registry
+        write_report(folder, prepare(read_recipe(folder.recipe, registry=registry), registry), str(error))
+    else:
+        write_report(folder, model.prepared, _shown(model))
+    print(f"{folder.report}: the run's page, for a browser")
+
+
+def _shown(model: Model) -> Shown | str:
+    """The model with held-out rows, or why these cannot be read."""
+    try:
+        return Shown(model, held_out(model, "test"), model.checkpoint)
+    except ConfigError as error:
+        return str(error)

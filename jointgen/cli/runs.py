@@ -1,0 +1,105 @@
+"""The commands on trained runs: sample, reconstruct, encode. Imported when one of them is called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from jointgen.cli.arguments import ARRAY, PICTURE, TENSORS, Arguments
+from jointgen.cli.output_files import check_output, write_arrays, writing_output
+from jointgen.errors import ConfigError
+from jointgen.evaluation.evaluate import Split
+from jointgen.images.user_images import UserImages, read_user_images
+from jointgen.inference import bulk as inference
+from jointgen.inference.model import Model
+from jointgen.runtime.console import tell
+from jointgen.runtime.progress import Counter
+from jointgen.runtime.workers import Workers
+
+
+def sample_command(arguments: Arguments) -> None:
+    """`jointgen sample`."""
+    path = check_output(arguments.output, PICTURE, ARRAY)
+    model, _ = open_model_of(arguments)
+    variable = inference.generated(model)
+    space = model.spaces[variable]
+    if path.suffix.lower() == PICTURE:
+        inference.check_picture(variable, space, points=True)
+    with Counter("sampling") as counter:
+        samples = inference.sample_rows(
+            model, arguments.n, arguments.given, seed=arguments.seed, reading=arguments.reading, progress=counter
+        )
+    if path.suffix.lower() == PICTURE:
+        with writing_output(path):
+            inference.draw_samples(samples, space, path)
+    else:
+        write_arrays(path, {variable: samples.numpy()}, {})
+    print(f"{path}: {len(samples)} samples of {variable}, {space}")
+
+
+def reconstruct_command(arguments: Arguments) -> None:
+    """`jointgen reconstruct`."""
+    path = check_output(arguments.output, PICTURE)
+    model, _ = open_model_of(arguments)
+    variable = inference.rebuildable(model)
+    space = model.spaces[variable]
+    inference.check_picture(variable, space, points=False)
+    split = _rows(arguments, model, variable, "test").first(arguments.n)
+    with Counter("reconstructing") as counter:
+        truth, rebuilt = inference.rebuild_rows(model, split, arguments.given, progress=counter)
+    with writing_output(path):
+        inference.draw_pairs(truth, rebuilt, space, path)
+    print(f"{path}: {len(truth)} pairs, each truth with its reconstruction at its right")
+
+
+def encode_command(arguments: Arguments) -> None:
+    """`jointgen encode`."""
+    path = check_output(arguments.output, ARRAY, TENSORS)
+    model, _ = open_model_of(arguments)
+    split = _rows(arguments, model, inference.encoded_variable(model), arguments.split)
+    with Counter("encoding") as counter:
+        codes = inference.encode_rows(model, split, arguments.given, progress=counter)
+    origins = [rows.origins for rows in split.sources.values() if isinstance(rows, UserImages)]
+    texts = {"files": origins[0]} if origins else {}
+    write_arrays(path, {name: values.numpy() for name, values in codes.items()}, texts)
+    print(f"{path}: {', '.join(f'{name} {tuple(values.shape)}' for name, values in codes.items())}")
+
+
+def open_model_of(arguments: Arguments) -> tuple[Model, Workers]:
+    """The run's model; damaged checkpoints and a run that is not finished are remarked on."""
+    workers = workers_on(arguments.device)
+    try:
+        model, remarks = inference.open_run(arguments.run, str(workers.device), arguments.checkpoint)
+    except ConfigError as error:
+        raise ConfigError([re.sub("^checkpoint:", "--checkpoint:", problem) for problem in error.problems]) from None
+    tell(*remarks)
+    return model, workers
+
+
+def workers_on(device: str) -> Workers:
+    """Raises ConfigError for a --device that is not there."""
+    try:
+        return Workers.start(device)
+    except ConfigError as error:
+        raise ConfigError([problem.replace("train.device", "--device") for problem in error.problems]) from None
+
+
+def _rows(arguments: Arguments, model: Model, variable: str, split: str) -> Split:
+    """The user's own images where there are any, otherwise a split of the run's data."""
+    return inference.held_out(model, split) if arguments.images is None else user_rows(arguments, model, variable)
+
+
+def user_rows(arguments: Arguments, model: Model, variable: str | None = None) -> Split:
+    """The user's own images, in the place of the one variable that q encodes or of the one named."""
+    variable = variable or inference.encoded_variable(model)
+    with Counter("reading images") as counter:
+        images = read_user_images(arguments.images, model.spaces[variable], variable, counter)
+    tell(*(f"skipped {line}" for line in images.skipped))
+    return inference.as_split(images, model)
+
+
+COMMANDS: dict[str, Callable[[Arguments], None]] = {
+    "sample": sample_command,
+    "reconstruct": reconstruct_command,
+    "encode": encode_command,
+}

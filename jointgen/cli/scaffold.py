@@ -1,0 +1,115 @@
+"""A plugin package to start from: `jointgen plugin new`. Torch-free.
+
+Templates are real files with the name ``my_plugin`` in them, so that each reads as what it becomes.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import keyword
+import re
+import shutil
+import sys
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from jointgen.errors import ConfigError, suggest
+from jointgen.registry.components import KINDS
+from jointgen.registry.discovery import load_plugins
+
+OURS = "jointgen"
+SUMMARIES = {
+    "encoder": "Residual layers over all inputs, flattened and concatenated.",
+    "decoder": "Residual layers over all inputs, flattened and concatenated.",
+    "family": "Independent logistic distributions.",
+    "prior": "Independent standard logistic numbers.",
+    "discriminator": "A linear score and what one hidden layer adds.",
+    "objective": "The symmetric KL between the joints, by one critic.",
+    "term": "A distance that is square near zero and linear far away.",
+    "critic_loss": "The exponential loss of boosting; f becomes log a/b in nats.",
+    "penalty": "The squared output of the critic at its positives.",
+    "data": "A spiral in the plane.",
+    "metric": "The mean absolute error of reconstructions.",
+    "extractor": "How far each pixel is from those beside it.",
+}
+
+
+def write_plugin(name: str, kind: str, folder: Path) -> Path:
+    """A package of that name with one component of that kind, a recipe and a test, in a new folder; returns it.
+
+    Raises ConfigError for a name that cannot be a package's or is taken, an unknown kind, and a folder that is there.
+    The folder appears whole or not at all.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"--kind: unknown kind of component {kind!r}{suggest(kind, KINDS)}")
+    if problems := [*_name_problems(name, kind)]:
+        raise ConfigError(problems)
+    if folder.exists():
+        raise ConfigError(f"{folder}: is there already; give another folder with --out, or remove it")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(folder, _files(name, kind))
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
+    return folder
+
+
+def _name_problems(name: str, kind: str) -> list[str]:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        fitting = re.sub(r"\W+", "_", name.lower()).strip("_")
+        hint = f", such as {fitting!r}" if re.fullmatch(r"[a-z][a-z0-9_]*", fitting) and fitting != name else ""
+        return [f"{name!r} cannot be a package: expected small letters, digits and underscores{hint}"]
+    if name == OURS or name.startswith(f"{OURS}_"):
+        return [f"{name!r}: names that begin with '{OURS}_' are jointgen's own; expected another name"]
+    if name in sys.stdlib_module_names or importlib.util.find_spec(name) is not None:
+        return [f"{name!r}: a module of that name is there already; expected a name of your own"]
+    if name in load_plugins().registry.names(kind):
+        taken = load_plugins().registry.get(kind, name)
+        return [f"{name!r}: the {taken} is registered already; expected another name"]
+    return []
+
+
+def _files(name: str, kind: str) -> dict[str, str]:
+    """Relative path -> text."""
+    read = functools.partial(_read, words=_words(name, kind))
+    return {
+        "pyproject.toml": read("pyproject.toml"),
+        "README.md": read("README.md"),
+        f"{name}/__init__.py": read("init.py"),
+        f"{name}/{kind}.py": read(f"{kind}/component.py"),
+        f"recipes/{name}.toml": read(f"{kind}/recipe.toml"),
+        f"tests/test_{name}.py": read(f"{kind}/theorem.py"),
+    }
+
+
+def _words(name: str, kind: str) -> dict[str, str]:
+    """What stands in templates -> what it becomes."""
+    return {
+        "MY-PLUGIN": name.replace("_", "-"),
+        "MY SUMMARY": SUMMARIES[kind],
+        "MY_KIND": kind,
+        "MY KIND": kind.replace("_", " "),
+        "MyPlugin": "".join(part.capitalize() for part in name.split("_")),
+        "my_plugin": name,
+    }
+
+
+def _read(template: str, words: dict[str, str]) -> str:
+    text = resources.files("jointgen.cli").joinpath("templates", f"{template}.txt").read_text(encoding="utf-8")
+    return re.sub("|".join(words), lambda match: words[match[0]], text)
+
+
+def _write_whole(folder: Path, files: dict[str, str]) -> None:
+    """Written aside, then renamed."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        aside.chmod(0o755)  # mkdtemp's folders are for their owner alone
+        for path, text in files.items():
+            (aside / path).parent.mkdir(exist_ok=True)
+            (aside / path).write_text(text, encoding="utf-8")
+        aside.rename(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise

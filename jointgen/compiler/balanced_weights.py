@@ -1,0 +1,135 @@
+"""Balanced weights of a plan: which two gradients each compares, and where. Torch-free.
+`jointgen.engine.balance_scales` measures.
+
+lambda = r E|d log p(x|z) / d y| / E|d T / d y| for `lambda*T` balanced against log p(x|z), where y is what the network
+of one conditional puts out (a decoder: the parameters of p(x|z), pixel by pixel), each norm is that of a row of the
+batch, and each mean is over the rows of the term's own expectation.
+
+Why there. All that a decoder's network learns, it learns through y, and both terms reach y by whatever reading of a
+draw they look at; so the quotient is the pull of one against the other, and free of scale: multiplying T leaves
+lambda*T as it is, and so does any change of the units of x or y. For a Gaussian p(x|z) with a linear mean,
+|d log p(x|z) / d y| is about sqrt(D) / sigma in a row of D numbers, and lambda = r sqrt(D) / (sigma |dT/dx|), the rule
+of asvae-images.md section 1. What else was tried, on finished runs with the lambdas that the studies recommend:
+
+- with respect to x (for the likelihood, its mean or logits): r 2.7 on MNIST (lambda 10), 0.7 on CIFAR-10 (300), where
+  with respect to y it is 0.4 and 0.6. The likelihood of bits or of bins has no gradient in x that means the same, and a
+  relaxed bit passes on only y (1 - y) / temperature of the critic's;
+- the weights of the last layer (VQGAN: Esser et al. 2021, eq 7): r 0.5 and 0.9; single batches of 64 images of
+  CIFAR-10 differ by 20 % (with respect to y, by 3 to 4 %), because rows cancel in them, which also makes the quotient
+  depend on the size of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+from jointgen.compiler.lowering import Lowering
+from jointgen.compiler.nodes import Forward, ordered
+from jointgen.compiler.plan import Plan, Summand, UpdatePlan, nodes_of
+from jointgen.errors import ConfigError, suggest
+from jointgen.objectives.algebra import Weight, Weighted
+from jointgen.objectives.distributions import LogDensity
+from jointgen.objectives.objective import Objective, PenaltyOf
+
+Terms = list[tuple[UpdatePlan, Summand]]
+
+
+@attrs.frozen
+class Balance:
+    """`weight` holds the gradient of `term` against that of `against`, both at the outputs of the network of `part`."""
+
+    weight: Weight
+    update: UpdatePlan
+    term: Summand
+    against: Summand
+    part: str
+
+    def lowering(self, plan: Plan) -> Lowering:
+        return Lowering(plan.objective.joints, plan.traits, self.update.trains)
+
+
+def balances_of(plan: Plan) -> tuple[Balance, ...]:
+    """Raises ConfigError with a line for each weight that cannot be balanced as it says."""
+    found, problems = [], []
+    for weight in balanced_weights(plan.objective):
+        try:
+            found.append(_balance(weight, plan))
+        except ConfigError as error:
+            problems += [f"weight {weight.name!r}: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    return tuple(found)
+
+
+def balanced_weights(objective: Objective) -> list[Weight]:
+    return [weight for weight in objective.weights.values() if weight.is_balanced]
+
+
+def _balance(weight: Weight, plan: Plan) -> Balance:
+    update, term = _weighed(weight, plan)
+    against = _named(weight.against, term, update)
+    return Balance(weight, update, term, against, _place(term, against, update, plan))
+
+
+def _weighed(weight: Weight, plan: Plan) -> tuple[UpdatePlan, Summand]:
+    """The one term that the weight stands before."""
+    for name, report in plan.objective.reports:
+        if any(_bears(weight, expr) for expr in report.walk()):
+            raise ConfigError(f"it stands in the report {name!r}; a balanced weight has a value while it trains only")
+    found: Terms = [(u, s) for u in plan.updates for s in u.summands if weight in s.weights]
+    written = sum(_bears(weight, expr) for u in plan.updates for expr in u.update.maximize.walk())
+    if not found or written > 1 or len(found) > 1 or isinstance(found[0][1].source, PenaltyOf):
+        terms = f", not {_listed(s for _, s in found)}" if found else ""
+        raise ConfigError(f"a balanced weight stands before one term of one expectation, and not inside it{terms}")
+    return found[0]
+
+
+def _bears(weight: Weight, expr: object) -> bool:
+    return isinstance(expr, Weighted) and expr.weight == weight
+
+
+def _named(text: str, term: Summand, update: UpdatePlan) -> Summand:
+    """The term of the update that prints so."""
+    others = [s for s in update.summands if s is not term and not isinstance(s.source, PenaltyOf)]
+    found = [summand for summand in others if _bare(str(summand.term)) == _bare(text)]
+    if not found:
+        names = [str(summand.term) for summand in others]
+        raise ConfigError(
+            f"against {text!r}, which is no other term of update {update.name!r}{suggest(text, names) if names else ''}"
+        )
+    if len(found) > 1:
+        raise ConfigError(f"against {text!r}, which stands in several expectations: {_listed(found)}")
+    return found[0]
+
+
+def _bare(text: str) -> str:
+    return "".join(text.split())
+
+
+def _listed(summands: Iterable[Summand]) -> str:
+    return ", ".join(summand.label.split("/", 1)[1] for summand in summands)
+
+
+def _place(term: Summand, against: Summand, update: UpdatePlan, plan: Plan) -> str:
+    """The conditional whose outputs both gradients reach: that of the density to balance against, or the only one."""
+    theirs = list(_reached(against, update, plan))
+    both = [part for part in _reached(term, update, plan) if part in theirs]
+    own = against.term.factor.part if isinstance(against.term, LogDensity) else ""
+    if own in both:
+        return own
+    if len(both) == 1:
+        return both[0]
+    if both:
+        raise ConfigError(f"its term and {against.term} both reach {' and '.join(both)}; balance against a log-density")
+    reached = " and ".join(theirs) or "no network"
+    raise ConfigError(f"{against.term} trains {reached}, which no gradient of {term.term} reaches")
+
+
+def _reached(summand: Summand, update: UpdatePlan, plan: Plan) -> Iterator[str]:
+    """The conditionals that the update trains and the term has a gradient to, by runs of their own networks."""
+    lowering = Lowering(plan.objective.joints, plan.traits, update.trains)
+    nodes = ordered(nodes_of(summand.source, summand.term, lowering))
+    run = {node.part for node in nodes if isinstance(node, Forward) and node.mode == "live"}
+    return (part for part in update.trains if part in run and part in summand.reach)

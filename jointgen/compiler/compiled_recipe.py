@@ -1,0 +1,181 @@
+"""From a recipe to everything a run needs, checked before any data is read: objectives, plans, parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import attrs
+
+from jointgen.compiler.balanced_weights import balances_of
+from jointgen.compiler.binding import Declared, declare
+from jointgen.compiler.parts import Parts, build
+from jointgen.compiler.plan import Plan, make_plan
+from jointgen.compiler.requirements import unmet
+from jointgen.config.optimizers import OptimizerTables, Table
+from jointgen.config.recipe import Recipe
+from jointgen.errors import ConfigError, suggest
+from jointgen.objectives.objective import Stage, as_stages
+from jointgen.registry.components import Registry
+
+
+@attrs.frozen
+class Prepared:
+    """A recipe whose objective, families and networks fit together. `plans` has one plan per stage."""
+
+    recipe: Recipe
+    registry: Registry
+    stages: tuple[Stage, ...]
+    declared: Declared
+    plans: tuple[Plan, ...]
+    parts: Parts
+
+    def optimizer_of(self, part: str, stage: int) -> Table:
+        """The table of the recipe's `optimizer` that trains this part in a stage."""
+        critic = self.declared.traits[part].kind == "critic"
+        return self.recipe.optimizer.of(part, self.stages[stage].name, critic=critic)
+
+    @property
+    def repeats(self) -> int:
+        """How often a step may ask for rows of its own: as often as an update runs."""
+        return max(u.update.times for plan in self.plans for u in plan.updates)
+
+    def boundaries(self) -> list[int]:
+        """The step at which each stage ends."""
+        total, shares = self.recipe.train.total_steps, 0.0
+        ends = []
+        for stage in self.stages:
+            shares += stage.share or 0.0
+            ends.append(round(total * shares))
+        return [*ends[:-1], total]
+
+    def without_steps(self) -> list[str]:
+        """The stages whose share of the budget is less than a step."""
+        ends = self.boundaries()
+        return [stage.name for stage, begin, end in zip(self.stages, [0, *ends], ends, strict=False) if begin == end]
+
+
+def prepare(recipe: Recipe, registry: Registry) -> Prepared:
+    """Raises ConfigError with every mismatch between the objective and the parts, families that fit named."""
+    stages = stages_of(recipe, registry)
+    declared = declare(recipe, [stage.objective for stage in stages], registry)
+    _raise_if(declared.problems)
+    plans = _plans(stages, declared)
+    problems = [line for plan in plans for line in unmet(plan, declared, registry) or _idle(plan)]
+    problems += [*_unfit_rows(recipe, plans), *_untrained(recipe, stages, declared, plans)]
+    try:
+        parts = build(declared)
+    except ConfigError as error:
+        problems += error.problems
+    _raise_if(dict.fromkeys(problems))  # two stages often need the same thing: each mismatch is said once
+    return Prepared(recipe, registry, stages, declared, plans, parts)
+
+
+def stages_of(recipe: Recipe, registry: Registry) -> tuple[Stage, ...]:
+    """The objective's stages, with critics' updates written out."""
+    resolve = resolver(registry)
+    try:
+        stages = as_stages(recipe.objective.objective())
+        return tuple(attrs.evolve(s, objective=s.objective.complete(resolve)) for s in stages)
+    except ConfigError as error:
+        raise ConfigError([p if p.startswith("objective") else f"objective: {p}" for p in error.problems]) from None
+
+
+def resolver(registry: Registry) -> Callable[[str, str], Any]:
+    """(kind, name) -> that component with its default settings."""
+
+    def resolve(kind: str, name: str) -> Any:
+        component: Any = registry.get(kind, name).load()
+        return component()
+
+    return resolve
+
+
+def _plans(stages: Sequence[Stage], declared: Declared) -> tuple[Plan, ...]:
+    try:
+        compiled = declared.recipe.train.compile != "off"
+        plans = tuple(make_plan(stage.objective, declared.traits, separate=compiled) for stage in stages)
+        for plan in plans:
+            balances_of(plan)  # raises
+        return plans
+    except ConfigError as error:
+        raise ConfigError([f"objective: {problem}" for problem in error.problems]) from None
+
+
+def _idle(plan: Plan) -> Iterable[str]:
+    """Updates that train nothing, and parts that an update would train in vain."""
+    for update in plan.updates:
+        reached = {part for summand in update.summands for part in summand.reach}
+        if not update.trains:
+            yield f"objective: update {update.name!r} trains nothing; no gradient of it reaches a part that can learn"
+        for part in update.trains:
+            if part not in reached:
+                yield f"objective: update {update.name!r} trains {part!r}, which no gradient of it reaches"
+
+
+def _untrained(recipe: Recipe, stages: Sequence[Stage], declared: Declared, plans: Sequence[Plan]) -> Iterable[str]:
+    """Tables for an optimizer of parts that no update trains."""
+    trained = [list(dict.fromkeys(part for u in plan.updates for part in u.trains)) for plan in plans]
+    tables, everywhere = recipe.optimizer, {part for parts in trained for part in parts}
+    for part in tables.parts:
+        if part not in everywhere:
+            yield f"optimizer.parts.{part}: the objective trains no part of this name{suggest(part, everywhere)}"
+    by_stage = {stage.name: parts for stage, parts in zip(stages, trained, strict=True)}
+    for name in tables.stages:
+        if name not in by_stage:
+            yield f"optimizer.stages.{name}: the objective has no stage of this name{suggest(name, by_stage)}"
+        else:
+            yield from _unused(tables, name, by_stage[name], declared)
+
+
+def _unused(tables: OptimizerTables, stage: str, trained: Sequence[str], declared: Declared) -> Iterable[str]:
+    """A stage's tables that train nothing in it."""
+    critics = [part for part in trained if declared.traits[part].kind == "critic"]
+    rest = [part for part in trained if part not in critics]
+    own, where = tables.stages[stage], f"optimizer.stages.{stage}"
+    for key, parts in (("model", rest), ("critics", critics)):
+        if getattr(own, key) is not None and not parts:
+            yield f"{where}.{key}: the stage trains {'no critic' if key == 'critics' else 'critics alone'}"
+    for part in own.parts:
+        if part not in trained:
+            yield f"{where}.parts.{part}: the stage trains no part of this name{suggest(part, trained)}"
+
+
+def check_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int) -> None:
+    """Raises ConfigError where the batch does not divide as it must over so many processes."""
+    _raise_if(_unfit_rows(recipe, plans, processes))
+
+
+def _unfit_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int = 1) -> list[str]:
+    """Where a batch does not divide into its parts, or a re-pairing would shift rows all around their block, back to
+    themselves, or out of the part that they are in."""
+    train = recipe.train
+    batch, block, parts = train.batch, train.pair_block, processes * train.micro_batches
+    if batch % processes:
+        return []  # the loader of each source says so
+    if batch % parts:
+        return [
+            f"train.micro_batches: a batch of {batch} does not divide into {_parts(train.micro_batches, processes)}"
+        ]
+    furthest = max(plan.furthest_pairing for plan in plans)
+    if furthest and parts > 1 and batch // parts % block:
+        return [
+            f"train.pair_block: {block} does not divide the {batch // parts} rows that {batch} make in "
+            f"{_parts(train.micro_batches, processes)}, in which the objective re-pairs rows"
+        ]
+    key, rows = ("pair_block", block) if batch % block == 0 else ("batch", batch)
+    if furthest < rows:
+        return []
+    return [
+        f"train.{key}: must be more than {furthest}, by which the objective shifts rows to re-pair them, got {rows}"
+    ]
+
+
+def _parts(micro_batches: int, processes: int) -> str:
+    micro = f"{micro_batches} micro-batches" if micro_batches > 1 else ""
+    return " in each of ".join(filter(None, [micro, f"{processes} processes" if processes > 1 else ""]))
+
+
+def _raise_if(problems: Any) -> None:
+    if problems:
+        raise ConfigError(problems)

@@ -1,0 +1,187 @@
+"""Parts: the networks, families, priors and critics of a recipe, built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from jointgen.compiler.binding import Declared, build_prior, table_of
+from jointgen.config.structure import placed
+from jointgen.contracts.distributions import Distribution, Dropout
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.space import Space
+from jointgen.errors import ConfigError
+from jointgen.runtime.global_rng import seeded
+
+
+class ConditionalPart(nn.Module):
+    """`out | given`: a trunk network, and the family that turns its output into a distribution."""
+
+    def __init__(self, trunk: nn.Module, family: nn.Module):
+        super().__init__()
+        self.trunk, self.family = trunk, family
+
+    def forward(self, *inputs: Tensor, k: int = 1, rows: Tensor | None = None) -> Distribution:
+        """(B, *shape) for each given variable -> B * k distributions, each row's parameters repeated k times; or
+        those of the given rows, (N,) int64, any number of times each."""
+        params = self.trunk(*inputs)  # (B, *outputs)
+        if rows is not None:
+            return self.family(params[rows])
+        return self.family(params if k == 1 else params.repeat_interleave(k, 0))
+
+
+class PartOfPrior:
+    """A conditional as a prior calls it, on inputs of the prior's own: every process has the same ones, and the same
+    dropout masks for them."""
+
+    def __init__(self, module: nn.Module, name: str, noise: Noise):
+        self.module, self.name, self.noise = module, name, noise
+
+    def __call__(self, *inputs: Tensor, **how: Any) -> Distribution:
+        dropouts = [inner for inner in self.module.modules() if isinstance(inner, Dropout)]
+        for number, dropout in enumerate(dropouts):
+            dropout.noise = self.noise.shared(f"{self.name}/dropout{number}", len(inputs[0]))
+        return self.module(*inputs, **how)
+
+
+@attrs.frozen
+class Parts:
+    """The built model: modules by part name (conditionals, priors, critics), Spaces by variable.
+
+    through: the parts that a prior goes through, by prior, where it does.
+    channels_last: images and the weights of convolutions lie in memory as NHWC.
+    """
+
+    modules: nn.ModuleDict
+    spaces: Mapping[str, Space]
+    through: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    channels_last: bool = False
+
+    def in_channels_last(self) -> Parts:
+        """The same parts, laid out anew."""
+        self.modules.to(memory_format=torch.channels_last)
+        return attrs.evolve(self, channels_last=True)
+
+    def laid_out(self, rows: Tensor) -> Tensor:
+        """Rows of a variable in the layout of the parts."""
+        images = self.channels_last and rows.ndim == 4
+        return rows.contiguous(memory_format=torch.channels_last) if images else rows
+
+    def prior(self, name: str, rows: int, noise: Noise, modules: Mapping[str, nn.Module] | None = None) -> Distribution:
+        """A prior as `rows` distributions. `modules` stand in for it and for the parts that it goes through."""
+        found = self.modules if modules is None else modules
+        within = [PartOfPrior(found[part], f"{name}/{part}", noise) for part in self.through.get(name, ())]
+        return found[name](rows, *within)
+
+    def named(self, names: Iterable[str]) -> list[nn.Module]:
+        return [self.modules[name] for name in names if name in self.modules]
+
+    def parameters(self, names: Iterable[str]) -> list[nn.Parameter]:
+        return [parameter for module in self.named(names) for parameter in module.parameters()]
+
+
+def build(declared: Declared) -> Parts:
+    """Modules on the CPU, initialised from the recipe's seed whatever was drawn before.
+
+    Raises ConfigError with every network that cannot serve its shapes.
+    """
+    modules: dict[str, nn.Module] = {}
+    problems: list[str] = []
+    with seeded(declared.recipe.seed):
+        for name, trait in declared.traits.items():
+            try:
+                if trait.kind == "prior":
+                    prior = declared.recipe.all_priors()[name]
+                    modules[name] = build_prior(prior, trait.through, declared.joints, declared.spaces)
+                elif trait.kind == "conditional":
+                    modules[name] = _build_conditional(declared, name)
+                elif trait.kind == "critic":
+                    modules[name] = _build_critic(declared, name)
+            except ConfigError as error:
+                problems += error.problems
+    problems += [line for name, module in modules.items() for line in _global_randomness(name, module)]
+    if problems:
+        raise ConfigError(problems)
+    through = {name: trait.through for name, trait in declared.traits.items() if trait.through}
+    return Parts(nn.ModuleDict(modules), declared.spaces, through)
+
+
+def _build_critic(declared: Declared, name: str) -> nn.Module:
+    recipe = declared.recipe
+    config = recipe.discriminators.get(name, recipe.discriminator)
+    assert config is not None, "declare() found it"
+    where = f"discriminators.{name}" if name in recipe.discriminators else "discriminator"
+    inputs = {v: declared.spaces[v] for v in declared.ratios[name].variables}
+    return _built(where, config, f" (critic {name!r})", inputs)
+
+
+def _global_randomness(name: str, module: nn.Module) -> Iterable[str]:
+    """torch's own dropout draws its masks from a global generator, so a run would depend on what ran before it."""
+    for inner, layer in module.named_modules():
+        if isinstance(layer, nn.modules.dropout._DropoutNd):
+            yield f"{name}: its layer {inner!r} is torch's {type(layer).__name__}; use jointgen.plugin.Dropout"
+
+
+def _build_conditional(declared: Declared, name: str) -> ConditionalPart:
+    table = declared.recipe.all_conditionals()[name]
+    _, factor = declared.factor_of(name)
+    space = declared.spaces[factor.out[0]]
+    inputs = {v: declared.spaces[v] for v in factor.given}
+    if declared.traits[name].noise_input:
+        inputs["eps"] = Space((declared.traits[name].noise_input,))
+    trunk = _built(f"{table_of(declared.recipe, name)}.network", table.network, "", inputs, table.family.outputs(space))
+    return ConditionalPart(trunk, table.family.build(space))
+
+
+def _built(where: str, network: Any, note: str, *arguments: Any) -> nn.Module:
+    """`network.build(*arguments)`, with its key path added to what it raises."""
+    try:
+        return network.build(*arguments)
+    except ConfigError as error:
+        raise ConfigError([placed(where, problem, network) + note for problem in error.problems]) from None
+
+
+@torch.no_grad()
+def start_at_data(parts: Parts, declared: Declared, rows: Mapping[str, Tensor]) -> None:
+    """Decoders begin at the data's mean and priors with rows of it, where they can: `rows` by variable, (N, *shape)."""
+    for name, trait in declared.traits.items():
+        if trait.kind not in ("prior", "conditional"):
+            continue
+        part: Any = parts.modules[name]
+        if hasattr(part, "start_at_rows"):
+            part.start_at_rows(rows)
+        if trait.kind == "conditional":
+            variable = declared.factor_of(name)[1].out[0]
+            if variable in rows and hasattr(part.family, "start_at"):
+                part.family.start_at(rows[variable].mean(0))
+
+
+# --- weights that come from elsewhere --------------------------------------------------------------------------------
+
+
+def misfits(modules: Mapping[str, nn.Module] | nn.ModuleDict, saved: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
+    """Tensors of the modules that the saved ones of the same names do not fit, a few words each."""
+    found = []
+    for name, module in modules.items():
+        theirs = saved.get(name, {})
+        own = module.state_dict()
+        found += [f"{name} has no tensor {key!r} now" for key in theirs if key not in own]
+        found += filter(None, (_misfit(f"{name}/{key}", tensor, theirs.get(key)) for key, tensor in own.items()))
+    return found
+
+
+def _misfit(name: str, own: Tensor, saved: Tensor | None) -> str | None:
+    if saved is None:
+        return f"{name} is not in it"
+    if own.shape != saved.shape:
+        return f"{name} is {tuple(own.shape)} now, and {tuple(saved.shape)} there"
+    return None
+
+
+def first_of(lines: Sequence[str]) -> str:
+    """The first, and how many more."""
+    return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")

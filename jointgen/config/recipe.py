@@ -1,0 +1,234 @@
+"""Recipe: a TOML file that fully determines a run, as a strict attrs tree. The fields below are its keys."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+from jointgen.config.optimizers import OptimizerTables
+from jointgen.config.structure import (
+    DataField,
+    DecoderField,
+    DiscriminatorField,
+    EncoderField,
+    FamilyField,
+    MetricField,
+    ObjectiveField,
+    PriorField,
+    fraction,
+    positive,
+    structure,
+    unstructure,
+)
+from jointgen.config.toml import apply_overrides, dotted, load_tables, show, to_toml
+from jointgen.errors import ConfigError
+from jointgen.registry.components import Registry
+
+FORMAT = 1
+
+
+@attrs.frozen
+class EncoderTable:
+    """q(z|x): a trunk network and the family that its output parametrises."""
+
+    network: EncoderField
+    family: FamilyField
+
+
+@attrs.frozen
+class DecoderTable:
+    """p(x|z): a trunk network and the family that its output parametrises."""
+
+    network: DecoderField
+    family: FamilyField
+
+
+@attrs.frozen
+class EarlyStopping:
+    """Stops a stage when the mean reconstruction losses of x and of z on held-out data have both stopped improving.
+
+    patience: evaluations without an improvement of either (AS-VAE section 5, papers.md 1.3).
+    """
+
+    patience: int = attrs.field(default=5, validator=positive)
+
+
+def _names_something(instance: Any, attribute: Any, value: list[str] | None) -> None:
+    if value == []:
+        raise ValueError("'parts' must name a part, or be left out, got none")
+
+
+@attrs.frozen
+class InitFrom:
+    """A finished or stopped run whose weights parts of the same names start from; averaged ones, where it has them.
+
+    run: its folder.  checkpoint: "latest", "best", or one by name.  parts: which start so; the others start as built,
+    as do those that only this recipe has. Not given: all that both have.
+    """
+
+    run: str
+    checkpoint: str = "latest"
+    parts: list[str] | None = attrs.field(default=None, validator=_names_something)
+
+
+@attrs.frozen
+class Train:
+    """The budget and how it is spent. `steps` are model updates; give it or `images`, not both.
+
+    init_from: a warm start: the folder of a run, or the table that says more (InitFrom).
+
+    trackers: where figures and pictures go besides metrics.jsonl and samples/ (jointgen.runs.trackers).
+    """
+
+    steps: int | None = attrs.field(default=None, validator=positive)
+    images: int | None = attrs.field(default=None, validator=positive)
+    batch: int = attrs.field(default=128, validator=positive)  # rows of the global batch
+    micro_batches: int = attrs.field(default=1, validator=positive)  # parts of a batch, run one after the other
+    pair_block: int = attrs.field(default=16, validator=attrs.validators.ge(2))  # re-pairings shift within so many rows
+    clip: float | None = attrs.field(default=None, validator=positive)
+    ema: float | None = attrs.field(default=0.99, validator=fraction)
+    init_from: str | InitFrom | None = None
+    device: str = "auto"
+    threads: int | None = attrs.field(default=None, validator=positive)  # of torch on the CPU; None: torch decides
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"  # fp32 without TF32; bf16 by autocast
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"  # torch.compile's modes; see README
+    channels_last: bool = False  # images and convolutions in NHWC memory: pays on a GPU, with bf16
+    deterministic: bool = False  # only operations that repeat themselves bit for bit; matters on a GPU
+    resident: Literal["auto", "always", "never"] = "auto"  # the training split kept on the accelerator: if it fits
+    log_every: int = attrs.field(default=50, validator=positive)
+    eval_every: int | None = attrs.field(default=None, validator=positive)
+    sample_every: int | None = attrs.field(default=None, validator=positive)
+    checkpoint_every: int | None = attrs.field(default=None, validator=positive)
+    keep_checkpoints: int = attrs.field(default=3, validator=positive)
+    keep_best: str | None = None  # a figure of an evaluation, such as "elbo": the checkpoint where it is best stays too
+    early_stopping: EarlyStopping | None = None
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = attrs.field(factory=lambda: ["tensorboard"])
+
+    @property
+    def warm_start(self) -> InitFrom | None:
+        """`init_from` as the table that it stands for."""
+        return InitFrom(self.init_from) if isinstance(self.init_from, str) else self.init_from
+
+    @property
+    def total_steps(self) -> int:
+        assert self.steps is not None or self.images is not None, "checked when the recipe is read"
+        return self.steps if self.steps is not None else max(1, (self.images or 0) // self.batch)
+
+
+@attrs.frozen
+class Eval:
+    """What is measured at the end, and every `train.eval_every` steps on `quick_rows` rows of the test split."""
+
+    metrics: list[MetricField] = attrs.field(factory=list)
+    split: Literal["test", "train"] = "test"
+    rows: int | None = attrs.field(default=None, validator=positive)
+    quick_rows: int = attrs.field(default=512, validator=positive)
+    batch: int = attrs.field(default=256, validator=positive)
+    samples: int = attrs.field(default=64, validator=positive)  # pictures in a grid
+
+
+@attrs.frozen
+class Recipe:
+    """See each table's class. `encoder` is the part of that name; `encoders.NAME` names further parts, and so on."""
+
+    data: DataField
+    objective: ObjectiveField
+    train: Train
+    format: int = FORMAT
+    name: str = ""
+    seed: int = attrs.field(default=0, validator=[attrs.validators.ge(0), attrs.validators.lt(2**63)])
+    sources: dict[str, DataField] = attrs.field(factory=dict)
+    latents: dict[str, int | list[int]] = attrs.field(factory=dict)
+    prior: PriorField | None = None
+    priors: dict[str, PriorField] = attrs.field(factory=dict)
+    encoder: EncoderTable | None = None
+    encoders: dict[str, EncoderTable] = attrs.field(factory=dict)
+    decoder: DecoderTable | None = None
+    decoders: dict[str, DecoderTable] = attrs.field(factory=dict)
+    discriminator: DiscriminatorField | None = None
+    discriminators: dict[str, DiscriminatorField] = attrs.field(factory=dict)
+    optimizer: OptimizerTables = attrs.field(factory=OptimizerTables)
+    eval: Eval = attrs.field(factory=Eval)
+
+    def all_sources(self) -> dict[str, Any]:
+        return {"data": self.data, **self.sources}
+
+    def all_priors(self) -> dict[str, Any]:
+        return {**({"prior": self.prior} if self.prior is not None else {}), **self.priors}
+
+    def all_conditionals(self) -> dict[str, EncoderTable | DecoderTable]:
+        one = {name: t for name, t in (("encoder", self.encoder), ("decoder", self.decoder)) if t is not None}
+        return {**one, **self.encoders, **self.decoders}
+
+
+def read_recipe(
+    source: str | Path | Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any] = (), *, registry: Registry
+) -> Recipe:
+    """A recipe from a file (following `base`) or from tables, with overrides, checked whole.
+
+    Raises ConfigError with every problem found, each with its key path.
+    """
+    tables = dict(source) if isinstance(source, Mapping) else load_tables(source)
+    recipe = structure(apply_overrides(tables, overrides), Recipe, registry)
+    problems = list(_problems(recipe))
+    if problems:
+        raise ConfigError(problems)
+    if not recipe.name:
+        recipe = attrs.evolve(recipe, name="run" if isinstance(source, Mapping) else Path(source).stem)
+    return recipe
+
+
+def _problems(recipe: Recipe) -> Iterable[str]:
+    """What no single table can know."""
+    if recipe.format != FORMAT:
+        yield f"format: this version reads format {FORMAT}, got {recipe.format}"
+    if (recipe.train.steps is None) == (recipe.train.images is None):
+        yield "train: give the budget as steps or as images, one of the two"
+    for variable, size in recipe.latents.items():
+        if size == [] or any(n < 1 for n in (size if isinstance(size, list) else [size])):
+            yield f"latents.{variable}: must be a size >= 1 or a list of such, got {size}"
+    names = [*recipe.all_sources(), *recipe.all_priors(), *recipe.all_conditionals()]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{name}: two parts have this name"
+
+
+def write_recipe(recipe: Recipe, registry: Registry) -> str:
+    """The resolved recipe as TOML: running it repeats the run."""
+    return to_toml(unstructure(recipe, registry))
+
+
+def changed_keys(old: str, new: str) -> list[str]:
+    """What two resolved recipes differ in, a line each: ``train.steps: 40 -> 60``."""
+    return list(_changes(tomllib.loads(old), tomllib.loads(new), ()))
+
+
+def _changes(old: Any, new: Any, at: tuple[str | int, ...]) -> Iterable[str]:
+    if _is_table(old or new) and _is_table(old or {}) and _is_table(new or {}):
+        before, after = old or {}, new or {}
+        # with another type the other keys belong to another component
+        retyped = "type" in before and "type" in after and before["type"] != after["type"]
+        for key in ["type"] if retyped else dict.fromkeys([*before, *after]):
+            yield from _changes(before.get(key), after.get(key), (*at, key))
+    elif _are_tables(old) and _are_tables(new) and len(old) == len(new):
+        for n, (one, other) in enumerate(zip(old, new, strict=True)):
+            yield from _changes(one, other, (*at, n))
+    elif old != new or type(old) is not type(new):
+        before, after = _shown(old), _shown(new)
+        before, after = (before, after) if before != after else (repr(old), repr(new))  # shortened to the same
+        yield f"{dotted(at)}: {before} -> {after}"
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _are_tables(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_table, value))
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else show(value)

@@ -1,0 +1,410 @@
+"""Recipes as data: TOML plus overrides to a strict attrs tree, and back. Torch-free.
+
+The files and the overrides are read by `jointgen.config.toml`, whose functions are offered here too.
+
+A field that holds a registered component is annotated with one of the markers below; its table names the
+component by ``type`` and everything else in the table is a field of that component.
+
+cattrs walks the tree. What it would coerce or ignore is refused here, and every problem is reported at once with
+the key path as TOML writes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import attrs
+from cattrs import BaseValidationError, Converter, override
+from cattrs.cols import list_structure_factory, mapping_structure_factory
+from cattrs.errors import (
+    AttributeValidationNote,
+    ClassValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
+from cattrs.gen import make_dict_structure_fn
+
+from jointgen.config.toml import KeyPath, apply_overrides, dotted, load_tables, plain, read_toml, show, to_toml
+from jointgen.errors import ConfigError, suggest
+from jointgen.registry.components import Registry
+
+T = TypeVar("T")
+Hook = Callable[[Any, Any], Any]  # (value, type) -> structured value, cattrs' own signature
+WriteHook = Callable[[Any], Any]
+
+# --- what a config class says about its fields -----------------------------------------------------------------------
+
+
+@attrs.frozen
+class OfKind:
+    """Marks a field whose table is a component of this registry kind, chosen by its ``type`` key."""
+
+    kind: str
+
+    def names(self, registry: Registry) -> list[str]:
+        return registry.names(self.kind)
+
+    def find(self, table: Mapping[str, Any], registry: Registry) -> type:
+        if "type" not in table:
+            raise ConfigError(f"missing; known: {', '.join(self.names(registry)) or 'none'}")
+        return registry.get(self.kind, table["type"]).load()
+
+    def name_of(self, cls: type, registry: Registry) -> str:
+        return registry.name_of(self.kind, cls)
+
+
+@attrs.frozen(eq=False)
+class OneOf:
+    """Marks a field whose table is one of these classes, chosen by its ``type`` key; without one, the first."""
+
+    classes: Mapping[str, type]
+
+    def names(self, registry: Registry) -> list[str]:
+        return sorted(self.classes)
+
+    def find(self, table: Mapping[str, Any], registry: Registry) -> type:
+        name = table.get("type", next(iter(self.classes)))
+        if name not in self.classes:
+            raise ConfigError(f"{show(name)} is not allowed{suggest(name, self.classes)}")
+        return self.classes[name]
+
+    def name_of(self, cls: type, registry: Registry) -> str:
+        return next(name for name, known in self.classes.items() if known is cls)
+
+
+EncoderField = Annotated[Any, OfKind("encoder")]
+DecoderField = Annotated[Any, OfKind("decoder")]
+FamilyField = Annotated[Any, OfKind("family")]
+PriorField = Annotated[Any, OfKind("prior")]
+DiscriminatorField = Annotated[Any, OfKind("discriminator")]
+ObjectiveField = Annotated[Any, OfKind("objective")]
+CriticLossField = Annotated[Any, OfKind("critic_loss")]
+PenaltyField = Annotated[Any, OfKind("penalty")]
+DataField = Annotated[Any, OfKind("data")]
+MetricField = Annotated[Any, OfKind("metric")]
+ExtractorField = Annotated[Any, OfKind("extractor")]
+
+
+def _require(holds: Callable[[float], bool], allowed: str) -> Callable[[Any, Any, Any], None]:
+    def validator(instance: Any, attribute: Any, value: Any) -> None:
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(number, int | float) and not holds(number):
+                raise ValueError(f"{attribute.name!r} must be {allowed}, got {number}")
+
+    validator.__doc__ = f"A number, or every number in a list, must be {allowed}. Other values (None, a table) pass."
+    return validator
+
+
+positive = _require(lambda value: value > 0, "> 0")
+non_negative = _require(lambda value: value >= 0, ">= 0")
+fraction = _require(lambda value: 0 <= value <= 1, "between 0 and 1")
+below_one = _require(lambda value: 0 <= value < 1, ">= 0 and < 1")
+
+
+# --- tables to tree --------------------------------------------------------------------------------------------------
+
+
+def key_of(field: attrs.Attribute) -> str:
+    """The recipe's key of a field: its name, without the underscore that keeps it apart from a Python keyword."""
+    return field.name.rstrip("_")
+
+
+def placed(where: str, problem: str, component: Any) -> str:
+    """The problem at the table `where` of a component; one that begins with a key of it is placed there."""
+    keys = {"type", *(key_of(field) for field in attrs.fields(type(component)))}
+    begins = _BEGINS.match(problem)
+    return f"{where}.{problem}" if begins is not None and begins[1] in keys else f"{where}: {problem}"
+
+
+def structure(tables: Mapping[str, Any], cls: type[T], registry: Registry) -> T:
+    """The tree of class `cls` that the tables describe.
+
+    Raises one ConfigError whose `problems` are lines ``key.path: message``, for everything that is wrong: unknown,
+    missing and misspelt keys, wrong types (nothing is coerced, but a whole number may stand for a real one),
+    values that a validator refuses, unknown components, and what a class's ``__attrs_post_init__`` raises.
+    """
+    try:
+        return _Reader(registry).converter.structure(tables, cls)
+    except (BaseValidationError, ConfigError) as error:
+        raise ConfigError(_lines(error, (), registry)) from None
+
+
+class _Reader:
+    """A cattrs converter whose hooks refuse what cattrs would coerce, and say what they expected."""
+
+    def __init__(self, registry: Registry):
+        self.registry, self.converter = registry, Converter(forbid_extra_keys=True)
+        for scalar in (int, float, str, bool):
+            self.converter.register_structure_hook(scalar, self._read_scalar)
+        self.converter.register_structure_hook_func(_is(Literal), _read_literal)
+        add = self.converter.register_structure_hook_factory
+        add(attrs.has, self._table)
+        add(_is(list), lambda want: self._shaped(want, list_structure_factory(want, self.converter)))
+        add(_is(dict), lambda want: self._shaped(want, mapping_structure_factory(want, self.converter)))
+        add(_is(tuple), self._tuple)
+        add(_is(Union, types.UnionType), self._union)
+        add(_is_component, self._component)
+
+    def _shaped(self, want: Any, inner: Hook) -> Hook:
+        """Checks that the value is a table or a list where `want` is one, before cattrs walks into it."""
+
+        def read(value: Any, _: Any) -> Any:
+            if not _takes(want, value):
+                raise self._wrong(want, value)
+            return inner(value, want)
+
+        return read
+
+    def _table(self, cls: Any) -> Hook:
+        fields = attrs.fields(attrs.resolve_types(cls))
+        overrides = {f.name: override(rename=key_of(f), struct_hook=self._hook(f)) for f in fields}
+        return self._shaped(cls, make_dict_structure_fn(cls, self.converter, **overrides))  # type: ignore[arg-type]
+
+    def _hook(self, field: attrs.Attribute) -> Hook | None:
+        return self._checked(field) if field.validator and not field.converter else None
+
+    def _checked(self, field: attrs.Attribute) -> Hook:
+        """Runs the field's validator already here, because the class's constructor stops at the first that fails."""
+
+        def read(value: Any, want: Any) -> Any:
+            result = self.converter.structure(value, want)
+            with contextlib.suppress(AttributeError):  # it looks at other fields: the constructor will run it
+                field.validator(None, field, result)  # type: ignore[misc]
+            return result
+
+        return read
+
+    def _tuple(self, want: Any) -> Hook:
+        items = get_args(want)
+        if items[-1] is Ellipsis:
+            inner = list_structure_factory(list[items[0]], self.converter)  # type: ignore[valid-type]
+            return self._shaped(want, lambda value, _: tuple(inner(value, want)))
+        return self._shaped(want, lambda value, _: tuple(self._each(value, items, want)))
+
+    def _each(self, values: Iterable[Any], wants: Iterable[Any], whole: Any) -> Iterator[Any]:
+        errors = []
+        for index, (value, want) in enumerate(zip(values, wants, strict=True)):
+            try:
+                yield self.converter.structure(value, want)
+            except Exception as error:
+                error.add_note(IterableValidationNote("", index, want))
+                errors.append(error)
+        if errors:
+            raise IterableValidationError("", errors, whole)
+
+    def _union(self, want: Any) -> Hook:
+        def read(value: Any, _: Any) -> Any:
+            member = _member(want, value)
+            if member is None:
+                raise self._wrong(want, value)
+            return self.converter.structure(value, member)
+
+        return read
+
+    def _component(self, want: Any) -> Hook:
+        def read(value: Any, _: Any) -> Any:
+            cls = self._component_class(_marker(want), value)
+            return self.converter.structure({key: value[key] for key in value if key != "type"}, cls)
+
+        return self._shaped(want, read)
+
+    def _component_class(self, marker: OfKind | OneOf, table: Mapping[str, Any]) -> type:
+        try:
+            if not isinstance(table.get("type", ""), str):
+                known = ", ".join(marker.names(self.registry)) or "none"
+                raise ConfigError(f"expected a string, got {show(table['type'])}; known: {known}")
+            return marker.find(table, self.registry)
+        except ConfigError as error:
+            error.add_note(AttributeValidationNote("", "type", str))
+            raise ClassValidationError("", [error], type(table)) from None
+
+    def _read_scalar(self, value: Any, want: Any) -> Any:
+        if not _takes(want, value):
+            raise self._wrong(want, value)
+        if want is float and not math.isfinite(value):
+            raise ConfigError(f"expected a finite number, got {value}")
+        return want(value)
+
+    def _wrong(self, want: Any, value: Any) -> ConfigError:
+        return ConfigError(f"expected {_describe(want, self.registry)}, got {show(value)}")
+
+
+def _read_literal(value: Any, want: Any) -> Any:
+    choices = get_args(want)
+    if not any(type(value) is type(choice) and value == choice for choice in choices):  # True == 1, and is not 1
+        raise ConfigError(f"{show(value)} is not allowed{suggest(value, choices)}")
+    return value
+
+
+# --- tree to tables --------------------------------------------------------------------------------------------------
+
+
+def unstructure(tree: Any, registry: Registry) -> dict[str, Any]:
+    """The tables that `structure` turns into an equal tree: components with their ``type`` first, None left out."""
+    return plain(_writer(registry).unstructure(tree))
+
+
+def _writer(registry: Registry) -> Converter:
+    converter = Converter()
+
+    def table(cls: Any) -> WriteHook:
+        fields = [field for field in attrs.fields(attrs.resolve_types(cls)) if field.init]
+        return lambda tree: {
+            key_of(field): converter.unstructure(value, field.type)
+            for field in fields
+            if (value := getattr(tree, field.name)) is not None
+        }
+
+    def component(want: Any) -> WriteHook:
+        return lambda tree: {"type": _marker(want).name_of(type(tree), registry), **converter.unstructure(tree)}
+
+    def union(want: Any) -> WriteHook:
+        return lambda value: converter.unstructure(value, _member(want, value))
+
+    converter.register_unstructure_hook_factory(attrs.has, table)
+    converter.register_unstructure_hook_factory(_is(Union, types.UnionType), union)
+    converter.register_unstructure_hook_factory(_is_component, component)
+    return converter
+
+
+# --- types -----------------------------------------------------------------------------------------------------------
+
+_SCALARS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+
+
+def _is(*origins: Any) -> Callable[[Any], bool]:
+    return lambda want: want in origins or get_origin(want) in origins
+
+
+def _is_component(want: Any) -> bool:
+    return any(isinstance(extra, OfKind | OneOf) for extra in getattr(want, "__metadata__", ()))
+
+
+def _marker(component: Any) -> OfKind | OneOf:
+    return next(extra for extra in component.__metadata__ if isinstance(extra, OfKind | OneOf))
+
+
+def _takes(want: Any, value: Any) -> bool:
+    """Whether the shape of a table's `value` suits the type `want`. What is inside comes later."""
+    if want in _SCALARS:
+        return type(value) is want or (want is float and type(value) is int)
+    if _is(Literal)(want):
+        return any(type(value) is type(choice) for choice in get_args(want))
+    if _is(list, tuple)(want):
+        return isinstance(value, list | tuple) and _length(want) in (None, len(value))
+    return isinstance(value, Mapping)
+
+
+def _length(want: Any) -> int | None:
+    """How many items a list or tuple type demands; None: any number."""
+    items = get_args(want)
+    return len(items) if _is(tuple)(want) and Ellipsis not in items else None
+
+
+def _member(union: Any, value: Any) -> Any:
+    """The member of a union that a value, of a table or of a tree, is meant for; or None."""
+    members = [member for member in get_args(union) if member is not types.NoneType]
+    if type(value) in members:
+        return type(value)
+    shape = {} if attrs.has(type(value)) else value
+    fitting = [member for member in members if _takes(member, shape)]
+    return max(fitting, key=lambda member: _keys_shared(member, value), default=None)
+
+
+def _keys_shared(member: Any, value: Any) -> int:
+    """How many keys of a table a class knows: of several classes, the one that knows most is meant, or the first."""
+    if not attrs.has(member) or not isinstance(value, Mapping):
+        return 0
+    return len({key_of(field) for field in attrs.fields(member)} & {*value})
+
+
+def _describe(want: Any, registry: Registry) -> str:
+    if _is(Union, types.UnionType)(want):
+        members = [member for member in get_args(want) if member is not types.NoneType]
+        return " or ".join(dict.fromkeys(_describe(member, registry) for member in members))
+    if _is(Literal)(want):
+        return f"one of {', '.join(map(show, get_args(want)))}"
+    if _is(list, tuple)(want):
+        return "a list" if _length(want) is None else f"a list of {_length(want)}"
+    if _is_component(want):
+        return f"a table with a type (known: {', '.join(_marker(want).names(registry)) or 'none'})"
+    return _SCALARS.get(want, "a table")
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+
+def _lines(error: BaseException, path: KeyPath, registry: Registry, keys: Sequence[str] = ()) -> Iterator[str]:
+    """One ``key.path: message`` per problem in what cattrs collected. An error that is no user's mistake goes on up."""
+    note = next((n for n in getattr(error, "__notes__", ()) if isinstance(n, _NOTES)), None)
+    if note is not None:
+        path, keys = (*path, note.name.rstrip("_") if isinstance(note, AttributeValidationNote) else note.index), ()
+    if isinstance(error, BaseValidationError):
+        keys = [key_of(field) for field in attrs.fields(error.cl)] if attrs.has(error.cl) else []
+        for inner in error.exceptions:
+            yield from _lines(inner, path, registry, keys)
+    elif isinstance(error, ForbiddenExtraKeysError):
+        known = [key_of(field) for field in attrs.fields(error.cl) if field.init]
+        yield from (_line((*path, key), f"unknown key{suggest(key, known)}") for key in sorted(error.extra_fields))
+    elif isinstance(note, AttributeValidationNote) and isinstance(error, KeyError):
+        yield _line(path, f"missing; {_describe(note.type, registry)}")
+    elif isinstance(error, ConfigError):
+        yield from (_line(path, problem, keys) for problem in error.problems)
+    elif isinstance(error, ValueError | OverflowError) or (note is not None and isinstance(error, TypeError)):
+        yield _line(path, _reword(error, named=note is None), keys)
+    else:
+        raise error
+
+
+_BEGINS = re.compile(r"([\w-]+)[\w.\[\]-]*: ")
+_NOTES = (AttributeValidationNote, IterableValidationNote)
+
+
+def _line(path: KeyPath, problem: str, keys: Sequence[str] = ()) -> str:
+    """`keys` are those of the table at `path`: a problem that begins with one of them is placed there."""
+    where = dotted(path)
+    begins = _BEGINS.match(problem)
+    if begins is not None and begins[1] in keys:
+        return f"{where}.{problem}".removeprefix(".")
+    return f"{where}: {problem}" if where else problem
+
+
+def _reword(error: Exception, *, named: bool) -> str:
+    """A validator's ``'width' must be > 0: -1`` becomes ``must be > 0, got -1``, after ``width: `` where `named`."""
+    text = str(error.args[0]) if error.args else type(error).__name__
+    text = re.sub(r"( must .*): ([^:]*)$", r"\1, got \2", text)
+    return re.sub(r"^'(\w+)' (?=must )", r"\1: " if named else "", text)
+
+
+__all__ = [
+    "CriticLossField",
+    "DataField",
+    "DecoderField",
+    "DiscriminatorField",
+    "EncoderField",
+    "ExtractorField",
+    "FamilyField",
+    "MetricField",
+    "ObjectiveField",
+    "OfKind",
+    "OneOf",
+    "PenaltyField",
+    "PriorField",
+    "apply_overrides",
+    "below_one",
+    "fraction",
+    "load_tables",
+    "non_negative",
+    "placed",
+    "positive",
+    "read_toml",
+    "structure",
+    "to_toml",
+    "unstructure",
+]

@@ -1,0 +1,142 @@
+"""How rows come to the device that trains: all of them once, where they fit, or batch by batch.
+
+Either way a batch holds the same numbers: rows are taken as they are stored (uint8), and augmented and observed on the
+device, with its noise. Nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from jointgen.contracts.distributions import Rows
+from jointgen.contracts.noise import NoiseSource
+from jointgen.errors import ConfigError
+
+Residence = Literal["auto", "always", "never"]
+Values = dict[str, Tensor]
+T = TypeVar("T")
+
+SHARE = 0.5  # of the device's free memory that "auto" gives to data; the model and its activations come after it
+BLOCK = 4096  # rows copied at a time
+
+
+@runtime_checkable
+class Augmenting(Protocol):
+    """Rows of a source that augments its training split (flips, crops)."""
+
+    def augment(self, values: Values, noise: NoiseSource) -> Values:
+        """Stored rows on any device -> raw rows that fit their Spaces. Waits for no device."""
+
+
+def stored(rows: Rows, index: Tensor) -> Values:
+    """Rows before they are augmented: a source may keep more than it shows, such as images from which it crops."""
+    # not isinstance(rows, a protocol): that takes 10 us, of every step
+    take: Callable[[Tensor], Values] = getattr(rows, "stored", rows.take)
+    return take(index)
+
+
+def augmented(rows: Rows, values: Values, noise: NoiseSource) -> Values:
+    """Stored rows as they are trained on."""
+    augment: Callable[[Values, NoiseSource], Values] | None = getattr(rows, "augment", None)
+    return augment(values, noise) if augment else values
+
+
+# --- where they stay -------------------------------------------------------------------------------------------------
+
+
+def resides(wanted: Residence, sources: Iterable[Rows], device: torch.device) -> bool:
+    """Whether to keep every row of these sources on the device; on the CPU they stay where they are.
+
+    Raises ConfigError where they must and do not fit.
+    """
+    if device.type == "cpu" or wanted == "never":
+        return False
+    needed, free = sum(size_of(rows) for rows in sources), free_memory(device)
+    if wanted == "always" and needed > free:
+        has, wants = (f"{size / 2**30:.1f} GiB" for size in (free, needed))
+        raise ConfigError(f"train.resident: 'always', but the training split has {wants} and {device} has {has} free")
+    return wanted == "always" or needed <= SHARE * free
+
+
+def size_of(rows: Rows) -> int:
+    """Bytes of all rows as they are stored, from one of them."""
+    return len(rows) * sum(value.nbytes for value in stored(rows, torch.zeros(1, dtype=torch.int64)).values())
+
+
+def free_memory(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0]
+
+
+class ResidentRows:
+    """Every stored row on a device, indexed there. Copied block by block, so that the host never holds them all."""
+
+    def __init__(self, rows: Rows, device: torch.device):
+        self._device = device
+        one = stored(rows, torch.zeros(1, dtype=torch.int64))
+        self._values = {
+            name: torch.empty(len(rows), *value.shape[1:], dtype=value.dtype, device=device)
+            for name, value in one.items()
+        }
+        for index in torch.arange(len(rows)).split(BLOCK):
+            for name, value in stored(rows, index).items():
+                self._values[name][int(index[0]) : int(index[-1]) + 1] = value.to(device)
+
+    def stored(self, index: Tensor) -> Values:
+        """(B,) int64 on the CPU -> rows on the device."""
+        there = send(index, self._device)
+        return {name: value.index_select(0, there) for name, value in self._values.items()}
+
+
+def send(value: Tensor, device: torch.device) -> Tensor:
+    """To the device without waiting for it: CUDA copies from pinned memory on its own. What is there stays."""
+    from_host = value.device.type == "cpu" and device.type == "cuda"
+    return (value.pin_memory() if from_host else value).to(device, non_blocking=from_host)
+
+
+# --- batch by batch --------------------------------------------------------------------------------------------------
+
+
+class Fetch:
+    """fetch(number) gives the stored rows of a batch on the device. rows_of: number -> (B,) int64 on the CPU.
+
+    An accelerator does not wait for the disk: while it computes, a thread reads the batch to come.
+    """
+
+    def __init__(self, rows: Rows, rows_of: Callable[[int], Tensor], device: torch.device, *, resident: bool):
+        self._device = device
+        read = ResidentRows(rows, device).stored if resident else partial(stored, rows)
+        self._read: Callable[[int], Values] = lambda number: read(rows_of(number))
+        if device.type != "cpu" and not resident:
+            self._read = Ahead(self._read)
+
+    def __call__(self, number: int) -> Values:
+        values = self._read(number)
+        return {name: send(value, self._device) for name, value in values.items()}
+
+
+class Ahead(Generic[T]):
+    """Calls a pure function of a number, and already for the number that seems to come next, in a thread of its own.
+
+    The next one is as far from this as this was from the last: a step may skip numbers, but always in the same way.
+    """
+
+    def __init__(self, function: Callable[[int], T]):
+        self._function = function
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="jointgen-read")
+        self._last: int | None = None
+        self._next = dict[int, Future[T]]()
+
+    def __call__(self, number: int) -> T:
+        value = (self._next.get(number) or self._submit(number)).result()
+        expected = number + (1 if self._last is None else number - self._last)
+        self._last, self._next = number, {expected: self._submit(expected)}
+        return value
+
+    def _submit(self, number: int) -> Future[T]:
+        return self._pool.submit(self._function, number)

@@ -1,0 +1,328 @@
+"""The one evaluation loop: metrics over a split, merged over batches and processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from jointgen.compiler.compiled_recipe import Prepared
+from jointgen.contracts.distributions import Rows, labelled
+from jointgen.contracts.metrics import Collect, Collected, Measure
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.statistics import Estimate, Statistic, merge_into, packed, unpacked
+from jointgen.data.device import send
+from jointgen.engine.program import Moment
+from jointgen.errors import ConfigError
+from jointgen.evaluation.partial_results import Partial
+from jointgen.inference.model import Model
+from jointgen.runtime.cache import Cached, cached, fingerprint
+from jointgen.runtime.workers import Workers
+
+CPU = torch.device("cpu")
+_ONLY = "statistic"  # how a file of the cache calls its own
+BLOCK = 4096  # rows read at a time to be hashed
+
+
+@attrs.frozen(eq=False)
+class Split:
+    """An opened split: the rows of every data source that the objective draws from, by part.
+
+    components: the data sources themselves, where these rows are theirs.  chosen: (n,) int64, which rows; None: all.
+    """
+
+    name: str
+    sources: dict[str, Rows]
+    variables: dict[str, dict[str, str]]
+    components: dict[str, Any] = attrs.field(factory=dict)
+    chosen: Tensor | None = None
+    _labelled: dict[str, Rows] = attrs.field(factory=dict, init=False)
+
+    def __len__(self) -> int:
+        """The rows chosen, or else the shortest source's: several sources are read side by side."""
+        return min(len(rows) for rows in self.sources.values()) if self.chosen is None else len(self.chosen)
+
+    def first(self, n: int) -> Split:
+        return self._of(torch.arange(min(n, len(self))))
+
+    def spread(self, n: int) -> Split:
+        """So many rows, evenly apart: data often lies class by class."""
+        return self if n >= len(self) else self._of(torch.arange(n) * len(self) // n)
+
+    def _of(self, index: Tensor) -> Split:
+        return attrs.evolve(self, chosen=self._rows(index))
+
+    def _rows(self, index: Tensor) -> Tensor:
+        """Numbers of rows of the sources."""
+        return index if self.chosen is None else self.chosen[index]
+
+    def take(self, index: Tensor, device: torch.device = CPU) -> dict[str, dict[str, Tensor]]:
+        """Raw rows on a device, by source and by the joints' names for the variables."""
+        rows = self._rows(index)
+        taken = {name: renamed(source.take(rows), self.variables[name]) for name, source in self.sources.items()}
+        return {name: {v: send(t, device) for v, t in values.items()} for name, values in taken.items()}
+
+    def labels(self, index: Tensor) -> dict[str, Tensor]:
+        """(n,) int64 class numbers by the sources' names for them, also where the recipe does not ask for them."""
+        found: dict[str, Tensor] = {}
+        for part, component in self.components.items():
+            source = labelled(component)
+            names = [name for name, space in source.spaces().items() if space.kind == "label"]
+            if names and part not in self._labelled:
+                self._labelled[part] = self.sources[part] if source is component else source.open(self.name)
+            if names:
+                taken = self._labelled[part].take(self._rows(index))
+                found |= {name: taken[name] for name in names}
+        return found
+
+
+def renamed(values: dict[str, Tensor], variables: dict[str, str]) -> dict[str, Tensor]:
+    """A source's variables under the joints' names for them."""
+    return {name: values[own] for name, own in variables.items()}
+
+
+def open_split(prepared: Prepared, name: str, parts: Iterable[str] | None = None) -> Split:
+    """parts: of these data sources only; None: of all that the objective draws from."""
+    declared = prepared.declared
+    wanted = dict.fromkeys(declared.data_parts if parts is None else parts)
+    components = {part: prepared.recipe.all_sources()[part] for part in wanted}
+    sources = {part: component.open(name) for part, component in components.items()}
+    return Split(name, sources, {part: declared.variables_of(part) for part in sources}, components)
+
+
+def metrics_of(prepared: Prepared) -> list[Any]:
+    """The recipe's; where it names none, every registered one that is not costly, with its default settings."""
+    if prepared.recipe.eval.metrics:
+        return prepared.recipe.eval.metrics
+    cheap: list[Any] = [c.load() for c in prepared.registry.components("metric") if not c.costly]
+    return [metric() for metric in cheap]
+
+
+def measures_of(metrics: Iterable[Any], model: Model) -> list[Measure]:
+    """What the metrics measure. Raises ConfigError where two of them give one name to their figures."""
+    measures = [measure for metric in metrics for measure in metric.measures(model)]
+    names = [measure.name for measure in measures]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError([f"eval.metrics: two metrics give a figure named {name!r}; leave one out" for name in twice])
+    return measures
+
+
+# --- streams of rows -------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Stream:
+    """So many rows of a split, or so many draws of p; `split` then has the rows of p's data roots, if it has any.
+
+    size: rows of a batch.
+    """
+
+    name: str
+    n: int
+    split: Split | None
+    size: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}-{self.n}by{self.size}"
+
+    @property
+    def starts(self) -> dict[int, int]:
+        """The first row of each batch, and how many it has."""
+        return {start: min(self.size, self.n - start) for start in range(0, self.n, self.size)}
+
+    def batch(self, model: Model, start: int, seed: int) -> Batch:
+        """With noise by the numbers of the rows: how the work is shared out is no matter, nor in how large batches."""
+        index = torch.arange(start, start + self.starts[start])
+        data = {} if self.split is None else self.split.take(index % len(self.split), model.device)
+        noise = Noise(seed, self.name, device=model.device, dtype=model.dtype).of_rows(start, len(index))
+        return Batch(data, noise, len(index), index=index, source=self.split)
+
+
+@attrs.frozen(eq=False)
+class Batch(Moment):
+    """See jointgen.contracts.metrics.Batch."""
+
+    index: Tensor = attrs.field(factory=lambda: torch.empty(0, dtype=torch.long))
+    source: Split | None = None
+    _memo: dict[str, Any] = attrs.field(factory=dict, init=False)
+
+    def recall(self, key: str, compute: Callable[[], Any]) -> Any:
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]
+
+
+def batches(model: Model, split: Split, size: int, seed: int) -> Iterator[Batch]:
+    """A whole split."""
+    stream = Stream(split.name, len(split), split, size)
+    return (stream.batch(model, start, seed) for start in stream.starts)
+
+
+def _stream(
+    collect: Collect, model: Model, split: Split, opened: dict[str, Split], limit: int | None, size: int
+) -> Stream:
+    size = min(size, collect.batch or size)
+    if collect.over == "draws":
+        n = collect.rows or len(split)
+        return Stream("draws", min(n, limit or n), _roots_of_p(model), size)
+    name = split.name if collect.over == "eval" else collect.over
+    if name not in opened:
+        opened[name] = open_split(model.prepared, name)
+    rows = opened[name]
+    n = min(len(rows), collect.rows or len(rows), limit or len(rows))
+    return Stream(rows.name, n, rows.spread(n), size)
+
+
+def _roots_of_p(model: Model) -> Split | None:
+    """The held-out rows of the data sources that p draws from, where it does."""
+    parts = set(model.data_roots(model.joint("p", "drawing samples")).values())
+    return open_split(model.prepared, "test", sorted(parts)) if parts else None
+
+
+# --- the loop --------------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    model: Model,
+    split: Split,
+    metrics: Sequence[Any],
+    *,
+    batch: int = 256,
+    seed: int = 0,
+    limit: int | None = None,
+    workers: Workers | None = None,
+    partial: Partial | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Estimate]:
+    """Every measure of the metrics over a split, by name. The same numbers for any number of processes.
+
+    limit: at most so many rows of each stream, evenly apart.  partial: where to keep what is done, and to go on from.
+    progress: called with (rows done, rows in all), of all streams that are gone through.
+    """
+    measures = measures_of(metrics, model)
+    collects = {collect.name: collect for measure in measures for collect in measure.collects}
+    streams: dict[str, tuple[Stream, list[Collect]]] = {}
+    opened = {split.name: split}
+    for collect in collects.values():
+        stream = _stream(collect, model, split, opened, limit, batch)
+        streams.setdefault(stream.key, (stream, []))[1].append(collect)
+    found: dict[str, Statistic] = {}
+    total = sum(stream.n for stream, _ in streams.values())
+    collector = _Collector(model, seed, workers, partial, progress, total)
+    for stream, wanted in streams.values():
+        found |= collector.collect(stream, wanted)
+    return {measure.name: _estimate(measure, found, collector.origins, split.name) for measure in measures}
+
+
+@attrs.define
+class _Collector:
+    """Goes through streams, sharing them out over processes, and counts rows."""
+
+    model: Model
+    seed: int
+    workers: Workers | None
+    partial: Partial | None
+    progress: Callable[[int, int], None]
+    total: int
+    done: int = 0
+    origins: dict[str, Collected] = attrs.field(factory=dict)
+
+    def collect(self, stream: Stream, wanted: Sequence[Collect]) -> dict[str, Statistic]:
+        """The merged statistics of a stream by name; those of the data alone from the cache where it has them."""
+        content = content_of(stream) if any(collect.of_data for collect in wanted) else ""
+        files = {c.name: cached(f"{c.key} {c.made_by()} of {stream.n} rows {content}") for c in wanted if c.of_data}
+        self.origins |= {c.name: Collected(stream.name, stream.n, content if c.of_data else "") for c in wanted}
+        found = self._cached(files, wanted)
+        missing = [collect for collect in wanted if collect.name not in found]
+        if not missing:
+            self._advance(stream.n)
+            return found
+        new = self._collect(stream, missing)
+        if self.workers is None or self.workers.is_main:
+            for name in files.keys() & new.keys():
+                files[name].write(packed({_ONLY: new[name]}))
+        return found | new
+
+    def _cached(self, files: Mapping[str, Cached], wanted: Sequence[Collect]) -> dict[str, Statistic]:
+        """Those that every process finds: a file may appear between one's look and another's."""
+        kinds = {collect.name: collect.kind for collect in wanted}
+        data = {name: file.read() for name, file in files.items()}
+        if self.workers and data:
+            here = torch.tensor([value is not None for value in data.values()], device=self.workers.device).long()
+            everywhere = (self.workers.sum_(here) == self.workers.world).tolist()
+            data = {name: data[name] if there else None for name, there in zip(data, everywhere, strict=True)}
+        return {n: unpacked(value, {_ONLY: kinds[n]})[_ONLY] for n, value in data.items() if value is not None}
+
+    def _collect(self, stream: Stream, wanted: Sequence[Collect]) -> dict[str, Statistic]:
+        kinds = {collect.name: collect.kind for collect in wanted}
+        past = self.partial.open(stream.key, kinds) if self.partial else None
+        if self.workers:
+            self.workers.barrier()  # all have read the same past before anyone adds to it
+        starts = {s: rows for s, rows in stream.starts.items() if past is None or s not in past.done}
+        self._advance(stream.n - sum(starts.values()))
+        rank, world = (self.workers.rank, self.workers.world) if self.workers else (0, 1)
+        mine: dict[str, Statistic] = {}
+        with past.adding(mine, rank) if past else nullcontext() as note:
+            for i, (start, rows) in enumerate(starts.items()):
+                if i % world == rank:
+                    merge_into(mine, self._statistics(stream, start, wanted))
+                    if note:
+                        note(start)
+                self._advance(rows)
+        merged = self.workers.merge(mine, kinds) if self.workers else mine
+        if past:
+            merge_into(merged, past.statistics)
+        return merged
+
+    def _statistics(self, stream: Stream, start: int, wanted: Sequence[Collect]) -> dict[str, Statistic]:
+        batch = stream.batch(self.model, start, self.seed)
+        with torch.no_grad():
+            return {collect.name: collect.of(batch) for collect in wanted}
+
+    def _advance(self, rows: int) -> None:
+        self.done += rows
+        if rows:
+            self.progress(self.done, self.total)
+
+
+def content_of(stream: Stream) -> str:
+    """A hash of the raw rows of a stream, by content: the same data elsewhere is the same."""
+    split = stream.split
+    assert split is not None, "statistics of data are of a split"
+    blocks = (split.take(torch.arange(start, min(start + BLOCK, stream.n))) for start in range(0, stream.n, BLOCK))
+    return fingerprint(
+        {f"{part} {name}": rows for part, values in raw.items() for name, rows in values.items()} for raw in blocks
+    )
+
+
+def _estimate(
+    measure: Measure, found: Mapping[str, Statistic], origins: Mapping[str, Collected], split: str
+) -> Estimate:
+    collected = [found[collect.name] for collect in measure.collects if collect.name in found]
+    complete = bool(collected) and len(collected) == len(measure.collects)
+    value, error, note = _finished(measure, collected) if complete else (None, None, measure.note)
+    of = [origins[collect.name] for collect in measure.collects]
+    protocol = measure.protocol if isinstance(measure.protocol, str) else measure.protocol(*of) if complete else ""
+    where = of[0].over if of else split
+    n = collected[0].n if complete else 0
+    what = (measure.bound, note, protocol, measure.better)
+    return Estimate(value, measure.unit, measure.estimator, where, n, error, *what)
+
+
+def _finished(measure: Measure, collected: Sequence[Statistic]) -> tuple[float | None, float | None, str]:
+    """(value, standard error, note); a number that is none is absent, and the note says why."""
+    if any(tensor.isnan().any() for statistic in collected for tensor in statistic.tensors().values()):
+        return None, None, "the model gives NaN"
+    value, error = measure.finish(*collected)
+    if value is None:
+        few = f"cannot be had from {' and '.join(str(statistic.n) for statistic in collected)} rows"
+        return None, None, f"{few}; {measure.note}" if measure.note else few
+    if not math.isfinite(value):
+        return None, None, f"the model gives {value}"
+    return value, error if error is None or math.isfinite(error) else None, measure.note

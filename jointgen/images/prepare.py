@@ -1,0 +1,261 @@
+"""`jointgen data prepare`: a folder of images, decoded and resized once into shards (see `jointgen.images.shards`).
+
+Shard by shard, each decoded on all cores, written aside, flushed and renamed, then entered in the manifest: what a
+kill leaves is the whole shards, and the same command goes on after them. What a shard holds follows from the plan
+alone, so the bytes depend neither on the number of workers nor on interruptions.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+from filelock import FileLock, Timeout
+
+from jointgen.errors import ConfigError, JointgenError
+from jointgen.images.decode import Decode, decoding, too_many, without
+from jointgen.images.listing import Listing, list_source
+from jointgen.images.shards import MANIFEST, Manifest, Plan, Skipped, Split, Stored, faults, hash_faults, read_manifest
+from jointgen.runtime.atomic_files import replace_bytes, replace_text
+
+SHARD_BYTES = 128 << 20  # in memory while a shard is made
+LOCK = ".lock"
+
+Progress = Callable[[int, int], None]
+
+
+def prepare_images(
+    source: str | Path,
+    dest: str | Path,
+    size: int,
+    channels: int = 3,
+    *,
+    workers: int = 0,
+    max_broken: int = 10,
+    test_fraction: float | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Progress = lambda done, total: None,
+) -> tuple[Manifest, bool]:
+    """The manifest of `dest`, and whether there was anything left to do. Progress gets (files done, files in all).
+
+    workers: threads (0: as many as cores).  max_broken: files that may be unreadable, each is skipped and named.
+    test_fraction: the share of images that becomes the test split where `source` has neither val/ nor test/.
+
+    Raises ConfigError for a source without images, a destination that holds something else, and too many broken
+    files; JointgenError where the disk is full. What is whole by then is kept.
+    """
+    listing = list_source(Path(source).expanduser(), test_fraction)
+    dest = Path(dest).expanduser()
+    _check_apart(dest, listing)
+    shard_files = max(1, shard_bytes // (channels * size * size))
+    plan = Plan(listing.digest(), size, channels, listing.test_fraction, shard_files)
+    held = _held(dest, plan)
+    if held is not None and held.finished:
+        return held, False
+    with _locked(dest), decoding(workers) as decode:
+        packer = _Packer(listing, dest, _held(dest, plan) or _begun(listing, plan), max_broken, progress)
+        return packer.pack(decode), True
+
+
+def _begun(listing: Listing, plan: Plan) -> Manifest:
+    splits = {split: Split(len(names)) for split, names in listing.names.items()}
+    return Manifest(plan, splits, listing.classes, listing.unlabelled)
+
+
+# --- the destination -------------------------------------------------------------------------------------------------
+
+
+def _check_apart(dest: Path, listing: Listing) -> None:
+    for folder in listing.folders.values():
+        if dest.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(f"{dest}: lies inside {folder}, whose images are to be prepared; give a folder elsewhere")
+
+
+def _held(dest: Path, plan: Plan) -> Manifest | None:
+    """The preparation that is there, whole or begun. Raises ConfigError for another one and for other files."""
+    try:
+        held = read_manifest(dest)
+    except FileNotFoundError:
+        strangers = [file.name for file in dest.iterdir() if not file.name.startswith(".")] if dest.is_dir() else []
+        if strangers:
+            raise ConfigError(f"{dest}: holds other files ({min(strangers)}); give a new folder") from None
+        return None
+    except ValueError as error:
+        raise ConfigError(f"{error}; remove the folder, or give another") from None
+    except OSError as error:
+        raise ConfigError(f"{dest}: cannot be read: {error.strerror}") from error
+    if held.plan != plan:
+        raise ConfigError(f"{dest}: holds another preparation ({_difference(held.plan, plan)}); give another folder")
+    if problems := list(faults(dest, held.stored)):
+        raise ConfigError(f"{problems[0]}; remove the folder and prepare it again")
+    return held
+
+
+def _difference(held: Plan, wanted: Plan) -> str:
+    here = attrs.asdict(wanted)
+    differing = {name: there for name, there in attrs.asdict(held).items() if there != here[name]}
+    if "source" in differing:
+        return "of other images, or of these before they changed"
+    name, there = next(iter(differing.items()))
+    return f"{name.replace('_', ' ')} {there}, not {here[name]}"
+
+
+@contextmanager
+def _locked(dest: Path) -> Iterator[None]:
+    """Makes the folder, and keeps other processes out of it for as long as this one lives."""
+    lock = FileLock(dest / LOCK, timeout=0)
+    try:
+        dest.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(f"{dest}: another `jointgen data prepare` is writing there") from None
+    except OSError as error:
+        raise ConfigError(f"{dest}: cannot be written: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# --- packing ---------------------------------------------------------------------------------------------------------
+
+
+class _Packer:
+    """Carries a manifest from where it stands to its end."""
+
+    def __init__(self, listing: Listing, dest: Path, manifest: Manifest, max_broken: int, progress: Progress):
+        self.listing, self.dest, self.manifest, self.max_broken = listing, dest, manifest, max_broken
+        self.progress = progress
+        self.done = 0  # files
+
+    def pack(self, decode: Decode) -> Manifest:
+        self._keep()
+        for split, names in self.listing.names.items():
+            step = self.manifest.plan.shard_files
+            for number, start in enumerate(range(0, len(names), step)):
+                if number < len(self.manifest.splits[split].shards):
+                    self.done += len(names[start : start + step])
+                else:
+                    self._pack_shard(decode, split, number, names[start : start + step])
+            self._finish(split)
+        self._keep(finished=True)
+        return self.manifest
+
+    def _pack_shard(self, decode: Decode, split: str, number: int, names: Sequence[str]) -> None:
+        plan, held = self.manifest.plan, self.manifest.splits[split]
+        images = np.empty((len(names), plan.channels, plan.size, plan.size), np.uint8)
+        modes = collections.Counter(held.modes)
+        broken: list[tuple[int, str]] = []
+        folder = f"{self.listing.folders[split]}/"
+        for decoded in decode([folder + name for name in names], images):
+            modes += decoded.modes
+            broken += [(index, why.replace(folder, "")) for index, why in decoded.failures]
+            self._check_limit([(names[index], why) for index, why in broken])
+            self.done += decoded.files
+            self.progress(self.done, self.listing.files)
+        whole, _ = without(images, [index for index, _ in broken])
+        stored = self._write(f"{split}-{number:05d}.npy", whole)
+        skipped = [*held.skipped, *(Skipped(names[index], why) for index, why in broken)]
+        self._keep(split, shards=[*held.shards, stored], skipped=skipped, modes=dict(sorted(modes.items())))
+
+    def _check_limit(self, broken: list[tuple[str, str]]) -> None:
+        before = [(one.name, one.reason) for split in self.manifest.splits.values() for one in split.skipped]
+        if problem := too_many([*before, *broken], self.max_broken, "--max-broken"):
+            raise ConfigError(f"--max-broken: {problem}")
+
+    def _finish(self, split: str) -> None:
+        """The labels, once it is known which images there are."""
+        held = self.manifest.splits[split]
+        if not held.rows:
+            folder = self.listing.folders[split]
+            raise ConfigError(f"{folder}: none of its {held.files} images can be read: {held.skipped[0].reason}")
+        if self.listing.labels and held.labels is None:
+            gone = {one.name for one in held.skipped}
+            pairs = zip(self.listing.names[split], self.listing.labels[split], strict=True)
+            labels = np.array([label for name, label in pairs if name not in gone], np.int64)
+            self._keep(split, labels=self._write(f"{split}-labels.npy", labels))
+
+    def _write(self, name: str, array: np.ndarray) -> Stored:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+        chunks = header.getvalue(), np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        digest = hashlib.sha256()
+        for chunk in chunks:
+            digest.update(chunk)
+        with self._writing():
+            replace_bytes(self.dest / name, *chunks)
+        return Stored(name, len(array), sum(len(chunk) for chunk in chunks), digest.hexdigest())
+
+    def _keep(self, split: str = "", *, finished: bool = False, **changes: Any) -> None:
+        """Enters what has become whole in the manifest."""
+        splits = dict(self.manifest.splits)
+        if split:
+            splits[split] = attrs.evolve(splits[split], **changes)
+        self.manifest = attrs.evolve(self.manifest, splits=splits, finished=self.manifest.finished or finished)
+        with self._writing():
+            replace_text(self.dest / MANIFEST, self.manifest.to_json())
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            shards = sum(len(split.shards) for split in self.manifest.splits.values())
+            raise JointgenError(
+                f"{self.dest}: cannot be written: {error.strerror or error}; the {shards} whole shards so far are "
+                "kept, and the same command goes on after them"
+            ) from error
+
+
+# --- what to tell ----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Report:
+    """Of a finished preparation. held: what there is, in one line.  skipped: a line for each broken file."""
+
+    held: str
+    skipped: list[str]
+
+
+def report(manifest: Manifest) -> Report:
+    plan, splits = manifest.plan, manifest.splits
+    rows = " + ".join(f"{split.rows} {name}" for name, split in splits.items())
+    classes = f"{len(manifest.classes)} classes" if manifest.classes else f"no labels ({manifest.unlabelled})"
+    mebibytes = sum(one.bytes for one in manifest.stored) / 2**20
+    held = [f"{rows} images {plan.channels}x{plan.size}x{plan.size}, {classes}, {mebibytes:.1f} MiB"]
+    modes = sum((collections.Counter(split.modes) for split in splits.values()), collections.Counter[str]())
+    others = [f"{n} of mode {mode}" for mode, n in sorted(modes.items()) if mode != {1: "L", 3: "RGB"}[plan.channels]]
+    held += [f"converted: {', '.join(others)}"] if others else []
+    skipped = [f"skipped {name}/{one.name}: {one.reason}" for name, split in splits.items() for one in split.skipped]
+    held += [f"{len(skipped)} skipped"] if skipped else []
+    return Report(_printable("; ".join(held)), [_printable(line) for line in skipped])
+
+
+def _printable(text: str) -> str:
+    """On one line, and without the bytes of a file name that are no text."""
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
+
+
+def verify(dest: str | Path, progress: Progress = lambda done, total: None) -> Manifest:
+    """Reads every byte. Raises ConfigError with a line for each file that is not what the manifest says."""
+    folder = Path(dest).expanduser()
+    try:
+        manifest = read_manifest(folder)
+    except FileNotFoundError:
+        raise ConfigError(f"{folder}: holds nothing prepared (it has no {MANIFEST})") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from None
+    problems = list(hash_faults(folder, manifest.stored, progress))
+    if not manifest.finished:
+        problems.append(f"{folder}: is not finished; the `jointgen data prepare` that began it goes on with it")
+    if problems:
+        raise ConfigError(problems)
+    return manifest

@@ -1,0 +1,174 @@
+"""The user's own images as raw rows of a model's observed variable: one file, a folder of files, or an array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import attrs
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from jointgen.contracts.space import Space
+from jointgen.errors import ConfigError
+from jointgen.images.decode import fit_image, quiet_pillow, read_image, reason
+
+Progress = Callable[[int, int], None]
+ARRAYS = (".npy", ".npz")
+COLOURS = (3, 4)  # channels of a colour image, without and with transparency
+
+
+@attrs.frozen
+class UserImages:
+    """The rows of one variable, with where each comes from. Takes the place of a data source's rows.
+
+    values: (N, *shape) levels 0..bins-1, or model-space values where the Space has no bins.
+    skipped: a line for each file that could not be read.
+    """
+
+    variable: str
+    values: Tensor
+    origins: list[str]
+    skipped: list[str] = attrs.field(factory=list)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, index: Tensor) -> dict[str, Tensor]:
+        return {self.variable: self.values[index]}
+
+
+def read_user_images(
+    path: str | Path, space: Space, variable: str = "x", progress: Progress = lambda done, total: None
+) -> UserImages:
+    """Images in the size, the colours and the levels of `space`. Progress gets (files done, files in all).
+
+    Raises ConfigError where the Space is not of images, where there is nothing at the path, and where nothing that
+    is there can be read.
+    """
+    size = _image_shape(space, variable)
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise ConfigError(f"--images: {path}: no such file or folder")
+    if path.suffix.lower() in ARRAYS and path.is_file():
+        pixels, origins = _read_array(path, size, variable)
+        skipped: list[str] = []
+    else:
+        pixels, origins, skipped = _read_files(_files(path), size, progress)
+    if not origins:
+        raise ConfigError([f"--images: {line}" for line in skipped[:10]])
+    return UserImages(variable, to_levels(torch.from_numpy(pixels), space), origins, skipped)
+
+
+def to_levels(pixels: Tensor, space: Space) -> Tensor:
+    """uint8 -> the levels 0..bins-1 of a Space with bins, ends on ends; otherwise values between its bounds."""
+    if space.bins == 256:
+        return pixels
+    if space.bins is not None:
+        return (pixels.double() * ((space.bins - 1) / 255)).round().long()
+    assert space.low is not None and space.high is not None, "checked when the shape was"
+    return space.low + pixels.float() * ((space.high - space.low) / 255)
+
+
+Size = tuple[int, int, int]
+"""(height, width, channels)"""
+
+
+def _image_shape(space: Space, variable: str) -> Size:
+    if len(space.shape) != 3 or space.shape[0] not in (1, 3) or space.kind == "label":
+        raise ConfigError(f"--images: {variable} is {space}, not a grey or colour image")
+    if space.bins is None and (space.low is None or space.high is None):
+        raise ConfigError(f"--images: {variable} is {space}, without a range that pixels could be brought to")
+    channels, height, width = space.shape
+    return height, width, channels
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or every image under the folder by its ending, sorted; hidden files are not the user's."""
+    if path.is_file():
+        return [path]
+    Image.init()
+    endings = Image.registered_extensions().keys()
+    found = [file for file in path.rglob("*") if file.suffix.lower() in endings and not file.name.startswith(".")]
+    if not found:
+        raise ConfigError(f"--images: {path}: no image in this folder")
+    return sorted(found)
+
+
+def _read_files(files: list[Path], size: Size, progress: Progress) -> tuple[np.ndarray, list[str], list[str]]:
+    """(pixels (N, C, H, W) uint8, N paths, a line for each file that cannot be read)."""
+    pixels, paths, skipped = [], [], []
+    for done, (file, found) in enumerate(_decoded(files, size), 1):
+        if isinstance(found, str):
+            skipped.append(f"{file}: cannot be read: {found}")
+        else:
+            pixels.append(found)
+            paths.append(str(file))
+        progress(done, len(files))
+    return np.stack(pixels) if pixels else np.empty(0, np.uint8), paths, skipped
+
+
+def _decoded(files: list[Path], size: Size) -> Iterator[tuple[Path, np.ndarray | str]]:
+    """Each file with its image, or with why there is none. Pillow decodes on several threads at once."""
+    with quiet_pillow(), ThreadPoolExecutor() as pool:
+        yield from zip(files, pool.map(partial(_decode, size=size), files), strict=True)
+
+
+def _decode(file: Path, size: Size) -> np.ndarray | str:
+    try:
+        return read_image(file, *size)
+    except Exception as error:  # damaged files make decoders raise anything from SyntaxError to struct.error
+        return reason(error)
+
+
+# --- arrays ----------------------------------------------------------------------------------------------------------
+
+
+def _read_array(path: Path, size: Size, variable: str) -> tuple[np.ndarray, list[str]]:
+    """(pixels (N, C, H, W) uint8, "FILE[i]" for each)."""
+    images = _as_images(_load_array(path, variable), path)
+    with quiet_pillow():
+        pixels = [fit_image(Image.fromarray(image), *size) for image in images]
+    return np.stack(pixels), [f"{path}[{i}]" for i in range(len(pixels))]
+
+
+def _load_array(path: Path, variable: str) -> np.ndarray:
+    try:
+        with open(path, "rb") as file:  # numpy leaves a torn .npz open when it is given the path
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except Exception as error:  # a torn zip, a pickle, a header of another format
+        raise ConfigError(f"--images: {path}: cannot be read: {' '.join(str(error).split())}") from error
+    return arrays[_choose(arrays, variable, path)]
+
+
+def _choose(arrays: dict[str, np.ndarray], variable: str, path: Path) -> str:
+    """The array of that variable, or the only one that could be images."""
+    fitting = [name for name, array in arrays.items() if array.dtype == np.uint8 and array.ndim >= 2]
+    if variable in fitting:
+        return variable
+    if len(fitting) == 1:
+        return fitting[0]
+    held = ", ".join(f"{f'{name}: ' if name else ''}{a.dtype} {a.shape}" for name, a in arrays.items()) or "nothing"
+    raise ConfigError(
+        f"--images: {path}: expected uint8 images, in a .npz as the only such array or as {variable!r}; it holds {held}"
+    )
+
+
+def _as_images(array: np.ndarray, path: Path) -> Iterable[np.ndarray]:
+    """(N, H, W), (N, H, W, C), (N, C, H, W) or one image of these -> (H, W) or (H, W, C) each."""
+    channels, shape = (1, *COLOURS), array.shape
+    if array.ndim == 2 or (array.ndim == 3 and shape[-1] in COLOURS):
+        array = array[None]
+    if array.ndim == 4 and shape[-1] not in channels:
+        array = array.transpose(0, 2, 3, 1)
+    if not array.size or array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] not in channels):
+        raise ConfigError(f"--images: {path}: shape {shape} is not (N, H, W), (N, H, W, C) or (N, C, H, W)")
+    return [image[..., 0] if image.shape[2:] == (1,) else np.ascontiguousarray(image) for image in array]

@@ -1,0 +1,129 @@
+"""Finds plugins by their entry points and lets each fill the registry. Torch-free.
+
+pluggy calls the hooks. Its own way of loading entry points is not used, because there a second distribution that
+claims a taken name is silently dropped, one plugin that cannot be imported stops all others, and a misspelt hook is
+accepted.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+from collections.abc import Iterable
+from importlib import metadata
+
+import attrs
+import pluggy
+
+from jointgen.errors import PluginError, suggest
+from jointgen.registry import hooks as hookspecs
+from jointgen.registry.components import Registrar, Registry
+
+GROUP = "jointgen.plugins"
+
+
+@attrs.frozen
+class Plugin:
+    """One entry point. `distribution` and `version` say who provides it."""
+
+    name: str
+    distribution: str
+    version: str
+
+    @property
+    def provider(self) -> str:
+        return f"{self.distribution} {self.version}".strip()
+
+
+@attrs.frozen
+class FailedPlugin(Plugin):
+    reason: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.name!r} ({self.provider}) failed to load: {self.reason}"
+
+
+@attrs.frozen
+class Plugins:
+    registry: Registry
+    loaded: list[Plugin]
+    failed: list[FailedPlugin]
+
+
+def load_plugins(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Plugins:
+    """Every plugin, loaded; those installed, once per process, unless `entry_points` are given.
+
+    Raises PluginError when two distributions claim one plugin name, or two plugins one component. A plugin that
+    cannot be imported or registers nothing is kept in `failed`: it stops only the recipes that need it.
+    """
+    return _installed() if entry_points is None else _load(entry_points)
+
+
+def forget_plugins() -> None:
+    """The next `load_plugins()` looks afresh at what is installed."""
+    _installed.cache_clear()
+
+
+@functools.cache
+def _installed() -> Plugins:
+    return _load(metadata.entry_points(group=GROUP))
+
+
+def _load(entry_points: Iterable[metadata.EntryPoint]) -> Plugins:
+    entry_points = sorted(entry_points, key=lambda entry: entry.name)
+    _refuse_shared_names(entry_points)
+    plugins = Plugins(Registry(), [], [])
+    for entry in entry_points:
+        plugin = _describe(entry)
+        own = Registry()
+        try:
+            _fill(own, entry, plugin.provider)
+        except Exception as error:  # whatever a plugin raises while it is imported or registers
+            plugins.failed.append(FailedPlugin(plugin.name, plugin.distribution, plugin.version, _reason(error)))
+        else:
+            plugins.registry.update(own)
+            plugins.loaded.append(plugin)
+    plugins.registry.failures += map(str, plugins.failed)
+    return plugins
+
+
+def _fill(registry: Registry, entry: metadata.EntryPoint, provider: str) -> None:
+    """Into a registry of its own, so that a plugin that fails half-way leaves nothing behind."""
+    manager = pluggy.PluginManager("jointgen")
+    manager.add_hookspecs(hookspecs)
+    module = entry.load()
+    manager.register(module, entry.name)
+    _refuse_wrong_hooks(manager, module)
+    manager.hook.jointgen_register(registry=Registrar(registry, provider))
+
+
+def _refuse_wrong_hooks(manager: pluggy.PluginManager, module: object) -> None:
+    known = [name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction) if name.startswith("jointgen_")]
+    hooks = manager.get_hookcallers(module) or []
+    for hook in hooks:
+        if not hook.has_spec() and not all(implementation.optionalhook for implementation in hook.get_hookimpls()):
+            raise PluginError(f"implements {hook.name}, which is no hook{suggest(hook.name, known)}")
+    if not hooks:
+        raise PluginError(f"implements no hook (known: {', '.join(known)}; mark yours with @jointgen.hookimpl)")
+
+
+def _refuse_shared_names(entry_points: Iterable[metadata.EntryPoint]) -> None:
+    problems = []
+    for name, group in itertools.groupby(entry_points, key=lambda entry: entry.name):
+        providers = [_describe(entry).provider for entry in group]
+        if len(providers) > 1:
+            problems.append(f"plugin name {name!r} is claimed by {' and by '.join(providers)}; uninstall or rename one")
+    if problems:
+        raise PluginError(problems)
+
+
+def _describe(entry: metadata.EntryPoint) -> Plugin:
+    if entry.dist is None:  # made by hand, not found in an installed distribution
+        return Plugin(entry.name, entry.value, "")
+    return Plugin(entry.name, entry.dist.name, entry.dist.version)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"

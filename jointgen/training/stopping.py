@@ -1,0 +1,150 @@
+"""What the loop keeps an eye on between steps: sums of figures, numbers that break, losses that stop improving."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jointgen.config.recipe import EarlyStopping
+from jointgen.contracts.metrics import Measure
+from jointgen.errors import ConfigError, suggest
+
+
+class Window:
+    """Each step's figures between two log events, kept on the device: one operation a step, nothing waited for."""
+
+    def __init__(self) -> None:
+        self.steps, self._began = 0, time.monotonic()
+        self._rows: dict[tuple[str, ...], list[Tensor]] = {}  # (figures,) float32 of each step
+        self._at: dict[tuple[str, ...], list[int]] = {}  # the steps
+
+    def add(self, stats: Mapping[str, Tensor], step: int) -> None:
+        """Figures of one step. Which there are may differ between steps (an update that is not due)."""
+        self.steps += 1
+        names = tuple(stats)
+        self._rows.setdefault(names, []).append(torch.stack([value.detach().float() for value in stats.values()]))
+        self._at.setdefault(names, []).append(step)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def means(self) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for names, rows in self._rows.items():
+            for name, value in zip(names, torch.stack(rows).sum(0).tolist(), strict=True):
+                sums[name] = sums.get(name, 0.0) + value
+                counts[name] = counts.get(name, 0) + len(rows)
+        return {name: sums[name] / counts[name] for name in sums}
+
+    def first_broken(self) -> tuple[int, str] | None:
+        """(step, name) of the first figure that was not finite. Terms stand before the loss that they spoil."""
+        found = [
+            (self._at[names][row], names[column])
+            for names, rows in self._rows.items()
+            for row, column in (~torch.isfinite(torch.stack(rows))).nonzero()[:1].tolist()
+        ]
+        return min(found, key=lambda item: item[0]) if found else None
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs to go on with the same window."""
+        rows = [{"names": list(n), "rows": torch.stack(rows), "at": self._at[n]} for n, rows in self._rows.items()]
+        return {"steps": self.steps, "rows": rows}
+
+    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
+        self.steps = state["steps"]
+        self._rows = {tuple(held["names"]): list(held["rows"].to(device)) for held in state["rows"]}
+        self._at = {tuple(held["names"]): list(held["at"]) for held in state["rows"]}
+
+
+class Patience:
+    """Early stopping: ends a stage once none of the losses has improved for `limit` evaluations in a row."""
+
+    def __init__(self, limit: int | None):
+        self._limit = limit
+        self.restart()
+
+    def restart(self) -> None:
+        self._best: list[float] = []
+        self._waited = 0
+
+    def exhausted(self, losses: list[float]) -> bool:
+        if self._limit is None or not losses:
+            return False
+        improved = [not self._best or new < old for new, old in zip(losses, self._best or losses, strict=True)]
+        self._best = [min(new, old) for new, old in zip(losses, self._best or losses, strict=True)]
+        self._waited = 0 if any(improved) else self._waited + 1
+        return self._waited >= self._limit
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self._best, "waited": self._waited}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._best, self._waited = list(state["best"]), state["waited"]
+
+
+def patience_of(stopping: EarlyStopping | None, every: int | None, measures: Iterable[Measure]) -> Patience:
+    """What `train.early_stopping` asks for. ConfigError where evaluations, `every` so many steps, do not find what it
+    looks at."""
+    if stopping is None:
+        return Patience(None)
+    if every is None:
+        raise ConfigError("train.early_stopping: looks at evaluations, so train.eval_every must say how often")
+    if not any(is_watched(measure.name) and measure.collects for measure in measures):
+        raise ConfigError("train.early_stopping: eval.metrics must measure reconstruction, which it watches")
+    return Patience(stopping.patience)
+
+
+def is_watched(name: str) -> bool:
+    """Whether early stopping looks at a figure."""
+    return name.startswith("reconstruction_")
+
+
+def best_by(name: str | None, every: int | None, measures: Iterable[Measure]) -> Best:
+    """What keeps `train.keep_best`. ConfigError where evaluations, `every` so many steps, will not find it."""
+    if name is None:
+        return Best()
+    known = {measure.name: measure for measure in measures}
+    usable = [m.name for m in known.values() if m.collects and m.better is not None]
+    if every is None:
+        raise ConfigError("train.keep_best: looks at evaluations, so train.eval_every must say how often")
+    if name not in known:
+        raise ConfigError(f"train.keep_best: evaluations do not find {name!r}{suggest(name, usable)}")
+    if not known[name].collects:
+        raise ConfigError(f"train.keep_best: this model has no {name!r} ({known[name].note}){suggest(name, usable)}")
+    if known[name].better is None:
+        raise ConfigError(f"train.keep_best: {name!r} does not say which way is better{suggest(name, usable)}")
+    return Best(name, known[name].better)
+
+
+class Best:
+    """The best figure that a run has seen of one metric, and the checkpoint that has it."""
+
+    def __init__(self, metric: str | None = None, better: str | None = None):
+        self.metric, self._sign = metric, -1.0 if better == "lower" else 1.0
+        self.value: float | None = None
+        self.checkpoint: str | None = None
+
+    def improved(self, figures: Mapping[str, float | None], checkpoint: str) -> bool:
+        """Whether the metric is now better than ever; the checkpoint is then the best one. NaN never is."""
+        value = figures.get(self.metric) if self.metric is not None else None
+        if value is None or not math.isfinite(value):
+            return False
+        if self.value is not None and self._sign * value <= self._sign * self.value:
+            return False
+        self.value, self.checkpoint = value, checkpoint
+        return True
+
+    def state(self) -> dict[str, Any]:
+        return {"metric": self.metric, "value": self.value, "checkpoint": self.checkpoint}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Another metric's best is none of this one's."""
+        if state["metric"] == self.metric:
+            self.value, self.checkpoint = state["value"], state["checkpoint"]

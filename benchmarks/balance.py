@@ -24,11 +24,12 @@ from jointgen.compiler.nodes import Critic, Density, ordered
 from jointgen.compiler.plan import nodes_of
 from jointgen.config.recipe import read_recipe
 from jointgen.data.batches import Feed
+from jointgen.data.split import open_split
+from jointgen.data.step_inputs import Moment
 from jointgen.engine.balance_scales import Pair
-from jointgen.engine.program import Moment, Program
+from jointgen.engine.program import Program
 from jointgen.engine.terms import compile_source
-from jointgen.evaluation.evaluate import open_split
-from jointgen.inference.model import load_weights
+from jointgen.inference.loading import load_weights
 from jointgen.registry.discovery import load_plugins
 from jointgen.runs.checkpoint import find
 from jointgen.runs.files import RunFiles

@@ -9,11 +9,12 @@ import importlib
 from typing import Any
 
 from jointgen.errors import CheckpointError, ConfigError, JointgenError, NonFiniteError, OwnershipError, PluginError
+from jointgen.registry.components import Registrar
 from jointgen.registry.hooks import hookimpl
 
 __version__ = "0.1.0"
 
-_LAZY = {"run": "jointgen.training.trainer", "load": "jointgen.inference.model"}
+_LAZY = {"run": "jointgen.training.run", "load": "jointgen.inference.loading"}
 
 
 def __getattr__(name: str) -> Any:
@@ -29,6 +30,7 @@ __all__ = [
     "NonFiniteError",
     "OwnershipError",
     "PluginError",
+    "Registrar",
     "__version__",
     "hookimpl",
     "load",

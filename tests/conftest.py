@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jointgen.compiler.compiled_recipe import Prepared, resolver
+from jointgen.compiler.compiled_recipe import Prepared
 from jointgen.compiler.compiled_recipe import prepare as prepare_recipe
 from jointgen.compiler.gradient_paths import Traits
 from jointgen.compiler.lowering import Lowering
@@ -26,7 +26,7 @@ from jointgen.compiler.plan import Plan, make_plan, make_summands
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
-from jointgen.engine.program import Moment
+from jointgen.data.step_inputs import Moment
 from jointgen.engine.step import Step
 from jointgen.engine.terms import Rows
 from jointgen.engine.update import CompiledUpdate
@@ -78,7 +78,7 @@ def registry() -> Registry:
 @pytest.fixture(scope="session")
 def resolve(registry: Registry) -> Callable[[str, str], Any]:
     """(kind, name) -> that component with its default settings."""
-    return resolver(registry)
+    return registry.default
 
 
 # --- noise that a test writes down -----------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class Model:
     def rows(self, expr: Expr) -> Rows:
         """An expression as (B,) numbers."""
         lowering = Lowering(self.prepared.declared.joints, self.prepared.declared.traits)
-        update = Update("evaluation", resolved(expr, resolver(self.prepared.registry)))
+        update = Update("evaluation", resolved(expr, self.prepared.registry.default))
         return Rows([s for s, _ in make_summands(update, lowering)], self.parts, lowering)
 
     def step(self, lr: float = 0.1, clip: float | None = None, plan: Plan | None = None, **more: Any) -> Step:

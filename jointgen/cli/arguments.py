@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import Any, NoReturn
 
-import jointgen
 from jointgen.errors import ConfigError, suggest
 from jointgen.registry.components import KINDS
 
@@ -34,7 +34,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     Raises ConfigError naming the nearest command or option for one that does not exist.
     """
     parser = Parser(prog="jointgen", description="Joint-distribution generative models, from recipes and plugins.")
-    parser.add_argument("--version", action="version", version=f"jointgen {jointgen.__version__}")
+    parser.add_argument("--version", action="version", version=f"jointgen {metadata.version('jointgen')}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     commands = {name: _add_command(subparsers, name) for name in COMMANDS}
     if argv and not argv[0].startswith("-") and argv[0] not in commands:

@@ -16,10 +16,12 @@ import attrs
 
 from jointgen.cli.arguments import Arguments
 from jointgen.cli.runs import open_model_of, user_rows
-from jointgen.config.structure import MetricField, structure, unstructure
+from jointgen.config.fields import MetricField
+from jointgen.config.structure import structure, unstructure
 from jointgen.contracts.statistics import table_of
+from jointgen.data.split import Split, open_split
 from jointgen.errors import ConfigError, StoppedError
-from jointgen.evaluation.evaluate import Split, evaluate, metrics_of, open_split
+from jointgen.evaluation.evaluate import evaluate, metrics_of
 from jointgen.evaluation.partial_results import Partial
 from jointgen.inference.model import Model
 from jointgen.runs.checkpoint import MANIFEST

@@ -83,11 +83,11 @@ def _train(arguments: Arguments) -> None:
     from jointgen.contracts.statistics import table_of
     from jointgen.runtime.signals import StopRequest
     from jointgen.runtime.workers import leave
-    from jointgen.training import trainer as train
+    from jointgen.training.run import run
 
     recipe, out, resume, quiet = find_recipe(arguments.recipe), arguments.out, arguments.resume, arguments.quiet
     with StopRequest(quiet=not speaks()) as stop:
-        done = train.run(
+        done = run(
             recipe,
             arguments.set,
             out=out,

@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 from jointgen.cli.arguments import ARRAY, PICTURE, TENSORS, Arguments
 from jointgen.cli.output_files import check_output, write_arrays, writing_output
+from jointgen.data.split import Split
 from jointgen.errors import ConfigError
-from jointgen.evaluation.evaluate import Split
 from jointgen.images.user_images import UserImages, read_user_images
 from jointgen.inference import bulk as inference
+from jointgen.inference.loading import open_run
 from jointgen.inference.model import Model
+from jointgen.reports.gallery import check_picture, draw_pairs, draw_samples
 from jointgen.runtime.console import tell
 from jointgen.runtime.progress import Counter
 from jointgen.runtime.workers import Workers
@@ -24,14 +26,14 @@ def sample_command(arguments: Arguments) -> None:
     variable = inference.generated(model)
     space = model.spaces[variable]
     if path.suffix.lower() == PICTURE:
-        inference.check_picture(variable, space, points=True)
+        check_picture(variable, space, points=True)
     with Counter("sampling") as counter:
         samples = inference.sample_rows(
             model, arguments.n, arguments.given, seed=arguments.seed, reading=arguments.reading, progress=counter
         )
     if path.suffix.lower() == PICTURE:
         with writing_output(path):
-            inference.draw_samples(samples, space, path)
+            draw_samples(samples, space, path)
     else:
         write_arrays(path, {variable: samples.numpy()}, {})
     print(f"{path}: {len(samples)} samples of {variable}, {space}")
@@ -43,12 +45,12 @@ def reconstruct_command(arguments: Arguments) -> None:
     model, _ = open_model_of(arguments)
     variable = inference.rebuildable(model)
     space = model.spaces[variable]
-    inference.check_picture(variable, space, points=False)
+    check_picture(variable, space, points=False)
     split = _rows(arguments, model, variable, "test").first(arguments.n)
     with Counter("reconstructing") as counter:
         truth, rebuilt = inference.rebuild_rows(model, split, arguments.given, progress=counter)
     with writing_output(path):
-        inference.draw_pairs(truth, rebuilt, space, path)
+        draw_pairs(truth, rebuilt, space, path)
     print(f"{path}: {len(truth)} pairs, each truth with its reconstruction at its right")
 
 
@@ -69,7 +71,7 @@ def open_model_of(arguments: Arguments) -> tuple[Model, Workers]:
     """The run's model; damaged checkpoints and a run that is not finished are remarked on."""
     workers = workers_on(arguments.device)
     try:
-        model, remarks = inference.open_run(arguments.run, str(workers.device), arguments.checkpoint)
+        model, remarks = open_run(arguments.run, str(workers.device), arguments.checkpoint)
     except ConfigError as error:
         raise ConfigError([re.sub("^checkpoint:", "--checkpoint:", problem) for problem in error.problems]) from None
     tell(*remarks)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-import jointgen
 from jointgen.config.toml import read_toml
 from jointgen.errors import ConfigError, nearest, suggest
 from jointgen.runtime.atomic_files import replace_bytes
@@ -14,7 +13,7 @@ from jointgen.runtime.atomic_files import replace_bytes
 def recipe_folder() -> Path:
     """Inside the package once installed from a wheel, beside it in a checkout."""
     packed = Path(str(resources.files("jointgen"))) / "recipes"
-    return packed if packed.is_dir() else Path(jointgen.__file__).parents[1] / "recipes"
+    return packed if packed.is_dir() else Path(__file__).parents[2] / "recipes"
 
 
 def shipped_recipes() -> dict[str, Path]:

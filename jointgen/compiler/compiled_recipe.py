@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -73,22 +73,12 @@ def prepare(recipe: Recipe, registry: Registry) -> Prepared:
 
 def stages_of(recipe: Recipe, registry: Registry) -> tuple[Stage, ...]:
     """The objective's stages, with critics' updates written out."""
-    resolve = resolver(registry)
+    resolve = registry.default
     try:
         stages = as_stages(recipe.objective.objective())
         return tuple(attrs.evolve(s, objective=s.objective.complete(resolve)) for s in stages)
     except ConfigError as error:
         raise ConfigError([p if p.startswith("objective") else f"objective: {p}" for p in error.problems]) from None
-
-
-def resolver(registry: Registry) -> Callable[[str, str], Any]:
-    """(kind, name) -> that component with its default settings."""
-
-    def resolve(kind: str, name: str) -> Any:
-        component: Any = registry.get(kind, name).load()
-        return component()
-
-    return resolve
 
 
 def _plans(stages: Sequence[Stage], declared: Declared) -> tuple[Plan, ...]:

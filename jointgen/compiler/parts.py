@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from jointgen.compiler.binding import Declared, build_prior, table_of
 from jointgen.config.structure import placed
-from jointgen.contracts.distributions import Distribution, Dropout
+from jointgen.contracts.distributions import Distribution
+from jointgen.contracts.networks import Dropout
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError

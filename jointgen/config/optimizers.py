@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import attrs
 
-from jointgen.config.structure import OneOf, below_one, fraction, non_negative, positive
+from jointgen.config.fields import OneOf, below_one, fraction, non_negative, positive
 
 
 @attrs.frozen(kw_only=True)

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import attrs
 
-from jointgen.config.optimizers import OptimizerTables
-from jointgen.config.structure import (
+from jointgen.config.fields import (
     DataField,
     DecoderField,
     DiscriminatorField,
@@ -21,9 +20,9 @@ from jointgen.config.structure import (
     PriorField,
     fraction,
     positive,
-    structure,
-    unstructure,
 )
+from jointgen.config.optimizers import OptimizerTables
+from jointgen.config.structure import structure, unstructure
 from jointgen.config.toml import apply_overrides, dotted, load_tables, show, to_toml
 from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry

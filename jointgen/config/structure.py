@@ -16,7 +16,7 @@ import math
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
 from cattrs import BaseValidationError, Converter, override
@@ -30,6 +30,25 @@ from cattrs.errors import (
 )
 from cattrs.gen import make_dict_structure_fn
 
+from jointgen.config.fields import (
+    CriticLossField,
+    DataField,
+    DecoderField,
+    DiscriminatorField,
+    EncoderField,
+    ExtractorField,
+    FamilyField,
+    MetricField,
+    ObjectiveField,
+    OfKind,
+    OneOf,
+    PenaltyField,
+    PriorField,
+    below_one,
+    fraction,
+    non_negative,
+    positive,
+)
 from jointgen.config.toml import KeyPath, apply_overrides, dotted, load_tables, plain, read_toml, show, to_toml
 from jointgen.errors import ConfigError, suggest
 from jointgen.registry.components import Registry
@@ -39,72 +58,6 @@ Hook = Callable[[Any, Any], Any]  # (value, type) -> structured value, cattrs' o
 WriteHook = Callable[[Any], Any]
 
 # --- what a config class says about its fields -----------------------------------------------------------------------
-
-
-@attrs.frozen
-class OfKind:
-    """Marks a field whose table is a component of this registry kind, chosen by its ``type`` key."""
-
-    kind: str
-
-    def names(self, registry: Registry) -> list[str]:
-        return registry.names(self.kind)
-
-    def find(self, table: Mapping[str, Any], registry: Registry) -> type:
-        if "type" not in table:
-            raise ConfigError(f"missing; known: {', '.join(self.names(registry)) or 'none'}")
-        return registry.get(self.kind, table["type"]).load()
-
-    def name_of(self, cls: type, registry: Registry) -> str:
-        return registry.name_of(self.kind, cls)
-
-
-@attrs.frozen(eq=False)
-class OneOf:
-    """Marks a field whose table is one of these classes, chosen by its ``type`` key; without one, the first."""
-
-    classes: Mapping[str, type]
-
-    def names(self, registry: Registry) -> list[str]:
-        return sorted(self.classes)
-
-    def find(self, table: Mapping[str, Any], registry: Registry) -> type:
-        name = table.get("type", next(iter(self.classes)))
-        if name not in self.classes:
-            raise ConfigError(f"{show(name)} is not allowed{suggest(name, self.classes)}")
-        return self.classes[name]
-
-    def name_of(self, cls: type, registry: Registry) -> str:
-        return next(name for name, known in self.classes.items() if known is cls)
-
-
-EncoderField = Annotated[Any, OfKind("encoder")]
-DecoderField = Annotated[Any, OfKind("decoder")]
-FamilyField = Annotated[Any, OfKind("family")]
-PriorField = Annotated[Any, OfKind("prior")]
-DiscriminatorField = Annotated[Any, OfKind("discriminator")]
-ObjectiveField = Annotated[Any, OfKind("objective")]
-CriticLossField = Annotated[Any, OfKind("critic_loss")]
-PenaltyField = Annotated[Any, OfKind("penalty")]
-DataField = Annotated[Any, OfKind("data")]
-MetricField = Annotated[Any, OfKind("metric")]
-ExtractorField = Annotated[Any, OfKind("extractor")]
-
-
-def _require(holds: Callable[[float], bool], allowed: str) -> Callable[[Any, Any, Any], None]:
-    def validator(instance: Any, attribute: Any, value: Any) -> None:
-        for number in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(number, int | float) and not holds(number):
-                raise ValueError(f"{attribute.name!r} must be {allowed}, got {number}")
-
-    validator.__doc__ = f"A number, or every number in a list, must be {allowed}. Other values (None, a table) pass."
-    return validator
-
-
-positive = _require(lambda value: value > 0, "> 0")
-non_negative = _require(lambda value: value >= 0, ">= 0")
-fraction = _require(lambda value: 0 <= value <= 1, "between 0 and 1")
-below_one = _require(lambda value: 0 <= value < 1, ">= 0 and < 1")
 
 
 # --- tables to tree --------------------------------------------------------------------------------------------------

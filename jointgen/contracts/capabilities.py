@@ -6,8 +6,8 @@ from typing import Literal
 
 import attrs
 
-Density = Literal["analytic", "numeric", "D passes", "none"]
-Path = Literal["exact", "straight-through", "relaxed", "none"]
+DensityKind = Literal["analytic", "numeric", "D passes", "none"]
+PathKind = Literal["exact", "straight-through", "relaxed", "none"]
 
 
 @attrs.frozen
@@ -23,9 +23,9 @@ class Capabilities:
     noise_input: size of the noise vector eps that the trunk takes as one more input (implicit families); 0: none.
     """
 
-    paths: dict[str, Path] = attrs.field(factory=lambda: {"sample": "exact"})
-    own_density: Density = "analytic"
-    foreign_density: Density = "analytic"
+    paths: dict[str, PathKind] = attrs.field(factory=lambda: {"sample": "exact"})
+    own_density: DensityKind = "analytic"
+    foreign_density: DensityKind = "analytic"
     kl_to: tuple[str, ...] = ()
     bin_mass: bool = False
     noise_input: int = 0

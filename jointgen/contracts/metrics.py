@@ -25,7 +25,7 @@ T = TypeVar("T")
 Over = Literal["eval", "train", "test", "draws"]
 """The split that is evaluated, another one, or draws of the model side p."""
 
-Value = tuple[float | None, float | None]
+FigureValue = tuple[float | None, float | None]
 """(value, standard error), each None where it does not exist."""
 
 
@@ -196,7 +196,7 @@ def per_row(
     return Collect(key, lambda batch: Mean.of(values(batch)), over=over, rows=rows, batch=batch)
 
 
-def mean_and_error(mean: Mean) -> Value:
+def mean_and_error(mean: Mean) -> FigureValue:
     return mean.value, mean.standard_error
 
 
@@ -218,7 +218,7 @@ class Measure:
     collects: tuple[Collect, ...] = ()
     bound: Bound | None = None
     note: str = ""
-    finish: Callable[..., Value] = mean_and_error
+    finish: Callable[..., FigureValue] = mean_and_error
     better: Better | None = None
     protocol: str | Callable[..., str] = ""
 

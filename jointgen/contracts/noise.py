@@ -14,7 +14,7 @@ from torch import Tensor
 
 Kind = Literal["normal", "uniform"]
 
-BLOCK = 16  # rows that are drawn together where a row's noise is not to depend on its batch
+NOISE_BLOCK = 16  # rows that are drawn together where a row's noise is not to depend on its batch
 
 
 class NoiseSource:
@@ -82,9 +82,9 @@ class Noise:
         return Noise(self.seed, step, rank=self.rank, world=self.world, device=self.device, dtype=self.dtype)
 
     def of_rows(self, start: int, rows: int) -> Noise:
-        """The noise of `rows` rows from the one numbered `start` on, BLOCK by BLOCK.
+        """The noise of `rows` rows from the one numbered `start` on, NOISE_BLOCK by NOISE_BLOCK.
 
-        A row's is a function of its number, in whatever batch it comes, if batches begin at multiples of BLOCK.
+        A row's is a function of its number, in whatever batch it comes, if batches begin at multiples of NOISE_BLOCK.
         """
         return BlockNoise(self, start, rows)
 
@@ -114,7 +114,7 @@ class BlockNoise(Noise):
             noise.seed, noise.step, rank=noise.rank, world=noise.world, device=noise.device, dtype=noise.dtype
         )
         self.start, self.rows = start, rows
-        self._blocks = [noise.renamed(f"rows {first}") for first in range(start, start + rows, BLOCK)]
+        self._blocks = [noise.renamed(f"rows {first}") for first in range(start, start + rows, NOISE_BLOCK)]
 
     def renamed(self, name: str) -> Noise:
         return BlockNoise(super().renamed(name), self.start, self.rows)
@@ -123,7 +123,7 @@ class BlockNoise(Noise):
         rows, *event = shape
         if rows % self.rows:
             return super().numbers(key, kind, shape)  # not of these rows
-        every = [block.numbers(key, kind, (BLOCK * (rows // self.rows), *event)) for block in self._blocks]
+        every = [block.numbers(key, kind, (NOISE_BLOCK * (rows // self.rows), *event)) for block in self._blocks]
         return torch.cat(every)[:rows]
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from jointgen.config.recipe import Recipe
-from jointgen.contracts.distributions import Rows
 from jointgen.contracts.noise import Noise
+from jointgen.contracts.sources import Rows
 from jointgen.data.device import Fetch, augmented, resides
 from jointgen.data.row_order import Loader
-from jointgen.engine.program import Moment
-from jointgen.evaluation.evaluate import Split, renamed
+from jointgen.data.split import Split, renamed
+from jointgen.data.step_inputs import Moment
 from jointgen.runtime.workers import Workers
 
 

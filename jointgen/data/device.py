@@ -14,8 +14,8 @@ from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from jointgen.contracts.distributions import Rows
 from jointgen.contracts.noise import NoiseSource
+from jointgen.contracts.sources import Rows
 from jointgen.errors import ConfigError
 
 Residence = Literal["auto", "always", "never"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jointgen.contracts.distributions import Rows
 from jointgen.contracts.noise import Noise
+from jointgen.contracts.sources import Rows
 from jointgen.errors import ConfigError
 
 

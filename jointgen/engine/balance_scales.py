@@ -20,7 +20,8 @@ from jointgen.compiler.balanced_weights import Balance, balances_of
 from jointgen.compiler.nodes import ordered
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, Summand, nodes_of
-from jointgen.engine.program import Moment, Program, Values
+from jointgen.data.step_inputs import Moment
+from jointgen.engine.program import Program, Values
 from jointgen.engine.terms import Term, as_tensor, compile_source
 from jointgen.engine.torch_compile import buffers_kept
 from jointgen.engine.trainable import Turn

@@ -19,9 +19,10 @@ from jointgen.compiler.lowering import Lowering
 from jointgen.compiler.nodes import Node, ordered
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, Summand, UpdatePlan, nodes_of
-from jointgen.contracts.distributions import Dropout
+from jointgen.contracts.networks import Dropout
 from jointgen.contracts.noise import Noise
-from jointgen.engine.program import Moment, Program, Raw
+from jointgen.data.step_inputs import Moment, Raw
+from jointgen.engine.program import Program
 from jointgen.engine.terms import compile_source
 from jointgen.engine.update import CompiledUpdate, OneGraph
 from jointgen.errors import OwnershipError

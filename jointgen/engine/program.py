@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor, nn
 
@@ -30,48 +29,11 @@ from jointgen.compiler.nodes import (
     is_scored_by_draw,
 )
 from jointgen.compiler.parts import Parts
-from jointgen.contracts.distributions import Dropout
-from jointgen.contracts.noise import Noise
+from jointgen.contracts.networks import Dropout
 from jointgen.contracts.observation import observe
-from jointgen.objectives.algebra import Weight
-
-Raw = Mapping[str, Mapping[str, Any]]
-"""source part -> variable -> raw rows (B, ...), as a data source yields them; or an Observation where they are
-observed already."""
+from jointgen.data.step_inputs import Moment
 
 Values = list[Any]
-
-
-@attrs.frozen
-class Moment:
-    """What a program needs besides the parts: raw data, named noise, and where in the run it stands.
-
-    scales: of balanced weights by name, () each.
-    """
-
-    data: Raw
-    noise: Noise
-    rows: int
-    step: int = 0
-    progress: float = 1.0
-    pair_block: int = 0
-    scales: Mapping[str, Tensor] = attrs.field(factory=dict)
-
-    def at(self, weight: Weight) -> Any:
-        """The weight's value at this point of the stage, a number; of a balanced one a tensor, r times its scale."""
-        value = weight.at(self.progress)
-        return value * self.scales[weight.name] if weight.is_balanced else value
-
-    def split(self, k: int) -> list[Moment]:
-        """k micro-batches, which are to this moment what k further processes would be to the global batch."""
-        if k == 1:
-            return [self]
-        rows = self.rows // k
-        data = [
-            {part: {v: x[m * rows : (m + 1) * rows] for v, x in raw.items()} for part, raw in self.data.items()}
-            for m in range(k)
-        ]
-        return [attrs.evolve(self, data=data[m], noise=self.noise.part(m, k), rows=rows) for m in range(k)]
 
 
 # --- programs: nodes as operations on a list of values ---------------------------------------------------------------

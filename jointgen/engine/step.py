@@ -17,8 +17,8 @@ from torch import Tensor
 from jointgen.compiler.nodes import Node
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan
+from jointgen.data.step_inputs import Moment
 from jointgen.engine.balance_scales import Gauge, Scales
-from jointgen.engine.program import Moment
 from jointgen.engine.torch_compile import Compiler, needed
 from jointgen.engine.update import CompiledUpdate, Found, OneGraph, figures_of
 from jointgen.errors import ConfigError

@@ -15,7 +15,8 @@ from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Summand, nodes_of
 from jointgen.contracts.noise import NoiseSource
 from jointgen.contracts.numerics import log_mean_exp
-from jointgen.engine.program import Moment, Program, Values
+from jointgen.data.step_inputs import Moment
+from jointgen.engine.program import Program, Values
 from jointgen.objectives.algebra import Constant, Expr, Pointwise, Stop, Sum, Weight, Weighted
 from jointgen.objectives.expressions import Expectation, Ratio
 from jointgen.objectives.objective import PenaltyOf

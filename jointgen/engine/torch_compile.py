@@ -24,7 +24,8 @@ from jointgen.compiler.lowering import Lowering
 from jointgen.compiler.nodes import ClosedKL, Density, Node, Read, Standard, View, ordered
 from jointgen.compiler.plan import Plan, UpdatePlan, nodes_of
 from jointgen.contracts.noise import Noise
-from jointgen.engine.program import Moment, Program, Values
+from jointgen.data.step_inputs import Moment
+from jointgen.engine.program import Program, Values
 from jointgen.engine.recorded_noise import Recorder, Table
 from jointgen.objectives.algebra import Weight, Weighted
 from jointgen.objectives.objective import PenaltyOf

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from jointgen.compiler.parts import Parts
-from jointgen.contracts.distributions import Follower
+from jointgen.contracts.networks import Follower
 
 
 class Turn:

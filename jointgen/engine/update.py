@@ -13,12 +13,13 @@ from jointgen.compiler.lowering import Lowering, Point
 from jointgen.compiler.nodes import Node, ordered
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, UpdatePlan
-from jointgen.engine.program import Moment, Program, Values
+from jointgen.data.step_inputs import Moment
+from jointgen.engine.critic_statistics import SIDES, Side, critic_figures
+from jointgen.engine.program import Program, Values
 from jointgen.engine.terms import Term, as_tensor, compile_source, compile_term
 from jointgen.engine.torch_compile import Compiler, Loss
 from jointgen.engine.trainable import Turn
 from jointgen.objectives.expressions import Ratio
-from jointgen.training.critic_trust import SIDES, Side, critic_figures
 
 
 class CompiledUpdate:

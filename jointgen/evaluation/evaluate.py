@@ -3,96 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 
 from jointgen.compiler.compiled_recipe import Prepared
-from jointgen.contracts.distributions import Rows, labelled
 from jointgen.contracts.metrics import Collect, Collected, Measure
-from jointgen.contracts.noise import Noise
 from jointgen.contracts.statistics import Estimate, Statistic, merge_into, packed, unpacked
-from jointgen.data.device import send
-from jointgen.engine.program import Moment
+from jointgen.data.split import Split, open_split
 from jointgen.errors import ConfigError
+from jointgen.evaluation.merging import merge_over
 from jointgen.evaluation.partial_results import Partial
 from jointgen.inference.model import Model
+from jointgen.inference.streams import Stream
 from jointgen.runtime.cache import Cached, cached, fingerprint
 from jointgen.runtime.workers import Workers
 
-CPU = torch.device("cpu")
 _ONLY = "statistic"  # how a file of the cache calls its own
 BLOCK = 4096  # rows read at a time to be hashed
-
-
-@attrs.frozen(eq=False)
-class Split:
-    """An opened split: the rows of every data source that the objective draws from, by part.
-
-    components: the data sources themselves, where these rows are theirs.  chosen: (n,) int64, which rows; None: all.
-    """
-
-    name: str
-    sources: dict[str, Rows]
-    variables: dict[str, dict[str, str]]
-    components: dict[str, Any] = attrs.field(factory=dict)
-    chosen: Tensor | None = None
-    _labelled: dict[str, Rows] = attrs.field(factory=dict, init=False)
-
-    def __len__(self) -> int:
-        """The rows chosen, or else the shortest source's: several sources are read side by side."""
-        return min(len(rows) for rows in self.sources.values()) if self.chosen is None else len(self.chosen)
-
-    def first(self, n: int) -> Split:
-        return self._of(torch.arange(min(n, len(self))))
-
-    def spread(self, n: int) -> Split:
-        """So many rows, evenly apart: data often lies class by class."""
-        return self if n >= len(self) else self._of(torch.arange(n) * len(self) // n)
-
-    def _of(self, index: Tensor) -> Split:
-        return attrs.evolve(self, chosen=self._rows(index))
-
-    def _rows(self, index: Tensor) -> Tensor:
-        """Numbers of rows of the sources."""
-        return index if self.chosen is None else self.chosen[index]
-
-    def take(self, index: Tensor, device: torch.device = CPU) -> dict[str, dict[str, Tensor]]:
-        """Raw rows on a device, by source and by the joints' names for the variables."""
-        rows = self._rows(index)
-        taken = {name: renamed(source.take(rows), self.variables[name]) for name, source in self.sources.items()}
-        return {name: {v: send(t, device) for v, t in values.items()} for name, values in taken.items()}
-
-    def labels(self, index: Tensor) -> dict[str, Tensor]:
-        """(n,) int64 class numbers by the sources' names for them, also where the recipe does not ask for them."""
-        found: dict[str, Tensor] = {}
-        for part, component in self.components.items():
-            source = labelled(component)
-            names = [name for name, space in source.spaces().items() if space.kind == "label"]
-            if names and part not in self._labelled:
-                self._labelled[part] = self.sources[part] if source is component else source.open(self.name)
-            if names:
-                taken = self._labelled[part].take(self._rows(index))
-                found |= {name: taken[name] for name in names}
-        return found
-
-
-def renamed(values: dict[str, Tensor], variables: dict[str, str]) -> dict[str, Tensor]:
-    """A source's variables under the joints' names for them."""
-    return {name: values[own] for name, own in variables.items()}
-
-
-def open_split(prepared: Prepared, name: str, parts: Iterable[str] | None = None) -> Split:
-    """parts: of these data sources only; None: of all that the objective draws from."""
-    declared = prepared.declared
-    wanted = dict.fromkeys(declared.data_parts if parts is None else parts)
-    components = {part: prepared.recipe.all_sources()[part] for part in wanted}
-    sources = {part: component.open(name) for part, component in components.items()}
-    return Split(name, sources, {part: declared.variables_of(part) for part in sources}, components)
 
 
 def metrics_of(prepared: Prepared) -> list[Any]:
@@ -113,55 +44,6 @@ def measures_of(metrics: Iterable[Any], model: Model) -> list[Measure]:
 
 
 # --- streams of rows -------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Stream:
-    """So many rows of a split, or so many draws of p; `split` then has the rows of p's data roots, if it has any.
-
-    size: rows of a batch.
-    """
-
-    name: str
-    n: int
-    split: Split | None
-    size: int
-
-    @property
-    def key(self) -> str:
-        return f"{self.name}-{self.n}by{self.size}"
-
-    @property
-    def starts(self) -> dict[int, int]:
-        """The first row of each batch, and how many it has."""
-        return {start: min(self.size, self.n - start) for start in range(0, self.n, self.size)}
-
-    def batch(self, model: Model, start: int, seed: int) -> Batch:
-        """With noise by the numbers of the rows: how the work is shared out is no matter, nor in how large batches."""
-        index = torch.arange(start, start + self.starts[start])
-        data = {} if self.split is None else self.split.take(index % len(self.split), model.device)
-        noise = Noise(seed, self.name, device=model.device, dtype=model.dtype).of_rows(start, len(index))
-        return Batch(data, noise, len(index), index=index, source=self.split)
-
-
-@attrs.frozen(eq=False)
-class Batch(Moment):
-    """See jointgen.contracts.metrics.Batch."""
-
-    index: Tensor = attrs.field(factory=lambda: torch.empty(0, dtype=torch.long))
-    source: Split | None = None
-    _memo: dict[str, Any] = attrs.field(factory=dict, init=False)
-
-    def recall(self, key: str, compute: Callable[[], Any]) -> Any:
-        if key not in self._memo:
-            self._memo[key] = compute()
-        return self._memo[key]
-
-
-def batches(model: Model, split: Split, size: int, seed: int) -> Iterator[Batch]:
-    """A whole split."""
-    stream = Stream(split.name, len(split), split, size)
-    return (stream.batch(model, start, seed) for start in stream.starts)
 
 
 def _stream(
@@ -275,7 +157,7 @@ class _Collector:
                     if note:
                         note(start)
                 self._advance(rows)
-        merged = self.workers.merge(mine, kinds) if self.workers else mine
+        merged = merge_over(self.workers, mine, kinds) if self.workers else mine
         if past:
             merge_into(merged, past.statistics)
         return merged

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,33 +10,18 @@ from torch.nn import functional as F
 
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
-from jointgen.engine.program import Moment
+from jointgen.data.split import Split, open_split
+from jointgen.data.step_inputs import Moment
 from jointgen.errors import ConfigError, suggest
-from jointgen.evaluation.evaluate import Batch, Split, batches, open_split
 from jointgen.images.user_images import UserImages
-from jointgen.inference.model import Model, open_model
-from jointgen.reports import pictures
-from jointgen.runs.files import open_or_nearest
+from jointgen.inference.model import Model
+from jointgen.inference.streams import Batch, batches
 
 Progress = Callable[[int, int], None]
 BATCH = 256
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
-
-
-def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, list[str]]:
-    """A checkpoint's model, and remarks where checkpoints are damaged or the newest is of a run that is not finished.
-
-    Raises ConfigError, with the nearest run that there is, where `run` is none.
-    """
-    summary = open_or_nearest(run).read_summary()
-    model, remarks = open_model(run, checkpoint, device=device)
-    if summary.get("status") == "done" or checkpoint != "latest":
-        return model, remarks
-    step, total = summary.get("step", "?"), model.prepared.recipe.train.total_steps
-    status = f"status {summary.get('status', 'unknown')}, step {step} of {total}"
-    return model, [*remarks, f"{run}: this run is not finished ({status}); its newest checkpoint is used"]
 
 
 # --- values that are given -------------------------------------------------------------------------------------------
@@ -131,31 +115,6 @@ def _rows_of(split: Split | None, model: Model, start: int, rows: int, noise: No
     return {v: samples[v] for v in model.data_roots(model.joint("p", "sampling")) if v in samples}
 
 
-def check_picture(variable: str, space: Space, *, points: bool) -> None:
-    """Raises ConfigError unless values in this Space are images or, where `points` may be, points in the plane."""
-    is_image = pictures.render(torch.zeros(1, *space.shape), space) is not None
-    if not (is_image or (points and space.shape == (2,))):
-        raise ConfigError(f"-o: {variable} is {space}, which makes no picture")
-
-
-def draw_samples(samples: Tensor, space: Space, path: Path) -> None:
-    """A PNG of images in rows and columns, or of points in the plane."""
-    images = pictures.render(samples, space)
-    if images is None:
-        pictures.scatter(samples, path=path)
-    else:
-        pictures.save(images, path, columns=columns_for(len(images)))
-
-
-def columns_for(n: int) -> int:
-    """A grid that is not much higher than it is wide.
-
-    >>> columns_for(16), columns_for(100), columns_for(10000)
-    (8, 10, 100)
-    """
-    return max(8, round(n**0.5))
-
-
 # --- rows to encode --------------------------------------------------------------------------------------------------
 
 
@@ -233,10 +192,3 @@ def rebuildable(model: Model) -> str:
     if not found:
         raise ConfigError("this model reconstructs nothing: it has no code that q encodes and p decodes")
     return found[0]
-
-
-def draw_pairs(truth: Tensor, rebuilt: Tensor, space: Space, path: Path) -> None:
-    """A PNG in which every truth has its reconstruction at its right."""
-    left, right = pictures.render(truth, space), pictures.render(rebuilt, space)
-    assert left is not None and right is not None, "see check_picture"
-    pictures.save(pictures.side_by_side(left, right, columns_for(2 * len(left))), path)

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from jointgen.compiler.compiled_recipe import Prepared, prepare, resolver
+from jointgen.compiler.compiled_recipe import Prepared
 from jointgen.compiler.lowering import Lowering
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import make_summands
 from jointgen.compiler.requirements import is_met, law_names, requirements_of
-from jointgen.config.recipe import read_recipe
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.observation import Observation, observe
 from jointgen.contracts.space import Space
-from jointgen.engine.program import Moment
+from jointgen.data.step_inputs import Moment
 from jointgen.engine.terms import Rows
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import Expr
@@ -29,9 +26,6 @@ from jointgen.objectives.bounds import elbo
 from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Update, resolved
-from jointgen.registry.discovery import load_plugins
-from jointgen.runs.checkpoint import find
-from jointgen.runs.folder import RunFolder
 
 Given = Mapping[str, Tensor] | None
 """Values of variables that are not to be drawn, by name: {"y": one-hot labels}."""
@@ -251,7 +245,7 @@ class Model:
 
     def _lowered(self, expr: Expr) -> tuple[Lowering, list[Any]]:
         lowering = Lowering(self.joints, self.declared.traits)
-        update = Update("evaluation", resolved(expr, resolver(self.prepared.registry)))
+        update = Update("evaluation", resolved(expr, self.prepared.registry.default))
         return lowering, make_summands(update, lowering)
 
     def rebuild(self, batch: Moment, variable: str) -> tuple[Tensor, Tensor]:
@@ -336,38 +330,3 @@ class Model:
         for variable, raw in batch.data[part].items():
             noise = batch.noise.named(f"observe/{variable}", batch.rows)
             yield variable, observe(self.spaces[variable], raw, noise)
-
-
-def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, device: str = "cpu") -> Model:
-    """The model of a run folder: of its newest whole checkpoint ("latest"), of the one that it keeps as its best
-    ("best"), or of one by its folder's name; averaged weights where there are any.
-
-    Warns of newer checkpoints that are damaged. Raises ConfigError where there is no run or no such checkpoint, and
-    CheckpointError where there is no whole one.
-    """
-    model, damaged = open_model(run, checkpoint, average=average, device=device)
-    for line in damaged:
-        warnings.warn(line, stacklevel=2)
-    return model
-
-
-def open_model(
-    run: str | Path, checkpoint: str = "latest", *, average: bool = True, device: str = "cpu"
-) -> tuple[Model, list[str]]:
-    """What `load` gives, and a line for each damaged checkpoint that was passed over."""
-    folder = RunFolder.open(run)
-    registry = load_plugins().registry
-    prepared = prepare(read_recipe(folder.recipe, registry=registry), registry)
-    saved = find(folder.checkpoints, checkpoint)
-    doubled = torch.float64 if prepared.recipe.train.precision == "fp64" else None
-    prepared.parts.modules.to(device, doubled)  # before the weights, which would be rounded
-    load_weights(prepared.parts, saved.parts, average)
-    model = Model(prepared, prepared.parts, device, saved.path.name)
-    return model, [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
-
-
-def load_weights(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]], average: bool) -> None:
-    """Each part by its name, never by order."""
-    for name, module in parts.modules.items():
-        key = f"ema.{name}" if average and f"ema.{name}" in saved else name
-        module.load_state_dict(dict(saved[key]))

@@ -23,7 +23,6 @@ from jointgen.objectives.algebra import (
     stop,
 )
 from jointgen.objectives.bounds import elbo
-from jointgen.objectives.critics import CriticTable
 from jointgen.objectives.distributions import (
     KL,
     Conditional,
@@ -50,8 +49,9 @@ from jointgen.objectives.expressions import (
 )
 from jointgen.objectives.objective import Objective, Order, Stage, Update, as_stages
 from jointgen.objectives.parse import Vocabulary, parse, parse_product, parse_ratio_sides, parse_view
-from jointgen.objectives.weights import (
+from jointgen.objectives.tables import (
     BalanceTable,
+    CriticTable,
     WeightTable,
     check_one_ramp,
     non_negative_weight,

@@ -11,7 +11,6 @@ from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import Expr, Weight, Weighted, summands
 from jointgen.objectives.distributions import KL, Joint, LogDensity, names
 from jointgen.objectives.expressions import Apply, E, Expectation, Ratio, Standardized
-from jointgen.objectives.weights import WeightTable, weight_of
 
 Order = Literal["model, critics", "critics, model", "same point"]
 Resolve = Callable[[str, str], Any]
@@ -194,7 +193,7 @@ def _penalty_weights(ratio: Ratio) -> Iterator[float | Weight]:
         called.append(f"{type(penalty).__name__.lower()}_{ratio.name}")
         weight, nth = getattr(penalty, "weight", 1.0), called.count(called[-1])
         name = called[-1] if nth == 1 else f"{called[-1]}_{nth}"
-        yield weight_of(name, weight) if isinstance(weight, WeightTable) else float(weight)
+        yield float(weight) if isinstance(weight, int | float) else weight.named(name)
 
 
 def resolved(expr: Expr, resolve: Resolve) -> Expr:

@@ -114,6 +114,15 @@ class Registry:
             raise ConfigError(f"unknown {kind.replace('_', ' ')} {name!r}{suggest(name, self.names(kind))}{lost}")
         return self._of(kind)[name]
 
+    def default(self, kind: str, name: str) -> Any:
+        """Builds the component of this name with its default settings.
+
+        Raises:
+            ConfigError: no component of this kind has the name.
+        """
+        component: Any = self.get(kind, name).load()
+        return component()
+
     def name_of(self, kind: str, cls: type) -> str:
         """The name under which a config's class is registered (needed to write a recipe back)."""
         return self.component_of(kind, cls).name

@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from jointgen.engine.program import Moment
-from jointgen.evaluation.evaluate import Split
+from jointgen.contracts.space import Space
+from jointgen.data.split import Split
+from jointgen.data.step_inputs import Moment
+from jointgen.errors import ConfigError
 from jointgen.inference.model import Model
 from jointgen.reports import pictures
 from jointgen.runtime.workers import Workers
@@ -81,3 +83,35 @@ def write_reconstructions(model: Model, variable: str, truth: Tensor, rebuilt: T
         return False
     pictures.save(pictures.side_by_side(left, right), path)
     return True
+
+
+def check_picture(variable: str, space: Space, *, points: bool) -> None:
+    """Raises ConfigError unless values in this Space are images or, where `points` may be, points in the plane."""
+    is_image = pictures.render(torch.zeros(1, *space.shape), space) is not None
+    if not (is_image or (points and space.shape == (2,))):
+        raise ConfigError(f"-o: {variable} is {space}, which makes no picture")
+
+
+def draw_samples(samples: Tensor, space: Space, path: Path) -> None:
+    """A PNG of images in rows and columns, or of points in the plane."""
+    images = pictures.render(samples, space)
+    if images is None:
+        pictures.scatter(samples, path=path)
+    else:
+        pictures.save(images, path, columns=columns_for(len(images)))
+
+
+def columns_for(n: int) -> int:
+    """A grid that is not much higher than it is wide.
+
+    >>> columns_for(16), columns_for(100), columns_for(10000)
+    (8, 10, 100)
+    """
+    return max(8, round(n**0.5))
+
+
+def draw_pairs(truth: Tensor, rebuilt: Tensor, space: Space, path: Path) -> None:
+    """A PNG in which every truth has its reconstruction at its right."""
+    left, right = pictures.render(truth, space), pictures.render(rebuilt, space)
+    assert left is not None and right is not None, "see check_picture"
+    pictures.save(pictures.side_by_side(left, right, columns_for(2 * len(left))), path)

@@ -6,14 +6,13 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
 from torch import Tensor
-
-import jointgen
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -22,7 +21,7 @@ MANIFEST = "manifest.json"
 def describe(step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Iterable[str], recipe: str) -> dict[str, Any]:
     """The manifest of a checkpoint but for its files."""
     versions = {
-        "jointgen": jointgen.__version__,
+        "jointgen": metadata.version("jointgen"),
         "python": platform.python_version(),
         "safetensors": safetensors.__version__,
         "torch": str(torch.__version__),

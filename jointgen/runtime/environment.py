@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-import jointgen
-
 _DISTRIBUTIONS = ("jointgen", "torch", "torchvision", "accelerate", "safetensors", "numpy")
 
 
@@ -41,7 +39,7 @@ def _device_name(device: torch.device) -> str:
 
 def _git_commit() -> str | None:
     """The commit, with "-dirty" after it when files are changed; None outside a checkout that tracks this package."""
-    here = Path(jointgen.__file__).parent
+    here = Path(__file__).parents[1]
     if _git(here, "ls-files", "--error-unmatch", "__init__.py") is None:  # installed inside someone else's repository
         return None
     return _git(here, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")

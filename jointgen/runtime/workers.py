@@ -19,7 +19,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from jointgen.contracts.statistics import Statistic, merge_into, packed, unpacked
 from jointgen.errors import ConfigError, JointgenError, LostError
 
 Precision = Literal["fp32", "bf16", "fp64"]
@@ -93,9 +92,9 @@ class Workers:
 
         Carries no gradient.
         """
-        return torch.cat(self._gather_each(tensor)) if self.world > 1 else tensor.detach()
+        return torch.cat(self.gather_each(tensor)) if self.world > 1 else tensor.detach()
 
-    def _gather_each(self, tensor: Tensor) -> list[Tensor]:
+    def gather_each(self, tensor: Tensor) -> list[Tensor]:
         """Each process's (rows, *shape), in order of rank."""
         mine = torch.tensor([len(tensor)], device=self.device)
         with _together():
@@ -104,17 +103,6 @@ class Workers:
             padded[: len(tensor)] = tensor.detach()
             blocks = self._accelerator.gather(padded.to(self.device)).split(max(rows))
         return [block[:n] for block, n in zip(blocks, rows, strict=False)]
-
-    def merge(self, statistics: Mapping[str, Statistic], kinds: Mapping[str, type[Statistic]]) -> dict[str, Statistic]:
-        """Every process's statistics merged in order of rank, so that all hold the same. Processes may differ in which
-        they have: who saw no rows has none."""
-        if self.world == 1:
-            return dict(statistics)
-        everyone = self._gather_each(torch.frombuffer(bytearray(packed(statistics)), dtype=torch.uint8))
-        merged: dict[str, Statistic] = {}
-        for block in everyone:
-            merge_into(merged, unpacked(block.cpu().numpy().tobytes(), kinds))
-        return merged
 
     def all_reduce_mean_(self, tensors: Sequence[Tensor]) -> None:
         """Replaces each tensor by its mean over the processes: one all-reduce for all of them (per dtype).

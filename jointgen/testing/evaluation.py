@@ -13,7 +13,7 @@ from jointgen.compiler.compiled_recipe import Prepared, prepare
 from jointgen.compiler.parts import Parts
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.noise import Noise
-from jointgen.engine.program import Moment
+from jointgen.data.step_inputs import Moment
 from jointgen.engine.terms import compile_term
 from jointgen.inference.model import Model
 from jointgen.objectives import Expr

@@ -8,13 +8,14 @@ from typing import Any
 import attrs
 import torch
 
-from jointgen.compiler.compiled_recipe import resolver
 from jointgen.contracts.metrics import Measure
 from jointgen.contracts.noise import Noise
+from jointgen.data.split import open_split
+from jointgen.data.step_inputs import Moment
 from jointgen.engine.gradient_check import check_ownership
-from jointgen.engine.program import Moment
 from jointgen.errors import ConfigError, OwnershipError
-from jointgen.evaluation.evaluate import batches, evaluate, open_split
+from jointgen.evaluation.evaluate import evaluate
+from jointgen.inference.streams import batches
 from jointgen.objectives import Objective, Vocabulary, as_stages, parse
 from jointgen.registry.discovery import load_plugins
 from jointgen.testing.check import Promises, described, expect, expect_close, expect_shape, promise
@@ -41,7 +42,7 @@ class OnTinyModel:
 @promise(OBJECTIVES)
 def objective_is_built_and_prints(subject: OnTinyModel) -> None:
     stages = as_stages(subject.config.objective())
-    resolve = resolver(load_plugins().registry)
+    resolve = load_plugins().registry.default
     for stage in stages:
         expect(isinstance(stage.objective, Objective), f"objective() gives a {type(stage.objective).__name__}")
         text = str(stage.objective.complete(resolve))

@@ -18,18 +18,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import attrs
-import torch
-from torch import Tensor
 
 from jointgen.compiler.plan import Plan
-from jointgen.contracts.numerics import log_mean_exp
-from jointgen.objectives.expressions import Ratio
-
-Side = Literal["positive", "negative"]
-SIDES: tuple[Side, Side] = ("positive", "negative")
+from jointgen.engine.critic_statistics import SIDES, _is_log_ratio
 
 EVENTS, ROWS = 5, 500
 """A verdict takes so many log events at least, and so many rows of each side."""
@@ -37,46 +31,14 @@ FACTOR, AGAIN = math.log(4.0), math.log(2.0)
 """Identities that are off by the one end the trust; within the other for as many log events again, it begins anew."""
 APART = 0.99
 """The accuracy beyond which the words say that a critic tells the sides apart."""
-SATURATED = math.log(99.0)
-"""The logit from which a row's probability is above 0.99: it has a hundredth, or less, of its gradient left."""
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def critic_figures(ratio: Ratio, sides: Mapping[Side, Tensor]) -> dict[str, Tensor]:
-    """Scalars by NAME/FIGURE, from the critic's whole outputs (rows,) on its sides, known part included.
-
-    Of a log-ratio, positive_log_mean_exp is log E_a exp(-f), negative_log_mean_exp is log E_b exp(f), and saturation
-    the share of rows of both sides on whose right side the sigmoid is beyond 0.99.
-    """
-    found: dict[str, Tensor] = {}
-    for side, f in sides.items():
-        found |= {f"{side}_{what}": value for what, value in _of_side(ratio, f, 1 if side == "positive" else -1)}
-    found["max_abs"] = torch.cat(list(sides.values())).abs().max()
-    if _is_log_ratio(ratio):
-        rightly = [f if side == "positive" else -f for side, f in sides.items()]
-        found["saturation"] = (torch.cat(rightly) > SATURATED).to(found["max_abs"].dtype).mean()
-    return {f"{ratio.name}/{what}": value for what, value in found.items()}
-
-
-def _of_side(ratio: Ratio, f: Tensor, sign: int) -> list[tuple[str, Tensor]]:
-    found = [("mean", f.mean())]
-    boundary = 0.0 if _is_log_ratio(ratio) else getattr(ratio.loss, "boundary", None)
-    if boundary is not None:
-        found.append(("accuracy", (sign * (f - boundary) > 0).to(f.dtype).mean()))
-    if _is_log_ratio(ratio):
-        found.append(("log_mean_exp", log_mean_exp(-sign * f, 0)))
-    return found
-
-
 _MEANS = (*(f"{side}_{what}" for side in SIDES for what in ("mean", "accuracy")), "saturation")
 _IDENTITIES = tuple(f"{side}_log_mean_exp" for side in SIDES)
 _FIGURES = (*_MEANS, *_IDENTITIES, "max_abs")
-
-
-def _is_log_ratio(ratio: Ratio) -> bool:
-    return ratio.kind == "log_ratio"
 
 
 # --- what is made of them ---------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from typing import Any
 from jointgen.compiler.compiled_recipe import Prepared
 from jointgen.contracts.metrics import Measure
 from jointgen.contracts.statistics import Estimate
+from jointgen.data.split import Split
 from jointgen.engine.batch_norm import average_statistics
 from jointgen.engine.ema import Average
-from jointgen.evaluation.evaluate import Split, evaluate, measures_of, metrics_of
+from jointgen.evaluation.evaluate import evaluate, measures_of, metrics_of
 from jointgen.inference.model import Model
 from jointgen.reports.gallery import write_pictures
 from jointgen.reports.page import Shown, write_report

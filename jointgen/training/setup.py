@@ -11,11 +11,11 @@ from jointgen.compiler.compiled_recipe import Prepared
 from jointgen.compiler.parts import Parts, start_at_data
 from jointgen.config.recipe import Train
 from jointgen.contracts.noise import Noise
+from jointgen.data.split import Split
+from jointgen.data.step_inputs import Moment
 from jointgen.engine.batch_norm import synchronise
 from jointgen.engine.gradient_check import check_ownership
-from jointgen.engine.program import Moment
 from jointgen.errors import ConfigError
-from jointgen.evaluation.evaluate import Split
 from jointgen.inference.model import Model
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.trackers import check_installed

@@ -15,14 +15,15 @@ from jointgen.engine.balance_scales import Scales
 from jointgen.engine.batch_norm import average_statistics
 from jointgen.engine.optimizers import Optimizers
 from jointgen.errors import ConfigError
-from jointgen.inference.model import load_weights
+from jointgen.inference.loading import load_weights
 from jointgen.runs import checkpoint
 from jointgen.runs.checkpoint import Checkpoint, name_of
 from jointgen.runs.folder import RunFolder
 from jointgen.runtime.global_rng import State, global_state
 from jointgen.runtime.workers import Workers
 from jointgen.training.critic_trust import Health
-from jointgen.training.stopping import Best, Patience, Window
+from jointgen.training.log_window import Window
+from jointgen.training.stopping import Best, Patience
 
 
 @attrs.frozen

@@ -5,94 +5,40 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import attrs
 
-from jointgen.compiler.compiled_recipe import Prepared, check_rows, prepare
-from jointgen.config.recipe import Recipe, read_recipe, write_recipe
+from jointgen.compiler.compiled_recipe import Prepared, check_rows
+from jointgen.config.recipe import write_recipe
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.statistics import Estimate
 from jointgen.data.batches import Feed
+from jointgen.data.split import open_split
 from jointgen.engine.balance_scales import Scales
 from jointgen.engine.ema import Average
 from jointgen.engine.optimizers import Optimizers
 from jointgen.engine.step import Step
 from jointgen.engine.torch_compile import Compiler
 from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedError, WriteError
-from jointgen.evaluation.evaluate import open_split
 from jointgen.inference.model import Model
-from jointgen.objectives.objective import Objective, Stage
-from jointgen.registry.components import Registry
-from jointgen.registry.discovery import load_plugins
 from jointgen.runs import checkpoint
 from jointgen.runs.checkpoint import name_of
 from jointgen.runs.folder import RunFolder
 from jointgen.runtime.console import tell
 from jointgen.runtime.global_rng import seeded, set_global_state
 from jointgen.runtime.progress import Progress
-from jointgen.runtime.torch_settings import switched
 from jointgen.runtime.workers import Votes, Workers
 from jointgen.training.critic_trust import Health
+from jointgen.training.log_window import Window
 from jointgen.training.reporter import Reporter
 from jointgen.training.setup import check_start, make_folder, start_parts
 from jointgen.training.state import Position, Resumed, Saver
-from jointgen.training.stopping import Window, best_by, is_watched, patience_of
+from jointgen.training.stopping import best_by, is_watched, patience_of
 from jointgen.training.warm_start import warm_start
-
-
-@attrs.frozen
-class Run:
-    """A finished run."""
-
-    path: Path
-    summary: Mapping[str, Any]
-    model: Model
-
-    @property
-    def metrics(self) -> Mapping[str, Any]:
-        """The final metrics by name, each with value, unit, estimator, split and n."""
-        return self.summary["metrics"]
-
-
-def run(
-    recipe: str | Path | Mapping[str, Any],
-    overrides: Iterable[str] | Mapping[str, Any] = (),
-    *,
-    objective: Objective | Sequence[Stage] | None = None,
-    out: str | Path | None = None,
-    resume: bool = False,
-    allow_changes: bool = False,
-    stop: Callable[[], int] = lambda: 0,
-    quiet: bool = False,
-    processes: int | None = None,
-) -> Run:
-    """Trains, evaluates and writes the run folder (`out`, or runs/NAME). Sets no signal handler.
-
-    objective: composed in Python, in place of the recipe's.  resume: goes on from the folder's newest whole
-    checkpoint; with another recipe than the run's only where `allow_changes`.  stop: asked after each step; a signal's
-    number ends the run after a checkpoint.  processes: how many a launcher was to start, to be checked; None: as many
-    as it did.  Raises ConfigError for what the user can mend, before anything is trained.
-    """
-    registry = load_plugins().registry
-    resolved = read_recipe(recipe, overrides, registry=registry)
-    if objective is not None:
-        resolved = with_objective(resolved, objective, registry)
-    prepared = prepare(resolved, registry)
-    path = Path(out) if out is not None else Path("runs") / resolved.name
-    with switched(deterministic=resolved.train.deterministic, threads=resolved.train.threads):
-        return Trainer(
-            prepared, path, resume=resume, allow_changes=allow_changes, stop=stop, quiet=quiet, processes=processes
-        ).fit()
-
-
-def with_objective(recipe: Recipe, objective: Objective | Sequence[Stage], registry: Registry) -> Recipe:
-    """The recipe with an objective composed in Python, written as the text that it prints, so that it repeats."""
-    expression: Any = registry.get("objective", "expression").load()
-    return attrs.evolve(recipe, objective=expression.of(objective, registry))
 
 
 class Trainer:
@@ -357,3 +303,17 @@ class Trainer:
 
 def _divides(every: int | None, step: int) -> bool:
     return every is not None and step % every == 0
+
+
+@attrs.frozen
+class Run:
+    """A finished run."""
+
+    path: Path
+    summary: Mapping[str, Any]
+    model: Model
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The final metrics by name, each with value, unit, estimator, split and n."""
+        return self.summary["metrics"]

@@ -1,7 +1,6 @@
 """ALI: Dumoulin et al., "Adversarially Learned Inference", ICLR 2017; ALICE: Li et al., NIPS 2017."""
 
-from jointgen import hookimpl
-from jointgen.registry.components import Registrar
+from jointgen import Registrar, hookimpl
 
 
 @hookimpl

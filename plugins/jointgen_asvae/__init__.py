@@ -1,7 +1,6 @@
 """AS-VAE: Pu et al., "Adversarial Symmetric Variational Autoencoder", NIPS 2017."""
 
-from jointgen import hookimpl
-from jointgen.registry.components import Registrar
+from jointgen import Registrar, hookimpl
 
 
 @hookimpl

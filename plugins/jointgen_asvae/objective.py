@@ -6,7 +6,6 @@ from typing import Literal
 
 import attrs
 
-from jointgen.config.structure import fraction
 from jointgen.objectives import (
     BalanceTable,
     CriticTable,
@@ -23,6 +22,7 @@ from jointgen.objectives import (
     q,
     weight_of,
 )
+from jointgen.plugin import fraction
 
 
 @attrs.frozen

@@ -1,7 +1,6 @@
 """AVB: Mescheder, Nowozin & Geiger, "Adversarial Variational Bayes", ICML 2017."""
 
-from jointgen import hookimpl
-from jointgen.registry.components import Registrar
+from jointgen import Registrar, hookimpl
 
 
 @hookimpl

@@ -4,8 +4,7 @@ Losses: logistic (Goodfellow et al. 2014), Wasserstein (Arjovsky et al. 2017), h
 (Mao et al. 2017). Penalties: R1 (Mescheder et al. 2018), gradient penalty (Gulrajani et al. 2017).
 """
 
-from jointgen import hookimpl
-from jointgen.registry.components import Registrar
+from jointgen import Registrar, hookimpl
 
 
 @hookimpl

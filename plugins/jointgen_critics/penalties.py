@@ -11,10 +11,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.config.structure import positive
-from jointgen.contracts.distributions import sum_event
-from jointgen.contracts.noise import NoiseSource
 from jointgen.objectives import WeightTable, non_negative_weight
+from jointgen.plugin import NoiseSource, positive, sum_event
 
 Inputs = tuple[Tensor, ...]
 

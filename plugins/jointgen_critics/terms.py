@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from torch import Tensor
 
-from jointgen.contracts.distributions import sum_event
+from jointgen.plugin import sum_event
 
 
 @attrs.frozen

@@ -8,8 +8,7 @@ from typing import Literal
 import attrs
 from torch import Tensor, isfinite, uint8
 
-from jointgen.contracts.space import Space
-from jointgen.errors import suggest
+from jointgen.plugin import Space, suggest
 from jointgen_data.array_files import READERS, Header, read_headers, read_rows
 from jointgen_data.common import Observed, TensorRows, complaint, image_space, is_train, label_space
 

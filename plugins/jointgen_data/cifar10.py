@@ -6,7 +6,7 @@ import attrs
 import torch
 import torchvision
 
-from jointgen.contracts.space import Space
+from jointgen.plugin import Space
 from jointgen_data.common import FlippedRows, TensorRows, image_space, is_train, label_space
 from jointgen_data.vision import load_torchvision
 

@@ -8,9 +8,7 @@ from typing import Literal
 import attrs
 from torch import Tensor, where
 
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError
+from jointgen.plugin import ConfigError, NoiseSource, Space
 
 Observed = Literal["dequantise", "binarise"]
 is_observed = attrs.validators.in_(("dequantise", "binarise"))  # for those who build a source without a recipe

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from jointgen.images.decode import decoding, too_many, without
+from jointgen.plugin import decoding, too_many, without
 from jointgen_data.common import complaint
 
 log = logging.getLogger("jointgen.data")

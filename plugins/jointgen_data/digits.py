@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from jointgen.contracts.space import Space
+from jointgen.plugin import Space
 from jointgen_data.common import Observed, TensorRows, image_space, is_observed, is_train, label_space
 
 LEVELS = 17  # 0..16: each pixel counts the set bits of a 4x4 block of the scan

@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError, suggest
-from jointgen.images.decode import quiet_pillow, read_image, reason, too_many
+from jointgen.plugin import ConfigError, Space, quiet_pillow, read_image, reason, suggest, too_many
 from jointgen_data.common import Flipping, complaint, image_space, is_train, label_space
 
 try:

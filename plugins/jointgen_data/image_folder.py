@@ -8,8 +8,7 @@ from typing import Literal
 import attrs
 import torch
 
-from jointgen.contracts.space import Space
-from jointgen.images.folders import SPLITS, SUFFIXES, class_names, list_images, number_classes, split_folder
+from jointgen.plugin import SPLITS, SUFFIXES, Space, class_names, list_images, number_classes, split_folder
 from jointgen_data.common import FlippedRows, TensorRows, complaint, image_space, is_train, label_space
 from jointgen_data.decode import decode_all
 

@@ -14,9 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.contracts.noise import Noise
-from jointgen.contracts.numerics import LOG_2PI
-from jointgen.contracts.space import Space
+from jointgen.plugin import LOG_2PI, Noise, Space
 from jointgen_data.common import TensorRows, is_train
 
 positive = attrs.validators.gt(0)

@@ -7,7 +7,7 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional as F
 
-from jointgen.contracts.space import Space
+from jointgen.plugin import Space
 from jointgen_data.common import Observed, TensorRows, image_space, is_observed, is_train, label_space
 from jointgen_data.vision import load_torchvision
 

@@ -9,9 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.space import Space
-from jointgen.images.shards import Manifest, Stored, faults, hash_faults, map_array, read_manifest
+from jointgen.plugin import Manifest, NoiseSource, Space, Stored, faults, hash_faults, map_array, read_manifest
 from jointgen_data.common import complaint, flip, image_space, is_train, label_space
 
 

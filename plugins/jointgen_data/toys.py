@@ -8,8 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.contracts.noise import Noise
-from jointgen.contracts.space import Space
+from jointgen.plugin import Noise, Space
 from jointgen_data.common import TensorRows, is_train, label_space
 
 positive = attrs.validators.gt(0)

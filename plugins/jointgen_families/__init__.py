@@ -15,12 +15,7 @@ References:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from jointgen import hookimpl
-
-if TYPE_CHECKING:
-    from jointgen.registry.components import Registrar
+from jointgen import Registrar, hookimpl
 
 
 @hookimpl

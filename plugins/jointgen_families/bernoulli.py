@@ -9,11 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.contracts.capabilities import Capabilities, Path
-from jointgen.contracts.distributions import Draw, sum_event
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError
+from jointgen.plugin import Capabilities, ConfigError, Draw, NoiseSource, PathKind, Space, sum_event
 from jointgen_families.draws import straight_through
 
 PathName = Literal["straight-through", "relaxed", "none"]
@@ -97,7 +93,7 @@ class Bernoulli:
 
     def capabilities(self, space: Space) -> Capabilities:
         self._check(space)
-        paths: dict[str, Path] = {"sample": self.path, "relaxed": "exact", "mean": "exact"}
+        paths: dict[str, PathKind] = {"sample": self.path, "relaxed": "exact", "mean": "exact"}
         return Capabilities(paths)
 
     def outputs(self, space: Space) -> tuple[int, ...]:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jointgen.contracts.numerics import LOG_2PI, log1mexp
-from jointgen.contracts.space import Space
+from jointgen.plugin import LOG_2PI, Space, log1mexp
 
 
 class Bins:

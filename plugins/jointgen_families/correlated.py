@@ -5,10 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jointgen.contracts.distributions import sum_event
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.numerics import LOG_2PI
-from jointgen.contracts.space import Space
+from jointgen.plugin import LOG_2PI, NoiseSource, Space, sum_event
 from jointgen_families.location_scale import LocationScaleDraw
 
 JITTER = 1e-5

@@ -8,10 +8,7 @@ from typing import ClassVar, Literal, get_args
 import attrs
 from torch import Tensor, nn
 
-from jointgen.contracts.capabilities import Capabilities
-from jointgen.contracts.distributions import sum_event
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.space import Space
+from jointgen.plugin import Capabilities, NoiseSource, Space, sum_event
 from jointgen_families.bins import Bins, extended_logistic_log_mass, logistic_log_mass
 from jointgen_families.draws import standard_logistic, straight_through
 from jointgen_families.location_scale import (

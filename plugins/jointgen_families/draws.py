@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jointgen.contracts.noise import NoiseSource
+from jointgen.plugin import NoiseSource
 
 
 class ReadyDraw:

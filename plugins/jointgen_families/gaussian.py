@@ -8,11 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.contracts.capabilities import Capabilities
-from jointgen.contracts.distributions import sum_event
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.numerics import LOG_2PI
-from jointgen.contracts.space import Space
+from jointgen.plugin import LOG_2PI, Capabilities, NoiseSource, Space, sum_event
 from jointgen_families.bins import Bins, log_bin_mass
 from jointgen_families.location_scale import (
     LocationScale,

@@ -7,9 +7,7 @@ from typing import get_args
 import attrs
 from torch import Tensor, nn
 
-from jointgen.contracts.capabilities import Capabilities
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.space import Space
+from jointgen.plugin import Capabilities, NoiseSource, Space
 from jointgen_families.means import MeanModule, MeanName, check_mean
 
 

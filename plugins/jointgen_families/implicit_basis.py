@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.contracts.capabilities import Capabilities
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.space import Space
+from jointgen.plugin import Capabilities, NoiseSource, Space
 from jointgen_families.correlated import CorrelatedGaussian
 from jointgen_families.draws import ReadyDraw
 from jointgen_families.gaussian import DiagonalGaussian

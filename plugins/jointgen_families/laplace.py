@@ -9,11 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.contracts.capabilities import Capabilities
-from jointgen.contracts.distributions import sum_event
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.numerics import log1mexp
-from jointgen.contracts.space import Space
+from jointgen.plugin import Capabilities, NoiseSource, Space, log1mexp, sum_event
 from jointgen_families.bins import Bins
 from jointgen_families.draws import standard_laplace
 from jointgen_families.location_scale import (

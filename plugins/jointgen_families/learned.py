@@ -9,12 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.config.structure import FamilyField, placed
-from jointgen.contracts.capabilities import Capabilities
-from jointgen.contracts.distributions import Distribution
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError
+from jointgen.plugin import Capabilities, ConfigError, Distribution, FamilyField, NoiseSource, Space, placed
 from jointgen_families.draws import ReadyDraw
 from jointgen_families.means import known_range
 from jointgen_families.mixture import Mixture

@@ -10,11 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.contracts.capabilities import Path
-from jointgen.contracts.distributions import Draw
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError
+from jointgen.plugin import ConfigError, Draw, NoiseSource, PathKind, Space
 from jointgen_families.bins import Bins
 from jointgen_families.means import MeanModule, MeanName, at_least_float32, check_mean
 
@@ -88,9 +84,9 @@ class LocationScale:
     def _within_bounds(self, attribute: Any, value: float) -> None:
         check_init_scale(value, self.min_log_scale, self.max_log_scale)
 
-    def readings(self, sample: Path = "exact") -> dict[str, Path]:
+    def readings(self, sample: PathKind = "exact") -> dict[str, PathKind]:
         """How the gradient reaches the parameters through each reading of a draw."""
-        paths: dict[str, Path] = {"sample": sample, "mean": "exact"}
+        paths: dict[str, PathKind] = {"sample": sample, "mean": "exact"}
         if self.scale != "per_element":  # else the scale's path goes through the trunk, and none is left to stop
             paths["smoothed"] = "exact"
         return paths

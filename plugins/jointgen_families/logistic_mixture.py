@@ -13,11 +13,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.contracts.capabilities import Capabilities
-from jointgen.contracts.distributions import sum_event
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError
+from jointgen.plugin import Capabilities, ConfigError, NoiseSource, Space, sum_event
 from jointgen_families.bins import Bins, extended_logistic_log_mass
 from jointgen_families.draws import ReadyDraw, standard_logistic, straight_through
 from jointgen_families.location_scale import check_init_scale, check_quantised

@@ -10,10 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.contracts.capabilities import Capabilities
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.numerics import LOG_2PI
-from jointgen.contracts.space import Space
+from jointgen.plugin import LOG_2PI, Capabilities, NoiseSource, Space
 from jointgen_families.draws import ReadyDraw
 from jointgen_families.gaussian import DiagonalGaussian
 from jointgen_families.location_scale import check_init_scale, check_real

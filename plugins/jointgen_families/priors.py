@@ -9,9 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.contracts.capabilities import Capabilities
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.space import Space
+from jointgen.plugin import Capabilities, NoiseSource, Space
 from jointgen_families.draws import ReadyDraw
 from jointgen_families.gaussian import DiagonalGaussian
 

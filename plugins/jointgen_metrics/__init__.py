@@ -1,7 +1,6 @@
 """Metrics: the bound in nats, bits per dimension, reconstruction, codes. What cannot be had is said, never zero."""
 
-from jointgen import hookimpl
-from jointgen.registry.components import Registrar
+from jointgen import Registrar, hookimpl
 
 
 @hookimpl

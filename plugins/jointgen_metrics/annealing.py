@@ -16,9 +16,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.contracts.metrics import Batch, Measure, Subject, per_row
-from jointgen.contracts.noise import BLOCK, Noise, NoiseSource
-from jointgen.contracts.numerics import log_mean_exp
+from jointgen.plugin import NOISE_BLOCK, Batch, Measure, Noise, NoiseSource, Subject, log_mean_exp, per_row
 from jointgen_metrics.hmc import TARGET, Path, adapted, transition
 from jointgen_metrics.latents import Codes, Values, codes_of, missing_encoder
 from jointgen_metrics.likelihood import density_note
@@ -49,7 +47,7 @@ class Annealing:
     leapfrog: int = attrs.field(default=10, validator=at_least_one)
     start: Start = attrs.field(default="prior", validator=attrs.validators.in_(("prior", "encoder")))
     rows: int = attrs.field(default=100, validator=at_least_one)
-    batch: int = attrs.field(default=BLOCK, validator=at_least_one)
+    batch: int = attrs.field(default=NOISE_BLOCK, validator=at_least_one)
     chunk: int = attrs.field(default=2048, validator=at_least_one)
 
     @property

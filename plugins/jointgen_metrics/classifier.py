@@ -12,15 +12,20 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from jointgen.config.structure import positive
-from jointgen.contracts.distributions import Rows
-from jointgen.contracts.metrics import Extracted
-from jointgen.contracts.noise import Noise
-from jointgen.contracts.observation import observe, pixels
-from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError
-from jointgen.runtime.cache import Cached, cached, fingerprint
-from jointgen.runtime.console import say
+from jointgen.plugin import (
+    Cached,
+    ConfigError,
+    Extracted,
+    Noise,
+    Rows,
+    Space,
+    cached,
+    fingerprint,
+    observe,
+    pixels,
+    positive,
+    say,
+)
 from jointgen_metrics.classifier_network import HOW, Network, accuracy, train
 
 BLOCK = 4096  # rows read at a time

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.contracts.metrics import Extracted
-from jointgen.contracts.space import Space
+from jointgen.plugin import Extracted, Space
 
 BATCH, PASSES = 128, 10
 FEATURES = 128

@@ -5,9 +5,8 @@ from __future__ import annotations
 import attrs
 from torch import Tensor
 
-from jointgen.contracts.metrics import Batch, Collect, Measure, Subject
-from jointgen.contracts.metrics import Value as Figure
 from jointgen.objectives import Conditional
+from jointgen.plugin import Batch, Collect, FigureValue, Measure, Subject
 from jointgen_metrics.moments import Moments
 
 NO_CODES = "no conditional of a joint q draws a code that a joint p has"
@@ -94,7 +93,7 @@ class ActiveUnits:
         if not has_mean(subject, code):
             return Measure(name, "units", how, note=f"q({encoder_of(subject, code)}) has no mean that can be read")
 
-        def finish(moments: Moments) -> Figure:
+        def finish(moments: Moments) -> FigureValue:
             variance = moments.variance
             return None if variance is None else float((variance > self.threshold).sum()), None
 

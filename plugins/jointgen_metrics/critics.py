@@ -9,10 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.contracts.metrics import Batch, Collect, Measure, Subject, Value, mean_and_error
-from jointgen.contracts.numerics import log_mean_exp
-from jointgen.contracts.statistics import Kept, Mean
 from jointgen.objectives import E, Ratio
+from jointgen.plugin import Batch, Collect, FigureValue, Kept, Mean, Measure, Subject, log_mean_exp, mean_and_error
 
 FEWEST = 4  # rows of a batch that can be re-paired; what a last batch of fewer would say is left out
 
@@ -50,15 +48,15 @@ class Critics:
         return Collect(f"critic {ratio.name}", outputs, Kept)
 
 
-def _positive(kept: Kept) -> Value:
+def _positive(kept: Kept) -> FigureValue:
     return _identity(-kept.in_order()["positive"])
 
 
-def _negative(kept: Kept) -> Value:
+def _negative(kept: Kept) -> FigureValue:
     return _identity(kept.in_order()["negative"])
 
 
-def _identity(logs: Tensor) -> Value:
+def _identity(logs: Tensor) -> FigureValue:
     """log of the mean of exp, with its error by the logarithm's slope: that of heavy tails is larger than it looks."""
     if len(logs) < 2:
         return None, None
@@ -68,7 +66,7 @@ def _identity(logs: Tensor) -> Value:
     return float(value), float(relative)
 
 
-def _accuracy(kept: Kept) -> Value:
+def _accuracy(kept: Kept) -> FigureValue:
     sides = kept.in_order()
     right = (sides["positive"] > 0).double() + (sides["negative"] < 0).double()
     return mean_and_error(Mean.of(right / 2))

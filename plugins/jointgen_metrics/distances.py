@@ -8,9 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.contracts.metrics import Batch, Collect, Collected, Measure, Subject, Value
-from jointgen.contracts.noise import Noise
-from jointgen.contracts.statistics import Kept
+from jointgen.plugin import Batch, Collect, Collected, FigureValue, Kept, Measure, Noise, Subject
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, prior_codes
 
 CHUNK = 256  # rows whose kernels with all others are held at a time
@@ -63,7 +61,7 @@ class SlicedWasserstein:
         return [distance, floor]
 
     def _measure(self, name: str, between: str, collect: Collect, against: str, note: str) -> Measure:
-        def finish(kept: Kept) -> Value:
+        def finish(kept: Kept) -> FigureValue:
             draws = kept.in_order()
             along = directions(draws["p"].shape[1], self.directions)
             return sliced_wasserstein(draws[against], draws["p"], along), None
@@ -116,7 +114,7 @@ class MMD:
         return [self._measure(subject, code) for code in codes]
 
     def _measure(self, subject: Subject, code: str) -> Measure:
-        def finish(kept: Kept) -> Value:
+        def finish(kept: Kept) -> FigureValue:
             draws = kept.in_order()
             if kept.n < 2:
                 return None, None
@@ -134,7 +132,7 @@ def mean_squared_distance(draws: Tensor) -> float:
     return 2 * draws.var(0).sum().item()
 
 
-def squared_mmd(a: Tensor, b: Tensor, widths: list[float]) -> Value:
+def squared_mmd(a: Tensor, b: Tensor, widths: list[float]) -> FigureValue:
     """(m, D) twice, m at least 2 -> (U, standard error), U the mean over i != j of
     h_ij = k(a_i, a_j) + k(b_i, b_j) - k(a_i, b_j) - k(b_i, a_j).
 

@@ -8,9 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.contracts.metrics import Batch, Measure, Subject, per_row
-from jointgen.contracts.noise import BLOCK, Noise
-from jointgen.contracts.numerics import LOG_2PI
+from jointgen.plugin import LOG_2PI, NOISE_BLOCK, Batch, Measure, Noise, Subject, per_row
 from jointgen_metrics.latents import Codes, Values, codes_of, slope_and_hessian, with_slope
 from jointgen_metrics.likelihood import density_note
 from jointgen_metrics.quadrature import Integral, integrate
@@ -57,8 +55,8 @@ class Exact:
             return batch.recall(f"exact {self}", lambda: self.integral(codes, batch))
 
         how, note = "integral over z on a grid", density_note(codes.subject)
-        value = per_row("exact", lambda batch: integral(batch).value, rows=self.rows, batch=BLOCK)
-        change = per_row("exact_error", lambda batch: integral(batch).change, rows=self.rows, batch=BLOCK)
+        value = per_row("exact", lambda batch: integral(batch).value, rows=self.rows, batch=NOISE_BLOCK)
+        change = per_row("exact_error", lambda batch: integral(batch).change, rows=self.rows, batch=NOISE_BLOCK)
         return [
             Measure("exact", "nats", how, (value,), "exact", note, better="higher"),
             Measure("exact_error", "nats", "what the grid's last refinement changed", (change,)),

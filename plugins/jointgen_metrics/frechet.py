@@ -8,8 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.config.structure import ExtractorField, positive
-from jointgen.contracts.metrics import Batch, Extracted, Measure, Subject
+from jointgen.plugin import Batch, Extracted, ExtractorField, Measure, Subject, positive
 from jointgen_metrics.generation import Against, Compared, Reading, side_by_side
 
 

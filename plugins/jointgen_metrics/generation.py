@@ -10,9 +10,20 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.contracts.metrics import Batch, Collect, Collected, Extracted, Extractor, Features, Measure, Subject
-from jointgen.contracts.observation import has_pixels, pixels
-from jointgen.contracts.statistics import Kept, Statistic
+from jointgen.plugin import (
+    Batch,
+    Collect,
+    Collected,
+    Extracted,
+    Extractor,
+    Features,
+    Kept,
+    Measure,
+    Statistic,
+    Subject,
+    has_pixels,
+    pixels,
+)
 from jointgen_metrics.classifier import Classifier
 from jointgen_metrics.inception import Inception
 from jointgen_metrics.values import Values

@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.contracts.noise import NoiseSource
+from jointgen.plugin import NoiseSource
 from jointgen_metrics.latents import with_slope
 
 JITTER = 0.2  # step sizes vary by this share either way, so that no trajectory keeps coming back to where it began

@@ -10,8 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.contracts.metrics import Batch, Measure, Subject, per_row
 from jointgen.objectives import Expectation, Expr
+from jointgen.plugin import Batch, Measure, Subject, per_row
 from jointgen_metrics.likelihood import bound, code_length, density_note, observed
 
 at_least_one = attrs.validators.ge(1)

@@ -12,9 +12,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.contracts.metrics import Extracted
-from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError
+from jointgen.plugin import ConfigError, Extracted, Space
 
 try:
     from torch_fidelity import feature_extractor_inceptionv3 as graph

@@ -9,10 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.contracts.metrics import Batch, Collect, Collected, Measure, Subject, Value, per_row
-from jointgen.contracts.statistics import Kept, Mean
-from jointgen.errors import ConfigError
 from jointgen.objectives import Conditional, E, Expr
+from jointgen.plugin import Batch, Collect, Collected, ConfigError, FigureValue, Kept, Mean, Measure, Subject, per_row
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, encoder_of, observed
 from jointgen_metrics.likelihood import density_note, evaluable, of_observed
 
@@ -108,7 +106,7 @@ class MutualInformation:
     def _information(self, pairs: Pairs, collect: Collect) -> Measure:
         how = f"log q({pairs.factor}) - log mean over rows of q({pairs.factor}), {ONE_DRAW}"
 
-        def finish(kept: Kept) -> Value:
+        def finish(kept: Kept) -> FigureValue:
             own, mixture, _ = pairs.nats(kept)
             return _mean_and_error(own - mixture)
 
@@ -120,7 +118,7 @@ class MutualInformation:
         if pairs.without_prior:
             return Measure("kl_qz_pz", "nats", how, note=pairs.without_prior)
 
-        def finish(kept: Kept) -> Value:
+        def finish(kept: Kept) -> FigureValue:
             _, mixture, prior = pairs.nats(kept)
             return _mean_and_error(mixture - prior)
 
@@ -151,7 +149,7 @@ def rows_of(collected: Collected) -> str:
     return f"{collected.rows} rows"
 
 
-def _mean_and_error(values: Tensor) -> Value:
+def _mean_and_error(values: Tensor) -> FigureValue:
     mean = Mean.of(values)
     return mean.value, mean.standard_error
 

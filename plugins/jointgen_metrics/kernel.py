@@ -6,9 +6,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.config.structure import ExtractorField, positive
-from jointgen.contracts.metrics import Measure, Subject, Value
-from jointgen.contracts.statistics import Kept
+from jointgen.plugin import ExtractorField, FigureValue, Kept, Measure, Subject, positive
 from jointgen_metrics.generation import Against, Compared, Reading, kept_features, side_by_side
 
 CELLS = 2**23  # of a kernel's matrix at a time: 64 MB
@@ -43,7 +41,7 @@ class KID:
         return compared.measure("kid", unit, how, collects, finish=_finish, better="lower")
 
 
-def _finish(draws: Kept, data: Kept) -> Value:
+def _finish(draws: Kept, data: Kept) -> FigureValue:
     if min(draws.n, data.n) < 2:
         return None, None
     return kernel_distance(draws.in_order()["features"], data.in_order()["features"])

@@ -8,10 +8,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.contracts.metrics import Subject
-from jointgen.contracts.noise import Noise
-from jointgen.contracts.space import Space
 from jointgen.objectives import E, Expr
+from jointgen.plugin import Noise, Space, Subject
 
 Values = Mapping[str, Tensor]
 

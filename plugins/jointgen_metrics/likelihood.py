@@ -9,11 +9,8 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from jointgen.contracts.metrics import Batch, Measure, Subject, Value, per_row
-from jointgen.contracts.numerics import bits_per_dim
-from jointgen.contracts.statistics import Mean
-from jointgen.errors import ConfigError
 from jointgen.objectives import Expr, Ratio, elbo
+from jointgen.plugin import Batch, ConfigError, FigureValue, Mean, Measure, Subject, bits_per_dim, per_row
 
 
 def bound(subject: Subject, mass: bool = False) -> tuple[Expr | None, str]:
@@ -91,7 +88,7 @@ class CodeLength:
     size: int
     correction: float
 
-    def finish(self, mean: Mean) -> Value:
+    def finish(self, mean: Mean) -> FigureValue:
         """Bits per dimension."""
         error = mean.standard_error
         bits = bits_per_dim(-mean.mean, self.size, self.correction)

@@ -6,9 +6,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.config.structure import ExtractorField, positive
-from jointgen.contracts.metrics import Measure, Subject, Value
-from jointgen.contracts.statistics import Kept
+from jointgen.plugin import ExtractorField, FigureValue, Kept, Measure, Subject, positive
 from jointgen_metrics.generation import Against, Compared, Reading, kept_features, side_by_side
 
 CELLS = 2**23  # distances at a time: 64 MB
@@ -46,7 +44,7 @@ class PRDC:
             return [compared.missing(name, unit, how, why) for name, (unit, how) in FIGURES.items()]
         collects, found = kept_features(compared, self.samples, self.against), dict[str, float]()
 
-        def figure(name: str, draws: Kept, data: Kept) -> Value:
+        def figure(name: str, draws: Kept, data: Kept) -> FigureValue:
             if min(draws.n, data.n) <= self.k:
                 return None, None
             if not found:  # four figures of the same distances

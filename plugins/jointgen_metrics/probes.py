@@ -13,9 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from jointgen.contracts.distributions import labelled
-from jointgen.contracts.metrics import Batch, Collect, Measure, Subject, Value
-from jointgen.contracts.statistics import Kept, Mean
+from jointgen.plugin import Batch, Collect, FigureValue, Kept, Mean, Measure, Subject, labelled
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, has_mean, suffixed
 
 ITERATIONS = 1000
@@ -77,7 +75,7 @@ def probes(
         how = f"{label} from the {reading_of(subject)} code, learned on codes of the train split"
         collects = (codes_and_labels(subject), codes_and_labels(subject, "train", train_rows))
 
-        def finish(held_out: Kept, train: Kept, label: str = label) -> Value:
+        def finish(held_out: Kept, train: Kept, label: str = label) -> FigureValue:
             if label not in held_out.values:
                 return None, None
             correct = Mean.of(predictions(held_out, train, label, fitted).eq(held_out.values[label]).double())

@@ -9,11 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.contracts.distributions import sum_event
-from jointgen.contracts.metrics import Batch, Collect, Measure, Subject, per_row
-from jointgen.contracts.metrics import Value as Figure
-from jointgen.contracts.statistics import Mean
 from jointgen.objectives import Apply, E, Expr, Joint, Value
+from jointgen.plugin import Batch, Collect, FigureValue, Mean, Measure, Subject, per_row, sum_event
 from jointgen_metrics.codes import NO_CODES, codes_of, has_mean, suffixed
 from jointgen_metrics.moments import Moments
 
@@ -83,13 +80,13 @@ class RMSE:
         scale = scale_of(subject, variable)
         unit = "data units" if scale is None else "0-255"
 
-        def finish(mean: Mean) -> Figure:
+        def finish(mean: Mean) -> FigureValue:
             return root(mean, scale or 1.0)
 
         return Measure(name, unit, HOW, (squared_error(subject, variable),), finish=finish, better="lower")
 
 
-def root(mean: Mean, scale: float) -> Figure:
+def root(mean: Mean, scale: float) -> FigureValue:
     """scale x sqrt(mean), with its standard error by the slope of the square root."""
     value, error = math.sqrt(mean.mean), mean.standard_error
     return scale * value, None if error is None or value == 0.0 else scale * error / (2 * value)
@@ -157,7 +154,7 @@ class CodeRMSE:
         errors = per_row(name, lambda batch: mean_squared_error(*recalled(batch)), over="draws")
         spread = Collect(f"p({code})", lambda batch: Moments.of(recalled(batch)[0].flatten(1)), Moments, over="draws")
 
-        def finish(mean: Mean, prior: Moments) -> Figure:
+        def finish(mean: Mean, prior: Moments) -> FigureValue:
             variance = prior.variance
             return (None, None) if variance is None else root(mean, 1 / math.sqrt(variance.mean().item()))
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jointgen.contracts.metrics import Batch, Measure, Subject, per_row
+from jointgen.plugin import Batch, Measure, Subject, per_row
 from jointgen_metrics.reconstruction import FULL, HOW, levels, rebuilt_of, reconstructed, scale_of
 
 WIDEST, SIGMA = 5, 1.5  # half the window of Wang et al. 2004, and its standard deviation in pixels

@@ -7,8 +7,7 @@ from typing import Any, ClassVar, Literal
 import attrs
 from torch import Tensor
 
-from jointgen.contracts.metrics import Extracted
-from jointgen.contracts.space import Space
+from jointgen.plugin import Extracted, Space
 
 
 @attrs.frozen

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from jointgen.contracts.distributions import Dropout
-from jointgen.contracts.space import Space
+from jointgen.plugin import Dropout, Space
 
 ActivationName = Literal["relu", "leaky_relu", "elu", "silu", "tanh"]
 InitName = Literal["xavier", "torch", "dcgan"]

@@ -15,8 +15,7 @@ from typing import Any, Literal, get_args
 import attrs
 from torch import Tensor, nn
 
-from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError
+from jointgen.plugin import ConfigError, Space
 from jointgen_nets.common import (
     ActivationName,
     AddedMaps,

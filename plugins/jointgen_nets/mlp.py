@@ -9,7 +9,7 @@ from itertools import pairwise
 import attrs
 from torch import Tensor, nn
 
-from jointgen.contracts.space import Space
+from jointgen.plugin import Space
 from jointgen_nets.common import (
     ActivationName,
     AddedMaps,

@@ -1,7 +1,6 @@
 """VAE: Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014; IWAE: Burda et al., ICLR 2016."""
 
-from jointgen import hookimpl
-from jointgen.registry.components import Registrar
+from jointgen import Registrar, hookimpl
 
 
 @hookimpl

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import attrs
 
-from jointgen.config.structure import fraction, positive
 from jointgen.objectives import (
     E,
     Objective,
@@ -17,6 +16,7 @@ from jointgen.objectives import (
     q,
     weight_of,
 )
+from jointgen.plugin import fraction, positive
 
 
 @attrs.frozen

@@ -27,9 +27,9 @@ from jointgen.compiler.parts import ConditionalPart
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
+from jointgen.data.step_inputs import Moment
 from jointgen.engine import balance_scales as gauge
 from jointgen.engine.balance_scales import Scales
-from jointgen.engine.program import Moment
 from jointgen.engine.step import Step
 from jointgen.errors import ConfigError, StoppedError
 from jointgen.objectives import (

@@ -8,17 +8,8 @@ from typing import Literal
 import attrs
 import pytest
 
-from jointgen.config.structure import (
-    EncoderField,
-    MetricField,
-    PenaltyField,
-    PriorField,
-    fraction,
-    non_negative,
-    positive,
-    structure,
-    unstructure,
-)
+from jointgen.config.fields import EncoderField, MetricField, PenaltyField, PriorField, fraction, non_negative, positive
+from jointgen.config.structure import structure, unstructure
 from jointgen.config.toml import to_toml
 from jointgen.errors import ConfigError
 from jointgen.registry.components import Registrar, Registry

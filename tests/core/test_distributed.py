@@ -13,6 +13,7 @@ import torch
 from jointgen.contracts.statistics import Mean
 from jointgen.engine.batch_norm import synchronise
 from jointgen.errors import ConfigError, JointgenError
+from jointgen.evaluation.merging import merge_over
 from jointgen.runtime.workers import Workers, leave
 
 # --- one process ---
@@ -35,7 +36,7 @@ def test_one_process_exchanges_with_nobody() -> None:
     assert workers.sum_(values[0]) is values[0]
     assert [value.tolist() for value in values] == [[1.0, 2.0], 3.0]
     assert workers.gather(torch.eye(2)).tolist() == torch.eye(2).tolist()
-    assert workers.merge({"m": mean}, {"m": Mean}) == {"m": mean}
+    assert merge_over(workers, {"m": mean}, {"m": Mean}) == {"m": mean}
     workers.check_replicas({"w": values[0]})
     leave()
 
@@ -127,6 +128,7 @@ from jointgen.engine.batch_norm import average_statistics, synchronise
 from jointgen.runtime.workers import Votes, Workers, leave
 from jointgen.errors import JointgenError
 from jointgen.contracts.statistics import Mean
+from jointgen.evaluation.merging import merge_over
 
 warnings.simplefilter("error")
 torch.set_num_threads(1)
@@ -158,7 +160,7 @@ found["ragged"] = workers.gather(torch.arange(3 - 2 * rank) + 10 * rank).tolist(
 found["none"] = [*workers.gather(torch.empty(0, 4)).shape]
 found["one-sided"] = workers.gather(torch.ones(rank, 2, requires_grad=True)).tolist()
 data = torch.arange(5.0)
-mean = workers.merge({"m": Mean.of(data[:2] if rank == 0 else data[2:])}, {"m": Mean})["m"]
+mean = merge_over(workers, {"m": Mean.of(data[:2] if rank == 0 else data[2:])}, {"m": Mean})["m"]
 found["merge"] = [mean.n, mean.mean, mean.m2]
 
 same = {"a": torch.ones(2), "nan": torch.tensor(float("nan"))}

@@ -22,8 +22,9 @@ from jointgen.compiler.compiled_recipe import prepare
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.metrics import Batch, Collect, Measure, Subject, per_row
 from jointgen.contracts.statistics import Kept, Mean, packed, unpacked
+from jointgen.data.split import open_split
 from jointgen.errors import StoppedError
-from jointgen.evaluation.evaluate import evaluate, open_split
+from jointgen.evaluation.evaluate import evaluate
 from jointgen.evaluation.partial_results import Partial
 from jointgen.objectives import E
 from jointgen.registry.components import Registry

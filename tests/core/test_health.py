@@ -20,10 +20,11 @@ from torch import Tensor
 
 import jointgen
 from jointgen.contracts.noise import Noise
-from jointgen.engine.program import Moment
+from jointgen.data.step_inputs import Moment
+from jointgen.engine.critic_statistics import critic_figures
 from jointgen.errors import StoppedError
 from jointgen.objectives import E, Objective, Update, log_ratio, log_sigmoid, p, q, score
-from jointgen.training.critic_trust import Health, critic_figures, distrusted
+from jointgen.training.critic_trust import Health, distrusted
 
 Assemble = Callable[..., Any]
 RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"

@@ -19,7 +19,7 @@ from torch import Tensor
 import jointgen
 from jointgen.compiler.compiled_recipe import check_rows
 from jointgen.contracts.noise import Noise
-from jointgen.engine.program import Moment
+from jointgen.data.step_inputs import Moment
 from jointgen.errors import ConfigError
 from jointgen.objectives import BalanceTable, CriticTable, E, Objective, Update, log_ratio, log_sigmoid, p, q
 from jointgen.runs import checkpoint

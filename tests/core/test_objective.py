@@ -7,7 +7,6 @@ from typing import Any
 
 import attrs
 import pytest
-from jointgen_expression.objective import Expression, StageTable
 
 from jointgen.errors import ConfigError
 from jointgen.objectives import (
@@ -28,6 +27,7 @@ from jointgen.objectives import (
     q,
     score,
 )
+from jointgen.objectives.recipe_text import Expression, StageTable
 
 Resolve = Callable[[str, str], Any]
 

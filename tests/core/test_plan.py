@@ -19,7 +19,8 @@ from jointgen.compiler.nodes import Read, Root
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan
 from jointgen.contracts.noise import Noise
-from jointgen.engine.program import Moment, re_pair
+from jointgen.data.step_inputs import Moment
+from jointgen.engine.program import re_pair
 from jointgen.engine.update import CompiledUpdate
 from jointgen.errors import ConfigError
 from jointgen.objectives import (

@@ -22,13 +22,13 @@ from jointgen.compiler.parts import Parts
 from jointgen.config.recipe import read_recipe
 from jointgen.config.toml import load_tables
 from jointgen.contracts.noise import Noise
+from jointgen.data.step_inputs import Moment
 from jointgen.engine.ema import Average
-from jointgen.engine.program import Moment
 from jointgen.engine.step import Step
 from jointgen.engine.update import CompiledUpdate
 from jointgen.registry.discovery import load_plugins
 from jointgen.runtime.workers import Workers
-from jointgen.training.stopping import Window
+from jointgen.training.log_window import Window
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 ROWS = 4

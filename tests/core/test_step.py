@@ -21,7 +21,7 @@ from jointgen.compiler.lowering import Lowering
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, make_summands
 from jointgen.contracts.noise import Noise
-from jointgen.engine.program import Moment
+from jointgen.data.step_inputs import Moment
 from jointgen.engine.terms import Rows
 from jointgen.engine.update import CompiledUpdate
 from jointgen.errors import ConfigError

@@ -16,7 +16,8 @@ from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedE
 from jointgen.objectives import E, Objective, Stage, elbo, p, q
 from jointgen.runs import checkpoint
 from jointgen.runtime.workers import Workers
-from jointgen.training.stopping import Patience, Window
+from jointgen.training.log_window import Window
+from jointgen.training.stopping import Patience
 
 QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SMALL = {

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from jointgen.contracts.noise import Noise, NoiseSource
+from jointgen.data import device as transfer
 from jointgen.data.batches import Feed
 from jointgen.data.device import BLOCK, Ahead, Fetch, ResidentRows, augmented, resides, size_of, stored
 from jointgen.data.row_order import Loader
-from jointgen.data import device as transfer
+from jointgen.data.split import Split
 from jointgen.errors import ConfigError
-from jointgen.evaluation.evaluate import Split
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 

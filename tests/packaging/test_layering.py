@@ -1,114 +1,46 @@
-"""Modules import from lower layers, or sideways without cycles; plugins import contracts, and never each other."""
+"""Modules import from lower rooms, or sideways without cycles; plugins use three doors, and never each other."""
 
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
 import pytest
 
+from jointgen import plugin
+
 ROOT = Path(__file__).parents[2]
 
-LAYERS = {
-    "errors": 0,
-    "nats": 0,
-    "telling": 0,
-    "__init__": 1,
-    "capabilities": 1,
-    "caching": 1,
-    "config": 1,
-    "files": 1,
-    "hookspecs": 1,
-    "image_files": 1,
-    "image_folders": 1,
-    "interfaces": 1,
-    "measures": 1,
-    "noise": 1,
-    "noise_table": 1,
-    "objectives": 1,
-    "observe": 1,
-    "registry": 1,
-    "shards": 1,
-    "space": 1,
-    "statistics": 1,
-    "tables": 1,
-    "batch_norm": 2,
-    "checkpoint": 2,
-    "data": 2,
-    "distributed": 2,
-    "environment": 2,
-    "image_listing": 2,
-    "launch": 2,
-    "listing": 2,
-    "manifest": 2,
-    "outputs": 2,
-    "packing": 2,
-    "partial": 2,
-    "pictures": 2,
-    "plugins": 2,
-    "progress": 2,
-    "randomness": 2,
-    "runfiles": 2,
-    "runfolder": 2,
-    "scaffold": 2,
-    "shipped": 2,
-    "stopping": 2,
-    "switches": 2,
-    "trackers": 2,
-    "transfer": 2,
-    "trees": 2,
-    "user_images": 2,
-    "advice": 3,
-    "averaging": 3,
-    "balance": 3,
-    "comparison": 3,
-    "compiling": 3,
-    "declare": 3,
-    "evaluate": 3,
-    "explain": 3,
-    "explain_training": 3,
-    "feed": 3,
-    "gallery": 3,
-    "gauge": 3,
-    "health": 3,
-    "inference": 3,
-    "lowering": 3,
-    "model": 3,
-    "nodes": 3,
-    "optimizer_tables": 3,
-    "optimizers": 3,
-    "ownership": 3,
-    "parts": 3,
-    "plan": 3,
-    "prepare": 3,
-    "program": 3,
-    "reach": 3,
-    "recipe": 3,
-    "report": 3,
-    "reporting": 3,
-    "requirements": 3,
-    "saving": 3,
-    "sizes": 3,
-    "starting": 3,
-    "step": 3,
-    "terms": 3,
-    "train": 3,
-    "turn": 3,
-    "updates": 3,
-    "warm_start": 3,
-    "watch": 3,
-    "__main__": 4,
-    "arguments": 4,
-    "cli": 4,
-    "cli_compare": 4,
-    "cli_eval": 4,
-    "cli_report": 4,
-    "cli_runs": 4,
-    "testing": 4,
-}
-CONTRACTS = 1  # the highest layer that a plugin may import
+ROOMS = [
+    "errors",
+    "runtime",  # the machine: processes, files, the console
+    "registry",  # components by kind and name, and the plugins that bring them
+    "config",  # recipes as data
+    "objectives",  # the language
+    "runs",  # the run folder
+    "contracts",  # what a component promises
+    "images",  # image files and prepared images
+    "compiler",  # from an objective to a plan
+    "data",  # rows, splits, batches, and what a step sees
+    "engine",  # from a plan to gradients
+    "inference",  # a trained model at work
+    "evaluation",  # metrics over a split
+    "reports",  # explain, pages, comparisons, pictures
+    "training",  # the loop
+    "cli",  # the command line
+    "testing",  # checks for a plugin's own tests
+    "plugin",  # the door for plugins
+    "__init__",
+    "__main__",
+]
+"""The rooms of `jointgen/`, from the bottom up: an import goes down or stays inside a room."""
+DOORS = {"jointgen", "jointgen.plugin", "jointgen.objectives", "jointgen.testing"}
+"""What a plugin may import of ours."""
+LONGEST_CHAIN = 13
+"""So many files, at the most, lie one below the other."""
 NOT_OURS_TO_IMPORT = {"benchmarks", "plugins", "recipes", "tests"}  # importable in development only
 
 
@@ -170,18 +102,18 @@ def imported_names(node: ast.stmt, package: str, modules: dict[str, Path]) -> li
 # --- the rules -------------------------------------------------------------------------------------------------------
 
 
-def layer_of(module: str) -> int | None:
+def room_of(module: str) -> str:
     _, _, inner = module.partition(".")
-    return LAYERS.get(inner.split(".")[0] or "__init__")
+    return inner.split(".")[0] or "__init__"
 
 
 def top(module: str) -> str:
     return module.split(".")[0]
 
 
-def unknown_modules(root: Path) -> list[str]:
-    core = [module for module in find_modules(root) if top(module) == "jointgen"]
-    return [f"{module}: add it to the table LAYERS" for module in core if layer_of(module) is None]
+def unknown_rooms(root: Path) -> list[str]:
+    core = {room_of(module) for module in find_modules(root) if top(module) == "jointgen"}
+    return [f"jointgen/{room}: add it to the list ROOMS" for room in sorted(core - {*ROOMS})]
 
 
 def wrong_direction(root: Path) -> list[str]:
@@ -191,11 +123,12 @@ def wrong_direction(root: Path) -> list[str]:
 def fault_of(one: Import) -> str | None:
     if top(one.imported) in NOT_OURS_TO_IMPORT:
         return f"imports {one.imported}, which is not there once installed"
+    if top(one.imported) == "jointgen" and top(one.importer) != "jointgen":
+        return None if one.imported in DOORS else f"{one.importer} imports {one.imported}, which is no door for plugins"
     if top(one.imported) == "jointgen":
-        own = CONTRACTS if top(one.importer) != "jointgen" else layer_of(one.importer)
-        other = layer_of(one.imported)
-        if own is not None and other is not None and other > own:
-            return f"{one.importer} (up to layer {own}) imports {one.imported} (layer {other})"
+        own, other = room_of(one.importer), room_of(one.imported)
+        if {own, other} <= {*ROOMS} and ROOMS.index(other) > ROOMS.index(own):
+            return f"{one.importer} imports {one.imported}, from the room {other} above {own}"
     elif top(one.imported).startswith("jointgen_") and top(one.imported) != top(one.importer):
         return f"{one.importer} imports the plugin {one.imported}"
     return None
@@ -203,18 +136,22 @@ def fault_of(one: Import) -> str | None:
 
 def hidden_imports(root: Path) -> list[str]:
     """Imports inside functions, but for those that keep start-up quick."""
-    allowed = {root / "jointgen" / "cli.py", *root.glob("plugins/*/__init__.py")}
+    allowed = {root / "jointgen" / "cli" / "main.py", *root.glob("plugins/*/__init__.py")}
     places = {str(path.relative_to(root)) for path in allowed}
     found = [one for one in find_imports(root) if one.in_function and one.place.split(":")[0] not in places]
     return [f"{one.place}: imports {one.imported} inside a function" for one in found]
 
 
-def cycles(root: Path) -> list[str]:
+def import_graph(root: Path) -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {module: set() for module in find_modules(root)}
     for one in find_imports(root):
         if not one.for_types and one.imported in graph:
             graph[one.importer].add(one.imported)
-    done: set[str] = set()
+    return graph
+
+
+def cycles(root: Path) -> list[str]:
+    graph, done = import_graph(root), set[str]()
     return [chain for module in sorted(graph) for chain in cycles_from(module, graph, (), done)]
 
 
@@ -227,52 +164,87 @@ def cycles_from(module: str, graph: dict[str, set[str]], above: tuple[str, ...],
         done.add(module)
 
 
+def longest_chain(root: Path) -> list[str]:
+    """The files of the core that lie one below the other, from the top down, where there are more than allowed."""
+    graph, chains = import_graph(root), dict[str, list[str]]()
+
+    def chain_of(module: str) -> list[str]:
+        if module not in chains:
+            below = [chain_of(name) for name in sorted(graph[module]) if top(name) == "jointgen"]
+            chains[module] = [module, *max(below, key=len, default=[])]
+        return chains[module]
+
+    longest = max((chain_of(module) for module in sorted(graph) if top(module) == "jointgen"), key=len, default=[])
+    return [] if len(longest) <= LONGEST_CHAIN else [" -> ".join(longest)]
+
+
 # --- our tree --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", [unknown_modules, wrong_direction, hidden_imports, cycles])
+@pytest.mark.parametrize("rule", [unknown_rooms, wrong_direction, hidden_imports, cycles, longest_chain])
 def test_our_tree_keeps_the_rule(rule) -> None:  # type: ignore[no-untyped-def]
     assert rule(ROOT) == []
 
 
+def test_the_core_has_few_files_outside_its_rooms() -> None:
+    files = {path.name for path in (ROOT / "jointgen").iterdir() if path.is_file()}
+    assert files == {"__init__.py", "__main__.py", "errors.py", "plugin.py", "py.typed"}
+
+
 # --- the rules themselves --------------------------------------------------------------------------------------------
+
+CHAIN = [f"a{n}" for n in range(14)]
 
 
 @pytest.mark.parametrize(
     ("rule", "files", "faults"),
     [
-        (unknown_modules, {"jointgen/stray.py": ""}, ["jointgen.stray: add it to the table LAYERS"]),
-        (unknown_modules, {"jointgen/objectives/parse.py": "", "plugins/jointgen_a/b.py": ""}, []),
+        (unknown_rooms, {"jointgen/stray/a.py": ""}, ["jointgen/stray: add it to the list ROOMS"]),
+        (unknown_rooms, {"jointgen/objectives/parse.py": "", "plugins/jointgen_a/b.py": ""}, []),
         (
             wrong_direction,
-            {"jointgen/config.py": "import os\n\nfrom jointgen import train, errors"},
-            ["jointgen/config.py:3: jointgen.config (up to layer 1) imports jointgen.train (layer 3)"],
+            {"jointgen/config/a.py": "import os\n\nfrom jointgen import errors\nfrom jointgen.training import run"},
+            [
+                "jointgen/config/a.py:4: jointgen.config.a imports jointgen.training.run, "
+                "from the room training above config"
+            ],
         ),
         (
             wrong_direction,
-            {"jointgen/objectives/a.py": "from ..train import run"},
-            ["jointgen/objectives/a.py:1: jointgen.objectives.a (up to layer 1) imports jointgen.train (layer 3)"],
+            {"jointgen/objectives/a.py": "from ..training.run import run"},
+            [
+                "jointgen/objectives/a.py:1: jointgen.objectives.a imports jointgen.training.run, "
+                "from the room training above objectives"
+            ],
         ),
         (
             wrong_direction,
-            {"jointgen/space.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import jointgen.data"},
-            ["jointgen/space.py:3: jointgen.space (up to layer 1) imports jointgen.data (layer 2)"],
+            {"jointgen/runs/a.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import jointgen.data"},
+            ["jointgen/runs/a.py:3: jointgen.runs.a imports jointgen.data, from the room data above runs"],
         ),
-        (wrong_direction, {"jointgen/train.py": "from jointgen import step, errors\nimport jointgen.data"}, []),
+        (wrong_direction, {"jointgen/training/run.py": "from jointgen.training import b\nimport jointgen.data"}, []),
         (
             wrong_direction,
             {"jointgen/errors.py": "import jointgen"},
-            ["jointgen/errors.py:1: jointgen.errors (up to layer 0) imports jointgen (layer 1)"],
+            ["jointgen/errors.py:1: jointgen.errors imports jointgen, from the room __init__ above errors"],
         ),
         (
             wrong_direction,
-            {"jointgen/train.py": "def f():\n    import jointgen_vae.objective"},
-            ["jointgen/train.py:2: jointgen.train imports the plugin jointgen_vae.objective"],
+            {"jointgen/training/run.py": "def f():\n    import jointgen_vae.objective"},
+            ["jointgen/training/run.py:2: jointgen.training.run imports the plugin jointgen_vae.objective"],
         ),
         (
             wrong_direction,
-            {"plugins/jointgen_a/x.py": "from jointgen.plugins import load_plugins\nfrom jointgen_a import y"},
-            ["plugins/jointgen_a/x.py:1: jointgen_a.x (up to layer 1) imports jointgen.plugins (layer 2)"],
+            {
+                "plugins/jointgen_a/x.py": "from jointgen.registry.discovery import load_plugins\n"
+                "from jointgen_a import y\nfrom jointgen import hookimpl\nfrom jointgen.objectives import E\n"
+                "from jointgen.plugin import Space",
+                "jointgen/registry/discovery.py": "",
+            },
+            [
+                "plugins/jointgen_a/x.py:1: jointgen_a.x imports jointgen.registry.discovery, which is no door for "
+                "plugins"
+            ],
         ),
         (
             wrong_direction,
@@ -281,32 +253,33 @@ def test_our_tree_keeps_the_rule(rule) -> None:  # type: ignore[no-untyped-def]
         ),
         (
             wrong_direction,
-            {"jointgen/cli.py": "from tests import helpers"},
-            ["jointgen/cli.py:1: imports tests, which is not there once installed"],
+            {"jointgen/cli/main.py": "from tests import helpers"},
+            ["jointgen/cli/main.py:1: imports tests, which is not there once installed"],
         ),
         (
             hidden_imports,
             {
-                "jointgen/train.py": "class A:\n    def f(self):\n        if True:\n            import json",
-                "jointgen/cli.py": "def f():\n    import json",
+                "jointgen/training/run.py": "class A:\n    def f(self):\n        if True:\n            import json",
+                "jointgen/cli/main.py": "def f():\n    import json",
                 "plugins/jointgen_a/__init__.py": "def f():\n    import json",
             },
-            ["jointgen/train.py:4: imports json inside a function"],
+            ["jointgen/training/run.py:4: imports json inside a function"],
         ),
         (
             cycles,
             {
-                "jointgen/step.py": "from jointgen import plan",
-                "jointgen/plan.py": "import jointgen.train",
-                "jointgen/train.py": "from jointgen.step import go",
+                "jointgen/engine/step.py": "from jointgen.engine import plan",
+                "jointgen/engine/plan.py": "import jointgen.training.run",
+                "jointgen/training/run.py": "from jointgen.engine.step import go",
             },
-            ["jointgen.plan -> jointgen.train -> jointgen.step -> jointgen.plan"],
+            ["jointgen.engine.plan -> jointgen.training.run -> jointgen.engine.step -> jointgen.engine.plan"],
         ),
         (
             cycles,
             {
-                "jointgen/step.py": "from jointgen import plan",
-                "jointgen/plan.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import jointgen.step",
+                "jointgen/engine/step.py": "from jointgen.engine import plan",
+                "jointgen/engine/plan.py": "from typing import TYPE_CHECKING\n"
+                "if TYPE_CHECKING:\n    import jointgen.engine.step",
             },
             [],
         ),
@@ -315,13 +288,38 @@ def test_our_tree_keeps_the_rule(rule) -> None:  # type: ignore[no-untyped-def]
             {"plugins/jointgen_a/__init__.py": "from .b import c", "plugins/jointgen_a/b.py": "import jointgen_a"},
             ["jointgen_a -> jointgen_a.b -> jointgen_a"],
         ),
+        (
+            longest_chain,
+            {f"jointgen/runs/{one}.py": f"import jointgen.runs.{below}" for one, below in itertools.pairwise(CHAIN)}
+            | {f"jointgen/runs/{CHAIN[-1]}.py": ""},
+            [" -> ".join(f"jointgen.runs.{one}" for one in CHAIN)],
+        ),
+        (
+            longest_chain,
+            {f"jointgen/runs/{one}.py": f"import jointgen.runs.{below}" for one, below in itertools.pairwise(CHAIN[1:])}
+            | {f"jointgen/runs/{CHAIN[-1]}.py": ""},
+            [],
+        ),
     ],
 )
 def test_the_rules_find_what_breaks_them(rule, files: dict[str, str], faults: list[str], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    for module in ("__init__", "errors", "train", "data", "plugins"):
+    for module in ("__init__", "errors", "training/run", "training/b", "data/__init__"):
         files = {f"jointgen/{module}.py": "", **files}
     for name, text in files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert rule(tmp_path) == faults
+
+
+def test_the_door_for_plugins_offers_what_its_types_say() -> None:
+    """Names are imported where they are first asked for, so they stand twice: for type checkers and for Python."""
+    tree = ast.parse((ROOT / "jointgen" / "plugin.py").read_text())
+    typed = {
+        alias.asname: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("jointgen.")
+        for alias in node.names
+    }
+    assert typed == plugin._HOME
+    assert all(getattr(plugin, name) is not None for name in dir(plugin))

@@ -17,7 +17,8 @@ from jointgen_metrics.critics import Critics
 
 from jointgen.contracts.metrics import Measure
 from jointgen.contracts.noise import Noise
-from jointgen.evaluation.evaluate import evaluate, open_split
+from jointgen.data.split import open_split
+from jointgen.evaluation.evaluate import evaluate
 from jointgen.objectives import log_ratio, p, q, score
 from jointgen.testing.evaluation import model_of, tiny
 

@@ -36,7 +36,8 @@ from jointgen.contracts.noise import Noise
 from jointgen.contracts.observation import observe, pixels
 from jointgen.contracts.space import Space
 from jointgen.contracts.statistics import Estimate
-from jointgen.evaluation.evaluate import evaluate, open_split
+from jointgen.data.split import open_split
+from jointgen.evaluation.evaluate import evaluate
 from jointgen.inference.model import Model
 from jointgen.testing.evaluation import model_of, tiny
 

@@ -22,8 +22,10 @@ from jointgen_vae.objective import VAE
 from jointgen.compiler.compiled_recipe import prepare as prepare_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.statistics import Estimate, Kept
-from jointgen.evaluation.evaluate import batches, evaluate, open_split
+from jointgen.data.split import open_split
+from jointgen.evaluation.evaluate import evaluate
 from jointgen.inference.model import Model
+from jointgen.inference.streams import batches
 from jointgen.objectives import Objective, elbo, joint_from_text
 from jointgen.registry.components import Registry
 from jointgen.testing.evaluation import TABLES, tiny

@@ -15,7 +15,8 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from jointgen.contracts.capabilities import Capabilities
-from jointgen.evaluation.evaluate import evaluate, open_split
+from jointgen.data.split import open_split
+from jointgen.evaluation.evaluate import evaluate
 from jointgen.inference.model import Model
 from jointgen.objectives import q
 from jointgen.testing.evaluation import tiny

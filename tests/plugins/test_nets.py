@@ -16,7 +16,7 @@ from jointgen_nets.mlp import MLP, MLPDiscriminator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from jointgen.contracts.distributions import Discriminator, Dropout, Network
+from jointgen.contracts.networks import Discriminator, Dropout, Network
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jointgen.contracts.distributions import Dropout
+from jointgen.contracts.networks import Dropout
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
 

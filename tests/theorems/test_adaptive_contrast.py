@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 import torch
 from jointgen_avb.objective import AVB
-from jointgen_expression.objective import Expression
 from torch import Tensor, nn
 
 import jointgen
+from jointgen.data.step_inputs import Moment
 from jointgen.engine.gradient_check import check_ownership
-from jointgen.engine.program import Moment
 from jointgen.engine.update import CompiledUpdate
 from jointgen.errors import ConfigError, OwnershipError
 from jointgen.objectives import (
@@ -37,6 +36,7 @@ from jointgen.objectives import (
     standardized,
 )
 from jointgen.objectives.objective import as_stages
+from jointgen.objectives.recipe_text import Expression
 
 DOUBLE = torch.float64
 AC = AVB(adaptive_contrast=True).objective()

@@ -10,7 +10,6 @@ import pytest
 import torch
 from jointgen_ali.objective import ALI
 from jointgen_avb.objective import AVB
-from jointgen_expression.objective import Expression
 from jointgen_metrics.annealing import AIS, BDMC, Annealing, Chains
 from jointgen_metrics.exact import Exact
 from jointgen_metrics.hmc import TARGET, Path, adapted, leapfrog, transition
@@ -21,8 +20,11 @@ from torch import Tensor
 
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.statistics import Estimate
-from jointgen.evaluation.evaluate import Stream, batches, evaluate, open_split
+from jointgen.data.split import open_split
+from jointgen.evaluation.evaluate import evaluate
 from jointgen.inference.model import Model
+from jointgen.inference.streams import Stream, batches
+from jointgen.objectives.recipe_text import Expression
 
 DOUBLE = torch.float64
 TWO: dict[str, Any] = {"weights": [[1.0, 0.8], [0.2, 0.9]], "bias": [0.5, -1.0], "scale": 0.7}

@@ -11,7 +11,7 @@ import torch
 from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor
 
-from jointgen.engine.program import Moment
+from jointgen.data.step_inputs import Moment
 from jointgen.objectives import E, elbo, p, q
 
 DOUBLE = torch.float64

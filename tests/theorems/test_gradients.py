@@ -34,7 +34,7 @@ from jointgen_vae.objective import VAE
 from torch import Tensor, nn
 
 from jointgen.contracts.space import Space
-from jointgen.engine.program import Moment
+from jointgen.data.step_inputs import Moment
 from jointgen.engine.update import CompiledUpdate
 from jointgen.objectives import E, Objective, elbo, log_ratio, p, q
 

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.statistics import Estimate
-from jointgen.evaluation.evaluate import batches, evaluate, open_split
+from jointgen.data.split import open_split
+from jointgen.evaluation.evaluate import evaluate
 from jointgen.inference.model import Model
+from jointgen.inference.streams import batches
 
 DOUBLE = torch.float64
 ONE: dict[str, Any] = {"weights": [[0.9], [-0.4], [0.3]], "bias": [0.5, 0.0, -1.0], "scale": 0.6}

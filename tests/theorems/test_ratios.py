@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
-from jointgen.engine.program import Moment
+from jointgen.data.step_inputs import Moment
 from jointgen.engine.update import CompiledUpdate
 from jointgen.objectives import Objective, Product, Ratio, log_ratio, p, q
 from jointgen.objectives.objective import critic_update, resolved

@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from jointgen.contracts.space import Space
+from jointgen.data.split import open_split
 from jointgen.errors import JointgenError
-from jointgen.evaluation.evaluate import open_split
-from jointgen.inference.bulk import open_run
+from jointgen.inference.loading import open_run
 from jointgen.reports import gallery, pictures
 from jointgen.reports.comparison.page import Picture, Pictures
 from jointgen.runtime.progress import Counter

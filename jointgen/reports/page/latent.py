@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from jointgen.contracts.space import Space
+from jointgen.data.split import Split
 from jointgen.errors import ConfigError
-from jointgen.evaluation.evaluate import Split
 from jointgen.inference.bulk import BATCH, encode_rows, rebuildable
 from jointgen.inference.model import Model
 from jointgen.reports import pictures

@@ -16,8 +16,8 @@ from markupsafe import Markup, escape
 from torch import Tensor
 
 from jointgen.compiler.compiled_recipe import Prepared
+from jointgen.data.split import Split
 from jointgen.errors import ConfigError
-from jointgen.evaluation.evaluate import Split
 from jointgen.inference.model import Model
 from jointgen.reports.explain.explain import explained
 from jointgen.reports.page import numbers

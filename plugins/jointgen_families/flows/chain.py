@@ -8,9 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.config.structure import non_negative, positive
-from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError
+from jointgen.plugin import ConfigError, Space, non_negative, positive
 from jointgen_families.flows.distribution import Flow, Transform
 
 MIN_SLOPE = 1e-3  # no step contracts any direction more than this, so that its inverse stays finite; as zuko's steps

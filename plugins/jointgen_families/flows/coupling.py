@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from zuko.nn import MLP
 from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
-from jointgen.config.structure import positive
-from jointgen.contracts.capabilities import Density
+from jointgen.plugin import DensityKind, positive
 from jointgen_families.flows.chain import MIN_SLOPE, Chain, NetworkFlow, start_small
 
 TransformName = Literal["affine", "spline"]
@@ -36,7 +35,7 @@ class Coupling(NetworkFlow):
     """
 
     name: ClassVar[str] = "coupling"
-    foreign_density: ClassVar[Density] = "analytic"
+    foreign_density: ClassVar[DensityKind] = "analytic"
 
     hidden: list[int] = attrs.field(factory=_default_hidden, validator=positive)
     transform: TransformName = attrs.field(default="affine", validator=attrs.validators.in_(get_args(TransformName)))

@@ -9,11 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.contracts.capabilities import Capabilities, Density
-from jointgen.contracts.distributions import Draw
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError
+from jointgen.plugin import Capabilities, ConfigError, DensityKind, Draw, NoiseSource, Space
 from jointgen_families.gaussian import DiagonalGaussian, Gaussian
 from jointgen_families.location_scale import check_real
 from jointgen_families.means import MeanModule, at_least_float32
@@ -87,7 +83,7 @@ class Flow:
     """
 
     name: ClassVar[str]
-    foreign_density: ClassVar[Density]
+    foreign_density: ClassVar[DensityKind]
 
     base: Gaussian = attrs.field(factory=Gaussian)
 

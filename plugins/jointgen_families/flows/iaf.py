@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.config.structure import positive
-from jointgen.contracts.capabilities import Density
+from jointgen.plugin import DensityKind, positive
 from jointgen_families.flows.chain import MIN_SLOPE, Chain, NetworkFlow
 from jointgen_families.flows.made import MADE
 
@@ -35,7 +34,7 @@ class IAF(NetworkFlow):
     """
 
     name: ClassVar[str] = "iaf"
-    foreign_density: ClassVar[Density] = "D passes"
+    foreign_density: ClassVar[DensityKind] = "D passes"
 
     hidden: list[int] = attrs.field(factory=_default_hidden, validator=positive)
     bias: float = attrs.field(default=2.0, validator=[attrs.validators.ge(-3.0), attrs.validators.le(10.0)])

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from jointgen.config.structure import fraction, positive
-from jointgen.contracts.capabilities import Density
+from jointgen.plugin import DensityKind, fraction, positive
 from jointgen_families.flows.distribution import Flow
 from jointgen_families.flows.recursion import Backwards, Direction, Forwards, opened
 
@@ -173,7 +172,7 @@ class Planar(Flow):
     """
 
     name: ClassVar[str] = "planar"
-    foreign_density: ClassVar[Density] = "numeric"
+    foreign_density: ClassVar[DensityKind] = "numeric"
 
     length: int = attrs.field(default=80, validator=positive)
     amortized: bool = True

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.config.structure import positive
-from jointgen.contracts.capabilities import Density
+from jointgen.plugin import DensityKind, positive
 from jointgen_families.flows.chain import MIN_SLOPE, Chain
 from jointgen_families.flows.distribution import Flow
 
@@ -26,7 +25,7 @@ class Radial(Flow):
     """
 
     name: ClassVar[str] = "radial"
-    foreign_density: ClassVar[Density] = "analytic"
+    foreign_density: ClassVar[DensityKind] = "analytic"
 
     length: int = attrs.field(default=10, validator=positive)
     amortized: bool = True

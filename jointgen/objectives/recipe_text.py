@@ -7,29 +7,14 @@ from typing import Any
 
 import attrs
 
-from jointgen.config.structure import CriticLossField, PenaltyField, positive
+from jointgen.config.fields import CriticLossField, PenaltyField, positive
 from jointgen.errors import ConfigError, suggest
-from jointgen.objectives import (
-    BalanceTable,
-    Expr,
-    Joint,
-    Objective,
-    Ratio,
-    Stage,
-    Update,
-    Vocabulary,
-    WeightTable,
-    as_stages,
-    joint_from_text,
-    p,
-    parse,
-    parse_ratio_sides,
-    parse_view,
-    q,
-    table_of,
-    weight_of,
-)
-from jointgen.objectives.objective import ONLY_STAGE, Order, resolved, unresolved
+from jointgen.objectives.algebra import Expr
+from jointgen.objectives.distributions import Joint, joint_from_text, p, q
+from jointgen.objectives.expressions import Ratio
+from jointgen.objectives.objective import ONLY_STAGE, Objective, Order, Stage, Update, as_stages, resolved, unresolved
+from jointgen.objectives.parse import Vocabulary, parse, parse_ratio_sides, parse_view
+from jointgen.objectives.tables import BalanceTable, WeightTable, table_of, weight_of
 from jointgen.registry.components import Registry
 
 
@@ -242,11 +227,8 @@ def _ratio_table(ratio: Ratio, registry: Registry) -> RatioTable:
 
 def _complete(stage: Stage, registry: Registry) -> tuple[str, float | None, Any, Any, str]:
     """What must be the same after the text has been read again."""
-
-    def resolve(kind: str, name: str) -> Any:
-        component: Any = registry.get(kind, name).load()
-        return component()
-
-    updates = [(u.name, resolved(u.maximize, resolve), u.trains, u.every, u.times) for u in stage.objective.updates]
-    reports = [(name, resolved(expr, resolve)) for name, expr in stage.objective.reports]
+    updates = [
+        (u.name, resolved(u.maximize, registry.default), u.trains, u.every, u.times) for u in stage.objective.updates
+    ]
+    reports = [(name, resolved(expr, registry.default)) for name, expr in stage.objective.reports]
     return stage.name, stage.share, updates, reports, stage.objective.order

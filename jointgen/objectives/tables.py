@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
-from jointgen.config.structure import fraction, non_negative, positive
+from jointgen.config.fields import PenaltyField, fraction, non_negative, positive
+from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import Weight
+from jointgen.objectives.distributions import Marginal, Product, as_product
+from jointgen.objectives.expressions import Ratio, Seen, log_ratio
 
 
 @attrs.frozen(repr=False)
@@ -21,6 +25,10 @@ class WeightTable:
     start: float
     over: float = attrs.field(validator=fraction)
     cycles: int = attrs.field(default=1, validator=positive)
+
+    def named(self, name: str) -> Weight:
+        """The weight of this name that the table describes."""
+        return Weight(name, self.to, self.start, self.over, self.cycles)
 
     def __repr__(self) -> str:
         """As a recipe has it."""
@@ -55,7 +63,7 @@ def weight_of(name: str, value: float | WeightTable | BalanceTable, ramp: float 
     """The named weight. `ramp`: a number, or an r that says nothing else, is reached from 0 over so much of the
     stage."""
     if isinstance(value, WeightTable):
-        return Weight(name, value.to, value.start, value.over, value.cycles)
+        return value.named(name)
     to, against = (value.r, value.against) if isinstance(value, BalanceTable) else (value, "")
     if isinstance(value, BalanceTable) and value.over:
         return Weight(name, to, value.start, value.over, value.cycles, against=against)
@@ -83,3 +91,38 @@ def check_one_ramp(value: float | WeightTable | BalanceTable, ramp: float, name:
     """ValueError where both a table and a ramp say how a weight changes."""
     if ramp and (isinstance(value, WeightTable) or (isinstance(value, BalanceTable) and value.over)):
         raise ValueError(f"{ramp_name}: {name} says itself how it changes; leave one of the two out")
+
+
+@attrs.frozen
+class CriticTable:
+    """What every critic of an objective shares.
+
+    view: which reading of a variable it sees, {x = "relaxed"}.  penalties: components, such as r1.
+    steps: how often its update runs in a step.
+    """
+
+    view: dict[str, str] = attrs.field(factory=dict)
+    penalties: list[PenaltyField] = attrs.field(factory=list)
+    steps: int = attrs.field(default=1, validator=positive)
+
+    def log_ratio(
+        self,
+        name: str,
+        num: Marginal | Product,
+        den: Marginal | Product,
+        view: Mapping[str, Seen] | None = None,
+        **options: Any,
+    ) -> Ratio:
+        """A log-ratio whose critic has these settings; views of variables that it does not see are left out.
+
+        view: the objective's own, where the recipe says nothing else.
+
+        Raises ConfigError for a view of a variable that its joints do not have.
+        """
+        seen = as_product(num).variables
+        there = {v for side in (num, den) for marginal in as_product(side).marginals for v in marginal.joint.variables}
+        for variable in self.view:
+            if variable not in there:
+                raise ConfigError(f"objective.critic.view: no variable {variable!r}{suggest(variable, there)}")
+        view = {**(view or {}), **{variable: how for variable, how in self.view.items() if variable in seen}}
+        return log_ratio(num, den, name=name, view=view, penalties=tuple(self.penalties), times=self.steps, **options)

@@ -1,0 +1,104 @@
+"""Fields of recipes that hold a component, and validators of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import attrs
+
+from jointgen.config.toml import show
+from jointgen.errors import ConfigError, suggest
+from jointgen.registry.components import Registry
+
+
+@attrs.frozen
+class OfKind:
+    """Marks a field whose table is a component of this registry kind, chosen by its ``type`` key."""
+
+    kind: str
+
+    def names(self, registry: Registry) -> list[str]:
+        return registry.names(self.kind)
+
+    def find(self, table: Mapping[str, Any], registry: Registry) -> type:
+        if "type" not in table:
+            raise ConfigError(f"missing; known: {', '.join(self.names(registry)) or 'none'}")
+        return registry.get(self.kind, table["type"]).load()
+
+    def name_of(self, cls: type, registry: Registry) -> str:
+        return registry.name_of(self.kind, cls)
+
+
+@attrs.frozen(eq=False)
+class OneOf:
+    """Marks a field whose table is one of these classes, chosen by its ``type`` key; without one, the first."""
+
+    classes: Mapping[str, type]
+
+    def names(self, registry: Registry) -> list[str]:
+        return sorted(self.classes)
+
+    def find(self, table: Mapping[str, Any], registry: Registry) -> type:
+        name = table.get("type", next(iter(self.classes)))
+        if name not in self.classes:
+            raise ConfigError(f"{show(name)} is not allowed{suggest(name, self.classes)}")
+        return self.classes[name]
+
+    def name_of(self, cls: type, registry: Registry) -> str:
+        return next(name for name, known in self.classes.items() if known is cls)
+
+
+EncoderField = Annotated[Any, OfKind("encoder")]
+
+
+DecoderField = Annotated[Any, OfKind("decoder")]
+
+
+FamilyField = Annotated[Any, OfKind("family")]
+
+
+PriorField = Annotated[Any, OfKind("prior")]
+
+
+DiscriminatorField = Annotated[Any, OfKind("discriminator")]
+
+
+ObjectiveField = Annotated[Any, OfKind("objective")]
+
+
+CriticLossField = Annotated[Any, OfKind("critic_loss")]
+
+
+PenaltyField = Annotated[Any, OfKind("penalty")]
+
+
+DataField = Annotated[Any, OfKind("data")]
+
+
+MetricField = Annotated[Any, OfKind("metric")]
+
+
+ExtractorField = Annotated[Any, OfKind("extractor")]
+
+
+def _require(holds: Callable[[float], bool], allowed: str) -> Callable[[Any, Any, Any], None]:
+    def validator(instance: Any, attribute: Any, value: Any) -> None:
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(number, int | float) and not holds(number):
+                raise ValueError(f"{attribute.name!r} must be {allowed}, got {number}")
+
+    validator.__doc__ = f"A number, or every number in a list, must be {allowed}. Other values (None, a table) pass."
+    return validator
+
+
+positive = _require(lambda value: value > 0, "> 0")
+
+
+non_negative = _require(lambda value: value >= 0, ">= 0")
+
+
+fraction = _require(lambda value: 0 <= value <= 1, "between 0 and 1")
+
+
+below_one = _require(lambda value: 0 <= value < 1, ">= 0 and < 1")

@@ -1,0 +1,68 @@
+"""Trained models out of run folders."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from jointgen.compiler.compiled_recipe import prepare
+from jointgen.compiler.parts import Parts
+from jointgen.config.recipe import read_recipe
+from jointgen.inference.model import Model
+from jointgen.registry.discovery import load_plugins
+from jointgen.runs.checkpoint import find
+from jointgen.runs.files import open_or_nearest
+from jointgen.runs.folder import RunFolder
+
+
+def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, device: str = "cpu") -> Model:
+    """The model of a run folder: of its newest whole checkpoint ("latest"), of the one that it keeps as its best
+    ("best"), or of one by its folder's name; averaged weights where there are any.
+
+    Warns of newer checkpoints that are damaged. Raises ConfigError where there is no run or no such checkpoint, and
+    CheckpointError where there is no whole one.
+    """
+    model, damaged = open_model(run, checkpoint, average=average, device=device)
+    for line in damaged:
+        warnings.warn(line, stacklevel=2)
+    return model
+
+
+def open_model(
+    run: str | Path, checkpoint: str = "latest", *, average: bool = True, device: str = "cpu"
+) -> tuple[Model, list[str]]:
+    """What `load` gives, and a line for each damaged checkpoint that was passed over."""
+    folder = RunFolder.open(run)
+    registry = load_plugins().registry
+    prepared = prepare(read_recipe(folder.recipe, registry=registry), registry)
+    saved = find(folder.checkpoints, checkpoint)
+    doubled = torch.float64 if prepared.recipe.train.precision == "fp64" else None
+    prepared.parts.modules.to(device, doubled)  # before the weights, which would be rounded
+    load_weights(prepared.parts, saved.parts, average)
+    model = Model(prepared, prepared.parts, device, saved.path.name)
+    return model, [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
+
+
+def load_weights(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]], average: bool) -> None:
+    """Each part by its name, never by order."""
+    for name, module in parts.modules.items():
+        key = f"ema.{name}" if average and f"ema.{name}" in saved else name
+        module.load_state_dict(dict(saved[key]))
+
+
+def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, list[str]]:
+    """A checkpoint's model, and remarks where checkpoints are damaged or the newest is of a run that is not finished.
+
+    Raises ConfigError, with the nearest run that there is, where `run` is none.
+    """
+    summary = open_or_nearest(run).read_summary()
+    model, remarks = open_model(run, checkpoint, device=device)
+    if summary.get("status") == "done" or checkpoint != "latest":
+        return model, remarks
+    step, total = summary.get("step", "?"), model.prepared.recipe.train.total_steps
+    status = f"status {summary.get('status', 'unknown')}, step {step} of {total}"
+    return model, [*remarks, f"{run}: this run is not finished ({status}); its newest checkpoint is used"]

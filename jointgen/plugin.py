@@ -1,0 +1,174 @@
+"""Everything that a plugin may use: the one door beside `jointgen`, `jointgen.objectives` and `jointgen.testing`.
+
+A component is an attrs class whose fields are the recipe's keys. Its package registers it::
+
+    from jointgen import Registrar, hookimpl
+
+    @hookimpl
+    def jointgen_register(registry: Registrar) -> None:
+        registry.encoder("wide_mlp", "my_package.networks:WideMLP", paper="...")
+
+and the component's own module takes what it needs from here::
+
+    from jointgen.plugin import Space, positive
+
+A name is imported when it is first asked for, so that importing this module loads neither torch nor torchvision.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jointgen.config.fields import CriticLossField as CriticLossField
+    from jointgen.config.fields import DataField as DataField
+    from jointgen.config.fields import DecoderField as DecoderField
+    from jointgen.config.fields import DiscriminatorField as DiscriminatorField
+    from jointgen.config.fields import EncoderField as EncoderField
+    from jointgen.config.fields import ExtractorField as ExtractorField
+    from jointgen.config.fields import FamilyField as FamilyField
+    from jointgen.config.fields import MetricField as MetricField
+    from jointgen.config.fields import ObjectiveField as ObjectiveField
+    from jointgen.config.fields import PenaltyField as PenaltyField
+    from jointgen.config.fields import PriorField as PriorField
+    from jointgen.config.fields import below_one as below_one
+    from jointgen.config.fields import fraction as fraction
+    from jointgen.config.fields import non_negative as non_negative
+    from jointgen.config.fields import positive as positive
+    from jointgen.config.structure import placed as placed
+    from jointgen.contracts.capabilities import Capabilities as Capabilities
+    from jointgen.contracts.capabilities import DensityKind as DensityKind
+    from jointgen.contracts.capabilities import PathKind as PathKind
+    from jointgen.contracts.critics import CriticLoss as CriticLoss
+    from jointgen.contracts.critics import Penalty as Penalty
+    from jointgen.contracts.critics import PointwiseTerm as PointwiseTerm
+    from jointgen.contracts.distributions import Distribution as Distribution
+    from jointgen.contracts.distributions import Draw as Draw
+    from jointgen.contracts.distributions import Family as Family
+    from jointgen.contracts.distributions import FamilyModule as FamilyModule
+    from jointgen.contracts.distributions import Matched as Matched
+    from jointgen.contracts.distributions import Prior as Prior
+    from jointgen.contracts.distributions import sum_event as sum_event
+    from jointgen.contracts.metrics import Batch as Batch
+    from jointgen.contracts.metrics import Collect as Collect
+    from jointgen.contracts.metrics import Collected as Collected
+    from jointgen.contracts.metrics import Extracted as Extracted
+    from jointgen.contracts.metrics import Extractor as Extractor
+    from jointgen.contracts.metrics import Features as Features
+    from jointgen.contracts.metrics import FigureValue as FigureValue
+    from jointgen.contracts.metrics import Measure as Measure
+    from jointgen.contracts.metrics import Metric as Metric
+    from jointgen.contracts.metrics import Subject as Subject
+    from jointgen.contracts.metrics import mean_and_error as mean_and_error
+    from jointgen.contracts.metrics import per_row as per_row
+    from jointgen.contracts.networks import Discriminator as Discriminator
+    from jointgen.contracts.networks import Dropout as Dropout
+    from jointgen.contracts.networks import Follower as Follower
+    from jointgen.contracts.networks import Network as Network
+    from jointgen.contracts.noise import NOISE_BLOCK as NOISE_BLOCK
+    from jointgen.contracts.noise import Noise as Noise
+    from jointgen.contracts.noise import NoiseSource as NoiseSource
+    from jointgen.contracts.numerics import LOG_2PI as LOG_2PI
+    from jointgen.contracts.numerics import bits_per_dim as bits_per_dim
+    from jointgen.contracts.numerics import log1mexp as log1mexp
+    from jointgen.contracts.numerics import log_mean_exp as log_mean_exp
+    from jointgen.contracts.observation import has_pixels as has_pixels
+    from jointgen.contracts.observation import observe as observe
+    from jointgen.contracts.observation import pixels as pixels
+    from jointgen.contracts.sources import DataSource as DataSource
+    from jointgen.contracts.sources import Rows as Rows
+    from jointgen.contracts.sources import labelled as labelled
+    from jointgen.contracts.space import Space as Space
+    from jointgen.contracts.statistics import Kept as Kept
+    from jointgen.contracts.statistics import Mean as Mean
+    from jointgen.contracts.statistics import Statistic as Statistic
+    from jointgen.errors import ConfigError as ConfigError
+    from jointgen.errors import suggest as suggest
+    from jointgen.images.decode import decoding as decoding
+    from jointgen.images.decode import quiet_pillow as quiet_pillow
+    from jointgen.images.decode import read_image as read_image
+    from jointgen.images.decode import reason as reason
+    from jointgen.images.decode import too_many as too_many
+    from jointgen.images.decode import without as without
+    from jointgen.images.folders import SPLITS as SPLITS
+    from jointgen.images.folders import SUFFIXES as SUFFIXES
+    from jointgen.images.folders import class_names as class_names
+    from jointgen.images.folders import list_images as list_images
+    from jointgen.images.folders import number_classes as number_classes
+    from jointgen.images.folders import split_folder as split_folder
+    from jointgen.images.shards import Manifest as Manifest
+    from jointgen.images.shards import Stored as Stored
+    from jointgen.images.shards import faults as faults
+    from jointgen.images.shards import hash_faults as hash_faults
+    from jointgen.images.shards import map_array as map_array
+    from jointgen.images.shards import read_manifest as read_manifest
+    from jointgen.registry.components import Registrar as Registrar
+    from jointgen.registry.components import Registry as Registry
+    from jointgen.runtime.cache import Cached as Cached
+    from jointgen.runtime.cache import cached as cached
+    from jointgen.runtime.cache import fingerprint as fingerprint
+    from jointgen.runtime.console import say as say
+
+_MODULES = {
+    "config.fields": (
+        "CriticLossField",
+        "DataField",
+        "DecoderField",
+        "DiscriminatorField",
+        "EncoderField",
+        "ExtractorField",
+        "FamilyField",
+        "MetricField",
+        "ObjectiveField",
+        "PenaltyField",
+        "PriorField",
+        "below_one",
+        "fraction",
+        "non_negative",
+        "positive",
+    ),
+    "config.structure": ("placed",),
+    "contracts.capabilities": ("Capabilities", "DensityKind", "PathKind"),
+    "contracts.critics": ("CriticLoss", "Penalty", "PointwiseTerm"),
+    "contracts.distributions": ("Distribution", "Draw", "Family", "FamilyModule", "Matched", "Prior", "sum_event"),
+    "contracts.metrics": (
+        "Batch",
+        "Collect",
+        "Collected",
+        "Extracted",
+        "Extractor",
+        "Features",
+        "FigureValue",
+        "Measure",
+        "Metric",
+        "Subject",
+        "mean_and_error",
+        "per_row",
+    ),
+    "contracts.networks": ("Discriminator", "Dropout", "Follower", "Network"),
+    "contracts.noise": ("NOISE_BLOCK", "Noise", "NoiseSource"),
+    "contracts.numerics": ("LOG_2PI", "bits_per_dim", "log1mexp", "log_mean_exp"),
+    "contracts.observation": ("has_pixels", "observe", "pixels"),
+    "contracts.sources": ("DataSource", "Rows", "labelled"),
+    "contracts.space": ("Space",),
+    "contracts.statistics": ("Kept", "Mean", "Statistic"),
+    "errors": ("ConfigError", "suggest"),
+    "images.decode": ("decoding", "quiet_pillow", "read_image", "reason", "too_many", "without"),
+    "images.folders": ("SPLITS", "SUFFIXES", "class_names", "list_images", "number_classes", "split_folder"),
+    "images.shards": ("Manifest", "Stored", "faults", "hash_faults", "map_array", "read_manifest"),
+    "registry.components": ("Registrar", "Registry"),
+    "runtime.cache": ("Cached", "cached", "fingerprint"),
+    "runtime.console": ("say",),
+}
+_HOME = {name: f"jointgen.{module}" for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'jointgen.plugin' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME)

@@ -30,7 +30,7 @@ from bare import mlp, starting_at
 from torch import Tensor, nn
 
 import jointgen
-from jointgen.compiler.compiled_recipe import prepare
+from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.registry.discovery import load_plugins
 from jointgen.training.trainer import Trainer
@@ -118,9 +118,9 @@ def jointgen_run(settings: list[str], out: Path, epochs: int, _: list[str]) -> d
 
 def built(settings: list[str]) -> Any:
     registry = load_plugins().registry
-    prepared = prepare(read_recipe(RECIPE, settings, registry=registry), registry)
+    compiled = compile_recipe(read_recipe(RECIPE, settings, registry=registry), registry)
     with tempfile.TemporaryDirectory() as folder:
-        return Trainer(prepared, Path(folder) / "run", quiet=True).parts
+        return Trainer(compiled, Path(folder) / "run", quiet=True).parts
 
 
 # --- theirs ----------------------------------------------------------------------------------------------------------

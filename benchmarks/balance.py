@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from jointgen.compiler.balanced_weights import balances_of
-from jointgen.compiler.compiled_recipe import prepare
+from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.compiler.nodes import Critic, Density, ordered
 from jointgen.compiler.plan import nodes_of
 from jointgen.config.recipe import read_recipe
-from jointgen.data.batches import Feed
+from jointgen.data.batches import TrainingBatches
 from jointgen.data.split import open_split
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.balance_scales import Pair
 from jointgen.engine.program import Program
 from jointgen.engine.terms import compile_source
@@ -57,18 +57,18 @@ def measured(run: Path) -> tuple[float, Tensor]:
     if not isinstance(number, int | float):  # the run found it itself: where it ended
         number = [json.loads(line).get("weight/lambda") for line in RunFiles(run).metrics.open()][-1]
     balanced = {"objective.lambda": {"r": 1.0}, "objective.ramp": 0.0}
-    prepared = prepare(read_recipe(run / "recipe.toml", balanced, registry=registry), registry)
-    load_weights(prepared.parts, find(run / "checkpoints").parts, average=False)
-    gauge = Gauge(prepared)
-    feed = Feed(prepared.recipe, open_split(prepared, "train"), Workers.start("cpu"), prepared.repeats)
+    compiled = compile_recipe(read_recipe(run / "recipe.toml", balanced, registry=registry), registry)
+    load_weights(compiled.parts, find(run / "checkpoints").parts, average=False)
+    gauge = Gauge(compiled)
+    feed = TrainingBatches(compiled.recipe, open_split(compiled, "train"), Workers.start("cpu"), compiled.repeats)
     return number, torch.stack([gauge(feed.moment(step, 1.0, 0)) for step in range(BATCHES)])
 
 
 class Gauge:
     """The norms of both gradients in all three places."""
 
-    def __init__(self, prepared: Any):
-        plan, parts = prepared.plans[-1], prepared.parts
+    def __init__(self, compiled: Any):
+        plan, parts = compiled.plans[-1], compiled.parts
         (self.balance,) = balances_of(plan)
         self.pair = Pair(self.balance, plan, parts)
         both = (self.balance.term, self.balance.against)
@@ -80,7 +80,7 @@ class Gauge:
         self.law = next(n.law for n in nodes if isinstance(n, Density) and n.law.part == self.balance.part)
         self.last = [p for p in parts.modules[self.balance.part].trunk.parameters() if p.ndim > 1][-1]
 
-    def __call__(self, moment: Moment) -> Tensor:
+    def __call__(self, moment: StepInputs) -> Tensor:
         """(places, 2)"""
         ours = self.pair(moment)
         values = self.program.run(moment)

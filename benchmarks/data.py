@@ -1,4 +1,4 @@
-"""Time of a batch and memory of the process that reads it, as a prepared data set grows from 10^3 to 10^6 images.
+"""Time of a batch and memory of the process that reads it, as a compiled data set grows from 10^3 to 10^6 images.
 
     uv run python benchmarks/data.py [--folder DIR] [--largest N] [--prepare SOURCE]
 
@@ -7,7 +7,7 @@ reads each set in a process of its own, on one thread, through the loader of a r
 Prints Markdown tables. Time is the process's own, because machines are shared; memory is anonymous (what is not a page
 of a file, which the kernel drops when it needs room) at its peak, above what it was when the set was opened.
 
---prepare: instead, how fast this folder of images is prepared, on one worker and on two.
+--prepare: instead, how fast this folder of images is compiled, on one worker and on two.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jointgen_data.prepared import PreparedImages
+from jointgen_data.compiled import PreparedImages
 
 from jointgen.contracts.noise import Noise
-from jointgen.data.device import Fetch, augmented
-from jointgen.data.row_order import Loader
+from jointgen.data.device import DeviceRows, augmented
+from jointgen.data.row_order import RowOrder
 from jointgen.images.prepare import SHARD_BYTES, prepare_images
 from jointgen.images.shards import MANIFEST, Manifest, Plan, Split, Stored
 
@@ -92,8 +92,8 @@ def read(folder: str) -> dict[str, float]:
     torch.set_num_threads(1)
     rows = PreparedImages(folder, flip=True).open("train")
     before = peak = anonymous()
-    loader = Loader(rows, BATCH, 0)
-    fetch = Fetch(rows, loader.rows_of, torch.device("cpu"), resident=False)
+    loader = RowOrder(rows, BATCH, 0)
+    fetch = DeviceRows(rows, loader.rows_of, torch.device("cpu"), resident=False)
     loader.rows_of(0)  # an epoch's order, once an epoch
     started = time.process_time()
     for number in range(BATCHES):

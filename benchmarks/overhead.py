@@ -34,10 +34,10 @@ from bare import BareASVAE, BareVAE, Replay
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from jointgen.compiler.compiled_recipe import prepare
+from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.noise import NoiseSource
-from jointgen.data.row_order import Loader
+from jointgen.data.row_order import RowOrder
 from jointgen.registry.discovery import load_plugins
 from jointgen.training.trainer import Trainer
 
@@ -133,10 +133,12 @@ class Comparison:
             data = self.data(Path(folder))
             given = [*self.row.settings, *data, *loop, *never, *settings, *self.arguments.set]
             registry = load_plugins().registry
-            prepared = prepare(read_recipe(RECIPES / f"{self.row.recipe}.toml", given, registry=registry), registry)
+            compiled = compile_recipe(
+                read_recipe(RECIPES / f"{self.row.recipe}.toml", given, registry=registry), registry
+            )
             rounds = self.row.rounds if self.arguments.rounds is None else self.arguments.rounds
             arms = Interleaved(window, rounds)
-            trainer = Trainer(prepared, Path(folder) / "run", stop=arms.after_step, quiet=True)
+            trainer = Trainer(compiled, Path(folder) / "run", stop=arms.after_step, quiet=True)
             arms.bare = bare_loop(self.row.loop, trainer)
             with arms.recorded:
                 trainer.fit()
@@ -154,7 +156,7 @@ class Comparison:
 def bare_loop(loop: type[BareVAE], trainer: Trainer) -> BareVAE:
     """At the trainer's weights, on its images, with the implementation of Adam that it uses."""
     rows = trainer.recipe.data.open("train")
-    (group,) = trainer.optimizers.of(trainer.prepared.plans[-1].updates[0].trains)[0].param_groups
+    (group,) = trainer.optimizers.of(trainer.compiled.plans[-1].updates[0].trains)[0].param_groups
     adam = {"fused": bool(group["fused"]), "foreach": bool(group["foreach"])}
     images = rows.take(torch.arange(len(rows)))["x"]
     return loop(trainer.recipe, trainer.parts, images, adam, ema=trainer.train.ema or None)
@@ -266,7 +268,9 @@ class Recorded(contextlib.ExitStack):
     def difference(self, bare: BareVAE) -> float:
         """Largest over the parameters, relative to the largest number of its gradient; the bare loop takes a step."""
         random, bare.generator = bare.generator, Replay(self.drawn)
-        bare.step(Loader(bare.images, bare.recipe.train.batch, bare.recipe.seed).rows_of(0))  # of these, only how many
+        bare.step(
+            RowOrder(bare.images, bare.recipe.train.batch, bare.recipe.seed).rows_of(0)
+        )  # of these, only how many
         bare.generator = random
         self.close()
         found = [relative(self.gradients[id(mine)], self.gradients[id(theirs)]) for mine, theirs in bare.pairs]

@@ -108,7 +108,7 @@ if TYPE_CHECKING:
     from jointgen.runtime.cache import Cached as Cached
     from jointgen.runtime.cache import cached as cached
     from jointgen.runtime.cache import fingerprint as fingerprint
-    from jointgen.runtime.console import say as say
+    from jointgen.runtime.console import log as log
 
 _MODULES = {
     "config.fields": (
@@ -159,7 +159,7 @@ _MODULES = {
     "images.shards": ("Manifest", "Stored", "faults", "hash_faults", "map_array", "read_manifest"),
     "registry.components": ("Registrar", "Registry"),
     "runtime.cache": ("Cached", "cached", "fingerprint"),
-    "runtime.console": ("say",),
+    "runtime.console": ("log",),
 }
 _HOME = {name: f"jointgen.{module}" for module, names in _MODULES.items() for name in names}
 

@@ -17,19 +17,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jointgen.compiler.compiled_recipe import Prepared
-from jointgen.compiler.compiled_recipe import prepare as prepare_recipe
-from jointgen.compiler.gradient_paths import Traits
+from jointgen.compiler.compiled_recipe import CompiledRecipe
+from jointgen.compiler.compiled_recipe import compile_recipe as prepare_recipe
+from jointgen.compiler.gradient_paths import PartTraits
 from jointgen.compiler.lowering import Lowering
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, make_plan, make_summands
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.step import Step
-from jointgen.engine.terms import Rows
-from jointgen.engine.update import CompiledUpdate
+from jointgen.engine.terms import PerRow
+from jointgen.engine.update import UpdateRunner
 from jointgen.objectives import Expr, Objective
 from jointgen.objectives.objective import Update, resolved
 from jointgen.registry.components import Registry
@@ -137,17 +137,17 @@ ALL_REAL: dict[str, Any] = {
 
 @attrs.frozen
 class Model:
-    """A prepared recipe with what a test does to it."""
+    """A compiled recipe with what a test does to it."""
 
-    prepared: Prepared
+    compiled: CompiledRecipe
 
     @property
     def plan(self) -> Plan:
-        return self.prepared.plans[-1]
+        return self.compiled.plans[-1]
 
     @property
     def parts(self) -> Parts:
-        return self.prepared.parts
+        return self.compiled.parts
 
     def double(self) -> Model:
         self.parts.modules.double()
@@ -155,27 +155,27 @@ class Model:
 
     def data(self, rows: int = 8) -> dict[str, dict[str, Tensor]]:
         """The first raw rows of every source."""
-        declared = self.prepared.declared
+        declared = self.compiled.binding
         found = {}
         for part in declared.data_parts:
-            opened = self.prepared.recipe.all_sources()[part].open("train").take(torch.arange(rows))
+            opened = self.compiled.recipe.all_sources()[part].open("train").take(torch.arange(rows))
             found[part] = {name: opened[own] for name, own in declared.variables_of(part).items()}
         return found
 
-    def moment(self, rows: int = 8, seed: int = 0, step: int = 0, repetition: int = 0, **more: Any) -> Moment:
+    def moment(self, rows: int = 8, seed: int = 0, step: int = 0, repetition: int = 0, **more: Any) -> StepInputs:
         dtype = next((p.dtype for p in self.parts.modules.parameters()), torch.float32)
         noise = Noise(seed, f"{step}.{repetition}", dtype=dtype)
-        return Moment(self.data(rows), noise, rows, step, **more)
+        return StepInputs(self.data(rows), noise, rows, step, **more)
 
-    def update(self, name: str = "model") -> CompiledUpdate:
+    def update(self, name: str = "model") -> UpdateRunner:
         """One update on its own, which shares nothing."""
-        return CompiledUpdate(next(u for u in self.plan.updates if u.name == name), self.plan, self.parts)
+        return UpdateRunner(next(u for u in self.plan.updates if u.name == name), self.plan, self.parts)
 
-    def rows(self, expr: Expr) -> Rows:
+    def rows(self, expr: Expr) -> PerRow:
         """An expression as (B,) numbers."""
-        lowering = Lowering(self.prepared.declared.joints, self.prepared.declared.traits)
-        update = Update("evaluation", resolved(expr, self.prepared.registry.default))
-        return Rows([s for s, _ in make_summands(update, lowering)], self.parts, lowering)
+        lowering = Lowering(self.compiled.binding.joints, self.compiled.binding.traits)
+        update = Update("evaluation", resolved(expr, self.compiled.registry.default))
+        return PerRow([s for s, _ in make_summands(update, lowering)], self.parts, lowering)
 
     def step(self, lr: float = 0.1, clip: float | None = None, plan: Plan | None = None, **more: Any) -> Step:
         """All updates, with plain gradient descent unless another rule is given."""
@@ -205,7 +205,7 @@ class Model:
 
     @property
     def priors(self) -> set[str]:
-        return {name for name, trait in self.prepared.declared.traits.items() if trait.kind == "prior"}
+        return {name for name, trait in self.compiled.binding.traits.items() if trait.kind == "prior"}
 
 
 def memory(module: nn.Module) -> tuple[Any, ...]:
@@ -269,20 +269,20 @@ def assemble(resolve: Callable[[str, str], Any]) -> Callable[..., tuple[Plan, Pa
     def make(
         objective: Objective,
         modules: Mapping[str, nn.Module],
-        traits: Mapping[str, Traits] | None = None,
+        traits: Mapping[str, PartTraits] | None = None,
         spaces: Mapping[str, Space] | None = None,
     ) -> tuple[Plan, Parts]:
         whole = objective.complete(resolve)
         exact = {"sample": "exact", "mean": "exact"}
         usual = {
-            "data": Traits("data"),
-            "prior": Traits("prior", exact, trainable=False),
-            "encoder": Traits("conditional", exact),
-            "decoder": Traits("conditional", exact),
+            "data": PartTraits("data"),
+            "prior": PartTraits("prior", exact, trainable=False),
+            "encoder": PartTraits("conditional", exact),
+            "decoder": PartTraits("conditional", exact),
         }
         named = {factor.part for joint in whole.joints.values() for factor in joint.factors}
         known = {**{name: trait for name, trait in usual.items() if name in named}, **(traits or {})}
-        known |= {name: Traits("critic") for name in whole.ratios}
+        known |= {name: PartTraits("critic") for name in whole.ratios}
         one = {v: Space((1,)) for joint in whole.joints.values() for v in joint.variables}
         return make_plan(whole, known), Parts(nn.ModuleDict(dict(modules)), {**one, **(spaces or {})})
 

@@ -18,7 +18,7 @@ from jointgen.reports.comparison.runs import Run, read_runs
 from jointgen.reports.comparison.table import Row, Table, make_table
 from jointgen.reports.comparison.writing import csv_of, markdown_of, print_tables
 from jointgen.runtime.atomic_files import replace_bytes, replace_text
-from jointgen.runtime.console import tell
+from jointgen.runtime.console import log_once
 
 ENDINGS = (".md", ".csv", ".html")
 Draw = Callable[[Sequence[tuple[str, str]], str], Pictures]
@@ -29,7 +29,7 @@ def compare_command(arguments: Arguments, draw: Draw) -> None:
     """`jointgen compare`."""
     tables = compare(arguments)
     drawn = [_drawn(table, arguments, draw) for table in tables]
-    tell(*(line for each in drawn for line in each.remarks))
+    log_once(*(line for each in drawn for line in each.remarks))
     files = _write_pictures(drawn, arguments)
     if arguments.output is None:
         print_tables(tables)

@@ -26,7 +26,7 @@ from jointgen.evaluation.partial_results import Partial
 from jointgen.inference.model import Model
 from jointgen.runs.checkpoint import MANIFEST
 from jointgen.runs.folder import RunFolder
-from jointgen.runtime.console import is_first, say
+from jointgen.runtime.console import is_first, log
 from jointgen.runtime.launcher import end_with_launcher, is_launched, launch
 from jointgen.runtime.progress import Counter
 from jointgen.runtime.torch_settings import switched
@@ -48,7 +48,7 @@ def eval_command(arguments: Arguments) -> None:
 
 def _evaluate(arguments: Arguments) -> None:
     model, workers = open_model_of(arguments)
-    recipe = model.prepared.recipe
+    recipe = model.compiled.recipe
     metrics = chosen_metrics(arguments.metrics, model)
     split = _split(arguments, model)
     partial = Partial(Path(arguments.run) / "evaluations" / _name(arguments, model, metrics, split))
@@ -66,23 +66,23 @@ def _evaluate(arguments: Arguments) -> None:
     estimates = {name: estimate.as_dict() for name, estimate in found.items()}
     if not is_first():
         return
-    say(*distrusted(RunFolder.open(arguments.run).read_summary()))
+    log(*distrusted(RunFolder.open(arguments.run).read_summary()))
     try:
         if _is_of_the_run(arguments):
             RunFolder.open(arguments.run).add_evaluation(model.checkpoint, estimates)
         else:
-            say("figures of other rows than the run's own are not kept: --rows, --split and --images are for a look")
+            log("figures of other rows than the run's own are not kept: --rows, --split and --images are for a look")
     finally:  # a full disk does not take them along, nor a closed pipe what is kept
         print(json.dumps(estimates, indent=2) if arguments.json else table_of(estimates), flush=True)
     partial.discard()
 
 
 def _split(arguments: Arguments, model: Model) -> Split:
-    table = model.prepared.recipe.eval
+    table = model.compiled.recipe.eval
     if arguments.images is not None:
         split = user_rows(arguments, model)
     else:
-        split = open_split(model.prepared, arguments.split or table.split)
+        split = open_split(model.compiled, arguments.split or table.split)
     rows = arguments.rows or (table.rows if arguments.images is None else None)
     return split if rows is None else split.first(rows)
 
@@ -95,7 +95,7 @@ def _is_of_the_run(arguments: Arguments) -> bool:
 def _name(arguments: Arguments, model: Model, metrics: list[Any], split: Split) -> str:
     """Of all that the figures depend on."""
     manifest = Path(arguments.run) / "checkpoints" / model.checkpoint / MANIFEST
-    what = [_tables(metrics, model), split.name, len(split), str(arguments.images), model.prepared.recipe.seed]
+    what = [_tables(metrics, model), split.name, len(split), str(arguments.images), model.compiled.recipe.seed]
     digest = hashlib.blake2b(manifest.read_bytes(), digest_size=8)
     digest.update(json.dumps(what, sort_keys=True).encode())
     return f"{model.checkpoint}-{digest.hexdigest()}"
@@ -115,15 +115,15 @@ def chosen_metrics(text: str | None, model: Model) -> list[Any]:
     None: the recipe's, otherwise all that are not costly. Raises ConfigError with every problem.
     """
     if text is None:
-        return metrics_of(model.prepared)
+        return metrics_of(model.compiled)
     if not text.strip():
         _refuse("names no metric")
     tables: list[Mapping[str, Any]] = []
     for name, settings in _named(text):
-        own = [t for t in _tables(model.prepared.recipe.eval.metrics, model) if t["type"] == name]
+        own = [t for t in _tables(model.compiled.recipe.eval.metrics, model) if t["type"] == name]
         tables += [{**table, **settings} for table in own or [{"type": name}]]
     try:
-        return structure({"metrics": tables}, _Chosen, model.prepared.registry).metrics
+        return structure({"metrics": tables}, _Chosen, model.compiled.registry).metrics
     except ConfigError as error:
         raise ConfigError([re.sub(r"^metrics\S*?(\.\w+)?:", _place, line) for line in error.problems]) from None
 
@@ -171,7 +171,7 @@ def _refuse(problem: str) -> NoReturn:
 
 
 def _tables(metrics: list[Any], model: Model) -> list[dict[str, Any]]:
-    written = unstructure(_Chosen(metrics), model.prepared.registry)
+    written = unstructure(_Chosen(metrics), model.compiled.registry)
     return list(written.get("metrics", []))
 
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from jointgen.cli.arguments import Arguments, parse
 from jointgen.errors import ConfigError, JointgenError, LostError, StoppedError
-from jointgen.runtime.console import is_first, say, speaks, tell
+from jointgen.runtime.console import is_first, is_local_main, log, log_once
 
 if TYPE_CHECKING:
-    from jointgen.compiler.compiled_recipe import Prepared
+    from jointgen.compiler.compiled_recipe import CompiledRecipe
     from jointgen.config.recipe import Recipe
     from jointgen.reports.comparison.page import Pictures
 
@@ -34,10 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(asked.code or 0)
     except JointgenError as error:
         if _tells(error):
-            say(*str(error).split("\n"))
+            log(*str(error).split("\n"))
         return error.exit_status
     except KeyboardInterrupt:
-        tell("stopped; nothing was written since the last checkpoint")
+        log_once("stopped; nothing was written since the last checkpoint")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at exit
@@ -74,7 +74,7 @@ def _default_processes(arguments: Arguments) -> int:
     if train.device not in ("auto", "cuda"):
         return 1
     found = max(n for n in range(1, torch.cuda.device_count() + 1) if train.batch % n == 0)
-    tell(f"training in {found} processes, one for each GPU; --processes says otherwise")
+    log_once(f"training in {found} processes, one for each GPU; --processes says otherwise")
     return found
 
 
@@ -86,7 +86,7 @@ def _train(arguments: Arguments) -> None:
     from jointgen.training.run import run
 
     recipe, out, resume, quiet = find_recipe(arguments.recipe), arguments.out, arguments.resume, arguments.quiet
-    with StopRequest(quiet=not speaks()) as stop:
+    with StopRequest(quiet=not is_local_main()) as stop:
         done = run(
             recipe,
             arguments.set,
@@ -106,19 +106,19 @@ def _train(arguments: Arguments) -> None:
 def _tells(error: JointgenError) -> bool:
     """Most mistakes are met by all processes of a run and told once; one that a single process met is told by it."""
     if isinstance(error, LostError) or "RANK" not in os.environ:
-        return speaks()
+        return is_local_main()
     from jointgen.runtime.launcher import says_first
 
     first = says_first(str(error))
-    return speaks() if first is None else first
+    return is_local_main() if first is None else first
 
 
-def _prepared(arguments: Arguments) -> Prepared:
+def _prepared(arguments: Arguments) -> CompiledRecipe:
     """The recipe with its overrides, checked whole. Raises ConfigError with every problem."""
-    from jointgen.compiler.compiled_recipe import prepare
+    from jointgen.compiler.compiled_recipe import compile_recipe
     from jointgen.registry.discovery import load_plugins
 
-    return prepare(_recipe(arguments), load_plugins().registry)
+    return compile_recipe(_recipe(arguments), load_plugins().registry)
 
 
 def _recipe(arguments: Arguments) -> Recipe:
@@ -133,18 +133,18 @@ def _dry_run(arguments: Arguments) -> None:
     from jointgen.config.recipe import write_recipe
     from jointgen.training.warm_start import warm_start
 
-    prepared = _prepared(arguments)
+    compiled = _prepared(arguments)
     if not arguments.resume:
-        warm_start(prepared)
-    print(write_recipe(prepared.recipe, prepared.registry), end="")
+        warm_start(compiled)
+    print(write_recipe(compiled.recipe, compiled.registry), end="")
 
 
 def explain_command(arguments: Arguments) -> None:
     """`jointgen explain`."""
-    prepared = _prepared(arguments)
+    compiled = _prepared(arguments)
     from jointgen.reports.explain.explain import explain
 
-    print(explain(prepared))
+    print(explain(compiled))
 
 
 def list_command(arguments: Arguments) -> None:
@@ -180,7 +180,7 @@ def plugin_command(arguments: Arguments) -> None:
 
 
 def data_command(arguments: Arguments) -> None:
-    """`jointgen data prepare` and `jointgen data verify`."""
+    """`jointgen data compile_recipe` and `jointgen data verify`."""
     _verify(arguments) if arguments.action == "verify" else _pack(arguments)
 
 
@@ -204,9 +204,9 @@ def _pack(arguments: Arguments) -> None:
     except KeyboardInterrupt:
         raise StoppedError(f"{dest}: stopped; the same command goes on from here", signal.SIGINT) from None
     lines = packing.report(manifest)
-    tell(*lines.skipped)
+    log_once(*lines.skipped)
     print(f"{dest}: {lines.held}" + ("" if worked else "; it was finished before, and nothing was done"))
-    print(f"train on it: jointgen run RECIPE --set data.type=prepared --set data.path={dest}")
+    print(f"train on it: jointgen run RECIPE --set data.type=compiled --set data.path={dest}")
 
 
 def _verify(arguments: Arguments) -> None:

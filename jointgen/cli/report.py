@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jointgen.cli.arguments import Arguments
 from jointgen.cli.runs import open_model_of
-from jointgen.compiler.compiled_recipe import prepare
+from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.errors import CheckpointError, ConfigError
 from jointgen.inference.bulk import held_out
@@ -20,9 +20,9 @@ def report_command(arguments: Arguments) -> None:
         model, _ = open_model_of(arguments)
     except CheckpointError as error:  # none yet, or none that is whole: what else the run has can be shown
         registry = load_plugins().registry
-        write_report(folder, prepare(read_recipe(folder.recipe, registry=registry), registry), str(error))
+        write_report(folder, compile_recipe(read_recipe(folder.recipe, registry=registry), registry), str(error))
     else:
-        write_report(folder, model.prepared, _shown(model))
+        write_report(folder, model.compiled, _shown(model))
     print(f"{folder.report}: the run's page, for a browser")
 
 

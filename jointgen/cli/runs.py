@@ -14,7 +14,7 @@ from jointgen.inference import bulk as inference
 from jointgen.inference.loading import open_run
 from jointgen.inference.model import Model
 from jointgen.reports.gallery import check_picture, draw_pairs, draw_samples
-from jointgen.runtime.console import tell
+from jointgen.runtime.console import log_once
 from jointgen.runtime.progress import Counter
 from jointgen.runtime.workers import Workers
 
@@ -74,7 +74,7 @@ def open_model_of(arguments: Arguments) -> tuple[Model, Workers]:
         model, remarks = open_run(arguments.run, str(workers.device), arguments.checkpoint)
     except ConfigError as error:
         raise ConfigError([re.sub("^checkpoint:", "--checkpoint:", problem) for problem in error.problems]) from None
-    tell(*remarks)
+    log_once(*remarks)
     return model, workers
 
 
@@ -96,7 +96,7 @@ def user_rows(arguments: Arguments, model: Model, variable: str | None = None) -
     variable = variable or inference.encoded_variable(model)
     with Counter("reading images") as counter:
         images = read_user_images(arguments.images, model.spaces[variable], variable, counter)
-    tell(*(f"skipped {line}" for line in images.skipped))
+    log_once(*(f"skipped {line}" for line in images.skipped))
     return inference.as_split(images, model)
 
 

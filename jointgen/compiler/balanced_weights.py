@@ -132,4 +132,4 @@ def _reached(summand: Summand, update: UpdatePlan, plan: Plan) -> Iterator[str]:
     lowering = Lowering(plan.objective.joints, plan.traits, update.trains)
     nodes = ordered(nodes_of(summand.source, summand.term, lowering))
     run = {node.part for node in nodes if isinstance(node, Forward) and node.mode == "live"}
-    return (part for part in update.trains if part in run and part in summand.reach)
+    return (part for part in update.trains if part in run and part in summand.gradient_paths)

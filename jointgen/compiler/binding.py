@@ -1,4 +1,4 @@
-"""What a recipe and its objectives declare, before anything is built: joints, Spaces, what each part can do."""
+"""What a recipe and its objectives bind, before anything is built: joints, Spaces, what each part can do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import nn
 
-from jointgen.compiler.gradient_paths import Traits
+from jointgen.compiler.gradient_paths import PartTraits
 from jointgen.config.recipe import Recipe
 from jointgen.config.structure import placed
 from jointgen.contracts.capabilities import Capabilities
@@ -22,14 +22,14 @@ from jointgen.registry.components import Registry
 
 
 @attrs.frozen
-class Declared:
-    """What a recipe and its objectives declare, before anything is built: enough to plan, explain and check."""
+class Binding:
+    """What a recipe and its objectives bind, before anything is built: enough to plan, explain and check."""
 
     recipe: Recipe
     joints: Mapping[str, Joint]
     ratios: Mapping[str, Ratio]
     spaces: Mapping[str, Space]
-    traits: Mapping[str, Traits]
+    traits: Mapping[str, PartTraits]
     capabilities: Mapping[str, Capabilities]
     problems: tuple[str, ...]
 
@@ -48,7 +48,7 @@ class Declared:
         return min(found, key=lambda pair: pair[1].moments)  # the part itself before what is matched to it
 
 
-def declare(recipe: Recipe, objectives: Sequence[Objective], registry: Registry | None = None) -> Declared:
+def bind(recipe: Recipe, objectives: Sequence[Objective], registry: Registry | None = None) -> Binding:
     """Matches the objectives' joints with the recipe's parts. Collects problems instead of raising the first.
 
     registry: for problems that name the families that would fit.
@@ -62,7 +62,7 @@ def declare(recipe: Recipe, objectives: Sequence[Objective], registry: Registry 
     capabilities, traits = _capabilities(recipe, joints, spaces, problems, registry)
     problems += _unused(recipe, joints, traits)
     for name in ratios:
-        traits[name] = Traits("critic")
+        traits[name] = PartTraits("critic")
         if recipe.discriminators.get(name, recipe.discriminator) is None:
             problems.append(
                 f"discriminator: missing; the objective trains a critic {name!r}, {ratios[name].definition}"
@@ -70,7 +70,7 @@ def declare(recipe: Recipe, objectives: Sequence[Objective], registry: Registry 
     for name in recipe.discriminators:
         if name not in ratios:
             problems.append(f"discriminators.{name}: the objective has no ratio of this name{suggest(name, ratios)}")
-    return Declared(recipe, joints, ratios, spaces, traits, capabilities, tuple(problems))
+    return Binding(recipe, joints, ratios, spaces, traits, capabilities, tuple(problems))
 
 
 def _add_all(held: dict[str, Any], new: Mapping[str, Any], what: str) -> list[str]:
@@ -78,7 +78,7 @@ def _add_all(held: dict[str, Any], new: Mapping[str, Any], what: str) -> list[st
     return [f"objective: two stages define the {what} {name!r} differently" for name in clashes]
 
 
-def _unused(recipe: Recipe, joints: Mapping[str, Joint], traits: Mapping[str, Traits]) -> Iterable[str]:
+def _unused(recipe: Recipe, joints: Mapping[str, Joint], traits: Mapping[str, PartTraits]) -> Iterable[str]:
     """Named parts and variables that the objective does not have, which otherwise would be ignored in silence."""
     for kind in ("sources", "priors", "encoders", "decoders"):
         for name in getattr(recipe, kind):
@@ -145,9 +145,9 @@ def _capabilities(
     spaces: Mapping[str, Space],
     problems: list[str],
     registry: Registry | None,
-) -> tuple[dict[str, Capabilities], dict[str, Traits]]:
+) -> tuple[dict[str, Capabilities], dict[str, PartTraits]]:
     capabilities: dict[str, Capabilities] = {}
-    traits: dict[str, Traits] = {}
+    traits: dict[str, PartTraits] = {}
     for joint in joints.values():
         for factor in joint.own:
             if factor.moments and factor.part in traits:
@@ -169,10 +169,10 @@ def _of_root(
     joints: Mapping[str, Joint],
     spaces: Mapping[str, Space],
     problems: list[str],
-) -> tuple[Traits, Capabilities | None]:
+) -> tuple[PartTraits, Capabilities | None]:
     prior = recipe.all_priors().get(factor.part)
     if prior is None:
-        return Traits("data"), None
+        return PartTraits("data"), None
     through: tuple[str, ...] = tuple(getattr(prior, "through", ()))
     try:
         below = [_gone_through(recipe, part, factor, joints, spaces) for part in through]
@@ -180,9 +180,9 @@ def _of_root(
         module = build_prior(prior, through, joints, spaces)
     except ConfigError as error:
         problems += [placed(table_of(recipe, factor.part), problem, prior) for problem in error.problems]
-        return Traits("prior", through=through), None
+        return PartTraits("prior", through=through), None
     trainable = any(True for _ in module.parameters())
-    return Traits("prior", can.paths, trainable=trainable, through=through), can
+    return PartTraits("prior", can.paths, trainable=trainable, through=through), can
 
 
 def _gone_through(
@@ -222,19 +222,19 @@ def _of_conditional(
     space: Space | None,
     problems: list[str],
     registry: Registry | None,
-) -> tuple[Traits, Capabilities | None]:
+) -> tuple[PartTraits, Capabilities | None]:
     table = recipe.all_conditionals().get(factor.part)
     if table is None:
         problems.append(_missing_table(recipe, joint, factor))
     elif space is not None:
         try:
             can: Capabilities = table.family.capabilities(space)
-            return Traits("conditional", can.paths, can.noise_input), can
+            return PartTraits("conditional", can.paths, can.noise_input), can
         except ConfigError as error:
             where = f"{table_of(recipe, factor.part)}.family"
             fitting = _that_serve(space, type(table.family), registry)
             problems += [placed(where, problem, table.family) + fitting for problem in error.problems]
-    return Traits("conditional"), None
+    return PartTraits("conditional"), None
 
 
 def _missing_table(recipe: Recipe, joint: Joint, factor: Conditional) -> str:

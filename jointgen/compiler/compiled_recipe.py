@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from jointgen.compiler.balanced_weights import balances_of
-from jointgen.compiler.binding import Declared, declare
+from jointgen.compiler.binding import Binding, bind
 from jointgen.compiler.parts import Parts, build
 from jointgen.compiler.plan import Plan, make_plan
 from jointgen.compiler.requirements import unmet
@@ -20,19 +20,19 @@ from jointgen.registry.components import Registry
 
 
 @attrs.frozen
-class Prepared:
+class CompiledRecipe:
     """A recipe whose objective, families and networks fit together. `plans` has one plan per stage."""
 
     recipe: Recipe
     registry: Registry
     stages: tuple[Stage, ...]
-    declared: Declared
+    binding: Binding
     plans: tuple[Plan, ...]
     parts: Parts
 
     def optimizer_of(self, part: str, stage: int) -> Table:
         """The table of the recipe's `optimizer` that trains this part in a stage."""
-        critic = self.declared.traits[part].kind == "critic"
+        critic = self.binding.traits[part].kind == "critic"
         return self.recipe.optimizer.of(part, self.stages[stage].name, critic=critic)
 
     @property
@@ -55,20 +55,20 @@ class Prepared:
         return [stage.name for stage, begin, end in zip(self.stages, [0, *ends], ends, strict=False) if begin == end]
 
 
-def prepare(recipe: Recipe, registry: Registry) -> Prepared:
+def compile_recipe(recipe: Recipe, registry: Registry) -> CompiledRecipe:
     """Raises ConfigError with every mismatch between the objective and the parts, families that fit named."""
     stages = stages_of(recipe, registry)
-    declared = declare(recipe, [stage.objective for stage in stages], registry)
-    _raise_if(declared.problems)
-    plans = _plans(stages, declared)
-    problems = [line for plan in plans for line in unmet(plan, declared, registry) or _idle(plan)]
-    problems += [*_unfit_rows(recipe, plans), *_untrained(recipe, stages, declared, plans)]
+    binding = bind(recipe, [stage.objective for stage in stages], registry)
+    _raise_if(binding.problems)
+    plans = _plans(stages, binding)
+    problems = [line for plan in plans for line in unmet(plan, binding, registry) or _idle(plan)]
+    problems += [*_unfit_rows(recipe, plans), *_untrained(recipe, stages, binding, plans)]
     try:
-        parts = build(declared)
+        parts = build(binding)
     except ConfigError as error:
         problems += error.problems
     _raise_if(dict.fromkeys(problems))  # two stages often need the same thing: each mismatch is said once
-    return Prepared(recipe, registry, stages, declared, plans, parts)
+    return CompiledRecipe(recipe, registry, stages, binding, plans, parts)
 
 
 def stages_of(recipe: Recipe, registry: Registry) -> tuple[Stage, ...]:
@@ -81,10 +81,10 @@ def stages_of(recipe: Recipe, registry: Registry) -> tuple[Stage, ...]:
         raise ConfigError([p if p.startswith("objective") else f"objective: {p}" for p in error.problems]) from None
 
 
-def _plans(stages: Sequence[Stage], declared: Declared) -> tuple[Plan, ...]:
+def _plans(stages: Sequence[Stage], binding: Binding) -> tuple[Plan, ...]:
     try:
-        compiled = declared.recipe.train.compile != "off"
-        plans = tuple(make_plan(stage.objective, declared.traits, separate=compiled) for stage in stages)
+        separate = binding.recipe.train.compile != "off"
+        plans = tuple(make_plan(stage.objective, binding.traits, separate=separate) for stage in stages)
         for plan in plans:
             balances_of(plan)  # raises
         return plans
@@ -95,7 +95,7 @@ def _plans(stages: Sequence[Stage], declared: Declared) -> tuple[Plan, ...]:
 def _idle(plan: Plan) -> Iterable[str]:
     """Updates that train nothing, and parts that an update would train in vain."""
     for update in plan.updates:
-        reached = {part for summand in update.summands for part in summand.reach}
+        reached = {part for summand in update.summands for part in summand.gradient_paths}
         if not update.trains:
             yield f"objective: update {update.name!r} trains nothing; no gradient of it reaches a part that can learn"
         for part in update.trains:
@@ -103,7 +103,7 @@ def _idle(plan: Plan) -> Iterable[str]:
                 yield f"objective: update {update.name!r} trains {part!r}, which no gradient of it reaches"
 
 
-def _untrained(recipe: Recipe, stages: Sequence[Stage], declared: Declared, plans: Sequence[Plan]) -> Iterable[str]:
+def _untrained(recipe: Recipe, stages: Sequence[Stage], binding: Binding, plans: Sequence[Plan]) -> Iterable[str]:
     """Tables for an optimizer of parts that no update trains."""
     trained = [list(dict.fromkeys(part for u in plan.updates for part in u.trains)) for plan in plans]
     tables, everywhere = recipe.optimizer, {part for parts in trained for part in parts}
@@ -115,12 +115,12 @@ def _untrained(recipe: Recipe, stages: Sequence[Stage], declared: Declared, plan
         if name not in by_stage:
             yield f"optimizer.stages.{name}: the objective has no stage of this name{suggest(name, by_stage)}"
         else:
-            yield from _unused(tables, name, by_stage[name], declared)
+            yield from _unused(tables, name, by_stage[name], binding)
 
 
-def _unused(tables: OptimizerTables, stage: str, trained: Sequence[str], declared: Declared) -> Iterable[str]:
+def _unused(tables: OptimizerTables, stage: str, trained: Sequence[str], binding: Binding) -> Iterable[str]:
     """A stage's tables that train nothing in it."""
-    critics = [part for part in trained if declared.traits[part].kind == "critic"]
+    critics = [part for part in trained if binding.traits[part].kind == "critic"]
     rest = [part for part in trained if part not in critics]
     own, where = tables.stages[stage], f"optimizer.stages.{stage}"
     for key, parts in (("model", rest), ("critics", critics)):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from jointgen.compiler.gradient_paths import Traits
+from jointgen.compiler.gradient_paths import PartTraits
 from jointgen.compiler.nodes import (
     Applied,
     ClosedKL,
@@ -48,7 +48,7 @@ class Point:
 class Lowering:
     """Turns terms into nodes, for one objective and the parts that it names."""
 
-    def __init__(self, joints: Mapping[str, Joint], traits: Mapping[str, Traits], trains: Iterable[str] = ()):
+    def __init__(self, joints: Mapping[str, Joint], traits: Mapping[str, PartTraits], trains: Iterable[str] = ()):
         self.joints, self.traits, self.trains = joints, traits, frozenset(trains)
 
     # --- draws

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.compiler.binding import Declared, build_prior, table_of
+from jointgen.compiler.binding import Binding, build_prior, table_of
 from jointgen.config.structure import placed
 from jointgen.contracts.distributions import Distribution
 from jointgen.contracts.networks import Dropout
@@ -85,38 +85,38 @@ class Parts:
         return [parameter for module in self.named(names) for parameter in module.parameters()]
 
 
-def build(declared: Declared) -> Parts:
+def build(binding: Binding) -> Parts:
     """Modules on the CPU, initialised from the recipe's seed whatever was drawn before.
 
     Raises ConfigError with every network that cannot serve its shapes.
     """
     modules: dict[str, nn.Module] = {}
     problems: list[str] = []
-    with seeded(declared.recipe.seed):
-        for name, trait in declared.traits.items():
+    with seeded(binding.recipe.seed):
+        for name, trait in binding.traits.items():
             try:
                 if trait.kind == "prior":
-                    prior = declared.recipe.all_priors()[name]
-                    modules[name] = build_prior(prior, trait.through, declared.joints, declared.spaces)
+                    prior = binding.recipe.all_priors()[name]
+                    modules[name] = build_prior(prior, trait.through, binding.joints, binding.spaces)
                 elif trait.kind == "conditional":
-                    modules[name] = _build_conditional(declared, name)
+                    modules[name] = _build_conditional(binding, name)
                 elif trait.kind == "critic":
-                    modules[name] = _build_critic(declared, name)
+                    modules[name] = _build_critic(binding, name)
             except ConfigError as error:
                 problems += error.problems
     problems += [line for name, module in modules.items() for line in _global_randomness(name, module)]
     if problems:
         raise ConfigError(problems)
-    through = {name: trait.through for name, trait in declared.traits.items() if trait.through}
-    return Parts(nn.ModuleDict(modules), declared.spaces, through)
+    through = {name: trait.through for name, trait in binding.traits.items() if trait.through}
+    return Parts(nn.ModuleDict(modules), binding.spaces, through)
 
 
-def _build_critic(declared: Declared, name: str) -> nn.Module:
-    recipe = declared.recipe
+def _build_critic(binding: Binding, name: str) -> nn.Module:
+    recipe = binding.recipe
     config = recipe.discriminators.get(name, recipe.discriminator)
     assert config is not None, "declare() found it"
     where = f"discriminators.{name}" if name in recipe.discriminators else "discriminator"
-    inputs = {v: declared.spaces[v] for v in declared.ratios[name].variables}
+    inputs = {v: binding.spaces[v] for v in binding.ratios[name].variables}
     return _built(where, config, f" (critic {name!r})", inputs)
 
 
@@ -127,14 +127,14 @@ def _global_randomness(name: str, module: nn.Module) -> Iterable[str]:
             yield f"{name}: its layer {inner!r} is torch's {type(layer).__name__}; use jointgen.plugin.Dropout"
 
 
-def _build_conditional(declared: Declared, name: str) -> ConditionalPart:
-    table = declared.recipe.all_conditionals()[name]
-    _, factor = declared.factor_of(name)
-    space = declared.spaces[factor.out[0]]
-    inputs = {v: declared.spaces[v] for v in factor.given}
-    if declared.traits[name].noise_input:
-        inputs["eps"] = Space((declared.traits[name].noise_input,))
-    trunk = _built(f"{table_of(declared.recipe, name)}.network", table.network, "", inputs, table.family.outputs(space))
+def _build_conditional(binding: Binding, name: str) -> ConditionalPart:
+    table = binding.recipe.all_conditionals()[name]
+    _, factor = binding.factor_of(name)
+    space = binding.spaces[factor.out[0]]
+    inputs = {v: binding.spaces[v] for v in factor.given}
+    if binding.traits[name].noise_input:
+        inputs["eps"] = Space((binding.traits[name].noise_input,))
+    trunk = _built(f"{table_of(binding.recipe, name)}.network", table.network, "", inputs, table.family.outputs(space))
     return ConditionalPart(trunk, table.family.build(space))
 
 
@@ -147,16 +147,16 @@ def _built(where: str, network: Any, note: str, *arguments: Any) -> nn.Module:
 
 
 @torch.no_grad()
-def start_at_data(parts: Parts, declared: Declared, rows: Mapping[str, Tensor]) -> None:
+def start_at_data(parts: Parts, binding: Binding, rows: Mapping[str, Tensor]) -> None:
     """Decoders begin at the data's mean and priors with rows of it, where they can: `rows` by variable, (N, *shape)."""
-    for name, trait in declared.traits.items():
+    for name, trait in binding.traits.items():
         if trait.kind not in ("prior", "conditional"):
             continue
         part: Any = parts.modules[name]
         if hasattr(part, "start_at_rows"):
             part.start_at_rows(rows)
         if trait.kind == "conditional":
-            variable = declared.factor_of(name)[1].out[0]
+            variable = binding.factor_of(name)[1].out[0]
             if variable in rows and hasattr(part.family, "start_at"):
                 part.family.start_at(rows[variable].mean(0))
 
@@ -164,7 +164,9 @@ def start_at_data(parts: Parts, declared: Declared, rows: Mapping[str, Tensor]) 
 # --- weights that come from elsewhere --------------------------------------------------------------------------------
 
 
-def misfits(modules: Mapping[str, nn.Module] | nn.ModuleDict, saved: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
+def shape_mismatches(
+    modules: Mapping[str, nn.Module] | nn.ModuleDict, saved: Mapping[str, Mapping[str, Tensor]]
+) -> list[str]:
     """Tensors of the modules that the saved ones of the same names do not fit, a few words each."""
     found = []
     for name, module in modules.items():
@@ -183,6 +185,6 @@ def _misfit(name: str, own: Tensor, saved: Tensor | None) -> str | None:
     return None
 
 
-def first_of(lines: Sequence[str]) -> str:
+def summarise_problems(lines: Sequence[str]) -> str:
     """The first, and how many more."""
     return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from jointgen.compiler.gradient_paths import Reach, Traits, merge_reach, reach
+from jointgen.compiler.gradient_paths import GradientPaths, PartTraits, gradient_paths, merge_paths
 from jointgen.compiler.lowering import Lowering, Point
 from jointgen.compiler.nodes import (
     Applied,
@@ -39,7 +39,7 @@ class Summand:
     weights: tuple[float | Weight, ...]
     source: Expectation | PenaltyOf
     term: Expr
-    reach: Reach
+    gradient_paths: GradientPaths
 
     def weight(self, at: Callable[[Weight], Any]) -> Any:
         """The product of its weights, the named ones as `at` gives them."""
@@ -78,7 +78,7 @@ class Plan:
 
     objective: Objective
     updates: tuple[UpdatePlan, ...]
-    traits: Mapping[str, Traits]
+    traits: Mapping[str, PartTraits]
     separate: bool = False
 
     @property
@@ -108,7 +108,7 @@ class Plan:
             node
             for node in plan.nodes
             if node in before
-            and not trained & (set(reach(node, self.traits)) | _measured(node, self.traits))
+            and not trained & (set(gradient_paths(node, self.traits)) | _measured(node, self.traits))
             and not moved & set(_scored_by(node))
             and not any(isinstance(below, Critic | Applied) for below in ordered([node]))
         }
@@ -141,10 +141,10 @@ def parts_run(node: Node) -> tuple[str, ...]:
     return (node.part,) if isinstance(node, Forward | Critic) else ()
 
 
-def _measured(node: Node, traits: Mapping[str, Traits]) -> set[str]:
+def _measured(node: Node, traits: Mapping[str, PartTraits]) -> set[str]:
     """Parts that have no gradient from a node but whose moments it is made of."""
     laws = [below.law for below in ordered([node]) if isinstance(below, Moments)]
-    return {part for law in laws for part in reach(law, traits)}
+    return {part for law in laws for part in gradient_paths(law, traits)}
 
 
 def _drawn_again(plan: UpdatePlan, before: set[Node], known: set[Node]) -> set[Node]:
@@ -169,12 +169,12 @@ def _scored_by(node: Node) -> list[str]:
     return [part for law in laws for part in (law.part, *getattr(law, "through", ()))]
 
 
-def make_plan(objective: Objective, traits: Mapping[str, Traits], separate: bool = False) -> Plan:
+def make_plan(objective: Objective, traits: Mapping[str, PartTraits], separate: bool = False) -> Plan:
     """Lowers a completed objective. Raises ConfigError where a term asks for what its expectation does not draw."""
     return Plan(objective, tuple(plan_update(u, objective, traits) for u in objective.updates), traits, separate)
 
 
-def plan_update(update: Update, objective: Objective, traits: Mapping[str, Traits]) -> UpdatePlan:
+def plan_update(update: Update, objective: Objective, traits: Mapping[str, PartTraits]) -> UpdatePlan:
     _check_trains(update, traits)
     trains = update.trains
     if trains is None:
@@ -182,7 +182,7 @@ def plan_update(update: Update, objective: Objective, traits: Mapping[str, Trait
         # a path that is wanted and that the family lacks is a requirement, not a reason to train less
         able = {name: attrs.evolve(trait, any_path=True) for name, trait in traits.items()}
         found = make_summands(update, Lowering(objective.joints, able, everything))
-        reached = merge_reach(summand.reach for summand, _ in found)
+        reached = merge_paths(summand.gradient_paths for summand, _ in found)
         trains = tuple(name for name in everything if name in reached)
     lowering = Lowering(objective.joints, traits, trains)
     pairs = make_summands(update, lowering)
@@ -190,7 +190,7 @@ def plan_update(update: Update, objective: Objective, traits: Mapping[str, Trait
     return UpdatePlan(update, trains, tuple(summand for summand, _ in pairs), tuple(nodes))
 
 
-def _check_trains(update: Update, traits: Mapping[str, Traits]) -> None:
+def _check_trains(update: Update, traits: Mapping[str, PartTraits]) -> None:
     parts = [name for name, trait in traits.items() if trait.kind != "data"]
     for name in update.trains or ():
         if name not in parts:
@@ -223,23 +223,23 @@ def nodes_of(source: Expectation | PenaltyOf, term: Expr, lowering: Lowering) ->
     return list(lowering.leaves(term, lowering.point(source.over, source.k)))
 
 
-def _reach_of(source: Expectation | PenaltyOf, term: Expr, lowering: Lowering) -> Reach:
+def _reach_of(source: Expectation | PenaltyOf, term: Expr, lowering: Lowering) -> GradientPaths:
     if isinstance(source, PenaltyOf):
-        below = merge_reach(reach(node, lowering.traits) for node in nodes_of(source, term, lowering))
-        return merge_reach([below, {source.ratio.name: frozenset({"explicit"})}])
+        below = merge_paths(gradient_paths(node, lowering.traits) for node in nodes_of(source, term, lowering))
+        return merge_paths([below, {source.ratio.name: frozenset({"explicit"})}])
     return reach_of_term(term, lowering.point(source.over, source.k), lowering)
 
 
-def reach_of_term(term: Expr, point: Point, lowering: Lowering, held: bool = False) -> Reach:
+def reach_of_term(term: Expr, point: Point, lowering: Lowering, held: bool = False) -> GradientPaths:
     if isinstance(term, Stop):
         return {}
     own = (
-        [reach(lowering.leaf(term, point, held), lowering.traits)]
+        [gradient_paths(lowering.leaf(term, point, held), lowering.traits)]
         if isinstance(term, LogDensity | KL | Ratio | Apply)
         else []
     )
     inner_held = held or isinstance(term, Ratio)
-    return merge_reach([*own, *(reach_of_term(child, point, lowering, inner_held) for child in term.children)])
+    return merge_paths([*own, *(reach_of_term(child, point, lowering, inner_held) for child in term.children)])
 
 
 def _label(update: Update, source: Expectation | PenaltyOf, term: Expr) -> str:

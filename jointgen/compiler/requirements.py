@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
-from jointgen.compiler.binding import Declared, table_of
-from jointgen.compiler.gradient_paths import reach
+from jointgen.compiler.binding import Binding, table_of
+from jointgen.compiler.gradient_paths import gradient_paths
 from jointgen.compiler.lowering import Lowering
 from jointgen.compiler.nodes import (
     ClosedKL,
@@ -68,9 +68,9 @@ _SENTENCES = {
 }
 
 
-def law_names(declared: Declared, registry: Registry) -> dict[str, str]:
+def law_names(binding: Binding, registry: Registry) -> dict[str, str]:
     """part -> the name of its distribution, for closed forms: that of its family, or of a prior without one."""
-    recipe = declared.recipe
+    recipe = binding.recipe
     families = {n: table.family for n, table in recipe.all_conditionals().items()}
     families |= {n: prior.family for n, prior in recipe.all_priors().items() if hasattr(prior, "family")}
     named = {n: registry.name_of("family", type(family)) for n, family in families.items()}
@@ -115,7 +115,7 @@ def _of_node(
     elif isinstance(node, Read) and isinstance(node.source, Sample) and not isinstance(node.source.forward, Moments):
         part = node.source.forward.part
         yield part, "reading", node.reading
-        if not node.stop and lowering.trains & set(reach(node.source.forward, lowering.traits)):
+        if not node.stop and lowering.trains & set(gradient_paths(node.source.forward, lowering.traits)):
             yield part, "path", node.reading
     elif isinstance(node, Read) and isinstance(node.source, Root) and not node.source.is_data:
         yield from _of_prior_draw(node, node.source, lowering)
@@ -132,36 +132,36 @@ def _of_density(node: Density, law: Forward | PriorLaw, own: bool) -> Iterable[t
 def _of_prior_draw(node: Read, root: Root, lowering: Lowering) -> Iterable[tuple[str, str, str]]:
     if node.reading != "sample":
         yield root.part, "reading", node.reading
-    if not node.stop and lowering.trains & set(reach(root, lowering.traits)):
+    if not node.stop and lowering.trains & set(gradient_paths(root, lowering.traits)):
         yield from ((part, "path", node.reading) for part in root.through or (root.part,))
 
 
-def unmet(plan: Plan, declared: Declared, registry: Registry) -> list[str]:
+def unmet(plan: Plan, binding: Binding, registry: Registry) -> list[str]:
     """One line for each requirement that a part does not meet, naming both sides and the families that fit."""
-    needs = [need for need in requirements(plan, law_names(declared, registry)) if not is_met(need, declared)]
+    needs = [need for need in requirements(plan, law_names(binding, registry)) if not is_met(need, binding)]
     unread = {(need.part, need.detail) for need in needs if need.ability == "reading"}
     # where a reading is missing, so is its path: once is enough
     told = [need for need in needs if need.ability != "path" or (need.part, need.detail) not in unread]
-    return [_mismatch(need, declared, registry) for need in told]
+    return [_mismatch(need, binding, registry) for need in told]
 
 
-def is_met(need: Requirement, declared: Declared) -> bool:
-    """True also where nothing is declared: another problem says that the part is missing."""
-    can = declared.capabilities.get(need.part)
+def is_met(need: Requirement, binding: Binding) -> bool:
+    """True also where nothing is binding: another problem says that the part is missing."""
+    can = binding.capabilities.get(need.part)
     return can is None or need.met_by(can)
 
 
-def _mismatch(need: Requirement, declared: Declared, registry: Registry) -> str:
-    joint, factor = declared.factor_of(need.part)
-    is_prior = declared.traits[need.part].kind == "prior"
+def _mismatch(need: Requirement, binding: Binding, registry: Registry) -> str:
+    joint, factor = binding.factor_of(need.part)
+    is_prior = binding.traits[need.part].kind == "prior"
     kind = "prior" if is_prior else "family"
-    recipe = declared.recipe
+    recipe = binding.recipe
     own = recipe.all_priors()[need.part] if is_prior else recipe.all_conditionals()[need.part].family
     where = table_of(recipe, need.part) + ("" if is_prior else ".family")
     return (
         f"{where}: the objective needs {need} for {joint.name}({factor}), in the term {need.term!r}; "
         f"the {kind} {registry.name_of(kind, type(own))!r} as set here does not have it"
-        f"{_that_fit(need, own, kind, declared.spaces[factor.out[0]], registry)}"
+        f"{_that_fit(need, own, kind, binding.spaces[factor.out[0]], registry)}"
     )
 
 

@@ -47,7 +47,7 @@ class DecoderTable:
 
 
 @attrs.frozen
-class EarlyStopping:
+class EarlyStoppingTable:
     """Stops a stage when the mean reconstruction losses of x and of z on held-out data have both stopped improving.
 
     patience: evaluations without an improvement of either (AS-VAE section 5, papers.md 1.3).
@@ -62,7 +62,7 @@ def _names_something(instance: Any, attribute: Any, value: list[str] | None) -> 
 
 
 @attrs.frozen
-class InitFrom:
+class WarmStartTable:
     """A finished or stopped run whose weights parts of the same names start from; averaged ones, where it has them.
 
     run: its folder.  checkpoint: "latest", "best", or one by name.  parts: which start so; the others start as built,
@@ -78,7 +78,7 @@ class InitFrom:
 class Train:
     """The budget and how it is spent. `steps` are model updates; give it or `images`, not both.
 
-    init_from: a warm start: the folder of a run, or the table that says more (InitFrom).
+    init_from: a warm start: the folder of a run, or the table that says more (WarmStartTable).
 
     trackers: where figures and pictures go besides metrics.jsonl and samples/ (jointgen.runs.trackers).
     """
@@ -90,7 +90,7 @@ class Train:
     pair_block: int = attrs.field(default=16, validator=attrs.validators.ge(2))  # re-pairings shift within so many rows
     clip: float | None = attrs.field(default=None, validator=positive)
     ema: float | None = attrs.field(default=0.99, validator=fraction)
-    init_from: str | InitFrom | None = None
+    init_from: str | WarmStartTable | None = None
     device: str = "auto"
     threads: int | None = attrs.field(default=None, validator=positive)  # of torch on the CPU; None: torch decides
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"  # fp32 without TF32; bf16 by autocast
@@ -104,13 +104,13 @@ class Train:
     checkpoint_every: int | None = attrs.field(default=None, validator=positive)
     keep_checkpoints: int = attrs.field(default=3, validator=positive)
     keep_best: str | None = None  # a figure of an evaluation, such as "elbo": the checkpoint where it is best stays too
-    early_stopping: EarlyStopping | None = None
+    early_stopping: EarlyStoppingTable | None = None
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = attrs.field(factory=lambda: ["tensorboard"])
 
     @property
-    def warm_start(self) -> InitFrom | None:
+    def warm_start(self) -> WarmStartTable | None:
         """`init_from` as the table that it stands for."""
-        return InitFrom(self.init_from) if isinstance(self.init_from, str) else self.init_from
+        return WarmStartTable(self.init_from) if isinstance(self.init_from, str) else self.init_from
 
     @property
     def total_steps(self) -> int:

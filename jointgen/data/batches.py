@@ -7,14 +7,14 @@ from torch import Tensor
 from jointgen.config.recipe import Recipe
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.sources import Rows
-from jointgen.data.device import Fetch, augmented, resides
-from jointgen.data.row_order import Loader
+from jointgen.data.device import DeviceRows, augmented, resides
+from jointgen.data.row_order import RowOrder
 from jointgen.data.split import Split, renamed
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.runtime.workers import Workers
 
 
-class Feed:
+class TrainingBatches:
     """The training split of a run, step by step: a pure function of (seed, step), so there is nothing to checkpoint.
 
     repeats: how often a step may ask for rows of its own (an update that runs several times).
@@ -27,21 +27,23 @@ class Feed:
         loaders = {part: self._loader(part, rows) for part, rows in split.sources.items()}
         resident = resides(recipe.train.resident, split.sources.values(), workers.device)
         self._fetch = {
-            part: Fetch(rows, loaders[part].rows_of, workers.device, resident=resident)
+            part: DeviceRows(rows, loaders[part].rows_of, workers.device, resident=resident)
             for part, rows in split.sources.items()
         }
 
-    def _loader(self, part: str, rows: Rows) -> Loader:
+    def _loader(self, part: str, rows: Rows) -> RowOrder:
         rank, world = self._workers.rank, self._workers.world
         name, order = f"the training split of {part}", "order of rows" + (f" of {part}" if part != "data" else "")
-        return Loader(rows, self._recipe.train.batch, self._recipe.seed, rank=rank, world=world, name=name, order=order)
+        return RowOrder(
+            rows, self._recipe.train.batch, self._recipe.seed, rank=rank, world=world, name=name, order=order
+        )
 
-    def moment(self, step: int, progress: float, repetition: int) -> Moment:
+    def moment(self, step: int, progress: float, repetition: int) -> StepInputs:
         """The data and noise of one repetition of a step. progress: how much of its stage is done, in [0, 1)."""
         train, noise = self._recipe.train, self._noise(step, repetition)
         rows = train.batch // self._workers.world
         data = {part: self._rows(part, step * self._repeats + repetition, noise, rows) for part in self._fetch}
-        return Moment(data, noise, rows, step, progress, train.pair_block)
+        return StepInputs(data, noise, rows, step, progress, train.pair_block)
 
     def _rows(self, part: str, number: int, noise: Noise, rows: int) -> dict[str, Tensor]:
         values = augmented(self._split.sources[part], self._fetch[part](number), noise.named("augment", rows))

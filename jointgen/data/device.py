@@ -102,7 +102,7 @@ def send(value: Tensor, device: torch.device) -> Tensor:
 # --- batch by batch --------------------------------------------------------------------------------------------------
 
 
-class Fetch:
+class DeviceRows:
     """fetch(number) gives the stored rows of a batch on the device. rows_of: number -> (B,) int64 on the CPU.
 
     An accelerator does not wait for the disk: while it computes, a thread reads the batch to come.
@@ -113,14 +113,14 @@ class Fetch:
         read = ResidentRows(rows, device).stored if resident else partial(stored, rows)
         self._read: Callable[[int], Values] = lambda number: read(rows_of(number))
         if device.type != "cpu" and not resident:
-            self._read = Ahead(self._read)
+            self._read = Prefetcher(self._read)
 
     def __call__(self, number: int) -> Values:
         values = self._read(number)
         return {name: send(value, self._device) for name, value in values.items()}
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """Calls a pure function of a number, and already for the number that seems to come next, in a thread of its own.
 
     The next one is as far from this as this was from the last: a step may skip numbers, but always in the same way.

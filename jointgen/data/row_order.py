@@ -13,7 +13,7 @@ from jointgen.contracts.sources import Rows
 from jointgen.errors import ConfigError
 
 
-class Loader:
+class RowOrder:
     """The rows of the training batches of an opened split.
 
     `batch` is the global batch; each of `world` processes takes its own slice of it. `name` is how messages call

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.compiler.compiled_recipe import Prepared
+from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.contracts.sources import Rows, labelled
 from jointgen.data.device import send
 
@@ -73,10 +73,10 @@ def renamed(values: dict[str, Tensor], variables: dict[str, str]) -> dict[str, T
     return {name: values[own] for name, own in variables.items()}
 
 
-def open_split(prepared: Prepared, name: str, parts: Iterable[str] | None = None) -> Split:
+def open_split(compiled: CompiledRecipe, name: str, parts: Iterable[str] | None = None) -> Split:
     """parts: of these data sources only; None: of all that the objective draws from."""
-    declared = prepared.declared
+    declared = compiled.binding
     wanted = dict.fromkeys(declared.data_parts if parts is None else parts)
-    components = {part: prepared.recipe.all_sources()[part] for part in wanted}
+    components = {part: compiled.recipe.all_sources()[part] for part in wanted}
     sources = {part: component.open(name) for part, component in components.items()}
     return Split(name, sources, {part: declared.variables_of(part) for part in sources}, components)

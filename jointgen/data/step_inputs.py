@@ -17,7 +17,7 @@ observed already."""
 
 
 @attrs.frozen
-class Moment:
+class StepInputs:
     """What a program needs besides the parts: raw data, named noise, and where in the run it stands.
 
     scales: of balanced weights by name, () each.
@@ -36,7 +36,7 @@ class Moment:
         value = weight.at(self.progress)
         return value * self.scales[weight.name] if weight.is_balanced else value
 
-    def split(self, k: int) -> list[Moment]:
+    def split(self, k: int) -> list[StepInputs]:
         """k micro-batches, which are to this moment what k further processes would be to the global batch."""
         if k == 1:
             return [self]

@@ -20,11 +20,11 @@ from jointgen.compiler.balanced_weights import Balance, balances_of
 from jointgen.compiler.nodes import ordered
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, Summand, nodes_of
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.program import Program, Values
 from jointgen.engine.terms import Term, as_tensor, compile_source
 from jointgen.engine.torch_compile import buffers_kept
-from jointgen.engine.trainable import Turn
+from jointgen.engine.trainable import TrainedParameters
 from jointgen.runtime.workers import Workers
 
 EVERY = 16
@@ -33,7 +33,7 @@ KEPT = 0.6
 """The share of the running means that a measurement leaves: they look back over some 40 steps."""
 
 
-class Scales:
+class BalanceScales:
     """What the r of a balanced weight is multiplied by, measured so far in a run, by the pair of terms."""
 
     def __init__(self) -> None:
@@ -62,22 +62,22 @@ class Scales:
         self._begun = {pair: held["begun"] for pair, held in state.items()}
 
 
-class Gauge:
+class BalanceMeter:
     """Measures the balanced weights of one plan, of which there may be none."""
 
-    def __init__(self, plan: Plan, parts: Parts, workers: Workers, scales: Scales):
+    def __init__(self, plan: Plan, parts: Parts, workers: Workers, scales: BalanceScales):
         self.workers, self.scales = workers, scales
-        self._turn = Turn(parts, ())
+        self._turn = TrainedParameters(parts, ())
         balances = balances_of(plan)
         self.weights = [balance.weight for balance in balances]
         self._pairs = [Pair(balance, plan, parts) for balance in balances]
 
-    def __call__(self, moments: Sequence[Moment]) -> dict[str, Tensor]:
+    def __call__(self, moments: Sequence[StepInputs]) -> dict[str, Tensor]:
         """The scale of every balanced weight in a step, () each by name; `moments` are its micro-batches."""
         self._measure([pair for pair in self._pairs if self.scales.is_due(pair.key, moments[0].step)], moments)
         return {pair.weight: self.scales.of(pair.key) for pair in self._pairs}
 
-    def _measure(self, pairs: Sequence[Pair], moments: Sequence[Moment]) -> None:
+    def _measure(self, pairs: Sequence[Pair], moments: Sequence[StepInputs]) -> None:
         if not pairs:
             return
         self._turn.begin()  # no parameter needs a gradient
@@ -86,7 +86,7 @@ class Gauge:
         for pair, measured in zip(pairs, norms, strict=True):
             self.scales.add(pair.key, measured, moments[0].step)
 
-    def _of(self, pair: Pair, moment: Moment) -> Tensor:
+    def _of(self, pair: Pair, moment: StepInputs) -> Tensor:
         with buffers_kept(pair.program), self.workers.autocast():
             return pair(moment)
 
@@ -104,7 +104,7 @@ class Pair:
         self._outputs = self.program.watch(balance.part)
         self._terms: list[Term] = [compile_source(s.source, s.term, self.program) for s in both]
 
-    def __call__(self, moment: Moment) -> Tensor:
+    def __call__(self, moment: StepInputs) -> Tensor:
         """(2,) means over rows of |d term / d outputs|: of the weight's own term, and of the other."""
         self._outputs.clear()
         values = self.program.run(moment)
@@ -112,7 +112,7 @@ class Pair:
         self._outputs.clear()
         return norms
 
-    def _norm(self, term: Term, moment: Moment, values: Values) -> Tensor:
+    def _norm(self, term: Term, moment: StepInputs, values: Values) -> Tensor:
         """() of all that the network has put out for a row of the batch, in however many runs and draws."""
         total = as_tensor(term(moment, values), moment).sum()
         found: Sequence[Any] = torch.autograd.grad(total, self._outputs, retain_graph=True, allow_unused=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from jointgen.compiler.parts import Parts
 
 
-class Average:
+class EMA:
     """`parts` hold the averages of those `trained`; without a decay they are those, and there is nothing to update."""
 
     def __init__(self, trained: Parts, decay: float | None):

@@ -21,10 +21,10 @@ from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, Summand, UpdatePlan, nodes_of
 from jointgen.contracts.networks import Dropout
 from jointgen.contracts.noise import Noise
-from jointgen.data.step_inputs import Moment, Raw
+from jointgen.data.step_inputs import Raw, StepInputs
 from jointgen.engine.program import Program
 from jointgen.engine.terms import compile_source
-from jointgen.engine.update import CompiledUpdate, OneGraph
+from jointgen.engine.update import JointGraph, UpdateRunner
 from jointgen.errors import OwnershipError
 
 TOLERANCE = 1e-10
@@ -36,11 +36,11 @@ def check_ownership(plan: Plan, parts: Parts, data: Raw, rows: int, seed: int = 
     copied = _perturbed_copy(parts, seed)
     noise = Noise(seed, "ownership", dtype=torch.float64)
     one = {weight.name: torch.ones((), dtype=torch.float64) for weight in balanced_weights(plan.objective)}
-    moment = Moment(data, noise, rows, pair_block=rows, scales=one)  # a balanced weight is a number like any other
+    moment = StepInputs(data, noise, rows, pair_block=rows, scales=one)  # a balanced weight is a number like any other
     before = {name: p.detach().clone() for name, p in copied.modules.named_parameters()}
     copied.modules.zero_grad(set_to_none=True)
     if plan.one_graph:
-        graph = OneGraph(plan, copied)
+        graph = JointGraph(plan, copied)
         graph.gradient([moment])
         for update_plan in plan.updates:
             _compare(plan, update_plan, copied, moment)
@@ -48,7 +48,7 @@ def check_ownership(plan: Plan, parts: Parts, data: Raw, rows: int, seed: int = 
         return
     shared: dict[Node, Any] = {}
     for index, update_plan in enumerate(plan.updates):
-        update = CompiledUpdate(update_plan, plan, copied, plan.shared(index))
+        update = UpdateRunner(update_plan, plan, copied, plan.shared(index))
         copied.modules.zero_grad(set_to_none=True)
         _, values = update.gradient(moment, shared)
         later = frozenset().union(*(plan.shared(i) for i in range(index + 1, len(plan.updates))))
@@ -69,7 +69,7 @@ def _perturbed_copy(parts: Parts, seed: int) -> Parts:
     return attrs.evolve(parts, modules=modules)
 
 
-def _compare(plan: Plan, update: UpdatePlan, parts: Parts, moment: Moment) -> None:
+def _compare(plan: Plan, update: UpdatePlan, parts: Parts, moment: StepInputs) -> None:
     """The update's gradient against the weighted sum of its terms, each run alone."""
     params = _trained(parts, update)
     total = {key: torch.zeros_like(p) for key, p in params.items()}
@@ -101,7 +101,7 @@ def _trained(parts: Parts, update: UpdatePlan) -> dict[tuple[str, str], torch.nn
 
 
 def naive_gradient(
-    plan: Plan, update: UpdatePlan, summand: Summand, parts: Parts, moment: Moment, detach: bool = False
+    plan: Plan, update: UpdatePlan, summand: Summand, parts: Parts, moment: StepInputs, detach: bool = False
 ) -> dict[tuple[str, str], Tensor | None]:
     """d mean(term) / d parameters, from a program of this term alone; `detach` cuts every path through samples."""
     lowering = Lowering(plan.objective.joints, plan.traits, update.trains)
@@ -121,7 +121,7 @@ def _check_row(
 ) -> None:
     """One row of the table, term x part, against what autograd found."""
     for part in {part for part, _ in full}:
-        ways = summand.reach.get(part, frozenset())
+        ways = summand.gradient_paths.get(part, frozenset())
         for gradient, expected, how in (
             (full, bool(ways), "at all"),
             (explicit, "explicit" in ways, "explicitly"),

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import nn
 
-from jointgen.compiler.compiled_recipe import Prepared
+from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.compiler.parts import Parts
 from jointgen.config.optimizers import SGD, Adam, AdamW, Rate, RMSprop, Table
 
@@ -49,13 +49,13 @@ class Shared:
         return self.table.settings.rate(step - begin, ends[stage] - begin)
 
 
-def shared(prepared: Prepared) -> list[Shared]:
+def shared(compiled: CompiledRecipe) -> list[Shared]:
     """Every part that is trained, once for each table that it has over the stages."""
     trained_by: dict[tuple[str, Table], list[tuple[int, str]]] = {}
-    for stage, plan in enumerate(prepared.plans):
+    for stage, plan in enumerate(compiled.plans):
         for update in plan.updates:
             for part in update.trains:
-                table = prepared.optimizer_of(part, stage)
+                table = compiled.optimizer_of(part, stage)
                 trained_by.setdefault((part, table), []).append((stage, update.name))
     together: dict[tuple[Table, tuple[tuple[int, str], ...]], list[str]] = {}
     for (part, table), updates in trained_by.items():
@@ -77,10 +77,10 @@ class Group:
 class Optimizers:
     """Groups parts by the updates that train them, over all stages, so that an update steps just what it trained."""
 
-    def __init__(self, prepared: Prepared, parts: Parts):
+    def __init__(self, compiled: CompiledRecipe, parts: Parts):
         self._groups = []
         self._stage = 0
-        for one in shared(prepared):
+        for one in shared(compiled):
             if parameters := parts.parameters(one.parts):
                 self._groups.append(Group(one, _build(one.table.settings, parameters)))
 

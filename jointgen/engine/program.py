@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jointgen.compiler.gradient_paths import reach
+from jointgen.compiler.gradient_paths import gradient_paths
 from jointgen.compiler.lowering import Lowering, unmarked
 from jointgen.compiler.nodes import (
     Applied,
@@ -31,7 +31,7 @@ from jointgen.compiler.nodes import (
 from jointgen.compiler.parts import Parts
 from jointgen.contracts.networks import Dropout
 from jointgen.contracts.observation import observe
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 
 Values = list[Any]
 
@@ -71,7 +71,7 @@ class Program:
 
     def trained_below(self, node: Node) -> bool:
         """Whether a gradient of the node reaches a part that is trained."""
-        return not self.lowering.trains.isdisjoint(reach(node, self.lowering.traits))
+        return not self.lowering.trains.isdisjoint(gradient_paths(node, self.lowering.traits))
 
     def watch(self, part: str) -> list[Tensor]:
         """From now on every run adds to this list what the network of a conditional has put out, (rows, *outputs) for
@@ -85,8 +85,8 @@ class Program:
             outputs.append(output.detach().requires_grad_())
             return outputs[-1]
 
-        def watched(operation: Callable[[Moment, Values], Any]) -> Callable[[Moment, Values], Any]:
-            def run(moment: Moment, values: Values) -> Any:
+        def watched(operation: Callable[[StepInputs, Values], Any]) -> Callable[[StepInputs, Values], Any]:
+            def run(moment: StepInputs, values: Values) -> Any:
                 handle = module.trunk.register_forward_hook(note)
                 try:
                     return operation(moment, values)
@@ -98,7 +98,7 @@ class Program:
         self._computed = [(i, watched(operation) if i in live else operation) for i, operation in self._computed]
         return outputs
 
-    def run(self, moment: Moment, imports: Mapping[Node, Any] | None = None) -> Values:
+    def run(self, moment: StepInputs, imports: Mapping[Node, Any] | None = None) -> Values:
         values: Values = [None] * len(self.nodes)
         for i, node in self._imported:
             assert imports is not None
@@ -108,7 +108,7 @@ class Program:
             values[i] = operation(moment, values)
         return values
 
-    def _operation(self, node: Node) -> Callable[[Moment, Values], Any]:
+    def _operation(self, node: Node) -> Callable[[StepInputs, Values], Any]:
         operation = _OPERATIONS[type(node)](self, node)
         is_tensor = isinstance(node, Read | Standard | Density | ClosedKL | Applied)
         if not is_tensor or (self.trained_below(node) and not (self.detach_reads and isinstance(node, Read))):
@@ -117,18 +117,18 @@ class Program:
 
     # --- one operation per kind of node; `at` are positions in the list of values
 
-    def _root(self, node: Root) -> Callable[[Moment, Values], Any]:
+    def _root(self, node: Root) -> Callable[[StepInputs, Values], Any]:
         if node.is_data:
             return lambda moment, values: self._observe(node, moment)
         modules = {part: self._module(part) for part in (node.part, *node.through)}
 
-        def draw(moment: Moment, values: Values) -> dict[str, Any]:
+        def draw(moment: StepInputs, values: Values) -> dict[str, Any]:
             prior = self.parts.prior(node.part, moment.rows, moment.noise, modules)
             return {node.out[0]: prior.draw(moment.noise.named(node.title, moment.rows))}
 
         return draw
 
-    def _observe(self, node: Root, moment: Moment) -> dict[str, Any]:
+    def _observe(self, node: Root, moment: StepInputs) -> dict[str, Any]:
         raw = moment.data[node.part]
         seen = {}
         for variable in node.out:
@@ -140,7 +140,7 @@ class Program:
             seen[variable] = observe(self.parts.spaces[variable], rows, noise)
         return seen
 
-    def _paired(self, rows: Tensor, node: Root, moment: Moment) -> Tensor:
+    def _paired(self, rows: Tensor, node: Root, moment: StepInputs) -> Tensor:
         return self.parts.laid_out(re_pair(rows, node.shift, moment.pair_block))
 
     def _module(self, part: str, mode: Mode = "live") -> nn.Module:
@@ -151,11 +151,11 @@ class Program:
         self._dropouts[module] = [inner for inner in module.modules() if isinstance(inner, Dropout)]
         return module
 
-    def _forward(self, node: Forward) -> Callable[[Moment, Values], Any]:
+    def _forward(self, node: Forward) -> Callable[[StepInputs, Values], Any]:
         module, at = self._module(node.part, node.mode), [self.index[i] for i in node.inputs]
         rows, title = max(i.rows for i in node.inputs), unmarked(node).title
 
-        def run(moment: Moment, values: Values) -> Any:
+        def run(moment: StepInputs, values: Values) -> Any:
             inputs = [values[i] for i in at]
             if node.noise:
                 size = self.lowering.traits[node.part].noise_input
@@ -165,40 +165,40 @@ class Program:
 
         return run
 
-    def _name_dropout(self, module: nn.Module, title: str, moment: Moment, rows: int) -> None:
+    def _name_dropout(self, module: nn.Module, title: str, moment: StepInputs, rows: int) -> None:
         for number, dropout in enumerate(self._dropouts[module]):
             dropout.noise = moment.noise.named(f"{title}/dropout{number}", moment.rows * rows)
 
-    def _prior(self, node: PriorLaw) -> Callable[[Moment, Values], Any]:
+    def _prior(self, node: PriorLaw) -> Callable[[StepInputs, Values], Any]:
         modules = {part: self._module(part, node.mode) for part in (node.part, *node.through)}
         return lambda moment, values: self.parts.prior(node.part, moment.rows * node.rows, moment.noise, modules)
 
-    def _moments(self, node: Moments) -> Callable[[Moment, Values], Any]:
+    def _moments(self, node: Moments) -> Callable[[StepInputs, Values], Any]:
         at = self.index[node.law]
         return lambda moment, values: values[at].moments()
 
-    def _sample(self, node: Sample) -> Callable[[Moment, Values], Any]:
+    def _sample(self, node: Sample) -> Callable[[StepInputs, Values], Any]:
         at = self.index[node.forward]
 
-        def draw(moment: Moment, values: Values) -> dict[str, Any]:
+        def draw(moment: StepInputs, values: Values) -> dict[str, Any]:
             return {node.out[0]: values[at].draw(moment.noise.named(node.title, moment.rows * node.rows))}
 
         return draw
 
-    def _view(self, node: View) -> Callable[[Moment, Values], Any]:
+    def _view(self, node: View) -> Callable[[StepInputs, Values], Any]:
         part: Any = self.parts.modules[node.part]
         at, family = self.index[node.source], part.family
 
-        def view(moment: Moment, values: Values) -> Tensor:
+        def view(moment: StepInputs, values: Values) -> Tensor:
             noise = moment.noise.named(node.title, moment.rows)
             return family.view(node.reading, values[at][node.variable], noise)
 
         return view
 
-    def _read(self, node: Read) -> Callable[[Moment, Values], Any]:
+    def _read(self, node: Read) -> Callable[[StepInputs, Values], Any]:
         at, is_view = self.index[node.source], isinstance(node.source, View)
 
-        def read(moment: Moment, values: Values) -> Tensor:
+        def read(moment: StepInputs, values: Values) -> Tensor:
             value = values[at] if is_view else values[at][node.variable].read(node.reading)
             if node.shift:
                 value = re_pair(value, node.shift, moment.pair_block)
@@ -206,11 +206,11 @@ class Program:
 
         return read
 
-    def _standard(self, node: Standard) -> Callable[[Moment, Values], Any]:
+    def _standard(self, node: Standard) -> Callable[[StepInputs, Values], Any]:
         value, moments = self.index[node.value], self.index[node.moments]
         return lambda moment, values: values[moments].standardize(values[value])
 
-    def _density(self, node: Density) -> Callable[[Moment, Values], Any]:
+    def _density(self, node: Density) -> Callable[[StepInputs, Values], Any]:
         law, value = self.index[node.law], self.index[node.value]
         if node.mass:
             return lambda moment, values: values[law].log_prob_bins(values[value])
@@ -219,24 +219,24 @@ class Program:
             return lambda moment, values: _own_density(values[law], values[draw][variable])
         return lambda moment, values: values[law].log_prob(values[value])
 
-    def _kl(self, node: ClosedKL) -> Callable[[Moment, Values], Any]:
+    def _kl(self, node: ClosedKL) -> Callable[[StepInputs, Values], Any]:
         law, other = self.index[node.law], self.index[node.other]
         return lambda moment, values: values[law].kl_to(values[other])
 
-    def _critic(self, node: Critic) -> Callable[[Moment, Values], Any]:
+    def _critic(self, node: Critic) -> Callable[[StepInputs, Values], Any]:
         module, at = self._module(node.part), [self.index[i] for i in node.inputs]
 
-        def run(moment: Moment, values: Values) -> Tensor:
+        def run(moment: StepInputs, values: Values) -> Tensor:
             self._name_dropout(module, node.title, moment, node.rows)
             return _at_least_float32(module(*(values[i] for i in at)))
 
         return run
 
-    def _applied(self, node: Applied) -> Callable[[Moment, Values], Any]:
+    def _applied(self, node: Applied) -> Callable[[StepInputs, Values], Any]:
         at = [self.index[i] for i in node.inputs]
         return lambda moment, values: node.term(*(values[i] for i in at))
 
-    def critic_for_penalty(self, part: str, moment: Moment) -> Callable[..., Tensor]:
+    def critic_for_penalty(self, part: str, moment: StepInputs) -> Callable[..., Tensor]:
         """The critic as a function of its inputs, its dropout masks named."""
         module = self._module(part)
 
@@ -247,7 +247,7 @@ class Program:
         return critic
 
 
-_OPERATIONS: dict[type, Callable[[Program, Any], Callable[[Moment, Values], Any]]] = {
+_OPERATIONS: dict[type, Callable[[Program, Any], Callable[[StepInputs, Values], Any]]] = {
     Root: Program._root,
     Forward: Program._forward,
     PriorLaw: Program._prior,

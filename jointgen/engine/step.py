@@ -17,10 +17,10 @@ from torch import Tensor
 from jointgen.compiler.nodes import Node
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan
-from jointgen.data.step_inputs import Moment
-from jointgen.engine.balance_scales import Gauge, Scales
+from jointgen.data.step_inputs import StepInputs
+from jointgen.engine.balance_scales import BalanceMeter, BalanceScales
 from jointgen.engine.torch_compile import Compiler, needed
-from jointgen.engine.update import CompiledUpdate, Found, OneGraph, figures_of
+from jointgen.engine.update import Found, JointGraph, UpdateRunner, figures_of
 from jointgen.errors import ConfigError
 from jointgen.runtime.workers import Workers
 
@@ -41,7 +41,7 @@ class Step:
         clip: float | None = None,
         micro_batches: int = 1,
         compiler: Compiler | None = None,
-        scales: Scales | None = None,
+        scales: BalanceScales | None = None,
     ):
         assert compiler is None or not plan.one_graph, "compiled updates have graphs of their own: Plan.separate"
         self.plan, self.workers, self.optimizers, self.clip = plan, workers, optimizers, clip
@@ -49,21 +49,21 @@ class Step:
         self.same_point = plan.objective.order == "same point"
         if self.same_point:
             _check_same_point(plan)
-        self.graph = OneGraph(plan, parts) if plan.one_graph else None
+        self.graph = JointGraph(plan, parts) if plan.one_graph else None
         runs = [needed(plan, i) if compiler else (u.nodes, plan.shared(i)) for i, u in enumerate(plan.updates)]
         self.updates = (
             self.graph.updates
             if self.graph
             else [
-                CompiledUpdate(u, plan, parts, shared, nodes=nodes)
+                UpdateRunner(u, plan, parts, shared, nodes=nodes)
                 for u, (nodes, shared) in zip(plan.updates, runs, strict=True)
             ]
         )
         # a repetition draws anew, so it shares nothing with the first
-        self.repeats = [CompiledUpdate(u, plan, parts) if u.update.times > 1 else None for u in plan.updates]
+        self.repeats = [UpdateRunner(u, plan, parts) if u.update.times > 1 else None for u in plan.updates]
         later = [frozenset().union(*(shared for _, shared in runs[i + 1 :])) for i in range(len(runs))]
         self.exports = [later[i].intersection(nodes) for i, (nodes, _) in enumerate(runs)]
-        self.gauge = Gauge(plan, parts, workers, Scales() if scales is None else scales)
+        self.gauge = BalanceMeter(plan, parts, workers, BalanceScales() if scales is None else scales)
         self.compiler = compiler
         if compiler:
             for update, exports in zip(self.updates, self.exports, strict=True):
@@ -71,7 +71,7 @@ class Step:
             for repeated in filter(None, self.repeats):
                 repeated.compile(compiler, frozenset(), f"{repeated.plan.name}, repeated,")
 
-    def __call__(self, moment: Callable[[int], Moment], until_log: int | None = None) -> dict[str, Tensor]:
+    def __call__(self, moment: Callable[[int], StepInputs], until_log: int | None = None) -> dict[str, Tensor]:
         """One step. `moment(r)` gives the data and noise of the r-th repetition. Returns detached scalars: terms and
         losses; and where an update is not due again within the `until_log` steps to the next log event, also what
         costs more, its critics' health and its gradient's norm."""
@@ -88,8 +88,8 @@ class Step:
         return {name: value for found in [weights, *stats] for name, value in found.items()}
 
     def _weighed(
-        self, moment: Callable[[int], Moment]
-    ) -> tuple[list[Moment], Callable[[int], Moment], dict[str, Tensor]]:
+        self, moment: Callable[[int], StepInputs]
+    ) -> tuple[list[StepInputs], Callable[[int], StepInputs], dict[str, Tensor]]:
         """The first repetition in micro-batches, the others and the figures, with what balanced weights are by now."""
         first = moment(0)
         if not self.gauge.weights:
@@ -100,7 +100,7 @@ class Step:
         return first.split(self.micro_batches), lambda r: attrs.evolve(moment(r), scales=scales), values
 
     def _in_turn(
-        self, moments: Sequence[Moment], moment: Callable[[int], Moment], until_log: int | None
+        self, moments: Sequence[StepInputs], moment: Callable[[int], StepInputs], until_log: int | None
     ) -> list[dict[str, Tensor]]:
         """Each update on a graph of its own, with the values of earlier ones handed over. The figures of each."""
         stats = []
@@ -119,8 +119,8 @@ class Step:
 
     def _gradient(
         self,
-        update: CompiledUpdate,
-        moments: Sequence[Moment],
+        update: UpdateRunner,
+        moments: Sequence[StepInputs],
         shared: Sequence[dict[Node, Any]],
         exports: frozenset[Node] = frozenset(),
         want_stats: bool = False,
@@ -135,7 +135,7 @@ class Step:
         update.turn.end()
         return figures_of(update, parts, self.workers.gather if want_stats else None)
 
-    def _draw_only(self, i: int, moments: Sequence[Moment], shared: Sequence[dict[Node, Any]]) -> None:
+    def _draw_only(self, i: int, moments: Sequence[StepInputs], shared: Sequence[dict[Node, Any]]) -> None:
         if not self.exports[i]:
             return
         update = self.updates[i]
@@ -144,7 +144,7 @@ class Step:
                 values = update.program.run(moment, known)
             known.update({node: values[update.program.index[node]] for node in self.exports[i]})
 
-    def _repeat(self, i: int, moment: Callable[[int], Moment]) -> None:
+    def _repeat(self, i: int, moment: Callable[[int], StepInputs]) -> None:
         repeated = self.repeats[i]
         for r in range(1, self.updates[i].plan.update.times):
             assert repeated is not None
@@ -152,7 +152,7 @@ class Step:
             self._gradient(repeated, moments, [{} for _ in moments])
             self._apply(repeated, {})
 
-    def _apply(self, update: CompiledUpdate, stats: dict[str, Tensor], want_stats: bool = False) -> None:
+    def _apply(self, update: UpdateRunner, stats: dict[str, Tensor], want_stats: bool = False) -> None:
         """Reduces gradients and figures over the processes, clips by the global norm and steps. The norm, before
         clipping, is a figure where it is known: alone it costs a hundredth of a step of small networks."""
         gradients = [p.grad for p in update.params if p.grad is not None]

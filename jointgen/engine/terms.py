@@ -15,7 +15,7 @@ from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Summand, nodes_of
 from jointgen.contracts.noise import NoiseSource
 from jointgen.contracts.numerics import log_mean_exp
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.program import Program, Values
 from jointgen.objectives.algebra import Constant, Expr, Pointwise, Stop, Sum, Weight, Weighted
 from jointgen.objectives.expressions import Expectation, Ratio
@@ -30,7 +30,7 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
 }
 
-Term = Callable[[Moment, Values], Any]
+Term = Callable[[StepInputs, Values], Any]
 
 
 def compile_term(term: Expr, point: Point, program: Program, held: bool = False) -> Term:
@@ -55,7 +55,7 @@ def compile_term(term: Expr, point: Point, program: Program, held: bool = False)
     return _compile_leaf(term, point, program, held)
 
 
-def as_tensor(value: Any, moment: Moment) -> Tensor:
+def as_tensor(value: Any, moment: StepInputs) -> Tensor:
     """A term's value; one that is only a number is filled in where it is needed, not sent there."""
     if isinstance(value, Tensor):
         return value
@@ -89,7 +89,7 @@ def _compile_penalty(source: PenaltyOf, program: Program) -> Term:
         reads = program.lowering.critic(source.ratio, program.lowering.point(side, 1)).inputs
         sides.append([(program.index[read], program.trained_below(read)) for read in reads])
 
-    def penalise(moment: Moment, values: Values) -> Any:
+    def penalise(moment: StepInputs, values: Values) -> Any:
         if moment.step % penalty.every:
             return 0.0
         # where updates share a graph, another one's parts may lie below
@@ -103,7 +103,7 @@ def _compile_penalty(source: PenaltyOf, program: Program) -> Term:
 # --- expressions outside training ------------------------------------------------------------------------------------
 
 
-class Rows:
+class PerRow:
     """An expression of expectations as (B,) numbers, one per row, without gradients: for evaluation.
 
     Of a batch with too few rows to be re-paired, where the expression re-pairs, there are none.
@@ -116,7 +116,7 @@ class Rows:
         self.terms = [(s, compile_source(s.source, s.term, self.program)) for s in summands]
 
     @torch.no_grad()
-    def __call__(self, moment: Moment) -> Tensor:
+    def __call__(self, moment: StepInputs) -> Tensor:
         """(B,)"""
         total = torch.zeros(moment.rows, device=moment.noise.device, dtype=moment.noise.dtype)
         if 0 < moment.rows <= self.shift:

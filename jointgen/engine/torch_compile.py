@@ -24,7 +24,7 @@ from jointgen.compiler.lowering import Lowering
 from jointgen.compiler.nodes import ClosedKL, Density, Node, Read, Standard, View, ordered
 from jointgen.compiler.plan import Plan, UpdatePlan, nodes_of
 from jointgen.contracts.noise import Noise
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.program import Program, Values
 from jointgen.engine.recorded_noise import Recorder, Table
 from jointgen.objectives.algebra import Weight, Weighted
@@ -87,7 +87,7 @@ class CompiledLoss:
         self._failed = False
 
     def __call__(
-        self, moment: Moment, imports: Mapping[Node, Any] | None = None
+        self, moment: StepInputs, imports: Mapping[Node, Any] | None = None
     ) -> tuple[Tensor, dict[str, Tensor], Values]:
         imports = imports or {}
         if not self._failed:
@@ -99,7 +99,7 @@ class CompiledLoss:
                 self.compiler.note(f"train.compile: {self.name} is not compiled and runs eagerly: {_reason(error)}")
         return self.player.loss(moment, imports)
 
-    def _variant(self, moment: Moment, imports: Mapping[Node, Any]) -> Variant:
+    def _variant(self, moment: StepInputs, imports: Mapping[Node, Any]) -> Variant:
         due = tuple(moment.step % every == 0 for every in self._periods)
         if due not in self._variants:
             name = self.name + " for steps with other penalties" if self._variants else self.name
@@ -114,7 +114,7 @@ class CompiledLoss:
 class Variant:
     """A loss with the penalties that are due at some steps, compiled whole."""
 
-    def __init__(self, whole: CompiledLoss, moment: Moment, imports: Mapping[Node, Any]):
+    def __init__(self, whole: CompiledLoss, moment: StepInputs, imports: Mapping[Node, Any]):
         self.player, self.keep = whole.player, whole.keep
         self.nodes = [node for node in self.player.program.nodes if node in self.player.program.imported]
         self.weights = moving_weights(self.player.plan)
@@ -135,7 +135,7 @@ class Variant:
 
         return loss
 
-    def __call__(self, moment: Moment, imports: Mapping[Node, Any]) -> tuple[Tensor, dict[str, Tensor], Values]:
+    def __call__(self, moment: StepInputs, imports: Mapping[Node, Any]) -> tuple[Tensor, dict[str, Tensor], Values]:
         numbers = {asked.title: asked.draw(moment.noise) for asked in self.asked}
         weights = {weight.name: _filled(moment.at(weight), moment.noise) for weight in self.weights}
         total, means, kept = self._run(moment.data, numbers, weights, [_detached(imports[node]) for node in self.nodes])
@@ -144,7 +144,7 @@ class Variant:
             values[i] = value
         return total, means, values
 
-    def try_out(self, moment: Moment, imports: Mapping[Node, Any]) -> None:
+    def try_out(self, moment: StepInputs, imports: Mapping[Node, Any]) -> None:
         """Compiles both directions, and raises where that fails or gives another loss. Leaves nothing behind."""
         with nothing_moved(self.player.program), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what compilers warn of is nothing that a user could mend
@@ -161,7 +161,7 @@ def moving_weights(plan: UpdatePlan) -> list[Weight]:
     return list({w.name: w for w in weights if isinstance(w, Weight) and w.moves}.values())
 
 
-def _with_noise(moment: Moment, noise: Any) -> Moment:
+def _with_noise(moment: StepInputs, noise: Any) -> StepInputs:
     return attrs.evolve(moment, noise=noise)
 
 
@@ -217,7 +217,7 @@ def buffers_kept(program: Program) -> Iterator[None]:
 
 
 class StillMoment:
-    """In place of `Moment`: one of the steps on which the same penalties are due, the weights that move as tensors."""
+    """In place of `StepInputs`: a step on which these penalties are due, its moving weights as tensors."""
 
     def __init__(
         self,

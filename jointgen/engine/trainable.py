@@ -13,7 +13,7 @@ from jointgen.compiler.parts import Parts
 from jointgen.contracts.networks import Follower
 
 
-class Turn:
+class TrainedParameters:
     """Whose turn it is to learn: of all parameters these alone take a gradient."""
 
     def __init__(self, parts: Parts, trains: Sequence[str]):

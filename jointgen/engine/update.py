@@ -13,16 +13,16 @@ from jointgen.compiler.lowering import Lowering, Point
 from jointgen.compiler.nodes import Node, ordered
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, UpdatePlan
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.critic_statistics import SIDES, Side, critic_figures
 from jointgen.engine.program import Program, Values
 from jointgen.engine.terms import Term, as_tensor, compile_source, compile_term
 from jointgen.engine.torch_compile import Compiler, Loss
-from jointgen.engine.trainable import Turn
+from jointgen.engine.trainable import TrainedParameters
 from jointgen.objectives.expressions import Ratio
 
 
-class CompiledUpdate:
+class UpdateRunner:
     """One player: its program, its loss (minimised), its parameters."""
 
     def __init__(
@@ -37,7 +37,7 @@ class CompiledUpdate:
         """program: that of all updates, where they share one; its own otherwise.  nodes: those it needs, of which some
         are `imported`."""
         lowering = Lowering(whole.objective.joints, whole.traits, plan.trains)
-        self.plan, self.turn = plan, Turn(parts, plan.trains)
+        self.plan, self.turn = plan, TrainedParameters(parts, plan.trains)
         self.program = program.seen_by(lowering) if program else Program(nodes or plan.nodes, parts, lowering, imported)
         self.terms = [(s, compile_source(s.source, s.term, self.program)) for s in plan.summands]
         self.params = self.turn.params
@@ -45,13 +45,13 @@ class CompiledUpdate:
         self.logits = _logits(plan, self.program)
 
     def loss(
-        self, moment: Moment, imports: Mapping[Node, Any] | None = None
+        self, moment: StepInputs, imports: Mapping[Node, Any] | None = None
     ) -> tuple[Tensor, dict[str, Tensor], Values]:
         """(the loss to minimise, each term's mean, the program's values). All scalars."""
         values = self.program.run(moment, imports)
         return *self.loss_of(values, moment), values
 
-    def loss_of(self, values: Values, moment: Moment) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_of(self, values: Values, moment: StepInputs) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and each term's mean, from the values of a program that has run."""
         total: Any = None
         means: dict[str, Tensor] = {}
@@ -69,7 +69,7 @@ class CompiledUpdate:
 
     def gradient(
         self,
-        moment: Moment,
+        moment: StepInputs,
         imports: Mapping[Node, Any] | None = None,
     ) -> tuple[dict[str, Tensor], Values]:
         """Fills this process's gradients of the trained parameters; a parameter that nothing reached gets zeros."""
@@ -80,7 +80,7 @@ class CompiledUpdate:
 
     def add_gradient(
         self,
-        moment: Moment,
+        moment: StepInputs,
         imports: Mapping[Node, Any] | None = None,
         autocast: AbstractContextManager[Any] | None = None,
         share: float = 1.0,
@@ -93,7 +93,7 @@ class CompiledUpdate:
         return stats, values
 
     @torch.no_grad()
-    def critic_outputs(self, moment: Moment, values: Values) -> Tensor | None:
+    def critic_outputs(self, moment: StepInputs, values: Values) -> Tensor | None:
         """(rows, sides) outputs of the critics in their own update, known parts included."""
         outputs = [term(moment, values) for _, _, _, term in self.logits]
         return torch.stack(outputs, 1) if outputs else None
@@ -125,7 +125,7 @@ def _logits(plan: UpdatePlan, program: Program) -> list[tuple[Ratio, Side, Point
     return found
 
 
-class OneGraph:
+class JointGraph:
     """All updates at the same point: nothing moves between them, so each is a loss on the values of one program.
 
     Of the graph that they share, an update's gradient runs only what leads to the parameters it trains.
@@ -134,13 +134,13 @@ class OneGraph:
     def __init__(self, plan: Plan, parts: Parts):
         trained = [part for update in plan.updates for part in update.trains]
         nodes = ordered(node for update in plan.updates for node in update.nodes)
-        self.turn = Turn(parts, trained)
+        self.turn = TrainedParameters(parts, trained)
         self.program = Program(nodes, parts, Lowering(plan.objective.joints, plan.traits, trained))
-        self.updates = [CompiledUpdate(u, plan, parts, program=self.program) for u in plan.updates]
+        self.updates = [UpdateRunner(u, plan, parts, program=self.program) for u in plan.updates]
 
     def gradient(
         self,
-        moments: Sequence[Moment],
+        moments: Sequence[StepInputs],
         autocast: Callable[[], Any] = nullcontext,
         gather: Gather | None = None,
     ) -> list[dict[str, Tensor]]:
@@ -151,7 +151,9 @@ class OneGraph:
         by_update = zip(self.updates, zip(*found, strict=True), strict=True)
         return [figures_of(update, parts, gather) for update, parts in by_update]
 
-    def _add_gradients(self, moment: Moment, autocast: Callable[[], Any], share: float, health: bool) -> list[Found]:
+    def _add_gradients(
+        self, moment: StepInputs, autocast: Callable[[], Any], share: float, health: bool
+    ) -> list[Found]:
         found: list[Found] = []
         with autocast():
             values = self.program.run(moment)
@@ -172,7 +174,7 @@ Gather = Callable[[Tensor], Tensor]
 """This process's rows -> everyone's."""
 
 
-def figures_of(update: CompiledUpdate, parts: Sequence[Found], gather: Gather | None) -> dict[str, Tensor]:
+def figures_of(update: UpdateRunner, parts: Sequence[Found], gather: Gather | None) -> dict[str, Tensor]:
     """The figures of micro-batches, which all have the same rows, as those of their batch: means of this process's
     share, and with `gather` the critics' health on everyone's rows."""
     found = _means_of([means for means, _ in parts])

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import torch
 
-from jointgen.compiler.compiled_recipe import Prepared
+from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.contracts.metrics import Collect, Collected, Measure
 from jointgen.contracts.statistics import Estimate, Statistic, merge_into, packed, unpacked
 from jointgen.data.split import Split, open_split
@@ -26,11 +26,11 @@ _ONLY = "statistic"  # how a file of the cache calls its own
 BLOCK = 4096  # rows read at a time to be hashed
 
 
-def metrics_of(prepared: Prepared) -> list[Any]:
+def metrics_of(compiled: CompiledRecipe) -> list[Any]:
     """The recipe's; where it names none, every registered one that is not costly, with its default settings."""
-    if prepared.recipe.eval.metrics:
-        return prepared.recipe.eval.metrics
-    cheap: list[Any] = [c.load() for c in prepared.registry.components("metric") if not c.costly]
+    if compiled.recipe.eval.metrics:
+        return compiled.recipe.eval.metrics
+    cheap: list[Any] = [c.load() for c in compiled.registry.components("metric") if not c.costly]
     return [metric() for metric in cheap]
 
 
@@ -55,7 +55,7 @@ def _stream(
         return Stream("draws", min(n, limit or n), _roots_of_p(model), size)
     name = split.name if collect.over == "eval" else collect.over
     if name not in opened:
-        opened[name] = open_split(model.prepared, name)
+        opened[name] = open_split(model.compiled, name)
     rows = opened[name]
     n = min(len(rows), collect.rows or len(rows), limit or len(rows))
     return Stream(rows.name, n, rows.spread(n), size)
@@ -64,7 +64,7 @@ def _stream(
 def _roots_of_p(model: Model) -> Split | None:
     """The held-out rows of the data sources that p draws from, where it does."""
     parts = set(model.data_roots(model.joint("p", "drawing samples")).values())
-    return open_split(model.prepared, "test", sorted(parts)) if parts else None
+    return open_split(model.compiled, "test", sorted(parts)) if parts else None
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------

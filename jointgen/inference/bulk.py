@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
 from jointgen.data.split import Split, open_split
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.errors import ConfigError, suggest
 from jointgen.images.user_images import UserImages
 from jointgen.inference.model import Model
@@ -103,7 +103,7 @@ def _held_out_roots(model: Model, given: set[str]) -> Split | None:
     """The held-out split of those data sources of p that are asked for a variable which is not given."""
     roots = model.data_roots(model.joint("p", "sampling"))
     parts = [part for variable, part in roots.items() if variable not in given]
-    return open_split(model.prepared, "test", parts) if parts else None
+    return open_split(model.compiled, "test", parts) if parts else None
 
 
 def _rows_of(split: Split | None, model: Model, start: int, rows: int, noise: Noise) -> dict[str, Tensor]:
@@ -111,7 +111,7 @@ def _rows_of(split: Split | None, model: Model, start: int, rows: int, noise: No
     if split is None:
         return {}
     raw = split.take((start + torch.arange(rows)) % len(split), model.device)
-    _, samples = model.observe(Moment(raw, noise, rows))
+    _, samples = model.observe(StepInputs(raw, noise, rows))
     return {v: samples[v] for v in model.data_roots(model.joint("p", "sampling")) if v in samples}
 
 
@@ -119,7 +119,7 @@ def _rows_of(split: Split | None, model: Model, start: int, rows: int, noise: No
 
 
 def held_out(model: Model, split: str) -> Split:
-    return open_split(model.prepared, split)
+    return open_split(model.compiled, split)
 
 
 def as_split(images: UserImages, model: Model) -> Split:

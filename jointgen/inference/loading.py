@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from jointgen.compiler.compiled_recipe import prepare
+from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.compiler.parts import Parts
 from jointgen.config.recipe import read_recipe
 from jointgen.inference.model import Model
@@ -38,12 +38,12 @@ def open_model(
     """What `load` gives, and a line for each damaged checkpoint that was passed over."""
     folder = RunFolder.open(run)
     registry = load_plugins().registry
-    prepared = prepare(read_recipe(folder.recipe, registry=registry), registry)
+    compiled = compile_recipe(read_recipe(folder.recipe, registry=registry), registry)
     saved = find(folder.checkpoints, checkpoint)
-    doubled = torch.float64 if prepared.recipe.train.precision == "fp64" else None
-    prepared.parts.modules.to(device, doubled)  # before the weights, which would be rounded
-    load_weights(prepared.parts, saved.parts, average)
-    model = Model(prepared, prepared.parts, device, saved.path.name)
+    doubled = torch.float64 if compiled.recipe.train.precision == "fp64" else None
+    compiled.parts.modules.to(device, doubled)  # before the weights, which would be rounded
+    load_weights(compiled.parts, saved.parts, average)
+    model = Model(compiled, compiled.parts, device, saved.path.name)
     return model, [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
 
 
@@ -63,6 +63,6 @@ def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, 
     model, remarks = open_model(run, checkpoint, device=device)
     if summary.get("status") == "done" or checkpoint != "latest":
         return model, remarks
-    step, total = summary.get("step", "?"), model.prepared.recipe.train.total_steps
+    step, total = summary.get("step", "?"), model.compiled.recipe.train.total_steps
     status = f"status {summary.get('status', 'unknown')}, step {step} of {total}"
     return model, [*remarks, f"{run}: this run is not finished ({status}); its newest checkpoint is used"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jointgen.compiler.compiled_recipe import Prepared
+from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.compiler.lowering import Lowering
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import make_summands
@@ -18,8 +18,8 @@ from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.observation import Observation, observe
 from jointgen.contracts.space import Space
-from jointgen.data.step_inputs import Moment
-from jointgen.engine.terms import Rows
+from jointgen.data.step_inputs import StepInputs
+from jointgen.engine.terms import PerRow
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.bounds import elbo
@@ -38,12 +38,12 @@ class Model:
     """
 
     def __init__(
-        self, prepared: Prepared, parts: Parts, device: torch.device | str = "cpu", checkpoint: str | None = None
+        self, compiled: CompiledRecipe, parts: Parts, device: torch.device | str = "cpu", checkpoint: str | None = None
     ):
         """checkpoint: the name of the one that the weights are from, if any."""
-        self.prepared, self.parts, self.device = prepared, parts, torch.device(device)
+        self.compiled, self.parts, self.device = compiled, parts, torch.device(device)
         self.checkpoint = checkpoint or ""
-        self.declared = prepared.declared
+        self.binding = compiled.binding
         self.rank, self.world = 0, 1
         self._memo: dict[str, Any] = {}
         parts.modules.eval()
@@ -58,21 +58,21 @@ class Model:
 
     @property
     def spaces(self) -> Mapping[str, Space]:
-        return self.declared.spaces
+        return self.binding.spaces
 
     @property
     def joints(self) -> Mapping[str, Joint]:
-        return self.declared.joints
+        return self.binding.joints
 
     @property
     def sources(self) -> Mapping[str, Any]:
         """The recipe's data sources by part."""
-        return self.prepared.recipe.all_sources()
+        return self.compiled.recipe.all_sources()
 
     @property
     def reports(self) -> Mapping[str, Expr]:
         """The last stage's."""
-        return dict(self.prepared.stages[-1].objective.reports)
+        return dict(self.compiled.stages[-1].objective.reports)
 
     def recall(self, key: str, compute: Callable[[], Any]) -> Any:
         """What `compute` gave the first time."""
@@ -83,13 +83,13 @@ class Model:
     @property
     def ratios(self) -> Mapping[str, Ratio]:
         """The last stage's."""
-        return self.prepared.plans[-1].objective.ratios
+        return self.compiled.plans[-1].objective.ratios
 
     def is_data(self, factor: Conditional) -> bool:
-        return factor.is_root and self.declared.traits[factor.part].kind == "data"
+        return factor.is_root and self.binding.traits[factor.part].kind == "data"
 
     def capabilities(self, factor: Conditional) -> Capabilities:
-        return self.declared.capabilities[factor.part]
+        return self.binding.capabilities[factor.part]
 
     @property
     def observed(self) -> list[str]:
@@ -141,7 +141,7 @@ class Model:
             if self.is_data(factor):
                 self._check_given(target, factor, drawn)
             draw = self._law(joint, factor, drawn, rows, noise).draw(noise.named(f"{joint}({factor})", rows))
-            paths = self.declared.capabilities[factor.part].paths
+            paths = self.binding.capabilities[factor.part].paths
             offered = () if factor.is_root else ("sample", "mean") if factor.moments else paths
             drawn[factor.out[0]] = draw.read(reading if reading in offered else "sample")
         return drawn
@@ -151,7 +151,7 @@ class Model:
             raise ConfigError(f"{joint.name}({factor}) is a data root: give its values, given={{{missing!r}: ...}}")
 
     def _check_reading(self, reading: str) -> None:
-        own = [path for traits in self.declared.capabilities.values() for path in traits.paths]
+        own = [path for traits in self.binding.capabilities.values() for path in traits.paths]
         if reading not in (known := dict.fromkeys(["sample", "mean", *own])):
             raise ConfigError(f"reading: no conditional has {reading!r}{suggest(reading, known)}")
 
@@ -201,10 +201,10 @@ class Model:
             for factor in filter(self.is_data, joint.factors):
                 self._check_given(joint, factor, observed)
         observed = {name: value.to(self.device, self.dtype) for name, value in observed.items()}
-        variables = {part: self.declared.variables_of(part) for part in self.declared.data_parts}
+        variables = {part: self.binding.variables_of(part) for part in self.binding.data_parts}
         data = {part: {v: Observation(observed[v], observed[v]) for v in names} for part, names in variables.items()}
         rows = self.rows(expr, observed=True)
-        return rows(Moment(data, self.noise(seed, "elbo"), len(x)))
+        return rows(StepInputs(data, self.noise(seed, "elbo"), len(x)))
 
     @property
     def code(self) -> str:
@@ -227,28 +227,28 @@ class Model:
 
     def missing(self, expr: Expr) -> str:
         """Why an expression cannot be evaluated with this model's families, or an empty string."""
-        laws = law_names(self.declared, self.prepared.registry)
+        laws = law_names(self.binding, self.compiled.registry)
         try:
             lowering, found = self._lowered(expr)
             for summand, _ in found:
                 for need in requirements_of(summand, lowering, laws):
-                    if not is_met(need, self.declared):
+                    if not is_met(need, self.binding):
                         return f"{need.part} has no {str(need).removeprefix('a ')}"
         except ConfigError as error:
             return str(error)
         return ""
 
-    def rows(self, expr: Expr, observed: bool = False) -> Rows:
-        """A sum of expectations as (B,) numbers of a Moment. `observed`: its data are Observations already."""
+    def rows(self, expr: Expr, observed: bool = False) -> PerRow:
+        """A sum of expectations as (B,) numbers of a StepInputs. `observed`: its data are Observations already."""
         lowering, found = self._lowered(expr)
-        return Rows([summand for summand, _ in found], self.parts, lowering, as_observed=observed)
+        return PerRow([summand for summand, _ in found], self.parts, lowering, as_observed=observed)
 
     def _lowered(self, expr: Expr) -> tuple[Lowering, list[Any]]:
-        lowering = Lowering(self.joints, self.declared.traits)
-        update = Update("evaluation", resolved(expr, self.prepared.registry.default))
+        lowering = Lowering(self.joints, self.binding.traits)
+        update = Update("evaluation", resolved(expr, self.compiled.registry.default))
         return lowering, make_summands(update, lowering)
 
-    def rebuild(self, batch: Moment, variable: str) -> tuple[Tensor, Tensor]:
+    def rebuild(self, batch: StepInputs, variable: str) -> tuple[Tensor, Tensor]:
         """(truth, reconstruction) of a batch of raw data: observed through its noise, encoded, decoded."""
         means, samples = self.observe(batch)
         return means[variable], self.rebuilt(variable, samples)
@@ -265,11 +265,11 @@ class Model:
         given = {v: value for v, value in given.items() if v != variable} | {code: codes}
         return self.draw("p", given, rows, self.noise(0, "decode"), "mean")[variable]
 
-    def as_observed(self, batch: Moment, name: str = "") -> Moment:
+    def as_observed(self, batch: StepInputs, name: str = "") -> StepInputs:
         """The same rows, observed once, as a batch whose data are Observations. Noise by `name`, but the data's."""
         noise = batch.noise.renamed(name) if name else batch.noise
         data = {part: dict(self._observations(batch, part)) for part in batch.data}
-        return Moment(data, noise, batch.rows)
+        return StepInputs(data, noise, batch.rows)
 
     def log_prob(
         self, joint: str, variables: tuple[str, ...], values: Mapping[str, Tensor], noise: Noise, mass: bool = False
@@ -280,12 +280,12 @@ class Model:
         for factor in self.joint(joint, "a density").factors:
             if not set(factor.out) & set(variables):
                 continue
-            if self.is_data(factor) or self.declared.capabilities[factor.part].foreign_density == "none":
+            if self.is_data(factor) or self.binding.capabilities[factor.part].foreign_density == "none":
                 raise ConfigError(f"{joint}({factor}) has no density")
             value = values[factor.out[0]]
             law = self._law(joint, factor, values, len(value), noise)
             space = self.spaces[factor.out[0]]
-            in_bins = mass and space.bins is not None and self.declared.capabilities[factor.part].bin_mass
+            in_bins = mass and space.bins is not None and self.binding.capabilities[factor.part].bin_mass
             total = total + (law.log_prob_bins(value) if in_bins else law.log_prob(value))
         return total
 
@@ -306,12 +306,12 @@ class Model:
         if factor.is_root:
             return self.parts.prior(factor.part, rows, noise)
         inputs = [known[v] for v in factor.given]
-        if size := self.declared.traits[factor.part].noise_input:
+        if size := self.binding.traits[factor.part].noise_input:
             inputs.append(noise.named(f"{joint}({factor})/eps", rows).normal(size))
         law = self.parts.modules[factor.part](*inputs)
         return law.moments() if factor.moments else law
 
-    def generate(self, batch: Moment, reading: str = "mean") -> dict[str, Tensor]:
+    def generate(self, batch: StepInputs, reading: str = "mean") -> dict[str, Tensor]:
         """p's draws for a batch whose data, if any, is what p's data roots take; (B, *shape) by variable."""
         _, samples = self.observe(batch)
         given = {v: samples[v] for v in self.data_roots(self.joint("p", "drawing samples"))}
@@ -321,12 +321,12 @@ class Model:
         """(B,) int64 class numbers by the source's name for them, whether or not the model uses them."""
         return batch.source.labels(batch.index % len(batch.source)) if batch.source else {}
 
-    def observe(self, batch: Moment) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def observe(self, batch: StepInputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(mean readings, samples) of every observed variable of a batch of raw data."""
         seen = {v: draw for part in batch.data for v, draw in self._observations(batch, part)}
         return {v: draw.read("mean") for v, draw in seen.items()}, {v: draw.read("sample") for v, draw in seen.items()}
 
-    def _observations(self, batch: Moment, part: str) -> Iterator[tuple[str, Observation]]:
+    def _observations(self, batch: StepInputs, part: str) -> Iterator[tuple[str, Observation]]:
         for variable, raw in batch.data[part].items():
             noise = batch.noise.named(f"observe/{variable}", batch.rows)
             yield variable, observe(self.spaces[variable], raw, noise)

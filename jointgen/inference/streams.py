@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jointgen.contracts.noise import Noise
 from jointgen.data.split import Split
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.inference.model import Model
 
 
@@ -45,7 +45,7 @@ class Stream:
 
 
 @attrs.frozen(eq=False)
-class Batch(Moment):
+class Batch(StepInputs):
     """See jointgen.contracts.metrics.Batch."""
 
     index: Tensor = attrs.field(factory=lambda: torch.empty(0, dtype=torch.long))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jointgen.contracts.space import Space
 from jointgen.data.split import Split
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.errors import ConfigError
 from jointgen.inference.model import Model
 from jointgen.reports import pictures
@@ -48,14 +48,14 @@ def _suffix(model: Model, variable: str) -> str:
     return "" if len(model.observed) == 1 else f"{variable}-"
 
 
-def fixed_batch(model: Model, split: Split, rows: int) -> Moment:
+def fixed_batch(model: Model, split: Split, rows: int) -> StepInputs:
     """This process's share, so many rows, of the first rows of a split, with noise of their own, for pictures that
     can be compared."""
     data = split.take(torch.arange(rows) + model.rank * rows, model.device)
-    return Moment(data, model.noise(0, "pictures"), rows)
+    return StepInputs(data, model.noise(0, "pictures"), rows)
 
 
-def samples_of(model: Model, variable: str, n: int, batch: Moment) -> Tensor:
+def samples_of(model: Model, variable: str, n: int, batch: StepInputs) -> Tensor:
     """(n, *shape) means of the conditional that generates a variable; data roots on its side are held-out rows."""
     joint = model.generator_of(variable)
     _, samples = model.observe(batch)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from jointgen.errors import WriteError
 from jointgen.runtime.atomic_files import replace_bytes, writing
-from jointgen.runtime.console import say
+from jointgen.runtime.console import log
 
 
 def cache_folder() -> Path:
@@ -48,7 +48,7 @@ class Cached:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 replace_bytes(self.path, data)
         except WriteError as error:
-            say(f"nothing is kept for other runs: {error}")
+            log(f"nothing is kept for other runs: {error}")
             return False
         return True
 

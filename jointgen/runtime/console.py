@@ -1,4 +1,4 @@
-"""Lines on stderr for whoever runs the program. Of several processes, one of each machine speaks. Torch-free."""
+"""Lines on stderr for whoever runs the program. Of several processes, one of each machine is_local_main. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import os
 import sys
 
 
-def tell(*lines: str) -> None:
-    """Says it, unless another process of this machine does: all of them have the same to say."""
-    if speaks():
-        say(*lines)
+def log_once(*lines: str) -> None:
+    """Says it, unless another process of this machine does: all of them have the same to log."""
+    if is_local_main():
+        log(*lines)
 
 
-def say(*lines: str) -> None:
+def log(*lines: str) -> None:
     for line in lines:
         print(f"jointgen: {line}", file=sys.stderr, flush=True)
 
 
-def speaks() -> bool:
+def is_local_main() -> bool:
     """Whether this process is the only one, or the first of its machine."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 

@@ -9,11 +9,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.compiler.compiled_recipe import Prepared, prepare
+from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.compiler.parts import Parts
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.noise import Noise
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.terms import compile_term
 from jointgen.inference.model import Model
 from jointgen.objectives import Expr
@@ -41,7 +41,7 @@ def pointwise(expr: Expr) -> Callable[[Tensor], Tensor]:
     term = compile_term(expr, program, program)
 
     def of(f: Tensor) -> Tensor:
-        moment = Moment({}, Noise(0, dtype=f.dtype), len(f))
+        moment = StepInputs({}, Noise(0, dtype=f.dtype), len(f))
         return torch.as_tensor(term(moment, [f]), dtype=f.dtype).expand(f.shape)
 
     return of
@@ -64,22 +64,22 @@ TABLES: dict[str, Any] = {
 """Gaussian parts, which have every ability; quantised images, which every metric has something to say about."""
 
 
-def tiny(objective: Any = None, tables: Mapping[str, Any] | None = None) -> Prepared:
-    """TABLES with changes, and an objective's config in place of theirs, prepared with what is registered."""
+def tiny(objective: Any = None, tables: Mapping[str, Any] | None = None) -> CompiledRecipe:
+    """TABLES with changes, and an objective's config in place of theirs, compiled with what is registered."""
     registry: Registry = load_plugins().registry
     recipe = read_recipe({**TABLES, **(tables or {})}, registry=registry)
-    return prepare(recipe if objective is None else attrs.evolve(recipe, objective=objective), registry)
+    return compile_recipe(recipe if objective is None else attrs.evolve(recipe, objective=objective), registry)
 
 
-def raw_rows(prepared: Prepared, rows: int) -> dict[str, dict[str, Tensor]]:
+def raw_rows(compiled: CompiledRecipe, rows: int) -> dict[str, dict[str, Tensor]]:
     """The first raw rows of every source, by the joints' names."""
-    declared, found = prepared.declared, {}
+    declared, found = compiled.binding, {}
     for part in declared.data_parts:
-        taken = prepared.recipe.all_sources()[part].open("train").take(torch.arange(rows))
+        taken = compiled.recipe.all_sources()[part].open("train").take(torch.arange(rows))
         found[part] = {name: taken[own] for name, own in declared.variables_of(part).items()}
     return found
 
 
-def model_of(prepared: Prepared) -> Model:
-    parts: Parts = prepared.parts
-    return Model(prepared, parts)
+def model_of(compiled: CompiledRecipe) -> Model:
+    parts: Parts = compiled.parts
+    return Model(compiled, parts)

@@ -11,7 +11,7 @@ import torch
 from jointgen.contracts.metrics import Measure
 from jointgen.contracts.noise import Noise
 from jointgen.data.split import open_split
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.errors import ConfigError, OwnershipError
 from jointgen.evaluation.evaluate import evaluate
@@ -68,21 +68,21 @@ def the_text_that_it_prints_is_read_back(subject: OnTinyModel) -> None:
 @promise(OBJECTIVES)
 def gradients_reach_what_the_objective_says(subject: OnTinyModel) -> None:
     """The plan is made and the ownership of every term's gradient checked, as at the start of a run."""
-    prepared = tiny(subject.config, subject.tables)
-    for plan in prepared.plans:
+    compiled = tiny(subject.config, subject.tables)
+    for plan in compiled.plans:
         try:
-            check_ownership(plan, prepared.parts, raw_rows(prepared, 6), 6)
+            check_ownership(plan, compiled.parts, raw_rows(compiled, 6), 6)
         except OwnershipError as error:
             raise AssertionError(str(error)) from error
 
 
 @promise(OBJECTIVES)
 def reports_are_numbers_of_rows(subject: OnTinyModel) -> None:
-    prepared = tiny(subject.config, subject.tables)
-    model = model_of(prepared)
+    compiled = tiny(subject.config, subject.tables)
+    model = model_of(compiled)
     for name, expr in model.reports.items():
         if not model.missing(expr):
-            found = model.rows(expr)(Moment(raw_rows(prepared, 6), Noise(0), 6))
+            found = model.rows(expr)(StepInputs(raw_rows(compiled, 6), Noise(0), 6))
             expect_shape(f"the report {name!r} of 6 rows", found, (6,))
 
 
@@ -108,8 +108,8 @@ def measures_say_what_they_are(subject: OnTinyModel) -> None:
 @promise(METRICS)
 def statistics_are_of_their_rows(subject: OnTinyModel) -> None:
     """As a file holds them and processes exchange them, and whatever the batches are."""
-    prepared = tiny(tables=subject.tables)
-    model, split = model_of(prepared), open_split(prepared, "test").first(6)
+    compiled = tiny(tables=subject.tables)
+    model, split = model_of(compiled), open_split(compiled, "test").first(6)
     for collect in {c.key: c for measure in subject.config.measures(model) for c in measure.collects}.values():
         (batch,) = batches(model, split, 6, seed=0)
         with torch.no_grad():
@@ -128,8 +128,8 @@ def statistics_are_of_their_rows(subject: OnTinyModel) -> None:
 
 @promise(METRICS)
 def measures_are_estimated_and_repeat(subject: OnTinyModel) -> None:
-    prepared = tiny(tables=subject.tables)
-    model, split = model_of(prepared), open_split(prepared, "test").first(40)
+    compiled = tiny(tables=subject.tables)
+    model, split = model_of(compiled), open_split(compiled, "test").first(40)
     first, again = (evaluate(model, split, [subject.config], batch=16) for _ in range(2))
     for name, estimate in first.items():
         if estimate.value is not None:

@@ -91,7 +91,7 @@ class Critic:
         return {text: value for text, value in logs.items() if value is not None}
 
 
-class Health:
+class CriticTrust:
     """Watches the critics of a run with `rows` rows in a batch. Processes all have the same figures and words."""
 
     def __init__(self, rows: int):

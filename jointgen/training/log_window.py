@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Window:
+class LogWindow:
     """Each step's figures between two log events, kept on the device: one operation a step, nothing waited for."""
 
     def __init__(self) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from jointgen.compiler.compiled_recipe import Prepared
+from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.contracts.metrics import Measure
 from jointgen.contracts.statistics import Estimate
 from jointgen.data.split import Split
 from jointgen.engine.batch_norm import average_statistics
-from jointgen.engine.ema import Average
+from jointgen.engine.ema import EMA
 from jointgen.evaluation.evaluate import evaluate, measures_of, metrics_of
 from jointgen.inference.model import Model
 from jointgen.reports.gallery import write_pictures
@@ -21,20 +21,20 @@ from jointgen.runs.folder import RunFolder
 from jointgen.runtime.atomic_files import writing
 from jointgen.runtime.environment import environment
 from jointgen.runtime.workers import Workers
-from jointgen.training.critic_trust import Health
-from jointgen.training.state import Position
-from jointgen.training.stopping import Best
+from jointgen.training.critic_trust import CriticTrust
+from jointgen.training.state import RunProgress
+from jointgen.training.stopping import BestCheckpoint
 
 
-class Reporter:
+class RunReporter:
     """Evaluates the averaged weights and writes what is found. Every process calls the same methods; one writes."""
 
     def __init__(
-        self, prepared: Prepared, splits: Mapping[str, Split], average: Average, workers: Workers, folder: RunFolder
+        self, compiled: CompiledRecipe, splits: Mapping[str, Split], average: EMA, workers: Workers, folder: RunFolder
     ):
-        self.prepared, self.recipe = prepared, prepared.recipe
+        self.compiled, self.recipe = compiled, compiled.recipe
         self.average, self.workers, self.folder = average, workers, folder
-        self.metrics = metrics_of(prepared)
+        self.metrics = metrics_of(compiled)
         self.evaluated, self.pictured = splits[self.recipe.eval.split], splits["test"]
 
     # --- the model
@@ -42,7 +42,7 @@ class Reporter:
     def model(self) -> Model:
         """The averaged weights as a model, in evaluation mode."""
         average_statistics(self.average.parts.modules, self.workers)
-        return Model(self.prepared, self.average.parts, self.workers.device)
+        return Model(self.compiled, self.average.parts, self.workers.device)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -57,7 +57,7 @@ class Reporter:
     def measures(self) -> list[Measure]:
         """What an evaluation finds, without evaluating."""
         with self._evaluating():
-            return measures_of(self.metrics, Model(self.prepared, self.average.parts))
+            return measures_of(self.metrics, Model(self.compiled, self.average.parts))
 
     def evaluate(
         self, *, quick: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
@@ -74,7 +74,7 @@ class Reporter:
 
     def _quick_metrics(self, model: Model) -> list[Any]:
         """Those that are not costly, and the one that the best is kept by."""
-        kept, registry = self.recipe.train.keep_best, self.prepared.registry
+        kept, registry = self.recipe.train.keep_best, self.compiled.registry
         costly = [registry.component_of("metric", type(metric)).costly for metric in self.metrics]
         return [
             metric
@@ -84,7 +84,7 @@ class Reporter:
 
     # --- what is written
 
-    def log(self, at: Position, values: Mapping[str, float]) -> None:
+    def log(self, at: RunProgress, values: Mapping[str, float]) -> None:
         if self.workers.is_main:
             self.folder.log(at.step, self._images(at), at.wall_s, values)
 
@@ -97,7 +97,13 @@ class Reporter:
                 self.folder.trackers().pictures(written, step)
 
     def summary(
-        self, status: str, at: Position, best: Best, health: Health, found: Mapping[str, Estimate], note: str
+        self,
+        status: str,
+        at: RunProgress,
+        best: BestCheckpoint,
+        health: CriticTrust,
+        found: Mapping[str, Estimate],
+        note: str,
     ) -> dict[str, Any]:
         """Writes summary.json and returns what is in it."""
         summary = {
@@ -117,10 +123,10 @@ class Reporter:
             self.folder.write_summary(summary)
         return summary
 
-    def report(self, model: Model, at: Position) -> None:
+    def report(self, model: Model, at: RunProgress) -> None:
         """The run's page. Written by the main process alone, with the model that all hold."""
         if self.workers.is_main:
-            write_report(self.folder, self.prepared, Shown(model, self.pictured, name_of(at.step)))
+            write_report(self.folder, self.compiled, Shown(model, self.pictured, name_of(at.step)))
 
-    def _images(self, at: Position) -> int:
+    def _images(self, at: RunProgress) -> int:
         return at.step * self.recipe.train.batch

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from jointgen.compiler.compiled_recipe import prepare
+from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import Recipe, read_recipe
 from jointgen.objectives.objective import Objective, Stage
 from jointgen.objectives.recipe_text import Expression
@@ -41,11 +41,11 @@ def run(
     resolved = read_recipe(recipe, overrides, registry=registry)
     if objective is not None:
         resolved = with_objective(resolved, objective, registry)
-    prepared = prepare(resolved, registry)
+    compiled = compile_recipe(resolved, registry)
     path = Path(out) if out is not None else Path("runs") / resolved.name
     with switched(deterministic=resolved.train.deterministic, threads=resolved.train.threads):
         return Trainer(
-            prepared, path, resume=resume, allow_changes=allow_changes, stop=stop, quiet=quiet, processes=processes
+            compiled, path, resume=resume, allow_changes=allow_changes, stop=stop, quiet=quiet, processes=processes
         ).fit()
 
 

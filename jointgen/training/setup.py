@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from jointgen.compiler.compiled_recipe import Prepared
+from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.compiler.parts import Parts, start_at_data
 from jointgen.config.recipe import Train
 from jointgen.contracts.noise import Noise
 from jointgen.data.split import Split
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.batch_norm import synchronise
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.errors import ConfigError
@@ -46,14 +46,14 @@ def make_folder(folder: RunFolder, text: str, workers: Workers, *, resume: bool)
 
 
 def start_parts(
-    prepared: Prepared, split: Split, workers: Workers, *, fresh: bool, warm: WarmStart | None = None
+    compiled: CompiledRecipe, split: Split, workers: Workers, *, fresh: bool, warm: WarmStart | None = None
 ) -> tuple[Parts, list[str]]:
     """The parts on their device, gradients checked; of a fresh run, decoders start at the data's mean, and parts that
     start warm with the weights of another run. And the names of those that will not train quite as in one process."""
-    parts, recipe = prepared.parts, prepared.recipe
+    parts, recipe = compiled.parts, compiled.recipe
     if fresh:
-        start_at_data(parts, prepared.declared, _first_rows(prepared, split))
-    for plan in prepared.plans:
+        start_at_data(parts, compiled.binding, _first_rows(compiled, split))
+    for plan in compiled.plans:
         rows = max(OWNERSHIP_ROWS, plan.furthest_pairing + 1)  # which are all of the block that is re-paired
         check_ownership(plan, parts, split.take(torch.arange(rows) % len(split)), rows, recipe.seed)
     apart = synchronise(parts.modules, workers)
@@ -65,9 +65,9 @@ def start_parts(
     return parts, apart
 
 
-def _first_rows(prepared: Prepared, split: Split) -> dict[str, Tensor]:
+def _first_rows(compiled: CompiledRecipe, split: Split) -> dict[str, Tensor]:
     """Some rows of each observed variable, without the noise of observing them, (N, *shape)."""
     rows = min(FIRST_ROWS, len(split))
     spread = torch.arange(rows) * len(split) // rows  # folders of images come sorted by class
-    moment = Moment(split.take(spread), Noise(prepared.recipe.seed, "means"), rows)
-    return Model(prepared, prepared.parts).observe(moment)[0]
+    moment = StepInputs(split.take(spread), Noise(compiled.recipe.seed, "means"), rows)
+    return Model(compiled, compiled.parts).observe(moment)[0]

@@ -9,9 +9,9 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from jointgen.compiler.parts import Parts, first_of, misfits
+from jointgen.compiler.parts import Parts, shape_mismatches, summarise_problems
 from jointgen.config.recipe import changed_keys
-from jointgen.engine.balance_scales import Scales
+from jointgen.engine.balance_scales import BalanceScales
 from jointgen.engine.batch_norm import average_statistics
 from jointgen.engine.optimizers import Optimizers
 from jointgen.errors import ConfigError
@@ -21,13 +21,13 @@ from jointgen.runs.checkpoint import Checkpoint, name_of
 from jointgen.runs.folder import RunFolder
 from jointgen.runtime.global_rng import State, global_state
 from jointgen.runtime.workers import Workers
-from jointgen.training.critic_trust import Health
-from jointgen.training.log_window import Window
-from jointgen.training.stopping import Best, Patience
+from jointgen.training.critic_trust import CriticTrust
+from jointgen.training.log_window import LogWindow
+from jointgen.training.stopping import BestCheckpoint, EarlyStopping
 
 
 @attrs.frozen
-class Position:
+class RunProgress:
     """How far a run is, and where it began. Its data and noise are functions of the step.
 
     ends, planned: of the stages, in steps; early stopping moves the former, the latter are the recipe's.
@@ -42,18 +42,18 @@ class Position:
 
 
 @attrs.frozen
-class Resumed:
+class ResumePoint:
     """Where a run goes on. `changes`: what its recipe now has otherwise; `notes`: what its user should know."""
 
-    position: Position
-    window: Window
+    position: RunProgress
+    window: LogWindow
     randomness: State | None
     changes: list[str]
     notes: list[str]
 
 
 @attrs.frozen
-class Saver:
+class CheckpointWriter:
     """Writes a run's checkpoints and goes on from them, bit for bit.
 
     `average` is None where the run averages no weights; `recipe` is the resolved text.
@@ -66,14 +66,14 @@ class Saver:
     parts: Parts
     average: Parts | None
     optimizers: Optimizers
-    scales: Scales
-    patience: Patience
-    best: Best
-    health: Health
+    scales: BalanceScales
+    patience: EarlyStopping
+    best: BestCheckpoint
+    health: CriticTrust
 
     # --- there
 
-    def save(self, position: Position, window: Window) -> Path:
+    def save(self, position: RunProgress, window: LogWindow) -> Path:
         """Writes a checkpoint of this moment. For every process to call; one writes."""
         for parts in (self.parts, self.average):
             if parts is not None:
@@ -118,7 +118,7 @@ class Saver:
 
     # --- and back
 
-    def load(self, *, allow_changes: bool = False) -> Resumed:
+    def load(self, *, allow_changes: bool = False) -> ResumePoint:
         """Puts everything back as it was at the newest whole checkpoint.
 
         Raises ConfigError that names each change of the recipe unless they are allowed, and what cannot be changed.
@@ -137,18 +137,18 @@ class Saver:
             self.patience.load(patience)
             self.health.load(health)
         self.scales.load(saved.state.get("balances", {}), self.workers.device)
-        window = Window()
+        window = LogWindow()
         window.load(saved.state["window"], self.workers.device)
         randomness, notes = self._own_randomness(saved.state["randomness"])
-        position = Position(**progress)
+        position = RunProgress(**progress)
         if self.workers.is_main:
             self.folder.cut_back(position.step)
         notes = [*(f"{line}; going on from {saved.path.name}" for line in saved.passed_over), *notes]
-        return Resumed(position, window, randomness, changes, notes)
+        return ResumePoint(position, window, randomness, changes, notes)
 
     def _load_weights(self, saved: Checkpoint) -> None:
-        if wrong := misfits(self.parts.modules, saved.parts):
-            raise ConfigError(f"out: {saved.path} cannot be gone on from with this recipe: {first_of(wrong)}")
+        if wrong := shape_mismatches(self.parts.modules, saved.parts):
+            raise ConfigError(f"out: {saved.path} cannot be gone on from with this recipe: {summarise_problems(wrong)}")
         load_weights(self.parts, saved.parts, average=False)
         if self.average is not None:
             load_weights(self.average, saved.parts, average=True)

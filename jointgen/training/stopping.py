@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jointgen.config.recipe import EarlyStopping
+from jointgen.config.recipe import EarlyStoppingTable
 from jointgen.contracts.metrics import Measure
 from jointgen.errors import ConfigError, suggest
 
 
-class Patience:
+class EarlyStopping:
     """Early stopping: ends a stage once none of the losses has improved for `limit` evaluations in a row."""
 
     def __init__(self, limit: int | None):
@@ -37,16 +37,18 @@ class Patience:
         self._best, self._waited = list(state["best"]), state["waited"]
 
 
-def patience_of(stopping: EarlyStopping | None, every: int | None, measures: Iterable[Measure]) -> Patience:
+def early_stopping_of(
+    stopping: EarlyStoppingTable | None, every: int | None, measures: Iterable[Measure]
+) -> EarlyStopping:
     """What `train.early_stopping` asks for. ConfigError where evaluations, `every` so many steps, do not find what it
     looks at."""
     if stopping is None:
-        return Patience(None)
+        return EarlyStopping(None)
     if every is None:
         raise ConfigError("train.early_stopping: looks at evaluations, so train.eval_every must say how often")
     if not any(is_watched(measure.name) and measure.collects for measure in measures):
         raise ConfigError("train.early_stopping: eval.metrics must measure reconstruction, which it watches")
-    return Patience(stopping.patience)
+    return EarlyStopping(stopping.patience)
 
 
 def is_watched(name: str) -> bool:
@@ -54,10 +56,10 @@ def is_watched(name: str) -> bool:
     return name.startswith("reconstruction_")
 
 
-def best_by(name: str | None, every: int | None, measures: Iterable[Measure]) -> Best:
+def best_checkpoint_of(name: str | None, every: int | None, measures: Iterable[Measure]) -> BestCheckpoint:
     """What keeps `train.keep_best`. ConfigError where evaluations, `every` so many steps, will not find it."""
     if name is None:
-        return Best()
+        return BestCheckpoint()
     known = {measure.name: measure for measure in measures}
     usable = [m.name for m in known.values() if m.collects and m.better is not None]
     if every is None:
@@ -68,10 +70,10 @@ def best_by(name: str | None, every: int | None, measures: Iterable[Measure]) ->
         raise ConfigError(f"train.keep_best: this model has no {name!r} ({known[name].note}){suggest(name, usable)}")
     if known[name].better is None:
         raise ConfigError(f"train.keep_best: {name!r} does not say which way is better{suggest(name, usable)}")
-    return Best(name, known[name].better)
+    return BestCheckpoint(name, known[name].better)
 
 
-class Best:
+class BestCheckpoint:
     """The best figure that a run has seen of one metric, and the checkpoint that has it."""
 
     def __init__(self, metric: str | None = None, better: str | None = None):

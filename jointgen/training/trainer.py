@@ -12,14 +12,14 @@ from typing import Any, NoReturn
 
 import attrs
 
-from jointgen.compiler.compiled_recipe import Prepared, check_rows
+from jointgen.compiler.compiled_recipe import CompiledRecipe, check_rows
 from jointgen.config.recipe import write_recipe
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.statistics import Estimate
-from jointgen.data.batches import Feed
+from jointgen.data.batches import TrainingBatches
 from jointgen.data.split import open_split
-from jointgen.engine.balance_scales import Scales
-from jointgen.engine.ema import Average
+from jointgen.engine.balance_scales import BalanceScales
+from jointgen.engine.ema import EMA
 from jointgen.engine.optimizers import Optimizers
 from jointgen.engine.step import Step
 from jointgen.engine.torch_compile import Compiler
@@ -28,16 +28,16 @@ from jointgen.inference.model import Model
 from jointgen.runs import checkpoint
 from jointgen.runs.checkpoint import name_of
 from jointgen.runs.folder import RunFolder
-from jointgen.runtime.console import tell
+from jointgen.runtime.console import log_once
 from jointgen.runtime.global_rng import seeded, set_global_state
 from jointgen.runtime.progress import Progress
 from jointgen.runtime.workers import Votes, Workers
-from jointgen.training.critic_trust import Health
-from jointgen.training.log_window import Window
-from jointgen.training.reporter import Reporter
+from jointgen.training.critic_trust import CriticTrust
+from jointgen.training.log_window import LogWindow
+from jointgen.training.reporter import RunReporter
 from jointgen.training.setup import check_start, make_folder, start_parts
-from jointgen.training.state import Position, Resumed, Saver
-from jointgen.training.stopping import best_by, is_watched, patience_of
+from jointgen.training.state import CheckpointWriter, ResumePoint, RunProgress
+from jointgen.training.stopping import best_checkpoint_of, early_stopping_of, is_watched
 from jointgen.training.warm_start import warm_start
 
 
@@ -47,7 +47,7 @@ class Trainer:
 
     def __init__(
         self,
-        prepared: Prepared,
+        compiled: CompiledRecipe,
         path: Path,
         *,
         resume: bool = False,
@@ -56,46 +56,46 @@ class Trainer:
         quiet: bool = False,
         processes: int | None = None,
     ):
-        self.prepared, self.recipe, self.train = prepared, prepared.recipe, prepared.recipe.train
+        self.compiled, self.recipe, self.train = compiled, compiled.recipe, compiled.recipe.train
         check_start(path, self.train, resume=resume, allow_changes=allow_changes)
-        warm = None if resume else warm_start(prepared)
+        warm = None if resume else warm_start(compiled)
         self.workers = Workers.start(self.train.device, self.train.precision, processes=processes)
-        check_rows(self.recipe, prepared.plans, self.workers.world)
-        splits = {name: open_split(prepared, name) for name in ("train", "test")}
-        self.feed = Feed(self.recipe, splits["train"], self.workers, prepared.repeats)
-        self.parts, self.apart = start_parts(prepared, splits["train"], self.workers, fresh=not resume, warm=warm)
-        self.average = Average(self.parts, self.train.ema)
-        self.optimizers = Optimizers(prepared, self.parts)
-        self.scales = Scales()
+        check_rows(self.recipe, compiled.plans, self.workers.world)
+        splits = {name: open_split(compiled, name) for name in ("train", "test")}
+        self.feed = TrainingBatches(self.recipe, splits["train"], self.workers, compiled.repeats)
+        self.parts, self.apart = start_parts(compiled, splits["train"], self.workers, fresh=not resume, warm=warm)
+        self.average = EMA(self.parts, self.train.ema)
+        self.optimizers = Optimizers(compiled, self.parts)
+        self.scales = BalanceScales()
         self.folder = RunFolder(path, trackers=self.train.trackers)
-        self.reporter = Reporter(prepared, splits, self.average, self.workers, self.folder)
+        self.reporter = RunReporter(compiled, splits, self.average, self.workers, self.folder)
         measures = self.reporter.measures()
-        self.patience = patience_of(self.train.early_stopping, self.train.eval_every, measures)
-        self.best = best_by(self.train.keep_best, self.train.eval_every, measures)
-        self.health = Health(self.train.batch)
-        self.text = write_recipe(self.recipe, prepared.registry)
+        self.patience = early_stopping_of(self.train.early_stopping, self.train.eval_every, measures)
+        self.best = best_checkpoint_of(self.train.keep_best, self.train.eval_every, measures)
+        self.health = CriticTrust(self.train.batch)
+        self.text = write_recipe(self.recipe, compiled.registry)
         make_folder(self.folder, self.text, self.workers, resume=resume)
         self.saver = self._saver()
-        self.planned = prepared.boundaries()
+        self.planned = compiled.boundaries()
         self.step, self.wall, self.ends = 0, 0.0, self.planned
         self.init_from: Mapping[str, Any] | None = warm.record() if warm else None
         if self.workers.is_main:
-            tell(
-                *(f"stage {name!r} has no step: its share of the run is too small" for name in prepared.without_steps())
+            log_once(
+                *(f"stage {name!r} has no step: its share of the run is too small" for name in compiled.without_steps())
             )
-            tell(*(warm.lines if warm else ()))
-        self.window = Window()
+            log_once(*(warm.lines if warm else ()))
+        self.window = LogWindow()
         self.resumed = self._resume(allow_changes) if resume else None
         self.stop = Votes(self.workers, stop)
         self.bar = Progress(self.ends[-1], self.step, quiet=quiet or not self.workers.is_main)
 
-    def _saver(self) -> Saver:
+    def _saver(self) -> CheckpointWriter:
         average = self.average.parts if self.train.ema else None
         keep = self.train.keep_checkpoints
         state = self.optimizers, self.scales, self.patience, self.best, self.health
-        return Saver(self.folder, self.workers, self.text, keep, self.parts, average, *state)
+        return CheckpointWriter(self.folder, self.workers, self.text, keep, self.parts, average, *state)
 
-    def _resume(self, allow_changes: bool) -> Resumed:
+    def _resume(self, allow_changes: bool) -> ResumePoint:
         """Goes back to the newest checkpoint."""
         found = self.saver.load(allow_changes=allow_changes)
         self.step, self.wall, self.window = found.position.step, found.position.wall_s, found.window
@@ -106,12 +106,12 @@ class Trainer:
                 f"train: a budget of {self.ends[-1]} steps is less than the {self.step} that the run has made"
             )
         if self.workers.is_main:
-            tell(*found.notes)
+            log_once(*found.notes)
             if found.changes:
                 self.folder.write_recipe(self.text)
         return found
 
-    def _ends_after(self, found: Resumed) -> list[int]:
+    def _ends_after(self, found: ResumePoint) -> list[int]:
         """Where early stopping moved the stages' ends to, unless the recipe now has stages of other lengths. With other
         early stopping what has ended stays so, and the stages from this one on have their whole lengths."""
         ends = found.position.ends
@@ -124,8 +124,8 @@ class Trainer:
         return [*ends[:ended], *(end + moved for end in self.planned[ended:])]
 
     @property
-    def position(self) -> Position:
-        return Position(self.step, self.wall, self.ends, self.planned, self.init_from)
+    def position(self) -> RunProgress:
+        return RunProgress(self.step, self.wall, self.ends, self.planned, self.init_from)
 
     # --- the run
 
@@ -153,7 +153,7 @@ class Trainer:
         if not summary["step"] == self.step == self.ends[-1]:
             return None
         if self.workers.is_main:
-            tell(f"{self.folder.path} is finished (step {self.step}); nothing was done")
+            log_once(f"{self.folder.path} is finished (step {self.step}); nothing was done")
         return Run(self.folder.path, summary, self.reporter.model())
 
     @contextlib.contextmanager
@@ -184,7 +184,7 @@ class Trainer:
     def _train_stage(self, stage: int, compiler: Compiler | None) -> None:
         self.optimizers.begin(stage)
         stepper = self._stepper(stage, compiler)
-        self.health.watch(self.prepared.plans[stage])
+        self.health.watch(self.compiled.plans[stage])
         while self.step < self.ends[stage]:
             until_log, progress = -(self.step + 1) % self.train.log_every, self._progress(stage)
             self.optimizers.set_rates(self.step, self.ends)
@@ -197,7 +197,7 @@ class Trainer:
             self._between_steps(stage)
 
     def _stepper(self, stage: int, compiler: Compiler | None) -> Step:
-        plan = self.prepared.plans[stage]
+        plan = self.compiled.plans[stage]
         by_update = {u.name: self.optimizers.of(u.trains) for u in plan.updates}
         train = self.train
         return Step(plan, self.parts, self.workers, by_update, train.clip, train.micro_batches, compiler, self.scales)
@@ -223,7 +223,7 @@ class Trainer:
 
     def _log(self) -> None:
         self._stop_if_broken()
-        window, self.window = self.window, Window()
+        window, self.window = self.window, LogWindow()
         values = window.means()
         rate = window.steps * self.train.batch / max(window.seconds, 1e-9)
         self.reporter.log(self.position, {**values, **self.optimizers.rates(), "images_per_s": rate})

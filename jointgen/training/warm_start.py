@@ -8,9 +8,9 @@ from typing import Any
 import attrs
 from torch import Tensor, nn
 
-from jointgen.compiler.compiled_recipe import Prepared
-from jointgen.compiler.parts import Parts, first_of, misfits
-from jointgen.config.recipe import InitFrom
+from jointgen.compiler.compiled_recipe import CompiledRecipe
+from jointgen.compiler.parts import Parts, shape_mismatches, summarise_problems
+from jointgen.config.recipe import WarmStartTable
 from jointgen.errors import CheckpointError, ConfigError, suggest
 from jointgen.runs.checkpoint import Checkpoint, find
 from jointgen.runs.files import open_or_nearest
@@ -26,7 +26,7 @@ class WarmStart:
     """Weights that fit. `as_built`: the recipe's other parts that have any; `passed_over`: newer checkpoints that are
     damaged, a line each."""
 
-    asked: InitFrom
+    asked: WarmStartTable
     checkpoint: str
     sha256: str
     weights: Weights
@@ -58,27 +58,27 @@ class WarmStart:
         }
 
 
-def warm_start(prepared: Prepared) -> WarmStart | None:
+def warm_start(compiled: CompiledRecipe) -> WarmStart | None:
     """What the recipe's `train.init_from` stands for, read whole; None where it has none.
 
     Raises ConfigError with every part that is not there or does not fit; where there is no such run or checkpoint, or
     it is damaged, with that.
     """
-    asked = prepared.recipe.train.warm_start
+    asked = compiled.recipe.train.warm_start
     if asked is None:
         return None
     saved = _open(asked)
-    own = [name for name, module in prepared.parts.modules.items() if module.state_dict()]
+    own = [name for name, module in compiled.parts.modules.items() if module.state_dict()]
     there = _weights(saved)
     taken = _taken(asked, own, there)
     weights = {name: there[name] for name in taken}
-    _raise_if(_problems(asked, {name: prepared.parts.modules[name] for name in taken}, weights))
+    _raise_if(_problems(asked, {name: compiled.parts.modules[name] for name in taken}, weights))
     averaged = any(name.startswith(_AVERAGED) for name in saved.parts)
     as_built = tuple(name for name in own if name not in taken)
     return WarmStart(asked, saved.path.name, saved.sha256, weights, averaged, as_built, saved.passed_over)
 
 
-def _open(asked: InitFrom) -> Checkpoint:
+def _open(asked: WarmStartTable) -> Checkpoint:
     try:
         return find(open_or_nearest(asked.run).checkpoints, asked.checkpoint)
     except (ConfigError, CheckpointError) as error:  # a damaged checkpoint is here what was given, not what failed
@@ -93,7 +93,7 @@ def _weights(saved: Checkpoint) -> Weights:
     return {name: saved.parts.get(_AVERAGED + name, tensors) for name, tensors in plain.items()}
 
 
-def _taken(asked: InitFrom, own: Sequence[str], there: Collection[str]) -> list[str]:
+def _taken(asked: WarmStartTable, own: Sequence[str], there: Collection[str]) -> list[str]:
     """The parts that start from there: those that are named, or those that both have."""
     if asked.parts is None:
         both = [name for name in own if name in there]
@@ -110,11 +110,11 @@ def _taken(asked: InitFrom, own: Sequence[str], there: Collection[str]) -> list[
     return [name for name in own if name in asked.parts]
 
 
-def _problems(asked: InitFrom, modules: Mapping[str, nn.Module], weights: Weights) -> Iterator[str]:
+def _problems(asked: WarmStartTable, modules: Mapping[str, nn.Module], weights: Weights) -> Iterator[str]:
     """Each part that does not fit is a line."""
     for name, module in modules.items():
-        if wrong := misfits({name: module}, weights):
-            yield f"{KEY}: {name} of {asked.run} does not fit: {first_of(wrong)}"
+        if wrong := shape_mismatches({name: module}, weights):
+            yield f"{KEY}: {name} of {asked.run} does not fit: {summarise_problems(wrong)}"
 
 
 def _raise_if(problems: Iterable[str]) -> None:

@@ -21,10 +21,10 @@ from jointgen.plugin import (
     Space,
     cached,
     fingerprint,
+    log,
     observe,
     pixels,
     positive,
-    say,
 )
 from jointgen_metrics.classifier_network import HOW, Network, accuracy, train
 
@@ -93,13 +93,13 @@ class ClassifierFeatures:
         return Trained(found, self.space, data.classes, self.config.width)
 
     def _train(self, data: Labelled, file: Cached) -> bytes:
-        say(f"training a classifier on {len(data)} images, once, to score samples by its features ...")
+        log(f"training a classifier on {len(data)} images, once, to score samples by its features ...")
         began = time.monotonic()
         network = train(self.space, data, self.config.width, self.config.steps)
         right, n = accuracy(network, Labelled.open(self, "test", 10_000))
         packed = save({**network.state_dict(), RIGHT: torch.tensor([right, n])})
         where = f"; kept in {file.path}" if file.write(packed) else ""
-        say(f"trained in {time.monotonic() - began:.0f} s: {right / n:.2%} on test{where}")
+        log(f"trained in {time.monotonic() - began:.0f} s: {right / n:.2%} on test{where}")
         return packed
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jointgen.compiler.compiled_recipe import Prepared, prepare
+from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry
@@ -25,13 +25,13 @@ Overrides = list[str] | dict[str, Any]
 Rows = dict[str, tuple[Overrides, list[str]]]
 
 
-def prepared(registry: Registry, overrides: Overrides, path: str | Path = QUICKSTART) -> Prepared:
-    return prepare(read_recipe(path, overrides, registry=registry), registry)
+def compiled(registry: Registry, overrides: Overrides, path: str | Path = QUICKSTART) -> CompiledRecipe:
+    return compile_recipe(read_recipe(path, overrides, registry=registry), registry)
 
 
 def problems(registry: Registry, overrides: Overrides, path: str | Path = QUICKSTART) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        prepared(registry, overrides, path)
+        compiled(registry, overrides, path)
     return caught.value.problems
 
 
@@ -720,7 +720,7 @@ BROKEN = {
 
 
 def test_the_recipe_that_is_broken_below_is_whole(registry: Registry) -> None:
-    prepared(registry, [])
+    compiled(registry, [])
 
 
 @pytest.mark.parametrize(("overrides", "expected"), BROKEN.values(), ids=BROKEN)
@@ -854,7 +854,7 @@ DATA: Rows = {
 def test_a_recipe_that_does_not_fit_its_data_is_told_before_anything_is_written(
     overrides: Overrides, expected: list[str], registry: Registry, tmp_path: Path
 ) -> None:
-    fine = prepared(registry, overrides)
+    fine = compiled(registry, overrides)
     with pytest.raises(ConfigError) as caught:
         Trainer(fine, tmp_path / "run", quiet=True)
     assert_says(caught.value.problems, expected)

@@ -21,15 +21,15 @@ from torch import Tensor, nn
 
 import jointgen
 from jointgen.compiler.balanced_weights import balances_of
-from jointgen.compiler.compiled_recipe import prepare as prepared
-from jointgen.compiler.gradient_paths import Traits
+from jointgen.compiler.compiled_recipe import compile_recipe as compiled
+from jointgen.compiler.gradient_paths import PartTraits
 from jointgen.compiler.parts import ConditionalPart
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.engine import balance_scales as gauge
-from jointgen.engine.balance_scales import Scales
+from jointgen.engine.balance_scales import BalanceScales
 from jointgen.engine.step import Step
 from jointgen.errors import ConfigError, StoppedError
 from jointgen.objectives import (
@@ -133,7 +133,7 @@ class Toy:
         eps = {"q(z|x)": Z, "p(z)": Z.flip(0), "p(x|z)": Z.expand(-1, self.size)}
         rows = {"data": {"x": X.expand(-1, self.size)}}
         for number in range(moments):
-            moment = Moment(rows, self.written_noise(eps), len(X), number)
+            moment = StepInputs(rows, self.written_noise(eps), len(X), number)
             figures = step(lambda r, moment=moment: moment)
         return decoder.trunk, figures
 
@@ -187,10 +187,10 @@ def test_bits_are_balanced_at_their_logits(assemble: Assemble, nets: Any, make_s
     decoder = ConditionalPart(Linear(0.0, -0.4, 1), Bernoulli(temperature=0.5).build(space)).double()
     modules = {"encoder": Code(nets), "prior": nets.StandardNormal(), "decoder": decoder, "d": Plane(1.3)}
     seen = log_ratio(p.x, q.x, name="d", view={"x": "relaxed"})
-    paths = {"decoder": Traits("conditional", {"relaxed": "exact"})}
+    paths = {"decoder": PartTraits("conditional", {"relaxed": "exact"})}
     plan, parts = assemble(objective(half(), seen), modules, paths, spaces={"x": space})
     noise = written_noise({"q(z|x)": Z, "p(z)": Z, "p(x|z)": u, "q.x relaxed": u, "q(x).x relaxed": u})
-    figures = make_step(plan, parts, 0.0)(lambda r: Moment({"data": {"x": bits}}, noise, 4))
+    figures = make_step(plan, parts, 0.0)(lambda r: StepInputs({"data": {"x": bits}}, noise, 4))
     y = torch.sigmoid((torch.logit(u) - 0.4) / 0.5)
     wanted = 0.5 * (bits - 1 / (1 + math.exp(0.4))).abs().mean() / (1.3 * (y * (1 - y) / 0.5).mean())
     assert float(figures["weight/lambda"]) == pytest.approx(float(wanted), rel=1e-12)
@@ -222,7 +222,7 @@ def test_a_critic_without_a_slope_has_no_weight(toy: Toy) -> None:
 
 def test_a_measurement_counts_for_two_fifths() -> None:
     """Norms (2, 10), then (4, 10): means 0.4 * 2 = 0.8 and 4, then 0.48 + 1.6 = 2.08 and 2.4 + 4 = 6.4."""
-    scales = Scales()
+    scales = BalanceScales()
     scales.add("w", torch.tensor([2.0, 10.0]), 0)
     assert float(scales.of("w")) == pytest.approx(5.0)
     scales.add("w", torch.tensor([4.0, 10.0]), 1)
@@ -241,16 +241,16 @@ def test_it_is_measured_now_and_then(prepare: Prepare) -> None:
 
 def test_a_weight_of_other_terms_in_another_stage_is_measured_anew(prepare: Prepare) -> None:
     """At a step at which nothing else is due: what d was found to pull says nothing of exp(3 d)."""
-    scales = Scales()
+    scales = BalanceScales()
 
-    def measured(weighed: Expr, step: int, scales: Scales) -> float:
+    def measured(weighed: Expr, step: int, scales: BalanceScales) -> float:
         model = prepare(objective(half(), weighed)).double()
         measure = gauge.Gauge(model.plan, model.parts, Workers.start("cpu"), scales)
         return float(measure([model.moment(step=step)])["lambda"])
 
     first = measured(d, 0, scales)
     other = measured(exp(3 * d), 5, scales)
-    assert other == measured(exp(3 * d), 5, Scales()) != pytest.approx(first, rel=0.1)
+    assert other == measured(exp(3 * d), 5, BalanceScales()) != pytest.approx(first, rel=0.1)
     assert measured(d, 5, scales) == first  # whose next measurement is that of step 8
 
 
@@ -261,7 +261,7 @@ def test_measuring_leaves_everything_as_it_was(prepare: Prepare) -> None:
     model.parts.modules["d"] = nn.Sequential(critic, nn.Flatten(0))
     model.parts.modules.train()
     before = {name: value.clone() for name, value in model.parts.modules.state_dict().items()}
-    measure = gauge.Gauge(model.plan, model.parts, Workers.start("cpu"), Scales())
+    measure = gauge.Gauge(model.plan, model.parts, Workers.start("cpu"), BalanceScales())
     state = torch.get_rng_state()
     measure([model.moment()])
     assert all(torch.equal(value, before[name]) for name, value in model.parts.modules.state_dict().items())
@@ -351,7 +351,7 @@ def test_bfloat16_measures_the_same(prepare: Prepare) -> None:
     found = []
     for precision in ("fp32", "bf16"):
         model = prepare(objective(half()))
-        measure = gauge.Gauge(model.plan, model.parts, Workers.start("cpu", precision), Scales())
+        measure = gauge.Gauge(model.plan, model.parts, Workers.start("cpu", precision), BalanceScales())
         scale = measure([model.moment()])["lambda"]
         assert scale.dtype == torch.float32
         found.append(float(scale))
@@ -395,7 +395,7 @@ def test_a_recipe_keeps_it_and_explain_tells_it(registry: Registry) -> None:
     assert again.objective == recipe.objective
     schedule = read_recipe(QUICKSTART, ["objective.w={ to = 1.0, start = 0.0, over = 0.5 }"], registry=registry)
     assert schedule.objective.w == WeightTable(1.0, 0.0, 0.5)  # type: ignore[attr-defined]
-    told = explain(prepared(recipe, registry))
+    told = explain(compiled(recipe, registry))
     assert "lambda holds the gradient of its term at r times that of log p(x|z), r = 0 to 0.5 over the first" in told
     assert f"both with respect to what decoder's network puts out, measured every {gauge.EVERY} steps" in told
 
@@ -467,7 +467,7 @@ def test_it_needs_no_noise_of_its_own(prepare: Prepare) -> None:
     model = prepare(objective(half())).double()
     scales = []
     for _ in range(2):
-        measure = gauge.Gauge(model.plan, model.parts, Workers.start("cpu"), Scales())
+        measure = gauge.Gauge(model.plan, model.parts, Workers.start("cpu"), BalanceScales())
         noise = Noise(0, "0.0", dtype=DOUBLE)
         scales.append(float(measure([attrs.evolve(model.moment(), noise=noise)])["lambda"]))
         assert isinstance(model.step(), Step)

@@ -48,7 +48,7 @@ def trained(prepare: Prepare, objective: Any, channels_last: bool, **changes: An
     model = prepare(objective, **{**CONV, **changes}).double()
     parts = model.parts.in_channels_last() if channels_last else model.parts
     parts.modules.train()
-    model = attrs.evolve(model, prepared=attrs.evolve(model.prepared, parts=parts))
+    model = attrs.evolve(model, compiled=attrs.evolve(model.compiled, parts=parts))
     step = model.step(lr=0.1, clip=1.0)
     for number in range(4):
         step(lambda r, number=number: model.moment(step=number, repetition=r))
@@ -84,8 +84,8 @@ def test_networks_see_images_in_the_layout(prepare: Prepare) -> None:
     model.parts.modules["encoder"].trunk.stages[1].register_forward_hook(
         lambda module, args, out: seen.append(is_channels_last(args[0]))
     )
-    prepared = attrs.evolve(model.prepared, parts=model.parts.in_channels_last())
-    attrs.evolve(model, prepared=prepared).update().gradient(model.moment())
+    compiled = attrs.evolve(model.compiled, parts=model.parts.in_channels_last())
+    attrs.evolve(model, compiled=compiled).update().gradient(model.moment())
     assert seen == [True]
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import jointgen
-from jointgen.compiler.compiled_recipe import prepare
+from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.metrics import Batch, Collect, Measure, Subject, per_row
 from jointgen.contracts.statistics import Kept, Mean, packed, unpacked
@@ -53,7 +53,7 @@ def model() -> Any:
 
 @pytest.fixture
 def split(model: Any) -> Any:
-    return open_split(model.prepared, "test").first(40)
+    return open_split(model.compiled, "test").first(40)
 
 
 def test_streams(model: Any, split: Any) -> None:
@@ -134,8 +134,8 @@ def test_draws_of_a_model_do_not_depend_on_anything_but_the_batch(model: Any, sp
 
 def test_labels_are_those_of_the_rows(quickstart: str, registry: Registry) -> None:
     """Of a recipe that does not read them: 5 of the first 50 rows, evenly apart, are rows 0, 10, ..., 40."""
-    prepared = prepare(read_recipe(quickstart, registry=registry), registry)
-    split = open_split(prepared, "test").first(50).spread(5)
+    compiled = compile_recipe(read_recipe(quickstart, registry=registry), registry)
+    split = open_split(compiled, "test").first(50).spread(5)
     every = registry.get("data", "digits").load()(labels=True).open("test").take(torch.arange(50))
     index = torch.tensor([4, 0, 1])
     assert split.labels(index)["y"].tolist() == every["y"][[40, 0, 10]].tolist()
@@ -176,7 +176,7 @@ def test_a_last_batch_with_no_rows_to_be_re_paired_is_left_out() -> None:
         "parts": {"q(x,y)": "data", "p(y)": "data"},
     }
     labelled = model_of(tiny(tables={"data": {"type": "digits", "labels": True}, "objective": objective}))
-    rows = open_split(labelled.prepared, "test")
+    rows = open_split(labelled.compiled, "test")
 
     def nats(subject: Subject) -> list[Measure]:
         p, q = subject.joints["p"], subject.joints["q"]
@@ -199,7 +199,7 @@ def test_statistics_of_the_data_come_from_the_cache(model: Any, tmp_path: Path, 
         return Mean.of(batch.index.double())
 
     metric = Given(lambda s: [Measure("m", "1", "", (Collect("features v1", count, of_data=True),))])
-    rows = open_split(model.prepared, "test")
+    rows = open_split(model.compiled, "test")
     first = evaluate(model, rows.first(20), [metric], batch=16)
     assert calls == [16, 4]
     assert evaluate(model, rows.first(20), [metric], batch=8) == first

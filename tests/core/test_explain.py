@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jointgen.cli.main import main
-from jointgen.compiler.compiled_recipe import prepare
+from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.registry.components import Registry
 from jointgen.reports.explain.explain import explain
@@ -33,7 +33,7 @@ def quickstart(repo: Path, registry: Registry) -> Explained:
     def made(**changes: Any) -> str:
         overrides = {**PINNED, **{key.replace("__", "."): value for key, value in changes.items()}}
         return explain(
-            prepare(
+            compile_recipe(
                 read_recipe(repo / "tests/fixtures/recipes/quickstart.toml", overrides, registry=registry), registry
             )
         )
@@ -262,10 +262,10 @@ def test_adam_holds_nothing_for_a_part_that_is_never_trained(repo: Path, registr
         "train.ema": 0.0,
     }
     overrides = {**PINNED, **tables}
-    prepared = prepare(
+    compiled = compile_recipe(
         read_recipe(repo / "tests/fixtures/recipes/quickstart.toml", overrides, registry=registry), registry
     )
-    sizes = sizes_of(prepared)
+    sizes = sizes_of(compiled)
     assert sizes.parameters == {"encoder": 90672, "decoder": 86657}
     assert sizes.memory == {"weights": 4 * (90672 + 86657 + 16), "gradients": 4 * 90672, "optimizers": 8 * 90672}
 

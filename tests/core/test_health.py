@@ -20,11 +20,11 @@ from torch import Tensor
 
 import jointgen
 from jointgen.contracts.noise import Noise
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.critic_statistics import critic_figures
 from jointgen.errors import StoppedError
 from jointgen.objectives import E, Objective, Update, log_ratio, log_sigmoid, p, q, score
-from jointgen.training.critic_trust import Health, distrusted
+from jointgen.training.critic_trust import CriticTrust, distrusted
 
 Assemble = Callable[..., Any]
 RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
@@ -33,11 +33,11 @@ F = log_ratio(q.x, p.x, name="f")
 
 
 @pytest.fixture
-def watching(assemble: Assemble) -> Callable[..., Health]:
-    """watching(ratio, rows=128) -> Health that watches it."""
+def watching(assemble: Assemble) -> Callable[..., CriticTrust]:
+    """watching(ratio, rows=128) -> CriticTrust that watches it."""
 
-    def make(ratio: Any = F, rows: int = ROWS) -> Health:
-        health = Health(rows)
+    def make(ratio: Any = F, rows: int = ROWS) -> CriticTrust:
+        health = CriticTrust(rows)
         health.watch(plan_of(assemble, ratio))
         return health
 
@@ -65,7 +65,7 @@ def events(f: Callable[[Tensor], Tensor], m: float, count: int, start: int = 0) 
         yield figures(f(a), f(b))
 
 
-def said(health: Health, figures_of_events: Iterable[dict[str, float]], start: int = 0) -> list[str]:
+def said(health: CriticTrust, figures_of_events: Iterable[dict[str, float]], start: int = 0) -> list[str]:
     steps = enumerate(figures_of_events, start + 1)
     return [line for number, values in steps for line in health.add(100 * number, values)]
 
@@ -134,7 +134,7 @@ def test_a_step_finds_them_of_the_exact_ratio(assemble: Assemble, nets: Any, mak
     )
     noise = Noise(0, dtype=torch.float64)
     x = 1 + noise.named("data", n).normal(1)
-    stats = make_step(plan, parts, 0.0)(lambda r: Moment({"data": {"x": x}}, noise, n), until_log=0)
+    stats = make_step(plan, parts, 0.0)(lambda r: StepInputs({"data": {"x": x}}, noise, n), until_log=0)
     error = 4 * math.sqrt((math.e - 1) / n)
     for side in ("positive", "negative"):
         assert math.exp(float(stats[f"f/{side}_log_mean_exp"])) == pytest.approx(1.0, abs=error)
@@ -173,7 +173,7 @@ def test_every_log_event_has_the_last_run_of_each_update(every: int, log_every: 
 
 
 @pytest.mark.parametrize("m", [0.0, 0.5, 1.0])
-def test_nothing_is_said_of_an_exact_ratio(m: float, watching: Callable[..., Health]) -> None:
+def test_nothing_is_said_of_an_exact_ratio(m: float, watching: Callable[..., CriticTrust]) -> None:
     """Over 200 log events of 128 rows; and the last of them know the identities within their error."""
     health = watching()
     assert said(health, events(exact(m), m, 200)) == []
@@ -185,7 +185,7 @@ def test_nothing_is_said_of_an_exact_ratio(m: float, watching: Callable[..., Hea
         assert math.exp(found["figures"][f"{side}_log_mean_exp"]) == pytest.approx(1.0, abs=error)
 
 
-def test_a_ratio_of_what_lies_apart_is_not_trusted(watching: Callable[..., Health]) -> None:
+def test_a_ratio_of_what_lies_apart_is_not_trusted(watching: Callable[..., CriticTrust]) -> None:
     """20 standard deviations: exact, and beyond what rows can tell, E log a/b being 200 nats. Said once, after 5."""
     health = watching()
     (line,) = said(health, events(exact(20.0), 20.0, 20))
@@ -202,25 +202,25 @@ def test_a_ratio_of_what_lies_apart_is_not_trusted(watching: Callable[..., Healt
     json.dumps(found, allow_nan=False)
 
 
-def test_a_ratio_that_overstates_is_not_trusted(watching: Callable[..., Health]) -> None:
+def test_a_ratio_that_overstates_is_not_trusted(watching: Callable[..., CriticTrust]) -> None:
     """f = log a/b + log 8: E_b exp(f) = 8 and E_a exp(-f) = 1/8."""
     (line,) = said(watching(), events(lambda x: exact(1.0)(x) + math.log(8), 1.0, 20))
     assert "it overstates the log-ratio (accuracy" in line and "it is off, or the log-ratio is more than" in line
 
 
 @pytest.mark.parametrize(("off", "lines"), [(2.5, 0), (6.4, 1)])
-def test_a_mean_may_be_off_by_less_than_four(off: float, lines: int, watching: Callable[..., Health]) -> None:
+def test_a_mean_may_be_off_by_less_than_four(off: float, lines: int, watching: Callable[..., CriticTrust]) -> None:
     assert len(said(watching(), events(lambda x: exact(0.3)(x) + math.log(off), 0.3, 20))) == lines
 
 
-def test_one_bad_event_among_good_ones_says_nothing(watching: Callable[..., Health]) -> None:
+def test_one_bad_event_among_good_ones_says_nothing(watching: Callable[..., CriticTrust]) -> None:
     """E_b exp(f) = 20 at every tenth event: 20 < 4^5, which a product of five means passes by chance 1 time in 1024."""
     good, bad = events(exact(0.3), 0.3, 40), events(lambda x: exact(0.3)(x) + math.log(20), 0.3, 40)
     mixed = [b if number % 10 == 7 else a for number, (a, b) in enumerate(zip(good, bad, strict=True))]
     assert said(watching(), mixed) == []
 
 
-def test_trust_begins_anew(watching: Callable[..., Health]) -> None:
+def test_trust_begins_anew(watching: Callable[..., CriticTrust]) -> None:
     """One line when it ends; and one when the last five log events together have been right for five log events."""
     health = watching()
     far, near = events(lambda x: exact(1.0)(x) * 0 - 9, 1.0, 8), events(exact(1.0), 1.0, 12, start=8)
@@ -231,7 +231,7 @@ def test_trust_begins_anew(watching: Callable[..., Health]) -> None:
     assert distrusted({"critics": health.summary()}) == distrusted({}) == []
 
 
-def test_small_batches_take_more_log_events(watching: Callable[..., Health]) -> None:
+def test_small_batches_take_more_log_events(watching: Callable[..., CriticTrust]) -> None:
     """500 rows at least: 50 log events of 10."""
     health = watching(rows=10)
     wrong = {"f/positive_log_mean_exp": -9.0, "f/negative_log_mean_exp": -9.0, "f/saturation": 0.0}
@@ -240,13 +240,13 @@ def test_small_batches_take_more_log_events(watching: Callable[..., Health]) -> 
     assert line.startswith("step 5000: ")
 
 
-def test_a_critic_that_looks_at_one_side_is_judged_by_it(watching: Callable[..., Health]) -> None:
+def test_a_critic_that_looks_at_one_side_is_judged_by_it(watching: Callable[..., CriticTrust]) -> None:
     found = {name: value for name, value in next(iter(events(exact(20.0), 20.0, 1))).items() if "negative" not in name}
     (line,) = said(watching(), [found] * 5)
     assert "over 640 rows E[q(x)] exp(-f) is exp(-1" in line and ", where it should be 1; " in line
 
 
-def test_scores_are_not_judged(watching: Callable[..., Health]) -> None:
+def test_scores_are_not_judged(watching: Callable[..., CriticTrust]) -> None:
     d = score(q.x, p.x, name="f", loss="hinge")
     health = watching(d)
     d = attrs.evolve(d, loss=Hinge())
@@ -255,7 +255,9 @@ def test_scores_are_not_judged(watching: Callable[..., Health]) -> None:
     assert (found["trusted"], found["ratio"], found["figures"]["max_abs"]) == (None, "score q(x) : p(x)", 99.0)
 
 
-def test_a_stage_keeps_what_it_knows_of_the_same_ratio(assemble: Assemble, watching: Callable[..., Health]) -> None:
+def test_a_stage_keeps_what_it_knows_of_the_same_ratio(
+    assemble: Assemble, watching: Callable[..., CriticTrust]
+) -> None:
     """Another ratio of the same name is judged afresh; one that is no longer trained stays as it was last seen."""
     health = watching()
     said(health, events(exact(20.0), 20.0, 8))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jointgen.data.row_order import Loader
+from jointgen.data.row_order import RowOrder
 from jointgen.errors import ConfigError
 
 
@@ -23,28 +23,28 @@ class Numbered:
 
 @pytest.mark.parametrize(("rows", "batch"), [(10, 10), (10, 3), (12, 4), (7, 6), (297, 64), (1, 1)])
 def test_every_row_once_per_epoch(rows: int, batch: int) -> None:
-    loader = Loader(Numbered(rows), batch, seed=0)
+    loader = RowOrder(Numbered(rows), batch, seed=0)
     seen = torch.cat([loader.rows_of(i) for i in range(3 * rows)])  # 3 * batch whole epochs
     for epoch in seen.split(rows):
         assert epoch.sort().values.tolist() == list(range(rows))
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    first = [Loader(Numbered(50), 50, seed=0).rows_of(i).tolist() for i in range(3)]
-    other = Loader(Numbered(50), 50, seed=1).rows_of(0).tolist()
+    first = [RowOrder(Numbered(50), 50, seed=0).rows_of(i).tolist() for i in range(3)]
+    other = RowOrder(Numbered(50), 50, seed=1).rows_of(0).tolist()
     assert len({tuple(order) for order in [*first, other, range(50)]}) == 5
 
 
 def test_any_batch_can_be_asked_for_first() -> None:
-    through = Loader(Numbered(23), 8, seed=3)
+    through = RowOrder(Numbered(23), 8, seed=3)
     batches = [through.rows_of(i) for i in range(40)]
     for i in [39, 0, 17, 16, 18, 2, 39]:
-        assert torch.equal(Loader(Numbered(23), 8, seed=3).rows_of(i), batches[i])
+        assert torch.equal(RowOrder(Numbered(23), 8, seed=3).rows_of(i), batches[i])
         assert torch.equal(through.rows_of(i), batches[i])  # whatever it remembers by now
 
 
 def test_remembers_two_epochs_at_the_most() -> None:
-    loader = Loader(Numbered(10), 3, seed=0)
+    loader = RowOrder(Numbered(10), 3, seed=0)
     for i in range(30):
         loader.rows_of(i)
         assert len(loader._orders) <= 2
@@ -52,8 +52,8 @@ def test_remembers_two_epochs_at_the_most() -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_processes_take_slices_of_the_same_batch(world: int) -> None:
-    whole = Loader(Numbered(30), 8, seed=5)
-    shards = [Loader(Numbered(30), 8, seed=5, rank=rank, world=world) for rank in range(world)]
+    whole = RowOrder(Numbered(30), 8, seed=5)
+    shards = [RowOrder(Numbered(30), 8, seed=5, rank=rank, world=world) for rank in range(world)]
     for i in range(20):
         assert torch.equal(torch.cat([shard.rows_of(i) for shard in shards]), whole.rows_of(i))
 
@@ -62,10 +62,10 @@ def test_more_than_there_is() -> None:
     with pytest.raises(
         ConfigError, match=r"^train\.batch: 512 is more than the 297 rows of the training split of toy$"
     ):
-        Loader(Numbered(297), 512, seed=0, name="the training split of toy")
+        RowOrder(Numbered(297), 512, seed=0, name="the training split of toy")
 
 
 @pytest.mark.parametrize(("batch", "world"), [(10, 4), (0, 1), (-2, 1)])
 def test_batch_must_divide(batch: int, world: int) -> None:
     with pytest.raises(ConfigError, match=rf"^train\.batch: {batch} does not divide over {world}"):
-        Loader(Numbered(20), batch, seed=0, world=world)
+        RowOrder(Numbered(20), batch, seed=0, world=world)

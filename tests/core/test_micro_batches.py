@@ -19,7 +19,7 @@ from torch import Tensor
 import jointgen
 from jointgen.compiler.compiled_recipe import check_rows
 from jointgen.contracts.noise import Noise
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.errors import ConfigError
 from jointgen.objectives import BalanceTable, CriticTable, E, Objective, Update, log_ratio, log_sigmoid, p, q
 from jointgen.runs import checkpoint
@@ -104,7 +104,7 @@ def test_a_run_in_parts_is_the_run(tmp_path: Path) -> None:
 def test_a_part_has_the_rows_and_the_noise_that_it_has_in_the_whole() -> None:
     """Also where this process has but a share of the batch: two parts of process 1 of 2 are rows 4-5 and 6-7 of 8."""
     whole = Noise(0).named("a", 8).normal(3)
-    mine = Moment({"data": {"x": torch.arange(4.0, 8.0)}}, Noise(0, rank=1, world=2), 4, step=3)
+    mine = StepInputs({"data": {"x": torch.arange(4.0, 8.0)}}, Noise(0, rank=1, world=2), 4, step=3)
     parts = mine.split(2)
     assert [part.data["data"]["x"].tolist() for part in parts] == [[4.0, 5.0], [6.0, 7.0]]
     assert [(part.rows, part.step) for part in parts] == [(2, 3), (2, 3)]
@@ -195,8 +195,8 @@ def test_batches_that_do_not_divide_are_refused(
     train: dict[str, int], processes: int, problem: str | None, prepare: Prepare
 ) -> None:
     def checked() -> None:
-        prepared = prepare(ASVAE(form="literal").objective(), train={"steps": 1, **train}).prepared
-        check_rows(prepared.recipe, prepared.plans, processes)
+        compiled = prepare(ASVAE(form="literal").objective(), train={"steps": 1, **train}).compiled
+        check_rows(compiled.recipe, compiled.plans, processes)
 
     if problem is None:
         checked()

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import jointgen
-from jointgen.compiler.compiled_recipe import Prepared, prepare
+from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.config.optimizers import SGD, Adam, AdamW, OptimizerTables, Rate, RMSprop, StageTables
 from jointgen.config.recipe import read_recipe
 from jointgen.config.toml import read_toml
@@ -95,13 +95,13 @@ def test_linear_by_name_falls_from_the_warm_up_to_nothing() -> None:
 # --- from the recipe to torch ----------------------------------------------------------------------------------------
 
 
-def small(registry: Registry, changes: dict[str, Any] | None = None) -> Prepared:
+def small(registry: Registry, changes: dict[str, Any] | None = None) -> CompiledRecipe:
     recipe = read_recipe(QUICKSTART, {**SMALL, **(changes or {})}, registry=registry)
-    return prepare(recipe, registry)
+    return compile_recipe(recipe, registry)
 
 
-def made(prepared: Prepared) -> Optimizers:
-    return Optimizers(prepared, prepared.parts)
+def made(compiled: CompiledRecipe) -> Optimizers:
+    return Optimizers(compiled, compiled.parts)
 
 
 @pytest.mark.parametrize(
@@ -130,13 +130,13 @@ def test_each_type_is_torchs_own(table: dict[str, Any], cls: type, held: dict[st
 def test_a_part_may_have_a_table_of_its_own(registry: Registry) -> None:
     """The encoder leaves the group of the model, although the same update trains both; nothing is inherited."""
     tables = {"optimizer.parts": {"encoder": {"type": "sgd", "lr": 0.5}}}
-    prepared = small(registry, tables)
-    optimizers = made(prepared)
+    compiled = small(registry, tables)
+    optimizers = made(compiled)
     of_model = optimizers.of(["encoder", "decoder"])
     assert {type(one) for one in of_model} == {torch.optim.Adam, torch.optim.SGD}
     (sgd,) = [one for one in of_model if isinstance(one, torch.optim.SGD)]
     trained = {id(p) for p in sgd.param_groups[0]["params"]}
-    assert trained == {id(p) for p in prepared.parts.parameters(["encoder"])}
+    assert trained == {id(p) for p in compiled.parts.parameters(["encoder"])}
     (critic,) = optimizers.of(["T"])
     assert critic.param_groups[0]["betas"] == (0.5, 0.99)  # [optimizer.critics] of the quickstart
     optimizers.set_rates(0, [10])
@@ -167,8 +167,8 @@ def test_a_stage_may_have_tables_of_its_own(registry: Registry) -> None:
     """Encoder and decoder have one optimizer in each stage, the critic the only one that it needs. Rates of a stage's
     table count from its beginning: 75 of 50 to 100 is half of the way, where the fall begins, and 85 is 0.7 of it, so
     0.4 of the fall."""
-    prepared = small(registry, STUDY)
-    optimizers = made(prepared)
+    compiled = small(registry, STUDY)
+    optimizers = made(compiled)
     (first,) = optimizers.of(["encoder", "decoder"])
     optimizers.set_rates(49, [50, 100])
     assert optimizers.rates() == {"lr/model": 1e-3}
@@ -226,9 +226,9 @@ def test_which_of_four_tables_trains_a_part(registry: Registry) -> None:
 
 def test_memory_counts_the_stage_that_keeps_most(registry: Registry) -> None:
     """Adam of encoder and decoder alone; then SGD of those and Adam of the critic: never all of them at once."""
-    prepared = small(registry, {**TWO, "optimizer.stages.asvae.model": {"type": "sgd"}})
-    model, critic = (sum(p.numel() for p in prepared.parts.parameters(n)) for n in (["encoder", "decoder"], ["T"]))
-    assert sizes_of(prepared).memory["optimizers"] == 4 * 2 * max(model, critic)
+    compiled = small(registry, {**TWO, "optimizer.stages.asvae.model": {"type": "sgd"}})
+    model, critic = (sum(p.numel() for p in compiled.parts.parameters(n)) for n in (["encoder", "decoder"], ["T"]))
+    assert sizes_of(compiled).memory["optimizers"] == 4 * 2 * max(model, critic)
 
 
 def trained(out: Path, changes: dict[str, Any], steps: int, **options: Any) -> dict[str, Any]:
@@ -263,9 +263,9 @@ def test_a_stage_with_tables_resumes_bit_for_bit(at: int, tmp_path: Path) -> Non
 
 def test_memory_counts_what_each_optimizer_keeps(registry: Registry) -> None:
     """Adam keeps 2 numbers per parameter, SGD none and with momentum 1, RMSprop 1 to 3."""
-    prepared = small(registry, {"optimizer.model": {"type": "sgd"}, "optimizer.critics": {"type": "rmsprop"}})
-    critic = sum(p.numel() for p in prepared.parts.parameters(["T"]))
-    assert sizes_of(prepared).memory["optimizers"] == 4 * critic
+    compiled = small(registry, {"optimizer.model": {"type": "sgd"}, "optimizer.critics": {"type": "rmsprop"}})
+    critic = sum(p.numel() for p in compiled.parts.parameters(["T"]))
+    assert sizes_of(compiled).memory["optimizers"] == 4 * critic
     assert SGD(momentum=0.9).moments == 1 and RMSprop(momentum=0.9, centered=True).moments == 3
 
 

@@ -15,7 +15,7 @@ from jointgen_critics.penalties import R1, GradientPenalty
 from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor, nn
 
-from jointgen.compiler.gradient_paths import Traits
+from jointgen.compiler.gradient_paths import PartTraits
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.engine.program import held_twin
 from jointgen.errors import ConfigError, OwnershipError
@@ -147,8 +147,8 @@ def test_every_objective_passes_with_the_families_that_it_accepts(families: str,
 def test_both_stages_pass(prepare: Prepare) -> None:
     stages = ASVAE(vae_first=0.5).objective()
     model = prepare(stages)
-    assert len(model.prepared.plans) == len(as_stages(stages)) == 2
-    for plan in model.prepared.plans:
+    assert len(model.compiled.plans) == len(as_stages(stages)) == 2
+    for plan in model.compiled.plans:
         check_ownership(plan, model.parts, model.data(4), 4)
 
 
@@ -255,10 +255,10 @@ def test_a_learned_prior_is_owned_too(assemble: Any, nets: Any) -> None:
         "prior": LearnedNormal(nets.Gaussian),
         "f": nets.Polynomial(0.1, 0.3, -0.2, 0.5, -0.1, 0.2),
     }
-    traits = {"prior": Traits("prior", {"sample": "exact"})}
+    traits = {"prior": PartTraits("prior", {"sample": "exact"})}
     plan, parts = assemble(Objective.of(elbo(q, p) + held - E(p.xz, f)), modules, traits)
     check_ownership(plan, parts, {"data": {"x": torch.randn(4, 1, dtype=torch.float64)}}, 4)
-    ways = {s.label.partition("/")[2]: s.reach.get("prior", frozenset()) for s in plan.updates[0].summands}
+    ways = {s.label.partition("/")[2]: s.gradient_paths.get("prior", frozenset()) for s in plan.updates[0].summands}
     assert ways == {
         "E[q(x,z)] log p(x|z)": frozenset(),
         "E[q(x,z)] log p(z)": {"explicit"},

@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 import jointgen
-from jointgen.compiler.compiled_recipe import prepare
+from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.space import Space
 from jointgen.registry.discovery import load_plugins
@@ -32,4 +32,4 @@ def test_torchs_own_dropout_is_refused() -> None:
     recipe = read_recipe(QUICKSTART, registry=registry)
     encoder = attrs.evolve(recipe.encoder, network=WithTorchDropout())
     with pytest.raises(jointgen.ConfigError, match=r"encoder: its layer 'trunk\.1' is torch's Dropout; use jointgen"):
-        prepare(attrs.evolve(recipe, encoder=encoder), registry)
+        compile_recipe(attrs.evolve(recipe, encoder=encoder), registry)

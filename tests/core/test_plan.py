@@ -14,14 +14,14 @@ from jointgen_critics.penalties import R1
 from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor, nn
 
-from jointgen.compiler.gradient_paths import Traits
+from jointgen.compiler.gradient_paths import PartTraits
 from jointgen.compiler.nodes import Read, Root
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan
 from jointgen.contracts.noise import Noise
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.program import re_pair
-from jointgen.engine.update import CompiledUpdate
+from jointgen.engine.update import UpdateRunner
 from jointgen.errors import ConfigError
 from jointgen.objectives import (
     Conditional,
@@ -179,7 +179,7 @@ def table_of(plan: Plan, update: str) -> dict[str, dict[str, frozenset[str]]]:
     """term -> trained part -> how its gradient arrives there."""
     found = next(u for u in plan.updates if u.name == update)
     return {
-        s.label.partition("/")[2]: {part: ways for part, ways in s.reach.items() if part in found.trains}
+        s.label.partition("/")[2]: {part: ways for part, ways in s.gradient_paths.items() if part in found.trains}
         for s in found.summands
     }
 
@@ -383,11 +383,11 @@ def rows_seen(assemble: Assemble, nets: Any, ratio: Any, rows: int = 12, block: 
     """The critic of `ratio` after its own update, on data whose row i is the number i."""
     critic = nets.Watched()
     modules = {"encoder": Copy(), "encoder_w": Copy(), ratio.name: critic}
-    exact = Traits("conditional", {"sample": "exact"})
+    exact = PartTraits("conditional", {"sample": "exact"})
     plan, parts = assemble(Objective.of(E(ratio.num, ratio)), modules, {"encoder_w": exact})
     index = next(i for i, u in enumerate(plan.updates) if u.name == ratio.name)
-    moment = Moment({"data": {"x": torch.arange(float(rows))[:, None]}}, Noise(0), rows, pair_block=block)
-    CompiledUpdate(plan.updates[index], plan, parts).gradient(moment)
+    moment = StepInputs({"data": {"x": torch.arange(float(rows))[:, None]}}, Noise(0), rows, pair_block=block)
+    UpdateRunner(plan.updates[index], plan, parts).gradient(moment)
     return critic
 
 
@@ -412,13 +412,13 @@ def test_both_joints_re_paired_are_four_rows(assemble: Assemble, nets: Any) -> N
     two = Joint("r", (Conditional("y", part="data"), Conditional("w", "y", part="encoder_w")))
     over = Q.on("x") * Q.on("z") * two.on("y") * two.on("w")
     critic = nets.Watched()
-    exact = Traits("conditional", {"sample": "exact"})
+    exact = PartTraits("conditional", {"sample": "exact"})
     ratio = log_ratio(over, over, name="f")
     modules = {"encoder": Copy(), "encoder_w": Copy(), "f": critic}
     plan, parts = assemble(Objective.of(E(over, ratio)), modules, {"encoder_w": exact})
     rows = torch.arange(12.0)[:, None]
-    moment = Moment({"data": {"x": rows, "y": rows}}, Noise(0), 12, pair_block=6)
-    CompiledUpdate(plan.updates[1], plan, parts).gradient(moment)
+    moment = StepInputs({"data": {"x": rows, "y": rows}}, Noise(0), 12, pair_block=6)
+    UpdateRunner(plan.updates[1], plan, parts).gradient(moment)
     for call in critic.calls:
         together = torch.cat(call, 1)  # (12, 4)
         assert all(len(row.unique()) == 4 for row in together)

@@ -26,8 +26,8 @@ from jointgen.reports import pictures
 from jointgen.runs import checkpoint
 from jointgen.runs import folder as runfolder
 from jointgen.runs.folder import RunFolder
-from jointgen.training.state import Saver
-from jointgen.training.stopping import Best, best_by
+from jointgen.training.state import CheckpointWriter
+from jointgen.training.stopping import BestCheckpoint, best_checkpoint_of
 
 RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SMALL = {
@@ -269,14 +269,14 @@ def measure(name: str, better: Any = None, values: Any = lambda batch: batch) ->
 )
 def test_the_best_by_hand(better: str, figures: list[float | None], best: str) -> None:
     """NaN, infinities and equal values are no improvement."""
-    seen = Best("m", better)
+    seen = BestCheckpoint("m", better)
     improved = [seen.improved({"m": value}, name) for value, name in zip(figures, "abcde", strict=True)]
     assert seen.checkpoint == best
     assert [name for name, better in zip("abcde", improved, strict=True) if better][-1] == best
-    again = Best("m", better)
+    again = BestCheckpoint("m", better)
     again.load(seen.state())
     assert (again.value, again.checkpoint) == (seen.value, best)
-    other = Best("n", better)
+    other = BestCheckpoint("n", better)
     other.load(seen.state())
     assert other.checkpoint is None
 
@@ -293,7 +293,7 @@ def test_the_best_by_hand(better: str, figures: list[float | None], best: str) -
 def test_what_cannot_keep_the_best(name: str, every: int | None, message: str) -> None:
     measures = [measure("elbo", "higher"), measure("bits", "lower", None), measure("count")]
     with pytest.raises(ConfigError, match=rf"^train\.keep_best: {message}"):
-        best_by(name, every, measures)
+        best_checkpoint_of(name, every, measures)
 
 
 def test_the_best_one_stays(tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ class Two:
 
 
 def test_every_process_has_its_own_generators_back(finished: Path) -> None:
-    two = Saver(RunFolder(finished), Two(), "", 1, *[None] * 7)  # type: ignore[arg-type]
+    two = CheckpointWriter(RunFolder(finished), Two(), "", 1, *[None] * 7)  # type: ignore[arg-type]
     mine = {"torch": torch.arange(3), "python_spare": torch.tensor(0.5, dtype=torch.float64)}
     everyone = two._gathered(mine)
     assert everyone["torch"].tolist() == [[1, 2, 3], [0, 1, 2]] and everyone["python_spare"].tolist() == [1.5, 0.5]
@@ -478,6 +478,6 @@ def test_every_process_has_its_own_generators_back(finished: Path) -> None:
 
 def test_another_number_of_processes_leaves_the_generators_alone(finished: Path) -> None:
     saved = checkpoint.find(finished / "checkpoints").state["randomness"]
-    two = Saver(RunFolder(finished), Two(), "", 1, *[None] * 7)  # type: ignore[arg-type]
+    two = CheckpointWriter(RunFolder(finished), Two(), "", 1, *[None] * 7)  # type: ignore[arg-type]
     state, (note,) = two._own_randomness(saved)
     assert state is None and note.startswith("the checkpoint is of 1 process(es), not of 2: ")

@@ -16,19 +16,19 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jointgen.compiler.balanced_weights import balanced_weights
-from jointgen.compiler.compiled_recipe import Prepared, prepare
+from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.compiler.nodes import ClosedKL, Critic, Density
 from jointgen.compiler.parts import Parts
 from jointgen.config.recipe import read_recipe
 from jointgen.config.toml import load_tables
 from jointgen.contracts.noise import Noise
-from jointgen.data.step_inputs import Moment
-from jointgen.engine.ema import Average
+from jointgen.data.step_inputs import StepInputs
+from jointgen.engine.ema import EMA
 from jointgen.engine.step import Step
-from jointgen.engine.update import CompiledUpdate
+from jointgen.engine.update import UpdateRunner
 from jointgen.registry.discovery import load_plugins
 from jointgen.runtime.workers import Workers
-from jointgen.training.log_window import Window
+from jointgen.training.log_window import LogWindow
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 ROWS = 4
@@ -80,15 +80,15 @@ def smaller(table: Any) -> Any:
 
 
 @functools.cache
-def prepared(path: Path) -> Prepared:
+def compiled(path: Path) -> CompiledRecipe:
     registry = load_plugins().registry
     tables = smaller(load_tables(path))
-    return prepare(read_recipe({**tables, "name": path.stem}, registry=registry), registry)
+    return compile_recipe(read_recipe({**tables, "name": path.stem}, registry=registry), registry)
 
 
-def raw(of: Prepared, rows: int = ROWS) -> dict[str, dict[str, Tensor]]:
+def raw(of: CompiledRecipe, rows: int = ROWS) -> dict[str, dict[str, Tensor]]:
     """Raw rows as the sources would give them, whether their data is here or not: grey levels."""
-    declared, generator = of.declared, torch.Generator().manual_seed(0)
+    declared, generator = of.binding, torch.Generator().manual_seed(0)
     found: dict[str, dict[str, Tensor]] = {}
     for part in declared.data_parts:
         shapes = {name: declared.spaces[name] for name in declared.variables_of(part)}
@@ -105,11 +105,11 @@ def test_no_step_waits(path: Path, micro_batches: int, monkeypatch: pytest.Monke
     """Every stage, at a step with penalties and at one without, with what an accelerator has: fused optimizers, and
     loops that do not look at their values. As the loop takes it: step, figures, average."""
     monkeypatch.setattr(recursion, "may_look", lambda x: False)
-    made = prepared(path)
+    made = compiled(path)
     parts: Parts = made.parts
     parts.modules.train()
-    data, window = raw(made), Window()
-    average = Average(parts, 0.9)
+    data, window = raw(made), LogWindow()
+    average = EMA(parts, 0.9)
     for plan in made.plans:
         by_update = {u.name: [torch.optim.Adam(parts.parameters(u.trains), fused=True)] for u in plan.updates}
         stepper = Step(plan, parts, Workers.start("cpu"), by_update, clip=1.0, micro_batches=micro_batches)
@@ -123,14 +123,14 @@ def take_steps(
     stepper: Step,
     numbers: list[int],
     data: Any,
-    window: Window,
-    average: Average,
+    window: LogWindow,
+    average: EMA,
     counts: Counter[str],
 ) -> None:
     for number in numbers:
 
-        def moment(r: int, number: int = number) -> Moment:
-            return Moment(data, Noise(0, f"{number}.{r}"), ROWS, number, number / 10, 2)
+        def moment(r: int, number: int = number) -> StepInputs:
+            return StepInputs(data, Noise(0, f"{number}.{r}"), ROWS, number, number / 10, 2)
 
         with Waits() as waits:
             window.add(stepper(moment), number)
@@ -144,13 +144,13 @@ def take_steps(
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_densities_logits_and_losses_are_float32_under_autocast(path: Path) -> None:
     """Networks multiply in bfloat16; what they put out is scored, judged and averaged in float32."""
-    made = prepared(path)
+    made = compiled(path)
     workers = Workers.start("cpu", "bf16")
     for plan in made.plans:
         scales = {weight.name: torch.tensor(2.0) for weight in balanced_weights(plan.objective)}
-        moment = Moment(raw(made), Noise(0, "4.0"), ROWS, 4, 0.5, 2, scales)  # a step with penalties
+        moment = StepInputs(raw(made), Noise(0, "4.0"), ROWS, 4, 0.5, 2, scales)  # a step with penalties
         for own in plan.updates:
-            update = CompiledUpdate(own, plan, made.parts)
+            update = UpdateRunner(own, plan, made.parts)
             update.turn.begin()
             with workers.autocast(), Multiplied() as multiplied:
                 loss, means, values = update.loss(moment)

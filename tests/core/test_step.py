@@ -21,9 +21,9 @@ from jointgen.compiler.lowering import Lowering
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, make_summands
 from jointgen.contracts.noise import Noise
-from jointgen.data.step_inputs import Moment
-from jointgen.engine.terms import Rows
-from jointgen.engine.update import CompiledUpdate
+from jointgen.data.step_inputs import StepInputs
+from jointgen.engine.terms import PerRow
+from jointgen.engine.update import UpdateRunner
 from jointgen.errors import ConfigError
 from jointgen.objectives import (
     Constant,
@@ -75,8 +75,8 @@ def written(written_noise: Any, step: int = 0) -> tuple[dict[str, Tensor], Any]:
     return values, written_noise(values)
 
 
-def moment_of(noise: Any, x: Tensor, **more: Any) -> Moment:
-    return Moment({"data": {"x": x}}, noise, len(x), **more)
+def moment_of(noise: Any, x: Tensor, **more: Any) -> StepInputs:
+    return StepInputs({"data": {"x": x}}, noise, len(x), **more)
 
 
 # --- plain torch -----------------------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ def test_repetitions_have_data_and_noise_of_their_own(
     noises = [written(written_noise, r) for r in range(3)]
     asked: list[int] = []
 
-    def moment(r: int) -> Moment:
+    def moment(r: int) -> StepInputs:
         asked.append(r)
         return moment_of(noises[r][1], data[r])
 
@@ -426,7 +426,7 @@ def test_a_weight_is_taken_where_the_stage_stands(assemble: Assemble, nets: Any,
     zq = line(start()[0], x, values["q(z|x)"])
     f_value = polynomial(critic_leaf(F1), x, zq)
     for progress, weight in ((0.0, 0.0), (0.125, 2.5), (0.5, 10.0), (1.0, 10.0)):
-        loss, _, _ = CompiledUpdate(plan.updates[0], plan, parts).loss(moment_of(noise, x, progress=progress))
+        loss, _, _ = UpdateRunner(plan.updates[0], plan, parts).loss(moment_of(noise, x, progress=progress))
         log_p = log_line(start()[1], x, zq)
         expected = log_p - weight * f_value + (weight * f_value) ** 2 - weight * 2 * f_value.exp()
         assert loss.item() == pytest.approx(-expected.mean().item(), abs=1e-12)
@@ -497,7 +497,7 @@ def test_a_known_part_is_added_to_the_logit(assemble: Assemble, nets: Any, writt
         "f": F.softplus(-logit(x, zq)).mean() + F.softplus(logit(xp, z)).mean(),
     }
     for update in plan.updates:
-        loss, _, _ = CompiledUpdate(update, plan, parts).loss(moment_of(noise, x))
+        loss, _, _ = UpdateRunner(update, plan, parts).loss(moment_of(noise, x))
         assert loss.item() == pytest.approx(losses[update.name].item(), abs=1e-12)
 
 
@@ -537,7 +537,7 @@ def rows_of(expr: Expr, assemble: Assemble, nets: Any, noise: Any, x: Tensor) ->
     plan, parts = assemble(resolvable, lines(nets, f=nets.Polynomial(*F1)))
     lowering = Lowering(plan.objective.joints, plan.traits)
     found = make_summands(plan.updates[0].update, lowering)
-    return Rows([summand for summand, _ in found], parts, lowering)(moment_of(noise, x)).tolist()
+    return PerRow([summand for summand, _ in found], parts, lowering)(moment_of(noise, x)).tolist()
 
 
 f = log_ratio(q.xz, p.xz, name="f")
@@ -610,7 +610,7 @@ def test_stop_and_hold_change_gradients(assemble: Assemble, nets: Any, written_n
         modules = lines(nets)
         update = Update("model", term, trains=("encoder", "decoder"))
         plan, parts = assemble(Objective((update,)), modules)
-        compiled = CompiledUpdate(plan.updates[0], plan, parts)
+        compiled = UpdateRunner(plan.updates[0], plan, parts)
         compiled.gradient(moment_of(noise, numbers("x")))
         expected = {"encoder": 0.0 if hold else -error, "decoder": 0.0 if stops else -slope.item() * error}
         for name, gradient in expected.items():
@@ -630,7 +630,7 @@ def test_stop_on_what_is_scored_leaves_the_score(assemble: Assemble, nets: Any, 
         modules = lines(nets)
         del modules["decoder"], modules["prior"]
         plan, parts = assemble(Objective.of(E(q.xz, term)), modules)
-        CompiledUpdate(plan.updates[0], plan, parts).gradient(moment_of(noise, numbers("x")))
+        UpdateRunner(plan.updates[0], plan, parts).gradient(moment_of(noise, numbers("x")))
         assert modules["encoder"].offset.grad.item() == pytest.approx(-expected, abs=1e-12)
 
 
@@ -640,7 +640,7 @@ def test_a_view_is_what_the_critic_sees(assemble: Assemble, nets: Any, written_n
     critic = nets.Watched()
     plan, parts = assemble(Objective.of(E(p.xz, d + q.log("z|x", hold=True))), lines(nets, d=critic))
     values, noise = written(written_noise)
-    compiled = CompiledUpdate(plan.updates[0], plan, parts)
+    compiled = UpdateRunner(plan.updates[0], plan, parts)
     _, means, _ = compiled.loss(moment_of(noise, numbers("x")))
     (encoder, decoder), z = start(), values["p(z)"]
     assert len(critic.calls) == 1
@@ -656,7 +656,7 @@ def test_a_priors_draw_has_one_reading(assemble: Assemble, nets: Any, written_no
     plan, parts = assemble(Objective.of(E(q.xz, t) + E(p.xz, t)), lines(nets, t=critic))
     values, noise = written(written_noise)
     x, (encoder, _) = numbers("x"), start()
-    CompiledUpdate(plan.updates[0], plan, parts).loss(moment_of(noise, x))
+    UpdateRunner(plan.updates[0], plan, parts).loss(moment_of(noise, x))
     (_, under_q), (_, under_p) = critic.calls
     assert torch.allclose(under_q, encoder[0] * x + encoder[1])
     assert torch.equal(under_p, values["p(z)"])

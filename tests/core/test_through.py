@@ -12,7 +12,7 @@ from jointgen_ali.objective import ALI
 from jointgen_asvae.objective import ASVAE
 from jointgen_vae.objective import IWAE, VAE
 
-from jointgen.compiler.compiled_recipe import prepare as prepare_recipe
+from jointgen.compiler.compiled_recipe import compile_recipe as prepare_recipe
 from jointgen.compiler.parts import PartOfPrior, start_at_data
 from jointgen.compiler.requirements import requirements
 from jointgen.config.recipe import read_recipe
@@ -69,7 +69,7 @@ def test_gradients_are_where_the_plan_says(name: str, prior: dict[str, Any], pre
 def test_log_p_of_z_reaches_the_encoder(prepare: Prepare) -> None:
     model = prepare(VAE().objective(), prior=VAMP)
     (row,) = (s for s in model.plan.updates[0].summands if s.label.endswith("log p(z)"))
-    assert row.reach == {"encoder": {"explicit", "samples"}, "prior": {"explicit"}}
+    assert row.gradient_paths == {"encoder": {"explicit", "samples"}, "prior": {"explicit"}}
     assert set(model.plan.updates[0].trains) == {"encoder", "decoder", "prior"}
     assert model.plan.runs() == {"encoder": 2, "decoder": 1}
 
@@ -100,7 +100,7 @@ def test_a_leak_into_the_encoder_is_caught(prepare: Prepare, monkeypatch: pytest
 def test_a_held_prior_holds_what_it_goes_through(prepare: Prepare) -> None:
     objective = Objective.of(E(q.xz, p.log("z", hold=True) + p.log_x_given_z))
     (row, _) = prepare(objective, prior=VAMP).plan.updates[0].summands
-    assert row.reach == {"encoder": {"samples"}}
+    assert row.gradient_paths == {"encoder": {"samples"}}
 
 
 # --- dropout and drawing ----------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def test_dropout_of_a_part_of_a_prior_is_named_and_the_same_everywhere(prepare: 
 def test_model_draws_from_a_prior_that_goes_through_the_encoder(prepare: Prepare) -> None:
     """K = 1: p(z) is q(z|u), so the mean of many draws is the encoder's mean at u, within 5 standard errors."""
     model = prepare(VAE().objective(), prior={**VAMP, "components": 1}, encoder=dropping())
-    usable = Model(model.prepared, model.parts)
+    usable = Model(model.compiled, model.parts)
     z = usable.draw("p", {}, 4000, usable.noise(0, "draw"))["z"]
     with torch.no_grad():
         posterior = model.parts.modules["encoder"](*model.parts.modules["prior"].pseudo_inputs())
@@ -134,7 +134,7 @@ def test_model_draws_from_a_prior_that_goes_through_the_encoder(prepare: Prepare
 def test_priors_start_with_rows_of_the_data(prepare: Prepare) -> None:
     model = prepare(VAE().objective(), prior=VAMP)
     rows = model.data(10)["data"]
-    start_at_data(model.parts, model.prepared.declared, rows)
+    start_at_data(model.parts, model.compiled.binding, rows)
     (found,) = model.parts.modules["prior"].pseudo_inputs()
     assert (found - rows["x"][::2]).abs().max() < 0.05
 
@@ -190,7 +190,7 @@ def test_labels_of_the_encoder_get_pseudo_labels(prepare: Prepare) -> None:
 
 def test_explain_says_what_a_prior_runs(registry: Registry, repo: Path) -> None:
     changes = {"objective": {"type": "vae"}, "prior.type": "vamp"}
-    prepared = prepare_recipe(
+    compiled = prepare_recipe(
         read_recipe(repo / "tests" / "fixtures" / "recipes" / "quickstart.toml", changes, registry=registry), registry
     )
-    assert "encoder within prior, on its own inputs" in explain(prepared)
+    assert "encoder within prior, on its own inputs" in explain(compiled)

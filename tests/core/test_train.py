@@ -16,8 +16,8 @@ from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedE
 from jointgen.objectives import E, Objective, Stage, elbo, p, q
 from jointgen.runs import checkpoint
 from jointgen.runtime.workers import Workers
-from jointgen.training.log_window import Window
-from jointgen.training.stopping import Patience
+from jointgen.training.log_window import LogWindow
+from jointgen.training.stopping import EarlyStopping
 
 QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SMALL = {
@@ -198,7 +198,7 @@ def test_stages_composed_in_python_are_written_and_repeat(tmp_path: Path) -> Non
 
 
 def test_early_stopping_ends_a_stage_and_keeps_the_next_ones_length() -> None:
-    patience = Patience(2)
+    patience = EarlyStopping(2)
     assert not patience.exhausted([3.0, 1.0])
     assert not patience.exhausted([2.0, 2.0])  # one loss improved
     assert not patience.exhausted([2.5, 2.0])  # first evaluation without
@@ -241,7 +241,7 @@ STUCK = {  # rates that improve nothing, in two stages of 20 steps
 
 
 def test_each_stage_has_a_patience_of_its_own(tmp_path: Path) -> None:
-    """Patience 4: the first stage's evaluations at 5, 10, 15 and 20 wait three times, and its length ends it. The
+    """EarlyStopping 4: the first stage's evaluations at 5, 10, 15 and 20 wait three times, and its length ends it. The
     second's at 25 (first), 30, 35 would have made four and more if they went on counting."""
     run = train(tmp_path / "run", train__early_stopping={"patience": 4}, **STUCK)
     assert run.summary["step"] == 40
@@ -256,7 +256,7 @@ def test_each_stage_has_a_patience_of_its_own(tmp_path: Path) -> None:
     ids=str,
 )
 def test_a_stage_that_early_stopping_ended_stays_so(tmp_path: Path, changes: dict[str, Any], end: int) -> None:
-    """Patience 1 ends the first stage at 10 (5 is the first evaluation); stopped at 12, resumed with another recipe."""
+    """A patience of 1 ends the first stage at 10 (5 is the first evaluation); stopped at 12, resumed otherwise."""
     out, settings = tmp_path / "run", {"train__early_stopping": {"patience": 1}, **STUCK}
     with pytest.raises(StoppedError, match="stopped at step 12"):
         train(out, stop=stopping_after(12), **settings)
@@ -267,12 +267,12 @@ def test_a_stage_that_early_stopping_ended_stays_so(tmp_path: Path, changes: dic
 
 
 def test_window_averages_and_finds_the_first_broken_figure() -> None:
-    window = Window()
+    window = LogWindow()
     window.add({"a": torch.tensor(1.0), "b": torch.tensor(2.0)}, step=7)
     window.add({"a": torch.tensor(3.0), "b": torch.tensor(float("nan"))}, step=8)
     window.add({"a": torch.tensor(float("inf")), "b": torch.tensor(0.0)}, step=9)
     assert window.first_broken() == (8, "b")
-    calm = Window()
+    calm = LogWindow()
     calm.add({"a": torch.tensor(1.0)}, step=0)
     calm.add({"a": torch.tensor(3.0), "c": torch.tensor(5.0)}, step=1)
     assert calm.means() == {"a": 2.0, "c": 5.0} and calm.first_broken() is None
@@ -281,7 +281,7 @@ def test_window_averages_and_finds_the_first_broken_figure() -> None:
 def test_window_goes_on_from_its_state() -> None:
     """Cut anywhere, it ends with the same numbers; a broken figure stays known."""
     figures = [{"a": torch.tensor(0.1 * i), "b": torch.tensor(1.0 / i if i else math.inf)} for i in range(5)]
-    whole, first, second = Window(), Window(), Window()
+    whole, first, second = LogWindow(), LogWindow(), LogWindow()
     for step, row in enumerate(figures):
         whole.add(row, step)
         (first if step < 3 else second).add(row, step)

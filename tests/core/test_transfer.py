@@ -14,9 +14,9 @@ from torch import Tensor
 
 from jointgen.contracts.noise import Noise, NoiseSource
 from jointgen.data import device as transfer
-from jointgen.data.batches import Feed
-from jointgen.data.device import BLOCK, Ahead, Fetch, ResidentRows, augmented, resides, size_of, stored
-from jointgen.data.row_order import Loader
+from jointgen.data.batches import TrainingBatches
+from jointgen.data.device import BLOCK, DeviceRows, Prefetcher, ResidentRows, augmented, resides, size_of, stored
+from jointgen.data.row_order import RowOrder
 from jointgen.data.split import Split
 from jointgen.errors import ConfigError
 
@@ -108,8 +108,8 @@ def test_a_copy_is_made_in_blocks_and_indexed() -> None:
 
 @pytest.mark.parametrize("rows", [Numbered(50), Windowed(50)])
 def test_resident_rows_are_those_that_are_read_bit_for_bit(rows: Any) -> None:
-    loader = Loader(rows, 8, seed=5)
-    home, copy = (Fetch(rows, loader.rows_of, CPU, resident=resident) for resident in (False, True))
+    loader = RowOrder(rows, 8, seed=5)
+    home, copy = (DeviceRows(rows, loader.rows_of, CPU, resident=resident) for resident in (False, True))
     for number in (0, 1, 2, 7, 3):
         noise = [Noise(3, number).named("augment", 8) for _ in range(2)]
         one, two = (augmented(rows, fetch(number), n) for fetch, n in zip((home, copy), noise, strict=True))
@@ -120,8 +120,8 @@ def test_resident_rows_are_those_that_are_read_bit_for_bit(rows: Any) -> None:
 @pytest.mark.parametrize("resident", [False, True])
 def test_every_batch_is_sent_to_a_device_that_is_not_the_host(resident: bool) -> None:
     """The meta device keeps shapes only; what is not resident is read ahead, as for any accelerator."""
-    loader = Loader(Windowed(50), 8, seed=5)
-    fetch = Fetch(Windowed(50), loader.rows_of, torch.device("meta"), resident=resident)
+    loader = RowOrder(Windowed(50), 8, seed=5)
+    fetch = DeviceRows(Windowed(50), loader.rows_of, torch.device("meta"), resident=resident)
     for number in (0, 1, 2, 5):
         values = fetch(number)
         assert {value.device.type for value in values.values()} == {"meta"}
@@ -151,15 +151,15 @@ class FakeRecipe:
         batch, resident, pair_block = 8, "auto", 4
 
 
-def feed(rows: Any, workers: Any, repeats: int = 1) -> Feed:
+def feed(rows: Any, workers: Any, repeats: int = 1) -> TrainingBatches:
     recipe: Any = FakeRecipe()
-    return Feed(recipe, Split("train", {"data": rows}, {"data": {"image": "x"}}), workers, repeats)
+    return TrainingBatches(recipe, Split("train", {"data": rows}, {"data": {"image": "x"}}), workers, repeats)
 
 
 def test_a_step_sees_the_rows_of_its_number_augmented_with_named_noise() -> None:
     rows = Windowed(30)
     seen = feed(rows, Alone(), repeats=3).moment(4, 0.0, 2)
-    index = Loader(rows, 8, 5).rows_of(4 * 3 + 2)
+    index = RowOrder(rows, 8, 5).rows_of(4 * 3 + 2)
     expected = rows.augment(rows.stored(index), Noise(5, "4.2").named("augment", 8))
     assert list(seen.data["data"]) == ["image"]
     assert torch.equal(seen.data["data"]["image"], expected["x"])
@@ -176,7 +176,7 @@ def test_two_processes_see_the_halves_of_what_one_sees() -> None:
 
 @pytest.mark.parametrize("numbers", [range(6), range(0, 30, 5), [7, 7, 3, 0, 1, 2, 9, 4]])
 def test_reading_ahead_changes_nothing(numbers: Any) -> None:
-    ahead = Ahead(lambda number: number**2)
+    ahead = Prefetcher(lambda number: number**2)
     assert [ahead(number) for number in numbers] == [number**2 for number in numbers]
 
 
@@ -190,7 +190,7 @@ def test_the_next_number_is_made_before_it_is_asked_for(stride: int) -> None:
         begun.release()
         return number
 
-    ahead = Ahead(make)
+    ahead = Prefetcher(make)
     for number in (stride, 2 * stride):
         ahead(number)
     while 3 * stride not in asked:  # made by its thread, without another call
@@ -206,7 +206,7 @@ def test_what_goes_wrong_ahead_is_raised_when_it_is_asked_for() -> None:
             raise OSError("torn")
         return number
 
-    ahead = Ahead(make)
+    ahead = Prefetcher(make)
     assert [ahead(0), ahead(1)] == [0, 1]
     with pytest.raises(OSError, match="torn"):
         ahead(2)

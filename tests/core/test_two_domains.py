@@ -18,7 +18,7 @@ from torch import Tensor
 
 import jointgen
 from jointgen.contracts.noise import Noise
-from jointgen.data.row_order import Loader
+from jointgen.data.row_order import RowOrder
 from jointgen.errors import ConfigError
 from jointgen.objectives import elbo, p, q
 
@@ -102,7 +102,7 @@ SECOND: dict[str, Any] = {"prior": None, "sources": {"prior": {"type": "moons", 
 
 
 def test_a_source_takes_the_place_of_the_prior(prepare: Prepare) -> None:
-    declared = prepare(ALI().objective(), **SECOND).prepared.declared
+    declared = prepare(ALI().objective(), **SECOND).compiled.binding
     assert declared.traits["prior"].kind == "data"
     assert declared.data_parts == ["data", "prior"]
 
@@ -136,7 +136,7 @@ def test_a_prior_and_a_source_of_its_name(prepare: Prepare) -> None:
 def test_rows_of_two_sources_are_not_paired(prepare: Prepare, tmp_path: Path) -> None:
     """The same images in both: in one order each batch would show both networks the same rows side by side."""
     rows = Digits().open("train")
-    one, other = (Loader(rows, 100, seed=0, order=order).rows_of(0) for order in ("order of rows", "of prior"))
+    one, other = (RowOrder(rows, 100, seed=0, order=order).rows_of(0) for order in ("order of rows", "of prior"))
     assert (one == other).sum() < 5  # of 100 at a chance of 1/1500 each
     named = Noise(0, "epoch 0").generator("order of rows")
     assert torch.equal(one, torch.randperm(len(rows), generator=named)[:100])

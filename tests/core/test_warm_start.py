@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import jointgen
-from jointgen.compiler.compiled_recipe import Prepared, prepare
+from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.errors import ConfigError, StoppedError
 from jointgen.registry.components import Registry
@@ -67,20 +67,20 @@ def copied(vae: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def prepared(registry: Registry) -> Callable[..., Prepared]:
-    def made(changes: Any = None, source: Any = None) -> Prepared:
+def compiled(registry: Registry) -> Callable[..., CompiledRecipe]:
+    def made(changes: Any = None, source: Any = None) -> CompiledRecipe:
         given = {**SMALL, **(changes or {}), **({} if source is None else {"train.init_from": source})}
-        return prepare(read_recipe(RECIPE, given, registry=registry), registry)
+        return compile_recipe(read_recipe(RECIPE, given, registry=registry), registry)
 
     return made
 
 
 @pytest.fixture
-def started(prepared: Callable[..., Prepared], tmp_path: Path) -> Callable[..., Trainer]:
+def started(compiled: Callable[..., CompiledRecipe], tmp_path: Path) -> Callable[..., Trainer]:
     """A run of AS-VAE that has begun and not made a step."""
 
     def made(changes: Any = None, source: Any = None) -> Trainer:
-        return Trainer(prepared(changes, source), tmp_path / "started", quiet=True)
+        return Trainer(compiled(changes, source), tmp_path / "started", quiet=True)
 
     return made
 
@@ -192,19 +192,19 @@ def test_a_path_is_relative_to_where_the_command_runs(vae: Path, started: Any, m
     assert equal(of(started(source="vae"), "encoder"), saved(vae)["ema.encoder"])
 
 
-def test_explain_says_where_it_is_from_without_looking(prepared: Any, registry: Registry) -> None:
+def test_explain_says_where_it_is_from_without_looking(compiled: Any, registry: Registry) -> None:
     """So that a finished run can be explained when the other is gone."""
-    text = explain(prepared(source={"run": "runs/gone", "checkpoint": "best", "parts": ["encoder", "decoder"]}))
+    text = explain(compiled(source={"run": "runs/gone", "checkpoint": "best", "parts": ["encoder", "decoder"]}))
     assert "  starts from the run runs/gone, checkpoint 'best': encoder, decoder\n" in text
     assert "  starts from the run runs/gone, checkpoint 'latest': parts of the same names\n" in explain(
-        prepared(source="runs/gone")
+        compiled(source="runs/gone")
     )
 
 
-def test_both_ways_of_writing_survive_the_resolved_recipe(prepared: Any, registry: Registry) -> None:
+def test_both_ways_of_writing_survive_the_resolved_recipe(compiled: Any, registry: Registry) -> None:
     table = {"run": "runs/a", "checkpoint": "best", "parts": ["encoder"]}
     for source in ("runs/a", table):
-        text = write_recipe(prepared(source=source).recipe, registry)
+        text = write_recipe(compiled(source=source).recipe, registry)
         assert tomllib.loads(text)["train"]["init_from"] == source
 
 
@@ -231,9 +231,9 @@ def test_a_resume_does_not_need_the_run_any_more(copied: Path, tmp_path: Path) -
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
-def problems(prepared: Prepared) -> list[str]:
+def problems(compiled: CompiledRecipe) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        warm_start(prepared)
+        warm_start(compiled)
     return caught.value.problems
 
 
@@ -246,45 +246,45 @@ def test_what_a_run_began_with_cannot_be_changed(vae: Path, copied: Path, tmp_pa
     assert (out / "recipe.toml").read_bytes() == recipe
 
 
-def test_a_path_that_is_no_run(vae: Path, prepared: Any) -> None:
-    (line,) = problems(prepared(source=str(vae.parent / "veu")))
+def test_a_path_that_is_no_run(vae: Path, compiled: Any) -> None:
+    (line,) = problems(compiled(source=str(vae.parent / "veu")))
     assert line == (
         f"train.init_from: {vae.parent / 'veu'}: not a run folder (it has no recipe.toml); did you mean '{vae}'?"
     )
 
 
-def test_a_checkpoint_that_is_not_there(vae: Path, prepared: Any) -> None:
-    (line,) = problems(prepared(source={"run": str(vae), "checkpoint": "step-00000007"}))
+def test_a_checkpoint_that_is_not_there(vae: Path, compiled: Any) -> None:
+    (line,) = problems(compiled(source={"run": str(vae), "checkpoint": "step-00000007"}))
     assert line.startswith("train.init_from.checkpoint: 'step-00000007' is not in ")
     assert "; did you mean 'step-00000008'? (known: " in line
 
 
-def test_a_damaged_checkpoint_by_name(copied: Path, prepared: Any) -> None:
+def test_a_damaged_checkpoint_by_name(copied: Path, compiled: Any) -> None:
     flip(copied / "checkpoints/step-00000008/encoder.safetensors")
-    (line,) = problems(prepared(source={"run": str(copied), "checkpoint": "step-00000008"}))
+    (line,) = problems(compiled(source={"run": str(copied), "checkpoint": "step-00000008"}))
     assert line.startswith(f"train.init_from: checkpoint {copied / 'checkpoints/step-00000008'} is damaged: ")
     assert "encoder.safetensors: contents differ from what was written; the newest whole one is " in line
 
 
-def test_the_newest_whole_checkpoint_is_taken_and_damage_is_told(copied: Path, prepared: Any) -> None:
+def test_the_newest_whole_checkpoint_is_taken_and_damage_is_told(copied: Path, compiled: Any) -> None:
     flip(copied / "checkpoints/step-00000012/encoder.safetensors")
-    found = warm_start(prepared(source=str(copied)))
+    found = warm_start(compiled(source=str(copied)))
     assert found is not None and found.checkpoint == "step-00000008"
     assert found.lines[0] == (
         "step-00000012 is damaged (encoder.safetensors: contents differ from what was written); step-00000008 is used"
     )
 
 
-def test_a_run_without_a_whole_checkpoint(copied: Path, prepared: Any) -> None:
+def test_a_run_without_a_whole_checkpoint(copied: Path, compiled: Any) -> None:
     for path in (copied / "checkpoints").glob("step-*"):
         flip(path / "encoder.safetensors")
-    (line,) = problems(prepared(source=str(copied)))
+    (line,) = problems(compiled(source=str(copied)))
     assert line.startswith(f"train.init_from: {copied / 'checkpoints'}: no whole checkpoint: step-00000012 is damaged")
 
 
-def test_every_part_that_does_not_fit_is_told_at_once(vae: Path, prepared: Any) -> None:
+def test_every_part_that_does_not_fit_is_told_at_once(vae: Path, compiled: Any) -> None:
     shapes = {"encoder.network.hidden": [9], "decoder.network.hidden": [8, 8]}
-    encoder, decoder = problems(prepared(shapes, str(vae)))
+    encoder, decoder = problems(compiled(shapes, str(vae)))
     assert encoder == (
         f"train.init_from: encoder of {vae} does not fit: encoder/trunk.layers.0.weight is (9, 64) now, and (8, 64) "
         "there (and 2 more)"
@@ -292,14 +292,14 @@ def test_every_part_that_does_not_fit_is_told_at_once(vae: Path, prepared: Any) 
     assert decoder.startswith(f"train.init_from: decoder of {vae} does not fit: decoder/trunk.layers.2.")
 
 
-def test_a_part_that_does_not_fit_may_be_left_out(vae: Path, prepared: Any) -> None:
-    found = warm_start(prepared({"encoder.network.hidden": [9]}, {"run": str(vae), "parts": ["decoder"]}))
+def test_a_part_that_does_not_fit_may_be_left_out(vae: Path, compiled: Any) -> None:
+    found = warm_start(compiled({"encoder.network.hidden": [9]}, {"run": str(vae), "parts": ["decoder"]}))
     assert found is not None and list(found.weights) == ["decoder"] and found.as_built == ("encoder", "T")
 
 
-def test_parts_that_are_not_there_are_told_at_once(vae: Path, prepared: Any) -> None:
+def test_parts_that_are_not_there_are_told_at_once(vae: Path, compiled: Any) -> None:
     """T is new, and N(0, I) has no weights to start from."""
-    assert problems(prepared(source={"run": str(vae), "parts": ["encodr", "T", "prior", "decoder"]})) == [
+    assert problems(compiled(source={"run": str(vae), "parts": ["encodr", "T", "prior", "decoder"]})) == [
         "train.init_from.parts: this recipe has no part 'encodr' with weights; did you mean 'encoder'? "
         "(known: T, decoder, encoder)",
         f"train.init_from.parts: {vae} has no part 'T' with weights; known: decoder, encoder",
@@ -323,11 +323,11 @@ def test_a_run_with_no_part_in_common(vae: Path, registry: Registry) -> None:
         },
         "train": {"steps": 2, "init_from": str(vae)},
     }
-    (line,) = problems(prepare(read_recipe(gan, registry=registry), registry))
+    (line,) = problems(compile_recipe(read_recipe(gan, registry=registry), registry))
     assert line == f"train.init_from: {vae} has none of this recipe's parts (painter, f): encoder, decoder"
 
 
-def test_mistakes_are_told_before_anything_is_written(vae: Path, prepared: Any, tmp_path: Path) -> None:
+def test_mistakes_are_told_before_anything_is_written(vae: Path, compiled: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not fit"):
-        Trainer(prepared({"encoder.network.hidden": [9]}, str(vae)), tmp_path / "run", quiet=True)
+        Trainer(compiled({"encoder.network.hidden": [9]}, str(vae)), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()

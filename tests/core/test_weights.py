@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from jointgen.compiler.compiled_recipe import Prepared, prepare
+from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.compiler.plan import Summand
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.objectives import E, Objective, Weight, WeightTable, log_ratio, p, q, table_of, weight_of
@@ -41,15 +41,15 @@ def test_a_table_and_its_weight_are_the_same() -> None:
     assert weight_of("w", 2.0, ramp=0.25) == weight_of("w", WeightTable(to=2.0, start=0.0, over=0.25))
 
 
-def prepared(registry: Registry, recipe: str, **objective: Any) -> Prepared:
+def compiled(registry: Registry, recipe: str, **objective: Any) -> CompiledRecipe:
     changes = {f"objective.{key.rstrip('_')}": value for key, value in objective.items()}
     path = next(folder / f"{recipe}.toml" for folder in (FIXED, RECIPES) if (folder / f"{recipe}.toml").is_file())
-    return prepare(read_recipe(path, changes, registry=registry), registry)
+    return compile_recipe(read_recipe(path, changes, registry=registry), registry)
 
 
-def weights_at(prepared: Prepared, progress: float) -> dict[str, float]:
+def weights_at(compiled: CompiledRecipe, progress: float) -> dict[str, float]:
     """term -> what it is multiplied by, in the model's update of the last stage."""
-    (model,) = [update for update in prepared.plans[-1].updates if update.update.name == "model"]
+    (model,) = [update for update in compiled.plans[-1].updates if update.update.name == "model"]
     return {named(summand): summand.weight(lambda weight: weight.at(progress)) for summand in model.summands}
 
 
@@ -60,14 +60,14 @@ def named(summand: Summand) -> str:
 @pytest.mark.parametrize("how", [{"warm_up": 0.4}, {"beta": {"start": 0.0, "to": 1.0, "over": 0.4}}], ids=str)
 def test_kl_warm_up_of_a_vae(how: dict[str, Any], registry: Registry) -> None:
     """At 10 % of the run a quarter of the rate counts, whichever way it is said."""
-    found = weights_at(prepared(registry, "vae_mnist", **how), 0.1)
+    found = weights_at(compiled(registry, "vae_mnist", **how), 0.1)
     assert found == pytest.approx({"log p(x|z)": 1.0, "log q(z|x)": -0.25, "log p(z)": 0.25})
 
 
 def test_closed_kl_is_annealed_in_cycles(registry: Registry) -> None:
     """Two cycles, each rising over its first half: at 5/8 of the run the second has risen by half."""
     beta = {"start": 0.0, "to": 1.0, "over": 0.5, "cycles": 2}
-    found = weights_at(prepared(registry, "vae_mnist", beta=beta, analytic=True), 0.625)
+    found = weights_at(compiled(registry, "vae_mnist", beta=beta, analytic=True), 0.625)
     assert found == pytest.approx({"log p(x|z)": 1.0, "KL(q(z|x) : p(z))": -0.5})
 
 
@@ -82,7 +82,7 @@ def test_iwae_warms_up_within_its_mean(registry: Registry) -> None:
 def test_both_halves_of_asvae_follow_schedules(registry: Registry) -> None:
     """At half of the stage: weight_g 0.5 (of 0 to 1), w 1.5 (of 2 to 1), lambda 4 (0 to 8, all of it)."""
     found = weights_at(
-        prepared(
+        compiled(
             registry,
             "quickstart",
             ramp=0.0,
@@ -99,7 +99,7 @@ def test_both_halves_of_asvae_follow_schedules(registry: Registry) -> None:
 
 def test_a_table_survives_the_resolved_recipe(registry: Registry) -> None:
     table = {"start": 0.0, "to": 8.0, "over": 0.5, "cycles": 2}
-    first = prepared(registry, "quickstart", ramp=0.0, lambda_=table).recipe
+    first = compiled(registry, "quickstart", ramp=0.0, lambda_=table).recipe
     again = read_recipe_text(write_recipe(first, registry), registry)
     assert attrs.asdict(again.objective) == attrs.asdict(first.objective)
 
@@ -123,7 +123,7 @@ FALLING = {"start": 1.0, "to": 0.1, "over": 0.5, "cycles": 2}
 
 def test_a_penalty_on_a_schedule_survives_the_resolved_recipe(registry: Registry) -> None:
     penalties = [{"type": "r1", "weight": FALLING}, {"type": "gradient_penalty", "weight": 2.0}]
-    first = prepared(registry, "quickstart", critic={"penalties": penalties}).recipe
+    first = compiled(registry, "quickstart", critic={"penalties": penalties}).recipe
     again = read_recipe_text(write_recipe(first, registry), registry)
     assert again.objective == first.objective
     assert again.objective.critic.penalties[0].weight == WeightTable(**FALLING)
@@ -136,12 +136,12 @@ def test_a_penalty_on_a_schedule_composed_in_python_is_written_and_repeats(regis
     objective = Objective.of(E(p.x, f))
     written = read_recipe_text(
         write_recipe(
-            attrs.evolve(prepared(registry, "quickstart").recipe, objective=expression.of(objective, registry)),
+            attrs.evolve(compiled(registry, "quickstart").recipe, objective=expression.of(objective, registry)),
             registry,
         ),
         registry,
     )
-    (again,) = prepare(written, registry).stages
+    (again,) = compile_recipe(written, registry).stages
     weights = again.objective.weights
     assert weights == {"r1_f": Weight("r1_f", 0.1, start=1.0, over=0.5, cycles=2)}
     assert "- r1_f*R1(f) - 0.5*R1(f)" in str(again.objective)
@@ -151,5 +151,5 @@ def test_two_penalties_of_a_kind_have_schedules_of_their_own(registry: Registry)
     tables = [
         {"type": "r1", "weight": {**FALLING, "to": to}, "at": at} for to, at in ((0.1, "numerator"), (0.2, "both"))
     ]
-    (stage,) = prepared(registry, "quickstart", critic={"penalties": tables}).stages
+    (stage,) = compiled(registry, "quickstart", critic={"penalties": tables}).stages
     assert {"r1_T": 0.1, "r1_T_2": 0.2}.items() <= {name: w.to for name, w in stage.objective.weights.items()}.items()

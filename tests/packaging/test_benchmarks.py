@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jointgen.cli.evaluate import chosen_metrics
-from jointgen.compiler.compiled_recipe import prepare
+from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.errors import ConfigError
 from jointgen.registry.discovery import load_plugins
@@ -53,7 +53,7 @@ def test_every_row_of_a_study_is_a_run_that_could_begin(path: Path, table: Modul
         budget = budgets[i % len(budgets)]  # in turns: preparing takes a while
         work = table.Work(study, Path("runs"), budget, table.Clock(None))
         recipe = read_recipe(study.path, list(work.settings_of(row, 0)), registry=registry)
-        model = SimpleNamespace(prepared=prepare(recipe, registry))
+        model = SimpleNamespace(compiled=compile_recipe(recipe, registry))
         assert recipe.name == row.name
         assert chosen_metrics(study.metrics, model)
 

@@ -38,13 +38,13 @@ def test_a_run_imports_no_library_that_its_metrics_do_not_use(tmp_path: Path) ->
     code = """
 from jointgen.evaluation.evaluate import metrics_of
 from jointgen.registry.discovery import load_plugins
-from jointgen.compiler.compiled_recipe import prepare
+from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 registry = load_plugins().registry
 gaussian = {"network": {"type": "mlp", "hidden": [4]}, "family": {"type": "gaussian"}}
 tables = {"data": {"type": "ring", "rows": 64}, "prior": {"type": "normal", "size": 2}, "encoder": gaussian,
           "decoder": gaussian, "objective": {"type": "vae"}, "train": {"steps": 1}}
-assert metrics_of(prepare(read_recipe(tables, registry=registry), registry))
+assert metrics_of(compile_recipe(read_recipe(tables, registry=registry), registry))
 """
     heavy = ("sklearn", "torch_fidelity", "torchmetrics", "plotly")
     assert slow_modules_after(code, tmp_path, heavy) == "[]"

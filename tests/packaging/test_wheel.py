@@ -235,10 +235,10 @@ def test_a_package_that_cannot_be_imported_is_listed_and_stops_only_what_needs_i
     code = f"""
 from jointgen.errors import ConfigError
 from jointgen.registry.discovery import load_plugins
-from jointgen.compiler.compiled_recipe import prepare
+from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 registry, recipe = load_plugins().registry, {str(STRANGER / "recipes" / "svae_digits.toml")!r}
-prepare(read_recipe(recipe, registry=registry), registry)
+compile_recipe(read_recipe(recipe, registry=registry), registry)
 try:
     read_recipe(recipe, ["encoder.network.type=broken"], registry=registry)
 except ConfigError as error:

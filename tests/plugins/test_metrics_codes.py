@@ -19,7 +19,7 @@ from jointgen_metrics.reconstruction import PSNR, RMSE, CodeRMSE
 from jointgen_metrics.similarity import SSIM
 from jointgen_vae.objective import VAE
 
-from jointgen.compiler.compiled_recipe import prepare as prepare_recipe
+from jointgen.compiler.compiled_recipe import compile_recipe as prepare_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.statistics import Estimate, Kept
 from jointgen.data.split import open_split
@@ -36,7 +36,7 @@ ONE = {"type": "linear_gaussian", "weights": [[0.8]], "scale": 0.6, "rows": 4000
 
 
 def found(model: Model, *metrics: Any, rows: int | None = None, batch: int = 500) -> dict[str, Estimate]:
-    split = open_split(model.prepared, "test")
+    split = open_split(model.compiled, "test")
     return evaluate(model, split if rows is None else split.first(rows), metrics, batch=batch)
 
 
@@ -54,7 +54,7 @@ def linear(prepare: Any) -> Callable[..., Model]:
             encoder.bias.copy_(torch.tensor([0.0] * len(slopes) + [log_scale] * len(slopes)))
             decoder.weight.fill_(0.5)
             decoder.bias.zero_()
-        return Model(made.prepared, made.parts)
+        return Model(made.compiled, made.parts)
 
     return make
 
@@ -87,7 +87,7 @@ def test_rate_and_distortion_are_minus_the_elbo_of_the_same_draws(prepare: Any, 
     p = joint_from_text("p", "p(y) p(z) p(x|z,y)" if labelled else "p(z) p(x|z)", {"p(y)": "data"} if labelled else {})
     data = {"type": "ring", "rows": 64, "labels": labelled}
     made = prepare(Objective.of(elbo(q, p)), data=data).double()
-    figures = found(Model(made.prepared, made.parts), RateDistortion(), ELBO())
+    figures = found(Model(made.compiled, made.parts), RateDistortion(), ELBO())
     assert figures["rate"].value + figures["distortion"].value == pytest.approx(-figures["elbo"].value, abs=1e-9)
 
 
@@ -237,7 +237,7 @@ def ring(prepare: Any, weight: float, labels: bool = True) -> Model:
         layer.weight.zero_()
         layer.weight[:2] = weight * torch.eye(2)
         layer.bias.zero_()
-    return Model(made.prepared, made.parts)
+    return Model(made.compiled, made.parts)
 
 
 @pytest.mark.parametrize("labels", [True, False])
@@ -252,7 +252,7 @@ def test_codes_that_separate_the_classes(prepare: Any, labels: bool) -> None:
 def test_labels_that_the_run_does_not_read_are_those_of_the_rows(prepare: Any) -> None:
     """Also where rows are picked from a split, evenly apart: 300 of 800, and of these every third."""
     model, picked = ring(prepare, 1.0, labels=False), torch.arange(100) * 3 * 800 // 300
-    split = open_split(model.prepared, "train").spread(300).spread(100)
+    split = open_split(model.compiled, "train").spread(300).spread(100)
     (labels,) = split.labels(torch.arange(100)).values()
     assert torch.equal(labels, ring(prepare, 1.0).sources["data"].open("train").take(picked)["y"])
     for estimate in found(model, LinearProbe(train_rows=300), NeighborProbe(train_rows=300), rows=100).values():

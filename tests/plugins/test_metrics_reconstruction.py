@@ -131,8 +131,8 @@ def test_the_window_of_a_small_image_is_said() -> None:
 
 
 def test_a_vector_has_no_ssim_and_an_unbounded_one_no_psnr(prepare: Any) -> None:
-    prepared = prepare(VAE().objective()).prepared  # points in the plane
-    model = Model(prepared, prepared.parts)
+    compiled = prepare(VAE().objective()).compiled  # points in the plane
+    model = Model(compiled, compiled.parts)
     assert SSIM().measures(model)[0].note == "x is no image of at least 3x3 pixels"
     assert PSNR().measures(model)[0].note == "x has no known range"
     assert RMSE().measures(model)[0].unit == "data units"
@@ -166,7 +166,7 @@ def linear_gaussian(prepare: Any, slope: float) -> Model:
             layer = made.parts.modules[name].trunk.layers[0]
             layer.weight.copy_(torch.tensor(weight, dtype=DOUBLE))
             layer.bias.zero_()
-    return Model(made.prepared, made.parts)
+    return Model(made.compiled, made.parts)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def linear_gaussian(prepare: Any, slope: float) -> Model:
 )
 def test_codes_found_again_in_standard_deviations_of_the_prior(prepare: Any, slope: float, wanted: float) -> None:
     model = linear_gaussian(prepare, slope)
-    found = evaluate(model, open_split(model.prepared, "test"), [CodeRMSE()], batch=1500)["code_rmse"]
+    found = evaluate(model, open_split(model.compiled, "test"), [CodeRMSE()], batch=1500)["code_rmse"]
     assert found.split == "draws"
     assert found.standard_error is not None and 0.003 < found.standard_error < 0.02
     assert abs(found.value - wanted) < 4 * found.standard_error

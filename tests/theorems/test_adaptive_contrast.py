@@ -16,9 +16,9 @@ from jointgen_avb.objective import AVB
 from torch import Tensor, nn
 
 import jointgen
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.gradient_check import check_ownership
-from jointgen.engine.update import CompiledUpdate
+from jointgen.engine.update import UpdateRunner
 from jointgen.errors import ConfigError, OwnershipError
 from jointgen.objectives import (
     CriticTable,
@@ -137,17 +137,17 @@ def model(assemble: Any, nets: Any) -> Callable[..., tuple[Any, Any]]:
     return make
 
 
-def gradient(made: tuple[Any, Any], moment: Moment) -> Tensor:
+def gradient(made: tuple[Any, Any], moment: StepInputs) -> Tensor:
     plan, parts = made
-    CompiledUpdate(plan.updates[0], plan, parts).gradient(moment)
+    UpdateRunner(plan.updates[0], plan, parts).gradient(moment)
     return torch.cat([w.grad.flatten() for part in ("encoder", "decoder") for w in parts.modules[part].parameters()])
 
 
 @pytest.fixture
-def at_random(written_noise: Any) -> Moment:
+def at_random(written_noise: Any) -> StepInputs:
     """64 rows of x and eps."""
     x, eps, other = torch.randn(3, 64, 1, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
-    return Moment({"data": {"x": x}}, written_noise({"q(z|x)": eps, "r(z|x)": other}), 64)
+    return StepInputs({"data": {"x": x}}, written_noise({"q(z|x)": eps, "r(z|x)": other}), 64)
 
 
 # --- the theorem -----------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ PATHWISE = Objective.of(E(q.xz, p.log_x_given_z + p.log_z - q.log("z|x", hold=Tr
 
 
 @pytest.mark.parametrize("warped", [False, True], ids=["gaussian", "sinh"])
-def test_the_models_gradient_is_the_bounds(warped: bool, model: Any, at_random: Moment) -> None:
+def test_the_models_gradient_is_the_bounds(warped: bool, model: Any, at_random: StepInputs) -> None:
     """Row by row at 64 draws, with t in its closed form: 0 where q(z|x) is a Gaussian."""
     found = gradient(model(AC, warped), at_random)
     expected = gradient(model(PATHWISE, warped), at_random)
@@ -169,26 +169,26 @@ def test_where_the_scores_cancel_it_is_the_elbos_own(model: Any, written_noise: 
     """At eps = +-1 the score of a Gaussian, (eps / s, eps^2 - 1), sums to 0: no gradient is left out."""
     x = torch.tensor([[-0.7], [-0.7], [1.2], [1.2]], dtype=DOUBLE)
     eps = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]], dtype=DOUBLE)
-    moment = Moment({"data": {"x": x}}, written_noise({"q(z|x)": eps}), 4)
+    moment = StepInputs({"data": {"x": x}}, written_noise({"q(z|x)": eps}), 4)
     torch.testing.assert_close(
         gradient(model(AC), moment), gradient(model(Objective.of(elbo(q, p))), moment), rtol=0, atol=1e-13
     )
 
 
-def test_a_critic_that_is_not_the_ratio_gives_another_gradient(model: Any, nets: Any, at_random: Moment) -> None:
+def test_a_critic_that_is_not_the_ratio_gives_another_gradient(model: Any, nets: Any, at_random: StepInputs) -> None:
     """t = 0 for an encoder that is no Gaussian: the theorem can fail."""
     off = gradient(model(AC, True, nets.Written(lambda x, u: 0.0 * u)), at_random)
     expected = gradient(model(PATHWISE, True), at_random)
     assert (off - expected).norm() > 0.01 * expected.norm()
 
 
-def test_the_value_is_the_elbos_where_t_is_known(model: Any, at_random: Moment) -> None:
+def test_the_value_is_the_elbos_where_t_is_known(model: Any, at_random: StepInputs) -> None:
     """t + log r(z|x) = log q(z|x) at every draw, for both encoders: the estimate is then the bound."""
     for warped in (False, True):
         (plan, parts), (bound, same) = model(AC, warped), model(Objective.of(elbo(q, p)), warped)
         with torch.no_grad():
-            found = CompiledUpdate(plan.updates[0], plan, parts).loss(at_random)[0]
-            expected = CompiledUpdate(bound.updates[0], bound, same).loss(at_random)[0]
+            found = UpdateRunner(plan.updates[0], plan, parts).loss(at_random)[0]
+            expected = UpdateRunner(bound.updates[0], bound, same).loss(at_random)[0]
         assert found.item() == pytest.approx(expected.item(), abs=1e-12)
 
 
@@ -201,44 +201,44 @@ def test_the_rate_of_a_gaussian_is_its_kl(model: Any, written_noise: Any) -> Non
     objective = Objective.of(E(q.xz, R.log_z_given_x - p.log_z))
     plan, parts = model(objective)
     eps = torch.tensor([[1.0], [-1.0]], dtype=DOUBLE)
-    moment = Moment({"data": {"x": torch.full((2, 1), 0.5, dtype=DOUBLE)}}, written_noise({"q(z|x)": eps}), 2)
-    assert -CompiledUpdate(plan.updates[0], plan, parts).loss(moment)[0].item() == pytest.approx(0.223293, abs=1e-6)
+    moment = StepInputs({"data": {"x": torch.full((2, 1), 0.5, dtype=DOUBLE)}}, written_noise({"q(z|x)": eps}), 2)
+    assert -UpdateRunner(plan.updates[0], plan, parts).loss(moment)[0].item() == pytest.approx(0.223293, abs=1e-6)
 
 
-def test_the_matched_bound_of_a_gaussian_is_the_elbo(model: Any, at_random: Moment, written_noise: Any) -> None:
+def test_the_matched_bound_of_a_gaussian_is_the_elbo(model: Any, at_random: StepInputs, written_noise: Any) -> None:
     """E_r[log p(x|z) + log p(z) - log r(z|x)] draws z ~ r: with q's noise and q a Gaussian, the ELBO itself."""
     noise = at_random.noise.values
-    same = Moment(at_random.data, written_noise({"q(z|x)": noise["q(z|x)"], "r(z|x)": noise["q(z|x)"]}), 64)
+    same = StepInputs(at_random.data, written_noise({"q(z|x)": noise["q(z|x)"], "r(z|x)": noise["q(z|x)"]}), 64)
     values = []
     for expr in (dict(AC.reports)["elbo_matched"], elbo(q, p)):
         plan, parts = model(Objective.of(expr))
         with torch.no_grad():
-            values.append(CompiledUpdate(plan.updates[0], plan, parts).loss(same)[0].item())
+            values.append(UpdateRunner(plan.updates[0], plan, parts).loss(same)[0].item())
     assert values[0] == pytest.approx(values[1], abs=1e-12)
 
 
 # --- what the critic sees --------------------------------------------------------------------------------------------
 
 
-def test_the_critic_sees_the_same_x_and_standardized_codes(model: Any, nets: Any, at_random: Moment) -> None:
+def test_the_critic_sees_the_same_x_and_standardized_codes(model: Any, nets: Any, at_random: StepInputs) -> None:
     """For a Gaussian q both sides are the noise itself; for sinh, sinh(eps) over its standard deviation."""
     eps, other, x = at_random.noise.values["q(z|x)"], at_random.noise.values["r(z|x)"], at_random.data["data"]["x"]
     for warped, expected in ((False, eps), (True, eps.sinh() / SINH)):
         critic = nets.Watched()
         plan, parts = model(AC, warped, critic)
-        CompiledUpdate(plan.updates[1], plan, parts).loss(at_random)
+        UpdateRunner(plan.updates[1], plan, parts).loss(at_random)
         (x_q, z_q), (x_r, z_r) = critic.calls
         assert torch.equal(x_q, x) and torch.equal(x_r, x)
         torch.testing.assert_close(z_q, expected, rtol=0, atol=1e-12)
         torch.testing.assert_close(z_r, other, rtol=0, atol=1e-12)
 
 
-def test_a_view_stands_without_a_third_joint(model: Any, nets: Any, at_random: Moment) -> None:
+def test_a_view_stands_without_a_third_joint(model: Any, nets: Any, at_random: StepInputs) -> None:
     """z in units of q(z|x) itself, for a ratio of plain AVB."""
     critic = nets.Watched()
     t = log_ratio(q.xz, q.x * p.z, name="t", view={"z": standardized(q, "z|x")})
     plan, parts = model(Objective.of(E(q.xz, -t)), False, critic)
-    CompiledUpdate(plan.updates[0], plan, parts).loss(at_random)
+    UpdateRunner(plan.updates[0], plan, parts).loss(at_random)
     torch.testing.assert_close(critic.calls[0][1], at_random.noise.values["q(z|x)"], rtol=0, atol=1e-12)
 
 
@@ -277,7 +277,7 @@ def test_ownership_holds(family: str, steps: int, prepare: Any) -> None:
     objective = AVB(adaptive_contrast=True, critic=CriticTable(steps=steps)).objective()
     built = prepare(objective, encoder=encoder)
     check_ownership(built.plan, built.parts, built.data(4), 4)
-    reach = {s.label: s.reach for s in built.plan.updates[0].summands}
+    reach = {s.label: s.gradient_paths for s in built.plan.updates[0].summands}
     assert reach["model/E[q(x,z)] log r(z|x)"] == {"encoder": frozenset({"samples"})}
     assert reach["model/E[q(x,z)] t"] == {"encoder": frozenset({"samples"}), "t": frozenset({"explicit"})}
 

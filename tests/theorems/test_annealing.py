@@ -147,16 +147,16 @@ def test_the_schedule_is_a_sigmoid_from_0_to_1() -> None:
 
 
 def chains_of(built: Any, how: Annealing, rows: int) -> tuple[Chains, Any]:
-    model = Model(built.prepared, built.parts)
-    batch = next(iter(batches(model, open_split(built.prepared, "test"), rows, seed=0)))
+    model = Model(built.compiled, built.parts)
+    batch = next(iter(batches(model, open_split(built.compiled, "test"), rows, seed=0)))
     codes, reason = codes_of(model)
     assert codes is not None, reason
     return Chains(how, codes, codes.known(model.observe(batch)[1]), rows, batch.noise), batch
 
 
 def found(built: Any, *metrics: Any, rows: int = 24) -> dict[str, Estimate]:
-    model = Model(built.prepared, built.parts)
-    return evaluate(model, open_split(built.prepared, "test").first(rows), metrics, batch=400)
+    model = Model(built.compiled, built.parts)
+    return evaluate(model, open_split(built.compiled, "test").first(rows), metrics, batch=400)
 
 
 @pytest.mark.parametrize("start", ["prior", "encoder"])
@@ -239,7 +239,7 @@ def test_both_ways_bracket_what_is_known(exact: Callable[..., Any]) -> None:
     4.5 standard errors; with more steps the gap falls below a third."""
     built, truth = exact(TWO)
     coarse, fine = (found(built, BDMC(steps=steps, chains=4, leapfrog=5, rows=400, batch=400)) for steps in (5, 25))
-    drawn = Model(built.prepared, built.parts)
+    drawn = Model(built.compiled, built.parts)
     x = drawn.generate(Stream("draws", 400, None, 400).batch(drawn, 0, 0), "sample")["x"]
     for estimates in (coarse, fine):
         lower, upper, gap = (estimates[f"bdmc_{name}"] for name in ("lower", "upper", "gap"))
@@ -304,9 +304,9 @@ def test_a_mixture_prior_and_two_layers_of_codes(prepare: Callable[..., Any]) ->
         decoder=fixed,
         decoders={"middle": fixed},
     ).double()
-    codes, _ = codes_of(Model(built.prepared, built.parts))
+    codes, _ = codes_of(Model(built.compiled, built.parts))
     assert codes is not None and codes.size == 3
-    x = open_split(built.prepared, "test").take(torch.arange(24))["data"]["x"].double()
+    x = open_split(built.compiled, "test").take(torch.arange(24))["data"]["x"].double()
     with torch.no_grad():
         v = built.parts.modules["prior"](1)
         down, out = (built.parts.modules[name].trunk.layers[0] for name in ("middle", "decoder"))

@@ -11,7 +11,7 @@ import torch
 from jointgen_vae.objective import IWAE, VAE
 from torch import Tensor
 
-from jointgen.data.step_inputs import Moment
+from jointgen.data.step_inputs import StepInputs
 from jointgen.objectives import E, elbo, p, q
 
 DOUBLE = torch.float64
@@ -33,7 +33,7 @@ def log_weights(model: Any, written_noise: Any, x: Tensor, eps: Tensor) -> Tenso
     """(B, K): log p(x|z) + log p(z) - log q(z|x) at K given draws for each x."""
     rows = len(x) * len(eps)
     noise = written_noise({"q(z|x)": eps.repeat(len(x), 1)})
-    moment = Moment({"data": {"x": x.repeat_interleave(len(eps), 0)}}, noise, rows)
+    moment = StepInputs({"data": {"x": x.repeat_interleave(len(eps), 0)}}, noise, rows)
     return model.rows(elbo(q, p))(moment).unflatten(0, (len(x), len(eps)))
 
 
@@ -122,6 +122,6 @@ def test_the_closed_kl_is_the_mean_of_the_sampled_rate(exact: Any, written_noise
     (update,) = VAE(analytic=True).objective().updates
     eps = corners(2)
     noise = written_noise({"q(z|x)": eps.repeat(50, 1)})
-    moment = Moment({"data": {"x": x.repeat_interleave(4, 0)}}, noise, 200)
+    moment = StepInputs({"data": {"x": x.repeat_interleave(4, 0)}}, noise, 200)
     closed = model.rows(update.maximize)(moment).unflatten(0, (50, 4)).mean(1)
     assert torch.allclose(closed, log_weights(model, written_noise, x, eps).mean(1), rtol=0, atol=1e-12)

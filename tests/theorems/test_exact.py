@@ -32,20 +32,20 @@ LINEAR: dict[str, Any] = {"type": "mlp", "hidden": []}
 
 
 def found(built: Any, *metrics: Any, rows: int = 40, batch: int = 16) -> dict[str, Estimate]:
-    model = Model(built.prepared, built.parts)
-    return evaluate(model, open_split(built.prepared, "test").first(rows), metrics, batch=batch)
+    model = Model(built.compiled, built.parts)
+    return evaluate(model, open_split(built.compiled, "test").first(rows), metrics, batch=batch)
 
 
 def by_grid(built: Any, batch: Any, metric: Exact) -> Any:
     """The integral on a grid, also of a model that has a closed form."""
-    codes, reason = codes_of(Model(built.prepared, built.parts))
+    codes, reason = codes_of(Model(built.compiled, built.parts))
     assert codes is not None, reason
     return metric.integral(codes, batch)
 
 
 def first_batch(built: Any, rows: int) -> Any:
-    model = Model(built.prepared, built.parts)
-    return next(iter(batches(model, open_split(built.prepared, "test"), rows, seed=0)))
+    model = Model(built.compiled, built.parts)
+    return next(iter(batches(model, open_split(built.compiled, "test"), rows, seed=0)))
 
 
 # --- quadratic in z ---------------------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ def first_batch(built: Any, rows: int) -> Any:
 @pytest.mark.parametrize("source", [TWO, THREE], ids=["two codes", "three codes"])
 def test_the_gaussian_integral_is_the_closed_form(exact: Callable[..., Any], source: dict[str, Any]) -> None:
     model, truth = exact(source)
-    x = open_split(model.prepared, "test").take(torch.arange(40))["data"]["x"].double()
+    x = open_split(model.compiled, "test").take(torch.arange(40))["data"]["x"].double()
     estimate = found(model, Exact())["exact"]
     assert estimate.bound == "exact" and estimate.n == 40 and estimate.split == "test"
     assert estimate.value == pytest.approx(truth.log_density(x).mean().item(), abs=1e-11)
@@ -65,7 +65,7 @@ def test_the_gaussian_integral_is_the_closed_form(exact: Callable[..., Any], sou
 def test_single_precision_loses_no_more_than_its_rounding(exact: Callable[..., Any]) -> None:
     model, truth = exact(TWO)
     model.parts.modules.float()
-    x = open_split(model.prepared, "test").take(torch.arange(40))["data"]["x"].double()
+    x = open_split(model.compiled, "test").take(torch.arange(40))["data"]["x"].double()
     assert found(model, Exact())["exact"].value == pytest.approx(truth.log_density(x).mean().item(), abs=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_a_label_is_conditioned_on(prepare: Callable[..., Any]) -> None:
     decoder = {"network": LINEAR, "family": {"type": "gaussian", "scale": "fixed", "init_scale": 0.5}}
     data = {"type": "ring", "rows": 64, "labels": True}
     built = prepare(labelled.objective(), data=data, decoder=decoder).double()
-    rows = open_split(built.prepared, "test").take(torch.arange(40))["data"]
+    rows = open_split(built.compiled, "test").take(torch.arange(40))["data"]
     line = built.parts.modules["decoder"].trunk.layers[0]
     y = torch.nn.functional.one_hot(rows["y"], 8).double()
     error = rows["x"].double() - y @ line.weight[:, 2:].T - line.bias
@@ -97,7 +97,7 @@ def test_a_code_of_any_shape_is_a_vector_of_numbers(exact: Callable[..., Any], p
         VAE().objective(), data=data, decoder=decoder, encoder=encoder, prior={"type": "normal", "size": [2, 1, 1]}
     ).double()
     shaped.parts.modules["decoder"].load_state_dict(model.parts.modules["decoder"].state_dict())
-    x = open_split(shaped.prepared, "test").take(torch.arange(40))["data"]["x"].double()
+    x = open_split(shaped.compiled, "test").take(torch.arange(40))["data"]["x"].double()
     assert found(shaped, Exact())["exact"].value == pytest.approx(truth.log_density(x).mean().item(), abs=1e-11)
 
 
@@ -107,7 +107,7 @@ def test_an_encoder_without_a_density_is_no_matter(prepare: Callable[..., Any]) 
     decoder = {"network": LINEAR, "family": {"type": "gaussian", "scale": "fixed"}}
     built = prepare(AVB().objective(), encoder=encoder, decoder=decoder).double()
     line = built.parts.modules["decoder"].trunk.layers[0]
-    x = open_split(built.prepared, "test").take(torch.arange(40))["data"]["x"].double()
+    x = open_split(built.compiled, "test").take(torch.arange(40))["data"]["x"].double()
     law = torch.distributions.MultivariateNormal(line.bias, line.weight @ line.weight.T + torch.eye(2))
     assert found(built, Exact())["exact"].value == pytest.approx(law.log_prob(x).mean().item(), abs=1e-11)
 
@@ -119,7 +119,7 @@ def test_an_encoder_without_a_density_is_no_matter(prepare: Callable[..., Any]) 
 def test_a_bent_decoder_is_told_from_a_straight_one(prepare: Callable[..., Any], activation: str) -> None:
     decoder = {"network": {"type": "mlp", "hidden": [6], "activation": activation}, "family": {"type": "gaussian"}}
     built = prepare(VAE().objective(), decoder=decoder, prior={"type": "normal", "size": 3})
-    codes, _ = codes_of(Model(built.prepared, built.parts))
+    codes, _ = codes_of(Model(built.compiled, built.parts))
     assert codes is not None and not is_quadratic(codes)
     note = found(built, Exact())["exact"].note
     assert note == "log p(x,z) is not quadratic in z, whose 3 numbers are too many to integrate over"
@@ -129,7 +129,7 @@ def test_a_straight_decoder_of_bits_is_not_quadratic(prepare: Callable[..., Any]
     data = {"type": "digits", "observe": "binarise"}
     decoder = {"network": LINEAR, "family": {"type": "bernoulli"}}
     built = prepare(VAE().objective(), data=data, decoder=decoder)
-    codes, _ = codes_of(Model(built.prepared, built.parts))
+    codes, _ = codes_of(Model(built.compiled, built.parts))
     assert codes is not None and not is_quadratic(codes)
 
 
@@ -185,7 +185,7 @@ def test_bits_of_a_bent_decoder_against_every_point_of_a_fine_grid(prepare: Call
     with torch.no_grad():
         for weight in built.parts.modules["decoder"].parameters():
             weight.mul_(1.5)
-    model, batch = Model(built.prepared, built.parts), first_batch(built, 8)
+    model, batch = Model(built.compiled, built.parts), first_batch(built, 8)
     axis = torch.linspace(-7, 7, 701, dtype=DOUBLE)
     places = torch.cartesian_prod(axis, axis)
     x = model.observe(batch)[1]["x"].flatten(1)

@@ -34,8 +34,8 @@ from jointgen_vae.objective import VAE
 from torch import Tensor, nn
 
 from jointgen.contracts.space import Space
-from jointgen.data.step_inputs import Moment
-from jointgen.engine.update import CompiledUpdate
+from jointgen.data.step_inputs import StepInputs
+from jointgen.engine.update import UpdateRunner
 from jointgen.objectives import E, Objective, elbo, log_ratio, p, q
 
 DOUBLE = torch.float64
@@ -119,8 +119,8 @@ def gradient(assemble: Any, nets: Any, written_noise: Any) -> Callable[..., list
         plan, parts = assemble(objective, {**modules, **closed})
         root, eps = (torch.tensor(pairs, dtype=DOUBLE)[:, None] for pairs in zip(*SIGNS, strict=True))
         noise = written_noise({"q(z|x)": eps, "p(z)": root, "p(x|z)": eps})
-        moment = Moment({"data": {"x": math.sqrt(VAR_X) * root}}, noise, 4)
-        CompiledUpdate(plan.updates[0], plan, parts).gradient(moment)
+        moment = StepInputs({"data": {"x": math.sqrt(VAR_X) * root}}, noise, 4)
+        UpdateRunner(plan.updates[0], plan, parts).gradient(moment)
         params = (w for name in ("encoder", "decoder") for w in (modules[name].slope, modules[name].var))
         return [0.0 if w.grad is None else -w.grad.item() for w in params]  # the update minimises
 
@@ -221,8 +221,8 @@ def deep_gradient(assemble: Any, nets: Any, written_noise: Any) -> Callable[[Obj
         modules |= {name: DataCritic() for name in objective.ratios}
         plan, parts = assemble(objective, modules, spaces={"x": Space((3,)), "z": Space((2,))})
         corners = torch.tensor(SIGNS, dtype=DOUBLE).repeat(4, 1)
-        CompiledUpdate(plan.updates[0], plan, parts).gradient(
-            Moment({"data": {"x": x}}, written_noise({"q(z|x)": corners}), 16)
+        UpdateRunner(plan.updates[0], plan, parts).gradient(
+            StepInputs({"data": {"x": x}}, written_noise({"q(z|x)": corners}), 16)
         )
         return torch.cat([w.grad.flatten() for n in ("encoder", "decoder") for w in modules[n].parameters()])
 

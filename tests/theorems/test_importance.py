@@ -31,11 +31,11 @@ TWO: dict[str, Any] = {"weights": [[1.0, 0.8], [0.2, 0.9]], "bias": [0.5, -1.0],
 
 
 def model_of(built: Any) -> Model:
-    return Model(built.prepared, built.parts)
+    return Model(built.compiled, built.parts)
 
 
 def first_batch(built: Any, rows: int, seed: int = 0) -> Any:
-    return next(iter(batches(model_of(built), open_split(built.prepared, "test"), rows, seed)))
+    return next(iter(batches(model_of(built), open_split(built.compiled, "test"), rows, seed)))
 
 
 def weights(built: Any, metric: IWAE) -> LogMeanWeight:
@@ -45,7 +45,7 @@ def weights(built: Any, metric: IWAE) -> LogMeanWeight:
 
 
 def found(built: Any, *metrics: Any, rows: int = 40, batch: int = 16) -> dict[str, Estimate]:
-    return evaluate(model_of(built), open_split(built.prepared, "test").first(rows), metrics, batch=batch)
+    return evaluate(model_of(built), open_split(built.compiled, "test").first(rows), metrics, batch=batch)
 
 
 def worse(built: Any) -> Any:

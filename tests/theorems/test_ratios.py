@@ -18,8 +18,8 @@ from torch import Tensor
 
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
-from jointgen.data.step_inputs import Moment
-from jointgen.engine.update import CompiledUpdate
+from jointgen.data.step_inputs import StepInputs
+from jointgen.engine.update import UpdateRunner
 from jointgen.objectives import Objective, Product, Ratio, log_ratio, p, q
 from jointgen.objectives.objective import critic_update, resolved
 
@@ -115,15 +115,15 @@ def pair_of(assemble: Any, nets: Any) -> Callable[..., Any]:
     return make
 
 
-def moment(pair: Pair, rows: int, step: int) -> Moment:
+def moment(pair: Pair, rows: int, step: int) -> StepInputs:
     noise = Noise(0, step, dtype=DOUBLE)
     x = math.sqrt(pair.X) * noise.named("data", rows).normal(1)
-    return Moment({"data": {"x": x}}, noise, rows, step, pair_block=16)
+    return StepInputs({"data": {"x": x}}, noise, rows, step, pair_block=16)
 
 
 def sides(plan: Any, parts: Any, name: str, pair: Pair, rows: int) -> list[tuple[Tensor, ...]]:
     """What the critic is shown as positives and as negatives: (x, z), or the one of them that it sees."""
-    update = CompiledUpdate(next(u for u in plan.updates if u.name == name), plan, parts)
+    update = UpdateRunner(next(u for u in plan.updates if u.name == name), plan, parts)
     shown: list[tuple[Tensor, ...]] = []
     handle = parts.modules[name].register_forward_pre_hook(lambda module, inputs: shown.append(inputs))
     with torch.no_grad():

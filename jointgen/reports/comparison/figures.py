@@ -69,7 +69,7 @@ def draw(models: Sequence[tuple[str, str]], device: str) -> Pictures:
 @torch.no_grad()
 def _shown(label: str, run: str, device: str) -> tuple[list[Shown], list[str]]:
     model, remarks = open_run(run, device)
-    split = open_split(model.prepared, "test")
+    split = open_split(model.compiled, "test")
     batch = gallery.fixed_batch(model, split, min(SAMPLES, len(split)))
     truth, _ = model.observe(batch)
     found = []

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jointgen.compiler.binding import Declared
+from jointgen.compiler.binding import Binding
 from jointgen.objectives.distributions import Marginal, Product
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective
 
 
-def advice_on(objective: Objective, declared: Declared) -> Iterable[str]:
+def advice_on(objective: Objective, binding: Binding) -> Iterable[str]:
     """The objective's own note; where it has none, a remark on each log-ratio that a classifier may not carry."""
     if objective.note:
         yield objective.note
         return
     for ratio in objective.ratios.values():
-        if text := on_ratio(ratio, declared):
+        if text := on_ratio(ratio, binding):
             yield text
 
 
-def on_ratio(ratio: Ratio, declared: Declared) -> str:
+def on_ratio(ratio: Ratio, binding: Binding) -> str:
     """On a log-ratio between a joint and a product of marginals, without a known part; otherwise an empty text."""
     joint, product = _sides(ratio)
     if joint is None or ratio.known is not None or ratio.kind == "score":
         return ""
-    shared = [m for m in product.marginals if m.joint == joint.joint and _is_data(m, declared)]
+    shared = [m for m in product.marginals if m.joint == joint.joint and _is_data(m, binding)]
     return _rate(ratio, joint, product, shared) if shared else _mutual_information(ratio)
 
 
@@ -37,9 +37,9 @@ def _sides(ratio: Ratio) -> tuple[Marginal | None, Product]:
     return None, ratio.den
 
 
-def _is_data(marginal: Marginal, declared: Declared) -> bool:
+def _is_data(marginal: Marginal, binding: Binding) -> bool:
     drawing = [marginal.joint.drawn_by(v) for v in marginal.variables]
-    return all(f.is_root and declared.traits[f.part].kind == "data" for f in drawing)
+    return all(f.is_root and binding.traits[f.part].kind == "data" for f in drawing)
 
 
 def _mutual_information(ratio: Ratio) -> str:

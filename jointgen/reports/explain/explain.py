@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from jointgen.compiler.balanced_weights import balances_of
-from jointgen.compiler.compiled_recipe import Prepared
+from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.compiler.nodes import Forward, Node, PriorLaw, Root, Sample, View
 from jointgen.compiler.plan import Plan, Summand, UpdatePlan, parts_run
 from jointgen.compiler.requirements import Requirement, is_met, law_names, requirements
@@ -32,34 +32,34 @@ WIDTH = 110
 Lines = Iterator[str]
 
 
-def explain(prepared: Prepared) -> str:
+def explain(compiled: CompiledRecipe) -> str:
     """The whole explanation, for a terminal."""
-    return "\n\n".join("\n".join([title.upper()] * bool(title) + lines) for title, lines in explained(prepared))
+    return "\n\n".join("\n".join([title.upper()] * bool(title) + lines) for title, lines in explained(compiled))
 
 
-def explained(prepared: Prepared) -> list[tuple[str, list[str]]]:
+def explained(compiled: CompiledRecipe) -> list[tuple[str, list[str]]]:
     """(title, lines) of each section that says anything; the first has no title."""
-    sections: list[tuple[str, Iterable[str]]] = [("", _head(prepared))]
-    for number, (stage, plan) in enumerate(zip(prepared.stages, prepared.plans, strict=True)):
-        title = f" of stage {number + 1}, {stage.name}" if len(prepared.stages) > 1 else ""
+    sections: list[tuple[str, Iterable[str]]] = [("", _head(compiled))]
+    for number, (stage, plan) in enumerate(zip(compiled.stages, compiled.plans, strict=True)):
+        title = f" of stage {number + 1}, {stage.name}" if len(compiled.stages) > 1 else ""
         sections += [
-            (f"objective{title}", _objective(prepared, number)),
+            (f"objective{title}", _objective(compiled, number)),
             (f"one step{title}", _step(plan)),
             (f"gradients{title}", _gradients(plan)),
         ]
-    sections[2:2] = [("joints", _joints(prepared)), ("variables", _variables(prepared))]
+    sections[2:2] = [("joints", _joints(compiled)), ("variables", _variables(compiled))]
     sections += [
-        ("training", training(prepared)),
-        ("sizes", _sizes(sizes_of(prepared))),
-        ("families", _families(prepared)),
-        ("advice", _advice(prepared)),
+        ("training", training(compiled)),
+        ("sizes", _sizes(sizes_of(compiled))),
+        ("families", _families(compiled)),
+        ("advice", _advice(compiled)),
     ]
     written = [(title, list(lines)) for title, lines in sections]
     return [(title, lines) for title, lines in written if lines]
 
 
-def _head(prepared: Prepared) -> Lines:
-    recipe, registry = prepared.recipe, prepared.registry
+def _head(compiled: CompiledRecipe) -> Lines:
+    recipe, registry = compiled.recipe, compiled.registry
     component = registry.get("objective", registry.name_of("objective", type(recipe.objective)))
     train = recipe.train
     yield f"{recipe.name}: objective {component.name!r}" + (f" ({component.paper})" if component.paper else "")
@@ -69,16 +69,16 @@ def _head(prepared: Prepared) -> Lines:
 # --- the objective ---------------------------------------------------------------------------------------------------
 
 
-def _objective(prepared: Prepared, number: int) -> Lines:
-    stage, ends = prepared.stages[number], prepared.boundaries()
+def _objective(compiled: CompiledRecipe, number: int) -> Lines:
+    stage, ends = compiled.stages[number], compiled.boundaries()
     objective = stage.objective
-    if len(prepared.stages) > 1:
+    if len(compiled.stages) > 1:
         begin = ends[number - 1] + 1 if number else 1
         steps = f"steps {begin:,} to {ends[number]:,}" if begin <= ends[number] else "no step"
         yield f"  {stage.share:.0%} of the run, {steps}"
     for update in objective.updates:
         yield from _equation(update)
-    yield from _weights(prepared.plans[number])
+    yield from _weights(compiled.plans[number])
     for ratio in objective.ratios.values():
         yield f"  {ratio.definition}"
         yield from (f"    {line}" for line in about_critic(ratio))
@@ -149,16 +149,16 @@ def order_of(objective: Objective) -> str:
 # --- joints and variables --------------------------------------------------------------------------------------------
 
 
-def _joints(prepared: Prepared) -> Lines:
-    for joint in prepared.declared.joints.values():
+def _joints(compiled: CompiledRecipe) -> Lines:
+    for joint in compiled.binding.joints.values():
         yield f"  {joint}"
-        rows = [[f"    {joint.written(f)}", f.computed_by, component_of(prepared, f.part)] for f in joint.factors]
+        rows = [[f"    {joint.written(f)}", f.computed_by, component_of(compiled, f.part)] for f in joint.factors]
         yield from _table(rows)
 
 
-def component_of(prepared: Prepared, part: str) -> str:
+def component_of(compiled: CompiledRecipe, part: str) -> str:
     """The registered names behind a part."""
-    recipe, name_of = prepared.recipe, prepared.registry.name_of
+    recipe, name_of = compiled.recipe, compiled.registry.name_of
     if part in recipe.all_sources():
         return name_of("data", type(recipe.all_sources()[part]))
     if part in recipe.all_priors():
@@ -172,18 +172,18 @@ def component_of(prepared: Prepared, part: str) -> str:
     return name_of("discriminator", type(recipe.discriminators.get(part, recipe.discriminator)))
 
 
-def _variables(prepared: Prepared) -> Lines:
-    declared = prepared.declared
-    for name, space in sorted(declared.spaces.items()):
+def _variables(compiled: CompiledRecipe) -> Lines:
+    binding = compiled.binding
+    for name, space in sorted(binding.spaces.items()):
         observed = any(
-            name in f.out and declared.traits[f.part].kind == "data" for j in _all(prepared) for f in j.factors
+            name in f.out and binding.traits[f.part].kind == "data" for j in _all(compiled) for f in j.factors
         )
         noted = "observed" if observed else "latent"
         yield f"  {name}  {space}: {space.size:,} number{'s' * (space.size > 1)}, {noted}"
 
 
-def _all(prepared: Prepared) -> Iterable[Joint]:
-    return prepared.declared.joints.values()
+def _all(compiled: CompiledRecipe) -> Iterable[Joint]:
+    return compiled.binding.joints.values()
 
 
 # --- one step --------------------------------------------------------------------------------------------------------
@@ -249,7 +249,9 @@ def _listed(title: str, rows: list[list[str]]) -> Lines:
 def _gradients(plan: Plan) -> Lines:
     """Term x part, as the ownership check at the start of a run holds it against autograd."""
     parts = [name for name, trait in plan.traits.items() if trait.kind != "data" and trait.trainable]
-    parts = [part for part in parts if any(part in s.reach for update in plan.updates for s in update.summands)]
+    parts = [
+        part for part in parts if any(part in s.gradient_paths for update in plan.updates for s in update.summands)
+    ]
     rows = [["  how a term's gradient reaches a part", "weight", *parts]]
     for update in plan.updates:
         for summand in update.summands:
@@ -260,9 +262,9 @@ def _gradients(plan: Plan) -> Lines:
 
 
 def _reach(summand: Summand, part: str, update: UpdatePlan) -> str:
-    if part not in summand.reach:
+    if part not in summand.gradient_paths:
         return "none"
-    return " + ".join(sorted(summand.reach[part])) if part in update.trains else "(held)"
+    return " + ".join(sorted(summand.gradient_paths[part])) if part in update.trains else "(held)"
 
 
 def _weight(summand: Summand) -> str:
@@ -295,35 +297,35 @@ def _mebibytes(n: int) -> str:
 # --- families --------------------------------------------------------------------------------------------------------
 
 
-def _families(prepared: Prepared) -> Lines:
+def _families(compiled: CompiledRecipe) -> Lines:
     """What the objective needs of each part, and what its family declares."""
-    declared, laws = prepared.declared, law_names(prepared.declared, prepared.registry)
-    needs = dict.fromkeys(attrs.evolve(need, term="") for plan in prepared.plans for need in requirements(plan, laws))
-    for part, can in declared.capabilities.items():
-        yield f"  {part} ({component_of(prepared, part)}) has {can}"
-        yield from (f"    {_fitness(need, prepared)}" for need in needs if need.part == part)
+    binding, laws = compiled.binding, law_names(compiled.binding, compiled.registry)
+    needs = dict.fromkeys(attrs.evolve(need, term="") for plan in compiled.plans for need in requirements(plan, laws))
+    for part, can in binding.capabilities.items():
+        yield f"  {part} ({component_of(compiled, part)}) has {can}"
+        yield from (f"    {_fitness(need, compiled)}" for need in needs if need.part == part)
 
 
-def _fitness(need: Requirement, prepared: Prepared) -> str:
-    met = is_met(need, prepared.declared)
-    return f"{'met' if met else 'NOT MET'}: needs {need}{_cost(need, prepared) if met else ''}"
+def _fitness(need: Requirement, compiled: CompiledRecipe) -> str:
+    met = is_met(need, compiled.binding)
+    return f"{'met' if met else 'NOT MET'}: needs {need}{_cost(need, compiled) if met else ''}"
 
 
-def _cost(need: Requirement, prepared: Prepared) -> str:
+def _cost(need: Requirement, compiled: CompiledRecipe) -> str:
     """What a density at foreign points takes, where that is more than a formula."""
-    declared = prepared.declared
+    binding = compiled.binding
     if need.ability != "foreign density":
         return ""
-    size = declared.spaces[declared.factor_of(need.part)[1].out[0]].size
-    how = declared.capabilities[need.part].foreign_density
+    size = binding.spaces[binding.factor_of(need.part)[1].out[0]].size
+    how = binding.capabilities[need.part].foreign_density
     return {"D passes": f", which takes {size} passes", "numeric": ", by a numeric inverse"}.get(how, "")
 
 
 # --- advice ----------------------------------------------------------------------------------------------------------
 
 
-def _advice(prepared: Prepared) -> Lines:
-    said = dict.fromkeys(text for stage in prepared.stages for text in advice_on(stage.objective, prepared.declared))
+def _advice(compiled: CompiledRecipe) -> Lines:
+    said = dict.fromkeys(text for stage in compiled.stages for text in advice_on(stage.objective, compiled.binding))
     for text in said:
         yield from textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
 

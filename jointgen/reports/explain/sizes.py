@@ -1,4 +1,4 @@
-"""How large a prepared model is: parameters by part, and the memory that training holds throughout."""
+"""How large a compiled model is: parameters by part, and the memory that training holds throughout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import attrs
 from torch import Tensor
 
-from jointgen.compiler.compiled_recipe import Prepared
+from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.engine.optimizers import shared
 
 
@@ -19,23 +19,23 @@ class Sizes:
     memory: Mapping[str, int]
 
 
-def sizes_of(prepared: Prepared) -> Sizes:
+def sizes_of(compiled: CompiledRecipe) -> Sizes:
     """Of the parts as built, for the updates of every stage."""
-    modules = prepared.parts.modules
+    modules = compiled.parts.modules
     counts = {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
-    trained = {part for plan in prepared.plans for update in plan.updates for part in update.trains}
+    trained = {part for plan in compiled.plans for update in plan.updates for part in update.trains}
     weights = _bytes([*modules.parameters(), *modules.buffers()])
-    gradients = {part: _bytes(prepared.parts.parameters([part])) for part in trained}
-    memory = {"weights": weights, "gradients": sum(gradients.values()), "optimizers": _moments(prepared, gradients)}
-    if prepared.recipe.train.ema:
+    gradients = {part: _bytes(compiled.parts.parameters([part])) for part in trained}
+    memory = {"weights": weights, "gradients": sum(gradients.values()), "optimizers": _moments(compiled, gradients)}
+    if compiled.recipe.train.ema:
         memory["average (EMA)"] = weights
     return Sizes({name: n for name, n in counts.items() if n}, memory)
 
 
-def _moments(prepared: Prepared, gradients: Mapping[str, int]) -> int:
+def _moments(compiled: CompiledRecipe, gradients: Mapping[str, int]) -> int:
     """Bytes in the stage in which optimizers keep most."""
-    kept = [(one, sum(one.table.settings.moments * gradients[part] for part in one.parts)) for one in shared(prepared)]
-    return max(sum(size for one, size in kept if one.is_kept(stage)) for stage in range(len(prepared.stages)))
+    kept = [(one, sum(one.table.settings.moments * gradients[part] for part in one.parts)) for one in shared(compiled)]
+    return max(sum(size for one, size in kept if one.is_kept(stage)) for stage in range(len(compiled.stages)))
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from jointgen.compiler.compiled_recipe import Prepared
+from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.config.optimizers import Rate, Table
 from jointgen.config.recipe import Train
 from jointgen.engine.optimizers import shared
 
 
-def training(prepared: Prepared) -> Iterator[str]:
+def training(compiled: CompiledRecipe) -> Iterator[str]:
     """A line for each optimizer table that trains something, and for each option that is not the default."""
     tables: dict[Table, tuple[list[str], list[int]]] = {}
-    for one in shared(prepared):
+    for one in shared(compiled):
         parts, stages = tables.setdefault(one.table, ([], []))
         parts += [part for part in one.parts if part not in parts]
         stages += [stage for stage in one.stages if stage not in stages]
     for table, (parts, stages) in tables.items():
-        where = f" in stage {_named(prepared, stages)}" if _has_others(table, parts, tables) else ""
+        where = f" in stage {_named(compiled, stages)}" if _has_others(table, parts, tables) else ""
         yield f"  {', '.join(parts)}{where}: {_settings(table.settings)}, {_rate(table)}"
-    yield from (f"  {line}" for line in _options(prepared.recipe.train))
+    yield from (f"  {line}" for line in _options(compiled.recipe.train))
 
 
 def _has_others(table: Table, parts: Collection[str], tables: Mapping[Table, tuple[list[str], list[int]]]) -> bool:
@@ -29,8 +29,8 @@ def _has_others(table: Table, parts: Collection[str], tables: Mapping[Table, tup
     return any(set(parts) & set(others) for other, (others, _) in tables.items() if other != table)
 
 
-def _named(prepared: Prepared, stages: Iterable[int]) -> str:
-    return ", ".join(prepared.stages[stage].name for stage in sorted(stages))
+def _named(compiled: CompiledRecipe, stages: Iterable[int]) -> str:
+    return ", ".join(compiled.stages[stage].name for stage in sorted(stages))
 
 
 def _settings(settings: Rate) -> str:

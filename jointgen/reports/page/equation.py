@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from jointgen.compiler.compiled_recipe import Prepared
+from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.compiler.plan import Plan, UpdatePlan
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective
@@ -18,16 +18,16 @@ SIGNS = {"-": "\N{MINUS SIGN}", "*": "\N{DOT OPERATOR}", "|": "\N{THIN SPACE}|\N
 TOKEN = re.compile(r"E\[(?P<over>[^\[\]]*)\]|(?P<sigmoid>s(?=\())|(?P<word>[^\W\d]\w*)|(?P<sign>[-*|])|.", re.DOTALL)
 
 
-def equations(prepared: Prepared) -> list[dict[str, Any]]:
+def equations(compiled: CompiledRecipe) -> list[dict[str, Any]]:
     """What each stage of the run maximises, ready to be shown."""
-    ends = [0, *prepared.boundaries()]
-    several = len(prepared.stages) > 1
+    ends = [0, *compiled.boundaries()]
+    several = len(compiled.stages) > 1
     return [
         {
             "title": f"{stage.name}: steps {ends[i] + 1:,} to {ends[i + 1]:,}" if several else "",
-            **_equation(stage.objective, prepared.plans[i]),
+            **_equation(stage.objective, compiled.plans[i]),
         }
-        for i, stage in enumerate(prepared.stages)
+        for i, stage in enumerate(compiled.stages)
     ]
 
 
@@ -61,17 +61,17 @@ def _ratio(ratio: Ratio) -> dict[str, Any]:
     }
 
 
-def joints(prepared: Prepared) -> list[dict[str, Any]]:
+def joints(compiled: CompiledRecipe) -> list[dict[str, Any]]:
     """Each joint distribution, and what computes each factor of it."""
     return [
         {
             "equation": typeset(str(joint)),
             "factors": [
-                (typeset(joint.written(factor)), factor.computed_by, component_of(prepared, factor.part))
+                (typeset(joint.written(factor)), factor.computed_by, component_of(compiled, factor.part))
                 for factor in joint.factors
             ],
         }
-        for joint in prepared.declared.joints.values()
+        for joint in compiled.binding.joints.values()
     ]
 
 

@@ -169,7 +169,7 @@ def principal_plane(rows: Tensor) -> tuple[Tensor, list[float]]:
 def map_codes(model: Model, split: Split) -> tuple[dict[str, Tensor], Tensor | None]:
     """Mean codes of held-out rows by latent variable, (N, *Z), and the labels (N,) of the rows where there are any."""
     names = latents(model)
-    rows = split.first(min(MAPPED, model.prepared.recipe.eval.rows or MAPPED))
+    rows = split.first(min(MAPPED, model.compiled.recipe.eval.rows or MAPPED))
     found = encode_rows(model, rows, progress=lambda done, total: None)
     return {name: found[name] for name in names}, _labels(model, rows)
 

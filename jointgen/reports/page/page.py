@@ -15,7 +15,7 @@ import torch
 from markupsafe import Markup, escape
 from torch import Tensor
 
-from jointgen.compiler.compiled_recipe import Prepared
+from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.data.split import Split
 from jointgen.errors import ConfigError
 from jointgen.inference.model import Model
@@ -40,35 +40,35 @@ class Shown:
     checkpoint: str | None
 
 
-def write_report(folder: RunFolder, prepared: Prepared, shown: Shown | str) -> None:
+def write_report(folder: RunFolder, compiled: CompiledRecipe, shown: Shown | str) -> None:
     """Writes RUN/report.html from what is in the run folder and from a model, or a line that says why there is none.
 
     Raises WriteError where the disk does not take the page.
     """
-    page = render(folder, prepared, shown)
+    page = render(folder, compiled, shown)
     with writing(folder.report):
         replace_text(folder.report, page)
 
 
-def render(folder: RunFolder, prepared: Prepared, shown: Shown | str) -> str:
+def render(folder: RunFolder, compiled: CompiledRecipe, shown: Shown | str) -> str:
     """The page as HTML. A section that does not apply says why in a line."""
     summary = folder.read_summary()
     figures = numbers.read_figures(summary, folder.read_evaluation())
     codes = _codes(shown)
-    plotted = curves(folder.read_metrics(), figures, prepared.recipe.eval.quick_rows)
-    (_, about), *plan = explained(prepared)
+    plotted = curves(folder.read_metrics(), figures, compiled.recipe.eval.quick_rows)
+    (_, about), *plan = explained(compiled)
     return _template().render(
-        name=prepared.recipe.name,
+        name=compiled.recipe.name,
         status=summary.get("status", "unknown"),
         note=summary.get("note", ""),
-        about=[line.removeprefix(f"{prepared.recipe.name}: ") for line in about],
-        facts=list(numbers.facts(summary, prepared.recipe.train.total_steps)),
+        about=[line.removeprefix(f"{compiled.recipe.name}: ") for line in about],
+        facts=list(numbers.facts(summary, compiled.recipe.train.total_steps)),
         figures=(rows := numbers.rows(figures)),
         highlights=numbers.highlights(rows),
         absent=numbers.absent(figures),
         critics=numbers.health(summary),
-        stages=equations(prepared),
-        joints=joints(prepared),
+        stages=equations(compiled),
+        joints=joints(compiled),
         history=frames(folder.samples),
         checkpoint=None if isinstance(shown, str) else shown.checkpoint,
         codes=codes,

@@ -1,4 +1,4 @@
-"""Time of a batch and memory of the process that reads it, as a compiled data set grows from 10^3 to 10^6 images.
+"""Time of a batch and memory of the process that reads it, as a prepared data set grows from 10^3 to 10^6 images.
 
     uv run python benchmarks/data.py [--folder DIR] [--largest N] [--prepare SOURCE]
 
@@ -7,7 +7,7 @@ reads each set in a process of its own, on one thread, through the loader of a r
 Prints Markdown tables. Time is the process's own, because machines are shared; memory is anonymous (what is not a page
 of a file, which the kernel drops when it needs room) at its peak, above what it was when the set was opened.
 
---prepare: instead, how fast this folder of images is compiled, on one worker and on two.
+--prepare: instead, how fast this folder of images is prepared, on one worker and on two.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def plugin_command(arguments: Arguments) -> None:
 
 
 def data_command(arguments: Arguments) -> None:
-    """`jointgen data compile_recipe` and `jointgen data verify`."""
+    """`jointgen data prepare` and `jointgen data verify`."""
     _verify(arguments) if arguments.action == "verify" else _pack(arguments)
 
 
@@ -206,7 +206,7 @@ def _pack(arguments: Arguments) -> None:
     lines = packing.report(manifest)
     log_once(*lines.skipped)
     print(f"{dest}: {lines.held}" + ("" if worked else "; it was finished before, and nothing was done"))
-    print(f"train on it: jointgen run RECIPE --set data.type=compiled --set data.path={dest}")
+    print(f"train on it: jointgen run RECIPE --set data.type=prepared --set data.path={dest}")
 
 
 def _verify(arguments: Arguments) -> None:

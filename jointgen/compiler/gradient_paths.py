@@ -1,4 +1,4 @@
-"""How gradients travel in a plan's graph: which parts' parameters they gradient_paths, and by which way. Torch-free."""
+"""How gradients travel in a plan's graph: which parts' parameters they reach, and by which way. Torch-free."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def unmet(plan: Plan, binding: Binding, registry: Registry) -> list[str]:
 
 
 def is_met(need: Requirement, binding: Binding) -> bool:
-    """True also where nothing is binding: another problem says that the part is missing."""
+    """True also where nothing is declared: another problem says that the part is missing."""
     can = binding.capabilities.get(need.part)
     return can is None or need.met_by(can)
 

@@ -104,7 +104,7 @@ def in_float32() -> dict[str, dict[str, Any]]:
 
 
 def augmented(folder: Path, **train: Any) -> dict[str, Any]:
-    """A convolutional recipe on compiled images, with random crops and flips."""
+    """A convolutional recipe on prepared images, with random crops and flips."""
     images = np.random.default_rng(0).integers(0, 256, (40, 12, 12, 3), dtype=np.uint8)
     (folder / "images").mkdir(exist_ok=True)
     for number, image in enumerate(images):

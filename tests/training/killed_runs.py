@@ -1,4 +1,4 @@
-"""Runs that are killed where it hurts, in forks of one process that has imported torch. For test_resume_kill.py.
+"""Runs that are killed where it hurts, in forks of one process that has imported torch. For test_kill.py.
 
     python killed_runs.py FOLDER points       one run, FOLDER/killed, that is killed at one of POINTS after another
     python killed_runs.py FOLDER torture N    runs that are killed N times at random moments, in FOLDER/killed0, ...

@@ -9,7 +9,8 @@ import attrs
 
 from jointgen.compiler.balanced_weights import balances_of
 from jointgen.compiler.binding import Binding, bind
-from jointgen.compiler.parts import Parts, build
+from jointgen.compiler.build import build
+from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, make_plan
 from jointgen.compiler.requirements import unmet
 from jointgen.config.optimizers import OptimizerTables, Table

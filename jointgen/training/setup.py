@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from jointgen.compiler.build import start_at_data
 from jointgen.compiler.compiled_recipe import CompiledRecipe
-from jointgen.compiler.parts import Parts, start_at_data
+from jointgen.compiler.parts import Parts
 from jointgen.config.recipe import Train
 from jointgen.contracts.noise import Noise
 from jointgen.data.split import Split

@@ -12,8 +12,9 @@ from jointgen_ali.objective import ALI
 from jointgen_asvae.objective import ASVAE
 from jointgen_vae.objective import IWAE, VAE
 
+from jointgen.compiler.build import start_at_data
 from jointgen.compiler.compiled_recipe import compile_recipe as prepare_recipe
-from jointgen.compiler.parts import PartOfPrior, start_at_data
+from jointgen.compiler.parts import PartOfPrior
 from jointgen.compiler.requirements import requirements
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.noise import Noise

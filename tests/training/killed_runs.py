@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.distributed import TCPStore
 
 import jointgen
-from jointgen.compiler import parts
+from jointgen.compiler import build as building
 from jointgen.errors import JointgenError
 from jointgen.registry.discovery import load_plugins
 from jointgen.runs import checkpoint
@@ -71,7 +71,7 @@ def build_noisy(*arguments: Any) -> Any:
     return part
 
 
-build, parts._build_conditional = parts._build_conditional, build_noisy
+build, building._build_conditional = building._build_conditional, build_noisy
 
 
 def run(out: Path, stop: Callable[[], int] = lambda: 0) -> None:

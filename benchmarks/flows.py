@@ -242,8 +242,8 @@ TABLES: dict[str, Callable[[int, int, str], dict[str, Pass]]] = {
 
 
 def round_trips() -> Iterator[str]:
-    """Error of there and back, K = 80, D = 40, beside papers.md Q-a's figures."""
-    yield "| scale | float64 | float64, margin 0.2 | float32 there, float64 back | papers.md Q-a: fp32, fp64 |"
+    """Error of there and back, K = 80, D = 40, beside those of a plain bisection (docs/densities.md)."""
+    yield "| scale | float64 | float64, margin 0.2 | float32 there, float64 back | plain bisection: fp32, fp64 |"
     yield "|---|---|---|---|---|"
     for scale, known in {0.1: "3e-6, 5e-15", 0.3: "1e-3, 6e-12", 0.6: "5, 2e-7", 1.0: "13, 2e-6 to 2e-5"}.items():
         torch.manual_seed(0)

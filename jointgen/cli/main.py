@@ -1,4 +1,4 @@
-"""The command line (DESIGN.md 5.1). Commands import what they need when they run: help and `list` need no torch.
+"""The command line. Commands import what they need when they run: help and `list` need no torch.
 
 Exit status: 0 done; 2 the user's input is wrong; 1 the run failed; 130 / 143 stopped by Ctrl-C / SIGTERM, a run
 after it wrote a checkpoint; 141 whoever read our output went away.

@@ -50,7 +50,7 @@ class DecoderTable:
 class EarlyStoppingTable:
     """Stops a stage when the mean reconstruction losses of x and of z on held-out data have both stopped improving.
 
-    patience: evaluations without an improvement of either (AS-VAE section 5, papers.md 1.3).
+    patience: evaluations without an improvement of either (Pu et al. 2017, section 5).
     """
 
     patience: int = attrs.field(default=5, validator=positive)

@@ -1,7 +1,7 @@
 """Random numbers as a pure function of (seed, step, name): no generator state, so nothing to checkpoint.
 
 The rows of the *global* batch are drawn and this process keeps its own, so any number of processes sees the
-same numbers (engineering.md 1.3). Nothing in jointgen reads a global generator while it trains or evaluates.
+same numbers (docs/noise-and-resume.md). Nothing in jointgen reads a global generator while it trains or evaluates.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def bits_per_dim(nll_nats: float, size: int, log_det_to_data: float = 0.0) -> float:
-    """(nll + log_det_to_data) / (D ln 2), for discrete data with bin width 1 (papers.md Q-d).
+    """(nll + log_det_to_data) / (D ln 2), for discrete data with bin width 1 (docs/numbers.md).
 
     Zero nats on [0, 1)^D, the uniform density, is 8 bits per dimension for 8-bit data:
 

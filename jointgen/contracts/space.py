@@ -45,7 +45,7 @@ class Space:
     def log_det_to_data(self) -> float:
         """log|dy/dx| in nats, for y = i + u in data units: what -log p(x) lacks to be -log p(y).
 
-        For 8-bit images in [0, 1) it is D log 256, that is + 8 bits per dimension (papers.md Q-d).
+        For 8-bit images in [0, 1) it is D log 256, that is + 8 bits per dimension (docs/numbers.md).
         """
         width = self.bin_width
         return 0.0 if width is None else -self.size * math.log(width)

@@ -1,6 +1,6 @@
 """The compiled step: one list of operations and one loss per update, raw modules, no hidden wrappers.
 
-Follows engineering.md 1.3: noise is a pure function of (seed, step, name), gradients are reduced once per update,
+Follows docs/noise-and-resume.md: noise is a pure function of (seed, step, name), gradients are reduced once per update,
 absent gradients are zeros. Values of one update are reused by a later one of the same step where nothing that
 the later one trains lies below them.
 """

@@ -1,4 +1,4 @@
-"""Objectives as equations: import what the paper writes and combine it with + - * (see DESIGN.md section 2).
+"""Objectives as equations: import what the paper writes and combine it with + - * (see docs/objectives.md).
 
 >>> f1 = log_ratio(q.xz, p.x * p.z, name="f1")
 >>> print(E(q.xz, p.log_x_given_z - f1))

@@ -1,7 +1,7 @@
 """The objective language: expressions that print as the equation they are. Declarations only, torch-free.
 
 An objective is an expectation of terms under joints, or under products of their marginals; where a density is
-not available, a learned log-ratio takes its place (DESIGN.md section 2):
+not available, a learned log-ratio takes its place (docs/objectives.md):
 
     f = log_ratio(q.xz, p.xz, name="f")
     E(q.xz, log_sigmoid(-f)) + E(p.xz, log_sigmoid(f))   # prints E[q(x,z)](log s(-f)) + E[p(x,z)](log s(f))

@@ -1,4 +1,4 @@
-"""What a run folder holds (DESIGN.md 5.2), to read: torch-free."""
+"""What a run folder holds (docs/architecture.md), to read: torch-free."""
 
 from __future__ import annotations
 

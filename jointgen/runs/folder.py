@@ -1,4 +1,4 @@
-"""The run folder (DESIGN.md 5.2) and its log, to write to."""
+"""The run folder (docs/architecture.md) and its log, to write to."""
 
 from __future__ import annotations
 

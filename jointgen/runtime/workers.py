@@ -1,7 +1,7 @@
 """The processes that train one model together. The only file that imports Accelerate, but for its trackers.
 
 Networks stay raw modules and a step has one flat all-reduce per update, so that shared forwards, methods other than
-forward and partly used networks are safe (engineering.md 1.1 to 1.3; the way of StyleGAN3). Accelerate finds the
+forward and partly used networks are safe (docs/engineering.md; the way of StyleGAN3). Accelerate finds the
 device, joins the processes and gathers. Autocast is torch's own: Accelerate's follows whichever Accelerator was
 made last in this Python process.
 """
@@ -242,7 +242,7 @@ def _accelerator(cpu: bool) -> Accelerator:
 
 def _check_launch() -> None:
     """WORLD_SIZE alone would wait for processes that nobody started; `accelerate launch` starts one on a CPU, however
-    many it is asked for, and says nothing (engineering.md 1.1)."""
+    many it is asked for, and says nothing (docs/engineering.md)."""
     launched = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     missing = [name for name in launched if name not in os.environ]
     if {"RANK", "LOCAL_RANK"} & {*os.environ}:

@@ -29,13 +29,14 @@ from jointgen.plugin import fraction
 class ASVAE:
     """Half r (data) and half g (generation) of eq 11; AS-VAE-r keeps only the first, AS-VAE-g only the second.
 
-    form: "literal" is eqs 5, 6 and 11 as printed, which does not train (asvae-training.md section 2); "decomposed"
-        has the same fixed point: half r is the ELBO and half g the sleep term less one critic.
+    form: "literal" is eqs 5, 6 and 11 as printed, which does not train
+        (docs/why-the-literal-as-vae-does-not-train.md); "decomposed" has the same fixed point: half r is the ELBO
+        and half g the sleep term less one critic.
     ratio: the critic of the decomposed half g, "T" = p(x,z) : q(x,z) or "d" = p(x) : q(x).
     weight_r, weight_g: weights of the halves; 0 leaves one out.
     lambda, w: weights of the critic and of the sleep term in half g, decomposed; lambda ramps over the first `ramp`.
         lambda may be free of scale, { r = 0.5 }: the critic's pull on the decoder is held at r times the likelihood's
-        (asvae-images.md section 1, rule 2).
+        (docs/as-vae-on-photographs.md).
     gamma: weight of a critic e = log-ratio p(z) : q(z) in half r, decomposed, that holds the aggregate posterior to the
         prior (as in Makhzani et al. 2015, AAE); f2* = rho + T + e has the same e, but lets no gradient of it reach
         the encoder. 0, the default, leaves it out. At p = q it is 0, so the fixed point stays.

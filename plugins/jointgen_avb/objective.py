@@ -16,7 +16,7 @@ class AVB:
         much q(z|x) is no Gaussian (section 3.3). For families that have the moments of their draws.
 
     Both gradients are taken at the same point, as the authors' code does; several critic steps take turns. The
-    estimate has t in the rate, so it is no bound (papers.md section 3). elbo_matched, the ELBO with r in place of q,
+    estimate has t in the rate, so it is no bound (docs/papers.md). elbo_matched, the ELBO with r in place of q,
     is one, of the same decoder: how far the estimate lies above it says what the critic may have missed.
     """
 

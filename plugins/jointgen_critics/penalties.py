@@ -1,6 +1,6 @@
 """Penalties on a critic's slope, as they are before the engine weighs them.
 
-Gradients by torch.func, which a compiled critic survives (DESIGN.md section 2).
+Gradients by torch.func, which a compiled critic survives (docs/engineering.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Objectives written as text in a recipe, in the notation that expressions print (DESIGN.md section 2)."""
+"""Objectives written as text in a recipe, in the notation that expressions print (docs/objectives.md)."""
 
 from jointgen import Registrar, hookimpl
 

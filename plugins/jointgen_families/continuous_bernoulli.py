@@ -58,7 +58,7 @@ def log_mass(logits: Tensor, centre: Tensor, width: float) -> Tensor:
 
 
 def mean_of(logits: Tensor) -> Tensor:
-    """1 / (1 - e^-logit) - 1 / logit, elementwise; 1/2 at 0 (papers.md Q-b)."""
+    """1 / (1 - e^-logit) - 1 / logit, elementwise; 1/2 at 0 (docs/densities.md)."""
     is_near, near, a = _either(logits, NEAR_ZERO)
     s = near * near
     series = 0.5 + near / 12 * (1 - s / 60 * (1 - s / 42 * (1 - s / 40)))
@@ -117,8 +117,8 @@ class ContinuousBernoulliDistribution:
 class ContinuousBernoulli:
     """Continuous Bernoulli, for decoders of real variables of known range, which [0, 1] is stretched to.
 
-    A proper density of grey values with an exact sample path (papers.md Q-b, option 4). Its nats are a density's: not
-    comparable with those of binarised images.
+    A proper density of grey values with an exact sample path (Loaiza-Ganem & Cunningham 2019;
+    docs/densities.md, option 4). Its nats are a density's: not comparable with those of binarised images.
     """
 
     def capabilities(self, space: Space) -> Capabilities:

@@ -50,7 +50,7 @@ class DiagonalGaussian(LocationScaleDistribution):
         return DiagonalGaussian(self.mean.detach(), self.log_scale.detach(), self.space)
 
     def log_prob_bins(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats: log of the exact mass of the bin in which each value lies (papers.md Q-d).
+        """(B, *shape) -> (B,) nats: log of the exact mass of the bin in which each value lies (docs/densities.md).
 
         The bins at the edges are *not* extended to infinity (the AS-VAE paper's and IAF's formula): mass outside
         [low, high] is lost, so the code length stays valid but is a little looser than PixelCNN++'s.

@@ -151,7 +151,7 @@ class LocationScaleModule(MeanModule):
     def view(self, reading: str, draw: Draw, noise: NoiseSource) -> Tensor:
         """(B, *shape) of observed data: "smoothed" is x + stop(scale) eps, data blurred as the model's draws are.
 
-        Both sides of a ratio then have full support (asvae-images.md section 4, view "both").
+        Both sides of a ratio then have full support (docs/as-vae-on-photographs.md).
         """
         assert reading == "smoothed" and self.config.scale != "per_element", f"no reading {reading!r} of data here"
         x = draw.read("sample")

@@ -1,4 +1,4 @@
-"""PixelCNN++'s likelihood: a mixture of discretised logistics for each pixel (Salimans et al. 2017; papers.md 5.5).
+"""PixelCNN++'s likelihood: a mixture of discretised logistics for each pixel (Salimans et al. 2017; docs/papers.md).
 
 Everything here is in that paper's units, in which the range [low, high] of the data is [-1, 1].
 Shapes: K components, C channels, P = C (C - 1) / 2 pairs of channels.

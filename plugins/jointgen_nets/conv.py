@@ -170,7 +170,7 @@ class ConvDecoder:
     """All inputs, flattened and concatenated, through a linear map to (widths[0], h, w), then doubled stage by stage.
 
     widths: channels before each stage, the last of which makes the image; each stage doubles the size.
-    upsample: nearest (neighbour, then a 3x3 convolution), which leaves no checkerboard (asvae-images.md section 6;
+    upsample: nearest (neighbour, then a 3x3 convolution), which leaves no checkerboard (docs/as-vae-on-photographs.md;
         Odena et al., Distill 2016), or transposed convolutions (k4 s2).
     norm: group norm before each activation, or none.
     dropout: rate after every activation.
@@ -213,7 +213,7 @@ class ConvDecoderNet(nn.Module):
 class ConvDiscriminator:
     """Strided convolutions (k4 s2, leaky ReLU 0.2) over the image, a hidden layer of `features`, one number.
 
-    Every variable that is not an image enters the hidden layer by an added linear map (asvae-images.md section 2).
+    Every variable that is not an image enters the hidden layer by an added linear map (docs/as-vae-on-photographs.md).
     A critic that sees no image, such as one of codes alone, has two hidden layers of `features` instead: a recipe has
     one discriminator for all of its critics.
 

@@ -70,7 +70,7 @@ class MLPDiscriminator:
     """Fully connected discriminator with leaky ReLUs (slope 0.2) over one variable or several.
 
     The first variable enters the first layer; every further one enters the first hidden layer by an added linear
-    map, initialised by its own size, so that 16 codes are not drowned by 784 pixels (asvae-training.md section 4).
+    map, initialised by its own size, so that 16 codes are not drowned by 784 pixels.
 
     hidden: widths of the hidden layers.
     dropout: rate after every hidden activation.

@@ -80,7 +80,7 @@ def test_coupled_density_is_constant_on_bins_and_integrates_to_one() -> None:
 def test_masses_are_pixelcnns_formula() -> None:
     """sum_k w_k prod_c [s((x + 1/4 - m) / s) - s((x - 1/4 - m) / s)] with m_G += c0 R, m_B += c1 R + c2 G.
 
-    4 levels of [-1, 1] have the centres -3/4, -1/4, 1/4, 3/4 and the half-width 1/4 (papers.md 5.5 has 1/255).
+    4 levels of [-1, 1] have the centres -3/4, -1/4, 1/4, 3/4 and the half-width 1/4 (1/255 for 256 levels).
     """
     family = LogisticMixture(components=2, init_scale=0.5)
     params = random_params(family, RGB)

@@ -195,7 +195,7 @@ def test_ratios_that_are_zero_at_p_equals_q() -> None:
 
 
 def test_the_two_critics_are_made_of_one_small_ratio() -> None:
-    """f1 = rho - d and f2 = rho + T + e, rho = log q(z|x) - log p(z) (asvae-training.md section 3)."""
+    """f1 = rho - d and f2 = rho + T + e, rho = log q(z|x) - log p(z) (the decomposition)."""
     x, z = torch.randn(2, 100, 1, dtype=DOUBLE, generator=torch.Generator().manual_seed(1))
     value = {name: function(x, z) for name, (_, function) in APART.ratios().items()}
     assert torch.allclose(value["f1"], value["t"] - value["d"], rtol=0, atol=1e-12)

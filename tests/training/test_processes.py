@@ -96,7 +96,7 @@ def cases() -> dict[str, dict[str, Any]]:
 
 
 def in_float32() -> dict[str, dict[str, Any]]:
-    """With plain SGD: Adam turns the rounding of a gradient near zero into a whole step (engineering.md 1.2)."""
+    """With plain SGD: Adam turns the rounding of a gradient near zero into a whole step (docs/engineering.md)."""
     sgd = {"type": "sgd", "lr": 1e-3}
     names = ("quickstart", "ali_mnist", "asvae_cifar10", "vae_mnist")
     plain = {name: shipped(name, precision="fp32") for name in names}

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page on a run (DESIGN.md 5.2)."""
+"""report.html: one self-contained page on a run."""
 
 from jointgen.reports.page.page import Shown, write_report
 

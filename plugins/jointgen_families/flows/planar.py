@@ -34,7 +34,7 @@ class PlanarTransform:
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(B, D) -> z_0, (B, D), and log|det dz_K/dz_0| there, (B,), differentiable once in everything.
 
-        In float64 inside: eighty layers can lose a dozen digits on the way back (papers.md Q-a).
+        In float64 inside: eighty layers can lose a dozen digits on the way back (docs/densities.md).
         """
         doubles = (x.double() for x in (z, self.u, self.w, self.b))
         z0, log_det = _Layers.apply(*doubles, self.margin, Backwards)

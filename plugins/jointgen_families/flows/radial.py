@@ -58,7 +58,7 @@ class RadialLayer:
     """f(z) = z + k u (z - c), u = alpha / (alpha + r), r = |z - c|, k = beta / alpha >= -1 + 1e-3.
 
     In the directions around c the map stretches by 1 + k u, outwards by 1 + k u^2, so
-    log|det| = (D - 1) log(1 + k u) + log(1 + k u^2), which is papers.md 4.3 with k u = beta h.
+    log|det| = (D - 1) log(1 + k u) + log(1 + k u^2), which is Rezende & Mohamed's (2015) with k u = beta h.
 
     params: (1 or B, D + 2), c and what alpha and k come from; at zero alpha = 1 and k = 0, the identity.
     """
@@ -93,7 +93,7 @@ class RadialLayer:
 
 
 def positive_from(raw: Tensor) -> Tensor:
-    """Above 1e-3, and 1 at zero: softplus with an offset, as in the planar flow's modified m (papers.md 4.3)."""
+    """Above 1e-3, and 1 at zero: softplus with an offset, as in the planar flow's modified m (docs/densities.md)."""
     return MIN_SLOPE + F.softplus(raw + math.log(math.expm1(1 - MIN_SLOPE)))
 
 

@@ -1,81 +1,121 @@
-"""What the command line accepts: its commands, their arguments, and complaints that name the nearest word."""
+"""What the command line accepts: the table of commands, their arguments, and errors that name the nearest word.
+
+Torch-free. A command's code is imported when the command is called, so that `jointgen --help` answers at once.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, NoReturn
+
+import attrs
 
 from jointgen.errors import ConfigError, suggest
 from jointgen.registry.components import KINDS
 
 Arguments = argparse.Namespace
 PICTURE, ARRAY, TENSORS = ".png", ".npz", ".safetensors"
+"""The endings of files that commands write."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises ConfigError instead of printing its usage, and takes no abbreviations, which scripts come to rely on."""
+    """A parser that raises ConfigError instead of printing its usage, and that takes no abbreviated options.
+
+    Abbreviations would become part of people's scripts, and break when an option with the same beginning is added.
+    """
 
     def __init__(self, **options: Any):
         super().__init__(**{**options, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
+        """Raises ConfigError with argparse's message."""
         raise ConfigError(f"{message} (see {self.prog} --help)")
 
     @property
     def options(self) -> list[str]:
+        """Every option that this parser knows, such as "--out"."""
         return [option for action in self._actions for option in action.option_strings]
+
+    def add_action(self, actions: Any, name: str, summary: str) -> Parser:
+        """Adds a command, or the action of a command, with its summary as help and as description."""
+        added: Parser = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        added.set_defaults(parser=added)
+        return added
+
+
+@attrs.frozen
+class Command:
+    """A command of the command line.
+
+    Args:
+        summary: what it does, as `jointgen --help` shows it.
+        add_arguments: adds the command's arguments to its parser.
+        function: "module:function", imported when the command is called; it takes the parsed arguments.
+    """
+
+    summary: str
+    add_arguments: Callable[[Parser], None]
+    function: str
+
+    def __call__(self, arguments: Arguments) -> None:
+        load(self.function)(arguments)
+
+
+def load(function: str) -> Callable[..., Any]:
+    """Imports a function by "module:name"."""
+    module, _, name = function.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def parse(argv: Sequence[str]) -> Arguments:
-    """The arguments, `command` being the name of the command.
+    """Parses a command line without the program's name.
 
-    Raises ConfigError naming the nearest command or option for one that does not exist.
+    Returns:
+        The arguments: `command` is the name of the command, `argv` what was parsed.
+
+    Raises:
+        ConfigError: a command or an option does not exist; the nearest one is named.
     """
     parser = Parser(prog="jointgen", description="Joint-distribution generative models, from recipes and plugins.")
     parser.add_argument("--version", action="version", version=f"jointgen {metadata.version('jointgen')}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    commands = {name: _add_command(subparsers, name) for name in COMMANDS}
-    if argv and not argv[0].startswith("-") and argv[0] not in commands:
-        raise ConfigError(f"unknown command {argv[0]!r}{suggest(argv[0], commands)}")
+    actions = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for name, command in COMMANDS.items():
+        command.add_arguments(parser.add_action(actions, name, command.summary))
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        raise ConfigError(f"unknown command {argv[0]!r}{suggest(argv[0], COMMANDS)}")
     arguments, unknown = parser.parse_known_args(argv)
+    if options := [word for word in unknown if word.startswith("-")]:
+        known = arguments.parser.options
+        raise ConfigError([f"unknown option {word}{suggest(word.split('=')[0], known)}" for word in options])
     if unknown:
-        raise ConfigError(_on_unknown(unknown, getattr(arguments, "parser", commands[arguments.command])))
+        raise ConfigError(f"unexpected argument {unknown[0]!r} (see {arguments.parser.prog} --help)")
     arguments.argv = list(argv)
     return arguments
 
 
-def _add_command(subparsers: Any, name: str) -> Parser:
-    summary, add_arguments = COMMANDS[name]
-    parser = subparsers.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-    add_arguments(parser)
-    return parser
-
-
-def _on_unknown(words: Sequence[str], parser: Parser) -> list[str]:
-    options = [word for word in words if word.startswith("-")]
-    if options:
-        return [f"unknown option {word}{suggest(word.split('=')[0], parser.options)}" for word in options]
-    return [f"{words[0]!r} is one argument too many (see {parser.prog} --help)"]
+# --- types of arguments ----------------------------------------------------------------------------------------------
 
 
 def count(text: str) -> int:
-    """A whole number above 0, as an argument's type."""
+    """Reads a whole number above 0."""
     if not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
     return int(text)
 
 
 def whole(text: str) -> int:
-    """A whole number, as an argument's type."""
+    """Reads a whole number."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(text)
 
 
 def share(text: str) -> float:
-    """A number between 0 and 1, as an argument's type."""
+    """Reads a number between 0 and 1."""
     try:
         number = float(text)
     except ValueError:
@@ -88,64 +128,68 @@ def share(text: str) -> float:
 # --- commands on recipes ---------------------------------------------------------------------------------------------
 
 
-def _run(run: Parser) -> None:
+def _add_run_options(run: Parser) -> None:
     _add_recipe(run)
     run.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
     run.add_argument("--resume", action="store_true", help="go on from the folder's newest checkpoint")
     run.add_argument(
-        "--allow-changes", action="store_true", help="resume also with a recipe that is not the run's any more"
+        "--allow-changes", action="store_true", help="with --resume: accept a recipe that differs from the run's"
     )
     run.add_argument("--dry-run", action="store_true", help="check everything, print the resolved recipe, and stop")
     run.add_argument(
-        "--processes", type=count, metavar="N", help="of this machine to train in (default: one for each GPU, or one)"
+        "--processes",
+        type=count,
+        metavar="N",
+        help="train in N processes of this machine (default: one for each GPU, or one)",
     )
-    run.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    run.add_argument("--quiet", action="store_true", help="show no progress on stderr")
 
 
-def _list(listed: Parser) -> None:
-    listed.add_argument("kind", nargs="?", metavar="KIND", help="only these: encoder, data, metric, ...")
-    listed.add_argument("--json", action="store_true", help="for scripts")
+def _add_list_options(listed: Parser) -> None:
+    listed.add_argument("kind", nargs="?", metavar="KIND", help="list only this kind: encoder, data, metric, ...")
+    listed.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
 
-def _copy(copy: Parser) -> None:
-    copy.add_argument("recipe", nargs="?", metavar="RECIPE", help="its name; without one, the names are shown")
+def _add_copy_options(copy: Parser) -> None:
+    copy.add_argument("recipe", nargs="?", metavar="RECIPE", help="the recipe's name; without one, the names are shown")
     copy.add_argument(
         "destination", nargs="?", default=".", metavar="DEST", help="a folder or .toml file (default: here)"
     )
 
 
-def _plugin(plugin: Parser) -> None:
+def _add_plugin_actions(plugin: Parser) -> None:
     actions = plugin.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
-    summary = "write a plugin package to start from: a component, a recipe and its tests"
-    new = actions.add_parser("new", help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-    new.add_argument("name", metavar="NAME", help="of the package and of its component, such as my_nets")
-    new.add_argument("--kind", default="family", metavar="KIND", help=f"{', '.join(KINDS)} (default: family)")
-    new.add_argument("--out", metavar="DIR", help="the new folder (default: NAME)")
-    new.set_defaults(parser=new)
-
-
-def _data(data: Parser) -> None:
-    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
-    summary = "decode and resize a folder of images once, for fast training"
-    prepare = actions.add_parser("prepare", help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-    prepare.add_argument(
-        "source", metavar="SOURCE", help="holds train/CLASS/* and val/CLASS/* (or test/), or images in any folders"
+    new = plugin.add_action(actions, "new", "write a plugin package to start from: a component, a recipe and its tests")
+    new.add_argument("name", metavar="NAME", help="the name of the package and of its component, such as my_nets")
+    new.add_argument(
+        "--kind", default="family", metavar="KIND", help=f"the kind of component: {', '.join(KINDS)} (default: family)"
     )
-    prepare.add_argument("destination", metavar="DEST", help="the new folder; one that was interrupted goes on")
+    new.add_argument("--out", metavar="DIR", help="the new folder (default: NAME)")
+
+
+def _add_data_actions(data: Parser) -> None:
+    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
+    prepare = data.add_action(actions, "prepare", "decode and resize a folder of images once, for fast training")
+    prepare.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a folder with train/CLASS/* and val/CLASS/* (or test/), or with images in any folders",
+    )
+    prepare.add_argument("destination", metavar="DEST", help="the new folder; an interrupted one is continued")
     prepare.add_argument("--size", type=count, required=True, metavar="N", help="pixels a side")
     prepare.add_argument("--channels", type=int, choices=(1, 3), default=3, help="grey or colour (default: 3)")
     prepare.add_argument("--workers", type=count, metavar="W", help="threads (default: one for each core)")
     prepare.add_argument(
-        "--max-broken", type=whole, default=10, metavar="K", help="files that may be unreadable (default: 10)"
+        "--max-broken", type=whole, default=10, metavar="K", help="how many files may be unreadable (default: 10)"
     )
     prepare.add_argument(
-        "--test-fraction", type=share, metavar="F", help="held out where SOURCE has no val/ or test/ (default: 0.1)"
+        "--test-fraction",
+        type=share,
+        metavar="F",
+        help="the share that is held out where SOURCE has no val/ or test/ (default: 0.1)",
     )
-    prepare.set_defaults(parser=prepare)
-    summary = "read every byte of a prepared folder and compare it with the manifest"
-    verify = actions.add_parser("verify", help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-    verify.add_argument("destination", metavar="DEST", help="what `jointgen data prepare` wrote")
-    verify.set_defaults(parser=verify)
+    verify = data.add_action(actions, "verify", "read every byte of a prepared folder and compare it with the manifest")
+    verify.add_argument("destination", metavar="DEST", help="a folder that `jointgen data prepare` wrote")
 
 
 def _add_recipe(parser: Parser) -> None:
@@ -158,67 +202,89 @@ def _add_recipe(parser: Parser) -> None:
 # --- commands on runs ------------------------------------------------------------------------------------------------
 
 
-def _sample(sample: Parser) -> None:
+def _add_sample_options(sample: Parser) -> None:
     _add_run(sample)
     sample.add_argument("-n", type=count, default=64, metavar="N", help="how many (default: 64)")
-    _add_output(sample, f"a grid ({PICTURE}) or the values in model space ({ARRAY})")
-    sample.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+    _add_output(sample, f"a picture of a grid ({PICTURE}), or the values in model space ({ARRAY})")
+    sample.add_argument("--seed", type=int, default=0, help="the seed of the noise (default: 0)")
     sample.add_argument(
-        "--reading", choices=("mean", "sample"), default="mean", help="the decoder's mean (default), or draws of it"
+        "--reading",
+        choices=("mean", "sample"),
+        default="mean",
+        help="show the decoder's mean (default) or draws from it",
     )
     _add_given(sample)
 
 
-def _reconstruct(reconstruct: Parser) -> None:
+def _add_reconstruct_options(reconstruct: Parser) -> None:
     _add_run(reconstruct)
     reconstruct.add_argument("-n", type=count, default=32, metavar="N", help="at most so many (default: 32)")
-    _add_output(reconstruct, f"a picture ({PICTURE}): each truth has its reconstruction at its right")
+    _add_output(reconstruct, f"a picture ({PICTURE}) in which each image has its reconstruction at its right")
     _add_images(reconstruct)
     _add_given(reconstruct)
 
 
-def _encode(encode: Parser) -> None:
+def _add_encode_options(encode: Parser) -> None:
     _add_run(encode)
-    _add_output(encode, f"codes, and labels where the data has them ({ARRAY} or {TENSORS})")
+    _add_output(encode, f"the codes, and labels where the data has them ({ARRAY} or {TENSORS})")
     _add_images(encode)
-    encode.add_argument("--split", choices=("test", "train"), default="test", help="of the run's data (default: test)")
+    encode.add_argument(
+        "--split",
+        choices=("test", "train"),
+        default="test",
+        help="which split of the run's data to encode (default: test)",
+    )
     _add_given(encode)
 
 
-def _eval(evaluate: Parser) -> None:
+def _add_eval_options(evaluate: Parser) -> None:
     _add_run(evaluate)
     evaluate.add_argument(
         "--metrics",
         metavar="A,B",
         help="names from `jointgen list metric`, with settings as in 'elbo, iwae{k=1000}' (default: the recipe's)",
     )
-    evaluate.add_argument("--json", action="store_true", help="for scripts")
-    evaluate.add_argument("--split", choices=("test", "train"), help="default: the recipe's eval.split")
-    evaluate.add_argument("--rows", type=count, metavar="N", help="only the first N (default: the recipe's eval.rows)")
-    evaluate.add_argument("--processes", type=count, metavar="N", help="of this machine to work in (default: one)")
+    evaluate.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    evaluate.add_argument(
+        "--split", choices=("test", "train"), help="which split to evaluate (default: the recipe's eval.split)"
+    )
+    evaluate.add_argument(
+        "--rows", type=count, metavar="N", help="evaluate only the first N rows (default: the recipe's eval.rows)"
+    )
+    evaluate.add_argument(
+        "--processes", type=count, metavar="N", help="evaluate in N processes of this machine (default: one)"
+    )
     _add_images(evaluate)
 
 
-def _compare(compare: Parser) -> None:
+def _add_compare_options(compare: Parser) -> None:
     compare.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    compare.add_argument("-o", "--output", metavar="FILE", help="a table (.md, .csv, .html) instead of the terminal")
-    compare.add_argument("--metrics", metavar="A,B", help="only these figures, in this order (default: all)")
     compare.add_argument(
-        "--no-aggregate", action="store_true", help="a row for each run, also for those that differ only in their seed"
+        "-o", "--output", metavar="FILE", help="write the table to a file (.md, .csv, .html) instead of the terminal"
+    )
+    compare.add_argument("--metrics", metavar="A,B", help="show only these figures, in this order (default: all)")
+    compare.add_argument(
+        "--no-aggregate", action="store_true", help="show a row for each run, also where runs differ only in their seed"
     )
     compare.add_argument(
         "--data",
         choices=("mixed", "same"),
-        help="of runs whose recipes name different data: a table for each, or take them for the same",
+        help="where recipes name different data: make a table for each, or treat the data as the same",
     )
     rows = compare.add_mutually_exclusive_group()
     rows.add_argument(
-        "--published", metavar="NAME", help="the paper's rows: mnist, cifar10 or imagenet64 (default: by the data)"
+        "--published",
+        metavar="NAME",
+        help="show the paper's rows of mnist, cifar10 or imagenet64 (default: by the data)",
     )
-    rows.add_argument("--no-published", action="store_true", help="leave them out")
+    rows.add_argument("--no-published", action="store_true", help="leave the paper's rows out")
     pictures = compare.add_mutually_exclusive_group()
-    pictures.add_argument("--figures", metavar="DIR", help="where pictures go (default: beside FILE, or into the page)")
-    pictures.add_argument("--no-figures", action="store_true", help="no pictures: needs no checkpoints, and is quick")
+    pictures.add_argument(
+        "--figures", metavar="DIR", help="the folder for pictures (default: beside FILE, or inside the page)"
+    )
+    pictures.add_argument(
+        "--no-figures", action="store_true", help="make no pictures; this needs no checkpoints and is quick"
+    )
     compare.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu or cuda")
 
 
@@ -235,26 +301,61 @@ def _add_output(parser: Parser, what: str) -> None:
 
 
 def _add_images(parser: Parser) -> None:
-    parser.add_argument("--images", metavar="PATH", help="your own: an image, a folder, or a .npy or .npz of uint8")
+    parser.add_argument(
+        "--images", metavar="PATH", help="your own images: a file, a folder, or a .npy or .npz of uint8"
+    )
 
 
 def _add_given(parser: Parser) -> None:
     parser.add_argument(
-        "--given", action="append", default=[], metavar="NAME=VALUE", help="a variable that is known, as in y=3"
+        "--given", action="append", default=[], metavar="NAME=VALUE", help="fix a variable to a value, as in y=3"
     )
 
 
-COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
-    "run": ("train, evaluate and write the run folder", _run),
-    "explain": ("show a recipe's equation, the plan of a step, sizes and requirements", _add_recipe),
-    "list": ("list every registered component, and plugins that failed to load", _list),
-    "copy": ("copy a shipped recipe and what it is based on", _copy),
-    "plugin": ("make components of your own", _plugin),
-    "data": ("prepare a folder of images for training", _data),
-    "sample": ("generate with a trained model", _sample),
-    "reconstruct": ("encode and decode held-out data, or your own images", _reconstruct),
-    "encode": ("write the codes of held-out data, or of your own images", _encode),
-    "compare": ("put runs side by side in one table, beside the paper's published figures", _compare),
-    "eval": ("evaluate a run's checkpoint, and keep the figures of the run's own rows in its evaluation.json", _eval),
-    "report": ("write a run's page, report.html, also while it is not finished", _add_run),
+COMMANDS = {
+    "run": Command("train, evaluate and write the run folder", _add_run_options, "jointgen.cli.run:run_command"),
+    "explain": Command(
+        "show a recipe's equation, the plan of a step, sizes and requirements",
+        _add_recipe,
+        "jointgen.cli.explain:explain_command",
+    ),
+    "list": Command(
+        "list every registered component, and plugins that failed to load",
+        _add_list_options,
+        "jointgen.cli.listing:list_command",
+    ),
+    "copy": Command(
+        "copy a shipped recipe and the recipes that it is based on",
+        _add_copy_options,
+        "jointgen.cli.shipped_recipes:copy_command",
+    ),
+    "plugin": Command("make components of your own", _add_plugin_actions, "jointgen.cli.scaffold:plugin_command"),
+    "data": Command("prepare a folder of images for training", _add_data_actions, "jointgen.cli.data:data_command"),
+    "sample": Command("generate with a trained model", _add_sample_options, "jointgen.cli.models:sample_command"),
+    "reconstruct": Command(
+        "encode and decode held-out data, or your own images",
+        _add_reconstruct_options,
+        "jointgen.cli.models:reconstruct_command",
+    ),
+    "encode": Command(
+        "write the codes of held-out data, or of your own images",
+        _add_encode_options,
+        "jointgen.cli.models:encode_command",
+    ),
+    "compare": Command(
+        "put runs side by side in one table, beside the paper's published figures",
+        _add_compare_options,
+        "jointgen.cli.compare:compare_command",
+    ),
+    "eval": Command(
+        "evaluate a run's checkpoint, and keep the figures of the run's own rows in its evaluation.json",
+        _add_eval_options,
+        "jointgen.cli.evaluate:eval_command",
+    ),
+    "report": Command(
+        "write a run's page, report.html, also while it is not finished",
+        _add_run,
+        "jointgen.cli.report:report_command",
+    ),
 }
+"""Every command by its name, in the order in which the help shows them."""

@@ -1,4 +1,4 @@
-"""`jointgen compare`: one table over runs. Torch-free but for pictures, which are drawn by who calls."""
+"""`jointgen compare`: runs side by side in one table. Loads torch only where pictures are drawn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jointgen.cli.arguments import Arguments
+from jointgen.cli.arguments import Arguments, load
 from jointgen.cli.output_files import check_output, writing_output
 from jointgen.errors import ConfigError, suggest
 from jointgen.registry.discovery import load_plugins
@@ -21,14 +21,12 @@ from jointgen.runtime.atomic_files import replace_bytes, replace_text
 from jointgen.runtime.console import log_once
 
 ENDINGS = (".md", ".csv", ".html")
-Draw = Callable[[Sequence[tuple[str, str]], str], Pictures]
-"""(label, run) of each model and a device -> their pictures."""
 
 
-def compare_command(arguments: Arguments, draw: Draw) -> None:
-    """`jointgen compare`."""
+def compare_command(arguments: Arguments) -> None:
+    """Compares runs in tables, with pictures of their models where they are wanted."""
     tables = compare(arguments)
-    drawn = [_drawn(table, arguments, draw) for table in tables]
+    drawn = [_drawn(table, arguments) for table in tables]
     log_once(*(line for each in drawn for line in each.remarks))
     files = _write_pictures(drawn, arguments)
     if arguments.output is None:
@@ -83,10 +81,11 @@ def _table(runs: Sequence[Run], arguments: Arguments) -> Table:
 # --- what is written -------------------------------------------------------------------------------------------------
 
 
-def _drawn(table: Table, arguments: Arguments, draw: Draw) -> Pictures:
-    """Of the first seed of each row."""
+def _drawn(table: Table, arguments: Arguments) -> Pictures:
+    """Draws pictures of the model of each row, of its first seed. Only this needs torch."""
     if arguments.no_figures or (arguments.output is None and arguments.figures is None):
         return Pictures()
+    draw: Callable[..., Pictures] = load("jointgen.cli.models:pictures_of")
     return draw([(_shown_as(row), row.runs[0].path) for row in table.rows], arguments.device)
 
 

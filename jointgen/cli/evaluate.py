@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 import attrs
 
 from jointgen.cli.arguments import Arguments
-from jointgen.cli.runs import open_model_of, user_rows
+from jointgen.cli.models import open_model_of, user_rows
+from jointgen.cli.run import launch_all
 from jointgen.config.fields import MetricField
 from jointgen.config.structure import structure, unstructure
 from jointgen.contracts.statistics import table_of
@@ -27,7 +28,7 @@ from jointgen.inference.model import Model
 from jointgen.runs.checkpoint import MANIFEST
 from jointgen.runs.folder import RunFolder
 from jointgen.runtime.console import is_first, log
-from jointgen.runtime.launcher import end_with_launcher, is_launched, launch
+from jointgen.runtime.launcher import end_with_launcher, is_launched
 from jointgen.runtime.progress import Counter
 from jointgen.runtime.torch_settings import switched
 from jointgen.runtime.workers import leave
@@ -35,11 +36,11 @@ from jointgen.training.critic_trust import distrusted
 
 
 def eval_command(arguments: Arguments) -> None:
+    """Evaluates a run's checkpoint in one process or in several; what was stopped is continued."""
     if is_launched():
         end_with_launcher()
     elif (arguments.processes or 1) > 1:
-        if status := launch(arguments.argv, arguments.processes):
-            raise SystemExit(status)
+        launch_all(arguments, arguments.processes)
         return
     with _stopped_in_words(arguments.run):
         _evaluate(arguments)

@@ -1,4 +1,4 @@
-"""What is registered and by whom, for people and for scripts. Imports no component, so no torch."""
+"""`jointgen list`: the registered components and who provides them. Imports no component, so no torch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ from itertools import groupby
 
 import attrs
 
+from jointgen.cli.arguments import Arguments
 from jointgen.registry.components import Component
-from jointgen.registry.discovery import FailedPlugin, Plugins
+from jointgen.registry.discovery import FailedPlugin, Plugins, load_plugins
+
+
+def list_command(arguments: Arguments) -> None:
+    """Prints every registered component (of one kind), as text or as JSON."""
+    print((listing_json if arguments.json else listing)(load_plugins(), arguments.kind))
 
 
 def listing(plugins: Plugins, kind: str | None = None) -> str:
-    """Every component (of one kind), and the plugins that could not be loaded. ConfigError for an unknown kind."""
+    """Lists every component (of one kind), and the plugins that could not be loaded.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
     found = plugins.registry.components(kind)
     blocks = [_block(kind, list(group)) for kind, group in groupby(found, key=lambda c: c.kind)]
     if plugins.failed:
@@ -22,7 +32,10 @@ def listing(plugins: Plugins, kind: str | None = None) -> str:
 
 
 def listing_json(plugins: Plugins, kind: str | None = None) -> str:
-    """{"components": [{kind, name, provider, paper, summary}], "failed": [{name, distribution, version, reason}]}"""
+    """Lists the same as JSON.
+
+    {"components": [{kind, name, provider, paper, summary}], "failed": [{name, distribution, version, reason}]}
+    """
     shown = attrs.filters.exclude("target")
     components = [attrs.asdict(c, filter=shown) for c in plugins.registry.components(kind)]
     return json.dumps({"components": components, "failed": list(map(attrs.asdict, plugins.failed))}, indent=2)

@@ -1,9 +1,9 @@
-"""`jointgen report`: the page of any run, finished or not."""
+"""`jointgen report`: writes the page of a run, finished or not."""
 
 from __future__ import annotations
 
 from jointgen.cli.arguments import Arguments
-from jointgen.cli.runs import open_model_of
+from jointgen.cli.models import open_model_of
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.errors import CheckpointError, ConfigError
@@ -15,10 +15,11 @@ from jointgen.runs.folder import RunFolder
 
 
 def report_command(arguments: Arguments) -> None:
+    """Writes report.html, without what needs a checkpoint or data where the run or this machine has none."""
     folder = RunFolder(arguments.run)
     try:
         model, _ = open_model_of(arguments)
-    except CheckpointError as error:  # none yet, or none that is whole: what else the run has can be shown
+    except CheckpointError as error:  # the run has no whole checkpoint: the rest can be shown
         registry = load_plugins().registry
         write_report(folder, compile_recipe(read_recipe(folder.recipe, registry=registry), registry), str(error))
     else:
@@ -27,7 +28,7 @@ def report_command(arguments: Arguments) -> None:
 
 
 def _shown(model: Model) -> Shown | str:
-    """The model with held-out rows, or why these cannot be read."""
+    """The model with held-out rows, or the reason why they cannot be read."""
     try:
         return Shown(model, held_out(model, "test"), model.checkpoint)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""A plugin package to start from: `jointgen plugin new`. Torch-free.
+"""`jointgen plugin new`: writes a plugin package to start from. Torch-free.
 
 Templates are real files with the name ``my_plugin`` in them, so that each reads as what it becomes.
 """
@@ -15,6 +15,7 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
+from jointgen.cli.arguments import Arguments
 from jointgen.errors import ConfigError, suggest
 from jointgen.registry.components import KINDS
 from jointgen.registry.discovery import load_plugins
@@ -36,18 +37,36 @@ SUMMARIES = {
 }
 
 
-def write_plugin(name: str, kind: str, folder: Path) -> Path:
-    """A package of that name with one component of that kind, a recipe and a test, in a new folder; returns it.
+def plugin_command(arguments: Arguments) -> None:
+    """Writes a new plugin package and prints how to install, test and run it."""
+    name, kind = arguments.name, arguments.kind
+    folder = write_plugin(name, kind, Path(arguments.out or name))
+    print(f"{folder}: a plugin package with the {kind.replace('_', ' ')} {name!r}")
+    print(f"install it: uv pip install -e {folder}")
+    print(f"test it: pytest {folder}")
+    print(f"run it: jointgen run {folder / 'recipes' / name}.toml")
 
-    Raises ConfigError for a name that cannot be a package's or is taken, an unknown kind, and a folder that is there.
-    The folder appears whole or not at all.
+
+def write_plugin(name: str, kind: str, folder: Path) -> Path:
+    """Writes a package with one component, a recipe and a test. The folder appears whole or not at all.
+
+    Args:
+        name: of the package and of its component.
+        kind: the kind of component, one of the registry's.
+        folder: the new folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: the name cannot be a package's or is taken, the kind is unknown, or the folder exists.
     """
     if kind not in KINDS:
         raise ConfigError(f"--kind: unknown kind of component {kind!r}{suggest(kind, KINDS)}")
     if problems := [*_name_problems(name, kind)]:
         raise ConfigError(problems)
     if folder.exists():
-        raise ConfigError(f"{folder}: is there already; give another folder with --out, or remove it")
+        raise ConfigError(f"{folder}: already exists; give another folder with --out, or remove it")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _write_whole(folder, _files(name, kind))
@@ -64,7 +83,7 @@ def _name_problems(name: str, kind: str) -> list[str]:
     if name == OURS or name.startswith(f"{OURS}_"):
         return [f"{name!r}: names that begin with '{OURS}_' are jointgen's own; expected another name"]
     if name in sys.stdlib_module_names or importlib.util.find_spec(name) is not None:
-        return [f"{name!r}: a module of that name is there already; expected a name of your own"]
+        return [f"{name!r}: a module of that name is installed already; expected a name of your own"]
     if name in load_plugins().registry.names(kind):
         taken = load_plugins().registry.get(kind, name)
         return [f"{name!r}: the {taken} is registered already; expected another name"]
@@ -85,7 +104,7 @@ def _files(name: str, kind: str) -> dict[str, str]:
 
 
 def _words(name: str, kind: str) -> dict[str, str]:
-    """What stands in templates -> what it becomes."""
+    """The words of the templates -> what they become."""
     return {
         "MY-PLUGIN": name.replace("_", "-"),
         "MY SUMMARY": SUMMARIES[kind],
@@ -102,7 +121,7 @@ def _read(template: str, words: dict[str, str]) -> str:
 
 
 def _write_whole(folder: Path, files: dict[str, str]) -> None:
-    """Written aside, then renamed."""
+    """Writes the files into a folder beside it, which is then renamed."""
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         aside.chmod(0o755)  # mkdtemp's folders are for their owner alone

@@ -1,28 +1,44 @@
-"""The recipes that come with jointgen: where they are, and copies of them to run and change. Torch-free."""
+"""The recipes that come with jointgen, and `jointgen copy`, which copies them to be changed. Torch-free."""
 
 from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
 
+from jointgen.cli.arguments import Arguments
 from jointgen.config.toml import read_toml
 from jointgen.errors import ConfigError, nearest, suggest
 from jointgen.runtime.atomic_files import replace_bytes
 
 
+def copy_command(arguments: Arguments) -> None:
+    """Copies a shipped recipe with the recipes that it is based on."""
+    if arguments.recipe is None:
+        raise ConfigError(f"copy which recipe? shipped: {', '.join(shipped_recipes()) or 'none'}")
+    copies = copy_recipe(arguments.recipe, Path(arguments.destination))
+    for path in copies:
+        print(path)
+    print(f"run it: jointgen run {copies[0]}")
+
+
 def recipe_folder() -> Path:
-    """Inside the package once installed from a wheel, beside it in a checkout."""
+    """The folder of the shipped recipes: inside the package in a wheel, beside it in a checkout."""
     packed = Path(str(resources.files("jointgen"))) / "recipes"
     return packed if packed.is_dir() else Path(__file__).parents[2] / "recipes"
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Files by name, without their ending."""
+    """The recipe files by name, without their ending."""
     return {path.stem: path for path in sorted(recipe_folder().glob("*.toml"))}
 
 
 def find_recipe(path: str) -> Path:
-    """The path as it is. Raises ConfigError where nothing is there and a shipped recipe is called like that."""
+    """Returns the path of a recipe file.
+
+    Raises:
+        ConfigError: there is no such file, but a shipped recipe of that name, or of nearly that name. Any other missing
+            file is left to the reader of the recipe, which names the nearest file beside it.
+    """
     if not Path(path).exists():
         name, shipped = _name(path), shipped_recipes()
         if name in shipped:
@@ -36,17 +52,24 @@ def find_recipe(path: str) -> Path:
 
 
 def copy_recipe(name: str, destination: Path) -> list[Path]:
-    """Copies a shipped recipe and everything that it is based on; returns the copies, its own first.
+    """Copies a shipped recipe and every recipe that it is based on.
 
-    destination: a folder, made if need be, or a file that ends in .toml.  Raises ConfigError for an unknown recipe
-    and for files that are there already, before anything is written.
+    Args:
+        name: of the recipe, with or without ".toml".
+        destination: a folder, made if need be, or a file that ends in .toml.
+
+    Returns:
+        The copies; the recipe's own is the first.
+
+    Raises:
+        ConfigError: there is no such recipe, or a file would be overwritten. Nothing has been written then.
     """
     shipped = shipped_recipes()
     if _name(name) not in shipped:
         raise ConfigError(f"unknown recipe {name!r}{suggest(name, shipped)}")
     copies = _copies(shipped[_name(name)], destination)
     if taken := [path for path in copies if path.exists()]:
-        raise ConfigError([f"{path}: is there already; copy to another folder or remove it" for path in taken])
+        raise ConfigError([f"{path}: already exists; copy to another folder or remove it" for path in taken])
     for path, source in copies.items():
         _write(path, source.read_bytes())
     return list(copies)
@@ -57,7 +80,7 @@ def _name(path: str) -> str:
 
 
 def _copies(recipe: Path, destination: Path) -> dict[Path, Path]:
-    """copy -> original. What a recipe is based on keeps its name, because the recipe calls it by that."""
+    """copy -> original. A base keeps its file name, because the recipe refers to it by that."""
     own = destination if destination.suffix == ".toml" else destination / recipe.name
     copies = {own: recipe}
     while base := read_toml(recipe).get("base"):

@@ -1,9 +1,9 @@
-"""The commands on trained runs: sample, reconstruct, encode. Imported when one of them is called."""
+"""`jointgen sample`, `reconstruct` and `encode`: a trained model at work."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from jointgen.cli.arguments import ARRAY, PICTURE, TENSORS, Arguments
 from jointgen.cli.output_files import check_output, write_arrays, writing_output
@@ -13,6 +13,8 @@ from jointgen.images.user_images import UserImages, read_user_images
 from jointgen.inference import bulk as inference
 from jointgen.inference.loading import open_run
 from jointgen.inference.model import Model
+from jointgen.reports.comparison.figures import draw
+from jointgen.reports.comparison.page import Pictures
 from jointgen.reports.gallery import check_picture, draw_pairs, draw_samples
 from jointgen.runtime.console import log_once
 from jointgen.runtime.progress import Counter
@@ -20,7 +22,7 @@ from jointgen.runtime.workers import Workers
 
 
 def sample_command(arguments: Arguments) -> None:
-    """`jointgen sample`."""
+    """Generates rows and writes them as a picture or as arrays."""
     path = check_output(arguments.output, PICTURE, ARRAY)
     model, _ = open_model_of(arguments)
     variable = inference.generated(model)
@@ -40,7 +42,7 @@ def sample_command(arguments: Arguments) -> None:
 
 
 def reconstruct_command(arguments: Arguments) -> None:
-    """`jointgen reconstruct`."""
+    """Encodes and decodes images and writes them beside their reconstructions."""
     path = check_output(arguments.output, PICTURE)
     model, _ = open_model_of(arguments)
     variable = inference.rebuildable(model)
@@ -55,7 +57,7 @@ def reconstruct_command(arguments: Arguments) -> None:
 
 
 def encode_command(arguments: Arguments) -> None:
-    """`jointgen encode`."""
+    """Writes the codes of images, and their labels where the data has them."""
     path = check_output(arguments.output, ARRAY, TENSORS)
     model, _ = open_model_of(arguments)
     split = _rows(arguments, model, inference.encoded_variable(model), arguments.split)
@@ -86,6 +88,11 @@ def workers_on(device: str) -> Workers:
         raise ConfigError([problem.replace("train.device", "--device") for problem in error.problems]) from None
 
 
+def pictures_of(models: Sequence[tuple[str, str]], device: str) -> Pictures:
+    """Draws the pictures of a comparison: (label, run folder) of each model, on a device as --device names it."""
+    return draw(models, str(workers_on(device).device))
+
+
 def _rows(arguments: Arguments, model: Model, variable: str, split: str) -> Split:
     """The user's own images where there are any, otherwise a split of the run's data."""
     return inference.held_out(model, split) if arguments.images is None else user_rows(arguments, model, variable)
@@ -98,10 +105,3 @@ def user_rows(arguments: Arguments, model: Model, variable: str | None = None) -
         images = read_user_images(arguments.images, model.spaces[variable], variable, counter)
     log_once(*(f"skipped {line}" for line in images.skipped))
     return inference.as_split(images, model)
-
-
-COMMANDS: dict[str, Callable[[Arguments], None]] = {
-    "sample": sample_command,
-    "reconstruct": reconstruct_command,
-    "encode": encode_command,
-}

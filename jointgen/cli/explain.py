@@ -1,0 +1,17 @@
+"""`jointgen explain`: a recipe's equation, the plan of a step, sizes and requirements."""
+
+from __future__ import annotations
+
+from jointgen.cli.arguments import Arguments
+from jointgen.cli.shipped_recipes import find_recipe
+from jointgen.compiler.compiled_recipe import compile_recipe
+from jointgen.config.recipe import read_recipe
+from jointgen.registry.discovery import load_plugins
+from jointgen.reports.explain.explain import explain
+
+
+def explain_command(arguments: Arguments) -> None:
+    """Prints the explanation of a recipe, checked whole."""
+    registry = load_plugins().registry
+    recipe = read_recipe(find_recipe(arguments.recipe), arguments.set, registry=registry)
+    print(explain(compile_recipe(recipe, registry)))

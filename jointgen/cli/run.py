@@ -1,0 +1,77 @@
+"""`jointgen run`: train, evaluate and write a run folder, in one process or in several."""
+
+from __future__ import annotations
+
+import torch
+
+from jointgen.cli.arguments import Arguments
+from jointgen.cli.shipped_recipes import find_recipe
+from jointgen.compiler.compiled_recipe import compile_recipe
+from jointgen.config.recipe import read_recipe, write_recipe
+from jointgen.contracts.statistics import table_of
+from jointgen.registry.discovery import load_plugins
+from jointgen.runtime.console import is_first, is_local_main, log_once
+from jointgen.runtime.launcher import end_with_launcher, is_launched, launch
+from jointgen.runtime.signals import StopRequest
+from jointgen.runtime.workers import leave
+from jointgen.training.run import run
+from jointgen.training.warm_start import warm_start
+
+
+def run_command(arguments: Arguments) -> None:
+    """Trains a recipe, or checks it and prints it resolved (--dry-run)."""
+    if arguments.dry_run:
+        _dry_run(arguments)
+    elif is_launched():
+        end_with_launcher()
+        _train(arguments)
+    elif (processes := arguments.processes or _default_processes(arguments)) > 1:
+        launch_all(arguments, processes)
+    else:
+        _train(arguments)
+
+
+def launch_all(arguments: Arguments, processes: int) -> None:
+    """Runs the same command line in so many processes. Raises SystemExit with the status of the first that failed."""
+    if status := launch(arguments.argv, processes):
+        raise SystemExit(status)
+
+
+def _dry_run(arguments: Arguments) -> None:
+    registry = load_plugins().registry
+    compiled = compile_recipe(read_recipe(find_recipe(arguments.recipe), arguments.set, registry=registry), registry)
+    if not arguments.resume:
+        warm_start(compiled)
+    print(write_recipe(compiled.recipe, registry), end="")
+
+
+def _default_processes(arguments: Arguments) -> int:
+    """One for each GPU of this machine, as many of them as the batch divides over; one where there is no GPU."""
+    gpus = torch.cuda.device_count()
+    if gpus < 2:
+        return 1
+    train = read_recipe(find_recipe(arguments.recipe), arguments.set, registry=load_plugins().registry).train
+    if train.device not in ("auto", "cuda"):
+        return 1
+    processes = max(n for n in range(1, gpus + 1) if train.batch % n == 0)
+    log_once(f"training in {processes} processes, one for each GPU; --processes overrides this")
+    return processes
+
+
+def _train(arguments: Arguments) -> None:
+    recipe = find_recipe(arguments.recipe)
+    with StopRequest(quiet=not is_local_main()) as stop:
+        done = run(
+            recipe,
+            arguments.set,
+            out=arguments.out,
+            resume=arguments.resume,
+            allow_changes=arguments.allow_changes,
+            stop=stop,
+            quiet=arguments.quiet,
+            processes=arguments.processes,
+        )
+    leave()
+    if is_first():
+        print(table_of(done.metrics))
+        print(f"{done.path}: the run; look at it in {done.path / 'report.html'}")

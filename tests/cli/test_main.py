@@ -59,7 +59,7 @@ def test_every_command_of_the_contract_has_help(say: Any) -> None:
         ([], "the following arguments are required: COMMAND (see jointgen --help)"),
         (["run", "x.toml", "--ouput", "y"], "unknown option --ouput; did you mean '--out'?"),
         (["run", "x.toml", "--dry"], "unknown option --dry; did you mean '--dry-run'?"),
-        (["run", "x.toml", "y.toml"], "'y.toml' is one argument too many (see jointgen run --help)"),
+        (["run", "x.toml", "y.toml"], "unexpected argument 'y.toml' (see jointgen run --help)"),
         (["run", "x.toml", "--processes", "0"], "argument --processes: expected a whole number above 0, got '0'"),
         (["sample", "x", "-o", "a.png", "-n", "1.5"], "argument -n: expected a whole number above 0, got '1.5'"),
         (["sample", "x", "-o", "a.png", "--reading", "men"], "argument --reading: invalid choice: 'men'"),
@@ -109,7 +109,7 @@ def test_a_command_that_is_interrupted_says_so(say: Any, monkeypatch: pytest.Mon
     def interrupted(arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, "list", interrupted)
+    monkeypatch.setattr("jointgen.cli.listing.list_command", interrupted)
     said = say("list")
     assert (said.status, len(said.problems)) == (130, 1)
 
@@ -171,7 +171,7 @@ def test_copy_takes_along_what_the_recipe_is_based_on(say: Any, here: Path, repo
 def test_copy_overwrites_nothing(say: Any, here: Path) -> None:
     Path("vae_mnist.toml").write_text("mine")
     said = say("copy", "asvae_mnist.toml")
-    assert said.refusal == "vae_mnist.toml: is there already; copy to another folder or remove it"
+    assert said.refusal == "vae_mnist.toml: already exists; copy to another folder or remove it"
     assert [(path.name, path.read_text()) for path in here.iterdir()] == [("vae_mnist.toml", "mine")]
 
 

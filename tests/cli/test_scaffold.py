@@ -145,10 +145,10 @@ def test_the_command_says_what_to_do_next(say: Any, here: Path) -> None:
         (["2d"], "'2d' cannot be a package"),
         (["jointgen_mine"], "'jointgen_mine': names that begin with 'jointgen_' are jointgen's own"),
         (["jointgen"], "'jointgen': names that begin with 'jointgen_' are jointgen's own"),
-        (["torch"], "'torch': a module of that name is there already"),
+        (["torch"], "'torch': a module of that name is installed already"),
         (["gaussian"], "'gaussian': the family 'gaussian' of jointgen "),
         (["mine", "--kind", "famly"], "--kind: unknown kind of component 'famly'; did you mean 'family'?"),
-        (["mine", "--out", "."], ".: is there already; give another folder with --out, or remove it"),
+        (["mine", "--out", "."], ".: already exists; give another folder with --out, or remove it"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(

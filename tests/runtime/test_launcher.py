@@ -143,7 +143,7 @@ def test_what_one_process_alone_met_is_told_by_it(
         def fail(arguments: object) -> None:
             raise error
 
-        monkeypatch.setitem(cli.COMMANDS, "list", fail)
+        monkeypatch.setattr("jointgen.cli.listing.list_command", fail)
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("LOCAL_RANK", str(rank))
         cli.main(["list"])

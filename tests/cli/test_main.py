@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 import jointgen
-from jointgen.cli import main as cli
 from jointgen.cli import shipped_recipes as shipped
 from jointgen.registry.components import Registry
 

@@ -76,6 +76,8 @@ def fingerprint(run: Path) -> dict[str, str]:
     timed = ("wall_s", "images_per_s")
     figures = [{key: value for key, value in line.items() if key not in timed} for line in log]
     summary = json.loads((run / "summary.json").read_text())
+    for figure in summary["metrics"].values():
+        figure.pop("display", None)  # how it is shown is no result
     shown = {key: value for key, value in summary.items() if key not in ("wall_s", "environment")}
     newest = run / "checkpoints" / (run / "checkpoints" / "latest").read_text().strip()
     tensors = {

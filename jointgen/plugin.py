@@ -51,15 +51,15 @@ if TYPE_CHECKING:
     from jointgen.contracts.distributions import Prior as Prior
     from jointgen.contracts.distributions import sum_event as sum_event
     from jointgen.contracts.metrics import Batch as Batch
-    from jointgen.contracts.metrics import Collect as Collect
-    from jointgen.contracts.metrics import Collected as Collected
-    from jointgen.contracts.metrics import Extracted as Extracted
     from jointgen.contracts.metrics import Extractor as Extractor
+    from jointgen.contracts.metrics import FeatureBatch as FeatureBatch
     from jointgen.contracts.metrics import Features as Features
     from jointgen.contracts.metrics import FigureValue as FigureValue
-    from jointgen.contracts.metrics import Measure as Measure
     from jointgen.contracts.metrics import Metric as Metric
-    from jointgen.contracts.metrics import Subject as Subject
+    from jointgen.contracts.metrics import MetricFigure as MetricFigure
+    from jointgen.contracts.metrics import ModelView as ModelView
+    from jointgen.contracts.metrics import Provenance as Provenance
+    from jointgen.contracts.metrics import StatisticSpec as StatisticSpec
     from jointgen.contracts.metrics import mean_and_error as mean_and_error
     from jointgen.contracts.metrics import per_row as per_row
     from jointgen.contracts.networks import Discriminator as Discriminator
@@ -76,11 +76,16 @@ if TYPE_CHECKING:
     from jointgen.contracts.observation import has_pixels as has_pixels
     from jointgen.contracts.observation import observe as observe
     from jointgen.contracts.observation import pixels as pixels
+    from jointgen.contracts.sources import LOADING as LOADING
+    from jointgen.contracts.sources import LOCATION as LOCATION
+    from jointgen.contracts.sources import READING as READING
+    from jointgen.contracts.sources import SIZE as SIZE
     from jointgen.contracts.sources import DataSource as DataSource
     from jointgen.contracts.sources import Rows as Rows
     from jointgen.contracts.sources import labelled as labelled
     from jointgen.contracts.space import Space as Space
-    from jointgen.contracts.statistics import Kept as Kept
+    from jointgen.contracts.statistics import Display as Display
+    from jointgen.contracts.statistics import KeptRows as KeptRows
     from jointgen.contracts.statistics import Mean as Mean
     from jointgen.contracts.statistics import Statistic as Statistic
     from jointgen.errors import ConfigError as ConfigError
@@ -134,15 +139,15 @@ _MODULES = {
     "contracts.distributions": ("Distribution", "Draw", "Family", "FamilyModule", "Matched", "Prior", "sum_event"),
     "contracts.metrics": (
         "Batch",
-        "Collect",
-        "Collected",
-        "Extracted",
+        "StatisticSpec",
+        "Provenance",
+        "FeatureBatch",
         "Extractor",
         "Features",
         "FigureValue",
-        "Measure",
+        "MetricFigure",
         "Metric",
-        "Subject",
+        "ModelView",
         "mean_and_error",
         "per_row",
     ),
@@ -150,9 +155,9 @@ _MODULES = {
     "contracts.noise": ("NOISE_BLOCK", "Noise", "NoiseSource"),
     "contracts.numerics": ("LOG_2PI", "bits_per_dim", "log1mexp", "log_mean_exp"),
     "contracts.observation": ("has_pixels", "observe", "pixels"),
-    "contracts.sources": ("DataSource", "Rows", "labelled"),
+    "contracts.sources": ("LOADING", "LOCATION", "READING", "SIZE", "DataSource", "Rows", "labelled"),
     "contracts.space": ("Space",),
-    "contracts.statistics": ("Kept", "Mean", "Statistic"),
+    "contracts.statistics": ("Display", "KeptRows", "Mean", "Statistic"),
     "errors": ("ConfigError", "suggest"),
     "images.decode": ("decoding", "quiet_pillow", "read_image", "reason", "too_many", "without"),
     "images.folders": ("SPLITS", "SUFFIXES", "class_names", "list_images", "number_classes", "split_folder"),

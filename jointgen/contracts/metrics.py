@@ -15,7 +15,7 @@ from torch import Tensor
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
-from jointgen.contracts.statistics import Better, Bound, Mean, Statistic
+from jointgen.contracts.statistics import Better, Bound, Display, Mean, Statistic
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.expressions import Ratio
@@ -49,7 +49,7 @@ class Batch(Protocol):
         """What `compute` gave the first time: several statistics of one batch share what is costly."""
 
 
-class Subject(Protocol):
+class ModelView(Protocol):
     """The model as a metric sees it. By convention the joint "q" is the inference side and "p" the model side."""
 
     @property
@@ -146,39 +146,50 @@ class Subject(Protocol):
 
 
 @attrs.frozen(eq=False)
-class Collect:
-    """A statistic of the rows of one stream.
+class StatisticSpec:
+    """A statistic to collect over the rows of one stream.
 
-    key: names it within an evaluation; equal keys over equal rows mean equal statistics, and are collected once.
-    of: a batch -> the statistic of its rows.  kind: its class.
-    over, rows: which stream, and at most how many of its rows, evenly apart; "draws" need a number, and take the
-    split's otherwise.
-    batch: at most so many rows at a time, where a row takes long: what is done is shown, kept and shared out over
-    processes by batches.
-    of_data: it is a function of the data and of `key` alone (not of the model), so other runs on the same data find it
-    in the cache. Or a function that names what else it depends on (the weights of an extractor), which may take long:
-    it is called once the statistic is wanted.
+    Args:
+        key: Names the statistic within an evaluation. Equal keys over equal rows mean equal statistics, and these are
+            collected once.
+        compute: Maps a batch to the statistic of its rows.
+        kind: The class of the statistic.
+        over: The stream.
+        rows: At most so many of its rows, evenly apart; of "draws", how many (None: as many as the split has rows).
+        max_batch: At most so many rows at a time, where a row takes long. What is done is shown, saved and shared out
+            over processes by batches.
+        of_data: Whether the statistic depends on the data and `key` alone, not on the model, so that other runs on the
+            same data find it in the cache; or a function that names what else it depends on (the weights of an
+            extractor). The function may take long: it is called once the statistic is wanted.
     """
 
     key: str
-    of: Callable[[Any], Statistic]
+    compute: Callable[[Any], Statistic]
     kind: type[Statistic] = Mean
     over: Over = "eval"
     rows: int | None = None
     of_data: bool | Callable[[], str] = False
-    batch: int | None = None
+    max_batch: int | None = None
 
     @property
     def name(self) -> str:
+        """The key, stream and number of rows, which together identify the statistic."""
         return f"{self.key} over {self.rows or 'all'} of {self.over}"
 
-    def made_by(self) -> str:
+    def dependency(self) -> str:
+        """Names what a statistic of data depends on besides the data, for the key of its cache."""
         return self.of_data() if callable(self.of_data) else ""
 
 
 @attrs.frozen
-class Collected:
-    """What a statistic was collected from: rows of the stream `over`, and a hash of them where it is `of_data`."""
+class Provenance:
+    """The rows that a statistic was collected from.
+
+    Args:
+        over: The name of the stream.
+        rows: How many rows it has.
+        content: A hash of the rows, where the statistic is `of_data`.
+    """
 
     over: str
     rows: int
@@ -190,10 +201,10 @@ def per_row(
     values: Callable[[Any], Tensor],
     over: Over = "eval",
     rows: int | None = None,
-    batch: int | None = None,
-) -> Collect:
-    """The Mean of (B,) numbers, one for each row."""
-    return Collect(key, lambda batch: Mean.of(values(batch)), over=over, rows=rows, batch=batch)
+    max_batch: int | None = None,
+) -> StatisticSpec:
+    """Specifies the mean over rows of what `values` gives for a batch, (B,) numbers; see `StatisticSpec`."""
+    return StatisticSpec(key, lambda batch: Mean.of(values(batch)), over=over, rows=rows, max_batch=max_batch)
 
 
 def mean_and_error(mean: Mean) -> FigureValue:
@@ -201,40 +212,51 @@ def mean_and_error(mean: Mean) -> FigureValue:
 
 
 @attrs.frozen
-class Measure:
-    """One number that a metric gives: what it is finished from, and what it is called.
+class MetricFigure:
+    """A number that a metric gives: the statistics that it is finished from, its meaning, and how it is shown.
 
-    collects: statistics; none where the number does not exist for this model, and `note` says why.
-    finish: the merged statistics, one for each of `collects` -> (value, standard error) in `unit`. The number of rows
-    reported is the first one's.
-    better: which way is better; None where that is not a question, and a run cannot keep its best by it.
-    protocol: all that must be equal for two figures of this name to be compared, beyond unit, estimator and split (how
-    many samples, which features, ...); where it is not known before, a function of a Collected for each of `collects`.
+    Args:
+        name: The key of the figure in logs and files, such as "iwae_64".
+        unit: Its unit, such as "nats".
+        estimator: How it is estimated, in a few words.
+        statistics: The statistics to collect. Empty where the figure does not exist for this model; `note` says why.
+        bound: How the figure stands to the quantity that it is named for; None where that is not a question.
+        note: What a reader should know besides, or why there is no figure.
+        finish: Maps the merged statistics, one for each of `statistics`, to (value, standard error) in `unit`. The
+            number of rows reported is that of the first one.
+        better: Which way is better; None where that is not a question, and then a run cannot keep its best by it.
+        protocol: All that must be equal for two figures of this name to be compared, beyond unit, estimator and split
+            (how many samples, which features, ...). Where it is not known before, a function of a `Provenance` for
+            each of `statistics`.
+        display: How tables and pages show the figure.
+        watched: Whether early stopping may watch it: a loss, which training lowers as long as it helps.
     """
 
     name: str
     unit: str
     estimator: str
-    collects: tuple[Collect, ...] = ()
+    statistics: tuple[StatisticSpec, ...] = ()
     bound: Bound | None = None
     note: str = ""
     finish: Callable[..., FigureValue] = mean_and_error
     better: Better | None = None
     protocol: str | Callable[..., str] = ""
+    display: Display = attrs.field(factory=Display)
+    watched: bool = False
 
 
 @runtime_checkable
 class Metric(Protocol):
     """A component of kind "metric"; one that is registered as costly is evaluated where it is asked for."""
 
-    def measures(self, subject: Subject) -> list[Measure]: ...
+    def figures(self, subject: ModelView) -> list[MetricFigure]: ...
 
 
 # --- features of generated rows ---------------------------------------------------------------------------------------
 
 
 @attrs.frozen(eq=False)
-class Extracted:
+class FeatureBatch:
     """features: (B, F), floating.  logits: (B, K) of classes, where the extractor has classes."""
 
     features: Tensor
@@ -251,7 +273,7 @@ class Features(Protocol):
     def identity(self) -> str:
         """What decides its numbers, with a hash of its weights: "classifier@1a2b3c4d (99.1 % on test)"."""
 
-    def __call__(self, rows: Tensor) -> Extracted:
+    def __call__(self, rows: Tensor) -> FeatureBatch:
         """(B, *shape) rows in what the extractor `takes`, on any device -> their features there; each row by itself."""
 
 

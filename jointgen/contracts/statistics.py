@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, get_args
 
 import attrs
 import torch
@@ -40,7 +41,7 @@ class Statistic(Protocol):
 class Mean:
     """Mean and spread of scalars: `n` of them, their mean, and `m2`, the sum of squared deviations from it.
 
-    Kept in double precision. Merging follows Chan, Golub and LeVeque, "Algorithms for computing the sample
+    KeptRows in double precision. Merging follows Chan, Golub and LeVeque, "Algorithms for computing the sample
     variance" (1983), eq. 2.1, which does not cancel as a difference of sums would.
     """
 
@@ -87,14 +88,14 @@ class Mean:
 
 
 @attrs.frozen(eq=False)
-class Kept:
+class KeptRows:
     """Rows kept as they are, for what has to see them all at once: `index` (n,) says which, `values` (n, ...) each."""
 
     index: Tensor
     values: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, index: Tensor, **values: Tensor) -> Kept:
+    def of(cls, index: Tensor, **values: Tensor) -> KeptRows:
         assert all(len(value) == len(index) for value in values.values()), "one row of each value for each index"
         return cls(index.cpu(), {name: value.detach().cpu() for name, value in values.items()})
 
@@ -102,9 +103,9 @@ class Kept:
     def n(self) -> int:
         return len(self.index)
 
-    def merge(self, other: Kept) -> Kept:
+    def merge(self, other: KeptRows) -> KeptRows:
         values = {name: torch.cat([value, other.values[name]]) for name, value in self.values.items()}
-        return Kept(torch.cat([self.index, other.index]), values)
+        return KeptRows(torch.cat([self.index, other.index]), values)
 
     def in_order(self) -> dict[str, Tensor]:
         """The values by row number, however the rows were shared out."""
@@ -115,7 +116,7 @@ class Kept:
         return {"index": self.index, **{f"values.{name}": value for name, value in self.values.items()}}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Kept:
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> KeptRows:
         held = {name.removeprefix("values."): value for name, value in tensors.items() if name != "index"}
         return cls(tensors["index"], held)
 
@@ -150,14 +151,77 @@ def unpacked(data: bytes, kinds: Mapping[str, type[Statistic]]) -> dict[str, Sta
     return found
 
 
+# --- figures as they are reported ------------------------------------------------------------------------------------
+
+Group = Literal["likelihood", "reconstruction", "samples", "codes", "other", "critics"]
+"""What a figure is about. Tables and pages show the groups in this order."""
+
+
+@attrs.frozen
+class Display:
+    """How tables and pages show a figure. It is stored beside the value, so that a reader needs no metric to show it.
+
+    Args:
+        title: The heading, such as "IWAE-64"; without one, the figure's name with spaces in place of underscores.
+        group: What the figure is about. Figures of "critics" describe one model's own critics, so that comparisons
+            of models show them only where they are asked for by name.
+        order: The place within the group; lower numbers come first, and equal ones are ordered by name.
+        headline: Whether the figure is one of the few that a run's page shows at its top.
+        nll: Whether the figure estimates or bounds log p(x), of which comparisons show the negative, as papers do.
+    """
+
+    title: str = ""
+    group: Group = "other"
+    order: int = 100
+    headline: bool = False
+    nll: bool = False
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> Display:
+        """Reads the display of a figure that stands in a file.
+
+        Args:
+            fields: A figure of `summary.json` or `evaluation.json`. One that an older version wrote has no "display";
+                it is shown by its name and unit, in the group "other", and counts as a log likelihood where it is a
+                bound or an estimate in nats of which more is better.
+        """
+        if "display" not in fields:
+            bounds = fields.get("unit") == "nats" and fields.get("bound") is not None
+            return cls(nll=bounds and fields.get("better") == "higher")
+        known = {field.name for field in attrs.fields(cls)}
+        return cls(**{key: value for key, value in fields["display"].items() if key in known})
+
+    def heading(self, name: str) -> str:
+        """The title, or the figure's name in words where it has none.
+
+        >>> Display("FID, inception").heading("fid/inception"), Display().heading("active_units")
+        ('FID, inception', 'active units')
+        """
+        return self.title or name.replace("_", " ")
+
+    def sort_key(self, name: str) -> tuple[int, int, list[tuple[int, str]]]:
+        """Orders figures by group, order and name, with numbers in names by value: iwae_64 before iwae_5000."""
+        parts = re.split(r"(\d+)", name)
+        natural = [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+        return get_args(Group).index(self.group), self.order, natural
+
+
 @attrs.frozen
 class Estimate:
     """A number as reported: never without its unit, how it was estimated, on which split and over how many rows.
 
-    `bound` says how it stands to the quantity it is named for; None where that is not a question (an FID, say).
-    `better` says which way is better, None where that is not a question.
-    `value` is None when the number does not exist for this model; `note` then says why. `protocol` is what else must be
-    equal for two figures of one name to be compared.
+    Args:
+        value: The number; None where it does not exist for this model, and `note` then says why.
+        unit: Its unit, such as "nats".
+        estimator: How it was estimated.
+        split: The split, or "draws", that the rows are of.
+        n: The number of rows.
+        standard_error: The standard error of `value`, where there is one.
+        bound: How `value` stands to the quantity that it is named for; None where that is not a question (an FID).
+        note: What a reader should know besides.
+        protocol: What else must be equal for two figures of one name to be compared.
+        better: Which way is better; None where that is not a question.
+        display: How tables and pages show it.
     """
 
     value: float | None
@@ -170,9 +234,16 @@ class Estimate:
     note: str = ""
     protocol: str = ""
     better: Better | None = None
+    display: Display = Display()
 
     def as_dict(self) -> dict[str, Any]:
+        """The fields as plain values, as they stand in `summary.json` and `evaluation.json`."""
         return attrs.asdict(self)
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> Estimate:
+        """The inverse of `as_dict`, also of what an older version wrote."""
+        return cls(**{**fields, "display": Display.read(fields)})
 
     def describe(self, name: str) -> str:
         """One line for people: elbo -101.3 nats +- 0.4 (lower bound; ...; test, n = 10000)."""
@@ -188,4 +259,4 @@ _KINDS = {"lower": "lower bound", "upper": "upper bound", "exact": "exact", "est
 
 def table_of(estimates: Mapping[str, Mapping[str, Any]]) -> str:
     """One line for each estimate, as it stands in summary.json."""
-    return "\n".join(Estimate(**fields).describe(name) for name, fields in estimates.items())
+    return "\n".join(Estimate.read(fields).describe(name) for name, fields in estimates.items())

@@ -11,7 +11,7 @@ import attrs
 import torch
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
-from jointgen.contracts.metrics import Collect, Collected, Measure
+from jointgen.contracts.metrics import MetricFigure, Provenance, StatisticSpec
 from jointgen.contracts.statistics import Estimate, Statistic, merge_into, packed, unpacked
 from jointgen.data.split import Split, open_split
 from jointgen.errors import ConfigError
@@ -34,9 +34,9 @@ def metrics_of(compiled: CompiledRecipe) -> list[Any]:
     return [metric() for metric in cheap]
 
 
-def measures_of(metrics: Iterable[Any], model: Model) -> list[Measure]:
+def figures_of(metrics: Iterable[Any], model: Model) -> list[MetricFigure]:
     """What the metrics measure. Raises ConfigError where two of them give one name to their figures."""
-    measures = [measure for metric in metrics for measure in metric.measures(model)]
+    measures = [measure for metric in metrics for measure in metric.figures(model)]
     names = [measure.name for measure in measures]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError([f"eval.metrics: two metrics give a figure named {name!r}; leave one out" for name in twice])
@@ -47,9 +47,9 @@ def measures_of(metrics: Iterable[Any], model: Model) -> list[Measure]:
 
 
 def _stream(
-    collect: Collect, model: Model, split: Split, opened: dict[str, Split], limit: int | None, size: int
+    collect: StatisticSpec, model: Model, split: Split, opened: dict[str, Split], limit: int | None, size: int
 ) -> Stream:
-    size = min(size, collect.batch or size)
+    size = min(size, collect.max_batch or size)
     if collect.over == "draws":
         n = collect.rows or len(split)
         return Stream("draws", min(n, limit or n), _roots_of_p(model), size)
@@ -87,9 +87,9 @@ def evaluate(
     limit: at most so many rows of each stream, evenly apart.  partial: where to keep what is done, and to go on from.
     progress: called with (rows done, rows in all), of all streams that are gone through.
     """
-    measures = measures_of(metrics, model)
-    collects = {collect.name: collect for measure in measures for collect in measure.collects}
-    streams: dict[str, tuple[Stream, list[Collect]]] = {}
+    measures = figures_of(metrics, model)
+    collects = {collect.name: collect for measure in measures for collect in measure.statistics}
+    streams: dict[str, tuple[Stream, list[StatisticSpec]]] = {}
     opened = {split.name: split}
     for collect in collects.values():
         stream = _stream(collect, model, split, opened, limit, batch)
@@ -113,13 +113,13 @@ class _Collector:
     progress: Callable[[int, int], None]
     total: int
     done: int = 0
-    origins: dict[str, Collected] = attrs.field(factory=dict)
+    origins: dict[str, Provenance] = attrs.field(factory=dict)
 
-    def collect(self, stream: Stream, wanted: Sequence[Collect]) -> dict[str, Statistic]:
+    def collect(self, stream: Stream, wanted: Sequence[StatisticSpec]) -> dict[str, Statistic]:
         """The merged statistics of a stream by name; those of the data alone from the cache where it has them."""
         content = content_of(stream) if any(collect.of_data for collect in wanted) else ""
-        files = {c.name: cached(f"{c.key} {c.made_by()} of {stream.n} rows {content}") for c in wanted if c.of_data}
-        self.origins |= {c.name: Collected(stream.name, stream.n, content if c.of_data else "") for c in wanted}
+        files = {c.name: cached(f"{c.key} {c.dependency()} of {stream.n} rows {content}") for c in wanted if c.of_data}
+        self.origins |= {c.name: Provenance(stream.name, stream.n, content if c.of_data else "") for c in wanted}
         found = self._cached(files, wanted)
         missing = [collect for collect in wanted if collect.name not in found]
         if not missing:
@@ -131,7 +131,7 @@ class _Collector:
                 files[name].write(packed({_ONLY: new[name]}))
         return found | new
 
-    def _cached(self, files: Mapping[str, Cached], wanted: Sequence[Collect]) -> dict[str, Statistic]:
+    def _cached(self, files: Mapping[str, Cached], wanted: Sequence[StatisticSpec]) -> dict[str, Statistic]:
         """Those that every process finds: a file may appear between one's look and another's."""
         kinds = {collect.name: collect.kind for collect in wanted}
         data = {name: file.read() for name, file in files.items()}
@@ -141,7 +141,7 @@ class _Collector:
             data = {name: data[name] if there else None for name, there in zip(data, everywhere, strict=True)}
         return {n: unpacked(value, {_ONLY: kinds[n]})[_ONLY] for n, value in data.items() if value is not None}
 
-    def _collect(self, stream: Stream, wanted: Sequence[Collect]) -> dict[str, Statistic]:
+    def _collect(self, stream: Stream, wanted: Sequence[StatisticSpec]) -> dict[str, Statistic]:
         kinds = {collect.name: collect.kind for collect in wanted}
         past = self.partial.open(stream.key, kinds) if self.partial else None
         if self.workers:
@@ -162,10 +162,10 @@ class _Collector:
             merge_into(merged, past.statistics)
         return merged
 
-    def _statistics(self, stream: Stream, start: int, wanted: Sequence[Collect]) -> dict[str, Statistic]:
+    def _statistics(self, stream: Stream, start: int, wanted: Sequence[StatisticSpec]) -> dict[str, Statistic]:
         batch = stream.batch(self.model, start, self.seed)
         with torch.no_grad():
-            return {collect.name: collect.of(batch) for collect in wanted}
+            return {collect.name: collect.compute(batch) for collect in wanted}
 
     def _advance(self, rows: int) -> None:
         self.done += rows
@@ -184,20 +184,20 @@ def content_of(stream: Stream) -> str:
 
 
 def _estimate(
-    measure: Measure, found: Mapping[str, Statistic], origins: Mapping[str, Collected], split: str
+    measure: MetricFigure, found: Mapping[str, Statistic], origins: Mapping[str, Provenance], split: str
 ) -> Estimate:
-    collected = [found[collect.name] for collect in measure.collects if collect.name in found]
-    complete = bool(collected) and len(collected) == len(measure.collects)
+    collected = [found[collect.name] for collect in measure.statistics if collect.name in found]
+    complete = bool(collected) and len(collected) == len(measure.statistics)
     value, error, note = _finished(measure, collected) if complete else (None, None, measure.note)
-    of = [origins[collect.name] for collect in measure.collects]
+    of = [origins[collect.name] for collect in measure.statistics]
     protocol = measure.protocol if isinstance(measure.protocol, str) else measure.protocol(*of) if complete else ""
     where = of[0].over if of else split
     n = collected[0].n if complete else 0
-    what = (measure.bound, note, protocol, measure.better)
+    what = (measure.bound, note, protocol, measure.better, measure.display)
     return Estimate(value, measure.unit, measure.estimator, where, n, error, *what)
 
 
-def _finished(measure: Measure, collected: Sequence[Statistic]) -> tuple[float | None, float | None, str]:
+def _finished(measure: MetricFigure, collected: Sequence[Statistic]) -> tuple[float | None, float | None, str]:
     """(value, standard error, note); a number that is none is absent, and the note says why."""
     if any(tensor.isnan().any() for statistic in collected for tensor in statistic.tensors().values()):
         return None, None, "the model gives NaN"

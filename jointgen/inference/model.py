@@ -275,7 +275,7 @@ class Model:
         self, joint: str, variables: tuple[str, ...], values: Mapping[str, Tensor], noise: Noise, mass: bool = False
     ) -> Tensor:
         """(B,) nats: the sum of the log densities of a joint's factors that draw these variables; see
-        jointgen.contracts.metrics.Subject."""
+        jointgen.contracts.metrics.ModelView."""
         total: Any = 0.0
         for factor in self.joint(joint, "a density").factors:
             if not set(factor.out) & set(variables):
@@ -292,7 +292,7 @@ class Model:
     @torch.no_grad()
     def log_prob_pairs(self, joint: str, variable: str, values: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         """(N, M) nats: each of N values of a variable under its conditional given each of M rows, through the network
-        once for each row; see jointgen.contracts.metrics.Subject."""
+        once for each row; see jointgen.contracts.metrics.ModelView."""
         factor = self.joint(joint, "a density").drawn_by(variable)
         inputs = [given[v].to(self.device) for v in factor.given]
         n, m = len(values), len(inputs[0])

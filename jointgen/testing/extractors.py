@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.contracts.metrics import Extracted, Features
+from jointgen.contracts.metrics import FeatureBatch, Features
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.observation import has_pixels, observe, pixels
 from jointgen.contracts.space import Space
@@ -90,7 +90,7 @@ def it_can_be_had_or_says_why_not(subject: OnSource) -> None:
 @promise(EXTRACTORS)
 def features_are_finite_numbers_of_rows(subject: OnSource) -> None:
     found = subject.features(subject.rows(6))
-    expect(isinstance(found, Extracted), f"it gives a {type(found).__name__}, it must be an Extracted")
+    expect(isinstance(found, FeatureBatch), f"it gives a {type(found).__name__}, it must be an FeatureBatch")
     expect(found.features.is_floating_point(), f"features are {found.features.dtype}, they must be floating")
     expect_shape("features of 6 rows", found.features, (6, found.features.shape[-1]))
     expect_finite("a feature", found.features)

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import torch
 
-from jointgen.contracts.metrics import Measure
+from jointgen.contracts.metrics import MetricFigure
 from jointgen.contracts.noise import Noise
 from jointgen.data.split import open_split
 from jointgen.data.step_inputs import StepInputs
@@ -98,10 +98,13 @@ WITHOUT = {
 @promise(METRICS)
 def measures_say_what_they_are(subject: OnTinyModel) -> None:
     for tables in (subject.tables, {**subject.tables, **WITHOUT}):
-        for measure in subject.config.measures(model_of(tiny(tables=tables))):
-            expect(isinstance(measure, Measure), f"measures() has a {type(measure).__name__}, it must be a Measure")
+        for measure in subject.config.figures(model_of(tiny(tables=tables))):
+            expect(
+                isinstance(measure, MetricFigure),
+                f"measures() has a {type(measure).__name__}, it must be a MetricFigure",
+            )
             expect(measure.name and measure.unit, f"{measure} has no name or no unit")
-            if not measure.collects:
+            if not measure.statistics:
                 expect(measure.note, f"{measure.name} does not exist for this model, and its note does not say why")
 
 
@@ -110,10 +113,10 @@ def statistics_are_of_their_rows(subject: OnTinyModel) -> None:
     """As a file holds them and processes exchange them, and whatever the batches are."""
     compiled = tiny(tables=subject.tables)
     model, split = model_of(compiled), open_split(compiled, "test").first(6)
-    for collect in {c.key: c for measure in subject.config.measures(model) for c in measure.collects}.values():
+    for collect in {c.key: c for measure in subject.config.figures(model) for c in measure.statistics}.values():
         (batch,) = batches(model, split, 6, seed=0)
         with torch.no_grad():
-            found = collect.of(batch)
+            found = collect.compute(batch)
         expect(
             isinstance(found, collect.kind),
             f"{collect.key} gives a {type(found).__name__}, not a {collect.kind.__name__}",

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
-from jointgen.contracts.metrics import Measure
+from jointgen.contracts.metrics import MetricFigure
 from jointgen.contracts.statistics import Estimate
 from jointgen.data.split import Split
 from jointgen.engine.batch_norm import average_statistics
 from jointgen.engine.ema import EMA
-from jointgen.evaluation.evaluate import evaluate, measures_of, metrics_of
+from jointgen.evaluation.evaluate import evaluate, figures_of, metrics_of
 from jointgen.inference.model import Model
 from jointgen.reports.gallery import write_pictures
 from jointgen.reports.page import Shown, write_report
@@ -54,10 +54,10 @@ class RunReporter:
 
     # --- evaluations
 
-    def measures(self) -> list[Measure]:
+    def figures(self) -> list[MetricFigure]:
         """What an evaluation finds, without evaluating."""
         with self._evaluating():
-            return measures_of(self.metrics, Model(self.compiled, self.average.parts))
+            return figures_of(self.metrics, Model(self.compiled, self.average.parts))
 
     def evaluate(
         self, *, quick: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
@@ -79,7 +79,7 @@ class RunReporter:
         return [
             metric
             for metric, is_costly in zip(self.metrics, costly, strict=True)
-            if not is_costly or kept in [measure.name for measure in metric.measures(model)]
+            if not is_costly or kept in [measure.name for measure in metric.figures(model)]
         ]
 
     # --- what is written

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jointgen.config.recipe import EarlyStoppingTable
-from jointgen.contracts.metrics import Measure
+from jointgen.contracts.metrics import MetricFigure
 from jointgen.errors import ConfigError, suggest
 
 
@@ -38,7 +38,7 @@ class EarlyStopping:
 
 
 def early_stopping_of(
-    stopping: EarlyStoppingTable | None, every: int | None, measures: Iterable[Measure]
+    stopping: EarlyStoppingTable | None, every: int | None, measures: Iterable[MetricFigure]
 ) -> EarlyStopping:
     """What `train.early_stopping` asks for. ConfigError where evaluations, `every` so many steps, do not find what it
     looks at."""
@@ -46,7 +46,7 @@ def early_stopping_of(
         return EarlyStopping(None)
     if every is None:
         raise ConfigError("train.early_stopping: looks at evaluations, so train.eval_every must say how often")
-    if not any(is_watched(measure.name) and measure.collects for measure in measures):
+    if not any(is_watched(measure.name) and measure.statistics for measure in measures):
         raise ConfigError("train.early_stopping: eval.metrics must measure reconstruction, which it watches")
     return EarlyStopping(stopping.patience)
 
@@ -56,17 +56,17 @@ def is_watched(name: str) -> bool:
     return name.startswith("reconstruction_")
 
 
-def best_checkpoint_of(name: str | None, every: int | None, measures: Iterable[Measure]) -> BestCheckpoint:
+def best_checkpoint_of(name: str | None, every: int | None, measures: Iterable[MetricFigure]) -> BestCheckpoint:
     """What keeps `train.keep_best`. ConfigError where evaluations, `every` so many steps, will not find it."""
     if name is None:
         return BestCheckpoint()
     known = {measure.name: measure for measure in measures}
-    usable = [m.name for m in known.values() if m.collects and m.better is not None]
+    usable = [m.name for m in known.values() if m.statistics and m.better is not None]
     if every is None:
         raise ConfigError("train.keep_best: looks at evaluations, so train.eval_every must say how often")
     if name not in known:
         raise ConfigError(f"train.keep_best: evaluations do not find {name!r}{suggest(name, usable)}")
-    if not known[name].collects:
+    if not known[name].statistics:
         raise ConfigError(f"train.keep_best: this model has no {name!r} ({known[name].note}){suggest(name, usable)}")
     if known[name].better is None:
         raise ConfigError(f"train.keep_best: {name!r} does not say which way is better{suggest(name, usable)}")

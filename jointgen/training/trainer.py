@@ -69,7 +69,7 @@ class Trainer:
         self.scales = BalanceScales()
         self.folder = RunFolder(path, trackers=self.train.trackers)
         self.reporter = RunReporter(compiled, splits, self.average, self.workers, self.folder)
-        measures = self.reporter.measures()
+        measures = self.reporter.figures()
         self.patience = early_stopping_of(self.train.early_stopping, self.train.eval_every, measures)
         self.best = best_checkpoint_of(self.train.keep_best, self.train.eval_every, measures)
         self.health = CriticTrust(self.train.batch)

@@ -8,7 +8,7 @@ from typing import Literal
 import attrs
 from torch import Tensor, isfinite, uint8
 
-from jointgen.plugin import Space, suggest
+from jointgen.plugin import LOCATION, READING, Space, suggest
 from jointgen_data.array_files import READERS, Header, read_headers, read_rows
 from jointgen_data.common import Observed, TensorRows, complaint, image_space, is_train, label_space
 
@@ -41,11 +41,13 @@ class Arrays:
     classes: how many classes labels have, which a header does not tell.
     """
 
-    path: str
-    test_path: str | None = None
+    path: str = attrs.field(metadata=LOCATION)
+    test_path: str | None = attrs.field(default=None, metadata=LOCATION)
     test_fraction: float = attrs.field(default=0.1, validator=fraction)
     variables: dict[str, str] | None = None
-    observe: Literal["none", "dequantise", "binarise"] | None = attrs.field(default=None, validator=is_observed)
+    observe: Literal["none", "dequantise", "binarise"] | None = attrs.field(
+        default=None, validator=is_observed, metadata=READING
+    )
     levels: int = attrs.field(default=256, validator=[attrs.validators.ge(2), attrs.validators.le(256)])
     classes: int | None = attrs.field(default=None, validator=optional(attrs.validators.gt(0)))
 

@@ -6,7 +6,7 @@ import attrs
 import torch
 import torchvision
 
-from jointgen.plugin import Space
+from jointgen.plugin import LOADING, LOCATION, Space
 from jointgen_data.common import FlippedRows, TensorRows, image_space, is_train, label_space
 from jointgen_data.vision import load_torchvision
 
@@ -22,10 +22,10 @@ class CIFAR10:
     flip: mirrors training images left to right with probability 1/2.
     """
 
-    root: str
-    flip: bool = False
-    labels: bool = False
-    download: bool = False
+    root: str = attrs.field(metadata=LOCATION)
+    flip: bool = attrs.field(default=False, metadata=LOADING)
+    labels: bool = attrs.field(default=False, metadata=LOADING)
+    download: bool = attrs.field(default=False, metadata=LOADING)
 
     def spaces(self) -> dict[str, Space]:
         spaces = {"x": image_space((3, 32, 32), "dequantise")}

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from jointgen.plugin import Space
+from jointgen.plugin import LOADING, READING, Space
 from jointgen_data.common import Observed, TensorRows, image_space, is_observed, is_train, label_space
 
 LEVELS = 17  # 0..16: each pixel counts the set bits of a 4x4 block of the scan
@@ -23,8 +23,8 @@ class Digits:
     The file is ordered by writer, so the split is a fixed permutation: both halves hold every writer's hand.
     """
 
-    observe: Observed = attrs.field(default="dequantise", validator=is_observed)
-    labels: bool = False
+    observe: Observed = attrs.field(default="dequantise", validator=is_observed, metadata=READING)
+    labels: bool = attrs.field(default=False, metadata=LOADING)
     negative: bool = False
 
     def spaces(self) -> dict[str, Space]:

@@ -13,7 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jointgen.plugin import ConfigError, Space, quiet_pillow, read_image, reason, suggest, too_many
+from jointgen.plugin import (
+    LOADING,
+    LOCATION,
+    SIZE,
+    ConfigError,
+    Space,
+    quiet_pillow,
+    read_image,
+    reason,
+    suggest,
+    too_many,
+)
 from jointgen_data.common import Flipping, complaint, image_space, is_train, label_space
 
 try:
@@ -45,22 +56,22 @@ class HuggingFace:
     Images are decoded once, into the cache of `datasets`, and mapped from there: memory holds a batch.
     """
 
-    path: str
+    path: str = attrs.field(metadata=LOCATION)
     config: str | None = None
-    data_dir: str | None = None
+    data_dir: str | None = attrs.field(default=None, metadata=LOCATION)
     data_files: dict[str, str] | None = None
     revision: str | None = None
     image: str = "image"
     label: str = "label"
     train_split: str = "train"
     test_split: str = "test"
-    size: int = attrs.field(default=64, validator=positive)
+    size: int = attrs.field(default=64, validator=positive, metadata=SIZE)
     channels: Literal[1, 3] = attrs.field(default=3, validator=attrs.validators.in_((1, 3)))
-    flip: bool = False
-    labels: bool = False
+    flip: bool = attrs.field(default=False, metadata=LOADING)
+    labels: bool = attrs.field(default=False, metadata=LOADING)
     classes: int | None = attrs.field(default=None, validator=optional(positive))
-    max_broken: int = attrs.field(default=10, validator=attrs.validators.ge(0))
-    workers: int = attrs.field(default=1, validator=positive)
+    max_broken: int = attrs.field(default=10, validator=attrs.validators.ge(0), metadata=LOADING)
+    workers: int = attrs.field(default=1, validator=positive, metadata=LOADING)
 
     def spaces(self) -> dict[str, Space]:
         """Raises ConfigError where `datasets` is not installed, and for labels without `classes`."""

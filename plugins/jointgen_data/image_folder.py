@@ -8,7 +8,18 @@ from typing import Literal
 import attrs
 import torch
 
-from jointgen.plugin import SPLITS, SUFFIXES, Space, class_names, list_images, number_classes, split_folder
+from jointgen.plugin import (
+    LOADING,
+    LOCATION,
+    SIZE,
+    SPLITS,
+    SUFFIXES,
+    Space,
+    class_names,
+    list_images,
+    number_classes,
+    split_folder,
+)
 from jointgen_data.common import FlippedRows, TensorRows, complaint, image_space, is_train, label_space
 from jointgen_data.decode import decode_all
 
@@ -27,14 +38,14 @@ class ImageFolder:
     Images are decoded once, when a split is opened, and kept as uint8 in memory: 16 GB for ImageNet at size 64.
     """
 
-    root: str
-    size: int = attrs.field(default=64, validator=attrs.validators.gt(0))
+    root: str = attrs.field(metadata=LOCATION)
+    size: int = attrs.field(default=64, validator=attrs.validators.gt(0), metadata=SIZE)
     channels: Literal[1, 3] = attrs.field(default=3, validator=attrs.validators.in_((1, 3)))
-    flip: bool = False
-    labels: bool = False
+    flip: bool = attrs.field(default=False, metadata=LOADING)
+    labels: bool = attrs.field(default=False, metadata=LOADING)
     classes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
-    max_broken: int = attrs.field(default=10, validator=attrs.validators.ge(0))
-    workers: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    max_broken: int = attrs.field(default=10, validator=attrs.validators.ge(0), metadata=LOADING)
+    workers: int = attrs.field(default=0, validator=attrs.validators.ge(0), metadata=LOADING)
 
     def spaces(self) -> dict[str, Space]:
         """Raises ConfigError where labels need the class folders and there are none."""

@@ -7,7 +7,7 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional as F
 
-from jointgen.plugin import Space
+from jointgen.plugin import LOADING, LOCATION, READING, Space
 from jointgen_data.common import Observed, TensorRows, image_space, is_observed, is_train, label_space
 from jointgen_data.vision import load_torchvision
 
@@ -24,10 +24,10 @@ class MNIST:
     pad: two black pixels on every side, 32x32, for networks that halve the image five times.
     """
 
-    root: str
-    observe: Observed = attrs.field(default="binarise", validator=is_observed)
-    labels: bool = False
-    download: bool = False
+    root: str = attrs.field(metadata=LOCATION)
+    observe: Observed = attrs.field(default="binarise", validator=is_observed, metadata=READING)
+    labels: bool = attrs.field(default=False, metadata=LOADING)
+    download: bool = attrs.field(default=False, metadata=LOADING)
     pad: bool = False
 
     def spaces(self) -> dict[str, Space]:

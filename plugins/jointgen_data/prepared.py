@@ -9,7 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jointgen.plugin import Manifest, NoiseSource, Space, Stored, faults, hash_faults, map_array, read_manifest
+from jointgen.plugin import (
+    LOADING,
+    LOCATION,
+    Manifest,
+    NoiseSource,
+    Space,
+    Stored,
+    faults,
+    hash_faults,
+    map_array,
+    read_manifest,
+)
 from jointgen_data.common import complaint, flip, image_space, is_train, label_space
 
 
@@ -25,11 +36,11 @@ class PreparedImages:
     verify: reads every byte when a split is opened and compares it with the manifest's SHA-256; sizes always are.
     """
 
-    path: str
+    path: str = attrs.field(metadata=LOCATION)
     crop: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
-    flip: bool = False
-    labels: bool = False
-    verify: bool = False
+    flip: bool = attrs.field(default=False, metadata=LOADING)
+    labels: bool = attrs.field(default=False, metadata=LOADING)
+    verify: bool = attrs.field(default=False, metadata=LOADING)
 
     def spaces(self) -> dict[str, Space]:
         """From the manifest. Raises ConfigError where it is missing, damaged, unfinished, or has no labels."""

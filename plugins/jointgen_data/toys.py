@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import Noise, Space
+from jointgen.plugin import LOADING, Noise, Space
 from jointgen_data.common import TensorRows, is_train, label_space
 
 positive = attrs.validators.gt(0)
@@ -28,7 +28,7 @@ class Ring:
     sd: float = attrs.field(default=0.1, validator=positive_real)
     rows: int = attrs.field(default=4096, validator=positive)
     seed: int = 0
-    labels: bool = False
+    labels: bool = attrs.field(default=False, metadata=LOADING)
 
     def centres(self) -> Tensor:
         """(M, 2)"""
@@ -59,7 +59,7 @@ class Grid:
     sd: float = attrs.field(default=0.05, validator=positive_real)
     rows: int = attrs.field(default=4096, validator=positive)
     seed: int = 0
-    labels: bool = False
+    labels: bool = attrs.field(default=False, metadata=LOADING)
 
     def centres(self) -> Tensor:
         """(M, 2)"""
@@ -90,7 +90,7 @@ class Moons:
     sd: float = attrs.field(default=0.1, validator=positive_real)
     rows: int = attrs.field(default=4096, validator=positive)
     seed: int = 0
-    labels: bool = False
+    labels: bool = attrs.field(default=False, metadata=LOADING)
 
     def centres(self) -> Tensor:
         """(M, 2): the upper moon's points, then the lower moon's."""

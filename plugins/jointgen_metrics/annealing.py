@@ -16,7 +16,17 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import NOISE_BLOCK, Batch, Measure, Noise, NoiseSource, Subject, log_mean_exp, per_row
+from jointgen.plugin import (
+    NOISE_BLOCK,
+    Batch,
+    Display,
+    MetricFigure,
+    ModelView,
+    Noise,
+    NoiseSource,
+    log_mean_exp,
+    per_row,
+)
 from jointgen_metrics.hmc import TARGET, Path, adapted, transition
 from jointgen_metrics.latents import Codes, Values, codes_of, missing_encoder
 from jointgen_metrics.likelihood import density_note
@@ -65,7 +75,7 @@ class Annealing:
         middle = torch.sigmoid(STEEPNESS * torch.linspace(-1, 1, self.steps + 1, dtype=torch.float64))
         return ((middle - middle[0]) / (middle[-1] - middle[0])).tolist()
 
-    def codes(self, subject: Subject) -> tuple[Codes | None, str]:
+    def codes(self, subject: ModelView) -> tuple[Codes | None, str]:
         """The codes that are annealed, or why they cannot be."""
         codes, reason = codes_of(subject)
         if codes is not None and self.start == "encoder" and (reason := missing_encoder(codes)):
@@ -81,24 +91,47 @@ class AIS(Annealing):
     decides, and the figure may be far too low.
     """
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         codes, reason = self.codes(subject)
         if codes is None:
-            return [Measure("ais", "nats", "", note=reason)]
+            return [MetricFigure("ais", "nats", "", note=reason)]
 
         def annealed(batch: Batch) -> Annealed:
             return batch.recall(f"{self}", lambda: self._annealed(codes, batch))
 
-        value = per_row("ais", lambda batch: annealed(batch).log_mean, rows=self.rows, batch=self.batch)
+        value = per_row("ais", lambda batch: annealed(batch).log_mean, rows=self.rows, max_batch=self.batch)
         accepted = per_row(
-            "ais_acceptance", lambda batch: annealed(batch).acceptance.mean(1), rows=self.rows, batch=self.batch
+            "ais_acceptance", lambda batch: annealed(batch).acceptance.mean(1), rows=self.rows, max_batch=self.batch
         )
-        effective = per_row("ais_ess", lambda batch: annealed(batch).effective, rows=self.rows, batch=self.batch)
-        how, note = self.estimator, density_note(subject)
+        effective = per_row("ais_ess", lambda batch: annealed(batch).effective, rows=self.rows, max_batch=self.batch)
+        how, note, display = self.estimator, density_note(subject), Display(group="likelihood", order=4)
         return [
-            Measure("ais", "nats", how, (value,), "lower", note, better="higher"),
-            Measure("ais_acceptance", "rate", how, (accepted,), note=f"steps are sized for {TARGET}"),
-            Measure("ais_ess", f"of {self.chains} chains", how, (effective,), note="effective sample size"),
+            MetricFigure(
+                "ais",
+                "nats",
+                how,
+                (value,),
+                "lower",
+                note,
+                better="higher",
+                display=attrs.evolve(display, title="AIS", nll=True),
+            ),
+            MetricFigure(
+                "ais_acceptance",
+                "rate",
+                how,
+                (accepted,),
+                note=f"steps are sized for {TARGET}",
+                display=attrs.evolve(display, title="AIS acceptance"),
+            ),
+            MetricFigure(
+                "ais_ess",
+                f"of {self.chains} chains",
+                how,
+                (effective,),
+                note="effective sample size",
+                display=attrs.evolve(display, title="AIS effective sample size"),
+            ),
         ]
 
     def _annealed(self, codes: Codes, batch: Batch) -> Annealed:
@@ -115,19 +148,20 @@ class BDMC(Annealing):
     expectation. How wide it is says how far AIS of the same settings can be trusted on data that looks like the draws.
     """
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         codes, reason = self.codes(subject)
         if codes is None:
-            return [Measure(name, "nats", "", note=reason) for name in ("bdmc_lower", "bdmc_upper", "bdmc_gap")]
+            return [MetricFigure(name, "nats", "", note=reason) for name in ("bdmc_lower", "bdmc_upper", "bdmc_gap")]
 
         def ends(batch: Batch) -> tuple[Tensor, Tensor]:
             return batch.recall(f"{self}", lambda: self._ends(codes, batch))
 
-        def figure(name: str, values: Callable[[Tensor, Tensor], Tensor], **more: Any) -> Measure:
+        def figure(name: str, values: Callable[[Tensor, Tensor], Tensor], **more: Any) -> MetricFigure:
             collects = (
-                per_row(name, lambda batch: values(*ends(batch)), over="draws", rows=self.rows, batch=self.batch),
+                per_row(name, lambda batch: values(*ends(batch)), over="draws", rows=self.rows, max_batch=self.batch),
             )
-            return Measure(name, "nats", self.estimator, collects, **more)
+            title = name.replace("bdmc_", "BDMC, ")
+            return MetricFigure(name, "nats", self.estimator, collects, display=Display(title, "likelihood", 6), **more)
 
         note = "of log p(x), x drawn from the model"
         return [

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from jointgen.plugin import (
     Cached,
     ConfigError,
-    Extracted,
+    FeatureBatch,
     Noise,
     Rows,
     Space,
@@ -74,7 +74,7 @@ class ClassifierFeatures:
     def identity(self) -> str:
         return str(self.trained)
 
-    def __call__(self, rows: Tensor) -> Extracted:
+    def __call__(self, rows: Tensor) -> FeatureBatch:
         return self.trained.on(rows.device)(rows)
 
     @property

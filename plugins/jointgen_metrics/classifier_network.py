@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.plugin import Extracted, Space
+from jointgen.plugin import FeatureBatch, Space
 
 BATCH, PASSES = 128, 10
 FEATURES = 128
@@ -35,9 +35,9 @@ class Network(nn.Module):
         self.body = nn.Sequential(*blocks, *pool, nn.Linear(channels * POOLED**2, FEATURES), nn.ReLU())
         self.head = nn.Linear(FEATURES, classes)
 
-    def forward(self, images: Tensor) -> Extracted:
+    def forward(self, images: Tensor) -> FeatureBatch:
         features = self.body(images.float() / 127.5 - 1.0)
-        return Extracted(features, self.head(features))
+        return FeatureBatch(features, self.head(features))
 
 
 def train(space: Space, data: Any, width: int, steps: int) -> Network:

@@ -6,7 +6,7 @@ import attrs
 from torch import Tensor
 
 from jointgen.objectives import Conditional
-from jointgen.plugin import Batch, Collect, FigureValue, Measure, Subject
+from jointgen.plugin import Batch, Display, FigureValue, MetricFigure, ModelView, StatisticSpec
 from jointgen_metrics.moments import Moments
 
 NO_CODES = "no conditional of a joint q draws a code that a joint p has"
@@ -15,7 +15,7 @@ NO_CODES = "no conditional of a joint q draws a code that a joint p has"
 # --- which codes there are -------------------------------------------------------------------------------------------
 
 
-def codes_of(subject: Subject) -> list[str]:
+def codes_of(subject: ModelView) -> list[str]:
     """Latent variables: what conditionals of q draw and p has, but for labels."""
     if not {"q", "p"} <= subject.joints.keys():
         return []
@@ -23,11 +23,11 @@ def codes_of(subject: Subject) -> list[str]:
     return [v for v in drawn if v in subject.joints["p"].variables and subject.spaces[v].kind != "label"]
 
 
-def encoder_of(subject: Subject, code: str) -> Conditional:
+def encoder_of(subject: ModelView, code: str) -> Conditional:
     return subject.joints["q"].drawn_by(code)
 
 
-def has_mean(subject: Subject, code: str) -> bool:
+def has_mean(subject: ModelView, code: str) -> bool:
     """Whether q's mean reading of a code is no draw, as that of a network with noise for an input is."""
     factor = encoder_of(subject, code)
     can = subject.capabilities(factor)
@@ -42,12 +42,12 @@ def suffixed(name: str, variable: str, variables: list[str]) -> str:
 # --- their values ----------------------------------------------------------------------------------------------------
 
 
-def observed(subject: Subject, batch: Batch) -> dict[str, Tensor]:
+def observed(subject: ModelView, batch: Batch) -> dict[str, Tensor]:
     """Samples of every variable that a data source yields, observed once for each batch."""
     return batch.recall("observed samples", lambda: subject.observe(batch)[1])
 
 
-def encoded(subject: Subject, batch: Batch, reading: str = "sample") -> dict[str, Tensor]:
+def encoded(subject: ModelView, batch: Batch, reading: str = "sample") -> dict[str, Tensor]:
     """Every variable of q given its data, (B, *shape). "sample": for each row a draw of q(z|x), so of q(z)."""
 
     def draw() -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ def encoded(subject: Subject, batch: Batch, reading: str = "sample") -> dict[str
     return batch.recall(f"encoded {reading}", draw)
 
 
-def prior_codes(subject: Subject, batch: Batch, name: str) -> dict[str, Tensor]:
+def prior_codes(subject: ModelView, batch: Batch, name: str) -> dict[str, Tensor]:
     """Codes of p(z), (B, *shape), other ones for each `name`. What p decodes them to is taken as data, not computed."""
     data, codes = observed(subject, batch), codes_of(subject)
     known = {
@@ -82,16 +82,16 @@ class ActiveUnits:
 
     threshold: float = attrs.field(default=0.01, validator=attrs.validators.gt(0.0))
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         codes = codes_of(subject)
         if not codes:
-            return [Measure("active_units", "units", "", note=NO_CODES)]
+            return [MetricFigure("active_units", "units", "", note=NO_CODES)]
         return [self._measure(subject, code, suffixed("active_units", code, codes)) for code in codes]
 
-    def _measure(self, subject: Subject, code: str, name: str) -> Measure:
+    def _measure(self, subject: ModelView, code: str, name: str) -> MetricFigure:
         how = f"of {subject.spaces[code].size}: variance over x of the mean code > {self.threshold:g}"
         if not has_mean(subject, code):
-            return Measure(name, "units", how, note=f"q({encoder_of(subject, code)}) has no mean that can be read")
+            return MetricFigure(name, "units", how, note=f"q({encoder_of(subject, code)}) has no mean that can be read")
 
         def finish(moments: Moments) -> FigureValue:
             variance = moments.variance
@@ -100,4 +100,11 @@ class ActiveUnits:
         def means(batch: Batch) -> Moments:
             return Moments.of(encoded(subject, batch, "mean")[code].flatten(1))
 
-        return Measure(name, "units", how, (Collect(f"mean codes {code}", means, Moments),), finish=finish)
+        return MetricFigure(
+            name,
+            "units",
+            how,
+            (StatisticSpec(f"mean codes {code}", means, Moments),),
+            finish=finish,
+            display=Display(group="codes", order=3),
+        )

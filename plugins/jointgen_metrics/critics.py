@@ -10,8 +10,20 @@ import torch
 from torch import Tensor
 
 from jointgen.objectives import E, Ratio
-from jointgen.plugin import Batch, Collect, FigureValue, Kept, Mean, Measure, Subject, log_mean_exp, mean_and_error
+from jointgen.plugin import (
+    Batch,
+    Display,
+    FigureValue,
+    KeptRows,
+    Mean,
+    MetricFigure,
+    ModelView,
+    StatisticSpec,
+    log_mean_exp,
+    mean_and_error,
+)
 
+DISPLAY = Display(group="critics")
 FEWEST = 4  # rows of a batch that can be re-paired; what a last batch of fewer would say is left out
 
 
@@ -21,38 +33,49 @@ class Critics:
     its sign. A critic that knows the training rows by heart fulfils the identities there and not here.
     """
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         ratios = [ratio for ratio in subject.ratios.values() if ratio.kind == "log_ratio"]
         return [measure for ratio in ratios for measure in self._of(subject, ratio)]
 
-    def _of(self, subject: Subject, ratio: Ratio) -> list[Measure]:
+    def _of(self, subject: ModelView, ratio: Ratio) -> list[MetricFigure]:
         sides = {"positive": E(ratio.num, ratio), "negative": E(ratio.den, ratio)}
         reason = next(filter(None, map(subject.missing, sides.values())), "")
         collects = () if reason else (self._collect(ratio, {s: subject.rows(expr) for s, expr in sides.items()}),)
         name, note = ratio.name, reason or "of a critic: 0 is necessary for a log-ratio, not sufficient"
         above, below = f"log E[{ratio.num}] exp(-{name})", f"log E[{ratio.den}] exp({name})"
         return [
-            Measure(f"{name}/positive_log_mean_exp", "nats", above, collects, note=note, finish=_positive),
-            Measure(f"{name}/negative_log_mean_exp", "nats", below, collects, note=note, finish=_negative),
-            Measure(
-                f"{name}/accuracy", "share", f"the sign of {name} on both sides", collects, None, reason, _accuracy
+            MetricFigure(
+                f"{name}/positive_log_mean_exp", "nats", above, collects, note=note, finish=_positive, display=DISPLAY
+            ),
+            MetricFigure(
+                f"{name}/negative_log_mean_exp", "nats", below, collects, note=note, finish=_negative, display=DISPLAY
+            ),
+            MetricFigure(
+                f"{name}/accuracy",
+                "share",
+                f"the sign of {name} on both sides",
+                collects,
+                None,
+                reason,
+                _accuracy,
+                display=DISPLAY,
             ),
         ]
 
-    def _collect(self, ratio: Ratio, sides: dict[str, Callable[[Batch], Tensor]]) -> Collect:
-        def outputs(batch: Batch) -> Kept:
+    def _collect(self, ratio: Ratio, sides: dict[str, Callable[[Batch], Tensor]]) -> StatisticSpec:
+        def outputs(batch: Batch) -> KeptRows:
             if batch.rows < FEWEST:
-                return Kept.of(batch.index[:0], **{side: torch.empty(0) for side in sides})
-            return Kept.of(batch.index, **{side: rows(batch) for side, rows in sides.items()})
+                return KeptRows.of(batch.index[:0], **{side: torch.empty(0) for side in sides})
+            return KeptRows.of(batch.index, **{side: rows(batch) for side, rows in sides.items()})
 
-        return Collect(f"critic {ratio.name}", outputs, Kept)
+        return StatisticSpec(f"critic {ratio.name}", outputs, KeptRows)
 
 
-def _positive(kept: Kept) -> FigureValue:
+def _positive(kept: KeptRows) -> FigureValue:
     return _identity(-kept.in_order()["positive"])
 
 
-def _negative(kept: Kept) -> FigureValue:
+def _negative(kept: KeptRows) -> FigureValue:
     return _identity(kept.in_order()["negative"])
 
 
@@ -66,7 +89,7 @@ def _identity(logs: Tensor) -> FigureValue:
     return float(value), float(relative)
 
 
-def _accuracy(kept: Kept) -> FigureValue:
+def _accuracy(kept: KeptRows) -> FigureValue:
     sides = kept.in_order()
     right = (sides["positive"] > 0).double() + (sides["negative"] < 0).double()
     return mean_and_error(Mean.of(right / 2))

@@ -8,22 +8,32 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import Batch, Collect, Collected, FigureValue, Kept, Measure, Noise, Subject
+from jointgen.plugin import (
+    Batch,
+    Display,
+    FigureValue,
+    KeptRows,
+    MetricFigure,
+    ModelView,
+    Noise,
+    Provenance,
+    StatisticSpec,
+)
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, prior_codes
 
 CHUNK = 256  # rows whose kernels with all others are held at a time
 at_least_two = attrs.validators.ge(2)
 
 
-def code_draws(subject: Subject, code: str, rows: int) -> Collect:
-    """Kept: as many draws of q(z), one for each x ("q"), of p(z) ("p") and of p(z) once more ("again"), (n, D)."""
+def code_draws(subject: ModelView, code: str, rows: int) -> StatisticSpec:
+    """KeptRows: as many draws of q(z), one for each x ("q"), of p(z) ("p") and of p(z) once more ("again"), (n, D)."""
 
-    def of(batch: Batch) -> Kept:
+    def of(batch: Batch) -> KeptRows:
         priors = {name: prior_codes(subject, batch, name)[code] for name in ("p", "again")}
         values = {"q": encoded(subject, batch)[code], **priors}
-        return Kept.of(batch.index, **{name: value.flatten(1) for name, value in values.items()})
+        return KeptRows.of(batch.index, **{name: value.flatten(1) for name, value in values.items()})
 
-    return Collect(f"draws of {code}", of, Kept, rows=rows)
+    return StatisticSpec(f"draws of {code}", of, KeptRows, rows=rows)
 
 
 # --- sliced Wasserstein ----------------------------------------------------------------------------------------------
@@ -42,35 +52,39 @@ class SlicedWasserstein:
     rows: int = attrs.field(default=10_000, validator=at_least_two)
     directions: int = attrs.field(default=256, validator=attrs.validators.ge(1))
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         if not (codes := codes_of(subject)):
-            return [Measure("sw_z", "code units", "", note=NO_CODES)]
+            return [MetricFigure("sw_z", "code units", "", note=NO_CODES)]
         return [measure for code in codes for measure in self._measures(subject, code)]
 
-    def _measures(self, subject: Subject, code: str) -> list[Measure]:
+    def _measures(self, subject: ModelView, code: str) -> list[MetricFigure]:
         collect, is_data = code_draws(subject, code, self.rows), subject.is_data(subject.joints["p"].drawn_by(code))
         beside = "" if is_data else f"two sets of draws of one distribution are apart, too: sw_{code}_floor"
         distance = self._measure(f"sw_{code}", "q's draws and p's", collect, "q", beside)
         distance = attrs.evolve(distance, better="lower")
         if is_data:
             why = f"p({code}) is data, of which there is one set"
-            return [distance, Measure(f"sw_{code}_floor", "code units", "p's draws and others", note=why)]
+            return [distance, MetricFigure(f"sw_{code}_floor", "code units", "p's draws and others", note=why)]
         floor = self._measure(
             f"sw_{code}_floor", "p's draws and others", collect, "again", "what draws of p itself have"
         )
         return [distance, floor]
 
-    def _measure(self, name: str, between: str, collect: Collect, against: str, note: str) -> Measure:
-        def finish(kept: Kept) -> FigureValue:
+    def _measure(self, name: str, between: str, collect: StatisticSpec, against: str, note: str) -> MetricFigure:
+        def finish(kept: KeptRows) -> FigureValue:
             draws = kept.in_order()
             along = directions(draws["p"].shape[1], self.directions)
             return sliced_wasserstein(draws[against], draws["p"], along), None
 
-        def protocol(collected: Collected) -> str:
+        def protocol(collected: Provenance) -> str:
             return f"{collected.rows} draws, {self.directions} directions"
 
+        title = name.replace("sw_", "sliced Wasserstein of ").replace("_", " ")
+        display = Display(title, "codes", 0)
         how = f"sliced 2-Wasserstein distance between {between}"
-        return Measure(name, "code units", how, (collect,), note=note, finish=finish, protocol=protocol)
+        return MetricFigure(
+            name, "code units", how, (collect,), note=note, finish=finish, protocol=protocol, display=display
+        )
 
 
 def directions(size: int, count: int) -> Tensor:
@@ -108,13 +122,13 @@ class MMD:
     rows: int = attrs.field(default=2000, validator=at_least_two)
     scales: list[float] = attrs.field(factory=lambda: [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0], validator=are_positive)
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         if not (codes := codes_of(subject)):
-            return [Measure("mmd_z", "MMD^2", "", note=NO_CODES)]
+            return [MetricFigure("mmd_z", "MMD^2", "", note=NO_CODES)]
         return [self._measure(subject, code) for code in codes]
 
-    def _measure(self, subject: Subject, code: str) -> Measure:
-        def finish(kept: Kept) -> FigureValue:
+    def _measure(self, subject: ModelView, code: str) -> MetricFigure:
+        def finish(kept: KeptRows) -> FigureValue:
             draws = kept.in_order()
             if kept.n < 2:
                 return None, None
@@ -124,7 +138,16 @@ class MMD:
         collect = code_draws(subject, code, self.rows)
         how = "unbiased, inverse multiquadratic kernels, draws of q and of p"
         scales = f"scales {', '.join(f'{scale:g}' for scale in self.scales)} of the mean squared distance under p"
-        return Measure(f"mmd_{code}", "MMD^2", how, (collect,), finish=finish, better="lower", protocol=scales)
+        return MetricFigure(
+            f"mmd_{code}",
+            "MMD^2",
+            how,
+            (collect,),
+            finish=finish,
+            better="lower",
+            protocol=scales,
+            display=Display(f"MMD of {code}", "codes", 1),
+        )
 
 
 def mean_squared_distance(draws: Tensor) -> float:

@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import LOG_2PI, NOISE_BLOCK, Batch, Measure, Noise, Subject, per_row
+from jointgen.plugin import LOG_2PI, NOISE_BLOCK, Batch, Display, MetricFigure, ModelView, Noise, per_row
 from jointgen_metrics.latents import Codes, Values, codes_of, slope_and_hessian, with_slope
 from jointgen_metrics.likelihood import density_note
 from jointgen_metrics.quadrature import Integral, integrate
@@ -17,6 +17,7 @@ PROBES = 16  # pairs of codes at which it is asked whether log p(x, z) is quadra
 FAR = 3.0  # and how much further out than the prior's draws
 INTEGRABLE = 2  # so many numbers of a code can be integrated over on a grid
 
+DISPLAY = Display("exact", "likelihood", 5, nll=True)
 at_least_one = attrs.validators.ge(1)
 
 
@@ -37,29 +38,35 @@ class Exact:
     chunk: int = attrs.field(default=4096, validator=at_least_one)
     tolerance: float = attrs.field(default=1e-3, validator=attrs.validators.gt(0.0))
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         codes, reason = codes_of(subject)
         if codes is None:
-            return [Measure("exact", "nats", "", note=reason)]
+            return [MetricFigure("exact", "nats", "", note=reason)]
         if is_quadratic(codes):
             collects = (per_row("exact", lambda batch: gaussian_integral(codes, batch), rows=self.rows),)
             how, note = "Gaussian integral over z", density_note(subject)
-            return [Measure("exact", "nats", how, collects, "exact", note, better="higher")]
+            return [MetricFigure("exact", "nats", how, collects, "exact", note, better="higher", display=DISPLAY)]
         if codes.size <= INTEGRABLE:
             return self._quadrature(codes)
         why = f"log p(x,z) is not quadratic in z, whose {codes.size} numbers are too many to integrate over"
-        return [Measure("exact", "nats", "", note=why)]
+        return [MetricFigure("exact", "nats", "", note=why)]
 
-    def _quadrature(self, codes: Codes) -> list[Measure]:
+    def _quadrature(self, codes: Codes) -> list[MetricFigure]:
         def integral(batch: Batch) -> Integral:
             return batch.recall(f"exact {self}", lambda: self.integral(codes, batch))
 
         how, note = "integral over z on a grid", density_note(codes.subject)
-        value = per_row("exact", lambda batch: integral(batch).value, rows=self.rows, batch=NOISE_BLOCK)
-        change = per_row("exact_error", lambda batch: integral(batch).change, rows=self.rows, batch=NOISE_BLOCK)
+        value = per_row("exact", lambda batch: integral(batch).value, rows=self.rows, max_batch=NOISE_BLOCK)
+        change = per_row("exact_error", lambda batch: integral(batch).change, rows=self.rows, max_batch=NOISE_BLOCK)
         return [
-            Measure("exact", "nats", how, (value,), "exact", note, better="higher"),
-            Measure("exact_error", "nats", "what the grid's last refinement changed", (change,)),
+            MetricFigure("exact", "nats", how, (value,), "exact", note, better="higher", display=DISPLAY),
+            MetricFigure(
+                "exact_error",
+                "nats",
+                "what the grid's last refinement changed",
+                (change,),
+                display=Display("exact, error", "likelihood", 5),
+            ),
         ]
 
     def integral(self, codes: Codes, batch: Batch) -> Integral:

@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import Batch, Extracted, ExtractorField, Measure, Subject, positive
+from jointgen.plugin import Batch, ExtractorField, FeatureBatch, MetricFigure, ModelView, positive
 from jointgen_metrics.generation import Against, Compared, Reading, side_by_side
 
 
@@ -78,10 +78,10 @@ class FID:
     extractor: ExtractorField | None = None
     against: Against = "train"
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         return [self._measure(compared) for compared in side_by_side(subject, self)]
 
-    def _measure(self, compared: Compared) -> Measure:
+    def _measure(self, compared: Compared) -> MetricFigure:
         unit, how = "squared distance", "Gaussians fitted to features of draws and of data"
         if why := compared.absent:
             return compared.missing("fid", unit, how, why)
@@ -92,7 +92,7 @@ class FID:
         return compared.measure("fid", unit, how, collects, finish=_finish, better="lower")
 
 
-def _moments(extracted: Extracted, batch: Batch) -> Moments:
+def _moments(extracted: FeatureBatch, batch: Batch) -> Moments:
     return Moments.of(extracted.features)
 
 

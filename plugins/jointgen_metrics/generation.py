@@ -12,15 +12,16 @@ from torch import Tensor
 
 from jointgen.plugin import (
     Batch,
-    Collect,
-    Collected,
-    Extracted,
+    Display,
     Extractor,
+    FeatureBatch,
     Features,
-    Kept,
-    Measure,
+    KeptRows,
+    MetricFigure,
+    ModelView,
+    Provenance,
     Statistic,
-    Subject,
+    StatisticSpec,
     has_pixels,
     pixels,
 )
@@ -30,10 +31,20 @@ from jointgen_metrics.values import Values
 
 Reading = Literal["mean", "sample"]
 Against = Literal["train", "test"]
-Summary = Callable[[Extracted, Batch], Statistic]
+TITLES = {
+    "is": ("IS", 0, True),
+    "fid": ("FID", 1, True),
+    "kid": ("KID", 2, False),
+    "precision": ("precision", 3, True),
+    "recall": ("recall", 4, True),
+    "density": ("density", 5, False),
+    "coverage": ("coverage", 6, False),
+}
+"""The heading of each score, its place in tables, and whether it is a headline."""
+Summary = Callable[[FeatureBatch, Batch], Statistic]
 
 
-def side_by_side(subject: Subject, score: Any) -> list[Compared]:
+def side_by_side(subject: ModelView, score: Any) -> list[Compared]:
     """For every variable that p generates: by the score's own extractor, or by those that suit the variable in turn,
     up to the first that can be had."""
     found = []
@@ -46,7 +57,7 @@ def side_by_side(subject: Subject, score: Any) -> list[Compared]:
     return found
 
 
-def _generated(subject: Subject) -> list[str]:
+def _generated(subject: ModelView) -> list[str]:
     """Data that p draws, by a conditional."""
     if "p" not in subject.joints:
         return []
@@ -54,7 +65,7 @@ def _generated(subject: Subject) -> list[str]:
     return [variable for variable in subject.observed if variable in drawn]
 
 
-def _suited(subject: Subject, variable: str) -> list[Extractor]:
+def _suited(subject: ModelView, variable: str) -> list[Extractor]:
     space = subject.spaces[variable]
     if not has_pixels(space):
         return [Values()]
@@ -65,7 +76,7 @@ def _suited(subject: Subject, variable: str) -> list[Extractor]:
 class Compared:
     """One variable by one extractor: draws of p, and the rows of the data."""
 
-    subject: Subject
+    subject: ModelView
     variable: str
     extractor: Extractor
     reading: Reading
@@ -102,18 +113,18 @@ class Compared:
 
     # --- statistics
 
-    def of_draws(self, what: str, summary: Summary, kind: type[Statistic], rows: int) -> Collect:
+    def of_draws(self, what: str, summary: Summary, kind: type[Statistic], rows: int) -> StatisticSpec:
         """what: names the statistic."""
         key = f"{what} of {self._key} of draws"
-        return Collect(key, lambda batch: summary(self._drawn(batch), batch), kind, "draws", rows)
+        return StatisticSpec(key, lambda batch: summary(self._drawn(batch), batch), kind, "draws", rows)
 
     def of_real(
         self, what: str, summary: Summary, kind: type[Statistic], over: Against, rows: int | None = None
-    ) -> Collect:
-        """Kept for other runs, but where bits are drawn afresh."""
+    ) -> StatisticSpec:
+        """KeptRows for other runs, but where bits are drawn afresh."""
         key = f"{what} of {self._key} of data in {self.subject.spaces[self.variable]!r}"
         of_data = False if self._draws_bits else self.features.identity
-        return Collect(key, lambda batch: summary(self._real(batch), batch), kind, over, rows, of_data)
+        return StatisticSpec(key, lambda batch: summary(self._real(batch), batch), kind, over, rows, of_data)
 
     @property
     def _key(self) -> str:
@@ -123,20 +134,20 @@ class Compared:
     def _draws_bits(self) -> bool:
         return self.reading == "sample" and self.subject.spaces[self.variable].kind == "binary"
 
-    def _drawn(self, batch: Batch) -> Extracted:
+    def _drawn(self, batch: Batch) -> FeatureBatch:
         def draw() -> Tensor:
             return self.subject.generate(batch, self.reading)[self.variable]
 
         return batch.recall(f"draws {self._key}", lambda: self._extract(draw()))
 
-    def _real(self, batch: Batch) -> Extracted:
+    def _real(self, batch: Batch) -> FeatureBatch:
         def observe() -> Tensor:
             means, samples = self.subject.observe(batch)
             return (means if self.reading == "mean" else samples)[self.variable]
 
         return batch.recall(f"data {self._key}", lambda: self._extract(observe()))
 
-    def _extract(self, values: Tensor) -> Extracted:
+    def _extract(self, values: Tensor) -> FeatureBatch:
         space = self.subject.spaces[self.variable]
         rows = pixels(values, space) if self.extractor.takes == "pixels" else values
         with torch.autocast(rows.device.type, enabled=False):
@@ -145,37 +156,46 @@ class Compared:
     # --- figures
 
     def measure(
-        self, score: str, unit: str, estimator: str, collects: tuple[Collect, ...], details: str = "", **more: Any
-    ) -> Measure:
+        self, score: str, unit: str, estimator: str, collects: tuple[StatisticSpec, ...], details: str = "", **more: Any
+    ) -> MetricFigure:
         """With the protocol of its statistics; `details`: what else must be equal."""
 
-        def protocol(draws: Collected, real: Collected | None = None) -> str:
+        def protocol(draws: Provenance, real: Provenance | None = None) -> str:
             text = f"{draws.rows} draws ({self.reading})"
             if real is not None:
                 text += f" against {real.rows} of {real.over}{f'@{real.content[:8]}' if real.content else ''}"
             text += f"; {self.features.identity()}{f'; {details}' if details else ''}"
             return f"{text}; [{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}]"
 
-        return Measure(self.named(score), unit, estimator, collects, protocol=protocol, **more)
+        return MetricFigure(
+            self.named(score), unit, estimator, collects, protocol=protocol, display=self._display(score), **more
+        )
 
-    def missing(self, score: str, unit: str, estimator: str, why: str) -> Measure:
+    def _display(self, score: str) -> Display:
+        title, order, headline = TITLES[score]
+        subject = title if self.variable == "x" else f"{title} {self.variable}"
+        return Display(f"{subject}, {self.extractor.name}", "samples", order, headline and self.variable == "x")
+
+    def missing(self, score: str, unit: str, estimator: str, why: str) -> MetricFigure:
         """Of the figures that are absent for one reason, the first one says it."""
         name = self.named(score)
         first = self.subject.recall(f"absent: {why}", lambda: name)
-        return Measure(name, unit, estimator, note=why if first == name else f"as {first}")
+        return MetricFigure(name, unit, estimator, note=why if first == name else f"as {first}")
 
 
-def _without_those_of_no_image(found: Extracted, values: Tensor) -> Extracted:
+def _without_those_of_no_image(found: FeatureBatch, values: Tensor) -> FeatureBatch:
     """NaN where a row has values that are not finite: 8-bit pixels have some level for these, too."""
     broken = ~values.flatten(1).isfinite().all(1)[:, None]
     logits = None if found.logits is None else found.logits.masked_fill(broken, torch.nan)
-    return Extracted(found.features.masked_fill(broken, torch.nan), logits)
+    return FeatureBatch(found.features.masked_fill(broken, torch.nan), logits)
 
 
-def kept_features(compared: Compared, rows: int, against: Against) -> tuple[Collect, Collect]:
+def kept_features(compared: Compared, rows: int, against: Against) -> tuple[StatisticSpec, StatisticSpec]:
     """Those of draws and of data, as they are: "features" (n, F)."""
 
-    def keep(extracted: Extracted, batch: Batch) -> Kept:
-        return Kept.of(batch.index, features=extracted.features)
+    def keep(extracted: FeatureBatch, batch: Batch) -> KeptRows:
+        return KeptRows.of(batch.index, features=extracted.features)
 
-    return compared.of_draws("features", keep, Kept, rows), compared.of_real("features", keep, Kept, against, rows)
+    return compared.of_draws("features", keep, KeptRows, rows), compared.of_real(
+        "features", keep, KeptRows, against, rows
+    )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jointgen.objectives import Expectation, Expr
-from jointgen.plugin import Batch, Measure, Subject, per_row
+from jointgen.plugin import Batch, Display, MetricFigure, ModelView, per_row
 from jointgen_metrics.likelihood import bound, code_length, density_note, observed
 
 at_least_one = attrs.validators.ge(1)
@@ -32,26 +32,34 @@ class IWAE:
     chunk: int = attrs.field(default=2048, validator=at_least_one)
     rows: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least_one))
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         name, how = f"iwae_{self.k}", f"K = {self.k} draws of q(z|x) per row"
         expr, reason = bound(subject)
         if expr is None:
-            return [Measure(name, "nats", "", note=f"no bound: {reason}")]
+            return [MetricFigure(name, "nats", "", note=f"no bound: {reason}")]
         collects = (per_row(name, LogMeanWeight(self, subject, expr), rows=self.rows),)
-        found = [Measure(name, "nats", how, collects, "lower", density_note(subject), better="higher")]
+        display = Display(f"IWAE-{self.k}", "likelihood", 3, headline=True, nll=True)
+        found = [
+            MetricFigure(name, "nats", how, collects, "lower", density_note(subject), better="higher", display=display)
+        ]
         length, _ = code_length(subject)
         if length is not None:
             bits, how = f"{name}_bits_per_dim", f"{length.how}, {how}"
             own = (per_row(bits, LogMeanWeight(self, subject, length.expr), rows=self.rows),)
             collects = collects if length.expr == expr else own
-            found.append(Measure(bits, "bits", how, collects, "upper", finish=length.finish, better="lower"))
+            display = Display(f"bits/dim, IWAE-{self.k}", "likelihood", 2, headline=True)
+            found.append(
+                MetricFigure(
+                    bits, "bits", how, collects, "upper", finish=length.finish, better="lower", display=display
+                )
+            )
         return found
 
 
 class LogMeanWeight:
     """batch -> (B,) nats in double precision: the log of the mean of K weights, exp of an expectation's term."""
 
-    def __init__(self, config: IWAE, subject: Subject, expr: Expr):
+    def __init__(self, config: IWAE, subject: ModelView, expr: Expr):
         assert isinstance(expr, Expectation)
         self.config, self.subject = config, subject
         self.summed = cache(lambda k: subject.rows(attrs.evolve(expr, k=k, reduce="logmeanexp"), observed=True))

@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import ConfigError, Extracted, Space
+from jointgen.plugin import ConfigError, FeatureBatch, Space
 
 try:
     from torch_fidelity import feature_extractor_inceptionv3 as graph
@@ -78,13 +78,13 @@ class InceptionFeatures:
         repeated = ", grey repeated to 3 channels" if self.channels == 1 else ""
         return f"inception-2015@{SHA256} (TF1 bilinear to 299x299, logits without bias{repeated})"
 
-    def __call__(self, rows: Tensor) -> Extracted:
+    def __call__(self, rows: Tensor) -> FeatureBatch:
         if not self.file.is_file():
             _fetch(self.file)
         network = _load(self.file, os.stat(self.file).st_mtime_ns, rows.device)
         colour = rows.expand(-1, 3, -1, -1) if self.channels == 1 else rows
         features, logits = network(colour.contiguous())
-        return Extracted(features, logits)
+        return FeatureBatch(features, logits)
 
 
 def _how_to_get(file: Path) -> str:

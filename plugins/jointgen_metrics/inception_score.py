@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import Batch, Extracted, ExtractorField, Mean, Measure, Subject, positive
+from jointgen.plugin import Batch, ExtractorField, FeatureBatch, Mean, MetricFigure, ModelView, positive
 from jointgen_metrics.generation import Compared, Reading, side_by_side
 
 
@@ -66,15 +66,15 @@ class InceptionScore:
     extractor: ExtractorField | None = None
     splits: int = attrs.field(default=10, validator=positive)
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         return [self._measure(compared) for compared in side_by_side(subject, self)]
 
-    def _measure(self, compared: Compared) -> Measure:
+    def _measure(self, compared: Compared) -> MetricFigure:
         unit, how = "score", f"mean of {self.splits} splits"
         if why := compared.absent or _no_classes(compared):
             return compared.missing("is", unit, how, why)
 
-        def predictions(extracted: Extracted, batch: Batch) -> Predictions:
+        def predictions(extracted: FeatureBatch, batch: Batch) -> Predictions:
             assert extracted.logits is not None, f"{compared.extractor} has_classes"
             return Predictions.of(extracted.logits, batch.index % self.splits, self.splits)
 

@@ -10,7 +10,19 @@ import torch
 from torch import Tensor
 
 from jointgen.objectives import Conditional, E, Expr
-from jointgen.plugin import Batch, Collect, Collected, ConfigError, FigureValue, Kept, Mean, Measure, Subject, per_row
+from jointgen.plugin import (
+    Batch,
+    ConfigError,
+    Display,
+    FigureValue,
+    KeptRows,
+    Mean,
+    MetricFigure,
+    ModelView,
+    Provenance,
+    StatisticSpec,
+    per_row,
+)
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, encoder_of, observed
 from jointgen_metrics.likelihood import density_note, evaluable, of_observed
 
@@ -29,19 +41,26 @@ class RateDistortion:
     The rate is KL(q(z|x) : p(z)), an upper bound on the mutual information of x and z under q.
     """
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         about = "an upper bound on the mutual information of x and z under q"
         cost = self._measure(subject, "rate", rate, about)
         left = self._measure(subject, "distortion", distortion, density_note(subject) if "p" in subject.joints else "")
         return [cost, attrs.evolve(left, better="lower")]
 
-    def _measure(self, subject: Subject, name: str, of: Callable[[Subject], Expr], note: str) -> Measure:
+    def _measure(self, subject: ModelView, name: str, of: Callable[[ModelView], Expr], note: str) -> MetricFigure:
         expr, reason = evaluable(subject, of)
         collects = () if expr is None else (per_row(name, of_observed(subject, expr)),)
-        return Measure(name, "nats", ONE_DRAW, collects, note=reason or note)
+        return MetricFigure(
+            name,
+            "nats",
+            ONE_DRAW,
+            collects,
+            note=reason or note,
+            display=Display(group="codes", order=6 if name == "rate" else 7),
+        )
 
 
-def rate(subject: Subject) -> Expr:
+def rate(subject: ModelView) -> Expr:
     """E_q of log q less log p of all that q's conditionals draw."""
     q, p = subject.joints["q"], subject.joints["p"]
     if data := [f for f in p.factors if subject.is_data(f) and set(f.out) & _inferred(subject)]:
@@ -54,7 +73,7 @@ def rate(subject: Subject) -> Expr:
     return E(q.everything, sum(rest, start=first) - _sum([p.log(str(factor)) for factor in priors]))
 
 
-def distortion(subject: Subject) -> Expr:
+def distortion(subject: ModelView) -> Expr:
     """-E_q of log p of all that q has as data."""
     q, p = subject.joints["q"], subject.joints["p"]
     if absent := sorted(set(p.variables) - set(q.variables)):
@@ -65,7 +84,7 @@ def distortion(subject: Subject) -> Expr:
     return -E(q.everything, _sum([p.log(str(factor)) for factor in shown]))
 
 
-def _inferred(subject: Subject) -> set[str]:
+def _inferred(subject: ModelView) -> set[str]:
     return {v for factor in subject.joints["q"].factors if not factor.is_root for v in factor.out}
 
 
@@ -92,41 +111,62 @@ class MutualInformation:
 
     rows: int = attrs.field(default=2000, validator=attrs.validators.ge(2))
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         factor, reason = posterior(subject)
         if factor is None:
             return [
-                Measure("mutual_information", "nats", "", note=reason),
-                Measure("kl_qz_pz", "nats", "", note=reason),
+                MetricFigure("mutual_information", "nats", "", note=reason),
+                MetricFigure("kl_qz_pz", "nats", "", note=reason),
             ]
         pairs = Pairs(subject, factor, without_prior(subject, factor.out[0]))
-        collect = Collect(f"rows and codes {factor}", pairs.keep, Kept, rows=self.rows)
+        collect = StatisticSpec(f"rows and codes {factor}", pairs.keep, KeptRows, rows=self.rows)
         return [self._information(pairs, collect), self._divergence(pairs, collect)]
 
-    def _information(self, pairs: Pairs, collect: Collect) -> Measure:
+    def _information(self, pairs: Pairs, collect: StatisticSpec) -> MetricFigure:
         how = f"log q({pairs.factor}) - log mean over rows of q({pairs.factor}), {ONE_DRAW}"
 
-        def finish(kept: Kept) -> FigureValue:
+        def finish(kept: KeptRows) -> FigureValue:
             own, mixture, _ = pairs.nats(kept)
             return _mean_and_error(own - mixture)
 
         note = "of more rows than these at least this; at most log n, and at most the rate"
-        return Measure("mutual_information", "nats", how, (collect,), "lower", note, finish, protocol=rows_of)
+        return MetricFigure(
+            "mutual_information",
+            "nats",
+            how,
+            (collect,),
+            "lower",
+            note,
+            finish,
+            protocol=rows_of,
+            display=Display(group="codes", order=5),
+        )
 
-    def _divergence(self, pairs: Pairs, collect: Collect) -> Measure:
+    def _divergence(self, pairs: Pairs, collect: StatisticSpec) -> MetricFigure:
         how = f"log mean over rows of q({pairs.factor}) - log p({pairs.code}), {ONE_DRAW}"
         if pairs.without_prior:
-            return Measure("kl_qz_pz", "nats", how, note=pairs.without_prior)
+            return MetricFigure("kl_qz_pz", "nats", how, note=pairs.without_prior)
 
-        def finish(kept: Kept) -> FigureValue:
+        def finish(kept: KeptRows) -> FigureValue:
             _, mixture, prior = pairs.nats(kept)
             return _mean_and_error(mixture - prior)
 
         note = "of more rows than these at most this; far above where mutual_information stands at log n"
-        return Measure("kl_qz_pz", "nats", how, (collect,), "upper", note, finish, "lower", protocol=rows_of)
+        return MetricFigure(
+            "kl_qz_pz",
+            "nats",
+            how,
+            (collect,),
+            "upper",
+            note,
+            finish,
+            "lower",
+            protocol=rows_of,
+            display=Display("KL(q(z) : p(z))", "codes", 2),
+        )
 
 
-def posterior(subject: Subject) -> tuple[Conditional | None, str]:
+def posterior(subject: ModelView) -> tuple[Conditional | None, str]:
     """(q(z|x), "") where it can be scored at the codes of other rows, and (None, why not) otherwise."""
     codes = codes_of(subject)
     if len(codes) != 1:
@@ -139,13 +179,13 @@ def posterior(subject: Subject) -> tuple[Conditional | None, str]:
     return factor, ""
 
 
-def without_prior(subject: Subject, code: str) -> str:
+def without_prior(subject: ModelView, code: str) -> str:
     """Why there is no density of one p(z), or an empty string."""
     prior = subject.joints["p"].drawn_by(code)
     return evaluable(subject, rate)[1] if prior.is_root else f"p({prior}) is not one prior"
 
 
-def rows_of(collected: Collected) -> str:
+def rows_of(collected: Provenance) -> str:
     return f"{collected.rows} rows"
 
 
@@ -161,26 +201,26 @@ class Pairs:
     without_prior: why log p(z) cannot be had, or an empty string.
     """
 
-    subject: Subject
+    subject: ModelView
     factor: Conditional
     without_prior: str
-    _kept: Kept | None = attrs.field(default=None, init=False)
+    _kept: KeptRows | None = attrs.field(default=None, init=False)
     _nats: tuple[Tensor, Tensor, Tensor] | None = attrs.field(default=None, init=False)
 
     @property
     def code(self) -> str:
         return self.factor.out[0]
 
-    def keep(self, batch: Batch) -> Kept:
+    def keep(self, batch: Batch) -> KeptRows:
         """ "z": a code of each row; "p": its log prior (zeros where there is none); "given NAME": what q is given."""
         data, z = observed(self.subject, batch), encoded(self.subject, batch)[self.code]
         values = {**data, self.code: z}
         prior = (
             torch.zeros(len(z)) if self.without_prior else self.subject.log_prob("p", (self.code,), values, batch.noise)
         )
-        return Kept.of(batch.index, z=z, p=prior, **{f"given {v}": data[v] for v in self.factor.given})
+        return KeptRows.of(batch.index, z=z, p=prior, **{f"given {v}": data[v] for v in self.factor.given})
 
-    def nats(self, kept: Kept) -> tuple[Tensor, Tensor, Tensor]:
+    def nats(self, kept: KeptRows) -> tuple[Tensor, Tensor, Tensor]:
         """(log q(z_i|x_i), log 1/N sum_j q(z_i|x_j), log p(z_i)), each (N,) float64."""
         if self._nats is None or self._kept is not kept:
             values = kept.in_order()

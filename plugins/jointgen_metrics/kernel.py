@@ -6,7 +6,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import ExtractorField, FigureValue, Kept, Measure, Subject, positive
+from jointgen.plugin import ExtractorField, FigureValue, KeptRows, MetricFigure, ModelView, positive
 from jointgen_metrics.generation import Against, Compared, Reading, kept_features, side_by_side
 
 CELLS = 2**23  # of a kernel's matrix at a time: 64 MB
@@ -30,10 +30,10 @@ class KID:
     extractor: ExtractorField | None = None
     against: Against = "train"
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         return [self._measure(compared) for compared in side_by_side(subject, self)]
 
-    def _measure(self, compared: Compared) -> Measure:
+    def _measure(self, compared: Compared) -> MetricFigure:
         unit, how = "squared MMD", "unbiased, cubic kernel, all pairs"
         if why := compared.absent:
             return compared.missing("kid", unit, how, why)
@@ -41,7 +41,7 @@ class KID:
         return compared.measure("kid", unit, how, collects, finish=_finish, better="lower")
 
 
-def _finish(draws: Kept, data: Kept) -> FigureValue:
+def _finish(draws: KeptRows, data: KeptRows) -> FigureValue:
     if min(draws.n, data.n) < 2:
         return None, None
     return kernel_distance(draws.in_order()["features"], data.in_order()["features"])

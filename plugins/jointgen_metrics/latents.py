@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jointgen.objectives import E, Expr
-from jointgen.plugin import Noise, Space, Subject
+from jointgen.plugin import ModelView, Noise, Space
 
 Values = Mapping[str, Tensor]
 
@@ -22,7 +22,7 @@ class Codes:
     given: those of the data that p has as data, too.
     """
 
-    subject: Subject
+    subject: ModelView
     spaces: Mapping[str, Space]
     data: tuple[str, ...]
     given: tuple[str, ...]
@@ -60,7 +60,7 @@ class Codes:
         return self.flat(self.subject.draw(joint, known, rows, noise))
 
 
-def codes_of(subject: Subject) -> tuple[Codes | None, str]:
+def codes_of(subject: ModelView) -> tuple[Codes | None, str]:
     """(the codes of p, "") where log p(x, z) can be computed at any z, and (None, why not) otherwise.
 
     q need not have a density: an implicit encoder's decoder has a likelihood all the same.

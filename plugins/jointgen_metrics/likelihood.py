@@ -10,20 +10,30 @@ import attrs
 from torch import Tensor
 
 from jointgen.objectives import Expr, Ratio, elbo
-from jointgen.plugin import Batch, ConfigError, FigureValue, Mean, Measure, Subject, bits_per_dim, per_row
+from jointgen.plugin import (
+    Batch,
+    ConfigError,
+    Display,
+    FigureValue,
+    Mean,
+    MetricFigure,
+    ModelView,
+    bits_per_dim,
+    per_row,
+)
 
 
-def bound(subject: Subject, mass: bool = False) -> tuple[Expr | None, str]:
+def bound(subject: ModelView, mass: bool = False) -> tuple[Expr | None, str]:
     """(the ELBO, "") where this model has one, and (None, why not) otherwise. mass: bins where data is quantised."""
 
-    def of(subject: Subject) -> Expr:
+    def of(subject: ModelView) -> Expr:
         q, p = subject.joints["q"], subject.joints["p"]
         return elbo(q, p, subject.is_data, lambda v: mass and _quantised(subject, v))
 
     return evaluable(subject, of)
 
 
-def evaluable(subject: Subject, of: Callable[[Subject], Expr]) -> tuple[Expr | None, str]:
+def evaluable(subject: ModelView, of: Callable[[ModelView], Expr]) -> tuple[Expr | None, str]:
     """(an expression over q and p, "") where this model can evaluate it, and (None, why not) otherwise."""
     for name in ("q", "p"):
         if name not in subject.joints:
@@ -36,22 +46,22 @@ def evaluable(subject: Subject, of: Callable[[Subject], Expr]) -> tuple[Expr | N
     return (None, reason) if reason else (expr, "")
 
 
-def _quantised(subject: Subject, variable: str) -> bool:
+def _quantised(subject: ModelView, variable: str) -> bool:
     space = subject.spaces[variable]
     return space.kind == "real" and space.bins is not None
 
 
-def observed(subject: Subject, batch: Batch) -> Any:
+def observed(subject: ModelView, batch: Batch) -> Any:
     """The batch observed once, so that all figures of a row are of the same bits or dequantised values."""
     return batch.recall("observed", lambda: subject.as_observed(batch))
 
 
-def of_observed(subject: Subject, expr: Expr) -> Callable[[Batch], Tensor]:
+def of_observed(subject: ModelView, expr: Expr) -> Callable[[Batch], Tensor]:
     rows = subject.rows(expr, observed=True)
     return lambda batch: rows(observed(subject, batch))
 
 
-def density_note(subject: Subject) -> str:
+def density_note(subject: ModelView) -> str:
     """What x is: nats of a density and nats of bits are different things."""
     notes = []
     for variable in sorted(subject.joints["p"].variables):
@@ -65,16 +75,24 @@ def density_note(subject: Subject) -> str:
     return "; ".join(notes)
 
 
+ELBO_DISPLAY = Display("ELBO", "likelihood", 0, headline=True, nll=True)
+BITS_DISPLAY = Display("bits/dim", "likelihood", 9, headline=True)
+
+
 @attrs.frozen
 class ELBO:
     """Mean over a split of log p(x|z) + log p(z) - log q(z|x), one z per row: a lower bound on log p(x)."""
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         expr, reason = bound(subject)
         if expr is None:
-            return [Measure("elbo", "nats", "", note=f"no bound: {reason}")]
+            return [MetricFigure("elbo", "nats", "", note=f"no bound: {reason}")]
         how, collects = "one draw of q(z|x) per row", (per_row("elbo", of_observed(subject, expr)),)
-        return [Measure("elbo", "nats", how, collects, "lower", density_note(subject), better="higher")]
+        return [
+            MetricFigure(
+                "elbo", "nats", how, collects, "lower", density_note(subject), better="higher", display=ELBO_DISPLAY
+            )
+        ]
 
 
 @attrs.frozen
@@ -95,7 +113,7 @@ class CodeLength:
         return bits, None if error is None else error / (self.size * math.log(2))
 
 
-def code_length(subject: Subject) -> tuple[CodeLength | None, str]:
+def code_length(subject: ModelView) -> tuple[CodeLength | None, str]:
     """(the code length, "") where the data is quantised and the model has a bound, and (None, why not) otherwise."""
     quantised = [v for v in subject.spaces if _quantised(subject, v)]
     if not quantised:
@@ -118,28 +136,43 @@ class BitsPerDim:
     Otherwise the density of dequantised data with its preprocessing's log-determinant, also an upper bound.
     """
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         length, reason = code_length(subject)
         if length is None:
-            return [Measure("bits_per_dim", "bits", "", note=reason)]
+            return [MetricFigure("bits_per_dim", "bits", "", note=reason)]
         how, collects = (
             f"{length.how}, one draw of q(z|x) per row",
             (per_row("bits_per_dim", of_observed(subject, length.expr)),),
         )
-        return [Measure("bits_per_dim", "bits", how, collects, "upper", finish=length.finish, better="lower")]
+        return [
+            MetricFigure(
+                "bits_per_dim",
+                "bits",
+                how,
+                collects,
+                "upper",
+                finish=length.finish,
+                better="lower",
+                display=BITS_DISPLAY,
+            )
+        ]
 
 
 @attrs.frozen
 class Reports:
     """Expressions that the objective itself asks to have reported, such as AVB's elbo_estimate; not called bounds."""
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         return [self._measure(subject, name, expr) for name, expr in subject.reports.items()]
 
-    def _measure(self, subject: Subject, name: str, expr: Expr) -> Measure:
+    def _measure(self, subject: ModelView, name: str, expr: Expr) -> MetricFigure:
         reason = subject.missing(expr)
         collects = () if reason else (per_row(name, subject.rows(expr)),)
+        display = Display()
+        if name.startswith("elbo_"):
+            title = name.replace("elbo_", "ELBO ").replace("_", " ")
+            display = Display(title, "likelihood", 1, headline=True, nll=True)
         if not any(isinstance(part, Ratio) for part in expr.walk()):
-            return Measure(name, "nats", str(expr), collects, note=reason)
+            return MetricFigure(name, "nats", str(expr), collects, note=reason, display=display)
         note = reason or "uses a learned ratio: an estimate, no bound"
-        return Measure(name, "nats", str(expr), collects, "estimate", note)
+        return MetricFigure(name, "nats", str(expr), collects, "estimate", note, display=display)

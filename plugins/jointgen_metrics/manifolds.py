@@ -6,7 +6,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import ExtractorField, FigureValue, Kept, Measure, Subject, positive
+from jointgen.plugin import ExtractorField, FigureValue, KeptRows, MetricFigure, ModelView, positive
 from jointgen_metrics.generation import Against, Compared, Reading, kept_features, side_by_side
 
 CELLS = 2**23  # distances at a time: 64 MB
@@ -36,15 +36,15 @@ class PRDC:
     extractor: ExtractorField | None = None
     against: Against = "train"
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         return [measure for compared in side_by_side(subject, self) for measure in self._measures(compared)]
 
-    def _measures(self, compared: Compared) -> list[Measure]:
+    def _measures(self, compared: Compared) -> list[MetricFigure]:
         if why := compared.absent:
             return [compared.missing(name, unit, how, why) for name, (unit, how) in FIGURES.items()]
         collects, found = kept_features(compared, self.samples, self.against), dict[str, float]()
 
-        def figure(name: str, draws: Kept, data: Kept) -> FigureValue:
+        def figure(name: str, draws: KeptRows, data: KeptRows) -> FigureValue:
             if min(draws.n, data.n) <= self.k:
                 return None, None
             if not found:  # four figures of the same distances

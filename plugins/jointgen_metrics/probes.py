@@ -13,7 +13,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from jointgen.plugin import Batch, Collect, FigureValue, Kept, Mean, Measure, Subject, labelled
+from jointgen.plugin import (
+    Batch,
+    Display,
+    FigureValue,
+    KeptRows,
+    Mean,
+    MetricFigure,
+    ModelView,
+    StatisticSpec,
+    labelled,
+)
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, has_mean, suffixed
 
 ITERATIONS = 1000
@@ -31,7 +41,7 @@ class LinearProbe:
     train_rows: int = attrs.field(default=10_000, validator=at_least_one)
     penalty: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         protocol = f"logistic regression, penalty {self.penalty:g}, {self.train_rows} train rows at most"
         return probes(subject, "probe_linear", self._fitted, self.train_rows, protocol)
 
@@ -51,7 +61,7 @@ class NeighborProbe:
     train_rows: int = attrs.field(default=10_000, validator=at_least_one)
     neighbors: int = attrs.field(default=5, validator=at_least_one)
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         protocol = f"{self.neighbors} neighbours, {self.train_rows} train rows at most"
         return probes(subject, "probe_knn", self._fitted, self.train_rows, protocol)
 
@@ -63,19 +73,19 @@ class NeighborProbe:
 
 
 def probes(
-    subject: Subject, name: str, fitted: Callable[[Tensor, Tensor], Any], train_rows: int, protocol: str
-) -> list[Measure]:
+    subject: ModelView, name: str, fitted: Callable[[Tensor, Tensor], Any], train_rows: int, protocol: str
+) -> list[MetricFigure]:
     """The accuracy for each variable of labels. fitted: (n, D) codes and (n,) labels of two classes or more -> a
     classifier with `predict`."""
     labels, reason = labels_of(subject)
     if reason:
-        return [Measure(name, "accuracy", "", note=reason)]
+        return [MetricFigure(name, "accuracy", "", note=reason)]
     found = []
     for label in labels:
         how = f"{label} from the {reading_of(subject)} code, learned on codes of the train split"
         collects = (codes_and_labels(subject), codes_and_labels(subject, "train", train_rows))
 
-        def finish(held_out: Kept, train: Kept, label: str = label) -> FigureValue:
+        def finish(held_out: KeptRows, train: KeptRows, label: str = label) -> FigureValue:
             if label not in held_out.values:
                 return None, None
             correct = Mean.of(predictions(held_out, train, label, fitted).eq(held_out.values[label]).double())
@@ -84,12 +94,22 @@ def probes(
         own = suffixed(name, label, labels)
         needs = "needs labels of the rows that are evaluated"
         found.append(
-            Measure(own, "accuracy", how, collects, note=needs, finish=finish, better="higher", protocol=protocol)
+            MetricFigure(
+                own,
+                "accuracy",
+                how,
+                collects,
+                note=needs,
+                finish=finish,
+                better="higher",
+                protocol=protocol,
+                display=Display(f"{own.removeprefix('probe_').replace('_', ' ')} probe", "codes", 4),
+            )
         )
     return found
 
 
-def labels_of(subject: Subject) -> tuple[list[str], str]:
+def labels_of(subject: ModelView) -> tuple[list[str], str]:
     """(labels of the data that q encodes, "") where there are any, otherwise ([], why there are none)."""
     if not codes_of(subject):
         return [], NO_CODES
@@ -100,23 +120,23 @@ def labels_of(subject: Subject) -> tuple[list[str], str]:
     return told, "" if told else "all rows are of one class" if labels else "the data has no labels"
 
 
-def reading_of(subject: Subject) -> str:
+def reading_of(subject: ModelView) -> str:
     return "mean" if all(has_mean(subject, code) for code in codes_of(subject)) else "drawn"
 
 
-def codes_and_labels(subject: Subject, over: Any = "eval", rows: int | None = None) -> Collect:
-    """Kept: "codes" (n, D), and the number of each row's class for each variable of labels."""
+def codes_and_labels(subject: ModelView, over: Any = "eval", rows: int | None = None) -> StatisticSpec:
+    """KeptRows: "codes" (n, D), and the number of each row's class for each variable of labels."""
     codes = codes_of(subject)
 
-    def of(batch: Batch) -> Kept:
+    def of(batch: Batch) -> KeptRows:
         means = encoded(subject, batch, "mean")
         flat = torch.cat([means[code].flatten(1) for code in codes], 1)
-        return Kept.of(batch.index, codes=flat, **subject.labels(batch))
+        return KeptRows.of(batch.index, codes=flat, **subject.labels(batch))
 
-    return Collect("codes and labels", of, Kept, over, rows)
+    return StatisticSpec("codes and labels", of, KeptRows, over, rows)
 
 
-def predictions(held_out: Kept, train: Kept, label: str, fitted: Callable[[Tensor, Tensor], Any]) -> Tensor:
+def predictions(held_out: KeptRows, train: KeptRows, label: str, fitted: Callable[[Tensor, Tensor], Any]) -> Tensor:
     """(n,) classes of the held-out rows, in the order in which they are kept."""
     known = train.in_order()
     classes = known[label].unique()

@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 
 from jointgen.objectives import Apply, E, Expr, Joint, Value
-from jointgen.plugin import Batch, Collect, FigureValue, Mean, Measure, Subject, per_row, sum_event
+from jointgen.plugin import (
+    Batch,
+    Display,
+    FigureValue,
+    Mean,
+    MetricFigure,
+    ModelView,
+    StatisticSpec,
+    per_row,
+    sum_event,
+)
 from jointgen_metrics.codes import NO_CODES, codes_of, has_mean, suffixed
 from jointgen_metrics.moments import Moments
 
@@ -23,42 +33,49 @@ ROUNDING = 1 / 12  # squared levels: the variance of rounding to a level
 
 
 def reconstructed(
-    subject: Subject, name: str, unit: str, measure: Callable[[Subject, str, str], Measure]
-) -> list[Measure]:
+    subject: ModelView, name: str, unit: str, measure: Callable[[ModelView, str, str], MetricFigure]
+) -> list[MetricFigure]:
     """A measure of each variable that can be reconstructed: of x by this name, of others with theirs behind it."""
     variables = [v for v in subject.observed if subject.can_reconstruct(v)]
     if not variables:
-        return [Measure(name, unit, HOW, note="q encodes no data to one code from which p draws it again")]
+        return [MetricFigure(name, unit, HOW, note="q encodes no data to one code from which p draws it again")]
     found = [measure(subject, v, name if v == "x" else f"{name}_{v}") for v in variables]
     (code,) = (v for factor in subject.joints["q"].factors if not factor.is_root for v in factor.out)
     return found if has_mean(subject, code) else [attrs.evolve(one, estimator=HOW_DRAWN) for one in found]
 
 
-def rebuilt_of(subject: Subject, batch: Batch, variable: str) -> tuple[Tensor, Tensor]:
+def display_of(title: str, variable: str, order: int) -> Display:
+    """The display of a figure of one variable; of x, by convention the data itself, RMSE is a headline."""
+    if variable == "x":
+        return Display(title, "reconstruction", order, headline=order == 0)
+    return Display(f"{title} {variable}", "reconstruction", order)
+
+
+def rebuilt_of(subject: ModelView, batch: Batch, variable: str) -> tuple[Tensor, Tensor]:
     """(truth, reconstruction), computed once for each batch."""
     return batch.recall(f"rebuilt {variable}", lambda: subject.rebuild(batch, variable))
 
 
-def scale_of(subject: Subject, variable: str) -> float | None:
+def scale_of(subject: ModelView, variable: str) -> float | None:
     """Levels, of 0 to 255, in a unit of model space; None where the variable has no range."""
     space = subject.spaces[variable]
     return None if space.low is None or space.high is None else FULL / (space.high - space.low)
 
 
-def levels(subject: Subject, variable: str, *values: Tensor) -> tuple[Tensor, ...]:
+def levels(subject: ModelView, variable: str, *values: Tensor) -> tuple[Tensor, ...]:
     """Values in model space, (B, *shape), on the levels 0 to 255; beyond these where they leave the range."""
     scale, low = scale_of(subject, variable), subject.spaces[variable].low
     assert scale is not None and low is not None, "asked for a variable with a range"
     return tuple((value - low) * scale for value in values)
 
 
-def squared_error(subject: Subject, variable: str) -> Collect:
+def squared_error(subject: ModelView, variable: str) -> StatisticSpec:
     """The mean squared error of each row, (B,), in model space."""
 
     def of(batch: Batch) -> Mean:
         return Mean.of(mean_squared_error(*rebuilt_of(subject, batch, variable)))
 
-    return Collect(f"squared error {variable}", of)
+    return StatisticSpec(f"squared error {variable}", of)
 
 
 def mean_squared_error(a: Tensor, b: Tensor) -> Tensor:
@@ -73,17 +90,25 @@ class RMSE:
     Binarised data is compared with its grey levels, which is what the decoder's mean estimates.
     """
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         return reconstructed(subject, "rmse", "0-255", self._measure)
 
-    def _measure(self, subject: Subject, variable: str, name: str) -> Measure:
+    def _measure(self, subject: ModelView, variable: str, name: str) -> MetricFigure:
         scale = scale_of(subject, variable)
         unit = "data units" if scale is None else "0-255"
 
         def finish(mean: Mean) -> FigureValue:
             return root(mean, scale or 1.0)
 
-        return Measure(name, unit, HOW, (squared_error(subject, variable),), finish=finish, better="lower")
+        return MetricFigure(
+            name,
+            unit,
+            HOW,
+            (squared_error(subject, variable),),
+            finish=finish,
+            better="lower",
+            display=display_of("RMSE", variable, 0),
+        )
 
 
 def root(mean: Mean, scale: float) -> FigureValue:
@@ -100,18 +125,26 @@ class PSNR:
     the same image once it is stored, and 58.9 dB is the most that an image can have.
     """
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         return reconstructed(subject, "psnr", "dB", self._measure)
 
-    def _measure(self, subject: Subject, variable: str, name: str) -> Measure:
+    def _measure(self, subject: ModelView, variable: str, name: str) -> MetricFigure:
         if scale_of(subject, variable) is None:
-            return Measure(name, "dB", HOW, note=f"{variable} has no known range")
+            return MetricFigure(name, "dB", HOW, note=f"{variable} has no known range")
 
         def decibels(batch: Batch) -> Tensor:
             return psnr(*levels(subject, variable, *rebuilt_of(subject, batch, variable)))
 
         protocol = "mean over images, each with a squared error of at least 1/12"
-        return Measure(name, "dB", HOW, (per_row(name, decibels),), better="higher", protocol=protocol)
+        return MetricFigure(
+            name,
+            "dB",
+            HOW,
+            (per_row(name, decibels),),
+            better="higher",
+            protocol=protocol,
+            display=display_of("PSNR", variable, 1),
+        )
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -128,19 +161,19 @@ class CodeRMSE:
     prior's own standard deviation. 0: every code is found again; 1: q knows no more of it than its mean.
     """
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         codes = codes_of(subject)
         if not codes:
-            return [Measure("code_rmse", "standard deviations of p", "", note=NO_CODES)]
+            return [MetricFigure("code_rmse", "standard deviations of p", "", note=NO_CODES)]
         return [self._measure(subject, code, suffixed("code_rmse", code, codes)) for code in codes]
 
-    def _measure(self, subject: Subject, code: str, name: str) -> Measure:
+    def _measure(self, subject: ModelView, code: str, name: str) -> MetricFigure:
         q, p = subject.joints["q"], subject.joints["p"]
         roots = [v for factor in q.factors if factor.is_root for v in factor.out]
         mean = "mean code" if has_mean(subject, code) else "drawn code"
         unit, how = "standard deviations of p", f"{mean} of a draw of p"
         if absent := [v for v in roots if v not in p.variables]:
-            return Measure(name, unit, how, note=f"q needs {absent[0]}, which p does not draw")
+            return MetricFigure(name, unit, how, note=f"q needs {absent[0]}, which p does not draw")
 
         def pairs(batch: Batch) -> tuple[Tensor, Tensor]:
             """The codes that p draws, and those that q reads from what they are decoded to, (B, *shape)."""
@@ -152,14 +185,25 @@ class CodeRMSE:
             return batch.recall(f"code found again {code}", lambda: pairs(batch))
 
         errors = per_row(name, lambda batch: mean_squared_error(*recalled(batch)), over="draws")
-        spread = Collect(f"p({code})", lambda batch: Moments.of(recalled(batch)[0].flatten(1)), Moments, over="draws")
+        spread = StatisticSpec(
+            f"p({code})", lambda batch: Moments.of(recalled(batch)[0].flatten(1)), Moments, over="draws"
+        )
 
         def finish(mean: Mean, prior: Moments) -> FigureValue:
             variance = prior.variance
             return (None, None) if variance is None else root(mean, 1 / math.sqrt(variance.mean().item()))
 
         note = "the error is that of the squared distances alone"
-        return Measure(name, unit, how, (errors, spread), note=note, finish=finish, better="lower")
+        return MetricFigure(
+            name,
+            unit,
+            how,
+            (errors, spread),
+            note=note,
+            finish=finish,
+            better="lower",
+            display=Display(name.replace("code_rmse", "code RMSE").replace("_", " "), "reconstruction", 4),
+        )
 
 
 # --- losses ----------------------------------------------------------------------------------------------------------
@@ -179,30 +223,46 @@ class Reconstruction:
     A side without a density is measured by the squared error of its mean instead, and says so.
     """
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         if not {"q", "p"} <= subject.joints.keys():
             return []
         q, p = subject.joints["q"], subject.joints["p"]
         return [*self._side(subject, q, p), *self._side(subject, p, q)]
 
-    def _side(self, subject: Subject, under: Joint, back: Joint) -> list[Measure]:
+    def _side(self, subject: ModelView, under: Joint, back: Joint) -> list[MetricFigure]:
         """Draws of `under`, whose first variable is rebuilt by a conditional of `back`."""
         found = []
         for factor in back.factors:
             if factor.is_root or not {*factor.out, *factor.given} <= set(under.variables):
                 continue
             name = f"reconstruction_{factor.out[0]}"
+            display = Display(f"reconstruction of {factor.out[0]}", "reconstruction", 3)
             nats = -E(under.everything, back.log(str(factor)))
             if not subject.missing(nats):
                 note = "a loss: lower is better"
                 losses = (per_row(name, subject.rows(nats)),)
-                found.append(Measure(name, "nats", str(nats), losses, note=note, better="lower"))
+                found.append(
+                    MetricFigure(
+                        name, "nats", str(nats), losses, note=note, better="lower", display=display, watched=True
+                    )
+                )
                 continue
             distance = _squared(under, back, str(factor))
             reason = subject.missing(distance)
             collects = () if reason else (per_row(name, subject.rows(distance)),)
             note = reason or f"{back.name}({factor}) has no density: squared error of its mean"
-            found.append(Measure(name, "squared error", str(distance), collects, note=note, better="lower"))
+            found.append(
+                MetricFigure(
+                    name,
+                    "squared error",
+                    str(distance),
+                    collects,
+                    note=note,
+                    better="lower",
+                    display=display,
+                    watched=True,
+                )
+            )
         return found
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jointgen.plugin import Batch, Measure, Subject, per_row
-from jointgen_metrics.reconstruction import FULL, HOW, levels, rebuilt_of, reconstructed, scale_of
+from jointgen.plugin import Batch, MetricFigure, ModelView, per_row
+from jointgen_metrics.reconstruction import FULL, HOW, display_of, levels, rebuilt_of, reconstructed, scale_of
 
 WIDEST, SIGMA = 5, 1.5  # half the window of Wang et al. 2004, and its standard deviation in pixels
 C1, C2 = (0.01 * FULL) ** 2, (0.03 * FULL) ** 2
@@ -39,15 +39,15 @@ class SSIM:
     image with a side below 11 gets the largest odd window that fits into it, its deviation shrunk alike.
     """
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         return reconstructed(subject, "ssim", "similarity", self._measure)
 
-    def _measure(self, subject: Subject, variable: str, name: str) -> Measure:
+    def _measure(self, subject: ModelView, variable: str, name: str) -> MetricFigure:
         shape = subject.spaces[variable].shape
         if len(shape) != 3 or min(shape[1:]) < 3:
-            return Measure(name, "similarity", HOW, note=f"{variable} is no image of at least 3x3 pixels")
+            return MetricFigure(name, "similarity", HOW, note=f"{variable} is no image of at least 3x3 pixels")
         if scale_of(subject, variable) is None:
-            return Measure(name, "similarity", HOW, note=f"{variable} has no known range")
+            return MetricFigure(name, "similarity", HOW, note=f"{variable} has no known range")
         half = min(WIDEST, (min(shape[1:]) - 1) // 2)
         sigma = SIGMA * half / WIDEST
 
@@ -56,4 +56,12 @@ class SSIM:
             return structural_similarity(rebuilt, truth, half, sigma)
 
         window = f"Gaussian window of {2 * half + 1}x{2 * half + 1} pixels, sigma {sigma:g}"
-        return Measure(name, "similarity", HOW, (per_row(name, similarity),), better="higher", protocol=window)
+        return MetricFigure(
+            name,
+            "similarity",
+            HOW,
+            (per_row(name, similarity),),
+            better="higher",
+            protocol=window,
+            display=display_of("SSIM", variable, 2),
+        )

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import attrs
 from torch import Tensor
 
-from jointgen.plugin import Extracted, Space
+from jointgen.plugin import FeatureBatch, Space
 
 
 @attrs.frozen
@@ -33,5 +33,5 @@ class Flattened:
     def identity(self) -> str:
         return f"values of {self.space}"
 
-    def __call__(self, rows: Tensor) -> Extracted:
-        return Extracted(rows.flatten(1))
+    def __call__(self, rows: Tensor) -> FeatureBatch:
+        return FeatureBatch(rows.flatten(1))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jointgen.contracts.statistics import Estimate, Mean
+from jointgen.contracts.statistics import Display, Estimate, Mean
 
 
 def test_by_hand() -> None:
@@ -101,4 +101,27 @@ def test_estimate_as_dict() -> None:
         "note": "",
         "protocol": "",
         "better": None,
+        "display": {"title": "", "group": "other", "order": 100, "headline": False, "nll": False},
     }
+
+
+def test_estimates_are_read_back_and_those_of_older_versions_too() -> None:
+    shown = Display("IWAE-64", "likelihood", 3, headline=True, nll=True)
+    estimate = Estimate(-90.0, "nats", "K = 64", "test", 4, bound="lower", better="higher", display=shown)
+    fields = json.loads(json.dumps(estimate.as_dict()))
+    assert Estimate.read(fields) == estimate
+    fields["display"]["of a later version"] = 1
+    assert Estimate.read(fields) == estimate
+    del fields["display"]
+    assert Estimate.read(fields).display == Display(nll=True)
+    assert Estimate.read({**fields, "bound": None}).display == Display()
+
+
+def test_figures_stand_by_group_order_and_number() -> None:
+    shown = {
+        "fid": Display(group="samples"),
+        "iwae_5000": Display(group="likelihood"),
+        "iwae_64": Display(group="likelihood"),
+        "elbo": Display(group="likelihood", order=0),
+    }
+    assert sorted(shown, key=lambda name: shown[name].sort_key(name)) == ["elbo", "iwae_64", "iwae_5000", "fid"]

@@ -20,8 +20,8 @@ from torch import Tensor
 import jointgen
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
-from jointgen.contracts.metrics import Batch, Collect, Measure, Subject, per_row
-from jointgen.contracts.statistics import Kept, Mean, packed, unpacked
+from jointgen.contracts.metrics import Batch, MetricFigure, ModelView, StatisticSpec, per_row
+from jointgen.contracts.statistics import KeptRows, Mean, packed, unpacked
 from jointgen.data.split import open_split
 from jointgen.errors import StoppedError
 from jointgen.evaluation.evaluate import evaluate
@@ -36,14 +36,14 @@ from jointgen.testing.evaluation import model_of, tiny
 class Given:
     """A metric of these measures."""
 
-    measured: Callable[[Subject], list[Measure]]
+    measured: Callable[[ModelView], list[MetricFigure]]
 
-    def measures(self, subject: Subject) -> list[Measure]:
+    def figures(self, subject: ModelView) -> list[MetricFigure]:
         return self.measured(subject)
 
 
-def kept(key: str, of: Callable[[Batch], Tensor], **how: Any) -> Collect:
-    return Collect(key, lambda batch: Kept.of(batch.index, x=of(batch)), Kept, **how)
+def kept(key: str, of: Callable[[Batch], Tensor], **how: Any) -> StatisticSpec:
+    return StatisticSpec(key, lambda batch: KeptRows.of(batch.index, x=of(batch)), KeptRows, **how)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def split(model: Any) -> Any:
 def test_streams(model: Any, split: Any) -> None:
     """The evaluated split whole, the first rows of another one, and a number of draws, each with its own n."""
     over = [
-        Measure("eval", "1", "", (per_row("a", lambda b: torch.ones(b.rows)),)),
-        Measure("train", "1", "", (per_row("b", lambda b: torch.ones(b.rows), over="train", rows=7),)),
-        Measure("draws", "1", "", (per_row("c", lambda b: torch.ones(b.rows), over="draws", rows=33),)),
+        MetricFigure("eval", "1", "", (per_row("a", lambda b: torch.ones(b.rows)),)),
+        MetricFigure("train", "1", "", (per_row("b", lambda b: torch.ones(b.rows), over="train", rows=7),)),
+        MetricFigure("draws", "1", "", (per_row("c", lambda b: torch.ones(b.rows), over="draws", rows=33),)),
     ]
     found = evaluate(model, split, [Given(lambda s: over)], batch=16)
     assert {name: (e.split, e.n) for name, e in found.items()} == {
@@ -82,8 +82,8 @@ def test_a_metric_that_takes_long_is_given_few_rows_at_a_time(model: Any, split:
 
     sizes: list[int] = []
     progress: list[int] = []
-    quick = Measure("quick", "1", "", (per_row("quick", noise),))
-    slow = Measure("slow", "1", "", (per_row("slow", noise, batch=16),))
+    quick = MetricFigure("quick", "1", "", (per_row("quick", noise),))
+    slow = MetricFigure("slow", "1", "", (per_row("slow", noise, max_batch=16),))
     found = evaluate(
         model, split, [Given(lambda s: [quick, slow])], batch=32, progress=lambda done, total: progress.append(done)
     )
@@ -105,9 +105,9 @@ def test_what_is_equal_is_collected_once(model: Any, split: Any) -> None:
         return batch.recall("costly", compute)
 
     measures = [
-        Measure("a", "1", "", (per_row("one", costly),)),
-        Measure("b", "1", "", (per_row("one", costly),)),
-        Measure("c", "1", "", (kept("other", costly),), finish=lambda rows: (float(rows.values["x"].sum()), None)),
+        MetricFigure("a", "1", "", (per_row("one", costly),)),
+        MetricFigure("b", "1", "", (per_row("one", costly),)),
+        MetricFigure("c", "1", "", (kept("other", costly),), finish=lambda rows: (float(rows.values["x"].sum()), None)),
     ]
     found = evaluate(model, split, [Given(lambda s: measures)], batch=16)
     assert len(calls) == 3  # batches of 16, 16 and 8 rows
@@ -116,16 +116,16 @@ def test_what_is_equal_is_collected_once(model: Any, split: Any) -> None:
 
 def test_draws_of_a_model_do_not_depend_on_anything_but_the_batch(model: Any, split: Any) -> None:
     def of(metric_rows: int) -> Tensor:
-        seen: list[Kept] = []
+        seen: list[KeptRows] = []
 
-        def finish(rows: Kept) -> tuple[float, None]:
+        def finish(rows: KeptRows) -> tuple[float, None]:
             seen.append(rows)
             return 0.0, None
 
-        collect = Collect(
-            "x", lambda b: Kept.of(b.index, x=model.generate(b)["x"]), Kept, over="draws", rows=metric_rows
+        collect = StatisticSpec(
+            "x", lambda b: KeptRows.of(b.index, x=model.generate(b)["x"]), KeptRows, over="draws", rows=metric_rows
         )
-        evaluate(model, split, [Given(lambda s: [Measure("m", "1", "", (collect,), finish=finish)])], batch=8)
+        evaluate(model, split, [Given(lambda s: [MetricFigure("m", "1", "", (collect,), finish=finish)])], batch=8)
         return seen[0].in_order()["x"]
 
     assert torch.equal(of(16), of(24)[:16])
@@ -156,13 +156,15 @@ def test_what_is_no_number_is_absent_and_says_why(
 ) -> None:
     """Also where a statistic has NaN, whatever would have become of it."""
     collects = (per_row("v", lambda batch: torch.full((batch.rows,), value)),)
-    measure = Measure("m", "1", "", collects, note="a note", finish=lambda mean: (finished, math.nan))
+    measure = MetricFigure("m", "1", "", collects, note="a note", finish=lambda mean: (finished, math.nan))
     found = evaluate(model, split, [Given(lambda s: [measure])])["m"]
     assert (found.value, found.standard_error, found.note, found.n) == (None, None, note, 40)
 
 
 def test_an_error_that_is_no_number_is_absent(model: Any, split: Any) -> None:
-    measure = Measure("m", "1", "", (per_row("v", lambda b: b.index.double()),), finish=lambda mean: (2.0, math.inf))
+    measure = MetricFigure(
+        "m", "1", "", (per_row("v", lambda b: b.index.double()),), finish=lambda mean: (2.0, math.inf)
+    )
     found = evaluate(model, split, [Given(lambda s: [measure])])["m"]
     assert (found.value, found.standard_error) == (2.0, None)
 
@@ -178,9 +180,9 @@ def test_a_last_batch_with_no_rows_to_be_re_paired_is_left_out() -> None:
     labelled = model_of(tiny(tables={"data": {"type": "digits", "labels": True}, "objective": objective}))
     rows = open_split(labelled.compiled, "test")
 
-    def nats(subject: Subject) -> list[Measure]:
+    def nats(subject: ModelView) -> list[MetricFigure]:
         p, q = subject.joints["p"], subject.joints["q"]
-        return [Measure("m", "1", "", (per_row("m", subject.rows(E(p.everything, q.log("z|x,y")))),))]
+        return [MetricFigure("m", "1", "", (per_row("m", subject.rows(E(p.everything, q.log("z|x,y")))),))]
 
     metric = Given(nats)
     assert evaluate(labelled, rows.first(9), [metric], batch=4)["m"].n == 8
@@ -198,7 +200,7 @@ def test_statistics_of_the_data_come_from_the_cache(model: Any, tmp_path: Path, 
         calls.append(batch.rows)
         return Mean.of(batch.index.double())
 
-    metric = Given(lambda s: [Measure("m", "1", "", (Collect("features v1", count, of_data=True),))])
+    metric = Given(lambda s: [MetricFigure("m", "1", "", (StatisticSpec("features v1", count, of_data=True),))])
     rows = open_split(model.compiled, "test")
     first = evaluate(model, rows.first(20), [metric], batch=16)
     assert calls == [16, 4]
@@ -215,8 +217,8 @@ def test_a_cache_that_fails_costs_time_alone(
 ) -> None:
     cache = tmp_path / "cache"
     monkeypatch.setenv("JOINTGEN_CACHE", str(cache))
-    collect = Collect("v1", lambda batch: Mean.of(batch.index.double()), of_data=True)
-    metric = Given(lambda s: [Measure("m", "1", "", (collect,))])
+    collect = StatisticSpec("v1", lambda batch: Mean.of(batch.index.double()), of_data=True)
+    metric = Given(lambda s: [MetricFigure("m", "1", "", (collect,))])
     first = evaluate(model, split, [metric])
     (file,) = cache.iterdir()
     if harm == "torn":
@@ -256,11 +258,14 @@ def test_an_evaluation_that_was_stopped_goes_on(model: Any, split: Any, tmp_path
 
         rows = kept("rows", values)
 
-        def last(found: Kept) -> tuple[float, None]:
+        def last(found: KeptRows) -> tuple[float, None]:
             return float(found.in_order()["x"][-1]), None
 
         return Given(
-            lambda s: [Measure("m", "1", "", (per_row("m", values),)), Measure("k", "1", "", (rows,), finish=last)]
+            lambda s: [
+                MetricFigure("m", "1", "", (per_row("m", values),)),
+                MetricFigure("k", "1", "", (rows,), finish=last),
+            ]
         )
 
     whole = evaluate(model, split, [watched(None)], batch=8)
@@ -280,12 +285,12 @@ def test_an_evaluation_that_was_stopped_goes_on(model: Any, split: Any, tmp_path
 def test_statistics_as_bytes() -> None:
     statistics = {
         "a mean": Mean.of(torch.tensor([1.0, 2.0, 6.0])),
-        "rows": Kept.of(torch.tensor([4, 2]), z=torch.eye(2), y=torch.tensor([1, 0])),
+        "rows": KeptRows.of(torch.tensor([4, 2]), z=torch.eye(2), y=torch.tensor([1, 0])),
     }
-    again = unpacked(packed(statistics, done=torch.arange(3)), {"a mean": Mean, "rows": Kept})
+    again = unpacked(packed(statistics, done=torch.arange(3)), {"a mean": Mean, "rows": KeptRows})
     assert again["a mean"] == statistics["a mean"]
     rows = again["rows"]
-    assert isinstance(rows, Kept)
+    assert isinstance(rows, KeptRows)
     assert rows.in_order()["z"].tolist() == [[0.0, 1.0], [1.0, 0.0]]  # row 2 comes before row 4
     assert rows.in_order()["y"].tolist() == [0, 1]
 

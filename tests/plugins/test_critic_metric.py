@@ -15,7 +15,7 @@ from jointgen_asvae.objective import ASVAE
 from jointgen_critics.losses import Wasserstein
 from jointgen_metrics.critics import Critics
 
-from jointgen.contracts.metrics import Measure
+from jointgen.contracts.metrics import MetricFigure
 from jointgen.contracts.noise import Noise
 from jointgen.data.split import open_split
 from jointgen.evaluation.evaluate import evaluate
@@ -36,14 +36,14 @@ def subject(f: Any, ratio: Any = F, missing: str = "") -> Any:
     return SimpleNamespace(ratios={ratio.name: ratio}, missing=lambda expr: missing, rows=rows)
 
 
-def found(measures: list[Measure], rows: int = ROWS) -> dict[str, tuple[float | None, float | None]]:
+def found(measures: list[MetricFigure], rows: int = ROWS) -> dict[str, tuple[float | None, float | None]]:
     batch = SimpleNamespace(rows=rows, index=torch.arange(rows), noise=Noise(0, dtype=torch.float64))
-    return {m.name: m.finish(*[collect.of(batch) for collect in m.collects]) for m in measures}
+    return {m.name: m.finish(*[collect.compute(batch) for collect in m.statistics]) for m in measures}
 
 
 def test_the_exact_ratio() -> None:
     """Means of exp are 1 with variance e - 1, and the sign is right with probability Phi(1/2) = 0.69."""
-    figures = found(Critics().measures(subject(lambda x: x - 0.5)))
+    figures = found(Critics().figures(subject(lambda x: x - 0.5)))
     for side in ("positive", "negative"):
         value, error = figures[f"f/{side}_log_mean_exp"]
         assert value == pytest.approx(0.0, abs=4 * math.sqrt((math.e - 1) / ROWS))
@@ -56,19 +56,19 @@ def test_the_exact_ratio() -> None:
 
 def test_a_ratio_that_is_off_and_one_of_any_size() -> None:
     """With 3 added, log E_b exp(f) is 3 and log E_a exp(-f) is -3; times 1000 the exponentials overflow."""
-    figures = found(Critics().measures(subject(lambda x: x + 2.5)))
+    figures = found(Critics().figures(subject(lambda x: x + 2.5)))
     assert figures["f/negative_log_mean_exp"][0] == pytest.approx(3.0, abs=0.05)
     assert figures["f/positive_log_mean_exp"][0] == pytest.approx(-3.0, abs=0.05)
-    huge = found(Critics().measures(subject(lambda x: 1000 * x)))
+    huge = found(Critics().figures(subject(lambda x: 1000 * x)))
     assert all(math.isfinite(value or math.nan) for pair in huge.values() for value in pair)
 
 
 def test_what_is_not_measured() -> None:
     w = score(q.x, p.x, name="w", loss=Wasserstein())
-    assert Critics().measures(subject(lambda x: x, w)) == []
-    notes = {(m.note, m.collects) for m in Critics().measures(subject(lambda x: x, missing="decoder has no path"))}
+    assert Critics().figures(subject(lambda x: x, w)) == []
+    notes = {(m.note, m.statistics) for m in Critics().figures(subject(lambda x: x, missing="decoder has no path"))}
     assert notes == {("decoder has no path", ())}
-    few = found(Critics().measures(subject(lambda x: x)), rows=3)
+    few = found(Critics().figures(subject(lambda x: x)), rows=3)
     assert set(few.values()) == {(None, None)}
 
 

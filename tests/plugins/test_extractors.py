@@ -31,7 +31,7 @@ from PIL import Image
 from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3
 
-from jointgen.contracts.metrics import Extracted
+from jointgen.contracts.metrics import FeatureBatch
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.observation import observe, pixels
 from jointgen.contracts.space import Space
@@ -184,9 +184,9 @@ class Counting:
     def identity(self) -> str:
         return f"counting {self.kind}"
 
-    def __call__(self, rows: Tensor) -> Extracted:
+    def __call__(self, rows: Tensor) -> FeatureBatch:
         SEEN.append(len(rows))
-        return Extracted(rows.flatten(1))
+        return FeatureBatch(rows.flatten(1))
 
 
 def features_made(metrics: Any, **tables: Any) -> int:

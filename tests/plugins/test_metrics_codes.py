@@ -21,7 +21,7 @@ from jointgen_vae.objective import VAE
 
 from jointgen.compiler.compiled_recipe import compile_recipe as prepare_recipe
 from jointgen.config.recipe import read_recipe
-from jointgen.contracts.statistics import Estimate, Kept
+from jointgen.contracts.statistics import Estimate, KeptRows
 from jointgen.data.split import open_split
 from jointgen.evaluation.evaluate import evaluate
 from jointgen.inference.model import Model
@@ -211,7 +211,7 @@ def test_a_network_with_noise_has_no_mean_code() -> None:
     for noise, note in ((3, "q(z|x) has no mean that can be read"), (0, "")):
         encoder = {"network": LINEAR, "family": {"type": "implicit", "noise": noise}}
         made = tiny(tables={"encoder": encoder, "objective": {"type": "avb"}})
-        assert ActiveUnits().measures(Model(made, made.parts))[0].note == note
+        assert ActiveUnits().figures(Model(made, made.parts))[0].note == note
 
 
 def test_moments_merge_to_those_of_all_rows() -> None:
@@ -274,8 +274,8 @@ def test_labels_are_needed(linear: Any) -> None:
 
 def test_rows_without_labels_are_not_scored(prepare: Any) -> None:
     """As a user's own images have none: the rest of an evaluation goes on."""
-    (measure,) = NeighborProbe().measures(ring(prepare, 1.0))
-    unlabelled = Kept.of(torch.arange(3), codes=torch.zeros(3, 2))
+    (measure,) = NeighborProbe().figures(ring(prepare, 1.0))
+    unlabelled = KeptRows.of(torch.arange(3), codes=torch.zeros(3, 2))
     assert measure.finish(unlabelled, unlabelled) == (None, None)
     assert measure.note == "needs labels of the rows that are evaluated"
 
@@ -309,11 +309,11 @@ def test_it_is_the_same_however_batches_are_shared_out(metric: Any) -> None:
     made = tiny(tables={"data": {"type": "digits", "labels": True}})
     model = Model(made, made.parts)
     split = open_split(made, "test").first(70)
-    for measure in metric.measures(model):
+    for measure in metric.figures(model):
         alone, shared = [], []
-        for collect in measure.collects:
+        for collect in measure.statistics:
             with torch.no_grad():
-                parts = [collect.of(batch) for batch in batches(model, split, 16, seed=0)]
+                parts = [collect.compute(batch) for batch in batches(model, split, 16, seed=0)]
             alone.append(merged(parts))
             halves = [merged(parts[1::2]), merged(parts[::2])]
             shared.append(merged([collect.kind.from_tensors(half.tensors()) for half in halves]))

@@ -63,8 +63,8 @@ class AtOnce:
 
 
 def figure(metric: Any, truth: Tensor, rebuilt: Tensor) -> float:
-    (measure,) = metric.measures(Rebuilding(truth, rebuilt))
-    statistics = [collect.of(AtOnce()) for collect in measure.collects]
+    (measure,) = metric.figures(Rebuilding(truth, rebuilt))
+    statistics = [collect.compute(AtOnce()) for collect in measure.statistics]
     value, _ = measure.finish(*statistics)
     return value
 
@@ -124,7 +124,7 @@ def test_the_window_of_a_small_image_is_said() -> None:
     windows = {}
     for side in (8, 11, 28):
         image = torch.zeros(1, 1, side, side)
-        (measure,) = SSIM().measures(Rebuilding(image, image))
+        (measure,) = SSIM().figures(Rebuilding(image, image))
         windows[side] = measure.protocol
     assert windows[8] == "Gaussian window of 7x7 pixels, sigma 0.9"
     assert windows[11] == windows[28] == "Gaussian window of 11x11 pixels, sigma 1.5"
@@ -133,9 +133,9 @@ def test_the_window_of_a_small_image_is_said() -> None:
 def test_a_vector_has_no_ssim_and_an_unbounded_one_no_psnr(prepare: Any) -> None:
     compiled = prepare(VAE().objective()).compiled  # points in the plane
     model = Model(compiled, compiled.parts)
-    assert SSIM().measures(model)[0].note == "x is no image of at least 3x3 pixels"
-    assert PSNR().measures(model)[0].note == "x has no known range"
-    assert RMSE().measures(model)[0].unit == "data units"
+    assert SSIM().figures(model)[0].note == "x is no image of at least 3x3 pixels"
+    assert PSNR().figures(model)[0].note == "x has no known range"
+    assert RMSE().figures(model)[0].unit == "data units"
 
 
 @pytest.mark.parametrize(("noise", "code"), [(0, "the mean"), (3, "a drawn")])
@@ -143,7 +143,7 @@ def test_a_code_that_can_only_be_drawn_is_said(noise: int, code: str) -> None:
     encoder = {"network": LINEAR, "family": {"type": "implicit", "noise": noise}}
     made = tiny(tables={"encoder": encoder, "objective": {"type": "avb"}})
     for metric in (RMSE(), PSNR(), SSIM()):
-        (measure,) = metric.measures(Model(made, made.parts))
+        (measure,) = metric.figures(Model(made, made.parts))
         assert measure.estimator == f"decoder mean at {code} code"
 
 

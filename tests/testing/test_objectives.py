@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jointgen.contracts.distributions import sum_event
-from jointgen.contracts.metrics import Collect, Measure, per_row
+from jointgen.contracts.metrics import MetricFigure, StatisticSpec, per_row
 from jointgen.contracts.statistics import Mean
 from jointgen.objectives import E, Objective, Pointwise, cycle, p, q
 
@@ -63,25 +63,25 @@ def test_objectives(told: Told) -> None:
 
 @attrs.frozen
 class Metric:
-    measure: Callable[[Any], Measure]
+    measure: Callable[[Any], MetricFigure]
 
-    def measures(self, subject: Any) -> list[Measure]:
+    def figures(self, subject: Any) -> list[MetricFigure]:
         return [self.measure(subject)]
 
 
 def test_metrics(told: Told) -> None:
     good = Metric(
-        lambda s: Measure("rows", "rows", "counted", (per_row("rows", lambda batch: torch.ones(batch.rows)),))
+        lambda s: MetricFigure("rows", "rows", "counted", (per_row("rows", lambda batch: torch.ones(batch.rows)),))
     )
     assert told("metric", good) == {}
-    summed = Collect("n", lambda batch: Mean.of(torch.ones(1)))
+    summed = StatisticSpec("n", lambda batch: Mean.of(torch.ones(1)))
     assert (
         "n of 6 rows says that it is of 1"
-        in told("metric", Metric(lambda s: Measure("n", "rows", "", (summed,))))["statistics are of their rows"]
+        in told("metric", Metric(lambda s: MetricFigure("n", "rows", "", (summed,))))["statistics are of their rows"]
     )
-    mute = told("metric", Metric(lambda s: Measure("n", "rows", "")))
+    mute = told("metric", Metric(lambda s: MetricFigure("n", "rows", "")))
     assert "its note does not say why" in mute["measures say what they are"]
     count = iter(range(1000))
     drifts = per_row("n", lambda b: torch.full((b.rows,), float(next(count))))
-    drifting = told("metric", Metric(lambda s: Measure("n", "", "", (drifts,))))
+    drifting = told("metric", Metric(lambda s: MetricFigure("n", "", "", (drifts,))))
     assert "n on the same rows again" in drifting["measures are estimated and repeat"]

@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import jointgen
 from jointgen.config.recipe import changed_keys
-from jointgen.contracts.metrics import Measure, per_row
+from jointgen.contracts.metrics import MetricFigure, per_row
 from jointgen.errors import CheckpointError, ConfigError, StoppedError, WriteError
 from jointgen.reports import pictures
 from jointgen.runs import checkpoint
@@ -258,9 +258,9 @@ def test_a_checkpoint_by_name(finished: Path) -> None:
 # --- the best one ----------------------------------------------------------------------------------------------------
 
 
-def measure(name: str, better: Any = None, values: Any = lambda batch: batch) -> Measure:
+def measure(name: str, better: Any = None, values: Any = lambda batch: batch) -> MetricFigure:
     collects = () if values is None else (per_row(name, values),)
-    return Measure(name, "nats", "", collects, note="no density", better=better)
+    return MetricFigure(name, "nats", "", collects, note="no density", better=better)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ import torch
 from jointgen_data.compiled import PreparedImages
 
 from jointgen.contracts.noise import Noise
-from jointgen.data.device import DeviceRows, augmented
+from jointgen.contracts.sources import augmentation_of
+from jointgen.data.device import DeviceRows
 from jointgen.data.row_order import RowOrder
 from jointgen.images.prepare import SHARD_BYTES, prepare_images
 from jointgen.images.shards import MANIFEST, Manifest, Plan, Split, Stored
@@ -91,13 +92,14 @@ def read(folder: str) -> dict[str, float]:
     """In this process: seconds of a batch, and how much anonymous memory grew by reading them."""
     torch.set_num_threads(1)
     rows = PreparedImages(folder, flip=True).open("train")
+    augment = augmentation_of(rows)
     before = peak = anonymous()
     loader = RowOrder(rows, BATCH, 0)
     fetch = DeviceRows(rows, loader.rows_of, torch.device("cpu"), resident=False)
     loader.rows_of(0)  # an epoch's order, once an epoch
     started = time.process_time()
     for number in range(BATCHES):
-        augmented(rows, fetch(number), Noise(0, number).named("augment", BATCH))
+        augment(fetch(number), Noise(0, number).named("augment", BATCH))
         if number % 50 == 0:
             peak = max(peak, anonymous())
     return {"ms": 1e3 * (time.process_time() - started) / BATCHES, "grown": max(peak, anonymous()) - before}

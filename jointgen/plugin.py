@@ -40,15 +40,29 @@ if TYPE_CHECKING:
     from jointgen.contracts.capabilities import Capabilities as Capabilities
     from jointgen.contracts.capabilities import DensityKind as DensityKind
     from jointgen.contracts.capabilities import PathKind as PathKind
+    from jointgen.contracts.critics import CriticCall as CriticCall
     from jointgen.contracts.critics import CriticLoss as CriticLoss
+    from jointgen.contracts.critics import HasBoundary as HasBoundary
     from jointgen.contracts.critics import Penalty as Penalty
     from jointgen.contracts.critics import PointwiseTerm as PointwiseTerm
+    from jointgen.contracts.distributions import ClosedFormKL as ClosedFormKL
     from jointgen.contracts.distributions import Distribution as Distribution
     from jointgen.contracts.distributions import Draw as Draw
     from jointgen.contracts.distributions import Family as Family
     from jointgen.contracts.distributions import FamilyModule as FamilyModule
-    from jointgen.contracts.distributions import Matched as Matched
+    from jointgen.contracts.distributions import HasBinMass as HasBinMass
+    from jointgen.contracts.distributions import HasDensity as HasDensity
+    from jointgen.contracts.distributions import HasMoments as HasMoments
+    from jointgen.contracts.distributions import MatchedGaussian as MatchedGaussian
+    from jointgen.contracts.distributions import PartCall as PartCall
     from jointgen.contracts.distributions import Prior as Prior
+    from jointgen.contracts.distributions import PriorOfFamily as PriorOfFamily
+    from jointgen.contracts.distributions import PriorThroughParts as PriorThroughParts
+    from jointgen.contracts.distributions import ReadyDraw as ReadyDraw
+    from jointgen.contracts.distributions import ScoredDraw as ScoredDraw
+    from jointgen.contracts.distributions import StartsAtMean as StartsAtMean
+    from jointgen.contracts.distributions import StartsAtRows as StartsAtRows
+    from jointgen.contracts.distributions import ViewsData as ViewsData
     from jointgen.contracts.distributions import sum_event as sum_event
     from jointgen.contracts.metrics import Batch as Batch
     from jointgen.contracts.metrics import Extractor as Extractor
@@ -80,8 +94,11 @@ if TYPE_CHECKING:
     from jointgen.contracts.sources import LOCATION as LOCATION
     from jointgen.contracts.sources import READING as READING
     from jointgen.contracts.sources import SIZE as SIZE
+    from jointgen.contracts.sources import AugmentedRows as AugmentedRows
     from jointgen.contracts.sources import DataSource as DataSource
+    from jointgen.contracts.sources import OptionalLabels as OptionalLabels
     from jointgen.contracts.sources import Rows as Rows
+    from jointgen.contracts.sources import StoredRows as StoredRows
     from jointgen.contracts.sources import labelled as labelled
     from jointgen.contracts.space import Space as Space
     from jointgen.contracts.statistics import Display as Display
@@ -134,36 +151,131 @@ _MODULES = {
         "positive",
     ),
     "config.structure": ("placed",),
-    "contracts.capabilities": ("Capabilities", "DensityKind", "PathKind"),
-    "contracts.critics": ("CriticLoss", "Penalty", "PointwiseTerm"),
-    "contracts.distributions": ("Distribution", "Draw", "Family", "FamilyModule", "Matched", "Prior", "sum_event"),
+    "contracts.capabilities": (
+        "Capabilities",
+        "DensityKind",
+        "PathKind",
+    ),
+    "contracts.critics": (
+        "CriticCall",
+        "CriticLoss",
+        "HasBoundary",
+        "Penalty",
+        "PointwiseTerm",
+    ),
+    "contracts.distributions": (
+        "ClosedFormKL",
+        "Distribution",
+        "Draw",
+        "Family",
+        "FamilyModule",
+        "HasBinMass",
+        "HasDensity",
+        "HasMoments",
+        "MatchedGaussian",
+        "PartCall",
+        "Prior",
+        "PriorOfFamily",
+        "PriorThroughParts",
+        "ReadyDraw",
+        "ScoredDraw",
+        "StartsAtMean",
+        "StartsAtRows",
+        "ViewsData",
+        "sum_event",
+    ),
     "contracts.metrics": (
         "Batch",
-        "StatisticSpec",
-        "Provenance",
-        "FeatureBatch",
         "Extractor",
+        "FeatureBatch",
         "Features",
         "FigureValue",
-        "MetricFigure",
         "Metric",
+        "MetricFigure",
         "ModelView",
+        "Provenance",
+        "StatisticSpec",
         "mean_and_error",
         "per_row",
     ),
-    "contracts.networks": ("Discriminator", "Dropout", "Follower", "Network"),
-    "contracts.noise": ("NOISE_BLOCK", "Noise", "NoiseSource"),
-    "contracts.numerics": ("LOG_2PI", "bits_per_dim", "log1mexp", "log_mean_exp"),
-    "contracts.observation": ("has_pixels", "observe", "pixels"),
-    "contracts.sources": ("LOADING", "LOCATION", "READING", "SIZE", "DataSource", "Rows", "labelled"),
+    "contracts.networks": (
+        "Discriminator",
+        "Dropout",
+        "Follower",
+        "Network",
+    ),
+    "contracts.noise": (
+        "NOISE_BLOCK",
+        "Noise",
+        "NoiseSource",
+    ),
+    "contracts.numerics": (
+        "LOG_2PI",
+        "bits_per_dim",
+        "log1mexp",
+        "log_mean_exp",
+    ),
+    "contracts.observation": (
+        "has_pixels",
+        "observe",
+        "pixels",
+    ),
+    "contracts.sources": (
+        "LOADING",
+        "LOCATION",
+        "READING",
+        "SIZE",
+        "AugmentedRows",
+        "DataSource",
+        "OptionalLabels",
+        "Rows",
+        "StoredRows",
+        "labelled",
+    ),
     "contracts.space": ("Space",),
-    "contracts.statistics": ("Display", "KeptRows", "Mean", "Statistic"),
-    "errors": ("ConfigError", "suggest"),
-    "images.decode": ("decoding", "quiet_pillow", "read_image", "reason", "too_many", "without"),
-    "images.folders": ("SPLITS", "SUFFIXES", "class_names", "list_images", "number_classes", "split_folder"),
-    "images.shards": ("Manifest", "Stored", "faults", "hash_faults", "map_array", "read_manifest"),
-    "registry.components": ("Registrar", "Registry"),
-    "runtime.cache": ("Cached", "cached", "fingerprint"),
+    "contracts.statistics": (
+        "Display",
+        "KeptRows",
+        "Mean",
+        "Statistic",
+    ),
+    "errors": (
+        "ConfigError",
+        "suggest",
+    ),
+    "images.decode": (
+        "decoding",
+        "quiet_pillow",
+        "read_image",
+        "reason",
+        "too_many",
+        "without",
+    ),
+    "images.folders": (
+        "SPLITS",
+        "SUFFIXES",
+        "class_names",
+        "list_images",
+        "number_classes",
+        "split_folder",
+    ),
+    "images.shards": (
+        "Manifest",
+        "Stored",
+        "faults",
+        "hash_faults",
+        "map_array",
+        "read_manifest",
+    ),
+    "registry.components": (
+        "Registrar",
+        "Registry",
+    ),
+    "runtime.cache": (
+        "Cached",
+        "cached",
+        "fingerprint",
+    ),
     "runtime.console": ("log",),
 }
 _HOME = {name: f"jointgen.{module}" for module, names in _MODULES.items() for name in names}

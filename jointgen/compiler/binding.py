@@ -13,6 +13,7 @@ from jointgen.compiler.gradient_paths import PartTraits
 from jointgen.config.recipe import Recipe
 from jointgen.config.structure import placed
 from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.distributions import PriorThroughParts
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.distributions import Conditional, Joint
@@ -173,7 +174,7 @@ def _of_root(
     prior = recipe.all_priors().get(factor.part)
     if prior is None:
         return PartTraits("data"), None
-    through: tuple[str, ...] = tuple(getattr(prior, "through", ()))
+    through = prior.through if isinstance(prior, PriorThroughParts) else ()
     try:
         below = [_gone_through(recipe, part, factor, joints, spaces) for part in through]
         can = prior.capabilities(prior.space, *below)

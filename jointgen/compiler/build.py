@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from jointgen.compiler.binding import Binding, build_prior, table_of
 from jointgen.compiler.parts import ConditionalPart, Parts
 from jointgen.config.structure import placed
+from jointgen.contracts.distributions import StartsAtMean, StartsAtRows
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
 from jointgen.runtime.global_rng import seeded
@@ -84,9 +85,9 @@ def start_at_data(parts: Parts, binding: Binding, rows: Mapping[str, Tensor]) ->
         if trait.kind not in ("prior", "conditional"):
             continue
         part: Any = parts.modules[name]
-        if hasattr(part, "start_at_rows"):
+        if isinstance(part, StartsAtRows):
             part.start_at_rows(rows)
         if trait.kind == "conditional":
             variable = binding.factor_of(name)[1].out[0]
-            if variable in rows and hasattr(part.family, "start_at"):
+            if variable in rows and isinstance(part.family, StartsAtMean):
                 part.family.start_at(rows[variable].mean(0))

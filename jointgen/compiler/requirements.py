@@ -28,6 +28,7 @@ from jointgen.compiler.plan import Plan, Summand, nodes_of
 from jointgen.config.structure import key_of
 from jointgen.config.toml import show
 from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.distributions import PriorOfFamily
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry
@@ -72,7 +73,7 @@ def law_names(binding: Binding, registry: Registry) -> dict[str, str]:
     """part -> the name of its distribution, for closed forms: that of its family, or of a prior without one."""
     recipe = binding.recipe
     families = {n: table.family for n, table in recipe.all_conditionals().items()}
-    families |= {n: prior.family for n, prior in recipe.all_priors().items() if hasattr(prior, "family")}
+    families |= {n: prior.family for n, prior in recipe.all_priors().items() if isinstance(prior, PriorOfFamily)}
     named = {n: registry.name_of("family", type(family)) for n, family in families.items()}
     others = {n: prior for n, prior in recipe.all_priors().items() if n not in families}
     return named | {n: registry.name_of("prior", type(prior)) for n, prior in others.items()}

@@ -1,50 +1,91 @@
-"""Critics of log-ratios and scores: what trains them, what penalises them, and terms of values."""
+"""Critics: the loss that trains a critic, the penalties on it, and pointwise terms of an objective.
+
+A critic f estimates the log-ratio log a/b of two distributions, or only a score. In a ratio ``a : b`` the draws of the
+numerator a are its positives and those of the denominator b its negatives.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from jointgen.contracts.noise import NoiseSource
+from jointgen.objectives.algebra import Expr
+from jointgen.objectives.tables import WeightTable
 
 
 class CriticLoss(Protocol):
-    """How a critic is trained: two pointwise expressions of the objective language.
-
-    `is_ratio`: whether the critic's output estimates a log ratio (logistic) or is only a score (Wasserstein, hinge).
-    Optional, for scores: ``boundary``, the output above which a critic takes a row for one of the numerator's.
-    """
+    """The loss of a critic, as two expressions of its output. The critic's update maximises E_a[...] + E_b[...]."""
 
     @property
-    def is_ratio(self) -> bool: ...
+    def is_ratio(self) -> bool:
+        """Whether the trained critic estimates log a/b (logistic) or is only a score (Wasserstein, hinge)."""
 
-    def positive(self, f: Any) -> Any:
-        """Expr maximised under the ratio's numerator, for example log_sigmoid(f)."""
+    def positive(self, f: Expr) -> Expr:
+        """Return the expression to maximise under the numerator, such as ``log_sigmoid(f)``."""
 
-    def negative(self, f: Any) -> Any:
-        """Expr maximised under the ratio's denominator, for example log_sigmoid(-f)."""
+    def negative(self, f: Expr) -> Expr:
+        """Return the expression to maximise under the denominator, such as ``log_sigmoid(-f)``."""
+
+
+class HasBoundary(Protocol):
+    """The loss of a score with a decision boundary, for which jointgen then reports an accuracy."""
+
+    @property
+    def boundary(self) -> float:
+        """The output above which the critic takes a row for a draw of the numerator."""
+
+
+def decision_boundary(loss: CriticLoss) -> float | None:
+    """Return the output above which a critic takes a row for a draw of the numerator, or None where none is known.
+
+    A log-ratio is 0 where both densities are equal.
+    """
+    # not isinstance(loss, HasBoundary): that takes 10 us in every step
+    known: float | None = 0.0 if loss.is_ratio else getattr(loss, "boundary", None)
+    return known
+
+
+class CriticCall(Protocol):
+    """A critic as a penalty calls it."""
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        """Return the critic's outputs, (B,), at one (B, *shape) tensor for each of its variables."""
 
 
 class Penalty(Protocol):
-    """Subtracted from a critic's objective in its own update.
+    """A penalty, which is subtracted from a critic's objective in the critic's own update."""
 
-    Optional: ``weight``, a number or a jointgen.objectives.WeightTable, by which the engine multiplies what the penalty
-    returns at each step; 1 where there is none.
-    """
+    @property
+    def weight(self) -> float | WeightTable:
+        """The factor by which the engine multiplies the penalty: a number, or a table that follows a schedule."""
 
     @property
     def every(self) -> int:
-        """Computed at every such step (and multiplied by it, so that the average weight is unchanged)."""
+        """The penalty is computed in each step that this number divides.
+
+        The engine multiplies it by the same number, so that its average weight does not depend on it.
+        """
 
     def __call__(
-        self, critic: Any, positive: tuple[Tensor, ...], negative: tuple[Tensor, ...], noise: NoiseSource
+        self, critic: CriticCall, positive: tuple[Tensor, ...], negative: tuple[Tensor, ...], noise: NoiseSource
     ) -> Tensor:
-        """(B,), without the weight, from a callable critic(*values) -> (B,) and the values on both sides."""
+        """Return the penalty of each row, before it is multiplied by `weight`.
+
+        Args:
+            critic: The critic.
+            positive: The numerator's draws, one (B, *shape) tensor for each variable of the critic.
+            negative: The denominator's draws, likewise.
+            noise: The only source of randomness that the penalty may use.
+
+        Returns:
+            (B,), not negative.
+        """
 
 
 class PointwiseTerm(Protocol):
-    """A registered function of values at a point, such as an l1 distance."""
+    """A function of values that an objective can name, such as an l1 distance."""
 
     def __call__(self, *values: Tensor) -> Tensor:
-        """(B, *shape) each -> (B,)."""
+        """Return the term of each row, (B, *shape) each -> (B,)."""

@@ -1,140 +1,303 @@
-"""Contracts between the core and everything registered: components are configs that build torch modules.
+"""Distributions, and the families and priors that build them.
 
-Shape alphabet: B rows, K draws per row, C H W image, Z latent. Everything density-like is (B,) in nats.
-A component is an attrs class; its fields are the recipe's keys. Plugins implement these protocols without
-inheriting from them. Metrics have contracts of their own, in jointgen.contracts.metrics.
+A recipe's table becomes a *component*: an attrs class whose fields are the table's keys, such as `Family` or `Prior`.
+A component builds a torch module, and the module, when called, returns a `Distribution` over the rows of a batch.
+A component implements these protocols without inheriting from them.
+
+Shapes: B is the number of rows and ``*shape`` the shape of the variable without the batch axis. A log-density is
+``(B,)``, in nats.
+
+What only some families can do has a protocol of its own, such as `ClosedFormKL`. The `Capabilities` say which ones a
+family has, so that jointgen can refuse an objective before anything is built.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from jointgen.contracts.capabilities import Capabilities
-from jointgen.contracts.critics import CriticLoss, Penalty, PointwiseTerm
-from jointgen.contracts.networks import Discriminator, Dropout, Follower, Network
 from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.sources import DataSource, Rows, labelled
 from jointgen.contracts.space import Space
 
-# --- distributions ---------------------------------------------------------------------------------------------------
+# --- draws -----------------------------------------------------------------------------------------------------------
 
 
 class Draw(Protocol):
-    """One draw of a distribution: several readings of the same noise.
-
-    Optional: ``log_prob()``, (B,) nats, the distribution's density at this draw's sample, where the draw knows it by
-    a shorter way than `Distribution.log_prob` (a flow need not be inverted). Its gradient is the whole one, through
-    the sample and through the parameters.
-    """
+    """One draw of a distribution, offered as several readings of the same noise."""
 
     def read(self, reading: str) -> Tensor:
-        """(B, *shape). "sample" is the draw itself, made when it was drawn: parameters that move later do not
-        change it. The family's Capabilities list the others."""
+        """Return one reading of the draw.
+
+        Args:
+            reading: "sample", which every draw has, or another reading that the family's Capabilities list.
+
+        Returns:
+            The values, (B, *shape). The sample is fixed when it is drawn: parameters that change later do not change
+            it.
+        """
+
+
+@runtime_checkable
+class ScoredDraw(Draw, Protocol):
+    """A draw that knows its own log-density by a shorter way than `Distribution.log_prob`.
+
+    A flow, for example, need not be inverted at a point that it has just drawn.
+    """
+
+    def log_prob(self) -> Tensor:
+        """Return the log-density at the sample, (B,) nats.
+
+        Its gradient is the total one: through the sample and through the parameters.
+        """
+
+
+class ReadyDraw:
+    """A draw whose readings are all computed when it is drawn.
+
+    Args:
+        readings: The values of each reading by its name, (B, *shape) each.
+
+    >>> import torch
+    >>> draw = ReadyDraw(sample=torch.tensor([[1.5]]), mean=torch.tensor([[1.0]]))
+    >>> draw.read("mean")
+    tensor([[1.]])
+    """
+
+    def __init__(self, **readings: Tensor):
+        self._readings = readings
+
+    def read(self, reading: str) -> Tensor:
+        """Return the reading, (B, *shape)."""
+        assert reading in self._readings, f"this draw has the readings {sorted(self._readings)}, not {reading!r}"
+        return self._readings[reading]
+
+
+# --- distributions ---------------------------------------------------------------------------------------------------
 
 
 class Distribution(Protocol):
     """B independent distributions over one variable."""
 
     def draw(self, noise: NoiseSource) -> Draw:
-        """Takes its randomness from `noise` and from nowhere else."""
+        """Draw once from each of the B distributions.
+
+        Args:
+            noise: The only source of randomness that a draw may use; it has B rows.
+        """
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats, summed over event dimensions. Only where the family declares a density."""
+        """Return the log-density, summed over the variable's dimensions.
+
+        Only families that declare a density have this method.
+
+        Args:
+            value: The points, (B, *shape).
+
+        Returns:
+            (B,) nats.
+        """
 
 
-class Matched(Distribution, Protocol):
-    """The Gaussian that has the mean and the variance or covariance of another distribution, without a gradient.
+@runtime_checkable
+class HasDensity(Protocol):
+    """A distribution with a log-density, as distinct from an implicit one, which can only be drawn from."""
 
-    It holds tensors, and its draws have the readings "sample" and "mean".
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-density at `value`, (B, *shape) -> (B,) nats."""
+
+
+@runtime_checkable
+class ClosedFormKL(Protocol):
+    """A distribution with a KL divergence in closed form; its family declares ``kl_to``."""
+
+    def kl_to(self, other: Distribution) -> Tensor:
+        """Return KL(self || other), (B,) nats, for a distribution of a family that ``kl_to`` names."""
+
+
+@runtime_checkable
+class HasBinMass(Protocol):
+    """A distribution that knows the exact probability of a quantisation bin; its family declares ``bin_mass``."""
+
+    def log_prob_bins(self, value: Tensor) -> Tensor:
+        """Return the log-probability of the bin that each value lies in, (B, *shape) -> (B,) nats."""
+
+
+@runtime_checkable
+class HasMoments(Protocol):
+    """A distribution that knows its mean and its (co)variance; its family declares ``moments``."""
+
+    def moments(self) -> MatchedGaussian:
+        """Return the Gaussian with the same mean and (co)variance, without a gradient."""
+
+
+class MatchedGaussian(Distribution, Protocol):
+    """The Gaussian that has the mean and the variance or covariance of another distribution.
+
+    It carries no gradient to the other distribution's parameters. Its draws have the readings "sample" and "mean".
+    Adaptive contrast compares with it (Mescheder et al., ICML 2017, section 3.3).
     """
 
     def standardize(self, value: Tensor) -> Tensor:
-        """The value in this Gaussian's units, (B, *shape): (value - mean) / scale, N(0, I) for its own draws."""
+        """Return (value - mean) / scale, (B, *shape) -> (B, *shape): N(0, I) for this Gaussian's own draws."""
+
+
+def log_prob_of_draw(distribution: Distribution, draw: Draw) -> Tensor:
+    """Return the log-density of a draw under the distribution that made it, (B,) nats.
+
+    The draw answers where it is a `ScoredDraw`, and its distribution otherwise.
+    """
+    # not isinstance(draw, ScoredDraw): that takes 10 us in every step, and torch.compile cannot trace it
+    if hasattr(draw, "log_prob"):
+        own: Tensor = draw.log_prob()
+        return own
+    return distribution.log_prob(draw.read("sample"))
+
+
+# --- families --------------------------------------------------------------------------------------------------------
 
 
 class FamilyModule(Protocol):
-    """What a family builds: an nn.Module that turns the trunk's output into a distribution.
+    """The torch module that a family builds: it turns the trunk's output into a distribution."""
 
-    Optional methods, used where the Capabilities or the plan ask for them:
+    def __call__(self, params: Tensor) -> Distribution:
+        """Return B distributions from the trunk's output, (B, *outputs)."""
 
-    - ``start_at(mean)``: called once before training with the data's mean, (*shape), so that a decoder begins there.
-    - ``view(reading, draw, noise)``: the `reading` of *observed* data that matches this family's own reading of
-      that name (so that a critic sees the same kind of thing on both sides); "sample" and "mean" never come here.
-    - on its distributions: ``kl_to(other)`` (B,) nats and ``log_prob_bins(value)`` (B,) nats, the log of the exact
-      probability of the quantisation bin that each value lies in; ``moments()``, a Matched.
+
+@runtime_checkable
+class StartsAtMean(Protocol):
+    """A family module that can start at the mean of the data, so that a decoder begins there."""
+
+    def start_at(self, mean: Tensor) -> None:
+        """Set the module so that a zero output of the trunk gives this mean, (*shape).
+
+        Called once before training, for a part that models a variable of the data.
+        """
+
+
+@runtime_checkable
+class ViewsData(Protocol):
+    """A family module that can show *observed* data in the family's own readings.
+
+    A critic that names such a reading then sees the same kind of values on both sides of its ratio.
     """
 
-    def __call__(self, params: Tensor) -> Distribution: ...
+    def view(self, reading: str, draw: Draw, noise: NoiseSource) -> Tensor:
+        """Return observed data as `reading`, (B, *shape).
 
+        Called in each step for a critic that sees this reading.
 
-# --- components: what a recipe's tables become -----------------------------------------------------------------------
+        Args:
+            reading: A reading of the family other than "sample" and "mean", which observed data has anyway.
+            draw: The observed data, with the readings "sample" and "mean".
+            noise: The only source of randomness that the view may use.
+        """
 
 
 @runtime_checkable
 class Family(Protocol):
-    """A parametric family of distributions; serves q(z|x) and p(x|z) alike."""
+    """A parametric family of distributions, for encoders q(z|x) and decoders p(x|z) alike."""
 
-    def capabilities(self, space: Space) -> Capabilities: ...
+    def capabilities(self, space: Space) -> Capabilities:
+        """Return what the family can do for a variable in `space`.
+
+        Raises:
+            ConfigError: The family does not serve such a variable. The message is one line, and the key in it is
+                relative to the family's table.
+        """
 
     def outputs(self, space: Space) -> tuple[int, ...]:
-        """Shape (without B) of the parameters that the trunk must output for a variable in `space`."""
+        """Return the shape, without the batch axis, of the parameters that the trunk must output."""
 
     def build(self, space: Space) -> nn.Module:
-        """A FamilyModule."""
+        """Return a `FamilyModule` for a variable in `space`."""
+
+
+# --- priors ----------------------------------------------------------------------------------------------------------
 
 
 @runtime_checkable
 class Prior(Protocol):
-    """A root distribution with a density, p(z).
+    """A distribution p(z) without inputs, at the root of a joint."""
 
-    Optional attributes of the component:
+    @property
+    def space(self) -> Space:
+        """The Space of the variable that the prior draws."""
 
-    - ``family``: the family whose distribution it is, by whose name closed forms are known;
-    - ``through``: names of conditional parts that draw the same variable and that it is made of ("encoder", for a
-      mixture of posteriors). Then `capabilities` gets their Capabilities after the Space, `build` the Spaces of each
-      one's inputs by variable, and the module after the number of rows each one as a callable
-      ``part(*inputs, k=1, rows=None) -> Distribution`` (see `ConditionalPart`). A density of the prior asks the parts
-      for one at foreign points, and its gradients reach them.
+    def capabilities(self, space: Space) -> Capabilities:
+        """Return what the prior can do."""
 
-    Optional method of its module: ``start_at_rows(rows)``, called once before training with some rows of data by
-    variable, (N, *shape) each.
+    def build(self) -> nn.Module:
+        """Return a module that maps a number of rows B to a `Distribution` over B rows."""
+
+
+@runtime_checkable
+class PriorOfFamily(Protocol):
+    """A prior that is a family with parameters of its own, by whose name closed-form KLs are found."""
+
+    @property
+    def family(self) -> Family:
+        """The family whose distribution the prior is."""
+
+
+@runtime_checkable
+class PriorThroughParts(Protocol):
+    """A prior that is made of conditional parts which draw the same variable, such as a mixture of posteriors.
+
+    A density of the prior needs the density of these parts at points that they did not draw, and the gradients of
+    the prior reach them.
     """
 
     @property
-    def space(self) -> Space: ...
+    def through(self) -> tuple[str, ...]:
+        """Names of the parts, such as ``("encoder",)``."""
 
-    def capabilities(self, space: Space) -> Capabilities: ...
+    def capabilities(self, space: Space, *parts: Capabilities) -> Capabilities:
+        """Return what the prior can do, given what each of the parts can do."""
 
-    def build(self) -> nn.Module:
-        """A module called with the number of rows B that returns a Distribution over B rows."""
+    def build(self, *inputs: Mapping[str, Space]) -> nn.Module:
+        """Return the prior's module.
+
+        Args:
+            inputs: For each part, the Spaces of its inputs by variable.
+
+        Returns:
+            A module called with the number of rows B and then with each part as a `PartCall`; it returns a
+            `Distribution` over B rows.
+        """
 
 
-# --- helpers every network may use ------------------------------------------------------------------------------------
+class PartCall(Protocol):
+    """A conditional part as a prior calls it."""
+
+    def __call__(self, *inputs: Tensor, k: int = 1, rows: Tensor | None = None) -> Distribution:
+        """Return the part's distributions at these inputs.
+
+        Args:
+            inputs: One tensor for each variable that the part is given, (N, *shape).
+            k: How often each row's distribution is repeated: N * k distributions.
+            rows: In place of `k`, the rows to return, (M,) int64, any number of times each: M distributions.
+        """
+
+
+@runtime_checkable
+class StartsAtRows(Protocol):
+    """A prior's module that can start at rows of data, as the pseudo-inputs of a VampPrior do."""
+
+    def start_at_rows(self, rows: Mapping[str, Tensor]) -> None:
+        """Set the module from rows of data by variable, (N, *shape) each. Called once before training."""
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------------
 
 
 def sum_event(x: Tensor) -> Tensor:
-    """(B, *shape) -> (B,): sums everything but the batch axis."""
+    """Sum over everything but the batch axis, (B, *shape) -> (B,).
+
+    >>> import torch
+    >>> sum_event(torch.ones(2, 3, 4))
+    tensor([12., 12.])
+    """
     return x.flatten(1).sum(1) if x.ndim > 1 else x
-
-
-__all__ = [
-    "CriticLoss",
-    "DataSource",
-    "Discriminator",
-    "Distribution",
-    "Draw",
-    "Dropout",
-    "Family",
-    "FamilyModule",
-    "Follower",
-    "Matched",
-    "Network",
-    "Penalty",
-    "PointwiseTerm",
-    "Prior",
-    "Rows",
-    "labelled",
-    "sum_event",
-]

@@ -1,4 +1,4 @@
-"""Networks: trunks of encoders and decoders, critics, and the dropout that they use."""
+"""Networks: trunks of encoders and decoders, critics' networks, and the dropout that they use."""
 
 from __future__ import annotations
 
@@ -13,27 +13,50 @@ from jointgen.contracts.space import Space
 
 @runtime_checkable
 class Network(Protocol):
-    """A trunk of an encoder or a decoder."""
+    """The trunk of an encoder or a decoder."""
 
     def build(self, inputs: Mapping[str, Space], output: tuple[int, ...]) -> nn.Module:
-        """A module called with one (B, *space.shape) tensor per input, in order, that returns (B, *output).
+        """Return the trunk's module.
 
-        Raises ConfigError (one line, key relative to this table) for shapes it cannot serve.
+        Args:
+            inputs: The Spaces of the variables that the trunk sees, by name, in the order of the module's arguments.
+            output: The shape of its output without the batch axis, which its family asks for.
+
+        Returns:
+            A module called with one (B, *space.shape) tensor for each input that returns (B, *output).
+
+        Raises:
+            ConfigError: The network cannot serve these shapes. The message is one line, and the key in it is
+                relative to the network's table.
         """
 
 
 @runtime_checkable
 class Discriminator(Protocol):
-    """A critic's network over the variables of its ratio."""
+    """The network of a critic."""
 
     def build(self, inputs: Mapping[str, Space]) -> nn.Module:
-        """A module called with one (B, *space.shape) tensor per input, in order, that returns (B,) logits or scores."""
+        """Return the critic's module.
+
+        Args:
+            inputs: The Spaces of the variables of its ratio, by name, in the order of the module's arguments.
+
+        Returns:
+            A module called with one (B, *space.shape) tensor for each input that returns (B,) log-ratios or scores.
+
+        Raises:
+            ConfigError: As `Network.build` raises it.
+        """
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask is an argument: the engine hands it named noise before every forward pass in training.
+    """Dropout whose mask comes from named noise, which the engine provides before every forward pass in training.
 
-    Use it in place of torch's, which reads a global generator and so depends on the number of processes.
+    Use it in place of torch.nn.Dropout, which reads a global generator: a run would then depend on the number of
+    processes.
+
+    Args:
+        p: The probability that an entry is set to zero, in [0, 1). The others are divided by 1 - p.
     """
 
     def __init__(self, p: float):
@@ -43,6 +66,7 @@ class Dropout(nn.Module):
         self.noise: NoiseSource | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Drop entries of x, (B, ...), while training."""
         if not self.training or self.p == 0.0:
             return x
         assert self.noise is not None, "a training forward pass must go through the engine, which names the noise"
@@ -52,10 +76,15 @@ class Dropout(nn.Module):
 
 @runtime_checkable
 class Follower(Protocol):
-    """A parametrization (torch.nn.utils.parametrize) with buffers that follow its tensor, such as a power iteration's.
+    """A parametrization (torch.nn.utils.parametrize) with buffers that follow its tensor, such as a power iteration.
 
-    Buffers that a forward pass moved would depend on how many passes there are, in how many micro-batches.
+    If a forward pass updated these buffers, a run would depend on how many passes there are in a step, and so on the
+    number of micro-batches.
     """
 
     def follow(self, original: Tensor) -> None:
-        """Called once after every update of the tensor, as it stands before it is parametrized."""
+        """Update the buffers. Called once after every update of the tensor.
+
+        Args:
+            original: The tensor before it is parametrized.
+        """

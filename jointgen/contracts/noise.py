@@ -1,51 +1,112 @@
-"""Random numbers as a pure function of (seed, step, name): no generator state, so nothing to checkpoint.
+"""Random numbers as a pure function of (seed, step, name).
 
-The rows of the *global* batch are drawn and this process keeps its own, so any number of processes sees the
-same numbers (docs/noise-and-resume.md). Nothing in jointgen reads a global generator while it trains or evaluates.
+There is no generator state, so a checkpoint need not hold any. Numbers are drawn for the rows of the *global* batch and
+each process keeps its own rows, so any number of processes sees the same numbers. Nothing in jointgen reads a global
+generator while it trains or evaluates (docs/noise-and-resume.md).
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 Kind = Literal["normal", "uniform"]
 
-NOISE_BLOCK = 16  # rows that are drawn together where a row's noise is not to depend on its batch
+NOISE_BLOCK = 16
+"""Number of rows that are drawn together where the noise of a row must not depend on its batch."""
 
 
-class NoiseSource:
-    """The noise of one name at one step: each call gives new numbers, the same ones in every run."""
+class NoiseSource(Protocol):
+    """The noise of one name at one step, which a draw takes its randomness from.
 
-    def __init__(self, noise: Any, name: str, rows: int):
-        """noise: where the numbers come from, a `Noise` or what stands in for it."""
+    Each call returns new numbers, and every run returns the same ones in the same order.
+    """
+
+    @property
+    def rows(self) -> int:
+        """The number of rows B of every tensor that it returns."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of every tensor that it returns."""
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return standard normal numbers, (B, *shape)."""
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Return uniform numbers in [0, 1), (B, *shape)."""
+
+
+class StepNoise(Protocol):
+    """The noise of one step: `Noise`, or a stand-in that records or replays it."""
+
+    @property
+    def device(self) -> torch.device | str:
+        """The device of every tensor."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of every tensor."""
+
+    def named(self, name: str, rows: int) -> NoiseSource:
+        """Return the noise of one name for this process's rows."""
+
+    def shared(self, name: str, rows: int) -> NoiseSource:
+        """Return the noise of one name for rows that every process has."""
+
+    def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        """Return the numbers of one key, of this shape, for this process's rows, which are the first axis."""
+
+
+class NamedNoise:
+    """The noise of one name: a NoiseSource that takes its numbers from the noise of the step.
+
+    Args:
+        noise: The noise of the step.
+        name: The name, the same in every run.
+        rows: The number of rows.
+    """
+
+    def __init__(self, noise: StepNoise, name: str, rows: int):
         self._noise, self._name, self.rows, self._calls = noise, name, rows, 0
 
     @property
     def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self._noise.dtype
-        return dtype
+        """The floating-point type of every tensor that it returns."""
+        return self._noise.dtype
 
     def normal(self, *shape: int) -> Tensor:
-        """(rows, *shape) standard normal numbers."""
+        """Return standard normal numbers, (rows, *shape)."""
         return self._numbers("normal", shape)
 
     def uniform(self, *shape: int) -> Tensor:
-        """(rows, *shape) numbers in [0, 1)."""
+        """Return uniform numbers in [0, 1), (rows, *shape)."""
         return self._numbers("uniform", shape)
 
     def _numbers(self, kind: Kind, shape: tuple[int, ...]) -> Tensor:
         key = f"{self._name}#{self._calls}"
         self._calls += 1
-        numbers: Tensor = self._noise.numbers(key, kind, (self.rows, *shape))
-        return numbers
+        return self._noise.numbers(key, kind, (self.rows, *shape))
 
 
 class Noise:
-    """Named noise of one step. `rows` are this process's rows; `world` processes share the global batch."""
+    """The named noise of one step.
+
+    Args:
+        seed: The recipe's seed.
+        step: The step, or a name for noise outside training.
+        rank: The number of this process.
+        world: The number of processes that share the global batch.
+        device: The device on which numbers are drawn.
+        dtype: Their floating-point type.
+
+    >>> source = Noise(seed=0, step=1).named("z", rows=2)
+    >>> source.normal(3).shape
+    torch.Size([2, 3])
+    """
 
     def __init__(
         self,
@@ -60,54 +121,57 @@ class Noise:
         self.seed, self.step, self.rank, self.world, self.device, self.dtype = seed, step, rank, world, device, dtype
         self._generator = torch.Generator(device)
 
-    def named(self, name: str, rows: int) -> NoiseSource:
-        return NoiseSource(self, name, rows)
+    def named(self, name: str, rows: int) -> NamedNoise:
+        """Return the noise of one name for this process's rows."""
+        return NamedNoise(self, name, rows)
 
     def part(self, m: int, k: int) -> Noise:
-        """The noise of micro-batch m of k: each of them has its own slice of this process's rows."""
+        """Return the noise of micro-batch m of k: each has its own slice of this process's rows."""
         rank, world = self.rank * k + m, self.world * k
         return Noise(self.seed, self.step, rank=rank, world=world, device=self.device, dtype=self.dtype)
 
-    def shared(self, name: str, rows: int) -> NoiseSource:
-        """For rows that every process has, such as a prior's own: the same numbers in each of them."""
-        return NoiseSource(self.alone(), name, rows)
+    def shared(self, name: str, rows: int) -> NamedNoise:
+        """Return the noise of one name for rows that every process has, such as a prior's own: the same numbers."""
+        return NamedNoise(self.alone(), name, rows)
 
     def alone(self) -> Noise:
-        """The noise of a process without others."""
+        """Return the noise of a run with one process."""
         return Noise(self.seed, self.step, device=self.device, dtype=self.dtype)
 
     def renamed(self, name: str) -> Noise:
-        """Other noise for the same rows."""
+        """Return other noise for the same rows."""
         step = f"{self.step}/{name}"
         return Noise(self.seed, step, rank=self.rank, world=self.world, device=self.device, dtype=self.dtype)
 
     def of_rows(self, start: int, rows: int) -> Noise:
-        """The noise of `rows` rows from the one numbered `start` on, NOISE_BLOCK by NOISE_BLOCK.
+        """Return the noise of the rows numbered from `start`, drawn NOISE_BLOCK rows at a time.
 
-        A row's is a function of its number, in whatever batch it comes, if batches begin at multiples of NOISE_BLOCK.
+        The noise of a row is then a function of its number, whatever batch it comes in, if batches begin at
+        multiples of NOISE_BLOCK.
         """
         return BlockNoise(self, start, rows)
 
     def repeated(self, rows: int, draws: range) -> Noise:
-        """The noise of several draws for each of `rows` rows, (rows * draws, ...) numbers, a row's together.
+        """Return the noise of several draws for each of `rows` rows: (rows * draws, ...) numbers, row by row.
 
-        A draw's numbers are a function of its own number, whichever others are asked for along with it.
+        The numbers of a draw are a function of the draw's own number, whatever other draws are made with it.
         """
         return RepeatedNoise(self, rows, draws)
 
     def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
-        """(rows, ...): this process's rows of the tensor that the key names."""
+        """Return this process's rows of the tensor that the key names, of this shape (rows, ...)."""
         draw, (rows, *event) = torch.randn if kind == "normal" else torch.rand, shape
         every = draw(rows * self.world, *event, generator=self.generator(key), device=self.device, dtype=self.dtype)
         return every[self.rank * rows : (self.rank + 1) * rows]
 
     def generator(self, name: str) -> torch.Generator:
+        """Return a generator seeded from (seed, step, name). The next call seeds the same generator anew."""
         key = hashlib.blake2b(f"{self.seed}/{self.step}/{name}".encode(), digest_size=8).digest()
         return self._generator.manual_seed(int.from_bytes(key, "little") >> 1)
 
 
 class BlockNoise(Noise):
-    """See Noise.of_rows."""
+    """The noise of numbered rows, see `Noise.of_rows`."""
 
     def __init__(self, noise: Noise, start: int, rows: int):
         super().__init__(
@@ -117,18 +181,20 @@ class BlockNoise(Noise):
         self._blocks = [noise.renamed(f"rows {first}") for first in range(start, start + rows, NOISE_BLOCK)]
 
     def renamed(self, name: str) -> Noise:
+        """Return other noise for the same rows."""
         return BlockNoise(super().renamed(name), self.start, self.rows)
 
     def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        """Return the numbers of the numbered rows, or of any other number of rows as `Noise` would."""
         rows, *event = shape
         if rows % self.rows:
-            return super().numbers(key, kind, shape)  # not of these rows
+            return super().numbers(key, kind, shape)
         every = [block.numbers(key, kind, (NOISE_BLOCK * (rows // self.rows), *event)) for block in self._blocks]
         return torch.cat(every)[:rows]
 
 
 class RepeatedNoise(Noise):
-    """See Noise.repeated."""
+    """The noise of several draws for each row, see `Noise.repeated`."""
 
     def __init__(self, noise: Noise, rows: int, draws: range):
         super().__init__(
@@ -136,10 +202,12 @@ class RepeatedNoise(Noise):
         )
         self.rows, self._draws = rows, [noise.renamed(f"draw {number}") for number in draws]
 
-    def named(self, name: str, rows: int) -> NoiseSource:
-        return NoiseSource(self, name.replace(f" k={len(self._draws)}", ""), rows)  # how a plan calls k draws at once
+    def named(self, name: str, rows: int) -> NamedNoise:
+        """Return the noise of one name; " k=K", which a plan adds for K draws at once, is no part of it."""
+        return NamedNoise(self, name.replace(f" k={len(self._draws)}", ""), rows)
 
     def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        """Return the numbers of all draws of all rows, row by row."""
         rows, *event = shape
         assert rows == self.rows * len(self._draws), f"{rows} numbers for {len(self._draws)} draws of {self.rows} rows"
         every = [noise.numbers(key, kind, (self.rows, *event)) for noise in self._draws]

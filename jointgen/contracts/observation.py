@@ -11,22 +11,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from jointgen.contracts.distributions import ReadyDraw
 from jointgen.contracts.noise import NoiseSource
 from jointgen.contracts.space import Space
 
 
-class Observation:
-    """A draw of q(x) given a raw row: "sample" is what encoders and likelihoods see, "mean" its expectation."""
+class Observation(ReadyDraw):
+    """A draw of q(x) given raw rows of the data.
+
+    Args:
+        sample: The values that encoders and likelihoods see, (B, *shape).
+        mean: Their expectation given the raw rows, (B, *shape).
+    """
 
     def __init__(self, sample: Tensor, mean: Tensor):
-        self._readings = {"sample": sample, "mean": mean}
+        super().__init__(sample=sample, mean=mean)
 
-    def read(self, reading: str) -> Tensor:
-        return self._readings[reading]
-
-    def rearranged(self, how: Callable[[Tensor], Tensor]) -> Observation:
-        """The same function of both readings."""
-        return Observation(how(self.read("sample")), how(self.read("mean")))
+    def rearranged(self, function: Callable[[Tensor], Tensor]) -> Observation:
+        """Return an observation with the function applied to both readings."""
+        return Observation(function(self.read("sample")), function(self.read("mean")))
 
 
 class Dequantised(Observation):

@@ -1,43 +1,97 @@
-"""Data sources and their opened rows."""
+"""Data sources, and the rows that they open."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import attrs
 from torch import Tensor
 
+from jointgen.contracts.noise import NoiseSource
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
 
+Source = TypeVar("Source", bound="DataSource")
+
 
 class Rows(Protocol):
-    """An opened split of a data source, held in memory or read on demand.
+    """The rows of one split of a data source, held in memory or read on demand."""
 
-    Optional, for training splits: ``augment(values, noise)``, stored rows on any device -> raw rows that fit the Spaces
-    (flips, crops); and ``stored(index)``, what it takes where that is more than `take` shows. A step takes rows as
-    they are stored, on the CPU or from a copy of all of them on the accelerator, and augments them where it trains.
-    """
-
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """The number of rows."""
 
     def take(self, index: Tensor) -> dict[str, Tensor]:
-        """Rows by (B,) int64 index: raw tensors by variable (uint8 levels, float vectors, int64 labels)."""
+        """Return raw rows by variable.
+
+        Args:
+            index: Row numbers, (B,) int64, in any order and with repetitions.
+
+        Returns:
+            One tensor for each variable, as its Space says: levels (uint8 for up to 256 of them) or floats,
+            (B, *shape); labels, (B,) int64.
+        """
+
+
+@runtime_checkable
+class StoredRows(Protocol):
+    """Rows that keep more than `Rows.take` shows, such as larger images from which training cuts random crops."""
+
+    def stored(self, index: Tensor) -> dict[str, Tensor]:
+        """Return rows as they are stored, before `AugmentedRows.augment`; index as in `Rows.take`."""
+
+
+@runtime_checkable
+class AugmentedRows(Protocol):
+    """Rows of a training split that are augmented, for example mirrored or cropped, in each step that takes them."""
+
+    def augment(self, values: dict[str, Tensor], noise: NoiseSource) -> dict[str, Tensor]:
+        """Return raw rows that fit their Spaces, from stored ones.
+
+        Called where the model trains: the rows may lie on an accelerator, and the method should not wait for it.
+
+        Args:
+            values: The rows as they are stored, by variable.
+            noise: The only source of randomness that an augmentation may use; it has as many rows.
+        """
+
+
+Reader = Callable[[Tensor], dict[str, Tensor]]
+"""A function from row numbers, (B,) int64, to rows by variable."""
+Augmentation = Callable[[dict[str, Tensor], NoiseSource], dict[str, Tensor]]
+"""A function from stored rows and noise to raw rows."""
+
+
+def reader_of(rows: Rows) -> Reader:
+    """Return the function that reads rows as they are stored. Ask once: the check takes 10 us."""
+    return rows.stored if isinstance(rows, StoredRows) else rows.take
+
+
+def augmentation_of(rows: Rows) -> Augmentation:
+    """Return the function that augments stored rows, or one that leaves them. Ask once: the check takes 10 us."""
+    return rows.augment if isinstance(rows, AugmentedRows) else lambda values, noise: values
 
 
 @runtime_checkable
 class DataSource(Protocol):
-    """Named variables with their Spaces, known without reading data.
+    """A source of named variables, whose Spaces are known without reading the data."""
 
-    A source that has labels which not every model wants has a field ``labels: bool = False`` that asks for them; they
-    are then further variables of the same rows.
-    """
+    def spaces(self) -> dict[str, Space]:
+        """Return the Space of each variable by its name.
 
-    def spaces(self) -> dict[str, Space]: ...
+        Raises:
+            ConfigError: A setting is wrong, or the file that tells the Spaces is not there.
+        """
 
     def open(self, split: str) -> Rows:
-        """`split` is "train" or "test". Raises ConfigError naming the path when the data is not there."""
+        """Open a split.
+
+        Args:
+            split: "train" or "test".
+
+        Raises:
+            ConfigError: The data is not there or is damaged. The message names the key and the path.
+        """
 
 
 KeyRole = Literal["location", "loading", "reading", "size"]
@@ -67,13 +121,22 @@ def key_roles(source: type) -> dict[str, KeyRole]:
     return {field.name: field.metadata[_ROLE] for field in fields if _ROLE in field.metadata}
 
 
-def labelled(source: Any) -> Any:
-    """The source with its labels, where it can give any; otherwise as it is."""
-    if getattr(source, "labels", None) is not False:
+@runtime_checkable
+class OptionalLabels(Protocol):
+    """A data source whose labels are further variables of the same rows, if its key ``labels`` asks for them."""
+
+    @property
+    def labels(self) -> bool:
+        """Whether the labels are asked for; False by default."""
+
+
+def labelled(source: Source) -> Source:
+    """Return the data source with its labels where it can give any, and as it is otherwise."""
+    if not isinstance(source, OptionalLabels) or source.labels:
         return source
     asked = attrs.evolve(source, labels=True)
     try:
         asked.spaces()
-    except ConfigError:  # this data has none
+    except ConfigError:  # this data has no labels
         return source
     return asked

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from jointgen.config.recipe import Recipe
 from jointgen.contracts.noise import Noise
-from jointgen.contracts.sources import Rows
-from jointgen.data.device import DeviceRows, augmented, resides
+from jointgen.contracts.sources import Rows, augmentation_of
+from jointgen.data.device import DeviceRows, resides
 from jointgen.data.row_order import RowOrder
 from jointgen.data.split import Split, renamed
 from jointgen.data.step_inputs import StepInputs
@@ -30,6 +30,7 @@ class TrainingBatches:
             part: DeviceRows(rows, loaders[part].rows_of, workers.device, resident=resident)
             for part, rows in split.sources.items()
         }
+        self._augment = {part: augmentation_of(rows) for part, rows in split.sources.items()}
 
     def _loader(self, part: str, rows: Rows) -> RowOrder:
         rank, world = self._workers.rank, self._workers.world
@@ -46,7 +47,7 @@ class TrainingBatches:
         return StepInputs(data, noise, rows, step, progress, train.pair_block)
 
     def _rows(self, part: str, number: int, noise: Noise, rows: int) -> dict[str, Tensor]:
-        values = augmented(self._split.sources[part], self._fetch[part](number), noise.named("augment", rows))
+        values = self._augment[part](self._fetch[part](number), noise.named("augment", rows))
         return renamed(values, self._split.variables[part])
 
     def _noise(self, step: int, repetition: int) -> Noise:

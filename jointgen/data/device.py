@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.sources import Rows
+from jointgen.contracts.sources import Rows, reader_of
 from jointgen.errors import ConfigError
 
 Residence = Literal["auto", "always", "never"]
@@ -24,27 +22,6 @@ T = TypeVar("T")
 
 SHARE = 0.5  # of the device's free memory that "auto" gives to data; the model and its activations come after it
 BLOCK = 4096  # rows copied at a time
-
-
-@runtime_checkable
-class Augmenting(Protocol):
-    """Rows of a source that augments its training split (flips, crops)."""
-
-    def augment(self, values: Values, noise: NoiseSource) -> Values:
-        """Stored rows on any device -> raw rows that fit their Spaces. Waits for no device."""
-
-
-def stored(rows: Rows, index: Tensor) -> Values:
-    """Rows before they are augmented: a source may keep more than it shows, such as images from which it crops."""
-    # not isinstance(rows, a protocol): that takes 10 us, of every step
-    take: Callable[[Tensor], Values] = getattr(rows, "stored", rows.take)
-    return take(index)
-
-
-def augmented(rows: Rows, values: Values, noise: NoiseSource) -> Values:
-    """Stored rows as they are trained on."""
-    augment: Callable[[Values, NoiseSource], Values] | None = getattr(rows, "augment", None)
-    return augment(values, noise) if augment else values
 
 
 # --- where they stay -------------------------------------------------------------------------------------------------
@@ -66,7 +43,7 @@ def resides(wanted: Residence, sources: Iterable[Rows], device: torch.device) ->
 
 def size_of(rows: Rows) -> int:
     """Bytes of all rows as they are stored, from one of them."""
-    return len(rows) * sum(value.nbytes for value in stored(rows, torch.zeros(1, dtype=torch.int64)).values())
+    return len(rows) * sum(value.nbytes for value in reader_of(rows)(torch.zeros(1, dtype=torch.int64)).values())
 
 
 def free_memory(device: torch.device) -> int:
@@ -78,13 +55,14 @@ class ResidentRows:
 
     def __init__(self, rows: Rows, device: torch.device):
         self._device = device
-        one = stored(rows, torch.zeros(1, dtype=torch.int64))
+        read = reader_of(rows)
+        one = read(torch.zeros(1, dtype=torch.int64))
         self._values = {
             name: torch.empty(len(rows), *value.shape[1:], dtype=value.dtype, device=device)
             for name, value in one.items()
         }
         for index in torch.arange(len(rows)).split(BLOCK):
-            for name, value in stored(rows, index).items():
+            for name, value in read(index).items():
                 self._values[name][int(index[0]) : int(index[-1]) + 1] = value.to(device)
 
     def stored(self, index: Tensor) -> Values:
@@ -110,7 +88,7 @@ class DeviceRows:
 
     def __init__(self, rows: Rows, rows_of: Callable[[int], Tensor], device: torch.device, *, resident: bool):
         self._device = device
-        read = ResidentRows(rows, device).stored if resident else partial(stored, rows)
+        read = ResidentRows(rows, device).stored if resident else reader_of(rows)
         self._read: Callable[[int], Values] = lambda number: read(rows_of(number))
         if device.type != "cpu" and not resident:
             self._read = Prefetcher(self._read)

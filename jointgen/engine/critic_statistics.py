@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from jointgen.contracts.critics import decision_boundary
 from jointgen.contracts.numerics import log_mean_exp
 from jointgen.objectives.expressions import Ratio
 
@@ -40,7 +41,7 @@ def critic_figures(ratio: Ratio, sides: Mapping[Side, Tensor]) -> dict[str, Tens
 
 def _of_side(ratio: Ratio, f: Tensor, sign: int) -> list[tuple[str, Tensor]]:
     found = [("mean", f.mean())]
-    boundary = 0.0 if _is_log_ratio(ratio) else getattr(ratio.loss, "boundary", None)
+    boundary = decision_boundary(ratio.loss)
     if boundary is not None:
         found.append(("accuracy", (sign * (f - boundary) > 0).to(f.dtype).mean()))
     if _is_log_ratio(ratio):

@@ -29,6 +29,7 @@ from jointgen.compiler.nodes import (
     is_scored_by_draw,
 )
 from jointgen.compiler.parts import Parts
+from jointgen.contracts.distributions import ViewsData, log_prob_of_draw
 from jointgen.contracts.networks import Dropout
 from jointgen.contracts.observation import observe
 from jointgen.data.step_inputs import StepInputs
@@ -188,6 +189,7 @@ class Program:
     def _view(self, node: View) -> Callable[[StepInputs, Values], Any]:
         part: Any = self.parts.modules[node.part]
         at, family = self.index[node.source], part.family
+        assert isinstance(family, ViewsData), f"{node.part} declares the reading {node.reading!r} and has no view()"
 
         def view(moment: StepInputs, values: Values) -> Tensor:
             noise = moment.noise.named(node.title, moment.rows)
@@ -216,7 +218,7 @@ class Program:
             return lambda moment, values: values[law].log_prob_bins(values[value])
         if is_scored_by_draw(node, self.imported):
             draw, variable = self.index[node.value.source], node.value.variable
-            return lambda moment, values: _own_density(values[law], values[draw][variable])
+            return lambda moment, values: log_prob_of_draw(values[law], values[draw][variable])
         return lambda moment, values: values[law].log_prob(values[value])
 
     def _kl(self, node: ClosedKL) -> Callable[[StepInputs, Values], Any]:
@@ -277,11 +279,6 @@ def held_twin(module: nn.Module) -> nn.Module:
 def _at_least_float32(logits: Tensor) -> Tensor:
     """What a critic puts out in bfloat16 under autocast: too coarse for a loss. Families do so for themselves."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _own_density(law: Any, draw: Any) -> Tensor:
-    """(rows,) nats of a draw under the distribution that it came from, by the draw itself where it knows."""
-    return draw.log_prob() if hasattr(draw, "log_prob") else law.log_prob(draw.read("sample"))
 
 
 def re_pair(x: Tensor, shift: int, block: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from jointgen.contracts.noise import Kind, Noise, NoiseSource
+from jointgen.contracts.noise import Kind, NamedNoise, Noise, NoiseSource
 
 
 class Asked(NamedTuple):
@@ -39,10 +39,10 @@ class Recorder:
         self._alone = alone
 
     def named(self, name: str, rows: int) -> NoiseSource:
-        return NoiseSource(self, name, rows)
+        return NamedNoise(self, name, rows)
 
     def shared(self, name: str, rows: int) -> NoiseSource:
-        return NoiseSource(Recorder(self.noise.alone(), self.asked, True), name, rows)
+        return NamedNoise(Recorder(self.noise.alone(), self.asked, True), name, rows)
 
     def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
         self.asked[Asked(key, kind, shape, self._alone)] = None
@@ -56,10 +56,10 @@ class Table:
         self.table, self.device, self.dtype, self._alone = numbers, device, dtype, alone
 
     def named(self, name: str, rows: int) -> NoiseSource:
-        return NoiseSource(self, name, rows)
+        return NamedNoise(self, name, rows)
 
     def shared(self, name: str, rows: int) -> NoiseSource:
-        return NoiseSource(Table(self.table, self.device, self.dtype, True), name, rows)
+        return NamedNoise(Table(self.table, self.device, self.dtype, True), name, rows)
 
     def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
         return self.table[title_of(key, kind, shape, self._alone)]

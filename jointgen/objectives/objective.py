@@ -191,7 +191,7 @@ def _penalty_weights(ratio: Ratio) -> Iterator[float | Weight]:
     called: list[str] = []
     for penalty in ratio.penalties:
         called.append(f"{type(penalty).__name__.lower()}_{ratio.name}")
-        weight, nth = getattr(penalty, "weight", 1.0), called.count(called[-1])
+        weight, nth = penalty.weight, called.count(called[-1])
         name = called[-1] if nth == 1 else f"{called[-1]}_{nth}"
         yield float(weight) if isinstance(weight, int | float) else weight.named(name)
 

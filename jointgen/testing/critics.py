@@ -149,8 +149,6 @@ def penalty_is_one_number_per_row_and_not_negative(subject: Subject) -> None:
 
 @promise(PENALTIES)
 def penalty_leaves_its_weight_to_the_engine(subject: Subject) -> None:
-    if not hasattr(subject.config, "weight"):
-        skip("it has no weight")
     once, thrice = (penalised(Subject(attrs.evolve(subject.config, weight=w)), SmallCritic()) for w in (0.5, 1.5))
     expect_close("the penalty with a weight of 1.5, by which the engine multiplies,", thrice, once, 1e-12)
 

@@ -10,8 +10,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from jointgen.contracts.distributions import ScoredDraw, log_prob_of_draw
 from jointgen.testing.check import Promises, expect, expect_close, expect_finite, expect_shape, gradients, promise, skip
-from jointgen.testing.laws import Law, can_integrate, has_grid, is_line, leaves, own_log_prob, scores_any, scores_own
+from jointgen.testing.laws import Law, can_integrate, has_grid, is_line, leaves, scores_any, scores_own
 from jointgen.testing.quadrature import Grid, grid_of, panel_masses
 from jointgen.testing.randomness import Recorded, Replayed, noise
 
@@ -60,7 +61,7 @@ def scored(law: Law) -> list[tuple[Tensor, Tensor]]:
 @torch.no_grad()
 def _scored(distribution: Any) -> tuple[Tensor, Tensor]:
     draw = distribution.draw(noise(MANY, "many"))
-    return draw.read("sample"), own_log_prob(distribution, draw)
+    return draw.read("sample"), log_prob_of_draw(distribution, draw)
 
 
 def tolerance_of(law: Law) -> float:
@@ -73,7 +74,7 @@ def tolerance_of(law: Law) -> float:
 @promise(DENSITIES, scores_own)
 def log_prob_is_one_number_per_row(law: Law) -> None:
     distribution = law.at(law.built(), law.params(5))
-    found = own_log_prob(distribution, distribution.draw(noise(5)))
+    found = log_prob_of_draw(distribution, distribution.draw(noise(5)))
     expect_shape("log_prob of 5 rows", found, (5,))
     expect_finite("log_prob of the distribution's own draws", found)
 
@@ -156,7 +157,7 @@ def bump(z: Tensor) -> Tensor:
 
 
 def scores_itself(law: Law) -> bool:
-    return scores_own(law) and hasattr(law.at(law.built(), law.params(1)).draw(noise(1)), "log_prob")
+    return scores_own(law) and isinstance(law.at(law.built(), law.params(1)).draw(noise(1)), ScoredDraw)
 
 
 @promise(DENSITIES, lambda law: scores_any(law) and scores_itself(law))
@@ -177,7 +178,7 @@ def a_draws_own_log_prob_is_that_of_its_distribution(law: Law) -> None:
 def log_prob_has_the_log_determinant_of_the_draw(law: Law) -> None:
     """log q(z) + log|det dz/deps| = log N(eps; 0, I), or 0 for uniform eps, where eps is of the size of z."""
     module, params = law.built(), law.params(3)
-    source: Any = Recorded(noise(3))
+    source = Recorded(noise(3))
     distribution = law.at(module, params)
     draw = distribution.draw(source)
     if [value[0].numel() for _, value in source.calls] != [law.space.size]:
@@ -185,13 +186,13 @@ def log_prob_has_the_log_determinant_of_the_draw(law: Law) -> None:
     ((kind, eps),) = source.calls
     log_det = torch.stack([log_det_of_row(law, module, params[i : i + 1], eps[i : i + 1]) for i in range(3)])
     wanted = -0.5 * (eps**2 + math.log(2 * math.pi)).flatten(1).sum(1) if kind == "normal" else torch.zeros(3)
-    found = own_log_prob(distribution, draw) + log_det
+    found = log_prob_of_draw(distribution, draw) + log_det
     expect_close(f"log_prob + log|det d draw / d noise|, against the {kind} noise's log density", found, wanted, 1e-5)
 
 
 def log_det_of_row(law: Law, module: nn.Module, params: Tensor, eps: Tensor) -> Tensor:
     def sample(flat: Tensor) -> Tensor:
-        source: Any = Replayed([flat.reshape(eps.shape)])
+        source = Replayed([flat.reshape(eps.shape)])
         return law.at(module, params).draw(source).read("sample").flatten()
 
     jacobian: Any = torch.autograd.functional.jacobian(sample, eps.flatten())

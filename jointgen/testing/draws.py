@@ -10,6 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jointgen.contracts.distributions import (
+    ClosedFormKL,
+    HasBinMass,
+    HasDensity,
+    HasMoments,
+    ScoredDraw,
+    StartsAtMean,
+    ViewsData,
+    log_prob_of_draw,
+)
 from jointgen.contracts.observation import observe
 from jointgen.testing.check import (
     Promises,
@@ -22,7 +32,7 @@ from jointgen.testing.check import (
     promise,
 )
 from jointgen.testing.densities import Wave, can_integrate, density, integrable, scored, tolerance_of, waves
-from jointgen.testing.laws import Law, has_bins, leaves, own_log_prob, scores_any, scores_own
+from jointgen.testing.laws import Law, has_bins, leaves, scores_any, scores_own
 from jointgen.testing.randomness import Recorded, Replayed, no_global_randomness, noise, normal_like
 
 DRAWS: Promises = []
@@ -39,18 +49,22 @@ def capabilities_are_true(law: Law) -> None:
         can.own_density != "none" or can.foreign_density == "none", "a foreign density without an own one is declared"
     )
     draw = distribution.draw(noise(2))
-    scored = hasattr(distribution, "log_prob") or hasattr(draw, "log_prob")
+    scored = isinstance(distribution, HasDensity) or isinstance(draw, ScoredDraw)
     if can.own_density == "none":
         expect(not scored, "no density is declared, but there is a log_prob")
     else:
         expect(scored, f"own density {can.own_density!r} is declared, but there is no log_prob")
     if can.foreign_density != "none":
         expect(
-            hasattr(distribution, "log_prob"), f"foreign density {can.foreign_density!r} is declared without log_prob"
+            isinstance(distribution, HasDensity),
+            f"foreign density {can.foreign_density!r} is declared without log_prob",
         )
-    expect(not can.kl_to or hasattr(distribution, "kl_to"), f"KL to {', '.join(can.kl_to)} is declared without kl_to")
-    expect(not can.bin_mass or hasattr(distribution, "log_prob_bins"), "bin_mass is declared without log_prob_bins")
-    expect(not can.moments or hasattr(distribution, "moments"), "moments are declared, but there is no moments()")
+    expect(
+        not can.kl_to or isinstance(distribution, ClosedFormKL),
+        f"KL to {', '.join(can.kl_to)} is declared without kl_to",
+    )
+    expect(not can.bin_mass or isinstance(distribution, HasBinMass), "bin_mass is declared without log_prob_bins")
+    expect(not can.moments or isinstance(distribution, HasMoments), "moments are declared, but there is no moments()")
     expect(can.noise_input >= 0, f"noise_input is {can.noise_input}, it must be a size or 0")
 
 
@@ -111,7 +125,7 @@ def _everything(law: Law, distribution: Any) -> Iterator[Tensor]:
     draw = distribution.draw(noise(6))
     yield from (draw.read(reading) for reading in law.can.paths)
     if scores_own(law):
-        yield own_log_prob(distribution, draw)
+        yield log_prob_of_draw(distribution, draw)
     if scores_any(law):
         yield distribution.log_prob(draw.read("sample").detach())
     if has_bins(law):
@@ -161,11 +175,11 @@ def the_same_noise_gives_the_same_draw(law: Law) -> None:
 @promise(DRAWS)
 def draws_do_not_mix_rows(law: Law) -> None:
     module, params, order = law.built(), law.params(4), torch.tensor([2, 0, 3, 1])
-    source: Any = Recorded(noise(4))
+    source = Recorded(noise(4))
     draw = law.at(module, params).draw(source)
     for _, value in source.calls:
         expect(len(value) == 4, f"noise of shape {tuple(value.shape)} has not the 4 rows of the draw")
-    replay: Any = Replayed([value[order] for _, value in source.calls])
+    replay = Replayed([value[order] for _, value in source.calls])
     permuted = law.at(module, params[order]).draw(replay)
     for reading in law.can.paths:
         what = f"reading {reading!r} of permuted rows is not the permuted reading"
@@ -187,7 +201,7 @@ def a_draw_stays_when_parameters_move(law: Law) -> None:
 # --- optional methods of the module ----------------------------------------------------------------------------------
 
 
-@promise(DRAWS, lambda law: not law.is_prior and hasattr(law.built(), "start_at"))
+@promise(DRAWS, lambda law: not law.is_prior and isinstance(law.built(), StartsAtMean))
 def start_at_brings_the_mean_to_the_datas(law: Law) -> None:
     low, high = (
         (law.space.low, law.space.high) if law.space.low is not None and law.space.high is not None else (0.0, 1.0)
@@ -208,7 +222,7 @@ def start_at_brings_the_mean_to_the_datas(law: Law) -> None:
     )
 
 
-@promise(DRAWS, lambda law: not law.is_prior and hasattr(law.built(), "view"))
+@promise(DRAWS, lambda law: not law.is_prior and isinstance(law.built(), ViewsData))
 def views_of_data_match_the_readings(law: Law) -> None:
     module: Any = law.built()
     bins = law.space.bins or 2

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.distributions import PriorThroughParts
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
 from jointgen.testing.check import described, expect
@@ -52,7 +53,7 @@ class Law:
     @property
     def through(self) -> tuple[str, ...]:
         """Names of the parts that a prior is made of, in whose place stand-ins are put."""
-        return tuple(getattr(self.config, "through", ())) if self.is_prior else ()
+        return self.config.through if isinstance(self.config, PriorThroughParts) else ()
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -89,11 +90,6 @@ class Law:
 
     def __str__(self) -> str:
         return f"{described(self.config)} on {self.space}"
-
-
-def own_log_prob(distribution: Any, draw: Any) -> Tensor:
-    """(B,) nats of a draw under the distribution that it came from, as the engine asks for it."""
-    return draw.log_prob() if hasattr(draw, "log_prob") else distribution.log_prob(draw.read("sample"))
 
 
 def leaves(module: nn.Module, params: Tensor) -> dict[str, Tensor]:

@@ -10,9 +10,10 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
+from jointgen.contracts.distributions import log_prob_of_draw
 from jointgen.errors import JointgenError
 from jointgen.testing.check import Promises, expect, expect_close, expect_equal, expect_finite, gradients, promise
-from jointgen.testing.laws import Law, has_bins, leaves, own_log_prob, scores_any, scores_own
+from jointgen.testing.laws import Law, has_bins, leaves, scores_any, scores_own
 from jointgen.testing.randomness import noise
 
 MODULES: Promises = []
@@ -26,7 +27,7 @@ def results(law: Law, module: nn.Module, params: Tensor) -> list[Tensor]:
     draw = distribution.draw(noise(len(params), dtype=params.dtype))
     found = [draw.read(reading) for reading in law.can.paths]
     if scores_own(law):
-        found.append(own_log_prob(distribution, draw))
+        found.append(log_prob_of_draw(distribution, draw))
     if scores_any(law):
         found.append(distribution.log_prob(draw.read("sample").detach()))
     return found
@@ -68,7 +69,7 @@ def float32_is_near_float64_and_bfloat16_is_finite(law: Law) -> None:
             expect(value.dtype in allowed, f"reading {reading!r} of {dtype} params is {value.dtype}")
             expect_finite(f"reading {reading!r} of {dtype} params", value)
         if scores_own(law):
-            expect_finite(f"log_prob of {dtype} params", own_log_prob(distribution, draw))
+            expect_finite(f"log_prob of {dtype} params", log_prob_of_draw(distribution, draw))
     if scores_any(law):
         sample = exact[list(law.can.paths).index("sample")].detach()
         params = law.params(8).to(torch.bfloat16)
@@ -125,7 +126,7 @@ def _extremes(law: Law, module: nn.Module, params: Tensor) -> Iterator[tuple[str
     draw = distribution.draw(noise(rows, dtype=torch.float32))
     yield from ((f"reading {reading!r}", draw.read(reading)) for reading in law.can.paths)
     if scores_own(law):
-        yield "log_prob of own draws", own_log_prob(distribution, draw)
+        yield "log_prob of own draws", log_prob_of_draw(distribution, draw)
     for value in extreme_values(law, rows) if scores_any(law) else ():
         yield f"log_prob({value.flatten()[0].item():g})", distribution.log_prob(value)
     for value in extreme_values(law, rows) if has_bins(law) else ():

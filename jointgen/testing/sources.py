@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from jointgen.contracts.observation import observe
+from jointgen.contracts.sources import AugmentedRows, reader_of
 from jointgen.contracts.space import Space
-from jointgen.data.device import Augmenting, stored
 from jointgen.testing.check import Promises, expect, expect_equal, expect_finite, expect_shape, promise, skip
 from jointgen.testing.critics import Subject
 from jointgen.testing.randomness import no_global_randomness, noise
@@ -90,8 +88,8 @@ def rows_can_be_observed(subject: Subject) -> None:
 @promise(SOURCES)
 def augmentation_keeps_shapes_and_types(subject: Subject) -> None:
     rows = subject.config.open("train")
-    taken, whole = (how(torch.arange(4)) for how in (rows.take, partial(stored, rows)))
-    if not isinstance(rows, Augmenting):
+    taken, whole = (read(torch.arange(4)) for read in (rows.take, reader_of(rows)))
+    if not isinstance(rows, AugmentedRows):
         skip("it does not augment its rows")
     with no_global_randomness("augment()"):
         changed = rows.augment(whole, noise(4))

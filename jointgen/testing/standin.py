@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from jointgen.contracts.capabilities import Capabilities
-from jointgen.contracts.distributions import sum_event
+from jointgen.contracts.distributions import ReadyDraw, sum_event
 from jointgen.contracts.noise import NoiseSource
 from jointgen.contracts.numerics import LOG_2PI
 from jointgen.contracts.space import Space
@@ -35,17 +35,9 @@ class StandInLaw:
     def __init__(self, mean: Tensor):
         self.mean = mean
 
-    def draw(self, noise: NoiseSource) -> StandInDraw:
-        return StandInDraw({"sample": self.mean + 0.5 * noise.normal(*self.mean.shape[1:]), "mean": self.mean})
+    def draw(self, noise: NoiseSource) -> ReadyDraw:
+        return ReadyDraw(sample=self.mean + 0.5 * noise.normal(*self.mean.shape[1:]), mean=self.mean)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(B, *shape) -> (B,) nats: -sum (v - mean)^2 / (2 / 4) + 1/2 log 2 pi + log 1/2."""
         return -sum_event(2 * (value - self.mean) ** 2 + 0.5 * LOG_2PI - math.log(2))
-
-
-class StandInDraw:
-    def __init__(self, readings: dict[str, Tensor]):
-        self._readings = readings
-
-    def read(self, reading: str) -> Tensor:
-        return self._readings[reading]

@@ -8,9 +8,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import Capabilities, ConfigError, NoiseSource, Space, log1mexp, sum_event
+from jointgen.plugin import Capabilities, ConfigError, NoiseSource, ReadyDraw, Space, log1mexp, sum_event
 from jointgen_families.bins import Bins
-from jointgen_families.draws import ReadyDraw, inner_uniform
+from jointgen_families.draws import inner_uniform
 from jointgen_families.location_scale import check_real
 from jointgen_families.means import at_least_float32, where_reached
 

@@ -8,18 +8,6 @@ from torch import Tensor
 from jointgen.plugin import NoiseSource
 
 
-class ReadyDraw:
-    """A draw whose readings, (B, *shape) each by name, were made when it was drawn."""
-
-    def __init__(self, **readings: Tensor):
-        self._readings = readings
-
-    def read(self, reading: str) -> Tensor:
-        """(B, *shape)."""
-        assert reading in self._readings, f"this draw has no reading {reading!r}"
-        return self._readings[reading]
-
-
 def inner_uniform(noise: NoiseSource, *shape: int) -> Tensor:
     """(B, *shape) of U(0, 1), half a rounding unit away from 0 and 1, where inverse distribution functions end."""
     half_unit = torch.finfo(noise.dtype).eps / 2

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.plugin import Capabilities, NoiseSource, Space
+from jointgen.plugin import Capabilities, NoiseSource, ReadyDraw, Space
 from jointgen_families.correlated import CorrelatedGaussian
-from jointgen_families.draws import ReadyDraw
 from jointgen_families.gaussian import DiagonalGaussian
 from jointgen_families.location_scale import check_real
 from jointgen_families.means import MeanModule, at_least_float32

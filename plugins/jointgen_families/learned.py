@@ -9,8 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import Capabilities, ConfigError, Distribution, FamilyField, NoiseSource, Space, placed
-from jointgen_families.draws import ReadyDraw
+from jointgen.plugin import Capabilities, ConfigError, Distribution, FamilyField, NoiseSource, ReadyDraw, Space, placed
 from jointgen_families.means import known_range
 from jointgen_families.mixture import Mixture
 from jointgen_families.priors import shape_of, valid_size

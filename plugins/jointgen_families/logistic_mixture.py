@@ -13,9 +13,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import Capabilities, ConfigError, NoiseSource, Space, sum_event
+from jointgen.plugin import Capabilities, ConfigError, NoiseSource, ReadyDraw, Space, sum_event
 from jointgen_families.bins import Bins, extended_logistic_log_mass
-from jointgen_families.draws import ReadyDraw, standard_logistic, straight_through
+from jointgen_families.draws import standard_logistic, straight_through
 from jointgen_families.location_scale import check_init_scale, check_quantised
 from jointgen_families.means import at_least_float32, where_reached
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.plugin import LOG_2PI, Capabilities, NoiseSource, Space
-from jointgen_families.draws import ReadyDraw
+from jointgen.plugin import LOG_2PI, Capabilities, NoiseSource, ReadyDraw, Space
 from jointgen_families.gaussian import DiagonalGaussian
 from jointgen_families.location_scale import check_init_scale, check_real
 from jointgen_families.means import MeanModule, MeanName, at_least_float32, check_mean

@@ -9,8 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import Capabilities, NoiseSource, Space
-from jointgen_families.draws import ReadyDraw
+from jointgen.plugin import Capabilities, NoiseSource, ReadyDraw, Space
 from jointgen_families.gaussian import DiagonalGaussian
 
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from jointgen.contracts.noise import Noise, NoiseSource
+from jointgen.contracts.sources import augmentation_of, reader_of
 from jointgen.data import device as transfer
 from jointgen.data.batches import TrainingBatches
-from jointgen.data.device import BLOCK, DeviceRows, Prefetcher, ResidentRows, augmented, resides, size_of, stored
+from jointgen.data.device import BLOCK, DeviceRows, Prefetcher, ResidentRows, resides, size_of
 from jointgen.data.row_order import RowOrder
 from jointgen.data.split import Split
 from jointgen.errors import ConfigError
@@ -110,9 +111,10 @@ def test_a_copy_is_made_in_blocks_and_indexed() -> None:
 def test_resident_rows_are_those_that_are_read_bit_for_bit(rows: Any) -> None:
     loader = RowOrder(rows, 8, seed=5)
     home, copy = (DeviceRows(rows, loader.rows_of, CPU, resident=resident) for resident in (False, True))
+    augment = augmentation_of(rows)
     for number in (0, 1, 2, 7, 3):
         noise = [Noise(3, number).named("augment", 8) for _ in range(2)]
-        one, two = (augmented(rows, fetch(number), n) for fetch, n in zip((home, copy), noise, strict=True))
+        one, two = (augment(fetch(number), n) for fetch, n in zip((home, copy), noise, strict=True))
         assert set(one) == set(two)
         assert all(torch.equal(one[name], two[name]) for name in one)
 
@@ -129,10 +131,10 @@ def test_every_batch_is_sent_to_a_device_that_is_not_the_host(resident: bool) ->
 
 
 def test_rows_without_more_to_store_are_taken() -> None:
-    assert torch.equal(stored(Numbered(5), torch.tensor([3]))["x"], torch.tensor([[3.0]], dtype=torch.float64))
-    assert stored(Windowed(5), torch.tensor([3]))["x"].tolist() == [[3.0, -3.0]]
+    assert torch.equal(reader_of(Numbered(5))(torch.tensor([3]))["x"], torch.tensor([[3.0]], dtype=torch.float64))
+    assert reader_of(Windowed(5))(torch.tensor([3]))["x"].tolist() == [[3.0, -3.0]]
     values = {"x": torch.zeros(1)}
-    assert augmented(Numbered(5), values, Noise(0).named("augment", 1)) is values
+    assert augmentation_of(Numbered(5))(values, Noise(0).named("augment", 1)) is values
 
 
 class Alone:

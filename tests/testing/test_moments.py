@@ -28,7 +28,7 @@ class WithMoments(Gaussian):
     declared: bool = True
 
     def capabilities(self, space: Space) -> Capabilities:
-        return attrs.evolve(super().capabilities(space), kl_to=(), moments=self.binding)
+        return attrs.evolve(super().capabilities(space), kl_to=(), moments=self.declared)
 
     def build(self, space: Space) -> nn.Module:
         law = type("Law", (DiagonalGaussian,), {"moments": lambda law: self.of(law)})

@@ -17,6 +17,7 @@ from jointgen.compiler.nodes import Forward, Node, PriorLaw, Root, Sample, View
 from jointgen.compiler.plan import Plan, Summand, UpdatePlan, parts_run
 from jointgen.compiler.requirements import Requirement, is_met, law_names, requirements
 from jointgen.config.recipe import EncoderTable
+from jointgen.contracts.distributions import PriorOfFamily
 from jointgen.engine.balance_scales import EVERY
 from jointgen.objectives.algebra import Weight
 from jointgen.objectives.distributions import Joint
@@ -163,7 +164,7 @@ def component_of(compiled: CompiledRecipe, part: str) -> str:
         return name_of("data", type(recipe.all_sources()[part]))
     if part in recipe.all_priors():
         prior = recipe.all_priors()[part]
-        within = f" + {name_of('family', type(prior.family))}" if hasattr(prior, "family") else ""
+        within = f" + {name_of('family', type(prior.family))}" if isinstance(prior, PriorOfFamily) else ""
         return name_of("prior", type(prior)) + within
     if part in recipe.all_conditionals():
         table = recipe.all_conditionals()[part]

@@ -12,11 +12,10 @@ from jointgen.errors import ConfigError, suggest
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.comparison import data_sets, published
 from jointgen.reports.comparison.columns import check_alike, choose
+from jointgen.reports.comparison.formats import Picture, Pictures, csv_of, markdown_of, page_of, print_tables
 from jointgen.reports.comparison.grouping import group
-from jointgen.reports.comparison.page import Picture, Pictures, page_of
 from jointgen.reports.comparison.runs import Run, read_runs
 from jointgen.reports.comparison.table import Row, Table, make_table
-from jointgen.reports.comparison.writing import csv_of, markdown_of, print_tables
 from jointgen.runtime.atomic_files import replace_bytes, replace_text
 from jointgen.runtime.console import log_once
 

@@ -13,8 +13,8 @@ from jointgen.images.user_images import UserImages, read_user_images
 from jointgen.inference import bulk as inference
 from jointgen.inference.loading import open_run
 from jointgen.inference.model import Model
-from jointgen.reports.comparison.figures import draw
-from jointgen.reports.comparison.page import Pictures
+from jointgen.reports.comparison.drawings import draw
+from jointgen.reports.comparison.formats import Pictures
 from jointgen.reports.gallery import check_picture, draw_pairs, draw_samples
 from jointgen.runtime.console import log_once
 from jointgen.runtime.progress import Counter

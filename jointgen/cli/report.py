@@ -10,7 +10,7 @@ from jointgen.errors import CheckpointError, ConfigError
 from jointgen.inference.bulk import held_out
 from jointgen.inference.model import Model
 from jointgen.registry.discovery import load_plugins
-from jointgen.reports.page import Shown, write_report
+from jointgen.reports.page import PageModel, write_report
 from jointgen.runs.folder import RunFolder
 
 
@@ -27,9 +27,9 @@ def report_command(arguments: Arguments) -> None:
     print(f"{folder.report}: the run's page, for a browser")
 
 
-def _shown(model: Model) -> Shown | str:
+def _shown(model: Model) -> PageModel | str:
     """The model with held-out rows, or the reason why they cannot be read."""
     try:
-        return Shown(model, held_out(model, "test"), model.checkpoint)
+        return PageModel(model, held_out(model, "test"), model.checkpoint)
     except ConfigError as error:
         return str(error)

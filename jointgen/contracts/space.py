@@ -34,6 +34,18 @@ class Space:
         return math.prod(self.shape)
 
     @property
+    def range(self) -> tuple[float, float] | None:
+        """The least and the greatest value, or None where one of them is not known."""
+        if self.kind in ("binary", "label"):
+            return 0.0, 1.0
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether values are images, of shape (channels, height, width)."""
+        return len(self.shape) == 3 and self.kind != "label"
+
+    @property
     def bin_width(self) -> float | None:
         """Width of one level in model space, or None where the data was never quantised."""
         if self.bins is None:

@@ -1,11 +1,11 @@
-"""Pictures of a model: sample grids and reconstructions beside the truth, each process computing its share."""
+"""Draws a model's samples, and reconstructions beside the data; with several processes each computes its share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from jointgen.contracts.space import Space
@@ -18,45 +18,62 @@ from jointgen.runtime.workers import Workers
 
 
 def write_pictures(model: Model, split: Split, folder: Path, name: str, n: int, workers: Workers) -> list[Path]:
-    """Writes `folder`/samples-NAME.png and reconstructions-NAME.png where the model can give them: the same codes
-    and the same held-out rows at every call. Every process calls it; the main one writes and returns the paths."""
+    """Writes `samples-NAME.png` and `reconstructions-NAME.png`, where the model gives any.
+
+    Every call draws the same codes and the same held-out rows, so that pictures can be compared over training. A model
+    of several observed variables has samples of each, `samples-VARIABLE-NAME.png`. All processes call this; the main
+    one writes.
+
+    Args:
+        model: The model.
+        split: The held-out rows.
+        folder: Where the pictures go.
+        name: The end of the files' names, such as "step-00000100".
+        n: The number of samples, and of reconstructions if the split has as many rows.
+        workers: The processes.
+
+    Returns:
+        The files that this process has written.
+    """
     shares = workers.world if n <= len(split) and n % workers.world == 0 else 1
     model = model.share(workers.rank if shares > 1 else 0, shares)
     batch = fixed_batch(model, split, min(n, len(split)) // shares)
 
-    def whole(mine: Tensor) -> Tensor:
-        return workers.gather(mine) if shares > 1 else mine
+    def gathered(share: Tensor) -> Tensor:
+        return workers.gather(share) if shares > 1 else share
 
-    found: dict[str, tuple[Callable[..., bool], str, Tensor, Tensor]] = {}
-    for variable in model.observed:
-        samples = whole(samples_of(model, variable, n // shares, batch))
-        truth = whole(model.observe(batch)[0][variable])
-        found[f"samples-{_suffix(model, variable)}{name}.png"] = (write_samples, variable, truth, samples)
-    if "x" in model.observed and model.can_reconstruct("x"):
-        truth, rebuilt = map(whole, model.rebuild(batch, "x"))
-        found[f"reconstructions-{name}.png"] = (write_reconstructions, "x", truth, rebuilt)
+    samples = {v: gathered(sample_means(model, v, n // shares, batch)) for v in model.observed}
+    truth = {v: gathered(mean) for v, mean in model.observe(batch)[0].items()}
+    reconstructed = next((v for v in model.observed if model.can_reconstruct(v)), None)
+    pairs = [gathered(values) for values in model.rebuild(batch, reconstructed)] if reconstructed else []
     if not workers.is_main:
         return []
-    return [
-        folder / file
-        for file, (write, variable, truth, made) in found.items()
-        if write(model, variable, truth, made, folder / file)
-    ]
 
-
-def _suffix(model: Model, variable: str) -> str:
-    return "" if len(model.observed) == 1 else f"{variable}-"
+    drawn = {}
+    for variable in model.observed:
+        kind = "samples" if len(model.observed) == 1 else f"samples-{variable}"
+        drawn[f"{kind}-{name}.png"] = _draw_samples(samples[variable], model.spaces[variable], truth[variable])
+    if reconstructed:
+        drawn[f"reconstructions-{name}.png"] = _draw_pairs(pairs[0], pairs[1], model.spaces[reconstructed])
+    written = {folder / file: image for file, image in drawn.items() if image is not None}
+    for path, image in written.items():
+        pictures.save(image, path)
+    return list(written)
 
 
 def fixed_batch(model: Model, split: Split, rows: int) -> StepInputs:
-    """This process's share, so many rows, of the first rows of a split, with noise of their own, for pictures that
-    can be compared."""
+    """Takes this process's share, so many rows, of the first rows of a split, with the same noise at every call."""
     data = split.take(torch.arange(rows) + model.rank * rows, model.device)
     return StepInputs(data, model.noise(0, "pictures"), rows)
 
 
-def samples_of(model: Model, variable: str, n: int, batch: StepInputs) -> Tensor:
-    """(n, *shape) means of the conditional that generates a variable; data roots on its side are held-out rows."""
+def sample_means(model: Model, variable: str, n: int, batch: StepInputs) -> Tensor:
+    """Draws a variable from the side that generates it, with the same noise at every call.
+
+    Returns:
+        (n, *shape): the means of its conditional. Where its side begins at data, the batch's rows are taken for that,
+        and there are at most as many samples.
+    """
     joint = model.generator_of(variable)
     _, samples = model.observe(batch)
     given = {v: samples[v][:n] for v in model.data_roots(joint)}
@@ -64,45 +81,40 @@ def samples_of(model: Model, variable: str, n: int, batch: StepInputs) -> Tensor
     return model.draw(joint.name, given, rows, model.noise(0, "pictures"), "mean")[variable]
 
 
-def write_samples(model: Model, variable: str, truth: Tensor, samples: Tensor, path: Path) -> bool:
-    """Whether there was anything to draw: images, or points in the plane beside true ones."""
-    space = model.spaces[variable]
-    if (images := pictures.render(samples, space)) is not None:
-        pictures.save(images, path)
-        return True
-    if space.shape == (2,):
-        pictures.scatter(samples.cpu(), truth.cpu(), path)
-        return True
-    return False
-
-
-def write_reconstructions(model: Model, variable: str, truth: Tensor, rebuilt: Tensor, path: Path) -> bool:
-    left = pictures.render(truth, model.spaces[variable])
-    right = pictures.render(rebuilt, model.spaces[variable])
-    if left is None or right is None:
-        return False
-    pictures.save(pictures.side_by_side(left, right), path)
-    return True
+# --- pictures that a command was asked for ----------------------------------------------------------------------------
 
 
 def check_picture(variable: str, space: Space, *, points: bool) -> None:
-    """Raises ConfigError unless values in this Space are images or, where `points` may be, points in the plane."""
-    is_image = pictures.render(torch.zeros(1, *space.shape), space) is not None
-    if not (is_image or (points and space.shape == (2,))):
+    """Checks that values of a variable make a picture.
+
+    Args:
+        variable: Its name.
+        space: Its Space.
+        points: Whether points in the plane will do, besides images.
+
+    Raises:
+        ConfigError: They make none.
+    """
+    if not (space.is_image or (points and space.shape == (2,))):
         raise ConfigError(f"-o: {variable} is {space}, which makes no picture")
 
 
 def draw_samples(samples: Tensor, space: Space, path: Path) -> None:
-    """A PNG of images in rows and columns, or of points in the plane."""
-    images = pictures.render(samples, space)
-    if images is None:
-        pictures.scatter(samples, path=path)
-    else:
-        pictures.save(images, path, columns=columns_for(len(images)))
+    """Writes a PNG of images in rows and columns, or of points in the plane."""
+    image = _draw_samples(samples, space, None, columns_for(len(samples)))
+    assert image is not None, "check_picture was called before"
+    pictures.save(image, path)
+
+
+def draw_pairs(truth: Tensor, rebuilt: Tensor, space: Space, path: Path) -> None:
+    """Writes a PNG in which every image has its reconstruction to its right."""
+    image = _draw_pairs(truth, rebuilt, space, columns_for(2 * len(truth)))
+    assert image is not None, "check_picture was called before"
+    pictures.save(image, path)
 
 
 def columns_for(n: int) -> int:
-    """A grid that is not much higher than it is wide.
+    """Chooses the columns of a grid of `n` images so that it is not much higher than it is wide.
 
     >>> columns_for(16), columns_for(100), columns_for(10000)
     (8, 10, 100)
@@ -110,8 +122,15 @@ def columns_for(n: int) -> int:
     return max(8, round(n**0.5))
 
 
-def draw_pairs(truth: Tensor, rebuilt: Tensor, space: Space, path: Path) -> None:
-    """A PNG in which every truth has its reconstruction at its right."""
+def _draw_samples(samples: Tensor, space: Space, truth: Tensor | None, columns: int = 8) -> Image | None:
+    """Draws images, or points in the plane over the true ones; None where values make no picture."""
+    if (images := pictures.render(samples, space)) is not None:
+        return pictures.grid(images, columns)
+    if space.shape == (2,):
+        return pictures.scatter(samples.cpu(), None if truth is None else truth.cpu())
+    return None
+
+
+def _draw_pairs(truth: Tensor, rebuilt: Tensor, space: Space, columns: int = 8) -> Image | None:
     left, right = pictures.render(truth, space), pictures.render(rebuilt, space)
-    assert left is not None and right is not None, "see check_picture"
-    pictures.save(pictures.side_by_side(left, right, columns_for(2 * len(left))), path)
+    return None if left is None or right is None else pictures.side_by_side(left, right, columns)

@@ -15,7 +15,7 @@ from jointgen.engine.ema import EMA
 from jointgen.evaluation.evaluate import evaluate, figures_of, metrics_of
 from jointgen.inference.model import Model
 from jointgen.reports.gallery import write_pictures
-from jointgen.reports.page import Shown, write_report
+from jointgen.reports.page import PageModel, write_report
 from jointgen.runs.checkpoint import name_of
 from jointgen.runs.folder import RunFolder
 from jointgen.runtime.atomic_files import writing
@@ -126,7 +126,7 @@ class RunReporter:
     def report(self, model: Model, at: RunProgress) -> None:
         """The run's page. Written by the main process alone, with the model that all hold."""
         if self.workers.is_main:
-            write_report(self.folder, self.compiled, Shown(model, self.pictured, name_of(at.step)))
+            write_report(self.folder, self.compiled, PageModel(model, self.pictured, name_of(at.step)))
 
     def _images(self, at: RunProgress) -> int:
         return at.step * self.recipe.train.batch

@@ -128,8 +128,8 @@ def test_the_wheel_holds_every_package_and_the_recipes_and_no_tests(wheel: Path)
     assert {Path(name).name for name in names if name.startswith("jointgen/recipes/")} == recipes
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "jointgen" / "templates").rglob("*.txt")}
     assert {name for name in names if name.startswith("jointgen/templates/")} == templates
-    page = {str(path.relative_to(ROOT)) for path in (ROOT / "jointgen/report/templates").iterdir()}
-    assert {name for name in names if name.startswith("jointgen/report/templates/")} == page
+    page = {str(path.relative_to(ROOT)) for path in (ROOT / "jointgen/reports/templates").iterdir()}
+    assert {name for name in names if name.startswith("jointgen/reports/templates/")} == page
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "jointgen").rglob("*.py")}
     modules |= {str(path.relative_to(ROOT / "plugins")) for path in (ROOT / "plugins").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == modules

@@ -20,7 +20,7 @@ from PIL import Image
 
 from jointgen.cli.main import main
 from jointgen.reports.comparison import published
-from jointgen.reports.comparison.figures import side_by_side
+from jointgen.reports.pictures import panels
 
 MakeRun = Callable[..., str]
 
@@ -563,8 +563,8 @@ def test_vectors_in_the_plane_are_scattered(say: Any, here: Path) -> None:
 
 
 def test_panels_have_titles_and_stand_in_few_even_rows() -> None:
-    panels = [(f"model {i}", Image.new("RGB", (500, 100), "navy")) for i in range(6)]
-    image = side_by_side(panels)
+    models = [(f"model {i}", Image.new("RGB", (500, 100), "navy")) for i in range(6)]
+    image = panels(models)
     assert image.width == 3 * 500 + 2 * 24 + 2 * 12  # not four and two
     ink = [image.getpixel((x, y)) for x in range(12, 512) for y in range(12, 36)]
     assert any(pixel != (255, 255, 255) for pixel in ink)
@@ -572,6 +572,6 @@ def test_panels_have_titles_and_stand_in_few_even_rows() -> None:
 
 
 def test_a_long_title_is_broken_into_lines() -> None:
-    short, long = (side_by_side([(title, Image.new("RGB", (140, 50)))]) for title in ("a", "a_rather_long_name"))
+    short, long = (panels([(title, Image.new("RGB", (140, 50)))]) for title in ("a", "a_rather_long_name"))
     assert short.width == long.width
     assert long.height - short.height == 24  # a_rather_ and long_name

@@ -23,10 +23,19 @@ import jointgen
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError, WriteError
 from jointgen.inference.bulk import held_out
-from jointgen.reports.page import history, numbers
+from jointgen.reports.comparison.runs import read_runs
+from jointgen.reports.page import figures, training_pictures
+from jointgen.reports.page.codes import (
+    code_map,
+    interpolation_rows,
+    interpolations,
+    map_codes,
+    principal_plane,
+    traversal,
+)
 from jointgen.reports.page.curves import curves, frame, thinned
 from jointgen.reports.page.equation import typeset
-from jointgen.reports.page.latent import code_map, interpolations, map_codes, principal_plane, rows_of, traversal
+from jointgen.reports.run_figures import RunFigures, figures_of_run
 
 LOADS = {"src", "href", "srcset", "data", "poster", "action", "background"}
 
@@ -187,39 +196,65 @@ def figure(value: float | None, **more: Any) -> dict[str, Any]:
     ],
 )
 def test_a_number_has_the_digits_that_its_error_leaves(value: float, error: float | None, shown: str) -> None:
-    assert numbers.in_digits(value, error) == shown
+    assert figures.in_digits(value, error) == shown
 
 
-def test_later_evaluations_lie_over_the_summary() -> None:
-    """Of the newest checkpoint that was evaluated; what only the summary has stays."""
-    summary = {"step": 20, "metrics": {"elbo": figure(-3.0), "rmse": figure(5.0)}}
+SUMMARY = {"step": 20, "metrics": {"elbo": figure(-3.0), "rmse": figure(5.0)}}
+
+
+def test_a_run_stands_for_the_figures_of_its_summarys_checkpoint() -> None:
+    """An evaluation of the same checkpoint replaces and adds figures; those of other weights are left out."""
     evaluation = {
-        "step-00000020": {"metrics": {"elbo": figure(-2.0), "fid": figure(7.0, protocol="2048 features")}},
+        "step-00000020": {"metrics": {"elbo": figure(-2.0), "fid": figure(7.0)}},
+        "step-00000030": {"metrics": {"elbo": figure(-1.0)}},
         "step-00000010": {"metrics": {"elbo": figure(-9.0), "kid": figure(1.0)}},
     }
-    found = numbers.read_figures(summary, evaluation)
-    assert {name: (f["value"], f["origin"]) for name, f in found.items()} == {
-        "elbo": (-2.0, "step-00000020"),
-        "rmse": (5.0, ""),
-        "fid": (7.0, "step-00000020"),
+    run = figures_of_run(SUMMARY, evaluation)
+    assert run.checkpoint == "step-00000020"
+    assert {name: found["value"] for name, found in run.figures.items()} == {"elbo": -2.0, "rmse": 5.0, "fid": 7.0}
+    assert run.from_eval == {"elbo", "fid"}
+    assert run.other_checkpoints == ("step-00000010", "step-00000030")
+
+
+def test_a_run_without_final_figures_stands_for_its_newest_evaluation() -> None:
+    """By the number of the step: 100 is newer than 20."""
+    evaluation = {name: {"metrics": {"elbo": figure(-float(name[5:]))}} for name in ("step-100", "step-20")}
+    run = figures_of_run({"step": 120}, evaluation)
+    assert (run.checkpoint, run.figures["elbo"]["value"]) == ("step-100", -100.0)
+    assert figures_of_run({}, {}).figures == {}
+
+
+def test_page_and_comparison_show_the_same_figures(copied: Path, reported: Callable[[], Page], say: Any) -> None:
+    """Also after another checkpoint was evaluated, whose figures are of other weights."""
+    last = json.loads((copied / "summary.json").read_text())["step"]
+    before = json.loads((copied / "summary.json").read_text())["metrics"]["rmse"]["value"]
+    found = {
+        f"step-{last - 1:08d}": {"metrics": {"rmse": figure(1.25), "fid/net": figure(3.5)}},
+        f"step-{last:08d}": {"metrics": {"ssim": figure(0.5, unit="similarity")}},
     }
-
-
-def test_evaluations_of_an_earlier_step_replace_nothing() -> None:
-    """The run has gone on since: its summary is newer."""
-    evaluation = {"step-00000010": {"metrics": {"elbo": figure(-9.0), "fid": figure(8.0)}}}
-    found = numbers.read_figures({"step": 20, "metrics": {"elbo": figure(-3.0)}}, evaluation)
-    assert (found["elbo"]["value"], found["fid"]["origin"]) == (-3.0, "step-00000010")
+    (copied / "evaluation.json").write_text(json.dumps(found))
+    page = reported()
+    shown = {a["data-figure"]: a["data-value"] for _, a in page.elements if "data-figure" in a}
+    (row,) = read_runs([str(copied)])
+    assert {
+        name: repr(-f.value if f.nll else f.value) for name, f in row.figures.items() if f.value is not None
+    } == shown
+    assert (shown["rmse"], shown["ssim"]) == (repr(before), "0.5")
+    assert "fid/net" not in shown
+    assert f"All figures are those of checkpoint step-{last:08d} ." in page
+    assert f"jointgen eval was also given step-{last - 1:08d};" in page
 
 
 def test_what_is_said_first() -> None:
     """Bounds and scores of samples, then other figures of the model, then those of single critics; six at most."""
-    figures = {name: {**figure(1.0), "origin": ""} for name in ("f/accuracy", "a", "b", "c", "d", "e", "g")}
-    figures["elbo"] = {**figure(-1.0, bound="lower"), "origin": ""}
-    assert [row["name"] for row in numbers.highlights(numbers.rows(figures))] == ["elbo", "a", "b", "c", "d", "e"]
-    figures["fid/classifier"] = {**figure(3.0), "origin": ""}
-    said = [row["name"] for row in numbers.highlights(numbers.rows(figures))]
-    assert said == ["elbo", "fid/classifier", "a", "b", "c", "d"]
+
+    def names(found: dict[str, Any]) -> list[str]:
+        return [row["name"] for row in figures.highlights(figures.figure_rows(RunFigures("step-1", found)))]
+
+    found = {name: figure(1.0) for name in ("f/accuracy", "a", "b", "c", "d", "e", "g")}
+    found["elbo"] = figure(-1.0, bound="lower")
+    assert names(found) == ["elbo", "a", "b", "c", "d", "e"]
+    assert names({**found, "fid/classifier": figure(3.0)}) == ["elbo", "fid/classifier", "a", "b", "c", "d"]
 
 
 def test_figures_that_do_not_exist_say_why(copied: Path, reported: Callable[[], Page]) -> None:
@@ -347,10 +382,10 @@ def test_a_slider_has_thirty_frames_at_most(tmp_path: Path) -> None:
     """Of 59 steps 1..59, every second: 1, 3, ..., 59."""
     write_pictures(tmp_path, range(1, 60))
     (tmp_path / "notes.png").write_bytes(b"no picture of a step")
-    found = history.frames(tmp_path)
+    found = training_pictures.frames(tmp_path)
     assert found["of"] == 59
     assert [f["step"] for f in found["frames"]] == [*range(1, 60, 2)]
-    assert [p["what"] for p in found["frames"][0]["pictures"]] == ["samples", "reconstructions"]
+    assert [p["title"] for p in found["frames"][0]["pictures"]] == ["samples", "reconstructions"]
 
 
 def test_large_pictures_are_fewer_and_the_newest_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,8 +393,8 @@ def test_large_pictures_are_fewer_and_the_newest_is_shown(tmp_path: Path, monkey
     write_pictures(tmp_path, range(1, 8))
     size = (tmp_path / "samples-step-00000001.png").stat().st_size
     for room, steps in ((5 * size, [1, 7]), (6 * size, [1, 4, 7]), (size, [7])):
-        monkeypatch.setattr(history, "MOST_BYTES", room)
-        assert [f["step"] for f in history.frames(tmp_path)["frames"]] == steps
+        monkeypatch.setattr(training_pictures, "MAX_BYTES", room)
+        assert [f["step"] for f in training_pictures.frames(tmp_path)["frames"]] == steps
 
 
 # --- codes -----------------------------------------------------------------------------------------------------------
@@ -383,8 +418,8 @@ def test_maps_of_one_two_and_many_dimensions() -> None:
     one, two, three = (code_map("z", codes[:, :n], labels) for n in (1, 2, 3))
     assert (one["places"], one["labels"]) == ([[0.0, 1.0, 2.0, 3.0]], [4, 5, 6, 7])
     assert two["places"] == [[0.0, 1.0, 3.0], [1.0, 1.0, 1.5]]
-    assert (two["rows"], two["labels"], two["how"]) == ([0, 1, 3], [4, 5, 7], "the mean codes themselves")
-    assert three["how"] == "principal component analysis of the mean codes, from 3 dimensions to 2"
+    assert (two["rows"], two["labels"], two["method"]) == ([0, 1, 3], [4, 5, 7], "the mean codes themselves")
+    assert three["method"] == "principal component analysis of the mean codes, from 3 dimensions to 2"
     assert code_map("z", torch.randn(5, 2, 3, 3), None)["labels"] is None
     with pytest.raises(ConfigError, match="the codes z are not finite"):
         code_map("z", codes * math.nan, None)
@@ -429,7 +464,7 @@ def test_a_traversal_moves_the_dimension_that_varies_most_within_its_bounds() ->
 def test_paths_begin_and_end_at_reconstructions(trained: Path) -> None:
     """What stands at the ends of the trained run's interpolations is what the model makes of these rows."""
     model = jointgen.load(trained)
-    rows = rows_of(model, held_out(model, "test"))
+    rows = interpolation_rows(model, held_out(model, "test"))
     ends = rows.decode(rows.codes, torch.arange(len(rows.codes)))
     raw = held_out(model, "test").take(torch.arange(12))["data"]["x"]
     assert torch.equal((rows.truth * 17).floor().to(torch.uint8), raw)

@@ -10,7 +10,8 @@ import attrs
 
 from jointgen.config.toml import read_toml
 from jointgen.errors import ConfigError
-from jointgen.runs.files import RunFiles, name_of, open_or_nearest
+from jointgen.reports.run_figures import figures_of_run
+from jointgen.runs.files import RunFiles, open_or_nearest
 
 UNTRAINED = {
     "name": None,
@@ -154,11 +155,7 @@ def _read(path: str) -> Run:
 
 
 def _figures(folder: RunFiles, summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Figure]:
-    """The summary's, overlaid by what `jointgen eval` found of the same checkpoint; of the newest if it has none."""
-    evaluation = folder.read_evaluation()
-    own = summary.get("metrics", {})
-    checkpoint = name_of(summary["step"]) if own and "step" in summary else max(evaluation, default="")
-    found = {**own, **evaluation.get(checkpoint, {}).get("metrics", {})}
+    found = figures_of_run(summary, folder.read_evaluation()).figures
     sources = [recipe.get("data", {}), *recipe.get("sources", {}).values()]
     observed = ", ".join(str(table["observe"]) for table in sources if "observe" in table)
     return {name: Figure.of(name, fields, observed) for name, fields in found.items()}

@@ -1,5 +1,5 @@
-"""report.html: one self-contained page on a run."""
+"""Makes `report.html`, one self-contained page on a run."""
 
-from jointgen.reports.page.page import Shown, write_report
+from jointgen.reports.page.page import PageModel, write_report
 
-__all__ = ["Shown", "write_report"]
+__all__ = ["PageModel", "write_report"]

@@ -1,15 +1,12 @@
-"""The page: what stands in each section, and how it is written. It loads nothing from anywhere."""
+"""Writes a run's page, `report.html`: one file that holds everything that it shows and loads nothing."""
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Mapping
-from importlib import resources
 from typing import Any
 
 import attrs
-import jinja2
 import plotly.offline
 import torch
 from markupsafe import Markup, escape
@@ -20,128 +17,119 @@ from jointgen.data.split import Split
 from jointgen.errors import ConfigError
 from jointgen.inference.model import Model
 from jointgen.reports.explain.explain import explained
-from jointgen.reports.page import numbers
+from jointgen.reports.html import fill_template
+from jointgen.reports.page.codes import code_map, interpolation_rows, interpolations, map_codes, traversal
 from jointgen.reports.page.curves import CLOCKS, curves
 from jointgen.reports.page.equation import equations, joints
-from jointgen.reports.page.history import frames
-from jointgen.reports.page.latent import code_map, interpolations, map_codes, rows_of, traversal
+from jointgen.reports.page.figures import absent_figures, critic_rows, facts_of, figure_rows, flattened, highlights
+from jointgen.reports.page.training_pictures import frames
+from jointgen.reports.run_figures import figures_of_run
 from jointgen.runs.folder import RunFolder
 from jointgen.runtime.atomic_files import replace_text, writing
 
-TOML = re.compile(r"(?P<comment>\s*#.*)|(?P<table>\[.*\])|(?P<key>[^=\s]+)(?P<rest>\s*=.*)|.*")
+TOML_LINE = re.compile(r"(?P<comment>\s*#.*)|(?P<table>\[.*\])|(?P<key>[^=\s]+)(?P<rest>\s*=.*)|.*")
 
 
 @attrs.frozen
-class Shown:
-    """A model to draw from, held-out rows, and the checkpoint that has its weights."""
+class PageModel:
+    """The model that a page draws from.
+
+    Args:
+        model: The model.
+        split: The held-out rows that it encodes.
+        checkpoint: The name of the checkpoint that has its weights.
+    """
 
     model: Model
     split: Split
     checkpoint: str | None
 
 
-def write_report(folder: RunFolder, compiled: CompiledRecipe, shown: Shown | str) -> None:
-    """Writes RUN/report.html from what is in the run folder and from a model, or a line that says why there is none.
+def write_report(folder: RunFolder, compiled: CompiledRecipe, source: PageModel | str) -> None:
+    """Writes `report.html` into a run's folder.
 
-    Raises WriteError where the disk does not take the page.
+    Args:
+        folder: The run's folder, whose files the page shows.
+        compiled: The run's recipe.
+        source: The model for the section on codes, or the reason why there is none, which the page gives instead.
+
+    Raises:
+        WriteError: The disk does not take the page.
     """
-    page = render(folder, compiled, shown)
-    with writing(folder.report):
-        replace_text(folder.report, page)
-
-
-def render(folder: RunFolder, compiled: CompiledRecipe, shown: Shown | str) -> str:
-    """The page as HTML. A section that does not apply says why in a line."""
     summary = folder.read_summary()
-    figures = numbers.read_figures(summary, folder.read_evaluation())
-    codes = _codes(shown)
-    plotted = curves(folder.read_metrics(), figures, compiled.recipe.eval.quick_rows)
+    figures = figures_of_run(summary, folder.read_evaluation())
+    rows = figure_rows(figures)
+    plotted = curves(folder.read_metrics(), figures.figures, compiled.recipe.eval.quick_rows)
+    codes = _show_codes(source)
     (_, about), *plan = explained(compiled)
-    return _template().render(
+    page = fill_template(
+        "report.html",
         name=compiled.recipe.name,
         status=summary.get("status", "unknown"),
         note=summary.get("note", ""),
         about=[line.removeprefix(f"{compiled.recipe.name}: ") for line in about],
-        facts=list(numbers.facts(summary, compiled.recipe.train.total_steps)),
-        figures=(rows := numbers.rows(figures)),
-        highlights=numbers.highlights(rows),
-        absent=numbers.absent(figures),
-        critics=numbers.health(summary),
+        facts=list(facts_of(summary, compiled.recipe.train.total_steps)),
+        figures=rows,
+        figures_of=figures.checkpoint,
+        other_checkpoints=figures.other_checkpoints,
+        highlights=highlights(rows),
+        absent=absent_figures(figures),
+        critics=critic_rows(summary),
         stages=equations(compiled),
         joints=joints(compiled),
         history=frames(folder.samples),
-        checkpoint=None if isinstance(shown, str) else shown.checkpoint,
+        checkpoint=None if isinstance(source, str) else source.checkpoint,
         codes=codes,
         curves=plotted["sections"],
         plan=plan,
-        recipe=highlighted(folder.read_recipe()),
-        environment=list(numbers.flat(summary.get("environment", {}))),
-        data=_data(plotted, codes, summary),
+        recipe=highlight_toml(folder.read_recipe()),
+        environment=list(flattened(summary.get("environment", {}))),
+        data={  # what the page's script draws
+            **plotted,
+            "maps": codes["maps"],
+            **{name: codes.get(name, {}).get("lines") for name in ("paths", "dimensions")},
+            "end": {clock: summary.get(clock) for clock in CLOCKS},
+        },
         plotly=Markup(plotly.offline.get_plotlyjs()),
     )
-
-
-def _data(plotted: Mapping[str, Any], codes: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page's script draws."""
-    lines = {name: codes.get(name, {}).get("lines") for name in ("paths", "dimensions")}
-    return {**plotted, **lines, "end": {clock: summary.get(clock) for clock in CLOCKS}, "maps": codes["maps"]}
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jointgen.reports.page"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["asset"] = _asset
-    return environment.get_template("report.html")
-
-
-def _asset(name: str) -> Markup:
-    """A style sheet or a script of ours, as it is."""
-    return Markup(resources.files("jointgen.reports.page").joinpath("templates", name).read_text(encoding="utf-8"))
-
-
-# --- sections --------------------------------------------------------------------------------------------------------
+    with writing(folder.report):
+        replace_text(folder.report, page)
 
 
 @torch.no_grad()
-def _codes(shown: Shown | str) -> dict[str, Any]:
-    """The sections that need the model and held-out rows; {"absent": why} in place of what cannot be had."""
+def _show_codes(source: PageModel | str) -> dict[str, Any]:
+    """Prepares the section on codes. {"absent": reason} stands in place of what this model cannot show."""
     try:
-        if isinstance(shown, str):
-            raise ConfigError(shown)
-        codes, labels = map_codes(shown.model, shown.split)
+        if isinstance(source, str):
+            raise ConfigError(source)
+        codes, labels = map_codes(source.model, source.split)
     except ConfigError as error:
         return {"absent": str(error), "maps": []}
-    maps = [{"variable": name, **_or_why(code_map, name, values, labels)} for name, values in codes.items()]
-    return {"maps": maps, **_or_why(_decoded, shown, codes)}
+    maps = [{"variable": name, **_or_reason(code_map, name, values, labels)} for name, values in codes.items()]
+    return {"maps": maps, **_or_reason(_show_decoded, source, codes)}
 
 
-def _decoded(shown: Shown, codes: Mapping[str, Tensor]) -> dict[str, Any]:
-    rows = rows_of(shown.model, shown.split)
+def _show_decoded(source: PageModel, codes: Mapping[str, Tensor]) -> dict[str, Any]:
+    rows = interpolation_rows(source.model, source.split)
     return {"variable": rows.variable, "paths": interpolations(rows), "dimensions": traversal(rows, codes[rows.code])}
 
 
-def _or_why(make: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+def _or_reason(make: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
     try:
         return make(*arguments)
     except ConfigError as error:
         return {"absent": str(error)}
 
 
-def highlighted(recipe: str) -> Markup:
-    """TOML with its comments, tables and keys marked."""
-    return Markup("\n").join(_line(line) for line in recipe.splitlines())
-
-
-def _line(line: str) -> Markup:
-    match = TOML.fullmatch(line)
-    if match is None or not match.lastgroup:
-        return escape(line)
-    if match["key"]:
-        return Markup('<span class="key">{key}</span>{rest}').format(**match.groupdict())
-    return Markup('<span class="{}">{}</span>').format(match.lastgroup, line)
+def highlight_toml(text: str) -> Markup:
+    """Marks the comments, table headings and keys of a TOML text."""
+    lines = []
+    for line in text.splitlines():
+        match = TOML_LINE.fullmatch(line)
+        if match is None or not match.lastgroup:
+            lines.append(escape(line))
+        elif match["key"]:
+            lines.append(Markup('<span class="key">{key}</span>{rest}').format(**match.groupdict()))
+        else:
+            lines.append(Markup('<span class="{}">{}</span>').format(match.lastgroup, line))
+    return Markup("\n").join(lines)

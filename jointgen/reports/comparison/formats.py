@@ -1,4 +1,4 @@
-"""The table in the terminal, as Markdown and as CSV."""
+"""Writes the tables of a comparison: in the terminal, as Markdown, as CSV and as a page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+import attrs
 import rich.box
 import rich.console
 import rich.markup
@@ -13,9 +14,33 @@ import rich.table
 import rich.text
 
 from jointgen.reports.comparison.table import Cell, Row, Table
+from jointgen.reports.html import fill_template
 
 _SUPERSCRIPTS = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹·")
 WIDE = 10_000
+
+
+@attrs.frozen
+class Picture:
+    """A picture beside a table.
+
+    Args:
+        name: The start of its file's name.
+        caption: What it shows.
+        png: The bytes of the PNG.
+    """
+
+    name: str
+    caption: str
+    png: bytes
+
+
+@attrs.frozen
+class Pictures:
+    """The pictures beside one table, and remarks on what could not be drawn."""
+
+    pictures: tuple[Picture, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def raised(notes: Iterable[int]) -> str:
@@ -175,3 +200,11 @@ def _record(table: Table, source: str, row: Row) -> dict[str, object]:
 
 def _texts(table: Table, notes: Iterable[int]) -> str:
     return "; ".join(table.footnotes[i - 1] for i in notes)
+
+
+# --- page ------------------------------------------------------------------------------------------------------------
+
+
+def page_of(tables: Sequence[tuple[Table, Pictures]]) -> str:
+    """Writes the tables and their pictures as one HTML page."""
+    return fill_template("compare.html", tables=tables, remarks=remarks)

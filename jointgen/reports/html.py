@@ -1,0 +1,40 @@
+"""Fills the templates of HTML pages. A page holds everything that it shows and loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+
+def fill_template(file: str, /, **values: Any) -> str:
+    """Fills one of `templates/`. Text is escaped; a value that the template needs and that is missing is an error."""
+    return _environment().get_template(file).render(**values)
+
+
+def png_uri(png: bytes) -> str:
+    """Encodes the bytes of a PNG as an address that a page can show without loading a file."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jointgen.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["asset"] = _read_asset
+    environment.globals["png_uri"] = png_uri
+    return environment
+
+
+def _read_asset(name: str) -> Markup:
+    """Reads a style sheet or a script of ours, to stand in a page as it is."""
+    return Markup(resources.files("jointgen.reports").joinpath("templates", name).read_text(encoding="utf-8"))

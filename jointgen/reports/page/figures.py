@@ -1,0 +1,110 @@
+"""Prepares a run's figures and the facts about it for the page: what each number means, and its digits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import Any
+
+from jointgen.reports.run_figures import RunFigures
+
+MAX_HIGHLIGHTS = 6
+FIRST = ("elbo", "iwae_*", "elbo_*", "bits_per_dim", "rmse", "fid/*", "is/*", "precision/*", "recall/*")
+MEANINGS = {
+    "lower": "lower bound: the true value is at least this",
+    "upper": "upper bound: the true value is at most this",
+    "exact": "exact, but for the rows it is taken over",
+    "estimate": "estimate, no bound: may err either way",
+}
+SHORT_BOUNDS = {"lower": "lower bound", "upper": "upper bound", "exact": "exact", "estimate": "estimate"}
+
+
+def figure_rows(run: RunFigures) -> list[dict[str, Any]]:
+    """Makes a row of the page's table for each figure that has a value."""
+    rows = []
+    for name, figure in run.figures.items():
+        value, error, bound = figure["value"], figure.get("standard_error"), figure.get("bound") or ""
+        if value is not None:
+            row = {
+                "name": name,
+                "exact": repr(value),
+                "value": in_digits(value, error),
+                "error": in_digits(error, error) if error is not None else "",
+                "bound": SHORT_BOUNDS.get(bound, bound),
+                "meaning": MEANINGS.get(bound, ""),
+                "from_eval": name in run.from_eval,
+            }
+            rows.append({**dict.fromkeys(("unit", "estimator", "split", "note", "protocol"), ""), **figure, **row})
+    return rows
+
+
+def absent_figures(run: RunFigures) -> list[tuple[str, str]]:
+    """Lists the figures that do not exist for this model, as (name, reason)."""
+    return [(name, figure.get("note", "")) for name, figure in run.figures.items() if figure["value"] is None]
+
+
+def highlights(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Chooses the figures for the top of the page: of likelihood, reconstruction and samples, then other bounds."""
+
+    def rank(row: dict[str, Any]) -> tuple[int, bool, bool]:
+        asked_first = (i for i, pattern in enumerate(FIRST) if fnmatchcase(row["name"], pattern))
+        return next(asked_first, len(FIRST)), not row["bound"], "/" in row["name"]
+
+    return sorted(rows, key=rank)[:MAX_HIGHLIGHTS]
+
+
+def in_digits(value: float, error: float | None) -> str:
+    """Writes a number with the digits that its standard error leaves, or with five where it has none.
+
+    The last digit written is the second digit of the error.
+
+    >>> in_digits(-100.0087, 0.2847), in_digits(0.5, 0.0), in_digits(12.5, None), in_digits(4000.0, 250.0)
+    ('-100.01', '0.5', '12.5', '4000')
+    """
+    if not error or not math.isfinite(error):
+        return f"{value:.5g}"
+    return f"{value:.{max(0, 1 - math.floor(math.log10(error)))}f}"
+
+
+def facts_of(summary: Mapping[str, Any], total_steps: int) -> Iterator[tuple[str, str]]:
+    """Yields (name, value) of the facts that stand under the run's name, as far as the summary has them."""
+    if "step" in summary:
+        yield "steps", f"{summary['step']:,} of {total_steps:,}"
+    if "images_seen" in summary:
+        yield "rows seen", f"{summary['images_seen']:,}"
+    if "wall_s" in summary:
+        yield "training took", str(timedelta(seconds=round(summary["wall_s"])))
+    if "seed" in summary:
+        yield "seed", str(summary["seed"])
+    if best := summary.get("best"):
+        yield "best checkpoint", f"{best['checkpoint']} ({best['metric']})"
+    if device := summary.get("environment", {}).get("device"):
+        yield "device", device
+
+
+def critic_rows(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Lists, for each critic, the figures that the run found and the warning where the critic cannot be trusted."""
+    found = {}
+    for name, critic in summary.get("critics", {}).items():
+        rows = [(key.removeprefix("figures."), value) for key, value in flattened(critic) if key != "note"]
+        found[name] = {"note": critic.get("note", ""), "rows": [(key.replace("_", " "), value) for key, value in rows]}
+    return found
+
+
+def flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields every value of nested tables as (dotted key, text).
+
+    >>> list(flattened({"a": {"b": True, "c": [1, 2]}, "d": 0.25}))
+    [('a.b', 'yes'), ('a.c', '1, 2'), ('d', '0.25')]
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from flattened(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, bool):
+        yield prefix, "yes" if value else "no"
+    elif isinstance(value, list | tuple):
+        yield prefix, ", ".join(map(str, value))
+    else:
+        yield prefix, f"{value:.5g}" if isinstance(value, float) else "none" if value is None else str(value)

@@ -1,0 +1,80 @@
+"""Every document that the repository mentions is in the repository, so that no reason lies outside it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[2]
+MENTION = re.compile(r"(?<![\w{}*/.-])((?:\.{1,2}/)*[\w./-]*\w\.md)(?:#([\w-]+))?")
+OUTSIDE = re.compile(r"\.\./shared|shared/reference|\.\./prototypes")
+# Names of files that a command writes or that a fixture invents. They are not documents of this repository.
+WRITTEN = {"t.md", "mnist.md", "table.md", "beside.md", "curve.md"}
+# Build and test code that reads the real data beside a checkout, where there is some.
+BESIDE = {".ci/run", "tests/packaging/test_references.py"}
+
+
+def tracked_texts() -> list[tuple[str, str]]:
+    """(path, text) of every tracked text file."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPO, capture_output=True, check=True, text=True).stdout
+    texts = []
+    for name in filter(None, listed.split("\0")):
+        content = (REPO / name).read_bytes() if (REPO / name).is_file() else b"\0"
+        if b"\0" not in content and name != "uv.lock":
+            texts.append((name, content.decode("utf-8")))
+    return texts
+
+
+def anchors(document: Path) -> set[str]:
+    """Headings of a page as the fragments that GitHub and MyST make of them."""
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ +(.+?) *$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_mentions(name: str, text: str) -> list[str]:
+    """Mentions of `*.md` files, or of headings in them, that do not exist."""
+    broken = []
+    for mention, fragment in MENTION.findall(text):
+        if Path(mention).name in WRITTEN or "://" in mention:
+            continue
+        candidates = [REPO / mention, (REPO / name).parent / mention]
+        document = next((path for path in candidates if path.is_file()), None)
+        if document is None:
+            broken.append(f"{name}: {mention} is not in the repository")
+        elif fragment and fragment not in anchors(document):
+            broken.append(f"{name}: {mention} has no heading #{fragment}")
+    return broken
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[tuple[str, str]]:
+    if not (REPO / ".git").exists():
+        pytest.skip("this is not a git checkout")
+    return tracked_texts()
+
+
+def test_every_document_that_is_mentioned_exists(texts: list[tuple[str, str]]) -> None:
+    assert [line for name, text in texts if name not in BESIDE for line in broken_mentions(name, text)] == []
+
+
+def test_no_note_outside_the_repository_is_cited(texts: list[tuple[str, str]]) -> None:
+    found = [f"{name}: {match}" for name, text in texts if name not in BESIDE for match in OUTSIDE.findall(text)]
+    assert found == []
+
+
+def test_the_index_lists_every_page() -> None:
+    index = (REPO / "docs/README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (REPO / "docs").glob("*.md")} - {"README.md"}
+    assert pages == set(re.findall(r"\]\(([\w-]+\.md)\)", index))
+
+
+def test_a_wrong_mention_is_found() -> None:
+    text = "see docs/README.md, docs/no-such-page.md and docs/README.md#no-such-heading"
+    assert broken_mentions("somewhere.py", text) == [
+        "somewhere.py: docs/no-such-page.md is not in the repository",
+        "somewhere.py: docs/README.md has no heading #no-such-heading",
+    ]

@@ -18,5 +18,5 @@ def test_examples_of_a_page(page: str) -> None:
     assert result.attempted > 0 and result.failed == 0
 
 
-def test_the_language_has_examples() -> None:
-    assert "objectives.md" in PAGES
+def test_pages_with_examples_are_found() -> None:
+    assert len(PAGES) >= 2

@@ -11,6 +11,7 @@ import pytest
 REPO = Path(__file__).parents[2]
 MENTION = re.compile(r"(?<![\w{}*/.-])((?:\.{1,2}/)*[\w./-]*\w\.md)(?:#([\w-]+))?")
 OUTSIDE = re.compile(r"\.\./shared|shared/reference|\.\./prototypes")
+PATH = re.compile(r"`((?:jointgen|plugins|recipes|tests|benchmarks|docs)/[\w./-]*)`")
 # Names of files that a command writes or that a fixture invents. They are not documents of this repository.
 WRITTEN = {"t.md", "mnist.md", "table.md", "beside.md", "curve.md"}
 # Build and test code that reads the real data beside a checkout, where there is some.
@@ -39,7 +40,7 @@ def broken_mentions(name: str, text: str) -> list[str]:
     """Mentions of `*.md` files, or of headings in them, that do not exist."""
     broken = []
     for mention, fragment in MENTION.findall(text):
-        if Path(mention).name in WRITTEN or "://" in mention:
+        if Path(mention).name in WRITTEN or Path(mention).stem == "NAME" or "://" in mention:
             continue
         candidates = [REPO / mention, (REPO / name).parent / mention]
         document = next((path for path in candidates if path.is_file()), None)
@@ -64,6 +65,13 @@ def test_every_document_that_is_mentioned_exists(texts: list[tuple[str, str]]) -
 def test_no_note_outside_the_repository_is_cited(texts: list[tuple[str, str]]) -> None:
     found = [f"{name}: {match}" for name, text in texts if name not in BESIDE for match in OUTSIDE.findall(text)]
     assert found == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs", "benchmarks"])
+def test_every_path_that_a_page_names_exists(page: str) -> None:
+    pages = sorted((REPO / page).glob("*.md")) if (REPO / page).is_dir() else [REPO / page]
+    named = [(path.name, name) for path in pages for name in PATH.findall(path.read_text(encoding="utf-8"))]
+    assert [f"{page} names {name}" for page, name in named if "NAME" not in name and not (REPO / name).exists()] == []
 
 
 def test_the_index_lists_every_page() -> None:

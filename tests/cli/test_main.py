@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands import in_words
+from support.paths import QUICKSTART, REPO
 
 import jointgen
 from jointgen.cli import shipped_recipes as shipped
@@ -157,13 +159,13 @@ def test_list_shows_plugins_that_failed(say: Any, tmp_path: Path) -> None:
 # --- copy and where recipes are --------------------------------------------------------------------------------------
 
 
-def test_copy_takes_along_what_the_recipe_is_based_on(say: Any, here: Path, repo: Path) -> None:
+def test_copy_takes_along_what_the_recipe_is_based_on(say: Any, here: Path) -> None:
     said = say("copy", "asvae_r_mnist", "mine")
     copies = ["mine/asvae_r_mnist.toml", "mine/asvae_mnist.toml", "mine/vae_mnist.toml"]
     assert said.status == 0
     assert said.out.splitlines() == [*copies, f"run it: jointgen run {copies[0]}"]
     for copy in copies:
-        assert Path(copy).read_bytes() == (repo / "recipes" / Path(copy).name).read_bytes()
+        assert Path(copy).read_bytes() == (REPO / "recipes" / Path(copy).name).read_bytes()
     assert say("run", copies[0], "--dry-run").status == 0
 
 
@@ -186,8 +188,8 @@ def test_shipped_recipes_are_based_on_each_other_only() -> None:
     assert {base for base in bases if base} <= {path.name for path in recipes.values()}
 
 
-def test_recipes_are_found_in_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repo: Path) -> None:
-    assert shipped.recipe_folder() == repo / "recipes"
+def test_recipes_are_found_in_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shipped.recipe_folder() == REPO / "recipes"
     (tmp_path / "recipes").mkdir()
     monkeypatch.setattr(shipped.resources, "files", lambda package: tmp_path)
     assert shipped.recipe_folder() == tmp_path / "recipes"
@@ -209,18 +211,18 @@ def test_a_misspelt_recipe_has_a_nearest(say: Any, here: Path) -> None:
 # --- run -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_ends_with_its_numbers_and_its_folder(quickstart: str, sets: Any, say: Any, here: Path) -> None:
-    said = say("run", quickstart, "--quiet", *sets(train__steps="2", eval__metrics="[{type = 'rmse'}]"))
+def test_a_run_ends_with_its_numbers_and_its_folder(say: Any, here: Path) -> None:
+    said = say("run", QUICKSTART, "--quiet", *in_words(train__steps="2", eval__metrics="[{type = 'rmse'}]"))
     assert said.status == 0
     *metrics, last = said.out.splitlines()
     assert [line.split(":")[0] for line in metrics] == ["rmse"]
     assert last == f"{Path('runs/quickstart')}: the run; look at it in {Path('runs/quickstart/report.html')}"
     assert (here / "runs/quickstart/summary.json").is_file()
-    assert say("run", quickstart, "--quiet", *sets()).refusal.startswith("out: runs/quickstart already holds a run")
+    assert say("run", QUICKSTART, "--quiet", *in_words()).refusal.startswith("out: runs/quickstart already holds a run")
 
 
-def test_dry_run_prints_a_recipe_that_repeats_itself_and_writes_nothing(quickstart: str, say: Any, here: Path) -> None:
-    said = say("run", quickstart, "--dry-run", "--set", "train.steps=7")
+def test_dry_run_prints_a_recipe_that_repeats_itself_and_writes_nothing(say: Any, here: Path) -> None:
+    said = say("run", QUICKSTART, "--dry-run", "--set", "train.steps=7")
     assert said.status == 0
     assert tomllib.loads(said.out)["train"]["steps"] == 7
     assert list(here.iterdir()) == []
@@ -228,9 +230,9 @@ def test_dry_run_prints_a_recipe_that_repeats_itself_and_writes_nothing(quicksta
     assert say("run", "again.toml", "--dry-run").out == said.out
 
 
-def test_all_problems_of_a_recipe_are_said_at_once(quickstart: str, say: Any, here: Path) -> None:
+def test_all_problems_of_a_recipe_are_said_at_once(say: Any, here: Path) -> None:
     wrong = ("train.steps=1.5", "encoder.network.widht=3", "objective.form=literl")
-    said = say("run", quickstart, *(word for one in wrong for word in ("--set", one)))
+    said = say("run", QUICKSTART, *(word for one in wrong for word in ("--set", one)))
     assert (said.status, said.out) == (2, "")
     assert [line.split(":")[1].strip() for line in sorted(said.problems)] == [
         "encoder.network.widht",
@@ -240,8 +242,8 @@ def test_all_problems_of_a_recipe_are_said_at_once(quickstart: str, say: Any, he
     assert list(here.iterdir()) == []
 
 
-def test_a_run_that_fails_is_1(quickstart: str, sets: Any, say: Any, here: Path) -> None:
-    said = say("run", quickstart, "--quiet", *sets(optimizer__model__lr="1e30", train__log_every="1"))
+def test_a_run_that_fails_is_1(say: Any, here: Path) -> None:
+    said = say("run", QUICKSTART, "--quiet", *in_words(optimizer__model__lr="1e30", train__log_every="1"))
     assert said.status == 1
     assert said.out == ""
     assert len(said.problems) == 1

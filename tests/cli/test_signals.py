@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands import in_words
+from support.paths import QUICKSTART
 
 from jointgen.runtime import signals as stopping
 from jointgen.training import reporter as reporting
@@ -45,10 +47,10 @@ def signalled() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_after_a_checkpoint_and_resume_finishes(
-    number: int, status: int, quickstart: str, sets: Any, say: Any, here: Path, signalled: Any
+    number: int, status: int, say: Any, here: Path, signalled: Any
 ) -> None:
     before = signal.getsignal(number)
-    argv = ["run", quickstart, "--quiet", "--out", "r", *sets(train__steps="100", train__log_every="1")]
+    argv = ["run", QUICKSTART, "--quiet", "--out", "r", *in_words(train__steps="100", train__log_every="1")]
     signalled(here / "r", number)
     said = say(*argv)
     assert said.status == status, said
@@ -67,18 +69,18 @@ def test_a_signal_stops_after_a_checkpoint_and_resume_finishes(
 
 
 def test_a_second_interrupt_stops_at_once(
-    quickstart: str, sets: Any, say: Any, here: Path, signalled: Any, monkeypatch: pytest.MonkeyPatch
+    say: Any, here: Path, signalled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train.Trainer, "save", lambda self: time.sleep(60))  # a disk that hangs
     monkeypatch.setattr(stopping, "AGAIN_S", 0.0)
     signalled(here / "r", signal.SIGINT, signal.SIGINT)
-    said = say("run", quickstart, "--quiet", "--out", "r", *sets(train__steps="100", train__log_every="1"))
+    said = say("run", QUICKSTART, "--quiet", "--out", "r", *in_words(train__steps="100", train__log_every="1"))
     assert said.status == 130
     assert said.problems == ["jointgen: stopped; nothing was written since the last checkpoint"]
 
 
-def test_a_process_that_is_terminated_leaves_a_checkpoint(quickstart: str, sets: Any, say: Any, here: Path) -> None:
-    argv = ["run", quickstart, "--out", "r", *sets(train__steps="200", train__log_every="1")]
+def test_a_process_that_is_terminated_leaves_a_checkpoint(say: Any, here: Path) -> None:
+    argv = ["run", QUICKSTART, "--out", "r", *in_words(train__steps="200", train__log_every="1")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "jointgen", *argv], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -94,10 +96,10 @@ def test_a_process_that_is_terminated_leaves_a_checkpoint(quickstart: str, sets:
     assert json.loads(Path("r/summary.json").read_text())["status"] == "done"
 
 
-def test_one_interrupt_sent_twice_is_one(quickstart: str, sets: Any, say: Any, here: Path, signalled: Any) -> None:
+def test_one_interrupt_sent_twice_is_one(say: Any, here: Path, signalled: Any) -> None:
     """A launcher passes on the Ctrl-C that the terminal has sent to its processes already."""
     signalled(here / "r", signal.SIGINT, signal.SIGINT)
-    said = say("run", quickstart, "--quiet", "--out", "r", *sets(train__steps="100", train__log_every="1"))
+    said = say("run", QUICKSTART, "--quiet", "--out", "r", *in_words(train__steps="100", train__log_every="1"))
     assert said.status == 130 and said.problems[0].startswith("jointgen: stopped at step")
 
 
@@ -113,8 +115,6 @@ def test_a_signal_outside_the_loop(
     step: int,
     number: int,
     status: int,
-    quickstart: str,
-    sets: Any,
     say: Any,
     here: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -126,7 +126,7 @@ def test_a_signal_outside_the_loop(
         os.kill(os.getpid(), number)
         return real(*arguments, **options)
 
-    argv = ["run", quickstart, "--quiet", "--out", "r", *sets(train__steps="2")]
+    argv = ["run", QUICKSTART, "--quiet", "--out", "r", *in_words(train__steps="2")]
     with monkeypatch.context() as patch:
         patch.setattr(module, where, signalled_first)
         said = say(*argv)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import attrs
 import pytest
 from jointgen_families.gaussian import Gaussian
+from support.models import small_model
 from torch import Tensor, nn
 
 from jointgen.contracts.capabilities import Capabilities
@@ -16,7 +16,6 @@ from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
 from jointgen.objectives import E, Objective, Update, elbo, log_ratio, p, q
 
-Prepare = Callable[..., Any]
 asked: list[str] = []
 
 
@@ -63,23 +62,23 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_who_scores_a_value(name: str, prepare: Prepare) -> None:
+def test_who_scores_a_value(name: str) -> None:
     expression, expected = CASES[name]
-    model = prepare(Objective.of(expression))
+    model = small_model(Objective.of(expression))
     model.parts.modules["encoder"].family = SelfScoringModule()
     asked.clear()
-    model.update().gradient(model.moment())
+    model.update().gradient(model.inputs())
     assert asked == expected
 
 
-def test_a_draw_of_an_earlier_update_is_a_foreign_point(prepare: Prepare) -> None:
+def test_a_draw_of_an_earlier_update_is_a_foreign_point() -> None:
     """The decoder's update comes after the encoder moved: log q(z|x) there is of its new parameters, at the old z."""
     first = Update("encoder", elbo(q, p), trains="encoder")
     second = Update("decoder", E(q.xz, p.log_x_given_z + q.log_z_given_x), trains="decoder")
-    model = prepare(Objective((first, second)))
+    model = small_model(Objective((first, second)))
     model.parts.modules["encoder"].family = SelfScoringModule()
     asked.clear()
-    model.step()(lambda r: model.moment(repetition=r))
+    model.step()(lambda r: model.inputs(repetition=r))
     assert asked == ["draw", "distribution"]
 
 
@@ -93,20 +92,20 @@ def test_a_draw_of_an_earlier_update_is_a_foreign_point(prepare: Prepare) -> Non
     ids=["ELBO", "second half", "held"],
 )
 def test_a_flow_without_an_inverse_serves_own_draws_only(
-    expression: Any, fits: bool, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+    expression: Any, fits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def one_way(self: Any, space: Space) -> Capabilities:
         return Capabilities({"sample": "exact"}, foreign_density="none" if self.scale == "per_element" else "analytic")
 
     monkeypatch.setattr(Gaussian, "capabilities", one_way)
     if fits:
-        prepare(Objective.of(expression))
+        small_model(Objective.of(expression))
     else:
         with pytest.raises(ConfigError, match=r"encoder\.family: .* a density at points that it did not draw"):
-            prepare(Objective.of(expression))
+            small_model(Objective.of(expression))
 
 
-def test_a_new_reading_is_drawn_again_with_the_parameters_of_its_update(prepare: Prepare) -> None:
+def test_a_new_reading_is_drawn_again_with_the_parameters_of_its_update() -> None:
     """The decoder's update reads mean q(z|x) beside the sample: both must be of the encoder as it then is."""
     first = Update("encoder", elbo(q, p), trains="encoder")
 
@@ -114,7 +113,7 @@ def test_a_new_reading_is_drawn_again_with_the_parameters_of_its_update(prepare:
         """The encoder's, in a step: its own update, and the decoder's where that draws again."""
         f = log_ratio(q.z, p.z, name="f", view=view)
         second = Update("decoder", E(q.xz, p.log_x_given_z - f), trains="decoder")
-        return prepare(Objective((first, second))).plan.runs()["encoder"]
+        return small_model(Objective((first, second))).plan.runs()["encoder"]
 
     assert runs() == 1
     assert runs(z="mean") == 2

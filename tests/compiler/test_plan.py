@@ -12,11 +12,12 @@ from jointgen_asvae.objective import ASVAE
 from jointgen_avb.objective import AVB
 from jointgen_critics.penalties import R1
 from jointgen_vae.objective import IWAE, VAE
+from support.models import assemble, small_model
+from support.networks import WatchedCritic
 from torch import Tensor, nn
 
 from jointgen.compiler.gradient_paths import PartTraits
 from jointgen.compiler.nodes import Read, Root
-from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan
 from jointgen.contracts.noise import Noise
 from jointgen.data.step_inputs import StepInputs
@@ -37,9 +38,6 @@ from jointgen.objectives import (
     p,
     q,
 )
-
-Prepare = Callable[..., Any]
-Assemble = Callable[..., tuple[Plan, Parts]]
 
 # --- how often networks run ------------------------------------------------------------------------------------------
 
@@ -107,62 +105,62 @@ RUNS: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_networks_run_exactly_as_often_as_the_plan_says(name: str, prepare: Prepare) -> None:
+def test_networks_run_exactly_as_often_as_the_plan_says(name: str) -> None:
     make, expected = RUNS[name]
-    model = prepare(make())
+    model = small_model(make())
     assert model.plan.runs() == expected
     step = model.step()
     for number in range(2):  # the second step as the first
         with model.forwards_counted() as counted:
-            step(lambda r, number=number: model.moment(step=number, repetition=r))
+            step(lambda r, number=number: model.inputs(step=number, repetition=r))
         assert counted == expected
 
 
-def test_repetitions_draw_for_themselves(prepare: Prepare) -> None:
+def test_repetitions_draw_for_themselves() -> None:
     """AVB with three critic steps: the two repetitions each run the encoder (zq) once more, and t twice."""
-    model = prepare(AVB(critic=CriticTable(steps=3)).objective())
+    model = small_model(AVB(critic=CriticTable(steps=3)).objective())
     with model.forwards_counted() as counted:
-        model.step()(lambda r: model.moment(repetition=r))
+        model.step()(lambda r: model.inputs(repetition=r))
     assert counted == {"encoder": 1 + 2, "decoder": 1, "t": 3 + 2 * 2}
 
 
-def test_a_penalty_runs_the_critic_when_it_is_due(prepare: Prepare) -> None:
+def test_a_penalty_runs_the_critic_when_it_is_due() -> None:
     """T runs three times (see above); R1 at the data differentiates one more run at every second step."""
-    model = prepare(ASVAE(critic=CriticTable(penalties=[R1(every=2)])).objective())
+    model = small_model(ASVAE(critic=CriticTable(penalties=[R1(every=2)])).objective())
     step, runs = model.step(), []
     for number in range(4):
         with model.forwards_counted() as counted:
-            step(lambda r, number=number: model.moment(step=number, repetition=r))
+            step(lambda r, number=number: model.inputs(step=number, repetition=r))
         runs.append(counted["T"])
     assert runs == [4, 3, 4, 3]
 
 
-def test_an_update_that_is_not_due_runs_nothing_but_shared_draws(prepare: Prepare) -> None:
+def test_an_update_that_is_not_due_runs_nothing_but_shared_draws() -> None:
     """The model is due at even steps. At odd ones its draws are made for the critic's sake (its whole program)."""
     d = log_ratio(q.x, p.x, name="d")
-    model = prepare(Objective((Update("model", E(p.x, log_sigmoid(d)), every=2),)))
+    model = small_model(Objective((Update("model", E(p.x, log_sigmoid(d)), every=2),)))
     step, runs = model.step(), []
     for number in range(4):
         with model.forwards_counted() as counted:
-            step(lambda r, number=number: model.moment(step=number, repetition=r))
+            step(lambda r, number=number: model.inputs(step=number, repetition=r))
         runs.append(counted)
     assert runs[0] == runs[2] == {"decoder": 1, "d": 3}
     assert all(run["decoder"] == 1 and run["d"] <= 3 for run in runs)
 
 
-def test_k_draws_are_made_after_the_encoder_and_before_the_decoder(prepare: Prepare) -> None:
-    model = prepare(IWAE(k=5).objective())
+def test_k_draws_are_made_after_the_encoder_and_before_the_decoder() -> None:
+    model = small_model(IWAE(k=5).objective())
     rows: dict[str, int] = {}
     for name in ("encoder", "decoder"):
         trunk: Any = model.parts.modules[name].trunk
         trunk.register_forward_hook(lambda module, args, out, name=name: rows.update({name: len(args[0])}))
-    model.step()(lambda r: model.moment(rows=8, repetition=r))
+    model.step()(lambda r: model.inputs(rows=8, repetition=r))
     assert rows == {"encoder": 8, "decoder": 40}
 
 
-def test_only_the_updates_own_parts_are_run_anew(prepare: Prepare) -> None:
+def test_only_the_updates_own_parts_are_run_anew() -> None:
     """Each update by itself, before anything is shared."""
-    plan = prepare(ASVAE(form="literal").objective()).plan
+    plan = small_model(ASVAE(form="literal").objective()).plan
     assert {u.name: u.runs() for u in plan.updates} == {
         "model": {"encoder": 2, "decoder": 2, "f1": 1, "f2": 1},
         "f1": {"encoder": 1, "decoder": 1, "f1": 2},
@@ -184,8 +182,8 @@ def table_of(plan: Plan, update: str) -> dict[str, dict[str, frozenset[str]]]:
     }
 
 
-def test_the_table_of_the_literal_asvae(prepare: Prepare) -> None:
-    plan = prepare(ASVAE(form="literal").objective()).plan
+def test_the_table_of_the_literal_asvae() -> None:
+    plan = small_model(ASVAE(form="literal").objective()).plan
     assert table_of(plan, "model") == {
         "E[q(x,z)] log p(x|z)": {"decoder": EXPLICIT, "encoder": SAMPLES},
         "E[q(x,z)] f1": {"encoder": SAMPLES},
@@ -198,8 +196,8 @@ def test_the_table_of_the_literal_asvae(prepare: Prepare) -> None:
     }
 
 
-def test_the_table_of_the_decomposed_asvae(prepare: Prepare) -> None:
-    plan = prepare(ASVAE(ratio="d").objective()).plan
+def test_the_table_of_the_decomposed_asvae() -> None:
+    plan = small_model(ASVAE(ratio="d").objective()).plan
     assert table_of(plan, "model") == {
         "E[q(x,z)] log p(x|z)": {"decoder": EXPLICIT, "encoder": SAMPLES},
         "E[q(x,z)] log p(z)": {"encoder": SAMPLES},
@@ -209,12 +207,12 @@ def test_the_table_of_the_decomposed_asvae(prepare: Prepare) -> None:
     }
 
 
-def test_the_table_of_a_held_density_a_stop_and_a_cycle(prepare: Prepare) -> None:
+def test_the_table_of_a_held_density_a_stop_and_a_cycle() -> None:
     """A known part is held; `stop` on an argument cuts the way through it."""
     rho = q.log_z_given_x - p.log_z
     f = log_ratio(q.xz, p.xz, name="f", known=rho)
     own = E(q.xz, p.log("x|z", stop="z") + q.log("z|x", hold=True) - log_sigmoid(f))
-    plan = prepare(Objective.of(own + E(p.xz, q.log("z|x", hold=True)))).plan
+    plan = small_model(Objective.of(own + E(p.xz, q.log("z|x", hold=True)))).plan
     assert table_of(plan, "model") == {
         "E[q(x,z)] log p(x|stop(z))": {"decoder": EXPLICIT},
         "E[q(x,z)] hold(log q(z|x))": {"encoder": SAMPLES},
@@ -223,11 +221,11 @@ def test_the_table_of_a_held_density_a_stop_and_a_cycle(prepare: Prepare) -> Non
     }
 
 
-def test_an_update_trains_what_its_gradient_reaches(prepare: Prepare) -> None:
+def test_an_update_trains_what_its_gradient_reaches() -> None:
     generator = Objective.of(E(p.x, log_sigmoid(log_ratio(q.x, p.x, name="d"))))
-    assert [(u.name, u.trains) for u in prepare(generator).plan.updates] == [("model", ("decoder",)), ("d", ("d",))]
+    assert [(u.name, u.trains) for u in small_model(generator).plan.updates] == [("model", ("decoder",)), ("d", ("d",))]
     sleep = Objective.of(E(p.xz, q.log("z|x", stop="x")))
-    assert [u.trains for u in prepare(sleep).plan.updates] == [("encoder",)]
+    assert [u.trains for u in small_model(sleep).plan.updates] == [("encoder",)]
 
 
 @pytest.mark.parametrize(
@@ -239,10 +237,10 @@ def test_an_update_trains_what_its_gradient_reaches(prepare: Prepare) -> None:
         (E(q.x, log_ratio(q.xz, p.xz, name="f")), r"f needs 'z', which its expectation over x does not draw"),
     ],
 )
-def test_terms_that_need_what_is_not_drawn_are_refused(expr: Any, message: str, prepare: Prepare) -> None:
+def test_terms_that_need_what_is_not_drawn_are_refused(expr: Any, message: str) -> None:
     decoded = Objective.of(expr + E(q.xz, p.log_x_given_z))
     with pytest.raises(ConfigError, match=message):
-        prepare(decoded)
+        small_model(decoded)
 
 
 @pytest.mark.parametrize(
@@ -254,20 +252,20 @@ def test_terms_that_need_what_is_not_drawn_are_refused(expr: Any, message: str, 
         (Update("model", E(p.x * q.z, p.log_z), trains="decoder"), "trains 'decoder', which no gradient of it reaches"),
     ],
 )
-def test_updates_that_would_train_nothing_are_refused(update: Update, message: str, prepare: Prepare) -> None:
+def test_updates_that_would_train_nothing_are_refused(update: Update, message: str) -> None:
     whole = Objective((update, Update("other", elbo(q, p))))
     with pytest.raises(ConfigError, match=message):
-        prepare(whole)
+        small_model(whole)
 
 
 # --- which draws are shared ------------------------------------------------------------------------------------------
 
 
-def test_the_critics_of_the_literal_asvae_see_the_models_draws(prepare: Prepare) -> None:
+def test_the_critics_of_the_literal_asvae_see_the_models_draws() -> None:
     """Inputs are (x, z). f1's negatives pair xp with a z of their own; f2's pair zq with the x of the next row."""
-    model = prepare(ASVAE(form="literal").objective())
+    model = small_model(ASVAE(form="literal").objective())
     seen = model.watched("f1", "f2")
-    model.step()(lambda r: model.moment(rows=8, repetition=r, pair_block=4))
+    model.step()(lambda r: model.inputs(rows=8, repetition=r, pair_block=4))
     (x, zq), positive1, negative1 = seen["f1"].calls
     (xp, zp), positive2, negative2 = seen["f2"].calls
     assert all(map(torch.equal, positive1, (x, zq)))
@@ -280,22 +278,22 @@ def test_the_critics_of_the_literal_asvae_see_the_models_draws(prepare: Prepare)
     assert torch.equal(negative2[0], x[[3, 0, 1, 2, 7, 4, 5, 6]])  # shifted within blocks of four rows
 
 
-def test_the_prior_of_a_product_with_data_is_the_models_own_draw(prepare: Prepare) -> None:
+def test_the_prior_of_a_product_with_data_is_the_models_own_draw() -> None:
     """AVB's negatives: the same x with z ~ p(z), which no other row shares."""
-    model = prepare(AVB().objective())
+    model = small_model(AVB().objective())
     seen = model.watched("t")["t"]
-    model.step()(lambda r: model.moment(rows=8, repetition=r))
+    model.step()(lambda r: model.inputs(rows=8, repetition=r))
     (x, zq), (x_negative, z) = seen.calls
     assert torch.equal(x_negative, x)
     assert torch.cdist(z, zq).min() > 1e-4
     assert len(z.unique(dim=0)) == 8
 
 
-def test_three_players_share_what_none_of_them_moves(prepare: Prepare) -> None:
+def test_three_players_share_what_none_of_them_moves() -> None:
     """The critic sees the decoder's own draw of its update, and the data once."""
-    model = prepare(vae_gan())
+    model = small_model(vae_gan())
     seen = model.watched("d")["d"]
-    model.step()(lambda r: model.moment(rows=8, repetition=r))
+    model.step()(lambda r: model.inputs(rows=8, repetition=r))
     (xp,), (positive,), (negative,) = seen.calls
     assert torch.equal(negative, xp)
     assert torch.equal(positive, model.data(8)["data"]["x"])
@@ -335,7 +333,7 @@ def test_re_pairing_moves_whole_rows() -> None:
     assert torch.equal(re_pair(x, 1, 2), x[[1, 0, 3, 2]])
 
 
-def test_a_third_marginal_of_one_joint_is_paired_with_neither(prepare: Prepare) -> None:
+def test_a_third_marginal_of_one_joint_is_paired_with_neither() -> None:
     """q(x)q(z)q(w) of a joint with two codes: rows i, i + 1 and i + 2."""
     qq = joint_from_text("q", "q(x) q(z|x) q(w|z)", {"q(w|z)": "encoder_w"})
     pp = joint_from_text("p", "p(w) p(z|w) p(x|z)", {"p(z|w)": "decoder_z"})
@@ -343,9 +341,9 @@ def test_a_third_marginal_of_one_joint_is_paired_with_neither(prepare: Prepare) 
     net = {"type": "mlp", "hidden": [6]}
     table = {"network": net, "family": {"type": "gaussian"}}
     objective = Objective.of(E(qq.on("x", "z", "w"), pp.log("x|z") + pp.log("z|w") - ratio))
-    model = prepare(objective, encoders={"encoder_w": table}, decoders={"decoder_z": table}, latents={"z": 2})
+    model = small_model(objective, encoders={"encoder_w": table}, decoders={"decoder_z": table}, latents={"z": 2})
     seen = model.watched("f")["f"]
-    model.step()(lambda r: model.moment(rows=8, repetition=r, pair_block=8))
+    model.step()(lambda r: model.inputs(rows=8, repetition=r, pair_block=8))
     (w, x, z), _, (wn, xn, zn) = seen.calls  # critics take their variables by name
     partners = [(torch.cdist(a, b).argmin(1) - torch.arange(8)) % 8 for a, b in ((wn, w), (xn, x), (zn, z))]
     assert sorted({int(offset) for partner in partners for offset in partner}) == [0, 6, 7]
@@ -379,9 +377,9 @@ class Copy(nn.Module):
         return Point()
 
 
-def rows_seen(assemble: Assemble, nets: Any, ratio: Any, rows: int = 12, block: int = 6) -> Any:
+def rows_seen(ratio: Any, rows: int = 12, block: int = 6) -> Any:
     """The critic of `ratio` after its own update, on data whose row i is the number i."""
-    critic = nets.Watched()
+    critic = WatchedCritic()
     modules = {"encoder": Copy(), "encoder_w": Copy(), ratio.name: critic}
     exact = PartTraits("conditional", {"sample": "exact"})
     plan, parts = assemble(Objective.of(E(ratio.num, ratio)), modules, {"encoder_w": exact})
@@ -391,27 +389,27 @@ def rows_seen(assemble: Assemble, nets: Any, ratio: Any, rows: int = 12, block: 
     return critic
 
 
-def test_two_joints_with_one_source_do_not_share_rows(assemble: Assemble, nets: Any) -> None:
+def test_two_joints_with_one_source_do_not_share_rows() -> None:
     """q(z) and r(w) are independent: code z of row i never meets code w of row i."""
-    seen = rows_seen(assemble, nets, log_ratio(Q.on("z") * R.on("w"), R.on("w") * Q.on("z"), name="f"))
+    seen = rows_seen(log_ratio(Q.on("z") * R.on("w"), R.on("w") * Q.on("z"), name="f"))
     for w, z in seen.calls:
         assert (w != z).all()
         assert w.sort(0).values.flatten().tolist() == list(range(12))
 
 
-def test_a_re_paired_joint_does_not_meet_the_rows_of_another(assemble: Assemble, nets: Any) -> None:
+def test_a_re_paired_joint_does_not_meet_the_rows_of_another() -> None:
     """q(x)q(z)r(w): x, z and w come from three different rows of the source, in every row of the batch."""
     ratio = log_ratio(Q.on("x") * Q.on("z") * R.on("w"), Q.on("z") * R.on("w") * Q.on("x"), name="f")
-    for w, x, z in rows_seen(assemble, nets, ratio).calls:
+    for w, x, z in rows_seen(ratio).calls:
         assert (w != x).all()
         assert (w != z).all()
         assert (x != z).all()
 
 
-def test_both_joints_re_paired_are_four_rows(assemble: Assemble, nets: Any) -> None:
+def test_both_joints_re_paired_are_four_rows() -> None:
     two = Joint("r", (Conditional("y", part="data"), Conditional("w", "y", part="encoder_w")))
     over = Q.on("x") * Q.on("z") * two.on("y") * two.on("w")
-    critic = nets.Watched()
+    critic = WatchedCritic()
     exact = PartTraits("conditional", {"sample": "exact"})
     ratio = log_ratio(over, over, name="f")
     modules = {"encoder": Copy(), "encoder_w": Copy(), "f": critic}
@@ -424,8 +422,8 @@ def test_both_joints_re_paired_are_four_rows(assemble: Assemble, nets: Any) -> N
         assert all(len(row.unique()) == 4 for row in together)
 
 
-def test_a_source_of_one_joint_is_read_as_it_comes(prepare: Prepare) -> None:
-    plan = prepare(VAE().objective()).plan
+def test_a_source_of_one_joint_is_read_as_it_comes() -> None:
+    plan = small_model(VAE().objective()).plan
     roots = [node for u in plan.updates for node in u.nodes if isinstance(node, Root)]
     assert roots
     assert all(root.shift == 0 for root in roots)

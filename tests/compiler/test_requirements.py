@@ -10,13 +10,12 @@ from jointgen_ali.objective import ALI
 from jointgen_asvae.objective import ASVAE
 from jointgen_avb.objective import AVB
 from jointgen_vae.objective import IWAE, VAE
+from support.models import small_model
 
 from jointgen.compiler.requirements import Requirement, requirements
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.errors import ConfigError
 from jointgen.objectives import CriticTable, E, Objective, cycle, elbo, log_ratio, log_sigmoid, p, q
-
-Prepare = Callable[..., Any]
 
 MLP: dict[str, Any] = {"type": "mlp", "hidden": [6]}
 BITS: dict[str, Any] = {"type": "digits", "observe": "binarise"}
@@ -93,14 +92,14 @@ NEEDS: dict[str, tuple[Callable[[], Any], set[tuple[str, str, str]]]] = {
 
 
 @pytest.mark.parametrize("name", NEEDS)
-def test_an_objective_asks_for_what_its_terms_need(name: str, prepare: Prepare) -> None:
+def test_an_objective_asks_for_what_its_terms_need(name: str) -> None:
     make, expected = NEEDS[name]
-    assert needs(prepare(make())) == expected
+    assert needs(small_model(make())) == expected
 
 
-def test_a_view_of_data_is_asked_of_the_family_that_models_it(prepare: Prepare) -> None:
+def test_a_view_of_data_is_asked_of_the_family_that_models_it() -> None:
     table = ASVAE(critic=CriticTable(view={"x": "relaxed"})).objective()
-    model = prepare(table, data=BITS, decoder=part("bernoulli"))
+    model = small_model(table, data=BITS, decoder=part("bernoulli"))
     readings = {detail for name, ability, detail in needs(model) if name == "decoder" and ability == "reading"}
     assert readings == {"sample", "relaxed"}
 
@@ -211,24 +210,24 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_mismatch_names_both_sides_and_what_would_fit(name: str, prepare: Prepare) -> None:
+def test_a_mismatch_names_both_sides_and_what_would_fit(name: str) -> None:
     make, tables, pieces = REFUSED[name]
     with pytest.raises(ConfigError) as error:
-        prepare(make(), **tables)
+        small_model(make(), **tables)
     (problem,) = error.value.problems
     for piece in pieces:
         assert piece in problem
 
 
-def test_every_mismatch_is_said_at_once(prepare: Prepare) -> None:
+def test_every_mismatch_is_said_at_once() -> None:
     with pytest.raises(ConfigError) as error:
-        prepare(VAE().objective(), encoder=part("implicit"), decoder=part("implicit"))
+        small_model(VAE().objective(), encoder=part("implicit"), decoder=part("implicit"))
     assert [problem.split(":")[0] for problem in error.value.problems] == ["decoder.family", "encoder.family"]
 
 
-def test_a_prior_without_a_density_elsewhere_may_score_its_own_draws(prepare: Prepare) -> None:
+def test_a_prior_without_a_density_elsewhere_may_score_its_own_draws() -> None:
     f = log_ratio(p.xz, q.xz, name="f")
-    prepare(Objective.of(E(p.xz, p.log_z - f) + E(q.xz, log_sigmoid(f))), prior={"type": "uniform", "size": 2})
+    small_model(Objective.of(E(p.xz, p.log_z - f) + E(q.xz, log_sigmoid(f))), prior={"type": "uniform", "size": 2})
 
 
 # --- rows to re-pair --------------------------------------------------------------------------------------------------
@@ -242,22 +241,22 @@ def test_a_prior_without_a_density_elsewhere_may_score_its_own_draws(prepare: Pr
         ({"batch": 3, "pair_block": 2}, None),  # no block divides it: one block of three
     ],
 )
-def test_re_pairing_needs_rows_to_pair_with(train: dict[str, int], problem: str | None, prepare: Prepare) -> None:
+def test_re_pairing_needs_rows_to_pair_with(train: dict[str, int], problem: str | None) -> None:
     objective = ASVAE(form="literal").objective()
     if problem is None:
-        prepare(objective, train={"steps": 1, **train})
+        small_model(objective, train={"steps": 1, **train})
         return
     with pytest.raises(ConfigError, match=problem):
-        prepare(objective, train={"steps": 1, **train})
+        small_model(objective, train={"steps": 1, **train})
 
 
-def test_a_third_marginal_needs_a_third_row(prepare: Prepare) -> None:
+def test_a_third_marginal_needs_a_third_row() -> None:
     """q(x)q(z) re-paired shifts by one, and each further marginal of the joint by one more."""
     from_two = Objective.of(E(q.x * q.z, log_ratio(q.x * q.z, p.x * p.z, name="f")) + elbo(q, p))
-    assert prepare(from_two).plan.furthest_pairing == 1
-    assert prepare(VAE().objective()).plan.furthest_pairing == 0
+    assert small_model(from_two).plan.furthest_pairing == 1
+    assert small_model(VAE().objective()).plan.furthest_pairing == 0
 
 
-def test_nothing_is_asked_of_rows_where_none_is_re_paired(prepare: Prepare) -> None:
-    prepare(VAE().objective(), train={"steps": 1, "batch": 1})
-    prepare(AVB().objective(), train={"steps": 1, "batch": 1})
+def test_nothing_is_asked_of_rows_where_none_is_re_paired() -> None:
+    small_model(VAE().objective(), train={"steps": 1, "batch": 1})
+    small_model(AVB().objective(), train={"steps": 1, "batch": 1})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +10,8 @@ import torch
 from jointgen_ali.objective import ALI
 from jointgen_asvae.objective import ASVAE
 from jointgen_vae.objective import IWAE, VAE
+from support.models import small_model
+from support.paths import REPO
 
 from jointgen.compiler.build import start_at_data
 from jointgen.compiler.compiled_recipe import compile_recipe as prepare_recipe
@@ -24,8 +25,6 @@ from jointgen.inference.model import Model
 from jointgen.objectives import E, Objective, elbo, joint_from_text, log_ratio, log_sigmoid, p, q
 from jointgen.registry.components import Registry
 from jointgen.reports.explain.explain import explain
-
-Prepare = Callable[..., Any]
 
 VAMP: dict[str, Any] = {"type": "vamp", "size": 2, "components": 5}
 MIXTURE: dict[str, Any] = {"type": "learned", "size": 2, "family": {"type": "mixture", "components": 3}}
@@ -62,29 +61,29 @@ def dropping(family: dict[str, Any] = GAUSSIAN) -> dict[str, Any]:
 
 @pytest.mark.parametrize("prior", [VAMP, MIXTURE], ids=["vamp", "mixture"])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_gradients_are_where_the_plan_says(name: str, prior: dict[str, Any], prepare: Prepare) -> None:
+def test_gradients_are_where_the_plan_says(name: str, prior: dict[str, Any]) -> None:
     encoder = dropping({"type": "mixture", "components": 2})
-    check(prepare(OBJECTIVES[name](), prior=prior, encoder=encoder))
+    check(small_model(OBJECTIVES[name](), prior=prior, encoder=encoder))
 
 
-def test_log_p_of_z_reaches_the_encoder(prepare: Prepare) -> None:
-    model = prepare(VAE().objective(), prior=VAMP)
+def test_log_p_of_z_reaches_the_encoder() -> None:
+    model = small_model(VAE().objective(), prior=VAMP)
     (row,) = (s for s in model.plan.updates[0].summands if s.label.endswith("log p(z)"))
     assert row.gradient_paths == {"encoder": {"explicit", "samples"}, "prior": {"explicit"}}
     assert set(model.plan.updates[0].trains) == {"encoder", "decoder", "prior"}
     assert model.plan.runs() == {"encoder": 2, "decoder": 1}
 
 
-def test_the_plan_counts_the_runs_there_are(prepare: Prepare) -> None:
-    model = prepare(ASVAE(ratio="T").objective(), prior=VAMP)
+def test_the_plan_counts_the_runs_there_are() -> None:
+    model = small_model(ASVAE(ratio="T").objective(), prior=VAMP)
     with model.forwards_counted() as counts:
-        model.step()(lambda r: model.moment(8, repetition=r))
+        model.step()(lambda r: model.inputs(8, repetition=r))
     assert counts == model.plan.runs()
 
 
-def test_a_leak_into_the_encoder_is_caught(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leak_into_the_encoder_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The encoder called besides what the plan knows: a prior that does not say that it goes through it."""
-    model = prepare(VAE().objective(), prior={"type": "normal", "size": 2})
+    model = small_model(VAE().objective(), prior={"type": "normal", "size": 2})
     encoder, prior = model.parts.modules["encoder"], model.parts.modules["prior"]
     x = torch.zeros(1, 2)
 
@@ -98,18 +97,18 @@ def test_a_leak_into_the_encoder_is_caught(prepare: Prepare, monkeypatch: pytest
         check(model)
 
 
-def test_a_held_prior_holds_what_it_goes_through(prepare: Prepare) -> None:
+def test_a_held_prior_holds_what_it_goes_through() -> None:
     objective = Objective.of(E(q.xz, p.log("z", hold=True) + p.log_x_given_z))
-    (row, _) = prepare(objective, prior=VAMP).plan.updates[0].summands
+    (row, _) = small_model(objective, prior=VAMP).plan.updates[0].summands
     assert row.gradient_paths == {"encoder": {"samples"}}
 
 
 # --- dropout and drawing ----------------------------------------------------------------------------------------------
 
 
-def test_dropout_of_a_part_of_a_prior_is_named_and_the_same_everywhere(prepare: Prepare) -> None:
+def test_dropout_of_a_part_of_a_prior_is_named_and_the_same_everywhere() -> None:
     """One mask per pseudo-input for draws and densities alike, and the same one in every process."""
-    model = prepare(VAE().objective(), prior=VAMP, encoder=dropping())
+    model = small_model(VAE().objective(), prior=VAMP, encoder=dropping())
     model.parts.modules.train()
     u = model.parts.modules["prior"].pseudo_inputs()[0].detach()
 
@@ -121,9 +120,9 @@ def test_dropout_of_a_part_of_a_prior_is_named_and_the_same_everywhere(prepare: 
     assert not torch.equal(means(0), means(0, step=1))
 
 
-def test_model_draws_from_a_prior_that_goes_through_the_encoder(prepare: Prepare) -> None:
+def test_model_draws_from_a_prior_that_goes_through_the_encoder() -> None:
     """K = 1: p(z) is q(z|u), so the mean of many draws is the encoder's mean at u, within 5 standard errors."""
-    model = prepare(VAE().objective(), prior={**VAMP, "components": 1}, encoder=dropping())
+    model = small_model(VAE().objective(), prior={**VAMP, "components": 1}, encoder=dropping())
     usable = Model(model.compiled, model.parts)
     z = usable.draw("p", {}, 4000, usable.noise(0, "draw"))["z"]
     with torch.no_grad():
@@ -132,8 +131,8 @@ def test_model_draws_from_a_prior_that_goes_through_the_encoder(prepare: Prepare
     assert error.max() < 5
 
 
-def test_priors_start_with_rows_of_the_data(prepare: Prepare) -> None:
-    model = prepare(VAE().objective(), prior=VAMP)
+def test_priors_start_with_rows_of_the_data() -> None:
+    model = small_model(VAE().objective(), prior=VAMP)
     rows = model.data(10)["data"]
     start_at_data(model.parts, model.compiled.binding, rows)
     (found,) = model.parts.modules["prior"].pseudo_inputs()
@@ -143,13 +142,13 @@ def test_priors_start_with_rows_of_the_data(prepare: Prepare) -> None:
 # --- what is asked of the parts ---------------------------------------------------------------------------------------
 
 
-def test_a_density_of_the_prior_asks_its_part_for_foreign_points(prepare: Prepare) -> None:
-    model = prepare(VAE().objective(), prior=VAMP)
+def test_a_density_of_the_prior_asks_its_part_for_foreign_points() -> None:
+    model = small_model(VAE().objective(), prior=VAMP)
     needs = {(n.part, n.ability) for n in requirements(model.plan, {})}
     assert ("encoder", "foreign density") in needs
     assert not any(part == "prior" for part, _ in needs)
     with pytest.raises(ConfigError) as caught:
-        prepare(VAE().objective(), prior=VAMP, encoder={"network": MLP, "family": {"type": "implicit", "noise": 0}})
+        small_model(VAE().objective(), prior=VAMP, encoder={"network": MLP, "family": {"type": "implicit", "noise": 0}})
     text = "encoder.family: the objective needs a density at points that it did not draw for q(z|x), in the term "
     assert any(line.startswith(f"{text}'model/E[q(x,z)] log p(z)'") for line in caught.value.problems)
     assert all("families that do: coupling, gaussian" in line for line in caught.value.problems)
@@ -172,26 +171,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_a_prior_cannot_go_through(name: str, prepare: Prepare) -> None:
+def test_what_a_prior_cannot_go_through(name: str) -> None:
     changes, message = REFUSED[name]
     with pytest.raises(ConfigError) as caught:
-        prepare(ALI().objective(), **changes)
+        small_model(ALI().objective(), **changes)
     assert caught.value.problems[0].startswith(message)
 
 
-def test_labels_of_the_encoder_get_pseudo_labels(prepare: Prepare) -> None:
+def test_labels_of_the_encoder_get_pseudo_labels() -> None:
     qq = joint_from_text("q", "q(x,y) q(z|x,y)")
     pp = joint_from_text("p", "p(y) p(z) p(x|z,y)", {"p(y)": "data"})
-    model = prepare(Objective.of(elbo(qq, pp)), prior=VAMP, data={"type": "ring", "rows": 64, "labels": True})
+    model = small_model(Objective.of(elbo(qq, pp)), prior=VAMP, data={"type": "ring", "rows": 64, "labels": True})
     x, y = model.parts.modules["prior"].pseudo_inputs()
     assert x.shape == (5, 2) and y.shape == (5, 8)
     torch.testing.assert_close(y.sum(1), torch.ones(5))
     check(model)
 
 
-def test_explain_says_what_a_prior_runs(registry: Registry, repo: Path) -> None:
+def test_explain_says_what_a_prior_runs(registry: Registry) -> None:
     changes = {"objective": {"type": "vae"}, "prior.type": "vamp"}
     compiled = prepare_recipe(
-        read_recipe(repo / "tests" / "fixtures" / "recipes" / "quickstart.toml", changes, registry=registry), registry
+        read_recipe(REPO / "tests" / "fixtures" / "recipes" / "quickstart.toml", changes, registry=registry), registry
     )
     assert "encoder within prior, on its own inputs" in explain(compiled)

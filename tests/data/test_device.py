@@ -160,7 +160,7 @@ def feed(rows: Any, workers: Any, repeats: int = 1) -> TrainingBatches:
 
 def test_a_step_sees_the_rows_of_its_number_augmented_with_named_noise() -> None:
     rows = Windowed(30)
-    seen = feed(rows, Alone(), repeats=3).moment(4, 0.0, 2)
+    seen = feed(rows, Alone(), repeats=3).inputs(4, 0.0, 2)
     index = RowOrder(rows, 8, 5).rows_of(4 * 3 + 2)
     expected = rows.augment(rows.stored(index), Noise(5, "4.2").named("augment", 8))
     assert list(seen.data["data"]) == ["image"]
@@ -168,8 +168,8 @@ def test_a_step_sees_the_rows_of_its_number_augmented_with_named_noise() -> None
 
 
 def test_two_processes_see_the_halves_of_what_one_sees() -> None:
-    whole = feed(Windowed(30), Alone()).moment(4, 0.0, 0).data["data"]["image"]
-    halves = [feed(Windowed(30), Alone(rank, 2)).moment(4, 0.0, 0).data["data"]["image"] for rank in range(2)]
+    whole = feed(Windowed(30), Alone()).inputs(4, 0.0, 0).data["data"]["image"]
+    halves = [feed(Windowed(30), Alone(rank, 2)).inputs(4, 0.0, 0).data["data"]["image"] for rank in range(2)]
     assert torch.equal(torch.cat(halves), whole)
 
 

@@ -17,6 +17,9 @@ from jointgen_asvae.objective import ASVAE
 from jointgen_critics.penalties import R1
 from jointgen_families.bernoulli import Bernoulli
 from jointgen_families.gaussian import Gaussian
+from support.models import assemble, make_step, small_model
+from support.networks import GaussianDraw, StandardNormal
+from support.noise import WrittenNoise
 from torch import Tensor, nn
 
 import jointgen
@@ -54,8 +57,6 @@ from jointgen.reports.explain.explain import explain
 from jointgen.runs import checkpoint
 from jointgen.runtime.workers import Workers
 
-Assemble = Callable[..., Any]
-Prepare = Callable[..., Any]
 DOUBLE = torch.float64
 QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 
@@ -91,12 +92,8 @@ class Linear(nn.Module):
 class Code(nn.Module):
     """q(z|x) = N(0, 1) whatever x is."""
 
-    def __init__(self, nets: Any):
-        super().__init__()
-        self.nets = nets
-
-    def forward(self, x: Tensor, k: int = 1) -> Any:
-        return self.nets.Gaussian(x.new_zeros(len(x) * k, 1), x.new_zeros(()))
+    def forward(self, x: Tensor, k: int = 1) -> GaussianDraw:
+        return GaussianDraw(x.new_zeros(len(x) * k, 1), x.new_zeros(()))
 
 
 class Plane(nn.Module):
@@ -114,10 +111,6 @@ class Plane(nn.Module):
 class Toy:
     """x in `size` equal dimensions, p(x|z) = N(0.7 z - 0.4, scale^2), d(x) = slope * sum(x), q(z|x) = N(0, 1)."""
 
-    assemble: Assemble
-    nets: Any
-    make_step: Any
-    written_noise: Any
     size: int = 1
     scale: float = 0.5
     slope: float = 1.3
@@ -126,21 +119,21 @@ class Toy:
         """(the decoder's network with the gradients of the last step, its figures)."""
         family = Gaussian(scale="fixed", init_scale=self.scale).build(Space((self.size,)))
         decoder = ConditionalPart(Linear(0.7, -0.4, self.size), family)
-        modules = {"encoder": Code(self.nets), "prior": self.nets.StandardNormal()}
+        modules = {"encoder": Code(), "prior": StandardNormal()}
         modules |= {"decoder": decoder, "d": Plane(self.slope)}
-        plan, parts = self.assemble(made, modules, spaces={"x": Space((self.size,))})
-        step = self.make_step(plan, parts, 0.0, **more)
+        plan, parts = assemble(made, modules, spaces={"x": Space((self.size,))})
+        step = make_step(plan, parts, 0.0, **more)
         eps = {"q(z|x)": Z, "p(z)": Z.flip(0), "p(x|z)": Z.expand(-1, self.size)}
         rows = {"data": {"x": X.expand(-1, self.size)}}
         for number in range(moments):
-            moment = StepInputs(rows, self.written_noise(eps), len(X), number)
+            moment = StepInputs(rows, WrittenNoise(eps), len(X), number)
             figures = step(lambda r, moment=moment: moment)
         return decoder.trunk, figures
 
 
 @pytest.fixture
-def toy(assemble: Assemble, nets: Any, make_step: Any, written_noise: Any) -> Toy:
-    return Toy(assemble, nets, make_step, written_noise)
+def toy() -> Toy:
+    return Toy()
 
 
 def residuals() -> Tensor:
@@ -178,18 +171,18 @@ def test_what_it_multiplies_may_be_multiplied(toy: Toy) -> None:
     assert not torch.allclose(*plain)
 
 
-def test_bits_are_balanced_at_their_logits(assemble: Assemble, nets: Any, make_step: Any, written_noise: Any) -> None:
+def test_bits_are_balanced_at_their_logits() -> None:
     """log p(x|z) of a bit has the slope x - s(l) in its logit l; a critic that sees y = s((l + noise) / t) and has the
     slope a, a y (1 - y) / t. Here l = -0.4 in every row, and noise = logit(u)."""
     bits = torch.tensor([[1], [0], [0], [1]], dtype=torch.uint8)
     u = torch.tensor([[0.2], [0.5], [0.7], [0.9]], dtype=DOUBLE)
     space = Space((1,), kind="binary", bins=2)
     decoder = ConditionalPart(Linear(0.0, -0.4, 1), Bernoulli(temperature=0.5).build(space)).double()
-    modules = {"encoder": Code(nets), "prior": nets.StandardNormal(), "decoder": decoder, "d": Plane(1.3)}
+    modules = {"encoder": Code(), "prior": StandardNormal(), "decoder": decoder, "d": Plane(1.3)}
     seen = log_ratio(p.x, q.x, name="d", view={"x": "relaxed"})
     paths = {"decoder": PartTraits("conditional", {"relaxed": "exact"})}
     plan, parts = assemble(objective(half(), seen), modules, paths, spaces={"x": space})
-    noise = written_noise({"q(z|x)": Z, "p(z)": Z, "p(x|z)": u, "q.x relaxed": u, "q(x).x relaxed": u})
+    noise = WrittenNoise({"q(z|x)": Z, "p(z)": Z, "p(x|z)": u, "q.x relaxed": u, "q(x).x relaxed": u})
     figures = make_step(plan, parts, 0.0)(lambda r: StepInputs({"data": {"x": bits}}, noise, 4))
     y = torch.sigmoid((torch.logit(u) - 0.4) / 0.5)
     wanted = 0.5 * (bits - 1 / (1 + math.exp(0.4))).abs().mean() / (1.3 * (y * (1 - y) / 0.5).mean())
@@ -229,24 +222,24 @@ def test_a_measurement_counts_for_two_fifths() -> None:
     assert float(scales.of("w")) == pytest.approx(6.4 / 2.08)
 
 
-def test_it_is_measured_now_and_then(prepare: Prepare) -> None:
+def test_it_is_measured_now_and_then() -> None:
     """At the first step, wherever a stage begins, 1, 2, 4 and 8 steps later, and then every 16."""
-    model = prepare(objective(half())).double()
+    model = small_model(objective(half())).double()
     step = model.step()
-    values = [float(step(lambda r, n=n: model.moment(step=n))["weight/lambda"]) for n in range(3, 40)]
+    values = [float(step(lambda r, n=n: model.inputs(step=n))["weight/lambda"]) for n in range(3, 40)]
     new = [n for n, (before, now) in enumerate(itertools.pairwise(values), 4) if before != now]
     assert gauge.EVERY == 16
     assert new == [3 + 1, 3 + 2, 3 + 4, 3 + 8, 3 + 16, 3 + 32]
 
 
-def test_a_weight_of_other_terms_in_another_stage_is_measured_anew(prepare: Prepare) -> None:
+def test_a_weight_of_other_terms_in_another_stage_is_measured_anew() -> None:
     """At a step at which nothing else is due: what d was found to pull says nothing of exp(3 d)."""
     scales = BalanceScales()
 
     def measured(weighed: Expr, step: int, scales: BalanceScales) -> float:
-        model = prepare(objective(half(), weighed)).double()
-        measure = gauge.Gauge(model.plan, model.parts, Workers.start("cpu"), scales)
-        return float(measure([model.moment(step=step)])["lambda"])
+        model = small_model(objective(half(), weighed)).double()
+        measure = gauge.BalanceMeter(model.plan, model.parts, Workers.start("cpu"), scales)
+        return float(measure([model.inputs(step=step)])["lambda"])
 
     first = measured(d, 0, scales)
     other = measured(exp(3 * d), 5, scales)
@@ -254,16 +247,16 @@ def test_a_weight_of_other_terms_in_another_stage_is_measured_anew(prepare: Prep
     assert measured(d, 5, scales) == first  # whose next measurement is that of step 8
 
 
-def test_measuring_leaves_everything_as_it_was(prepare: Prepare) -> None:
+def test_measuring_leaves_everything_as_it_was() -> None:
     """Buffers that every run of a network moves, such as torch's own spectral norm, among the rest."""
-    model = prepare(objective(half()))
+    model = small_model(objective(half()))
     critic = nn.utils.spectral_norm(nn.Linear(2, 1))
     model.parts.modules["d"] = nn.Sequential(critic, nn.Flatten(0))
     model.parts.modules.train()
     before = {name: value.clone() for name, value in model.parts.modules.state_dict().items()}
-    measure = gauge.Gauge(model.plan, model.parts, Workers.start("cpu"), BalanceScales())
+    measure = gauge.BalanceMeter(model.plan, model.parts, Workers.start("cpu"), BalanceScales())
     state = torch.get_rng_state()
-    measure([model.moment()])
+    measure([model.inputs()])
     assert all(torch.equal(value, before[name]) for name, value in model.parts.modules.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in model.parts.modules.parameters())
@@ -278,7 +271,7 @@ def steps(model: Any, plan: Any = None, number: int = 3, **more: Any) -> tuple[d
     step = model.step(plan=plan, **more)
     found = []
     for n in range(number):
-        found.append(float(step(lambda r, n=n: model.moment(step=n, repetition=r, pair_block=2))["weight/lambda"]))
+        found.append(float(step(lambda r, n=n: model.inputs(step=n, repetition=r, pair_block=2))["weight/lambda"]))
     return dict(model.parts.modules.state_dict()), found
 
 
@@ -292,22 +285,22 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gauge, "EVERY", 1)
 
 
-def test_one_graph_and_separate_ones_agree(prepare: Prepare, every_step: None) -> None:
+def test_one_graph_and_separate_ones_agree(every_step: None) -> None:
     at_once = attrs.evolve(objective(half()), order="same point")
-    one, found = steps(prepare(at_once))
-    model = prepare(at_once)
+    one, found = steps(small_model(at_once))
+    model = small_model(at_once)
     assert model.plan.one_graph
     other, again = steps(model, attrs.evolve(model.plan, separate=True))
     same(one, other)
     assert found == pytest.approx(again, rel=1e-12) and len(set(found)) == 3
 
 
-def test_draws_of_one_row_count_together(prepare: Prepare) -> None:
+def test_draws_of_one_row_count_together() -> None:
     """k draws: what the network puts out for a row is k parameters, each with 1 / k of its gradient; were all draws
     the same, the norm would be 1 / sqrt(k) of a single one's, in both terms alike."""
     bound = E(q.xz, p.log_x_given_z + p.log_z - q.log_z_given_x, k=4)
-    _, found = steps(prepare(Objective.of(bound - E(p.xz, half() * d, k=4))), number=1)
-    _, once = steps(prepare(objective(half())), number=1)
+    _, found = steps(small_model(Objective.of(bound - E(p.xz, half() * d, k=4))), number=1)
+    _, once = steps(small_model(objective(half())), number=1)
     assert found[0] == pytest.approx(once[0], rel=0.5)
 
 
@@ -346,13 +339,13 @@ def test_a_resumed_run_ends_where_it_would_have(tmp_path: Path, monkeypatch: pyt
     assert len(set(weights_logged(tmp_path / "whole"))) == 5  # while r ramps, then measurements of steps 2, 4, 8, 12
 
 
-def test_bfloat16_measures_the_same(prepare: Prepare) -> None:
+def test_bfloat16_measures_the_same() -> None:
     """To the 8 bits that it has."""
     found = []
     for precision in ("fp32", "bf16"):
-        model = prepare(objective(half()))
-        measure = gauge.Gauge(model.plan, model.parts, Workers.start("cpu", precision), BalanceScales())
-        scale = measure([model.moment()])["lambda"]
+        model = small_model(objective(half()))
+        measure = gauge.BalanceMeter(model.plan, model.parts, Workers.start("cpu", precision), BalanceScales())
+        scale = measure([model.inputs()])["lambda"]
         assert scale.dtype == torch.float32
         found.append(float(scale))
     assert found[0] == pytest.approx(found[1], rel=0.02)
@@ -400,19 +393,19 @@ def test_a_recipe_keeps_it_and_explain_tells_it(registry: Registry) -> None:
     assert f"both with respect to what decoder's network puts out, measured every {gauge.EVERY} steps" in told
 
 
-def test_the_place_is_where_both_terms_arrive(prepare: Prepare) -> None:
+def test_the_place_is_where_both_terms_arrive() -> None:
     """The likelihood's own part; for other terms the one that both reach: q(z|x) is p's draw's critic's no more."""
-    (found,) = balances_of(prepare(objective(half())).plan)
+    (found,) = balances_of(small_model(objective(half())).plan)
     assert (found.part, found.update.name) == ("decoder", "model")
     f = log_ratio(q.xz, p.xz, name="f")
     weight = Weight("w", 1.0, against=q.log_z_given_x)
-    (found,) = balances_of(prepare(Objective.of(elbo(q, p) - E(q.xz, weight * f))).plan)
+    (found,) = balances_of(small_model(Objective.of(elbo(q, p) - E(q.xz, weight * f))).plan)
     assert found.part == "encoder"
 
 
-def broken(made: Callable[[], Objective], prepare: Prepare) -> str:
+def broken(made: Callable[[], Objective]) -> str:
     with pytest.raises(ConfigError) as caught:
-        prepare(made())
+        small_model(made())
     (problem,) = caught.value.problems
     return problem.removeprefix("objective: weight 'lambda': ")
 
@@ -450,9 +443,9 @@ MISTAKES: dict[str, tuple[Callable[[], Objective], str]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_what_cannot_be_balanced_is_told(name: str, prepare: Prepare) -> None:
+def test_what_cannot_be_balanced_is_told(name: str) -> None:
     made, expected = MISTAKES[name]
-    assert broken(made, prepare).startswith(expected)
+    assert broken(made).startswith(expected)
 
 
 def test_half_g_alone_has_nothing_to_balance_against() -> None:
@@ -462,13 +455,13 @@ def test_half_g_alone_has_nothing_to_balance_against() -> None:
         ASVAE(weight_r=0.0, lambda_=BalanceTable(0.5), critic=CriticTable(penalties=[R1()]))
 
 
-def test_it_needs_no_noise_of_its_own(prepare: Prepare) -> None:
+def test_it_needs_no_noise_of_its_own() -> None:
     """Measured on the draws of the step: the same batch and noise give the same scale whatever came before."""
-    model = prepare(objective(half())).double()
+    model = small_model(objective(half())).double()
     scales = []
     for _ in range(2):
-        measure = gauge.Gauge(model.plan, model.parts, Workers.start("cpu"), BalanceScales())
+        measure = gauge.BalanceMeter(model.plan, model.parts, Workers.start("cpu"), BalanceScales())
         noise = Noise(0, "0.0", dtype=DOUBLE)
-        scales.append(float(measure([attrs.evolve(model.moment(), noise=noise)])["lambda"]))
+        scales.append(float(measure([attrs.evolve(model.inputs(), noise=noise)])["lambda"]))
         assert isinstance(model.step(), Step)
     assert scales[0] == scales[1]

@@ -13,6 +13,8 @@ from jointgen_asvae.objective import ASVAE
 from jointgen_avb.objective import AVB
 from jointgen_critics.penalties import R1, GradientPenalty
 from jointgen_vae.objective import IWAE, VAE
+from support.models import assemble, small_model
+from support.networks import GaussianDraw, Line, Polynomial
 from torch import Tensor, nn
 
 from jointgen.compiler.gradient_paths import PartTraits
@@ -36,8 +38,6 @@ from jointgen.objectives import (
     stop,
 )
 from jointgen.objectives.objective import as_stages
-
-Prepare = Callable[..., Any]
 
 MLP: dict[str, Any] = {"type": "mlp", "hidden": [6]}
 DROPPING: dict[str, Any] = {"type": "mlp", "hidden": [6], "dropout": 0.3}
@@ -129,14 +129,14 @@ ACCEPTED: dict[str, set[str]] = {
 
 
 @pytest.mark.parametrize("families", FAMILIES)
-def test_every_objective_passes_with_the_families_that_it_accepts(families: str, prepare: Prepare) -> None:
+def test_every_objective_passes_with_the_families_that_it_accepts(families: str) -> None:
     tables = dict(FAMILIES[families])
     for part in ("encoder", "decoder"):
         tables[part] = {"network": MLP, "family": tables[part]}
     accepted = set()
     for name, make in OBJECTIVES.items():
         try:
-            model = prepare(make(), **tables)
+            model = small_model(make(), **tables)
         except ConfigError:
             continue
         check(model)
@@ -144,9 +144,9 @@ def test_every_objective_passes_with_the_families_that_it_accepts(families: str,
     assert accepted == ACCEPTED[families]
 
 
-def test_both_stages_pass(prepare: Prepare) -> None:
+def test_both_stages_pass() -> None:
     stages = ASVAE(vae_first=0.5).objective()
-    model = prepare(stages)
+    model = small_model(stages)
     assert len(model.compiled.plans) == len(as_stages(stages)) == 2
     for plan in model.compiled.plans:
         check_ownership(plan, model.parts, model.data(4), 4)
@@ -186,21 +186,21 @@ COMPOSED: dict[str, Callable[[], Objective]] = {
 
 
 @pytest.mark.parametrize("name", COMPOSED)
-def test_composed_objectives_pass(name: str, prepare: Prepare) -> None:
-    check(prepare(COMPOSED[name]()))
+def test_composed_objectives_pass(name: str) -> None:
+    check(small_model(COMPOSED[name]()))
 
 
 @pytest.mark.parametrize("name", ["vae", "iwae", "asvae, literal", "asvae, d, penalties", "alice"])
-def test_dropout_is_no_leak(name: str, prepare: Prepare) -> None:
+def test_dropout_is_no_leak(name: str) -> None:
     """Masks are named noise: the same in the step and in the sum of terms that it is compared with."""
     table = {"network": DROPPING, "family": GAUSSIAN}
-    check(prepare(OBJECTIVES[name](), encoder=table, decoder=table, discriminator=DROPPING))
+    check(small_model(OBJECTIVES[name](), encoder=table, decoder=table, discriminator=DROPPING))
 
 
-def test_the_check_drops_out(prepare: Prepare) -> None:
+def test_the_check_drops_out() -> None:
     """Everything else is in evaluation mode, but a mask is part of what must be the same."""
     table = {"network": DROPPING, "family": GAUSSIAN}
-    model = prepare(VAE().objective(), encoder=table)
+    model = small_model(VAE().objective(), encoder=table)
     seen: list[bool] = []
     for module in model.parts.modules["encoder"].modules():
         if type(module).__name__ in ("Dropout", "Linear"):
@@ -210,13 +210,13 @@ def test_the_check_drops_out(prepare: Prepare) -> None:
     assert seen.count(True) * 2 == seen.count(False) > 0  # two linear maps, one dropout
 
 
-def test_dropout_with_held_and_stopped_runs_is_no_leak(prepare: Prepare) -> None:
+def test_dropout_with_held_and_stopped_runs_is_no_leak() -> None:
     table = {"network": DROPPING, "family": GAUSSIAN}
-    check(prepare(everything(), encoder=table, decoder=table, discriminator=DROPPING))
+    check(small_model(everything(), encoder=table, decoder=table, discriminator=DROPPING))
 
 
-def test_the_model_stays_as_it_is(prepare: Prepare) -> None:
-    model = prepare(ASVAE(form="literal").objective())
+def test_the_model_stays_as_it_is() -> None:
+    model = small_model(ASVAE(form="literal").objective())
     before = copy.deepcopy(model.parts.modules.state_dict())
     model.parts.modules.train()
     check(model)
@@ -227,10 +227,10 @@ def test_the_model_stays_as_it_is(prepare: Prepare) -> None:
     assert model.parts.modules.training
 
 
-def test_a_term_whose_gradient_is_zero_for_now_is_no_missing_one(prepare: Prepare) -> None:
+def test_a_term_whose_gradient_is_zero_for_now_is_no_missing_one() -> None:
     """Free bits: nothing to pay below 1000 nats, and none of the few rows is above."""
     rate = q.log_z_given_x - p.log_z
-    model = prepare(Objective.of(E(q.xz, p.log_x_given_z - relu(rate - 1000))))
+    model = small_model(Objective.of(E(q.xz, p.log_x_given_z - relu(rate - 1000))))
     check(model)
 
 
@@ -245,15 +245,15 @@ class LearnedNormal(nn.Module):
         return self.gaussian(self.mean.expand(rows, 1), self.log_scale)
 
 
-def test_a_learned_prior_is_owned_too(assemble: Any, nets: Any) -> None:
+def test_a_learned_prior_is_owned_too() -> None:
     """Explicitly in log p(z), through samples of p, and not at all where it is held at the encoder's draws."""
     f = log_ratio(q.xz, p.xz, name="f", known=q.log_z_given_x - p.log_z)
     held = E(q.xz, p.log("z", hold=True)) + E(p.xz, q.log_z_given_x - p.log("z", hold=True))
     modules = {
-        "encoder": nets.Line(0.6, 0.1, -0.2),
-        "decoder": nets.Line(0.9, -0.2, -0.5),
-        "prior": LearnedNormal(nets.Gaussian),
-        "f": nets.Polynomial(0.1, 0.3, -0.2, 0.5, -0.1, 0.2),
+        "encoder": Line(0.6, 0.1, -0.2),
+        "decoder": Line(0.9, -0.2, -0.5),
+        "prior": LearnedNormal(GaussianDraw),
+        "f": Polynomial(0.1, 0.3, -0.2, 0.5, -0.1, 0.2),
     }
     traits = {"prior": PartTraits("prior", {"sample": "exact"})}
     plan, parts = assemble(Objective.of(elbo(q, p) + held - E(p.xz, f)), modules, traits)
@@ -271,14 +271,14 @@ def test_a_learned_prior_is_owned_too(assemble: Any, nets: Any) -> None:
 
 
 @pytest.mark.parametrize("penalties", [(), ("r1", "gradient_penalty")])
-def test_a_spectrally_normalised_critic_is_no_leak(penalties: tuple[str, ...], prepare: Prepare) -> None:
+def test_a_spectrally_normalised_critic_is_no_leak(penalties: tuple[str, ...]) -> None:
     """Its power iteration moves buffers in training, which the check leaves alone; and it trains."""
     f = log_ratio(q.xz, p.xz, name="f", penalties=penalties)
     objective = Objective.of(elbo(q, p) - E(p.xz, log_sigmoid(-f)))
-    model = prepare(objective, discriminator={"type": "mlp", "hidden": [6], "spectral_norm": True})
+    model = small_model(objective, discriminator={"type": "mlp", "hidden": [6], "spectral_norm": True})
     check(model)
     model.parts.modules.train()
-    model.step()(lambda r: model.moment(repetition=r))
+    model.step()(lambda r: model.inputs(repetition=r))
 
 
 # --- leaks -----------------------------------------------------------------------------------------------------------
@@ -320,9 +320,9 @@ class LazyFamily(nn.Module):
     [Objective.of(E(q.xz, p.log_x_given_z + q.log("z|x", hold=True))), known_part()],
     ids=["hold", "known part"],
 )
-def test_a_distribution_that_reads_parameters_late_cannot_leak_them(prepare: Prepare, objective: Objective) -> None:
+def test_a_distribution_that_reads_parameters_late_cannot_leak_them(objective: Objective) -> None:
     """A held network is a twin without gradients, so whatever its distributions look up later has none either."""
-    model = prepare(objective)
+    model = small_model(objective)
     model.parts.modules["encoder"].family = LazyFamily()
     check(model)
 
@@ -341,8 +341,8 @@ def test_a_held_twin_follows_its_parameters_and_gives_them_no_gradient() -> None
     assert module[1].running_mean.item() == pytest.approx(0.5)
 
 
-def test_the_same_family_is_fine_where_nothing_is_held(prepare: Prepare) -> None:
-    model = prepare(VAE().objective())
+def test_the_same_family_is_fine_where_nothing_is_held() -> None:
+    model = small_model(VAE().objective())
     model.parts.modules["encoder"].family = LazyFamily()
     check(model)
 
@@ -360,8 +360,8 @@ class Counting(nn.Module):
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
-def test_a_network_that_carries_state_between_calls_is_caught(part: str, prepare: Prepare) -> None:
-    model = prepare(VAE().objective())
+def test_a_network_that_carries_state_between_calls_is_caught(part: str) -> None:
+    model = small_model(VAE().objective())
     model.parts.modules[part].trunk = Counting(model.parts.modules[part].trunk)
     with pytest.raises(OwnershipError, match=r"may not be a function of its inputs alone") as error:
         check(model)
@@ -385,8 +385,8 @@ class NoPath(nn.Module):
         return Normal()
 
 
-def test_a_term_without_its_gradient_is_caught(prepare: Prepare) -> None:
-    model = prepare(VAE().objective())
+def test_a_term_without_its_gradient_is_caught() -> None:
+    model = small_model(VAE().objective())
     model.parts.modules["encoder"].family = NoPath()
     with pytest.raises(OwnershipError) as error:
         check(model)
@@ -407,10 +407,10 @@ class Borrowing(nn.Module):
         return self.inner(*inputs) + borrowed.sum()
 
 
-def test_a_term_that_reaches_a_part_which_it_must_not_is_caught(prepare: Prepare) -> None:
+def test_a_term_that_reaches_a_part_which_it_must_not_is_caught() -> None:
     """The critic's term under p(x) is the decoder's alone; this decoder borrows from the encoder."""
     d = log_ratio(q.x, p.x, name="d")
-    model = prepare(Objective.of(elbo(q, p) - E(p.x, log_sigmoid(-d))))
+    model = small_model(Objective.of(elbo(q, p) - E(p.x, log_sigmoid(-d))))
     encoder, decoder = model.parts.modules["encoder"], model.parts.modules["decoder"]
     decoder.trunk = Borrowing(decoder.trunk, encoder)
     with pytest.raises(OwnershipError) as error:
@@ -431,8 +431,8 @@ class Tying(nn.Module):
         return self.own * self.weight.sum() * inputs[0].sum(1)
 
 
-def test_a_critic_that_shares_a_weight_with_the_model_is_caught(prepare: Prepare) -> None:
-    model = prepare(ALI().objective())
+def test_a_critic_that_shares_a_weight_with_the_model_is_caught() -> None:
+    model = small_model(ALI().objective())
     model.parts.modules["f"] = Tying(next(iter(model.parts.modules["encoder"].parameters())))
     with pytest.raises(OwnershipError, match="leaks a gradient into 'encoder'"):
         check(model)
@@ -441,12 +441,12 @@ def test_a_critic_that_shares_a_weight_with_the_model_is_caught(prepare: Prepare
 # --- other joints ----------------------------------------------------------------------------------------------------
 
 
-def test_a_learned_path_through_two_layers_of_codes(prepare: Prepare) -> None:
+def test_a_learned_path_through_two_layers_of_codes() -> None:
     qq = joint_from_text("q", "q(x) q(z|x) q(w|z)", {"q(w|z)": "encoder_w"})
     pp = joint_from_text("p", "p(w) p(z|w) p(x|z)", {"p(z|w)": "decoder_z"})
     table = {"network": MLP, "family": GAUSSIAN}
     check(
-        prepare(
+        small_model(
             Objective.of(elbo(qq, pp)),
             encoders={"encoder_w": table},
             decoders={"decoder_z": table},

@@ -11,6 +11,7 @@ import torch
 from jointgen_ali.objective import ALI, ALICE
 from jointgen_avb.objective import AVB
 from jointgen_critics.penalties import R1, GradientPenalty
+from support.models import small_model
 from torch import Tensor
 
 from jointgen.engine.gradient_check import check_ownership
@@ -28,8 +29,6 @@ from jointgen.objectives import (
     square,
     stop,
 )
-
-Prepare = Callable[..., Any]
 
 DROPPING: dict[str, Any] = {
     "encoder": {"network": {"type": "mlp", "hidden": [6], "dropout": 0.5}, "family": {"type": "gaussian"}},
@@ -66,23 +65,23 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {
 }
 
 
-def trained(prepare: Prepare, objective: Objective, separate: bool, **changes: Any) -> tuple[dict[str, Tensor], Any]:
+def trained(objective: Objective, separate: bool, **changes: Any) -> tuple[dict[str, Tensor], Any]:
     """(the model's numbers after five steps of Adam, the figures of the last)."""
-    model = prepare(objective, **changes).double()
+    model = small_model(objective, **changes).double()
     model.parts.modules.train()
     plan = attrs.evolve(model.plan, separate=separate)
     step = model.step(plan=plan, rule=torch.optim.Adam, lr=0.01)
     for number in range(5):
-        figures = step(lambda r, number=number: model.moment(step=number, repetition=r), until_log=0)
+        figures = step(lambda r, number=number: model.inputs(step=number, repetition=r), until_log=0)
     return model.parts.modules.state_dict(), figures
 
 
 @pytest.mark.parametrize("changes", [{}, DROPPING, SPECTRAL], ids=["plain", "dropout", "spectral norm"])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_one_graph_is_the_same_step_as_a_graph_for_each(name: str, changes: dict[str, Any], prepare: Prepare) -> None:
+def test_one_graph_is_the_same_step_as_a_graph_for_each(name: str, changes: dict[str, Any]) -> None:
     """Parameters, and every figure: terms, losses, gradient norms, the critics' health."""
-    one, figures = trained(prepare, OBJECTIVES[name](), separate=False, **changes)
-    each, expected = trained(prepare, OBJECTIVES[name](), separate=True, **changes)
+    one, figures = trained(OBJECTIVES[name](), separate=False, **changes)
+    each, expected = trained(OBJECTIVES[name](), separate=True, **changes)
     for key, value in each.items():
         torch.testing.assert_close(one[key], value, rtol=0, atol=1e-12)
     assert figures.keys() == expected.keys()
@@ -91,15 +90,15 @@ def test_one_graph_is_the_same_step_as_a_graph_for_each(name: str, changes: dict
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_one_graph_runs_as_often_as_the_plan_says(name: str, prepare: Prepare) -> None:
-    model = prepare(OBJECTIVES[name]())
+def test_one_graph_runs_as_often_as_the_plan_says(name: str) -> None:
+    model = small_model(OBJECTIVES[name]())
     penalties = any(ratio.penalties for ratio in model.plan.objective.ratios.values())
     critics = {update.name for update in model.plan.updates} - {"model", "encoder", "decoder"}
     for separate in (False, True):
         plan = attrs.evolve(model.plan, separate=separate)
         step = model.step(plan=plan)
         with model.forwards_counted() as counted:
-            step(lambda r: model.moment(step=1, repetition=r))  # no R1 at odd steps
+            step(lambda r: model.inputs(step=1, repetition=r))  # no R1 at odd steps
         expected = plan.runs()
         if penalties:
             counted, expected = ({k: n for k, n in runs.items() if k not in critics} for runs in (counted, expected))
@@ -108,12 +107,12 @@ def test_one_graph_runs_as_often_as_the_plan_says(name: str, prepare: Prepare) -
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_ownership_holds_on_one_graph(name: str, prepare: Prepare) -> None:
-    model = prepare(OBJECTIVES[name]())
+def test_ownership_holds_on_one_graph(name: str) -> None:
+    model = small_model(OBJECTIVES[name]())
     check_ownership(model.plan, model.parts, model.data(4), 4)
 
 
-def test_a_network_with_state_is_caught_on_one_graph(prepare: Prepare) -> None:
+def test_a_network_with_state_is_caught_on_one_graph() -> None:
     """The naive sum runs it anew for each term."""
 
     class Counting(torch.nn.Module):
@@ -125,20 +124,20 @@ def test_a_network_with_state_is_caught_on_one_graph(prepare: Prepare) -> None:
             self.calls += 1
             return self.inner(*inputs) * (1 + 0.01 * self.calls)
 
-    model = prepare(ALI().objective())
+    model = small_model(ALI().objective())
     model.parts.modules["encoder"].trunk = Counting(model.parts.modules["encoder"].trunk)
     with pytest.raises(OwnershipError, match="is not the sum of its terms'"):
         check_ownership(model.plan, model.parts, model.data(4), 4)
 
 
-def test_a_critics_gradient_does_not_run_the_makers_of_its_samples(prepare: Prepare) -> None:
+def test_a_critics_gradient_does_not_run_the_makers_of_its_samples() -> None:
     """Backward passes through the encoder: one, for the model's update alone."""
-    model = prepare(ALI().objective())
+    model = small_model(ALI().objective())
     passes: list[str] = []
 
     def seen(module: Any, args: Any, out: Tensor) -> None:
         out.register_hook(lambda gradient: passes.append("encoder"))
 
     model.parts.modules["encoder"].trunk.register_forward_hook(seen)
-    model.step()(lambda r: model.moment(repetition=r))
+    model.step()(lambda r: model.inputs(repetition=r))
     assert passes == ["encoder"]

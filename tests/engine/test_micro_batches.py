@@ -14,6 +14,7 @@ from jointgen_asvae.objective import ASVAE
 from jointgen_avb.objective import AVB
 from jointgen_critics.penalties import R1, GradientPenalty
 from jointgen_vae.objective import IWAE, VAE
+from support.models import small_model
 from torch import Tensor
 
 import jointgen
@@ -24,7 +25,6 @@ from jointgen.errors import ConfigError
 from jointgen.objectives import BalanceTable, CriticTable, E, Objective, Update, log_ratio, log_sigmoid, p, q
 from jointgen.runs import checkpoint
 
-Prepare = Callable[..., Any]
 ROWS, BLOCK = 8, 2
 
 
@@ -59,26 +59,24 @@ DROPPING: dict[str, Any] = {
 }
 
 
-def trained(
-    prepare: Prepare, objective: Any, parts: int, **changes: Any
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def trained(objective: Any, parts: int, **changes: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(the model's numbers after three steps, the figures of the last)."""
-    model = prepare(objective, **changes).double()
+    model = small_model(objective, **changes).double()
     model.parts.modules.train()
     step = model.step(micro_batches=parts, clip=1.0)
     figures = {}
     for number in range(3):
         made = {"rows": ROWS, "step": number, "pair_block": BLOCK, "progress": number / 4}
-        figures = step(lambda r, made=made: model.moment(repetition=r, **made), until_log=0)
+        figures = step(lambda r, made=made: model.inputs(repetition=r, **made), until_log=0)
     return model.parts.modules.state_dict(), figures
 
 
 @pytest.mark.parametrize("changes", [{}, DROPPING], ids=["plain", "dropout, spectral norm"])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_parts_of_a_batch_make_the_step_of_the_whole(name: str, changes: dict[str, Any], prepare: Prepare) -> None:
+def test_parts_of_a_batch_make_the_step_of_the_whole(name: str, changes: dict[str, Any]) -> None:
     """Parameters and every figure. Noise, masks and re-pairings are those that the rows have in the whole batch."""
-    whole, expected = trained(prepare, OBJECTIVES[name](), 1, **changes)
-    parts, figures = trained(prepare, OBJECTIVES[name](), 4, **changes)
+    whole, expected = trained(OBJECTIVES[name](), 1, **changes)
+    parts, figures = trained(OBJECTIVES[name](), 4, **changes)
     for key, value in whole.items():
         torch.testing.assert_close(parts[key], value, rtol=0, atol=1e-12)
     assert figures.keys() == expected.keys()
@@ -112,15 +110,15 @@ def test_a_part_has_the_rows_and_the_noise_that_it_has_in_the_whole() -> None:
     assert torch.equal(found, whole[4:])
 
 
-def test_an_update_is_reduced_and_stepped_once(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = prepare(ASVAE(ratio="d").objective())
+def test_an_update_is_reduced_and_stepped_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model(ASVAE(ratio="d").objective())
     step = model.step(micro_batches=4)
     exchanged: list[int] = []
     monkeypatch.setattr(step.workers, "all_reduce_mean_", lambda tensors: exchanged.append(len(tensors)))
     stepped: list[str] = []
     for name, (optimizer,) in step.optimizers.items():
         optimizer.register_step_post_hook(lambda *_, name=name: stepped.append(name))
-    step(lambda r: model.moment(rows=ROWS, repetition=r, pair_block=BLOCK))
+    step(lambda r: model.inputs(rows=ROWS, repetition=r, pair_block=BLOCK))
     assert len(exchanged) == 2
     assert stepped == ["model", "d"]
 
@@ -147,16 +145,16 @@ def bytes_saved() -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("name", ["vae", "avb", "asvae, T"])
-def test_a_part_keeps_a_part_of_the_memory(name: str, prepare: Prepare) -> None:
+def test_a_part_keeps_a_part_of_the_memory(name: str) -> None:
     """256 rows of 64 hidden numbers outweigh the weights: four parts keep less than a third at any time."""
     net = {"type": "mlp", "hidden": [64, 64]}
     peaks = {}
     for parts in (1, 4):
         gaussian = {"type": "gaussian"}
         tables = {"encoder": {"network": net, "family": gaussian}, "decoder": {"network": net, "family": gaussian}}
-        model = prepare(OBJECTIVES[name](), data={"type": "ring", "rows": 1024}, discriminator=net, **tables)
+        model = small_model(OBJECTIVES[name](), data={"type": "ring", "rows": 1024}, discriminator=net, **tables)
         step = model.step(micro_batches=parts)
-        moment = model.moment(rows=1024, step=1, pair_block=16)
+        moment = model.inputs(rows=1024, step=1, pair_block=16)
         with bytes_saved() as held:
             step(lambda r, moment=moment: moment)
         peaks[parts] = held[1]
@@ -191,11 +189,9 @@ def test_a_part_keeps_a_part_of_the_memory(name: str, prepare: Prepare) -> None:
         ({"batch": 12, "pair_block": 8}, 1, None),  # alone, a batch that no block divides is one block
     ],
 )
-def test_batches_that_do_not_divide_are_refused(
-    train: dict[str, int], processes: int, problem: str | None, prepare: Prepare
-) -> None:
+def test_batches_that_do_not_divide_are_refused(train: dict[str, int], processes: int, problem: str | None) -> None:
     def checked() -> None:
-        compiled = prepare(ASVAE(form="literal").objective(), train={"steps": 1, **train}).compiled
+        compiled = small_model(ASVAE(form="literal").objective(), train={"steps": 1, **train}).compiled
         check_rows(compiled.recipe, compiled.plans, processes)
 
     if problem is None:
@@ -206,5 +202,5 @@ def test_batches_that_do_not_divide_are_refused(
     assert error.value.problems == [problem]
 
 
-def test_blocks_do_not_matter_where_nothing_is_re_paired(prepare: Prepare) -> None:
-    prepare(VAE().objective(), train={"steps": 1, "batch": 6, "micro_batches": 2, "pair_block": 16})
+def test_blocks_do_not_matter_where_nothing_is_re_paired() -> None:
+    small_model(VAE().objective(), train={"steps": 1, "batch": 6, "micro_batches": 2, "pair_block": 16})

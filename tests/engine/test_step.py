@@ -14,12 +14,14 @@ from jointgen_asvae.objective import ASVAE
 from jointgen_avb.objective import AVB
 from jointgen_critics.penalties import R1
 from jointgen_vae.objective import IWAE, VAE
+from support.models import assemble, make_step, small_model
+from support.networks import Line, Polynomial, StandardNormal, WatchedCritic
+from support.noise import WrittenNoise
 from torch import Tensor
 from torch.nn import functional as F
 
 from jointgen.compiler.lowering import Lowering
-from jointgen.compiler.parts import Parts
-from jointgen.compiler.plan import Plan, make_summands
+from jointgen.compiler.plan import make_summands
 from jointgen.contracts.noise import Noise
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.terms import PerRow
@@ -49,8 +51,6 @@ from jointgen.objectives import (
     stop,
 )
 
-Assemble = Callable[..., tuple[Plan, Parts]]
-Prepare = Callable[..., Any]
 Tensors = list[Tensor]
 
 ROWS = 6
@@ -63,16 +63,16 @@ def numbers(name: str, rows: int = ROWS) -> Tensor:
     return Noise(7, dtype=torch.float64).named(name, rows).normal(1)
 
 
-def lines(nets: Any, **critics: Any) -> dict[str, Any]:
+def lines(**critics: Any) -> dict[str, Any]:
     """q(z|x) = N(0.6 x + 0.1, 0.8^2), p(x|z) = N(0.9 z - 0.2, 0.6^2), about."""
-    own = {"encoder": nets.Line(0.6, 0.1, -0.2), "decoder": nets.Line(0.9, -0.2, -0.5), "prior": nets.StandardNormal()}
+    own = {"encoder": Line(0.6, 0.1, -0.2), "decoder": Line(0.9, -0.2, -0.5), "prior": StandardNormal()}
     return own | critics
 
 
-def written(written_noise: Any, step: int = 0) -> tuple[dict[str, Tensor], Any]:
+def written(step: int = 0) -> tuple[dict[str, Tensor], Any]:
     """Noise by name, and the same for the engine."""
     values = {name: numbers(f"{step} {name}") for name in NAMES}
-    return values, written_noise(values)
+    return values, WrittenNoise(values)
 
 
 def moment_of(noise: Any, x: Tensor, **more: Any) -> StepInputs:
@@ -125,17 +125,15 @@ def close(module: Any, params: Sequence[Tensor]) -> None:
 # --- ALI, at the same point ------------------------------------------------------------------------------------------
 
 
-def test_ali_takes_both_gradients_at_the_same_point(
-    assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
-) -> None:
+def test_ali_takes_both_gradients_at_the_same_point() -> None:
     """Three steps against Dumoulin et al.'s loop: L_D = sp(-f_q) + sp(f_p), L_G = sp(f_q) + sp(-f_p), both gradients
     taken before anything moves."""
-    modules = lines(nets, f=nets.Polynomial(*F1))
+    modules = lines(f=Polynomial(*F1))
     plan, parts = assemble(ALI().objective(), modules)
     step = make_step(plan, parts, 0.1)
     (encoder, decoder), w, x = start(), critic_leaf(F1), numbers("x")
     for number in range(3):
-        values, noise = written(written_noise, number)
+        values, noise = written(number)
         step(lambda r, noise=noise: moment_of(noise, x))
         zq = line(encoder, x, values["q(z|x)"])
         xp = line(decoder, values["p(z)"], values["p(x|z)"])
@@ -187,13 +185,11 @@ def asvae_loop(order: str, noises: list[dict[str, Tensor]], x: Tensor, lr: float
 
 
 @pytest.mark.parametrize("order", ["model, critics", "critics, model"])
-def test_the_literal_asvae_follows_its_order(
-    order: Any, assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
-) -> None:
-    modules = lines(nets, f1=nets.Polynomial(*F1), f2=nets.Polynomial(*F2))
+def test_the_literal_asvae_follows_its_order(order: Any) -> None:
+    modules = lines(f1=Polynomial(*F1), f2=Polynomial(*F2))
     plan, parts = assemble(Objective(ASVAE(form="literal").objective().updates, order), modules)
     step, x = make_step(plan, parts, 0.2), numbers("x")
-    noises = [written(written_noise, number) for number in range(3)]
+    noises = [written(number) for number in range(3)]
     for _, noise in noises:
         step(lambda r, noise=noise: moment_of(noise, x))
     by_hand = asvae_loop(order, [values for values, _ in noises], x, 0.2)
@@ -225,38 +221,38 @@ def moved(model: Any, before: dict[str, dict[str, Tensor]]) -> set[str]:
     ("update", "trained"),
     [("model", {"encoder", "decoder"}), ("f1", {"f1"}), ("f2", {"f2"})],
 )
-def test_an_update_moves_what_it_trains_and_nothing_else(update: str, trained: set[str], prepare: Prepare) -> None:
+def test_an_update_moves_what_it_trains_and_nothing_else(update: str, trained: set[str]) -> None:
     """Bit for bit: neither the critics by the model's update, nor the model by the critics'."""
-    model = prepare(ASVAE(form="literal").objective())
+    model = small_model(ASVAE(form="literal").objective())
     step, before = model.step(), snapshot(model)
     step.optimizers = {name: own if name == update else [] for name, own in step.optimizers.items()}
-    step(lambda r: model.moment(repetition=r))
+    step(lambda r: model.inputs(repetition=r))
     assert moved(model, before) == trained
 
 
-def test_an_update_leaves_no_gradient_where_it_does_not_train(prepare: Prepare) -> None:
-    model = prepare(ASVAE(form="literal").objective())
+def test_an_update_leaves_no_gradient_where_it_does_not_train() -> None:
+    model = small_model(ASVAE(form="literal").objective())
     for name, trained in (("model", {"encoder", "decoder"}), ("f1", {"f1"}), ("f2", {"f2"})):
         model.parts.modules.zero_grad(set_to_none=True)
-        model.update(name).gradient(model.moment())
+        model.update(name).gradient(model.inputs())
         given = {
             part for part, module in model.parts.modules.items() for w in module.parameters() if w.grad is not None
         }
         assert given == trained
 
 
-def test_an_update_that_names_one_part_leaves_the_other(prepare: Prepare) -> None:
-    model = prepare(Objective((Update("encoder", elbo(q, p), trains="encoder"),)))
+def test_an_update_that_names_one_part_leaves_the_other() -> None:
+    model = small_model(Objective((Update("encoder", elbo(q, p), trains="encoder"),)))
     before = snapshot(model)
-    model.step()(lambda r: model.moment(repetition=r))
+    model.step()(lambda r: model.inputs(repetition=r))
     assert moved(model, before) == {"encoder"}
 
 
-def test_a_parameter_that_nothing_reaches_gets_zeros(prepare: Prepare) -> None:
+def test_a_parameter_that_nothing_reaches_gets_zeros() -> None:
     """Every process must send the same list of gradients. A critic that sees means never moves the decoder's scale."""
     d = log_ratio(q.x, p.x, name="d", view={"x": "mean"})
-    model = prepare(Objective.of(E(p.x, log_sigmoid(d))))
-    model.update().gradient(model.moment())
+    model = small_model(Objective.of(E(p.x, log_sigmoid(d))))
+    model.update().gradient(model.inputs())
     grads = {name: w.grad for name, w in model.parts.modules["decoder"].named_parameters()}
     assert not grads.pop("family.log_scale").any()
     assert all(grad.any() for grad in grads.values())
@@ -265,13 +261,13 @@ def test_a_parameter_that_nothing_reaches_gets_zeros(prepare: Prepare) -> None:
 # --- every, times, clip ----------------------------------------------------------------------------------------------
 
 
-def test_every_third_step(prepare: Prepare) -> None:
+def test_every_third_step() -> None:
     d = log_ratio(q.x, p.x, name="d")
-    model = prepare(Objective((Update("model", E(p.x, log_sigmoid(d)), every=3),)))
+    model = small_model(Objective((Update("model", E(p.x, log_sigmoid(d)), every=3),)))
     step, due = model.step(), []
     for number in range(7):
         before = snapshot(model)
-        stats = step(lambda r, number=number: model.moment(step=number, repetition=r))
+        stats = step(lambda r, number=number: model.inputs(step=number, repetition=r))
         found = moved(model, before)
         assert ("model/loss" in stats) == ("decoder" in found)
         assert "d" in found
@@ -279,16 +275,14 @@ def test_every_third_step(prepare: Prepare) -> None:
     assert due == [True, False, False, True, False, False, True]
 
 
-def test_draws_of_an_update_that_is_not_due_are_still_the_parts_own(
-    assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
-) -> None:
+def test_draws_of_an_update_that_is_not_due_are_still_the_parts_own() -> None:
     d = score(q.x, p.x, name="d", loss="wasserstein")
-    critic = nets.Watched(0.3)
-    modules = {"prior": nets.StandardNormal(), "decoder": nets.Line(0.9, -0.2, -0.5), "d": critic}
+    critic = WatchedCritic(0.3)
+    modules = {"prior": StandardNormal(), "decoder": Line(0.9, -0.2, -0.5), "d": critic}
     plan, parts = assemble(Objective((Update("model", E(p.x, d), every=2),)), modules)
     step = make_step(plan, parts, 0.1)
     for number in range(2):
-        values, noise = written(written_noise, number)
+        values, noise = written(number)
         critic.calls.clear()
         slope, offset, log_scale = (w.detach().clone() for w in modules["decoder"].parameters())
         step(lambda r, noise=noise, number=number: moment_of(noise, numbers("x"), step=number))
@@ -297,18 +291,16 @@ def test_draws_of_an_update_that_is_not_due_are_still_the_parts_own(
         assert torch.allclose(negative, slope * values["p(z)"] + offset + log_scale.exp() * values["p(x|z)"])
 
 
-def test_repetitions_have_data_and_noise_of_their_own(
-    assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
-) -> None:
+def test_repetitions_have_data_and_noise_of_their_own() -> None:
     """A Wasserstein critic w x moves by lr (mean x - mean xp) in each repetition, whatever w is. The model's gradient
     here is lr w mean(dxp), taken once, before."""
     d = score(q.x, p.x, name="d", loss="wasserstein", times=3)
-    critic, lr = nets.Watched(0.5), 0.1
-    decoder = nets.Line(0.9, -0.2, -0.5)
-    modules = {"prior": nets.StandardNormal(), "decoder": decoder, "d": critic}
+    critic, lr = WatchedCritic(0.5), 0.1
+    decoder = Line(0.9, -0.2, -0.5)
+    modules = {"prior": StandardNormal(), "decoder": decoder, "d": critic}
     plan, parts = assemble(Objective.of(E(p.x, d)), modules)
     data = [numbers(f"x {r}") for r in range(3)]
-    noises = [written(written_noise, r) for r in range(3)]
+    noises = [written(r) for r in range(3)]
     asked: list[int] = []
 
     def moment(r: int) -> StepInputs:
@@ -330,13 +322,13 @@ def test_repetitions_have_data_and_noise_of_their_own(
     assert asked == [0, 1, 2]
 
 
-def test_clipping_is_by_the_norm_over_all_that_an_update_trains(prepare: Prepare) -> None:
+def test_clipping_is_by_the_norm_over_all_that_an_update_trains() -> None:
     """Plain descent at rate 1 moves by the clipped gradient: by 0.01 in all, in the direction of the unclipped one."""
 
     def moves(clip: float | None) -> tuple[Tensor, float]:
-        model = prepare(VAE().objective()).double()
+        model = small_model(VAE().objective()).double()
         before = torch.cat([w.detach().flatten().clone() for w in model.parts.modules.parameters()])
-        stats = model.step(lr=1.0, clip=clip)(lambda r: model.moment(repetition=r), until_log=0)
+        stats = model.step(lr=1.0, clip=clip)(lambda r: model.inputs(repetition=r), until_log=0)
         after = torch.cat([w.detach().flatten() for w in model.parts.modules.parameters()])
         return after - before, float(stats["model/grad_norm"])
 
@@ -353,12 +345,12 @@ def test_clipping_is_by_the_norm_over_all_that_an_update_trains(prepare: Prepare
 # --- randomness ------------------------------------------------------------------------------------------------------
 
 
-def trained(prepare: Prepare, seed: int, **changes: Any) -> dict[str, Tensor]:
-    model = prepare(ASVAE(form="literal").objective(), **changes)
+def trained(seed: int, **changes: Any) -> dict[str, Tensor]:
+    model = small_model(ASVAE(form="literal").objective(), **changes)
     model.parts.modules.train()
     step = model.step()
     for number in range(3):
-        step(lambda r, number=number: model.moment(seed=seed, step=number, repetition=r))
+        step(lambda r, number=number: model.inputs(seed=seed, step=number, repetition=r))
     return {name: value.clone() for name, value in model.parts.modules.state_dict().items()}
 
 
@@ -369,38 +361,38 @@ DROPPING: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("changes", [{}, DROPPING], ids=["plain", "dropout"])
-def test_a_seed_decides_everything(changes: dict[str, Any], prepare: Prepare) -> None:
+def test_a_seed_decides_everything(changes: dict[str, Any]) -> None:
     """Same seed, same bits, and no global generator is read; another seed gives other numbers."""
-    first = trained(prepare, 0, **changes)
+    first = trained(0, **changes)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    again = trained(prepare, 0, **changes)
+    again = trained(0, **changes)
     assert torch.equal(torch.get_rng_state(), state)
-    other = trained(prepare, 1, **changes)
+    other = trained(1, **changes)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_dropout_is_one_mask_for_one_run(prepare: Prepare) -> None:
+def test_dropout_is_one_mask_for_one_run() -> None:
     """log q(z|x) held, stopped or live is one number: that of the network, thinned as when z was drawn."""
-    model = prepare(VAE().objective(), **DROPPING).double()
+    model = small_model(VAE().objective(), **DROPPING).double()
     model.parts.modules.train()
     live = q.log("z|x")
     differences = E(q.xz, live - q.log("z|x", hold=True)) + E(q.xz, live - q.log("z|x", stop="x"))
-    other = prepare(Objective.of(differences + 0 * elbo(q, p)), **DROPPING).double()
+    other = small_model(Objective.of(differences + 0 * elbo(q, p)), **DROPPING).double()
     other.parts.modules.load_state_dict(model.parts.modules.state_dict())
     other.parts.modules.train()
-    loss, means, _ = other.update().loss(other.moment())
+    loss, means, _ = other.update().loss(other.inputs())
     assert loss.item() == pytest.approx(0.0, abs=1e-12)
     other.parts.modules.eval()
     assert float(means["model/E[q(x,z)] log q(z|x)"]) != float(
-        other.update().loss(other.moment())[1]["model/E[q(x,z)] log q(z|x)"]
+        other.update().loss(other.inputs())[1]["model/E[q(x,z)] log q(z|x)"]
     ), "there is dropout to tell apart"
 
 
-def test_dropout_is_another_mask_for_another_run(prepare: Prepare) -> None:
+def test_dropout_is_another_mask_for_another_run() -> None:
     """The encoder at x and at xp, and the same network in the next step."""
-    model = prepare(ASVAE(form="literal").objective(), **DROPPING)
+    model = small_model(ASVAE(form="literal").objective(), **DROPPING)
     model.parts.modules.train()
     masks: list[Tensor] = []
     trunk: Any = model.parts.modules["encoder"].trunk
@@ -408,7 +400,7 @@ def test_dropout_is_another_mask_for_another_run(prepare: Prepare) -> None:
     dropout.register_forward_hook(lambda module, args, out: masks.append((out != 0) | (args[0] == 0)))
     step = model.step()
     for number in range(2):
-        step(lambda r, number=number: model.moment(rows=32, step=number, repetition=r))
+        step(lambda r, number=number: model.inputs(rows=32, step=number, repetition=r))
     assert len(masks) == 4
     assert all(not torch.equal(masks[i], masks[j]) for i in range(4) for j in range(i))
 
@@ -416,12 +408,12 @@ def test_dropout_is_another_mask_for_another_run(prepare: Prepare) -> None:
 # --- weights and penalties -------------------------------------------------------------------------------------------
 
 
-def test_a_weight_is_taken_where_the_stage_stands(assemble: Assemble, nets: Any, written_noise: Any) -> None:
+def test_a_weight_is_taken_where_the_stage_stands() -> None:
     """lambda goes from 0 to 10 over half the stage: at 0.125 it is 2.5, outside a function and inside one."""
     lam, f = Weight("lambda", 10.0, start=0.0, over=0.5), log_ratio(q.xz, p.xz, name="f")
     objective = Objective.of(E(q.xz, p.log_x_given_z - lam * f + square(lam * f)) - lam * (2 * E(q.xz, exp(f))))
-    plan, parts = assemble(objective, lines(nets, f=nets.Polynomial(*F1)))
-    values, noise = written(written_noise)
+    plan, parts = assemble(objective, lines(f=Polynomial(*F1)))
+    values, noise = written()
     x = numbers("x")
     zq = line(start()[0], x, values["q(z|x)"])
     f_value = polynomial(critic_leaf(F1), x, zq)
@@ -432,9 +424,7 @@ def test_a_weight_is_taken_where_the_stage_stands(assemble: Assemble, nets: Any,
         assert loss.item() == pytest.approx(-expected.mean().item(), abs=1e-12)
 
 
-def test_a_penalty_due_at_every_third_step_weighs_three_times(
-    assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
-) -> None:
+def test_a_penalty_due_at_every_third_step_weighs_three_times() -> None:
     """For f = w x, R1 is w^2 / 2 at every row, with slope w. Plain descent moves w by -lr 3 weight w more
     than without the penalty at steps 0 and 3, and not at all more at the others."""
     lr, weight = 0.1, 0.7
@@ -443,10 +433,10 @@ def test_a_penalty_due_at_every_third_step_weighs_three_times(
         penalties = (R1(weight=weight, every=3),) if penalised else ()
         d = score(q.x, p.x, name="d", loss="wasserstein", penalties=penalties)
         for number in range(4):
-            critic = nets.Watched(0.5)
-            modules = {"prior": nets.StandardNormal(), "decoder": nets.Line(0.9, -0.2, -0.5), "d": critic}
+            critic = WatchedCritic(0.5)
+            modules = {"prior": StandardNormal(), "decoder": Line(0.9, -0.2, -0.5), "d": critic}
             plan, parts = assemble(Objective.of(E(p.x, d)), modules)
-            noise = written(written_noise)[1]
+            noise = written()[1]
             stats = make_step(plan, parts, lr)(
                 lambda r, noise=noise, number=number: moment_of(noise, numbers("x"), step=number)
             )
@@ -458,19 +448,17 @@ def test_a_penalty_due_at_every_third_step_weighs_three_times(
     assert extra == pytest.approx([-lr * 3 * weight * 0.5, 0.0, 0.0, -lr * 3 * weight * 0.5], abs=1e-12)
 
 
-def test_a_penalty_weighs_what_its_schedule_says(
-    assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
-) -> None:
+def test_a_penalty_weighs_what_its_schedule_says() -> None:
     """R1 at f = w x has slope w = 0.5. Its weight falls from 2 to 1 over half of the stage: 2, 1.5, 1, 1 at 0, 1/4, 1/2
     and 1, so plain descent moves w by -0.1 * 0.5 times that more than without it; a second R1 adds 3 throughout."""
     falling, moves = WeightTable(start=2.0, to=1.0, over=0.5), {}
     for penalties in ((), (R1(falling, every=1),), (R1(falling, every=1), R1(3.0, every=1))):
         for progress in (0.0, 0.25, 0.5, 1.0):
-            critic = nets.Watched(0.5)
+            critic = WatchedCritic(0.5)
             d = score(q.x, p.x, name="d", loss="wasserstein", penalties=penalties)
-            modules = {"prior": nets.StandardNormal(), "decoder": nets.Line(0.9, -0.2, -0.5), "d": critic}
+            modules = {"prior": StandardNormal(), "decoder": Line(0.9, -0.2, -0.5), "d": critic}
             plan, parts = assemble(Objective.of(E(p.x, d)), modules)
-            moment = moment_of(written(written_noise)[1], numbers("x"), progress=progress)
+            moment = moment_of(written()[1], numbers("x"), progress=progress)
             make_step(plan, parts, 0.1)(lambda r, moment=moment: moment)
             moves.setdefault(len(penalties), []).append(critic.weight.item() - 0.5)
     without, one, two = moves.values()
@@ -479,12 +467,12 @@ def test_a_penalty_weighs_what_its_schedule_says(
     assert [a - b for a, b in zip(two, one, strict=True)] == pytest.approx([-0.05 * 3.0] * 4, abs=1e-12)
 
 
-def test_a_known_part_is_added_to_the_logit(assemble: Assemble, nets: Any, written_noise: Any) -> None:
+def test_a_known_part_is_added_to_the_logit() -> None:
     """f = g + rho, rho = log q(z|x) - log p(z), in the critic's update and in the model's."""
     rho = q.log_z_given_x - p.log_z
     f = log_ratio(q.xz, p.xz, name="f", known=rho)
-    plan, parts = assemble(Objective.of(E(q.xz, f)), lines(nets, f=nets.Polynomial(*F1)))
-    values, noise = written(written_noise)
+    plan, parts = assemble(Objective.of(E(q.xz, f)), lines(f=Polynomial(*F1)))
+    values, noise = written()
     x, (encoder, decoder), w = numbers("x"), start(), critic_leaf(F1)
     zq, xp, z = line(encoder, x, values["q(z|x)"]), line(decoder, values["p(z)"], values["p(x|z)"]), values["p(z)"]
 
@@ -502,15 +490,13 @@ def test_a_known_part_is_added_to_the_logit(assemble: Assemble, nets: Any, writt
 
 
 @pytest.mark.parametrize("known", [q.log_z_given_x - p.log_z, p.log_x_given_z], ids=["of q", "of p"])
-def test_a_known_part_is_of_the_parts_as_they_have_become(
-    known: Expr, assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
-) -> None:
+def test_a_known_part_is_of_the_parts_as_they_have_become(known: Expr) -> None:
     """After the model's step the critic learns from the model's old draws, with the densities of the new parts on both
     sides: a logit of one function, not of an old and a new one. The model scores log p(x|z) at these draws itself."""
     f = log_ratio(q.xz, p.xz, name="f", known=known)
-    modules = lines(nets, f=nets.Polynomial(*F1))
+    modules = lines(f=Polynomial(*F1))
     plan, parts = assemble(Objective.of(E(q.xz, p.log_x_given_z - f)), modules)
-    values, noise = written(written_noise)
+    values, noise = written()
     x, (encoder, _), w, z = numbers("x"), start(), critic_leaf(F1), values["p(z)"]
     zq = line(encoder, x, values["q(z|x)"])
     stats = make_step(plan, parts, 0.3)(lambda r: moment_of(noise, x))
@@ -531,10 +517,10 @@ def test_a_known_part_is_of_the_parts_as_they_have_become(
 # --- values of terms -------------------------------------------------------------------------------------------------
 
 
-def rows_of(expr: Expr, assemble: Assemble, nets: Any, noise: Any, x: Tensor) -> list[float]:
+def rows_of(expr: Expr, noise: Any, x: Tensor) -> list[float]:
     """(B,) numbers of an expression with the lines above and the critic F1."""
     resolvable = Objective.of(expr + 0 * elbo(q, p))
-    plan, parts = assemble(resolvable, lines(nets, f=nets.Polynomial(*F1)))
+    plan, parts = assemble(resolvable, lines(f=Polynomial(*F1)))
     lowering = Lowering(plan.objective.joints, plan.traits)
     found = make_summands(plan.updates[0].update, lowering)
     return PerRow([summand for summand, _ in found], parts, lowering)(moment_of(noise, x)).tolist()
@@ -557,25 +543,23 @@ f = log_ratio(q.xz, p.xz, name="f")
         (square(Constant(3.0)) + 0 * f, lambda v: torch.full_like(v, 9.0)),
     ],
 )
-def test_pointwise_functions(
-    term: Expr, by_hand: Callable[[Tensor], Tensor], assemble: Assemble, nets: Any, written_noise: Any
-) -> None:
-    values, noise = written(written_noise)
+def test_pointwise_functions(term: Expr, by_hand: Callable[[Tensor], Tensor]) -> None:
+    values, noise = written()
     x = numbers("x")
     logits = polynomial(critic_leaf(F1), x, line(start()[0], x, values["q(z|x)"]))
     assert logits.min() < 0 < logits.max()
-    found = rows_of(E(q.xz, term), assemble, nets, noise, x)
+    found = rows_of(E(q.xz, term), noise, x)
     assert found == pytest.approx(by_hand(logits).tolist(), abs=1e-12)
 
 
 @pytest.mark.parametrize("reduce", ["mean", "logmeanexp"])
-def test_k_draws_of_a_row_are_reduced_together(reduce: Any, assemble: Assemble, nets: Any, written_noise: Any) -> None:
+def test_k_draws_of_a_row_are_reduced_together(reduce: Any) -> None:
     """Three codes for each of six rows: rows 3i to 3i + 2 are of x_i."""
     eps = numbers("eps", 18)
-    noise = written_noise({"q(z|x) k=3": eps, "q(z|x)": numbers("other")})
+    noise = WrittenNoise({"q(z|x) k=3": eps, "q(z|x)": numbers("other")})
     x, (encoder, decoder) = numbers("x"), start()
     log_w = p.log_x_given_z + p.log_z - q.log_z_given_x
-    found = rows_of(E(q.xz, log_w, k=3, reduce=reduce), assemble, nets, noise, x)
+    found = rows_of(E(q.xz, log_w, k=3, reduce=reduce), noise, x)
     each = []
     for i in range(6):
         xi = x[i].expand(3, 1)
@@ -586,28 +570,28 @@ def test_k_draws_of_a_row_are_reduced_together(reduce: Any, assemble: Assemble, 
     assert found == pytest.approx(each, abs=1e-12)
 
 
-def test_a_cycle_is_the_distance_to_the_mean_of_the_way_back(assemble: Assemble, nets: Any, written_noise: Any) -> None:
-    values, noise = written(written_noise)
+def test_a_cycle_is_the_distance_to_the_mean_of_the_way_back() -> None:
+    values, noise = written()
     x, (encoder, decoder) = numbers("x"), start()
     back = decoder[0] * line(encoder, x, values["q(z|x)"]) + decoder[1]
-    found = rows_of(E(q.xz, cycle(p, "x|z")), assemble, nets, noise, x)
+    found = rows_of(E(q.xz, cycle(p, "x|z")), noise, x)
     assert found == pytest.approx((x - back).abs()[:, 0].tolist(), abs=1e-12)
 
 
-def test_stop_and_hold_change_gradients(assemble: Assemble, nets: Any, written_noise: Any) -> None:
+def test_stop_and_hold_change_gradients() -> None:
     """Under p(x,z), by hand: log q(z|x) pulls on the encoder (explicitly) and on the decoder (through x).
 
     stop(x): the encoder only.  hold: the decoder only. With mean(z - a x - c) = m over the rows and
     s the encoder's scale, the gradient of the mean is m / s^2 for the encoder's offset and a m / s^2 for the decoder's.
     """
-    values, noise = written(written_noise)
+    values, noise = written()
     encoder, decoder = start()
     xp = line(decoder, values["p(z)"], values["p(x|z)"]).detach()
     slope, offset, log_scale = (w.detach() for w in encoder)
     error = (values["p(z)"] - slope * xp - offset).mean().item() / math.exp(2 * log_scale.item())
     for stops, hold in [((), False), (("x",), False), ((), True)]:
         term = E(p.xz, q.log("z|x", stop=stops, hold=hold))
-        modules = lines(nets)
+        modules = lines()
         update = Update("model", term, trains=("encoder", "decoder"))
         plan, parts = assemble(Objective((update,)), modules)
         compiled = UpdateRunner(plan.updates[0], plan, parts)
@@ -617,29 +601,29 @@ def test_stop_and_hold_change_gradients(assemble: Assemble, nets: Any, written_n
             assert modules[name].offset.grad.item() == pytest.approx(gradient, abs=1e-12)
 
 
-def test_stop_on_what_is_scored_leaves_the_score(assemble: Assemble, nets: Any, written_noise: Any) -> None:
+def test_stop_on_what_is_scored_leaves_the_score() -> None:
     """Under q(x,z), z = a x + c + s eps: d/dc log q(z|x) is (z - a x - c) / s^2 = eps / s with z stopped, its negative
     through z alone with the parameters held, and the two together are zero."""
-    values, noise = written(written_noise)
+    values, noise = written()
     score_of_c = values["q(z|x)"].mean().item() / math.exp(-0.2)
     for term, expected in [
         (q.log("z|x", stop="z"), score_of_c),
         (q.log("z|x", hold=True), -score_of_c),
         (q.log("z|x"), 0.0),
     ]:
-        modules = lines(nets)
+        modules = lines()
         del modules["decoder"], modules["prior"]
         plan, parts = assemble(Objective.of(E(q.xz, term)), modules)
         UpdateRunner(plan.updates[0], plan, parts).gradient(moment_of(noise, numbers("x")))
         assert modules["encoder"].offset.grad.item() == pytest.approx(-expected, abs=1e-12)
 
 
-def test_a_view_is_what_the_critic_sees(assemble: Assemble, nets: Any, written_noise: Any) -> None:
+def test_a_view_is_what_the_critic_sees() -> None:
     """The mean reading of xp: the decoder's line without its noise. The likelihood still sees the draw."""
     d = score(q.x, p.x, name="d", loss="wasserstein", view={"x": "mean"})
-    critic = nets.Watched()
-    plan, parts = assemble(Objective.of(E(p.xz, d + q.log("z|x", hold=True))), lines(nets, d=critic))
-    values, noise = written(written_noise)
+    critic = WatchedCritic()
+    plan, parts = assemble(Objective.of(E(p.xz, d + q.log("z|x", hold=True))), lines(d=critic))
+    values, noise = written()
     compiled = UpdateRunner(plan.updates[0], plan, parts)
     _, means, _ = compiled.loss(moment_of(noise, numbers("x")))
     (encoder, decoder), z = start(), values["p(z)"]
@@ -649,12 +633,12 @@ def test_a_view_is_what_the_critic_sees(assemble: Assemble, nets: Any, written_n
     assert means["model/E[p(x,z)] hold(log q(z|x))"].item() == pytest.approx(sampled, abs=1e-12)
 
 
-def test_a_priors_draw_has_one_reading(assemble: Assemble, nets: Any, written_noise: Any) -> None:
+def test_a_priors_draw_has_one_reading() -> None:
     """A critic that sees the mean of z sees the encoder's under q, and under p the draw: its mean says nothing."""
     t = log_ratio(q.xz, p.xz, name="t", view={"z": "mean"})
-    critic = nets.Watched(1.0)
-    plan, parts = assemble(Objective.of(E(q.xz, t) + E(p.xz, t)), lines(nets, t=critic))
-    values, noise = written(written_noise)
+    critic = WatchedCritic(1.0)
+    plan, parts = assemble(Objective.of(E(q.xz, t) + E(p.xz, t)), lines(t=critic))
+    values, noise = written()
     x, (encoder, _) = numbers("x"), start()
     UpdateRunner(plan.updates[0], plan, parts).loss(moment_of(noise, x))
     (_, under_q), (_, under_p) = critic.calls
@@ -665,14 +649,12 @@ def test_a_priors_draw_has_one_reading(assemble: Assemble, nets: Any, written_no
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_critics_health_is_that_of_its_two_sides(
-    assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
-) -> None:
+def test_a_critics_health_is_that_of_its_two_sides() -> None:
     """f = x on data -1, 1, 1, 1, 1, 1 against draws of N(-1, 0.4), of which most are negative."""
     d = log_ratio(q.x, p.x, name="d")
-    modules = {"prior": nets.StandardNormal(), "decoder": nets.Line(0.1, -1.0, -0.5), "d": nets.Watched(1.0)}
+    modules = {"prior": StandardNormal(), "decoder": Line(0.1, -1.0, -0.5), "d": WatchedCritic(1.0)}
     plan, parts = assemble(Objective.of(E(p.x, d)), modules)
-    values, noise = written(written_noise)
+    values, noise = written()
     x = torch.ones(6, 1, dtype=torch.float64)
     x[0] = -1
     xp = 0.1 * values["p(z)"] - 1 + math.exp(-0.5) * values["p(x|z)"]
@@ -686,13 +668,11 @@ def test_a_critics_health_is_that_of_its_two_sides(
     assert float(stats["d/negative_accuracy"]) == pytest.approx((xp < 0).double().mean().item())
 
 
-def test_a_critics_health_is_that_of_its_whole_logit(
-    assemble: Assemble, nets: Any, make_step: Any, written_noise: Any
-) -> None:
+def test_a_critics_health_is_that_of_its_whole_logit() -> None:
     """A network that says 0 and a known part that says log q(z|x) - log p(z): the classifier says the latter."""
     f = log_ratio(q.xz, p.xz, name="f", known=q.log_z_given_x - p.log_z)
-    plan, parts = assemble(Objective.of(E(q.xz, f)), lines(nets, f=nets.Watched(0.0)))
-    values, noise = written(written_noise)
+    plan, parts = assemble(Objective.of(E(q.xz, f)), lines(f=WatchedCritic(0.0)))
+    values, noise = written()
     x, (encoder, _) = numbers("x"), start()
     zq = line(encoder, x, values["q(z|x)"])
     rho = log_line(encoder, zq, x) - log_line([torch.zeros(())] * 3, zq, x)
@@ -701,9 +681,9 @@ def test_a_critics_health_is_that_of_its_whole_logit(
     assert float(stats["f/positive_accuracy"]) == pytest.approx((rho > 0).double().mean().item())
 
 
-def test_a_step_reports_each_term_and_each_loss(prepare: Prepare) -> None:
-    model = prepare(AVB().objective())
-    stats = model.step()(lambda r: model.moment(repetition=r))
+def test_a_step_reports_each_term_and_each_loss() -> None:
+    model = small_model(AVB().objective())
+    stats = model.step()(lambda r: model.inputs(repetition=r))
     assert set(stats) == {
         "model/E[q(x,z)] log p(x|z)",
         "model/E[q(x,z)] t",
@@ -712,7 +692,7 @@ def test_a_step_reports_each_term_and_each_loss(prepare: Prepare) -> None:
         "t/E[q(x)p(z)] log s(-t)",
         "t/loss",
     }
-    more = model.step()(lambda r: model.moment(repetition=r), until_log=0)
+    more = model.step()(lambda r: model.inputs(repetition=r), until_log=0)
     health = {f"t/{side}_{what}" for side in ("positive", "negative") for what in ("mean", "accuracy", "log_mean_exp")}
     health |= {"t/max_abs", "t/saturation"}
     assert set(more) == {*stats, "model/grad_norm", "t/grad_norm", *health}
@@ -738,33 +718,31 @@ def test_a_step_reports_each_term_and_each_loss(prepare: Prepare) -> None:
         ),
     ],
 )
-def test_what_has_no_meaning_at_the_same_point_is_refused(
-    objective: Callable[[], Objective], message: str, prepare: Prepare
-) -> None:
-    model = prepare(objective())
+def test_what_has_no_meaning_at_the_same_point_is_refused(objective: Callable[[], Objective], message: str) -> None:
+    model = small_model(objective())
     with pytest.raises(ConfigError, match=message):
         model.step()
 
 
-def test_two_updates_may_train_one_part_in_turns(prepare: Prepare) -> None:
+def test_two_updates_may_train_one_part_in_turns() -> None:
     """The second starts from where the first left the encoder."""
     first, second = Update("a", elbo(q, p), trains="encoder"), Update("b", elbo(q, p), trains="encoder")
-    both, one = (prepare(Objective(updates)).double() for updates in ((first, second), (first,)))
-    both.step()(lambda r: both.moment(repetition=r))
+    both, one = (small_model(Objective(updates)).double() for updates in ((first, second), (first,)))
+    both.step()(lambda r: both.inputs(repetition=r))
     step = one.step()
-    step(lambda r: one.moment(repetition=r))
-    step(lambda r: one.moment(repetition=r))
+    step(lambda r: one.inputs(repetition=r))
+    step(lambda r: one.inputs(repetition=r))
     for name, value in one.parts.modules.state_dict().items():
         assert torch.allclose(both.parts.modules.state_dict()[name], value, atol=1e-12)
 
 
-def test_evaluation_of_an_expression_builds_no_graph(prepare: Prepare) -> None:
-    model = prepare(IWAE(k=3).objective())
-    found = model.rows(elbo(q, p))(model.moment(rows=5))
+def test_evaluation_of_an_expression_builds_no_graph() -> None:
+    model = small_model(IWAE(k=3).objective())
+    found = model.rows(elbo(q, p))(model.inputs(rows=5))
     assert found.shape == (5,)
     assert not found.requires_grad
 
 
-def test_critic_steps_of_a_recipe_are_repetitions(prepare: Prepare) -> None:
-    model = prepare(ASVAE(critic=CriticTable(steps=4)).objective())
+def test_critic_steps_of_a_recipe_are_repetitions() -> None:
+    model = small_model(ASVAE(critic=CriticTable(steps=4)).objective())
     assert [(u.name, u.update.times) for u in model.plan.updates] == [("model", 1), ("T", 4)]

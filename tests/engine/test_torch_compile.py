@@ -19,6 +19,7 @@ from jointgen_asvae.objective import ASVAE
 from jointgen_avb.objective import AVB
 from jointgen_critics.penalties import R1, GradientPenalty
 from jointgen_vae.objective import IWAE, VAE
+from support.models import SmallModel, small_model
 from torch import Tensor, nn
 
 import jointgen
@@ -31,7 +32,6 @@ from jointgen.objectives import BalanceTable, CriticTable, E, Objective, Update,
 from jointgen.runs import checkpoint
 from jointgen.runtime.workers import Workers
 
-Prepare = Callable[..., Any]
 CPU = torch.device("cpu")
 QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 DROPPING = {"type": "mlp", "hidden": [6], "dropout": 0.3}
@@ -68,7 +68,7 @@ def trained(
     for i in range(steps):
 
         def moment(repetition: int, i: int = i) -> Any:
-            return model.moment(step=i, repetition=repetition, progress=i / steps, pair_block=4)
+            return model.inputs(step=i, repetition=repetition, progress=i / steps, pair_block=4)
 
         figures.append({name: value.item() for name, value in step(moment, until_log=0).items()})
         counts.append(graphs())
@@ -89,14 +89,14 @@ def compare(
     return counts
 
 
-def of(objective: Any, **changes: Any) -> Callable[[Prepare], Any]:
-    return lambda prepare: prepare(objective.objective() if hasattr(objective, "objective") else objective, **changes)
+def of(objective: Any, **changes: Any) -> Callable[[], SmallModel]:
+    return lambda: small_model(objective.objective() if hasattr(objective, "objective") else objective, **changes)
 
 
 # --- equality ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_compiled_step_is_the_eager_one(prepare: Prepare) -> None:
+def test_a_compiled_step_is_the_eager_one() -> None:
     """With dropout, two weights that move over 6 of 7 steps, one of them a penalty's that is due at every second, draws
     handed over, micro-batches.
 
@@ -107,7 +107,7 @@ def test_a_compiled_step_is_the_eager_one(prepare: Prepare) -> None:
         ASVAE(ramp=0.9, critic=critic), discriminator=DROPPING, encoder=network({"type": "gaussian"}, dropout=0.2)
     )
     notes: list[str] = []
-    counts = compare(lambda: make(prepare), Compiler("default", CPU, notes.append, "eager"), 7, micro_batches=2)
+    counts = compare(lambda: make(), Compiler("default", CPU, notes.append, "eager"), 7, micro_batches=2)
     assert counts == [2, 3, 3, 3, 3, 3, 3]
     assert [note.partition(" in ")[0] for note in notes if "compiled" in note] == [
         "train.compile: model compiled",
@@ -116,20 +116,20 @@ def test_a_compiled_step_is_the_eager_one(prepare: Prepare) -> None:
     ]
 
 
-def test_a_balanced_weight_is_a_number_that_moves(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_balanced_weight_is_a_number_that_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured at steps 0, 2 and 4, outside the graphs, of which there is one for each update throughout."""
     monkeypatch.setattr(gauge, "EVERY", 2)
     make = of(ASVAE(lambda_=BalanceTable(0.5)))
     notes: list[str] = []
-    counts = compare(lambda: make(prepare), Compiler("default", CPU, notes.append, "eager"), 6, micro_batches=2)
+    counts = compare(lambda: make(), Compiler("default", CPU, notes.append, "eager"), 6, micro_batches=2)
     assert set(counts) == {2}
     assert not [note for note in notes if "eagerly" in note]
 
 
-def test_an_update_that_is_not_due_still_draws_what_the_next_one_is_handed(prepare: Prepare) -> None:
+def test_an_update_that_is_not_due_still_draws_what_the_next_one_is_handed() -> None:
     """Of the ELBO, the decoder's update is handed z and log p(z) by the encoder's, which is due every second step."""
     a, b = Update("a", elbo(q, p), trains="encoder", every=2), Update("b", elbo(q, p), trains="decoder")
-    compare(lambda: prepare(Objective((a, b))), Compiler("default", CPU, [].append, "eager"), 5)
+    compare(lambda: small_model(Objective((a, b))), Compiler("default", CPU, [].append, "eager"), 5)
 
 
 EVERYTHING = {
@@ -159,10 +159,10 @@ EVERYTHING = {
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_every_objective_compiles_whole_and_to_the_same_numbers(name: str, backend: str, prepare: Prepare) -> None:
+def test_every_objective_compiles_whole_and_to_the_same_numbers(name: str, backend: str) -> None:
     """Over 13 steps, two rounds of the penalties of "penalties"; no graph comes after the first 7."""
     notes: list[str] = []
-    counts = compare(lambda: EVERYTHING[name](prepare), Compiler("default", CPU, notes.append, backend), 13)
+    counts = compare(lambda: EVERYTHING[name](), Compiler("default", CPU, notes.append, backend), 13)
     assert not [note for note in notes if "eagerly" in note]
     assert counts[-1] == counts[6] > 0
 
@@ -183,9 +183,9 @@ def wrong(graph: Any, inputs: Any) -> Any:
     ("backend", "reason"),
     [(broken, "this machine has no compiler"), (wrong, r"compiled, the loss is \S+ where it should be")],
 )
-def test_a_loss_that_does_not_compile_runs_eagerly_and_says_so(backend: Any, reason: str, prepare: Prepare) -> None:
+def test_a_loss_that_does_not_compile_runs_eagerly_and_says_so(backend: Any, reason: str) -> None:
     notes: list[str] = []
-    compare(lambda: of(ASVAE())(prepare), Compiler("default", CPU, notes.append, backend), 3, error=0.0)
+    compare(lambda: of(ASVAE())(), Compiler("default", CPU, notes.append, backend), 3, error=0.0)
     told = [note for note in notes if "eagerly" in note]
     assert [note.partition(" runs eagerly: ")[0] for note in told] == [
         "train.compile: model is not compiled and",
@@ -212,11 +212,11 @@ class Looking(nn.Module):
         return out if out.sum() > 1e9 else out * 2
 
 
-def test_a_network_that_cannot_be_compiled_leaves_no_trace_of_the_attempt(prepare: Prepare) -> None:
+def test_a_network_that_cannot_be_compiled_leaves_no_trace_of_the_attempt() -> None:
     """Its update runs eagerly; a buffer that its forward pass moves has moved once a step."""
 
     def make() -> Any:
-        model = of(VAE())(prepare)
+        model = of(VAE())()
         model.parts.modules["encoder"].trunk = Looking(model.parts.modules["encoder"].trunk)
         return model
 
@@ -235,9 +235,9 @@ def test_cuda_graphs_without_cuda_are_not_asked_for() -> None:
 # --- what is handed over ----------------------------------------------------------------------------------------------
 
 
-def test_compiled_updates_hand_over_tensors(prepare: Prepare) -> None:
+def test_compiled_updates_hand_over_tensors() -> None:
     """The critic of AS-VAE sees four values that the model's update drew, and draws nothing itself."""
-    plan = of(ASVAE())(prepare).plan
+    plan = of(ASVAE())().plan
     nodes, imported = needed(plan, 1)
     assert {node.title for node in imported} == {"p.z", "p(x|z).x", "q.x", "q(z|x).z"}
     assert all(isinstance(node, Read) for node in imported)

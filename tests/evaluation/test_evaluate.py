@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import pytest
 import torch
+from support.paths import QUICKSTART
 from torch import Tensor
 
 import jointgen
@@ -132,9 +133,9 @@ def test_draws_of_a_model_do_not_depend_on_anything_but_the_batch(model: Any, sp
     assert not torch.equal(of(16)[:8], of(16)[8:])
 
 
-def test_labels_are_those_of_the_rows(quickstart: str, registry: Registry) -> None:
+def test_labels_are_those_of_the_rows(registry: Registry) -> None:
     """Of a recipe that does not read them: 5 of the first 50 rows, evenly apart, are rows 0, 10, ..., 40."""
-    compiled = compile_recipe(read_recipe(quickstart, registry=registry), registry)
+    compiled = compile_recipe(read_recipe(QUICKSTART, registry=registry), registry)
     split = open_split(compiled, "test").first(50).spread(5)
     every = registry.get("data", "digits").load()(labels=True).open("test").take(torch.arange(50))
     index = torch.tensor([4, 0, 1])

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 import pytest
+from support.models import resolve
 
 from jointgen.errors import ConfigError
 from jointgen.objectives import (
@@ -29,8 +30,6 @@ from jointgen.objectives import (
 )
 from jointgen.objectives.recipe_text import Expression, StageTable
 
-Resolve = Callable[[str, str], Any]
-
 f1 = log_ratio(q.xz, p.x * p.z, name="f1")
 f2 = log_ratio(p.xz, q.x * q.z, name="f2")
 LITERAL = E(q.xz, p.log_x_given_z - f1) + E(p.xz, q.log_z_given_x - f2)
@@ -38,7 +37,7 @@ LITERAL = E(q.xz, p.log_x_given_z - f1) + E(p.xz, q.log_z_given_x - f2)
 # --- the critics' updates --------------------------------------------------------------------------------------------
 
 
-def update_of(ratio: Any, resolve: Resolve) -> Update:
+def update_of(ratio: Any) -> Update:
     """The update that an objective with this ratio derives for its critic."""
     updates = Objective.of(E(p.x, -ratio)).complete(resolve).updates
     return next(update for update in updates if update.name == "c")
@@ -53,16 +52,16 @@ def update_of(ratio: Any, resolve: Resolve) -> Update:
         ("least_squares", "E[q(x)](-square(c - 1)) + E[p(x)](-square(c))"),
     ],
 )
-def test_a_ratio_contributes_the_update_of_its_critic(loss: str, update: str, resolve: Resolve) -> None:
+def test_a_ratio_contributes_the_update_of_its_critic(loss: str, update: str) -> None:
     """Positives come first: they are draws of the numerator."""
     options: dict[str, Any] = {"name": "c", "loss": loss, "times": 5}
     ratio = log_ratio(q.x, p.x, **options) if loss == "logistic" else score(q.x, p.x, **options)
-    found = update_of(ratio, resolve)
+    found = update_of(ratio)
     assert str(found.maximize) == update
     assert (found.trains, found.times, found.every) == (("c",), 5, 1)
 
 
-def test_the_two_critics_of_asvae_are_trained_by_equations_5_and_6(resolve: Resolve) -> None:
+def test_the_two_critics_of_asvae_are_trained_by_equations_5_and_6() -> None:
     updates = Objective.of(LITERAL).complete(resolve).updates
     assert [(u.name, str(u.maximize)) for u in updates] == [
         ("model", "E[q(x,z)](log p(x|z) - f1) + E[p(x,z)](log q(z|x) - f2)"),
@@ -71,33 +70,33 @@ def test_the_two_critics_of_asvae_are_trained_by_equations_5_and_6(resolve: Reso
     ]
 
 
-def test_penalties_are_taken_off(resolve: Resolve) -> None:
+def test_penalties_are_taken_off() -> None:
     ratio = log_ratio(q.x, p.x, name="c", penalties=("r1", "gradient_penalty"))
     written = "E[q(x)](log s(c)) + E[p(x)](log s(-c)) - 0.1*R1(c) - 10*GradientPenalty(c)"
-    assert str(update_of(ratio, resolve).maximize) == written
+    assert str(update_of(ratio).maximize) == written
 
 
 @pytest.mark.parametrize("loss", ["wasserstein", "hinge", "least_squares"])
-def test_a_score_is_never_called_a_ratio(loss: str, resolve: Resolve) -> None:
+def test_a_score_is_never_called_a_ratio(loss: str) -> None:
     objective = Objective.of(E(p.x, -log_ratio(q.x, p.x, name="c", loss=loss)))
     with pytest.raises(ConfigError, match=r"c = log-ratio q\(x\) : p\(x\): .* gives only a score: use score\(...\)"):
         objective.complete(resolve)
 
 
-def test_a_ratio_is_never_called_a_score(resolve: Resolve) -> None:
+def test_a_ratio_is_never_called_a_score() -> None:
     objective = Objective.of(E(p.x, score(q.x, p.x, name="c", loss="logistic")))
     with pytest.raises(ConfigError, match=r"c = score .* trained by Logistic gives a log-ratio: use log_ratio\(...\)"):
         objective.complete(resolve)
 
 
-def test_a_ratio_inside_a_known_part_has_a_critic_too(resolve: Resolve) -> None:
+def test_a_ratio_inside_a_known_part_has_a_critic_too() -> None:
     inner = log_ratio(q.x, p.x, name="inner")
     outer = log_ratio(q.xz, p.xz, name="outer", known=inner)
     updates = Objective.of(E(p.xz, outer)).complete(resolve).updates
     assert [u.name for u in updates] == ["model", "outer", "inner"]
 
 
-def test_every_name_is_replaced_by_its_component(resolve: Resolve) -> None:
+def test_every_name_is_replaced_by_its_component() -> None:
     """In terms, in known parts and in reports."""
     loop = cycle(p, "x|z")
     ratio = log_ratio(q.xz, p.xz, name="c", known=-loop)
@@ -119,13 +118,13 @@ def test_every_name_is_replaced_by_its_component(resolve: Resolve) -> None:
         ("same point", ["model", "f1", "f2"]),
     ],
 )
-def test_the_order_of_updates_is_the_objectives(order: Any, names: list[str], resolve: Resolve) -> None:
+def test_the_order_of_updates_is_the_objectives(order: Any, names: list[str]) -> None:
     objective = Objective.of(LITERAL, order=order).complete(resolve)
     assert [u.name for u in objective.updates] == names
     assert objective.order == order
 
 
-def test_a_written_update_stands_for_the_critics(resolve: Resolve) -> None:
+def test_a_written_update_stands_for_the_critics() -> None:
     ratio = log_ratio(q.x, p.x, name="d")
     own = Update("d", E(q.x, log_sigmoid(ratio)) + 0.5 * E(p.x, log_sigmoid(-ratio)), trains="d", every=2)
     whole = Objective((own, Update("model", E(p.x, log_sigmoid(ratio))))).complete(resolve)
@@ -135,7 +134,7 @@ def test_a_written_update_stands_for_the_critics(resolve: Resolve) -> None:
 
 
 @pytest.mark.parametrize("options", [{"penalties": ("r1",)}, {"times": 5}])
-def test_a_written_update_must_not_drop_what_the_ratio_asks_for(options: Any, resolve: Resolve) -> None:
+def test_a_written_update_must_not_drop_what_the_ratio_asks_for(options: Any) -> None:
     ratio = log_ratio(q.x, p.x, name="d", **options)
     own = Update("d", E(q.x, log_sigmoid(ratio)), trains="d")
     objective = Objective((own, Update("model", E(p.x, log_sigmoid(ratio)))))
@@ -145,7 +144,7 @@ def test_a_written_update_must_not_drop_what_the_ratio_asks_for(options: Any, re
         objective.complete(resolve)
 
 
-def test_completing_twice_is_completing_once(resolve: Resolve) -> None:
+def test_completing_twice_is_completing_once() -> None:
     ratio = log_ratio(q.x, p.x, name="d", penalties=("r1",), times=3)
     whole = Objective.of(E(p.x, log_sigmoid(ratio))).complete(resolve)
     assert whole.complete(resolve) == whole

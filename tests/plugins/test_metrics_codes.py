@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from support.models import small_model
+
 import math
 from collections.abc import Callable
 from typing import Any
@@ -41,13 +43,13 @@ def found(model: Model, *metrics: Any, rows: int | None = None, batch: int = 500
 
 
 @pytest.fixture(scope="session")
-def linear(prepare: Any) -> Callable[..., Model]:
+def linear() -> Callable[..., Model]:
     """(slopes, log scale) -> q(z_i|x) = N(slope_i x, exp(log scale)^2) and p(x|z) = N(0.5 sum_i z_i, 0.7^2)."""
 
     def make(slopes: list[float], log_scale: float) -> Model:
         fixed = {"network": LINEAR, "family": {"type": "gaussian", "scale": "fixed", "init_scale": 0.7}}
         parts = {"prior": {"type": "normal", "size": len(slopes)}, "encoder": LINEAR_GAUSSIAN, "decoder": fixed}
-        made = prepare(VAE().objective(), data=ONE, **parts).double()
+        made = small_model(VAE().objective(), data=ONE, **parts).double()
         encoder, decoder = (made.parts.modules[name].trunk.layers[0] for name in ("encoder", "decoder"))
         with torch.no_grad():
             encoder.weight.copy_(torch.tensor([[slope] for slope in slopes] + [[0.0]] * len(slopes)))
@@ -82,11 +84,11 @@ def test_rate_and_distortion_are_of_the_bits_that_the_elbo_is_of() -> None:
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-def test_rate_and_distortion_are_minus_the_elbo_of_the_same_draws(prepare: Any, labelled: bool) -> None:
+def test_rate_and_distortion_are_minus_the_elbo_of_the_same_draws(labelled: bool) -> None:
     q = joint_from_text("q", "q(x,y) q(z|x,y)" if labelled else "q(x) q(z|x)")
     p = joint_from_text("p", "p(y) p(z) p(x|z,y)" if labelled else "p(z) p(x|z)", {"p(y)": "data"} if labelled else {})
     data = {"type": "ring", "rows": 64, "labels": labelled}
-    made = prepare(Objective.of(elbo(q, p)), data=data).double()
+    made = small_model(Objective.of(elbo(q, p)), data=data).double()
     figures = found(Model(made.compiled, made.parts), RateDistortion(), ELBO())
     assert figures["rate"].value + figures["distortion"].value == pytest.approx(-figures["elbo"].value, abs=1e-9)
 
@@ -228,10 +230,10 @@ def test_moments_merge_to_those_of_all_rows() -> None:
 PROBES = [LinearProbe(), NeighborProbe()]
 
 
-def ring(prepare: Any, weight: float, labels: bool = True) -> Model:
+def ring(weight: float, labels: bool = True) -> Model:
     """Eight modes around a circle, in order; the mean code is weight * x."""
     data = {"type": "ring", "rows": 800, "labels": labels}
-    made = prepare(VAE().objective(), data=data, encoder=LINEAR_GAUSSIAN).double()
+    made = small_model(VAE().objective(), data=data, encoder=LINEAR_GAUSSIAN).double()
     with torch.no_grad():
         layer = made.parts.modules["encoder"].trunk.layers[0]
         layer.weight.zero_()
@@ -241,27 +243,27 @@ def ring(prepare: Any, weight: float, labels: bool = True) -> Model:
 
 
 @pytest.mark.parametrize("labels", [True, False])
-def test_codes_that_separate_the_classes(prepare: Any, labels: bool) -> None:
+def test_codes_that_separate_the_classes(labels: bool) -> None:
     """The ring's modes are 0.1 wide and 1.53 apart, and each is cut off by a line. The recipe need not read labels."""
-    figures = found(ring(prepare, 1.0, labels), *(attrs.evolve(probe, train_rows=300) for probe in PROBES))
+    figures = found(ring(1.0, labels), *(attrs.evolve(probe, train_rows=300) for probe in PROBES))
     for name in ("probe_linear", "probe_knn"):
         assert figures[name].value > 0.995
         assert (figures[name].n, figures[name].split) == (800, "test")
 
 
-def test_labels_that_the_run_does_not_read_are_those_of_the_rows(prepare: Any) -> None:
+def test_labels_that_the_run_does_not_read_are_those_of_the_rows() -> None:
     """Also where rows are picked from a split, evenly apart: 300 of 800, and of these every third."""
-    model, picked = ring(prepare, 1.0, labels=False), torch.arange(100) * 3 * 800 // 300
+    model, picked = ring(1.0, labels=False), torch.arange(100) * 3 * 800 // 300
     split = open_split(model.compiled, "train").spread(300).spread(100)
     (labels,) = split.labels(torch.arange(100)).values()
-    assert torch.equal(labels, ring(prepare, 1.0).sources["data"].open("train").take(picked)["y"])
+    assert torch.equal(labels, ring(1.0).sources["data"].open("train").take(picked)["y"])
     for estimate in found(model, LinearProbe(train_rows=300), NeighborProbe(train_rows=300), rows=100).values():
         assert estimate.value > 0.99
 
 
-def test_codes_that_say_nothing_are_right_by_chance(prepare: Any) -> None:
+def test_codes_that_say_nothing_are_right_by_chance() -> None:
     """All codes are 0, so all rows get one class of eight."""
-    for estimate in found(ring(prepare, 0.0), *PROBES).values():
+    for estimate in found(ring(0.0), *PROBES).values():
         assert abs(estimate.value - 1 / 8) < 0.05
 
 
@@ -272,18 +274,18 @@ def test_labels_are_needed(linear: Any) -> None:
         assert estimate.note == "the data has no labels"
 
 
-def test_rows_without_labels_are_not_scored(prepare: Any) -> None:
+def test_rows_without_labels_are_not_scored() -> None:
     """As a user's own images have none: the rest of an evaluation goes on."""
-    (measure,) = NeighborProbe().figures(ring(prepare, 1.0))
+    (measure,) = NeighborProbe().figures(ring(1.0))
     unlabelled = KeptRows.of(torch.arange(3), codes=torch.zeros(3, 2))
     assert measure.finish(unlabelled, unlabelled) == (None, None)
     assert measure.note == "needs labels of the rows that are evaluated"
 
 
-def test_one_class_is_all_that_is_foretold(prepare: Any) -> None:
+def test_one_class_is_all_that_is_foretold() -> None:
     """Fitted on the first row alone, of class 0: an eighth of the rows are."""
     for probe in (LinearProbe(train_rows=1), NeighborProbe(train_rows=1)):
-        (estimate,) = found(ring(prepare, 1.0), probe).values()
+        (estimate,) = found(ring(1.0), probe).values()
         assert estimate.value == pytest.approx(1 / 8, abs=0.05)
 
 

@@ -11,6 +11,7 @@ import torch
 from jointgen_metrics.reconstruction import PSNR, RMSE, CodeRMSE, psnr
 from jointgen_metrics.similarity import SSIM, structural_similarity
 from jointgen_vae.objective import VAE
+from support.models import small_model
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -130,8 +131,8 @@ def test_the_window_of_a_small_image_is_said() -> None:
     assert windows[11] == windows[28] == "Gaussian window of 11x11 pixels, sigma 1.5"
 
 
-def test_a_vector_has_no_ssim_and_an_unbounded_one_no_psnr(prepare: Any) -> None:
-    compiled = prepare(VAE().objective()).compiled  # points in the plane
+def test_a_vector_has_no_ssim_and_an_unbounded_one_no_psnr() -> None:
+    compiled = small_model(VAE().objective()).compiled  # points in the plane
     model = Model(compiled, compiled.parts)
     assert SSIM().figures(model)[0].note == "x is no image of at least 3x3 pixels"
     assert PSNR().figures(model)[0].note == "x has no known range"
@@ -150,11 +151,11 @@ def test_a_code_that_can_only_be_drawn_is_said(noise: int, code: str) -> None:
 # --- z ---------------------------------------------------------------------------------------------------------------
 
 
-def linear_gaussian(prepare: Any, slope: float) -> Model:
+def linear_gaussian(slope: float) -> Model:
     """x = z + 0.5 eps with z ~ N(0, 1); the encoder's mean is slope * x."""
     source = {"weights": [[1.0]], "scale": 0.5, "rows": 4000}
     tables = {"network": LINEAR, "family": {"type": "gaussian"}}
-    made = prepare(
+    made = small_model(
         VAE().objective(),
         data={"type": "linear_gaussian", **source},
         prior={"type": "normal", "size": 1},
@@ -177,8 +178,8 @@ def linear_gaussian(prepare: Any, slope: float) -> Model:
         (0.0, 1.0),  # the code says nothing
     ],
 )
-def test_codes_found_again_in_standard_deviations_of_the_prior(prepare: Any, slope: float, wanted: float) -> None:
-    model = linear_gaussian(prepare, slope)
+def test_codes_found_again_in_standard_deviations_of_the_prior(slope: float, wanted: float) -> None:
+    model = linear_gaussian(slope)
     found = evaluate(model, open_split(model.compiled, "test"), [CodeRMSE()], batch=1500)["code_rmse"]
     assert found.split == "draws"
     assert found.standard_error is not None and 0.003 < found.standard_error < 0.02

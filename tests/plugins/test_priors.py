@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +12,8 @@ from jointgen_families.implicit import Implicit
 from jointgen_families.learned import Learned, VampModule, VampPrior, inside, outside
 from jointgen_families.mixture import Mixture
 from jointgen_vae.objective import VAE
+from support.models import small_model
+from support.paths import REPO
 from torch import Tensor, nn
 
 from jointgen.config.recipe import read_recipe, write_recipe
@@ -25,7 +26,6 @@ from jointgen.registry.components import Registry
 torch.set_num_threads(1)
 
 DOUBLE = torch.float64
-Prepare = Callable[..., Any]
 
 
 def noise(rows: int) -> NoiseSource:
@@ -80,29 +80,29 @@ REFUSED: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_mistakes_have_their_full_key(name: str, repo: Any, registry: Registry) -> None:
+def test_mistakes_have_their_full_key(name: str, registry: Registry) -> None:
     changes, message = REFUSED[name]
     start = ['prior.type="learned"', 'prior.family.type="mixture"']
     with pytest.raises(ConfigError) as caught:
-        read_recipe(repo / "tests" / "fixtures" / "recipes" / "quickstart.toml", [*start, *changes], registry=registry)
+        read_recipe(REPO / "tests" / "fixtures" / "recipes" / "quickstart.toml", [*start, *changes], registry=registry)
     (problem,) = caught.value.problems
     assert problem.startswith(message)
 
 
-def test_a_nested_family_is_written_back(repo: Any, registry: Registry, tmp_path: Any) -> None:
+def test_a_nested_family_is_written_back(registry: Registry, tmp_path: Any) -> None:
     changes = ['prior.type="learned"', 'prior.family={ type = "mixture", components = 4 }']
-    recipe = read_recipe(repo / "tests" / "fixtures" / "recipes" / "quickstart.toml", changes, registry=registry)
+    recipe = read_recipe(REPO / "tests" / "fixtures" / "recipes" / "quickstart.toml", changes, registry=registry)
     assert recipe.prior == Learned(family=Mixture(components=4))
     (tmp_path / "quickstart.toml").write_text(write_recipe(recipe, registry))
     assert read_recipe(tmp_path / "quickstart.toml", registry=registry) == recipe
 
 
-def test_closed_kl_goes_by_the_family_of_a_learned_prior(prepare: Prepare) -> None:
+def test_closed_kl_goes_by_the_family_of_a_learned_prior() -> None:
     """To a learned Gaussian there is one, to a learned mixture there is none."""
-    model = prepare(VAE(analytic=True).objective(), prior=learned("gaussian"))
+    model = small_model(VAE(analytic=True).objective(), prior=learned("gaussian"))
     assert "prior" in model.plan.updates[0].trains
     with pytest.raises(ConfigError, match=r"needs KL to 'mixture' in closed form .* no registered family has it"):
-        prepare(VAE(analytic=True).objective(), prior=learned("mixture"))
+        small_model(VAE(analytic=True).objective(), prior=learned("mixture"))
 
 
 def learned(family: str) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import tomli_w
 from PIL import Image
+from support.commands import in_words
+from support.paths import QUICKSTART
 
 from jointgen.cli.main import main
 from jointgen.reports.comparison import published
@@ -488,12 +490,12 @@ def test_tables_alone_import_no_torch(make_run: MakeRun) -> None:
 
 
 @pytest.fixture(scope="module")
-def seeds(quickstart: str, sets: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The shipped quickstart for a moment, with two seeds."""
     folder = tmp_path_factory.mktemp("seeds")
     for seed in (0, 1):
-        words = [*sets(seed=str(seed), train__steps="4"), "--quiet"]
-        assert main(["run", quickstart, "--out", str(folder / f"s{seed}"), *words]) == 0
+        words = [*in_words(seed=str(seed), train__steps="4"), "--quiet"]
+        assert main(["run", QUICKSTART, "--out", str(folder / f"s{seed}"), *words]) == 0
     return [folder / "s0", folder / "s1"]
 
 

@@ -17,6 +17,8 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.decomposition import PCA
+from support.commands import in_words
+from support.paths import QUICKSTART
 from torch import Tensor
 
 import jointgen
@@ -109,13 +111,11 @@ def test_nothing_is_loaded_from_anywhere(trained: Path) -> None:
     assert page.html.count("* plotly.js v") == 1
 
 
-def test_a_page_that_cannot_be_written_costs_neither_the_figures_nor_the_checkpoint(
-    quickstart: str, sets: Callable[..., list[str]], tmp_path: Path
-) -> None:
+def test_a_page_that_cannot_be_written_costs_neither_the_figures_nor_the_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "run/report.html").mkdir(parents=True)
-    changes = dict(word.split("=", 1) for word in sets(train__steps="2") if word != "--set")
+    changes = dict(word.split("=", 1) for word in in_words(train__steps="2") if word != "--set")
     with pytest.raises(WriteError, match=r"report\.html could not be written"):
-        jointgen.run(quickstart, [f"{k}={v}" for k, v in changes.items()], out=tmp_path / "run", quiet=True)
+        jointgen.run(QUICKSTART, [f"{k}={v}" for k, v in changes.items()], out=tmp_path / "run", quiet=True)
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert summary["status"] == "done" and summary["metrics"]["elbo"]["value"] is not None
     assert jointgen.load(tmp_path / "run").sample(1).shape == (1, 1, 8, 8)
@@ -473,7 +473,7 @@ def test_paths_begin_and_end_at_reconstructions(trained: Path) -> None:
     torch.testing.assert_close(ends, model.reconstruct(observed))
 
 
-def test_labels_are_found_though_the_run_does_not_read_them(trained: Path, quickstart: str, tmp_path: Path) -> None:
+def test_labels_are_found_though_the_run_does_not_read_them(trained: Path, tmp_path: Path) -> None:
     """With `data.labels = false`, of the same rows."""
     model = jointgen.load(trained)
     _, labels = map_codes(model, held_out(model, "test"))

@@ -12,6 +12,8 @@ from typing import Any
 import attrs
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from support.commands import in_words
+from support.paths import QUICKSTART
 
 import jointgen
 
@@ -84,11 +86,11 @@ def check(opened: Opened) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(quickstart: str, sets: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The quickstart's model for 20 steps, with pictures and evaluations every 10. Tests only read it."""
-    changes = sets(train__sample_every="10", train__eval_every="10", train__log_every="5")
+    changes = in_words(train__sample_every="10", train__eval_every="10", train__log_every="5")
     out = tmp_path_factory.mktemp("reported") / "run"
-    jointgen.run(quickstart, [word for word in changes if word != "--set"], out=out, quiet=True)
+    jointgen.run(QUICKSTART, [word for word in changes if word != "--set"], out=out, quiet=True)
     return out
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import attrs
 import torch
+from support.checks import failures
 from torch import Tensor
 
 from jointgen.contracts.distributions import sum_event
 from jointgen.objectives import exp, log_sigmoid
-
-Told = Callable[..., dict[str, str]]
 
 
 @attrs.frozen
@@ -28,18 +27,18 @@ class Loss:
         return self.down(f)
 
 
-def test_critic_losses(told: Told) -> None:
-    assert told("critic_loss", Loss()) == {}
-    swapped = told("critic_loss", Loss(lambda f: log_sigmoid(-f), log_sigmoid))
+def test_critic_losses() -> None:
+    assert failures("critic_loss", Loss()) == {}
+    swapped = failures("critic_loss", Loss(lambda f: log_sigmoid(-f), log_sigmoid))
     assert "at f = 0 positive(f) has slope -0.5 and negative(f) 0.5" in swapped["gradients have the right sign"]
-    score = told("critic_loss", Loss(lambda f: f, lambda f: -f))
+    score = failures("critic_loss", Loss(lambda f: f, lambda f: -f))
     assert (
         "the slope of E_a positive(f) + E_b negative(f) at f = log a/b"
         in score["ratio losses are stationary at the log ratio"]
     )
-    wild = told("critic_loss", Loss(lambda f: f, lambda f: -exp(exp(f)), is_ratio=False))
+    wild = failures("critic_loss", Loss(lambda f: f, lambda f: -exp(exp(f)), is_ratio=False))
     assert "negative(f) at f = -50 and 50 has the value -inf" in wild["losses are finite for large outputs"]
-    tensor = told("critic_loss", Loss(lambda f: 1.0))
+    tensor = failures("critic_loss", Loss(lambda f: 1.0))
     assert "positive(f) is a float, it must be an expression" in tensor["both sides are expressions of the critic"]
 
 
@@ -58,16 +57,16 @@ class WeighsItself(Penalty):
         return self.weight * super().__call__(critic, positive, negative, noise)
 
 
-def test_penalties(told: Told) -> None:
-    assert told("penalty", Penalty(torch.square)) == {}
-    (twice,) = told("penalty", WeighsItself(torch.square)).values()
+def test_penalties() -> None:
+    assert failures("penalty", Penalty(torch.square)) == {}
+    (twice,) = failures("penalty", WeighsItself(torch.square)).values()
     assert "the penalty with a weight of 1.5, by which the engine multiplies,: " in twice
     one = "penalty is one number per row and not negative"
-    assert "has shape (), it must be (6,)" in told("penalty", Penalty(lambda f: f.square().mean()))[one]
-    assert "it must not be negative" in told("penalty", Penalty(lambda f: f))[one]
-    cut = told("penalty", Penalty(lambda f: f.square().detach()))["penalty has a finite gradient to the critic"]
+    assert "has shape (), it must be (6,)" in failures("penalty", Penalty(lambda f: f.square().mean()))[one]
+    assert "it must not be negative" in failures("penalty", Penalty(lambda f: f))[one]
+    cut = failures("penalty", Penalty(lambda f: f.square().detach()))["penalty has a finite gradient to the critic"]
     assert "the penalty's gradient to the critic does not exist" in cut
-    root = told("penalty", Penalty(lambda f: f.square().sqrt()))["penalty of a flat critic is finite"]
+    root = failures("penalty", Penalty(lambda f: f.square().sqrt()))["penalty of a flat critic is finite"]
     assert "the gradient of the penalty of a flat critic has the value nan" in root
 
 
@@ -79,10 +78,10 @@ class Term:
         return self.of(a, b)
 
 
-def test_terms(told: Told) -> None:
-    assert told("term", Term(lambda a, b: sum_event((a - b).abs()))) == {}
-    assert "it must be (5,)" in told("term", Term(lambda a, b: (a - b).square()))["term is one number per row"]
-    mixed = told("term", Term(lambda a, b: sum_event(a - b.flip(0))))["term does not mix rows"]
+def test_terms() -> None:
+    assert failures("term", Term(lambda a, b: sum_event((a - b).abs()))) == {}
+    assert "it must be (5,)" in failures("term", Term(lambda a, b: (a - b).square()))["term is one number per row"]
+    mixed = failures("term", Term(lambda a, b: sum_event(a - b.flip(0))))["term does not mix rows"]
     assert "the term of permuted rows is not the permuted term" in mixed
-    cut = told("term", Term(lambda a, b: sum_event((a - b).abs()).detach()))["term has a gradient"]
+    cut = failures("term", Term(lambda a, b: sum_event((a - b).abs()).detach()))["term has a gradient"]
     assert "the term's gradient to its values does not exist" in cut

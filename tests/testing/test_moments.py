@@ -11,12 +11,12 @@ import torch
 from jointgen_families.correlated import CorrelatedGaussian
 from jointgen_families.gaussian import DiagonalGaussian, Gaussian
 from jointgen_families.location_scale import LocationScaleModule
+from support.checks import failures
 from torch import Tensor, nn
 
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.space import Space
 
-Told = Callable[..., dict[str, str]]
 LINE, PLANE = Space((1,)), Space((2,))
 
 
@@ -78,15 +78,15 @@ FAULTS: dict[str, tuple[Callable[[DiagonalGaussian], Any], str, str]] = {
 }
 
 
-def test_moments_that_are_right_pass(told: Told) -> None:
-    assert told("family", WithMoments(), spaces=[LINE, PLANE]) == {}
+def test_moments_that_are_right_pass() -> None:
+    assert failures("family", WithMoments(), spaces=[LINE, PLANE]) == {}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_moments_that_break_a_promise_are_told_which(fault: str, told: Told) -> None:
+def test_moments_that_break_a_promise_are_told_which(fault: str) -> None:
     of, promise, message = FAULTS[fault]
-    assert message in told("family", WithMoments(of=of), spaces=[PLANE])[promise]
+    assert message in failures("family", WithMoments(of=of), spaces=[PLANE])[promise]
 
 
-def test_moments_that_are_not_declared_are_not_asked_for(told: Told) -> None:
-    assert told("family", WithMoments(of=lambda law: law, declared=False), spaces=[LINE]) == {}
+def test_moments_that_are_not_declared_are_not_asked_for() -> None:
+    assert failures("family", WithMoments(of=lambda law: law, declared=False), spaces=[LINE]) == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from support.checks import failures
+
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +16,6 @@ from jointgen.contracts.metrics import MetricFigure, StatisticSpec, per_row
 from jointgen.contracts.statistics import Mean
 from jointgen.objectives import E, Objective, Pointwise, cycle, p, q
 
-Told = Callable[..., dict[str, str]]
 
 
 @attrs.frozen
@@ -42,22 +43,22 @@ class Misprinted(Pointwise):
         return "seven"
 
 
-def test_objectives(told: Told) -> None:
+def test_objectives() -> None:
     bound = E(q.xz, p.log_x_given_z + p.log_z - q.log_z_given_x)
-    assert told("objective", Composed(lambda: Objective.of(bound))) == {}
+    assert failures("objective", Composed(lambda: Objective.of(bound))) == {}
     count = iter(range(1, 100))
-    restless = told("objective", Composed(lambda: Objective.of(next(count) * bound)))
+    restless = failures("objective", Composed(lambda: Objective.of(next(count) * bound)))
     assert "two calls of objective() give different objectives" in restless["objective is built and prints"]
-    none = told("objective", Composed(lambda: bound))
+    none = failures("objective", Composed(lambda: bound))
     assert "is an expression; an objective is Objective.of(expression)" in none["objective is built and prints"]
-    cycled = told("objective", Composed(lambda: Objective.of(E(q.xz, -cycle(p, "x|z", distance=Restless())))))
+    cycled = failures("objective", Composed(lambda: Objective.of(E(q.xz, -cycle(p, "x|z", distance=Restless())))))
     assert "is not the sum of its terms'" in cycled["gradients reach what the objective says"]
-    misprinted = told(
+    misprinted = failures(
         "objective", Composed(lambda: Objective.of(E(q.xz, p.log_x_given_z - Misprinted("exp", p.log_z))))
     )
     assert "cannot be read: unknown ratio or weight 'seven'" in misprinted["the text that it prints is read back"]
     pixels = E(q.xz, cycle(p, "x|z", distance=lambda a, b: a - b))
-    wide = told("objective", Composed(lambda: Objective.of(bound, reports=(("pixels", pixels),))))
+    wide = failures("objective", Composed(lambda: Objective.of(bound, reports=(("pixels", pixels),))))
     assert "raises RuntimeError" in wide["reports are numbers of rows"]
 
 
@@ -69,19 +70,19 @@ class Metric:
         return [self.measure(subject)]
 
 
-def test_metrics(told: Told) -> None:
+def test_metrics() -> None:
     good = Metric(
         lambda s: MetricFigure("rows", "rows", "counted", (per_row("rows", lambda batch: torch.ones(batch.rows)),))
     )
-    assert told("metric", good) == {}
+    assert failures("metric", good) == {}
     summed = StatisticSpec("n", lambda batch: Mean.of(torch.ones(1)))
     assert (
         "n of 6 rows says that it is of 1"
-        in told("metric", Metric(lambda s: MetricFigure("n", "rows", "", (summed,))))["statistics are of their rows"]
+        in failures("metric", Metric(lambda s: MetricFigure("n", "rows", "", (summed,))))["statistics are of their rows"]
     )
-    mute = told("metric", Metric(lambda s: MetricFigure("n", "rows", "")))
+    mute = failures("metric", Metric(lambda s: MetricFigure("n", "rows", "")))
     assert "its note does not say why" in mute["measures say what they are"]
     count = iter(range(1000))
     drifts = per_row("n", lambda b: torch.full((b.rows,), float(next(count))))
-    drifting = told("metric", Metric(lambda s: MetricFigure("n", "", "", (drifts,))))
+    drifting = failures("metric", Metric(lambda s: MetricFigure("n", "", "", (drifts,))))
     assert "n on the same rows again" in drifting["measures are estimated and repeat"]

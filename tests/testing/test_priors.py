@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import attrs
 import torch
+from support.checks import failures
 from torch import nn
 
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.space import Space
 from jointgen.testing.standin import StandInLaw
-
-Told = Callable[..., dict[str, str]]
 
 
 class PriorModule(nn.Module):
@@ -50,9 +48,9 @@ class LearnedPrior:
         return PriorModule(self.size, self.off)
 
 
-def test_priors_are_integrated_at_small_sizes(told: Told) -> None:
-    assert told("prior", LearnedPrior()) == {}
-    found = told("prior", LearnedPrior(off=0.1))["density integrates to one"]
+def test_priors_are_integrated_at_small_sizes() -> None:
+    assert failures("prior", LearnedPrior()) == {}
+    found = failures("prior", LearnedPrior(off=0.1))["density integrates to one"]
     assert "LearnedPrior(size=1, off=0.1) on 1 real" in found and "integral of exp(log_prob): 0.9" in found
 
 
@@ -87,6 +85,6 @@ class ThroughEncoder:
         return MixedPosteriors(inputs, self.off)
 
 
-def test_a_prior_made_of_a_part_is_given_one(told: Told) -> None:
-    assert told("prior", ThroughEncoder()) == {}
-    assert "integral of exp(log_prob): 0.9" in told("prior", ThroughEncoder(off=0.1))["density integrates to one"]
+def test_a_prior_made_of_a_part_is_given_one() -> None:
+    assert failures("prior", ThroughEncoder()) == {}
+    assert "integral of exp(log_prob): 0.9" in failures("prior", ThroughEncoder(off=0.1))["density integrates to one"]

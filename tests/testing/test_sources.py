@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import attrs
 import torch
+from support.checks import failures
 from torch import Tensor
 
 from jointgen.contracts.space import Space
 
-Told = Callable[..., dict[str, str]]
 LEVELS = Space((1,), low=-1.0, high=1.0, bins=8)
 
 
@@ -41,19 +41,19 @@ def levels(split: str) -> Tensor:
     return (torch.arange(32) * (3 if split == "train" else 5) % 8)[:, None]
 
 
-def test_data_sources(told: Told) -> None:
-    assert told("data", Source(levels)) == {}
+def test_data_sources() -> None:
+    assert failures("data", Source(levels)) == {}
     rows = "rows match the spaces"
-    assert "has shape (8,), it must be (8, 1)" in told("data", Source(lambda s: levels(s)[:, 0]))[rows]
-    assert "levels are whole numbers" in told("data", Source(lambda s: levels(s).float()))[rows]
-    assert "is not in 0..7" in told("data", Source(lambda s: levels(s) + 1))[rows]
-    assert "is not in [-inf, 0.0]" in told("data", Source(lambda s: levels(s).float(), Space((1,), high=0.0)))[rows]
-    random = told("data", Source(lambda s: torch.randint(0, 8, (32, 1))))["rows taken again are the same"]
+    assert "has shape (8,), it must be (8, 1)" in failures("data", Source(lambda s: levels(s)[:, 0]))[rows]
+    assert "levels are whole numbers" in failures("data", Source(lambda s: levels(s).float()))[rows]
+    assert "is not in 0..7" in failures("data", Source(lambda s: levels(s) + 1))[rows]
+    assert "is not in [-inf, 0.0]" in failures("data", Source(lambda s: levels(s).float(), Space((1,), high=0.0)))[rows]
+    random = failures("data", Source(lambda s: torch.randint(0, 8, (32, 1))))["rows taken again are the same"]
     assert "reads torch's global generator" in random
-    same = told("data", Source(lambda s: levels("train")))["train and test differ"]
+    same = failures("data", Source(lambda s: levels("train")))["train and test differ"]
     assert "begin with the same rows" in same
 
 
-def test_levels_of_eight_bits_are_in_their_range(told: Told) -> None:
+def test_levels_of_eight_bits_are_in_their_range() -> None:
     space = Space((1,), low=0.0, high=1.0, bins=256)
-    assert told("data", Source(lambda split: (levels(split) + 248).to(torch.uint8), space)) == {}
+    assert failures("data", Source(lambda split: (levels(split) + 248).to(torch.uint8), space)) == {}

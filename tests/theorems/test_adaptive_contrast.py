@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import torch
 from jointgen_avb.objective import AVB
+from support.models import assemble, small_model
+from support.networks import Line, Polynomial, StandardNormal, WatchedCritic, WrittenCritic
+from support.noise import WrittenNoise
 from torch import Tensor, nn
 
 import jointgen
@@ -122,16 +125,16 @@ def t_star(x: Tensor, u: Tensor, warped: bool = True) -> Tensor:
 
 
 @pytest.fixture
-def model(assemble: Any, nets: Any) -> Callable[..., tuple[Any, Any]]:
+def model() -> Callable[..., tuple[Any, Any]]:
     """(objective, warped, critic) -> (plan, parts) with p(z) = N(0, 1) and p(x|z) a line."""
 
     def make(objective: Objective, warped: bool = False, critic: Any = None, law: type = Warped) -> tuple[Any, Any]:
         modules = {
             "encoder": Encoder(warped, law),
-            "decoder": nets.Line(0.9, 0.1, -0.4),
-            "prior": nets.StandardNormal(),
+            "decoder": Line(0.9, 0.1, -0.4),
+            "prior": StandardNormal(),
         }
-        shown = critic or nets.Written(lambda x, u: t_star(x, u, warped))
+        shown = critic or WrittenCritic(lambda x, u: t_star(x, u, warped))
         return assemble(objective, modules | dict.fromkeys(objective.ratios, shown))
 
     return make
@@ -144,10 +147,10 @@ def gradient(made: tuple[Any, Any], moment: StepInputs) -> Tensor:
 
 
 @pytest.fixture
-def at_random(written_noise: Any) -> StepInputs:
+def at_random() -> StepInputs:
     """64 rows of x and eps."""
     x, eps, other = torch.randn(3, 64, 1, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
-    return StepInputs({"data": {"x": x}}, written_noise({"q(z|x)": eps, "r(z|x)": other}), 64)
+    return StepInputs({"data": {"x": x}}, WrittenNoise({"q(z|x)": eps, "r(z|x)": other}), 64)
 
 
 # --- the theorem -----------------------------------------------------------------------------------------------------
@@ -165,19 +168,19 @@ def test_the_models_gradient_is_the_bounds(warped: bool, model: Any, at_random: 
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
 
 
-def test_where_the_scores_cancel_it_is_the_elbos_own(model: Any, written_noise: Any) -> None:
+def test_where_the_scores_cancel_it_is_the_elbos_own(model: Any) -> None:
     """At eps = +-1 the score of a Gaussian, (eps / s, eps^2 - 1), sums to 0: no gradient is left out."""
     x = torch.tensor([[-0.7], [-0.7], [1.2], [1.2]], dtype=DOUBLE)
     eps = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]], dtype=DOUBLE)
-    moment = StepInputs({"data": {"x": x}}, written_noise({"q(z|x)": eps}), 4)
+    moment = StepInputs({"data": {"x": x}}, WrittenNoise({"q(z|x)": eps}), 4)
     torch.testing.assert_close(
         gradient(model(AC), moment), gradient(model(Objective.of(elbo(q, p))), moment), rtol=0, atol=1e-13
     )
 
 
-def test_a_critic_that_is_not_the_ratio_gives_another_gradient(model: Any, nets: Any, at_random: StepInputs) -> None:
+def test_a_critic_that_is_not_the_ratio_gives_another_gradient(model: Any, at_random: StepInputs) -> None:
     """t = 0 for an encoder that is no Gaussian: the theorem can fail."""
-    off = gradient(model(AC, True, nets.Written(lambda x, u: 0.0 * u)), at_random)
+    off = gradient(model(AC, True, WrittenCritic(lambda x, u: 0.0 * u)), at_random)
     expected = gradient(model(PATHWISE, True), at_random)
     assert (off - expected).norm() > 0.01 * expected.norm()
 
@@ -192,7 +195,7 @@ def test_the_value_is_the_elbos_where_t_is_known(model: Any, at_random: StepInpu
         assert found.item() == pytest.approx(expected.item(), abs=1e-12)
 
 
-def test_the_rate_of_a_gaussian_is_its_kl(model: Any, written_noise: Any) -> None:
+def test_the_rate_of_a_gaussian_is_its_kl(model: Any) -> None:
     """E_q[log r - log p] over eps = +-1, which has a Gaussian's second moments, at x = 0.5 by hand:
 
     mean = 0.6 0.5 + 0.2 = 0.5, log s = -0.5 + 0.3 0.5 = -0.35; KL = 1/2 (s^2 + mean^2 - 1) - log s
@@ -201,14 +204,14 @@ def test_the_rate_of_a_gaussian_is_its_kl(model: Any, written_noise: Any) -> Non
     objective = Objective.of(E(q.xz, R.log_z_given_x - p.log_z))
     plan, parts = model(objective)
     eps = torch.tensor([[1.0], [-1.0]], dtype=DOUBLE)
-    moment = StepInputs({"data": {"x": torch.full((2, 1), 0.5, dtype=DOUBLE)}}, written_noise({"q(z|x)": eps}), 2)
+    moment = StepInputs({"data": {"x": torch.full((2, 1), 0.5, dtype=DOUBLE)}}, WrittenNoise({"q(z|x)": eps}), 2)
     assert -UpdateRunner(plan.updates[0], plan, parts).loss(moment)[0].item() == pytest.approx(0.223293, abs=1e-6)
 
 
-def test_the_matched_bound_of_a_gaussian_is_the_elbo(model: Any, at_random: StepInputs, written_noise: Any) -> None:
+def test_the_matched_bound_of_a_gaussian_is_the_elbo(model: Any, at_random: StepInputs) -> None:
     """E_r[log p(x|z) + log p(z) - log r(z|x)] draws z ~ r: with q's noise and q a Gaussian, the ELBO itself."""
     noise = at_random.noise.values
-    same = StepInputs(at_random.data, written_noise({"q(z|x)": noise["q(z|x)"], "r(z|x)": noise["q(z|x)"]}), 64)
+    same = StepInputs(at_random.data, WrittenNoise({"q(z|x)": noise["q(z|x)"], "r(z|x)": noise["q(z|x)"]}), 64)
     values = []
     for expr in (dict(AC.reports)["elbo_matched"], elbo(q, p)):
         plan, parts = model(Objective.of(expr))
@@ -220,11 +223,11 @@ def test_the_matched_bound_of_a_gaussian_is_the_elbo(model: Any, at_random: Step
 # --- what the critic sees --------------------------------------------------------------------------------------------
 
 
-def test_the_critic_sees_the_same_x_and_standardized_codes(model: Any, nets: Any, at_random: StepInputs) -> None:
+def test_the_critic_sees_the_same_x_and_standardized_codes(model: Any, at_random: StepInputs) -> None:
     """For a Gaussian q both sides are the noise itself; for sinh, sinh(eps) over its standard deviation."""
     eps, other, x = at_random.noise.values["q(z|x)"], at_random.noise.values["r(z|x)"], at_random.data["data"]["x"]
     for warped, expected in ((False, eps), (True, eps.sinh() / SINH)):
-        critic = nets.Watched()
+        critic = WatchedCritic()
         plan, parts = model(AC, warped, critic)
         UpdateRunner(plan.updates[1], plan, parts).loss(at_random)
         (x_q, z_q), (x_r, z_r) = critic.calls
@@ -233,37 +236,37 @@ def test_the_critic_sees_the_same_x_and_standardized_codes(model: Any, nets: Any
         torch.testing.assert_close(z_r, other, rtol=0, atol=1e-12)
 
 
-def test_a_view_stands_without_a_third_joint(model: Any, nets: Any, at_random: StepInputs) -> None:
+def test_a_view_stands_without_a_third_joint(model: Any, at_random: StepInputs) -> None:
     """z in units of q(z|x) itself, for a ratio of plain AVB."""
-    critic = nets.Watched()
+    critic = WatchedCritic()
     t = log_ratio(q.xz, q.x * p.z, name="t", view={"z": standardized(q, "z|x")})
     plan, parts = model(Objective.of(E(q.xz, -t)), False, critic)
     UpdateRunner(plan.updates[0], plan, parts).loss(at_random)
     torch.testing.assert_close(critic.calls[0][1], at_random.noise.values["q(z|x)"], rtol=0, atol=1e-12)
 
 
-def test_every_network_runs_once_for_each_law(prepare: Any) -> None:
+def test_every_network_runs_once_for_each_law() -> None:
     """The encoder once in a step, for its draws, its moments and r's draws; the critic at q and at r."""
-    built = prepare(AC)
+    built = small_model(AC)
     assert built.plan.runs() == {"encoder": 1, "decoder": 1, "t": 2}
     with built.forwards_counted() as counts:
-        built.step()(lambda r: built.moment())
+        built.step()(lambda r: built.inputs())
     assert counts == {"encoder": 1, "decoder": 1, "t": 2}
 
 
-def test_moments_are_not_taken_over_by_an_update_that_moves_them(prepare: Any) -> None:
+def test_moments_are_not_taken_over_by_an_update_that_moves_them() -> None:
     """Two updates that train the encoder in turns: the second draws and measures anew, though r has no gradient."""
     term = E(q.xz, p.log_x_given_z + p.log_z - R.log_z_given_x)
     updates = (Update("one", term), Update("two", term))
-    plan = prepare(Objective(updates)).plan
+    plan = small_model(Objective(updates)).plan
     assert plan.runs()["encoder"] == 2
     assert not any("moments" in node.title for node in plan.shared(1))
 
 
-def test_a_joint_and_its_matched_one_are_not_independent(prepare: Any) -> None:
+def test_a_joint_and_its_matched_one_are_not_independent() -> None:
     """q(x)r(z): the code is of another row, because r's x is q's."""
     f = log_ratio(q.x * R.z, q.xz, name="f")
-    critic = prepare(Objective.of(E(q.x * R.z, f) + elbo(q, p))).plan
+    critic = small_model(Objective.of(E(q.x * R.z, f) + elbo(q, p))).plan
     assert critic.furthest_pairing == 1
 
 
@@ -272,28 +275,28 @@ def test_a_joint_and_its_matched_one_are_not_independent(prepare: Any) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("family", ["gaussian", "implicit_basis"])
-def test_ownership_holds(family: str, steps: int, prepare: Any) -> None:
+def test_ownership_holds(family: str, steps: int) -> None:
     encoder = {"network": {"type": "mlp", "hidden": [6]}, "family": {"type": family}}
     objective = AVB(adaptive_contrast=True, critic=CriticTable(steps=steps)).objective()
-    built = prepare(objective, encoder=encoder)
+    built = small_model(objective, encoder=encoder)
     check_ownership(built.plan, built.parts, built.data(4), 4)
     reach = {s.label: s.gradient_paths for s in built.plan.updates[0].summands}
     assert reach["model/E[q(x,z)] log r(z|x)"] == {"encoder": frozenset({"samples"})}
     assert reach["model/E[q(x,z)] t"] == {"encoder": frozenset({"samples"}), "t": frozenset({"explicit"})}
 
 
-def test_moments_that_carry_a_gradient_are_caught(model: Any, nets: Any) -> None:
+def test_moments_that_carry_a_gradient_are_caught(model: Any) -> None:
     leaking = type("Leaking", (Warped,), {"leaks": True})
-    plan, parts = model(AC, False, nets.Polynomial(0.1, 0.2, 0.3, 0.4, 0.5, 0.6), leaking)
+    plan, parts = model(AC, False, Polynomial(0.1, 0.2, 0.3, 0.4, 0.5, 0.6), leaking)
     x = torch.randn(4, 1, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
     with pytest.raises(OwnershipError, match=r"leaks a gradient into 'encoder'"):
         check_ownership(plan, parts, {"data": {"x": x}}, 4)
 
 
-def test_a_family_without_moments_is_refused_by_name(prepare: Any) -> None:
+def test_a_family_without_moments_is_refused_by_name() -> None:
     encoder = {"network": {"type": "mlp", "hidden": [6]}, "family": {"type": "implicit"}}
     with pytest.raises(ConfigError) as error:
-        prepare(AC, encoder=encoder)
+        small_model(AC, encoder=encoder)
     (problem,) = error.value.problems
     assert problem.startswith("encoder.family: the objective needs the moments of its draws for q(z|x), in the term ")
     assert "the family 'implicit' as set here does not have it" in problem
@@ -359,9 +362,9 @@ def test_mistakes_are_named(write: Callable[[], Any], message: str) -> None:
 
 
 @pytest.mark.parametrize("term", [kl(R.log_z_given_x, p.log_z), R.log("z|x", mass=True)], ids=str)
-def test_only_a_log_density_of_a_matched_gaussian_is_known(term: Any, prepare: Any) -> None:
+def test_only_a_log_density_of_a_matched_gaussian_is_known(term: Any) -> None:
     with pytest.raises(ConfigError, match="is a matched Gaussian, of which a log-density is known and nothing else"):
-        prepare(Objective.of(elbo(q, p) - E(q.xz, term)))
+        small_model(Objective.of(elbo(q, p) - E(q.xz, term)))
 
 
 # --- a run -----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +15,8 @@ from jointgen_metrics.hmc import TARGET, Path, adapted, leapfrog, transition
 from jointgen_metrics.importance import IWAE
 from jointgen_metrics.latents import codes_of
 from jointgen_vae.objective import VAE
+from support.linear_gaussian import exact_model
+from support.models import small_model
 from torch import Tensor
 
 from jointgen.contracts.noise import Noise
@@ -160,9 +161,9 @@ def found(built: Any, *metrics: Any, rows: int = 24) -> dict[str, Estimate]:
 
 
 @pytest.mark.parametrize("start", ["prior", "encoder"])
-def test_the_mean_weight_is_p_x(exact: Callable[..., Any], start: Any) -> None:
+def test_the_mean_weight_is_p_x(start: Any) -> None:
     """Few steps and many chains: w / p(x) has the mean 1, for each of 5 rows, within 4.5 standard errors."""
-    built, truth = exact(TWO)
+    built, truth = exact_model(TWO)
     chains, batch = chains_of(built, Annealing(steps=6, chains=2000, start=start, chunk=10**6), 5)
     log_p = truth.log_density(batch.data["data"]["x"].double())
     ratio = (chains.forward(chains.sizes()).log_weight - log_p[:, None]).exp()
@@ -170,9 +171,9 @@ def test_the_mean_weight_is_p_x(exact: Callable[..., Any], start: Any) -> None:
     assert (ratio.std(1) > 0.03).all()
 
 
-def test_backwards_the_mean_weight_is_one_over_p_x(exact: Callable[..., Any]) -> None:
+def test_backwards_the_mean_weight_is_one_over_p_x() -> None:
     """From exact draws of the posterior, a different one for each of 4000 copies of one row."""
-    built, truth = exact(TWO)
+    built, truth = exact_model(TWO)
     chains, batch = chains_of(built, Annealing(steps=6, chains=1), 4000)
     x = batch.data["data"]["x"][:1].double().expand(4000, 2).contiguous()
     mean, covariance = truth.posterior(x)
@@ -183,9 +184,9 @@ def test_backwards_the_mean_weight_is_one_over_p_x(exact: Callable[..., Any]) ->
     assert ratio.std() > 0.03
 
 
-def test_annealing_from_the_posterior_itself_needs_no_luck(exact: Callable[..., Any]) -> None:
+def test_annealing_from_the_posterior_itself_needs_no_luck() -> None:
     """Where q(z|x) is p(z|x) every density on the way is the same but for p(x): each chain gives it."""
-    built, truth = exact({"weights": [[0.9], [-0.4], [0.3]], "bias": [0.5, 0.0, -1.0], "scale": 0.6})
+    built, truth = exact_model({"weights": [[0.9], [-0.4], [0.3]], "bias": [0.5, 0.0, -1.0], "scale": 0.6})
     chains, batch = chains_of(built, Annealing(steps=3, chains=2, start="encoder"), 10)
     log_p = truth.log_density(batch.data["data"]["x"].double())
     annealed = chains.forward(chains.sizes())
@@ -193,10 +194,10 @@ def test_annealing_from_the_posterior_itself_needs_no_luck(exact: Callable[..., 
     assert torch.allclose(annealed.effective, torch.full((10,), 2.0, dtype=DOUBLE), rtol=0, atol=1e-8)
 
 
-def test_it_is_near_log_p_x_and_says_how_it_got_there(exact: Callable[..., Any]) -> None:
+def test_it_is_near_log_p_x_and_says_how_it_got_there() -> None:
     """Every row: |error| within 4.5 of the error that the effective sample size m tells, sqrt((K / m - 1) / K): the
     standard error of a mean weight relative to the mean, and so of its log."""
-    built, truth = exact(TWO)
+    built, truth = exact_model(TWO)
     metric = AIS(steps=30, leapfrog=5, batch=24)
     chains, batch = chains_of(built, metric, 24)
     annealed = chains.forward(chains.sizes())
@@ -213,8 +214,8 @@ def test_it_is_near_log_p_x_and_says_how_it_got_there(exact: Callable[..., Any])
     assert ais.estimator == "30 steps from the prior, 16 chains per row, HMC of 5 leapfrog steps"
 
 
-def test_chunks_do_not_change_it(exact: Callable[..., Any]) -> None:
-    built, _ = exact(TWO)
+def test_chunks_do_not_change_it() -> None:
+    built, _ = exact_model(TWO)
     weights = []
     for chunk in (1, 24, 10**6):
         chains, _ = chains_of(built, Annealing(steps=5, chains=7, chunk=chunk), 8)
@@ -225,8 +226,8 @@ def test_chunks_do_not_change_it(exact: Callable[..., Any]) -> None:
     assert torch.allclose(weights[1], weights[2], rtol=0, atol=1e-11)
 
 
-def test_no_more_chains_are_moved_at_once_than_a_chunk(exact: Callable[..., Any]) -> None:
-    built, _ = exact(TWO)
+def test_no_more_chains_are_moved_at_once_than_a_chunk() -> None:
+    built, _ = exact_model(TWO)
     chains, _ = chains_of(built, Annealing(steps=3, chains=7, chunk=24), 8)
     seen: set[int] = set()
     built.parts.modules["decoder"].trunk.register_forward_hook(lambda _, given, out: seen.add(len(given[0])))
@@ -234,10 +235,10 @@ def test_no_more_chains_are_moved_at_once_than_a_chunk(exact: Callable[..., Any]
     assert seen == {24, 8}  # three chains of 8 rows at a time, and the one that is left
 
 
-def test_both_ways_bracket_what_is_known(exact: Callable[..., Any]) -> None:
+def test_both_ways_bracket_what_is_known() -> None:
     """400 draws of the model: the mean of their closed log p(x) lies between the ends, which are apart by more than
     4.5 standard errors; with more steps the gap falls below a third."""
-    built, truth = exact(TWO)
+    built, truth = exact_model(TWO)
     coarse, fine = (found(built, BDMC(steps=steps, chains=4, leapfrog=5, rows=400, batch=400)) for steps in (5, 25))
     drawn = Model(built.compiled, built.parts)
     x = drawn.generate(Stream("draws", 400, None, 400).batch(drawn, 0, 0), "sample")["x"]
@@ -254,29 +255,29 @@ def test_both_ways_bracket_what_is_known(exact: Callable[..., Any]) -> None:
 # --- other models -----------------------------------------------------------------------------------------------------
 
 
-def test_an_encoder_without_a_density_starts_at_the_prior(prepare: Callable[..., Any]) -> None:
+def test_an_encoder_without_a_density_starts_at_the_prior() -> None:
     """AVB, a linear decoder: the closed form once more; from the encoder it cannot start, and says so."""
     encoder = {"network": LINEAR, "family": {"type": "implicit", "noise": 2}}
     decoder = {"network": LINEAR, "family": {"type": "gaussian", "scale": "fixed"}}
-    built = prepare(AVB().objective(), encoder=encoder, decoder=decoder).double()
+    built = small_model(AVB().objective(), encoder=encoder, decoder=decoder).double()
     estimates = found(built, AIS(steps=30, leapfrog=5, batch=24), Exact())
     assert estimates["ais"].value == pytest.approx(estimates["exact"].value, abs=0.05)
     none = found(built, AIS(steps=30, start="encoder"))["ais"]
     assert none.value is None and none.note == "encoder has no density at points that it did not draw"
 
 
-def test_without_a_likelihood_it_is_absent_and_says_why(prepare: Callable[..., Any]) -> None:
-    built = prepare(ALI().objective(), decoder={"network": LINEAR, "family": {"type": "implicit"}})
+def test_without_a_likelihood_it_is_absent_and_says_why() -> None:
+    built = small_model(ALI().objective(), decoder={"network": LINEAR, "family": {"type": "implicit"}})
     for name, estimate in found(built, AIS(), BDMC()).items():
         assert estimate.value is None and name in ("ais", "bdmc_lower", "bdmc_upper", "bdmc_gap")
         assert estimate.note == "decoder has no density at points that it did not draw"
 
 
-def test_bits_and_a_bent_decoder_are_bracketed(prepare: Callable[..., Any]) -> None:
+def test_bits_and_a_bent_decoder_are_bracketed() -> None:
     """Digits' bits from one number z: IWAE below AIS below the integral on a grid, which AIS all but reaches."""
     data = {"type": "digits", "observe": "binarise"}
     decoder = {"network": {"type": "mlp", "hidden": [8], "activation": "tanh"}, "family": {"type": "bernoulli"}}
-    built = prepare(VAE().objective(), data=data, decoder=decoder, prior={"type": "normal", "size": 1})
+    built = small_model(VAE().objective(), data=data, decoder=decoder, prior={"type": "normal", "size": 1})
     with torch.no_grad():
         for weight in built.parts.modules["decoder"].parameters():
             weight.mul_(2.0)
@@ -287,7 +288,7 @@ def test_bits_and_a_bent_decoder_are_bracketed(prepare: Callable[..., Any]) -> N
     assert estimates["ais"].value == pytest.approx(truth, abs=0.05)
 
 
-def test_a_mixture_prior_and_two_layers_of_codes(prepare: Callable[..., Any]) -> None:
+def test_a_mixture_prior_and_two_layers_of_codes() -> None:
     """p(v) p(z|v) p(x|z), v a mixture of two Gaussians and all else linear, so that x is a mixture of two as well: of
     N(W (A m_k + a) + b, W (A A' t_k^2 + s^2 I) W' + s^2 I) with the weights of p(v). Both codes are moved at once."""
     layers = Expression(
@@ -296,7 +297,7 @@ def test_a_mixture_prior_and_two_layers_of_codes(prepare: Callable[..., Any]) ->
         maximize="E[q(x,z,v)](log p(x|z) + log p(z|v) + log p(v) - log q(z|x) - log q(v|z))",
     )
     fixed = {"network": LINEAR, "family": {"type": "gaussian", "scale": "fixed", "init_scale": 0.6}}
-    built = prepare(
+    built = small_model(
         layers.objective(),
         prior={"type": "learned", "size": 1, "family": {"type": "mixture", "components": 2}},
         latents={"z": 2},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from jointgen_avb.objective import AVB
 from jointgen_metrics.exact import Exact, is_quadratic
 from jointgen_metrics.latents import codes_of
 from jointgen_vae.objective import VAE
+from support.linear_gaussian import exact_model
+from support.models import small_model
 from torch import Tensor
 
 from jointgen.contracts.statistics import Estimate
@@ -52,8 +53,8 @@ def first_batch(built: Any, rows: int) -> Any:
 
 
 @pytest.mark.parametrize("source", [TWO, THREE], ids=["two codes", "three codes"])
-def test_the_gaussian_integral_is_the_closed_form(exact: Callable[..., Any], source: dict[str, Any]) -> None:
-    model, truth = exact(source)
+def test_the_gaussian_integral_is_the_closed_form(source: dict[str, Any]) -> None:
+    model, truth = exact_model(source)
     x = open_split(model.compiled, "test").take(torch.arange(40))["data"]["x"].double()
     estimate = found(model, Exact())["exact"]
     assert estimate.bound == "exact" and estimate.n == 40 and estimate.split == "test"
@@ -62,14 +63,14 @@ def test_the_gaussian_integral_is_the_closed_form(exact: Callable[..., Any], sou
     assert estimate.standard_error == pytest.approx(spread, abs=1e-11)
 
 
-def test_single_precision_loses_no_more_than_its_rounding(exact: Callable[..., Any]) -> None:
-    model, truth = exact(TWO)
+def test_single_precision_loses_no_more_than_its_rounding() -> None:
+    model, truth = exact_model(TWO)
     model.parts.modules.float()
     x = open_split(model.compiled, "test").take(torch.arange(40))["data"]["x"].double()
     assert found(model, Exact())["exact"].value == pytest.approx(truth.log_density(x).mean().item(), abs=1e-5)
 
 
-def test_a_label_is_conditioned_on(prepare: Callable[..., Any]) -> None:
+def test_a_label_is_conditioned_on() -> None:
     """p(x|y) of p(y) p(z) p(x|z,y): N(W_y y + b, W_z W_z' + s^2 I), with W = [W_z, W_y] the decoder's weights."""
     joints = {"q": "q(x,y) q(z|x,y)", "p": "p(y) p(z) p(x|z,y)"}
     labelled = Expression(
@@ -77,7 +78,7 @@ def test_a_label_is_conditioned_on(prepare: Callable[..., Any]) -> None:
     )
     decoder = {"network": LINEAR, "family": {"type": "gaussian", "scale": "fixed", "init_scale": 0.5}}
     data = {"type": "ring", "rows": 64, "labels": True}
-    built = prepare(labelled.objective(), data=data, decoder=decoder).double()
+    built = small_model(labelled.objective(), data=data, decoder=decoder).double()
     rows = open_split(built.compiled, "test").take(torch.arange(40))["data"]
     line = built.parts.modules["decoder"].trunk.layers[0]
     y = torch.nn.functional.one_hot(rows["y"], 8).double()
@@ -87,13 +88,13 @@ def test_a_label_is_conditioned_on(prepare: Callable[..., Any]) -> None:
     assert found(built, Exact())["exact"].value == pytest.approx(truth.mean().item(), abs=1e-11)
 
 
-def test_a_code_of_any_shape_is_a_vector_of_numbers(exact: Callable[..., Any], prepare: Callable[..., Any]) -> None:
+def test_a_code_of_any_shape_is_a_vector_of_numbers() -> None:
     """(2, 1, 1) in the place of (2,): the same model, told by a linear decoder with the same weights."""
-    model, truth = exact(TWO)
+    model, truth = exact_model(TWO)
     decoder = {"network": LINEAR, "family": {"type": "gaussian", "scale": "fixed", "init_scale": 0.7}}
     data = {"type": "linear_gaussian", **TWO, "rows": 20_000}
     encoder = {"network": LINEAR, "family": {"type": "gaussian"}}
-    shaped = prepare(
+    shaped = small_model(
         VAE().objective(), data=data, decoder=decoder, encoder=encoder, prior={"type": "normal", "size": [2, 1, 1]}
     ).double()
     shaped.parts.modules["decoder"].load_state_dict(model.parts.modules["decoder"].state_dict())
@@ -101,11 +102,11 @@ def test_a_code_of_any_shape_is_a_vector_of_numbers(exact: Callable[..., Any], p
     assert found(shaped, Exact())["exact"].value == pytest.approx(truth.log_density(x).mean().item(), abs=1e-11)
 
 
-def test_an_encoder_without_a_density_is_no_matter(prepare: Callable[..., Any]) -> None:
+def test_an_encoder_without_a_density_is_no_matter() -> None:
     """AVB's model has no ELBO, and log p(x) all the same."""
     encoder = {"network": LINEAR, "family": {"type": "implicit", "noise": 2}}
     decoder = {"network": LINEAR, "family": {"type": "gaussian", "scale": "fixed"}}
-    built = prepare(AVB().objective(), encoder=encoder, decoder=decoder).double()
+    built = small_model(AVB().objective(), encoder=encoder, decoder=decoder).double()
     line = built.parts.modules["decoder"].trunk.layers[0]
     x = open_split(built.compiled, "test").take(torch.arange(40))["data"]["x"].double()
     law = torch.distributions.MultivariateNormal(line.bias, line.weight @ line.weight.T + torch.eye(2))
@@ -116,26 +117,26 @@ def test_an_encoder_without_a_density_is_no_matter(prepare: Callable[..., Any]) 
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_a_bent_decoder_is_told_from_a_straight_one(prepare: Callable[..., Any], activation: str) -> None:
+def test_a_bent_decoder_is_told_from_a_straight_one(activation: str) -> None:
     decoder = {"network": {"type": "mlp", "hidden": [6], "activation": activation}, "family": {"type": "gaussian"}}
-    built = prepare(VAE().objective(), decoder=decoder, prior={"type": "normal", "size": 3})
+    built = small_model(VAE().objective(), decoder=decoder, prior={"type": "normal", "size": 3})
     codes, _ = codes_of(Model(built.compiled, built.parts))
     assert codes is not None and not is_quadratic(codes)
     note = found(built, Exact())["exact"].note
     assert note == "log p(x,z) is not quadratic in z, whose 3 numbers are too many to integrate over"
 
 
-def test_a_straight_decoder_of_bits_is_not_quadratic(prepare: Callable[..., Any]) -> None:
+def test_a_straight_decoder_of_bits_is_not_quadratic() -> None:
     data = {"type": "digits", "observe": "binarise"}
     decoder = {"network": LINEAR, "family": {"type": "bernoulli"}}
-    built = prepare(VAE().objective(), data=data, decoder=decoder)
+    built = small_model(VAE().objective(), data=data, decoder=decoder)
     codes, _ = codes_of(Model(built.compiled, built.parts))
     assert codes is not None and not is_quadratic(codes)
 
 
-def test_without_a_likelihood_the_figure_is_absent_and_says_why(prepare: Callable[..., Any]) -> None:
+def test_without_a_likelihood_the_figure_is_absent_and_says_why() -> None:
     decoder = {"network": LINEAR, "family": {"type": "implicit"}}
-    estimate = found(prepare(ALI().objective(), decoder=decoder), Exact())["exact"]
+    estimate = found(small_model(ALI().objective(), decoder=decoder), Exact())["exact"]
     assert estimate.value is None and estimate.note == "decoder has no density at points that it did not draw"
 
 
@@ -143,9 +144,9 @@ def test_without_a_likelihood_the_figure_is_absent_and_says_why(prepare: Callabl
 
 
 @pytest.mark.parametrize("source", [TWO, NARROW], ids=["wide", "narrow"])
-def test_a_grid_gives_the_closed_form(exact: Callable[..., Any], source: dict[str, Any]) -> None:
+def test_a_grid_gives_the_closed_form(source: dict[str, Any]) -> None:
     """Each row to within what the last refinement changed; posteriors of 0.4 and of 0.004, on a first grid of 0.6."""
-    model, truth = exact(source)
+    model, truth = exact_model(source)
     batch = first_batch(model, 12)
     integral = by_grid(model, batch, Exact(tolerance=1e-6))
     error = (integral.value - truth.log_density(batch.data["data"]["x"].double())).abs()
@@ -153,16 +154,16 @@ def test_a_grid_gives_the_closed_form(exact: Callable[..., Any], source: dict[st
     assert error.max() < 1e-6
 
 
-def test_one_number_is_integrated_too(exact: Callable[..., Any]) -> None:
-    model, truth = exact({"weights": [[0.9], [-0.4], [0.3]], "bias": [0.5, 0.0, -1.0], "scale": 0.6})
+def test_one_number_is_integrated_too() -> None:
+    model, truth = exact_model({"weights": [[0.9], [-0.4], [0.3]], "bias": [0.5, 0.0, -1.0], "scale": 0.6})
     batch = first_batch(model, 12)
     integral = by_grid(model, batch, Exact(tolerance=1e-8))
     assert torch.allclose(integral.value, truth.log_density(batch.data["data"]["x"].double()), rtol=0, atol=1e-8)
 
 
-def test_a_posterior_far_outside_the_prior_is_found(exact: Callable[..., Any]) -> None:
+def test_a_posterior_far_outside_the_prior_is_found() -> None:
     """x of 30 standard deviations: its codes lie 20 to 30 out, where the first grid does not reach."""
-    model, truth = exact({**TWO, "scale": 0.1})
+    model, truth = exact_model({**TWO, "scale": 0.1})
     batch = first_batch(model, 4)
     batch.data["data"]["x"] = torch.tensor([[30.0, -20.0], [-40.0, 0.0], [0.0, 0.0], [20.0, 20.0]])
     integral = by_grid(model, batch, Exact(tolerance=1e-6))
@@ -176,12 +177,12 @@ def brute(logits: Tensor, x: Tensor, z: Tensor, step: float) -> Tensor:
     return torch.logsumexp(bits + prior, 1) + 2 * math.log(step)
 
 
-def test_bits_of_a_bent_decoder_against_every_point_of_a_fine_grid(prepare: Callable[..., Any]) -> None:
+def test_bits_of_a_bent_decoder_against_every_point_of_a_fine_grid() -> None:
     """Digits' 64 bits, two codes, a tanh network with large weights: 701 x 701 points on [-7, 7]^2, beyond which the
     prior leaves less than 1e-11. The sum's own error is far below 1e-6 for a function so smooth."""
     data = {"type": "digits", "observe": "binarise"}
     decoder = {"network": {"type": "mlp", "hidden": [8], "activation": "tanh"}, "family": {"type": "bernoulli"}}
-    built = prepare(VAE().objective(), data=data, decoder=decoder).double()
+    built = small_model(VAE().objective(), data=data, decoder=decoder).double()
     with torch.no_grad():
         for weight in built.parts.modules["decoder"].parameters():
             weight.mul_(1.5)
@@ -200,12 +201,14 @@ def test_bits_of_a_bent_decoder_against_every_point_of_a_fine_grid(prepare: Call
     assert 0 <= estimates["exact_error"].value <= 1e-3  # type: ignore[operator]
 
 
-def test_two_priors_modes_are_both_counted(tmp_path: Path, prepare: Callable[..., Any]) -> None:
+def test_two_priors_modes_are_both_counted(tmp_path: Path) -> None:
     """A learned prior of two narrow Gaussians 6 apart, and a decoder that is blind: log p(x) = log p(x|0), as p(z)
     integrates to 1."""
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 2)))
     prior = {"type": "learned", "size": 2, "family": {"type": "mixture", "components": 2}}
-    built = prepare(VAE().objective(), data={"type": "arrays", "path": str(tmp_path / "x.npy")}, prior=prior).double()
+    built = small_model(
+        VAE().objective(), data={"type": "arrays", "path": str(tmp_path / "x.npy")}, prior=prior
+    ).double()
     with torch.no_grad():
         for weight in built.parts.modules["decoder"].trunk.parameters():
             weight.zero_()

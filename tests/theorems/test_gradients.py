@@ -31,6 +31,9 @@ import pytest
 import torch
 from jointgen_asvae.objective import ASVAE
 from jointgen_vae.objective import VAE
+from support.models import assemble
+from support.networks import GaussianDraw, StandardNormal, WrittenCritic
+from support.noise import WrittenNoise
 from torch import Tensor, nn
 
 from jointgen.contracts.space import Space
@@ -106,19 +109,19 @@ class LinearNormal(nn.Module):
 
 
 @pytest.fixture
-def gradient(assemble: Any, nets: Any, written_noise: Any) -> Callable[..., list[float]]:
+def gradient() -> Callable[..., list[float]]:
     """An objective's ascent direction for (a, v, b, w) by its compiled model update, over the four points."""
 
     def take(objective: Objective, critics: Any = CRITICS) -> list[float]:
         modules = {
-            "encoder": LinearNormal(A, V, nets.Gaussian),
-            "decoder": LinearNormal(B, W, nets.Gaussian),
-            "prior": nets.StandardNormal(),
+            "encoder": LinearNormal(A, V, GaussianDraw),
+            "decoder": LinearNormal(B, W, GaussianDraw),
+            "prior": StandardNormal(),
         }
-        closed = {name: nets.Written(critics[name]) for name in objective.ratios}
+        closed = {name: WrittenCritic(critics[name]) for name in objective.ratios}
         plan, parts = assemble(objective, {**modules, **closed})
         root, eps = (torch.tensor(pairs, dtype=DOUBLE)[:, None] for pairs in zip(*SIGNS, strict=True))
-        noise = written_noise({"q(z|x)": eps, "p(z)": root, "p(x|z)": eps})
+        noise = WrittenNoise({"q(z|x)": eps, "p(z)": root, "p(x|z)": eps})
         moment = StepInputs({"data": {"x": math.sqrt(VAR_X) * root}}, noise, 4)
         UpdateRunner(plan.updates[0], plan, parts).gradient(moment)
         params = (w for name in ("encoder", "decoder") for w in (modules[name].slope, modules[name].var))
@@ -202,7 +205,7 @@ class DeepNormal(nn.Module):
 
 
 @pytest.fixture
-def deep_gradient(assemble: Any, nets: Any, written_noise: Any) -> Callable[[Objective], Tensor]:
+def deep_gradient() -> Callable[[Objective], Tensor]:
     """The model's gradient with networks, at four rows of x, each with eps in all four corners (+-1, +-1).
 
     Over the corners the score of q(z|x), (eps / s, eps^2 - 1), sums to zero for whatever network: that is all by which
@@ -214,15 +217,15 @@ def deep_gradient(assemble: Any, nets: Any, written_noise: Any) -> Callable[[Obj
             torch.manual_seed(0)
             x = torch.randn(4, 3, dtype=DOUBLE).repeat_interleave(4, 0)
             modules = {
-                "encoder": DeepNormal(3, 2, nets.Gaussian),
-                "decoder": DeepNormal(2, 3, nets.Gaussian),
-                "prior": nets.StandardNormal(2),
+                "encoder": DeepNormal(3, 2, GaussianDraw),
+                "decoder": DeepNormal(2, 3, GaussianDraw),
+                "prior": StandardNormal(2),
             }
         modules |= {name: DataCritic() for name in objective.ratios}
         plan, parts = assemble(objective, modules, spaces={"x": Space((3,)), "z": Space((2,))})
         corners = torch.tensor(SIGNS, dtype=DOUBLE).repeat(4, 1)
         UpdateRunner(plan.updates[0], plan, parts).gradient(
-            StepInputs({"data": {"x": x}}, written_noise({"q(z|x)": corners}), 16)
+            StepInputs({"data": {"x": x}}, WrittenNoise({"q(z|x)": corners}), 16)
         )
         return torch.cat([w.grad.flatten() for n in ("encoder", "decoder") for w in modules[n].parameters()])
 

@@ -14,6 +14,8 @@ import attrs
 import pytest
 import torch
 from jointgen_nets.mlp import MLPDiscriminator
+from support.models import assemble, make_step, resolve
+from support.networks import Line, StandardNormal, WatchedCritic
 from torch import Tensor
 
 from jointgen.contracts.noise import Noise
@@ -98,14 +100,14 @@ HALF = Pair(X=1.0, a=0.5, v=0.75, b=0.5, w=0.75)
 
 
 @pytest.fixture
-def pair_of(assemble: Any, nets: Any) -> Callable[..., Any]:
+def pair_of() -> Callable[..., Any]:
     """(pair, critics by name) -> (plan, parts) of an objective that only trains these critics."""
 
-    def make(pair: Pair, critics: dict[str, Any], resolve: Any) -> Any:
+    def make(pair: Pair, critics: dict[str, Any]) -> Any:
         modules = {
-            "encoder": nets.Line(pair.a, 0.0, 0.5 * math.log(pair.v)),
-            "decoder": nets.Line(pair.b, 0.0, 0.5 * math.log(pair.w)),
-            "prior": nets.StandardNormal(),
+            "encoder": Line(pair.a, 0.0, 0.5 * math.log(pair.v)),
+            "decoder": Line(pair.b, 0.0, 0.5 * math.log(pair.w)),
+            "prior": StandardNormal(),
         }
         ratios = [resolved(pair.ratios()[name][0], resolve) for name in critics]
         objective = Objective(tuple(critic_update(ratio) for ratio in ratios))
@@ -156,15 +158,13 @@ EVERY = ("T", "d", "e", "f1", "f2", "t")
 
 @pytest.mark.parametrize("pair", [APART, HALF], ids=["apart", "equal"])
 @pytest.mark.parametrize("name", EVERY)
-def test_the_sides_of_a_ratio_are_drawn_from_what_it_names(
-    name: str, pair: Pair, pair_of: Callable[..., Any], nets: Any, resolve: Any
-) -> None:
+def test_the_sides_of_a_ratio_are_drawn_from_what_it_names(name: str, pair: Pair, pair_of: Callable[..., Any]) -> None:
     """Over positives log num/den averages KL(num || den), over negatives -KL(den || num), and its exponential 1:
 
     200 000 draws as the critic's own update makes them, and the KL of two Gaussians.
     """
     ratio, _ = pair.ratios()[name]
-    plan, parts = pair_of(pair, {name: nets.Watched()}, resolve)
+    plan, parts = pair_of(pair, {name: WatchedCritic()})
     positive, negative = (closed(pair, name, shown) for shown in sides(plan, parts, name, pair, 200_000))
     num, den = pair.covariance(ratio.num), pair.covariance(ratio.den)
     near(positive, kl(num, den))
@@ -174,11 +174,12 @@ def test_the_sides_of_a_ratio_are_drawn_from_what_it_names(
 
 @pytest.mark.parametrize("pair", [EQUAL, HALF], ids=["rho 0.82", "rho 0.5"])
 def test_at_p_equals_q_both_critics_of_asvae_are_the_mutual_information(
-    pair: Pair, pair_of: Callable[..., Any], nets: Any, resolve: Any
+    pair: Pair,
+    pair_of: Callable[..., Any],
 ) -> None:
     """f1 = f2 = log p(x,z) / (p(x) p(z)) at every point, with mean I(x; z) = -1/2 log(1 - rho^2), rho^2 = b^2 / X."""
     information = -0.5 * math.log(1 - pair.b**2 / pair.X)
-    plan, parts = pair_of(pair, {"f1": nets.Watched(), "f2": nets.Watched()}, resolve)
+    plan, parts = pair_of(pair, {"f1": WatchedCritic(), "f2": WatchedCritic()})
     for name in ("f1", "f2"):
         positive, negative = sides(plan, parts, name, pair, 200_000)
         for x, z in (positive, negative):
@@ -206,7 +207,7 @@ def test_the_two_critics_are_made_of_one_small_ratio() -> None:
 
 
 @pytest.fixture
-def trained(pair_of: Callable[..., Any], make_step: Any, resolve: Any) -> Callable[..., dict[str, tuple[float, float]]]:
+def trained(pair_of: Callable[..., Any]) -> Callable[..., dict[str, tuple[float, float]]]:
     """(pair, names, steps) -> (mean absolute error, mean absolute closed form) of each critic, in nats."""
 
     def run(pair: Pair, names: tuple[str, ...], steps: int = 1500, rows: int = 512) -> dict[str, tuple[float, float]]:
@@ -218,7 +219,7 @@ def trained(pair_of: Callable[..., Any], make_step: Any, resolve: Any) -> Callab
                 .double()
                 for name in names
             }
-        plan, parts = pair_of(pair, critics, resolve)
+        plan, parts = pair_of(pair, critics)
         step = make_step(plan, parts, 5e-3, None, torch.optim.Adam)
         for number in range(steps):
             for optimizers in step.optimizers.values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from jointgen_asvae.objective import ASVAE
 from jointgen_vae.objective import VAE
+from support.models import small_model
 from torch import Tensor
 
 import jointgen
@@ -18,8 +18,6 @@ from jointgen.errors import StoppedError
 from jointgen.runs import checkpoint
 from jointgen.runtime.workers import _flatly
 from jointgen.training.trainer import Trainer
-
-Prepare = Callable[..., Any]
 
 CONV: dict[str, Any] = {
     "data": {"type": "digits"},
@@ -44,14 +42,14 @@ def is_channels_last(tensor: Tensor) -> bool:
     return tensor.is_contiguous(memory_format=torch.channels_last)
 
 
-def trained(prepare: Prepare, objective: Any, channels_last: bool, **changes: Any) -> Any:
-    model = prepare(objective, **{**CONV, **changes}).double()
+def trained(objective: Any, channels_last: bool, **changes: Any) -> Any:
+    model = small_model(objective, **{**CONV, **changes}).double()
     parts = model.parts.in_channels_last() if channels_last else model.parts
     parts.modules.train()
     model = attrs.evolve(model, compiled=attrs.evolve(model.compiled, parts=parts))
     step = model.step(lr=0.1, clip=1.0)
     for number in range(4):
-        step(lambda r, number=number: model.moment(step=number, repetition=r))
+        step(lambda r, number=number: model.inputs(step=number, repetition=r))
     return model
 
 
@@ -62,30 +60,30 @@ def close(one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize("ratio", ["d", "T"])
-def test_the_layout_does_not_change_the_numbers(ratio: Any, prepare: Prepare) -> None:
+def test_the_layout_does_not_change_the_numbers(ratio: Any) -> None:
     objective = ASVAE(ratio=ratio, critic=jointgen.objectives.CriticTable(penalties=["r1"])).objective()
-    laid_out = trained(prepare, objective, True)
-    close(laid_out, trained(prepare, objective, False))
+    laid_out = trained(objective, True)
+    close(laid_out, trained(objective, False))
     weights = [w for w in laid_out.parts.modules.parameters() if w.ndim == 4]
     assert weights
     assert all(is_channels_last(w) and is_channels_last(w.grad) for w in weights)
 
 
 @pytest.mark.parametrize("family", DECODERS)
-def test_every_likelihood_takes_the_layout(family: str, prepare: Prepare) -> None:
+def test_every_likelihood_takes_the_layout(family: str) -> None:
     changes = {"decoder": {"network": CONV["decoder"]["network"], "family": DECODERS[family]}}
-    made = [trained(prepare, ASVAE(ratio="T").objective(), laid_out, **changes) for laid_out in (True, False)]
+    made = [trained(ASVAE(ratio="T").objective(), laid_out, **changes) for laid_out in (True, False)]
     close(*made)
 
 
-def test_networks_see_images_in_the_layout(prepare: Prepare) -> None:
-    model = prepare(VAE().objective(), **CONV)
+def test_networks_see_images_in_the_layout() -> None:
+    model = small_model(VAE().objective(), **CONV)
     seen: list[bool] = []
     model.parts.modules["encoder"].trunk.stages[1].register_forward_hook(
         lambda module, args, out: seen.append(is_channels_last(args[0]))
     )
     compiled = attrs.evolve(model.compiled, parts=model.parts.in_channels_last())
-    attrs.evolve(model, compiled=compiled).update().gradient(model.moment())
+    attrs.evolve(model, compiled=compiled).update().gradient(model.inputs())
     assert seen == [True]
 
 

@@ -16,6 +16,8 @@ import attrs
 import pytest
 import torch
 from jointgen_critics.losses import Hinge, LeastSquares, Wasserstein
+from support.models import assemble, make_step, small_model
+from support.networks import Line, StandardNormal
 from torch import Tensor
 
 import jointgen
@@ -26,25 +28,24 @@ from jointgen.errors import StoppedError
 from jointgen.objectives import E, Objective, Update, log_ratio, log_sigmoid, p, q, score
 from jointgen.training.critic_trust import CriticTrust, distrusted
 
-Assemble = Callable[..., Any]
 RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 ROWS = 128
 F = log_ratio(q.x, p.x, name="f")
 
 
 @pytest.fixture
-def watching(assemble: Assemble) -> Callable[..., CriticTrust]:
+def watching() -> Callable[..., CriticTrust]:
     """watching(ratio, rows=128) -> CriticTrust that watches it."""
 
     def make(ratio: Any = F, rows: int = ROWS) -> CriticTrust:
         health = CriticTrust(rows)
-        health.watch(plan_of(assemble, ratio))
+        health.watch(plan_of(ratio))
         return health
 
     return make
 
 
-def plan_of(assemble: Assemble, ratio: Any) -> Any:
+def plan_of(ratio: Any) -> Any:
     return assemble(Objective.of(E(p.xz, ratio)), {})[0]
 
 
@@ -124,14 +125,12 @@ def test_a_wasserstein_score_has_no_accuracy() -> None:
     assert found == {"w/positive_mean": 3.0, "w/negative_mean": -3.0, "w/max_abs": 7.0}
 
 
-def test_a_step_finds_them_of_the_exact_ratio(assemble: Assemble, nets: Any, make_step: Any) -> None:
+def test_a_step_finds_them_of_the_exact_ratio() -> None:
     """Data from N(1, 1), a decoder that draws N(0, 1), and the critic x - 1/2: both identities within four standard
     errors of n = 20000 rows, sqrt((e - 1) / n) each."""
     n = 20_000
-    decoder = nets.Line(0.0, 0.0, 0.0)
-    plan, parts = assemble(
-        Objective.of(E(p.x, F)), {"prior": nets.StandardNormal(), "decoder": decoder, "f": Shifted()}
-    )
+    decoder = Line(0.0, 0.0, 0.0)
+    plan, parts = assemble(Objective.of(E(p.x, F)), {"prior": StandardNormal(), "decoder": decoder, "f": Shifted()})
     noise = Noise(0, dtype=torch.float64)
     x = 1 + noise.named("data", n).normal(1)
     stats = make_step(plan, parts, 0.0)(lambda r: StepInputs({"data": {"x": x}}, noise, n), until_log=0)
@@ -153,15 +152,15 @@ class Shifted(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("every", "log_every"), [(1, 4), (2, 4), (3, 4), (4, 2)])
-def test_every_log_event_has_the_last_run_of_each_update(every: int, log_every: int, prepare: Any) -> None:
+def test_every_log_event_has_the_last_run_of_each_update(every: int, log_every: int) -> None:
     """A critic that runs at steps 0, 2, 4, ... has run at none of 3, 7, 11, ..., where the log is written."""
     own = Update("f", E(q.x, log_sigmoid(F)) + E(p.x, log_sigmoid(-F)), trains="f", every=every)
-    model = prepare(Objective((Update("model", E(p.x, F)), own)))
+    model = small_model(Objective((Update("model", E(p.x, F)), own)))
     step = model.step()
     had = []
     for number in range(12):
         made: dict[str, Any] = {"step": number}
-        found = step(lambda r, made=made: model.moment(repetition=r, **made), until_log=-(number + 1) % log_every)
+        found = step(lambda r, made=made: model.inputs(repetition=r, **made), until_log=-(number + 1) % log_every)
         had += [number] if "f/max_abs" in found else []
         assert ("f/grad_norm" in found) == ("f/max_abs" in found)
     due = [number for number in range(12) if number % every == 0]
@@ -255,17 +254,15 @@ def test_scores_are_not_judged(watching: Callable[..., CriticTrust]) -> None:
     assert (found["trusted"], found["ratio"], found["figures"]["max_abs"]) == (None, "score q(x) : p(x)", 99.0)
 
 
-def test_a_stage_keeps_what_it_knows_of_the_same_ratio(
-    assemble: Assemble, watching: Callable[..., CriticTrust]
-) -> None:
+def test_a_stage_keeps_what_it_knows_of_the_same_ratio(watching: Callable[..., CriticTrust]) -> None:
     """Another ratio of the same name is judged afresh; one that is no longer trained stays as it was last seen."""
     health = watching()
     said(health, events(exact(20.0), 20.0, 8))
-    health.watch(plan_of(assemble, F))
+    health.watch(plan_of(F))
     assert health.summary()["f"]["trusted"] is False
-    health.watch(plan_of(assemble, log_ratio(q.x, p.x, name="g")))
+    health.watch(plan_of(log_ratio(q.x, p.x, name="g")))
     assert health.summary()["f"]["step"] == 800
-    health.watch(plan_of(assemble, log_ratio(p.x, q.x, name="f")))
+    health.watch(plan_of(log_ratio(p.x, q.x, name="f")))
     assert health.summary() == {}
     assert health.add(900, next(iter(events(exact(20.0), 20.0, 1)))) == []
     assert health.summary()["f"]["trusted"] is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from jointgen_ali.objective import ALI
 from jointgen_data.digits import Digits
 from jointgen_vae.objective import VAE
 from PIL import Image
+from support.models import small_model
+from support.paths import REPO
 from torch import Tensor
 
 import jointgen
@@ -21,8 +22,6 @@ from jointgen.contracts.noise import Noise
 from jointgen.data.row_order import RowOrder
 from jointgen.errors import ConfigError
 from jointgen.objectives import elbo, p, q
-
-Prepare = Callable[..., Any]
 
 SMALL = {
     "encoder.network.hidden": [128],
@@ -37,10 +36,10 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def run(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The shipped recipe, smaller. Tests only read it."""
     out = tmp_path_factory.mktemp("two") / "run"
-    return jointgen.run(repo / "recipes" / "two_domains.toml", SMALL, out=out, quiet=True)
+    return jointgen.run(REPO / "recipes" / "two_domains.toml", SMALL, out=out, quiet=True)
 
 
 def negatives(rows: int) -> Tensor:
@@ -101,39 +100,39 @@ def test_samples_are_made_from_held_out_rows_of_the_other_domain(run: Any, say: 
 SECOND: dict[str, Any] = {"prior": None, "sources": {"prior": {"type": "moons", "rows": 64}}}
 
 
-def test_a_source_takes_the_place_of_the_prior(prepare: Prepare) -> None:
-    declared = prepare(ALI().objective(), **SECOND).compiled.binding
+def test_a_source_takes_the_place_of_the_prior() -> None:
+    declared = small_model(ALI().objective(), **SECOND).compiled.binding
     assert declared.traits["prior"].kind == "data"
     assert declared.data_parts == ["data", "prior"]
 
 
-def test_its_density_is_not_asked_for(prepare: Prepare) -> None:
+def test_its_density_is_not_asked_for() -> None:
     with pytest.raises(ConfigError) as caught:
-        prepare(VAE().objective(), **SECOND)
+        small_model(VAE().objective(), **SECOND)
     assert caught.value.problems == [
         "objective: log p(z): the data's density is not known; z is drawn from the data source 'sources.prior': use a "
         "prior that has a density, or an objective that only draws from it, such as 'ali'"
     ]
 
 
-def test_a_missing_prior_says_what_can_take_its_place(prepare: Prepare) -> None:
+def test_a_missing_prior_says_what_can_take_its_place() -> None:
     with pytest.raises(ConfigError) as caught:
-        prepare(ALI().objective(), prior=None)
+        small_model(ALI().objective(), prior=None)
     assert caught.value.problems == [
         "prior: missing; the objective draws p(z) from it; give it, or sources.prior, a data source whose rows take "
         "its place; the recipe has data"
     ]
 
 
-def test_a_prior_and_a_source_of_its_name(prepare: Prepare) -> None:
+def test_a_prior_and_a_source_of_its_name() -> None:
     with pytest.raises(ConfigError, match="prior: two parts have this name"):
-        prepare(ALI().objective(), sources=SECOND["sources"])
+        small_model(ALI().objective(), sources=SECOND["sources"])
 
 
 # --- rows of two sources ----------------------------------------------------------------------------------------------
 
 
-def test_rows_of_two_sources_are_not_paired(prepare: Prepare, tmp_path: Path) -> None:
+def test_rows_of_two_sources_are_not_paired(tmp_path: Path) -> None:
     """The same images in both: in one order each batch would show both networks the same rows side by side."""
     rows = Digits().open("train")
     one, other = (RowOrder(rows, 100, seed=0, order=order).rows_of(0) for order in ("order of rows", "of prior"))

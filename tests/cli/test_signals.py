@@ -50,7 +50,7 @@ def test_a_signal_stops_after_a_checkpoint_and_resume_finishes(
     number: int, status: int, say: Any, here: Path, signalled: Any
 ) -> None:
     before = signal.getsignal(number)
-    argv = ["run", QUICKSTART, "--quiet", "--out", "r", *in_words(train__steps="100", train__log_every="1")]
+    argv = ["run", str(QUICKSTART), "--quiet", "--out", "r", *in_words(train__steps="100", train__log_every="1")]
     signalled(here / "r", number)
     said = say(*argv)
     assert said.status == status, said
@@ -80,7 +80,7 @@ def test_a_second_interrupt_stops_at_once(
 
 
 def test_a_process_that_is_terminated_leaves_a_checkpoint(say: Any, here: Path) -> None:
-    argv = ["run", QUICKSTART, "--out", "r", *in_words(train__steps="200", train__log_every="1")]
+    argv = ["run", str(QUICKSTART), "--out", "r", *in_words(train__steps="200", train__log_every="1")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "jointgen", *argv], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -126,7 +126,7 @@ def test_a_signal_outside_the_loop(
         os.kill(os.getpid(), number)
         return real(*arguments, **options)
 
-    argv = ["run", QUICKSTART, "--quiet", "--out", "r", *in_words(train__steps="2")]
+    argv = ["run", str(QUICKSTART), "--quiet", "--out", "r", *in_words(train__steps="2")]
     with monkeypatch.context() as patch:
         patch.setattr(module, where, signalled_first)
         said = say(*argv)

@@ -495,7 +495,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("seeds")
     for seed in (0, 1):
         words = [*in_words(seed=str(seed), train__steps="4"), "--quiet"]
-        assert main(["run", QUICKSTART, "--out", str(folder / f"s{seed}"), *words]) == 0
+        assert main(["run", str(QUICKSTART), "--out", str(folder / f"s{seed}"), *words]) == 0
     return [folder / "s0", folder / "s1"]
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.paths import QUICKSTART, REPO
+from support.paths import QUICKSTART
 
 from jointgen.cli.main import main
-from jointgen.compiler.compiled_recipe import compile_recipe
+from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.config.recipe import read_recipe
-from jointgen.registry.components import Registry
+from jointgen.registry.discovery import load_plugins
 from jointgen.reports.explain.explain import explain
 from jointgen.reports.explain.sizes import sizes_of
 
@@ -25,20 +24,15 @@ PINNED = {
 }
 """What the numbers below rest on, whatever becomes of the recipe."""
 
-Explained = Callable[..., str]
+
+def explained(**changes: Any) -> str:
+    """What `explain` says of the quickstart with these changes of its pinned keys."""
+    return explain(compiled({key.replace("__", "."): value for key, value in changes.items()}))
 
 
-@pytest.fixture
-def quickstart(registry: Registry) -> Explained:
-    def made(**changes: Any) -> str:
-        overrides = {**PINNED, **{key.replace("__", "."): value for key, value in changes.items()}}
-        return explain(
-            compile_recipe(
-                read_recipe(REPO / "tests/fixtures/recipes/quickstart.toml", overrides, registry=registry), registry
-            )
-        )
-
-    return made
+def compiled(changes: dict[str, Any]) -> CompiledRecipe:
+    registry = load_plugins().registry
+    return compile_recipe(read_recipe(QUICKSTART, {**PINNED, **changes}, registry=registry), registry)
 
 
 def section(text: str, title: str) -> list[str]:
@@ -56,7 +50,7 @@ def words(lines: list[str]) -> list[str]:
 
 
 def test_the_equation_and_the_ratio() -> None:
-    text = QUICKSTART()
+    text = explained()
     assert text.split("\n")[:2] == [
         "quickstart: objective 'asvae' (Pu et al. 2017, eqs 5, 6 and 11)",
         "4,000 steps of 128 rows, 512,000 rows in all",
@@ -78,7 +72,7 @@ def test_the_equation_and_the_ratio() -> None:
 
 def test_a_penalty_on_a_schedule() -> None:
     falling = {"type": "r1", "weight": {"start": 1.0, "to": 0.1, "over": 0.5}}
-    text = QUICKSTART(**{"objective.critic.penalties": [falling, {"type": "r1", "at": "numerator"}]})
+    text = explained(**{"objective.critic.penalties": [falling, {"type": "r1", "at": "numerator"}]})
     said = words(section(text, "OBJECTIVE"))
     assert said[4:8] == [
         "- r1_T*R1(T)",
@@ -92,7 +86,7 @@ def test_a_penalty_on_a_schedule() -> None:
 
 
 def test_each_factor_has_its_part() -> None:
-    text = QUICKSTART()
+    text = explained()
     assert words(section(text, "JOINTS")) == [
         "q(x,z) = q(x) q(z|x)",
         "q(x) data digits",
@@ -110,7 +104,7 @@ def test_each_factor_has_its_part() -> None:
 def test_the_step_shows_what_is_drawn_run_and_reused() -> None:
     """The model: encoder at the data and at decoded x, decoder at codes and at the prior, the critic once. The critic's
     own update takes both joints' draws from the model's and runs twice."""
-    assert words(section(QUICKSTART(), "ONE STEP")) == [
+    assert words(section(explained(), "ONE STEP")) == [
         "1. model trains encoder, decoder",
         "draws q(x) from data",
         "q(z|x) by encoder(q.x)",
@@ -137,7 +131,7 @@ def test_the_step_shows_what_is_drawn_run_and_reused() -> None:
 
 def test_the_table_of_gradients() -> None:
     """z ~ q(z|x) carries gradient to the encoder; x under p carries it to the decoder, unless it is stopped."""
-    assert words(section(QUICKSTART(), "GRADIENTS")) == [
+    assert words(section(explained(), "GRADIENTS")) == [
         "how a term's gradient reaches a part weight encoder decoder T",
         "model/E[q(x,z)] log p(x|z) 1 samples explicit none",
         "model/E[q(x,z)] log p(z) 1 samples none none",
@@ -159,7 +153,7 @@ def test_the_sizes() -> None:
     In all 264,114 numbers of 4 bytes, five times over (weights, gradients, two moments, average): 5,282,280 bytes,
     5.04 of 1,048,576.
     """
-    assert words(section(QUICKSTART(), "SIZES")) == [
+    assert words(section(explained(), "SIZES")) == [
         "encoder 90,672 parameters",
         "decoder 86,657 parameters",
         "T 86,785 parameters",
@@ -172,7 +166,7 @@ def test_the_sizes() -> None:
 def test_each_stage_has_its_optimizers() -> None:
     """The critic has one, in the only stage that trains it, so nothing is said of a stage there."""
     own = {"lr": 5e-4, "decay_from": 0.7}
-    said = section(QUICKSTART(**{"objective.vae_first": 0.5, "optimizer.stages.asvae.model": own}), "TRAINING")
+    said = section(explained(**{"objective.vae_first": 0.5, "optimizer.stages.asvae.model": own}), "TRAINING")
     assert said[:3] == [
         "encoder, decoder in stage vae: Adam (betas 0.5, 0.999), lr 0.001, falling (linear) from 0.7 of the run on to "
         "2e-05",
@@ -182,7 +176,7 @@ def test_each_stage_has_its_optimizers() -> None:
 
 
 def test_how_it_trains() -> None:
-    text = QUICKSTART(
+    text = explained(
         **{
             "optimizer.model.warmup": 0.1,
             "optimizer.model.schedule": "cosine",
@@ -202,11 +196,11 @@ def test_how_it_trains() -> None:
     assert f"{rising}, falling (cosine) from 0.25 of the run on to 0" in said
     assert "a batch is run in 4 parts of 32 rows" in said
     assert all(word in said for word in ("compiled ('default')", "bf16", "the norm 1", "EMA 0.9"))
-    assert "in 4 parts" not in QUICKSTART() and "compiled" not in QUICKSTART()
+    assert "in 4 parts" not in explained() and "compiled" not in explained()
 
 
 def test_what_is_needed_of_each_family() -> None:
-    lines = section(QUICKSTART(), "FAMILIES")
+    lines = section(explained(), "FAMILIES")
     encoder = lines[: next(i for i, line in enumerate(lines) if line.startswith("prior"))]
     assert encoder[0].startswith(
         "encoder (mlp + gaussian) has readings sample (exact), mean (exact); own density analytic"
@@ -224,12 +218,12 @@ def test_what_is_needed_of_each_family() -> None:
     [("iaf", ", which takes 16 passes"), ("planar", ", by a numeric inverse"), ("coupling", "")],
 )
 def test_points_that_a_flow_did_not_draw_have_a_cost(family: str, cost: str) -> None:
-    lines = section(QUICKSTART(encoder__family__type=family), "FAMILIES")
+    lines = section(explained(encoder__family__type=family), "FAMILIES")
     assert f"met: needs a density at points that it did not draw{cost}" in lines
 
 
 def test_like_compared_with_like_needs_no_advice() -> None:
-    assert "ADVICE" not in QUICKSTART()
+    assert "ADVICE" not in explained()
 
 
 # --- other objectives ------------------------------------------------------------------------------------------------
@@ -237,7 +231,7 @@ def test_like_compared_with_like_needs_no_advice() -> None:
 
 def test_stages_have_their_steps() -> None:
     """A quarter of 4,000 steps for the ELBO alone, which runs each network once; only the second stage has a critic."""
-    text = QUICKSTART(objective__vae_first=0.25)
+    text = explained(objective__vae_first=0.25)
     assert words(section(text, "OBJECTIVE OF STAGE 1, VAE"))[0] == "25% of the run, steps 1 to 1,000"
     assert words(section(text, "OBJECTIVE OF STAGE 2, ASVAE"))[0] == "75% of the run, steps 1,001 to 4,000"
     assert (
@@ -250,22 +244,18 @@ def test_stages_have_their_steps() -> None:
 
 def test_a_stage_without_a_step_says_so() -> None:
     """A hundredth of 20 steps is less than one."""
-    text = QUICKSTART(objective__vae_first=0.01, train__steps=20)
+    text = explained(objective__vae_first=0.01, train__steps=20)
     assert words(section(text, "OBJECTIVE OF STAGE 1, VAE"))[0] == "1% of the run, no step"
 
 
-def test_adam_holds_nothing_for_a_part_that_is_never_trained(registry: Registry) -> None:
+def test_adam_holds_nothing_for_a_part_that_is_never_trained() -> None:
     """Only the encoder: gradients of 90,672 numbers, and no average. The prior's 16 numbers are a buffer."""
     tables = {
         "objective.type": "expression",
         "objective.updates": {"half": {"maximize": "E[q(x,z)](log p(x|z))", "trains": ["encoder"]}},
         "train.ema": 0.0,
     }
-    overrides = {**PINNED, **tables}
-    compiled = compile_recipe(
-        read_recipe(REPO / "tests/fixtures/recipes/quickstart.toml", overrides, registry=registry), registry
-    )
-    sizes = sizes_of(compiled)
+    sizes = sizes_of(compiled(tables))
     assert sizes.parameters == {"encoder": 90672, "decoder": 86657}
     assert sizes.memory == {"weights": 4 * (90672 + 86657 + 16), "gradients": 4 * 90672, "optimizers": 8 * 90672}
 
@@ -290,7 +280,7 @@ def expression(ratio: str, **more: str) -> dict[str, Any]:
     ids=str,
 )
 def test_advice_on_a_joint_against_a_product(ratio: dict[str, str], said: str | None) -> None:
-    text = QUICKSTART(objective=expression(**ratio))
+    text = explained(objective=expression(**ratio))
     if said is None:
         assert "ADVICE" not in text
     else:
@@ -301,21 +291,21 @@ def test_settings_of_terms_that_are_not_there_are_named() -> None:
     """The recipe has ramp = 0.1; w = 1 and gamma = 0 are the defaults, so they are as good as not set."""
     left_out = "The recipe sets what this objective leaves out: "
     more = {"objective__ratio": "d", "objective__lambda": 5.0}
-    advice = " ".join(section(QUICKSTART(objective__form="literal", **more), "ADVICE"))
+    advice = " ".join(section(explained(objective__form="literal", **more), "ADVICE"))
     assert f"{left_out}ratio, lambda, ramp." in advice
-    advice = " ".join(section(QUICKSTART(objective__weight_r=0.0, objective__gamma=3.0), "ADVICE"))
+    advice = " ".join(section(explained(objective__weight_r=0.0, objective__gamma=3.0), "ADVICE"))
     assert f"{left_out}gamma." in advice
 
 
 def test_an_objectives_own_note_is_the_advice() -> None:
-    advice = " ".join(section(QUICKSTART(objective__form="literal"), "ADVICE"))
+    advice = " ".join(section(explained(objective__form="literal"), "ADVICE"))
     assert "form = 'decomposed' has the same fixed point" in advice
     assert "compares a joint with a product" not in advice
 
 
 def test_a_matched_gaussian_is_shown_where_it_stands() -> None:
     """Adaptive contrast: r shares q's data and encoder run; its draws carry no gradient."""
-    text = QUICKSTART(objective={"type": "avb", "adaptive_contrast": True})
+    text = explained(objective={"type": "avb", "adaptive_contrast": True})
     assert words(section(text, "JOINTS"))[-3:] == [
         "r(x,z) = q(x) r(z|x)",
         "q(x) data digits",
@@ -342,7 +332,7 @@ def test_a_matched_gaussian_is_shown_where_it_stands() -> None:
 
 
 def test_an_update_that_is_not_always_due_says_when() -> None:
-    text = QUICKSTART(objective__critic={"steps": 5})
+    text = explained(objective__critic={"steps": 5})
     lines = section(text, "OBJECTIVE")
     assert "5 times a step, each time after the first on draws of its own" in lines
     assert "a critic that sees x, z; loss Logistic; 5 updates a step" in lines
@@ -353,7 +343,7 @@ def test_an_update_that_is_not_always_due_says_when() -> None:
 
 def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
     sets = ["--set", "objective.ratio=d", "--set", "objective.w=0.5"]
-    assert main(["explain", str(REPO / "tests/fixtures/recipes/quickstart.toml"), *sets]) == 0
+    assert main(["explain", str(QUICKSTART), *sets]) == 0
     shown = capsys.readouterr()
     assert "d = log-ratio p(x) : q(x)" in shown.out
     assert "w = 0.5" in shown.out
@@ -362,7 +352,7 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_does_not_fit_is_said_before_anything_is_built(capsys: pytest.CaptureFixture[str]) -> None:
     """An implicit encoder has no density, which the decomposed objective needs at its own and at foreign draws."""
-    recipe = str(REPO / "tests/fixtures/recipes/quickstart.toml")
+    recipe = str(QUICKSTART)
     assert main(["explain", recipe, "--set", "encoder.family.type=implicit"]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""

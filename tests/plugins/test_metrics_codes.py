@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from support.models import small_model
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +18,7 @@ from jointgen_metrics.probes import LinearProbe, NeighborProbe
 from jointgen_metrics.reconstruction import PSNR, RMSE, CodeRMSE
 from jointgen_metrics.similarity import SSIM
 from jointgen_vae.objective import VAE
+from support.models import small_model
 
 from jointgen.compiler.compiled_recipe import compile_recipe as prepare_recipe
 from jointgen.config.recipe import read_recipe

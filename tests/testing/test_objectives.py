@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from support.checks import failures
-
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 import torch
+from support.checks import failures
 from torch import Tensor
 
 from jointgen.contracts.distributions import sum_event
 from jointgen.contracts.metrics import MetricFigure, StatisticSpec, per_row
 from jointgen.contracts.statistics import Mean
 from jointgen.objectives import E, Objective, Pointwise, cycle, p, q
-
 
 
 @attrs.frozen
@@ -78,7 +76,9 @@ def test_metrics() -> None:
     summed = StatisticSpec("n", lambda batch: Mean.of(torch.ones(1)))
     assert (
         "n of 6 rows says that it is of 1"
-        in failures("metric", Metric(lambda s: MetricFigure("n", "rows", "", (summed,))))["statistics are of their rows"]
+        in failures("metric", Metric(lambda s: MetricFigure("n", "rows", "", (summed,))))[
+            "statistics are of their rows"
+        ]
     )
     mute = failures("metric", Metric(lambda s: MetricFigure("n", "rows", "")))
     assert "its note does not say why" in mute["measures say what they are"]

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from jointgen.contracts.critics import HasBoundary as HasBoundary
     from jointgen.contracts.critics import Penalty as Penalty
     from jointgen.contracts.critics import PointwiseTerm as PointwiseTerm
+    from jointgen.contracts.data_keys import LOADING as LOADING
+    from jointgen.contracts.data_keys import LOCATION as LOCATION
+    from jointgen.contracts.data_keys import READING as READING
+    from jointgen.contracts.data_keys import SIZE as SIZE
     from jointgen.contracts.distributions import ClosedFormKL as ClosedFormKL
     from jointgen.contracts.distributions import Distribution as Distribution
     from jointgen.contracts.distributions import Draw as Draw
@@ -64,6 +68,7 @@ if TYPE_CHECKING:
     from jointgen.contracts.distributions import StartsAtRows as StartsAtRows
     from jointgen.contracts.distributions import ViewsData as ViewsData
     from jointgen.contracts.distributions import sum_event as sum_event
+    from jointgen.contracts.figures import Display as Display
     from jointgen.contracts.metrics import Batch as Batch
     from jointgen.contracts.metrics import Extractor as Extractor
     from jointgen.contracts.metrics import FeatureBatch as FeatureBatch
@@ -90,10 +95,6 @@ if TYPE_CHECKING:
     from jointgen.contracts.observation import has_pixels as has_pixels
     from jointgen.contracts.observation import observe as observe
     from jointgen.contracts.observation import pixels as pixels
-    from jointgen.contracts.sources import LOADING as LOADING
-    from jointgen.contracts.sources import LOCATION as LOCATION
-    from jointgen.contracts.sources import READING as READING
-    from jointgen.contracts.sources import SIZE as SIZE
     from jointgen.contracts.sources import AugmentedRows as AugmentedRows
     from jointgen.contracts.sources import DataSource as DataSource
     from jointgen.contracts.sources import OptionalLabels as OptionalLabels
@@ -101,7 +102,6 @@ if TYPE_CHECKING:
     from jointgen.contracts.sources import StoredRows as StoredRows
     from jointgen.contracts.sources import labelled as labelled
     from jointgen.contracts.space import Space as Space
-    from jointgen.contracts.statistics import Display as Display
     from jointgen.contracts.statistics import KeptRows as KeptRows
     from jointgen.contracts.statistics import Mean as Mean
     from jointgen.contracts.statistics import Statistic as Statistic
@@ -220,11 +220,9 @@ _MODULES = {
         "observe",
         "pixels",
     ),
+    "contracts.data_keys": ("LOADING", "LOCATION", "READING", "SIZE"),
+    "contracts.figures": ("Display",),
     "contracts.sources": (
-        "LOADING",
-        "LOCATION",
-        "READING",
-        "SIZE",
         "AugmentedRows",
         "DataSource",
         "OptionalLabels",
@@ -234,7 +232,6 @@ _MODULES = {
     ),
     "contracts.space": ("Space",),
     "contracts.statistics": (
-        "Display",
         "KeptRows",
         "Mean",
         "Statistic",

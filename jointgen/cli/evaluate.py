@@ -19,7 +19,7 @@ from jointgen.cli.models import open_model_of, user_rows
 from jointgen.cli.run import launch_all
 from jointgen.config.fields import MetricField
 from jointgen.config.structure import structure, unstructure
-from jointgen.contracts.statistics import table_of
+from jointgen.contracts.figures import table_of
 from jointgen.data.split import Split, open_split
 from jointgen.errors import ConfigError, StoppedError
 from jointgen.evaluation.evaluate import evaluate, metrics_of

@@ -8,7 +8,7 @@ from jointgen.cli.arguments import Arguments
 from jointgen.cli.shipped_recipes import find_recipe
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe, write_recipe
-from jointgen.contracts.statistics import table_of
+from jointgen.contracts.figures import table_of
 from jointgen.registry.discovery import load_plugins
 from jointgen.runtime.console import is_first, is_local_main, log_once
 from jointgen.runtime.launcher import end_with_launcher, is_launched, launch

@@ -13,9 +13,10 @@ import attrs
 from torch import Tensor
 
 from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.figures import Better, Bound, Display
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
-from jointgen.contracts.statistics import Better, Bound, Display, Mean, Statistic
+from jointgen.contracts.statistics import Mean, Statistic
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.expressions import Ratio

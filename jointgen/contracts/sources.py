@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import attrs
 from torch import Tensor
@@ -92,33 +92,6 @@ class DataSource(Protocol):
         Raises:
             ConfigError: The data is not there or is damaged. The message names the key and the path.
         """
-
-
-KeyRole = Literal["location", "loading", "reading", "size"]
-"""What a key of a data source means for comparisons of runs; a key without a role decides what the data is.
-
-- "location": says where the data lies. Runs whose sources differ in nothing else may have the same data.
-- "loading": changes nothing about the held-out values (training augmentation, labels, workers, downloads).
-- "reading": says how held-out values are read ("binarise"): densities of values that are read in different ways cannot
-  be compared, other figures can.
-- "size": decides what the data is, and is named beside the data set in titles.
-"""
-_ROLE = "jointgen.role"
-LOCATION: Mapping[str, KeyRole] = {_ROLE: "location"}
-"""Metadata of an attrs field: ``root: str = attrs.field(metadata=LOCATION)``; see `KeyRole`."""
-LOADING: Mapping[str, KeyRole] = {_ROLE: "loading"}
-READING: Mapping[str, KeyRole] = {_ROLE: "reading"}
-SIZE: Mapping[str, KeyRole] = {_ROLE: "size"}
-
-
-def key_roles(source: type) -> dict[str, KeyRole]:
-    """The roles of a data source's keys, by key; keys without a role are left out.
-
-    Args:
-        source: The attrs class of the data source.
-    """
-    fields = attrs.fields(source)
-    return {field.name: field.metadata[_ROLE] for field in fields if _ROLE in field.metadata}
 
 
 @runtime_checkable

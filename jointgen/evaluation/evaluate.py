@@ -11,8 +11,9 @@ import attrs
 import torch
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
+from jointgen.contracts.figures import Estimate
 from jointgen.contracts.metrics import MetricFigure, Provenance, StatisticSpec
-from jointgen.contracts.statistics import Estimate, Statistic, merge_into, packed, unpacked
+from jointgen.contracts.statistics import Statistic, merge_into, packed, unpacked
 from jointgen.data.split import Split, open_split
 from jointgen.errors import ConfigError
 from jointgen.evaluation.merging import merge_over

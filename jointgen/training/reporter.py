@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
+from jointgen.contracts.figures import Estimate
 from jointgen.contracts.metrics import MetricFigure
-from jointgen.contracts.statistics import Estimate
 from jointgen.data.split import Split
 from jointgen.engine.batch_norm import average_statistics
 from jointgen.engine.ema import EMA

@@ -14,8 +14,8 @@ import attrs
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe, check_rows
 from jointgen.config.recipe import write_recipe
+from jointgen.contracts.figures import Estimate
 from jointgen.contracts.noise import Noise
-from jointgen.contracts.statistics import Estimate
 from jointgen.data.batches import TrainingBatches
 from jointgen.data.split import open_split
 from jointgen.engine.balance_scales import BalanceScales

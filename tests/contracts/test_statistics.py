@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from jointgen.contracts.statistics import Display, Estimate, Mean
+from jointgen.contracts.figures import Display, Estimate
+from jointgen.contracts.statistics import Mean
 
 
 def test_by_hand() -> None:

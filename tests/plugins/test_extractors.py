@@ -31,11 +31,11 @@ from PIL import Image
 from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3
 
+from jointgen.contracts.figures import Estimate
 from jointgen.contracts.metrics import FeatureBatch
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.observation import observe, pixels
 from jointgen.contracts.space import Space
-from jointgen.contracts.statistics import Estimate
 from jointgen.data.split import open_split
 from jointgen.evaluation.evaluate import evaluate
 from jointgen.inference.model import Model

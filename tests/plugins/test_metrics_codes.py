@@ -22,7 +22,8 @@ from support.models import small_model
 
 from jointgen.compiler.compiled_recipe import compile_recipe as prepare_recipe
 from jointgen.config.recipe import read_recipe
-from jointgen.contracts.statistics import Estimate, KeptRows
+from jointgen.contracts.figures import Estimate
+from jointgen.contracts.statistics import KeptRows
 from jointgen.data.split import open_split
 from jointgen.evaluation.evaluate import evaluate
 from jointgen.inference.model import Model

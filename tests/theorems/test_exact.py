@@ -18,7 +18,7 @@ from support.linear_gaussian import exact_model
 from support.models import small_model
 from torch import Tensor
 
-from jointgen.contracts.statistics import Estimate
+from jointgen.contracts.figures import Estimate
 from jointgen.data.split import open_split
 from jointgen.evaluation.evaluate import evaluate
 from jointgen.inference.model import Model

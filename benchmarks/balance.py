@@ -20,15 +20,14 @@ from torch import Tensor
 
 from jointgen.compiler.balanced_weights import balances_of
 from jointgen.compiler.compiled_recipe import compile_recipe
-from jointgen.compiler.nodes import Critic, Density, ordered
-from jointgen.compiler.plan import nodes_of
+from jointgen.compiler.nodes import CriticNode, DensityNode, ordered
 from jointgen.config.recipe import read_recipe
 from jointgen.data.batches import TrainingBatches
 from jointgen.data.split import open_split
 from jointgen.data.step_inputs import StepInputs
-from jointgen.engine.balance_scales import Pair
+from jointgen.engine.balance_scales import GradientPair
 from jointgen.engine.program import Program
-from jointgen.engine.terms import compile_source
+from jointgen.engine.terms import summand_function
 from jointgen.inference.loading import load_weights
 from jointgen.registry.discovery import load_plugins
 from jointgen.runs.checkpoint import find
@@ -70,14 +69,13 @@ class Gauge:
     def __init__(self, compiled: Any):
         plan, parts = compiled.plans[-1], compiled.parts
         (self.balance,) = balances_of(plan)
-        self.pair = Pair(self.balance, plan, parts)
+        self.pair = GradientPair(self.balance, parts)
         both = (self.balance.term, self.balance.against)
-        lowering = self.balance.lowering(plan)
-        nodes = ordered(node for s in both for node in nodes_of(s.source, s.term, lowering))
-        self.program = Program(nodes, parts, lowering)
-        self.terms = [compile_source(s.source, s.term, self.program) for s in both]
-        self.seen = next(i for node in nodes if isinstance(node, Critic) for i in node.inputs if i.variable == "x")
-        self.law = next(n.law for n in nodes if isinstance(n, Density) and n.law.part == self.balance.part)
+        nodes = ordered(node for summand in both for node in summand.nodes)
+        self.program = Program(nodes, parts, self.balance.update.differentiable)
+        self.terms = [summand_function(summand.lowered, self.program) for summand in both]
+        self.seen = next(i for node in nodes if isinstance(node, CriticNode) for i in node.inputs if i.variable == "x")
+        self.law = next(n.law for n in nodes if isinstance(n, DensityNode) and n.law.part == self.balance.part)
         self.last = [p for p in parts.modules[self.balance.part].trunk.parameters() if p.ndim > 1][-1]
 
     def __call__(self, moment: StepInputs) -> Tensor:

@@ -25,13 +25,12 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
-from jointgen.compiler.lowering import Lowering
-from jointgen.compiler.nodes import Forward, ordered
-from jointgen.compiler.plan import Plan, Summand, UpdatePlan, nodes_of
+from jointgen.compiler.nodes import ForwardNode
+from jointgen.compiler.plan import Plan, Summand, UpdatePlan
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import Weight, Weighted
 from jointgen.objectives.distributions import LogDensity
-from jointgen.objectives.objective import Objective, PenaltyOf
+from jointgen.objectives.objective import Objective
 
 Terms = list[tuple[UpdatePlan, Summand]]
 
@@ -45,9 +44,6 @@ class Balance:
     term: Summand
     against: Summand
     part: str
-
-    def lowering(self, plan: Plan) -> Lowering:
-        return Lowering(plan.objective.joints, plan.traits, self.update.trains)
 
 
 def balances_of(plan: Plan) -> tuple[Balance, ...]:
@@ -70,7 +66,7 @@ def balanced_weights(objective: Objective) -> list[Weight]:
 def _balance(weight: Weight, plan: Plan) -> Balance:
     update, term = _weighed(weight, plan)
     against = _named(weight.against, term, update)
-    return Balance(weight, update, term, against, _place(term, against, update, plan))
+    return Balance(weight, update, term, against, _place(term, against, update))
 
 
 def _weighed(weight: Weight, plan: Plan) -> tuple[UpdatePlan, Summand]:
@@ -80,7 +76,7 @@ def _weighed(weight: Weight, plan: Plan) -> tuple[UpdatePlan, Summand]:
             raise ConfigError(f"it stands in the report {name!r}; a balanced weight has a value while it trains only")
     found: Terms = [(u, s) for u in plan.updates for s in u.summands if weight in s.weights]
     written = sum(_bears(weight, expr) for u in plan.updates for expr in u.update.maximize.walk())
-    if not found or written > 1 or len(found) > 1 or isinstance(found[0][1].source, PenaltyOf):
+    if not found or written > 1 or len(found) > 1 or found[0][1].penalty:
         terms = f", not {_listed(s for _, s in found)}" if found else ""
         raise ConfigError(f"a balanced weight stands before one term of one expectation, and not inside it{terms}")
     return found[0]
@@ -92,7 +88,7 @@ def _bears(weight: Weight, expr: object) -> bool:
 
 def _named(text: str, term: Summand, update: UpdatePlan) -> Summand:
     """The term of the update that prints so."""
-    others = [s for s in update.summands if s is not term and not isinstance(s.source, PenaltyOf)]
+    others = [s for s in update.summands if s is not term and not s.penalty]
     found = [summand for summand in others if _bare(str(summand.term)) == _bare(text)]
     if not found:
         names = [str(summand.term) for summand in others]
@@ -112,10 +108,10 @@ def _listed(summands: Iterable[Summand]) -> str:
     return ", ".join(summand.label.split("/", 1)[1] for summand in summands)
 
 
-def _place(term: Summand, against: Summand, update: UpdatePlan, plan: Plan) -> str:
+def _place(term: Summand, against: Summand, update: UpdatePlan) -> str:
     """The conditional whose outputs both gradients reach: that of the density to balance against, or the only one."""
-    theirs = list(_reached(against, update, plan))
-    both = [part for part in _reached(term, update, plan) if part in theirs]
+    theirs = list(_reached(against, update))
+    both = [part for part in _reached(term, update) if part in theirs]
     own = against.term.factor.part if isinstance(against.term, LogDensity) else ""
     if own in both:
         return own
@@ -127,9 +123,7 @@ def _place(term: Summand, against: Summand, update: UpdatePlan, plan: Plan) -> s
     raise ConfigError(f"{against.term} trains {reached}, which no gradient of {term.term} reaches")
 
 
-def _reached(summand: Summand, update: UpdatePlan, plan: Plan) -> Iterator[str]:
+def _reached(summand: Summand, update: UpdatePlan) -> Iterator[str]:
     """The conditionals that the update trains and the term has a gradient to, by runs of their own networks."""
-    lowering = Lowering(plan.objective.joints, plan.traits, update.trains)
-    nodes = ordered(nodes_of(summand.source, summand.term, lowering))
-    run = {node.part for node in nodes if isinstance(node, Forward) and node.mode == "live"}
+    run = {node.part for node in summand.nodes if isinstance(node, ForwardNode) and node.mode == "live"}
     return (part for part in update.trains if part in run and part in summand.gradient_paths)

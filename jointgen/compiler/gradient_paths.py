@@ -1,4 +1,7 @@
-"""How gradients travel in a plan's graph: which parts' parameters they reach, and by which way. Torch-free."""
+"""How the gradient of a value reaches the parameters of a part: explicitly, or through samples. Torch-free.
+
+The nodes of a plan (`jointgen.compiler.nodes`) say which paths lead from them, given the traits of the parts.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,23 @@ from typing import Literal
 
 import attrs
 
-from jointgen.compiler.nodes import Critic, Forward, Moments, Node, PriorLaw, Read, Root, Sample, View
-
 GradientPaths = Mapping[str, frozenset[str]]
-"""part -> how a gradient reaches its parameters: "explicit", "samples" or both. Absent: not at all."""
+"""part -> how a gradient reaches its parameters: "explicit", "samples" or both. A part that is absent gets none."""
 
 
 @attrs.frozen
 class PartTraits:
-    """What lowering must know of a part. paths: reading -> how its gradient reaches the parameters.
+    """What the compiler must know of a part before it is built.
 
-    any_path: as if every reading had one, to find what an objective would train if the families could.
-    through: the conditionals that a prior is made of, besides its own parameters.
+    Args:
+        kind: what sort of part it is.
+        paths: by reading of the part's draws ("sample", "mean", ...), whether a gradient flows from the reading to
+            the parameters: "none", or the name of the way (see `jointgen.contracts.capabilities`).
+        noise_input: how many numbers of noise the network takes as a further input; 0 for none.
+        trainable: whether the part has parameters.
+        any_path: treat every reading as if it had a path. This finds what an objective would train if the families
+            allowed it.
+        through: the conditionals that a prior is computed with, besides its own parameters.
     """
 
     kind: Literal["data", "prior", "conditional", "critic"]
@@ -32,35 +40,19 @@ class PartTraits:
         return self.any_path or self.paths.get(reading, "none") != "none"
 
 
-def gradient_paths(node: Node, traits: Mapping[str, PartTraits]) -> GradientPaths:
-    """Which parameters a gradient of this node's value reaches, and how."""
-    if isinstance(node, View | Moments):
-        return {}
-    if isinstance(node, Root | PriorLaw):
-        held = node.is_data if isinstance(node, Root) else node.mode == "held"
-        live = () if held else (node.part, *node.through)
-        return {part: frozenset({"explicit"}) for part in live if traits[part].trainable}
-    if isinstance(node, Read):
-        return {} if node.stop or not _has_path(node, traits) else _as_samples(gradient_paths(node.source, traits))
-    below = merge_paths(gradient_paths(parent, traits) for parent in node.parents)
-    if isinstance(node, Forward | Critic) and getattr(node, "mode", "live") == "live":
-        return merge_paths([below, {node.part: frozenset({"explicit"})}])
-    return below
-
-
-def _has_path(read: Read, traits: Mapping[str, PartTraits]) -> bool:
-    if isinstance(read.source, Sample):
-        return traits[read.source.forward.part].has_path(read.reading)
-    return isinstance(read.source, View) or read.source.is_data or traits[read.source.part].has_path(read.reading)
-
-
-def _as_samples(found: GradientPaths) -> GradientPaths:
-    return {part: frozenset({"samples"}) for part in found}
+Traits = Mapping[str, PartTraits]
+"""The traits of every part, by name."""
 
 
 def merge_paths(found: Iterable[GradientPaths]) -> GradientPaths:
+    """Unite the paths of several values.
+
+    >>> merged = merge_paths([{"encoder": frozenset({"samples"})}, {"encoder": frozenset({"explicit"})}])
+    >>> sorted(merged["encoder"])
+    ['explicit', 'samples']
+    """
     merged: dict[str, frozenset[str]] = {}
-    for one in found:
-        for part, ways in one.items():
+    for paths in found:
+        for part, ways in paths.items():
             merged[part] = merged.get(part, frozenset()) | ways
     return merged

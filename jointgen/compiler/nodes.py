@@ -1,25 +1,133 @@
-"""The nodes of a plan: draws, network runs and densities as a graph. Torch-free.
+"""The nodes of a plan: draws, network runs, densities and critics as a graph. Torch-free.
 
-Equal nodes are one node, so each network runs once per draw, reading and mode (live or held) in an update.
+A node knows what it is computed from, how its gradient travels and what it requires of the families. A new kind of
+node is a class here and its operation in `jointgen.engine.program`. Equal nodes are one node, so each network runs
+once per draw, reading and mode (live or held) in an update.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import attrs
 
-Mode = Literal["live", "held"]
-"""held: the gradient flows through the inputs, the parameters' own is cut."""
+from jointgen.compiler.gradient_paths import GradientPaths, Traits, merge_paths
 
-# `rows` is how many rows a node has for each row of the batch; `title` names its noise and stands in `explain`.
+Mode = Literal["live", "held"]
+"""How a network runs. held: the gradient flows through its inputs and not to its parameters."""
+
+Ability = Literal["own density", "foreign density", "bin mass", "reading", "path", "KL", "moments"]
+
+
+class Need(NamedTuple):
+    """An ability that a part must have. `detail` names a reading, or for "KL" the part on the other side."""
+
+    part: str
+    ability: Ability
+    detail: str = ""
+
+
+EXPLICIT, SAMPLES = frozenset({"explicit"}), frozenset({"samples"})
+
+
+class Node:
+    """A step in the computation of an update.
+
+    Attributes:
+        parents: the nodes that it is computed from.
+        rows: how many rows its value has for each row of the batch.
+        title: its text in `jointgen explain`. The title of a draw or of a run also names its noise, so another title
+            means other random numbers.
+    """
+
+    __slots__ = ()
+
+    is_tensor: ClassVar[bool] = True
+    """Whether its value is a tensor, and not a draw or a distribution."""
+    is_never_handed_over: ClassVar[bool] = False
+    """Whether each update computes it anew, even where an earlier one of the step has its value."""
+
+    @property
+    def parents(self) -> tuple[Node, ...]:
+        return ()
+
+    @property
+    def rows(self) -> int:
+        return max(parent.rows for parent in self.parents)
+
+    @property
+    def title(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that compute it from its parents."""
+        return ()
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The parts whose network runs once for it."""
+        return ()
+
+    @property
+    def scored_parts(self) -> tuple[str, ...]:
+        """The parts whose density it evaluates."""
+        return ()
+
+    def gradient_paths(self, traits: Traits) -> GradientPaths:
+        """How a gradient of its value reaches the parameters of each part."""
+        return merge_paths(parent.gradient_paths(traits) for parent in self.parents)
+
+    def needs(self, differentiable: Collection[Node], handed_over: Collection[Node]) -> Iterator[Need]:
+        """What computing the node needs of the families.
+
+        Args:
+            differentiable: the nodes whose gradient reaches a part that the update trains.
+            handed_over: the nodes whose value an earlier update of the step hands over.
+        """
+        return iter(())
+
+
+# --- draws -----------------------------------------------------------------------------------------------------------
+
+
+class DrawNode(Node):
+    """A draw of variables, which a `ReadNode` reads as a tensor."""
+
+    __slots__ = ()
+    is_tensor = False
+
+    @property
+    def drawn_by(self) -> str:
+        """The part that a reading is asked of."""
+        raise NotImplementedError
+
+    @property
+    def is_of_model(self) -> bool:
+        """Whether the model makes the draw: a conditional or a prior."""
+        return False
+
+    def title_of(self, variable: str, reading: str) -> str:
+        """The title of one variable in a reading; "sample" is not mentioned."""
+        return f"{self.title}.{variable}" + ("" if reading == "sample" else f" {reading}")
+
+    def reading_needs(self, reading: str, with_gradient: bool) -> Iterator[Need]:
+        """What it needs of a family that this reading can be made, and that a gradient flows through it."""
+        return iter(())
 
 
 @attrs.frozen(cache_hash=True)
-class Root:
-    """A draw of a data source or a prior. `shift` re-pairs the rows of a source that roots two joints; a prior runs
-    the parts that it goes `through`."""
+class RootNode(DrawNode):
+    """A draw of a data source or a prior.
+
+    Args:
+        joint: the joint that draws, the `index`-th time.
+        part: the data source or the prior.
+        out: the variables that are drawn.
+        shift: by how many rows the rows of a source are shifted, where it is the root of two joints.
+        through: the conditionals that a prior is computed with.
+    """
 
     joint: str
     index: int
@@ -27,121 +135,123 @@ class Root:
     out: tuple[str, ...]
     is_data: bool
     shift: int = 0
-    rows: int = 1
-    parents: tuple[Any, ...] = ()
     through: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return 1
 
     @property
     def title(self) -> str:
         return f"{self.joint}{self.index or ''}({','.join(self.out)})"
 
-
-@attrs.frozen(cache_hash=True)
-class Forward:
-    """One run of a conditional's network: a distribution with `rows` rows, each trunk output repeated k times."""
-
-    part: str
-    inputs: tuple[Any, ...]
-    mode: Mode
-    k: int
-    noise: str = ""
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.part, *self.through)
 
     @property
-    def rows(self) -> int:
-        return self.k * max(node.rows for node in self.inputs)
+    def networks(self) -> tuple[str, ...]:
+        return self.through
 
     @property
-    def parents(self) -> tuple[Any, ...]:
-        return self.inputs
-
-    @property
-    def title(self) -> str:
-        held = " held" if self.mode == "held" else ""
-        return f"{self.part}({', '.join(node.title for node in self.inputs)}){held}"
-
-
-@attrs.frozen(cache_hash=True)
-class PriorLaw:
-    """A prior as a distribution over `rows` rows, made by running the parts that it goes `through`."""
-
-    part: str
-    mode: Mode
-    rows: int
-    parents: tuple[Any, ...] = ()
-    through: tuple[str, ...] = ()
-
-    @property
-    def title(self) -> str:
+    def drawn_by(self) -> str:
         return self.part
 
-
-@attrs.frozen(cache_hash=True)
-class Moments:
-    """The Gaussian of a distribution's mean and (co)variance, as numbers: no gradient goes through it."""
-
-    law: Forward | PriorLaw
-
     @property
-    def part(self) -> str:
-        return self.law.part
+    def is_of_model(self) -> bool:
+        return not self.is_data
 
-    @property
-    def rows(self) -> int:
-        return self.law.rows
+    def gradient_paths(self, traits: Traits) -> GradientPaths:
+        return {} if self.is_data else {part: EXPLICIT for part in self.parts if traits[part].trainable}
 
-    @property
-    def parents(self) -> tuple[Any, ...]:
-        return (self.law,)
+    def title_of(self, variable: str, reading: str) -> str:
+        return f"{self.joint}{self.index or ''}.{variable}" + ("" if reading == "sample" else f" {reading}")
 
-    @property
-    def title(self) -> str:
-        return f"moments of {self.law.title}"
+    def reading_needs(self, reading: str, with_gradient: bool) -> Iterator[Need]:
+        if self.is_data:
+            return
+        if reading != "sample":
+            yield Need(self.part, "reading", reading)
+        if with_gradient:
+            yield from (Need(part, "path", reading) for part in self.through or (self.part,))
 
 
 @attrs.frozen(cache_hash=True)
-class Sample:
-    """A draw of a conditional's distribution."""
+class SampleNode(DrawNode):
+    """A draw of the distribution of a conditional."""
 
-    forward: Forward | Moments
+    law: ForwardNode | MomentsNode
     out: tuple[str, ...]
     title: str
 
     @property
-    def rows(self) -> int:
-        return self.forward.rows
+    def parents(self) -> tuple[Node, ...]:
+        return (self.law,)
 
     @property
-    def parents(self) -> tuple[Any, ...]:
-        return (self.forward,)
+    def drawn_by(self) -> str:
+        return self.law.part
+
+    @property
+    def is_of_model(self) -> bool:
+        return True
+
+    def reading_needs(self, reading: str, with_gradient: bool) -> Iterator[Need]:
+        if isinstance(self.law, MomentsNode):
+            return
+        yield Need(self.drawn_by, "reading", reading)
+        if with_gradient:
+            yield Need(self.drawn_by, "path", reading)
 
 
 @attrs.frozen(cache_hash=True)
-class View:
-    """A reading of observed data that only the variable's likelihood family can give."""
+class ViewNode(DrawNode):
+    """A reading of observed data that only the family of the variable's likelihood can make."""
 
     part: str
-    source: Root
+    source: RootNode
     variable: str
     reading: str
+    is_tensor = True
 
     @property
-    def rows(self) -> int:
-        return self.source.rows
-
-    @property
-    def parents(self) -> tuple[Any, ...]:
+    def parents(self) -> tuple[Node, ...]:
         return (self.source,)
 
     @property
     def title(self) -> str:
         return f"{self.source.title}.{self.variable} {self.reading}"
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.part,)
+
+    @property
+    def drawn_by(self) -> str:
+        return self.part
+
+    def gradient_paths(self, traits: Traits) -> GradientPaths:
+        return {}
+
+    def title_of(self, variable: str, reading: str) -> str:
+        return self.title
+
+    def needs(self, differentiable: Collection[Node], handed_over: Collection[Node]) -> Iterator[Need]:
+        yield Need(self.part, "reading", self.reading)
+
 
 @attrs.frozen(cache_hash=True)
-class Read:
-    """The tensor of one variable of a draw, in one reading."""
+class ReadNode(Node):
+    """The tensor of one variable of a draw, (rows, *shape).
 
-    source: Root | Sample | View
+    Args:
+        reading: which form of the draw, such as "sample" or "mean".
+        stop: cut the gradient.
+        shift: re-pair the rows, by shifting them so far within blocks.
+        repeat: repeat each row so often.
+    """
+
+    source: RootNode | SampleNode | ViewNode
     variable: str
     reading: str = "sample"
     stop: bool = False
@@ -149,36 +259,167 @@ class Read:
     repeat: int = 1
 
     @property
+    def parents(self) -> tuple[Node, ...]:
+        return (self.source,)
+
+    @property
     def rows(self) -> int:
         return self.source.rows * self.repeat
 
     @property
-    def parents(self) -> tuple[Any, ...]:
-        return (self.source,)
-
-    @property
     def title(self) -> str:
-        base = self.source.title.split("(")[0] if isinstance(self.source, Root) else self.source.title
-        name = f"{base}.{self.variable}" if not isinstance(self.source, View) else base
-        reading = "" if self.reading == "sample" or isinstance(self.source, View) else f" {self.reading}"
         marks = (" re-paired" if self.shift else "") + (f" x{self.repeat}" if self.repeat > 1 else "")
-        return f"stop({name}{reading}{marks})" if self.stop else f"{name}{reading}{marks}"
+        text = self.source.title_of(self.variable, self.reading) + marks
+        return f"stop({text})" if self.stop else text
+
+    def gradient_paths(self, traits: Traits) -> GradientPaths:
+        paths = self.source.gradient_paths(traits)
+        if self.stop or not paths or not traits[self.source.drawn_by].has_path(self.reading):
+            return {}
+        return dict.fromkeys(paths, SAMPLES)
+
+    def needs(self, differentiable: Collection[Node], handed_over: Collection[Node]) -> Iterator[Need]:
+        return self.source.reading_needs(self.reading, not self.stop and self.source in differentiable)
+
+
+# --- distributions ---------------------------------------------------------------------------------------------------
+
+
+class DistributionNode(Node):
+    """A distribution over the values of a variable."""
+
+    __slots__ = ()
+    is_tensor = False
+    part: str
+
+    def density_needs(self, ability: Ability) -> Iterator[Need]:
+        """What evaluating its density needs, of the kind that the point asks for."""
+        yield Need(self.part, ability)
 
 
 @attrs.frozen(cache_hash=True)
-class Standard:
-    """A value in the units of the moments, (value - mean) / scale: what a critic may see in its place."""
+class ForwardNode(DistributionNode):
+    """One run of the network of a conditional, giving a distribution.
 
-    value: Read
-    moments: Moments
+    Args:
+        mode: see `Mode`.
+        k: how often the output of the network is repeated for each of its rows.
+        noise: the name of the noise that the network takes as a further input, `noise_size` numbers a row; "" for none.
+    """
+
+    part: str
+    inputs: tuple[ReadNode, ...]
+    mode: Mode
+    k: int
+    noise: str = ""
+    noise_size: int = 0
+
+    @property
+    def parents(self) -> tuple[Node, ...]:
+        return self.inputs
+
+    @property
+    def rows(self) -> int:
+        return self.k * max(node.rows for node in self.inputs)
+
+    @property
+    def title(self) -> str:
+        held = " held" if self.mode == "held" else ""
+        return f"{self.part}({', '.join(node.title for node in self.inputs)}){held}"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.part,)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return (self.part,)
+
+    def gradient_paths(self, traits: Traits) -> GradientPaths:
+        below = super().gradient_paths(traits)
+        return below if self.mode == "held" else merge_paths([below, {self.part: EXPLICIT}])
+
+    def unmarked(self) -> ForwardNode:
+        """The same run with nothing held or stopped. It gives the same numbers, so it has the same dropout masks."""
+        return attrs.evolve(self, mode="live", inputs=tuple(attrs.evolve(node, stop=False) for node in self.inputs))
+
+
+@attrs.frozen(cache_hash=True)
+class PriorNode(DistributionNode):
+    """A prior as a distribution over `rows` rows, computed with the conditionals that it goes `through`."""
+
+    part: str
+    mode: Mode
+    rows: int
+    through: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return self.part
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.part, *self.through)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return self.through
+
+    def gradient_paths(self, traits: Traits) -> GradientPaths:
+        return {} if self.mode == "held" else {part: EXPLICIT for part in self.parts if traits[part].trainable}
+
+    def density_needs(self, ability: Ability) -> Iterator[Need]:
+        if self.through:  # a single run of these conditionals did not draw the points that the prior scores
+            yield from (Need(part, "foreign density") for part in self.through)
+        else:
+            yield Need(self.part, ability)
+
+
+@attrs.frozen(cache_hash=True)
+class MomentsNode(DistributionNode):
+    """The Gaussian of the mean and (co)variance of a distribution. No gradient goes through it."""
+
+    law: ForwardNode | PriorNode
+
+    @property
+    def part(self) -> str:  # type: ignore[override]
+        return self.law.part
+
+    @property
+    def parents(self) -> tuple[Node, ...]:
+        return (self.law,)
+
+    @property
+    def title(self) -> str:
+        return f"moments of {self.law.title}"
+
+    def gradient_paths(self, traits: Traits) -> GradientPaths:
+        return {}
+
+    def needs(self, differentiable: Collection[Node], handed_over: Collection[Node]) -> Iterator[Need]:
+        yield Need(self.part, "moments")
+
+    def density_needs(self, ability: Ability) -> Iterator[Need]:
+        return iter(())  # a Gaussian scores any point
+
+
+# --- numbers: what terms are made of ---------------------------------------------------------------------------------
+
+
+@attrs.frozen(cache_hash=True)
+class StandardizedNode(Node):
+    """A value in units of the moments, (value - mean) / scale. A critic may see it in place of the value."""
+
+    value: ReadNode
+    moments: MomentsNode
+
+    @property
+    def parents(self) -> tuple[Node, ...]:
+        return (self.value, self.moments)
 
     @property
     def rows(self) -> int:
         return self.value.rows
-
-    @property
-    def parents(self) -> tuple[Any, ...]:
-        return (self.value, self.moments)
 
     @property
     def title(self) -> str:
@@ -186,78 +427,113 @@ class Standard:
 
 
 @attrs.frozen(cache_hash=True)
-class Density:
-    """log-density of `law` at a value, (rows,) nats. own: the value is a draw of this very node's law."""
+class DensityNode(Node):
+    """The log-density of a distribution at a value, (rows,) nats.
 
-    law: Forward | PriorLaw | Moments
-    value: Read
+    Args:
+        own: whether the value is a draw of this very distribution, as it stands.
+        mass: take the log-probability of the quantisation bin that the value lies in.
+    """
+
+    law: ForwardNode | PriorNode | MomentsNode
+    value: ReadNode
     own: bool
     mass: bool = False
+
+    @property
+    def parents(self) -> tuple[Node, ...]:
+        return (self.law, self.value)
 
     @property
     def rows(self) -> int:
         return self.value.rows
 
     @property
-    def parents(self) -> tuple[Any, ...]:
-        return (self.law, self.value)
-
-    @property
     def title(self) -> str:
         return f"log {self.law.title} at {self.value.title}"
 
+    @property
+    def scored_parts(self) -> tuple[str, ...]:
+        return (self.law.part, *self.law.parts)
+
+    def is_scored_by_draw(self, handed_over: Collection[Node]) -> bool:
+        """Whether the draw can score itself: it is of this distribution, and was made in this update.
+
+        A draw that an earlier update made has that update's parameters and graph. To the distribution of this update
+        it is a point like any other.
+        """
+        return self.own and self.value not in handed_over and self.value.source not in handed_over
+
+    def needs(self, differentiable: Collection[Node], handed_over: Collection[Node]) -> Iterator[Need]:
+        point: Ability = "own density" if self.is_scored_by_draw(handed_over) else "foreign density"
+        return self.law.density_needs("bin mass" if self.mass else point)
+
 
 @attrs.frozen(cache_hash=True)
-class ClosedKL:
-    law: Forward | PriorLaw
-    other: Forward | PriorLaw
+class ClosedKLNode(Node):
+    """KL(law : other) in closed form, (rows,) nats."""
+
+    law: ForwardNode | PriorNode
+    other: ForwardNode | PriorNode
+
+    @property
+    def parents(self) -> tuple[Node, ...]:
+        return (self.law, self.other)
 
     @property
     def rows(self) -> int:
         return self.law.rows
 
     @property
-    def parents(self) -> tuple[Any, ...]:
-        return (self.law, self.other)
-
-    @property
     def title(self) -> str:
         return f"KL({self.law.title} : {self.other.title})"
 
+    @property
+    def scored_parts(self) -> tuple[str, ...]:
+        return (*self.law.parts, *self.other.parts)
+
+    def needs(self, differentiable: Collection[Node], handed_over: Collection[Node]) -> Iterator[Need]:
+        yield Need(self.law.part, "KL", self.other.part)
+
 
 @attrs.frozen(cache_hash=True)
-class Critic:
-    """One run of a critic's network, (rows,) logits or scores."""
+class CriticNode(Node):
+    """One run of the network of a critic, (rows,) logits or scores."""
 
     part: str
-    inputs: tuple[Any, ...]
+    inputs: tuple[ReadNode | StandardizedNode, ...]
+    is_never_handed_over = True
 
     @property
-    def rows(self) -> int:
-        return max(node.rows for node in self.inputs)
-
-    @property
-    def parents(self) -> tuple[Any, ...]:
+    def parents(self) -> tuple[Node, ...]:
         return self.inputs
 
     @property
     def title(self) -> str:
         return f"{self.part}({', '.join(node.title for node in self.inputs)})"
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.part,)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return (self.part,)
+
+    def gradient_paths(self, traits: Traits) -> GradientPaths:
+        return merge_paths([super().gradient_paths(traits), {self.part: EXPLICIT}])
+
 
 @attrs.frozen(cache_hash=True)
-class Applied:
-    """A registered term on values."""
+class TermNode(Node):
+    """A registered term of values, (rows,)."""
 
     term: Any
-    inputs: tuple[Read, ...]
+    inputs: tuple[ReadNode, ...]
+    is_never_handed_over = True
 
     @property
-    def rows(self) -> int:
-        return max(node.rows for node in self.inputs)
-
-    @property
-    def parents(self) -> tuple[Any, ...]:
+    def parents(self) -> tuple[Node, ...]:
         return self.inputs
 
     @property
@@ -265,29 +541,11 @@ class Applied:
         return f"{type(self.term).__name__}({', '.join(node.title for node in self.inputs)})"
 
 
-Law = Forward | PriorLaw | Moments
-"""A distribution over values."""
-
-Node = Root | Law | Sample | View | Read | Standard | Density | ClosedKL | Critic | Applied
+# --- many nodes ------------------------------------------------------------------------------------------------------
 
 
-def is_scored_by_draw(node: Density, imported: frozenset[Node]) -> bool:
-    """Whether a draw can score itself: it is this law's, and was drawn in this update.
-
-    A draw that an earlier update made has that update's parameters and graph; to this one's law it is a point
-    like any other.
-    """
-    return node.own and imported.isdisjoint((node.value, node.value.source))
-
-
-def furthest_shift(nodes: Sequence[Node]) -> int:
-    """By how many rows values are shifted at the most; a block must have more."""
-    roots = max((node.shift for node in nodes if isinstance(node, Root)), default=0)
-    return roots + max((node.shift for node in nodes if isinstance(node, Read)), default=0)
-
-
-def ordered(nodes: Iterable[Node]) -> list[Node]:
-    """All nodes below these, each once, parents first."""
+def ordered(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """These nodes and all that they are computed from, each once, parents first."""
     seen: dict[Node, None] = {}
 
     def visit(node: Node) -> None:
@@ -298,4 +556,16 @@ def ordered(nodes: Iterable[Node]) -> list[Node]:
 
     for node in nodes:
         visit(node)
-    return list(seen)
+    return tuple(seen)
+
+
+def differentiable_nodes(nodes: Iterable[Node], trains: Iterable[str], traits: Traits) -> frozenset[Node]:
+    """The nodes whose gradient reaches the parameters of one of these parts."""
+    trained = set(trains)
+    return frozenset(node for node in nodes if not trained.isdisjoint(node.gradient_paths(traits)))
+
+
+def furthest_shift(nodes: Sequence[Node]) -> int:
+    """By how many rows values are shifted at the most. A block of rows must be longer."""
+    roots = max((node.shift for node in nodes if isinstance(node, RootNode)), default=0)
+    return roots + max((node.shift for node in nodes if isinstance(node, ReadNode)), default=0)

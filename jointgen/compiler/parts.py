@@ -63,7 +63,7 @@ class Parts:
         self.modules.to(memory_format=torch.channels_last)
         return attrs.evolve(self, channels_last=True)
 
-    def laid_out(self, rows: Tensor) -> Tensor:
+    def to_memory_format(self, rows: Tensor) -> Tensor:
         """Rows of a variable in the layout of the parts."""
         images = self.channels_last and rows.ndim == 4
         return rows.contiguous(memory_format=torch.channels_last) if images else rows

@@ -1,60 +1,115 @@
-"""From an objective to the plan of a step: what each update draws, runs and trains. Torch-free."""
+"""The plan of a step: what each update draws, runs and trains, derived from the objective. Torch-free.
+
+A plan keeps what it lowered: each `Summand` has its tree of nodes, and nothing lowers it again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from jointgen.compiler.gradient_paths import GradientPaths, PartTraits, gradient_paths, merge_paths
-from jointgen.compiler.lowering import Lowering, Point
+from jointgen.compiler.gradient_paths import GradientPaths, PartTraits, merge_paths
+from jointgen.compiler.lowered import CriticPenalty, leaves_of, paths_of
+from jointgen.compiler.lowering import Lowering
 from jointgen.compiler.nodes import (
-    Applied,
-    ClosedKL,
-    Critic,
-    Density,
-    Forward,
-    Moments,
+    DrawNode,
+    ForwardNode,
+    MomentsNode,
     Node,
-    PriorLaw,
-    Read,
-    Root,
-    Sample,
+    PriorNode,
+    ReadNode,
+    differentiable_nodes,
     furthest_shift,
     ordered,
 )
 from jointgen.errors import ConfigError, suggest
-from jointgen.objectives.algebra import Expr, Stop, Weight, summands
-from jointgen.objectives.distributions import KL, LogDensity
-from jointgen.objectives.expressions import Apply, Expectation, Ratio
+from jointgen.objectives.algebra import Expr, Weight, summands
+from jointgen.objectives.distributions import Joint
+from jointgen.objectives.expressions import Expectation, Ratio
 from jointgen.objectives.objective import Objective, PenaltyOf, Update
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Side = Literal["positive", "negative"]
+SIDES: tuple[Side, Side] = ("positive", "negative")
+"""The sides of a critic: draws of a ratio's numerator, and of its denominator."""
 
 
 @attrs.frozen
 class Summand:
-    """One weighted term of one expectation of an update; the row of the ownership table that it makes."""
+    """One weighted term of one expectation of an update, which is one row of the table of gradients.
+
+    Args:
+        label: its name in logs and tables, "model/E[q(x,z)] log p(x|z)".
+        weights: what it is multiplied by.
+        term: the term as the objective writes it; of a penalty the penalty itself.
+        lowered: the term with nodes as leaves, one number per row of the batch.
+        gradient_paths: how its gradient reaches each part.
+    """
 
     label: str
     weights: tuple[float | Weight, ...]
-    source: Expectation | PenaltyOf
     term: Expr
+    lowered: Expr
     gradient_paths: GradientPaths
 
-    def weight(self, at: Callable[[Weight], Any]) -> Any:
+    @property
+    def penalty(self) -> CriticPenalty | None:
+        """The penalty, where the summand is one."""
+        return self.lowered if isinstance(self.lowered, CriticPenalty) else None
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes that it is computed from, parents first."""
+        return ordered(leaves_of(self.lowered))
+
+    def weight(self, at: Callable[[Weight], float | Tensor]) -> float | Tensor:
         """The product of its weights, the named ones as `at` gives them."""
-        value: Any = 1.0
+        value: float | Tensor = 1.0
         for weight in self.weights:
             value = value * (at(weight) if isinstance(weight, Weight) else weight)
         return value
 
 
 @attrs.frozen
+class CriticOutput:
+    """The whole output of a critic that an update trains, on one of its sides, for its figures.
+
+    Args:
+        node: the run of the critic's network, without the known part of the ratio.
+        lowered: the output with the known part, (B,).
+    """
+
+    ratio: Ratio
+    side: Side
+    node: Node
+    lowered: Expr
+
+    @property
+    def leaves(self) -> list[Node]:
+        """The nodes that the output is computed from directly."""
+        return leaves_of(self.lowered)
+
+
+@attrs.frozen
 class UpdatePlan:
+    """What one update computes and trains.
+
+    Args:
+        nodes: everything that it needs, parents first.
+        differentiable: the nodes whose gradient reaches a part that it trains.
+        critics: the outputs of the critics that it trains, on the sides that it looks at.
+    """
+
     update: Update
     trains: tuple[str, ...]
     summands: tuple[Summand, ...]
     nodes: tuple[Node, ...]
+    differentiable: frozenset[Node]
+    critics: tuple[CriticOutput, ...]
 
     @property
     def name(self) -> str:
@@ -62,18 +117,15 @@ class UpdatePlan:
 
     def runs(self) -> dict[str, int]:
         """How often each network runs in this update: part -> number of forward passes."""
-        counts: dict[str, int] = {}
-        for node in self.nodes:
-            for part in parts_run(node):
-                counts[part] = counts.get(part, 0) + 1
-        return counts
+        return _count_runs(self.nodes)
 
 
 @attrs.frozen
 class Plan:
     """The plan of one step of an objective: its updates in order.
 
-    separate: each update builds a graph of its own even where they could have one, as compiled updates must.
+    Args:
+        separate: each update builds a graph of its own even where they could share one, as compiled updates must.
     """
 
     objective: Objective
@@ -87,36 +139,44 @@ class Plan:
         return self.objective.order == "same point" and len(self.updates) > 1 and not self.separate
 
     def reused(self, index: int) -> frozenset[Node]:
-        """Nodes of update `index` that an earlier update of the step computes for it."""
-        return frozenset(self.updates[index].nodes) & self._before(index) if self.one_graph else self.shared(index)
+        """The nodes of update `index` that an earlier update of the step computes for it."""
+        if self.one_graph:
+            return frozenset(self.updates[index].nodes) & self._computed_before(index)
+        return self.handed_over(index)
 
-    def _before(self, index: int) -> set[Node]:
+    def _computed_before(self, index: int) -> set[Node]:
         return {node for earlier in self.updates[:index] for node in earlier.nodes}
 
-    def shared(self, index: int) -> frozenset[Node]:
-        """Nodes of update `index` whose value an earlier update of the step hands over, without its graph: nothing
-        that it trains lies below them.
+    def handed_over(self, index: int) -> frozenset[Node]:
+        """The nodes of update `index` whose value an earlier update of the step hands over, without its graph.
 
-        Draws, and densities of parts that have not moved since. A critic is always run again. None in one graph.
+        These are draws, and densities of parts that have not moved since, below which the update trains nothing. In
+        one graph nothing is handed over.
         """
         if self.one_graph:
             return frozenset()
-        plan, earlier, before = self.updates[index], self.updates[:index], self._before(index)
+        plan, earlier, before = self.updates[index], self.updates[:index], self._computed_before(index)
         moved = set() if self.objective.order == "same point" else {part for other in earlier for part in other.trains}
         trained = set(plan.trains)
         known = {
             node
             for node in plan.nodes
             if node in before
-            and not trained & (set(gradient_paths(node, self.traits)) | _measured(node, self.traits))
-            and not moved & set(_scored_by(node))
-            and not any(isinstance(below, Critic | Applied) for below in ordered([node]))
+            and node not in plan.differentiable
+            and trained.isdisjoint(self._measured(node))
+            and moved.isdisjoint(node.scored_parts)
+            and not any(below.is_never_handed_over for below in ordered([node]))
         }
-        known = known - _drawn_again(plan, before, known)
+        known -= _drawn_again(plan, before, known)
         # a distribution that this update asks for something new is its own: an earlier one carries an older graph, or
         # parameters that have moved
-        asked = {law for node in plan.nodes if node not in known for law in node.parents}
-        return frozenset(node for node in known if not (isinstance(node, Forward | PriorLaw) and node in asked))
+        asked = {parent for node in plan.nodes if node not in known for parent in node.parents}
+        return frozenset(node for node in known if not (isinstance(node, ForwardNode | PriorNode) and node in asked))
+
+    def _measured(self, node: Node) -> set[str]:
+        """The parts that a node has no gradient to, but from whose distributions its moments are made."""
+        laws = [below.law for below in ordered([node]) if isinstance(below, MomentsNode)]
+        return {part for law in laws for part in law.gradient_paths(self.traits)}
 
     @property
     def furthest_pairing(self) -> int:
@@ -125,26 +185,18 @@ class Plan:
 
     def runs(self) -> dict[str, int]:
         """How often each network runs in one step in which every update is due once."""
-        counts: dict[str, int] = {}
-        for index, plan in enumerate(self.updates):
-            reused = self.reused(index)
-            for node in plan.nodes:
-                for part in parts_run(node) if node not in reused else ():
-                    counts[part] = counts.get(part, 0) + 1
-        return counts
+        reused = [self.reused(index) for index in range(len(self.updates))]
+        return _count_runs(
+            node for plan, known in zip(self.updates, reused, strict=True) for node in plan.nodes if node not in known
+        )
 
 
-def parts_run(node: Node) -> tuple[str, ...]:
-    """The parts whose network a node runs: its own, or those that a prior goes through."""
-    if isinstance(node, Root | PriorLaw):
-        return node.through
-    return (node.part,) if isinstance(node, Forward | Critic) else ()
-
-
-def _measured(node: Node, traits: Mapping[str, PartTraits]) -> set[str]:
-    """Parts that have no gradient from a node but whose moments it is made of."""
-    laws = [below.law for below in ordered([node]) if isinstance(below, Moments)]
-    return {part for law in laws for part in gradient_paths(law, traits)}
+def _count_runs(nodes: Iterable[Node]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for node in nodes:
+        for part in node.networks:
+            counts[part] = counts.get(part, 0) + 1
+    return counts
 
 
 def _drawn_again(plan: UpdatePlan, before: set[Node], known: set[Node]) -> set[Node]:
@@ -153,96 +205,81 @@ def _drawn_again(plan: UpdatePlan, before: set[Node], known: set[Node]) -> set[N
     A reading is made when it is read, so it must come from the parameters that the sample beside it comes from: the
     same noise, drawn again.
     """
-    read = {(node.source, node.reading) for node in before if isinstance(node, Read)}
-    asked = (node for node in plan.nodes if isinstance(node, Read) and _is_of_model(node.source))
-    again = {node.source for node in asked if (node.source, node.reading) not in read}
-    return {node for node in known if again & set(ordered([node]))}
+    read = {(node.source, node.reading) for node in before if isinstance(node, ReadNode)}
+    asked = (node for node in plan.nodes if isinstance(node, ReadNode) and node.source.is_of_model)
+    again: set[DrawNode] = {node.source for node in asked if (node.source, node.reading) not in read}
+    return {node for node in known if not again.isdisjoint(ordered([node]))}
 
 
-def _is_of_model(source: Node) -> bool:
-    return isinstance(source, Sample) or (isinstance(source, Root) and not source.is_data)
-
-
-def _scored_by(node: Node) -> list[str]:
-    """The parts whose density a node is."""
-    laws = [law for law in node.parents if isinstance(node, Density | ClosedKL) and not isinstance(law, Read)]
-    return [part for law in laws for part in (law.part, *getattr(law, "through", ()))]
+# --- from an objective to its plan -----------------------------------------------------------------------------------
 
 
 def make_plan(objective: Objective, traits: Mapping[str, PartTraits], separate: bool = False) -> Plan:
-    """Lowers a completed objective. Raises ConfigError where a term asks for what its expectation does not draw."""
-    return Plan(objective, tuple(plan_update(u, objective, traits) for u in objective.updates), traits, separate)
+    """Lower a completed objective.
+
+    Raises:
+        ConfigError: a term asks for what its expectation does not draw, or an update trains no such part.
+    """
+    return Plan(objective, tuple(_plan_update(u, objective, traits) for u in objective.updates), traits, separate)
 
 
-def plan_update(update: Update, objective: Objective, traits: Mapping[str, PartTraits]) -> UpdatePlan:
-    _check_trains(update, traits)
-    trains = update.trains
-    if trains is None:
-        everything = [name for name, t in traits.items() if t.kind in ("conditional", "prior")]
-        # a path that is wanted and that the family lacks is a requirement, not a reason to train less
-        able = {name: attrs.evolve(trait, any_path=True) for name, trait in traits.items()}
-        found = make_summands(update, Lowering(objective.joints, able, everything))
-        reached = merge_paths(summand.gradient_paths for summand, _ in found)
-        trains = tuple(name for name in everything if name in reached)
-    lowering = Lowering(objective.joints, traits, trains)
-    pairs = make_summands(update, lowering)
-    nodes = ordered(node for _, leaves in pairs for node in leaves)
-    return UpdatePlan(update, trains, tuple(summand for summand, _ in pairs), tuple(nodes))
-
-
-def _check_trains(update: Update, traits: Mapping[str, PartTraits]) -> None:
+def _plan_update(update: Update, objective: Objective, traits: Mapping[str, PartTraits]) -> UpdatePlan:
     parts = [name for name, trait in traits.items() if trait.kind != "data"]
     for name in update.trains or ():
         if name not in parts:
             raise ConfigError(f"update {update.name!r} trains {name!r}, which is no part{suggest(name, parts)}")
+    trains = update.trains
+    if trains is None:
+        everything = [name for name, trait in traits.items() if trait.kind in ("conditional", "prior")]
+        # a path that is wanted and that the family lacks is a requirement, not a reason to train less
+        able = {name: attrs.evolve(trait, any_path=True) for name, trait in traits.items()}
+        found = _lower_update(update, Lowering(objective.joints, able, everything))
+        reached = merge_paths(summand.gradient_paths for summand in found)
+        trains = tuple(name for name in everything if name in reached)
+    lowering = Lowering(objective.joints, traits, trains)
+    lowered = _lower_update(update, lowering)
+    nodes = ordered(node for summand in lowered for node in leaves_of(summand.lowered))
+    differentiable = differentiable_nodes(nodes, trains, traits)
+    critics = tuple(_critic_outputs(update, trains, lowering, frozenset(nodes)))
+    return UpdatePlan(update, trains, lowered, nodes, differentiable, critics)
 
 
-def make_summands(update: Update, lowering: Lowering) -> list[tuple[Summand, list[Node]]]:
-    """Each weighted term of the update, with the nodes that it needs."""
+def lower_expression(expr: Expr, joints: Mapping[str, Joint], traits: Mapping[str, PartTraits]) -> tuple[Summand, ...]:
+    """Lower a sum of expectations that is evaluated and trains nothing.
+
+    Raises:
+        ConfigError: a term asks for what its expectation does not draw, or stands outside an expectation.
+    """
+    return _lower_update(Update("evaluation", expr), Lowering(joints, traits))
+
+
+def _lower_update(update: Update, lowering: Lowering) -> tuple[Summand, ...]:
     found = []
     for outer, source in summands(update.maximize):
         assert isinstance(source, Expectation | PenaltyOf)
         for inner, term in _terms_of(source):
-            leaves = nodes_of(source, term, lowering)
-            reached = _reach_of(source, term, lowering)
-            found.append((Summand(_label(update, source, term), (*outer, *inner), source, term, reached), leaves))
-    return found
+            lowered = lowering.lower(source, term)
+            title = str(source) if isinstance(source, PenaltyOf) else f"{source.sign} {term}"
+            found.append(
+                Summand(f"{update.name}/{title}", (*outer, *inner), term, lowered, paths_of(lowered, lowering.traits))
+            )
+    return tuple(found)
 
 
 def _terms_of(source: Expectation | PenaltyOf) -> Iterable[tuple[tuple[float | Weight, ...], Expr]]:
-    """A mean is taken term by term; a log-mean-exp is one term."""
-    if isinstance(source, PenaltyOf) or source.reduce != "mean":
-        return [((), source if isinstance(source, PenaltyOf) else source.term)]
-    return summands(source.term)
-
-
-def nodes_of(source: Expectation | PenaltyOf, term: Expr, lowering: Lowering) -> list[Node]:
+    """A mean is taken term by term. A log-mean-exp and a penalty are one term."""
     if isinstance(source, PenaltyOf):
-        sides = (source.ratio.num, source.ratio.den)
-        return [read for side in sides for read in lowering.critic(source.ratio, lowering.point(side, 1)).inputs]
-    return list(lowering.leaves(term, lowering.point(source.over, source.k)))
+        return [((), source)]
+    return summands(source.term) if source.reduce == "mean" else [((), source.term)]
 
 
-def _reach_of(source: Expectation | PenaltyOf, term: Expr, lowering: Lowering) -> GradientPaths:
-    if isinstance(source, PenaltyOf):
-        below = merge_paths(gradient_paths(node, lowering.traits) for node in nodes_of(source, term, lowering))
-        return merge_paths([below, {source.ratio.name: frozenset({"explicit"})}])
-    return reach_of_term(term, lowering.point(source.over, source.k), lowering)
-
-
-def reach_of_term(term: Expr, point: Point, lowering: Lowering, held: bool = False) -> GradientPaths:
-    if isinstance(term, Stop):
-        return {}
-    own = (
-        [gradient_paths(lowering.leaf(term, point, held), lowering.traits)]
-        if isinstance(term, LogDensity | KL | Ratio | Apply)
-        else []
-    )
-    inner_held = held or isinstance(term, Ratio)
-    return merge_paths([*own, *(reach_of_term(child, point, lowering, inner_held) for child in term.children)])
-
-
-def _label(update: Update, source: Expectation | PenaltyOf, term: Expr) -> str:
-    if isinstance(source, PenaltyOf):
-        return f"{update.name}/{source}"
-    return f"{update.name}/{source.sign} {term}"
+def _critic_outputs(
+    update: Update, trains: tuple[str, ...], lowering: Lowering, nodes: frozenset[Node]
+) -> Iterable[CriticOutput]:
+    ratios = {expr.name: expr for expr in update.maximize.walk() if isinstance(expr, Ratio)}
+    for ratio in ratios.values():
+        for side, over in zip(SIDES, (ratio.num, ratio.den), strict=True):
+            if ratio.name in trains:
+                node = lowering.critic(ratio, lowering.point(over, 1))
+                if node in nodes:
+                    yield CriticOutput(ratio, side, node, lowering.lower(Expectation(over, ratio), ratio))

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
 from jointgen.compiler.binding import Binding, table_of
-from jointgen.compiler.gradient_paths import gradient_paths
-from jointgen.compiler.lowering import Lowering
-from jointgen.compiler.nodes import (
-    ClosedKL,
-    Density,
-    Forward,
-    Moments,
-    Node,
-    PriorLaw,
-    Read,
-    Root,
-    Sample,
-    View,
-    is_scored_by_draw,
-    ordered,
-)
-from jointgen.compiler.plan import Plan, Summand, nodes_of
+from jointgen.compiler.nodes import Ability, Node
+from jointgen.compiler.plan import Plan, Summand
 from jointgen.config.structure import key_of
 from jointgen.config.toml import show
 from jointgen.contracts.capabilities import Capabilities
@@ -36,10 +21,10 @@ from jointgen.registry.components import Registry
 
 @attrs.frozen
 class Requirement:
-    """`part` must be able to do `what`, because of `term`. `ability` and `detail` are what is looked up."""
+    """A part must have an ability, because of a term; `detail` is the reading or the other law that it is about."""
 
     part: str
-    ability: str
+    ability: Ability
     detail: str
     term: str
 
@@ -80,61 +65,37 @@ def law_names(binding: Binding, registry: Registry) -> dict[str, str]:
 
 
 def requirements(plan: Plan, laws: Mapping[str, str]) -> list[Requirement]:
-    """Every requirement once. `laws` gives a part's distribution its name, see `law_names`."""
+    """List every requirement of a plan once, with the first term that has it.
+
+    Args:
+        laws: the name of the distribution of each part, see `law_names`.
+    """
     found: dict[tuple[str, str, str], Requirement] = {}
     for index, update in enumerate(plan.updates):
-        lowering = Lowering(plan.objective.joints, plan.traits, update.trains)
-        reused = plan.shared(index)
+        handed_over = plan.handed_over(index)
         for summand in update.summands:
-            for need in requirements_of(summand, lowering, laws, reused):
+            for need in requirements_of(summand, laws, update.differentiable, handed_over):
                 found.setdefault((need.part, need.ability, need.detail), need)
     return list(found.values())
 
 
 def requirements_of(
-    summand: Summand, lowering: Lowering, laws: Mapping[str, str], reused: frozenset[Node] = frozenset()
-) -> Iterable[Requirement]:
-    """reused: nodes that an earlier update of the step computes."""
-    for node in ordered(nodes_of(summand.source, summand.term, lowering)):
-        if node in reused:
-            continue
-        for part, ability, detail in _of_node(node, lowering, laws, reused):
-            yield Requirement(part, ability, detail, summand.label)
+    summand: Summand,
+    laws: Mapping[str, str],
+    differentiable: frozenset[Node] = frozenset(),
+    handed_over: frozenset[Node] = frozenset(),
+) -> Iterator[Requirement]:
+    """Yield what one term requires of the families.
 
-
-def _of_node(
-    node: Node, lowering: Lowering, laws: Mapping[str, str], reused: frozenset[Node]
-) -> Iterable[tuple[str, str, str]]:
-    if isinstance(node, Moments):
-        yield node.part, "moments", ""
-    elif isinstance(node, Density) and not isinstance(node.law, Moments):
-        yield from _of_density(node, node.law, is_scored_by_draw(node, reused))
-    elif isinstance(node, ClosedKL):
-        yield node.law.part, "KL", laws.get(node.other.part, node.other.part)
-    elif isinstance(node, View):
-        yield node.part, "reading", node.reading
-    elif isinstance(node, Read) and isinstance(node.source, Sample) and not isinstance(node.source.forward, Moments):
-        part = node.source.forward.part
-        yield part, "reading", node.reading
-        if not node.stop and lowering.trains & set(gradient_paths(node.source.forward, lowering.traits)):
-            yield part, "path", node.reading
-    elif isinstance(node, Read) and isinstance(node.source, Root) and not node.source.is_data:
-        yield from _of_prior_draw(node, node.source, lowering)
-
-
-def _of_density(node: Density, law: Forward | PriorLaw, own: bool) -> Iterable[tuple[str, str, str]]:
-    """A prior that goes through other parts scores points that a single run of them did not draw."""
-    through = law.through if isinstance(law, PriorLaw) else ()
-    yield from ((part, "foreign density", "") for part in through)
-    if not through:
-        yield law.part, "bin mass" if node.mass else "own density" if own else "foreign density", ""
-
-
-def _of_prior_draw(node: Read, root: Root, lowering: Lowering) -> Iterable[tuple[str, str, str]]:
-    if node.reading != "sample":
-        yield root.part, "reading", node.reading
-    if not node.stop and lowering.trains & set(gradient_paths(root, lowering.traits)):
-        yield from ((part, "path", node.reading) for part in root.through or (root.part,))
+    Args:
+        differentiable: the nodes whose gradient reaches a part that the update trains.
+        handed_over: the nodes whose value an earlier update of the step hands over.
+    """
+    for node in summand.nodes:
+        if node not in handed_over:
+            for part, ability, detail in node.needs(differentiable, handed_over):
+                law = laws.get(detail, detail) if ability == "KL" else detail
+                yield Requirement(part, ability, law, summand.label)
 
 
 def unmet(plan: Plan, binding: Binding, registry: Registry) -> list[str]:

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from jointgen.compiler.plan import Side
 from jointgen.contracts.critics import decision_boundary
 from jointgen.contracts.numerics import log_mean_exp
 from jointgen.objectives.expressions import Ratio
-
-Side = Literal["positive", "negative"]
-
-
-SIDES: tuple[Side, Side] = ("positive", "negative")
-
 
 SATURATED = math.log(99.0)
 """The logit from which a row's probability is above 0.99: it has a hundredth, or less, of its gradient left."""

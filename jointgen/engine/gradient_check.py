@@ -1,7 +1,7 @@
-"""Gradient ownership, checked at the start of a run on a perturbed float64 copy of the model.
+"""Checks at the start of a run, on a perturbed float64 copy of the model, that gradients go where the plan says.
 
-The plan's table says how each term's gradient reaches each part: not at all, through samples, explicitly. Here
-that is compared with what autograd finds, and each update's gradient with a naive sum that shares nothing.
+The plan says how the gradient of each term reaches each part: not at all, through samples, explicitly. Here that is
+compared with what autograd finds, and the gradient of each update with a naive sum that shares nothing.
 """
 
 from __future__ import annotations
@@ -12,49 +12,58 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jointgen.compiler.balanced_weights import balanced_weights
-from jointgen.compiler.lowering import Lowering
-from jointgen.compiler.nodes import Node, ordered
+from jointgen.compiler.nodes import Node
 from jointgen.compiler.parts import Parts
-from jointgen.compiler.plan import Plan, Summand, UpdatePlan, nodes_of
+from jointgen.compiler.plan import Plan, Summand, UpdatePlan
 from jointgen.contracts.networks import Dropout
 from jointgen.contracts.noise import Noise
 from jointgen.data.step_inputs import Raw, StepInputs
 from jointgen.engine.program import Program
-from jointgen.engine.terms import compile_source
+from jointgen.engine.terms import as_tensor, summand_function
 from jointgen.engine.update import JointGraph, UpdateRunner
 from jointgen.errors import OwnershipError
 
 TOLERANCE = 1e-10
-"""Relative to the largest entry of the naive gradient, in float64."""
+"""Of a difference in float64, relative to the largest entry of the naive gradient."""
+
+Gradients = Mapping[tuple[str, str], Tensor | None]
+"""(part, name of the parameter) -> its gradient; None where there is none."""
 
 
 def check_ownership(plan: Plan, parts: Parts, data: Raw, rows: int, seed: int = 0) -> None:
-    """Raises OwnershipError naming the term and the part. `data` holds a few raw rows; `parts` stays as it is."""
+    """Check the gradients of every update of a plan. `parts` stays as it is.
+
+    Args:
+        data: a few raw rows.
+        rows: how many.
+
+    Raises:
+        OwnershipError: a gradient leaks, is missing or is wrong; it names the term and the part.
+    """
     copied = _perturbed_copy(parts, seed)
     noise = Noise(seed, "ownership", dtype=torch.float64)
     one = {weight.name: torch.ones((), dtype=torch.float64) for weight in balanced_weights(plan.objective)}
-    moment = StepInputs(data, noise, rows, pair_block=rows, scales=one)  # a balanced weight is a number like any other
+    inputs = StepInputs(data, noise, rows, pair_block=rows, scales=one)  # a balanced weight is a number like any other
     before = {name: p.detach().clone() for name, p in copied.modules.named_parameters()}
     copied.modules.zero_grad(set_to_none=True)
     if plan.one_graph:
-        graph = JointGraph(plan, copied)
-        graph.gradient([moment])
+        JointGraph(plan, copied).gradient([inputs])
         for update_plan in plan.updates:
-            _compare(plan, update_plan, copied, moment)
-        _untouched("all updates", [part for update in plan.updates for part in update.trains], copied, before)
+            _check_update(update_plan, copied, inputs)
+        _check_others("all updates", [part for update in plan.updates for part in update.trains], copied, before)
         return
-    shared: dict[Node, Any] = {}
+    known: dict[Node, Any] = {}
     for index, update_plan in enumerate(plan.updates):
-        update = UpdateRunner(update_plan, plan, copied, plan.shared(index))
+        update = UpdateRunner(update_plan, copied, plan.handed_over(index))
         copied.modules.zero_grad(set_to_none=True)
-        _, values = update.gradient(moment, shared)
-        later = frozenset().union(*(plan.shared(i) for i in range(index + 1, len(plan.updates))))
-        shared.update({node: values[update.program.index[node]] for node in later & set(update_plan.nodes)})
-        _compare(plan, update_plan, copied, moment)
-        _untouched(f"update {update_plan.name}", update_plan.trains, copied, before)
+        _, values = update.gradient(inputs, known)
+        later = frozenset().union(*(plan.handed_over(i) for i in range(index + 1, len(plan.updates))))
+        known.update({node: values[update.program.index[node]] for node in later & set(update_plan.nodes)})
+        _check_update(update_plan, copied, inputs)
+        _check_others(f"update {update_plan.name}", update_plan.trains, copied, before)
 
 
 def _perturbed_copy(parts: Parts, seed: int) -> Parts:
@@ -69,16 +78,16 @@ def _perturbed_copy(parts: Parts, seed: int) -> Parts:
     return attrs.evolve(parts, modules=modules)
 
 
-def _compare(plan: Plan, update: UpdatePlan, parts: Parts, moment: StepInputs) -> None:
-    """The update's gradient against the weighted sum of its terms, each run alone."""
-    params = _trained(parts, update)
+def _check_update(update: UpdatePlan, parts: Parts, inputs: StepInputs) -> None:
+    """Compare the gradient of an update with the weighted sum of its terms' gradients, each term run alone."""
+    params = _trained_parameters(parts, update)
     total = {key: torch.zeros_like(p) for key, p in params.items()}
     for summand in update.summands:
-        gradient = naive_gradient(plan, update, summand, parts, moment)
-        _check_row(summand, update, gradient, naive_gradient(plan, update, summand, parts, moment, detach=True))
+        gradient = naive_gradient(update, summand, parts, inputs)
+        _check_paths(summand, gradient, naive_gradient(update, summand, parts, inputs, detach=True))
         for key, value in gradient.items():
             if value is not None:
-                total[key] -= summand.weight(moment.at) * value
+                total[key] -= summand.weight(inputs.at) * value
     scale = max((value.abs().max().item() for value in total.values()), default=0.0) or 1.0
     for (part, name), naive in total.items():
         found = params[part, name].grad
@@ -91,7 +100,7 @@ def _compare(plan: Plan, update: UpdatePlan, parts: Parts, moment: StepInputs) -
             )
 
 
-def _trained(parts: Parts, update: UpdatePlan) -> dict[tuple[str, str], torch.nn.Parameter]:
+def _trained_parameters(parts: Parts, update: UpdatePlan) -> dict[tuple[str, str], nn.Parameter]:
     return {
         (part, name): parameter
         for part in update.trains
@@ -101,45 +110,45 @@ def _trained(parts: Parts, update: UpdatePlan) -> dict[tuple[str, str], torch.nn
 
 
 def naive_gradient(
-    plan: Plan, update: UpdatePlan, summand: Summand, parts: Parts, moment: StepInputs, detach: bool = False
-) -> dict[tuple[str, str], Tensor | None]:
-    """d mean(term) / d parameters, from a program of this term alone; `detach` cuts every path through samples."""
-    lowering = Lowering(plan.objective.joints, plan.traits, update.trains)
-    nodes = ordered(nodes_of(summand.source, summand.term, lowering))
-    program = Program(nodes, parts, lowering, detach_reads=detach)
-    values = program.run(moment)
-    mean = torch.as_tensor(compile_source(summand.source, summand.term, program)(moment, values)).double().mean()
-    params = _trained(parts, update)
+    update: UpdatePlan, summand: Summand, parts: Parts, inputs: StepInputs, detach: bool = False
+) -> Gradients:
+    """Return d mean(term) / d parameters, from a program of this term alone.
+
+    Args:
+        detach: cut every path through samples.
+    """
+    program = Program(summand.nodes, parts, update.differentiable, detach_reads=detach)
+    values = program.run(inputs)
+    mean = as_tensor(summand_function(summand.lowered, program)(inputs, values), inputs).double().mean()
+    params = _trained_parameters(parts, update)
     if not mean.requires_grad:
         return dict.fromkeys(params)
-    found: Sequence[Any] = torch.autograd.grad(mean, list(params.values()), allow_unused=True)
+    found = torch.autograd.grad(mean, list(params.values()), allow_unused=True)
     return dict(zip(params, found, strict=True))
 
 
-def _check_row(
-    summand: Summand, update: UpdatePlan, full: Mapping[Any, Tensor | None], explicit: Mapping[Any, Tensor | None]
-) -> None:
-    """One row of the table, term x part, against what autograd found."""
+def _check_paths(summand: Summand, full: Gradients, explicit: Gradients) -> None:
+    """Compare how a term's gradient reaches each part, by the plan, with what autograd found."""
     for part in {part for part, _ in full}:
         ways = summand.gradient_paths.get(part, frozenset())
-        for gradient, expected, how in (
+        for gradients, is_expected, manner in (
             (full, bool(ways), "at all"),
             (explicit, "explicit" in ways, "explicitly"),
         ):
-            own = [g for (owner, _), g in gradient.items() if owner == part and g is not None]
-            if not expected and any(bool((g != 0).any()) for g in own):
+            found = [g for (owner, _), g in gradients.items() if owner == part and g is not None]
+            if not is_expected and any(bool((g != 0).any()) for g in found):
                 raise OwnershipError(
-                    f"term {summand.label!r} leaks a gradient into {part!r}: it must not reach it {how}"
+                    f"term {summand.label!r} leaks a gradient into {part!r}: it must not reach it {manner}"
                 )
-            if expected and not own:  # zeros will do: relu(f - 3) may have none to give at these few rows
-                raise OwnershipError(f"term {summand.label!r} gives {part!r} no gradient: it should reach it {how}")
+            if is_expected and not found:  # zeros will do: relu(f - 3) may have none to give at these few rows
+                raise OwnershipError(f"term {summand.label!r} gives {part!r} no gradient: it should reach it {manner}")
 
 
-def _untouched(who: str, trains: Sequence[str], parts: Parts, before: Mapping[str, Tensor]) -> None:
-    """Parts that are not trained have no gradient, and nothing has moved yet."""
+def _check_others(updates: str, trains: Sequence[str], parts: Parts, before: Mapping[str, Tensor]) -> None:
+    """Check that parts that are not trained have no gradient, and that nothing has moved yet."""
     for name, parameter in parts.modules.named_parameters():
         part = name.split(".")[0]
         if part not in trains and parameter.grad is not None and bool((parameter.grad != 0).any()):
-            raise OwnershipError(f"{who}: a gradient is left in {name}, which is not trained")
+            raise OwnershipError(f"{updates}: a gradient is left in {name}, which is not trained")
         if not torch.equal(parameter, before[name]):
-            raise OwnershipError(f"{who}: {name} changed while a gradient was taken")
+            raise OwnershipError(f"{updates}: {name} changed while a gradient was taken")

@@ -3,286 +3,300 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from jointgen.compiler.gradient_paths import gradient_paths
-from jointgen.compiler.lowering import Lowering, unmarked
 from jointgen.compiler.nodes import (
-    Applied,
-    ClosedKL,
-    Critic,
-    Density,
-    Forward,
+    ClosedKLNode,
+    CriticNode,
+    DensityNode,
+    ForwardNode,
     Mode,
-    Moments,
+    MomentsNode,
     Node,
-    PriorLaw,
-    Read,
-    Root,
-    Sample,
-    Standard,
-    View,
-    is_scored_by_draw,
+    PriorNode,
+    ReadNode,
+    RootNode,
+    SampleNode,
+    StandardizedNode,
+    TermNode,
+    ViewNode,
 )
 from jointgen.compiler.parts import Parts
 from jointgen.contracts.distributions import ViewsData, log_prob_of_draw
 from jointgen.contracts.networks import Dropout
-from jointgen.contracts.observation import observe
+from jointgen.contracts.observation import Observation, observe
 from jointgen.data.step_inputs import StepInputs
 
 Values = list[Any]
+"""The value of each node of a program by its position: a tensor, a draw or a distribution."""
 
-
-# --- programs: nodes as operations on a list of values ---------------------------------------------------------------
+Operation = Callable[[StepInputs, Values], Any]
+"""(the inputs of a step, the values of the nodes before) -> the value of a node."""
 
 
 class Program:
-    """Nodes in order as operations; `imported` values are handed in instead of computed.
+    """Computes the values of nodes.
 
     A tensor with nothing trained below it is detached, so that no update builds a graph it does not need.
+
+    Args:
+        nodes: what to compute, parents first.
+        parts: the modules that compute it.
+        differentiable: the nodes whose gradient reaches a part that is trained.
+        imported: the nodes whose value is handed in instead of computed.
+        detach_reads: cut every path of the gradient through samples.
+        as_observed: the data of a step are Observations already.
     """
 
     def __init__(
         self,
-        nodes: Sequence[Node],
+        nodes: Iterable[Node],
         parts: Parts,
-        lowering: Lowering,
+        differentiable: frozenset[Node] = frozenset(),
         imported: frozenset[Node] = frozenset(),
+        *,
         detach_reads: bool = False,
         as_observed: bool = False,
     ):
-        """detach_reads cuts every path through samples; as_observed: the data are Observations already."""
-        self.nodes, self.parts, self.lowering = list(nodes), parts, lowering
-        self.imported, self.detach_reads, self.as_observed = imported, detach_reads, as_observed
+        self.nodes, self.parts, self.imported, self.as_observed = list(nodes), parts, imported, as_observed
         self.index = {node: i for i, node in enumerate(self.nodes)}
         self._held: dict[str, nn.Module] = {}
-        self._dropouts: dict[nn.Module, list[Dropout]] = {}
         self._imported = [(i, node) for i, node in enumerate(self.nodes) if node in imported]
-        self._computed = [(i, self._operation(node)) for i, node in enumerate(self.nodes) if node not in imported]
+        self._computed: list[tuple[int, Operation]] = []
+        for i, node in enumerate(self.nodes):
+            if node not in imported:
+                operation = _OPERATIONS[type(node)](self, node)
+                is_cut = node not in differentiable or (detach_reads and isinstance(node, ReadNode))
+                self._computed.append((i, _detached(operation) if node.is_tensor and is_cut else operation))
 
-    def seen_by(self, lowering: Lowering) -> Program:
-        """This very program, for the terms of an update that trains only some of the parts it was made for."""
-        seen = copy.copy(self)
-        seen.lowering = lowering
-        return seen
-
-    def trained_below(self, node: Node) -> bool:
-        """Whether a gradient of the node reaches a part that is trained."""
-        return not self.lowering.trains.isdisjoint(gradient_paths(node, self.lowering.traits))
-
-    def watch(self, part: str) -> list[Tensor]:
-        """From now on every run adds to this list what the network of a conditional has put out, (rows, *outputs) for
-        each of its live runs, as leaves: gradients of the values are those with respect to them, and end there."""
-        outputs: list[Tensor] = []
-        module: Any = self.parts.modules[part]
-        runs = {i for node, i in self.index.items() if isinstance(node, Forward) and node.part == part}
-        live = {i for i in runs if getattr(self.nodes[i], "mode", "") == "live"}
-
-        def note(trunk: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            outputs.append(output.detach().requires_grad_())
-            return outputs[-1]
-
-        def watched(operation: Callable[[StepInputs, Values], Any]) -> Callable[[StepInputs, Values], Any]:
-            def run(moment: StepInputs, values: Values) -> Any:
-                handle = module.trunk.register_forward_hook(note)
-                try:
-                    return operation(moment, values)
-                finally:
-                    handle.remove()
-
-            return run
-
-        self._computed = [(i, watched(operation) if i in live else operation) for i, operation in self._computed]
-        return outputs
-
-    def run(self, moment: StepInputs, imports: Mapping[Node, Any] | None = None) -> Values:
+    def run(self, inputs: StepInputs, imports: Mapping[Node, Any] | None = None) -> Values:
+        """Compute all values. `imports` gives those of the imported nodes."""
         values: Values = [None] * len(self.nodes)
         for i, node in self._imported:
             assert imports is not None
             value = imports[node]
             values[i] = value.detach() if isinstance(value, Tensor) else value
         for i, operation in self._computed:
-            values[i] = operation(moment, values)
+            values[i] = operation(inputs, values)
         return values
 
-    def _operation(self, node: Node) -> Callable[[StepInputs, Values], Any]:
-        operation = _OPERATIONS[type(node)](self, node)
-        is_tensor = isinstance(node, Read | Standard | Density | ClosedKL | Applied)
-        if not is_tensor or (self.trained_below(node) and not (self.detach_reads and isinstance(node, Read))):
-            return operation
-        return lambda moment, values: operation(moment, values).detach()
+    def watch_outputs(self, part: str) -> list[Tensor]:
+        """Cut the graph at the outputs of a conditional's network.
 
-    # --- one operation per kind of node; `at` are positions in the list of values
+        Returns:
+            A list. Every run from now on adds to it what each live run of the network puts out, (rows, *outputs), as
+            leaves: gradients of the values can be taken with respect to them, and end there.
+        """
+        outputs: list[Tensor] = []
+        module: Any = self.parts.modules[part]
 
-    def _root(self, node: Root) -> Callable[[StepInputs, Values], Any]:
-        if node.is_data:
-            return lambda moment, values: self._observe(node, moment)
-        modules = {part: self._module(part) for part in (node.part, *node.through)}
+        def keep(trunk: nn.Module, arguments: Any, output: Tensor) -> Tensor:
+            outputs.append(output.detach().requires_grad_())
+            return outputs[-1]
 
-        def draw(moment: StepInputs, values: Values) -> dict[str, Any]:
-            prior = self.parts.prior(node.part, moment.rows, moment.noise, modules)
-            return {node.out[0]: prior.draw(moment.noise.named(node.title, moment.rows))}
+        def watched(operation: Operation) -> Operation:
+            def run(inputs: StepInputs, values: Values) -> Any:
+                handle = module.trunk.register_forward_hook(keep)
+                try:
+                    return operation(inputs, values)
+                finally:
+                    handle.remove()
 
-        return draw
+            return run
 
-    def _observe(self, node: Root, moment: StepInputs) -> dict[str, Any]:
-        raw = moment.data[node.part]
-        seen = {}
-        for variable in node.out:
-            if self.as_observed:
-                seen[variable] = raw[variable].rearranged(lambda x: self._paired(x, node, moment))
-                continue
-            rows = self._paired(raw[variable], node, moment)
-            noise = moment.noise.named(f"{node.title}/{variable}", moment.rows)
-            seen[variable] = observe(self.parts.spaces[variable], rows, noise)
-        return seen
+        def is_live_run(node: Node) -> bool:
+            return isinstance(node, ForwardNode) and node.part == part and node.mode == "live"
 
-    def _paired(self, rows: Tensor, node: Root, moment: StepInputs) -> Tensor:
-        return self.parts.laid_out(re_pair(rows, node.shift, moment.pair_block))
+        self._computed = [(i, watched(run) if is_live_run(self.nodes[i]) else run) for i, run in self._computed]
+        return outputs
+
+    def critic_for_penalty(self, part: str, inputs: StepInputs) -> Callable[..., Tensor]:
+        """The critic as a function of what it sees, with named dropout masks."""
+        module = self._module(part)
+        dropouts = _dropouts_of(module)
+
+        def critic(*seen: Tensor) -> Tensor:
+            _name_dropout(dropouts, f"{part}/penalty", inputs, seen[0].shape[0] // inputs.rows)
+            return _at_least_float32(module(*seen))
+
+        return critic
 
     def _module(self, part: str, mode: Mode = "live") -> nn.Module:
         """The part, or where it is held its twin without gradients."""
         module = self.parts.modules[part]
-        if mode == "held":
-            module = self._held.setdefault(part, held_twin(module))
-        self._dropouts[module] = [inner for inner in module.modules() if isinstance(inner, Dropout)]
-        return module
+        return self._held.setdefault(part, held_twin(module)) if mode == "held" else module
 
-    def _forward(self, node: Forward) -> Callable[[StepInputs, Values], Any]:
-        module, at = self._module(node.part, node.mode), [self.index[i] for i in node.inputs]
-        rows, title = max(i.rows for i in node.inputs), unmarked(node).title
+    # --- one operation for each kind of node; `at` is a position in the list of values
 
-        def run(moment: StepInputs, values: Values) -> Any:
-            inputs = [values[i] for i in at]
-            if node.noise:
-                size = self.lowering.traits[node.part].noise_input
-                inputs.append(moment.noise.named(node.noise, moment.rows * rows).normal(size))
-            self._name_dropout(module, title, moment, rows)
-            return module(*inputs, k=node.k)
+    def _root(self, node: RootNode) -> Operation:
+        if node.is_data:
+            return lambda inputs, values: self._observe(node, inputs)
+        modules = {part: self._module(part) for part in node.parts}
+        title, (variable,) = node.title, node.out
 
-        return run
-
-    def _name_dropout(self, module: nn.Module, title: str, moment: StepInputs, rows: int) -> None:
-        for number, dropout in enumerate(self._dropouts[module]):
-            dropout.noise = moment.noise.named(f"{title}/dropout{number}", moment.rows * rows)
-
-    def _prior(self, node: PriorLaw) -> Callable[[StepInputs, Values], Any]:
-        modules = {part: self._module(part, node.mode) for part in (node.part, *node.through)}
-        return lambda moment, values: self.parts.prior(node.part, moment.rows * node.rows, moment.noise, modules)
-
-    def _moments(self, node: Moments) -> Callable[[StepInputs, Values], Any]:
-        at = self.index[node.law]
-        return lambda moment, values: values[at].moments()
-
-    def _sample(self, node: Sample) -> Callable[[StepInputs, Values], Any]:
-        at = self.index[node.forward]
-
-        def draw(moment: StepInputs, values: Values) -> dict[str, Any]:
-            return {node.out[0]: values[at].draw(moment.noise.named(node.title, moment.rows * node.rows))}
+        def draw(inputs: StepInputs, values: Values) -> dict[str, Any]:
+            prior = self.parts.prior(node.part, inputs.rows, inputs.noise, modules)
+            return {variable: prior.draw(inputs.noise.named(title, inputs.rows))}
 
         return draw
 
-    def _view(self, node: View) -> Callable[[StepInputs, Values], Any]:
+    def _observe(self, node: RootNode, inputs: StepInputs) -> dict[str, Observation]:
+        raw, observed = inputs.data[node.part], {}
+
+        def paired(rows: Tensor) -> Tensor:
+            return self.parts.to_memory_format(re_pair(rows, node.shift, inputs.pair_block))
+
+        for variable in node.out:
+            if self.as_observed:
+                observed[variable] = raw[variable].rearranged(paired)
+            else:
+                noise = inputs.noise.named(f"{node.title}/{variable}", inputs.rows)
+                observed[variable] = observe(self.parts.spaces[variable], paired(raw[variable]), noise)
+        return observed
+
+    def _forward(self, node: ForwardNode) -> Operation:
+        module, at = self._module(node.part, node.mode), [self.index[i] for i in node.inputs]
+        rows, k, dropouts = max(i.rows for i in node.inputs), node.k, _dropouts_of(module)
+        title = node.unmarked().title  # a held run has the dropout masks of the live one
+
+        def run(inputs: StepInputs, values: Values) -> Any:
+            arguments = [values[i] for i in at]
+            if node.noise:
+                arguments.append(inputs.noise.named(node.noise, inputs.rows * rows).normal(node.noise_size))
+            _name_dropout(dropouts, title, inputs, rows)
+            return module(*arguments, k=k)
+
+        return run
+
+    def _prior(self, node: PriorNode) -> Operation:
+        modules = {part: self._module(part, node.mode) for part in node.parts}
+        return lambda inputs, values: self.parts.prior(node.part, inputs.rows * node.rows, inputs.noise, modules)
+
+    def _moments(self, node: MomentsNode) -> Operation:
+        at = self.index[node.law]
+        return lambda inputs, values: values[at].moments()
+
+    def _sample(self, node: SampleNode) -> Operation:
+        at, title, rows, (variable,) = self.index[node.law], node.title, node.rows, node.out
+        return lambda inputs, values: {variable: values[at].draw(inputs.noise.named(title, inputs.rows * rows))}
+
+    def _view(self, node: ViewNode) -> Operation:
         part: Any = self.parts.modules[node.part]
-        at, family = self.index[node.source], part.family
+        at, family, title = self.index[node.source], part.family, node.title
         assert isinstance(family, ViewsData), f"{node.part} declares the reading {node.reading!r} and has no view()"
 
-        def view(moment: StepInputs, values: Values) -> Tensor:
-            noise = moment.noise.named(node.title, moment.rows)
-            return family.view(node.reading, values[at][node.variable], noise)
+        def view(inputs: StepInputs, values: Values) -> Tensor:
+            seen: Tensor = family.view(node.reading, values[at][node.variable], inputs.noise.named(title, inputs.rows))
+            return seen
 
         return view
 
-    def _read(self, node: Read) -> Callable[[StepInputs, Values], Any]:
-        at, is_view = self.index[node.source], isinstance(node.source, View)
+    def _read(self, node: ReadNode) -> Operation:
+        at, variable, reading = self.index[node.source], node.variable, node.reading
+        if isinstance(node.source, ViewNode):
+            read: Operation = lambda inputs, values: values[at]  # noqa: E731
+        else:
+            read = lambda inputs, values: values[at][variable].read(reading)  # noqa: E731
+        if not node.shift and node.repeat == 1:
+            return read
 
-        def read(moment: StepInputs, values: Values) -> Tensor:
-            value = values[at] if is_view else values[at][node.variable].read(node.reading)
-            if node.shift:
-                value = re_pair(value, node.shift, moment.pair_block)
+        def rearranged(inputs: StepInputs, values: Values) -> Tensor:
+            value = re_pair(read(inputs, values), node.shift, inputs.pair_block)
             return value if node.repeat == 1 else value.repeat_interleave(node.repeat, 0)
 
-        return read
+        return rearranged
 
-    def _standard(self, node: Standard) -> Callable[[StepInputs, Values], Any]:
+    def _standardized(self, node: StandardizedNode) -> Operation:
         value, moments = self.index[node.value], self.index[node.moments]
-        return lambda moment, values: values[moments].standardize(values[value])
+        return lambda inputs, values: values[moments].standardize(values[value])
 
-    def _density(self, node: Density) -> Callable[[StepInputs, Values], Any]:
+    def _density(self, node: DensityNode) -> Operation:
         law, value = self.index[node.law], self.index[node.value]
         if node.mass:
-            return lambda moment, values: values[law].log_prob_bins(values[value])
-        if is_scored_by_draw(node, self.imported):
+            return lambda inputs, values: values[law].log_prob_bins(values[value])
+        if node.is_scored_by_draw(self.imported):
             draw, variable = self.index[node.value.source], node.value.variable
-            return lambda moment, values: log_prob_of_draw(values[law], values[draw][variable])
-        return lambda moment, values: values[law].log_prob(values[value])
+            return lambda inputs, values: log_prob_of_draw(values[law], values[draw][variable])
+        return lambda inputs, values: values[law].log_prob(values[value])
 
-    def _kl(self, node: ClosedKL) -> Callable[[StepInputs, Values], Any]:
+    def _closed_kl(self, node: ClosedKLNode) -> Operation:
         law, other = self.index[node.law], self.index[node.other]
-        return lambda moment, values: values[law].kl_to(values[other])
+        return lambda inputs, values: values[law].kl_to(values[other])
 
-    def _critic(self, node: Critic) -> Callable[[StepInputs, Values], Any]:
+    def _critic(self, node: CriticNode) -> Operation:
         module, at = self._module(node.part), [self.index[i] for i in node.inputs]
+        dropouts, title, rows = _dropouts_of(module), node.title, node.rows
 
-        def run(moment: StepInputs, values: Values) -> Tensor:
-            self._name_dropout(module, node.title, moment, node.rows)
+        def run(inputs: StepInputs, values: Values) -> Tensor:
+            _name_dropout(dropouts, title, inputs, rows)
             return _at_least_float32(module(*(values[i] for i in at)))
 
         return run
 
-    def _applied(self, node: Applied) -> Callable[[StepInputs, Values], Any]:
+    def _term(self, node: TermNode) -> Operation:
         at = [self.index[i] for i in node.inputs]
-        return lambda moment, values: node.term(*(values[i] for i in at))
-
-    def critic_for_penalty(self, part: str, moment: StepInputs) -> Callable[..., Tensor]:
-        """The critic as a function of its inputs, its dropout masks named."""
-        module = self._module(part)
-
-        def critic(*inputs: Tensor) -> Tensor:
-            self._name_dropout(module, f"{part}/penalty", moment, inputs[0].shape[0] // moment.rows)
-            return _at_least_float32(module(*inputs))
-
-        return critic
+        return lambda inputs, values: node.term(*(values[i] for i in at))
 
 
-_OPERATIONS: dict[type, Callable[[Program, Any], Callable[[StepInputs, Values], Any]]] = {
-    Root: Program._root,
-    Forward: Program._forward,
-    PriorLaw: Program._prior,
-    Moments: Program._moments,
-    Sample: Program._sample,
-    View: Program._view,
-    Read: Program._read,
-    Standard: Program._standard,
-    Density: Program._density,
-    ClosedKL: Program._kl,
-    Critic: Program._critic,
-    Applied: Program._applied,
+_OPERATIONS: dict[type[Node], Callable[[Program, Any], Operation]] = {
+    RootNode: Program._root,
+    ForwardNode: Program._forward,
+    PriorNode: Program._prior,
+    MomentsNode: Program._moments,
+    SampleNode: Program._sample,
+    ViewNode: Program._view,
+    ReadNode: Program._read,
+    StandardizedNode: Program._standardized,
+    DensityNode: Program._density,
+    ClosedKLNode: Program._closed_kl,
+    CriticNode: Program._critic,
+    TermNode: Program._term,
 }
+
+
+def _detached(operation: Operation) -> Operation:
+    def run(inputs: StepInputs, values: Values) -> Any:
+        value = operation(inputs, values)
+        return value.detach() if value.requires_grad else value  # most need no cut, and each would be an operation
+
+    return run
+
+
+def _dropouts_of(module: nn.Module) -> list[Dropout]:
+    return [inner for inner in module.modules() if isinstance(inner, Dropout)]
+
+
+def _name_dropout(dropouts: list[Dropout], title: str, inputs: StepInputs, rows: int) -> None:
+    for number, dropout in enumerate(dropouts):
+        dropout.noise = inputs.noise.named(f"{title}/dropout{number}", inputs.rows * rows)
 
 
 def held_twin(module: nn.Module) -> nn.Module:
     """A copy on the same memory whose parameters take no gradient, so that nothing it ever makes can give them one.
 
-    It follows optimizer steps and `load_state_dict`, which write in place; a module that moves to another device
+    It follows optimizer steps and `load_state_dict`, which write in place. A module that moves to another device
     needs a new twin.
     """
-    shared: dict[int, Any] = {id(p): p.detach() for p in module.parameters()}
-    shared |= {id(b): b for b in module.buffers()}
-    return copy.deepcopy(module, shared)
+    memo: dict[int, Any] = {id(p): p.detach() for p in module.parameters()}
+    memo |= {id(b): b for b in module.buffers()}
+    return copy.deepcopy(module, memo)
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
-    """What a critic puts out in bfloat16 under autocast: too coarse for a loss. Families do so for themselves."""
+    """Widen the bfloat16 that a critic puts out under autocast, which is too coarse for a loss. Families do so too."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def re_pair(x: Tensor, shift: int, block: int) -> Tensor:
-    """Rows shifted within blocks, so that none stays where it was. A batch that no block divides is one block."""
+    """Shift rows within blocks, so that none stays where it was.
+
+    Args:
+        block: the length of a block; 0, or a length that does not divide the rows, makes all rows one block.
+    """
     if shift == 0:
         return x
     block = block if block and x.shape[0] % block == 0 else x.shape[0]

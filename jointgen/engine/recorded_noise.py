@@ -1,8 +1,8 @@
-"""Noise drawn ahead: which tensors a computation asks for by name, and a table of them in the place of their source."""
+"""Noise drawn ahead: what tensors a computation asks for by name, and those tensors in place of their source."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,56 +10,63 @@ from torch import Tensor
 from jointgen.contracts.noise import Kind, NamedNoise, Noise, NoiseSource
 
 
-class Asked(NamedTuple):
-    """One tensor of noise that a loss asks for."""
+class NoiseRequest(NamedTuple):
+    """One tensor of noise that a loss asks for.
+
+    Args:
+        is_shared: whether every process gets the same numbers, instead of those of its own rows.
+    """
 
     key: str
     kind: Kind
     shape: tuple[int, ...]
-    alone: bool
+    is_shared: bool
 
     @property
     def title(self) -> str:
-        return title_of(*self)
+        """The key of its tensor; torch.compile rejects dict keys with a hash of their own."""
+        return _title_of(*self)
 
     def draw(self, noise: Noise) -> Tensor:
-        return (noise.alone() if self.alone else noise).numbers(self.key, self.kind, self.shape)
+        return (noise.alone() if self.is_shared else noise).numbers(self.key, self.kind, self.shape)
 
 
-def title_of(key: str, kind: str, shape: tuple[int, ...], alone: bool) -> str:
-    return f"{key} {kind} {shape} {alone}"
+def _title_of(key: str, kind: str, shape: tuple[int, ...], is_shared: bool) -> str:
+    return f"{key} {kind} {shape} {is_shared}"
 
 
-class Recorder:
-    """In place of `Noise`: the same numbers, and a list of what was asked for, in order."""
+class RecordingNoise:
+    """Stands in for `Noise`: gives the same numbers and lists what was asked for, in order."""
 
-    def __init__(self, noise: Noise, asked: dict[Asked, None] | None = None, alone: bool = False):
+    def __init__(self, noise: Noise, requests: dict[NoiseRequest, None] | None = None, is_shared: bool = False):
         self.noise, self.device, self.dtype = noise, noise.device, noise.dtype
-        self.asked: dict[Asked, None] = {} if asked is None else asked
-        self._alone = alone
+        self.requests: dict[NoiseRequest, None] = {} if requests is None else requests
+        self._is_shared = is_shared
 
     def named(self, name: str, rows: int) -> NoiseSource:
         return NamedNoise(self, name, rows)
 
     def shared(self, name: str, rows: int) -> NoiseSource:
-        return NamedNoise(Recorder(self.noise.alone(), self.asked, True), name, rows)
+        return NamedNoise(RecordingNoise(self.noise.alone(), self.requests, True), name, rows)
 
     def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
-        self.asked[Asked(key, kind, shape, self._alone)] = None
+        self.requests[NoiseRequest(key, kind, shape, self._is_shared)] = None
         return self.noise.numbers(key, kind, shape)
 
 
-class Table:
-    """In place of `Noise`: numbers that were drawn before, by title."""
+class ReplayedNoise:
+    """Stands in for `Noise`: gives numbers that were drawn before, by the title of their request."""
 
-    def __init__(self, numbers: dict[str, Tensor], device: Any, dtype: torch.dtype, alone: bool = False):
-        self.table, self.device, self.dtype, self._alone = numbers, device, dtype, alone
+    def __init__(
+        self, numbers: dict[str, Tensor], device: torch.device | str, dtype: torch.dtype, is_shared: bool = False
+    ):
+        self.drawn, self.device, self.dtype, self._is_shared = numbers, device, dtype, is_shared
 
     def named(self, name: str, rows: int) -> NoiseSource:
         return NamedNoise(self, name, rows)
 
     def shared(self, name: str, rows: int) -> NoiseSource:
-        return NamedNoise(Table(self.table, self.device, self.dtype, True), name, rows)
+        return NamedNoise(ReplayedNoise(self.drawn, self.device, self.dtype, True), name, rows)
 
     def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
-        return self.table[title_of(key, kind, shape, self._alone)]
+        return self.drawn[_title_of(key, kind, shape, self._is_shared)]

@@ -1,8 +1,8 @@
-"""The compiled step: one list of operations and one loss per update, raw modules, no hidden wrappers.
+"""The training step: all updates of an objective in its order, on raw modules without hidden wrappers.
 
-Follows docs/noise-and-resume.md: noise is a pure function of (seed, step, name), gradients are reduced once per update,
-absent gradients are zeros. Values of one update are reused by a later one of the same step where nothing that
-the later one trains lies below them.
+Noise is a pure function of (seed, step, name), gradients are reduced once per update, and absent gradients are zeros
+(docs/noise-and-resume.md).
+A later update of a step reuses the values of an earlier one where nothing that the later one trains lies below them.
 """
 
 from __future__ import annotations
@@ -12,24 +12,27 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 
 from jointgen.compiler.nodes import Node
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.balance_scales import BalanceMeter, BalanceScales
-from jointgen.engine.torch_compile import Compiler, needed
-from jointgen.engine.update import Found, JointGraph, UpdateRunner, figures_of
+from jointgen.engine.torch_compile import TorchCompiler, nodes_when_compiled
+from jointgen.engine.update import BatchFigures, Figures, JointGraph, UpdateRunner
 from jointgen.errors import ConfigError
 from jointgen.runtime.workers import Workers
 
 
 class Step:
-    """All updates of an objective, in its order.
+    """Runs all updates of a plan.
 
-    optimizers: by update name, those that step the parts it trains.  micro_batches: how many parts a batch's gradient
-    is summed from.  compiler: compiles the losses.  scales: what the run has measured for balanced weights.
+    Args:
+        optimizers: by the name of an update, those that step the parts it trains.
+        clip: the largest global norm of the gradient of an update; None leaves it as it is.
+        micro_batches: how many parts the gradient of a batch is summed from.
+        compiler: compiles the losses. The plan must be `separate` then.
+        scales: what the run has measured for balanced weights.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class Step:
         optimizers: Mapping[str, Sequence[torch.optim.Optimizer]],
         clip: float | None = None,
         micro_batches: int = 1,
-        compiler: Compiler | None = None,
+        compiler: TorchCompiler | None = None,
         scales: BalanceScales | None = None,
     ):
         assert compiler is None or not plan.one_graph, "compiled updates have graphs of their own: Plan.separate"
@@ -49,122 +52,139 @@ class Step:
         self.same_point = plan.objective.order == "same point"
         if self.same_point:
             _check_same_point(plan)
+        # (what each update computes or imports, what of it an earlier update hands over)
+        runs = [
+            nodes_when_compiled(plan, i) if compiler else (u.nodes, plan.handed_over(i))
+            for i, u in enumerate(plan.updates)
+        ]
         self.graph = JointGraph(plan, parts) if plan.one_graph else None
-        runs = [needed(plan, i) if compiler else (u.nodes, plan.shared(i)) for i, u in enumerate(plan.updates)]
         self.updates = (
             self.graph.updates
             if self.graph
             else [
-                UpdateRunner(u, plan, parts, shared, nodes=nodes)
-                for u, (nodes, shared) in zip(plan.updates, runs, strict=True)
+                UpdateRunner(update, parts, handed_over, nodes=nodes)
+                for update, (nodes, handed_over) in zip(plan.updates, runs, strict=True)
             ]
         )
-        # a repetition draws anew, so it shares nothing with the first
-        self.repeats = [UpdateRunner(u, plan, parts) if u.update.times > 1 else None for u in plan.updates]
-        later = [frozenset().union(*(shared for _, shared in runs[i + 1 :])) for i in range(len(runs))]
+        # a repetition draws anew, so nothing is handed over to it
+        self.repeats = [UpdateRunner(update, parts) if update.update.times > 1 else None for update in plan.updates]
+        later = [frozenset().union(*(handed_over for _, handed_over in runs[i + 1 :])) for i in range(len(runs))]
         self.exports = [later[i].intersection(nodes) for i, (nodes, _) in enumerate(runs)]
-        self.gauge = BalanceMeter(plan, parts, workers, BalanceScales() if scales is None else scales)
+        self.balance_meter = BalanceMeter(plan, parts, workers, BalanceScales() if scales is None else scales)
         self.compiler = compiler
         if compiler:
-            for update, exports in zip(self.updates, self.exports, strict=True):
-                update.compile(compiler, exports, update.plan.name)
+            for runner, exports in zip(self.updates, self.exports, strict=True):
+                runner.compile(compiler, exports, runner.plan.name)
             for repeated in filter(None, self.repeats):
                 repeated.compile(compiler, frozenset(), f"{repeated.plan.name}, repeated,")
 
-    def __call__(self, moment: Callable[[int], StepInputs], until_log: int | None = None) -> dict[str, Tensor]:
-        """One step. `moment(r)` gives the data and noise of the r-th repetition. Returns detached scalars: terms and
-        losses; and where an update is not due again within the `until_log` steps to the next log event, also what
-        costs more, its critics' health and its gradient's norm."""
+    def __call__(self, inputs_of: Callable[[int], StepInputs], until_log: int | None = None) -> Figures:
+        """Take one step.
+
+        Args:
+            inputs_of: r -> the data and noise of the r-th repetition.
+            until_log: how many steps away the next log event is. An update that is not due again before it also
+                returns what costs more: the figures of its critics and the norm of its gradient.
+
+        Returns:
+            Detached scalars by name: the mean of each term, the loss of each update, balanced weights.
+        """
         if self.compiler:
             self.compiler.begin_step()
-        first, moment, weights = self._weighed(moment)
+
+        # --- balanced weights, measured before anything moves
+        first, figures = inputs_of(0), Figures()
+        scales: Mapping[str, torch.Tensor] = {}
+        if self.balance_meter.weights:
+            scales = self.balance_meter(first.split(self.micro_batches))
+            first = attrs.evolve(first, scales=scales)
+            figures = {f"weight/{weight.name}": first.at(weight) for weight in self.balance_meter.weights}
+        micro_batches = first.split(self.micro_batches)
+
+        # --- all updates on one graph
         if self.graph is not None:
-            stats = self.graph.gradient(first, self.workers.autocast, self.workers.gather if until_log == 0 else None)
-        else:
-            stats = self._in_turn(first, moment, until_log)
-        if self.same_point:
-            for update, found in zip(self.updates, stats, strict=True):
-                self._apply(update, found, until_log == 0)
-        return {name: value for found in [weights, *stats] for name, value in found.items()}
+            found = self.graph.gradient(micro_batches, self.workers.autocast, self._gather(until_log == 0))
+            for update, of_update in zip(self.updates, found, strict=True):
+                self._apply(update, of_update, until_log == 0)
+                figures |= of_update
+            return figures
 
-    def _weighed(
-        self, moment: Callable[[int], StepInputs]
-    ) -> tuple[list[StepInputs], Callable[[int], StepInputs], dict[str, Tensor]]:
-        """The first repetition in micro-batches, the others and the figures, with what balanced weights are by now."""
-        first = moment(0)
-        if not self.gauge.weights:
-            return first.split(self.micro_batches), moment, {}
-        scales = self.gauge(first.split(self.micro_batches))
-        first = attrs.evolve(first, scales=scales)
-        values = {f"weight/{weight.name}": first.at(weight) for weight in self.gauge.weights}
-        return first.split(self.micro_batches), lambda r: attrs.evolve(moment(r), scales=scales), values
-
-    def _in_turn(
-        self, moments: Sequence[StepInputs], moment: Callable[[int], StepInputs], until_log: int | None
-    ) -> list[dict[str, Tensor]]:
-        """Each update on a graph of its own, with the values of earlier ones handed over. The figures of each."""
-        stats = []
-        shared: list[dict[Node, Any]] = [{} for _ in moments]
+        # --- each update on a graph of its own, with the values of earlier ones handed over
+        known: list[dict[Node, Any]] = [{} for _ in micro_batches]
+        pending: list[tuple[UpdateRunner, Figures]] = []
         for i, update in enumerate(self.updates):
-            if moments[0].step % update.plan.update.every:
-                # it may have been the one to draw what a later update shares, so those are drawn without it
-                self._draw_only(i, moments, shared)
+            if first.step % update.plan.update.every:
+                self._draw_only(i, micro_batches, known)
                 continue
-            want_stats = until_log is not None and until_log < update.plan.update.every
-            stats.append(self._gradient(update, moments, shared, self.exports[i], want_stats))
-            if not self.same_point:
-                self._apply(update, stats[-1], want_stats)
-                self._repeat(i, moment)
-        return stats
+            wants_more = until_log is not None and until_log < update.plan.update.every
+            of_update = self._gradient(update, micro_batches, known, self.exports[i], wants_more)
+            if self.same_point:
+                pending.append((update, of_update))
+            else:
+                self._apply(update, of_update, wants_more)
+                self._repeat(i, lambda r: attrs.evolve(inputs_of(r), scales=scales))
+                figures |= of_update
+        for update, of_update in pending:
+            self._apply(update, of_update, until_log == 0)
+            figures |= of_update
+        return figures
+
+    def _gather(self, is_wanted: bool) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        return self.workers.gather if is_wanted else None
 
     def _gradient(
         self,
         update: UpdateRunner,
-        moments: Sequence[StepInputs],
-        shared: Sequence[dict[Node, Any]],
+        micro_batches: Sequence[StepInputs],
+        known: Sequence[dict[Node, Any]],
         exports: frozenset[Node] = frozenset(),
-        want_stats: bool = False,
-    ) -> dict[str, Tensor]:
-        """Fills this process's gradients of one update, the mean over micro-batches, and `shared` with `exports`."""
-        parts: list[Found] = []
-        update.turn.begin()
-        for moment, known in zip(moments, shared, strict=True):
-            found, values = update.add_gradient(moment, known, self.workers.autocast(), 1 / len(moments))
-            known.update({node: values[update.program.index[node]] for node in exports})
-            parts.append((found, update.critic_outputs(moment, values) if want_stats else None))
-        update.turn.end()
-        return figures_of(update, parts, self.workers.gather if want_stats else None)
+        wants_critics: bool = False,
+    ) -> Figures:
+        """Fill the gradients of one update, means over micro-batches, and add the values of `exports` to `known`."""
+        batches: list[BatchFigures] = []
+        update.trained.activate()
+        for inputs, imports in zip(micro_batches, known, strict=True):
+            found, values = update.add_gradient(inputs, imports, self.workers.autocast(), 1 / len(micro_batches))
+            imports.update({node: values[update.program.index[node]] for node in exports})
+            batches.append((found, update.critic_outputs(inputs, values) if wants_critics else None))
+        update.trained.fill_missing_gradients()
+        return update.figures_of(batches, self._gather(wants_critics))
 
-    def _draw_only(self, i: int, moments: Sequence[StepInputs], shared: Sequence[dict[Node, Any]]) -> None:
+    def _draw_only(self, i: int, micro_batches: Sequence[StepInputs], known: Sequence[dict[Node, Any]]) -> None:
+        """Draw what a later update expects of an update that is not due at this step."""
         if not self.exports[i]:
             return
         update = self.updates[i]
-        for moment, known in zip(moments, shared, strict=True):
+        for inputs, imports in zip(micro_batches, known, strict=True):
             with torch.no_grad():
-                values = update.program.run(moment, known)
-            known.update({node: values[update.program.index[node]] for node in self.exports[i]})
+                values = update.program.run(inputs, imports)
+            imports.update({node: values[update.program.index[node]] for node in self.exports[i]})
 
-    def _repeat(self, i: int, moment: Callable[[int], StepInputs]) -> None:
+    def _repeat(self, i: int, inputs_of: Callable[[int], StepInputs]) -> None:
+        """Run an update as often again as its `times` asks, each time on draws of its own."""
         repeated = self.repeats[i]
         for r in range(1, self.updates[i].plan.update.times):
             assert repeated is not None
-            moments = moment(r).split(self.micro_batches)
-            self._gradient(repeated, moments, [{} for _ in moments])
+            micro_batches = inputs_of(r).split(self.micro_batches)
+            self._gradient(repeated, micro_batches, [{} for _ in micro_batches])
             self._apply(repeated, {})
 
-    def _apply(self, update: UpdateRunner, stats: dict[str, Tensor], want_stats: bool = False) -> None:
-        """Reduces gradients and figures over the processes, clips by the global norm and steps. The norm, before
-        clipping, is a figure where it is known: alone it costs a hundredth of a step of small networks."""
+    def _apply(self, update: UpdateRunner, figures: Figures, wants_norm: bool = False) -> None:
+        """Reduce gradients and figures over the processes, clip by the global norm, and step.
+
+        The norm, before clipping, becomes a figure where it is known. Computing it for its own sake costs a hundredth
+        of a step of small networks.
+        """
         gradients = [p.grad for p in update.params if p.grad is not None]
-        self.workers.all_reduce_mean_([*gradients, *stats.values()])
-        if self.clip is not None or want_stats:
+        self.workers.all_reduce_mean_([*gradients, *figures.values()])
+        if self.clip is not None or wants_norm:
             norm = torch.nn.utils.get_total_norm(gradients)
-            stats[f"{update.plan.name}/grad_norm"] = norm
+            figures[f"{update.plan.name}/grad_norm"] = norm
             if self.clip is not None:
                 torch.nn.utils.clip_grads_with_norm_(update.params, self.clip, norm)
         for optimizer in self.optimizers[update.plan.name]:
             optimizer.step()
-        update.turn.moved()
+        update.trained.after_step()
 
 
 def _check_same_point(plan: Plan) -> None:

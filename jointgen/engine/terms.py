@@ -1,25 +1,24 @@
-"""Terms of an objective as functions of a program's values."""
+"""Lowered terms as functions of the values of a program."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import functools
+import operator
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jointgen.compiler.lowering import Lowering, Point
-from jointgen.compiler.nodes import furthest_shift, ordered
+from jointgen.compiler.lowered import CriticPenalty, NodeValue, OverDraws
+from jointgen.compiler.nodes import Node, furthest_shift, ordered
 from jointgen.compiler.parts import Parts
-from jointgen.compiler.plan import Summand, nodes_of
+from jointgen.compiler.plan import Summand
 from jointgen.contracts.noise import NoiseSource
 from jointgen.contracts.numerics import log_mean_exp
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.program import Program, Values
 from jointgen.objectives.algebra import Constant, Expr, Pointwise, Stop, Sum, Weight, Weighted
-from jointgen.objectives.expressions import Expectation, Ratio
-from jointgen.objectives.objective import PenaltyOf
 
 _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "log_sigmoid": F.logsigmoid,
@@ -30,72 +29,73 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
 }
 
-Term = Callable[[StepInputs, Values], Any]
+Term = Callable[[StepInputs, Values], Tensor | float]
+"""(the inputs of a step, the values of a program) -> one number per row, or one for all rows."""
 
 
-def compile_term(term: Expr, point: Point, program: Program, held: bool = False) -> Term:
-    """(rows,) values of a term from a program's values."""
-    if isinstance(term, Constant):
-        return lambda moment, values: term.value
-    if isinstance(term, Sum):
-        summed = [compile_term(inner, point, program, held) for inner in term.terms]
-        return lambda moment, values: sum(inner(moment, values) for inner in summed)
-    if isinstance(term, Weighted):
-        inner = compile_term(term.term, point, program, held)
-        weight = term.weight
-        if isinstance(weight, Weight):
-            return lambda moment, values: moment.at(weight) * inner(moment, values)
-        return lambda moment, values: weight * inner(moment, values)
-    if isinstance(term, Pointwise):
-        inner, function = compile_term(term.term, point, program, held), _FUNCTIONS[term.function]
-        return lambda moment, values: function(as_tensor(inner(moment, values), moment))
-    if isinstance(term, Stop):
-        inner = compile_term(term.term, point, program, held)
-        return lambda moment, values: as_tensor(inner(moment, values), moment).detach()
-    return _compile_leaf(term, point, program, held)
+def term_function(lowered: Expr, index: Mapping[Node, int]) -> Term:
+    """Make the function that evaluates a lowered term, (rows,).
+
+    Args:
+        index: where the value of each node stands in the list of values.
+    """
+    match lowered:
+        case NodeValue():
+            at = index[lowered.node]
+            return lambda inputs, values: values[at]
+        case Constant():
+            value = lowered.value
+            return lambda inputs, values: value
+        case Sum():
+            summed = [term_function(inner, index) for inner in lowered.terms]
+            return lambda inputs, values: functools.reduce(operator.add, (term(inputs, values) for term in summed))
+        case Weighted():
+            inner, weight = term_function(lowered.term, index), lowered.weight
+            if isinstance(weight, Weight):
+                return lambda inputs, values: inputs.at(weight) * inner(inputs, values)
+            return lambda inputs, values: weight * inner(inputs, values)
+        case Pointwise():
+            inner, function = term_function(lowered.term, index), _FUNCTIONS[lowered.function]
+            return lambda inputs, values: function(as_tensor(inner(inputs, values), inputs))
+        case Stop():
+            inner = term_function(lowered.term, index)
+            return lambda inputs, values: as_tensor(inner(inputs, values), inputs).detach()
+    raise TypeError(f"{lowered!r} is no lowered term")
 
 
-def as_tensor(value: Any, moment: StepInputs) -> Tensor:
-    """A term's value; one that is only a number is filled in where it is needed, not sent there."""
+def as_tensor(value: Tensor | float, inputs: StepInputs) -> Tensor:
+    """The value of a term as a tensor; a number is filled in on the device, and not copied to it."""
     if isinstance(value, Tensor):
         return value
-    return torch.full((), value, device=moment.noise.device, dtype=moment.noise.dtype)
+    return torch.full((), value, device=inputs.noise.device, dtype=inputs.noise.dtype)
 
 
-def _compile_leaf(term: Expr, point: Point, program: Program, held: bool) -> Term:
-    at = program.index[program.lowering.leaf(term, point, held)]
-    if not isinstance(term, Ratio) or term.known is None:
-        return lambda moment, values: values[at]
-    known = compile_term(term.known, point, program, held=True)
-    return lambda moment, values: values[at] + known(moment, values)
+def summand_function(lowered: Expr, program: Program) -> Term:
+    """Make the function that evaluates a summand: one number for each row of the batch, (B,)."""
+    if isinstance(lowered, CriticPenalty):
+        return _penalty_function(lowered, program)
+    if not isinstance(lowered, OverDraws):
+        return term_function(lowered, program.index)
+    rows, k = term_function(lowered.term, program.index), lowered.k
+    reduce = log_mean_exp if lowered.reduce == "logmeanexp" else torch.mean
+    return lambda inputs, values: reduce(as_tensor(rows(inputs, values), inputs).unflatten(0, (-1, k)), 1)
 
 
-def compile_source(source: Expectation | PenaltyOf, term: Expr, program: Program) -> Term:
-    """(B,) values of one term of an expectation (or of a penalty): one number per row of the batch."""
-    if isinstance(source, PenaltyOf):
-        return _compile_penalty(source, program)
-    point = program.lowering.point(source.over, source.k)
-    rows = compile_term(term, point, program)
-    if source.k == 1:
-        return rows
-    reduce = log_mean_exp if source.reduce == "logmeanexp" else torch.mean
-    return lambda moment, values: reduce(rows(moment, values).unflatten(0, (-1, source.k)), 1)
+def _penalty_function(lowered: CriticPenalty, program: Program) -> Term:
+    every, penalty = lowered.every, lowered.penalty
+    # where updates share a graph, another one's parts may lie below
+    sides = [
+        [(program.index[node], node in lowered.detached) for node in side]
+        for side in (lowered.positives, lowered.negatives)
+    ]
 
-
-def _compile_penalty(source: PenaltyOf, program: Program) -> Term:
-    penalty, name = source.penalty, source.ratio.name
-    sides = []
-    for side in (source.ratio.num, source.ratio.den):
-        reads = program.lowering.critic(source.ratio, program.lowering.point(side, 1)).inputs
-        sides.append([(program.index[read], program.trained_below(read)) for read in reads])
-
-    def penalise(moment: StepInputs, values: Values) -> Any:
-        if moment.step % penalty.every:
+    def penalise(inputs: StepInputs, values: Values) -> Tensor | float:
+        if inputs.step % every:
             return 0.0
-        # where updates share a graph, another one's parts may lie below
-        positive, negative = (tuple(values[i] if own else values[i].detach() for i, own in side) for side in sides)
-        noise: NoiseSource = moment.noise.named(f"{source}", moment.rows)
-        return penalty.every * penalty(program.critic_for_penalty(name, moment), positive, negative, noise)
+        positive, negative = (tuple(values[i].detach() if cut else values[i] for i, cut in side) for side in sides)
+        noise: NoiseSource = inputs.noise.named(lowered.title, inputs.rows)
+        value: Tensor = every * penalty(program.critic_for_penalty(lowered.critic, inputs), positive, negative, noise)
+        return value
 
     return penalise
 
@@ -104,24 +104,26 @@ def _compile_penalty(source: PenaltyOf, program: Program) -> Term:
 
 
 class PerRow:
-    """An expression of expectations as (B,) numbers, one per row, without gradients: for evaluation.
+    """Evaluates a sum of expectations as one number per row, without gradients.
 
-    Of a batch with too few rows to be re-paired, where the expression re-pairs, there are none.
+    Args:
+        summands: what to add up, see `jointgen.compiler.plan.lower_expression`.
+        as_observed: the data of a batch are Observations already.
     """
 
-    def __init__(self, summands: Sequence[Summand], parts: Parts, lowering: Lowering, as_observed: bool = False):
-        nodes = ordered(node for s in summands for node in nodes_of(s.source, s.term, lowering))
-        self.program = Program(nodes, parts, lowering, as_observed=as_observed)
+    def __init__(self, summands: Sequence[Summand], parts: Parts, as_observed: bool = False):
+        nodes = ordered(node for summand in summands for node in summand.nodes)
+        self.program = Program(nodes, parts, as_observed=as_observed)
         self.shift = furthest_shift(nodes)
-        self.terms = [(s, compile_source(s.source, s.term, self.program)) for s in summands]
+        self.terms = [(summand, summand_function(summand.lowered, self.program)) for summand in summands]
 
     @torch.no_grad()
-    def __call__(self, moment: StepInputs) -> Tensor:
-        """(B,)"""
-        total = torch.zeros(moment.rows, device=moment.noise.device, dtype=moment.noise.dtype)
-        if 0 < moment.rows <= self.shift:
+    def __call__(self, inputs: StepInputs) -> Tensor:
+        """(B,) numbers; (0,) for a batch with too few rows to be re-paired, where the expression re-pairs."""
+        total = torch.zeros(inputs.rows, device=inputs.noise.device, dtype=inputs.noise.dtype)
+        if 0 < inputs.rows <= self.shift:
             return total[:0]
-        values = self.program.run(moment)
+        values = self.program.run(inputs)
         for summand, term in self.terms:
-            total = total + summand.weight(moment.at) * term(moment, values)
+            total = total + summand.weight(inputs.at) * term(inputs, values)
         return total

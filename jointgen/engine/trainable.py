@@ -1,12 +1,10 @@
-"""Whose turn it is to learn, and what follows the parameters once they have moved."""
+"""Which parameters take a gradient in an update, and what follows them once they have moved."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-from torch import nn
+from torch import nn, zeros_like
 from torch.nn.utils.parametrize import ParametrizationList
 
 from jointgen.compiler.parts import Parts
@@ -14,16 +12,26 @@ from jointgen.contracts.networks import Follower
 
 
 class TrainedParameters:
-    """Whose turn it is to learn: of all parameters these alone take a gradient."""
+    """Enables gradients for the parameters of one update and disables all others.
+
+    Args:
+        parts: all modules.
+        trains: the names of the parts that the update trains.
+    """
 
     def __init__(self, parts: Parts, trains: Sequence[str]):
         self.params = parts.parameters(trains)
         trained = {id(p) for p in self.params}
         self._others = [p for p in parts.modules.parameters() if id(p) not in trained]
-        self._followers = [pair for module in parts.named(trains) for pair in _followers(module)]
+        self._followers: list[tuple[Follower, nn.Parameter]] = []
+        for module in parts.named(trains):
+            for inner in module.modules():
+                if isinstance(inner, ParametrizationList):
+                    original: nn.Parameter = inner.original  # type: ignore[assignment]
+                    self._followers += [(one, original) for one in inner if isinstance(one, Follower)]
 
-    def begin(self) -> None:
-        """Clears the gradients, and holds what others train."""
+    def activate(self) -> None:
+        """Clear the gradients of these parameters, and hold all others."""
         for parameter in self._others:
             if parameter.requires_grad:
                 parameter.requires_grad_(False)
@@ -32,19 +40,13 @@ class TrainedParameters:
             if not parameter.requires_grad:
                 parameter.requires_grad_(True)
 
-    def end(self) -> None:
-        """Gives zeros to what nothing reached: every process sends the same list."""
+    def fill_missing_gradients(self) -> None:
+        """Give zeros to the parameters that no gradient reached, so that every process sends the same list."""
         for parameter in self.params:
             if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+                parameter.grad = zeros_like(parameter)
 
-    def moved(self) -> None:
-        """To be called when the parameters have been updated."""
-        for follower, parametrized in self._followers:
-            follower.follow(parametrized.original)
-
-
-def _followers(module: nn.Module) -> Iterator[tuple[Follower, Any]]:
-    for inner in module.modules():
-        if isinstance(inner, ParametrizationList):
-            yield from ((one, inner) for one in inner if isinstance(one, Follower))
+    def after_step(self) -> None:
+        """Let what depends on the parameters follow, once an optimizer has moved them."""
+        for follower, original in self._followers:
+            follower.follow(original)

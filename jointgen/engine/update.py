@@ -1,190 +1,183 @@
-"""Updates compiled: the program, the loss and the gradients of each on its own, or of all of them on one graph."""
+"""Updates at work: the program, the loss and the gradient of each on its own, or of all of them on one graph."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from jointgen.compiler.lowering import Lowering, Point
-from jointgen.compiler.nodes import Node, ordered
+from jointgen.compiler.nodes import Node, differentiable_nodes, ordered
 from jointgen.compiler.parts import Parts
-from jointgen.compiler.plan import Plan, UpdatePlan
+from jointgen.compiler.plan import Plan, Side, UpdatePlan
 from jointgen.data.step_inputs import StepInputs
-from jointgen.engine.critic_statistics import SIDES, Side, critic_figures
+from jointgen.engine.critic_statistics import critic_figures
 from jointgen.engine.program import Program, Values
-from jointgen.engine.terms import Term, as_tensor, compile_source, compile_term
-from jointgen.engine.torch_compile import Compiler, Loss
+from jointgen.engine.terms import as_tensor, summand_function, term_function
+from jointgen.engine.torch_compile import Loss, TorchCompiler
 from jointgen.engine.trainable import TrainedParameters
 from jointgen.objectives.expressions import Ratio
 
+Figures = dict[str, Tensor]
+"""Scalars by name, detached."""
+
+BatchFigures = tuple[Figures, Tensor | None]
+"""Of one micro-batch: figures that are means over its rows, and the outputs of the critics where they are wanted."""
+
+Gather = Callable[[Tensor], Tensor]
+"""The rows of this process -> those of all processes."""
+
 
 class UpdateRunner:
-    """One player: its program, its loss (minimised), its parameters."""
+    """Computes the loss of one update (minimised) and its gradient.
+
+    Args:
+        plan: the update.
+        parts: the modules.
+        imported: the nodes that an earlier update of the step hands over.
+        program: the program of all updates, where they share one; otherwise the update makes its own.
+        nodes: what the program computes or imports; by default everything that the update needs.
+    """
 
     def __init__(
         self,
         plan: UpdatePlan,
-        whole: Plan,
         parts: Parts,
         imported: frozenset[Node] = frozenset(),
         program: Program | None = None,
-        nodes: Sequence[Node] | None = None,
+        nodes: Iterable[Node] | None = None,
     ):
-        """program: that of all updates, where they share one; its own otherwise.  nodes: those it needs, of which some
-        are `imported`."""
-        lowering = Lowering(whole.objective.joints, whole.traits, plan.trains)
-        self.plan, self.turn = plan, TrainedParameters(parts, plan.trains)
-        self.program = program.seen_by(lowering) if program else Program(nodes or plan.nodes, parts, lowering, imported)
-        self.terms = [(s, compile_source(s.source, s.term, self.program)) for s in plan.summands]
-        self.params = self.turn.params
+        self.plan, self.trained = plan, TrainedParameters(parts, plan.trains)
+        self.program = program or Program(nodes or plan.nodes, parts, plan.differentiable, imported)
+        self.terms = [(summand, summand_function(summand.lowered, self.program)) for summand in plan.summands]
+        self.params = self.trained.params
         self.run_loss: Loss = self.loss
-        self.logits = _logits(plan, self.program)
+        self._critics = [term_function(critic.lowered, self.program.index) for critic in plan.critics]
 
-    def loss(
-        self, moment: StepInputs, imports: Mapping[Node, Any] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor], Values]:
-        """(the loss to minimise, each term's mean, the program's values). All scalars."""
-        values = self.program.run(moment, imports)
-        return *self.loss_of(values, moment), values
+    def loss(self, inputs: StepInputs, imports: Mapping[Node, Any] | None = None) -> tuple[Tensor, Figures, Values]:
+        """Return the loss to minimise, the mean of each term, and the values of the program."""
+        values = self.program.run(inputs, imports)
+        return *self.loss_of(values, inputs), values
 
-    def loss_of(self, values: Values, moment: StepInputs) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and each term's mean, from the values of a program that has run."""
+    def loss_of(self, values: Values, inputs: StepInputs) -> tuple[Tensor, Figures]:
+        """Return the loss and the mean of each term, from the values of a program that has run."""
         total: Any = None
-        means: dict[str, Tensor] = {}
+        means: Figures = {}
         for summand, term in self.terms:
-            mean = as_tensor(term(moment, values), moment).mean()
-            held, weight = mean.detach(), summand.weight(moment.at)
-            means[summand.label] = means[summand.label] + held if summand.label in means else held
-            total = -weight * mean if total is None else _less(total, weight, mean)
+            mean = as_tensor(term(inputs, values), inputs).mean()
+            weight, detached = summand.weight(inputs.at), mean.detach()
+            means[summand.label] = means[summand.label] + detached if summand.label in means else detached
+            if total is None:
+                total = -weight * mean
+            elif isinstance(weight, Tensor):
+                total = total - weight * mean
+            else:
+                total = torch.sub(total, mean, alpha=weight)  # one operation in place of two
         return total, means
 
-    def compile(self, compiler: Compiler, exports: frozenset[Node], name: str) -> None:
-        """From now on the loss is compiled, and of the program's values those alone are known that others ask for."""
-        logits = [leaf for ratio, _, point, _ in self.logits for leaf in self.program.lowering.leaves(ratio, point)]
-        self.run_loss = compiler.compiled(self, list(dict.fromkeys([*exports, *logits])), name)
+    def compile(self, compiler: TorchCompiler, exports: frozenset[Node], name: str) -> None:
+        """Compile the loss. Of the values of the program, only `exports` and the critics' outputs are known then."""
+        needed = [node for critic in self.plan.critics for node in critic.leaves]
+        self.run_loss = compiler.compiled(self, list(dict.fromkeys([*exports, *needed])), name)
 
-    def gradient(
-        self,
-        moment: StepInputs,
-        imports: Mapping[Node, Any] | None = None,
-    ) -> tuple[dict[str, Tensor], Values]:
-        """Fills this process's gradients of the trained parameters; a parameter that nothing reached gets zeros."""
-        self.turn.begin()
-        found = self.add_gradient(moment, imports)
-        self.turn.end()
+    def gradient(self, inputs: StepInputs, imports: Mapping[Node, Any] | None = None) -> tuple[Figures, Values]:
+        """Fill the gradients of the trained parameters; a parameter that nothing reached gets zeros."""
+        self.trained.activate()
+        found = self.add_gradient(inputs, imports)
+        self.trained.fill_missing_gradients()
         return found
 
     def add_gradient(
         self,
-        moment: StepInputs,
+        inputs: StepInputs,
         imports: Mapping[Node, Any] | None = None,
         autocast: AbstractContextManager[Any] | None = None,
         share: float = 1.0,
-    ) -> tuple[dict[str, Tensor], Values]:
-        """Adds this share of the loss's gradient to those of the trained parameters."""
+    ) -> tuple[Figures, Values]:
+        """Add `share` times the gradient of the loss to those of the trained parameters."""
         with autocast or nullcontext():
-            loss, stats, values = self.run_loss(moment, imports)
+            loss, figures, values = self.run_loss(inputs, imports)
         (loss if share == 1 else share * loss).backward()
-        stats[f"{self.plan.name}/loss"] = loss.detach()
-        return stats, values
+        figures[f"{self.plan.name}/loss"] = loss.detach()
+        return figures, values
 
     @torch.no_grad()
-    def critic_outputs(self, moment: StepInputs, values: Values) -> Tensor | None:
-        """(rows, sides) outputs of the critics in their own update, known parts included."""
-        outputs = [term(moment, values) for _, _, _, term in self.logits]
+    def critic_outputs(self, inputs: StepInputs, values: Values) -> Tensor | None:
+        """(rows, sides) outputs of the critics that it trains, known parts included; None without critics."""
+        outputs = [as_tensor(output(inputs, values), inputs) for output in self._critics]
         return torch.stack(outputs, 1) if outputs else None
 
-    def critic_figures(self, outputs: Tensor) -> dict[str, Tensor]:
-        """The health of the critics, from all rows of the batch."""
-        by_ratio: dict[Ratio, dict[Side, Tensor]] = {}
-        for (ratio, side, _, _), rows in zip(self.logits, outputs.unbind(1), strict=True):
-            by_ratio.setdefault(ratio, {})[side] = rows
-        figures = (critic_figures(ratio, sides) for ratio, sides in by_ratio.items())
-        return {name: value for found in figures for name, value in found.items()}
+    def critic_figures(self, outputs: Tensor) -> Figures:
+        """Figures of the critics, from their outputs on all rows of the batch."""
+        sides: dict[Ratio, dict[Side, Tensor]] = {}
+        for critic, rows in zip(self.plan.critics, outputs.unbind(1), strict=True):
+            sides.setdefault(critic.ratio, {})[critic.side] = rows
+        found: Figures = {}
+        for ratio, by_side in sides.items():
+            found |= critic_figures(ratio, by_side)
+        return found
 
+    def figures_of(self, batches: Sequence[BatchFigures], gather: Gather | None) -> Figures:
+        """Unite the figures of micro-batches of equal size: means over this process's rows.
 
-def _less(total: Tensor, weight: float | Tensor, mean: Tensor) -> Tensor:
-    """total - weight * mean, by one operation where that can be."""
-    return total - weight * mean if isinstance(weight, Tensor) else torch.sub(total, mean, alpha=weight)
-
-
-def _logits(plan: UpdatePlan, program: Program) -> list[tuple[Ratio, Side, Point, Term]]:
-    """(ratio, side, its point, its logit) of the critics that the update trains, where it looks at that side."""
-    found = []
-    for ratio in {r.name: r for s in plan.summands for r in s.source.walk() if isinstance(r, Ratio)}.values():
-        if ratio.name not in plan.trains:
-            continue
-        for side, over in zip(SIDES, (ratio.num, ratio.den), strict=True):
-            point = program.lowering.point(over, 1)
-            if program.lowering.critic(ratio, point) in program.index:
-                found.append((ratio, side, point, compile_term(ratio, point, program)))
-    return found
+        Args:
+            gather: with it the figures of the critics are added, from the rows of all processes.
+        """
+        means = [figures for figures, _ in batches]
+        found = means[0]
+        if len(means) > 1:
+            found = {name: torch.stack([figures[name] for figures in means]).mean() for name in found}
+        outputs = [rows for _, rows in batches if rows is not None]
+        if gather is not None and outputs:
+            found |= self.critic_figures(gather(torch.cat(outputs)))
+        return found
 
 
 class JointGraph:
     """All updates at the same point: nothing moves between them, so each is a loss on the values of one program.
 
-    Of the graph that they share, an update's gradient runs only what leads to the parameters it trains.
+    Of the graph that they share, the gradient of an update runs only what leads to the parameters it trains.
     """
 
     def __init__(self, plan: Plan, parts: Parts):
-        trained = [part for update in plan.updates for part in update.trains]
+        trains = [part for update in plan.updates for part in update.trains]
         nodes = ordered(node for update in plan.updates for node in update.nodes)
-        self.turn = TrainedParameters(parts, trained)
-        self.program = Program(nodes, parts, Lowering(plan.objective.joints, plan.traits, trained))
-        self.updates = [UpdateRunner(u, plan, parts, program=self.program) for u in plan.updates]
+        self.trained = TrainedParameters(parts, trains)
+        self.program = Program(nodes, parts, differentiable_nodes(nodes, trains, plan.traits))
+        self.updates = [UpdateRunner(update, parts, program=self.program) for update in plan.updates]
 
     def gradient(
         self,
-        moments: Sequence[StepInputs],
-        autocast: Callable[[], Any] = nullcontext,
+        micro_batches: Sequence[StepInputs],
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
         gather: Gather | None = None,
-    ) -> list[dict[str, Tensor]]:
-        """Fills this process's gradients of all updates, means over micro-batches. Returns the figures of each."""
-        self.turn.begin()
-        found = [self._add_gradients(moment, autocast, 1 / len(moments), gather is not None) for moment in moments]
-        self.turn.end()
-        by_update = zip(self.updates, zip(*found, strict=True), strict=True)
-        return [figures_of(update, parts, gather) for update, parts in by_update]
+    ) -> list[Figures]:
+        """Fill the gradients of all updates, means over micro-batches, and return the figures of each update."""
+        self.trained.activate()
+        found = [self._add_gradients(inputs, autocast, 1 / len(micro_batches), gather) for inputs in micro_batches]
+        self.trained.fill_missing_gradients()
+        return [
+            update.figures_of(batches, gather)
+            for update, batches in zip(self.updates, zip(*found, strict=True), strict=True)
+        ]
 
     def _add_gradients(
-        self, moment: StepInputs, autocast: Callable[[], Any], share: float, health: bool
-    ) -> list[Found]:
-        found: list[Found] = []
+        self,
+        inputs: StepInputs,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        share: float,
+        gather: Gather | None,
+    ) -> list[BatchFigures]:
+        found: list[BatchFigures] = []
         with autocast():
-            values = self.program.run(moment)
+            values = self.program.run(inputs)
         for update in self.updates:
             with autocast():
-                loss, means = update.loss_of(values, moment)
-            again = update is not self.updates[-1]
-            (loss if share == 1 else share * loss).backward(inputs=update.params, retain_graph=again)
-            means[f"{update.plan.name}/loss"] = loss.detach()
-            found.append((means, update.critic_outputs(moment, values) if health else None))
+                loss, figures = update.loss_of(values, inputs)
+            is_last = update is self.updates[-1]
+            (loss if share == 1 else share * loss).backward(inputs=update.params, retain_graph=not is_last)
+            figures[f"{update.plan.name}/loss"] = loss.detach()
+            found.append((figures, update.critic_outputs(inputs, values) if gather else None))
         return found
-
-
-Found = tuple[dict[str, Tensor], Tensor | None]
-"""What an update finds on a micro-batch: figures that are means over its rows, and its critics' outputs if wanted."""
-
-Gather = Callable[[Tensor], Tensor]
-"""This process's rows -> everyone's."""
-
-
-def figures_of(update: UpdateRunner, parts: Sequence[Found], gather: Gather | None) -> dict[str, Tensor]:
-    """The figures of micro-batches, which all have the same rows, as those of their batch: means of this process's
-    share, and with `gather` the critics' health on everyone's rows."""
-    found = _means_of([means for means, _ in parts])
-    outputs = [rows for _, rows in parts if rows is not None]
-    if gather is not None and outputs:
-        found |= update.critic_figures(gather(torch.cat(outputs)))
-    return found
-
-
-def _means_of(stats: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    if len(stats) == 1:
-        return stats[0]
-    return {name: torch.stack([found[name] for found in stats]).mean() for name in stats[0]}

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
-from jointgen.compiler.lowering import Lowering
 from jointgen.compiler.parts import Parts
-from jointgen.compiler.plan import make_summands
+from jointgen.compiler.plan import Summand, lower_expression
 from jointgen.compiler.requirements import is_met, law_names, requirements_of
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.noise import Noise
@@ -25,7 +24,7 @@ from jointgen.objectives.algebra import Expr
 from jointgen.objectives.bounds import elbo
 from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.expressions import Ratio
-from jointgen.objectives.objective import Update, resolved
+from jointgen.objectives.objective import resolved
 
 Given = Mapping[str, Tensor] | None
 """Values of variables that are not to be drawn, by name: {"y": one-hot labels}."""
@@ -229,9 +228,8 @@ class Model:
         """Why an expression cannot be evaluated with this model's families, or an empty string."""
         laws = law_names(self.binding, self.compiled.registry)
         try:
-            lowering, found = self._lowered(expr)
-            for summand, _ in found:
-                for need in requirements_of(summand, lowering, laws):
+            for summand in self._lowered(expr):
+                for need in requirements_of(summand, laws):
                     if not is_met(need, self.binding):
                         return f"{need.part} has no {str(need).removeprefix('a ')}"
         except ConfigError as error:
@@ -240,13 +238,10 @@ class Model:
 
     def rows(self, expr: Expr, observed: bool = False) -> PerRow:
         """A sum of expectations as (B,) numbers of a StepInputs. `observed`: its data are Observations already."""
-        lowering, found = self._lowered(expr)
-        return PerRow([summand for summand, _ in found], self.parts, lowering, as_observed=observed)
+        return PerRow(self._lowered(expr), self.parts, as_observed=observed)
 
-    def _lowered(self, expr: Expr) -> tuple[Lowering, list[Any]]:
-        lowering = Lowering(self.joints, self.binding.traits)
-        update = Update("evaluation", resolved(expr, self.compiled.registry.default))
-        return lowering, make_summands(update, lowering)
+    def _lowered(self, expr: Expr) -> tuple[Summand, ...]:
+        return lower_expression(resolved(expr, self.compiled.registry.default), self.joints, self.binding.traits)
 
     def rebuild(self, batch: StepInputs, variable: str) -> tuple[Tensor, Tensor]:
         """(truth, reconstruction) of a batch of raw data: observed through its noise, encoded, decoded."""

@@ -10,39 +10,27 @@ import torch
 from torch import Tensor
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
+from jointgen.compiler.lowered import lower_tree
+from jointgen.compiler.nodes import CriticNode
 from jointgen.compiler.parts import Parts
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.noise import Noise
 from jointgen.data.step_inputs import StepInputs
-from jointgen.engine.terms import compile_term
+from jointgen.engine.terms import term_function
 from jointgen.inference.model import Model
 from jointgen.objectives import Expr
 from jointgen.registry.components import Registry
 from jointgen.registry.discovery import load_plugins
 
 
-@attrs.frozen
-class _Output:
-    """In place of a program: its only value is the critic's output."""
-
-    index: Mapping[int, int] = attrs.field(factory=lambda: {0: 0})
-
-    @property
-    def lowering(self) -> _Output:
-        return self
-
-    def leaf(self, term: Expr, point: Any, held: bool) -> int:
-        return 0
-
-
 def pointwise(expr: Expr) -> Callable[[Tensor], Tensor]:
     """An expression of one ratio as a function of its critic's outputs, (B,) -> (B,)."""
-    program: Any = _Output()
-    term = compile_term(expr, program, program)
+    output = CriticNode("f", ())
+    term = term_function(lower_tree(expr, lambda ratio, held: output), {output: 0})
 
     def of(f: Tensor) -> Tensor:
-        moment = StepInputs({}, Noise(0, dtype=f.dtype), len(f))
-        return torch.as_tensor(term(moment, [f]), dtype=f.dtype).expand(f.shape)
+        inputs = StepInputs({}, Noise(0, dtype=f.dtype), len(f))
+        return torch.as_tensor(term(inputs, [f]), dtype=f.dtype).expand(f.shape)
 
     return of
 

@@ -22,8 +22,8 @@ from typing import Any
 
 import attrs
 
-from jointgen.compiler.plan import Plan
-from jointgen.engine.critic_statistics import SIDES, _is_log_ratio
+from jointgen.compiler.plan import SIDES, Plan
+from jointgen.engine.critic_statistics import _is_log_ratio
 
 EVENTS, ROWS = 5, 500
 """A verdict takes so many log events at least, and so many rows of each side."""

@@ -22,7 +22,7 @@ from jointgen.engine.balance_scales import BalanceScales
 from jointgen.engine.ema import EMA
 from jointgen.engine.optimizers import Optimizers
 from jointgen.engine.step import Step
-from jointgen.engine.torch_compile import Compiler
+from jointgen.engine.torch_compile import TorchCompiler
 from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedError, WriteError
 from jointgen.inference.model import Model
 from jointgen.runs import checkpoint
@@ -176,12 +176,12 @@ class Trainer:
                     f"{name}: its BatchNorm sees each process's own rows, so this is not quite one process's run"
                 )
             mode = self.train.compile
-            compiler = None if mode == "off" else Compiler(mode, self.workers.device, self.bar.note)
+            compiler = None if mode == "off" else TorchCompiler(mode, self.workers.device, self.bar.note)
             while self.step < self.ends[-1]:
                 self._train_stage(next(i for i, end in enumerate(self.ends) if self.step < end), compiler)
             return self._finish()
 
-    def _train_stage(self, stage: int, compiler: Compiler | None) -> None:
+    def _train_stage(self, stage: int, compiler: TorchCompiler | None) -> None:
         self.optimizers.begin(stage)
         stepper = self._stepper(stage, compiler)
         self.health.watch(self.compiled.plans[stage])
@@ -196,7 +196,7 @@ class Trainer:
                 self._log()
             self._between_steps(stage)
 
-    def _stepper(self, stage: int, compiler: Compiler | None) -> Step:
+    def _stepper(self, stage: int, compiler: TorchCompiler | None) -> Step:
         plan = self.compiled.plans[stage]
         by_update = {u.name: self.optimizers.of(u.trains) for u in plan.updates}
         train = self.train

@@ -17,7 +17,7 @@ from support.networks import WatchedCritic
 from torch import Tensor, nn
 
 from jointgen.compiler.gradient_paths import PartTraits
-from jointgen.compiler.nodes import Read, Root
+from jointgen.compiler.nodes import ReadNode, RootNode
 from jointgen.compiler.plan import Plan
 from jointgen.contracts.noise import Noise
 from jointgen.data.step_inputs import StepInputs
@@ -385,7 +385,7 @@ def rows_seen(ratio: Any, rows: int = 12, block: int = 6) -> Any:
     plan, parts = assemble(Objective.of(E(ratio.num, ratio)), modules, {"encoder_w": exact})
     index = next(i for i, u in enumerate(plan.updates) if u.name == ratio.name)
     moment = StepInputs({"data": {"x": torch.arange(float(rows))[:, None]}}, Noise(0), rows, pair_block=block)
-    UpdateRunner(plan.updates[index], plan, parts).gradient(moment)
+    UpdateRunner(plan.updates[index], parts).gradient(moment)
     return critic
 
 
@@ -416,7 +416,7 @@ def test_both_joints_re_paired_are_four_rows() -> None:
     plan, parts = assemble(Objective.of(E(over, ratio)), modules, {"encoder_w": exact})
     rows = torch.arange(12.0)[:, None]
     moment = StepInputs({"data": {"x": rows, "y": rows}}, Noise(0), 12, pair_block=6)
-    UpdateRunner(plan.updates[1], plan, parts).gradient(moment)
+    UpdateRunner(plan.updates[1], parts).gradient(moment)
     for call in critic.calls:
         together = torch.cat(call, 1)  # (12, 4)
         assert all(len(row.unique()) == 4 for row in together)
@@ -424,7 +424,7 @@ def test_both_joints_re_paired_are_four_rows() -> None:
 
 def test_a_source_of_one_joint_is_read_as_it_comes() -> None:
     plan = small_model(VAE().objective()).plan
-    roots = [node for u in plan.updates for node in u.nodes if isinstance(node, Root)]
+    roots = [node for u in plan.updates for node in u.nodes if isinstance(node, RootNode)]
     assert roots
     assert all(root.shift == 0 for root in roots)
-    assert all(node.shift == 0 for u in plan.updates for node in u.nodes if isinstance(node, Read))
+    assert all(node.shift == 0 for u in plan.updates for node in u.nodes if isinstance(node, ReadNode))

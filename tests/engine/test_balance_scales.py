@@ -31,7 +31,7 @@ from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
 from jointgen.data.step_inputs import StepInputs
-from jointgen.engine import balance_scales as gauge
+from jointgen.engine import balance_scales
 from jointgen.engine.balance_scales import BalanceScales
 from jointgen.engine.step import Step
 from jointgen.errors import ConfigError, StoppedError
@@ -228,7 +228,7 @@ def test_it_is_measured_now_and_then() -> None:
     step = model.step()
     values = [float(step(lambda r, n=n: model.inputs(step=n))["weight/lambda"]) for n in range(3, 40)]
     new = [n for n, (before, now) in enumerate(itertools.pairwise(values), 4) if before != now]
-    assert gauge.EVERY == 16
+    assert balance_scales.STEPS_BETWEEN == 16
     assert new == [3 + 1, 3 + 2, 3 + 4, 3 + 8, 3 + 16, 3 + 32]
 
 
@@ -238,7 +238,7 @@ def test_a_weight_of_other_terms_in_another_stage_is_measured_anew() -> None:
 
     def measured(weighed: Expr, step: int, scales: BalanceScales) -> float:
         model = small_model(objective(half(), weighed)).double()
-        measure = gauge.BalanceMeter(model.plan, model.parts, Workers.start("cpu"), scales)
+        measure = balance_scales.BalanceMeter(model.plan, model.parts, Workers.start("cpu"), scales)
         return float(measure([model.inputs(step=step)])["lambda"])
 
     first = measured(d, 0, scales)
@@ -254,7 +254,7 @@ def test_measuring_leaves_everything_as_it_was() -> None:
     model.parts.modules["d"] = nn.Sequential(critic, nn.Flatten(0))
     model.parts.modules.train()
     before = {name: value.clone() for name, value in model.parts.modules.state_dict().items()}
-    measure = gauge.BalanceMeter(model.plan, model.parts, Workers.start("cpu"), BalanceScales())
+    measure = balance_scales.BalanceMeter(model.plan, model.parts, Workers.start("cpu"), BalanceScales())
     state = torch.get_rng_state()
     measure([model.inputs()])
     assert all(torch.equal(value, before[name]) for name, value in model.parts.modules.state_dict().items())
@@ -282,7 +282,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gauge, "EVERY", 1)
+    monkeypatch.setattr(balance_scales, "STEPS_BETWEEN", 1)
 
 
 def test_one_graph_and_separate_ones_agree(every_step: None) -> None:
@@ -326,7 +326,7 @@ def weights_logged(run: Path) -> list[float]:
 
 def test_a_resumed_run_ends_where_it_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after step 7, between the measurements of steps 4 and 8: the running means are in the checkpoint."""
-    monkeypatch.setattr(gauge, "EVERY", 4)
+    monkeypatch.setattr(balance_scales, "STEPS_BETWEEN", 4)
     jointgen.run(QUICKSTART, SMALL, out=tmp_path / "whole", quiet=True)
     asked = iter(range(100))
     with pytest.raises(StoppedError):
@@ -344,7 +344,7 @@ def test_bfloat16_measures_the_same() -> None:
     found = []
     for precision in ("fp32", "bf16"):
         model = small_model(objective(half()))
-        measure = gauge.BalanceMeter(model.plan, model.parts, Workers.start("cpu", precision), BalanceScales())
+        measure = balance_scales.BalanceMeter(model.plan, model.parts, Workers.start("cpu", precision), BalanceScales())
         scale = measure([model.inputs()])["lambda"]
         assert scale.dtype == torch.float32
         found.append(float(scale))
@@ -390,7 +390,10 @@ def test_a_recipe_keeps_it_and_explain_tells_it(registry: Registry) -> None:
     assert schedule.objective.w == WeightTable(1.0, 0.0, 0.5)  # type: ignore[attr-defined]
     told = explain(compiled(recipe, registry))
     assert "lambda holds the gradient of its term at r times that of log p(x|z), r = 0 to 0.5 over the first" in told
-    assert f"both with respect to what decoder's network puts out, measured every {gauge.EVERY} steps" in told
+    assert (
+        f"both with respect to what decoder's network puts out, measured every {balance_scales.STEPS_BETWEEN} steps"
+        in told
+    )
 
 
 def test_the_place_is_where_both_terms_arrive() -> None:
@@ -460,7 +463,7 @@ def test_it_needs_no_noise_of_its_own() -> None:
     model = small_model(objective(half())).double()
     scales = []
     for _ in range(2):
-        measure = gauge.BalanceMeter(model.plan, model.parts, Workers.start("cpu"), BalanceScales())
+        measure = balance_scales.BalanceMeter(model.plan, model.parts, Workers.start("cpu"), BalanceScales())
         noise = Noise(0, "0.0", dtype=DOUBLE)
         scales.append(float(measure([attrs.evolve(model.inputs(), noise=noise)])["lambda"]))
         assert isinstance(model.step(), Step)

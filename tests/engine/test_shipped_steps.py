@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jointgen.compiler.balanced_weights import balanced_weights
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
-from jointgen.compiler.nodes import ClosedKL, Critic, Density
+from jointgen.compiler.nodes import ClosedKLNode, CriticNode, DensityNode
 from jointgen.compiler.parts import Parts
 from jointgen.config.recipe import read_recipe
 from jointgen.config.toml import load_tables
@@ -32,7 +32,7 @@ from jointgen.training.log_window import LogWindow
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 ROWS = 4
-SCORES = (Density, ClosedKL, Critic)
+SCORES = (DensityNode, ClosedKLNode, CriticNode)
 
 READS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "bincount"}
 """Their results, or the sizes of them, are known on the host."""
@@ -150,8 +150,8 @@ def test_densities_logits_and_losses_are_float32_under_autocast(path: Path) -> N
         scales = {weight.name: torch.tensor(2.0) for weight in balanced_weights(plan.objective)}
         moment = StepInputs(raw(made), Noise(0, "4.0"), ROWS, 4, 0.5, 2, scales)  # a step with penalties
         for own in plan.updates:
-            update = UpdateRunner(own, plan, made.parts)
-            update.turn.begin()
+            update = UpdateRunner(own, made.parts)
+            update.trained.activate()
             with workers.autocast(), Multiplied() as multiplied:
                 loss, means, values = update.loss(moment)
             assert torch.bfloat16 in multiplied.dtypes

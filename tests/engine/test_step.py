@@ -20,8 +20,7 @@ from support.noise import WrittenNoise
 from torch import Tensor
 from torch.nn import functional as F
 
-from jointgen.compiler.lowering import Lowering
-from jointgen.compiler.plan import make_summands
+from jointgen.compiler.plan import lower_expression
 from jointgen.contracts.noise import Noise
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.terms import PerRow
@@ -418,7 +417,7 @@ def test_a_weight_is_taken_where_the_stage_stands() -> None:
     zq = line(start()[0], x, values["q(z|x)"])
     f_value = polynomial(critic_leaf(F1), x, zq)
     for progress, weight in ((0.0, 0.0), (0.125, 2.5), (0.5, 10.0), (1.0, 10.0)):
-        loss, _, _ = UpdateRunner(plan.updates[0], plan, parts).loss(moment_of(noise, x, progress=progress))
+        loss, _, _ = UpdateRunner(plan.updates[0], parts).loss(moment_of(noise, x, progress=progress))
         log_p = log_line(start()[1], x, zq)
         expected = log_p - weight * f_value + (weight * f_value) ** 2 - weight * 2 * f_value.exp()
         assert loss.item() == pytest.approx(-expected.mean().item(), abs=1e-12)
@@ -485,7 +484,7 @@ def test_a_known_part_is_added_to_the_logit() -> None:
         "f": F.softplus(-logit(x, zq)).mean() + F.softplus(logit(xp, z)).mean(),
     }
     for update in plan.updates:
-        loss, _, _ = UpdateRunner(update, plan, parts).loss(moment_of(noise, x))
+        loss, _, _ = UpdateRunner(update, parts).loss(moment_of(noise, x))
         assert loss.item() == pytest.approx(losses[update.name].item(), abs=1e-12)
 
 
@@ -521,9 +520,8 @@ def rows_of(expr: Expr, noise: Any, x: Tensor) -> list[float]:
     """(B,) numbers of an expression with the lines above and the critic F1."""
     resolvable = Objective.of(expr + 0 * elbo(q, p))
     plan, parts = assemble(resolvable, lines(f=Polynomial(*F1)))
-    lowering = Lowering(plan.objective.joints, plan.traits)
-    found = make_summands(plan.updates[0].update, lowering)
-    return PerRow([summand for summand, _ in found], parts, lowering)(moment_of(noise, x)).tolist()
+    found = lower_expression(plan.updates[0].update.maximize, plan.objective.joints, plan.traits)
+    return PerRow(found, parts)(moment_of(noise, x)).tolist()
 
 
 f = log_ratio(q.xz, p.xz, name="f")
@@ -594,7 +592,7 @@ def test_stop_and_hold_change_gradients() -> None:
         modules = lines()
         update = Update("model", term, trains=("encoder", "decoder"))
         plan, parts = assemble(Objective((update,)), modules)
-        compiled = UpdateRunner(plan.updates[0], plan, parts)
+        compiled = UpdateRunner(plan.updates[0], parts)
         compiled.gradient(moment_of(noise, numbers("x")))
         expected = {"encoder": 0.0 if hold else -error, "decoder": 0.0 if stops else -slope.item() * error}
         for name, gradient in expected.items():
@@ -614,7 +612,7 @@ def test_stop_on_what_is_scored_leaves_the_score() -> None:
         modules = lines()
         del modules["decoder"], modules["prior"]
         plan, parts = assemble(Objective.of(E(q.xz, term)), modules)
-        UpdateRunner(plan.updates[0], plan, parts).gradient(moment_of(noise, numbers("x")))
+        UpdateRunner(plan.updates[0], parts).gradient(moment_of(noise, numbers("x")))
         assert modules["encoder"].offset.grad.item() == pytest.approx(-expected, abs=1e-12)
 
 
@@ -624,7 +622,7 @@ def test_a_view_is_what_the_critic_sees() -> None:
     critic = WatchedCritic()
     plan, parts = assemble(Objective.of(E(p.xz, d + q.log("z|x", hold=True))), lines(d=critic))
     values, noise = written()
-    compiled = UpdateRunner(plan.updates[0], plan, parts)
+    compiled = UpdateRunner(plan.updates[0], parts)
     _, means, _ = compiled.loss(moment_of(noise, numbers("x")))
     (encoder, decoder), z = start(), values["p(z)"]
     assert len(critic.calls) == 1
@@ -640,7 +638,7 @@ def test_a_priors_draw_has_one_reading() -> None:
     plan, parts = assemble(Objective.of(E(q.xz, t) + E(p.xz, t)), lines(t=critic))
     values, noise = written()
     x, (encoder, _) = numbers("x"), start()
-    UpdateRunner(plan.updates[0], plan, parts).loss(moment_of(noise, x))
+    UpdateRunner(plan.updates[0], parts).loss(moment_of(noise, x))
     (_, under_q), (_, under_p) = critic.calls
     assert torch.allclose(under_q, encoder[0] * x + encoder[1])
     assert torch.equal(under_p, values["p(z)"])

@@ -23,10 +23,10 @@ from support.models import SmallModel, small_model
 from torch import Tensor, nn
 
 import jointgen
-from jointgen.compiler.nodes import Read, Root, Sample
-from jointgen.engine import balance_scales as gauge
+from jointgen.compiler.nodes import ReadNode, RootNode, SampleNode
+from jointgen.engine import balance_scales
 from jointgen.engine.step import Step
-from jointgen.engine.torch_compile import Compiler, needed
+from jointgen.engine.torch_compile import TorchCompiler, nodes_when_compiled
 from jointgen.errors import StoppedError
 from jointgen.objectives import BalanceTable, CriticTable, E, Objective, Update, WeightTable, elbo, log_ratio, p, q
 from jointgen.runs import checkpoint
@@ -53,7 +53,7 @@ def graphs() -> int:
 
 
 def trained(
-    model: Any, compiler: Compiler | None, steps: int, micro_batches: int = 1
+    model: Any, compiler: TorchCompiler | None, steps: int, micro_batches: int = 1
 ) -> tuple[dict[str, Tensor], list[dict[str, float]], list[int]]:
     """Parameters and buffers after so many steps of Adam, each step's figures, and how many graphs there were then."""
 
@@ -76,7 +76,7 @@ def trained(
 
 
 def compare(
-    make: Callable[[], Any], compiler: Compiler, steps: int, micro_batches: int = 1, error: float = 1e-10
+    make: Callable[[], Any], compiler: TorchCompiler, steps: int, micro_batches: int = 1, error: float = 1e-10
 ) -> list[int]:
     """Asserts that compiled and eager runs are one. Returns how many graphs there were after each step."""
     parameters, figures, _ = trained(make().double(), None, steps, micro_batches)
@@ -107,7 +107,7 @@ def test_a_compiled_step_is_the_eager_one() -> None:
         ASVAE(ramp=0.9, critic=critic), discriminator=DROPPING, encoder=network({"type": "gaussian"}, dropout=0.2)
     )
     notes: list[str] = []
-    counts = compare(lambda: make(), Compiler("default", CPU, notes.append, "eager"), 7, micro_batches=2)
+    counts = compare(lambda: make(), TorchCompiler("default", CPU, notes.append, "eager"), 7, micro_batches=2)
     assert counts == [2, 3, 3, 3, 3, 3, 3]
     assert [note.partition(" in ")[0] for note in notes if "compiled" in note] == [
         "train.compile: model compiled",
@@ -118,10 +118,10 @@ def test_a_compiled_step_is_the_eager_one() -> None:
 
 def test_a_balanced_weight_is_a_number_that_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured at steps 0, 2 and 4, outside the graphs, of which there is one for each update throughout."""
-    monkeypatch.setattr(gauge, "EVERY", 2)
+    monkeypatch.setattr(balance_scales, "STEPS_BETWEEN", 2)
     make = of(ASVAE(lambda_=BalanceTable(0.5)))
     notes: list[str] = []
-    counts = compare(lambda: make(), Compiler("default", CPU, notes.append, "eager"), 6, micro_batches=2)
+    counts = compare(lambda: make(), TorchCompiler("default", CPU, notes.append, "eager"), 6, micro_batches=2)
     assert set(counts) == {2}
     assert not [note for note in notes if "eagerly" in note]
 
@@ -129,7 +129,7 @@ def test_a_balanced_weight_is_a_number_that_moves(monkeypatch: pytest.MonkeyPatc
 def test_an_update_that_is_not_due_still_draws_what_the_next_one_is_handed() -> None:
     """Of the ELBO, the decoder's update is handed z and log p(z) by the encoder's, which is due every second step."""
     a, b = Update("a", elbo(q, p), trains="encoder", every=2), Update("b", elbo(q, p), trains="decoder")
-    compare(lambda: small_model(Objective((a, b))), Compiler("default", CPU, [].append, "eager"), 5)
+    compare(lambda: small_model(Objective((a, b))), TorchCompiler("default", CPU, [].append, "eager"), 5)
 
 
 EVERYTHING = {
@@ -162,7 +162,7 @@ EVERYTHING = {
 def test_every_objective_compiles_whole_and_to_the_same_numbers(name: str, backend: str) -> None:
     """Over 13 steps, two rounds of the penalties of "penalties"; no graph comes after the first 7."""
     notes: list[str] = []
-    counts = compare(lambda: EVERYTHING[name](), Compiler("default", CPU, notes.append, backend), 13)
+    counts = compare(lambda: EVERYTHING[name](), TorchCompiler("default", CPU, notes.append, backend), 13)
     assert not [note for note in notes if "eagerly" in note]
     assert counts[-1] == counts[6] > 0
 
@@ -185,7 +185,7 @@ def wrong(graph: Any, inputs: Any) -> Any:
 )
 def test_a_loss_that_does_not_compile_runs_eagerly_and_says_so(backend: Any, reason: str) -> None:
     notes: list[str] = []
-    compare(lambda: of(ASVAE())(), Compiler("default", CPU, notes.append, backend), 3, error=0.0)
+    compare(lambda: of(ASVAE())(), TorchCompiler("default", CPU, notes.append, backend), 3, error=0.0)
     told = [note for note in notes if "eagerly" in note]
     assert [note.partition(" runs eagerly: ")[0] for note in told] == [
         "train.compile: model is not compiled and",
@@ -221,13 +221,13 @@ def test_a_network_that_cannot_be_compiled_leaves_no_trace_of_the_attempt() -> N
         return model
 
     notes: list[str] = []
-    compare(make, Compiler("default", CPU, notes.append, "eager"), 3, error=0.0)
+    compare(make, TorchCompiler("default", CPU, notes.append, "eager"), 3, error=0.0)
     assert [note for note in notes if "model is not compiled and runs eagerly" in note]
 
 
 def test_cuda_graphs_without_cuda_are_not_asked_for() -> None:
     notes: list[str] = []
-    compiler = Compiler("reduce-overhead", CPU, notes.append)
+    compiler = TorchCompiler("reduce-overhead", CPU, notes.append)
     assert compiler.compile.keywords["mode"] == "default"
     assert notes == ["train.compile: 'reduce-overhead' needs CUDA graphs, and the device is a cpu; 'default' runs"]
 
@@ -238,10 +238,10 @@ def test_cuda_graphs_without_cuda_are_not_asked_for() -> None:
 def test_compiled_updates_hand_over_tensors() -> None:
     """The critic of AS-VAE sees four values that the model's update drew, and draws nothing itself."""
     plan = of(ASVAE())().plan
-    nodes, imported = needed(plan, 1)
+    nodes, imported = nodes_when_compiled(plan, 1)
     assert {node.title for node in imported} == {"p.z", "p(x|z).x", "q.x", "q(z|x).z"}
-    assert all(isinstance(node, Read) for node in imported)
-    assert not [node for node in nodes if isinstance(node, Root | Sample)]
+    assert all(isinstance(node, ReadNode) for node in imported)
+    assert not [node for node in nodes if isinstance(node, RootNode | SampleNode)]
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

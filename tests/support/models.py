@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.compiler.gradient_paths import PartTraits
-from jointgen.compiler.lowering import Lowering
 from jointgen.compiler.parts import Parts
-from jointgen.compiler.plan import Plan, make_plan, make_summands
+from jointgen.compiler.plan import Plan, lower_expression, make_plan
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
@@ -23,7 +22,7 @@ from jointgen.engine.step import Step
 from jointgen.engine.terms import PerRow
 from jointgen.engine.update import UpdateRunner
 from jointgen.objectives import Expr, Objective
-from jointgen.objectives.objective import Update, resolved
+from jointgen.objectives.objective import resolved
 from jointgen.registry.discovery import load_plugins
 from jointgen.runtime.workers import Workers
 from support.networks import WatchedCritic
@@ -77,13 +76,12 @@ class SmallModel:
 
     def update(self, name: str = "model") -> UpdateRunner:
         """One update on its own, which shares nothing."""
-        return UpdateRunner(next(u for u in self.plan.updates if u.name == name), self.plan, self.parts)
+        return UpdateRunner(next(u for u in self.plan.updates if u.name == name), self.parts)
 
     def rows(self, expr: Expr) -> PerRow:
         """An expression as (B,) numbers."""
-        lowering = Lowering(self.compiled.binding.joints, self.compiled.binding.traits)
-        update = Update("evaluation", resolved(expr, self.compiled.registry.default))
-        return PerRow([s for s, _ in make_summands(update, lowering)], self.parts, lowering)
+        binding, registry = self.compiled.binding, self.compiled.registry
+        return PerRow(lower_expression(resolved(expr, registry.default), binding.joints, binding.traits), self.parts)
 
     def step(self, lr: float = 0.1, clip: float | None = None, plan: Plan | None = None, **more: Any) -> Step:
         """All updates, with plain gradient descent unless another rule is given."""

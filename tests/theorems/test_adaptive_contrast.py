@@ -142,7 +142,7 @@ def model() -> Callable[..., tuple[Any, Any]]:
 
 def gradient(made: tuple[Any, Any], moment: StepInputs) -> Tensor:
     plan, parts = made
-    UpdateRunner(plan.updates[0], plan, parts).gradient(moment)
+    UpdateRunner(plan.updates[0], parts).gradient(moment)
     return torch.cat([w.grad.flatten() for part in ("encoder", "decoder") for w in parts.modules[part].parameters()])
 
 
@@ -190,8 +190,8 @@ def test_the_value_is_the_elbos_where_t_is_known(model: Any, at_random: StepInpu
     for warped in (False, True):
         (plan, parts), (bound, same) = model(AC, warped), model(Objective.of(elbo(q, p)), warped)
         with torch.no_grad():
-            found = UpdateRunner(plan.updates[0], plan, parts).loss(at_random)[0]
-            expected = UpdateRunner(bound.updates[0], bound, same).loss(at_random)[0]
+            found = UpdateRunner(plan.updates[0], parts).loss(at_random)[0]
+            expected = UpdateRunner(bound.updates[0], same).loss(at_random)[0]
         assert found.item() == pytest.approx(expected.item(), abs=1e-12)
 
 
@@ -205,7 +205,7 @@ def test_the_rate_of_a_gaussian_is_its_kl(model: Any) -> None:
     plan, parts = model(objective)
     eps = torch.tensor([[1.0], [-1.0]], dtype=DOUBLE)
     moment = StepInputs({"data": {"x": torch.full((2, 1), 0.5, dtype=DOUBLE)}}, WrittenNoise({"q(z|x)": eps}), 2)
-    assert -UpdateRunner(plan.updates[0], plan, parts).loss(moment)[0].item() == pytest.approx(0.223293, abs=1e-6)
+    assert -UpdateRunner(plan.updates[0], parts).loss(moment)[0].item() == pytest.approx(0.223293, abs=1e-6)
 
 
 def test_the_matched_bound_of_a_gaussian_is_the_elbo(model: Any, at_random: StepInputs) -> None:
@@ -216,7 +216,7 @@ def test_the_matched_bound_of_a_gaussian_is_the_elbo(model: Any, at_random: Step
     for expr in (dict(AC.reports)["elbo_matched"], elbo(q, p)):
         plan, parts = model(Objective.of(expr))
         with torch.no_grad():
-            values.append(UpdateRunner(plan.updates[0], plan, parts).loss(same)[0].item())
+            values.append(UpdateRunner(plan.updates[0], parts).loss(same)[0].item())
     assert values[0] == pytest.approx(values[1], abs=1e-12)
 
 
@@ -229,7 +229,7 @@ def test_the_critic_sees_the_same_x_and_standardized_codes(model: Any, at_random
     for warped, expected in ((False, eps), (True, eps.sinh() / SINH)):
         critic = WatchedCritic()
         plan, parts = model(AC, warped, critic)
-        UpdateRunner(plan.updates[1], plan, parts).loss(at_random)
+        UpdateRunner(plan.updates[1], parts).loss(at_random)
         (x_q, z_q), (x_r, z_r) = critic.calls
         assert torch.equal(x_q, x) and torch.equal(x_r, x)
         torch.testing.assert_close(z_q, expected, rtol=0, atol=1e-12)
@@ -241,7 +241,7 @@ def test_a_view_stands_without_a_third_joint(model: Any, at_random: StepInputs) 
     critic = WatchedCritic()
     t = log_ratio(q.xz, q.x * p.z, name="t", view={"z": standardized(q, "z|x")})
     plan, parts = model(Objective.of(E(q.xz, -t)), False, critic)
-    UpdateRunner(plan.updates[0], plan, parts).loss(at_random)
+    UpdateRunner(plan.updates[0], parts).loss(at_random)
     torch.testing.assert_close(critic.calls[0][1], at_random.noise.values["q(z|x)"], rtol=0, atol=1e-12)
 
 
@@ -260,7 +260,7 @@ def test_moments_are_not_taken_over_by_an_update_that_moves_them() -> None:
     updates = (Update("one", term), Update("two", term))
     plan = small_model(Objective(updates)).plan
     assert plan.runs()["encoder"] == 2
-    assert not any("moments" in node.title for node in plan.shared(1))
+    assert not any("moments" in node.title for node in plan.handed_over(1))
 
 
 def test_a_joint_and_its_matched_one_are_not_independent() -> None:
@@ -363,7 +363,7 @@ def test_mistakes_are_named(write: Callable[[], Any], message: str) -> None:
 
 @pytest.mark.parametrize("term", [kl(R.log_z_given_x, p.log_z), R.log("z|x", mass=True)], ids=str)
 def test_only_a_log_density_of_a_matched_gaussian_is_known(term: Any) -> None:
-    with pytest.raises(ConfigError, match="is a matched Gaussian, of which a log-density is known and nothing else"):
+    with pytest.raises(ConfigError, match="is a matched Gaussian, of which only the log-density is known"):
         small_model(Objective.of(elbo(q, p) - E(q.xz, term)))
 
 

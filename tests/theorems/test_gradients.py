@@ -123,7 +123,7 @@ def gradient() -> Callable[..., list[float]]:
         root, eps = (torch.tensor(pairs, dtype=DOUBLE)[:, None] for pairs in zip(*SIGNS, strict=True))
         noise = WrittenNoise({"q(z|x)": eps, "p(z)": root, "p(x|z)": eps})
         moment = StepInputs({"data": {"x": math.sqrt(VAR_X) * root}}, noise, 4)
-        UpdateRunner(plan.updates[0], plan, parts).gradient(moment)
+        UpdateRunner(plan.updates[0], parts).gradient(moment)
         params = (w for name in ("encoder", "decoder") for w in (modules[name].slope, modules[name].var))
         return [0.0 if w.grad is None else -w.grad.item() for w in params]  # the update minimises
 
@@ -224,7 +224,7 @@ def deep_gradient() -> Callable[[Objective], Tensor]:
         modules |= {name: DataCritic() for name in objective.ratios}
         plan, parts = assemble(objective, modules, spaces={"x": Space((3,)), "z": Space((2,))})
         corners = torch.tensor(SIGNS, dtype=DOUBLE).repeat(4, 1)
-        UpdateRunner(plan.updates[0], plan, parts).gradient(
+        UpdateRunner(plan.updates[0], parts).gradient(
             StepInputs({"data": {"x": x}}, WrittenNoise({"q(z|x)": corners}), 16)
         )
         return torch.cat([w.grad.flatten() for n in ("encoder", "decoder") for w in modules[n].parameters()])

@@ -125,7 +125,7 @@ def moment(pair: Pair, rows: int, step: int) -> StepInputs:
 
 def sides(plan: Any, parts: Any, name: str, pair: Pair, rows: int) -> list[tuple[Tensor, ...]]:
     """What the critic is shown as positives and as negatives: (x, z), or the one of them that it sees."""
-    update = UpdateRunner(next(u for u in plan.updates if u.name == name), plan, parts)
+    update = UpdateRunner(next(u for u in plan.updates if u.name == name), parts)
     shown: list[tuple[Tensor, ...]] = []
     handle = parts.modules[name].register_forward_pre_hook(lambda module, inputs: shown.append(inputs))
     with torch.no_grad():

@@ -13,16 +13,16 @@ import attrs
 
 from jointgen.compiler.balanced_weights import balances_of
 from jointgen.compiler.compiled_recipe import CompiledRecipe
-from jointgen.compiler.nodes import Forward, Node, PriorLaw, Root, Sample, View
-from jointgen.compiler.plan import Plan, Summand, UpdatePlan, parts_run
+from jointgen.compiler.nodes import DrawNode, ForwardNode, Node, PriorNode, RootNode, SampleNode, ViewNode
+from jointgen.compiler.plan import Plan, Summand, UpdatePlan
 from jointgen.compiler.requirements import Requirement, is_met, law_names, requirements
 from jointgen.config.recipe import EncoderTable
 from jointgen.contracts.distributions import PriorOfFamily
-from jointgen.engine.balance_scales import EVERY
+from jointgen.engine.balance_scales import STEPS_BETWEEN
 from jointgen.objectives.algebra import Weight
 from jointgen.objectives.distributions import Joint
 from jointgen.objectives.expressions import Ratio
-from jointgen.objectives.objective import Objective, PenaltyOf, Update
+from jointgen.objectives.objective import Objective, Update
 from jointgen.reports.explain.advice import advice_on
 from jointgen.reports.explain.sizes import Sizes, sizes_of
 from jointgen.reports.explain.training import training
@@ -92,7 +92,8 @@ def _weights(plan: Plan) -> Lines:
     for name, weight in plan.objective.weights.items():
         yield f"  {weight.describe()}"
         if name in places:
-            yield f"    both with respect to what {places[name]}'s network puts out, measured every {EVERY} steps"
+            outputs = f"what {places[name]}'s network puts out"
+            yield f"    both with respect to {outputs}, measured every {STEPS_BETWEEN} steps"
             yield "    (after 1, 2, 4, ... steps at first)"
 
 
@@ -196,8 +197,8 @@ def _step(plan: Plan) -> Lines:
     for index, update in enumerate(plan.updates):
         yield f"  {index + 1}. {update.name} trains {', '.join(update.trains) or 'nothing'}"
         shared = {node: _first_with(node, plan.updates[:index]) for node in plan.reused(index)}
-        drawn = [node for node in update.nodes if isinstance(node, Root | Sample | View)]
-        run = [node for node in update.nodes if parts_run(node)]
+        drawn = [node for node in update.nodes if isinstance(node, DrawNode)]
+        run = [node for node in update.nodes if node.networks]
         yield from _listed("draws", [[_draw(node), _reused(node, shared)] for node in drawn])
         yield from _listed("runs", [[_run(node), _reused(node, shared)] for node in run])
         yield from _listed("penalties", [[text] for text in _penalties(update)])
@@ -214,29 +215,30 @@ def _reused(node: Node, shared: dict[Node, str]) -> str:
 
 
 def _run(node: Node) -> str:
-    if isinstance(node, Root | PriorLaw):
+    if isinstance(node, RootNode | PriorNode):
         return f"{', '.join(node.through)} within {node.title}, on its own inputs"
     return node.title
 
 
-def _draw(node: Root | Sample | View) -> str:
-    if isinstance(node, Root):
+def _draw(node: DrawNode) -> str:
+    if isinstance(node, RootNode):
         return f"{node.title} from {node.part}"
-    if isinstance(node, View):
+    if isinstance(node, ViewNode):
         return f"{node.title}, as {node.part}'s family shows it"
-    noise = " with noise" * bool(isinstance(node.forward, Forward) and node.forward.noise)
-    return f"{node.title} by {node.forward.title}{noise}"
+    assert isinstance(node, SampleNode)
+    noise = " with noise" * bool(isinstance(node.law, ForwardNode) and node.law.noise)
+    return f"{node.title} by {node.law.title}{noise}"
 
 
 def _penalties(update: UpdatePlan) -> Lines:
     for summand in update.summands:
-        if isinstance(summand.source, PenaltyOf):
-            every = summand.source.penalty.every
-            yield f"{summand.source}: runs the critic again, with its gradient" + f", every {every} steps" * (every > 1)
+        if penalty := summand.penalty:
+            every = f", every {penalty.every} steps" * (penalty.every > 1)
+            yield f"{penalty.title}: runs the critic again, with its gradient{every}"
 
 
 def _has_penalty(plan: Plan) -> bool:
-    return any(isinstance(s.source, PenaltyOf) for update in plan.updates for s in update.summands)
+    return any(s.penalty for update in plan.updates for s in update.summands)
 
 
 def _listed(title: str, rows: list[list[str]]) -> Lines:

@@ -32,8 +32,10 @@ from torch import Tensor, nn
 import jointgen
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
+from jointgen.data.split import open_split
 from jointgen.registry.discovery import load_plugins
-from jointgen.training.trainer import Trainer
+from jointgen.runtime.workers import Workers
+from jointgen.training.setup import place_parts, start_at_mean
 
 try:
     from pythae.data.datasets import BaseDataset
@@ -119,8 +121,8 @@ def jointgen_run(settings: list[str], out: Path, epochs: int, _: list[str]) -> d
 def built(settings: list[str]) -> Any:
     registry = load_plugins().registry
     compiled = compile_recipe(read_recipe(RECIPE, settings, registry=registry), registry)
-    with tempfile.TemporaryDirectory() as folder:
-        return Trainer(compiled, Path(folder) / "run", quiet=True).parts
+    start_at_mean(compiled, open_split(compiled, "train"))
+    return place_parts(compiled, Workers.start(compiled.recipe.train.device, compiled.recipe.train.precision))
 
 
 # --- theirs ----------------------------------------------------------------------------------------------------------

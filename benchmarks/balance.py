@@ -31,7 +31,7 @@ from jointgen.engine.terms import summand_function
 from jointgen.inference.loading import load_weights
 from jointgen.registry.discovery import load_plugins
 from jointgen.runs.checkpoint import find
-from jointgen.runs.files import RunFiles
+from jointgen.runs.folder import RunFolder
 from jointgen.runtime.workers import Workers
 
 BATCHES = 8
@@ -54,7 +54,7 @@ def measured(run: Path) -> tuple[float, Tensor]:
     recipe: Any = read_recipe(run / "recipe.toml", {"train.trackers": []}, registry=registry)
     number = recipe.objective.lambda_
     if not isinstance(number, int | float):  # the run found it itself: where it ended
-        number = [json.loads(line).get("weight/lambda") for line in RunFiles(run).metrics.open()][-1]
+        number = [json.loads(line).get("weight/lambda") for line in RunFolder(run).metrics.open()][-1]
     balanced = {"objective.lambda": {"r": 1.0}, "objective.ramp": 0.0}
     compiled = compile_recipe(read_recipe(run / "recipe.toml", balanced, registry=registry), registry)
     load_weights(compiled.parts, find(run / "checkpoints").parts, average=False)

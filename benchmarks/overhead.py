@@ -39,6 +39,7 @@ from jointgen.config.recipe import read_recipe
 from jointgen.contracts.noise import NoiseSource
 from jointgen.data.row_order import RowOrder
 from jointgen.registry.discovery import load_plugins
+from jointgen.training.setup import set_up_training
 from jointgen.training.trainer import Trainer
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -138,7 +139,7 @@ class Comparison:
             )
             rounds = self.row.rounds if self.arguments.rounds is None else self.arguments.rounds
             arms = Interleaved(window, rounds)
-            trainer = Trainer(compiled, Path(folder) / "run", stop=arms.after_step, quiet=True)
+            trainer = set_up_training(compiled, Path(folder) / "run", stop=arms.after_step, quiet=True)
             arms.bare = bare_loop(self.row.loop, trainer)
             with arms.recorded:
                 trainer.fit()
@@ -155,11 +156,12 @@ class Comparison:
 
 def bare_loop(loop: type[BareVAE], trainer: Trainer) -> BareVAE:
     """At the trainer's weights, on its images, with the implementation of Adam that it uses."""
-    rows = trainer.recipe.data.open("train")
-    (group,) = trainer.optimizers.of(trainer.compiled.plans[-1].updates[0].trains)[0].param_groups
+    recipe, state = trainer.compiled.recipe, trainer.state
+    rows = recipe.data.open("train")
+    (group,) = state.optimizers.of(trainer.compiled.plans[-1].updates[0].trains)[0].param_groups
     adam = {"fused": bool(group["fused"]), "foreach": bool(group["foreach"])}
     images = rows.take(torch.arange(len(rows)))["x"]
-    return loop(trainer.recipe, trainer.parts, images, adam, ema=trainer.train.ema or None)
+    return loop(recipe, state.parts, images, adam, ema=recipe.train.ema or None)
 
 
 def shown(ratios: list[float]) -> str:

@@ -40,7 +40,8 @@ class BalanceScales:
     A balanced weight is its relative strength r times the quotient of these means.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._device = device
         self._norms: dict[str, Tensor] = {}  # (2,): running means of |the weight's own term|', |the other|', from 0
         self._begun: dict[str, int] = {}  # the step of the first measurement
 
@@ -59,11 +60,11 @@ class BalanceScales:
         own, other = self._norms[pair]
         return torch.where(own > 0, other / torch.where(own > 0, own, 1), 0)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {pair: {"norms": norms, "begun": self._begun[pair]} for pair, norms in self._norms.items()}
 
-    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
-        self._norms = {pair: entry["norms"].to(device) for pair, entry in state.items()}
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._norms = {pair: entry["norms"].to(self._device) for pair, entry in state.items()}
         self._begun = {pair: entry["begun"] for pair, entry in state.items()}
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.compiler.parts import Parts
 from jointgen.config.optimizers import SGD, Adam, AdamW, Rate, RMSprop, Table
+from jointgen.errors import ConfigError, suggest
 
 _TORCH: Mapping[type[Rate], type[torch.optim.Optimizer]] = {
     Adam: torch.optim.Adam,
@@ -112,15 +113,24 @@ class Optimizers:
         """lr/TABLE: the rate of the last step, for the log, of all that this stage trains."""
         return {f"lr/{group.of.table.name}": group.optimizer.param_groups[0]["lr"] for group in self._current()}
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {group.of.key: group.optimizer.state_dict() for group in self._groups}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """The moments; the settings stay the recipe's, which may have been changed. KeyError for other groups."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the moments; the settings stay the recipe's, which may have changed since.
+
+        Raises:
+            ConfigError: the recipe has another kind of optimizer now, or groups the parts in another way.
+        """
         for group in self._groups:
+            if group.of.key not in state:
+                raise ConfigError(f"it has no optimizer {group.of.key!r}{suggest(group.of.key, state)}")
             held = group.optimizer.param_groups
             settings = [{k: v for k, v in one.items() if k not in ("params", "lr")} for one in held]
-            group.optimizer.load_state_dict(state[group.of.key])
+            try:
+                group.optimizer.load_state_dict(state[group.of.key])
+            except ValueError as error:
+                raise ConfigError(f"its optimizer {group.of.key!r} does not fit: {error}") from None
             for one, own in zip(group.optimizer.param_groups, settings, strict=True):
                 one.update(own)
             _lay_out(group.optimizer)

@@ -15,7 +15,6 @@ from jointgen.config.recipe import read_recipe
 from jointgen.inference.model import Model
 from jointgen.registry.discovery import load_plugins
 from jointgen.runs.checkpoint import find
-from jointgen.runs.files import open_or_nearest
 from jointgen.runs.folder import RunFolder
 
 
@@ -59,7 +58,7 @@ def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, 
 
     Raises ConfigError, with the nearest run that there is, where `run` is none.
     """
-    summary = open_or_nearest(run).read_summary()
+    summary = RunFolder.open(run).read_summary()
     model, remarks = open_model(run, checkpoint, device=device)
     if summary.get("status") == "done" or checkpoint != "latest":
         return model, remarks

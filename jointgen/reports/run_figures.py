@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from jointgen.runs.files import name_of
+from jointgen.runs.folder import checkpoint_name
 
 Figures = Mapping[str, Mapping[str, Any]]
 """Figures by name, each with the fields of an `Estimate`."""
@@ -54,7 +54,7 @@ def figures_of_run(summary: Mapping[str, Any], evaluation: Mapping[str, Any]) ->
     """
     own = summary.get("metrics", {})
     newest = max(evaluation, key=_step_of, default="")
-    checkpoint = name_of(summary["step"]) if own and "step" in summary else newest
+    checkpoint = checkpoint_name(summary["step"]) if own and "step" in summary else newest
     evaluated = evaluation.get(checkpoint, {}).get("metrics", {})
     others = sorted((name for name in evaluation if name != checkpoint), key=_step_of)
     return RunFigures(checkpoint, {**own, **evaluated}, frozenset(evaluated), tuple(others))

@@ -29,7 +29,7 @@ import safetensors.torch
 from torch import Tensor
 
 from jointgen.errors import CheckpointError, ConfigError, suggest
-from jointgen.runs.files import name_of
+from jointgen.runs.folder import checkpoint_name
 from jointgen.runs.manifest import FORMAT, MANIFEST, describe, problems, read_manifest, seal, sealed
 from jointgen.runs.tensor_tree import Chunks, join, plain_tensor, serialize, split
 from jointgen.runtime.atomic_files import replace_text, sync_folder, why_not_written, write_flushed
@@ -86,7 +86,7 @@ def save(
     fits = [_NAME.fullmatch(name) and name != "manifest" for name in names]
     assert all(fits), f"not all of these can be file names: {names}"
     root = Path(root)
-    final = root / name_of(step)
+    final = root / checkpoint_name(step)
     try:
         root.mkdir(parents=True, exist_ok=True)
         _clear_unfinished(root)

@@ -1,35 +1,68 @@
-"""The run folder (docs/architecture.md) and its log, to write to."""
+"""The run folder: the paths in it, and how to make, read and write its files. Needs no torch.
+
+`docs/` describes the layout for users. The log has a module of its own (`jointgen.runs.log`), and so have checkpoints.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from jointgen.errors import CheckpointError, ConfigError
-from jointgen.runs.files import RunFiles
-from jointgen.runs.trackers import Trackers
-from jointgen.runtime.atomic_files import replace_bytes, replace_text, writing
+from jointgen.errors import CheckpointError, ConfigError, nearest
+from jointgen.runtime.atomic_files import replace_text, writing
 
 
-class RunFolder(RunFiles):
-    """The log of one run, too. Making the object touches nothing; `create` and `open` are the ways in."""
+class RunFolder:
+    """The folder of one run.
 
-    def __init__(self, path: Path | str, *, trackers: Sequence[str] = ("tensorboard",)):
-        """trackers: which of jointgen.runs.trackers get what is logged."""
-        super().__init__(path)
-        self._names = trackers
-        self._trackers: Trackers | None = None
-        self._resumed_at: int | None = None
+    Making the object touches nothing. `create` makes the folder for a new run, and `open` looks for a run in it.
+    What is written is replaced at once, so that a reader never sees half of a file, and raises WriteError where the
+    disk does not take it.
+
+    Args:
+        path: the folder, which need not exist.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.toml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.summary = self.path / "summary.json"
+        self.evaluation = self.path / "evaluation.json"
+        self.report = self.path / "report.html"
+        self.checkpoints = self.path / "checkpoints"
+        self.samples = self.path / "samples"
+        self.tensorboard = self.path / "tensorboard"
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """Return the folder of a run that is there.
+
+        Raises:
+            ConfigError: there is no run; the message names the nearest one that there is.
+        """
+        folder = cls(path)
+        if folder.recipe.is_file():
+            return folder
+        around = [file.parent for root in (folder.path.parent, Path("runs")) for file in root.glob("*/recipe.toml")]
+        runs = {run.name: run for run in around}
+        near = nearest(folder.path.name, runs)
+        hint = f"; did you mean '{runs[near]}'?" if near else ""
+        raise ConfigError(f"{path}: not a run folder (it has no {folder.recipe.name}){hint}")
 
     @classmethod
     def create(cls, path: Path | str, *, resume: bool = False) -> RunFolder:
-        """Makes the folder for a run to write to. ConfigError if a run is there already and `resume` is not asked."""
-        cls.check(path, resume=resume)
+        """Make the folder for a run to write to.
+
+        Raises:
+            ConfigError: it holds a run already and `resume` is not asked for, or it cannot be made.
+        """
         folder = cls(path)
+        if not resume:
+            folder.check_free()
         try:
             for part in (folder.checkpoints, folder.samples, folder.tensorboard):
                 part.mkdir(parents=True, exist_ok=True)
@@ -37,80 +70,52 @@ class RunFolder(RunFiles):
             raise ConfigError(f"out: {path} cannot be made a run folder: {error}") from error
         return folder
 
-    @classmethod
-    def check(cls, path: Path | str, *, resume: bool = False) -> None:
-        """ConfigError if a run is there that would be overwritten."""
-        folder = cls(path)
-        if not resume and folder.holds_run():
-            raise ConfigError(
-                f"out: {path} already holds a run ({folder._state()}); give another --out, or --resume to go on"
-            )
-
     def holds_run(self) -> bool:
-        """Whether anything here is a run's: overwriting it would lose work."""
+        """Return whether anything here belongs to a run: overwriting it would lose work."""
         named = any(file.exists() for file in (self.recipe, self.metrics, self.summary))
         return named or any(self.checkpoints.glob("step-*"))
 
-    # --- recipe and summary ---
+    def check_free(self) -> None:
+        """Raise ConfigError if a run is here that would be overwritten."""
+        if not self.holds_run():
+            return
+        summary = self.read_summary()
+        status, step = summary.get("status", "unknown"), summary.get("step")
+        found = f"status {status}" if step is None else f"status {status}, step {step}"
+        raise ConfigError(f"out: {self.path} already holds a run ({found}); give another --out, or --resume to go on")
 
-    def write_recipe(self, text: str) -> None:
-        """The resolved recipe, as TOML."""
-        with writing(self.recipe):
-            replace_text(self.recipe, text)
+    # --- reading ---
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Replaces the summary at once, so that a reader never sees half of it. NaN and infinities become null."""
-        with writing(self.summary):
-            replace_text(self.summary, json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
+    def read_recipe(self) -> str:
+        """Return the resolved recipe as TOML."""
+        return self.recipe.read_text(encoding="utf-8")
 
-    def add_evaluation(self, checkpoint: str, figures: Mapping[str, Any]) -> None:
-        """Adds figures of one checkpoint to those that were found before. Raises WriteError."""
-        known = self.read_evaluation()
-        found = {**known.get(checkpoint, {}).get("metrics", {}), **figures}
-        with writing(self.evaluation):
-            text = json.dumps(_finite({**known, checkpoint: {"metrics": found}}), indent=2, allow_nan=False)
-            replace_text(self.evaluation, text + "\n")
+    def read_summary(self) -> dict[str, Any]:
+        """Return the summary, or an empty dict where the run has not written one."""
+        return _read_table(self.summary)
 
-    # --- the log ---
+    def read_evaluation(self) -> dict[str, Any]:
+        """Return {checkpoint: {"metrics": {name: figure}}} of evaluations after the run.
 
-    def log(self, step: int, images_seen: int, wall_s: float, values: Mapping[str, float]) -> None:
-        """Appends one line to metrics.jsonl and the same numbers to the trackers. NaN and infinities become null.
-
-        Raises WriteError where the disk does not take them, as everything here that writes does.
+        Empty where there was none; entries that are not figures are left out.
         """
-        event = {"step": step, "images_seen": images_seen, "wall_s": round(wall_s, 3), **values}
-        with writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(event), allow_nan=False) + "\n")
-        with writing(self.tensorboard):
-            self.trackers().log(values, step)
+        found = {}
+        for checkpoint, entry in _read_table(self.evaluation).items():
+            metrics = entry.get("metrics") if isinstance(entry, dict) else None
+            figures = metrics.items() if isinstance(metrics, dict) else ()
+            found[checkpoint] = {"metrics": {n: f for n, f in figures if isinstance(f, dict) and "value" in f}}
+        return found
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Every logged event, in order. A torn last line, which a killed run can leave, is not one."""
-        return [event for _, event in self._events()]
+        """Return every logged event, in order. A torn last line, which a killed run can leave, is not one."""
+        return [event for _, event in self.logged_lines()]
 
-    def cut_back(self, step: int) -> None:
-        """Forgets events after `step`, which a resumed run will log again. Trackers hide or keep their own."""
-        kept = b"".join(line + b"\n" for line, event in self._events() if event["step"] <= step)
-        if self.metrics.exists() and self.metrics.read_bytes() != kept:
-            with writing(self.metrics):
-                replace_bytes(self.metrics, kept)
-        self._resumed_at = step
+    def logged_lines(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Yield each whole line of the log, and the event in it.
 
-    def trackers(self) -> Trackers:
-        """Those of the run, started by the first call: who only reads a run should leave nothing behind."""
-        if self._trackers is None:
-            recipe = self.read_recipe() if self.recipe.exists() else ""
-            self._trackers = Trackers(self._names, self.path, recipe, self._resumed_at)
-        return self._trackers
-
-    def close(self) -> None:
-        """Flushes the trackers. A disk that is full then was reported before, or holds all but their copies."""
-        if self._trackers is not None:
-            with contextlib.suppress(OSError):
-                self._trackers.close()
-            self._trackers = None
-
-    def _events(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        Raises:
+            CheckpointError: a line is damaged.
+        """
         lines = self.metrics.read_bytes().split(b"\n") if self.metrics.exists() else [b""]
         for number, line in enumerate(lines[:-1], 1):  # what follows the last line end is empty, or torn
             try:
@@ -118,23 +123,53 @@ class RunFolder(RunFiles):
             except ValueError as error:
                 raise CheckpointError(f"{self.metrics}: line {number} is damaged: {error}") from error
 
-    def _state(self) -> str:
-        """A few words on the run that is here, for the message that refuses to overwrite it."""
-        summary = self.read_summary()
-        status, step = summary.get("status", "unknown"), summary.get("step")
-        return f"status {status}" if step is None else f"status {status}, step {step}"
+    # --- writing ---
 
-    def __enter__(self) -> Self:
-        return self
+    def write_recipe(self, text: str) -> None:
+        """Write the resolved recipe."""
+        with writing(self.recipe):
+            replace_text(self.recipe, text)
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary. NaN and infinities become null."""
+        with writing(self.summary):
+            replace_text(self.summary, json.dumps(without_nan(summary), indent=2, allow_nan=False) + "\n")
+
+    def add_evaluation(self, checkpoint: str, figures: Mapping[str, Any]) -> None:
+        """Add figures of one checkpoint to those that were found before."""
+        known = self.read_evaluation()
+        found = {**known.get(checkpoint, {}).get("metrics", {}), **figures}
+        with writing(self.evaluation):
+            text = json.dumps(without_nan({**known, checkpoint: {"metrics": found}}), indent=2, allow_nan=False)
+            replace_text(self.evaluation, text + "\n")
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no NaN; null stands for it."""
+def checkpoint_name(step: int) -> str:
+    """Return the name of a step's checkpoint folder.
+
+    >>> checkpoint_name(1000)
+    'step-00001000'
+    """
+    return f"step-{step:08d}"
+
+
+def without_nan(value: Any) -> Any:
+    """Replace NaN and infinities, which JSON does not have, by None in nested values.
+
+    >>> without_nan({"a": [1.0, float("nan")]})
+    {'a': [1.0, None]}
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: without_nan(item) for key, item in value.items()}
+    return [without_nan(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; empty where there is none, or it is damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -175,10 +175,10 @@ class CriticTrust:
             "note": self._words(critic) if trusted is False else "",
         }
 
-    def state(self) -> list[dict[str, Any]]:
+    def state_dict(self) -> list[dict[str, Any]]:
         return [attrs.asdict(critic) for critic in self._critics.values()]
 
-    def load(self, state: Sequence[Mapping[str, Any]]) -> None:
+    def load_state_dict(self, state: Sequence[Mapping[str, Any]]) -> None:
         self._critics = {critic["name"]: Critic(**critic) for critic in state}
 
 

@@ -1,4 +1,4 @@
-"""The figures of each step between two log events."""
+"""The figures of the steps between two log events."""
 
 from __future__ import annotations
 
@@ -11,25 +11,39 @@ from torch import Tensor
 
 
 class LogWindow:
-    """Each step's figures between two log events, kept on the device: one operation a step, nothing waited for."""
+    """Collects the figures of each step between two log events.
 
-    def __init__(self) -> None:
+    They stay on the device: one operation a step, and nothing waits for the device before `means`.
+
+    Args:
+        device: the device that restored figures go to.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._device = device
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin the next window."""
         self.steps, self._began = 0, time.monotonic()
-        self._rows: dict[tuple[str, ...], list[Tensor]] = {}  # (figures,) float32 of each step
-        self._at: dict[tuple[str, ...], list[int]] = {}  # the steps
+        # updates that are not due leave figures out, so each set of names has rows and steps of its own
+        self._rows: dict[tuple[str, ...], list[Tensor]] = {}  # names -> (names,) float32 of each step
+        self._steps: dict[tuple[str, ...], list[int]] = {}
 
-    def add(self, stats: Mapping[str, Tensor], step: int) -> None:
-        """Figures of one step. Which there are may differ between steps (an update that is not due)."""
+    def add(self, figures: Mapping[str, Tensor], step: int) -> None:
+        """Add the figures of a step, () each by name."""
         self.steps += 1
-        names = tuple(stats)
-        self._rows.setdefault(names, []).append(torch.stack([value.detach().float() for value in stats.values()]))
-        self._at.setdefault(names, []).append(step)
+        names = tuple(figures)
+        self._rows.setdefault(names, []).append(torch.stack([value.detach().float() for value in figures.values()]))
+        self._steps.setdefault(names, []).append(step)
 
     @property
     def seconds(self) -> float:
+        """Seconds since the window began."""
         return time.monotonic() - self._began
 
     def means(self) -> dict[str, float]:
+        """Return the mean of each figure over the steps that have it."""
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
         for names, rows in self._rows.items():
@@ -38,21 +52,20 @@ class LogWindow:
                 counts[name] = counts.get(name, 0) + len(rows)
         return {name: sums[name] / counts[name] for name in sums}
 
-    def first_broken(self) -> tuple[int, str] | None:
-        """(step, name) of the first figure that was not finite. Terms stand before the loss that they spoil."""
+    def first_non_finite(self) -> tuple[int, str] | None:
+        """Return (step, name) of the first figure that is not finite. A term comes before the loss that it spoils."""
         found = [
-            (self._at[names][row], names[column])
+            (self._steps[names][row], names[column])
             for names, rows in self._rows.items()
             for row, column in (~torch.isfinite(torch.stack(rows))).nonzero()[:1].tolist()
         ]
         return min(found, key=lambda item: item[0]) if found else None
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on with the same window."""
-        rows = [{"names": list(n), "rows": torch.stack(rows), "at": self._at[n]} for n, rows in self._rows.items()]
+    def state_dict(self) -> dict[str, Any]:
+        rows = [{"names": list(n), "rows": torch.stack(rows), "at": self._steps[n]} for n, rows in self._rows.items()]
         return {"steps": self.steps, "rows": rows}
 
-    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.steps = state["steps"]
-        self._rows = {tuple(held["names"]): list(held["rows"].to(device)) for held in state["rows"]}
-        self._at = {tuple(held["names"]): list(held["at"]) for held in state["rows"]}
+        self._rows = {tuple(held["names"]): list(held["rows"].to(self._device)) for held in state["rows"]}
+        self._steps = {tuple(held["names"]): list(held["at"]) for held in state["rows"]}

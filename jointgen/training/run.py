@@ -1,4 +1,4 @@
-"""One run, from a recipe to a finished run folder."""
+"""`jointgen.run`: one run, from a recipe to a finished run folder."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from jointgen.objectives.objective import Objective, Stage
 from jointgen.objectives.recipe_text import Expression
 from jointgen.registry.components import Registry
 from jointgen.registry.discovery import load_plugins
+from jointgen.reports.page import PageModel, write_report
+from jointgen.runs.folder import checkpoint_name
 from jointgen.runtime.torch_settings import switched
-from jointgen.training.trainer import Run, Trainer
+from jointgen.training.setup import set_up_training
+from jointgen.training.trainer import Run
 
 
 def run(
@@ -30,25 +33,61 @@ def run(
     quiet: bool = False,
     processes: int | None = None,
 ) -> Run:
-    """Trains, evaluates and writes the run folder (`out`, or runs/NAME). Sets no signal handler.
+    """Train and evaluate a model, and write its run folder.
 
-    objective: composed in Python, in place of the recipe's.  resume: goes on from the folder's newest whole
-    checkpoint; with another recipe than the run's only where `allow_changes`.  stop: asked after each step; a signal's
-    number ends the run after a checkpoint.  processes: how many a launcher was to start, to be checked; None: as many
-    as it did.  Raises ConfigError for what the user can mend, before anything is trained.
+    The global random generators, torch's settings and the signal handlers are afterwards as they were before.
+
+    Args:
+        recipe: the path of a recipe, or a recipe as nested dicts.
+        overrides: settings that replace the recipe's, as {"train.steps": 1000} or ["train.steps=1000"].
+        objective: an objective composed in Python, or its stages, in place of the recipe's.
+        out: the run folder; None writes to runs/NAME.
+        resume: whether to go on from the folder's newest whole checkpoint. The run ends bit for bit where it would
+            have ended without the interruption.
+        allow_changes: whether a resumed run may have another recipe than before.
+        stop: called after each step; a signal's number ends the run after a checkpoint, 0 lets it go on.
+        quiet: whether to show no progress on stderr.
+        processes: how many processes a launcher was asked for, to be checked; None takes as many as there are.
+
+    Returns:
+        The finished run, with its folder, summary and model.
+
+    Raises:
+        ConfigError: the recipe, its data or the folder do not allow the run; all problems at once, and before
+            anything is trained.
+        NonFiniteError: a figure of the training became infinite or NaN.
+        StoppedError: `stop` asked for the end; the run can be resumed.
+        CheckpointError: a checkpoint is damaged, or could not be written.
+        WriteError: another file could not be written.
+
+    Example:
+        >>> run = jointgen.run("recipes/quickstart.toml", {"train.steps": 1000})       # doctest: +SKIP
+        >>> run.metrics["elbo"]["value"], run.model.sample(16).shape                   # doctest: +SKIP
     """
+    # the recipe, checked whole
     registry = load_plugins().registry
     resolved = read_recipe(recipe, overrides, registry=registry)
     if objective is not None:
         resolved = with_objective(resolved, objective, registry)
     compiled = compile_recipe(resolved, registry)
     path = Path(out) if out is not None else Path("runs") / resolved.name
+
     with switched(deterministic=resolved.train.deterministic, threads=resolved.train.threads):
-        return Trainer(
-            compiled, path, resume=resume, allow_changes=allow_changes, stop=stop, quiet=quiet, processes=processes
-        ).fit()
+        # train
+        trainer = set_up_training(
+            compiled, path, resuming=resume, allow_changes=allow_changes, stop=stop, quiet=quiet, processes=processes
+        )
+        if finished := trainer.finished_run():
+            return finished
+        done = trainer.fit()
+
+        # the page; where it cannot be written, the summary still says that the run is done
+        if trainer.workers.is_main:
+            shown = PageModel(done.model, trainer.reporter.pictured, checkpoint_name(done.summary["step"]))
+            write_report(trainer.reporter.folder, compiled, shown)
+        return done
 
 
 def with_objective(recipe: Recipe, objective: Objective | Sequence[Stage], registry: Registry) -> Recipe:
-    """The recipe with an objective composed in Python, written as the text that it prints, so that it repeats."""
+    """Return the recipe with an objective composed in Python, as the text that it prints, so that it repeats."""
     return attrs.evolve(recipe, objective=Expression.of(objective, registry))

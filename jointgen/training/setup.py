@@ -1,74 +1,177 @@
-"""What a run starts from: a folder that is free or resumable, and parts that are checked and on their device."""
+"""Sets up a training run: its folder, its processes, its data, its parts and the state to start or resume from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from jointgen.compiler.build import start_at_data
-from jointgen.compiler.compiled_recipe import CompiledRecipe
+from jointgen.compiler.compiled_recipe import CompiledRecipe, check_rows
 from jointgen.compiler.parts import Parts
-from jointgen.config.recipe import Train
+from jointgen.config.recipe import write_recipe
 from jointgen.contracts.noise import Noise
-from jointgen.data.split import Split
+from jointgen.data.batches import TrainingBatches
+from jointgen.data.split import Split, open_split
 from jointgen.data.step_inputs import StepInputs
+from jointgen.engine.balance_scales import BalanceScales
 from jointgen.engine.batch_norm import synchronise
+from jointgen.engine.ema import EMA
 from jointgen.engine.gradient_check import check_ownership
+from jointgen.engine.optimizers import Optimizers
 from jointgen.errors import ConfigError
 from jointgen.inference.model import Model
 from jointgen.runs.folder import RunFolder
+from jointgen.runs.log import RunLog
 from jointgen.runs.trackers import check_installed
-from jointgen.runtime.workers import Workers
-from jointgen.training.warm_start import WarmStart
+from jointgen.runtime.console import log_once
+from jointgen.runtime.progress import Progress
+from jointgen.runtime.workers import Votes, Workers
+from jointgen.training.checkpoints import CheckpointWriter, resume
+from jointgen.training.critic_trust import CriticTrust
+from jointgen.training.log_window import LogWindow
+from jointgen.training.reporter import RunReporter
+from jointgen.training.state import GlobalGenerators, RunProgress, TrainingState
+from jointgen.training.stopping import best_checkpoint_of, early_stopping_of
+from jointgen.training.trainer import Trainer
+from jointgen.training.warm_start import warm_start
 
-OWNERSHIP_ROWS = 4
-FIRST_ROWS = 1024
+CHECKED_ROWS = 4
+"""Rows of data on which the gradients are checked, at least."""
+START_ROWS = 1024
+"""Rows of data, at most, whose mean decoders start at."""
 
 
-def check_start(path: Path, train: Train, *, resume: bool, allow_changes: bool) -> None:
-    """Raises ConfigError for what can be known before minutes of reading data."""
-    RunFolder.check(path, resume=resume)
+def set_up_training(
+    compiled: CompiledRecipe,
+    path: Path,
+    *,
+    resuming: bool = False,
+    allow_changes: bool = False,
+    stop: Callable[[], int] = lambda: 0,
+    quiet: bool = False,
+    processes: int | None = None,
+) -> Trainer:
+    """Make everything that a run needs, and the run folder on disk. The arguments are those of `jointgen.run`.
+
+    Nothing is written before all that can be wrong with the recipe and its data has been found.
+
+    Raises:
+        ConfigError: the folder, the recipe, its data, its devices or the run it starts from do not allow the run.
+        CheckpointError: no checkpoint of the run to resume is whole.
+    """
+    recipe, train = compiled.recipe, compiled.recipe.train
+    folder = RunFolder(path)
+
+    # what can be known before minutes of reading data
+    if not resuming:
+        folder.check_free()
     check_installed(train.trackers)
-    if allow_changes and not resume:
+    if allow_changes and not resuming:
         raise ConfigError("--allow-changes: says how to resume; use it with --resume")
-    if resume and not any(RunFolder(path).checkpoints.glob("step-*")):
+    if resuming and not any(folder.checkpoints.glob("step-*")):
         raise ConfigError(f"out: {path} holds no checkpoint to resume from; start it without --resume")
+    warm = None if resuming else warm_start(compiled)
 
+    # processes and data
+    workers = Workers.start(train.device, train.precision, processes=processes)
+    check_rows(recipe, compiled.plans, workers.world)
+    splits = {name: open_split(compiled, name) for name in ("train", "test")}
+    batches = TrainingBatches(recipe, splits["train"], workers, compiled.repeats)
 
-def make_folder(folder: RunFolder, text: str, workers: Workers, *, resume: bool) -> None:
-    """The main process makes it before any other looks for something in it. text: the recipe, as it is resolved."""
+    # parts: fresh ones start at the data, or warm from another run
+    if not resuming:
+        start_at_mean(compiled, splits["train"])
+    check_gradients(compiled, splits["train"])
+    not_synchronised = synchronise(compiled.parts.modules, workers)
+    parts = place_parts(compiled, workers)
+    if warm is not None:
+        warm.put_into(parts)
+    workers.broadcast_([*parts.modules.parameters(), *parts.modules.buffers()])
+
+    # the state to train from, and what reports on it
+    ema = EMA(parts, train.ema)
+    log = RunLog(folder, train.trackers)
+    reporter = RunReporter(compiled, splits, ema, workers, folder, log)
+    figures = reporter.figures()
+    ends = compiled.boundaries()
+    state = TrainingState(
+        parts=parts,
+        ema=ema,
+        optimizers=Optimizers(compiled, parts),
+        balance_scales=BalanceScales(workers.device),
+        progress=RunProgress(0, 0.0, ends, ends, warm.record() if warm else None),
+        early_stopping=early_stopping_of(train.early_stopping, train.eval_every, figures),
+        best=best_checkpoint_of(train.keep_best, train.eval_every, figures),
+        critic_trust=CriticTrust(train.batch),
+        window=LogWindow(workers.device),
+        generators=GlobalGenerators(recipe.seed, workers),
+    )
+
+    # the folder, made by the main process before any other looks for something in it
+    text = write_recipe(recipe, compiled.registry)
     if workers.is_main:
-        RunFolder.create(folder.path, resume=resume)
-        if not resume:
+        RunFolder.create(path, resume=resuming)
+        if not resuming:
             folder.write_recipe(text)
     workers.barrier()
 
+    # a resumed run goes on from its newest checkpoint
+    remarks = [f"stage {name!r} has no step: its share of the run is too small" for name in compiled.without_steps()]
+    remarks += warm.lines if warm else []
+    changes: list[str] = []
+    if resuming:
+        point = resume(state, folder, text, allow_changes=allow_changes)
+        changes = point.changes
+        remarks += point.notes
+        if workers.is_main:
+            log.cut_back(state.progress.step)
+            if changes:
+                folder.write_recipe(text)
+    if workers.is_main:
+        log_once(*remarks)
 
-def start_parts(
-    compiled: CompiledRecipe, split: Split, workers: Workers, *, fresh: bool, warm: WarmStart | None = None
-) -> tuple[Parts, list[str]]:
-    """The parts on their device, gradients checked; of a fresh run, decoders start at the data's mean, and parts that
-    start warm with the weights of another run. And the names of those that will not train quite as in one process."""
-    parts, recipe = compiled.parts, compiled.recipe
-    if fresh:
-        start_at_data(parts, compiled.binding, _first_rows(compiled, split))
+    return Trainer(
+        compiled=compiled,
+        workers=workers,
+        state=state,
+        batches=batches,
+        reporter=reporter,
+        checkpoints=CheckpointWriter(folder, workers, text, train.keep_checkpoints),
+        stop=Votes(workers, stop),
+        bar=Progress(state.progress.ends[-1], state.progress.step, quiet=quiet or not workers.is_main),
+        is_unchanged=resuming and not changes,
+        not_synchronised=not_synchronised,
+    )
+
+
+def start_at_mean(compiled: CompiledRecipe, split: Split) -> None:
+    """Let decoders start at the mean of the data, and priors at rows of it, where they can.
+
+    The rows are spread over the split, since folders of images come sorted by class, and they are without the noise
+    of observing them.
+    """
+    rows = min(START_ROWS, len(split))
+    spread = torch.arange(rows) * len(split) // rows
+    inputs = StepInputs(split.take(spread), Noise(compiled.recipe.seed, "means"), rows)
+    observed = Model(compiled, compiled.parts).observe(inputs)[0]  # (rows, *shape) by variable
+    start_at_data(compiled.parts, compiled.binding, observed)
+
+
+def check_gradients(compiled: CompiledRecipe, split: Split) -> None:
+    """Check in float64 that each update's gradients reach the parts that the plan says, on a few rows of data.
+
+    Raises:
+        JointgenError: a gradient reaches a part that it must not, or misses one that it must reach.
+    """
     for plan in compiled.plans:
-        rows = max(OWNERSHIP_ROWS, plan.furthest_pairing + 1)  # which are all of the block that is re-paired
-        check_ownership(plan, parts, split.take(torch.arange(rows) % len(split)), rows, recipe.seed)
-    apart = synchronise(parts.modules, workers)
-    parts.modules.to(workers.device, workers.cast_to).train()
-    if warm is not None:
-        warm.put_into(parts)
-    parts = parts.in_channels_last() if recipe.train.channels_last else parts
-    workers.broadcast_([*parts.modules.parameters(), *parts.modules.buffers()])
-    return parts, apart
+        rows = max(CHECKED_ROWS, plan.furthest_pairing + 1)  # rows are re-paired within a block of this size
+        data = split.take(torch.arange(rows) % len(split))
+        check_ownership(plan, compiled.parts, data, rows, compiled.recipe.seed)
 
 
-def _first_rows(compiled: CompiledRecipe, split: Split) -> dict[str, Tensor]:
-    """Some rows of each observed variable, without the noise of observing them, (N, *shape)."""
-    rows = min(FIRST_ROWS, len(split))
-    spread = torch.arange(rows) * len(split) // rows  # folders of images come sorted by class
-    moment = StepInputs(split.take(spread), Noise(compiled.recipe.seed, "means"), rows)
-    return Model(compiled, compiled.parts).observe(moment)[0]
+def place_parts(compiled: CompiledRecipe, workers: Workers) -> Parts:
+    """Move the parts to this process's device, in the recipe's precision and memory format, in training mode."""
+    compiled.parts.modules.to(workers.device, workers.cast_to).train()
+    return compiled.parts.in_channels_last() if compiled.recipe.train.channels_last else compiled.parts

@@ -1,171 +1,181 @@
-"""What a run's checkpoint consists of, and the way back from it to where the run was."""
+"""The state of a training run: all that a checkpoint has to hold for the run to resume bit for bit.
+
+Data and noise are pure functions of the seed and the step, so they have no state of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import attrs
-from torch import Tensor
+from torch import nn
 
-from jointgen.compiler.parts import Parts, shape_mismatches, summarise_problems
-from jointgen.config.recipe import changed_keys
+from jointgen.compiler.parts import Parts
+from jointgen.contracts.noise import Noise
 from jointgen.engine.balance_scales import BalanceScales
-from jointgen.engine.batch_norm import average_statistics
+from jointgen.engine.ema import EMA
 from jointgen.engine.optimizers import Optimizers
-from jointgen.errors import ConfigError
-from jointgen.inference.loading import load_weights
-from jointgen.runs import checkpoint
-from jointgen.runs.checkpoint import Checkpoint, name_of
-from jointgen.runs.folder import RunFolder
-from jointgen.runtime.global_rng import State, global_state
+from jointgen.runtime.global_rng import State, global_state, seeded, set_global_state
 from jointgen.runtime.workers import Workers
 from jointgen.training.critic_trust import CriticTrust
 from jointgen.training.log_window import LogWindow
 from jointgen.training.stopping import BestCheckpoint, EarlyStopping
 
 
-@attrs.frozen
-class RunProgress:
-    """How far a run is, and where it began. Its data and noise are functions of the step.
+class Stateful(Protocol):
+    """An object with a state to save, like torch's modules and optimizers."""
 
-    ends, planned: of the stages, in steps; early stopping moves the former, the latter are the recipe's.
-    init_from: which weights of which run it started with (WarmStart.record); None: as built.
+    def state_dict(self) -> Any:
+        """Return nested dicts and lists of plain values and tensors. Every process of the run calls it."""
+
+    def load_state_dict(self, state: Any, /) -> None:
+        """Restore what `state_dict` returned; its tensors are on the CPU."""
+
+
+@attrs.define
+class RunProgress:
+    """The number of steps that a run has made, and the steps at which its stages end.
+
+    Args:
+        step: steps made so far.
+        wall_s: seconds of training so far, over all parts of a resumed run.
+        ends: the step at which each stage ends. Early stopping moves them forward.
+        planned: the same by the recipe.
+        init_from: the weights that the run started with (`WarmStart.record`); None if it started as built.
     """
 
     step: int
     wall_s: float
     ends: list[int]
-    planned: list[int] = attrs.field(factory=list)
+    planned: list[int]
     init_from: Mapping[str, Any] | None = None
 
+    @property
+    def stage(self) -> int:
+        """Index of the stage that the next step belongs to."""
+        return next(i for i, end in enumerate(self.ends) if self.step < end)
 
-@attrs.frozen
-class ResumePoint:
-    """Where a run goes on. `changes`: what its recipe now has otherwise; `notes`: what its user should know."""
+    @property
+    def is_over(self) -> bool:
+        """Whether the last stage has ended."""
+        return self.step >= self.ends[-1]
 
-    position: RunProgress
-    window: LogWindow
-    randomness: State | None
-    changes: list[str]
-    notes: list[str]
+    def fraction_of(self, stage: int) -> float:
+        """Return how much of a stage is done, in [0, 1)."""
+        begin = self.ends[stage - 1] if stage else 0
+        return (self.step - begin) / max(1, self.ends[stage] - begin)
+
+    def end_stage(self, stage: int) -> None:
+        """End a stage after this step. The stages that follow keep their lengths."""
+        cut = self.ends[stage] - self.step
+        self.ends = [end - cut if i >= stage else end for i, end in enumerate(self.ends)]
+
+    def restore_lengths(self) -> None:
+        """Give this stage and those after it their planned lengths again; stages that early stopping ended stay so."""
+        ended = sum(end <= self.step for end in self.ends[:-1])
+        moved = self.ends[ended - 1] - self.planned[ended - 1] if ended else 0
+        self.ends = [*self.ends[:ended], *(end + moved for end in self.planned[ended:])]
+
+    def state_dict(self) -> dict[str, Any]:
+        return attrs.asdict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the progress. Where the recipe's stages now have other lengths, these hold from the start."""
+        self.step, self.wall_s, self.init_from = state["step"], state["wall_s"], state["init_from"]
+        self.ends = list(state["ends"] if state["planned"] == self.planned else self.planned)
 
 
-@attrs.frozen
-class CheckpointWriter:
-    """Writes a run's checkpoints and goes on from them, bit for bit.
+class GlobalGenerators:
+    """The global random generators of torch, numpy and Python, in every process of a run.
 
-    `average` is None where the run averages no weights; `recipe` is the resolved text.
+    Nothing in jointgen draws from them, but other people's layers may.
     """
 
-    folder: RunFolder
-    workers: Workers
-    recipe: str
-    keep: int
-    parts: Parts
-    average: Parts | None
-    optimizers: Optimizers
-    scales: BalanceScales
-    patience: EarlyStopping
-    best: BestCheckpoint
-    health: CriticTrust
+    def __init__(self, seed: int, workers: Workers):
+        self.seed, self.workers = seed, workers
+        self.notes: list[str] = []
+        self._restored: State | None = None
 
-    # --- there
+    @contextmanager
+    def seeded(self) -> Iterator[None]:
+        """Seed the generators for this process, or restore them from the checkpoint; reset them on exit."""
+        device = self.workers.device
+        number = Noise(self.seed, "globals").generator(f"rank {self.workers.rank}").initial_seed()
+        with seeded(number, device):
+            if self._restored is not None:
+                set_global_state(self._restored, device)
+            yield
 
-    def save(self, position: RunProgress, window: LogWindow) -> Path:
-        """Writes a checkpoint of this moment. For every process to call; one writes."""
-        for parts in (self.parts, self.average):
-            if parts is not None:
-                average_statistics(parts.modules, self.workers)
-        self.workers.check_replicas(self.parts.modules.state_dict())
-        randomness = self._gathered(global_state(self.workers.device))
-        path = self.folder.checkpoints / name_of(position.step)
-        if self.workers.is_main:
-            state = {
-                "optimizers": self.optimizers.state(),
-                "balances": self.scales.state(),
-                "progress": {
-                    **attrs.asdict(position),
-                    "patience": self.patience.state(),
-                    "best": self.best.state(),
-                    "health": self.health.state(),
-                },
-                "window": window.state(),
-                "randomness": randomness,
-            }
-            path = checkpoint.save(
-                self.folder.checkpoints,
-                position.step,
-                self._weights(),
-                state,
-                recipe=self.recipe,
-                keep=self.keep,
-                best=self.best.checkpoint,
-            )
-        self.workers.barrier()
-        return path
-
-    def _gathered(self, mine: State) -> State:
-        """(processes, *shape) of each generator's state, in order of rank."""
+    def state_dict(self) -> State:
+        """Return the generators of all processes, (processes, *shape) by name, in order of rank."""
+        mine = global_state(self.workers.device)
         return {name: self.workers.gather(tensor[None].to(self.workers.device)) for name, tensor in mine.items()}
 
-    def _weights(self) -> dict[str, Mapping[str, Tensor]]:
-        parts: dict[str, Mapping[str, Tensor]] = {n: module.state_dict() for n, module in self.parts.modules.items()}
-        if self.average is None:
-            return parts
-        return parts | {f"ema.{name}": module.state_dict() for name, module in self.average.modules.items()}
-
-    # --- and back
-
-    def load(self, *, allow_changes: bool = False) -> ResumePoint:
-        """Puts everything back as it was at the newest whole checkpoint.
-
-        Raises ConfigError that names each change of the recipe unless they are allowed, and what cannot be changed.
-        """
-        saved = checkpoint.find(self.folder.checkpoints)
-        changes = changed_keys(saved.recipe, self.recipe)
-        if begun := [line for line in changes if line.startswith("train.init_from")]:
-            raise ConfigError([f"{line}: it says what a run begins with, and this one has begun" for line in begun])
-        if changes and not allow_changes:
-            raise ConfigError(_refusal(self.folder.path, changes))
-        self._load_weights(saved)
-        progress: dict[str, Any] = dict(saved.state["progress"])
-        self.best.load(progress.pop("best"))
-        patience, health = progress.pop("patience"), progress.pop("health")
-        if not changes:  # otherwise its losses and its critics may be others
-            self.patience.load(patience)
-            self.health.load(health)
-        self.scales.load(saved.state.get("balances", {}), self.workers.device)
-        window = LogWindow()
-        window.load(saved.state["window"], self.workers.device)
-        randomness, notes = self._own_randomness(saved.state["randomness"])
-        position = RunProgress(**progress)
-        if self.workers.is_main:
-            self.folder.cut_back(position.step)
-        notes = [*(f"{line}; going on from {saved.path.name}" for line in saved.passed_over), *notes]
-        return ResumePoint(position, window, randomness, changes, notes)
-
-    def _load_weights(self, saved: Checkpoint) -> None:
-        if wrong := shape_mismatches(self.parts.modules, saved.parts):
-            raise ConfigError(f"out: {saved.path} cannot be gone on from with this recipe: {summarise_problems(wrong)}")
-        load_weights(self.parts, saved.parts, average=False)
-        if self.average is not None:
-            load_weights(self.average, saved.parts, average=True)
-        try:
-            self.optimizers.load(saved.state["optimizers"])
-        except (KeyError, ValueError) as error:
-            raise ConfigError(f"out: the optimizers in {saved.path} are not this recipe's: {error}") from None
-
-    def _own_randomness(self, everyone: State) -> tuple[State | None, list[str]]:
-        """This process's generators; of another number of processes, nobody's."""
-        world = len(everyone["torch"])
+    def load_state_dict(self, state: State) -> None:
+        """Keep this process's generators for `seeded`; a checkpoint of another number of processes has none for it."""
+        world = len(state["torch"])
         if world == self.workers.world:
-            return {name: states[self.workers.rank] for name, states in everyone.items()}, []
-        note = f"the checkpoint is of {world} process(es), not of {self.workers.world}: torch's, numpy's and Python's "
-        return None, [f"{note}global generators start anew (jointgen's own noise does not depend on it)"]
+            self._restored = {name: states[self.workers.rank] for name, states in state.items()}
+            return
+        self.notes.append(
+            f"the checkpoint was written by {world} process(es) and this run has {self.workers.world}: the global "
+            "generators of torch, numpy and Python start anew (jointgen's own noise does not depend on them)"
+        )
 
 
-def _refusal(path: Path, changes: Iterable[str]) -> list[str]:
-    first = f"out: the run in {path} has another recipe; to go on with this one: --allow-changes (allow_changes=True)"
-    return [first, *(f"  {line}" for line in changes)]
+def _saved_as(key: str, *, needs_same_recipe: bool = False) -> dict[str, Any]:
+    """Describe a stateful object of `TrainingState`.
+
+    Args:
+        key: its name in a checkpoint; `progress.best` is the entry `best` of the file `progress.json`.
+        needs_same_recipe: whether its state means nothing once the recipe has changed.
+    """
+    return {"key": key, "needs_same_recipe": needs_same_recipe}
+
+
+@attrs.frozen
+class TrainingState:
+    """The state of a run. A new stateful object is one more line here.
+
+    The keys are those of checkpoint files: to change one is to refuse the checkpoints of earlier runs.
+    """
+
+    parts: Parts
+    ema: EMA
+    optimizers: Optimizers = attrs.field(metadata=_saved_as("optimizers"))
+    balance_scales: BalanceScales = attrs.field(metadata=_saved_as("balances"))
+    progress: RunProgress = attrs.field(metadata=_saved_as("progress"))
+    early_stopping: EarlyStopping = attrs.field(metadata=_saved_as("progress.patience", needs_same_recipe=True))
+    best: BestCheckpoint = attrs.field(metadata=_saved_as("progress.best"))
+    critic_trust: CriticTrust = attrs.field(metadata=_saved_as("progress.health", needs_same_recipe=True))
+    window: LogWindow = attrs.field(metadata=_saved_as("window"))
+    generators: GlobalGenerators = attrs.field(metadata=_saved_as("randomness"))
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return the trained modules by part name, and their averages as `ema.NAME` where the run keeps any."""
+        modules = dict(self.parts.modules.items())
+        averages = self.ema.parts.modules.items() if self.ema.decay else ()
+        return modules | {f"ema.{name}": module for name, module in averages}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of all objects but the modules, by key."""
+        states: dict[str, Any] = {}
+        for field, item in self._stateful():
+            above, _, name = field.metadata["key"].rpartition(".")
+            (states[above] if above else states)[name] = item.state_dict()
+        return states
+
+    def load_state_dict(self, states: Mapping[str, Any], *, recipe_changed: bool = False) -> None:
+        """Restore all objects but the modules. One that an older checkpoint does not know stays as it was made."""
+        for field, item in self._stateful():
+            above, _, name = field.metadata["key"].rpartition(".")
+            known = states[above] if above else states
+            if name in known and not (recipe_changed and field.metadata["needs_same_recipe"]):
+                item.load_state_dict(known[name])
+
+    def _stateful(self) -> Iterator[tuple[attrs.Attribute[Any], Stateful]]:
+        for field in attrs.fields(type(self)):
+            if "key" in field.metadata:
+                yield field, getattr(self, field.name)

@@ -1,9 +1,9 @@
-"""What the loop keeps an eye on between steps: sums of figures, numbers that break, losses that stop improving."""
+"""Early stopping, and the best checkpoint of a run: the two decisions that evaluations between steps feed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jointgen.config.recipe import EarlyStoppingTable
@@ -12,69 +12,73 @@ from jointgen.errors import ConfigError, suggest
 
 
 class EarlyStopping:
-    """Early stopping: ends a stage once none of the losses has improved for `limit` evaluations in a row."""
+    """Ends a stage once none of the watched losses has improved for `patience` evaluations in a row.
 
-    def __init__(self, limit: int | None):
-        self._limit = limit
+    Args:
+        patience: how many evaluations; None never ends a stage.
+        watched: the names of the figures that are watched (`MetricFigure.watched`).
+
+    >>> rule = EarlyStopping(patience=2)
+    >>> [rule.should_stop([loss]) for loss in (3.0, 2.0, 2.5, 2.0)]
+    [False, False, False, True]
+    """
+
+    def __init__(self, patience: int | None, watched: Sequence[str] = ()):
+        self._patience, self.watched = patience, watched
         self.restart()
 
     def restart(self) -> None:
+        """Forget all losses: the next stage has losses of its own."""
         self._best: list[float] = []
         self._waited = 0
 
-    def exhausted(self, losses: list[float]) -> bool:
-        if self._limit is None or not losses:
+    def should_stop(self, losses: Sequence[float]) -> bool:
+        """Take in the losses of an evaluation, in the same order each time, and return whether to end the stage."""
+        if self._patience is None or not losses:
             return False
-        improved = [not self._best or new < old for new, old in zip(losses, self._best or losses, strict=True)]
-        self._best = [min(new, old) for new, old in zip(losses, self._best or losses, strict=True)]
-        self._waited = 0 if any(improved) else self._waited + 1
-        return self._waited >= self._limit
+        best = self._best or losses
+        improved = not self._best or any(new < old for new, old in zip(losses, best, strict=True))
+        self._best = [min(new, old) for new, old in zip(losses, best, strict=True)]
+        self._waited = 0 if improved else self._waited + 1
+        return self._waited >= self._patience
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"best": self._best, "waited": self._waited}
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._best, self._waited = list(state["best"]), state["waited"]
 
 
 def early_stopping_of(
-    stopping: EarlyStoppingTable | None, every: int | None, measures: Iterable[MetricFigure]
+    table: EarlyStoppingTable | None, eval_every: int | None, figures: Iterable[MetricFigure]
 ) -> EarlyStopping:
-    """What `train.early_stopping` asks for. ConfigError where evaluations, `every` so many steps, do not find what it
-    looks at."""
-    if stopping is None:
+    """Build the rule that `train.early_stopping` asks for.
+
+    Args:
+        table: `train.early_stopping`; None gives a rule that never ends a stage.
+        eval_every: `train.eval_every`, steps between evaluations.
+        figures: the figures that an evaluation finds.
+
+    Raises:
+        ConfigError: no evaluation runs between steps, or no figure is a loss that early stopping may watch.
+    """
+    if table is None:
         return EarlyStopping(None)
-    if every is None:
+    if eval_every is None:
         raise ConfigError("train.early_stopping: looks at evaluations, so train.eval_every must say how often")
-    if not any(is_watched(measure.name) and measure.statistics for measure in measures):
-        raise ConfigError("train.early_stopping: eval.metrics must measure reconstruction, which it watches")
-    return EarlyStopping(stopping.patience)
-
-
-def is_watched(name: str) -> bool:
-    """Whether early stopping looks at a figure."""
-    return name.startswith("reconstruction_")
-
-
-def best_checkpoint_of(name: str | None, every: int | None, measures: Iterable[MetricFigure]) -> BestCheckpoint:
-    """What keeps `train.keep_best`. ConfigError where evaluations, `every` so many steps, will not find it."""
-    if name is None:
-        return BestCheckpoint()
-    known = {measure.name: measure for measure in measures}
-    usable = [m.name for m in known.values() if m.statistics and m.better is not None]
-    if every is None:
-        raise ConfigError("train.keep_best: looks at evaluations, so train.eval_every must say how often")
-    if name not in known:
-        raise ConfigError(f"train.keep_best: evaluations do not find {name!r}{suggest(name, usable)}")
-    if not known[name].statistics:
-        raise ConfigError(f"train.keep_best: this model has no {name!r} ({known[name].note}){suggest(name, usable)}")
-    if known[name].better is None:
-        raise ConfigError(f"train.keep_best: {name!r} does not say which way is better{suggest(name, usable)}")
-    return BestCheckpoint(name, known[name].better)
+    watched = [figure.name for figure in figures if figure.watched and figure.statistics]
+    if not watched:
+        raise ConfigError("train.early_stopping: no metric of eval.metrics has a loss that it watches")
+    return EarlyStopping(table.patience, watched)
 
 
 class BestCheckpoint:
-    """The best figure that a run has seen of one metric, and the checkpoint that has it."""
+    """Remembers the best value that a run has seen of one metric, and the checkpoint that has it.
+
+    Args:
+        metric: the name of the metric; None keeps no best checkpoint.
+        better: "lower" or "higher".
+    """
 
     def __init__(self, metric: str | None = None, better: str | None = None):
         self.metric, self._sign = metric, -1.0 if better == "lower" else 1.0
@@ -82,7 +86,10 @@ class BestCheckpoint:
         self.checkpoint: str | None = None
 
     def improved(self, figures: Mapping[str, float | None], checkpoint: str) -> bool:
-        """Whether the metric is now better than ever; the checkpoint is then the best one. NaN never is."""
+        """Return whether the metric is better than ever; if so, remember the checkpoint.
+
+        A value that is absent or not finite is never better, nor is an equal one.
+        """
         value = figures.get(self.metric) if self.metric is not None else None
         if value is None or not math.isfinite(value):
             return False
@@ -91,10 +98,36 @@ class BestCheckpoint:
         self.value, self.checkpoint = value, checkpoint
         return True
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"metric": self.metric, "value": self.value, "checkpoint": self.checkpoint}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Another metric's best is none of this one's."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the best value, unless it was saved for another metric."""
         if state["metric"] == self.metric:
             self.value, self.checkpoint = state["value"], state["checkpoint"]
+
+
+def best_checkpoint_of(name: str | None, eval_every: int | None, figures: Iterable[MetricFigure]) -> BestCheckpoint:
+    """Build what keeps `train.keep_best`.
+
+    Args:
+        name: `train.keep_best`, the name of a metric; None keeps no best checkpoint.
+        eval_every: `train.eval_every`, steps between evaluations.
+        figures: the figures that an evaluation finds.
+
+    Raises:
+        ConfigError: no evaluation runs between steps, or none finds this metric, or neither way of it is better.
+    """
+    if name is None:
+        return BestCheckpoint()
+    known = {figure.name: figure for figure in figures}
+    usable = [figure.name for figure in known.values() if figure.statistics and figure.better is not None]
+    if eval_every is None:
+        raise ConfigError("train.keep_best: looks at evaluations, so train.eval_every must say how often")
+    if name not in known:
+        raise ConfigError(f"train.keep_best: evaluations do not find {name!r}{suggest(name, usable)}")
+    if not known[name].statistics:
+        raise ConfigError(f"train.keep_best: this model has no {name!r} ({known[name].note}){suggest(name, usable)}")
+    if known[name].better is None:
+        raise ConfigError(f"train.keep_best: {name!r} does not say which way is better{suggest(name, usable)}")
+    return BestCheckpoint(name, known[name].better)

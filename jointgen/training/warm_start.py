@@ -13,7 +13,7 @@ from jointgen.compiler.parts import Parts, shape_mismatches, summarise_problems
 from jointgen.config.recipe import WarmStartTable
 from jointgen.errors import CheckpointError, ConfigError, suggest
 from jointgen.runs.checkpoint import Checkpoint, find
-from jointgen.runs.files import open_or_nearest
+from jointgen.runs.folder import RunFolder
 
 KEY = "train.init_from"
 _AVERAGED = "ema."
@@ -80,7 +80,7 @@ def warm_start(compiled: CompiledRecipe) -> WarmStart | None:
 
 def _open(asked: WarmStartTable) -> Checkpoint:
     try:
-        return find(open_or_nearest(asked.run).checkpoints, asked.checkpoint)
+        return find(RunFolder.open(asked.run).checkpoints, asked.checkpoint)
     except (ConfigError, CheckpointError) as error:  # a damaged checkpoint is here what was given, not what failed
         problem = "; ".join(line.strip() for line in str(error).splitlines()).replace(":; ", ": ")
         where = f"{KEY}." if problem.startswith("checkpoint: ") else f"{KEY}: "

@@ -20,7 +20,7 @@ from support.paths import QUICKSTART
 from jointgen.runtime import signals as stopping
 from jointgen.training import reporter as reporting
 from jointgen.training import setup as starting
-from jointgen.training import trainer as train
+from jointgen.training.checkpoints import CheckpointWriter
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_signal_stops_after_a_checkpoint_and_resume_finishes(
 def test_a_second_interrupt_stops_at_once(
     say: Any, here: Path, signalled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train.Trainer, "save", lambda self: time.sleep(60))  # a disk that hangs
+    monkeypatch.setattr(CheckpointWriter, "save", lambda self, state: time.sleep(60))  # a disk that hangs
     monkeypatch.setattr(stopping, "AGAIN_S", 0.0)
     signalled(here / "r", signal.SIGINT, signal.SIGINT)
     said = say("run", QUICKSTART, "--quiet", "--out", "r", *in_words(train__steps="100", train__log_every="1"))

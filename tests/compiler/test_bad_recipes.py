@@ -17,7 +17,7 @@ from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry
-from jointgen.training.trainer import Trainer
+from jointgen.training.setup import set_up_training
 
 QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 
@@ -856,6 +856,6 @@ def test_a_recipe_that_does_not_fit_its_data_is_told_before_anything_is_written(
 ) -> None:
     fine = compiled(registry, overrides)
     with pytest.raises(ConfigError) as caught:
-        Trainer(fine, tmp_path / "run", quiet=True)
+        set_up_training(fine, tmp_path / "run", quiet=True)
     assert_says(caught.value.problems, expected)
     assert not (tmp_path / "run").exists()

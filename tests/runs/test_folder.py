@@ -11,21 +11,27 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from jointgen.errors import CheckpointError, ConfigError
 from jointgen.runs.folder import RunFolder
+from jointgen.runs.log import RunLog
 
 
-def logged(folder: RunFolder, steps: Iterable[int]) -> None:
+def logged(log: RunLog, steps: Iterable[int]) -> None:
     for step in steps:
-        folder.log(step, 10 * step, 0.5 * step, {"elbo_nats": -step / 3})
+        log.add(step, 10 * step, 0.5 * step, {"elbo_nats": -step / 3})
+
+
+def log_in(path: Path, *, resume: bool = False) -> RunLog:
+    return RunLog(RunFolder.create(path, resume=resume))
 
 
 # --- the folder ---
 
 
 def test_layout(tmp_path: Path) -> None:
-    with RunFolder.create(tmp_path / "runs" / "x") as folder:
-        folder.write_recipe("format = 1\n")
-        folder.write_summary({"status": "running", "step": 0})
-        logged(folder, [1])
+    folder = RunFolder.create(tmp_path / "runs" / "x")
+    folder.write_recipe("format = 1\n")
+    folder.write_summary({"status": "running", "step": 0})
+    with RunLog(folder) as log:
+        logged(log, [1])
     names = {"recipe.toml", "metrics.jsonl", "summary.json", "checkpoints", "samples", "tensorboard"}
     assert {*os.listdir(folder.path)} == names
     assert RunFolder.open(folder.path).read_recipe() == "format = 1\n"
@@ -89,70 +95,71 @@ def test_summary_is_strict_json(tmp_path: Path) -> None:
 
 
 def test_one_object_per_event(tmp_path: Path) -> None:
-    with RunFolder.create(tmp_path) as folder:
-        folder.log(5, 640, 1.23456, {"elbo_nats": -101.25, "f1": float("nan"), "f2": float("-inf")})
-    line = folder.metrics.read_text()
+    with log_in(tmp_path) as log:
+        log.add(5, 640, 1.23456, {"elbo_nats": -101.25, "f1": float("nan"), "f2": float("-inf")})
+    line = log.folder.metrics.read_text()
     assert line == '{"step": 5, "images_seen": 640, "wall_s": 1.235, "elbo_nats": -101.25, "f1": null, "f2": null}\n'
-    assert folder.read_metrics() == [json.loads(line)]
+    assert log.folder.read_metrics() == [json.loads(line)]
 
 
 def test_numbers_survive_exactly(tmp_path: Path) -> None:
     value = torch.rand((), generator=torch.Generator().manual_seed(0)).item() / 3
-    with RunFolder.create(tmp_path) as folder:
-        folder.log(1, 1, 0.0, {"x": value})
-    assert folder.read_metrics()[0]["x"] == value
+    with log_in(tmp_path) as log:
+        log.add(1, 1, 0.0, {"x": value})
+    assert log.folder.read_metrics()[0]["x"] == value
 
 
 def test_tensorboard_shows_a_cut_back_run_once(tmp_path: Path) -> None:
-    with RunFolder.create(tmp_path) as folder:
-        logged(folder, range(1, 7))
-    with RunFolder.create(tmp_path, resume=True) as folder:
-        folder.cut_back(4)
-        folder.log(5, 50, 9.0, {"elbo_nats": 7.0})
-    events = EventAccumulator(str(folder.tensorboard)).Reload().Scalars("elbo_nats")
+    with log_in(tmp_path) as log:
+        logged(log, range(1, 7))
+    with log_in(tmp_path, resume=True) as log:
+        log.cut_back(4)
+        log.add(5, 50, 9.0, {"elbo_nats": 7.0})
+    events = EventAccumulator(str(log.folder.tensorboard)).Reload().Scalars("elbo_nats")
     assert [event.step for event in events] == [1, 2, 3, 4, 5]
     assert events[-1].value == 7.0
 
 
 def test_no_event_file_without_a_log(tmp_path: Path) -> None:
-    with RunFolder.create(tmp_path) as folder:
+    folder = RunFolder.create(tmp_path)
+    with RunLog(folder):
         folder.write_summary({})
     assert os.listdir(folder.tensorboard) == []
 
 
 def test_cut_back_leaves_the_other_lines_byte_for_byte(tmp_path: Path) -> None:
-    with RunFolder.create(tmp_path) as folder:
-        logged(folder, [0, 2, 4, 6])
-    lines = folder.metrics.read_bytes().splitlines(keepends=True)
+    with log_in(tmp_path) as log:
+        logged(log, [0, 2, 4, 6])
+    lines = log.folder.metrics.read_bytes().splitlines(keepends=True)
     for step, kept in [(9, 4), (6, 4), (5, 3), (0, 1), (-1, 0)]:
-        folder.cut_back(step)
-        assert folder.metrics.read_bytes() == b"".join(lines[:kept])
+        log.cut_back(step)
+        assert log.folder.metrics.read_bytes() == b"".join(lines[:kept])
 
 
 @pytest.mark.parametrize("torn", [b'{"step": 6, "im', b'{"step": 6}', b"\0\0\0", b'{"a": "\xc3'])
 def test_a_torn_last_line_is_no_event(tmp_path: Path, torn: bytes) -> None:
     """A line without its end may be a prefix of another number, so it goes even where it parses."""
-    with RunFolder.create(tmp_path) as folder:
-        logged(folder, [2, 4])
-    whole = folder.metrics.read_bytes()
-    folder.metrics.write_bytes(whole + torn)
-    assert [event["step"] for event in folder.read_metrics()] == [2, 4]
-    folder.cut_back(6)
-    assert folder.metrics.read_bytes() == whole
+    with log_in(tmp_path) as log:
+        logged(log, [2, 4])
+    whole = log.folder.metrics.read_bytes()
+    log.folder.metrics.write_bytes(whole + torn)
+    assert [event["step"] for event in log.folder.read_metrics()] == [2, 4]
+    log.cut_back(6)
+    assert log.folder.metrics.read_bytes() == whole
 
 
 def test_damage_elsewhere_is_told(tmp_path: Path) -> None:
-    with RunFolder.create(tmp_path) as folder:
-        logged(folder, [2, 4])
-    folder.metrics.write_bytes(b"{oops\n" + folder.metrics.read_bytes())
+    with log_in(tmp_path) as log:
+        logged(log, [2, 4])
+    log.folder.metrics.write_bytes(b"{oops\n" + log.folder.metrics.read_bytes())
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl: line 1 is damaged"):
-        folder.cut_back(2)
+        log.cut_back(2)
 
 
 def test_cut_back_without_a_log(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path)
-    folder.cut_back(3)
-    assert not folder.metrics.exists()
+    log = log_in(tmp_path)
+    log.cut_back(3)
+    assert not log.folder.metrics.exists()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import jointgen
 from jointgen.errors import ConfigError, StoppedError
 from jointgen.runs.folder import RunFolder
+from jointgen.runs.log import RunLog
 from jointgen.runs.trackers import check_installed
 
 QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
@@ -44,18 +45,17 @@ def picture(path: Path) -> Path:
     return path
 
 
-def folder_of(path: Path, *trackers: str) -> RunFolder:
-    RunFolder.create(path)
-    return RunFolder(path, trackers=trackers)
+def log_of(path: Path, *trackers: str, resume: bool = False) -> RunLog:
+    return RunLog(RunFolder.create(path, resume=resume), trackers)
 
 
 # --- TensorBoard -----------------------------------------------------------------------------------------------------
 
 
 def test_tensorboard_has_figures_and_pictures(tmp_path: Path) -> None:
-    with folder_of(tmp_path, "tensorboard") as folder:
-        folder.log(7, 70, 0.5, {"eval/elbo": 1.5})
-        folder.trackers().pictures([picture(tmp_path / "samples/samples-x1-step-00000007.png")], 7)
+    with log_of(tmp_path, "tensorboard") as log:
+        log.add(7, 70, 0.5, {"eval/elbo": 1.5})
+        log.add_pictures([picture(tmp_path / "samples/samples-x1-step-00000007.png")], 7)
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in board.Scalars("eval/elbo")] == [(7, 1.5)]
     (shown,) = board.Images("samples-x1")
@@ -63,9 +63,9 @@ def test_tensorboard_has_figures_and_pictures(tmp_path: Path) -> None:
 
 
 def test_no_tracker_leaves_the_log_alone(tmp_path: Path) -> None:
-    with folder_of(tmp_path) as folder:
-        folder.log(1, 10, 0.5, {"loss": 1.0})
-    assert folder.read_metrics()[0]["loss"] == 1.0
+    with log_of(tmp_path) as log:
+        log.add(1, 10, 0.5, {"loss": 1.0})
+    assert log.folder.read_metrics()[0]["loss"] == 1.0
     assert os.listdir(tmp_path / "tensorboard") == [] and not (tmp_path / "trackers.json").exists()
 
 
@@ -87,7 +87,7 @@ def test_a_missing_package_is_told_before_anything_else(tmp_path: Path, monkeypa
 def test_a_tracker_that_does_not_start_is_one_line(tmp_path: Path, fake_wandb: FakeWandB) -> None:
     fake_wandb.failure = RuntimeError("api_key not configured\nand more")
     with pytest.raises(ConfigError) as caught:
-        folder_of(tmp_path, "tensorboard", "wandb").trackers()
+        log_of(tmp_path, "tensorboard", "wandb").start_trackers()
     assert caught.value.problems == ["train.trackers: 'wandb' does not start: RuntimeError: api_key not configured"]
 
 
@@ -140,10 +140,10 @@ def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandB:
 
 
 def test_wandb_is_offline_in_the_run_folder(tmp_path: Path, fake_wandb: FakeWandB) -> None:
-    with folder_of(tmp_path / "mine", "wandb") as folder:
-        folder.write_recipe("seed = 3\n[train]\nsteps = 5\n[encoder.network]\nhidden = [8, 8]\n")
-        folder.log(7, 70, 0.5, {"loss": 1.5})
-        folder.trackers().pictures([picture(tmp_path / "mine/samples/reconstructions-step-00000007.png")], 7)
+    with log_of(tmp_path / "mine", "wandb") as log:
+        log.folder.write_recipe("seed = 3\n[train]\nsteps = 5\n[encoder.network]\nhidden = [8, 8]\n")
+        log.add(7, 70, 0.5, {"loss": 1.5})
+        log.add_pictures([picture(tmp_path / "mine/samples/reconstructions-step-00000007.png")], 7)
     (init,) = fake_wandb.inits
     assert init["mode"] == "offline" and init["dir"] == str(tmp_path / "mine") and init["id"] is init["resume"] is None
     assert (init["project"], init["name"]) == ("jointgen", "mine")
@@ -156,7 +156,7 @@ def test_wandb_is_offline_in_the_run_folder(tmp_path: Path, fake_wandb: FakeWand
 def test_wandb_mode_is_the_users_own(tmp_path: Path, fake_wandb: FakeWandB, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
-    folder_of(tmp_path, "wandb").trackers()
+    log_of(tmp_path, "wandb").start_trackers()
     assert fake_wandb.inits[0]["mode"] == "online" and fake_wandb.inits[0]["project"] == "theirs"
 
 
@@ -224,10 +224,10 @@ def fake_mlflow(monkeypatch: pytest.MonkeyPatch) -> FakeMLflow:
 
 def test_mlflow_keeps_a_data_base_in_the_run_folder(tmp_path: Path, fake_mlflow: FakeMLflow) -> None:
     """Names lose what MLflow refuses; the environment is as it was once the run is over."""
-    with folder_of(tmp_path, "mlflow") as folder:
-        folder.write_recipe("seed = 3\n")
-        folder.log(7, 70, 0.5, {"model/E[q(x,z)](log p(x|z))": 1.5})
-        folder.trackers().pictures([picture(tmp_path / "samples/samples-step-00000007.png")], 7)
+    with log_of(tmp_path, "mlflow") as log:
+        log.folder.write_recipe("seed = 3\n")
+        log.add(7, 70, 0.5, {"model/E[q(x,z)](log p(x|z))": 1.5})
+        log.add_pictures([picture(tmp_path / "samples/samples-step-00000007.png")], 7)
     assert fake_mlflow.calls == [
         ("uri", f"sqlite:///{tmp_path}/mlflow.db"),
         ("artifacts", f"file://{tmp_path}/mlartifacts"),
@@ -239,9 +239,9 @@ def test_mlflow_keeps_a_data_base_in_the_run_folder(tmp_path: Path, fake_mlflow:
     ]
     assert "MLFLOW_TRACKING_URI" not in os.environ
     assert json.loads((tmp_path / "trackers.json").read_text()) == {"mlflow": "r1"}
-    with RunFolder(tmp_path, trackers=["mlflow"]) as again:
+    with RunLog(RunFolder(tmp_path), ["mlflow"]) as again:
         again.cut_back(7)
-        again.trackers()
+        again.start_trackers()
     resumed = fake_mlflow.calls[7:]
     assert ("run", "r1") in resumed and not any(what == "params" for what, _ in resumed)  # written once
 
@@ -250,8 +250,8 @@ def test_mlflow_goes_to_the_users_own_server(
     tmp_path: Path, fake_mlflow: FakeMLflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://example.org")
-    with folder_of(tmp_path, "mlflow") as folder:
-        folder.trackers()
+    with log_of(tmp_path, "mlflow") as log:
+        log.start_trackers()
     assert fake_mlflow.calls[:2] == [("uri", "https://example.org"), ("artifacts", None)]
     assert os.environ["MLFLOW_TRACKING_URI"] == "https://example.org"
 
@@ -265,9 +265,9 @@ def test_real_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     for _ in range(2):
-        with RunFolder.create(tmp_path, resume=True) as made, RunFolder(made.path, trackers=["wandb"]) as folder:
-            folder.log(7, 70, 0.5, {"model/E[q(x,z)](log p(x|z))": 1.5})
-            folder.trackers().pictures([picture(tmp_path / "samples/samples-step-00000007.png")], 7)
+        with log_of(tmp_path, "wandb", resume=True) as log:
+            log.add(7, 70, 0.5, {"model/E[q(x,z)](log p(x|z))": 1.5})
+            log.add_pictures([picture(tmp_path / "samples/samples-step-00000007.png")], 7)
     (run_id,) = json.loads((tmp_path / "trackers.json").read_text()).values()
     assert len(list(tmp_path.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"))) >= 1
 
@@ -279,8 +279,8 @@ def test_real_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_real_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for step in (7, 8):
-        with RunFolder.create(tmp_path, resume=True) as made, RunFolder(made.path, trackers=["mlflow"]) as folder:
-            folder.log(step, 70, 0.5, {"model/E[q(x,z)](log p(x|z))": 1.5})
+        with log_of(tmp_path, "mlflow", resume=True) as log:
+            log.add(step, 70, 0.5, {"model/E[q(x,z)](log p(x|z))": 1.5})
     client = importlib.import_module("mlflow").MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     (run_id,) = json.loads((tmp_path / "trackers.json").read_text()).values()
     history = client.get_metric_history(run_id, "model/E_q_x_z___log p_x_z__")

@@ -33,7 +33,8 @@ from jointgen.compiler import build as building
 from jointgen.errors import JointgenError
 from jointgen.registry.discovery import load_plugins
 from jointgen.runs import checkpoint
-from jointgen.runs import folder as runfolder
+from jointgen.runs.folder import RunFolder, checkpoint_name
+from jointgen.runs.log import RunLog
 from jointgen.training import reporter as reporting
 
 RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
@@ -123,8 +124,8 @@ def at_call(module: Any, name: str, nth: int = 1, instead: Callable[..., object]
     setattr(module, name, call)
 
 
-def half_a_line(self: runfolder.RunFolder, step: int, *_: Any) -> None:
-    with open(self.metrics, "a") as file:
+def half_a_line(self: RunLog, step: int, *_: Any) -> None:
+    with open(self.folder.metrics, "a") as file:
         file.write(f'{{"step": {step}, "ima')
     die()
 
@@ -150,26 +151,38 @@ POINTS: dict[str, Callable[[], Any]] = {
     "before `latest` names it": lambda: at_call(checkpoint, "replace_text", path="latest"),
     "before `best` names it": lambda: at_call(checkpoint, "replace_text", path="best"),
     "while an old one is deleted": lambda: at_call(checkpoint.shutil, "rmtree", 1, half_deleted, path=".old-"),
-    "in a line of metrics.jsonl": lambda: at_call(runfolder.RunFolder, "log", 2, half_a_line),
+    "in a line of metrics.jsonl": lambda: at_call(RunLog, "add", 2, half_a_line),
     "in an evaluation": lambda: at_call(reporting, "evaluate"),
     "in pictures": lambda: at_call(reporting, "write_pictures"),
-    "in the last pictures": lambda: at_call(runfolder.RunFolder, "write_summary", 2) or last("write_pictures"),
+    "in the last pictures": lambda: at_call(RunFolder, "write_summary", 2) or last_pictures(),
     "between the renames of the last step's two": lambda: at_call(os, "rename", path=".tmp-step-00000040"),
-    "in the last evaluation": lambda: last("evaluate"),
-    "before the last summary": lambda: at_call(runfolder.RunFolder, "write_summary", 2),
+    "in the last evaluation": lambda: last_evaluation(),
+    "before the last summary": lambda: at_call(RunFolder, "write_summary", 2),
 }
 
 
-def last(name: str) -> None:
-    """At the last call of reporting's function: the one after the last step."""
-    real = getattr(reporting, name)
+def last_pictures() -> None:
+    """At the pictures of the last step."""
+    real = reporting.write_pictures
 
     def call(*arguments: Any, **options: Any) -> Any:
-        if sys._getframe(1).f_back.f_code.co_name == "_finish":  # type: ignore[union-attr]
+        if checkpoint_name(SETTINGS["train.steps"]) in arguments:
             die()
         return real(*arguments, **options)
 
-    setattr(reporting, name, call)
+    reporting.write_pictures = call
+
+
+def last_evaluation() -> None:
+    """At the evaluation after the last step: the one of all rows."""
+    real = reporting.evaluate
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if options["limit"] is None:
+            die()
+        return real(*arguments, **options)
+
+    reporting.evaluate = call
 
 
 def killed_at(out: Path, point: str) -> None:

@@ -115,7 +115,7 @@ def test_a_run_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     whole, cut = (checkpoint.find(tmp_path / name / "checkpoints").parts for name in ("whole", "cut"))
     assert all(torch.equal(value, cut[part][name]) for part, named in whole.items() for name, value in named.items())
     for trainer in trainers:
-        for parts in (trainer.parts, trainer.average.parts):
+        for parts in (trainer.state.parts, trainer.state.ema.parts):
             assert all(is_channels_last(w) for w in parts.modules.parameters() if w.ndim == 4)
-        for optimizer in trainer.optimizers.of(trainer.parts.modules):
+        for optimizer in trainer.state.optimizers.of(trainer.state.parts.modules):
             assert all(m["exp_avg"].stride() == w.stride() for w, m in optimizer.state.items())

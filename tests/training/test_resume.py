@@ -24,9 +24,8 @@ from jointgen.contracts.metrics import MetricFigure, per_row
 from jointgen.errors import CheckpointError, ConfigError, StoppedError, WriteError
 from jointgen.reports import pictures
 from jointgen.runs import checkpoint
-from jointgen.runs import folder as runfolder
-from jointgen.runs.folder import RunFolder
-from jointgen.training.state import CheckpointWriter
+from jointgen.runs import log as run_log
+from jointgen.training.state import GlobalGenerators
 from jointgen.training.stopping import BestCheckpoint, best_checkpoint_of
 
 RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
@@ -171,7 +170,9 @@ def test_other_shapes_cannot_be(finished: Path, changes: dict[str, Any], wrong: 
 
 @pytest.mark.parametrize("table", [{"type": "sgd"}, {"type": "rmsprop", "momentum": 0.9}], ids=str)
 def test_another_optimizer_cannot_be(finished: Path, table: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"out: the optimizers in .* are not this recipe's: '(SGD|RMSprop) with"):
+    with pytest.raises(
+        ConfigError, match=r"out: .* cannot be resumed with this recipe: it has no optimizer '(SGD|RMSprop) with"
+    ):
         train(finished, resume=True, allow_changes=True, changes={"optimizer.model": table})
 
 
@@ -274,10 +275,10 @@ def test_the_best_by_hand(better: str, figures: list[float | None], best: str) -
     assert seen.checkpoint == best
     assert [name for name, better in zip("abcde", improved, strict=True) if better][-1] == best
     again = BestCheckpoint("m", better)
-    again.load(seen.state())
+    again.load_state_dict(seen.state_dict())
     assert (again.value, again.checkpoint) == (seen.value, best)
     other = BestCheckpoint("n", better)
-    other.load(seen.state())
+    other.load_state_dict(seen.state_dict())
     assert other.checkpoint is None
 
 
@@ -425,7 +426,7 @@ def full(*_: Any, **__: Any) -> None:
     ("module", "name", "where", "newest"),
     [
         (checkpoint, "write_flushed", "checkpoint {}/checkpoints/step-00000008", 4),
-        (runfolder, "open", "{}/metrics.jsonl", 4),
+        (run_log, "open", "{}/metrics.jsonl", 4),
         (SummaryWriter, "add_scalar", "{}/tensorboard", 4),
         (pictures, "replace_bytes", "{}/samples", 12),
     ],
@@ -467,17 +468,36 @@ class Two:
         return torch.cat([tensor + 1, tensor])
 
 
-def test_every_process_has_its_own_generators_back(finished: Path) -> None:
-    two = CheckpointWriter(RunFolder(finished), Two(), "", 1, *[None] * 7)  # type: ignore[arg-type]
-    mine = {"torch": torch.arange(3), "python_spare": torch.tensor(0.5, dtype=torch.float64)}
-    everyone = two._gathered(mine)
-    assert everyone["torch"].tolist() == [[1, 2, 3], [0, 1, 2]] and everyone["python_spare"].tolist() == [1.5, 0.5]
-    state, notes = two._own_randomness(everyone)
-    assert state is not None and state["torch"].tolist() == [0, 1, 2] and notes == []
+def test_every_process_has_its_own_generators_back() -> None:
+    """The first of the two has the seed 8 of torch's generator, when the second has 7."""
+    of = {seed: torch.Generator().manual_seed(seed).get_state() for seed in (7, 8)}
+
+    class Seeded(Two):
+        def gather(self, tensor: Tensor) -> Tensor:
+            first = of[8][None] if torch.equal(tensor[0], of[7]) else tensor
+            return torch.cat([first, tensor])
+
+    generators = GlobalGenerators(0, Seeded())  # type: ignore[arg-type]
+    before = torch.get_rng_state()
+    torch.manual_seed(7)
+    saved = generators.state_dict()
+    torch.set_rng_state(before)
+    assert torch.equal(saved["torch"], torch.stack([of[8], of[7]]))
+    again = GlobalGenerators(0, Two())  # type: ignore[arg-type]
+    again.load_state_dict(saved)
+    with again.seeded():
+        assert torch.equal(torch.get_rng_state(), of[7])
+    assert torch.equal(torch.get_rng_state(), before) and again.notes == []
 
 
 def test_another_number_of_processes_leaves_the_generators_alone(finished: Path) -> None:
     saved = checkpoint.find(finished / "checkpoints").state["randomness"]
-    two = CheckpointWriter(RunFolder(finished), Two(), "", 1, *[None] * 7)  # type: ignore[arg-type]
-    state, (note,) = two._own_randomness(saved)
-    assert state is None and note.startswith("the checkpoint is of 1 process(es), not of 2: ")
+    fresh, two = GlobalGenerators(0, Two()), GlobalGenerators(0, Two())  # type: ignore[arg-type]
+    two.load_state_dict(saved)
+    (note,) = two.notes
+    assert note.startswith("the checkpoint was written by 1 process(es) and this run has 2: ")
+    drawn = []
+    for generators in (fresh, two):
+        with generators.seeded():
+            drawn.append(torch.get_rng_state())
+    assert torch.equal(*drawn)

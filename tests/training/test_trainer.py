@@ -199,12 +199,12 @@ def test_stages_composed_in_python_are_written_and_repeat(tmp_path: Path) -> Non
 
 def test_early_stopping_ends_a_stage_and_keeps_the_next_ones_length() -> None:
     patience = EarlyStopping(2)
-    assert not patience.exhausted([3.0, 1.0])
-    assert not patience.exhausted([2.0, 2.0])  # one loss improved
-    assert not patience.exhausted([2.5, 2.0])  # first evaluation without
-    assert patience.exhausted([2.0, 1.0])  # second: equal is no improvement
+    assert not patience.should_stop([3.0, 1.0])
+    assert not patience.should_stop([2.0, 2.0])  # one loss improved
+    assert not patience.should_stop([2.5, 2.0])  # first evaluation without
+    assert patience.should_stop([2.0, 1.0])  # second: equal is no improvement
     patience.restart()
-    assert not patience.exhausted([9.0, 9.0])
+    assert not patience.should_stop([9.0, 9.0])
 
 
 def test_a_stage_without_a_step_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -266,16 +266,16 @@ def test_a_stage_that_early_stopping_ended_stays_so(tmp_path: Path, changes: dic
     assert trained == {step: step > 10 for step in range(1, end + 1)}
 
 
-def test_window_averages_and_finds_the_first_broken_figure() -> None:
+def test_window_averages_and_finds_the_first_non_finite_figure() -> None:
     window = LogWindow()
     window.add({"a": torch.tensor(1.0), "b": torch.tensor(2.0)}, step=7)
     window.add({"a": torch.tensor(3.0), "b": torch.tensor(float("nan"))}, step=8)
     window.add({"a": torch.tensor(float("inf")), "b": torch.tensor(0.0)}, step=9)
-    assert window.first_broken() == (8, "b")
+    assert window.first_non_finite() == (8, "b")
     calm = LogWindow()
     calm.add({"a": torch.tensor(1.0)}, step=0)
     calm.add({"a": torch.tensor(3.0), "c": torch.tensor(5.0)}, step=1)
-    assert calm.means() == {"a": 2.0, "c": 5.0} and calm.first_broken() is None
+    assert calm.means() == {"a": 2.0, "c": 5.0} and calm.first_non_finite() is None
 
 
 def test_window_goes_on_from_its_state() -> None:
@@ -286,9 +286,9 @@ def test_window_goes_on_from_its_state() -> None:
         whole.add(row, step)
         (first if step < 3 else second).add(row, step)
         if step == 2:
-            second.load(first.state(), torch.device("cpu"))
+            second.load_state_dict(first.state_dict())
     assert second.means() == whole.means() and second.steps == 5
-    assert second.first_broken() == whole.first_broken() == (0, "b")
+    assert second.first_non_finite() == whole.first_non_finite() == (0, "b")
 
 
 def test_load_gives_the_averaged_model(whole: Path) -> None:

@@ -21,6 +21,7 @@ from jointgen.registry.components import Registry
 from jointgen.reports.explain.explain import explain
 from jointgen.runs import checkpoint
 from jointgen.runs.manifest import MANIFEST
+from jointgen.training.setup import set_up_training
 from jointgen.training.trainer import Trainer
 from jointgen.training.warm_start import warm_start
 
@@ -80,13 +81,13 @@ def started(compiled: Callable[..., CompiledRecipe], tmp_path: Path) -> Callable
     """A run of AS-VAE that has begun and not made a step."""
 
     def made(changes: Any = None, source: Any = None) -> Trainer:
-        return Trainer(compiled(changes, source), tmp_path / "started", quiet=True)
+        return set_up_training(compiled(changes, source), tmp_path / "started", quiet=True)
 
     return made
 
 
 def of(trainer: Trainer, part: str) -> Tensors:
-    return {name: tensor.clone() for name, tensor in trainer.parts.modules[part].state_dict().items()}
+    return {name: tensor.clone() for name, tensor in trainer.state.parts.modules[part].state_dict().items()}
 
 
 def equal(mine: Tensors, theirs: Tensors) -> bool:
@@ -113,7 +114,7 @@ def test_parts_of_both_are_the_averaged_weights_and_new_ones_as_built(vae: Path,
     theirs = saved(vae)
     for part in ("encoder", "decoder"):
         assert equal(of(warm, part), theirs[f"ema.{part}"]) and not equal(of(warm, part), theirs[part])
-        assert equal(dict(warm.average.parts.modules[part].state_dict()), theirs[f"ema.{part}"])
+        assert equal(dict(warm.state.ema.parts.modules[part].state_dict()), theirs[f"ema.{part}"])
     shutil.rmtree(tmp_path / "started")
     cold = started()
     assert equal(of(warm, "T"), of(cold, "T"))
@@ -127,7 +128,7 @@ def test_after_no_step_the_elbo_is_that_of_the_run(vae: Path, started: Any) -> N
 
 
 def test_optimizers_start_fresh(vae: Path, started: Any) -> None:
-    assert all(not state["state"] for state in started(source=str(vae)).optimizers.state().values())
+    assert all(not state["state"] for state in started(source=str(vae)).state.optimizers.state_dict().values())
 
 
 @pytest.mark.parametrize(("which", "name"), [("best", "step-00000004"), ("step-00000008", "step-00000008")])
@@ -142,7 +143,7 @@ def test_plain_weights_where_none_are_averaged(started: Any, tmp_path: Path) -> 
     train(tmp_path / "plain", {**VAE, "train.ema": 0.0, "train.steps": 2})
     warm = started(source=str(tmp_path / "plain"))
     assert equal(of(warm, "encoder"), saved(tmp_path / "plain")["encoder"])
-    assert warm.init_from["averaged"] is False
+    assert warm.state.progress.init_from["averaged"] is False
 
 
 def test_weights_keep_their_precision(started: Any, tmp_path: Path) -> None:
@@ -329,5 +330,5 @@ def test_a_run_with_no_part_in_common(vae: Path, registry: Registry) -> None:
 
 def test_mistakes_are_told_before_anything_is_written(vae: Path, compiled: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not fit"):
-        Trainer(compiled({"encoder.network.hidden": [9]}, str(vae)), tmp_path / "run", quiet=True)
+        set_up_training(compiled({"encoder.network.hidden": [9]}, str(vae)), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()

@@ -11,7 +11,7 @@ import attrs
 from jointgen.config.toml import read_toml
 from jointgen.errors import ConfigError
 from jointgen.reports.run_figures import figures_of_run
-from jointgen.runs.files import RunFiles, open_or_nearest
+from jointgen.runs.folder import RunFolder
 
 UNTRAINED = {
     "name": None,
@@ -119,7 +119,7 @@ def _origin(path: str, within: tuple[str, ...]) -> dict[str, Any] | str:
     if real in within:
         return path
     try:
-        return settings_of(read_toml(RunFiles(path).recipe), (*within, real))
+        return settings_of(read_toml(RunFolder(path).recipe), (*within, real))
     except ConfigError:
         return path
 
@@ -144,7 +144,7 @@ def read_runs(paths: Iterable[str]) -> list[Run]:
 
 
 def _read(path: str) -> Run:
-    folder = open_or_nearest(path)
+    folder = RunFolder.open(path)
     recipe = read_toml(folder.recipe)
     summary = folder.read_summary()
     figures = _figures(folder, summary, recipe)
@@ -154,7 +154,7 @@ def _read(path: str) -> Run:
     return Run(path, recipe, figures, tuple(_doubts(recipe, summary)))
 
 
-def _figures(folder: RunFiles, summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Figure]:
+def _figures(folder: RunFolder, summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Figure]:
     found = figures_of_run(summary, folder.read_evaluation()).figures
     sources = [recipe.get("data", {}), *recipe.get("sources", {}).values()]
     observed = ", ".join(str(table["observe"]) for table in sources if "observe" in table)

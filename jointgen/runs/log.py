@@ -1,0 +1,83 @@
+"""The log of a run: its lines in metrics.jsonl, and the same figures and the pictures in the recipe's trackers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from jointgen.runs.folder import RunFolder, without_nan
+from jointgen.runs.trackers import Trackers
+from jointgen.runtime.atomic_files import replace_bytes, writing
+
+
+class RunLog:
+    """Appends to the log of one run. Leaving it as a context flushes the trackers.
+
+    Args:
+        folder: the run folder.
+        trackers: names of the trackers (`jointgen.runs.trackers`) that get what is logged.
+    """
+
+    def __init__(self, folder: RunFolder, trackers: Sequence[str] = ("tensorboard",)):
+        self.folder, self._names = folder, trackers
+        self._trackers: Trackers | None = None
+        self._resumed_at: int | None = None
+
+    def start_trackers(self) -> Trackers:
+        """Start the trackers on the first call, and return them.
+
+        Raises:
+            ConfigError: one of them does not start.
+        """
+        if self._trackers is None:
+            recipe = self.folder.read_recipe() if self.folder.recipe.exists() else ""
+            self._trackers = Trackers(self._names, self.folder.path, recipe, self._resumed_at)
+        return self._trackers
+
+    def add(self, step: int, images_seen: int, wall_s: float, values: Mapping[str, float]) -> None:
+        """Log the figures of an event. NaN and infinities become null.
+
+        Args:
+            step: steps made so far.
+            images_seen: rows of training data seen so far.
+            wall_s: seconds of training so far.
+            values: figures by name.
+
+        Raises:
+            WriteError: the disk does not take them.
+        """
+        event = {"step": step, "images_seen": images_seen, "wall_s": round(wall_s, 3), **values}
+        metrics = self.folder.metrics
+        with writing(metrics), open(metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(without_nan(event), allow_nan=False) + "\n")
+        with writing(self.folder.tensorboard):
+            self.start_trackers().log(values, step)
+
+    def add_pictures(self, paths: Sequence[Path], step: int) -> None:
+        """Hand pictures in `samples/` to the trackers."""
+        self.start_trackers().pictures(paths, step)
+
+    def cut_back(self, step: int) -> None:
+        """Remove events after `step`, which a resumed run logs again. Trackers hide or keep their own."""
+        metrics = self.folder.metrics
+        kept = b"".join(line + b"\n" for line, event in self.folder.logged_lines() if event["step"] <= step)
+        if metrics.exists() and metrics.read_bytes() != kept:
+            with writing(metrics):
+                replace_bytes(metrics, kept)
+        self._resumed_at = step
+
+    def close(self) -> None:
+        """Flush the trackers. A disk that is full by then was reported before, or lacks only their copies."""
+        if self._trackers is not None:
+            with contextlib.suppress(OSError):
+                self._trackers.close()
+            self._trackers = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,123 @@
+"""Writes the state of a run as checkpoints, and resumes it from the newest whole one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+from jointgen.compiler.parts import shape_mismatches, summarise_problems
+from jointgen.config.recipe import changed_keys
+from jointgen.engine.batch_norm import average_statistics
+from jointgen.errors import ConfigError
+from jointgen.inference.loading import load_weights
+from jointgen.runs import checkpoint
+from jointgen.runs.folder import RunFolder, checkpoint_name
+from jointgen.runtime.workers import Workers
+from jointgen.training.state import TrainingState
+
+
+@attrs.frozen
+class CheckpointWriter:
+    """Writes the state of a run into its folder.
+
+    A run that resumes from what is written here goes on bit for bit as if it had not been interrupted: same machine,
+    same number of processes, same recipe. What a checkpoint holds is what `TrainingState` names, and no more.
+
+    Args:
+        folder: the run folder.
+        workers: the processes of the run.
+        recipe: the text of the resolved recipe.
+        keep: how many of the newest checkpoints stay.
+    """
+
+    folder: RunFolder
+    workers: Workers
+    recipe: str
+    keep: int
+
+    def save(self, state: TrainingState) -> Path:
+        """Write a checkpoint of this moment and return its path. Every process calls it; the main one writes.
+
+        Raises:
+            CheckpointError: the disk does not take it.
+            JointgenError: the processes no longer hold the same weights.
+        """
+        average_statistics(state.parts.modules, self.workers)
+        if state.ema.decay:
+            average_statistics(state.ema.parts.modules, self.workers)
+        self.workers.check_replicas(state.parts.modules.state_dict())
+        states = state.state_dict()  # in every process: the random generators are gathered
+        path = self.folder.checkpoints / checkpoint_name(state.progress.step)
+        if self.workers.is_main:
+            checkpoint.save(
+                self.folder.checkpoints,
+                state.progress.step,
+                {name: module.state_dict() for name, module in state.modules().items()},
+                states,
+                recipe=self.recipe,
+                keep=self.keep,
+                best=state.best.checkpoint,
+            )
+        self.workers.barrier()
+        return path
+
+
+@attrs.frozen
+class ResumePoint:
+    """What the user should know of a resumed run.
+
+    Args:
+        changes: the keys of the recipe that have changed since the checkpoint, a line each.
+        notes: remarks on damaged checkpoints and on the number of processes, a line each.
+    """
+
+    changes: list[str]
+    notes: list[str]
+
+
+def resume(state: TrainingState, folder: RunFolder, recipe: str, *, allow_changes: bool = False) -> ResumePoint:
+    """Restore the state of a run from its newest whole checkpoint.
+
+    Args:
+        state: the state of the run as built; everything in it is restored in place.
+        folder: the run folder.
+        recipe: the text of the resolved recipe, which may differ from the checkpoint's.
+        allow_changes: whether it may.
+
+    Raises:
+        ConfigError: the recipe has changed, which is not allowed or cannot be: each change is named.
+        CheckpointError: no checkpoint is whole.
+    """
+    saved = checkpoint.find(folder.checkpoints)
+
+    # the recipe: the same, or changed where that is allowed and possible
+    changes = changed_keys(saved.recipe, recipe)
+    if begun := [line for line in changes if line.startswith("train.init_from")]:
+        raise ConfigError([f"{line}: it says what a run begins with, and this one has begun" for line in begun])
+    if changes and not allow_changes:
+        first = f"out: the run in {folder.path} has another recipe"
+        remedy = "to go on with this one: --allow-changes (allow_changes=True)"
+        raise ConfigError([f"{first}; {remedy}", *(f"  {line}" for line in changes)])
+    if wrong := shape_mismatches(state.parts.modules, saved.parts):
+        raise ConfigError(f"out: {saved.path} cannot be resumed with this recipe: {summarise_problems(wrong)}")
+
+    # the weights, then everything else
+    load_weights(state.parts, saved.parts, average=False)
+    if state.ema.decay:
+        load_weights(state.ema.parts, saved.parts, average=True)
+    try:
+        state.load_state_dict(saved.state, recipe_changed=bool(changes))
+    except ConfigError as error:
+        raise ConfigError(f"out: {saved.path} cannot be resumed with this recipe: {error}") from None
+
+    # a changed recipe may leave fewer steps, or other lengths of stages
+    progress = state.progress
+    if any(line.startswith("train.early_stopping") for line in changes):
+        progress.restore_lengths()
+    if progress.ends[-1] < progress.step:
+        raise ConfigError(
+            f"train: a budget of {progress.ends[-1]} steps is less than the {progress.step} that the run has made"
+        )
+    damaged = [f"{line}; going on from {saved.path.name}" for line in saved.passed_over]
+    return ResumePoint(changes, [*damaged, *state.generators.notes])

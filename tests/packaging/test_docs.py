@@ -1,14 +1,17 @@
-"""The examples of the documentation run and print what they show."""
+"""The documentation is right about what can be checked: its examples run, its map of the rooms is the code's."""
 
 from __future__ import annotations
 
 import doctest
+import re
 from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
+REPO = Path(__file__).parents[2]
+DOCS = REPO / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md") if ">>> " in path.read_text(encoding="utf-8"))
+ROOMS = sorted(path.name for path in (REPO / "jointgen").iterdir() if (path / "__init__.py").is_file())
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -20,3 +23,44 @@ def test_examples_of_a_page(page: str) -> None:
 
 def test_pages_with_examples_are_found() -> None:
     assert len(PAGES) >= 2
+
+
+def test_definitions_stand_where_pages_say() -> None:
+    """A page writes `name` in `file.py`, or `Class.method` in `file.py`."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
+    said = re.compile(r"`([A-Za-z_.]+)(?:\(\))?`\s+in\s+`((?:jointgen|plugins|tests|benchmarks)/[\w./-]+\.py)`")
+    named = [(page, *match) for page, text in texts.items() for match in said.findall(text)]
+    assert len(named) >= 10
+    missing = [
+        f"{page}: {name} is not in {file}"
+        for page, name, file in named
+        if not re.search(
+            rf"^ *(?:def|class) {name.split('.')[-1]}\b|^{name} = ", (REPO / file).read_text(), re.MULTILINE
+        )
+    ]
+    assert missing == []
+
+
+def test_the_table_of_rooms_is_complete() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE)) == ROOMS
+
+
+def test_the_drawing_of_the_rooms_shows_the_imports() -> None:
+    """Its arrows are the imports between rooms, without those that follow from others."""
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    drawn = set(re.findall(r"^  (\w+) --> (\w+)$", text, re.MULTILINE))
+    imports = {room: imported_rooms(room) for room in ROOMS}
+
+    def below(room: str) -> set[str]:
+        return imports[room].union(*(below(other) for other in imports[room]))
+
+    implied = {(room, far) for room in ROOMS for near in imports[room] for far in below(near)}
+    assert drawn == {(room, other) for room in ROOMS for other in imports[room]} - implied
+
+
+def imported_rooms(room: str) -> set[str]:
+    """The other rooms that a room imports from."""
+    sources = (path.read_text(encoding="utf-8") for path in (REPO / "jointgen" / room).rglob("*.py"))
+    found = {name for text in sources for name in re.findall(r"^ *from jointgen\.(\w+)", text, re.MULTILINE)}
+    return found & {*ROOMS} - {room}

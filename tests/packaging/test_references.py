@@ -42,7 +42,7 @@ def broken_mentions(name: str, text: str) -> list[str]:
     for mention, fragment in MENTION.findall(text):
         if Path(mention).name in WRITTEN or Path(mention).stem == "NAME" or "://" in mention:
             continue
-        candidates = [REPO / mention, (REPO / name).parent / mention]
+        candidates = [folder / mention for folder in (REPO, (REPO / name).parent, REPO / "docs")]
         document = next((path for path in candidates if path.is_file()), None)
         if document is None:
             broken.append(f"{name}: {mention} is not in the repository")

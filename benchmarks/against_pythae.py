@@ -121,7 +121,7 @@ def jointgen_run(settings: list[str], out: Path, epochs: int, _: list[str]) -> d
 def built(settings: list[str]) -> Any:
     registry = load_plugins().registry
     compiled = compile_recipe(read_recipe(RECIPE, settings, registry=registry), registry)
-    start_at_mean(compiled, open_split(compiled, "train"))
+    start_at_mean(compiled, open_split(compiled.binding, "train"))
     return place_parts(compiled, Workers.start(compiled.recipe.train.device, compiled.recipe.train.precision))
 
 

@@ -59,7 +59,9 @@ def measured(run: Path) -> tuple[float, Tensor]:
     compiled = compile_recipe(read_recipe(run / "recipe.toml", balanced, registry=registry), registry)
     load_weights(compiled.parts, find(run / "checkpoints").parts, average=False)
     gauge = Gauge(compiled)
-    feed = TrainingBatches(compiled.recipe, open_split(compiled, "train"), Workers.start("cpu"), compiled.repeats)
+    feed = TrainingBatches(
+        compiled.recipe, open_split(compiled.binding, "train"), Workers.start("cpu"), compiled.repeats
+    )
     return number, torch.stack([gauge(feed.moment(step, 1.0, 0)) for step in range(BATCHES)])
 
 

@@ -83,7 +83,7 @@ def _split(arguments: Arguments, model: Model) -> Split:
     if arguments.images is not None:
         split = user_rows(arguments, model)
     else:
-        split = open_split(model.compiled, arguments.split or table.split)
+        split = open_split(model.compiled.binding, arguments.split or table.split)
     rows = arguments.rows or (table.rows if arguments.images is None else None)
     return split if rows is None else split.first(rows)
 

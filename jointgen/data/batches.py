@@ -1,4 +1,4 @@
-"""What each step sees: this process's rows of the global batch, and the named noise of the step."""
+"""The batches of a training run: for each step, this process's rows and the step's named noise."""
 
 from __future__ import annotations
 
@@ -6,53 +6,55 @@ from torch import Tensor
 
 from jointgen.config.recipe import Recipe
 from jointgen.contracts.noise import Noise
-from jointgen.contracts.sources import Rows, augmentation_of
+from jointgen.contracts.sources import augmentation_of
 from jointgen.data.device import DeviceRows, resides
 from jointgen.data.row_order import RowOrder
-from jointgen.data.split import Split, renamed
+from jointgen.data.split import Split, under_joint_names
 from jointgen.data.step_inputs import StepInputs
 from jointgen.runtime.workers import Workers
 
 
 class TrainingBatches:
-    """The training split of a run, step by step: a pure function of (seed, step), so there is nothing to checkpoint.
+    """The training split of a run, step by step: a pure function of (seed, step), so it has no state to save.
 
-    repeats: how often a step may ask for rows of its own (an update that runs several times).
-    Raises ConfigError for a batch that the data or the processes cannot have, and for data that must stay on the
-    device and does not fit.
+    Args:
+        recipe: the run's.
+        split: the training split.
+        workers: the processes that share each batch.
+        repeats: how many batches of its own a step may ask for (an update that runs several times asks for several).
+
+    Raises:
+        ConfigError: the batch is too large for the data or does not divide over the processes, or the data must stay
+            on the device and does not fit.
     """
 
     def __init__(self, recipe: Recipe, split: Split, workers: Workers, repeats: int = 1):
         self._recipe, self._split, self._workers, self._repeats = recipe, split, workers, repeats
-        loaders = {part: self._loader(part, rows) for part, rows in split.sources.items()}
         resident = resides(recipe.train.resident, split.sources.values(), workers.device)
-        self._fetch = {
-            part: DeviceRows(rows, loaders[part].rows_of, workers.device, resident=resident)
-            for part, rows in split.sources.items()
-        }
         self._augment = {part: augmentation_of(rows) for part, rows in split.sources.items()}
-
-    def _loader(self, part: str, rows: Rows) -> RowOrder:
-        rank, world = self._workers.rank, self._workers.world
-        name, order = f"the training split of {part}", "order of rows" + (f" of {part}" if part != "data" else "")
-        return RowOrder(
-            rows, self._recipe.train.batch, self._recipe.seed, rank=rank, world=world, name=name, order=order
-        )
+        self._device_rows = {}
+        for part, rows in split.sources.items():
+            order = RowOrder(
+                rows,
+                recipe.train.batch,
+                recipe.seed,
+                rank=workers.rank,
+                world=workers.world,
+                name=f"the training split of {part}",
+                order="order of rows" if part == "data" else f"order of rows of {part}",
+            )
+            self._device_rows[part] = DeviceRows(rows, order.rows_of, workers.device, resident=resident)
 
     def moment(self, step: int, progress: float, repetition: int) -> StepInputs:
-        """The data and noise of one repetition of a step. progress: how much of its stage is done, in [0, 1)."""
-        train, noise = self._recipe.train, self._noise(step, repetition)
-        rows = train.batch // self._workers.world
-        data = {part: self._rows(part, step * self._repeats + repetition, noise, rows) for part in self._fetch}
-        return StepInputs(data, noise, rows, step, progress, train.pair_block)
+        """The inputs of one repetition of a step.
 
-    def _rows(self, part: str, number: int, noise: Noise, rows: int) -> dict[str, Tensor]:
-        values = self._augment[part](self._fetch[part](number), noise.named("augment", rows))
-        return renamed(values, self._split.variables[part])
-
-    def _noise(self, step: int, repetition: int) -> Noise:
-        workers = self._workers
-        return Noise(
+        Args:
+            step: counted from 0.
+            progress: how much of the stage is done, in [0, 1).
+            repetition: counted from 0; each has rows and noise of its own.
+        """
+        train, workers = self._recipe.train, self._workers
+        noise = Noise(
             self._recipe.seed,
             f"{step}.{repetition}",
             rank=workers.rank,
@@ -60,3 +62,10 @@ class TrainingBatches:
             device=workers.device,
             dtype=workers.dtype,
         )
+        rows = train.batch // workers.world
+        number = step * self._repeats + repetition
+        data: dict[str, dict[str, Tensor]] = {}
+        for part, device_rows in self._device_rows.items():
+            values = self._augment[part](device_rows(number), noise.named("augment", rows))
+            data[part] = under_joint_names(values, self._split.variables[part])
+        return StepInputs(data, noise, rows, step, progress, train.pair_block)

@@ -1,7 +1,7 @@
-"""How rows come to the device that trains: all of them once, where they fit, or batch by batch.
+"""Rows on the device that trains: all of them copied once, where they fit, or read batch by batch.
 
-Either way a batch holds the same numbers: rows are taken as they are stored (uint8), and augmented and observed on the
-device, with its noise. Nothing here waits for the device.
+A batch holds the same numbers either way: rows are taken as they are stored (uint8), then augmented and observed on
+the device with the step's noise. Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -20,17 +20,23 @@ Residence = Literal["auto", "always", "never"]
 Values = dict[str, Tensor]
 T = TypeVar("T")
 
-SHARE = 0.5  # of the device's free memory that "auto" gives to data; the model and its activations come after it
-BLOCK = 4096  # rows copied at a time
+MAX_MEMORY_SHARE = 0.5  # of the device's free memory, for data where resident = "auto"; the model takes its own later
+ROWS_PER_COPY = 4096
 
 
 # --- where they stay -------------------------------------------------------------------------------------------------
 
 
 def resides(wanted: Residence, sources: Iterable[Rows], device: torch.device) -> bool:
-    """Whether to keep every row of these sources on the device; on the CPU they stay where they are.
+    """Whether to copy every row of these sources to the device; on the CPU they stay where they are.
 
-    Raises ConfigError where they must and do not fit.
+    Args:
+        wanted: the recipe's `train.resident`.
+        sources: the training rows of each data source.
+        device: the device that trains.
+
+    Raises:
+        ConfigError: "always" is asked for, and the rows do not fit.
     """
     if device.type == "cpu" or wanted == "never":
         return False
@@ -38,20 +44,21 @@ def resides(wanted: Residence, sources: Iterable[Rows], device: torch.device) ->
     if wanted == "always" and needed > free:
         has, wants = (f"{size / 2**30:.1f} GiB" for size in (free, needed))
         raise ConfigError(f"train.resident: 'always', but the training split has {wants} and {device} has {has} free")
-    return wanted == "always" or needed <= SHARE * free
+    return wanted == "always" or needed <= MAX_MEMORY_SHARE * free
 
 
 def size_of(rows: Rows) -> int:
-    """Bytes of all rows as they are stored, from one of them."""
+    """The bytes of all rows as they are stored, computed from the size of one row."""
     return len(rows) * sum(value.nbytes for value in reader_of(rows)(torch.zeros(1, dtype=torch.int64)).values())
 
 
 def free_memory(device: torch.device) -> int:
+    """The free bytes of a CUDA device."""
     return torch.cuda.mem_get_info(device)[0]
 
 
 class ResidentRows:
-    """Every stored row on a device, indexed there. Copied block by block, so that the host never holds them all."""
+    """Every stored row on a device, indexed there. Copies block by block, so that the host never holds all rows."""
 
     def __init__(self, rows: Rows, device: torch.device):
         self._device = device
@@ -61,18 +68,18 @@ class ResidentRows:
             name: torch.empty(len(rows), *value.shape[1:], dtype=value.dtype, device=device)
             for name, value in one.items()
         }
-        for index in torch.arange(len(rows)).split(BLOCK):
+        for index in torch.arange(len(rows)).split(ROWS_PER_COPY):
             for name, value in read(index).items():
                 self._values[name][int(index[0]) : int(index[-1]) + 1] = value.to(device)
 
     def stored(self, index: Tensor) -> Values:
-        """(B,) int64 on the CPU -> rows on the device."""
+        """Takes rows by (B,) int64 index on the CPU; they lie on the device."""
         there = send(index, self._device)
         return {name: value.index_select(0, there) for name, value in self._values.items()}
 
 
 def send(value: Tensor, device: torch.device) -> Tensor:
-    """To the device without waiting for it: CUDA copies from pinned memory on its own. What is there stays."""
+    """Copies a tensor to a device without waiting for it (CUDA copies from pinned memory); no copy if it lies there."""
     from_host = value.device.type == "cpu" and device.type == "cuda"
     return (value.pin_memory() if from_host else value).to(device, non_blocking=from_host)
 
@@ -81,9 +88,15 @@ def send(value: Tensor, device: torch.device) -> Tensor:
 
 
 class DeviceRows:
-    """fetch(number) gives the stored rows of a batch on the device. rows_of: number -> (B,) int64 on the CPU.
+    """The stored rows of each batch, on the device; called with the number of a batch.
 
-    An accelerator does not wait for the disk: while it computes, a thread reads the batch to come.
+    An accelerator does not wait for the disk: while it computes, a thread reads the next batch.
+
+    Args:
+        rows: the opened rows of a source.
+        rows_of: the number of a batch -> (B,) int64 row numbers on the CPU.
+        device: where the batches go.
+        resident: whether all rows are copied to the device first.
     """
 
     def __init__(self, rows: Rows, rows_of: Callable[[int], Tensor], device: torch.device, *, resident: bool):
@@ -94,14 +107,16 @@ class DeviceRows:
             self._read = Prefetcher(self._read)
 
     def __call__(self, number: int) -> Values:
+        """Reads the batch of this number, (B, ...) by variable."""
         values = self._read(number)
         return {name: send(value, self._device) for name, value in values.items()}
 
 
 class Prefetcher(Generic[T]):
-    """Calls a pure function of a number, and already for the number that seems to come next, in a thread of its own.
+    """Calls a pure function of a number and, in a thread, already computes it for the number expected next.
 
-    The next one is as far from this as this was from the last: a step may skip numbers, but always in the same way.
+    The next number is expected as far from this one as this one was from the last: a step may skip numbers, but always
+    in the same way.
     """
 
     def __init__(self, function: Callable[[int], T]):
@@ -111,6 +126,7 @@ class Prefetcher(Generic[T]):
         self._next = dict[int, Future[T]]()
 
     def __call__(self, number: int) -> T:
+        """Returns the function's value, which may have been computed already."""
         value = (self._next.get(number) or self._submit(number)).result()
         expected = number + (1 if self._last is None else number - self._last)
         self._last, self._next = number, {expected: self._submit(expected)}

@@ -1,6 +1,7 @@
-"""Which rows a step sees, as a pure function of (seed, step): nothing to checkpoint, and any number of processes.
+"""Which rows a step sees, as a pure function of (seed, step).
 
-Epochs are concatenated: every row is seen exactly once per epoch, and a batch may end one epoch and begin the next.
+Nothing of it needs a checkpoint, and any number of processes sees the same global batches. Epochs are concatenated:
+every row is seen exactly once in an epoch, and a batch may end one epoch and begin the next.
 """
 
 from __future__ import annotations
@@ -14,10 +15,19 @@ from jointgen.errors import ConfigError
 
 
 class RowOrder:
-    """The rows of the training batches of an opened split.
+    """The order in which training reads the rows of an opened split.
 
-    `batch` is the global batch; each of `world` processes takes its own slice of it. `name` is how messages call
-    the split. `order` names the order of its rows: two sources in one order would have their rows paired.
+    Args:
+        rows: the rows; only their number counts.
+        batch: rows of the global batch; each of `world` processes takes its own slice of it.
+        seed: of the run.
+        rank: this process's number.
+        world: the number of processes.
+        name: what messages call the split.
+        order: the name of the noise that shuffles. Two sources with one name would have their rows paired.
+
+    Raises:
+        ConfigError: the batch is larger than the split, or does not divide over the processes.
     """
 
     def __init__(
@@ -36,10 +46,17 @@ class RowOrder:
         if batch < 1 or batch % world:
             raise ConfigError(f"train.batch: {batch} does not divide over {world} process(es)")
         self._batch, self._rows, self._seed, self._rank, self._world = batch, rows, seed, rank, world
-        self._named, self._orders = order, dict[int, Tensor]()
+        self._noise_name, self._orders = order, dict[int, Tensor]()
 
     def rows_of(self, batch_index: int) -> Tensor:
-        """(batch / world,) int64: this process's rows of global batch number `batch_index`, counted from 0."""
+        """The row numbers of this process's share of a batch.
+
+        Args:
+            batch_index: the number of the global batch, counted from 0.
+
+        Returns:
+            (batch / world,) int64.
+        """
         own = self._batch // self._world
         first = batch_index * self._batch + self._rank * own
         epoch, start = divmod(first, len(self._rows))
@@ -47,9 +64,9 @@ class RowOrder:
         return rows if len(rows) == own else torch.cat([rows, self._order(epoch + 1)[: own - len(rows)]])
 
     def _order(self, epoch: int) -> Tensor:
-        """(rows,) int64 permutation of one epoch. This one and the next are remembered: a batch can need both."""
+        """The (rows,) int64 permutation of an epoch. Two epochs are remembered, since a batch can need both."""
         if epoch not in self._orders:
-            generator = Noise(self._seed, f"epoch {epoch}").generator(self._named)
+            generator = Noise(self._seed, f"epoch {epoch}").generator(self._noise_name)
             kept = {known: order for known, order in self._orders.items() if abs(known - epoch) == 1}
             self._orders = {**kept, epoch: torch.randperm(len(self._rows), generator=generator)}
         return self._orders[epoch]

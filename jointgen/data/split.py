@@ -1,15 +1,18 @@
-"""Opened splits: the rows of every data source that an objective draws from."""
+"""Opened splits: the rows of every data source that an objective draws from.
+
+The first station of a batch: rows -> split -> batch (`row_order`, `device`) -> step inputs -> program.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from jointgen.compiler.compiled_recipe import CompiledRecipe
+from jointgen.compiler.binding import Binding
 from jointgen.contracts.sources import Rows, labelled
 from jointgen.data.device import send
 
@@ -18,9 +21,14 @@ CPU = torch.device("cpu")
 
 @attrs.frozen(eq=False)
 class Split:
-    """An opened split: the rows of every data source that the objective draws from, by part.
+    """The rows of a split, of every data source that the objective draws from.
 
-    components: the data sources themselves, where these rows are theirs.  chosen: (n,) int64, which rows; None: all.
+    Args:
+        name: "train" or "test", or another name for rows that are no split of a source.
+        sources: the opened rows of each source, by the part of the recipe that it is ("data").
+        variables: for each source, the joints' names of its variables -> its own names for them.
+        components: the data sources themselves, where `sources` are their rows.
+        chosen: (n,) int64, the numbers of the rows that belong to the split; None: all.
     """
 
     name: str
@@ -31,52 +39,79 @@ class Split:
     _labelled: dict[str, Rows] = attrs.field(factory=dict, init=False)
 
     def __len__(self) -> int:
-        """The rows chosen, or else the shortest source's: several sources are read side by side."""
+        """The number of chosen rows, or that of the shortest source: several sources are read side by side."""
         return min(len(rows) for rows in self.sources.values()) if self.chosen is None else len(self.chosen)
 
     def first(self, n: int) -> Split:
-        return self._of(torch.arange(min(n, len(self))))
+        """The first n rows, or all where there are fewer."""
+        return self._choose(torch.arange(min(n, len(self))))
 
     def spread(self, n: int) -> Split:
-        """So many rows, evenly apart: data often lies class by class."""
-        return self if n >= len(self) else self._of(torch.arange(n) * len(self) // n)
+        """n rows, evenly apart, because data often lies class by class; all where there are fewer."""
+        return self if n >= len(self) else self._choose(torch.arange(n) * len(self) // n)
 
-    def _of(self, index: Tensor) -> Split:
-        return attrs.evolve(self, chosen=self._rows(index))
+    def _choose(self, index: Tensor) -> Split:
+        return attrs.evolve(self, chosen=self._row_numbers(index))
 
-    def _rows(self, index: Tensor) -> Tensor:
-        """Numbers of rows of the sources."""
+    def _row_numbers(self, index: Tensor) -> Tensor:
+        """Numbers of rows of this split -> their numbers in the sources."""
         return index if self.chosen is None else self.chosen[index]
 
     def take(self, index: Tensor, device: torch.device = CPU) -> dict[str, dict[str, Tensor]]:
-        """Raw rows on a device, by source and by the joints' names for the variables."""
-        rows = self._rows(index)
-        taken = {name: renamed(source.take(rows), self.variables[name]) for name, source in self.sources.items()}
-        return {name: {v: send(t, device) for v, t in values.items()} for name, values in taken.items()}
+        """Reads raw rows.
+
+        Args:
+            index: (B,) int64, numbers of rows of this split.
+            device: where the rows go.
+
+        Returns:
+            (B, ...) raw rows by source and by the joints' name of each variable.
+        """
+        rows = self._row_numbers(index)
+        taken = {
+            part: under_joint_names(source.take(rows), self.variables[part]) for part, source in self.sources.items()
+        }
+        return {part: {v: send(value, device) for v, value in values.items()} for part, values in taken.items()}
 
     def labels(self, index: Tensor) -> dict[str, Tensor]:
-        """(n,) int64 class numbers by the sources' names for them, also where the recipe does not ask for them."""
-        found: dict[str, Tensor] = {}
+        """Reads labels, also where the recipe does not ask the source for them.
+
+        Args:
+            index: (B,) int64, numbers of rows of this split.
+
+        Returns:
+            (B,) int64 class numbers, by the sources' own names for them.
+        """
+        labels: dict[str, Tensor] = {}
         for part, component in self.components.items():
             source = labelled(component)
             names = [name for name, space in source.spaces().items() if space.kind == "label"]
-            if names and part not in self._labelled:
+            if not names:
+                continue
+            if part not in self._labelled:
                 self._labelled[part] = self.sources[part] if source is component else source.open(self.name)
-            if names:
-                taken = self._labelled[part].take(self._rows(index))
-                found |= {name: taken[name] for name in names}
-        return found
+            taken = self._labelled[part].take(self._row_numbers(index))
+            labels |= {name: taken[name] for name in names}
+        return labels
 
 
-def renamed(values: dict[str, Tensor], variables: dict[str, str]) -> dict[str, Tensor]:
-    """A source's variables under the joints' names for them."""
+def under_joint_names(values: Mapping[str, Tensor], variables: Mapping[str, str]) -> dict[str, Tensor]:
+    """A source's values under the joints' names of the variables. variables: the joints' name -> the source's."""
     return {name: values[own] for name, own in variables.items()}
 
 
-def open_split(compiled: CompiledRecipe, name: str, parts: Iterable[str] | None = None) -> Split:
-    """parts: of these data sources only; None: of all that the objective draws from."""
-    declared = compiled.binding
-    wanted = dict.fromkeys(declared.data_parts if parts is None else parts)
-    components = {part: compiled.recipe.all_sources()[part] for part in wanted}
+def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) -> Split:
+    """Opens a split of the recipe's data sources.
+
+    Args:
+        binding: what the recipe and its objective declare.
+        name: "train" or "test".
+        parts: the data sources to open; None: all that the objective draws from.
+
+    Raises:
+        ConfigError: a source's data is not there.
+    """
+    wanted = dict.fromkeys(binding.data_parts if parts is None else parts)
+    components = {part: binding.recipe.all_sources()[part] for part in wanted}
     sources = {part: component.open(name) for part, component in components.items()}
-    return Split(name, sources, {part: declared.variables_of(part) for part in sources}, components)
+    return Split(name, sources, {part: binding.variables_of(part) for part in sources}, components)

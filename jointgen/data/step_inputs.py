@@ -1,4 +1,4 @@
-"""What a step sees: raw rows, named noise, and where in the run it stands."""
+"""What one step sees besides the parameters: raw rows, named noise, and how far the run is."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ from torch import Tensor
 from jointgen.contracts.noise import Noise
 from jointgen.objectives.algebra import Weight
 
-Raw = Mapping[str, Mapping[str, Any]]
-"""source part -> variable -> raw rows (B, ...), as a data source yields them; or an Observation where they are
+RawRows = Mapping[str, Mapping[str, Any]]
+"""Data source -> variable -> (B, ...) raw rows as the source yields them; or an Observation, where rows have been
 observed already."""
 
 
 @attrs.frozen
 class StepInputs:
-    """What a program needs besides the parts: raw data, named noise, and where in the run it stands.
+    """What a program needs besides the parts.
 
-    scales: of balanced weights by name, () each.
+    Args:
+        data: the raw rows of this process's share of the batch.
+        noise: the named noise of the step.
+        rows: B, the number of rows in `data`.
+        step: the number of the step, counted from 0.
+        progress: how much of the stage is done, in [0, 1]; weights that follow a schedule read it.
+        pair_block: re-pairings shift rows within blocks of so many; 0: the whole batch is one block.
+        scales: the measured scales of balanced weights by name, () each.
     """
 
-    data: Raw
+    data: RawRows
     noise: Noise
     rows: int
     step: int = 0
@@ -32,12 +39,16 @@ class StepInputs:
     scales: Mapping[str, Tensor] = attrs.field(factory=dict)
 
     def at(self, weight: Weight) -> Any:
-        """The weight's value at this point of the stage, a number; of a balanced one a tensor, r times its scale."""
+        """The value of a weight at this point of the stage; of a balanced one, r times its scale, a () tensor."""
         value = weight.at(self.progress)
         return value * self.scales[weight.name] if weight.is_balanced else value
 
     def split(self, k: int) -> list[StepInputs]:
-        """k micro-batches, which are to this moment what k further processes would be to the global batch."""
+        """Splits the rows into k micro-batches of equal size.
+
+        A micro-batch is to these inputs what one of k further processes would be to the global batch: it has the noise
+        of its own rows, so that the gradients add up to those of the whole.
+        """
         if k == 1:
             return [self]
         rows = self.rows // k

@@ -20,7 +20,7 @@ from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, Summand, UpdatePlan
 from jointgen.contracts.networks import Dropout
 from jointgen.contracts.noise import Noise
-from jointgen.data.step_inputs import Raw, StepInputs
+from jointgen.data.step_inputs import RawRows, StepInputs
 from jointgen.engine.program import Program
 from jointgen.engine.terms import as_tensor, summand_function
 from jointgen.engine.update import JointGraph, UpdateRunner
@@ -33,7 +33,7 @@ Gradients = Mapping[tuple[str, str], Tensor | None]
 """(part, name of the parameter) -> its gradient; None where there is none."""
 
 
-def check_ownership(plan: Plan, parts: Parts, data: Raw, rows: int, seed: int = 0) -> None:
+def check_ownership(plan: Plan, parts: Parts, data: RawRows, rows: int, seed: int = 0) -> None:
     """Check the gradients of every update of a plan. `parts` stays as it is.
 
     Args:

@@ -24,7 +24,7 @@ from jointgen.compiler.lowered import leaves_of
 from jointgen.compiler.nodes import Node, ordered
 from jointgen.compiler.plan import Plan, UpdatePlan
 from jointgen.contracts.noise import Noise
-from jointgen.data.step_inputs import Raw, StepInputs
+from jointgen.data.step_inputs import RawRows, StepInputs
 from jointgen.engine.program import Program, Values
 from jointgen.engine.recorded_noise import RecordingNoise, ReplayedNoise
 from jointgen.objectives.algebra import Weight, Weighted

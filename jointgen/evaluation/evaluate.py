@@ -56,7 +56,7 @@ def _stream(
         return Stream("draws", min(n, limit or n), _roots_of_p(model), size)
     name = split.name if collect.over == "eval" else collect.over
     if name not in opened:
-        opened[name] = open_split(model.compiled, name)
+        opened[name] = open_split(model.compiled.binding, name)
     rows = opened[name]
     n = min(len(rows), collect.rows or len(rows), limit or len(rows))
     return Stream(rows.name, n, rows.spread(n), size)
@@ -65,7 +65,7 @@ def _stream(
 def _roots_of_p(model: Model) -> Split | None:
     """The held-out rows of the data sources that p draws from, where it does."""
     parts = set(model.data_roots(model.joint("p", "drawing samples")).values())
-    return open_split(model.compiled, "test", sorted(parts)) if parts else None
+    return open_split(model.compiled.binding, "test", sorted(parts)) if parts else None
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------

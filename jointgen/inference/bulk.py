@@ -103,7 +103,7 @@ def _held_out_roots(model: Model, given: set[str]) -> Split | None:
     """The held-out split of those data sources of p that are asked for a variable which is not given."""
     roots = model.data_roots(model.joint("p", "sampling"))
     parts = [part for variable, part in roots.items() if variable not in given]
-    return open_split(model.compiled, "test", parts) if parts else None
+    return open_split(model.compiled.binding, "test", parts) if parts else None
 
 
 def _rows_of(split: Split | None, model: Model, start: int, rows: int, noise: Noise) -> dict[str, Tensor]:
@@ -119,7 +119,7 @@ def _rows_of(split: Split | None, model: Model, start: int, rows: int, noise: No
 
 
 def held_out(model: Model, split: str) -> Split:
-    return open_split(model.compiled, split)
+    return open_split(model.compiled.binding, split)
 
 
 def as_split(images: UserImages, model: Model) -> Split:

@@ -112,7 +112,7 @@ def measures_say_what_they_are(subject: OnTinyModel) -> None:
 def statistics_are_of_their_rows(subject: OnTinyModel) -> None:
     """As a file holds them and processes exchange them, and whatever the batches are."""
     compiled = tiny(tables=subject.tables)
-    model, split = model_of(compiled), open_split(compiled, "test").first(6)
+    model, split = model_of(compiled), open_split(compiled.binding, "test").first(6)
     for collect in {c.key: c for measure in subject.config.figures(model) for c in measure.statistics}.values():
         (batch,) = batches(model, split, 6, seed=0)
         with torch.no_grad():
@@ -132,7 +132,7 @@ def statistics_are_of_their_rows(subject: OnTinyModel) -> None:
 @promise(METRICS)
 def measures_are_estimated_and_repeat(subject: OnTinyModel) -> None:
     compiled = tiny(tables=subject.tables)
-    model, split = model_of(compiled), open_split(compiled, "test").first(40)
+    model, split = model_of(compiled), open_split(compiled.binding, "test").first(40)
     first, again = (evaluate(model, split, [subject.config], batch=16) for _ in range(2))
     for name, estimate in first.items():
         if estimate.value is not None:

@@ -77,7 +77,7 @@ def set_up_training(
     # processes and data
     workers = Workers.start(train.device, train.precision, processes=processes)
     check_rows(recipe, compiled.plans, workers.world)
-    splits = {name: open_split(compiled, name) for name in ("train", "test")}
+    splits = {name: open_split(compiled.binding, name) for name in ("train", "test")}
     batches = TrainingBatches(recipe, splits["train"], workers, compiled.repeats)
 
     # parts: fresh ones start at the data, or warm from another run

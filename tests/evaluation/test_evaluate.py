@@ -54,7 +54,7 @@ def model() -> Any:
 
 @pytest.fixture
 def split(model: Any) -> Any:
-    return open_split(model.compiled, "test").first(40)
+    return open_split(model.compiled.binding, "test").first(40)
 
 
 def test_streams(model: Any, split: Any) -> None:
@@ -136,7 +136,7 @@ def test_draws_of_a_model_do_not_depend_on_anything_but_the_batch(model: Any, sp
 def test_labels_are_those_of_the_rows(registry: Registry) -> None:
     """Of a recipe that does not read them: 5 of the first 50 rows, evenly apart, are rows 0, 10, ..., 40."""
     compiled = compile_recipe(read_recipe(QUICKSTART, registry=registry), registry)
-    split = open_split(compiled, "test").first(50).spread(5)
+    split = open_split(compiled.binding, "test").first(50).spread(5)
     every = registry.get("data", "digits").load()(labels=True).open("test").take(torch.arange(50))
     index = torch.tensor([4, 0, 1])
     assert split.labels(index)["y"].tolist() == every["y"][[40, 0, 10]].tolist()
@@ -179,7 +179,7 @@ def test_a_last_batch_with_no_rows_to_be_re_paired_is_left_out() -> None:
         "parts": {"q(x,y)": "data", "p(y)": "data"},
     }
     labelled = model_of(tiny(tables={"data": {"type": "digits", "labels": True}, "objective": objective}))
-    rows = open_split(labelled.compiled, "test")
+    rows = open_split(labelled.compiled.binding, "test")
 
     def nats(subject: ModelView) -> list[MetricFigure]:
         p, q = subject.joints["p"], subject.joints["q"]
@@ -202,7 +202,7 @@ def test_statistics_of_the_data_come_from_the_cache(model: Any, tmp_path: Path, 
         return Mean.of(batch.index.double())
 
     metric = Given(lambda s: [MetricFigure("m", "1", "", (StatisticSpec("features v1", count, of_data=True),))])
-    rows = open_split(model.compiled, "test")
+    rows = open_split(model.compiled.binding, "test")
     first = evaluate(model, rows.first(20), [metric], batch=16)
     assert calls == [16, 4]
     assert evaluate(model, rows.first(20), [metric], batch=8) == first

@@ -75,7 +75,7 @@ def test_what_is_not_measured() -> None:
 def test_a_models_critics_on_held_out_rows() -> None:
     """AS-VAE's literal f2 has q(x)q(z) below, whose rows are re-paired: a last batch of one row is left out."""
     model = model_of(tiny(ASVAE(form="literal")))
-    figures = evaluate(model, open_split(model.compiled, "test").first(9), [Critics()], batch=4)
+    figures = evaluate(model, open_split(model.compiled.binding, "test").first(9), [Critics()], batch=4)
     names = ("positive_log_mean_exp", "negative_log_mean_exp", "accuracy")
     assert [*figures] == [f"{name}/{what}" for name in ("f1", "f2") for what in names]
     assert {(figure.n, figure.split) for figure in figures.values()} == {(8, "test")}

@@ -52,7 +52,7 @@ def nothing_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def scored(metrics: Any, model: Model | None = None, **tables: Any) -> dict[str, Estimate]:
     model = model or model_of(tiny(tables=tables))
-    return evaluate(model, open_split(model.compiled, "test"), metrics, batch=128)
+    return evaluate(model, open_split(model.compiled.binding, "test"), metrics, batch=128)
 
 
 def images(folder: Path, channels: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ ONE = {"type": "linear_gaussian", "weights": [[0.8]], "scale": 0.6, "rows": 4000
 
 
 def found(model: Model, *metrics: Any, rows: int | None = None, batch: int = 500) -> dict[str, Estimate]:
-    split = open_split(model.compiled, "test")
+    split = open_split(model.compiled.binding, "test")
     return evaluate(model, split if rows is None else split.first(rows), metrics, batch=batch)
 
 
@@ -254,7 +254,7 @@ def test_codes_that_separate_the_classes(labels: bool) -> None:
 def test_labels_that_the_run_does_not_read_are_those_of_the_rows() -> None:
     """Also where rows are picked from a split, evenly apart: 300 of 800, and of these every third."""
     model, picked = ring(1.0, labels=False), torch.arange(100) * 3 * 800 // 300
-    split = open_split(model.compiled, "train").spread(300).spread(100)
+    split = open_split(model.compiled.binding, "train").spread(300).spread(100)
     (labels,) = split.labels(torch.arange(100)).values()
     assert torch.equal(labels, ring(1.0).sources["data"].open("train").take(picked)["y"])
     for estimate in found(model, LinearProbe(train_rows=300), NeighborProbe(train_rows=300), rows=100).values():
@@ -310,7 +310,7 @@ def test_it_is_the_same_however_batches_are_shared_out(metric: Any) -> None:
     """One process merges them in order, two take every second one each, and exchange tensors."""
     made = tiny(tables={"data": {"type": "digits", "labels": True}})
     model = Model(made, made.parts)
-    split = open_split(made, "test").first(70)
+    split = open_split(made.binding, "test").first(70)
     for measure in metric.figures(model):
         alone, shared = [], []
         for collect in measure.statistics:

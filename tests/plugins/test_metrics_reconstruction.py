@@ -180,7 +180,7 @@ def linear_gaussian(slope: float) -> Model:
 )
 def test_codes_found_again_in_standard_deviations_of_the_prior(slope: float, wanted: float) -> None:
     model = linear_gaussian(slope)
-    found = evaluate(model, open_split(model.compiled, "test"), [CodeRMSE()], batch=1500)["code_rmse"]
+    found = evaluate(model, open_split(model.compiled.binding, "test"), [CodeRMSE()], batch=1500)["code_rmse"]
     assert found.split == "draws"
     assert found.standard_error is not None and 0.003 < found.standard_error < 0.02
     assert abs(found.value - wanted) < 4 * found.standard_error

@@ -149,7 +149,7 @@ def test_the_schedule_is_a_sigmoid_from_0_to_1() -> None:
 
 def chains_of(built: Any, how: Annealing, rows: int) -> tuple[Chains, Any]:
     model = Model(built.compiled, built.parts)
-    batch = next(iter(batches(model, open_split(built.compiled, "test"), rows, seed=0)))
+    batch = next(iter(batches(model, open_split(built.compiled.binding, "test"), rows, seed=0)))
     codes, reason = codes_of(model)
     assert codes is not None, reason
     return Chains(how, codes, codes.known(model.observe(batch)[1]), rows, batch.noise), batch
@@ -157,7 +157,7 @@ def chains_of(built: Any, how: Annealing, rows: int) -> tuple[Chains, Any]:
 
 def found(built: Any, *metrics: Any, rows: int = 24) -> dict[str, Estimate]:
     model = Model(built.compiled, built.parts)
-    return evaluate(model, open_split(built.compiled, "test").first(rows), metrics, batch=400)
+    return evaluate(model, open_split(built.compiled.binding, "test").first(rows), metrics, batch=400)
 
 
 @pytest.mark.parametrize("start", ["prior", "encoder"])
@@ -307,7 +307,7 @@ def test_a_mixture_prior_and_two_layers_of_codes() -> None:
     ).double()
     codes, _ = codes_of(Model(built.compiled, built.parts))
     assert codes is not None and codes.size == 3
-    x = open_split(built.compiled, "test").take(torch.arange(24))["data"]["x"].double()
+    x = open_split(built.compiled.binding, "test").take(torch.arange(24))["data"]["x"].double()
     with torch.no_grad():
         v = built.parts.modules["prior"](1)
         down, out = (built.parts.modules[name].trunk.layers[0] for name in ("middle", "decoder"))

@@ -34,7 +34,7 @@ LINEAR: dict[str, Any] = {"type": "mlp", "hidden": []}
 
 def found(built: Any, *metrics: Any, rows: int = 40, batch: int = 16) -> dict[str, Estimate]:
     model = Model(built.compiled, built.parts)
-    return evaluate(model, open_split(built.compiled, "test").first(rows), metrics, batch=batch)
+    return evaluate(model, open_split(built.compiled.binding, "test").first(rows), metrics, batch=batch)
 
 
 def by_grid(built: Any, batch: Any, metric: Exact) -> Any:
@@ -46,7 +46,7 @@ def by_grid(built: Any, batch: Any, metric: Exact) -> Any:
 
 def first_batch(built: Any, rows: int) -> Any:
     model = Model(built.compiled, built.parts)
-    return next(iter(batches(model, open_split(built.compiled, "test"), rows, seed=0)))
+    return next(iter(batches(model, open_split(built.compiled.binding, "test"), rows, seed=0)))
 
 
 # --- quadratic in z ---------------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def first_batch(built: Any, rows: int) -> Any:
 @pytest.mark.parametrize("source", [TWO, THREE], ids=["two codes", "three codes"])
 def test_the_gaussian_integral_is_the_closed_form(source: dict[str, Any]) -> None:
     model, truth = exact_model(source)
-    x = open_split(model.compiled, "test").take(torch.arange(40))["data"]["x"].double()
+    x = open_split(model.compiled.binding, "test").take(torch.arange(40))["data"]["x"].double()
     estimate = found(model, Exact())["exact"]
     assert estimate.bound == "exact" and estimate.n == 40 and estimate.split == "test"
     assert estimate.value == pytest.approx(truth.log_density(x).mean().item(), abs=1e-11)
@@ -66,7 +66,7 @@ def test_the_gaussian_integral_is_the_closed_form(source: dict[str, Any]) -> Non
 def test_single_precision_loses_no_more_than_its_rounding() -> None:
     model, truth = exact_model(TWO)
     model.parts.modules.float()
-    x = open_split(model.compiled, "test").take(torch.arange(40))["data"]["x"].double()
+    x = open_split(model.compiled.binding, "test").take(torch.arange(40))["data"]["x"].double()
     assert found(model, Exact())["exact"].value == pytest.approx(truth.log_density(x).mean().item(), abs=1e-5)
 
 
@@ -79,7 +79,7 @@ def test_a_label_is_conditioned_on() -> None:
     decoder = {"network": LINEAR, "family": {"type": "gaussian", "scale": "fixed", "init_scale": 0.5}}
     data = {"type": "ring", "rows": 64, "labels": True}
     built = small_model(labelled.objective(), data=data, decoder=decoder).double()
-    rows = open_split(built.compiled, "test").take(torch.arange(40))["data"]
+    rows = open_split(built.compiled.binding, "test").take(torch.arange(40))["data"]
     line = built.parts.modules["decoder"].trunk.layers[0]
     y = torch.nn.functional.one_hot(rows["y"], 8).double()
     error = rows["x"].double() - y @ line.weight[:, 2:].T - line.bias
@@ -98,7 +98,7 @@ def test_a_code_of_any_shape_is_a_vector_of_numbers() -> None:
         VAE().objective(), data=data, decoder=decoder, encoder=encoder, prior={"type": "normal", "size": [2, 1, 1]}
     ).double()
     shaped.parts.modules["decoder"].load_state_dict(model.parts.modules["decoder"].state_dict())
-    x = open_split(shaped.compiled, "test").take(torch.arange(40))["data"]["x"].double()
+    x = open_split(shaped.compiled.binding, "test").take(torch.arange(40))["data"]["x"].double()
     assert found(shaped, Exact())["exact"].value == pytest.approx(truth.log_density(x).mean().item(), abs=1e-11)
 
 
@@ -108,7 +108,7 @@ def test_an_encoder_without_a_density_is_no_matter() -> None:
     decoder = {"network": LINEAR, "family": {"type": "gaussian", "scale": "fixed"}}
     built = small_model(AVB().objective(), encoder=encoder, decoder=decoder).double()
     line = built.parts.modules["decoder"].trunk.layers[0]
-    x = open_split(built.compiled, "test").take(torch.arange(40))["data"]["x"].double()
+    x = open_split(built.compiled.binding, "test").take(torch.arange(40))["data"]["x"].double()
     law = torch.distributions.MultivariateNormal(line.bias, line.weight @ line.weight.T + torch.eye(2))
     assert found(built, Exact())["exact"].value == pytest.approx(law.log_prob(x).mean().item(), abs=1e-11)
 

@@ -37,7 +37,7 @@ def model_of(built: Any) -> Model:
 
 
 def first_batch(built: Any, rows: int, seed: int = 0) -> Any:
-    return next(iter(batches(model_of(built), open_split(built.compiled, "test"), rows, seed)))
+    return next(iter(batches(model_of(built), open_split(built.compiled.binding, "test"), rows, seed)))
 
 
 def weights(built: Any, metric: IWAE) -> LogMeanWeight:
@@ -47,7 +47,7 @@ def weights(built: Any, metric: IWAE) -> LogMeanWeight:
 
 
 def found(built: Any, *metrics: Any, rows: int = 40, batch: int = 16) -> dict[str, Estimate]:
-    return evaluate(model_of(built), open_split(built.compiled, "test").first(rows), metrics, batch=batch)
+    return evaluate(model_of(built), open_split(built.compiled.binding, "test").first(rows), metrics, batch=batch)
 
 
 def worse(built: Any) -> Any:

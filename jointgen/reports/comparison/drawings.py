@@ -77,7 +77,7 @@ def draw(models: Sequence[tuple[str, str]], device: str) -> Pictures:
 @torch.no_grad()
 def _values_of(label: str, run: str, device: str) -> tuple[list[ModelValues], list[str]]:
     model, remarks = open_run(run, device)
-    split = open_split(model.compiled, "test")
+    split = open_split(model.compiled.binding, "test")
     batch = gallery.fixed_batch(model, split, min(SAMPLES, len(split)))
     truth, _ = model.observe(batch)
     found = []

@@ -31,7 +31,7 @@ from jointgen.contracts.sources import augmentation_of
 from jointgen.data.device import DeviceRows
 from jointgen.data.row_order import RowOrder
 from jointgen.images.prepare import SHARD_BYTES, prepare_images
-from jointgen.images.shards import MANIFEST, Manifest, Plan, Split, Stored
+from jointgen.images.shards import MANIFEST, PreparationPlan, PreparedManifest, PreparedSplit, StoredFile
 
 SIDE, BATCH, BATCHES = 32, 128, 500
 
@@ -72,20 +72,20 @@ def growing(folder: str | None, largest: int) -> None:
 
 def write_set(folder: Path, rows: int) -> None:
     """Random images, shard by shard, with a manifest whose hashes nobody asks for."""
-    plan = Plan("", SIDE, 3, None, SHARD_BYTES // (3 * SIDE * SIDE))
+    plan = PreparationPlan("", SIDE, 3, None, SHARD_BYTES // (3 * SIDE * SIDE))
     splits = {
-        split: Split(n, list(write_shards(folder, split, n, plan.shard_files)))
+        split: PreparedSplit(n, list(write_shards(folder, split, n, plan.shard_files)))
         for split, n in (("train", rows), ("test", 1))
     }
-    (folder / MANIFEST).write_text(Manifest(plan, splits, finished=True, unlabelled="synthetic").to_json())
+    (folder / MANIFEST).write_text(PreparedManifest(plan, splits, finished=True, unlabelled="synthetic").to_json())
 
 
-def write_shards(folder: Path, split: str, rows: int, each: int) -> Iterator[Stored]:
+def write_shards(folder: Path, split: str, rows: int, each: int) -> Iterator[StoredFile]:
     generator = np.random.default_rng(0)
     for number, start in enumerate(range(0, rows, each)):
         name, count = f"{split}-{number:05d}.npy", min(each, rows - start)
         np.save(folder / name, generator.integers(0, 256, (count, 3, SIDE, SIDE), np.uint8))
-        yield Stored(name, count, (folder / name).stat().st_size, "")
+        yield StoredFile(name, count, (folder / name).stat().st_size, "")
 
 
 def read(folder: str) -> dict[str, float]:

@@ -107,24 +107,24 @@ if TYPE_CHECKING:
     from jointgen.contracts.statistics import Statistic as Statistic
     from jointgen.errors import ConfigError as ConfigError
     from jointgen.errors import suggest as suggest
-    from jointgen.images.decode import decoding as decoding
+    from jointgen.images.decode import decoding_images as decoding_images
+    from jointgen.images.decode import drop_rows as drop_rows
+    from jointgen.images.decode import error_text as error_text
     from jointgen.images.decode import quiet_pillow as quiet_pillow
     from jointgen.images.decode import read_image as read_image
-    from jointgen.images.decode import reason as reason
-    from jointgen.images.decode import too_many as too_many
-    from jointgen.images.decode import without as without
-    from jointgen.images.folders import SPLITS as SPLITS
-    from jointgen.images.folders import SUFFIXES as SUFFIXES
+    from jointgen.images.decode import too_many_broken as too_many_broken
+    from jointgen.images.folders import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+    from jointgen.images.folders import SPLIT_FOLDERS as SPLIT_FOLDERS
     from jointgen.images.folders import class_names as class_names
     from jointgen.images.folders import list_images as list_images
     from jointgen.images.folders import number_classes as number_classes
     from jointgen.images.folders import split_folder as split_folder
-    from jointgen.images.shards import Manifest as Manifest
-    from jointgen.images.shards import Stored as Stored
-    from jointgen.images.shards import faults as faults
+    from jointgen.images.shards import PreparedManifest as PreparedManifest
+    from jointgen.images.shards import StoredFile as StoredFile
     from jointgen.images.shards import hash_faults as hash_faults
     from jointgen.images.shards import map_array as map_array
     from jointgen.images.shards import read_manifest as read_manifest
+    from jointgen.images.shards import size_faults as size_faults
     from jointgen.registry.components import Registrar as Registrar
     from jointgen.registry.components import Registry as Registry
     from jointgen.runtime.cache import Cached as Cached
@@ -241,25 +241,25 @@ _MODULES = {
         "suggest",
     ),
     "images.decode": (
-        "decoding",
+        "decoding_images",
         "quiet_pillow",
         "read_image",
-        "reason",
-        "too_many",
-        "without",
+        "error_text",
+        "too_many_broken",
+        "drop_rows",
     ),
     "images.folders": (
-        "SPLITS",
-        "SUFFIXES",
+        "SPLIT_FOLDERS",
+        "IMAGE_SUFFIXES",
         "class_names",
         "list_images",
         "number_classes",
         "split_folder",
     ),
     "images.shards": (
-        "Manifest",
-        "Stored",
-        "faults",
+        "PreparedManifest",
+        "StoredFile",
+        "size_faults",
         "hash_faults",
         "map_array",
         "read_manifest",

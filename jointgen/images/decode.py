@@ -1,4 +1,4 @@
-"""Image files of any size and mode as arrays of the wanted size: resized by the short side, centre-cropped."""
+"""Decodes image files of any size and mode into arrays of one size: resized by the short side, centre-cropped."""
 
 from __future__ import annotations
 
@@ -16,38 +16,52 @@ import attrs
 import numpy as np
 from PIL import Image, ImageOps
 
-CHUNK = 16  # files a task: a future for every file would weigh gigabytes over the whole of ImageNet
-NAMED = 3  # broken files that a complaint names
+FILES_PER_TASK = 16  # a future for every file would take gigabytes over the whole of ImageNet
+MAX_NAMED = 3  # broken files that a message names
 
 # --- one file --------------------------------------------------------------------------------------------------------
 
 
 def read_image(file: str | Path | IO[bytes], height: int, width: int, channels: int) -> np.ndarray:
-    """(C, height, width) uint8, C = 1 or 3, turned upright by its EXIF orientation, transparency laid on white.
+    """Reads one image, turned upright by its EXIF orientation and with transparency laid on white.
 
-    Raises whatever Pillow raises for a damaged file, and for one of so many pixels that it can only be an attack.
+    Args:
+        file: a path or an open file.
+        height: of the result, in pixels.
+        width: of the result, in pixels.
+        channels: 1 (grey) or 3 (colour).
+
+    Returns:
+        (channels, height, width) uint8.
+
+    Raises:
+        Exception: whatever Pillow raises for a damaged file, and for one of so many pixels that it is an attack.
     """
     return _read(file, height, width, channels)[0]
 
 
 def _read(file: str | Path | IO[bytes], height: int, width: int, channels: int) -> tuple[np.ndarray, str]:
-    """The image, and its mode in the file."""
+    """Reads one image; returns it with its mode in the file."""
     with Image.open(file) as image:
-        # libjpeg halves large photographs while it decodes; 4 pixels for each of ours leave the result as it was
+        # libjpeg can halve large photographs while it decodes; from 4 pixels for each of ours the result is the same
         image.draft(None, (4 * width, 4 * height))
         image.load()
         return fit_image(_upright(image), height, width, channels), image.mode
 
 
 def fit_image(image: Image.Image, height: int, width: int, channels: int) -> np.ndarray:
-    """(C, height, width) uint8 of an image in memory. Raises ValueError for numbers whose range is not known."""
+    """Fits an image in memory to (channels, height, width) uint8.
+
+    Raises:
+        ValueError: its pixels are numbers whose range is not known.
+    """
     flat = _flatten(image, "L" if channels == 1 else "RGB")
     fitted = flat.resize((width, height), Image.Resampling.BICUBIC, box=_centre(*flat.size, height, width))
     return np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)
 
 
 def _centre(from_width: int, from_height: int, height: int, width: int) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of the largest box in the middle that has the proportions of width x height."""
+    """The (left, top, right, bottom) of the largest centred box that has the proportions of width x height."""
     scale = min(from_width / width, from_height / height)
     left, top = (from_width - scale * width) / 2, (from_height - scale * height) / 2
     return left, top, left + scale * width, top + scale * height
@@ -56,12 +70,12 @@ def _centre(from_width: int, from_height: int, height: int, width: int) -> tuple
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # a damaged EXIF block raises anything, and the pixels beside it are fine
+    except Exception:  # a damaged EXIF block raises anything, although the pixels are fine
         return image
 
 
 def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    """Any mode -> L or RGB."""
+    """Converts any mode to L or RGB."""
     if image.mode.startswith("I;16"):  # Pillow would clip the 16 bits at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
@@ -77,7 +91,13 @@ def _flatten(image: Image.Image, mode: str) -> Image.Image:
 
 @attrs.frozen
 class Decoded:
-    """What became of a few consecutive files: how many there are, of which modes, and (index, reason) of the broken."""
+    """The result of decoding a few consecutive files.
+
+    Args:
+        files: how many there were.
+        modes: how many of those read had each of Pillow's modes.
+        failures: (index, error) of each file that could not be read.
+    """
 
     files: int
     modes: collections.Counter[str]
@@ -88,49 +108,60 @@ Decode = Callable[[Sequence[str], np.ndarray], Iterator[Decoded]]
 
 
 @contextmanager
-def decoding(workers: int) -> Iterator[Decode]:
-    """decode(paths, images) fills images (N, C, H, W) uint8, row by path, on so many threads (0: one for each core).
+def decoding_images(workers: int) -> Iterator[Decode]:
+    """Yields a function decode(paths, images) that fills images, (N, C, H, W) uint8, row by path.
 
-    What it yields is in the order of the paths, whatever the number of threads. A row whose file is broken holds
-    anything (see `without`). After an error or Ctrl-C, does not wait for the million files that are still queued.
+    The function yields its results in the order of the paths, whatever the number of threads. The row of a broken file
+    holds any numbers (see `drop_rows`). After an error or Ctrl-C nothing waits for the files that are still queued.
+
+    Args:
+        workers: the number of threads; 0: one for each core.
     """
     pool = ThreadPoolExecutor(workers or os.cpu_count())  # codecs and resizing run outside Python's lock
     try:
         with quiet_pillow():
-            yield lambda paths, images: pool.map(partial(_fill, paths, images), range(0, len(paths), CHUNK))
+            yield lambda paths, images: pool.map(partial(_fill, paths, images), range(0, len(paths), FILES_PER_TASK))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Pillow warns of odd EXIF blocks, palettes and sizes in files whose pixels are fine."""
+    """Silences Pillow's warnings of odd EXIF blocks, palettes and sizes in files whose pixels are fine."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\b")
         yield
 
 
 def _fill(paths: Sequence[str], images: np.ndarray, start: int) -> Decoded:
-    """Decodes CHUNK files into their rows."""
+    """Decodes a task's files into their rows."""
     channels, height, width = images.shape[1:]
-    stop = min(start + CHUNK, len(paths))
+    stop = min(start + FILES_PER_TASK, len(paths))
     decoded = Decoded(stop - start, collections.Counter(), [])
     for index in range(start, stop):
         try:
             images[index], mode = _read(paths[index], height, width, channels)
             decoded.modes[mode] += 1
         except Exception as error:  # damaged files make decoders raise anything from SyntaxError to struct.error
-            decoded.failures.append((index, reason(error)))
+            decoded.failures.append((index, error_text(error)))
     return decoded
 
 
-def reason(error: Exception) -> str:
-    """Why a file cannot be read, in one line."""
+def error_text(error: Exception) -> str:
+    """The text of an error in one line, to say why a file cannot be read."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def without(images: np.ndarray, broken: Sequence[int]) -> tuple[np.ndarray, list[int]]:
-    """The other rows, and their indices. Closes the gaps in place: a second copy of 16 GB of images may not fit."""
+def drop_rows(images: np.ndarray, broken: Sequence[int]) -> tuple[np.ndarray, list[int]]:
+    """Drops the rows of broken files, in place, because a second copy of 16 GB of images may not fit.
+
+    Args:
+        images: (N, C, H, W).
+        broken: indices of rows.
+
+    Returns:
+        (M, C, H, W), a view, and the M indices of the rows that are left.
+    """
     gaps = set(broken)
     kept = [index for index in range(len(images)) if index not in gaps]
     for row, index in enumerate(kept):
@@ -139,10 +170,16 @@ def without(images: np.ndarray, broken: Sequence[int]) -> tuple[np.ndarray, list
     return images[: len(kept)], kept
 
 
-def too_many(broken: Sequence[tuple[str, str]], most: int, option: str) -> str:
-    """The complaint about more than `most` (name, reason) of broken files, or an empty string."""
+def too_many_broken(broken: Sequence[tuple[str, str]], most: int, option: str) -> str:
+    """The message about more broken files than allowed, or an empty string.
+
+    Args:
+        broken: (name, error) of each.
+        most: how many are allowed.
+        option: the key or option that raises the limit.
+    """
     if len(broken) <= most:
         return ""
-    named = "; ".join(f"{name} ({why})" for name, why in broken[:NAMED])
+    named = "; ".join(f"{name} ({why})" for name, why in broken[:MAX_NAMED])
     first = f"more than {most} files cannot be read, the first of them {named}"
-    return f"{first}; mend or remove them, or raise {option}"
+    return f"{first}; repair or remove them, or raise {option}"

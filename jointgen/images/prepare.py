@@ -1,8 +1,8 @@
-"""`jointgen data prepare`: a folder of images, decoded and resized once into shards (see `jointgen.images.shards`).
+"""Prepares a folder of images for training: decodes and resizes them once into shards (`jointgen.images.shards`).
 
-Shard by shard, each decoded on all cores, written aside, flushed and renamed, then entered in the manifest: what a
-kill leaves is the whole shards, and the same command goes on after them. What a shard holds follows from the plan
-alone, so the bytes depend neither on the number of workers nor on interruptions.
+The work goes shard by shard. Each is decoded on all cores, written to a temporary file, flushed and renamed, and then
+entered in the manifest, so that a kill leaves whole shards and the same command continues after them. The plan alone
+decides what a shard holds, so its bytes depend neither on the number of workers nor on interruptions.
 """
 
 from __future__ import annotations
@@ -20,9 +20,19 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from jointgen.errors import ConfigError, JointgenError
-from jointgen.images.decode import Decode, decoding, too_many, without
-from jointgen.images.listing import Listing, list_source
-from jointgen.images.shards import MANIFEST, Manifest, Plan, Skipped, Split, Stored, faults, hash_faults, read_manifest
+from jointgen.images.decode import Decode, decoding_images, drop_rows, too_many_broken
+from jointgen.images.folders import Listing, list_source
+from jointgen.images.shards import (
+    MANIFEST,
+    PreparationPlan,
+    PreparedManifest,
+    PreparedSplit,
+    SkippedFile,
+    StoredFile,
+    hash_faults,
+    read_manifest,
+    size_faults,
+)
 from jointgen.runtime.atomic_files import replace_bytes, replace_text
 
 SHARD_BYTES = 128 << 20  # in memory while a shard is made
@@ -42,31 +52,43 @@ def prepare_images(
     test_fraction: float | None = None,
     shard_bytes: int = SHARD_BYTES,
     progress: Progress = lambda done, total: None,
-) -> tuple[Manifest, bool]:
-    """The manifest of `dest`, and whether there was anything left to do. Progress gets (files done, files in all).
+) -> tuple[PreparedManifest, bool]:
+    """Prepares the images of a folder, or continues an interrupted preparation.
 
-    workers: threads (0: as many as cores).  max_broken: files that may be unreadable, each is skipped and named.
-    test_fraction: the share of images that becomes the test split where `source` has neither val/ nor test/.
+    Args:
+        source: a folder with train/CLASS/* and val/CLASS/* (or test/), or with images in any folders.
+        dest: the new folder.
+        size: height and width of the prepared images, in pixels.
+        channels: 1 (grey) or 3 (colour).
+        workers: the number of threads; 0: one for each core.
+        max_broken: how many files may be unreadable; each is skipped and named in the manifest.
+        test_fraction: the share that becomes the test split where `source` has neither val/ nor test/.
+        shard_bytes: the size of a shard, in bytes.
+        progress: called with (files done, files in all).
 
-    Raises ConfigError for a source without images, a destination that holds something else, and too many broken
-    files; JointgenError where the disk is full. What is whole by then is kept.
+    Returns:
+        The manifest, and whether there was anything to do.
+
+    Raises:
+        ConfigError: the source has no images, the destination holds something else, or too many files are broken.
+        JointgenError: the disk is full. Whole shards are kept.
     """
     listing = list_source(Path(source).expanduser(), test_fraction)
     dest = Path(dest).expanduser()
     _check_apart(dest, listing)
     shard_files = max(1, shard_bytes // (channels * size * size))
-    plan = Plan(listing.digest(), size, channels, listing.test_fraction, shard_files)
+    plan = PreparationPlan(listing.digest(), size, channels, listing.test_fraction, shard_files)
     held = _held(dest, plan)
     if held is not None and held.finished:
         return held, False
-    with _locked(dest), decoding(workers) as decode:
+    with _locked(dest), decoding_images(workers) as decode:
         packer = _Packer(listing, dest, _held(dest, plan) or _begun(listing, plan), max_broken, progress)
         return packer.pack(decode), True
 
 
-def _begun(listing: Listing, plan: Plan) -> Manifest:
-    splits = {split: Split(len(names)) for split, names in listing.names.items()}
-    return Manifest(plan, splits, listing.classes, listing.unlabelled)
+def _begun(listing: Listing, plan: PreparationPlan) -> PreparedManifest:
+    splits = {split: PreparedSplit(len(names)) for split, names in listing.names.items()}
+    return PreparedManifest(plan, splits, listing.classes, listing.unlabelled)
 
 
 # --- the destination -------------------------------------------------------------------------------------------------
@@ -78,8 +100,8 @@ def _check_apart(dest: Path, listing: Listing) -> None:
             raise ConfigError(f"{dest}: lies inside {folder}, whose images are to be prepared; give a folder elsewhere")
 
 
-def _held(dest: Path, plan: Plan) -> Manifest | None:
-    """The preparation that is there, whole or begun. Raises ConfigError for another one and for other files."""
+def _held(dest: Path, plan: PreparationPlan) -> PreparedManifest | None:
+    """The manifest of a preparation that exists, whole or begun; ConfigError for another one and for other files."""
     try:
         held = read_manifest(dest)
     except FileNotFoundError:
@@ -93,12 +115,12 @@ def _held(dest: Path, plan: Plan) -> Manifest | None:
         raise ConfigError(f"{dest}: cannot be read: {error.strerror}") from error
     if held.plan != plan:
         raise ConfigError(f"{dest}: holds another preparation ({_difference(held.plan, plan)}); give another folder")
-    if problems := list(faults(dest, held.stored)):
+    if problems := list(size_faults(dest, held.stored)):
         raise ConfigError(f"{problems[0]}; remove the folder and prepare it again")
     return held
 
 
-def _difference(held: Plan, wanted: Plan) -> str:
+def _difference(held: PreparationPlan, wanted: PreparationPlan) -> str:
     here = attrs.asdict(wanted)
     differing = {name: there for name, there in attrs.asdict(held).items() if there != here[name]}
     if "source" in differing:
@@ -109,7 +131,7 @@ def _difference(held: Plan, wanted: Plan) -> str:
 
 @contextmanager
 def _locked(dest: Path) -> Iterator[None]:
-    """Makes the folder, and keeps other processes out of it for as long as this one lives."""
+    """Makes the folder and locks out other processes while this one works in it."""
     lock = FileLock(dest / LOCK, timeout=0)
     try:
         dest.mkdir(parents=True, exist_ok=True)
@@ -130,12 +152,12 @@ def _locked(dest: Path) -> Iterator[None]:
 class _Packer:
     """Carries a manifest from where it stands to its end."""
 
-    def __init__(self, listing: Listing, dest: Path, manifest: Manifest, max_broken: int, progress: Progress):
+    def __init__(self, listing: Listing, dest: Path, manifest: PreparedManifest, max_broken: int, progress: Progress):
         self.listing, self.dest, self.manifest, self.max_broken = listing, dest, manifest, max_broken
         self.progress = progress
         self.done = 0  # files
 
-    def pack(self, decode: Decode) -> Manifest:
+    def pack(self, decode: Decode) -> PreparedManifest:
         self._keep()
         for split, names in self.listing.names.items():
             step = self.manifest.plan.shard_files
@@ -160,18 +182,18 @@ class _Packer:
             self._check_limit([(names[index], why) for index, why in broken])
             self.done += decoded.files
             self.progress(self.done, self.listing.files)
-        whole, _ = without(images, [index for index, _ in broken])
+        whole, _ = drop_rows(images, [index for index, _ in broken])
         stored = self._write(f"{split}-{number:05d}.npy", whole)
-        skipped = [*held.skipped, *(Skipped(names[index], why) for index, why in broken)]
+        skipped = [*held.skipped, *(SkippedFile(names[index], why) for index, why in broken)]
         self._keep(split, shards=[*held.shards, stored], skipped=skipped, modes=dict(sorted(modes.items())))
 
     def _check_limit(self, broken: list[tuple[str, str]]) -> None:
         before = [(one.name, one.reason) for split in self.manifest.splits.values() for one in split.skipped]
-        if problem := too_many([*before, *broken], self.max_broken, "--max-broken"):
+        if problem := too_many_broken([*before, *broken], self.max_broken, "--max-broken"):
             raise ConfigError(f"--max-broken: {problem}")
 
     def _finish(self, split: str) -> None:
-        """The labels, once it is known which images there are."""
+        """Writes the labels, once it is known which images could be read."""
         held = self.manifest.splits[split]
         if not held.rows:
             folder = self.listing.folders[split]
@@ -182,7 +204,7 @@ class _Packer:
             labels = np.array([label for name, label in pairs if name not in gone], np.int64)
             self._keep(split, labels=self._write(f"{split}-labels.npy", labels))
 
-    def _write(self, name: str, array: np.ndarray) -> Stored:
+    def _write(self, name: str, array: np.ndarray) -> StoredFile:
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
         chunks = header.getvalue(), np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
@@ -191,10 +213,10 @@ class _Packer:
             digest.update(chunk)
         with self._writing():
             replace_bytes(self.dest / name, *chunks)
-        return Stored(name, len(array), sum(len(chunk) for chunk in chunks), digest.hexdigest())
+        return StoredFile(name, len(array), sum(len(chunk) for chunk in chunks), digest.hexdigest())
 
     def _keep(self, split: str = "", *, finished: bool = False, **changes: Any) -> None:
-        """Enters what has become whole in the manifest."""
+        """Writes the manifest with these changes of a split."""
         splits = dict(self.manifest.splits)
         if split:
             splits[split] = attrs.evolve(splits[split], **changes)
@@ -210,22 +232,28 @@ class _Packer:
             shards = sum(len(split.shards) for split in self.manifest.splits.values())
             raise JointgenError(
                 f"{self.dest}: cannot be written: {error.strerror or error}; the {shards} whole shards so far are "
-                "kept, and the same command goes on after them"
+                "kept, and the same command continues after them"
             ) from error
 
 
-# --- what to tell ----------------------------------------------------------------------------------------------------
+# --- reports ---------------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
 class Report:
-    """Of a finished preparation. held: what there is, in one line.  skipped: a line for each broken file."""
+    """A finished preparation in words.
+
+    Args:
+        held: what the folder holds, in one line.
+        skipped: a line for each broken file.
+    """
 
     held: str
     skipped: list[str]
 
 
-def report(manifest: Manifest) -> Report:
+def report(manifest: PreparedManifest) -> Report:
+    """Describes a finished preparation."""
     plan, splits = manifest.plan, manifest.splits
     rows = " + ".join(f"{split.rows} {name}" for name, split in splits.items())
     classes = f"{len(manifest.classes)} classes" if manifest.classes else f"no labels ({manifest.unlabelled})"
@@ -240,22 +268,33 @@ def report(manifest: Manifest) -> Report:
 
 
 def _printable(text: str) -> str:
-    """On one line, and without the bytes of a file name that are no text."""
+    """The text on one line, with the bytes of file names that are no text escaped."""
     return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
 
 
-def verify(dest: str | Path, progress: Progress = lambda done, total: None) -> Manifest:
-    """Reads every byte. Raises ConfigError with a line for each file that is not what the manifest says."""
+def verify(dest: str | Path, progress: Progress = lambda done, total: None) -> PreparedManifest:
+    """Reads every byte of a prepared folder and compares it with the manifest.
+
+    Args:
+        dest: the folder.
+        progress: called with (bytes done, bytes in all).
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ConfigError: with a problem for each file that is not what the manifest says.
+    """
     folder = Path(dest).expanduser()
     try:
         manifest = read_manifest(folder)
     except FileNotFoundError:
-        raise ConfigError(f"{folder}: holds nothing prepared (it has no {MANIFEST})") from None
+        raise ConfigError(f"{folder}: holds no prepared images (it has no {MANIFEST})") from None
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from None
     problems = list(hash_faults(folder, manifest.stored, progress))
     if not manifest.finished:
-        problems.append(f"{folder}: is not finished; the `jointgen data prepare` that began it goes on with it")
+        problems.append(f"{folder}: is not finished; run the same `jointgen data prepare` again to continue")
     if problems:
         raise ConfigError(problems)
     return manifest

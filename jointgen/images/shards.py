@@ -1,6 +1,6 @@
-"""Images prepared once by `jointgen data prepare`: uint8 shards that are mapped, labels, and a manifest of them.
+"""The files that `jointgen data prepare` writes: memory-mapped uint8 shards, labels, and a manifest.
 
-DEST/manifest.json          what is there, how it was made, and what was skipped
+DEST/manifest.json          the files, how they were made, and what was skipped
 DEST/train-00000.npy        (N, C, size, size) uint8
 DEST/train-labels.npy       (N,) int64 over all shards, where the images lie in class folders
 """
@@ -21,12 +21,15 @@ MANIFEST = "manifest.json"
 
 
 @attrs.frozen
-class Plan:
-    """What decides every byte of a preparation.
+class PreparationPlan:
+    """The settings that decide every byte of a preparation.
 
-    source: SHA-256 over the names and sizes of the image files, split by split.
-    test_fraction: the share of the images that became the test split; None where the source had one.
-    shard_files: image files that make one shard; the broken ones leave it shorter.
+    Args:
+        source: the SHA-256 of the names and sizes of the image files, split by split.
+        size: height and width, in pixels.
+        channels: 1 (grey) or 3 (colour).
+        test_fraction: the share of the images that became the test split; None where the source had one.
+        shard_files: the number of image files of one shard; broken ones leave it shorter.
     """
 
     source: str
@@ -37,8 +40,8 @@ class Plan:
 
 
 @attrs.frozen
-class Stored:
-    """One file of a preparation. rows: along its first axis."""
+class StoredFile:
+    """One file of a preparation; `rows` counts along its first axis."""
 
     name: str
     rows: int
@@ -47,7 +50,7 @@ class Stored:
 
 
 @attrs.frozen
-class Skipped:
+class SkippedFile:
     """An image file that could not be read."""
 
     name: str
@@ -55,45 +58,71 @@ class Skipped:
 
 
 @attrs.frozen
-class Split:
-    """files: image files in the source. modes: how many of those read were in each of Pillow's modes."""
+class PreparedSplit:
+    """A split of a preparation.
+
+    Args:
+        files: the number of image files in the source.
+        shards: the shards in order.
+        labels: the file of the labels, where there are any.
+        modes: how many of the images that were read had each of Pillow's modes.
+        skipped: the files that could not be read.
+    """
 
     files: int
-    shards: list[Stored] = attrs.field(factory=list)
-    labels: Stored | None = None
+    shards: list[StoredFile] = attrs.field(factory=list)
+    labels: StoredFile | None = None
     modes: dict[str, int] = attrs.field(factory=dict)
-    skipped: list[Skipped] = attrs.field(factory=list)
+    skipped: list[SkippedFile] = attrs.field(factory=list)
 
     @property
     def rows(self) -> int:
+        """The number of images in all shards."""
         return sum(shard.rows for shard in self.shards)
 
     @property
-    def stored(self) -> list[Stored]:
+    def stored(self) -> list[StoredFile]:
+        """Every file that the manifest names."""
         return [*self.shards, *([self.labels] if self.labels else [])]
 
 
 @attrs.frozen
-class Manifest:
-    """classes: their names in order; empty where images have no labels, and `unlabelled` says why they have none."""
+class PreparedManifest:
+    """The manifest of a preparation.
 
-    plan: Plan
-    splits: dict[str, Split]
+    Args:
+        plan: the settings that decide its bytes.
+        splits: by name.
+        classes: their names in order; empty where images have no labels.
+        unlabelled: why there are no labels, or an empty string.
+        finished: whether every split is whole.
+        format: the version of the files' format.
+    """
+
+    plan: PreparationPlan
+    splits: dict[str, PreparedSplit]
     classes: list[str] = attrs.field(factory=list)
     unlabelled: str = ""
     finished: bool = False
     format: int = FORMAT
 
     @property
-    def stored(self) -> list[Stored]:
+    def stored(self) -> list[StoredFile]:
+        """Every file that the manifest names."""
         return [one for split in self.splits.values() for one in split.stored]
 
     def to_json(self) -> str:
+        """The manifest as it is written."""
         return json.dumps(cattrs.unstructure(self), indent=1) + "\n"
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Raises FileNotFoundError, and ValueError for one that this version cannot read."""
+def read_manifest(folder: Path) -> PreparedManifest:
+    """Reads the manifest of a prepared folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged or of another format.
+    """
     text = (folder / MANIFEST).read_bytes()
     try:
         held = json.loads(text)
@@ -103,14 +132,14 @@ def read_manifest(folder: Path) -> Manifest:
     if version != FORMAT:
         raise ValueError(f"{folder / MANIFEST} has format {version!r}; this version reads {FORMAT}")
     try:
-        return cattrs.Converter(forbid_extra_keys=True).structure(held, Manifest)
+        return cattrs.Converter(forbid_extra_keys=True).structure(held, PreparedManifest)
     except Exception as error:  # cattrs collects them in groups
         first = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
         raise ValueError(f"{folder / MANIFEST} is damaged: {' '.join(str(first).split())}") from error
 
 
-def faults(folder: Path, stored: list[Stored]) -> Iterator[str]:
-    """A line for each file that is missing or has another size than the manifest says. Reads no file."""
+def size_faults(folder: Path, stored: list[StoredFile]) -> Iterator[str]:
+    """Yields a line for each file that is missing or has another size than the manifest says; reads no file."""
     for one in stored:
         path = folder / one.name
         if not path.is_file():
@@ -120,12 +149,12 @@ def faults(folder: Path, stored: list[Stored]) -> Iterator[str]:
 
 
 def hash_faults(
-    folder: Path, stored: list[Stored], progress: Callable[[int, int], None] = lambda done, total: None
+    folder: Path, stored: list[StoredFile], progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Iterator[str]:
-    """A line for each file that is not what the manifest says, byte for byte. Progress gets (bytes done, in all)."""
+    """Yields a line for each file that differs from the manifest in any byte; progress gets (bytes done, in all)."""
     done, total = 0, sum(one.bytes for one in stored)
     for one in stored:
-        problems = list(faults(folder, [one]))
+        problems = list(size_faults(folder, [one]))
         if not problems and _sha256(folder / one.name) != one.sha256:
             problems = [f"{folder / one.name} is damaged: its SHA-256 is not the manifest's"]
         yield from problems
@@ -139,5 +168,5 @@ def _sha256(path: Path) -> str:
 
 
 def map_array(path: Path) -> np.ndarray:
-    """The array of a .npy file, read as it is touched. Raises what numpy raises for a file that is not one."""
+    """Maps the array of a .npy file into memory. Raises what numpy raises for another kind of file."""
     return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -1,4 +1,4 @@
-"""The user's own images as raw rows of a model's observed variable: one file, a folder of files, or an array."""
+"""Reads the user's own images (`--images PATH`) as raw rows of a model's observed variable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
-from jointgen.images.decode import fit_image, quiet_pillow, read_image, reason
+from jointgen.images.decode import error_text, fit_image, quiet_pillow, read_image
 
 Progress = Callable[[int, int], None]
 ARRAYS = (".npy", ".npz")
@@ -24,10 +24,13 @@ COLOURS = (3, 4)  # channels of a colour image, without and with transparency
 
 @attrs.frozen
 class UserImages:
-    """The rows of one variable, with where each comes from. Takes the place of a data source's rows.
+    """Images as the rows of one variable, in the place of a data source's rows.
 
-    values: (N, *shape) levels 0..bins-1, or model-space values where the Space has no bins.
-    skipped: a line for each file that could not be read.
+    Args:
+        variable: the variable's name.
+        values: (N, *shape) levels 0..bins-1, or model-space values where the Space has no bins.
+        origins: the file, or the file and the position in it, that each row comes from.
+        skipped: a line for each file that could not be read.
     """
 
     variable: str
@@ -39,16 +42,23 @@ class UserImages:
         return len(self.values)
 
     def take(self, index: Tensor) -> dict[str, Tensor]:
+        """Takes rows by (B,) int64 index."""
         return {self.variable: self.values[index]}
 
 
 def read_user_images(
     path: str | Path, space: Space, variable: str = "x", progress: Progress = lambda done, total: None
 ) -> UserImages:
-    """Images in the size, the colours and the levels of `space`. Progress gets (files done, files in all).
+    """Reads images in the size, the colours and the levels of a Space.
 
-    Raises ConfigError where the Space is not of images, where there is nothing at the path, and where nothing that
-    is there can be read.
+    Args:
+        path: an image file, a folder of them at any depth, or a .npy or .npz file of uint8 images.
+        space: of the variable.
+        variable: its name.
+        progress: called with (files done, files in all).
+
+    Raises:
+        ConfigError: the Space is not of images, the path does not exist, or no image there can be read.
     """
     size = _image_shape(space, variable)
     path = Path(path).expanduser()
@@ -65,7 +75,7 @@ def read_user_images(
 
 
 def to_levels(pixels: Tensor, space: Space) -> Tensor:
-    """uint8 -> the levels 0..bins-1 of a Space with bins, ends on ends; otherwise values between its bounds."""
+    """Maps uint8 pixels to the levels 0..bins-1 of a Space with bins, otherwise to values between its bounds."""
     if space.bins == 256:
         return pixels
     if space.bins is not None:
@@ -91,7 +101,7 @@ def _image_shape(space: Space, variable: str) -> Size:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file, or every image under the folder by its ending, sorted; hidden files are not the user's."""
+    """The file, or every image under the folder by its ending, sorted; hidden files are left out."""
     if path.is_file():
         return [path]
     Image.init()
@@ -116,7 +126,7 @@ def _read_files(files: list[Path], size: Size, progress: Progress) -> tuple[np.n
 
 
 def _decoded(files: list[Path], size: Size) -> Iterator[tuple[Path, np.ndarray | str]]:
-    """Each file with its image, or with why there is none. Pillow decodes on several threads at once."""
+    """Yields each file with its image, or with the error; Pillow decodes on several threads at once."""
     with quiet_pillow(), ThreadPoolExecutor() as pool:
         yield from zip(files, pool.map(partial(_decode, size=size), files), strict=True)
 
@@ -125,7 +135,7 @@ def _decode(file: Path, size: Size) -> np.ndarray | str:
     try:
         return read_image(file, *size)
     except Exception as error:  # damaged files make decoders raise anything from SyntaxError to struct.error
-        return reason(error)
+        return error_text(error)
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------------
@@ -163,7 +173,7 @@ def _choose(arrays: dict[str, np.ndarray], variable: str, path: Path) -> str:
 
 
 def _as_images(array: np.ndarray, path: Path) -> Iterable[np.ndarray]:
-    """(N, H, W), (N, H, W, C), (N, C, H, W) or one image of these -> (H, W) or (H, W, C) each."""
+    """Splits (N, H, W), (N, H, W, C), (N, C, H, W) or a single image into images (H, W) or (H, W, C)."""
     channels, shape = (1, *COLOURS), array.shape
     if array.ndim == 2 or (array.ndim == 3 and shape[-1] in COLOURS):
         array = array[None]

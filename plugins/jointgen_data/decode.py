@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from jointgen.plugin import decoding, too_many, without
+from jointgen.plugin import decoding_images, drop_rows, too_many_broken
 from jointgen_data.common import complaint
 
 log = logging.getLogger("jointgen.data")
@@ -26,15 +26,15 @@ def decode_all(
     """
     images = np.empty((len(paths), channels, size, size), np.uint8)
     broken: list[tuple[int, str]] = []
-    with _progress(len(paths)) as advance, decoding(workers) as decode:
+    with _progress(len(paths)) as advance, decoding_images(workers) as decode:
         for decoded in decode(paths, images):
             broken += decoded.failures
-            if problem := too_many([(paths[i], why) for i, why in broken], max_broken, "data.max_broken"):
+            if problem := too_many_broken([(paths[i], why) for i, why in broken], max_broken, "data.max_broken"):
                 raise complaint("max_broken", problem)
             advance(decoded.files)
     for index, reason in broken:
         log.warning("skipped %s: %s", paths[index], reason)
-    return without(images, [index for index, _ in broken])
+    return drop_rows(images, [index for index, _ in broken])
 
 
 @contextmanager

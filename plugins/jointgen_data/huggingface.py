@@ -19,11 +19,11 @@ from jointgen.plugin import (
     SIZE,
     ConfigError,
     Space,
+    error_text,
     quiet_pillow,
     read_image,
-    reason,
     suggest,
-    too_many,
+    too_many_broken,
 )
 from jointgen_data.common import Flipping, complaint, image_space, is_train, label_space
 
@@ -115,8 +115,8 @@ class HuggingFace:
         except Exception as error:  # anything from ValueError to a dead network
             asked = f"{self.path!r}" + (f" of {self.data_dir or self.data_files}" if self._is_local else "")
             if isinstance(error, ValueError) and "split" in str(error):
-                raise complaint(key, f"{split!r} of {asked} cannot be read: {reason(error)}") from error
-            raise complaint("path", f"{asked} cannot be loaded: {reason(error)}") from error
+                raise complaint(key, f"{split!r} of {asked} cannot be read: {error_text(error)}") from error
+            raise complaint("path", f"{asked} cannot be loaded: {error_text(error)}") from error
 
     @property
     def _is_local(self) -> bool:
@@ -145,7 +145,7 @@ class HuggingFace:
             )
         except Exception as error:  # columns of other kinds fail in pyarrow, and a full disk in either
             raise complaint(
-                "image", f"the columns of {self.path!r} cannot be read as images: {reason(error)}"
+                "image", f"the columns of {self.path!r} cannot be read as images: {error_text(error)}"
             ) from error
 
     def _check_columns(self, found: Any) -> None:
@@ -158,7 +158,7 @@ class HuggingFace:
         """(M,) int64 rows whose image could be read."""
         why = decoded.with_format("arrow").select_columns(["why"])[:]["why"].to_pylist()
         broken = [(f"row {row} of {split}", text) for row, text in enumerate(why) if text]
-        if problem := too_many(broken, self.max_broken, "data.max_broken"):
+        if problem := too_many_broken(broken, self.max_broken, "data.max_broken"):
             raise complaint("max_broken", problem)
         kept = np.array([row for row, text in enumerate(why) if not text], np.int64)
         if not len(kept):
@@ -193,7 +193,7 @@ def _decode_one(held: dict[str, Any] | None, size: int, channels: int) -> tuple[
         file = io.BytesIO(held["bytes"]) if held["bytes"] is not None else held["path"]
         return read_image(file, size, size, channels).tobytes(), ""
     except Exception as error:  # damaged files make decoders raise anything from SyntaxError to struct.error
-        return b"", reason(error)
+        return b"", error_text(error)
 
 
 class ArrowRows:

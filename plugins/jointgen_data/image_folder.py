@@ -9,11 +9,11 @@ import attrs
 import torch
 
 from jointgen.plugin import (
+    IMAGE_SUFFIXES,
     LOADING,
     LOCATION,
     SIZE,
-    SPLITS,
-    SUFFIXES,
+    SPLIT_FOLDERS,
     Space,
     class_names,
     list_images,
@@ -57,7 +57,7 @@ class ImageFolder:
         folder = self._folder(split)
         names = _list(folder)
         if not names:
-            raise complaint("root", f"no image under {str(folder)!r} (looked for {', '.join(SUFFIXES)})")
+            raise complaint("root", f"no image under {str(folder)!r} (looked for {', '.join(IMAGE_SUFFIXES)})")
         labels = self._labels(folder, names) if self.labels else []
         files = [f"{folder}/{name}" for name in names]
         images, kept = decode_all(files, self.size, self.channels, self.workers, self.max_broken)
@@ -70,7 +70,7 @@ class ImageFolder:
         return (FlippedRows if self.flip and is_train(split) else TensorRows)(values, skipped)
 
     def _folder(self, split: str) -> Path:
-        names, root = SPLITS["train" if is_train(split) else "test"], Path(self.root).expanduser()
+        names, root = SPLIT_FOLDERS["train" if is_train(split) else "test"], Path(self.root).expanduser()
         if folder := split_folder(root, split):
             return folder
         raise complaint(

@@ -12,14 +12,14 @@ from torch import Tensor
 from jointgen.plugin import (
     LOADING,
     LOCATION,
-    Manifest,
     NoiseSource,
+    PreparedManifest,
     Space,
-    Stored,
-    faults,
+    StoredFile,
     hash_faults,
     map_array,
     read_manifest,
+    size_faults,
 )
 from jointgen_data.common import complaint, flip, image_space, is_train, label_space
 
@@ -53,7 +53,7 @@ class PreparedImages:
         """Raises ConfigError as spaces() does, and for files that are missing or torn."""
         manifest, train = self._manifest(), is_train(split)
         stored = manifest.splits[split]
-        check = hash_faults if self.verify else faults
+        check = hash_faults if self.verify else size_faults
         if problems := list(check(self._folder, stored.stored)):
             more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
             raise complaint("path", f"{problems[0]}{more}; prepare it again")
@@ -67,7 +67,7 @@ class PreparedImages:
     def _folder(self) -> Path:
         return Path(self.path).expanduser()
 
-    def _manifest(self) -> Manifest:
+    def _manifest(self) -> PreparedManifest:
         try:
             manifest = read_manifest(self._folder)
         except (FileNotFoundError, NotADirectoryError):
@@ -82,7 +82,7 @@ class PreparedImages:
             raise complaint("labels", f"the images in {self.path!r} have none: {manifest.unlabelled}")
         return manifest
 
-    def _map(self, stored: Stored, manifest: Manifest) -> np.ndarray:
+    def _map(self, stored: StoredFile, manifest: PreparedManifest) -> np.ndarray:
         path, side = self._folder / stored.name, manifest.plan.size
         images = (stored.rows, manifest.plan.channels, side, side), np.dtype(np.uint8)
         try:

@@ -63,7 +63,7 @@ def source(tmp_path: Path) -> Path:
     return root
 
 
-def pack(source: Path, dest: Path, **options: Any) -> packing.Manifest:
+def pack(source: Path, dest: Path, **options: Any) -> packing.PreparedManifest:
     options = {"size": SIDE, "shard_bytes": SHARD, **options}
     return prepare_images(source, dest, **options)[0]
 
@@ -404,11 +404,11 @@ def test_verify_reads_every_byte(source: Path, tmp_path: Path) -> None:
 
 
 def test_verify_of_what_is_not_there_or_not_finished(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="holds nothing prepared"):
+    with pytest.raises(ConfigError, match="holds no prepared images"):
         verify(tmp_path)
     with pytest.raises(ConfigError):
         pack(source, tmp_path / "dest", max_broken=0)
-    with pytest.raises(ConfigError, match="is not finished; the `jointgen data prepare` that began it goes on"):
+    with pytest.raises(ConfigError, match="is not finished; run the same `jointgen data prepare` again"):
         verify(tmp_path / "dest")
 
 
@@ -448,7 +448,7 @@ def test_ctrl_c_in_the_command(source: Path, tmp_path: Path, say: Said, monkeypa
     monkeypatch.setattr(packing, "prepare_images", interrupted)
     said = say("data", "prepare", source, tmp_path / "dest", "--size", "8")
     assert said.status == 130
-    assert said.problems == [f"jointgen: {tmp_path / 'dest'}: stopped; the same command goes on from here"]
+    assert said.problems == [f"jointgen: {tmp_path / 'dest'}: stopped; run the same command again to continue"]
 
 
 def test_the_manifest_is_json_without_machine_paths(source: Path, tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ class FrozenInputs:
     """Stands in for `StepInputs`: a step on which certain penalties are due, with its moving weights as tensors."""
 
     def __init__(
-        self, data: Raw, noise: ReplayedNoise, rows: int, step: int, pair_block: int, weights: Mapping[str, Tensor]
+        self, data: RawRows, noise: ReplayedNoise, rows: int, step: int, pair_block: int, weights: Mapping[str, Tensor]
     ):
         self.data, self.noise, self.rows, self.step, self.pair_block = data, noise, rows, step, pair_block
         self._weights = weights

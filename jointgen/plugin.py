@@ -89,12 +89,14 @@ if TYPE_CHECKING:
     from jointgen.contracts.noise import Noise as Noise
     from jointgen.contracts.noise import NoiseSource as NoiseSource
     from jointgen.contracts.numerics import LOG_2PI as LOG_2PI
+    from jointgen.contracts.numerics import at_least_float32 as at_least_float32
     from jointgen.contracts.numerics import bits_per_dim as bits_per_dim
     from jointgen.contracts.numerics import log1mexp as log1mexp
     from jointgen.contracts.numerics import log_mean_exp as log_mean_exp
     from jointgen.contracts.observation import has_pixels as has_pixels
     from jointgen.contracts.observation import observe as observe
     from jointgen.contracts.observation import pixels as pixels
+    from jointgen.contracts.observation import place_in_bin as place_in_bin
     from jointgen.contracts.sources import AugmentedRows as AugmentedRows
     from jointgen.contracts.sources import DataSource as DataSource
     from jointgen.contracts.sources import OptionalLabels as OptionalLabels
@@ -163,6 +165,12 @@ _MODULES = {
         "Penalty",
         "PointwiseTerm",
     ),
+    "contracts.data_keys": (
+        "LOADING",
+        "LOCATION",
+        "READING",
+        "SIZE",
+    ),
     "contracts.distributions": (
         "ClosedFormKL",
         "Distribution",
@@ -184,6 +192,7 @@ _MODULES = {
         "ViewsData",
         "sum_event",
     ),
+    "contracts.figures": ("Display",),
     "contracts.metrics": (
         "Batch",
         "Extractor",
@@ -211,6 +220,7 @@ _MODULES = {
     ),
     "contracts.numerics": (
         "LOG_2PI",
+        "at_least_float32",
         "bits_per_dim",
         "log1mexp",
         "log_mean_exp",
@@ -219,9 +229,8 @@ _MODULES = {
         "has_pixels",
         "observe",
         "pixels",
+        "place_in_bin",
     ),
-    "contracts.data_keys": ("LOADING", "LOCATION", "READING", "SIZE"),
-    "contracts.figures": ("Display",),
     "contracts.sources": (
         "AugmentedRows",
         "DataSource",

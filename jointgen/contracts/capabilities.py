@@ -1,4 +1,7 @@
-"""What a family declares that it can do; matched against what an objective requires. Torch-free."""
+"""Capabilities: what a family declares that it can do, which is matched against what an objective requires.
+
+Torch-free, so that `jointgen explain` can plan without building anything.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,34 @@ from typing import Literal
 import attrs
 
 DensityKind = Literal["analytic", "numeric", "D passes", "none"]
+"""How a log-density is computed: in closed form, by solving equations, one dimension after the other, or not at all."""
 PathKind = Literal["exact", "straight-through", "relaxed", "none"]
+"""How the gradient of a reading reaches the parameters.
+
+- "exact": the gradient of its expectation, by reparameterisation;
+- "straight-through": the gradient of another value, which is biased;
+- "relaxed": exact for a continuous stand-in of the discrete value;
+- "none": not at all.
+"""
 
 
 @attrs.frozen
 class Capabilities:
-    """Declared abilities of a family on a given Space.
+    """The declared abilities of a family, or of a prior, for a variable in a given Space.
 
-    paths: for each *reading* that a draw offers, how its gradient reaches the parameters.
-        Every draw has the reading "sample"; others are "mean", "relaxed" and "smoothed".
-    own_density: can it score its own draws?  foreign_density: and points that it did not draw?
-    kl_to: names of the families or priors to which it has KL in closed form.
-    bin_mass: has it the exact probability of a quantisation bin (`log_prob_bins`)?
-    moments: has it the mean and (co)variance of its draws (`moments`), as adaptive contrast needs?
-    noise_input: size of the noise vector eps that the trunk takes as one more input (implicit families); 0: none.
+    Args:
+        paths: For each reading that a draw offers, how its gradient reaches the parameters. Every draw has the reading
+            "sample"; others are "mean", "relaxed" and "smoothed".
+        own_density: How the density at its own draws is computed.
+        foreign_density: How the density at points that it did not draw is computed.
+        kl_to: Names of the families or priors to which it has a KL in closed form, see `ClosedFormKL`.
+        bin_mass: Whether it knows the exact probability of a quantisation bin, see `HasBinMass`.
+        moments: Whether it knows the mean and the (co)variance of its draws, see `HasMoments`.
+        noise_input: The size of a noise vector eps ~ N(0, I) that the trunk takes as one more input, as implicit
+            families do; 0 for none.
+
+    >>> print(Capabilities({"sample": "exact"}, kl_to=("normal",)))
+    readings sample (exact); own density analytic; foreign density analytic; KL to normal in closed form
     """
 
     paths: dict[str, PathKind] = attrs.field(factory=lambda: {"sample": "exact"})
@@ -32,7 +49,7 @@ class Capabilities:
     moments: bool = False
 
     def __str__(self) -> str:
-        paths = ", ".join(f"{reading} ({how})" for reading, how in self.paths.items())
+        paths = ", ".join(f"{reading} ({path})" for reading, path in self.paths.items())
         rest = [f"own density {self.own_density}", f"foreign density {self.foreign_density}"]
         if self.kl_to:
             rest.append(f"KL to {', '.join(self.kl_to)} in closed form")

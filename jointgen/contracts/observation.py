@@ -1,6 +1,7 @@
-"""Observing data is a draw too: raw rows become model-space variables, with readings, through named noise.
+"""Observations: from raw rows of data to the values that a model sees, and from those back to pixels.
 
-What happens is decided by the Space alone, so that everything downstream knows it without reading data.
+Observing is a draw with named noise, such as Bernoulli bits from grey levels, or dequantisation. The variable's Space
+alone decides what happens, so that everything behind it is known without reading data.
 """
 
 from __future__ import annotations
@@ -33,23 +34,40 @@ class Observation(ReadyDraw):
 
 
 class Dequantised(Observation):
-    """A draw of a quantised variable: its mean, the middle of each level's bin, is seldom read and made only then."""
+    """An observation of a quantised variable; its mean, the middle of each level's bin, is computed when it is read.
+
+    Args:
+        sample: The dequantised values, (B, *shape).
+        level: Their levels, (B, *shape).
+        space: The variable's Space.
+    """
 
     def __init__(self, sample: Tensor, level: Tensor, space: Space):
         self._sample, self._level, self._space = sample, level, space
 
     def read(self, reading: str) -> Tensor:
-        assert reading in ("sample", "mean"), f"an observation has no reading {reading!r}"
+        """Return the reading, (B, *shape)."""
+        assert reading in ("sample", "mean"), f"an observation has the readings sample and mean, not {reading!r}"
         return self._sample if reading == "sample" else affine(self._level + 0.5, self._space)
 
 
 def observe(space: Space, raw: Tensor, noise: NoiseSource) -> Observation:
-    """Raw (B, *shape) rows in `space`.
+    """Observe raw rows of a variable.
 
-    - labels, int64 (B,): one-hot, no noise;
-    - binary, levels 0..bins-1: Bernoulli bits with grey = level / (bins - 1) as the probability of a one;
-    - real with bins, levels: dequantised, low + (level + u) * bin width with u ~ U[0, 1);
-    - real without bins: as they are.
+    - Labels become one-hot vectors, without noise.
+    - Levels of a binary variable become Bernoulli bits; level / (bins - 1) is the probability of a one.
+    - Levels of a real variable with bins are dequantised: low + (level + u) * bin width with u ~ U[0, 1).
+    - Real values without bins stay as they are.
+
+    Args:
+        space: The variable's Space.
+        raw: Raw rows as `Rows.take` returns them, (B, *shape); labels, (B,) int64.
+        noise: The noise of the observation; its dtype is that of the result.
+
+    >>> from jointgen.contracts.noise import Noise
+    >>> labels = Space((3,), kind="label")
+    >>> observe(labels, torch.tensor([2]), Noise(0).named("y", 1)).read("sample")
+    tensor([[0., 0., 1.]])
     """
     if space.kind == "label":
         one_hot = F.one_hot(raw, space.shape[0]).to(noise.dtype)
@@ -62,31 +80,41 @@ def observe(space: Space, raw: Tensor, noise: NoiseSource) -> Observation:
         values = raw.to(noise.dtype)
         return Observation(values, values)
     level = raw.to(noise.dtype)
-    inside = torch.nextafter(level + 1, level)  # level + u can round up to the next level in float32
-    x = affine(torch.minimum(level + noise.uniform(*space.shape), inside), space)
+    x = affine(place_in_bin(level, noise.uniform(*space.shape)), space)
     return Dequantised(x, level, space)
 
 
+def place_in_bin(level: Tensor, u: Tensor) -> Tensor:
+    """Return level + u, kept below the next level, to which float32 can round it up. u is in [0, 1)."""
+    return torch.minimum(level + u, torch.nextafter(level + 1, level))
+
+
 def affine(level: Tensor, space: Space) -> Tensor:
-    """Where on the variable's axis a level, or a place between two, lies."""
+    """Return the value of a level, or of a place between two levels, in model space."""
     assert space.low is not None and space.bin_width is not None
     return space.low + level * space.bin_width
 
 
 def has_pixels(space: Space) -> bool:
-    """Whether values in a Space are images (C, H, W) whose range is known."""
-    bounded = space.kind == "binary" or (space.low is not None and space.high is not None)
-    return len(space.shape) == 3 and space.kind != "label" and bounded
+    """Return whether values in a Space are images (C, H, W) whose range is known."""
+    return space.is_image and space.range is not None
 
 
 def pixels(values: Tensor, space: Space) -> Tensor:
-    """Model-space values (B, C, H, W) -> uint8, 0 to 255: what a file with this image would hold.
+    """Return images in model space as pixels, as a file with these images would hold them.
 
-    A quantised value is its bin's level, and levels are laid on 0..255, ends on ends; bits, their probabilities and
-    values without bins are rounded. What lies outside the range is at its end, and NaN is black.
+    The levels of quantised values are laid evenly on 0..255. Bits, their probabilities and values without bins are
+    rounded. A value outside the range becomes the end of the range, and NaN becomes black.
+
+    Args:
+        values: Images in model space, (B, C, H, W).
+        space: Their Space, for which `has_pixels` holds.
+
+    Returns:
+        (B, C, H, W) uint8, 0 to 255.
     """
-    assert has_pixels(space), f"{space} is not of images"
-    low, high = (space.low, space.high) if space.low is not None and space.high is not None else (0.0, 1.0)
+    assert has_pixels(space) and space.range is not None, f"{space} is not of images"
+    low, high = space.range
     share = ((values.double().nan_to_num(low) - low) / (high - low)).clamp(0.0, 1.0)
     if space.kind == "real" and space.bins is not None:
         share = (share * space.bins).floor().clamp(max=space.bins - 1) / (space.bins - 1)

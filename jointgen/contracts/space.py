@@ -1,4 +1,4 @@
-"""Spaces: what a variable looks like, known without reading any data. Torch-free."""
+"""The Space of a variable: its shape, kind and range, known without reading any data. Torch-free."""
 
 from __future__ import annotations
 
@@ -12,14 +12,25 @@ Kind = Literal["real", "binary", "label"]
 
 @attrs.frozen
 class Space:
-    """Shape, kind and range of one named variable, as the networks see it (without the batch axis).
+    """The shape, kind and range of one named variable as networks see it.
 
     - ``real``: continuous values; `low` and `high` bound them where bounds are known.
     - ``binary``: zeros and ones (drawn from grey levels in [0, 1] where the source has those).
-    - ``label``: one of `classes`; networks see a one-hot vector of that length, so shape is (classes,).
+    - ``label``: one of `classes`; networks see a one-hot vector of that length, so the shape is (classes,).
 
-    `bins` says that a real variable is dequantised data: x = low + (i + u) * (high - low) / bins with an
-    integer level i in 0..bins-1 and u ~ U[0, 1).
+    Args:
+        shape: The shape without the batch axis, (C, H, W) for images.
+        kind: The kind of values.
+        low: The lower end of the range of real values, None where it has none.
+        high: The upper end, likewise.
+        bins: The number of levels of quantised data. A real variable is then dequantised data,
+            x = low + (i + u) * (high - low) / bins, with an integer level i in 0..bins-1 and u ~ U[0, 1).
+
+    >>> image = Space((3, 32, 32), low=0.0, high=1.0, bins=256)
+    >>> print(image)
+    3x32x32 real in [0, 1], 256 levels
+    >>> image.size, image.bin_width
+    (3072, 0.00390625)
     """
 
     shape: tuple[int, ...]
@@ -30,12 +41,16 @@ class Space:
 
     @property
     def size(self) -> int:
-        """Number of scalar dimensions D."""
+        """The number of scalar dimensions D."""
         return math.prod(self.shape)
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """The least and the greatest value, or None where one of them is not known."""
+        """The ends (low, high) of the range of values, or None where it is not known.
+
+        >>> Space((1,), kind="binary").range
+        (0.0, 1.0)
+        """
         if self.kind in ("binary", "label"):
             return 0.0, 1.0
         return None if self.low is None or self.high is None else (self.low, self.high)
@@ -47,7 +62,7 @@ class Space:
 
     @property
     def bin_width(self) -> float | None:
-        """Width of one level in model space, or None where the data was never quantised."""
+        """The width of one level in model space, or None where the data was never quantised."""
         if self.bins is None:
             return None
         assert self.low is not None and self.high is not None, "quantised data has a range"
@@ -55,9 +70,9 @@ class Space:
 
     @property
     def log_det_to_data(self) -> float:
-        """log|dy/dx| in nats, for y = i + u in data units: what -log p(x) lacks to be -log p(y).
+        """log |dy/dx| in nats for y = i + u, the value in data units: -log p(y) = -log p(x) + log |dy/dx|.
 
-        For 8-bit images in [0, 1) it is D log 256, that is + 8 bits per dimension (docs/numbers.md).
+        For 8-bit images in [0, 1) it is D log 256, that is 8 bits per dimension (docs/numbers.md).
         """
         width = self.bin_width
         return 0.0 if width is None else -self.size * math.log(width)

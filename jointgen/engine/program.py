@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from jointgen.compiler.nodes import (
@@ -28,6 +27,7 @@ from jointgen.compiler.nodes import (
 from jointgen.compiler.parts import Parts
 from jointgen.contracts.distributions import ViewsData, log_prob_of_draw
 from jointgen.contracts.networks import Dropout
+from jointgen.contracts.numerics import at_least_float32
 from jointgen.contracts.observation import Observation, observe
 from jointgen.data.step_inputs import StepInputs
 
@@ -121,7 +121,7 @@ class Program:
 
         def critic(*seen: Tensor) -> Tensor:
             _name_dropout(dropouts, f"{part}/penalty", inputs, seen[0].shape[0] // inputs.rows)
-            return _at_least_float32(module(*seen))
+            return at_least_float32(module(*seen))
 
         return critic
 
@@ -233,7 +233,7 @@ class Program:
 
         def run(inputs: StepInputs, values: Values) -> Tensor:
             _name_dropout(dropouts, title, inputs, rows)
-            return _at_least_float32(module(*(values[i] for i in at)))
+            return at_least_float32(module(*(values[i] for i in at)))
 
         return run
 
@@ -284,11 +284,6 @@ def held_twin(module: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {id(p): p.detach() for p in module.parameters()}
     memo |= {id(b): b for b in module.buffers()}
     return copy.deepcopy(module, memo)
-
-
-def _at_least_float32(logits: Tensor) -> Tensor:
-    """Widen the bfloat16 that a critic puts out under autocast, which is too coarse for a loss. Families do so too."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def re_pair(x: Tensor, shift: int, block: int) -> Tensor:

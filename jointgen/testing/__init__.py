@@ -30,6 +30,7 @@ from jointgen.testing.critics import LOSSES, PENALTIES, TERMS, Subject
 from jointgen.testing.densities import DENSITIES
 from jointgen.testing.divergences import DIVERGENCES
 from jointgen.testing.draws import DRAWS
+from jointgen.testing.evaluation import tiny_model
 from jointgen.testing.extractors import EXTRACTORS, on_sources
 from jointgen.testing.laws import laws_of_family, laws_of_prior
 from jointgen.testing.modules import MODULES
@@ -76,4 +77,4 @@ def checks(
         return [Check(described(config), "serves something", functools.partial(expect, False, str(error)))]
 
 
-__all__ = ["Check", "checks"]
+__all__ = ["Check", "checks", "tiny_model"]

@@ -203,9 +203,7 @@ def a_draw_stays_when_parameters_move(law: Law) -> None:
 
 @promise(DRAWS, lambda law: not law.is_prior and isinstance(law.built(), StartsAtMean))
 def start_at_brings_the_mean_to_the_datas(law: Law) -> None:
-    low, high = (
-        (law.space.low, law.space.high) if law.space.low is not None and law.space.high is not None else (0.0, 1.0)
-    )
+    low, high = law.space.range or (0.0, 1.0)
     target = low + (high - low) * (0.2 + 0.6 * noise(1).uniform(*law.space.shape)[0])
     module: Any = law.config.build(law.space).double()
     zero = torch.zeros(1, *law.outputs, dtype=torch.float64)

@@ -68,6 +68,15 @@ def raw_rows(compiled: CompiledRecipe, rows: int) -> dict[str, dict[str, Tensor]
     return found
 
 
+def tiny_model(tables: Mapping[str, Any] | None = None) -> Model:
+    """Return an untrained model of the tiny recipe, on which a metric can be tried.
+
+    Args:
+        tables: Changes to the recipe, such as ``{"objective": {"type": "ali"}}``.
+    """
+    return model_of(tiny(tables=tables))
+
+
 def model_of(compiled: CompiledRecipe) -> Model:
     parts: Parts = compiled.parts
     return Model(compiled, parts)

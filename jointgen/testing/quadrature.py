@@ -54,13 +54,14 @@ def _edges(samples: Tensor, space: Space, panels: int, outer: int) -> Tensor:
     spread = (inner[-1] - inner[0]).clamp(min=1e-9)
     beyond = 2 * spread * 2.0 ** torch.arange(1 - outer, 1, dtype=torch.float64)
     edges = torch.cat([inner, inner[0] - beyond, inner[-1] + beyond])
-    if space.low is not None and space.high is not None:
-        ends = [space.low, space.high]
+    if space.range is not None:
+        low, high = space.range
+        ends = [low, high]
         if space.bins is not None and space.bins <= MANY_BINS:  # a density may have steps there
-            ends = torch.linspace(space.low, space.high, space.bins + 1).tolist()
+            ends = torch.linspace(low, high, space.bins + 1).tolist()
         edges = torch.cat([edges, torch.tensor(ends, dtype=torch.float64)])
-        if inner[0] >= space.low and inner[-1] <= space.high:
-            edges = edges.clamp(space.low, space.high)
+        if inner[0] >= low and inner[-1] <= high:
+            edges = edges.clamp(low, high)
     return torch.unique(edges)
 
 

@@ -80,9 +80,10 @@ def rows_can_be_observed(subject: Subject) -> None:
     for name, space in subject.config.spaces().items():
         sample = observe(space, taken[name], noise(4)).read("sample")
         expect_shape(f"{name!r} as networks see it", sample, (4, *space.shape))
-        if space.low is not None and space.high is not None:
-            inside = bool((sample >= space.low).all() and (sample <= space.high).all())
-            expect(inside, f"{name!r} as networks see it is not in [{space.low}, {space.high}]")
+        if space.range is not None:
+            low, high = space.range
+            inside = bool((sample >= low).all() and (sample <= high).all())
+            expect(inside, f"{name!r} as networks see it is not in [{low}, {high}]")
 
 
 @promise(SOURCES)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jointgen.plugin import LOG_2PI, Space, log1mexp
+from jointgen.plugin import LOG_2PI, Space, log1mexp, place_in_bin
 
 
 class Bins:
@@ -28,8 +28,7 @@ class Bins:
 
     def within(self, level: Tensor, u: Tensor) -> Tensor:
         """Points of the bins at the fractions u in [0, 1), as dequantised data is made."""
-        inside = torch.nextafter(level + 1, level)  # level + u can round up to the next level in float32
-        return self.low + torch.minimum(level + u, inside) * self.width
+        return self.low + place_in_bin(level, u) * self.width
 
 
 # --- Gaussian --------------------------------------------------------------------------------------------------------

@@ -8,11 +8,20 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import Capabilities, ConfigError, NoiseSource, ReadyDraw, Space, log1mexp, sum_event
+from jointgen.plugin import (
+    Capabilities,
+    ConfigError,
+    NoiseSource,
+    ReadyDraw,
+    Space,
+    at_least_float32,
+    log1mexp,
+    sum_event,
+)
 from jointgen_families.bins import Bins
 from jointgen_families.draws import inner_uniform
 from jointgen_families.location_scale import check_real
-from jointgen_families.means import at_least_float32, where_reached
+from jointgen_families.means import where_reached
 
 # |logit| below which series replace closed forms that are 0 / 0 at 0. Their first term left out is below 1e-12; the
 # closed forms lose no more than 1e-6 in float32 (the quantile's gradient, which cancels twice, 1e-5).
@@ -84,9 +93,9 @@ class ContinuousBernoulliDistribution:
     """B rows of independent continuous Bernoullis; logits (B, *shape), log lambda / (1 - lambda)."""
 
     def __init__(self, logits: Tensor, space: Space):
-        assert space.low is not None and space.high is not None
+        assert space.range is not None
         self.logits, self.space = logits, space
-        self._low, self._range = space.low, space.high - space.low
+        self._low, self._range = space.range[0], space.range[1] - space.range[0]
 
     @property
     def mean(self) -> Tensor:
@@ -135,7 +144,7 @@ class ContinuousBernoulli:
 
     def _check(self, space: Space) -> None:
         check_real("continuous_bernoulli", space)
-        if space.low is None or space.high is None:
+        if space.range is None:
             raise ConfigError(f'type: "continuous_bernoulli" needs a variable of known range, this one is {space}')
 
 
@@ -153,7 +162,7 @@ class ContinuousBernoulliModule(nn.Module):
     @torch.no_grad()
     def start_at(self, mean: Tensor) -> None:
         """Sets the offset so that a zero output has this mean (*shape), kept 1 % of the range from its ends."""
-        low, high = self.space.low, self.space.high
-        assert low is not None and high is not None
+        assert self.space.range is not None
+        low, high = self.space.range
         unit = ((mean.double() - low) / (high - low)).clamp(0.01, 0.99)
         self.offset.copy_(where_reached(mean_of, unit, bound=128.0))  # at 100 it is 0.99

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.plugin import Capabilities, NoiseSource, ReadyDraw, Space
+from jointgen.plugin import Capabilities, NoiseSource, ReadyDraw, Space, at_least_float32
 from jointgen_families.correlated import CorrelatedGaussian
 from jointgen_families.gaussian import DiagonalGaussian
 from jointgen_families.location_scale import check_real
-from jointgen_families.means import MeanModule, at_least_float32
+from jointgen_families.means import MeanModule
 
 POINTS = 256
 MIN_LOG_SCALE = -7.0

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from jointgen.plugin import Capabilities, ConfigError, Distribution, FamilyField, NoiseSource, ReadyDraw, Space, placed
-from jointgen_families.means import known_range
 from jointgen_families.mixture import Mixture
 from jointgen_families.priors import shape_of, valid_size
 
@@ -133,7 +132,7 @@ def inside(free: Tensor, space: Space) -> Tensor:
     """(K, *shape) of any numbers -> values in the Space."""
     if space.kind == "label":
         return free.softmax(1)
-    bounds = known_range(space)
+    bounds = space.range
     return free if bounds is None else bounds[0] + (bounds[1] - bounds[0]) * torch.sigmoid(free)
 
 
@@ -141,7 +140,7 @@ def outside(values: Tensor, space: Space) -> Tensor:
     """What `inside` brings to these values, up to 1 % from the ends of a range, where a sigmoid still has a slope."""
     if space.kind == "label":
         return values.clamp(min=0.01).log()
-    bounds = known_range(space)
+    bounds = space.range
     return values if bounds is None else torch.logit((values - bounds[0]) / (bounds[1] - bounds[0]), eps=0.01)
 
 

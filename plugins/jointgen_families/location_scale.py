@@ -10,9 +10,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import ConfigError, Draw, NoiseSource, PathKind, Space
+from jointgen.plugin import ConfigError, Draw, NoiseSource, PathKind, Space, at_least_float32
 from jointgen_families.bins import Bins
-from jointgen_families.means import MeanModule, MeanName, at_least_float32, check_mean
+from jointgen_families.means import MeanModule, MeanName, check_mean
 
 ScaleName = Literal["per_element", "global", "per_channel", "fixed"]
 

@@ -13,11 +13,11 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import Capabilities, ConfigError, NoiseSource, ReadyDraw, Space, sum_event
+from jointgen.plugin import Capabilities, ConfigError, NoiseSource, ReadyDraw, Space, at_least_float32, sum_event
 from jointgen_families.bins import Bins, extended_logistic_log_mass
 from jointgen_families.draws import standard_logistic, straight_through
 from jointgen_families.location_scale import check_init_scale, check_quantised
-from jointgen_families.means import at_least_float32, where_reached
+from jointgen_families.means import where_reached
 
 
 def mean_within(location: Tensor, scale: Tensor) -> Tensor:
@@ -41,9 +41,10 @@ class LogisticMixtureDistribution:
     def __init__(self, logits: Tensor, locations: Tensor, log_scales: Tensor, coefficients: Tensor, space: Space):
         self.log_weights = torch.log_softmax(logits, 1)
         self.locations, self.log_scales, self.coefficients = locations, log_scales, coefficients
-        assert space.low is not None and space.high is not None
-        self.space, self.bins, self._half = space, Bins(space), (space.high - space.low) / 2
-        self._middle = space.low + self._half
+        assert space.range is not None
+        low, high = space.range
+        self.space, self.bins, self._half = space, Bins(space), (high - low) / 2
+        self._middle = low + self._half
 
     @property
     def mean(self) -> Tensor:
@@ -184,8 +185,8 @@ class LogisticMixtureModule(nn.Module):
     @torch.no_grad()
     def start_at(self, mean: Tensor) -> None:
         """Shifts all components so that a zero output has this mean (*shape), kept 1 % of the range from its ends."""
-        low, high = self.space.low, self.space.high
-        assert low is not None and high is not None
+        assert self.space.range is not None
+        low, high = self.space.range
         unit = ((2 * mean.double() - low - high) / (high - low)).clamp(-0.98, 0.98)
         places, scale = self._places(unit), unit.new_full((), self.config.init_scale)
         self.offset.copy_(where_reached(lambda shift: mean_within(shift + places, scale).mean(0), unit, bound=4.0))

@@ -15,19 +15,8 @@ MeanName = Literal["linear", "sigmoid"]
 
 def check_mean(mean: MeanName, space: Space) -> None:
     """Raises ConfigError where a sigmoid mean has no range to go to."""
-    if mean == "sigmoid" and known_range(space) is None:
+    if mean == "sigmoid" and space.range is None:
         raise ConfigError(f'mean: "sigmoid" needs a variable of known range, this one is {space}; use "linear"')
-
-
-def known_range(space: Space) -> tuple[float, float] | None:
-    if space.kind in ("binary", "label"):
-        return 0.0, 1.0
-    return None if space.low is None or space.high is None else (space.low, space.high)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """bfloat16, which networks put out under autocast, as float32: too coarse for densities. Others as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def where_reached(increasing: Callable[[Tensor], Tensor], target: Tensor, bound: float) -> Tensor:
@@ -49,7 +38,7 @@ class MeanModule(nn.Module):
     def __init__(self, space: Space, mean: MeanName):
         super().__init__()
         check_mean(mean, space)
-        self.range = known_range(space) if mean == "sigmoid" else None
+        self.range = space.range if mean == "sigmoid" else None
         self.offset = nn.Parameter(torch.zeros(space.shape))
 
     def mean_of(self, out: Tensor) -> Tensor:

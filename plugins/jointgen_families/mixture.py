@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.plugin import LOG_2PI, Capabilities, NoiseSource, ReadyDraw, Space
+from jointgen.plugin import LOG_2PI, Capabilities, NoiseSource, ReadyDraw, Space, at_least_float32
 from jointgen_families.gaussian import DiagonalGaussian
 from jointgen_families.location_scale import check_init_scale, check_real
-from jointgen_families.means import MeanModule, MeanName, at_least_float32, check_mean
+from jointgen_families.means import MeanModule, MeanName, check_mean
 
 BLOCK = 64  # dimensions whose mutual effects are held in one triangular matrix: memory B x D x 64
 

@@ -42,11 +42,9 @@ def affine_to_unit(space: Space) -> tuple[float, float] | None:
 
     One-hot labels stay as they are: a zero then means that a class adds nothing.
     """
-    if space.kind == "label":
+    if space.kind == "label" or space.range is None:
         return None
-    low, high = (0.0, 1.0) if space.kind == "binary" else (space.low, space.high)
-    if low is None or high is None:
-        return None
+    low, high = space.range
     return 2.0 / (high - low), -(high + low) / (high - low)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import attrs
 import pytest
 
 from jointgen import plugin
+from jointgen.registry.components import KINDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -189,6 +191,24 @@ def test_our_tree_keeps_the_rule(rule) -> None:  # type: ignore[no-untyped-def]
 def test_the_core_has_few_files_outside_its_rooms() -> None:
     files = {path.name for path in (ROOT / "jointgen").iterdir() if path.is_file()}
     assert files == {"__init__.py", "__main__.py", "errors.py", "plugin.py", "py.typed"}
+
+
+def examples(root: Path) -> Iterator[tuple[str, str]]:
+    """(place, Python) of what a plugin's author copies: the scaffold's templates and the README's code."""
+    for path in sorted((root / "jointgen/cli/templates").rglob("*.py.txt")):
+        yield str(path.relative_to(root)), path.read_text(encoding="utf-8")
+    for code in re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL):
+        yield "README.md", code
+
+
+def test_what_a_plugins_author_copies_uses_the_doors_alone() -> None:
+    found = dict[str, set[str]]()
+    for place, code in examples(ROOT):
+        for node, _, _ in walk(ast.parse(code), False, False):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [str(node.module)]
+            found.setdefault(place, set()).update(name for name in names if top(name) == "jointgen")
+    assert len(found) == 2 * len(KINDS) + 2, "a component and its tests for each kind, the package, and the README"
+    assert {place: names - DOORS for place, names in found.items() if names - DOORS} == {}
 
 
 # --- the rules themselves --------------------------------------------------------------------------------------------

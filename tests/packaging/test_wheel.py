@@ -1,5 +1,5 @@
-"""The built wheel beside a stranger's package in a fresh environment: both enter by the same door, and a recipe of
-both trains.
+"""The built wheel beside strangers' packages in a fresh environment: all enter by the same door, and a recipe of
+all trains.
 
 torch is several gigabytes, so the fresh environment borrows the dependencies of the current one: a folder of links to
 everything there but jointgen itself, which is installed editable here and must not be seen.
@@ -22,8 +22,11 @@ from typing import Any
 import attrs
 import pytest
 
+from jointgen.cli.scaffold import write_plugin
+
 ROOT = Path(__file__).parents[2]
-STRANGER = ROOT / "tests" / "fixtures" / "thirdparty_plugin"
+STRANGERS = {"wide_nets": "encoder", "heavy_tails": "family", "symmetric": "objective"}
+"""Packages of somebody else, as `jointgen plugin new` writes them: a component of each of these kinds."""
 UV = os.environ.get("UV") or shutil.which("uv")  # `uv run` says which uv it is
 
 pytestmark = pytest.mark.skipif(UV is None, reason="uv builds and installs the wheel")
@@ -76,11 +79,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """The wheel and the stranger's package, installed as pip would, and borrowed dependencies."""
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("strangers")
+    for name, kind in STRANGERS.items():
+        write_plugin(name, kind, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, strangers: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The wheel and the strangers' packages, installed as pip would, and borrowed dependencies."""
     fresh = Environment(tmp_path_factory.mktemp("fresh") / "env")
     uv("venv", "--python", sys.executable, fresh.path)
-    uv("pip", "install", "--python", fresh.python, "--no-deps", wheel, STRANGER)
+    uv("pip", "install", "--python", fresh.python, "--no-deps", wheel, *(strangers / name for name in STRANGERS))
     borrowed = borrow_dependencies(fresh.path / "borrowed")
     (fresh.site / "borrowed.pth").write_text(f"{borrowed}\n")
     return fresh
@@ -98,6 +109,12 @@ def borrow_dependencies(folder: Path) -> Path:
             if entry.name not in own and not link.is_symlink():
                 link.symlink_to(entry)
     return folder
+
+
+def recipe_of_all(strangers: Path) -> list[str]:
+    """The objective's recipe, with the changes that give it the other packages' components."""
+    changes = ["encoder.network={type='wide_nets'}", "decoder.family={type='heavy_tails', init_scale=0.2}"]
+    return [str(strangers / "symmetric/recipes/symmetric.toml"), *(w for one in changes for w in ("--set", one))]
 
 
 def install_beside(folder: Path, name: str, source: str) -> Path:
@@ -126,10 +143,8 @@ def test_the_wheel_holds_every_package_and_the_recipes_and_no_tests(wheel: Path)
     assert len(info) == 1
     recipes = {path.name for path in (ROOT / "recipes").glob("*.toml")}
     assert {Path(name).name for name in names if name.startswith("jointgen/recipes/")} == recipes
-    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "jointgen" / "templates").rglob("*.txt")}
-    assert {name for name in names if name.startswith("jointgen/templates/")} == templates
-    page = {str(path.relative_to(ROOT)) for path in (ROOT / "jointgen/reports/templates").iterdir()}
-    assert {name for name in names if name.startswith("jointgen/reports/templates/")} == page
+    data = {path for path in (ROOT / "jointgen").rglob("*.*") if path.suffix not in (".py", ".pyc")}
+    assert {str(path.relative_to(ROOT)) for path in data} | {"jointgen/py.typed"} <= {*names}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "jointgen").rglob("*.py")}
     modules |= {str(path.relative_to(ROOT / "plugins")) for path in (ROOT / "plugins").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == modules
@@ -141,10 +156,10 @@ def test_the_wheel_holds_every_package_and_the_recipes_and_no_tests(wheel: Path)
 
 def test_the_environment_sees_the_wheel_once_and_not_the_checkout(environment: Environment, tmp_path: Path) -> None:
     code = """
-import importlib.metadata as metadata, json, jointgen, jointgen_vae, acme_joint, sys
+import importlib.metadata as metadata, json, jointgen, jointgen_vae, wide_nets, sys
 found = [d for d in metadata.distributions() if d.name == "jointgen"]
 names = sorted(e.name for e in metadata.entry_points(group="jointgen.plugins"))
-files = [m.__file__ for m in (jointgen, jointgen_vae, acme_joint)]
+files = [m.__file__ for m in (jointgen, jointgen_vae, wide_nets)]
 print(json.dumps([files, [str(d.locate_file("")) for d in found], names, sys.path]))
 """
     done = environment.run("python", "-c", code, folder=tmp_path)
@@ -154,7 +169,7 @@ print(json.dumps([files, [str(d.locate_file("")) for d in found], names, sys.pat
     assert list(map(Path, distributions)) == [environment.site]
     assert not [entry for entry in path if Path(entry).is_relative_to(ROOT)]
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["jointgen.plugins"]
-    assert names == sorted([*declared, "acme"])
+    assert names == sorted([*declared, *STRANGERS])
 
 
 def test_both_kinds_of_plugin_are_listed_with_their_providers(environment: Environment, tmp_path: Path) -> None:
@@ -162,30 +177,40 @@ def test_both_kinds_of_plugin_are_listed_with_their_providers(environment: Envir
     assert listed["failed"] == []
     providers = {(c["kind"], c["name"]): c["provider"] for c in listed["components"]}
     ours = f"jointgen {metadata.version('jointgen')}"
-    assert set(providers.values()) == {ours, "acme-joint 2.3.0"}
-    assert {key for key, provider in providers.items() if provider != ours} == {
-        ("encoder", "wide_mlp"),
-        ("family", "acme_laplace"),
-        ("objective", "svae"),
+    assert {key: provider for key, provider in providers.items() if provider != ours} == {
+        ("encoder", "wide_nets"): "wide-nets 0.1.0",
+        ("family", "heavy_tails"): "heavy-tails 0.1.0",
+        ("objective", "symmetric"): "symmetric 0.1.0",
     }
     assert providers["objective", "asvae"] == ours
 
 
 def test_a_recipe_trains_with_the_strangers_encoder_family_and_objective(
-    environment: Environment, tmp_path: Path
+    environment: Environment, strangers: Path, tmp_path: Path
 ) -> None:
-    recipe = STRANGER / "recipes" / "svae_digits.toml"
-    short = ["--set", "train.steps=5", "--set", "train.log_every=1", "--set", "eval.rows=64", "--set", "eval.samples=4"]
-    done = environment.run("python", "-m", "jointgen", "run", recipe, *short, "--out", "out", folder=tmp_path)
+    recipe, *others = recipe_of_all(strangers)
+    short = [
+        *others,
+        "--set",
+        "train.steps=5",
+        "--set",
+        "train.log_every=1",
+        "--set",
+        "eval.rows=64",
+        "--set",
+        "eval.samples=4",
+    ]
+    done = environment.run("python", "-m", "jointgen", "run", recipe, *others, *short, "--out", "out", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["status"], summary["step"]) == ("done", 5)
     resolved = tomllib.loads((tmp_path / "out" / "recipe.toml").read_text())
-    assert resolved["encoder"]["network"] == {"type": "wide_mlp", "width": 128}
-    assert resolved["objective"]["type"] == "svae"
+    assert resolved["encoder"]["network"] == {"type": "wide_nets", "width": 64, "blocks": 2}
+    assert resolved["decoder"]["family"]["type"] == "heavy_tails"
+    assert resolved["objective"]["type"] == "symmetric"
     events = list(map(json.loads, (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()))
     assert [event["step"] for event in events if "images_per_s" in event] == [1, 2, 3, 4, 5]
-    assert "<title>svae_digits" in (tmp_path / "out" / "report.html").read_text()
+    assert "<title>symmetric" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_shipped_recipe_is_copied_out_of_the_wheel(environment: Environment, tmp_path: Path) -> None:
@@ -209,17 +234,17 @@ class Another:
 
 @jointgen.hookimpl
 def jointgen_register(registry):
-    registry.encoder("wide_mlp", Another)
+    registry.encoder("wide_nets", Another)
 """
     crowded = attrs.evolve(environment, extra=install_beside(tmp_path, "rival-nets", claims))
     done = crowded.run("jointgen", "list", folder=tmp_path)
     assert done.returncode == 2
-    assert "encoder 'wide_mlp' is registered twice: by acme-joint 2.3.0 and by rival-nets 0.7" in done.stderr
+    assert "encoder 'wide_nets' is registered twice: by rival-nets 0.7 and by wide-nets 0.1.0" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_package_that_cannot_be_imported_is_listed_and_stops_only_what_needs_it(
-    environment: Environment, tmp_path: Path
+    environment: Environment, strangers: Path, tmp_path: Path
 ) -> None:
     broken = attrs.evolve(environment, extra=install_beside(tmp_path, "broken-nets", "import not_there\n"))
     listed = broken.listed(tmp_path)
@@ -237,7 +262,7 @@ from jointgen.errors import ConfigError
 from jointgen.registry.discovery import load_plugins
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
-registry, recipe = load_plugins().registry, {str(STRANGER / "recipes" / "svae_digits.toml")!r}
+registry, recipe = load_plugins().registry, {str(strangers / "wide_nets/recipes/wide_nets.toml")!r}
 compile_recipe(read_recipe(recipe, registry=registry), registry)
 try:
     read_recipe(recipe, ["encoder.network.type=broken"], registry=registry)
@@ -246,5 +271,5 @@ except ConfigError as error:
 """
     done = broken.run("python", "-c", code, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("encoder.network.type: unknown encoder 'broken'; known: conv, mlp, wide_mlp; ")
+    assert done.stdout.startswith("encoder.network.type: unknown encoder 'broken'; known: conv, mlp, wide_nets; ")
     assert "plugin 'broken_nets' (broken-nets 0.7) failed to load: ModuleNotFoundError: No module" in done.stdout

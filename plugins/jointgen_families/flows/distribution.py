@@ -9,10 +9,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import Capabilities, ConfigError, DensityKind, Draw, NoiseSource, Space
+from jointgen.plugin import Capabilities, ConfigError, DensityKind, Draw, NoiseSource, Space, at_least_float32
 from jointgen_families.gaussian import DiagonalGaussian, Gaussian
 from jointgen_families.location_scale import check_real
-from jointgen_families.means import MeanModule, at_least_float32
+from jointgen_families.means import MeanModule
 
 
 class Transform(Protocol):

@@ -1,9 +1,64 @@
-"""Errors that a user can act on. Our own mistakes are assertions and look different."""
+"""The errors of jointgen, and the problems that a ConfigError carries.
+
+A problem is a record: a message and the key path of the setting that it is about. Whoever finds a problem gives the
+path as far as it is known there (a component: its own key); every caller that knows more of the path puts it in front,
+with `placing` or `Problems.collect`; `Problem.__str__` writes it. Nobody reads a path back out of a message.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self
+
+import attrs
+
+KeyPath = tuple[str | int, ...]
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """Write a key path as TOML does, with positions of a list in brackets.
+
+    >>> dotted(("critic", "penalties", 1, "weight"))
+    'critic.penalties[1].weight'
+    >>> dotted(("ratios", "f 1"))
+    'ratios."f 1"'
+    """
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{_quoted(key)}" for key in path)
+    return text.removeprefix(".")
+
+
+def _quoted(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
+
+
+@attrs.frozen(init=False)
+class Problem:
+    """One thing that is wrong in the user's input.
+
+    Args:
+        message: what is wrong, which value was given and what is allowed, in one line without the path.
+        path: the keys that lead to the setting, or an option of the command line such as ``"--device"``.
+
+    >>> print(Problem("must be > 0, got -1", "width").under("encoder", "network"))
+    encoder.network.width: must be > 0, got -1
+    """
+
+    message: str
+    path: KeyPath
+
+    def __init__(self, message: str, *path: str | int):
+        self.__attrs_init__(" ".join(message.split()) if "\n" in message else message, path)
+
+    def under(self, *keys: str | int) -> Problem:
+        """Return the same problem with `keys` in front of its path."""
+        return Problem(self.message, *keys, *self.path)
+
+    def __str__(self) -> str:
+        return f"{dotted(self.path)}: {self.message}" if self.path else self.message
 
 
 class JointgenError(Exception):
@@ -13,36 +68,129 @@ class JointgenError(Exception):
 
 
 class ConfigError(JointgenError):
-    """The user's input (recipe, path, option) is wrong. Holds every problem found, each one line.
+    """The user's input (a recipe, a path, an option) is wrong. It carries every problem that was found.
 
-    `problems` are lines such as ``encoder.network.widht: unknown key; did you mean 'width'?``.
+    Args:
+        problems: one message or `Problem`, or several.
+        path: the keys to put in front of the path of each problem. A component gives its own key, and the caller
+            adds where the component's table is.
+
+    >>> raise ConfigError("must be even, got 3", "width").under("encoder", "network")
+    Traceback (most recent call last):
+    jointgen.errors.ConfigError: encoder.network.width: must be even, got 3
     """
 
     exit_status = 2
 
-    def __init__(self, problems: str | Iterable[str]):
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
-        super().__init__("\n".join(self.problems))
+    def __init__(self, problems: str | Problem | Iterable[str | Problem], *path: str | int):
+        several = [problems] if isinstance(problems, str | Problem) else list(problems)
+        self.problems = [Problem(p, *path) if isinstance(p, str) else p.under(*path) for p in several]
+        super().__init__(self.problems)
+
+    def under(self, *keys: str | int) -> Self:
+        """Put `keys` in front of the path of every problem, and return this error."""
+        self.problems = [problem.under(*keys) for problem in self.problems]
+        return self
+
+    @property
+    def lines(self) -> list[str]:
+        """The problems as they are printed, one line each."""
+        return [str(problem) for problem in self.problems]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+@contextmanager
+def placing(*keys: str | int) -> Iterator[None]:
+    """Put `keys` in front of the path of each problem that the body raises.
+
+    >>> with placing("sources", "prior"):
+    ...     raise ConfigError("no file 'x.npy'", "path")
+    Traceback (most recent call last):
+    jointgen.errors.ConfigError: sources.prior.path: no file 'x.npy'
+    """
+    try:
+        yield
+    except ConfigError as error:
+        error.under(*keys)
+        raise
+
+
+@contextmanager
+def placing_options(*names: str) -> Iterator[None]:
+    """Write the problems of a Python function's arguments as those of the options of the same names.
+
+    >>> with placing_options("device"):
+    ...     raise ConfigError("'gpu' is not a device", "device")
+    Traceback (most recent call last):
+    jointgen.errors.ConfigError: --device: 'gpu' is not a device
+    """
+    try:
+        yield
+    except ConfigError as error:
+        options: dict[KeyPath, str] = {(name,): f"--{name}" for name in names}
+        error.problems = [Problem(p.message, options[p.path]) if p.path in options else p for p in error.problems]
+        raise
+
+
+class Problems(list[Problem]):
+    """A list of problems that collects those of several checks, so that the user sees all of them at once.
+
+    >>> problems = Problems()
+    >>> with problems.collect("train"):
+    ...     raise ConfigError("must be > 0, got 0", "batch")
+    >>> problems.add("unknown key", "trian")
+    >>> problems.raise_any()
+    Traceback (most recent call last):
+    jointgen.errors.ConfigError: train.batch: must be > 0, got 0
+    trian: unknown key
+    """
+
+    def add(self, message: str, *path: str | int) -> None:
+        """Append one problem."""
+        self.append(Problem(message, *path))
+
+    @contextmanager
+    def collect(self, *keys: str | int) -> Iterator[None]:
+        """Append the problems that the body raises, with `keys` in front of their paths, instead of raising them.
+
+        The body ends where it raises, and the statement after it runs.
+        """
+        try:
+            yield
+        except ConfigError as error:
+            self += error.under(*keys).problems
+
+    def raise_any(self) -> None:
+        """Raise a ConfigError with all problems, each of them once; do nothing where there are none."""
+        if self:
+            raise ConfigError(dict.fromkeys(self))
 
 
 class PluginError(ConfigError):
-    """A plugin claims a taken name, cannot be imported, or implements a hook that does not exist."""
+    """A plugin claims a name that is taken, cannot be imported, or implements a hook that does not exist."""
 
 
 class CheckpointError(JointgenError):
-    """A checkpoint is missing, torn or tampered with. Names the file."""
+    """A checkpoint is missing, incomplete or altered. The message names the file."""
 
 
 class WriteError(JointgenError):
-    """A file of the run cannot be written: a full disk, say. Names the file."""
+    """A file of the run cannot be written, because the disk is full, for example. The message names the file."""
 
 
 class NonFiniteError(JointgenError):
-    """A term became NaN or infinite. Names the step, the term and the last good checkpoint."""
+    """A term became NaN or infinite. The message names the step, the term and the last good checkpoint."""
 
 
 class StoppedError(JointgenError):
-    """The run was asked to stop by a signal, and wrote a checkpoint first."""
+    """A signal asked the run to stop, and the run wrote a checkpoint first.
+
+    Args:
+        message: where the run stopped and how to go on.
+        signal: the signal's number; the exit status is 128 more.
+    """
 
     def __init__(self, message: str, signal: int):
         super().__init__(message)
@@ -50,7 +198,7 @@ class StoppedError(JointgenError):
 
 
 class LostError(JointgenError):
-    """Another process of the run went away. It had its reason, and said it where it could."""
+    """Another process of the run ended. That process has reported the reason where it could."""
 
 
 class OwnershipError(JointgenError):
@@ -58,7 +206,7 @@ class OwnershipError(JointgenError):
 
 
 def nearest(word: object, known: Iterable[str]) -> str | None:
-    """The known word that `word` is probably a misspelling of.
+    """Return the known word that `word` is probably a misspelling of, or None.
 
     >>> nearest("MNSIT", ["mnist", "cifar10"])
     'mnist'
@@ -69,7 +217,7 @@ def nearest(word: object, known: Iterable[str]) -> str | None:
 
 
 def suggest(word: object, known: Iterable[object]) -> str:
-    """The end of a message about an unknown `word`: what is known and, for a typo, the nearest of it.
+    """Write the end of a message about an unknown word: what is known and, for a typo, the nearest name.
 
     >>> suggest("widht", ["width", "depth"])
     "; did you mean 'width'? (known: depth, width)"

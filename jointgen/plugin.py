@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from jointgen.config.fields import fraction as fraction
     from jointgen.config.fields import non_negative as non_negative
     from jointgen.config.fields import positive as positive
-    from jointgen.config.structure import placed as placed
     from jointgen.contracts.capabilities import Capabilities as Capabilities
     from jointgen.contracts.capabilities import DensityKind as DensityKind
     from jointgen.contracts.capabilities import PathKind as PathKind
@@ -108,6 +107,7 @@ if TYPE_CHECKING:
     from jointgen.contracts.statistics import Mean as Mean
     from jointgen.contracts.statistics import Statistic as Statistic
     from jointgen.errors import ConfigError as ConfigError
+    from jointgen.errors import placing as placing
     from jointgen.errors import suggest as suggest
     from jointgen.images.decode import decoding_images as decoding_images
     from jointgen.images.decode import drop_rows as drop_rows
@@ -152,7 +152,6 @@ _MODULES = {
         "non_negative",
         "positive",
     ),
-    "config.structure": ("placed",),
     "contracts.capabilities": (
         "Capabilities",
         "DensityKind",
@@ -247,6 +246,7 @@ _MODULES = {
     ),
     "errors": (
         "ConfigError",
+        "placing",
         "suggest",
     ),
     "images.decode": (

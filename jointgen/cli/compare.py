@@ -44,7 +44,7 @@ def compare(arguments: Arguments) -> list[Table]:
         try:
             check(arguments)
         except ConfigError as error:
-            problems += error.problems
+            problems += error.lines
     if problems:
         raise ConfigError(problems)
     return [_table(members, arguments) for members in data_sets.by_data(runs, arguments.data)]
@@ -57,13 +57,13 @@ def _check_output(arguments: Arguments) -> None:
 
 def _check_figures(arguments: Arguments) -> None:
     if arguments.figures is not None and Path(arguments.figures).is_file():
-        raise ConfigError(f"--figures: {arguments.figures}: is a file; expected a folder")
+        raise ConfigError(f"{arguments.figures}: is a file; expected a folder", "--figures")
 
 
 def _check_published(arguments: Arguments) -> None:
     name, known = arguments.published, published.names()
     if name is not None and name not in known:
-        raise ConfigError(f"--published: unknown table {name!r}{suggest(name, known)}")
+        raise ConfigError(f"unknown table {name!r}{suggest(name, known)}", "--published")
 
 
 def _table(runs: Sequence[Run], arguments: Arguments) -> Table:

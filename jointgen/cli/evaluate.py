@@ -21,7 +21,7 @@ from jointgen.config.fields import MetricField
 from jointgen.config.structure import structure, unstructure
 from jointgen.contracts.figures import table_of
 from jointgen.data.split import Split, open_split
-from jointgen.errors import ConfigError, StoppedError
+from jointgen.errors import ConfigError, Problem, StoppedError
 from jointgen.evaluation.evaluate import evaluate, metrics_of
 from jointgen.evaluation.partial_results import Partial
 from jointgen.inference.model import Model
@@ -126,11 +126,13 @@ def chosen_metrics(text: str | None, model: Model) -> list[Any]:
     try:
         return structure({"metrics": tables}, _Chosen, model.compiled.registry).metrics
     except ConfigError as error:
-        raise ConfigError([re.sub(r"^metrics\S*?(\.\w+)?:", _place, line) for line in error.problems]) from None
+        raise ConfigError([_of_option(problem) for problem in error.problems], "--metrics") from None
 
 
-def _place(found: re.Match[str]) -> str:
-    return "--metrics:" if found[1] in (None, ".type") else f"--metrics: {found[1][1:]}:"
+def _of_option(problem: Problem) -> str:
+    """Drop the place in the list, which the user did not write; a metric's own key stays."""
+    _, _, *keys = problem.path
+    return problem.message if keys in ([], ["type"]) else str(Problem(problem.message, *keys))
 
 
 def _named(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -168,7 +170,7 @@ def _is_toml(value: str) -> bool:
 
 
 def _refuse(problem: str) -> NoReturn:
-    raise ConfigError(f"--metrics: {problem}")
+    raise ConfigError(problem, "--metrics")
 
 
 def _tables(metrics: list[Any], model: Model) -> list[dict[str, Any]]:

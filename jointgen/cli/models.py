@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from jointgen.cli.arguments import ARRAY, PICTURE, TENSORS, Arguments
 from jointgen.cli.output_files import check_output, write_arrays, writing_output
 from jointgen.data.split import Split
-from jointgen.errors import ConfigError
+from jointgen.errors import placing_options
 from jointgen.images.user_images import UserImages, read_user_images
 from jointgen.inference import bulk as inference
 from jointgen.inference.loading import open_run
@@ -72,20 +71,16 @@ def encode_command(arguments: Arguments) -> None:
 def open_model_of(arguments: Arguments) -> tuple[Model, Workers]:
     """The run's model; damaged checkpoints and a run that is not finished are remarked on."""
     workers = workers_on(arguments.device)
-    try:
+    with placing_options("checkpoint"):
         model, remarks = open_run(arguments.run, str(workers.device), arguments.checkpoint)
-    except ConfigError as error:
-        raise ConfigError([re.sub("^checkpoint:", "--checkpoint:", problem) for problem in error.problems]) from None
     log_once(*remarks)
     return model, workers
 
 
 def workers_on(device: str) -> Workers:
     """Raises ConfigError for a --device that is not there."""
-    try:
+    with placing_options("device"):
         return Workers.start(device)
-    except ConfigError as error:
-        raise ConfigError([problem.replace("train.device", "--device") for problem in error.problems]) from None
 
 
 def pictures_of(models: Sequence[tuple[str, str]], device: str) -> Pictures:

@@ -20,11 +20,11 @@ def check_output(path: str, *endings: str) -> Path:
     """The path. Raises ConfigError for an ending that the command does not write and for a folder that is not there."""
     file, expected = Path(path), f"expected a file name that ends in {' or '.join(endings)}"
     if file.suffix.lower() not in endings:
-        raise ConfigError(f"-o: {path}: {expected}")
+        raise ConfigError(f"{path}: {expected}", "-o")
     if file.is_dir():
-        raise ConfigError(f"-o: {path}: is a folder; {expected}")
+        raise ConfigError(f"{path}: is a folder; {expected}", "-o")
     if not file.parent.is_dir():
-        raise ConfigError(f"-o: {path}: there is no folder {str(file.parent)!r}")
+        raise ConfigError(f"{path}: there is no folder {str(file.parent)!r}", "-o")
     return file
 
 
@@ -48,4 +48,4 @@ def writing_output(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"-o: {path}: cannot be written: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}", "-o") from error

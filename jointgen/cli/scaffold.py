@@ -62,7 +62,7 @@ def write_plugin(name: str, kind: str, folder: Path) -> Path:
         ConfigError: the name cannot be a package's or is taken, the kind is unknown, or the folder exists.
     """
     if kind not in KINDS:
-        raise ConfigError(f"--kind: unknown kind of component {kind!r}{suggest(kind, KINDS)}")
+        raise ConfigError(f"unknown kind of component {kind!r}{suggest(kind, KINDS)}", "--kind")
     if problems := [*_name_problems(name, kind)]:
         raise ConfigError(problems)
     if folder.exists():

@@ -1,21 +1,22 @@
-"""What a recipe and its objectives bind, before anything is built: joints, Spaces, what each part can do."""
+"""The binding: which part of a recipe computes each factor of an objective's joints, in which Space. Torch-free.
+
+This is the first step of the compiler. It builds no module and reads no rows; what it finds is enough to plan, explain
+and check a recipe.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
-import torch
-from torch import nn
 
 from jointgen.compiler.gradient_paths import PartTraits
-from jointgen.config.recipe import Recipe
-from jointgen.config.structure import placed
+from jointgen.config.recipe import DecoderTable, EncoderTable, Recipe
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.distributions import PriorThroughParts
 from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError, suggest
+from jointgen.errors import ConfigError, Problem, Problems, suggest
 from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective
@@ -24,231 +25,259 @@ from jointgen.registry.components import Registry
 
 @attrs.frozen
 class Binding:
-    """What a recipe and its objectives bind, before anything is built: enough to plan, explain and check."""
+    """A recipe whose parts are matched with the joints of its objectives.
+
+    Args:
+        joints: the joints of all stages, by name.
+        ratios: the ratios of all stages, by name; each has a critic, which is a part of the same name.
+        offered: for each data source that the joints draw from, the Spaces of the source's variables.
+        spaces: the Space of each variable of the joints.
+        traits: what the planner must know of each part.
+        capabilities: what the family of each conditional, and each prior, declares that it can do.
+        problems: every mismatch, with its key path. A part with a problem may be missing from the fields above.
+    """
 
     recipe: Recipe
-    joints: Mapping[str, Joint]
-    ratios: Mapping[str, Ratio]
-    spaces: Mapping[str, Space]
-    traits: Mapping[str, PartTraits]
-    capabilities: Mapping[str, Capabilities]
-    problems: tuple[str, ...]
-
-    def variables_of(self, source: str) -> dict[str, str]:
-        """Which of a data source's variables the joints draw: the joints' name -> the source's."""
-        offered = self.recipe.all_sources()[source].spaces()
-        drawn = {v for j in self.joints.values() for f in j.factors if f.part == source for v in f.out}
-        return {v: v if v in offered else next(iter(offered)) for v in sorted(drawn)}
+    joints: dict[str, Joint] = attrs.field(factory=dict)
+    ratios: dict[str, Ratio] = attrs.field(factory=dict)
+    offered: dict[str, dict[str, Space]] = attrs.field(factory=dict)
+    spaces: dict[str, Space] = attrs.field(factory=dict)
+    traits: dict[str, PartTraits] = attrs.field(factory=dict)
+    capabilities: dict[str, Capabilities] = attrs.field(factory=dict)
+    problems: Problems = attrs.field(factory=Problems)
 
     @property
     def data_parts(self) -> list[str]:
+        """The data sources that the joints draw from."""
         return [name for name, trait in self.traits.items() if trait.kind == "data"]
 
+    def variables_of(self, source: str) -> dict[str, str]:
+        """Map the joints' name of each variable that a data source gives to the source's own name for it."""
+        offered = self.offered[source]
+        drawn = {v for j in self.joints.values() for f in j.factors if f.part == source for v in f.out}
+        return {v: v if v in offered else next(iter(offered)) for v in sorted(drawn)}
+
     def factor_of(self, part: str) -> tuple[Joint, Conditional]:
+        """Return the factor that a part computes, and its joint."""
         found = [(j, f) for j in self.joints.values() for f in j.own if f.part == part]
         return min(found, key=lambda pair: pair[1].moments)  # the part itself before what is matched to it
 
+    def inputs_of_prior(self, part: str) -> list[dict[str, Space]]:
+        """Return, for each conditional that a prior goes through, the Spaces of its inputs by variable."""
+        factors = _conditionals(self.joints)
+        return [{v: self.spaces[v] for v in factors[below].given} for below in self.traits[part].through]
+
 
 def bind(recipe: Recipe, objectives: Sequence[Objective], registry: Registry | None = None) -> Binding:
-    """Matches the objectives' joints with the recipe's parts. Collects problems instead of raising the first.
+    """Match the objectives' joints with the recipe's parts.
 
-    registry: for problems that name the families that would fit.
+    Args:
+        recipe: the recipe that declares the parts.
+        objectives: one for each stage.
+        registry: where to look for families that fit, to name them in problems.
+
+    Returns:
+        The binding; its `problems` are to be raised by the caller.
     """
-    joints: dict[str, Joint] = {}
-    ratios: dict[str, Ratio] = {}
-    problems: list[str] = []
+    binding = Binding(recipe)
     for objective in objectives:
-        problems += _add_all(joints, objective.joints, "joint") + _add_all(ratios, objective.ratios, "ratio")
-    spaces = _spaces(recipe, joints, problems)
-    capabilities, traits = _capabilities(recipe, joints, spaces, problems, registry)
-    problems += _unused(recipe, joints, traits)
-    for name in ratios:
-        traits[name] = PartTraits("critic")
-        if recipe.discriminators.get(name, recipe.discriminator) is None:
-            problems.append(
-                f"discriminator: missing; the objective trains a critic {name!r}, {ratios[name].definition}"
-            )
-    for name in recipe.discriminators:
-        if name not in ratios:
-            problems.append(f"discriminators.{name}: the objective has no ratio of this name{suggest(name, ratios)}")
-    return Binding(recipe, joints, ratios, spaces, traits, capabilities, tuple(problems))
+        for held, new, noun in (
+            (binding.joints, objective.joints, "joint"),
+            (binding.ratios, objective.ratios, "ratio"),
+        ):
+            _merge(held, new, noun, binding.problems)
+    _bind_spaces(binding)
+    for joint in binding.joints.values():
+        for factor in joint.own:
+            if not (factor.moments and factor.part in binding.traits):  # the part itself has been bound
+                _bind_part(binding, joint, factor, registry)
+    _refuse_unused_tables(binding)
+    _bind_critics(binding)
+    return binding
 
 
-def _add_all(held: dict[str, Any], new: Mapping[str, Any], what: str) -> list[str]:
-    clashes = [name for name, item in new.items() if held.setdefault(name, item) != item]
-    return [f"objective: two stages define the {what} {name!r} differently" for name in clashes]
+def _merge(held: dict[str, Any], new: Mapping[str, Any], noun: str, problems: Problems) -> None:
+    for name, item in new.items():
+        if held.setdefault(name, item) != item:
+            problems.add(f"two stages define the {noun} {name!r} differently", "objective")
 
 
-def _unused(recipe: Recipe, joints: Mapping[str, Joint], traits: Mapping[str, PartTraits]) -> Iterable[str]:
-    """Named parts and variables that the objective does not have, which otherwise would be ignored in silence."""
-    for kind in ("sources", "priors", "encoders", "decoders"):
-        for name in getattr(recipe, kind):
-            if name not in traits:
-                yield f"{kind}.{name}: the objective uses no part of this name{suggest(name, traits)}"
-    variables = {v for joint in joints.values() for v in joint.variables}
-    for variable in recipe.latents:
-        if variable not in variables:
-            yield f"latents.{variable}: the objective has no variable of this name{suggest(variable, variables)}"
-        elif variable in _drawn_by_roots(joints):
-            yield f"latents.{variable}: a data source or prior says what {variable!r} looks like; remove this key"
+# --- Spaces of variables ---------------------------------------------------------------------------------------------
 
 
-def _spaces(recipe: Recipe, joints: Mapping[str, Joint], problems: list[str]) -> dict[str, Space]:
-    """Every variable's Space: from the data sources, the priors, and the recipe's `latents`."""
-    spaces: dict[str, Space] = {}
-    for name, size in recipe.latents.items():
+def _bind_spaces(binding: Binding) -> None:
+    """Find every variable's Space: from the data sources, from the priors, or from the recipe's `latents`."""
+    spaces, joints = binding.spaces, binding.joints.values()
+    for name, size in binding.recipe.latents.items():
         spaces[name] = Space((size,) if isinstance(size, int) else tuple(size))
-    for joint in joints.values():
+    for joint in joints:
         for factor in joint.own:
             if factor.is_root:
-                spaces.update(_root_spaces(recipe, joint, factor, problems))
-    inner = [factor for joint in joints.values() for factor in joint.factors if not factor.is_root]
-    for variable in sorted({v for factor in inner for v in factor.out} - set(spaces) - _drawn_by_roots(joints)):
-        problems.append(f"latents.{variable}: missing; no data source and no prior says what {variable!r} looks like")
-    return spaces
+                _bind_root_spaces(binding, joint, factor)
+    inferred = {v for joint in joints for factor in joint.factors if not factor.is_root for v in factor.out}
+    for variable in sorted(inferred - set(spaces) - _drawn_by_roots(binding.joints)):
+        binding.problems.add(
+            f"missing; no data source and no prior says what {variable!r} looks like", "latents", variable
+        )
 
 
 def _drawn_by_roots(joints: Mapping[str, Joint]) -> set[str]:
-    """Variables whose lack of a Space has been told as the lack of their source or prior."""
+    """Variables of sources and priors. Where one has no Space, the source or prior has a problem of its own."""
     return {v for joint in joints.values() for factor in joint.factors if factor.is_root for v in factor.out}
 
 
-def _root_spaces(recipe: Recipe, joint: Joint, factor: Conditional, problems: list[str]) -> dict[str, Space]:
+def _bind_root_spaces(binding: Binding, joint: Joint, factor: Conditional) -> None:
+    recipe, problems, part = binding.recipe, binding.problems, factor.part
     sources, priors = recipe.all_sources(), recipe.all_priors()
     written = f"{joint.name}({factor})"
-    if factor.part in priors:
-        return {factor.out[0]: priors[factor.part].space}
-    if factor.part not in sources:
-        table = "prior" if factor.part == "prior" else f"priors.{factor.part}"
-        problems.append(
-            f"{table}: missing; the objective draws {written} from it; give it, or sources.{factor.part}, a data "
-            f"source whose rows take its place{_known(sources, priors)}"
+    if part in priors:
+        binding.spaces[factor.out[0]] = priors[part].space
+        return
+    if part not in sources:
+        names = ", ".join(sorted([*sources, *priors]))
+        problems.add(
+            f"missing; the objective draws {written} from it; give it, or sources.{part}, a data source whose rows "
+            f"take its place{f'; the recipe has {names}' if names else ''}",
+            *(("prior",) if part == "prior" else ("priors", part)),
         )
-        return {}
-    offered = sources[factor.part].spaces()
-    if len(offered) == 1 and len(factor.out) == 1:
-        return {factor.out[0]: next(iter(offered.values()))}  # a source with one variable takes the joint's name for it
+        return
+    if part not in binding.offered:
+        with problems.collect(*recipe.path_of(part)):
+            binding.offered[part] = sources[part].spaces()
+    offered = binding.offered.get(part)
+    if offered is None:
+        return
+    if len(offered) == 1 and len(factor.out) == 1:  # a source with one variable takes the joint's name for it
+        binding.spaces[factor.out[0]] = next(iter(offered.values()))
+        return
     for variable in factor.out:
-        if variable not in offered:
-            where = "data" if factor.part == "data" else f"sources.{factor.part}"
-            problems.append(f"{where}: yields no {variable!r}, which {written} draws{suggest(variable, offered)}")
-    return {v: offered[v] for v in factor.out if v in offered}
+        if variable in offered:
+            binding.spaces[variable] = offered[variable]
+        else:
+            problems.add(
+                f"yields no {variable!r}, which {written} draws{suggest(variable, offered)}", *recipe.path_of(part)
+            )
 
 
-def _known(*tables: Mapping[str, Any]) -> str:
-    names = sorted(name for table in tables for name in table)
-    return f"; the recipe has {', '.join(names)}" if names else ""
+# --- parts -----------------------------------------------------------------------------------------------------------
 
 
-def _capabilities(
-    recipe: Recipe,
-    joints: Mapping[str, Joint],
-    spaces: Mapping[str, Space],
-    problems: list[str],
-    registry: Registry | None,
-) -> tuple[dict[str, Capabilities], dict[str, PartTraits]]:
-    capabilities: dict[str, Capabilities] = {}
-    traits: dict[str, PartTraits] = {}
-    for joint in joints.values():
-        for factor in joint.own:
-            if factor.moments and factor.part in traits:
-                continue  # told once, as the part itself
-            if factor.is_root:
-                trait, can = _of_root(recipe, joint, factor, joints, spaces, problems)
+def _bind_part(binding: Binding, joint: Joint, factor: Conditional, registry: Registry | None) -> None:
+    """Find the traits and the capabilities of the part that computes a factor."""
+    part = factor.part
+    if not factor.is_root:
+        binding.traits[part] = PartTraits("conditional")
+        table = binding.recipe.all_conditionals().get(part)
+        if table is None:
+            _report_missing_table(binding, joint, factor)
+        elif (space := binding.spaces.get(factor.out[0])) is not None:
+            try:
+                can = _capabilities_of(table, space)
+            except ConfigError as error:
+                fitting = _families_that_serve(space, type(table.family), registry)
+                where = (*binding.recipe.path_of(part), "family")
+                problems = [Problem(p.message + fitting, *where, *p.path) for p in error.problems]
+                binding.problems.extend(problems)
             else:
-                trait, can = _of_conditional(recipe, joint, factor, spaces.get(factor.out[0]), problems, registry)
-            traits[factor.part] = trait
-            if can is not None:
-                capabilities[factor.part] = can
-    return capabilities, traits
-
-
-def _of_root(
-    recipe: Recipe,
-    joint: Joint,
-    factor: Conditional,
-    joints: Mapping[str, Joint],
-    spaces: Mapping[str, Space],
-    problems: list[str],
-) -> tuple[PartTraits, Capabilities | None]:
-    prior = recipe.all_priors().get(factor.part)
+                binding.traits[part] = PartTraits("conditional", can.paths, can.noise_input)
+                binding.capabilities[part] = can
+        return
+    prior = binding.recipe.all_priors().get(part)
     if prior is None:
-        return PartTraits("data"), None
+        binding.traits[part] = PartTraits("data")
+        return
     through = prior.through if isinstance(prior, PriorThroughParts) else ()
-    try:
-        below = [_gone_through(recipe, part, factor, joints, spaces) for part in through]
-        can = prior.capabilities(prior.space, *below)
-        module = build_prior(prior, through, joints, spaces)
-    except ConfigError as error:
-        problems += [placed(table_of(recipe, factor.part), problem, prior) for problem in error.problems]
-        return PartTraits("prior", through=through), None
-    trainable = any(True for _ in module.parameters())
-    return PartTraits("prior", can.paths, trainable=trainable, through=through), can
+    binding.traits[part] = PartTraits("prior", through=through)
+    with binding.problems.collect(*binding.recipe.path_of(part)):
+        can = prior.capabilities(prior.space, *(_gone_through(binding, name, factor) for name in through))
+        binding.traits[part] = PartTraits("prior", can.paths, trainable=can.trainable, through=through)
+        binding.capabilities[part] = can
 
 
-def _gone_through(
-    recipe: Recipe, part: str, root: Conditional, joints: Mapping[str, Joint], spaces: Mapping[str, Space]
-) -> Capabilities:
-    """What a part that a prior goes through can do. Raises ConfigError where a prior cannot go through it."""
-    found = _conditionals(joints)
-    if part not in found:
-        raise ConfigError(f"goes through {part!r}, which is no conditional of the objective{suggest(part, found)}")
-    joint, factor = found[part]
+def _capabilities_of(table: EncoderTable | DecoderTable, space: Space) -> Capabilities:
+    can: Capabilities = table.family.capabilities(space)
+    return can
+
+
+def _gone_through(binding: Binding, part: str, root: Conditional) -> Capabilities:
+    """Return what a conditional that a prior goes through can do.
+
+    Raises:
+        ConfigError: a prior cannot go through this part.
+    """
+    factors = _conditionals(binding.joints)
+    if part not in factors:
+        raise ConfigError(f"goes through {part!r}, which is no conditional of the objective{suggest(part, factors)}")
+    factor = factors[part]
     if factor.out != root.out:
         raise ConfigError(f"goes through {part!r}, which draws {', '.join(factor.out)} and not {', '.join(root.out)}")
-    trait, can = _of_conditional(recipe, joint, factor, spaces.get(factor.out[0]), [], None)
-    if trait.noise_input:
+    table, space = binding.recipe.all_conditionals().get(part), binding.spaces.get(factor.out[0])
+    if table is None or space is None:
+        return Capabilities()  # another problem says so
+    try:
+        can = _capabilities_of(table, space)
+    except ConfigError:  # a problem of that part, which is reported where it is bound
+        return Capabilities()
+    if can.noise_input:
         raise ConfigError(f"goes through {part!r}, whose network takes noise, which a prior does not give it")
-    return can or Capabilities()
+    return can
 
 
-def _conditionals(joints: Mapping[str, Joint]) -> dict[str, tuple[Joint, Conditional]]:
+def _conditionals(joints: Mapping[str, Joint]) -> dict[str, Conditional]:
     """part -> the factor that it computes."""
-    return {f.part: (joint, f) for joint in joints.values() for f in joint.factors if not f.is_root}
+    return {f.part: f for joint in joints.values() for f in joint.factors if not f.is_root}
 
 
-def build_prior(
-    prior: Any, through: Sequence[str], joints: Mapping[str, Joint], spaces: Mapping[str, Space]
-) -> nn.Module:
-    """The prior's module, told the Spaces of the inputs of each part that it goes through."""
-    given = [_conditionals(joints)[part][1].given for part in through]
-    with torch.random.fork_rng(devices=[]):
-        return prior.build(*({v: spaces[v] for v in variables} for variables in given))
+def _bind_critics(binding: Binding) -> None:
+    recipe, ratios = binding.recipe, binding.ratios
+    for name, ratio in ratios.items():
+        binding.traits[name] = PartTraits("critic")
+        if recipe.discriminators.get(name, recipe.discriminator) is None:
+            binding.problems.add(
+                f"missing; the objective trains a critic {name!r}, {ratio.definition}", "discriminator"
+            )
+    for name in recipe.discriminators:
+        if name not in ratios:
+            binding.problems.add(
+                f"the objective has no ratio of this name{suggest(name, ratios)}", "discriminators", name
+            )
 
 
-def _of_conditional(
-    recipe: Recipe,
-    joint: Joint,
-    factor: Conditional,
-    space: Space | None,
-    problems: list[str],
-    registry: Registry | None,
-) -> tuple[PartTraits, Capabilities | None]:
-    table = recipe.all_conditionals().get(factor.part)
-    if table is None:
-        problems.append(_missing_table(recipe, joint, factor))
-    elif space is not None:
-        try:
-            can: Capabilities = table.family.capabilities(space)
-            return PartTraits("conditional", can.paths, can.noise_input), can
-        except ConfigError as error:
-            where = f"{table_of(recipe, factor.part)}.family"
-            fitting = _that_serve(space, type(table.family), registry)
-            problems += [placed(where, problem, table.family) + fitting for problem in error.problems]
-    return PartTraits("conditional"), None
+# --- problems --------------------------------------------------------------------------------------------------------
 
 
-def _missing_table(recipe: Recipe, joint: Joint, factor: Conditional) -> str:
-    kind = "encoder" if joint.name == "q" else "decoder"
-    computes = f"missing; it computes {joint.name}({factor})"
-    if factor.part == kind:
-        return f"{kind}: {computes}"
-    return f"{kind}s.{factor.part}: {computes}{suggest(factor.part, recipe.all_conditionals())}"
+def _report_missing_table(binding: Binding, joint: Joint, factor: Conditional) -> None:
+    kind, part = "encoder" if joint.name == "q" else "decoder", factor.part
+    message = f"missing; it computes {joint.name}({factor})"
+    if part == kind:
+        binding.problems.add(message, kind)
+    else:
+        known = binding.recipe.all_conditionals()
+        binding.problems.add(f"{message}{suggest(part, known)}", f"{kind}s", part)
 
 
-def _that_serve(space: Space, own: type, registry: Registry | None) -> str:
-    """Families for a variable in `space`, where the recipe's own serves it with no settings."""
-    if registry is None or _serves(own, space):
+def _refuse_unused_tables(binding: Binding) -> None:
+    """Report named parts and variables that the objective does not have: nothing in a recipe is ignored silently."""
+    recipe, problems, roots = binding.recipe, binding.problems, _drawn_by_roots(binding.joints)
+    for kind in ("sources", "priors", "encoders", "decoders"):
+        for name in getattr(recipe, kind):
+            if name not in binding.traits:
+                problems.add(f"the objective uses no part of this name{suggest(name, binding.traits)}", kind, name)
+    variables = {v for joint in binding.joints.values() for v in joint.variables}
+    for variable in recipe.latents:
+        if variable not in variables:
+            problems.add(
+                f"the objective has no variable of this name{suggest(variable, variables)}", "latents", variable
+            )
+        elif variable in roots:
+            problems.add(
+                f"a data source or prior says what {variable!r} looks like; remove this key", "latents", variable
+            )
+
+
+def _families_that_serve(space: Space, used: type, registry: Registry | None) -> str:
+    """Name the families for a variable in `space`, unless the one used serves it with other settings."""
+    if registry is None or _serves(used, space):
         return ""
     names = [component.name for component, family in registry.loadable("family") if _serves(family, space)]
     return f"; families that serve it: {', '.join(names)}" if names else "; no registered family serves it"
@@ -262,11 +291,3 @@ def _serves(family: type, space: Space) -> bool:
     except (TypeError, ConfigError):  # it has settings without defaults, or does not serve this Space
         return False
     return True
-
-
-def table_of(recipe: Recipe, part: str) -> str:
-    """The key path of a part's table."""
-    for kind in ("encoders", "decoders", "priors"):
-        if part in getattr(recipe, kind):
-            return f"{kind}.{part}"
-    return part

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from jointgen.compiler.binding import Binding, build_prior, table_of
+from jointgen.compiler.binding import Binding
 from jointgen.compiler.parts import ConditionalPart, Parts
-from jointgen.config.structure import placed
 from jointgen.contracts.distributions import StartsAtMean, StartsAtRows
 from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError
+from jointgen.errors import ConfigError, Problem, Problems, placing
 from jointgen.runtime.global_rng import seeded
 
 
@@ -22,60 +21,62 @@ def build(binding: Binding) -> Parts:
 
     Raises ConfigError with every network that cannot serve its shapes.
     """
+    recipe = binding.recipe
     modules: dict[str, nn.Module] = {}
-    problems: list[str] = []
-    with seeded(binding.recipe.seed):
+    problems = Problems()
+    with seeded(recipe.seed):
         for name, trait in binding.traits.items():
-            try:
+            with problems.collect():
                 if trait.kind == "prior":
-                    prior = binding.recipe.all_priors()[name]
-                    modules[name] = build_prior(prior, trait.through, binding.joints, binding.spaces)
+                    modules[name] = _build_prior(binding, name)
                 elif trait.kind == "conditional":
                     modules[name] = _build_conditional(binding, name)
                 elif trait.kind == "critic":
                     modules[name] = _build_critic(binding, name)
-            except ConfigError as error:
-                problems += error.problems
-    problems += [line for name, module in modules.items() for line in _global_randomness(name, module)]
-    if problems:
-        raise ConfigError(problems)
+    for name, module in modules.items():
+        for inner, layer in module.named_modules():
+            if isinstance(layer, nn.modules.dropout._DropoutNd):  # its masks depend on what ran before the run
+                kind = type(layer).__name__
+                problems.add(f"its layer {inner!r} is torch's {kind}; use jointgen.plugin.Dropout", name)
+    problems.raise_any()
     through = {name: trait.through for name, trait in binding.traits.items() if trait.through}
     return Parts(nn.ModuleDict(modules), binding.spaces, through)
 
 
-def _build_critic(binding: Binding, name: str) -> nn.Module:
-    recipe = binding.recipe
-    config = recipe.discriminators.get(name, recipe.discriminator)
-    assert config is not None, "declare() found it"
-    where = f"discriminators.{name}" if name in recipe.discriminators else "discriminator"
-    inputs = {v: binding.spaces[v] for v in binding.ratios[name].variables}
-    return _built(where, config, f" (critic {name!r})", inputs)
-
-
-def _global_randomness(name: str, module: nn.Module) -> Iterable[str]:
-    """torch's own dropout draws its masks from a global generator, so a run would depend on what ran before it."""
-    for inner, layer in module.named_modules():
-        if isinstance(layer, nn.modules.dropout._DropoutNd):
-            yield f"{name}: its layer {inner!r} is torch's {type(layer).__name__}; use jointgen.plugin.Dropout"
+def _build_prior(binding: Binding, name: str) -> nn.Module:
+    """Build a prior, told the Spaces of the inputs of each conditional that it goes through."""
+    prior = binding.recipe.all_priors()[name]
+    with placing(*binding.recipe.path_of(name)):
+        module: nn.Module = prior.build(*binding.inputs_of_prior(name))
+        if not binding.traits[name].trainable and any(True for _ in module.parameters()):
+            raise ConfigError("its module has parameters, so its Capabilities must say trainable=True")
+    return module
 
 
 def _build_conditional(binding: Binding, name: str) -> ConditionalPart:
-    table = binding.recipe.all_conditionals()[name]
+    table, path = binding.recipe.all_conditionals()[name], binding.recipe.path_of(name)
     _, factor = binding.factor_of(name)
     space = binding.spaces[factor.out[0]]
     inputs = {v: binding.spaces[v] for v in factor.given}
     if binding.traits[name].noise_input:
         inputs["eps"] = Space((binding.traits[name].noise_input,))
-    trunk = _built(f"{table_of(binding.recipe, name)}.network", table.network, "", inputs, table.family.outputs(space))
-    return ConditionalPart(trunk, table.family.build(space))
+    with placing(*path, "network"):
+        trunk = table.network.build(inputs, table.family.outputs(space))
+    with placing(*path, "family"):
+        return ConditionalPart(trunk, table.family.build(space))
 
 
-def _built(where: str, network: Any, note: str, *arguments: Any) -> nn.Module:
-    """`network.build(*arguments)`, with its key path added to what it raises."""
+def _build_critic(binding: Binding, name: str) -> nn.Module:
+    recipe = binding.recipe
+    config = recipe.discriminators.get(name, recipe.discriminator)
+    assert config is not None, "bind() found it"
+    path = ("discriminators", name) if name in recipe.discriminators else ("discriminator",)
     try:
-        return network.build(*arguments)
+        module: nn.Module = config.build({v: binding.spaces[v] for v in binding.ratios[name].variables})
     except ConfigError as error:
-        raise ConfigError([placed(where, problem, network) + note for problem in error.problems]) from None
+        problems = [Problem(f"{p.message} (critic {name!r})", *path, *p.path) for p in error.problems]
+        raise ConfigError(problems) from None
+    return module
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import attrs
 
@@ -13,9 +12,9 @@ from jointgen.compiler.build import build
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, make_plan
 from jointgen.compiler.requirements import unmet
-from jointgen.config.optimizers import OptimizerTables, Table
+from jointgen.config.optimizers import StageTables, Table
 from jointgen.config.recipe import Recipe
-from jointgen.errors import ConfigError, suggest
+from jointgen.errors import Problem, Problems, placing, suggest
 from jointgen.objectives.objective import Stage, as_stages
 from jointgen.registry.components import Registry
 
@@ -60,113 +59,100 @@ def compile_recipe(recipe: Recipe, registry: Registry) -> CompiledRecipe:
     """Raises ConfigError with every mismatch between the objective and the parts, families that fit named."""
     stages = stages_of(recipe, registry)
     binding = bind(recipe, [stage.objective for stage in stages], registry)
-    _raise_if(binding.problems)
-    plans = _plans(stages, binding)
-    problems = [line for plan in plans for line in unmet(plan, binding, registry) or _idle(plan)]
+    binding.problems.raise_any()
+    with placing("objective"):
+        plans = tuple(make_plan(s.objective, binding.traits, separate=recipe.train.compile != "off") for s in stages)
+        for plan in plans:
+            balances_of(plan)  # raises
+    problems = Problems()
+    for plan in plans:
+        problems += unmet(plan, binding, registry) or _idle(plan)
     problems += [*_unfit_rows(recipe, plans), *_untrained(recipe, stages, binding, plans)]
-    try:
+    with problems.collect():
         parts = build(binding)
-    except ConfigError as error:
-        problems += error.problems
-    _raise_if(dict.fromkeys(problems))  # two stages often need the same thing: each mismatch is said once
+    problems.raise_any()
     return CompiledRecipe(recipe, registry, stages, binding, plans, parts)
 
 
 def stages_of(recipe: Recipe, registry: Registry) -> tuple[Stage, ...]:
     """The objective's stages, with critics' updates written out."""
-    resolve = registry.default
-    try:
+    with placing("objective"):
         stages = as_stages(recipe.objective.objective())
-        return tuple(attrs.evolve(s, objective=s.objective.complete(resolve)) for s in stages)
-    except ConfigError as error:
-        raise ConfigError([p if p.startswith("objective") else f"objective: {p}" for p in error.problems]) from None
+        return tuple(attrs.evolve(s, objective=s.objective.complete(registry.default)) for s in stages)
 
 
-def _plans(stages: Sequence[Stage], binding: Binding) -> tuple[Plan, ...]:
-    try:
-        separate = binding.recipe.train.compile != "off"
-        plans = tuple(make_plan(stage.objective, binding.traits, separate=separate) for stage in stages)
-        for plan in plans:
-            balances_of(plan)  # raises
-        return plans
-    except ConfigError as error:
-        raise ConfigError([f"objective: {problem}" for problem in error.problems]) from None
-
-
-def _idle(plan: Plan) -> Iterable[str]:
+def _idle(plan: Plan) -> Iterable[Problem]:
     """Updates that train nothing, and parts that an update would train in vain."""
     for update in plan.updates:
         reached = {part for summand in update.summands for part in summand.gradient_paths}
         if not update.trains:
-            yield f"objective: update {update.name!r} trains nothing; no gradient of it reaches a part that can learn"
+            message = f"update {update.name!r} trains nothing; no gradient of it reaches a part that can learn"
+            yield Problem(message, "objective")
         for part in update.trains:
             if part not in reached:
-                yield f"objective: update {update.name!r} trains {part!r}, which no gradient of it reaches"
+                yield Problem(f"update {update.name!r} trains {part!r}, which no gradient of it reaches", "objective")
 
 
-def _untrained(recipe: Recipe, stages: Sequence[Stage], binding: Binding, plans: Sequence[Plan]) -> Iterable[str]:
+def _untrained(recipe: Recipe, stages: Sequence[Stage], binding: Binding, plans: Sequence[Plan]) -> Iterable[Problem]:
     """Tables for an optimizer of parts that no update trains."""
     trained = [list(dict.fromkeys(part for u in plan.updates for part in u.trains)) for plan in plans]
     tables, everywhere = recipe.optimizer, {part for parts in trained for part in parts}
     for part in tables.parts:
         if part not in everywhere:
-            yield f"optimizer.parts.{part}: the objective trains no part of this name{suggest(part, everywhere)}"
+            message = f"the objective trains no part of this name{suggest(part, everywhere)}"
+            yield Problem(message, "optimizer", "parts", part)
     by_stage = {stage.name: parts for stage, parts in zip(stages, trained, strict=True)}
     for name in tables.stages:
         if name not in by_stage:
-            yield f"optimizer.stages.{name}: the objective has no stage of this name{suggest(name, by_stage)}"
+            message = f"the objective has no stage of this name{suggest(name, by_stage)}"
+            yield Problem(message, "optimizer", "stages", name)
         else:
-            yield from _unused(tables, name, by_stage[name], binding)
+            unused = _unused(tables.stages[name], by_stage[name], binding)
+            yield from (problem.under("optimizer", "stages", name) for problem in unused)
 
 
-def _unused(tables: OptimizerTables, stage: str, trained: Sequence[str], binding: Binding) -> Iterable[str]:
+def _unused(tables: StageTables, trained: Sequence[str], binding: Binding) -> Iterable[Problem]:
     """A stage's tables that train nothing in it."""
     critics = [part for part in trained if binding.traits[part].kind == "critic"]
     rest = [part for part in trained if part not in critics]
-    own, where = tables.stages[stage], f"optimizer.stages.{stage}"
-    for key, parts in (("model", rest), ("critics", critics)):
-        if getattr(own, key) is not None and not parts:
-            yield f"{where}.{key}: the stage trains {'no critic' if key == 'critics' else 'critics alone'}"
-    for part in own.parts:
+    if tables.model is not None and not rest:
+        yield Problem("the stage trains critics alone", "model")
+    if tables.critics is not None and not critics:
+        yield Problem("the stage trains no critic", "critics")
+    for part in tables.parts:
         if part not in trained:
-            yield f"{where}.parts.{part}: the stage trains no part of this name{suggest(part, trained)}"
+            yield Problem(f"the stage trains no part of this name{suggest(part, trained)}", "parts", part)
 
 
 def check_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int) -> None:
     """Raises ConfigError where the batch does not divide as it must over so many processes."""
-    _raise_if(_unfit_rows(recipe, plans, processes))
+    Problems(_unfit_rows(recipe, plans, processes)).raise_any()
 
 
-def _unfit_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int = 1) -> list[str]:
+def _unfit_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int = 1) -> list[Problem]:
     """Where a batch does not divide into its parts, or a re-pairing would shift rows all around their block, back to
     themselves, or out of the part that they are in."""
     train = recipe.train
     batch, block, parts = train.batch, train.pair_block, processes * train.micro_batches
     if batch % processes:
         return []  # the loader of each source says so
+    divided = _parts(train.micro_batches, processes)
     if batch % parts:
-        return [
-            f"train.micro_batches: a batch of {batch} does not divide into {_parts(train.micro_batches, processes)}"
-        ]
+        return [Problem(f"a batch of {batch} does not divide into {divided}", "train", "micro_batches")]
     furthest = max(plan.furthest_pairing for plan in plans)
     if furthest and parts > 1 and batch // parts % block:
-        return [
-            f"train.pair_block: {block} does not divide the {batch // parts} rows that {batch} make in "
-            f"{_parts(train.micro_batches, processes)}, in which the objective re-pairs rows"
-        ]
+        message = (
+            f"{block} does not divide the {batch // parts} rows that {batch} make in {divided}, in which the objective "
+            "re-pairs rows"
+        )
+        return [Problem(message, "train", "pair_block")]
     key, rows = ("pair_block", block) if batch % block == 0 else ("batch", batch)
     if furthest < rows:
         return []
-    return [
-        f"train.{key}: must be more than {furthest}, by which the objective shifts rows to re-pair them, got {rows}"
-    ]
+    message = f"must be more than {furthest}, by which the objective shifts rows to re-pair them, got {rows}"
+    return [Problem(message, "train", key)]
 
 
 def _parts(micro_batches: int, processes: int) -> str:
     micro = f"{micro_batches} micro-batches" if micro_batches > 1 else ""
     return " in each of ".join(filter(None, [micro, f"{processes} processes" if processes > 1 else ""]))
-
-
-def _raise_if(problems: Any) -> None:
-    if problems:
-        raise ConfigError(problems)

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
-from jointgen.compiler.binding import Binding, table_of
+from jointgen.compiler.binding import Binding
 from jointgen.compiler.nodes import Ability, Node
 from jointgen.compiler.plan import Plan, Summand
 from jointgen.config.structure import key_of
@@ -15,7 +15,7 @@ from jointgen.config.toml import show
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.distributions import PriorOfFamily
 from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError
+from jointgen.errors import ConfigError, Problem
 from jointgen.registry.components import Registry
 
 
@@ -98,8 +98,8 @@ def requirements_of(
                 yield Requirement(part, ability, law, summand.label)
 
 
-def unmet(plan: Plan, binding: Binding, registry: Registry) -> list[str]:
-    """One line for each requirement that a part does not meet, naming both sides and the families that fit."""
+def unmet(plan: Plan, binding: Binding, registry: Registry) -> list[Problem]:
+    """One problem for each requirement that a part does not meet, naming both sides and the families that fit."""
     needs = [need for need in requirements(plan, law_names(binding, registry)) if not is_met(need, binding)]
     unread = {(need.part, need.detail) for need in needs if need.ability == "reading"}
     # where a reading is missing, so is its path: once is enough
@@ -113,18 +113,18 @@ def is_met(need: Requirement, binding: Binding) -> bool:
     return can is None or need.met_by(can)
 
 
-def _mismatch(need: Requirement, binding: Binding, registry: Registry) -> str:
+def _mismatch(need: Requirement, binding: Binding, registry: Registry) -> Problem:
     joint, factor = binding.factor_of(need.part)
     is_prior = binding.traits[need.part].kind == "prior"
     kind = "prior" if is_prior else "family"
     recipe = binding.recipe
     own = recipe.all_priors()[need.part] if is_prior else recipe.all_conditionals()[need.part].family
-    where = table_of(recipe, need.part) + ("" if is_prior else ".family")
-    return (
-        f"{where}: the objective needs {need} for {joint.name}({factor}), in the term {need.term!r}; "
+    message = (
+        f"the objective needs {need} for {joint.name}({factor}), in the term {need.term!r}; "
         f"the {kind} {registry.name_of(kind, type(own))!r} as set here does not have it"
         f"{_that_fit(need, own, kind, binding.spaces[factor.out[0]], registry)}"
     )
+    return Problem(message, *recipe.path_of(need.part), *(() if is_prior else ("family",)))
 
 
 def _that_fit(need: Requirement, own: Any, kind: str, space: Space, registry: Registry) -> str:

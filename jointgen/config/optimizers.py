@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import attrs
 
 from jointgen.config.fields import OneOf, below_one, fraction, non_negative, positive
+from jointgen.errors import ConfigError
 
 
 @attrs.frozen(kw_only=True)
@@ -28,7 +29,7 @@ class Rate:
 
     def __attrs_post_init__(self) -> None:
         if self.schedule == "constant" and self._says_how_it_falls:
-            raise ValueError("schedule: 'constant' never falls, so leave out decay_from and final, or say 'linear'")
+            raise ConfigError("'constant' never falls, so leave out decay_from and final, or say 'linear'", "schedule")
 
     @property
     def _says_how_it_falls(self) -> bool:
@@ -98,7 +99,7 @@ class SGD(Rate):
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         if self.nesterov and self.momentum == 0.0:
-            raise ValueError("nesterov: needs a momentum > 0")
+            raise ConfigError("needs a momentum > 0", "nesterov")
 
     @property
     def moments(self) -> int:

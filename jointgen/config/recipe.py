@@ -23,8 +23,8 @@ from jointgen.config.fields import (
 )
 from jointgen.config.optimizers import OptimizerTables
 from jointgen.config.structure import structure, unstructure
-from jointgen.config.toml import apply_overrides, dotted, load_tables, show, to_toml
-from jointgen.errors import ConfigError
+from jointgen.config.toml import apply_overrides, load_tables, show, to_toml
+from jointgen.errors import KeyPath, Problem, Problems
 from jointgen.registry.components import Registry
 
 FORMAT = 1
@@ -163,6 +163,11 @@ class Recipe:
         one = {name: t for name, t in (("encoder", self.encoder), ("decoder", self.decoder)) if t is not None}
         return {**one, **self.encoders, **self.decoders}
 
+    def path_of(self, part: str) -> KeyPath:
+        """Return the key path of a part's table, such as ``("encoders", "q2")``."""
+        kinds = ("sources", "priors", "encoders", "decoders", "discriminators")
+        return next(((kind, part) for kind in kinds if part in getattr(self, kind)), (part,))
+
 
 def read_recipe(
     source: str | Path | Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any] = (), *, registry: Registry
@@ -173,26 +178,26 @@ def read_recipe(
     """
     tables = dict(source) if isinstance(source, Mapping) else load_tables(source)
     recipe = structure(apply_overrides(tables, overrides), Recipe, registry)
-    problems = list(_problems(recipe))
-    if problems:
-        raise ConfigError(problems)
+    _problems(recipe).raise_any()
     if not recipe.name:
         recipe = attrs.evolve(recipe, name="run" if isinstance(source, Mapping) else Path(source).stem)
     return recipe
 
 
-def _problems(recipe: Recipe) -> Iterable[str]:
-    """What no single table can know."""
+def _problems(recipe: Recipe) -> Problems:
+    """Find what no single table can know to be wrong."""
+    problems = Problems()
     if recipe.format != FORMAT:
-        yield f"format: this version reads format {FORMAT}, got {recipe.format}"
+        problems.add(f"this version reads format {FORMAT}, got {recipe.format}", "format")
     if (recipe.train.steps is None) == (recipe.train.images is None):
-        yield "train: give the budget as steps or as images, one of the two"
+        problems.add("give the budget as steps or as images, one of the two", "train")
     for variable, size in recipe.latents.items():
         if size == [] or any(n < 1 for n in (size if isinstance(size, list) else [size])):
-            yield f"latents.{variable}: must be a size >= 1 or a list of such, got {size}"
+            problems.add(f"must be a size >= 1 or a list of such, got {size}", "latents", variable)
     names = [*recipe.all_sources(), *recipe.all_priors(), *recipe.all_conditionals()]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"{name}: two parts have this name"
+        problems.add("two parts have this name", name)
+    return problems
 
 
 def write_recipe(recipe: Recipe, registry: Registry) -> str:
@@ -200,12 +205,12 @@ def write_recipe(recipe: Recipe, registry: Registry) -> str:
     return to_toml(unstructure(recipe, registry))
 
 
-def changed_keys(old: str, new: str) -> list[str]:
-    """What two resolved recipes differ in, a line each: ``train.steps: 40 -> 60``."""
+def changed_keys(old: str, new: str) -> list[Problem]:
+    """List what differs between two resolved recipes, such as ``train.steps: 40 -> 60``."""
     return list(_changes(tomllib.loads(old), tomllib.loads(new), ()))
 
 
-def _changes(old: Any, new: Any, at: tuple[str | int, ...]) -> Iterable[str]:
+def _changes(old: Any, new: Any, at: KeyPath) -> Iterable[Problem]:
     if _is_table(old or new) and _is_table(old or {}) and _is_table(new or {}):
         before, after = old or {}, new or {}
         # with another type the other keys belong to another component
@@ -218,7 +223,7 @@ def _changes(old: Any, new: Any, at: tuple[str | int, ...]) -> Iterable[str]:
     elif old != new or type(old) is not type(new):
         before, after = _shown(old), _shown(new)
         before, after = (before, after) if before != after else (repr(old), repr(new))  # shortened to the same
-        yield f"{dotted(at)}: {before} -> {after}"
+        yield Problem(f"{before} -> {after}", *at)
 
 
 def _is_table(value: Any) -> bool:

@@ -1,6 +1,6 @@
 """Recipes as data: TOML plus overrides to a strict attrs tree, and back. Torch-free.
 
-The files and the overrides are read by `jointgen.config.toml`, whose functions are offered here too.
+The files and the overrides are read by `jointgen.config.toml`.
 
 A field that holds a registered component is annotated with one of the markers below; its table names the
 component by ``type`` and everything else in the table is a field of that component.
@@ -15,7 +15,7 @@ import contextlib
 import math
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
@@ -30,27 +30,9 @@ from cattrs.errors import (
 )
 from cattrs.gen import make_dict_structure_fn
 
-from jointgen.config.fields import (
-    CriticLossField,
-    DataField,
-    DecoderField,
-    DiscriminatorField,
-    EncoderField,
-    ExtractorField,
-    FamilyField,
-    MetricField,
-    ObjectiveField,
-    OfKind,
-    OneOf,
-    PenaltyField,
-    PriorField,
-    below_one,
-    fraction,
-    non_negative,
-    positive,
-)
-from jointgen.config.toml import KeyPath, apply_overrides, dotted, load_tables, plain, read_toml, show, to_toml
-from jointgen.errors import ConfigError, suggest
+from jointgen.config.fields import OfKind, OneOf
+from jointgen.config.toml import plain, show
+from jointgen.errors import ConfigError, Problem, suggest
 from jointgen.registry.components import Registry
 
 T = TypeVar("T")
@@ -68,13 +50,6 @@ def key_of(field: attrs.Attribute) -> str:
     return field.name.rstrip("_")
 
 
-def placed(where: str, problem: str, component: Any) -> str:
-    """The problem at the table `where` of a component; one that begins with a key of it is placed there."""
-    keys = {"type", *(key_of(field) for field in attrs.fields(type(component)))}
-    begins = _BEGINS.match(problem)
-    return f"{where}.{problem}" if begins is not None and begins[1] in keys else f"{where}: {problem}"
-
-
 def structure(tables: Mapping[str, Any], cls: type[T], registry: Registry) -> T:
     """The tree of class `cls` that the tables describe.
 
@@ -85,7 +60,7 @@ def structure(tables: Mapping[str, Any], cls: type[T], registry: Registry) -> T:
     try:
         return _Reader(registry).converter.structure(tables, cls)
     except (BaseValidationError, ConfigError) as error:
-        raise ConfigError(_lines(error, (), registry)) from None
+        raise ConfigError(_problems_in(error, registry)) from None
 
 
 class _Reader:
@@ -290,74 +265,48 @@ def _describe(want: Any, registry: Registry) -> str:
     return _SCALARS.get(want, "a table")
 
 
-# --- messages --------------------------------------------------------------------------------------------------------
+# --- problems --------------------------------------------------------------------------------------------------------
+
+_NOTES = (AttributeValidationNote, IterableValidationNote)
 
 
-def _lines(error: BaseException, path: KeyPath, registry: Registry, keys: Sequence[str] = ()) -> Iterator[str]:
-    """One ``key.path: message`` per problem in what cattrs collected. An error that is no user's mistake goes on up."""
+def _problems_in(error: BaseException, registry: Registry) -> Iterator[Problem]:
+    """Yield a problem for each error that cattrs collected; an error that is not the user's mistake is raised again.
+
+    cattrs says where an error belongs in a note on it: the field of a class, or the position in a list or table.
+    """
     note = next((n for n in getattr(error, "__notes__", ()) if isinstance(n, _NOTES)), None)
-    if note is not None:
-        path, keys = (*path, note.name.rstrip("_") if isinstance(note, AttributeValidationNote) else note.index), ()
+    if note is None:
+        here: tuple[str | int, ...] = ()
+    elif isinstance(note, AttributeValidationNote):
+        here = (note.name.rstrip("_"),)
+    else:
+        here = (note.index,)
     if isinstance(error, BaseValidationError):
-        keys = [key_of(field) for field in attrs.fields(error.cl)] if attrs.has(error.cl) else []
         for inner in error.exceptions:
-            yield from _lines(inner, path, registry, keys)
+            yield from (problem.under(*here) for problem in _problems_in(inner, registry))
     elif isinstance(error, ForbiddenExtraKeysError):
         known = [key_of(field) for field in attrs.fields(error.cl) if field.init]
-        yield from (_line((*path, key), f"unknown key{suggest(key, known)}") for key in sorted(error.extra_fields))
+        yield from (Problem(f"unknown key{suggest(key, known)}", *here, key) for key in sorted(error.extra_fields))
     elif isinstance(note, AttributeValidationNote) and isinstance(error, KeyError):
-        yield _line(path, f"missing; {_describe(note.type, registry)}")
+        yield Problem(f"missing; {_describe(note.type, registry)}", *here)
     elif isinstance(error, ConfigError):
-        yield from (_line(path, problem, keys) for problem in error.problems)
+        yield from (problem.under(*here) for problem in error.problems)
     elif isinstance(error, ValueError | OverflowError) or (note is not None and isinstance(error, TypeError)):
-        yield _line(path, _reword(error, named=note is None), keys)
+        yield _of_validator(error, here)
     else:
         raise error
 
 
-_BEGINS = re.compile(r"([\w-]+)[\w.\[\]-]*: ")
-_NOTES = (AttributeValidationNote, IterableValidationNote)
+def _of_validator(error: Exception, here: tuple[str | int, ...]) -> Problem:
+    """Reword what a validator of attrs raises: ``'width' must be > 0: -1`` becomes ``width: must be > 0, got -1``.
 
-
-def _line(path: KeyPath, problem: str, keys: Sequence[str] = ()) -> str:
-    """`keys` are those of the table at `path`: a problem that begins with one of them is placed there."""
-    where = dotted(path)
-    begins = _BEGINS.match(problem)
-    if begins is not None and begins[1] in keys:
-        return f"{where}.{problem}".removeprefix(".")
-    return f"{where}: {problem}" if where else problem
-
-
-def _reword(error: Exception, *, named: bool) -> str:
-    """A validator's ``'width' must be > 0: -1`` becomes ``must be > 0, got -1``, after ``width: `` where `named`."""
+    Such a message begins with the name of its field. cattrs has noted the field unless the class's constructor ran the
+    validator; then the name is the last key of the path.
+    """
     text = str(error.args[0]) if error.args else type(error).__name__
     text = re.sub(r"( must .*): ([^:]*)$", r"\1, got \2", text)
-    return re.sub(r"^'(\w+)' (?=must )", r"\1: " if named else "", text)
-
-
-__all__ = [
-    "CriticLossField",
-    "DataField",
-    "DecoderField",
-    "DiscriminatorField",
-    "EncoderField",
-    "ExtractorField",
-    "FamilyField",
-    "MetricField",
-    "ObjectiveField",
-    "OfKind",
-    "OneOf",
-    "PenaltyField",
-    "PriorField",
-    "apply_overrides",
-    "below_one",
-    "fraction",
-    "load_tables",
-    "non_negative",
-    "placed",
-    "positive",
-    "read_toml",
-    "structure",
-    "to_toml",
-    "unstructure",
-]
+    named = re.match(r"'(\w+)' (?=must )", text)
+    if named is None:
+        return Problem(text, *here)
+    return Problem(text[named.end() :], *(here or (named[1].rstrip("_"),)))

@@ -7,27 +7,13 @@ import datetime
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from jointgen.errors import ConfigError, nearest
-
-KeyPath = tuple[str | int, ...]
-
-
-def dotted(path: Sequence[str | int]) -> str:
-    """A key path as TOML writes it, with list positions in brackets.
-
-    >>> dotted(("critic", "penalties", 1, "weight"))
-    'critic.penalties[1].weight'
-    >>> dotted(("ratios", "f 1"))
-    'ratios."f 1"'
-    """
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in path)
-    return text.removeprefix(".")
+from jointgen.errors import ConfigError, Problems, nearest
 
 
 def show(value: object) -> str:
@@ -78,7 +64,7 @@ def load_tables(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _load_chain(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in [recipe.resolve() for recipe in above]:
         chain = " -> ".join(str(recipe) for recipe in (*above, path))
-        raise ConfigError(f"base: these recipes are based on each other: {chain}")
+        raise ConfigError(f"these recipes are based on each other: {chain}", "base")
     tables = _read_base(path, above[-1]) if above else read_toml(path)
     if "base" not in tables:
         return tables
@@ -127,15 +113,17 @@ def apply_overrides(tables: Mapping[str, Any], overrides: Iterable[str] | Mappin
     Giving a table another ``type`` empties it, because its keys belong to another component; what the other
     overrides set in that table is kept, whether they come before or after. Raises one ConfigError for all of them.
     """
-    given, problems = _parse_all(overrides)
+    problems = Problems()
+    items = overrides.items() if isinstance(overrides, Mapping) else [(text, _TEXT) for text in overrides]
+    given: list[Override] = []
+    for text, value in items:
+        with problems.collect():
+            given.append(_parse_text(text) if value is _TEXT else (_parse_key(text), plain(value)))
     result = plain(tables)
     for n, (path, value) in enumerate(given):
-        try:
+        with problems.collect():
             _apply(result, path, value, given[:n])
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems)
+    problems.raise_any()
     return result
 
 
@@ -178,7 +166,7 @@ def _enter(holder: Any, part: str, path: tuple[str, ...]) -> Any:
     key = _position(holder, part, path)
     inner = holder[key] if isinstance(holder, list) else holder.setdefault(key, {})
     if not isinstance(inner, dict | list):
-        raise ConfigError(f"{dotted(path)}: is {show(inner)}, so it has no keys to override")
+        raise ConfigError(f"is {show(inner)}, so it has no keys to override", *path)
     return inner
 
 
@@ -186,20 +174,8 @@ def _position(holder: dict[str, Any] | list[Any], part: str, path: tuple[str, ..
     if not isinstance(holder, list):
         return part
     if not (part.isdecimal() and int(part) < len(holder)):
-        raise ConfigError(f"{dotted(path)}: {part!r} is no position in a list of {len(holder)}, counted from 0")
+        raise ConfigError(f"{part!r} is no position in a list of {len(holder)}, counted from 0", *path)
     return int(part)
-
-
-def _parse_all(overrides: Iterable[str] | Mapping[str, Any]) -> tuple[list[Override], list[str]]:
-    items = overrides.items() if isinstance(overrides, Mapping) else [(text, _TEXT) for text in overrides]
-    given: list[Override] = []
-    problems: list[str] = []
-    for text, value in items:
-        try:
-            given.append(_parse_text(text) if value is _TEXT else (_parse_key(text), plain(value)))
-        except ConfigError as error:
-            problems += error.problems
-    return given, problems
 
 
 _TEXT = object()
@@ -262,7 +238,3 @@ def plain(value: Any) -> Any:
 
 def _is_table(value: Any) -> bool:
     return isinstance(value, dict)
-
-
-def _key(part: str) -> str:
-    return part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else tomli_w.dumps({part: 0}).removesuffix(" = 0\n")

@@ -33,6 +33,7 @@ class Capabilities:
         kl_to: Names of the families or priors to which it has a KL in closed form, see `ClosedFormKL`.
         bin_mass: Whether it knows the exact probability of a quantisation bin, see `HasBinMass`.
         moments: Whether it knows the mean and the (co)variance of its draws, see `HasMoments`.
+        trainable: Of a prior, whether its module has parameters of its own, which are then learned.
         noise_input: The size of a noise vector eps ~ N(0, I) that the trunk takes as one more input, as implicit
             families do; 0 for none.
 
@@ -47,6 +48,7 @@ class Capabilities:
     bin_mass: bool = False
     noise_input: int = 0
     moments: bool = False
+    trainable: bool = False
 
     def __str__(self) -> str:
         paths = ", ".join(f"{reading} ({path})" for reading, path in self.paths.items())

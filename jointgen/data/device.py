@@ -43,7 +43,9 @@ def resides(wanted: Residence, sources: Iterable[Rows], device: torch.device) ->
     needed, free = sum(size_of(rows) for rows in sources), free_memory(device)
     if wanted == "always" and needed > free:
         has, wants = (f"{size / 2**30:.1f} GiB" for size in (free, needed))
-        raise ConfigError(f"train.resident: 'always', but the training split has {wants} and {device} has {has} free")
+        raise ConfigError(
+            f"'always', but the training split has {wants} and {device} has {has} free", "train", "resident"
+        )
     return wanted == "always" or needed <= MAX_MEMORY_SHARE * free
 
 

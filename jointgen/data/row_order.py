@@ -42,9 +42,9 @@ class RowOrder:
         order: str = "order of rows",
     ):
         if batch > len(rows):
-            raise ConfigError(f"train.batch: {batch} is more than the {len(rows)} rows of {name}")
+            raise ConfigError(f"{batch} is more than the {len(rows)} rows of {name}", "train", "batch")
         if batch < 1 or batch % world:
-            raise ConfigError(f"train.batch: {batch} does not divide over {world} process(es)")
+            raise ConfigError(f"{batch} does not divide over {world} process(es)", "train", "batch")
         self._batch, self._rows, self._seed, self._rank, self._world = batch, rows, seed, rank, world
         self._noise_name, self._orders = order, dict[int, Tensor]()
 

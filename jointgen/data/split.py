@@ -15,6 +15,7 @@ from torch import Tensor
 from jointgen.compiler.binding import Binding
 from jointgen.contracts.sources import Rows, labelled
 from jointgen.data.device import send
+from jointgen.errors import placing
 
 CPU = torch.device("cpu")
 
@@ -113,5 +114,8 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
     """
     wanted = dict.fromkeys(binding.data_parts if parts is None else parts)
     components = {part: binding.recipe.all_sources()[part] for part in wanted}
-    sources = {part: component.open(name) for part, component in components.items()}
+    sources: dict[str, Rows] = {}
+    for part, component in components.items():
+        with placing(*binding.recipe.path_of(part)):
+            sources[part] = component.open(name)
     return Split(name, sources, {part: binding.variables_of(part) for part in sources}, components)

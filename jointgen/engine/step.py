@@ -192,11 +192,11 @@ def _check_same_point(plan: Plan) -> None:
     for update in plan.updates:
         if update.update.times > 1 or update.update.every > 1:
             raise ConfigError(
-                f"objective.order: 'same point' runs each update once a step, {update.name} asks otherwise"
+                f"'same point' runs each update once a step, {update.name} asks otherwise", "objective", "order"
             )
         for part in update.trains:
             if part in trained:
                 raise ConfigError(
-                    f"objective.order: at the 'same point', {trained[part]} and {update.name} both train {part}"
+                    f"at the 'same point', {trained[part]} and {update.name} both train {part}", "objective", "order"
                 )
             trained[part] = update.name

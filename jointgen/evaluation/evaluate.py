@@ -40,7 +40,9 @@ def figures_of(metrics: Iterable[Any], model: Model) -> list[MetricFigure]:
     measures = [measure for metric in metrics for measure in metric.figures(model)]
     names = [measure.name for measure in measures]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError([f"eval.metrics: two metrics give a figure named {name!r}; leave one out" for name in twice])
+        raise ConfigError(
+            [f"two metrics give a figure named {name!r}; leave one out" for name in twice], "eval", "metrics"
+        )
     return measures
 
 

@@ -137,7 +137,7 @@ def list_source(root: Path, test_fraction: float | None = None) -> Listing:
         raise ConfigError(f"{root}: there is {test.name}/, but no train/ beside it")
     names = {"train": _names(train)}
     if test is not None and test_fraction is not None:
-        raise ConfigError(f"--test-fraction: {root} has test images of its own, in {test.name}/")
+        raise ConfigError(f"{root} has test images of its own, in {test.name}/", "--test-fraction")
     if test is not None:
         return _labelled({"train": train, "test": test}, names | {"test": _names(test)}, None)
     share = TEST_FRACTION if test_fraction is None else test_fraction
@@ -158,7 +158,7 @@ def _hold_out(names: list[str], share: float, folder: Path) -> dict[str, list[st
     """Chooses test images by a hash of their names, so that most of the choice stays when images are added."""
     count = max(1, round(share * len(names)))
     if count >= len(names):
-        raise ConfigError(f"--test-fraction: {share} of the {len(names)} images in {folder} leaves none to train on")
+        raise ConfigError(f"{share} of the {len(names)} images in {folder} leaves none to train on", "--test-fraction")
     chosen = set(sorted(names, key=lambda name: hashlib.blake2b(os.fsencode(name)).digest())[:count])
     return {"train": [name for name in names if name not in chosen], "test": sorted(chosen)}
 

@@ -190,7 +190,7 @@ class _Packer:
     def _check_limit(self, broken: list[tuple[str, str]]) -> None:
         before = [(one.name, one.reason) for split in self.manifest.splits.values() for one in split.skipped]
         if problem := too_many_broken([*before, *broken], self.max_broken, "--max-broken"):
-            raise ConfigError(f"--max-broken: {problem}")
+            raise ConfigError(problem, "--max-broken")
 
     def _finish(self, split: str) -> None:
         """Writes the labels, once it is known which images could be read."""

@@ -63,14 +63,14 @@ def read_user_images(
     size = _image_shape(space, variable)
     path = Path(path).expanduser()
     if not path.exists():
-        raise ConfigError(f"--images: {path}: no such file or folder")
+        raise ConfigError(f"{path}: no such file or folder", "--images")
     if path.suffix.lower() in ARRAYS and path.is_file():
         pixels, origins = _read_array(path, size, variable)
         skipped: list[str] = []
     else:
         pixels, origins, skipped = _read_files(_files(path), size, progress)
     if not origins:
-        raise ConfigError([f"--images: {line}" for line in skipped[:10]])
+        raise ConfigError(skipped[:10], "--images")
     return UserImages(variable, to_levels(torch.from_numpy(pixels), space), origins, skipped)
 
 
@@ -90,9 +90,9 @@ Size = tuple[int, int, int]
 
 def _image_shape(space: Space, variable: str) -> Size:
     if len(space.shape) != 3 or space.shape[0] not in (1, 3) or space.kind == "label":
-        raise ConfigError(f"--images: {variable} is {space}, not a grey or colour image")
+        raise ConfigError(f"{variable} is {space}, not a grey or colour image", "--images")
     if space.bins is None and (space.low is None or space.high is None):
-        raise ConfigError(f"--images: {variable} is {space}, without a range that pixels could be brought to")
+        raise ConfigError(f"{variable} is {space}, without a range that pixels could be brought to", "--images")
     channels, height, width = space.shape
     return height, width, channels
 
@@ -108,7 +108,7 @@ def _files(path: Path) -> list[Path]:
     endings = Image.registered_extensions().keys()
     found = [file for file in path.rglob("*") if file.suffix.lower() in endings and not file.name.startswith(".")]
     if not found:
-        raise ConfigError(f"--images: {path}: no image in this folder")
+        raise ConfigError(f"{path}: no image in this folder", "--images")
     return sorted(found)
 
 
@@ -155,7 +155,7 @@ def _load_array(path: Path, variable: str) -> np.ndarray:
             loaded = np.load(file, allow_pickle=False)
             arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except Exception as error:  # a torn zip, a pickle, a header of another format
-        raise ConfigError(f"--images: {path}: cannot be read: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}", "--images") from error
     return arrays[_choose(arrays, variable, path)]
 
 
@@ -168,7 +168,8 @@ def _choose(arrays: dict[str, np.ndarray], variable: str, path: Path) -> str:
         return fitting[0]
     held = ", ".join(f"{f'{name}: ' if name else ''}{a.dtype} {a.shape}" for name, a in arrays.items()) or "nothing"
     raise ConfigError(
-        f"--images: {path}: expected uint8 images, in a .npz as the only such array or as {variable!r}; it holds {held}"
+        f"{path}: expected uint8 images, in a .npz as the only such array or as {variable!r}; it holds {held}",
+        "--images",
     )
 
 
@@ -180,5 +181,5 @@ def _as_images(array: np.ndarray, path: Path) -> Iterable[np.ndarray]:
     if array.ndim == 4 and shape[-1] not in channels:
         array = array.transpose(0, 2, 3, 1)
     if not array.size or array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] not in channels):
-        raise ConfigError(f"--images: {path}: shape {shape} is not (N, H, W), (N, H, W, C) or (N, C, H, W)")
+        raise ConfigError(f"{path}: shape {shape} is not (N, H, W), (N, H, W, C) or (N, C, H, W)", "--images")
     return [image[..., 0] if image.shape[2:] == (1,) else np.ascontiguousarray(image) for image in array]

@@ -39,7 +39,7 @@ def given_values(texts: Iterable[str], model: Model, rows: int) -> dict[str, Ten
         try:
             values[name] = _value(name, value, model)[None].expand(rows, *model.spaces[name].shape)
         except ConfigError as error:
-            problems += [f"--given {text}: {problem}" for problem in error.problems]
+            problems += [f"--given {text}: {problem}" for problem in error.lines]
     if problems:
         raise ConfigError(problems)
     return values

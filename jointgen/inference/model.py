@@ -152,7 +152,7 @@ class Model:
     def _check_reading(self, reading: str) -> None:
         own = [path for traits in self.binding.capabilities.values() for path in traits.paths]
         if reading not in (known := dict.fromkeys(["sample", "mean", *own])):
-            raise ConfigError(f"reading: no conditional has {reading!r}{suggest(reading, known)}")
+            raise ConfigError(f"no conditional has {reading!r}{suggest(reading, known)}", "reading")
 
     def noise(self, seed: int, name: str) -> Noise:
         return Noise(seed, name, rank=self.rank, world=self.world, device=self.device, dtype=self.dtype)

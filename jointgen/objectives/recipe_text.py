@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from jointgen.config.fields import CriticLossField, PenaltyField, positive
-from jointgen.errors import ConfigError, suggest
+from jointgen.errors import ConfigError, Problems, placing, suggest
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Joint, joint_from_text, p, q
-from jointgen.objectives.expressions import Ratio
+from jointgen.objectives.expressions import Ratio, Seen
 from jointgen.objectives.objective import ONLY_STAGE, Objective, Order, Stage, Update, as_stages, resolved, unresolved
 from jointgen.objectives.parse import Vocabulary, parse, parse_ratio_sides, parse_view
 from jointgen.objectives.tables import BalanceTable, WeightTable, table_of, weight_of
@@ -73,58 +73,63 @@ class Expression:
 
     def __attrs_post_init__(self) -> None:
         if sum(map(bool, (self.maximize, self.updates, self.stages))) != 1:
-            raise ValueError("write the objective as maximize, as updates or as stages, one of the three")
+            raise ConfigError("write the objective as maximize, as updates or as stages, one of the three")
 
     def objective(self) -> Objective | tuple[Stage, ...]:
         words = self.vocabulary()
-        reports = tuple((name, _at(f"reports.{name}", parse, text, words)) for name, text in self.reports.items())
+        reports: list[tuple[str, Expr]] = []
+        for name, text in self.reports.items():
+            with placing("reports", name):
+                reports.append((name, parse(text, words)))
         if not self.stages:
-            whole = Objective(_updates("", self.maximize, self.updates, words), self.order, reports)
+            whole = Objective(_updates(self.maximize, self.updates, words), self.order, tuple(reports))
             self._check_used([whole])
             return whole
-        stages = tuple(
-            Stage(
-                stage.name,
-                Objective(
-                    _updates(f"stages[{i}].", stage.maximize, stage.updates, words), stage.order or self.order, reports
-                ),
-                stage.share,
-            )
-            for i, stage in enumerate(self.stages)
-        )
+        stages = []
+        for i, stage in enumerate(self.stages):
+            with placing("stages", i):
+                updates = _updates(stage.maximize, stage.updates, words)
+            objective = Objective(updates, stage.order or self.order, tuple(reports))
+            stages.append(Stage(stage.name, objective, stage.share))
         self._check_used([stage.objective for stage in stages])
-        return stages
+        return tuple(stages)
 
     def _check_used(self, objectives: Sequence[Objective]) -> None:
         """Raises ConfigError with every name that nothing uses: most likely one that is misspelt elsewhere."""
         ratios = {name for objective in objectives for name in objective.ratios}
         weights = {name for objective in objectives for name in objective.weights}
         tables = (("ratios", self.ratios, ratios), ("scores", self.scores, ratios), ("weights", self.weights, weights))
-        unused = [f"objective.{kind}.{name}" for kind, table, used in tables for name in table if name not in used]
-        if unused:
-            raise ConfigError([f"{key}: no update and no report uses it" for key in unused])
+        problems = Problems()
+        for kind, table, used in tables:
+            for name in table:
+                if name not in used:
+                    problems.add("no update and no report uses it", kind, name)
+        problems.raise_any()
 
     def vocabulary(self) -> Vocabulary:
         joints = self.all_joints()
         weights = {name: weight_of(name, value) for name, value in self.weights.items()}
-        _at("weights", Vocabulary, {}, {}, weights)
-        words = _at("joints", Vocabulary, joints, {}, weights)
+        with placing("weights"):
+            Vocabulary({}, {}, weights)
+        with placing("joints"):
+            words = Vocabulary(joints, {}, weights)
         ratios: dict[str, Ratio] = {}
         for kind, tables in (("log_ratio", self.ratios), ("score", self.scores)):
             for name, table in tables.items():
                 ratios[name] = _ratio(name, kind, table, words)
-        return _at("ratios", Vocabulary, joints, ratios, weights)
+        with placing("ratios"):
+            return Vocabulary(joints, ratios, weights)
 
     def all_joints(self) -> dict[str, Joint]:
         texts = {"q": q.product, "p": p.product, **self.joints}
         for written in self.parts:
             name = written.split("(")[0]
             if name not in texts:
-                raise ConfigError(f"objective.parts: {written!r}: unknown joint {name!r}{suggest(name, texts)}")
-        keys = {name: f"joints.{name}" if name in self.joints else "parts" for name in texts}
+                raise ConfigError(f"{written!r}: unknown joint {name!r}{suggest(name, texts)}", "parts")
         made: dict[str, Joint] = {}
         for name, text in texts.items():  # one may take over factors of those before it
-            made[name] = _at(keys[name], joint_from_text, name, text, self.parts, made)
+            with placing(*(("joints", name) if name in self.joints else ("parts",))):
+                made[name] = joint_from_text(name, text, self.parts, made)
         return made
 
     @classmethod
@@ -138,37 +143,42 @@ class Expression:
         text = _write(written, registry)
         again = as_stages(text.objective())
         if [_complete(s, registry) for s in again] != [_complete(s, registry) for s in stages]:
-            raise ConfigError(f"objective: text cannot say {objective}; register what it uses, or write it as a plugin")
+            raise ConfigError(
+                f"text cannot say {objective}; register what it uses, or write it as a plugin", "objective"
+            )
         return text
 
 
-def _at(key: str, make: Callable[..., Any], *arguments: Any) -> Any:
-    """`make(*arguments)`, with the key added to what it raises."""
-    try:
-        return make(*arguments)
-    except ConfigError as error:
-        raise ConfigError([f"objective.{key}: {problem}" for problem in error.problems]) from None
-
-
-def _updates(at: str, maximize: str | None, tables: Mapping[str, UpdateTable], words: Vocabulary) -> tuple[Update, ...]:
+def _updates(maximize: str | None, tables: Mapping[str, UpdateTable], words: Vocabulary) -> tuple[Update, ...]:
     if (maximize is None) == (not tables):
-        raise ConfigError(f"objective.{at}maximize: write it, or updates, one of the two")
+        raise ConfigError("write it, or updates, one of the two", "maximize")
     if maximize is not None:
-        return (Update("model", _at(f"{at}maximize", parse, maximize, words)),)
-    return tuple(
-        Update(name, _at(f"{at}updates.{name}", parse, t.maximize, words), t.trains, t.every, t.times)
-        for name, t in tables.items()
-    )
+        with placing("maximize"):
+            return (Update("model", parse(maximize, words)),)
+    updates = []
+    for name, table in tables.items():
+        with placing("updates", name):
+            updates.append(Update(name, parse(table.maximize, words), table.trains, table.every, table.times))
+    return tuple(updates)
 
 
 def _ratio(name: str, kind: Any, table: str | RatioTable, words: Vocabulary) -> Ratio:
-    key = f"{kind.removeprefix('log_')}s.{name}"
-    of, table = (key, RatioTable(table)) if isinstance(table, str) else (f"{key}.of", table)
-    num, den = _at(of, parse_ratio_sides, table.of, words)
-    known = None if table.known is None else _at(f"{key}.known", parse, table.known, words)
+    key = f"{kind.removeprefix('log_')}s"
+    path: tuple[str, ...] = (key, name) if isinstance(table, str) else (key, name, "of")
+    table = RatioTable(table) if isinstance(table, str) else table
+    with placing(*path):
+        num, den = parse_ratio_sides(table.of, words)
+    known = None
+    if table.known is not None:
+        with placing(key, name, "known"):
+            known = parse(table.known, words)
+    view: dict[str, Seen] = {}
+    for variable, text in table.view.items():
+        with placing(key, name, "view", variable):
+            view[variable] = parse_view(text, words)
     loss = "logistic" if table.loss is None else table.loss
-    view = {variable: _at(f"{key}.view.{variable}", parse_view, text, words) for variable, text in table.view.items()}
-    return _at(key, Ratio, name, num, den, kind, loss, known, view, tuple(table.penalties), table.times)
+    with placing(key, name):
+        return Ratio(name, num, den, kind, loss, known, view, tuple(table.penalties), table.times)
 
 
 # --- back to text ----------------------------------------------------------------------------------------------------
@@ -178,7 +188,7 @@ def _name(registry: Registry, kind: str, component: Any) -> str:
     """The registered name of a component with default settings, which is all that text can name."""
     name = registry.name_of(kind, type(component))
     if component != type(component)():
-        raise ConfigError(f"objective: {component} has settings, which text cannot say for a {kind}")
+        raise ConfigError(f"{component} has settings, which text cannot say for a {kind}", "objective")
     return name
 
 

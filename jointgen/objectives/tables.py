@@ -54,9 +54,9 @@ class BalanceTable:
 
     def __attrs_post_init__(self) -> None:
         if not self.against.strip():
-            raise ValueError("against: name a term of the objective, such as 'log p(x|z)'")
+            raise ConfigError("name a term of the objective, such as 'log p(x|z)'", "against")
         if not self.over and (self.start or self.cycles > 1):
-            raise ValueError("over: say over which share of the stage r goes from start to its value")
+            raise ConfigError("say over which share of the stage r goes from start to its value", "over")
 
 
 def weight_of(name: str, value: float | WeightTable | BalanceTable, ramp: float = 0.0) -> Weight:
@@ -88,9 +88,9 @@ def non_negative_weight(instance: Any, attribute: Any, value: float | WeightTabl
 
 
 def check_one_ramp(value: float | WeightTable | BalanceTable, ramp: float, name: str, ramp_name: str) -> None:
-    """ValueError where both a table and a ramp say how a weight changes."""
+    """Raise a ConfigError where both a table and a ramp say how a weight changes."""
     if ramp and (isinstance(value, WeightTable) or (isinstance(value, BalanceTable) and value.over)):
-        raise ValueError(f"{ramp_name}: {name} says itself how it changes; leave one of the two out")
+        raise ConfigError(f"{name} says itself how it changes; leave one of the two out", ramp_name)
 
 
 @attrs.frozen
@@ -123,6 +123,6 @@ class CriticTable:
         there = {v for side in (num, den) for marginal in as_product(side).marginals for v in marginal.joint.variables}
         for variable in self.view:
             if variable not in there:
-                raise ConfigError(f"objective.critic.view: no variable {variable!r}{suggest(variable, there)}")
+                raise ConfigError(f"no variable {variable!r}{suggest(variable, there)}", "critic", "view")
         view = {**(view or {}), **{variable: how for variable, how in self.view.items() if variable in seen}}
         return log_ratio(num, den, name=name, view=view, penalties=tuple(self.penalties), times=self.steps, **options)

@@ -96,7 +96,7 @@ def check_picture(variable: str, space: Space, *, points: bool) -> None:
         ConfigError: They make none.
     """
     if not (space.is_image or (points and space.shape == (2,))):
-        raise ConfigError(f"-o: {variable} is {space}, which makes no picture")
+        raise ConfigError(f"{variable} is {space}, which makes no picture", "-o")
 
 
 def draw_samples(samples: Tensor, space: Space, path: Path) -> None:

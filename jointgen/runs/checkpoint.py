@@ -197,7 +197,7 @@ def find(root: Path, which: str = "latest") -> Checkpoint:
     name = _named_best(root) if which == "best" else which
     there = [path.name for path in _newest_first(root) if not _is_aside(path)]
     if name not in there:
-        raise ConfigError(f"checkpoint: {name!r} is not in {root}{suggest(name, [*there, 'latest', 'best'])}")
+        raise ConfigError(f"{name!r} is not in {root}{suggest(name, [*there, 'latest', 'best'])}", "checkpoint")
     return load(root / name)
 
 
@@ -217,7 +217,7 @@ def _named_best(root: Path) -> str:
         return (root / "best").read_text().strip()
     except FileNotFoundError:
         raise ConfigError(
-            f"checkpoint: {root} has no 'best' one: its recipe has no train.keep_best, or nothing was evaluated yet"
+            f"{root} has no 'best' one: its recipe has no train.keep_best, or nothing was evaluated yet", "checkpoint"
         ) from None
 
 

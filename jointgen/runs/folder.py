@@ -67,7 +67,7 @@ class RunFolder:
             for part in (folder.checkpoints, folder.samples, folder.tensorboard):
                 part.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"out: {path} cannot be made a run folder: {error}") from error
+            raise ConfigError(f"{path} cannot be made a run folder: {error}", "out") from error
         return folder
 
     def holds_run(self) -> bool:
@@ -82,7 +82,7 @@ class RunFolder:
         summary = self.read_summary()
         status, step = summary.get("status", "unknown"), summary.get("step")
         found = f"status {status}" if step is None else f"status {status}, step {step}"
-        raise ConfigError(f"out: {self.path} already holds a run ({found}); give another --out, or --resume to go on")
+        raise ConfigError(f"{self.path} already holds a run ({found}); give another --out, or --resume to go on", "out")
 
     # --- reading ---
 

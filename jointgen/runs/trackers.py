@@ -35,12 +35,10 @@ def check_installed(names: Iterable[str]) -> None:
     """ConfigError for a tracker whose package is not here, saying how to install it."""
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(
-            [
-                f"train.trackers: {name!r} needs its package: uv sync --extra {name}, or pip install 'jointgen[{name}]'"
-                for name in missing
-            ]
-        )
+        ways = [
+            f"{name!r} needs its package: uv sync --extra {name}, or pip install 'jointgen[{name}]'" for name in missing
+        ]
+        raise ConfigError(ways, "train", "trackers")
 
 
 @attrs.frozen
@@ -103,7 +101,9 @@ class Trackers:
         except Exception as error:  # whatever a package raises: no login, no server, a version that does not fit
             self.close()
             reason = str(error).strip().split("\n")[0]
-            raise ConfigError(f"train.trackers: {name!r} does not start: {type(error).__name__}: {reason}") from error
+            raise ConfigError(
+                f"{name!r} does not start: {type(error).__name__}: {reason}", "train", "trackers"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -96,7 +96,7 @@ def _prepare_cublas() -> None:
         return
     if torch.cuda.is_initialized():
         raise ConfigError(
-            f"train.deterministic: CUDA has started without {CUBLAS}; set it to ':4096:8' before Python starts"
+            f"CUDA has started without {CUBLAS}; set it to ':4096:8' before Python starts", "train", "deterministic"
         )
     os.environ[CUBLAS] = ":4096:8"
 
@@ -107,6 +107,8 @@ def _named(error: RuntimeError) -> RuntimeError | ConfigError:
     if found is None:
         return error
     return ConfigError(
-        f"train.deterministic: torch {torch.__version__} has no deterministic version of {found[1]!r}, which this "
-        "model uses; set it to false, or choose parts that do without"
+        f"torch {torch.__version__} has no deterministic version of {found[1]!r}, which this "
+        "model uses; set it to false, or choose parts that do without",
+        "train",
+        "deterministic",
     )

@@ -65,7 +65,7 @@ class Workers:
         if found.type == "cuda" and found.index is not None:
             torch.cuda.set_device(found)
         if precision == "bf16" and found.type == "cuda" and not torch.cuda.is_bf16_supported():
-            raise ConfigError(f"train.precision: 'bf16' is not something {found} can compute; use 'fp32'")
+            raise ConfigError(f"'bf16' is not something {found} can compute; use 'fp32'", "precision")
         return cls(accelerator, found, precision)
 
     @property
@@ -218,9 +218,9 @@ def _device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda") or name.startswith("cpu:"):
-        raise ConfigError(f"train.device: {name!r} is not a device; allowed: 'auto', 'cpu', 'cuda', 'cuda:N'")
+        raise ConfigError(f"{name!r} is not a device; allowed: 'auto', 'cpu', 'cuda', 'cuda:N'", "device")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"train.device: {name!r}, but torch sees {torch.cuda.device_count()} GPUs; use 'cpu'")
+        raise ConfigError(f"{name!r}, but torch sees {torch.cuda.device_count()} GPUs; use 'cpu'", "device")
     return device
 
 
@@ -268,7 +268,7 @@ def _check_count(found: int, asked: int | None) -> None:
 def _check_device(wanted: torch.device, accelerator: Accelerator) -> None:
     if wanted.type != accelerator.device.type:  # ACCELERATE_USE_CPU or ACCELERATE_TORCH_DEVICE is set
         raise ConfigError(
-            f"train.device: {wanted.type!r}, but Accelerate's environment variables say {accelerator.device.type!r}"
+            f"{wanted.type!r}, but Accelerate's environment variables say {accelerator.device.type!r}", "device"
         )
     if wanted.index is not None and accelerator.num_processes > 1:
-        raise ConfigError(f"train.device: '{wanted}' is for one process; several each take their own with 'cuda'")
+        raise ConfigError(f"'{wanted}' is for one process; several each take their own with 'cuda'", "device")

@@ -119,7 +119,7 @@ def _serves(net: Net) -> bool:
     try:
         net.built()
     except ConfigError as error:
-        lines = [problem for problem in error.problems if not problem or "\n" in problem]
+        lines = [line for line in error.lines if not line or "\n" in line]
         expect(not lines, f"{described(net.config)} refuses {net} without a line that says why")
         return False
     return True

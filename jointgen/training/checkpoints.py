@@ -9,7 +9,7 @@ import attrs
 from jointgen.compiler.parts import shape_mismatches, summarise_problems
 from jointgen.config.recipe import changed_keys
 from jointgen.engine.batch_norm import average_statistics
-from jointgen.errors import ConfigError
+from jointgen.errors import ConfigError, Problem
 from jointgen.inference.loading import load_weights
 from jointgen.runs import checkpoint
 from jointgen.runs.folder import RunFolder, checkpoint_name
@@ -72,7 +72,7 @@ class ResumePoint:
         notes: remarks on damaged checkpoints and on the number of processes, a line each.
     """
 
-    changes: list[str]
+    changes: list[Problem]
     notes: list[str]
 
 
@@ -93,14 +93,15 @@ def resume(state: TrainingState, folder: RunFolder, recipe: str, *, allow_change
 
     # the recipe: the same, or changed where that is allowed and possible
     changes = changed_keys(saved.recipe, recipe)
-    if begun := [line for line in changes if line.startswith("train.init_from")]:
-        raise ConfigError([f"{line}: it says what a run begins with, and this one has begun" for line in begun])
+    if begun := [change for change in changes if change.path[:2] == ("train", "init_from")]:
+        reason = "it says what a run begins with, and this one has begun"
+        raise ConfigError([Problem(f"{change.message}: {reason}", *change.path) for change in begun])
     if changes and not allow_changes:
-        first = f"out: the run in {folder.path} has another recipe"
+        first = f"the run in {folder.path} has another recipe"
         remedy = "to go on with this one: --allow-changes (allow_changes=True)"
-        raise ConfigError([f"{first}; {remedy}", *(f"  {line}" for line in changes)])
+        raise ConfigError([Problem(f"{first}; {remedy}", "out"), *(f"  {change}" for change in changes)])
     if wrong := shape_mismatches(state.parts.modules, saved.parts):
-        raise ConfigError(f"out: {saved.path} cannot be resumed with this recipe: {summarise_problems(wrong)}")
+        raise ConfigError(f"{saved.path} cannot be resumed with this recipe: {summarise_problems(wrong)}", "out")
 
     # the weights, then everything else
     load_weights(state.parts, saved.parts, average=False)
@@ -109,15 +110,15 @@ def resume(state: TrainingState, folder: RunFolder, recipe: str, *, allow_change
     try:
         state.load_state_dict(saved.state, recipe_changed=bool(changes))
     except ConfigError as error:
-        raise ConfigError(f"out: {saved.path} cannot be resumed with this recipe: {error}") from None
+        raise ConfigError(f"{saved.path} cannot be resumed with this recipe: {error}", "out") from None
 
     # a changed recipe may leave fewer steps, or other lengths of stages
     progress = state.progress
-    if any(line.startswith("train.early_stopping") for line in changes):
+    if any(change.path[:2] == ("train", "early_stopping") for change in changes):
         progress.restore_lengths()
     if progress.ends[-1] < progress.step:
         raise ConfigError(
-            f"train: a budget of {progress.ends[-1]} steps is less than the {progress.step} that the run has made"
+            f"a budget of {progress.ends[-1]} steps is less than the {progress.step} that the run has made", "train"
         )
     damaged = [f"{line}; going on from {saved.path.name}" for line in saved.passed_over]
     return ResumePoint(changes, [*damaged, *state.generators.notes])

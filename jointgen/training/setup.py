@@ -20,7 +20,7 @@ from jointgen.engine.batch_norm import synchronise
 from jointgen.engine.ema import EMA
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.engine.optimizers import Optimizers
-from jointgen.errors import ConfigError
+from jointgen.errors import ConfigError, Problem, placing
 from jointgen.inference.model import Model
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
@@ -69,13 +69,14 @@ def set_up_training(
         folder.check_free()
     check_installed(train.trackers)
     if allow_changes and not resuming:
-        raise ConfigError("--allow-changes: says how to resume; use it with --resume")
+        raise ConfigError("says how to resume; use it with --resume", "--allow-changes")
     if resuming and not any(folder.checkpoints.glob("step-*")):
-        raise ConfigError(f"out: {path} holds no checkpoint to resume from; start it without --resume")
+        raise ConfigError(f"{path} holds no checkpoint to resume from; start it without --resume", "out")
     warm = None if resuming else warm_start(compiled)
 
     # processes and data
-    workers = Workers.start(train.device, train.precision, processes=processes)
+    with placing("train"):
+        workers = Workers.start(train.device, train.precision, processes=processes)
     check_rows(recipe, compiled.plans, workers.world)
     splits = {name: open_split(compiled.binding, name) for name in ("train", "test")}
     batches = TrainingBatches(recipe, splits["train"], workers, compiled.repeats)
@@ -120,7 +121,7 @@ def set_up_training(
     # a resumed run goes on from its newest checkpoint
     remarks = [f"stage {name!r} has no step: its share of the run is too small" for name in compiled.without_steps()]
     remarks += warm.lines if warm else []
-    changes: list[str] = []
+    changes: list[Problem] = []
     if resuming:
         point = resume(state, folder, text, allow_changes=allow_changes)
         changes = point.changes

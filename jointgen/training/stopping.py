@@ -65,10 +65,10 @@ def early_stopping_of(
     if table is None:
         return EarlyStopping(None)
     if eval_every is None:
-        raise ConfigError("train.early_stopping: looks at evaluations, so train.eval_every must say how often")
+        raise ConfigError("looks at evaluations, so train.eval_every must say how often", "train", "early_stopping")
     watched = [figure.name for figure in figures if figure.watched and figure.statistics]
     if not watched:
-        raise ConfigError("train.early_stopping: no metric of eval.metrics has a loss that it watches")
+        raise ConfigError("no metric of eval.metrics has a loss that it watches", "train", "early_stopping")
     return EarlyStopping(table.patience, watched)
 
 
@@ -123,11 +123,13 @@ def best_checkpoint_of(name: str | None, eval_every: int | None, figures: Iterab
     known = {figure.name: figure for figure in figures}
     usable = [figure.name for figure in known.values() if figure.statistics and figure.better is not None]
     if eval_every is None:
-        raise ConfigError("train.keep_best: looks at evaluations, so train.eval_every must say how often")
+        raise ConfigError("looks at evaluations, so train.eval_every must say how often", "train", "keep_best")
     if name not in known:
-        raise ConfigError(f"train.keep_best: evaluations do not find {name!r}{suggest(name, usable)}")
+        raise ConfigError(f"evaluations do not find {name!r}{suggest(name, usable)}", "train", "keep_best")
     if not known[name].statistics:
-        raise ConfigError(f"train.keep_best: this model has no {name!r} ({known[name].note}){suggest(name, usable)}")
+        raise ConfigError(
+            f"this model has no {name!r} ({known[name].note}){suggest(name, usable)}", "train", "keep_best"
+        )
     if known[name].better is None:
-        raise ConfigError(f"train.keep_best: {name!r} does not say which way is better{suggest(name, usable)}")
+        raise ConfigError(f"{name!r} does not say which way is better{suggest(name, usable)}", "train", "keep_best")
     return BestCheckpoint(name, known[name].better)

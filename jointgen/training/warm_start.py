@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.compiler.parts import Parts, shape_mismatches, summarise_problems
 from jointgen.config.recipe import WarmStartTable
-from jointgen.errors import CheckpointError, ConfigError, suggest
+from jointgen.errors import CheckpointError, ConfigError, Problem, Problems, placing, suggest
 from jointgen.runs.checkpoint import Checkpoint, find
 from jointgen.runs.folder import RunFolder
 
-KEY = "train.init_from"
+KEY = ("train", "init_from")
 _AVERAGED = "ema."
 Weights = Mapping[str, Mapping[str, Tensor]]
 """part -> tensors by name."""
@@ -72,19 +72,20 @@ def warm_start(compiled: CompiledRecipe) -> WarmStart | None:
     there = _weights(saved)
     taken = _taken(asked, own, there)
     weights = {name: there[name] for name in taken}
-    _raise_if(_problems(asked, {name: compiled.parts.modules[name] for name in taken}, weights))
+    Problems(_problems(asked, {name: compiled.parts.modules[name] for name in taken}, weights)).raise_any()
     averaged = any(name.startswith(_AVERAGED) for name in saved.parts)
     as_built = tuple(name for name in own if name not in taken)
     return WarmStart(asked, saved.path.name, saved.sha256, weights, averaged, as_built, saved.passed_over)
 
 
 def _open(asked: WarmStartTable) -> Checkpoint:
-    try:
-        return find(RunFolder.open(asked.run).checkpoints, asked.checkpoint)
-    except (ConfigError, CheckpointError) as error:  # a damaged checkpoint is here what was given, not what failed
-        problem = "; ".join(line.strip() for line in str(error).splitlines()).replace(":; ", ": ")
-        where = f"{KEY}." if problem.startswith("checkpoint: ") else f"{KEY}: "
-        raise ConfigError(where + problem) from None
+    with placing(*KEY):
+        try:
+            return find(RunFolder.open(asked.run).checkpoints, asked.checkpoint)
+        except CheckpointError as error:  # a damaged checkpoint is here what was given, not what failed
+            raise ConfigError(
+                "; ".join(line.strip() for line in str(error).splitlines()).replace(":; ", ": ")
+            ) from None
 
 
 def _weights(saved: Checkpoint) -> Weights:
@@ -98,28 +99,24 @@ def _taken(asked: WarmStartTable, own: Sequence[str], there: Collection[str]) ->
     if asked.parts is None:
         both = [name for name in own if name in there]
         if not both:
-            raise ConfigError(f"{KEY}: {asked.run} has none of this recipe's parts ({_listed(own)}): {_listed(there)}")
+            message = f"{asked.run} has none of this recipe's parts ({_listed(own)}): {_listed(there)}"
+            raise ConfigError(message, *KEY)
         return both
-    unknown = []
+    problems = Problems()
     for name in asked.parts:
         whose = "this recipe" if name not in own else asked.run
         known = own if name not in own else there
         if name not in known:
-            unknown.append(f"{KEY}.parts: {whose} has no part {name!r} with weights{suggest(name, known)}")
-    _raise_if(unknown)
+            problems.add(f"{whose} has no part {name!r} with weights{suggest(name, known)}", *KEY, "parts")
+    problems.raise_any()
     return [name for name in own if name in asked.parts]
 
 
-def _problems(asked: WarmStartTable, modules: Mapping[str, nn.Module], weights: Weights) -> Iterator[str]:
+def _problems(asked: WarmStartTable, modules: Mapping[str, nn.Module], weights: Weights) -> Iterator[Problem]:
     """Each part that does not fit is a line."""
     for name, module in modules.items():
         if wrong := shape_mismatches({name: module}, weights):
-            yield f"{KEY}: {name} of {asked.run} does not fit: {summarise_problems(wrong)}"
-
-
-def _raise_if(problems: Iterable[str]) -> None:
-    if lines := list(problems):
-        raise ConfigError(lines)
+            yield Problem(f"{name} of {asked.run} does not fit: {summarise_problems(wrong)}", *KEY)
 
 
 def _listed(names: Iterable[str]) -> str:

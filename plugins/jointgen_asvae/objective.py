@@ -22,7 +22,7 @@ from jointgen.objectives import (
     q,
     weight_of,
 )
-from jointgen.plugin import fraction
+from jointgen.plugin import ConfigError, fraction
 
 
 @attrs.frozen
@@ -58,11 +58,11 @@ class ASVAE:
 
     def __attrs_post_init__(self) -> None:
         if self.weight_r == 0.0 and self.weight_g == 0.0:
-            raise ValueError("weight_r and weight_g are both 0, so nothing is left to train")
+            raise ConfigError("weight_r and weight_g are both 0, so nothing is left to train")
         check_one_ramp(self.lambda_, self.ramp, "lambda", "ramp")
         if self.form == "decomposed" and self.weight_r == 0.0 and isinstance(self.lambda_, BalanceTable):
             left_out = "which weight_r = 0 leaves out; give a number"
-            raise ValueError(f"lambda: r is in units of the likelihood's pull, {left_out}")
+            raise ConfigError(f"r is in units of the likelihood's pull, {left_out}", "lambda")
 
     def objective(self) -> Objective | tuple[Stage, ...]:
         halves = self.literal() if self.form == "literal" else self.decomposed()

@@ -8,9 +8,9 @@ from typing import Literal
 import attrs
 from torch import Tensor, isfinite, uint8
 
-from jointgen.plugin import LOCATION, READING, Space, suggest
+from jointgen.plugin import LOCATION, READING, ConfigError, Space, suggest
 from jointgen_data.array_files import READERS, Header, read_headers, read_rows
-from jointgen_data.common import Observed, TensorRows, complaint, image_space, is_train, label_space
+from jointgen_data.common import Observed, TensorRows, image_space, is_train, label_space
 
 INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -56,7 +56,7 @@ class Arrays:
         arrays = self._arrays("path", self.path)
         if self.observe in ("dequantise", "binarise") and all(array.role != "levels" for array in arrays.values()):
             found = ", ".join(f"{array.key!r} is {array.header.dtype}" for array in arrays.values())
-            raise complaint("observe", f"{self.observe!r} is for images or vectors of uint8 levels, but {found}")
+            raise ConfigError(f"{self.observe!r} is for images or vectors of uint8 levels, but {found}", "observe")
         return {name: self._space(array) for name, array in arrays.items()}
 
     def open(self, split: str) -> TensorRows:
@@ -77,7 +77,7 @@ class Arrays:
         keys = self.variables or _default_keys(headers, file)
         for name, key in keys.items():
             if key not in headers:
-                raise complaint(f"variables.{name}", f"{str(file)!r} has no array {key!r}{suggest(key, headers)}")
+                raise ConfigError(f"{str(file)!r} has no array {key!r}{suggest(key, headers)}", "variables", name)
         arrays = {name: _Array(option, file, key, headers[key]) for name, key in keys.items()}
         _check_rows(list(arrays.values()))
         return arrays
@@ -85,7 +85,7 @@ class Arrays:
     def _space(self, array: _Array) -> Space:
         if array.role == "label":
             if self.classes is None:
-                raise complaint("classes", f"{array} holds labels; give data.classes = how many classes there are")
+                raise ConfigError(f"{array} holds labels; give classes = how many classes there are", "classes")
             return label_space(self.classes)
         if array.role == "real" or self.observe == "none":
             return Space(array.row_shape)
@@ -98,14 +98,14 @@ class Arrays:
             return slice(0, rows)
         start = rows - max(1, round(rows * self.test_fraction))
         if start < 1:
-            raise complaint("test_fraction", f"{self.test_fraction} of {rows} rows leaves none to train on")
+            raise ConfigError(f"{self.test_fraction} of {rows} rows leaves none to train on", "test_fraction")
         return slice(0, start) if train else slice(start, rows)
 
     def _check_same(self, spaces: dict[str, Space], arrays: dict[str, _Array]) -> None:
         for name, array in arrays.items():
             there = self._space(array)
             if there != spaces[name]:
-                raise complaint("test_path", f"{name!r} is {there} in {array}, but {spaces[name]} in {self.path!r}")
+                raise ConfigError(f"{name!r} is {there} in {array}, but {spaces[name]} in {self.path!r}", "test_path")
 
     def _values(self, array: _Array, rows: slice, space: Space) -> Tensor:
         """(N, *shape), with every value checked against its Space."""
@@ -143,9 +143,9 @@ class _Array:
             return "levels"
         if dtype in FLOATS:
             return "real"
-        hint = "; save it as uint8 and give data.levels = 2" if dtype == "bool" else ""
+        hint = "; save it as uint8 and give levels = 2" if dtype == "bool" else ""
         allowed = f"uint8, {', '.join(FLOATS)}, or whole numbers (N,) for labels"
-        raise complaint(self.option, f"{self} is {dtype} {self.header.shape}; allowed are {allowed}{hint}")
+        raise ConfigError(f"{self} is {dtype} {self.header.shape}; allowed are {allowed}{hint}", self.option)
 
     @property
     def channels_last(self) -> bool:
@@ -167,16 +167,16 @@ class _Array:
         try:
             values = read_rows(self.file, self.key, rows)
         except Exception as error:  # an array can be torn behind a header that is whole
-            raise complaint(self.option, f"{self} cannot be read: {error}") from error
+            raise ConfigError(f"{self} cannot be read: {error}", self.option) from error
         return values.permute(0, 3, 1, 2) if self.channels_last else values.reshape(len(values), *self.row_shape)
 
 
 def _file(option: str, path: str) -> Path:
     file = Path(path).expanduser()
     if file.suffix.lower() not in READERS:
-        raise complaint(option, f"{path!r} is none of {', '.join(READERS)}")
+        raise ConfigError(f"{path!r} is none of {', '.join(READERS)}", option)
     if not file.is_file():
-        raise complaint(option, f"no file {str(file)!r}")
+        raise ConfigError(f"no file {str(file)!r}", option)
     return file
 
 
@@ -184,7 +184,7 @@ def _headers(option: str, file: Path) -> dict[str, Header]:
     try:
         return read_headers(file)
     except Exception as error:  # each format has its own exceptions for a file that is not what it says
-        raise complaint(option, f"{str(file)!r} cannot be read as {file.suffix}: {error}") from error
+        raise ConfigError(f"{str(file)!r} cannot be read as {file.suffix}: {error}", option) from error
 
 
 def _default_keys(headers: dict[str, Header], file: Path) -> dict[str, str]:
@@ -193,18 +193,18 @@ def _default_keys(headers: dict[str, Header], file: Path) -> dict[str, str]:
     if len(headers) == 1:
         return {"x": next(iter(headers))}
     held = ", ".join(sorted(headers)) or "none"
-    raise complaint("variables", f"which array of {str(file)!r} is x? It holds {held}; give data.variables.x = its key")
+    raise ConfigError(f"which array of {str(file)!r} is x? It holds {held}; give variables.x = its key", "variables")
 
 
 def _check_rows(arrays: list[_Array]) -> None:
     """Every array has rows, and as many as the others."""
     for array in arrays:
         if not array.header.shape or 0 in array.header.shape:
-            raise complaint(array.option, f"{array} has shape {array.header.shape}, which holds no rows")
+            raise ConfigError(f"{array} has shape {array.header.shape}, which holds no rows", array.option)
     rows = {array.key: array.header.shape[0] for array in arrays}
     if len(set(rows.values())) > 1:
         counts = ", ".join(f"{key!r} has {count}" for key, count in rows.items())
-        raise complaint(arrays[0].option, f"the arrays of {str(arrays[0].file)!r} differ in rows: {counts}")
+        raise ConfigError(f"the arrays of {str(arrays[0].file)!r} differ in rows: {counts}", arrays[0].option)
 
 
 def _check_whole(array: _Array, values: Tensor, option: str, count: int) -> None:
@@ -214,17 +214,19 @@ def _check_whole(array: _Array, values: Tensor, option: str, count: int) -> None
     low, high = int(values.min()), int(values.max())
     if low < 0 or high >= count:
         worst = low if low < 0 else high
-        raise complaint(option, f"{array} holds {worst}, but {option} = {count} allows 0 to {count - 1}")
+        raise ConfigError(f"{array} holds {worst}, but {option} = {count} allows 0 to {count - 1}", option)
 
 
 def _check_not_bits(array: _Array, values: Tensor, levels: int) -> None:
     """Zeros and ones read as 2 of 256 levels would be an all but black image, without any error."""
     if levels > 2 and all(int(part.max()) <= 1 for part in values.split(CHUNK)):
-        raise complaint("levels", f"{array} holds nothing but 0 and 1, with levels = {levels}; give data.levels = 2")
+        raise ConfigError(f"{array} holds nothing but 0 and 1, with levels = {levels}; give levels = 2", "levels")
 
 
 def _check_finite(array: _Array, values: Tensor) -> None:
     for start, part in zip(range(0, len(values), CHUNK), values.split(CHUNK), strict=True):
         bad = ~isfinite(part.flatten(1)).all(1)  # (N,)
         if bad.any():
-            raise complaint(array.option, f"{array} is not finite in row {start + int(bad.nonzero()[0])} of the split")
+            raise ConfigError(
+                f"{array} is not finite in row {start + int(bad.nonzero()[0])} of the split", array.option
+            )

@@ -1,4 +1,4 @@
-"""What the sources share: complaints, splits, Spaces of images and labels, rows held in memory."""
+"""What the sources share: splits, Spaces of images and labels, rows held in memory."""
 
 from __future__ import annotations
 
@@ -14,15 +14,10 @@ Observed = Literal["dequantise", "binarise"]
 is_observed = attrs.validators.in_(("dequantise", "binarise"))  # for those who build a source without a recipe
 
 
-def complaint(key: str, text: str) -> ConfigError:
-    """One line about a key of this source's table."""
-    return ConfigError(f"data.{key}: {' '.join(text.split())}")
-
-
 def is_train(split: str) -> bool:
     """Raises ConfigError for a split other than "train" and "test"."""
     if split not in ("train", "test"):
-        raise ConfigError(f"split: {split!r} is neither 'train' nor 'test'")
+        raise ConfigError(f"{split!r} is neither 'train' nor 'test'", "split")
     return split == "train"
 
 

@@ -11,8 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from jointgen.plugin import decoding_images, drop_rows, too_many_broken
-from jointgen_data.common import complaint
+from jointgen.plugin import ConfigError, decoding_images, drop_rows, too_many_broken
 
 log = logging.getLogger("jointgen.data")
 
@@ -29,8 +28,8 @@ def decode_all(
     with _progress(len(paths)) as advance, decoding_images(workers) as decode:
         for decoded in decode(paths, images):
             broken += decoded.failures
-            if problem := too_many_broken([(paths[i], why) for i, why in broken], max_broken, "data.max_broken"):
-                raise complaint("max_broken", problem)
+            if problem := too_many_broken([(paths[i], why) for i, why in broken], max_broken, "max_broken"):
+                raise ConfigError(problem, "max_broken")
             advance(decoded.files)
     for index, reason in broken:
         log.warning("skipped %s: %s", paths[index], reason)

@@ -25,7 +25,7 @@ from jointgen.plugin import (
     suggest,
     too_many_broken,
 )
-from jointgen_data.common import Flipping, complaint, image_space, is_train, label_space
+from jointgen_data.common import Flipping, image_space, is_train, label_space
 
 try:
     import datasets
@@ -77,14 +77,15 @@ class HuggingFace:
         """Raises ConfigError where `datasets` is not installed, and for labels without `classes`."""
         if datasets is None:
             raise ConfigError(
-                "data.type: 'huggingface' needs the package 'datasets': uv sync --extra datasets, or pip install "
-                "'jointgen[datasets]'"
+                "'huggingface' needs the package 'datasets': uv sync --extra datasets, or pip install "
+                "'jointgen[datasets]'",
+                "type",
             )
         spaces = {"x": image_space((self.channels, self.size, self.size), "dequantise")}
         if not self.labels:
             return spaces
         if self.classes is None:
-            raise complaint("classes", "labels need it: give data.classes = how many classes there are")
+            raise ConfigError("labels need it: give classes = how many classes there are", "classes")
         return spaces | {"y": label_space(self.classes)}
 
     def open(self, split: str) -> ArrowRows:
@@ -115,15 +116,15 @@ class HuggingFace:
         except Exception as error:  # anything from ValueError to a dead network
             asked = f"{self.path!r}" + (f" of {self.data_dir or self.data_files}" if self._is_local else "")
             if isinstance(error, ValueError) and "split" in str(error):
-                raise complaint(key, f"{split!r} of {asked} cannot be read: {error_text(error)}") from error
-            raise complaint("path", f"{asked} cannot be loaded: {error_text(error)}") from error
+                raise ConfigError(f"{split!r} of {asked} cannot be read: {error_text(error)}", key) from error
+            raise ConfigError(f"{asked} cannot be loaded: {error_text(error)}", "path") from error
 
     @property
     def _is_local(self) -> bool:
         return self.data_dir is not None or self.data_files is not None
 
     def _no_split(self, key: str, split: str, held: Any) -> Any:
-        raise complaint(key, f"{self.path!r} has no split {split!r}{suggest(split, held)}")
+        raise ConfigError(f"{self.path!r} has no split {split!r}{suggest(split, held)}", key)
 
     def _decode(self, found: Any) -> Any:
         """A data set of x, the bytes of an image (none where it is broken), why, and y."""
@@ -144,25 +145,25 @@ class HuggingFace:
                 desc="Reading images",
             )
         except Exception as error:  # columns of other kinds fail in pyarrow, and a full disk in either
-            raise complaint(
-                "image", f"the columns of {self.path!r} cannot be read as images: {error_text(error)}"
+            raise ConfigError(
+                f"the columns of {self.path!r} cannot be read as images: {error_text(error)}", "image"
             ) from error
 
     def _check_columns(self, found: Any) -> None:
         for key in ["image", *(["label"] if self.labels else [])]:
             name = getattr(self, key)
             if name not in found.column_names:
-                raise complaint(key, f"{self.path!r} has no column {name!r}{suggest(name, found.column_names)}")
+                raise ConfigError(f"{self.path!r} has no column {name!r}{suggest(name, found.column_names)}", key)
 
     def _kept(self, decoded: Any, split: str) -> np.ndarray:
         """(M,) int64 rows whose image could be read."""
         why = decoded.with_format("arrow").select_columns(["why"])[:]["why"].to_pylist()
         broken = [(f"row {row} of {split}", text) for row, text in enumerate(why) if text]
-        if problem := too_many_broken(broken, self.max_broken, "data.max_broken"):
-            raise complaint("max_broken", problem)
+        if problem := too_many_broken(broken, self.max_broken, "max_broken"):
+            raise ConfigError(problem, "max_broken")
         kept = np.array([row for row, text in enumerate(why) if not text], np.int64)
         if not len(kept):
-            raise complaint("path", f"{self.path!r} has no image that can be read in the {split} split")
+            raise ConfigError(f"{self.path!r} has no image that can be read in the {split} split", "path")
         return kept
 
     def _check_labels(self, labels: np.ndarray) -> None:
@@ -170,8 +171,8 @@ class HuggingFace:
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= self.classes:
             worst = low if low < 0 else high
-            raise complaint(
-                "classes", f"{self.label!r} holds {worst}, but classes = {self.classes} allows 0 to {self.classes - 1}"
+            raise ConfigError(
+                f"{self.label!r} holds {worst}, but classes = {self.classes} allows 0 to {self.classes - 1}", "classes"
             )
 
 

@@ -14,13 +14,14 @@ from jointgen.plugin import (
     LOCATION,
     SIZE,
     SPLIT_FOLDERS,
+    ConfigError,
     Space,
     class_names,
     list_images,
     number_classes,
     split_folder,
 )
-from jointgen_data.common import FlippedRows, TensorRows, complaint, image_space, is_train, label_space
+from jointgen_data.common import FlippedRows, TensorRows, image_space, is_train, label_space
 from jointgen_data.decode import decode_all
 
 
@@ -57,12 +58,12 @@ class ImageFolder:
         folder = self._folder(split)
         names = _list(folder)
         if not names:
-            raise complaint("root", f"no image under {str(folder)!r} (looked for {', '.join(IMAGE_SUFFIXES)})")
+            raise ConfigError(f"no image under {str(folder)!r} (looked for {', '.join(IMAGE_SUFFIXES)})", "root")
         labels = self._labels(folder, names) if self.labels else []
         files = [f"{folder}/{name}" for name in names]
         images, kept = decode_all(files, self.size, self.channels, self.workers, self.max_broken)
         if not kept:
-            raise complaint("root", f"none of the {len(files)} images under {str(folder)!r} can be read")
+            raise ConfigError(f"none of the {len(files)} images under {str(folder)!r} can be read", "root")
         values = {"x": torch.from_numpy(images)}
         if self.labels:
             values["y"] = torch.tensor(labels)[kept]
@@ -73,20 +74,20 @@ class ImageFolder:
         names, root = SPLIT_FOLDERS["train" if is_train(split) else "test"], Path(self.root).expanduser()
         if folder := split_folder(root, split):
             return folder
-        raise complaint(
-            "root",
+        raise ConfigError(
             f"no {split} images under {self.root!r} (looked for {' and '.join(str(root / name) for name in names)}); "
-            "give data.root = the folder that holds train/<class>/ and val/<class>/; of a folder without them, "
+            "give root = the folder that holds train/<class>/ and val/<class>/; of a folder without them, "
             "`jointgen data prepare` holds out a tenth",
+            "root",
         )
 
     def _class_names(self) -> list[str]:
         train = self._folder("train")
         names = class_names(train)
         if not names:
-            raise complaint("labels", f"no class folder under {str(train)!r}; labels need train/<class>/")
+            raise ConfigError(f"no class folder under {str(train)!r}; labels need train/<class>/", "labels")
         if self.classes not in (None, len(names)):
-            raise complaint("classes", f"{self.classes}, but {str(train)!r} has {len(names)} class folders")
+            raise ConfigError(f"{self.classes}, but {str(train)!r} has {len(names)} class folders", "classes")
         return names
 
     def _labels(self, folder: Path, names: list[str]) -> list[int]:
@@ -94,11 +95,11 @@ class ImageFolder:
         try:
             return number_classes(names, classes)
         except ValueError as error:
-            raise complaint("labels", f"{folder}/{error}") from None
+            raise ConfigError(f"{folder}/{error}", "labels") from None
 
 
 def _list(folder: Path) -> list[str]:
     try:
         return list_images(folder)
     except OSError as error:
-        raise complaint("root", f"{str(folder)!r} cannot be read: {error}") from error
+        raise ConfigError(f"{str(folder)!r} cannot be read: {error}", "root") from error

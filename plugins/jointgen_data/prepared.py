@@ -12,6 +12,7 @@ from torch import Tensor
 from jointgen.plugin import (
     LOADING,
     LOCATION,
+    ConfigError,
     NoiseSource,
     PreparedManifest,
     Space,
@@ -21,7 +22,7 @@ from jointgen.plugin import (
     read_manifest,
     size_faults,
 )
-from jointgen_data.common import complaint, flip, image_space, is_train, label_space
+from jointgen_data.common import flip, image_space, is_train, label_space
 
 
 @attrs.frozen
@@ -56,7 +57,7 @@ class PreparedImages:
         check = hash_faults if self.verify else size_faults
         if problems := list(check(self._folder, stored.stored)):
             more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-            raise complaint("path", f"{problems[0]}{more}; prepare it again")
+            raise ConfigError(f"{problems[0]}{more}; prepare it again", "path")
         shards = [self._map(shard, manifest) for shard in stored.shards if shard.rows]
         labels = self._map(stored.labels, manifest) if self.labels and stored.labels else None
         if train and (self.flip or self.crop):
@@ -71,15 +72,19 @@ class PreparedImages:
         try:
             manifest = read_manifest(self._folder)
         except (FileNotFoundError, NotADirectoryError):
-            raise complaint("path", f"nothing prepared in {self.path!r}; see `jointgen data prepare --help`") from None
+            raise ConfigError(
+                f"nothing prepared in {self.path!r}; see `jointgen data prepare --help`", "path"
+            ) from None
         except (OSError, ValueError) as error:
-            raise complaint("path", str(error)) from error
+            raise ConfigError(str(error), "path") from error
         if not manifest.finished:
-            raise complaint("path", f"{self.path!r} is not finished; run the same `jointgen data prepare` to its end")
+            raise ConfigError(f"{self.path!r} is not finished; run the same `jointgen data prepare` to its end", "path")
         if self.crop is not None and self.crop > manifest.plan.size:
-            raise complaint("crop", f"{self.crop} is more than the {manifest.plan.size} pixels of the prepared images")
+            raise ConfigError(
+                f"{self.crop} is more than the {manifest.plan.size} pixels of the prepared images", "crop"
+            )
         if self.labels and not manifest.classes:
-            raise complaint("labels", f"the images in {self.path!r} have none: {manifest.unlabelled}")
+            raise ConfigError(f"the images in {self.path!r} have none: {manifest.unlabelled}", "labels")
         return manifest
 
     def _map(self, stored: StoredFile, manifest: PreparedManifest) -> np.ndarray:
@@ -88,9 +93,9 @@ class PreparedImages:
         try:
             array = map_array(path)
         except Exception as error:  # numpy raises several things for a header that is none
-            raise complaint("path", f"{path} cannot be read: {error}") from error
+            raise ConfigError(f"{path} cannot be read: {error}", "path") from error
         if (array.shape, array.dtype) not in (images, ((stored.rows,), np.dtype(np.int64))):
-            raise complaint("path", f"{path} holds {array.dtype} {array.shape}, which is not what the manifest says")
+            raise ConfigError(f"{path} holds {array.dtype} {array.shape}, which is not what the manifest says", "path")
         return array
 
 

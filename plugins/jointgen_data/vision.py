@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jointgen_data.common import complaint
+from jointgen.plugin import ConfigError
 
 
 def load_torchvision(dataset: Any, root: str, files: Iterable[str], *, train: bool, download: bool) -> Any:
@@ -14,13 +14,13 @@ def load_torchvision(dataset: Any, root: str, files: Iterable[str], *, train: bo
     folder, name = Path(root).expanduser(), dataset.__name__
     missing = [file for file in files if not (folder / file).exists()]
     if missing and not download:
-        raise complaint(
-            "root",
+        raise ConfigError(
             f"no {name} under {root!r} (looked for {folder / missing[0]}); "
-            "give data.root = the folder that holds it, or data.download = true to fetch it",
+            "give root = the folder that holds it, or download = true to fetch it",
+            "root",
         )
     try:
         return dataset(folder, train=train, download=download)
     except Exception as error:  # damaged files and dead networks raise everything from AssertionError to URLError
         how = "fetched into" if missing else "read under"
-        raise complaint("root", f"{name} cannot be {how} {root!r}: {str(error) or type(error).__name__}") from error
+        raise ConfigError(f"{name} cannot be {how} {root!r}: {str(error) or type(error).__name__}", "root") from error

@@ -106,7 +106,7 @@ class Bernoulli:
 
     def _check(self, space: Space) -> None:
         if space.kind != "binary":
-            raise ConfigError(f'type: "bernoulli" is a family of binary variables, this one is {space}')
+            raise ConfigError(f'"bernoulli" is a family of binary variables, this one is {space}', "type")
 
 
 class BernoulliModule(nn.Module):

@@ -145,7 +145,7 @@ class ContinuousBernoulli:
     def _check(self, space: Space) -> None:
         check_real("continuous_bernoulli", space)
         if space.range is None:
-            raise ConfigError(f'type: "continuous_bernoulli" needs a variable of known range, this one is {space}')
+            raise ConfigError(f'"continuous_bernoulli" needs a variable of known range, this one is {space}', "type")
 
 
 class ContinuousBernoulliModule(nn.Module):

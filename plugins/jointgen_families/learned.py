@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import Capabilities, ConfigError, Distribution, FamilyField, NoiseSource, ReadyDraw, Space, placed
+from jointgen.plugin import Capabilities, ConfigError, Distribution, FamilyField, NoiseSource, ReadyDraw, Space, placing
 from jointgen_families.mixture import Mixture
 from jointgen_families.priors import shape_of, valid_size
 
@@ -33,20 +33,17 @@ class Learned:
     family: FamilyField = attrs.field(factory=Mixture)
 
     def __attrs_post_init__(self) -> None:
-        try:
+        with placing("family"):
             can = self.family.capabilities(self.space)
-        except ConfigError as error:
-            raise ConfigError([placed("family", problem, self.family) for problem in error.problems]) from None
-        if can.own_density == "none" or can.noise_input:
-            raise ConfigError("family: a prior is a distribution with a density, and this family has none")
+            if can.own_density == "none" or can.noise_input:
+                raise ConfigError("a prior is a distribution with a density, and this family has none")
 
     @property
     def space(self) -> Space:
         return Space(shape_of(self.size))
 
     def capabilities(self, space: Space) -> Capabilities:
-        can: Capabilities = self.family.capabilities(space)
-        return can
+        return attrs.evolve(self.family.capabilities(space), trainable=True)
 
     def build(self) -> nn.Module:
         return LearnedModule(self)
@@ -96,7 +93,7 @@ class VampPrior:
     def capabilities(self, space: Space, encoder: Capabilities = Capabilities()) -> Capabilities:  # noqa: B008
         """Both densities are the encoder's at foreign points: what one component draws, all the others score."""
         density = encoder.foreign_density
-        return Capabilities({"sample": encoder.paths["sample"]}, density, density)
+        return Capabilities({"sample": encoder.paths["sample"]}, density, density, trainable=True)
 
     def build(self, inputs: Mapping[str, Space]) -> nn.Module:
         return VampModule(self.components, inputs)

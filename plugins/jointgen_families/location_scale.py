@@ -114,13 +114,13 @@ def check_init_scale(value: float, min_log_scale: float, max_log_scale: float) -
 
 def check_real(name: str, space: Space) -> None:
     if space.kind != "real":
-        raise ConfigError(f'type: "{name}" is a family of real variables, this one is {space}')
+        raise ConfigError(f'"{name}" is a family of real variables, this one is {space}', "type")
 
 
 def check_quantised(name: str, space: Space) -> None:
     check_real(name, space)
     if space.bins is None:
-        raise ConfigError(f'type: "{name}" is a family of quantised data, this variable has no levels: {space}')
+        raise ConfigError(f'"{name}" is a family of quantised data, this variable has no levels: {space}', "type")
 
 
 class LocationScaleModule(MeanModule):

@@ -155,7 +155,7 @@ class LogisticMixture:
     def _check(self, space: Space) -> None:
         check_quantised("logistic_mixture", space)
         if len(space.shape) != 3:
-            raise ConfigError(f'type: "logistic_mixture" is a family of images (C, H, W), this variable is {space}')
+            raise ConfigError(f'"logistic_mixture" is a family of images (C, H, W), this variable is {space}', "type")
 
 
 class LogisticMixtureModule(nn.Module):

@@ -16,7 +16,7 @@ MeanName = Literal["linear", "sigmoid"]
 def check_mean(mean: MeanName, space: Space) -> None:
     """Raises ConfigError where a sigmoid mean has no range to go to."""
     if mean == "sigmoid" and space.range is None:
-        raise ConfigError(f'mean: "sigmoid" needs a variable of known range, this one is {space}; use "linear"')
+        raise ConfigError(f'"sigmoid" needs a variable of known range, this one is {space}; use "linear"', "mean")
 
 
 def where_reached(increasing: Callable[[Tensor], Tensor], target: Tensor, bound: float) -> Tensor:

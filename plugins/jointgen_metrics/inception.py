@@ -111,7 +111,7 @@ def _fetch(file: Path) -> None:
     try:
         torch.hub.download_url_to_file(URL, str(file), hash_prefix=SHA256, progress=False)
     except (OSError, RuntimeError) as error:  # no network, or not the published file
-        raise ConfigError(f"extractor.download: {URL} cannot be fetched: {error}") from error
+        raise ConfigError(f"{URL} cannot be fetched: {error}", "extractor", "download") from error
 
 
 @functools.lru_cache(maxsize=1)

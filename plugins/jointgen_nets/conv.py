@@ -52,7 +52,7 @@ def halved(shape: Sequence[int], stages: int, what: str) -> tuple[int, int]:
     _, H, W = shape
     if H % multiple or W % multiple:
         raise ConfigError(
-            f"widths: {stages} stages need a size that is a multiple of {multiple}, {what} is {_text(shape)}"
+            f"{stages} stages need a size that is a multiple of {multiple}, {what} is {_text(shape)}", "widths"
         )
     return H // multiple, W // multiple
 
@@ -64,7 +64,7 @@ class Split:
         largest = max((space.shape[1:] for space in inputs.values() if len(space.shape) == 3), default=None)
         if largest is None:
             shapes = ", ".join(f"{name} is {_text(space.shape)}" for name, space in inputs.items())
-            raise ConfigError(f'type: a conv {kind} needs an image (C, H, W), {shapes}; use "mlp"')
+            raise ConfigError(f'a conv {kind} needs an image (C, H, W), {shapes}; use "mlp"', "type")
         spaces = list(inputs.values())
         self.is_image = [len(space.shape) == 3 and space.shape[1:] == largest for space in spaces]
         self.vectors = [space for space, image in zip(spaces, self.is_image, strict=True) if not image]
@@ -185,7 +185,9 @@ class ConvDecoder:
 
     def build(self, inputs: Mapping[str, Space], output: tuple[int, ...]) -> nn.Module:
         if len(output) != 3:
-            raise ConfigError(f'type: a conv decoder makes images (C, H, W), the output is {_text(output)}; use "mlp"')
+            raise ConfigError(
+                f'a conv decoder makes images (C, H, W), the output is {_text(output)}; use "mlp"', "type"
+            )
         return initialise(ConvDecoderNet(self, inputs, output), self.init)
 
 

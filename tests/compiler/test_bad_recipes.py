@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
@@ -32,7 +33,7 @@ def compiled(registry: Registry, overrides: Overrides, path: str | Path = QUICKS
 def problems(registry: Registry, overrides: Overrides, path: str | Path = QUICKSTART) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         compiled(registry, overrides, path)
-    return caught.value.problems
+    return caught.value.lines
 
 
 def assert_says(lines: list[str], expected: list[str]) -> None:
@@ -536,7 +537,7 @@ EQUATIONS: Rows = {
     ),
     "term outside an expectation": (
         maximize("E[q(x,z)](log p(x|z)) + log p(z)"),
-        ["objective: update model: log p(z) stands outside an expectation E[...](...)"],
+        ["objective.maximize: update model: log p(z) stands outside an expectation E[...](...)"],
     ),
     "expectation in an expectation": (
         maximize("E[q(x,z)](E[p(z)](log p(z)))"),
@@ -828,6 +829,46 @@ def test_a_broken_file_is_told(
     assert_says(problems(registry, [], tmp_path / name), expected)
 
 
+# --- several data sources --------------------------------------------------------------------------------------------
+
+
+def test_a_problem_of_a_further_data_source_names_its_own_table_beside_all_other_problems(
+    registry: Registry, tmp_path: Path
+) -> None:
+    empty = {"format": 1, "train": {"steps": 1}, "objective": {"type": "vae"}, "eval": {}}
+    recipe = empty | {
+        "data": {"type": "arrays", "path": str(tmp_path / "no.npy")},
+        "sources": {"prior": {"type": "arrays", "path": str(tmp_path / "none.npy")}, "other": {"type": "digits"}},
+        "decoder": {"network": {"type": "mlp"}, "family": {"type": "gaussian"}},
+        "discriminators": {"T": {"type": "mlp"}},
+    }
+    with pytest.raises(ConfigError) as caught:
+        compile_recipe(read_recipe(recipe, registry=registry), registry)
+    assert_says(
+        caught.value.lines,
+        [
+            f"data.path: no file '{tmp_path / 'no.npy'}'",
+            f"sources.prior.path: no file '{tmp_path / 'none.npy'}'",
+            "encoder: missing; it computes q(z|x)",
+            "sources.other: the objective uses no part of this name; ...",
+            "discriminators.T: the objective has no ratio of this name...",
+        ],
+    )
+    assert [problem.path for problem in caught.value.problems][:2] == [("data", "path"), ("sources", "prior", "path")]
+
+
+def test_rows_of_a_further_data_source_that_cannot_be_used_are_a_problem_of_its_table(
+    registry: Registry, tmp_path: Path
+) -> None:
+    codes = tmp_path / "codes.npy"
+    np.save(codes, np.full((2000, 2), np.nan, np.float32))
+    table = {"type": "arrays", "path": str(codes)}
+    fine = compiled(registry, {"objective": {"type": "ali"}, "sources.prior": table, "prior": None})
+    with pytest.raises(ConfigError) as caught:
+        set_up_training(fine, tmp_path / "run", quiet=True)
+    assert_says(caught.value.lines, ["sources.prior.path: ... is not finite in row 0 of the split"])
+
+
 # --- what only the data can tell -------------------------------------------------------------------------------------
 
 DATA: Rows = {
@@ -837,11 +878,11 @@ DATA: Rows = {
     ),
     "no mnist there": (
         ['data={type="mnist", root="/no/such/folder", observe="dequantise"}'],
-        ["data.root: no MNIST under '/no/such/folder' (looked for ...); give data.root = ..."],
+        ["data.root: no MNIST under '/no/such/folder' (looked for ...); give root = ..."],
     ),
     "no images there": (
         ['data={type="image_folder", root="/no/such/folder", size=8}'],
-        ["data.root: no train images under '/no/such/folder' (looked for /no/such/folder/train); give data.root = ..."],
+        ["data.root: no train images under '/no/such/folder' (looked for /no/such/folder/train); give root = ..."],
     ),
     "device that does not exist": (
         ['train.device="gpu"'],
@@ -857,5 +898,5 @@ def test_a_recipe_that_does_not_fit_its_data_is_told_before_anything_is_written(
     fine = compiled(registry, overrides)
     with pytest.raises(ConfigError) as caught:
         set_up_training(fine, tmp_path / "run", quiet=True)
-    assert_says(caught.value.problems, expected)
+    assert_says(caught.value.lines, expected)
     assert not (tmp_path / "run").exists()

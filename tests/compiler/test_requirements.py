@@ -214,7 +214,7 @@ def test_a_mismatch_names_both_sides_and_what_would_fit(name: str) -> None:
     make, tables, pieces = REFUSED[name]
     with pytest.raises(ConfigError) as error:
         small_model(make(), **tables)
-    (problem,) = error.value.problems
+    (problem,) = error.value.lines
     for piece in pieces:
         assert piece in problem
 
@@ -222,7 +222,7 @@ def test_a_mismatch_names_both_sides_and_what_would_fit(name: str) -> None:
 def test_every_mismatch_is_said_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         small_model(VAE().objective(), encoder=part("implicit"), decoder=part("implicit"))
-    assert [problem.split(":")[0] for problem in error.value.problems] == ["decoder.family", "encoder.family"]
+    assert [problem.split(":")[0] for problem in error.value.lines] == ["decoder.family", "encoder.family"]
 
 
 def test_a_prior_without_a_density_elsewhere_may_score_its_own_draws() -> None:

@@ -150,8 +150,8 @@ def test_a_density_of_the_prior_asks_its_part_for_foreign_points() -> None:
     with pytest.raises(ConfigError) as caught:
         small_model(VAE().objective(), prior=VAMP, encoder={"network": MLP, "family": {"type": "implicit", "noise": 0}})
     text = "encoder.family: the objective needs a density at points that it did not draw for q(z|x), in the term "
-    assert any(line.startswith(f"{text}'model/E[q(x,z)] log p(z)'") for line in caught.value.problems)
-    assert all("families that do: coupling, gaussian" in line for line in caught.value.problems)
+    assert any(line.startswith(f"{text}'model/E[q(x,z)] log p(z)'") for line in caught.value.lines)
+    assert all("families that do: coupling, gaussian" in line for line in caught.value.lines)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -175,7 +175,7 @@ def test_what_a_prior_cannot_go_through(name: str) -> None:
     changes, message = REFUSED[name]
     with pytest.raises(ConfigError) as caught:
         small_model(ALI().objective(), **changes)
-    assert caught.value.problems[0].startswith(message)
+    assert caught.value.lines[0].startswith(message)
 
 
 def test_labels_of_the_encoder_get_pseudo_labels() -> None:

@@ -25,7 +25,7 @@ class Conv:
 
     def __attrs_post_init__(self) -> None:
         if self.width % 2:
-            raise ConfigError(f"width: must be even, got {self.width}")
+            raise ConfigError(f"must be even, got {self.width}", "width")
         if self.kernel % 2 == 0:
             raise ValueError(f"an even kernel ({self.kernel}) has no center")
 
@@ -403,7 +403,7 @@ def test_a_mistake_is_told_with_its_key_its_value_and_what_is_allowed(
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         read(text, registry)
-    assert caught.value.problems == problems
+    assert caught.value.lines == problems
 
 
 def test_all_mistakes_are_told_at_once(registry: Registry) -> None:
@@ -421,7 +421,7 @@ def test_all_mistakes_are_told_at_once(registry: Registry) -> None:
     """
     with pytest.raises(ConfigError) as caught:
         read(text, registry)
-    places = [problem.split(": ")[0] for problem in caught.value.problems]
+    places = [problem.split(": ")[0] for problem in caught.value.lines]
     assert sorted(places) == [
         "critics.f1.network.type",
         "encoder.dropout",

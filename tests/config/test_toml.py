@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from jointgen.config.toml import apply_overrides, dotted, load_tables, read_toml, show, to_toml
-from jointgen.errors import ConfigError
+from jointgen.config.toml import apply_overrides, load_tables, read_toml, show, to_toml
+from jointgen.errors import ConfigError, dotted
 
 
 def write(path: Path, text: str) -> Path:
@@ -227,13 +227,13 @@ def test_another_type_in_a_list() -> None:
 def test_a_wrong_override_is_told(override: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         apply_overrides({"train": {"steps": 5}, "penalties": [{}]}, [override])
-    assert caught.value.problems == [problem]
+    assert caught.value.lines == [problem]
 
 
 def test_all_wrong_overrides_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         apply_overrides({"x": 1}, ["y", "x.y=1", "z=["])
-    assert len(caught.value.problems) == 3
+    assert len(caught.value.lines) == 3
 
 
 def test_a_wrong_key_in_a_mapping_is_told() -> None:

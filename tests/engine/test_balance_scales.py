@@ -409,7 +409,7 @@ def test_the_place_is_where_both_terms_arrive() -> None:
 def broken(made: Callable[[], Objective]) -> str:
     with pytest.raises(ConfigError) as caught:
         small_model(made())
-    (problem,) = caught.value.problems
+    (problem,) = caught.value.lines
     return problem.removeprefix("objective: weight 'lambda': ")
 
 

@@ -199,7 +199,7 @@ def test_batches_that_do_not_divide_are_refused(train: dict[str, int], processes
         return
     with pytest.raises(ConfigError) as error:
         checked()
-    assert error.value.problems == [problem]
+    assert error.value.lines == [problem]
 
 
 def test_blocks_do_not_matter_where_nothing_is_re_paired() -> None:

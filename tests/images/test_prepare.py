@@ -79,7 +79,7 @@ def rows(dest: Path, split: str) -> np.ndarray:
 def refusal(*arguments: Any, **options: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         pack(*arguments, **options)
-    (line,) = caught.value.problems
+    (line,) = caught.value.lines
     assert "\n" not in line
     return line
 
@@ -397,7 +397,7 @@ def test_verify_reads_every_byte(source: Path, tmp_path: Path) -> None:
     (dest / "train-labels.npy").unlink()
     with pytest.raises(ConfigError) as caught:
         verify(dest)
-    assert caught.value.problems == [
+    assert caught.value.lines == [
         f"{dest / 'train-labels.npy'} is missing",
         f"{shard} is damaged: its SHA-256 is not the manifest's",
     ]

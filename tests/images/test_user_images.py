@@ -194,7 +194,7 @@ def test_what_is_no_image_is_said(name: str, write: Callable[[Path], object], sa
     write(tmp_path / name)
     with pytest.raises(ConfigError) as caught:
         read_user_images(tmp_path / name, GREY)
-    (problem,) = caught.value.problems
+    (problem,) = caught.value.lines
     assert problem.startswith(f"--images: {tmp_path / name}: ")
     assert said in problem
 

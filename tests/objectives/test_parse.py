@@ -286,7 +286,7 @@ def test_mistakes_are_pointed_at(marked: str, message: str) -> None:
     place = marked.replace("⟨⟩", "⟨end⟩")
     with pytest.raises(ConfigError) as error:
         parse(text, WORDS)
-    (problem,) = error.value.problems
+    (problem,) = error.value.lines
     assert problem.endswith(f" at character {marked.index('⟨') + 1}: {place}")
     assert message in problem
 
@@ -302,7 +302,7 @@ def test_mistakes_are_pointed_at(marked: str, message: str) -> None:
 def test_mistakes_in_the_sides_of_a_ratio_are_pointed_at(text: str, problem: str) -> None:
     with pytest.raises(ConfigError) as error:
         parse_ratio_sides(text, WORDS)
-    assert error.value.problems[0].endswith(problem)
+    assert error.value.lines[0].endswith(problem)
 
 
 @pytest.mark.parametrize("name", ["E", "log", "s", "stop", "KL", "exp"])

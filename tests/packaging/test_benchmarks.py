@@ -96,7 +96,7 @@ def test_every_mistake_of_a_study_is_told(table: ModuleType, tmp_path: Path) -> 
     path.write_text('recipe = "quickstart.toml"\nmetrics = "elbo"\n[rows.VAE]\ncurv = true\n')
     with pytest.raises(ConfigError) as caught:
         table.Study.read(str(path), registry)
-    problems = sorted(caught.value.problems)
+    problems = sorted(caught.value.lines)
     assert [problem.split("; ")[0] for problem in problems] == [
         f"{path}: columns: missing",
         f"{path}: rows.VAE.curv: unknown key",

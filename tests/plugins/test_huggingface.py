@@ -30,7 +30,7 @@ SIDE = 8
 def problem(source: HuggingFace, split: str | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
         source.spaces() if split is None else source.open(split)
-    (line,) = caught.value.problems
+    (line,) = caught.value.lines
     assert "\n" not in line
     return line
 
@@ -62,7 +62,7 @@ def test_without_the_library_one_line_says_how_to_get_it(monkeypatch: pytest.Mon
     monkeypatch.setattr(huggingface, "datasets", None)
     for split in (None, "train"):
         assert problem(HuggingFace("mnist"), split) == (
-            "data.type: 'huggingface' needs the package 'datasets': uv sync --extra datasets, or pip install "
+            "type: 'huggingface' needs the package 'datasets': uv sync --extra datasets, or pip install "
             "'jointgen[datasets]'"
         )
 
@@ -71,7 +71,7 @@ def test_without_the_library_one_line_says_how_to_get_it(monkeypatch: pytest.Mon
 def test_spaces_are_known_without_reading() -> None:
     source = HuggingFace("nowhere", size=16, channels=1, labels=True, classes=7)
     assert source.spaces() == {"x": Space((1, 16, 16), "real", 0.0, 1.0, 256), "y": Space((7,), "label")}
-    assert problem(attrs.evolve(source, classes=None)).startswith("data.classes: labels need it")
+    assert problem(attrs.evolve(source, classes=None)).startswith("classes: labels need it")
 
 
 @installed
@@ -116,7 +116,7 @@ def test_parquet_and_saved_data_sets_are_the_same_rows(images: Path, tmp_path: P
         found = everything(source.open("train"))
         assert all(torch.equal(found[name], expected[name]) for name in expected)
     gone = HuggingFace(str(tmp_path / "saved"), train_split="trian")
-    assert "data.train_split: " in problem(gone, "train") and "did you mean 'train'?" in problem(gone, "train")
+    assert "train_split: " in problem(gone, "train") and "did you mean 'train'?" in problem(gone, "train")
 
 
 @installed
@@ -152,19 +152,19 @@ def test_broken_images_are_skipped_and_beyond_the_limit_named(images: Path) -> N
     assert len(found["x"]) == 10
     assert all(torch.equal(found[name], whole[name]) for name in whole)
     message = problem(of_folder(images, max_broken=1), "train")
-    assert message.startswith("data.max_broken: more than 1 files cannot be read, the first of them row 2 of train (")
+    assert message.startswith("max_broken: more than 1 files cannot be read, the first of them row 2 of train (")
     assert "; row 7 of train (cannot identify image file" in message
 
 
 @installed
 def test_what_is_not_there_is_named(images: Path, tmp_path: Path) -> None:
-    assert "data.image: 'imagefolder' has no column 'imgae'; did you mean 'image'?" in problem(
+    assert "image: 'imagefolder' has no column 'imgae'; did you mean 'image'?" in problem(
         of_folder(images, image="imgae"), "train"
     )
-    assert problem(of_folder(images, label="digit", labels=True, classes=2), "train").startswith("data.label: ")
-    assert problem(of_folder(images, test_split="validation"), "test").startswith("data.test_split: 'validation' of ")
-    assert problem(of_folder(tmp_path / "gone"), "train").startswith("data.path: 'imagefolder' of ")
-    assert problem(HuggingFace("nobody/nothing"), "train").startswith("data.path: 'nobody/nothing' cannot be loaded: ")
+    assert problem(of_folder(images, label="digit", labels=True, classes=2), "train").startswith("label: ")
+    assert problem(of_folder(images, test_split="validation"), "test").startswith("test_split: 'validation' of ")
+    assert problem(of_folder(tmp_path / "gone"), "train").startswith("path: 'imagefolder' of ")
+    assert problem(HuggingFace("nobody/nothing"), "train").startswith("path: 'nobody/nothing' cannot be loaded: ")
     assert "holds 1, but classes = 1 allows 0 to 0" in problem(of_folder(images, labels=True, classes=1), "train")
     assert "cannot be read as images" in problem(of_folder(images, image="label"), "train")
 

@@ -223,7 +223,7 @@ def test_shapes_that_cannot_be_served_are_a_config_error(
 ) -> None:
     with pytest.raises(ConfigError) as error:
         build(config, inputs, output)
-    assert error.value.problems == [message]
+    assert error.value.lines == [message]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def copied(made: Path, tmp_path: Path) -> Path:
 def problem(source: PreparedImages, split: str | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
         source.spaces() if split is None else source.open(split)
-    (line,) = caught.value.problems
+    (line,) = caught.value.lines
     assert "\n" not in line
     return line
 
@@ -158,14 +158,14 @@ def test_flips_are_of_training_rows_one_coin_each(made: Path) -> None:
 
 def test_nothing_there(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "gone", Path(__file__)):
-        assert problem(PreparedImages(str(path))).startswith(f"data.path: nothing prepared in '{path}'; see `jointgen")
+        assert problem(PreparedImages(str(path))).startswith(f"path: nothing prepared in '{path}'; see `jointgen")
 
 
 def test_not_finished(copied: Path) -> None:
     manifest = json.loads((copied / "manifest.json").read_text())
     (copied / "manifest.json").write_text(json.dumps(manifest | {"finished": False}))
     assert problem(PreparedImages(str(copied))) == (
-        f"data.path: '{copied}' is not finished; run the same `jointgen data prepare` to its end"
+        f"path: '{copied}' is not finished; run the same `jointgen data prepare` to its end"
     )
 
 
@@ -177,12 +177,12 @@ def test_a_missing_a_torn_and_a_damaged_shard_are_named(copied: Path) -> None:
     assert f"{shard} is damaged: its SHA-256 is not" in problem(attrs.evolve(source, verify=True), "train")
     shard.write_bytes(whole[:-7])
     message = f"{shard} is torn: {len(whole) - 7} bytes, where the manifest says {len(whole)}; prepare it again"
-    assert problem(source, "train") == f"data.path: {message}"
+    assert problem(source, "train") == f"path: {message}"
     shard.write_bytes(b"x" * len(whole))
-    assert problem(source, "train").startswith(f"data.path: {shard} cannot be read: ")
+    assert problem(source, "train").startswith(f"path: {shard} cannot be read: ")
     shard.unlink()
     (copied / "train-00002.npy").unlink()
-    assert problem(source, "train") == f"data.path: {shard} is missing, and 1 more; prepare it again"
+    assert problem(source, "train") == f"path: {shard} is missing, and 1 more; prepare it again"
     assert len(source.open("test")) == 6
 
 
@@ -190,16 +190,14 @@ def test_a_damaged_manifest(copied: Path) -> None:
     text = (copied / "manifest.json").read_text()
     for damage in ("", "[]", "{}", text[:-30], text.replace('"size": 8', '"size": "eight"'), text.replace("plan", "p")):
         (copied / "manifest.json").write_text(damage)
-        assert problem(PreparedImages(str(copied))).startswith(f"data.path: {copied / 'manifest.json'} ")
+        assert problem(PreparedImages(str(copied))).startswith(f"path: {copied / 'manifest.json'} ")
 
 
 def test_crops_and_labels_that_are_not_there(images: Path, tmp_path: Path, made: Path) -> None:
-    assert problem(PreparedImages(str(made), crop=9)) == (
-        "data.crop: 9 is more than the 8 pixels of the prepared images"
-    )
+    assert problem(PreparedImages(str(made), crop=9)) == ("crop: 9 is more than the 8 pixels of the prepared images")
     prepare_images(images / "train/dog", tmp_path / "flat", SIDE)
     assert problem(PreparedImages(str(tmp_path / "flat"), labels=True)).startswith(
-        f"data.labels: the images in '{tmp_path / 'flat'}' have none: 0.png is not in a class folder"
+        f"labels: the images in '{tmp_path / 'flat'}' have none: 0.png is not in a class folder"
     )
     with pytest.raises(ValueError, match="crop"):
         PreparedImages("x", crop=0)

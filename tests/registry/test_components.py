@@ -89,7 +89,7 @@ def test_an_unknown_name_is_told_with_the_nearest_and_what_failed() -> None:
     registry.failures.append("plugin 'x' (xs 1.0) failed to load: no jax")
     with pytest.raises(ConfigError) as caught:
         registry.get("encoder", "conw")
-    assert caught.value.problems == [
+    assert caught.value.lines == [
         "unknown encoder 'conw'; did you mean 'conv'? (known: conv, mlp); plugin 'x' (xs 1.0) failed to load: no jax"
     ]
 

@@ -85,7 +85,7 @@ def test_two_distributions_claiming_one_plugin_name(install: Install, load: Load
     install("deep-nets", GOOD.format(name="deep"), version="0.3")
     with pytest.raises(PluginError) as caught:
         load()
-    assert caught.value.problems[0].startswith("plugin name 'mine' is claimed by ")
+    assert caught.value.lines[0].startswith("plugin name 'mine' is claimed by ")
     assert "wide-nets 1.0" in str(caught.value)
     assert "deep-nets 0.3" in str(caught.value)
 

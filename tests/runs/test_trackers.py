@@ -77,7 +77,7 @@ def test_a_missing_package_is_told_before_anything_else(tmp_path: Path, monkeypa
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "wandb" else found(name, *a))
     with pytest.raises(ConfigError) as caught:
         jointgen.run(QUICKSTART, {"train.trackers": ["tensorboard", "wandb"]}, out=tmp_path / "run")
-    assert caught.value.problems == [
+    assert caught.value.lines == [
         "train.trackers: 'wandb' needs its package: uv sync --extra wandb, or pip install 'jointgen[wandb]'"
     ]
     assert not (tmp_path / "run").exists()
@@ -88,7 +88,7 @@ def test_a_tracker_that_does_not_start_is_one_line(tmp_path: Path, fake_wandb: F
     fake_wandb.failure = RuntimeError("api_key not configured\nand more")
     with pytest.raises(ConfigError) as caught:
         log_of(tmp_path, "tensorboard", "wandb").start_trackers()
-    assert caught.value.problems == ["train.trackers: 'wandb' does not start: RuntimeError: api_key not configured"]
+    assert caught.value.lines == ["train.trackers: 'wandb' does not start: RuntimeError: api_key not configured"]
 
 
 # --- Weights & Biases ------------------------------------------------------------------------------------------------

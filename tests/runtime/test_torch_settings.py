@@ -96,7 +96,7 @@ def test_an_operation_that_cannot_be_repeated_is_named() -> None:
     """`put_` is one for which torch has no deterministic version, on the CPU either."""
     with pytest.raises(ConfigError) as caught, switched(deterministic=True, threads=None):
         nn.Identity()(torch.zeros(3)).put_(torch.tensor([0]), torch.ones(1))
-    (problem,) = caught.value.problems
+    (problem,) = caught.value.lines
     assert problem == (
         f"train.deterministic: torch {torch.__version__} has no deterministic version of 'put_', which this model "
         "uses; set it to false, or choose parts that do without"
@@ -134,7 +134,7 @@ def test_cublas_cannot_be_told_any_more(cuda: Callable[[bool], None], monkeypatc
     line = f"train.deterministic: CUDA has started without {CUBLAS}; set it to ':4096:8' before Python starts"
     with pytest.raises(ConfigError) as caught, switched(deterministic=True, threads=None):
         pass
-    assert caught.value.problems == [line]
+    assert caught.value.lines == [line]
     assert not torch.are_deterministic_algorithms_enabled()
     monkeypatch.setenv(CUBLAS, ":16:8")
     with switched(deterministic=True, threads=None):

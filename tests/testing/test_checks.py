@@ -69,7 +69,7 @@ def test_bits_are_summed_over_all_patterns_and_must_be_bits() -> None:
 
 def test_a_component_that_serves_nothing_is_one_case_that_fails() -> None:
     def refuse(self: Any, space: Space) -> Capabilities:
-        raise ConfigError("type: never")
+        raise ConfigError("never", "type")
 
     cls: Any = attrs.frozen(type("Never", (), {"capabilities": refuse, "__annotations__": {}}))
     (check,) = checks("family", cls())

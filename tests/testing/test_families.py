@@ -88,7 +88,7 @@ class Gaussian:
 
     def capabilities(self, space: Space) -> Capabilities:
         if space.kind != "real":
-            raise ConfigError(f"type: not for {space}")
+            raise ConfigError(f"not for {space}", "type")
         return attrs.evolve(self.can, bin_mass=space.bins is not None)
 
     def outputs(self, space: Space) -> tuple[int, ...]:

@@ -52,7 +52,7 @@ class Network:
         if self.fault == "seed":
             torch.manual_seed(torch.seed() % 1000)
         if any(len(space.shape) > 1 for space in inputs.values()):
-            raise ConfigError("type: vectors only")
+            raise ConfigError("vectors only", "type")
         return Net(self, sum(space.size for space in inputs.values()))
 
 

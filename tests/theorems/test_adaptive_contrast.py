@@ -297,7 +297,7 @@ def test_a_family_without_moments_is_refused_by_name() -> None:
     encoder = {"network": {"type": "mlp", "hidden": [6]}, "family": {"type": "implicit"}}
     with pytest.raises(ConfigError) as error:
         small_model(AC, encoder=encoder)
-    (problem,) = error.value.problems
+    (problem,) = error.value.lines
     assert problem.startswith("encoder.family: the objective needs the moments of its draws for q(z|x), in the term ")
     assert "the family 'implicit' as set here does not have it" in problem
     assert problem.endswith("families that do: gaussian, implicit_basis")

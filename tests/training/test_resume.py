@@ -101,7 +101,7 @@ def test_every_change_is_named() -> None:
         [objective]
         critic = { penalties = [{ type = "r1", weight = 0.2 }] }
     """
-    assert changed_keys(old, new) == [
+    assert [str(change) for change in changed_keys(old, new)] == [
         "train.steps: 40 -> 60",
         "train.clip: 1.0 -> not set",
         "train.early_stopping.patience: not set -> 3",
@@ -112,14 +112,14 @@ def test_every_change_is_named() -> None:
 
 
 def test_long_texts_that_differ_at_their_end_are_shown_whole() -> None:
-    (line,) = changed_keys(f'a = "{"x" * 70}1"', f'a = "{"x" * 70}2"')
-    assert line == f"a: '{'x' * 70}1' -> '{'x' * 70}2'"
+    (change,) = changed_keys(f'a = "{"x" * 70}1"', f'a = "{"x" * 70}2"')
+    assert str(change) == f"a: '{'x' * 70}1' -> '{'x' * 70}2'"
 
 
 def test_a_changed_recipe_is_refused_by_name(finished: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         train(finished, resume=True, changes={"train.steps": 20, "train.clip": 5.0, "seed": 1})
-    first, *changes = refused.value.problems
+    first, *changes = refused.value.lines
     assert first.startswith(f"out: the run in {finished} has another recipe; to go on with this one: --allow-changes")
     assert sorted(changes) == ["  seed: 0 -> 1", "  train.clip: not set -> 5.0", "  train.steps: 12 -> 20"]
 
@@ -165,7 +165,7 @@ def test_changed_optimizer_settings_are_the_ones_used(copied: Path) -> None:
 def test_other_shapes_cannot_be(finished: Path, changes: dict[str, Any], wrong: str) -> None:
     with pytest.raises(ConfigError, match=wrong) as refused:
         train(finished, resume=True, allow_changes=True, changes=changes)
-    assert len(refused.value.problems) == 1
+    assert len(refused.value.lines) == 1
 
 
 @pytest.mark.parametrize("table", [{"type": "sgd"}, {"type": "rmsprop", "momentum": 0.9}], ids=str)

@@ -109,7 +109,7 @@ def test_a_source_takes_the_place_of_the_prior() -> None:
 def test_its_density_is_not_asked_for() -> None:
     with pytest.raises(ConfigError) as caught:
         small_model(VAE().objective(), **SECOND)
-    assert caught.value.problems == [
+    assert caught.value.lines == [
         "objective: log p(z): the data's density is not known; z is drawn from the data source 'sources.prior': use a "
         "prior that has a density, or an objective that only draws from it, such as 'ali'"
     ]
@@ -118,7 +118,7 @@ def test_its_density_is_not_asked_for() -> None:
 def test_a_missing_prior_says_what_can_take_its_place() -> None:
     with pytest.raises(ConfigError) as caught:
         small_model(ALI().objective(), prior=None)
-    assert caught.value.problems == [
+    assert caught.value.lines == [
         "prior: missing; the objective draws p(z) from it; give it, or sources.prior, a data source whose rows take "
         "its place; the recipe has data"
     ]

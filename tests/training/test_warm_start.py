@@ -235,7 +235,7 @@ def test_a_resume_does_not_need_the_run_any_more(copied: Path, tmp_path: Path) -
 def problems(compiled: CompiledRecipe) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         warm_start(compiled)
-    return caught.value.problems
+    return caught.value.lines
 
 
 def test_what_a_run_began_with_cannot_be_changed(vae: Path, copied: Path, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jointgen.config.toml import dotted, show
-from jointgen.errors import ConfigError
+from jointgen.config.toml import show
+from jointgen.errors import ConfigError, dotted
 from jointgen.reports.comparison.data_sets import PLACES
 from jointgen.reports.comparison.runs import Run
 

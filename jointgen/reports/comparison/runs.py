@@ -137,7 +137,7 @@ def read_runs(paths: Iterable[str]) -> list[Run]:
         try:
             found.append(_read(path))
         except ConfigError as error:
-            problems += error.problems
+            problems += error.lines
     if problems:
         raise ConfigError(problems)
     return found

@@ -53,7 +53,7 @@ class NetworkFlow(Flow):
         super().check(space)
         if space.size < 2:  # one number has no others that could move it
             raise ConfigError(
-                f'type: "{self.name}" moves numbers by one another and needs two or more, this one is {space}'
+                f'"{self.name}" moves numbers by one another and needs two or more, this one is {space}', "type"
             )
 
 

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import Capabilities, ConfigError, DensityKind, Draw, NoiseSource, Space, at_least_float32
+from jointgen.plugin import Capabilities, DensityKind, Draw, NoiseSource, Space, at_least_float32, placing
 from jointgen_families.gaussian import DiagonalGaussian, Gaussian
 from jointgen_families.location_scale import check_real
 from jointgen_families.means import MeanModule
@@ -98,10 +98,8 @@ class Flow:
     def check(self, space: Space) -> None:
         """Raises ConfigError for a variable that this flow cannot serve."""
         check_real(self.name, space)  # the base would name itself, by a key that its table does not have
-        try:
+        with placing("base"):
             self.base.capabilities(space)
-        except ConfigError as error:
-            raise ConfigError([f"base.{problem}" for problem in error.problems]) from None
 
     def capabilities(self, space: Space) -> Capabilities:
         self.check(space)

@@ -62,7 +62,7 @@ def measured(run: Path) -> tuple[float, Tensor]:
     feed = TrainingBatches(
         compiled.recipe, open_split(compiled.binding, "train"), Workers.start("cpu"), compiled.repeats
     )
-    return number, torch.stack([gauge(feed.moment(step, 1.0, 0)) for step in range(BATCHES)])
+    return number, torch.stack([gauge(feed.inputs(step, 1.0, 0)) for step in range(BATCHES)])
 
 
 class Gauge:

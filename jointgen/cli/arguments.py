@@ -71,6 +71,16 @@ def load(function: str) -> Callable[..., Any]:
     return found
 
 
+def launch_command(arguments: Arguments, processes: int) -> None:
+    """Runs the same command line in several processes of this machine.
+
+    Raises:
+        SystemExit: with the status of the first process that failed.
+    """
+    if status := load("jointgen.runtime.launcher:launch")(arguments.argv, processes):
+        raise SystemExit(status)
+
+
 def parse(argv: Sequence[str]) -> Arguments:
     """Parses a command line without the program's name.
 

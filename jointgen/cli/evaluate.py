@@ -14,9 +14,8 @@ from typing import Any, NoReturn
 
 import attrs
 
-from jointgen.cli.arguments import Arguments
+from jointgen.cli.arguments import Arguments, launch_command
 from jointgen.cli.models import open_model_of, user_rows
-from jointgen.cli.run import launch_all
 from jointgen.config.fields import MetricField
 from jointgen.config.structure import structure, unstructure
 from jointgen.contracts.figures import table_of
@@ -40,7 +39,7 @@ def eval_command(arguments: Arguments) -> None:
     if is_launched():
         end_with_launcher()
     elif (arguments.processes or 1) > 1:
-        launch_all(arguments, arguments.processes)
+        launch_command(arguments, arguments.processes)
         return
     with _stopped_in_words(arguments.run):
         _evaluate(arguments)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from jointgen.cli.arguments import Arguments
+from jointgen.cli.arguments import Arguments, launch_command
 from jointgen.cli.shipped_recipes import find_recipe
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.contracts.figures import table_of
 from jointgen.registry.discovery import load_plugins
 from jointgen.runtime.console import is_first, is_local_main, log_once
-from jointgen.runtime.launcher import end_with_launcher, is_launched, launch
+from jointgen.runtime.launcher import end_with_launcher, is_launched
 from jointgen.runtime.signals import StopRequest
 from jointgen.runtime.workers import leave
 from jointgen.training.run import run
@@ -26,15 +26,9 @@ def run_command(arguments: Arguments) -> None:
         end_with_launcher()
         _train(arguments)
     elif (processes := arguments.processes or _default_processes(arguments)) > 1:
-        launch_all(arguments, processes)
+        launch_command(arguments, processes)
     else:
         _train(arguments)
-
-
-def launch_all(arguments: Arguments, processes: int) -> None:
-    """Runs the same command line in so many processes. Raises SystemExit with the status of the first that failed."""
-    if status := launch(arguments.argv, processes):
-        raise SystemExit(status)
 
 
 def _dry_run(arguments: Arguments) -> None:

@@ -45,7 +45,7 @@ class TrainingBatches:
             )
             self._device_rows[part] = DeviceRows(rows, order.rows_of, workers.device, resident=resident)
 
-    def moment(self, step: int, progress: float, repetition: int) -> StepInputs:
+    def inputs(self, step: int, progress: float, repetition: int) -> StepInputs:
         """The inputs of one repetition of a step.
 
         Args:

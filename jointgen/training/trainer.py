@@ -123,7 +123,7 @@ class Trainer:
             # one step
             until_log = -(progress.step + 1) % train.log_every
             state.optimizers.set_rates(progress.step, progress.ends)
-            inputs = partial(self.batches.moment, progress.step, progress.fraction_of(stage))
+            inputs = partial(self.batches.inputs, progress.step, progress.fraction_of(stage))
             figures = run_step(inputs, until_log=until_log)
             state.window.add(figures, progress.step)
             state.ema.update(progress.step)

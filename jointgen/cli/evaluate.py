@@ -22,7 +22,7 @@ from jointgen.contracts.figures import table_of
 from jointgen.data.split import Split, open_split
 from jointgen.errors import ConfigError, Problem, StoppedError
 from jointgen.evaluation.evaluate import evaluate, metrics_of
-from jointgen.evaluation.partial_results import Partial
+from jointgen.evaluation.partial_results import PartialResults
 from jointgen.inference.model import Model
 from jointgen.runs.checkpoint import MANIFEST
 from jointgen.runs.folder import RunFolder
@@ -51,7 +51,7 @@ def _evaluate(arguments: Arguments) -> None:
     recipe = model.compiled.recipe
     metrics = chosen_metrics(arguments.metrics, model)
     split = _split(arguments, model)
-    partial = Partial(Path(arguments.run) / "evaluations" / _name(arguments, model, metrics, split))
+    partial = PartialResults(Path(arguments.run) / "evaluations" / _name(arguments, model, metrics, split))
     with switched(deterministic=recipe.train.deterministic, threads=None), Counter("evaluating") as counter:
         found = evaluate(
             model,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jointgen.cli.arguments import ARRAY, PICTURE, TENSORS, Arguments
 from jointgen.cli.output_files import check_output, write_arrays, writing_output
-from jointgen.data.split import Split
+from jointgen.data.split import Split, open_split
 from jointgen.errors import placing_options
 from jointgen.images.user_images import UserImages, read_user_images
 from jointgen.inference import bulk as inference
@@ -24,12 +24,12 @@ def sample_command(arguments: Arguments) -> None:
     """Generates rows and writes them as a picture or as arrays."""
     path = check_output(arguments.output, PICTURE, ARRAY)
     model, _ = open_model_of(arguments)
-    variable = inference.generated(model)
+    variable = inference.generated_variable(model)
     space = model.spaces[variable]
     if path.suffix.lower() == PICTURE:
         check_picture(variable, space, points=True)
     with Counter("sampling") as counter:
-        samples = inference.sample_rows(
+        samples = inference.sample_many(
             model, arguments.n, arguments.given, seed=arguments.seed, reading=arguments.reading, progress=counter
         )
     if path.suffix.lower() == PICTURE:
@@ -44,12 +44,12 @@ def reconstruct_command(arguments: Arguments) -> None:
     """Encodes and decodes images and writes them beside their reconstructions."""
     path = check_output(arguments.output, PICTURE)
     model, _ = open_model_of(arguments)
-    variable = inference.rebuildable(model)
+    variable = inference.reconstructed_variable(model)
     space = model.spaces[variable]
     check_picture(variable, space, points=False)
     split = _rows(arguments, model, variable, "test").first(arguments.n)
     with Counter("reconstructing") as counter:
-        truth, rebuilt = inference.rebuild_rows(model, split, arguments.given, progress=counter)
+        truth, rebuilt = inference.reconstruct_many(model, split, arguments.given, progress=counter)
     with writing_output(path):
         draw_pairs(truth, rebuilt, space, path)
     print(f"{path}: {len(truth)} pairs, each truth with its reconstruction at its right")
@@ -61,7 +61,7 @@ def encode_command(arguments: Arguments) -> None:
     model, _ = open_model_of(arguments)
     split = _rows(arguments, model, inference.encoded_variable(model), arguments.split)
     with Counter("encoding") as counter:
-        codes = inference.encode_rows(model, split, arguments.given, progress=counter)
+        codes = inference.encode_many(model, split, arguments.given, progress=counter)
     origins = [rows.origins for rows in split.sources.values() if isinstance(rows, UserImages)]
     texts = {"files": origins[0]} if origins else {}
     write_arrays(path, {name: values.numpy() for name, values in codes.items()}, texts)
@@ -90,7 +90,9 @@ def pictures_of(models: Sequence[tuple[str, str]], device: str) -> Pictures:
 
 def _rows(arguments: Arguments, model: Model, variable: str, split: str) -> Split:
     """The user's own images where there are any, otherwise a split of the run's data."""
-    return inference.held_out(model, split) if arguments.images is None else user_rows(arguments, model, variable)
+    return (
+        open_split(model.compiled.binding, split) if arguments.images is None else user_rows(arguments, model, variable)
+    )
 
 
 def user_rows(arguments: Arguments, model: Model, variable: str | None = None) -> Split:

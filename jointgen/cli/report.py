@@ -6,8 +6,8 @@ from jointgen.cli.arguments import Arguments
 from jointgen.cli.models import open_model_of
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
+from jointgen.data.split import open_split
 from jointgen.errors import CheckpointError, ConfigError
-from jointgen.inference.bulk import held_out
 from jointgen.inference.model import Model
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.page import PageModel, write_report
@@ -30,6 +30,6 @@ def report_command(arguments: Arguments) -> None:
 def _shown(model: Model) -> PageModel | str:
     """The model with held-out rows, or the reason why they cannot be read."""
     try:
-        return PageModel(model, held_out(model, "test"), model.checkpoint)
+        return PageModel(model, open_split(model.compiled.binding, "test"), model.checkpoint)
     except ConfigError as error:
         return str(error)

@@ -67,6 +67,53 @@ class Binding:
         factors = _conditionals(self.joints)
         return [{v: self.spaces[v] for v in factors[below].given} for below in self.traits[part].through]
 
+    # --- questions about the graph: what is data, what is drawn, what can be reconstructed
+
+    def joint(self, name: str, use: str) -> Joint:
+        """The joint of this name. Raises ConfigError, which names the use, where the objective has none."""
+        if name not in self.joints:
+            raise ConfigError(
+                f"{use} needs the joint {name!r}, which the objective does not name{suggest(name, self.joints)}"
+            )
+        return self.joints[name]
+
+    def is_data(self, factor: Conditional) -> bool:
+        """Whether a factor is a root that a data source draws, so that it has no density here."""
+        return factor.is_root and self.traits[factor.part].kind == "data"
+
+    def data_roots(self, joint: Joint) -> dict[str, str]:
+        """The variables that a joint draws from data sources, with the source of each."""
+        return {v: f.part for f in joint.factors if self.is_data(f) for v in f.out}
+
+    def source_of(self, variable: str) -> str:
+        """The data source that yields a variable."""
+        return next(roots[variable] for j in self.joints.values() if variable in (roots := self.data_roots(j)))
+
+    @property
+    def observed(self) -> list[str]:
+        """The variables that data sources yield and that some conditional draws: x."""
+        drawn = {v for joint in self.joints.values() for f in joint.factors if not f.is_root for v in f.out}
+        return sorted(v for v in drawn if any(v in self.data_roots(joint) for joint in self.joints.values()))
+
+    @property
+    def latents(self) -> list[str]:
+        """The variables that q's conditionals draw and no data source yields: z. Empty without a joint q."""
+        factors = self.joints["q"].factors if "q" in self.joints else ()
+        data = {v for joint in self.joints.values() for v in self.data_roots(joint)}
+        return [v for factor in factors if not factor.is_root for v in factor.out if v not in data]
+
+    def generator_of(self, variable: str) -> Joint:
+        """The joint in which a conditional draws an observed variable."""
+        return next(j for j in self.joints.values() if variable in j.variables and not j.drawn_by(variable).is_root)
+
+    def can_reconstruct(self, variable: str) -> bool:
+        """Whether q encodes the variable to one code from which p draws it again."""
+        if not {"q", "p"} <= self.joints.keys() or variable not in self.joints["p"].variables:
+            return False
+        encoders = [f for f in self.joints["q"].factors if not f.is_root]
+        decoder = self.joints["p"].drawn_by(variable)
+        return len(encoders) == 1 and variable in encoders[0].given and set(encoders[0].out) <= set(decoder.given)
+
 
 def bind(recipe: Recipe, objectives: Sequence[Objective], registry: Registry | None = None) -> Binding:
     """Match the objectives' joints with the recipe's parts.

@@ -1,7 +1,9 @@
 """What metrics promise: statistics collected over rows, and numbers that are finished from them.
 
 An evaluation goes through *streams* of rows (a split of the data, or draws of the model) batch by batch, on any number
-of processes. A metric says which statistics it wants of which stream; equal ones are collected once.
+of processes. A metric says which statistics it wants of which stream (`StatisticSpec`) and how a figure is finished
+from them (`MetricFigure`); equal statistics are collected once. It sees the model through a `ModelView` and the rows
+through a `Batch`.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import attrs
+import torch
 from torch import Tensor
 
 from jointgen.contracts.capabilities import Capabilities
@@ -24,44 +27,87 @@ from jointgen.objectives.expressions import Ratio
 T = TypeVar("T")
 
 Over = Literal["eval", "train", "test", "draws"]
-"""The split that is evaluated, another one, or draws of the model side p."""
+"""The stream of a statistic: the split that is evaluated, another one, or draws of the model side p."""
 
 FigureValue = tuple[float | None, float | None]
 """(value, standard error), each None where it does not exist."""
 
 
-class Batch(Protocol):
-    """Rows of a stream, as a metric sees them. Of "draws", the rows are those that p's data roots take, if it has any.
+# --- what a metric sees ----------------------------------------------------------------------------------------------
 
-    noise: by the numbers of the rows, so that how an evaluation is split is no matter (see Noise.of_rows).
-    index: (rows,) int64, which rows of the stream.
+
+class RawBatch(Protocol):
+    """Some rows of the data sources, and the noise that observes them."""
+
+    @property
+    def data(self) -> Mapping[str, Mapping[str, Any]]:
+        """Raw rows by source and variable, (rows, ...) each, as the source yields them."""
+
+    @property
+    def noise(self) -> Noise:
+        """The noise of these rows."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+
+
+class Batch(RawBatch, Protocol):
+    """Some rows of a stream. Of the stream "draws", the rows are those that p's data roots take, if it has any.
+
+    The noise is a function of the rows' numbers, so that how an evaluation is split does not change it
+    (see Noise.of_rows).
     """
 
     @property
-    def rows(self) -> int: ...
-
-    @property
-    def noise(self) -> Noise: ...
-
-    @property
-    def index(self) -> Tensor: ...
+    def index(self) -> Tensor:
+        """(rows,) int64: the numbers of the rows in the stream."""
 
     def recall(self, key: str, compute: Callable[[], T]) -> T:
-        """What `compute` gave the first time: several statistics of one batch share what is costly."""
+        """Returns what `compute` gave the first time that it was called with this key.
+
+        Several statistics of one batch share a costly value in this way.
+        """
+
+    def labels(self) -> dict[str, Tensor]:
+        """(rows,) int64 class numbers by the source's name for them, whether or not the model uses them."""
+
+
+class RowFunction(Protocol):
+    """An expression of expectations as a function of a batch; see `ModelView.row_function`."""
+
+    def __call__(self, batch: Batch, noise: Noise | None = None) -> Tensor:
+        """Evaluates the expression for each row, without gradients.
+
+        Args:
+            batch: The rows.
+            noise: Other noise than the batch's for what is drawn, such as `batch.noise.repeated(rows, draws)` where an
+                expectation is over several draws of each row.
+
+        Returns:
+            (B,) numbers; none where the expression re-pairs rows and the batch has too few for that.
+        """
 
 
 class ModelView(Protocol):
-    """The model as a metric sees it. By convention the joint "q" is the inference side and "p" the model side."""
+    """The model as a metric sees it. By convention the joint "q" is the inference side and "p" the model side.
+
+    Values are in model space, (B, *shape), and densities in nats, (B,).
+    """
+
+    # --- its graph
 
     @property
-    def spaces(self) -> Mapping[str, Space]: ...
+    def spaces(self) -> Mapping[str, Space]:
+        """The Space of each variable."""
 
     @property
-    def joints(self) -> Mapping[str, Joint]: ...
+    def joints(self) -> Mapping[str, Joint]:
+        """The objective's joints by name."""
 
     @property
     def observed(self) -> list[str]:
-        """Variables that data sources yield and the model side generates: x."""
+        """The variables that data sources yield and that some conditional draws: x."""
 
     @property
     def sources(self) -> Mapping[str, Any]:
@@ -69,81 +115,135 @@ class ModelView(Protocol):
 
     @property
     def reports(self) -> Mapping[str, Expr]:
-        """Expressions that the objective asks to have reported, by name."""
-
-    def recall(self, key: str, compute: Callable[[], T]) -> T:
-        """What `compute` gave the first time: several metrics of one model share what is costly to make."""
+        """The expressions that the objective's last stage asks to have reported, by name."""
 
     @property
     def ratios(self) -> Mapping[str, Ratio]:
-        """The objective's learned log-ratios and scores, by name."""
+        """The learned log-ratios and scores of the objective's last stage, by name."""
 
     def is_data(self, factor: Conditional) -> bool:
-        """Whether a root is drawn from a data source, so that it has no density here."""
+        """Whether a factor is a root that a data source draws, so that it has no density here."""
+
+    def source_of(self, variable: str) -> str:
+        """The data source that yields a variable, by its part's name."""
+
+    def can_reconstruct(self, variable: str) -> bool:
+        """Whether q encodes the variable to one code from which p draws it again."""
 
     def capabilities(self, factor: Conditional) -> Capabilities:
         """What the family of a conditional, or a prior, declares that it can do; data roots have none."""
 
-    # --- expressions
+    def recall(self, key: str, compute: Callable[[], T]) -> T:
+        """Returns what `compute` gave the first time that it was called with this key.
 
-    def missing(self, expr: Expr) -> str:
-        """Why an expression cannot be evaluated with this model's families, or an empty string."""
-
-    def rows(self, expr: Expr, observed: bool = False) -> Callable[[Any], Tensor]:
-        """An expression of expectations as a function of a batch that gives (B,) numbers, without gradients; none
-        of a batch whose rows are too few to be re-paired, where the expression does.
-
-        observed: of a batch that `as_observed` gave.
+        Several metrics of one model share what is costly to make in this way.
         """
 
-    def as_observed(self, batch: Any, name: str = "") -> Any:
-        """The same rows, observed once (bits or dequantisation noise drawn, as `observe` gives them), as a batch.
+    # --- expressions and densities
 
-        Every call with another `name` has fresh noise for what is drawn of it, and the same observed data. Its `noise`
-        may be replaced, by `batch.noise.repeated(rows, draws)` where an expectation is over several draws of each row.
+    def missing(self, expr: Expr) -> str:
+        """Explains why an expression cannot be evaluated with this model's families; empty where it can."""
+
+    def row_function(self, expr: Expr, observed: bool = False) -> RowFunction:
+        """Turns an expression of expectations into a function of a batch.
+
+        Args:
+            expr: A sum of expectations over the model's joints.
+            observed: Whether all functions share one observation of each batch, so that their figures are of the same
+                drawn bits or dequantised values.
         """
 
     def log_prob(
         self, joint: str, variables: tuple[str, ...], values: Mapping[str, Tensor], noise: Noise, mass: bool = False
     ) -> Tensor:
-        """(B,) nats: the sum of the log densities of a joint's conditionals (or priors) that draw these variables.
+        """Sums the log densities of the conditionals and priors of a joint that draw some variables.
 
-        values: of every variable that they need, (B, *shape), in model space; the gradient flows to them. mass: the
-        exact probability of their bins where the family has it and the data is quantised. noise: for priors that go
-        through other parts. Raises ConfigError for a data root, or a conditional without a density.
+        Args:
+            joint: The name of the joint.
+            variables: The variables whose densities are summed.
+            values: A value of every variable that these need. The gradient flows to them.
+            noise: The noise of priors that go through other parts.
+            mass: Whether to take the exact probability of a quantised value's bin, where the family has it.
+
+        Returns:
+            (B,) nats.
+
+        Raises:
+            ConfigError: For a data root, or a conditional without a density.
         """
 
     def log_prob_pairs(self, joint: str, variable: str, values: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        """(N, M) nats: each of N values (N, *shape) of a variable under its conditional given each of M rows.
+        """Scores each of N values of a variable under its conditional given each of M rows.
 
-        For a conditional with a density at points that it did not draw.
+        Args:
+            joint: The name of the joint.
+            variable: The variable, drawn by a conditional with a density at points that it did not draw.
+            values: (N, *shape)
+            given: (M, ...) rows of what the conditional is given.
+
+        Returns:
+            (N, M) nats.
         """
 
     # --- values
 
-    def noise(self, seed: int, name: str) -> Noise:
-        """For what is drawn apart from the rows of a batch."""
+    @property
+    def device(self) -> torch.device:
+        """The device that the model is on."""
 
-    def observe(self, batch: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """(mean readings, samples) of every observed variable of a batch, (B, *shape) in model space."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating type that the model computes in."""
+
+    def noise(self, seed: int, name: str) -> Noise:
+        """Noise for what is drawn apart from the rows of a batch."""
+
+    def observe(self, batch: RawBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Reads the data of a batch.
+
+        Returns:
+            (means, samples): every variable that the data sources yield, (B, *shape). A sample is what encoders and
+            likelihoods see (drawn bits, dequantised levels), a mean its expectation (grey levels).
+        """
 
     def draw(
         self, joint: str, given: Mapping[str, Tensor], rows: int, noise: Noise, reading: str = "sample"
     ) -> dict[str, Tensor]:
-        """Every variable of a joint, (rows, *shape), ancestors first; `given` variables are taken as they are."""
+        """Draws every variable of a joint, ancestors first.
 
-    def generate(self, batch: Any, reading: str = "mean") -> dict[str, Tensor]:
-        """p's draws for a batch of "draws", each variable (B, *shape): codes are drawn, what they decode to has this
-        reading."""
+        Args:
+            joint: The name of the joint.
+            given: Values that are taken as they are, (rows, *shape).
+            rows: How many rows to draw.
+            noise: The noise to draw with.
+            reading: What conditionals pass on: "sample", "mean", or a reading of some family; where a conditional has
+                no such reading, a sample.
 
-    def rebuild(self, batch: Any, variable: str) -> tuple[Tensor, Tensor]:
-        """(truth, reconstruction), (B, *shape) each: the decoder's mean at the encoder's mean code."""
+        Returns:
+            (rows, *shape) of each variable.
 
-    def can_reconstruct(self, variable: str) -> bool:
-        """Whether q encodes the variable to one code from which p draws it again."""
+        Raises:
+            ConfigError: For a data root that is not given, and a reading that no conditional has.
+        """
 
-    def labels(self, batch: Any) -> dict[str, Tensor]:
-        """(B,) int64 class numbers by the source's name for them, whether or not the model uses them."""
+    def sample_batch(self, batch: RawBatch, reading: str = "mean") -> dict[str, Tensor]:
+        """Draws from p for a batch of the stream "draws".
+
+        Codes are drawn, and what they are decoded to has this reading.
+
+        Returns:
+            (B, *shape) of each variable of p.
+        """
+
+    def reconstruct_batch(self, batch: RawBatch, variable: str) -> tuple[Tensor, Tensor]:
+        """Decodes the mean codes of a batch.
+
+        Returns:
+            (truth, reconstruction), (B, *shape) each: the variable, and the decoder's mean at the encoder's mean code.
+        """
+
+
+# --- what a metric gives ---------------------------------------------------------------------------------------------
 
 
 @attrs.frozen(eq=False)
@@ -165,7 +265,7 @@ class StatisticSpec:
     """
 
     key: str
-    compute: Callable[[Any], Statistic]
+    compute: Callable[[Batch], Statistic]
     kind: type[Statistic] = Mean
     over: Over = "eval"
     rows: int | None = None
@@ -199,7 +299,7 @@ class Provenance:
 
 def per_row(
     key: str,
-    values: Callable[[Any], Tensor],
+    values: Callable[[Batch], Tensor],
     over: Over = "eval",
     rows: int | None = None,
     max_batch: int | None = None,
@@ -209,6 +309,7 @@ def per_row(
 
 
 def mean_and_error(mean: Mean) -> FigureValue:
+    """Finishes a figure that is a mean over rows."""
     return mean.value, mean.standard_error
 
 
@@ -248,9 +349,10 @@ class MetricFigure:
 
 @runtime_checkable
 class Metric(Protocol):
-    """A component of kind "metric"; one that is registered as costly is evaluated where it is asked for."""
+    """A component of kind "metric". One that is registered as costly is evaluated only where it is asked for."""
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]: ...
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        """The figures of this model, without evaluating any; one that the model cannot have says why in its note."""
 
 
 # --- features of generated rows ---------------------------------------------------------------------------------------
@@ -258,7 +360,12 @@ class Metric(Protocol):
 
 @attrs.frozen(eq=False)
 class FeatureBatch:
-    """features: (B, F), floating.  logits: (B, K) of classes, where the extractor has classes."""
+    """The features of some rows.
+
+    Args:
+        features: (B, F) floating numbers.
+        logits: (B, K) of classes, where the extractor has classes.
+    """
 
     features: Tensor
     logits: Tensor | None = None
@@ -269,32 +376,40 @@ class Features(Protocol):
 
     @property
     def absent(self) -> str:
-        """Why it cannot be had here and what can be done about it, in one line; or an empty string."""
+        """Explains in one line why it cannot be had here and what can be done about it; empty where it can."""
 
     def identity(self) -> str:
-        """What decides its numbers, with a hash of its weights: "classifier@1a2b3c4d (99.1 % on test)"."""
+        """Names what decides its numbers, with a hash of its weights: "classifier@1a2b3c4d (99.1 % on test)"."""
 
     def __call__(self, rows: Tensor) -> FeatureBatch:
-        """(B, *shape) rows in what the extractor `takes`, on any device -> their features there; each row by itself."""
+        """Extracts the features of each row by itself.
+
+        Args:
+            rows: (B, *shape) in what the extractor `takes`, on any device; the features stay there.
+        """
 
 
 @runtime_checkable
 class Extractor(Protocol):
-    """A component of kind "extractor": chooses the features that generated rows are scored on.
-
-    name: what figures are called by, as in "fid/NAME".
-    takes: "pixels", uint8 (B, C, H, W), 0 to 255, of a variable that is images; or "values" of any, in model space.
-    has_classes: whether it gives logits.
-    """
+    """A component of kind "extractor": chooses the features that generated rows are scored on."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name in figures, as in "fid/NAME"."""
 
     @property
-    def takes(self) -> Literal["pixels", "values"]: ...
+    def takes(self) -> Literal["pixels", "values"]:
+        """ "pixels": uint8 (B, C, H, W), 0 to 255, of a variable that is images; "values": any, in model space."""
 
     @property
-    def has_classes(self) -> bool: ...
+    def has_classes(self) -> bool:
+        """Whether it gives logits."""
 
     def build(self, space: Space, variable: str, source: Any) -> Features:
-        """For a variable of a data source, by the source's name for it. Cheap: reads, fetches and trains nothing."""
+        """Makes the features of a variable of a data source. Cheap: reads, fetches and trains nothing.
+
+        Args:
+            space: The variable's Space.
+            variable: The source's name for it.
+            source: The data source.
+        """

@@ -1,9 +1,9 @@
-"""A long evaluation that may be killed: what each process has collected so far, in files of its own.
+"""A long evaluation that may be killed: each process saves what it has collected so far in files of its own.
 
     FOLDER/STREAM-ATTEMPT-RANK.safetensors     the statistics of the batches whose first rows it lists
 
-An attempt leaves out what the files of earlier ones have, so that all files of a stream together count each row once,
-whatever the number of processes of each attempt.
+An attempt leaves out what the files of earlier attempts have, so that all files of a stream together count each row
+once, whatever the number of processes of each attempt.
 """
 
 from __future__ import annotations
@@ -21,69 +21,95 @@ from safetensors.torch import load
 from jointgen.contracts.statistics import Statistic, merge_into, packed, unpacked
 from jointgen.runtime.atomic_files import replace_bytes, writing
 
-EVERY_S = 30.0
-SHARE = 0.05  # of the time, at the most, that goes into writing
-DONE = "done"
+WRITE_EVERY_S = 30.0
+"""Seconds between two writes, at the least."""
+MAX_WRITE_SHARE = 0.05
+"""The share of the time that goes into writing, at the most."""
+DONE_KEY = "done"
+"""The name of the tensor that lists the first rows of the batches that are done."""
 
 
 @attrs.frozen
-class Partial:
+class PartialResults:
     """The folder of one evaluation: of one checkpoint, with these metrics and settings."""
 
     folder: Path
 
-    def open(self, stream: str, kinds: Mapping[str, type[Statistic]]) -> Past:
-        """What earlier attempts have of a stream."""
+    def open(self, stream: str, kinds: Mapping[str, type[Statistic]]) -> EarlierAttempts:
+        """Reads what earlier attempts have of a stream.
+
+        Args:
+            stream: The key of the stream.
+            kinds: The class of each statistic, by name.
+        """
         files = sorted(self.folder.glob(f"{stream}-*-*.safetensors"))
         attempts = [int(file.stem.split("-")[-2]) for file in files]
-        past = Past(self.folder / f"{stream}-{max(attempts, default=-1) + 1}")
+        earlier = EarlierAttempts(self.folder / f"{stream}-{max(attempts, default=-1) + 1}")
         for file in files:
             data = file.read_bytes()
-            past.done.update(load(data)[DONE].tolist())
-            merge_into(past.statistics, unpacked(data, kinds))
-        return past
+            earlier.done.update(load(data)[DONE_KEY].tolist())
+            merge_into(earlier.statistics, unpacked(data, kinds))
+        return earlier
 
     def discard(self) -> None:
-        """Once the evaluation is done."""
+        """Removes the folder once the evaluation is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # there is another one's
+        with contextlib.suppress(OSError):  # the parent still holds another evaluation's folder
             self.folder.parent.rmdir()
 
 
 @attrs.frozen
-class Past:
-    """What was done of a stream before, and where this attempt's goes."""
+class EarlierAttempts:
+    """What was done of a stream before, and where this attempt is saved.
 
-    _path: Path
+    Args:
+        path: Where this attempt is saved, without the rank; None to save nothing.
+        done: The first rows of the batches that are done.
+        statistics: The merged statistics of these batches, by name.
+    """
+
+    path: Path | None
     done: set[int] = attrs.field(factory=set)
     statistics: dict[str, Statistic] = attrs.field(factory=dict)
 
     @contextlib.contextmanager
-    def adding(self, mine: Mapping[str, Statistic], rank: int) -> Iterator[Callable[[int], None]]:
-        """Gives a function to call with each batch's first row once `mine` has it. Writes now and then, and where it is
-        stopped; what takes seconds is done again sooner than looked for."""
-        path, done = self._path.with_name(f"{self._path.name}-{rank}.safetensors"), list[int]()
+    def continued(self, statistics: Mapping[str, Statistic], rank: int) -> Iterator[Callable[[int], None]]:
+        """Saves a growing set of statistics now and then, and where the evaluation is stopped.
+
+        What takes less than WRITE_EVERY_S is not saved at its end: it is done again sooner than looked for.
+
+        Args:
+            statistics: This process's statistics, to which the caller adds batch by batch.
+            rank: The rank of this process.
+
+        Yields:
+            A function to call with each batch's first row once `statistics` has the batch.
+        """
+        if self.path is None:
+            yield lambda start: None
+            return
+        path, done = self.path.with_name(f"{self.path.name}-{rank}.safetensors"), list[int]()
         began = time.monotonic()
-        due = began + EVERY_S
+        due = began + WRITE_EVERY_S
 
         def write() -> None:
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                replace_bytes(path, packed(mine, **{DONE: torch.tensor(done)}))
+                replace_bytes(path, packed(statistics, **{DONE_KEY: torch.tensor(done)}))
 
-        def note(start: int) -> None:
+        def record(start: int) -> None:
             nonlocal due
             done.append(start)
-            if time.monotonic() >= due:
-                writing_since = time.monotonic()
+            if (now := time.monotonic()) >= due:
                 write()
-                due = time.monotonic() + max(EVERY_S, (time.monotonic() - writing_since) / SHARE)
+                after = time.monotonic()
+                due = after + max(WRITE_EVERY_S, (after - now) / MAX_WRITE_SHARE)
 
         try:
-            yield note
+            yield record
         except BaseException:
             if done:
                 write()
             raise
-        if done and time.monotonic() - began >= EVERY_S:
+        if done and time.monotonic() - began >= WRITE_EVERY_S:
             write()

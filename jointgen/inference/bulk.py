@@ -3,41 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jointgen.contracts.noise import Noise
-from jointgen.contracts.space import Space
 from jointgen.data.split import Split, open_split
 from jointgen.data.step_inputs import StepInputs
 from jointgen.errors import ConfigError, suggest
 from jointgen.images.user_images import UserImages
-from jointgen.inference.model import Model
-from jointgen.inference.streams import Batch, batches
+from jointgen.inference.streams import StreamBatch, batches
+
+if TYPE_CHECKING:
+    from jointgen.inference.model import Model
 
 Progress = Callable[[int, int], None]
+"""Called with (rows done, rows in all)."""
 BATCH = 256
-
-
-# --- the run ---------------------------------------------------------------------------------------------------------
+"""Rows that are worked on at a time."""
 
 
 # --- values that are given -------------------------------------------------------------------------------------------
 
 
 def given_values(texts: Iterable[str], model: Model, rows: int) -> dict[str, Tensor]:
-    """["y=3"] -> {"y": one-hot (rows, classes)}; of other variables, one number or all of them: "z=0.5", "z=1,-1".
+    """Reads values of variables that are written as VARIABLE=VALUE.
 
-    Raises ConfigError with every problem.
+    Args:
+        texts: Of a label, "y=3"; of other variables one number or all of them, "z=0.5" or "z=1,-1".
+        model: The model whose variables they are.
+        rows: How many rows take these values.
+
+    Returns:
+        (rows, *shape) in model space by variable; labels are one-hot.
+
+    Raises:
+        ConfigError: With every problem.
     """
     values: dict[str, Tensor] = {}
     problems = []
     for text in texts:
         name, _, value = text.partition("=")
         try:
-            values[name] = _value(name, value, model)[None].expand(rows, *model.spaces[name].shape)
+            values[name] = _parse_value(name, value, model)[None].expand(rows, *model.spaces[name].shape)
         except ConfigError as error:
             problems += [f"--given {text}: {problem}" for problem in error.lines]
     if problems:
@@ -45,13 +54,16 @@ def given_values(texts: Iterable[str], model: Model, rows: int) -> dict[str, Ten
     return values
 
 
-def _value(name: str, text: str, model: Model) -> Tensor:
+def _parse_value(name: str, text: str, model: Model) -> Tensor:
     """(*shape) in model space."""
     if name not in model.spaces:
         raise ConfigError(f"expected VARIABLE=VALUE; unknown variable {name!r}{suggest(name, model.spaces)}")
     space = model.spaces[name]
     if space.kind == "label":
-        return _one_hot(text, space)
+        classes = space.shape[0]
+        if not (text.isdecimal() and int(text) < classes):
+            raise ConfigError(f"{text!r} is not a class; allowed: 0 to {classes - 1}")
+        return F.one_hot(torch.tensor(int(text)), classes).float()
     try:
         numbers = torch.tensor([float(number) for number in text.split(",")])
     except ValueError:
@@ -61,134 +73,130 @@ def _value(name: str, text: str, model: Model) -> Tensor:
     return numbers.expand(space.size).reshape(space.shape)
 
 
-def _one_hot(text: str, space: Space) -> Tensor:
-    classes = space.shape[0]
-    if not (text.isdecimal() and int(text) < classes):
-        raise ConfigError(f"{text!r} is not a class; allowed: 0 to {classes - 1}")
-    return F.one_hot(torch.tensor(int(text)), classes).float()
-
-
 # --- samples ---------------------------------------------------------------------------------------------------------
 
 
-def generated(model: Model) -> str:
-    """The one variable that p generates. ConfigError where there is none, or several."""
-    found = [v for v in model.observed if model.generator_of(v).name == "p"]
+def generated_variable(model: Model) -> str:
+    """The one variable that p generates. Raises ConfigError where there is none, or several."""
+    found = [v for v in model.observed if model.binding.generator_of(v).name == "p"]
     if len(found) != 1:
         raise ConfigError(f"this model generates {', '.join(found) or 'nothing'}; expected one variable")
     return found[0]
 
 
-def sample_rows(
+def sample_many(
     model: Model, n: int, given: Sequence[str] = (), *, seed: int = 0, reading: str = "mean", progress: Progress
 ) -> Tensor:
-    """(n, *shape) of `generated(model)`; up to a batch of them are `model.sample(n, seed=seed, reading=reading)`.
+    """Samples any number of rows; up to a batch of them are `model.sample(n, seed=seed, reading=reading)`.
 
-    What p draws from data sources and is not given comes from their held-out rows, again from the first one where
-    there are fewer than n.
+    What p draws from data sources and is not given comes from their held-out rows, which are taken again from the
+    first one on where there are fewer than n.
+
+    Args:
+        model: The model.
+        n: How many rows.
+        given: Values that are not drawn; see `given_values`.
+        seed: The seed of the noise.
+        reading: See `Model.sample`.
+        progress: Called after each batch.
+
+    Returns:
+        (n, *shape) of `generated_variable(model)`, on the CPU.
     """
-    variable, done = generated(model), []
-    given_values(given, model, 1)  # mistakes are found before data is read
-    held = _held_out_roots(model, {text.partition("=")[0] for text in given})
+    variable, done = generated_variable(model), []
+    given_values(given, model, 1)  # finds mistakes before data is read
+    roots = model.binding.data_roots(model.binding.joint("p", "sampling"))
+    names = {text.partition("=")[0] for text in given}
+    parts = [part for name, part in roots.items() if name not in names]
+    held_out = open_split(model.compiled.binding, "test", parts) if parts else None
     for start in range(0, n, BATCH):
         rows = min(BATCH, n - start)
         noise = model.noise(seed, f"sample {start}" if start else "sample")
-        known = {**_rows_of(held, model, start, rows, noise), **given_values(given, model, rows)}
+        known = given_values(given, model, rows)
+        if held_out is not None:
+            raw = held_out.take((start + torch.arange(rows)) % len(held_out), model.device)
+            _, samples = model.view.observe(StepInputs(raw, noise, rows))
+            known = {**{v: samples[v] for v in roots if v in samples}, **known}
         done.append(model.draw("p", known, rows, noise, reading)[variable].cpu())
         progress(start + rows, n)
     return torch.cat(done)
 
 
-def _held_out_roots(model: Model, given: set[str]) -> Split | None:
-    """The held-out split of those data sources of p that are asked for a variable which is not given."""
-    roots = model.data_roots(model.joint("p", "sampling"))
-    parts = [part for variable, part in roots.items() if variable not in given]
-    return open_split(model.compiled.binding, "test", parts) if parts else None
-
-
-def _rows_of(split: Split | None, model: Model, start: int, rows: int, noise: Noise) -> dict[str, Tensor]:
-    """p's data roots at these rows of a split, observed, (rows, *shape)."""
-    if split is None:
-        return {}
-    raw = split.take((start + torch.arange(rows)) % len(split), model.device)
-    _, samples = model.observe(StepInputs(raw, noise, rows))
-    return {v: samples[v] for v in model.data_roots(model.joint("p", "sampling")) if v in samples}
-
-
-# --- rows to encode --------------------------------------------------------------------------------------------------
-
-
-def held_out(model: Model, split: str) -> Split:
-    return open_split(model.compiled.binding, split)
+# --- codes and reconstructions ---------------------------------------------------------------------------------------
 
 
 def as_split(images: UserImages, model: Model) -> Split:
     """The user's images in the place of the data source that yields their variable."""
-    part = _source_of(images.variable, model)
+    part = model.binding.source_of(images.variable)
     return Split("images", {part: images}, {part: {images.variable: images.variable}})
 
 
 def encoded_variable(model: Model) -> str:
-    """The one observed variable that q encodes."""
-    given = {v for f in model.joint("q", "encoding").factors for v in f.given}
+    """The one observed variable that q encodes. Raises ConfigError where there is none, or several."""
+    given = {v for f in model.binding.joint("q", "encoding").factors for v in f.given}
     found = [v for v in model.observed if v in given]
     if len(found) != 1:
         raise ConfigError(f"this model encodes {', '.join(found) or 'nothing'}; expected one variable")
     return found[0]
 
 
-def _source_of(variable: str, model: Model) -> str:
-    return next(f.part for j in model.joints.values() for f in j.factors if model.is_data(f) and variable in f.out)
-
-
-def _counted(model: Model, split: Split, seed: int, progress: Progress) -> Iterator[Batch]:
-    """The split's batches; each is reported once it has been worked on."""
-    for batch in batches(model, split, BATCH, seed):
-        yield batch
-        progress(int(batch.index[-1]) + 1, len(split))
-
-
-# --- codes and reconstructions ---------------------------------------------------------------------------------------
+def reconstructed_variable(model: Model) -> str:
+    """The first observed variable that can be reconstructed. Raises ConfigError where there is none."""
+    found = [v for v in model.observed if model.binding.can_reconstruct(v)]
+    if not found:
+        raise ConfigError("this model reconstructs nothing: it has no code that q encodes and p decodes")
+    return found[0]
 
 
 @torch.no_grad()
-def encode_rows(
+def encode_many(
     model: Model, split: Split, given: Sequence[str] = (), *, seed: int = 0, progress: Progress
 ) -> dict[str, Tensor]:
-    """Every variable that q draws, (N, *shape): the mean of each conditional; and labels (N,), where there are any."""
-    codes = _codes(model)
+    """Encodes every row of a split.
+
+    Args:
+        model: The model.
+        split: The rows.
+        given: Values that are not read from the rows; see `given_values`.
+        seed: The seed of the noise that observes the rows.
+        progress: Called after each batch.
+
+    Returns:
+        Every variable that q draws, (N, *shape), the mean of its conditional; and labels (N,), where there are any.
+    """
+    codes = [v for factor in model.binding.joint("q", "encoding").factors if not factor.is_root for v in factor.out]
     found: dict[str, list[Tensor]] = {}
-    for batch in _counted(model, split, seed, progress):
-        _, observed = model.observe(batch)
+    for batch in _counted_batches(model, split, seed, progress):
+        _, observed = model.view.observe(batch)
         known = {**observed, **given_values(given, model, batch.rows)}
         drawn = model.draw("q", {v: known[v] for v in known if v not in codes}, batch.rows, batch.noise, "mean")
-        for name, values in {**model.labels(batch), **{v: drawn[v] for v in codes}}.items():
+        for name, values in {**batch.labels(), **{v: drawn[v] for v in codes}}.items():
             found.setdefault(name, []).append(values.cpu())
     return {name: torch.cat(values) for name, values in found.items()}
 
 
-def _codes(model: Model) -> list[str]:
-    return [v for factor in model.joint("q", "encoding").factors if not factor.is_root for v in factor.out]
-
-
 @torch.no_grad()
-def rebuild_rows(
+def reconstruct_many(
     model: Model, split: Split, given: Sequence[str] = (), *, seed: int = 0, progress: Progress
 ) -> tuple[Tensor, Tensor]:
-    """(truth, reconstruction) of `rebuildable(model)`, (N, *shape): the decoder's mean at the encoder's mean code."""
-    variable = rebuildable(model)
-    truths, rebuilt = [], []
-    for batch in _counted(model, split, seed, progress):
-        means, samples = model.observe(batch)
-        known = {**samples, **given_values(given, model, batch.rows)}
+    """Reconstructs every row of a split; the arguments are those of `encode_many`.
+
+    Returns:
+        (truth, reconstruction) of `reconstructed_variable(model)`, (N, *shape) each: the decoder's mean at the
+        encoder's mean code.
+    """
+    variable = reconstructed_variable(model)
+    truths, reconstructions = [], []
+    for batch in _counted_batches(model, split, seed, progress):
+        means, samples = model.view.observe(batch)
+        known = {**samples, **given_values(given, model, batch.rows), variable: samples[variable]}
         truths.append(means[variable].cpu())
-        rebuilt.append(model.rebuilt(variable, {**known, variable: samples[variable]}).cpu())
-    return torch.cat(truths), torch.cat(rebuilt)
+        reconstructions.append(model.view.reconstruct_values(variable, known).cpu())
+    return torch.cat(truths), torch.cat(reconstructions)
 
 
-def rebuildable(model: Model) -> str:
-    """The observed variable that can be reconstructed. Raises ConfigError where there is none."""
-    found = [v for v in model.observed if model.can_reconstruct(v)]
-    if not found:
-        raise ConfigError("this model reconstructs nothing: it has no code that q encodes and p decodes")
-    return found[0]
+def _counted_batches(model: Model, split: Split, seed: int, progress: Progress) -> Iterator[StreamBatch]:
+    """The split's batches; each is reported once it has been worked on."""
+    for batch in batches(model.view, split, BATCH, seed):
+        yield batch
+        progress(int(batch.index[-1]) + 1, len(split))

@@ -1,4 +1,4 @@
-"""Trained models out of run folders."""
+"""Trained models from run folders."""
 
 from __future__ import annotations
 
@@ -19,11 +19,21 @@ from jointgen.runs.folder import RunFolder
 
 
 def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, device: str = "cpu") -> Model:
-    """The model of a run folder: of its newest whole checkpoint ("latest"), of the one that it keeps as its best
-    ("best"), or of one by its folder's name; averaged weights where there are any.
+    """Loads the model of a run folder. Warns of newer checkpoints that are damaged.
 
-    Warns of newer checkpoints that are damaged. Raises ConfigError where there is no run or no such checkpoint, and
-    CheckpointError where there is no whole one.
+    Args:
+        run: The run folder.
+        checkpoint: "latest" for the newest whole checkpoint, "best" for the one that the run keeps as its best
+            (`train.keep_best`), or the name of a checkpoint's folder, such as "step-00001000".
+        average: Whether to take the averages of the weights (`train.ema`), where there are any.
+        device: The device to put the model on, such as "cuda".
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        ConfigError: If there is no such run or checkpoint.
+        CheckpointError: If no checkpoint is whole.
     """
     model, damaged = open_model(run, checkpoint, average=average, device=device)
     for line in damaged:
@@ -34,29 +44,39 @@ def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, d
 def open_model(
     run: str | Path, checkpoint: str = "latest", *, average: bool = True, device: str = "cpu"
 ) -> tuple[Model, list[str]]:
-    """What `load` gives, and a line for each damaged checkpoint that was passed over."""
+    """Loads a model as `load` does, and gives a line for each damaged checkpoint that was passed over."""
     folder = RunFolder.open(run)
     registry = load_plugins().registry
     compiled = compile_recipe(read_recipe(folder.recipe, registry=registry), registry)
     saved = find(folder.checkpoints, checkpoint)
     doubled = torch.float64 if compiled.recipe.train.precision == "fp64" else None
-    compiled.parts.modules.to(device, doubled)  # before the weights, which would be rounded
+    compiled.parts.modules.to(device, doubled).eval()  # before the weights, which would be rounded
     load_weights(compiled.parts, saved.parts, average)
     model = Model(compiled, compiled.parts, device, saved.path.name)
     return model, [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
 
 
 def load_weights(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]], average: bool) -> None:
-    """Each part by its name, never by order."""
+    """Loads the weights of each part by the part's name, never by order.
+
+    Args:
+        parts: The parts.
+        saved: State dicts by part; averages are named "ema.PART".
+        average: Whether to take a part's averages where there are any.
+    """
     for name, module in parts.modules.items():
         key = f"ema.{name}" if average and f"ema.{name}" in saved else name
         module.load_state_dict(dict(saved[key]))
 
 
 def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, list[str]]:
-    """A checkpoint's model, and remarks where checkpoints are damaged or the newest is of a run that is not finished.
+    """Loads a model for a command.
 
-    Raises ConfigError, with the nearest run that there is, where `run` is none.
+    Returns:
+        The model, and remarks where checkpoints are damaged or the run is not finished.
+
+    Raises:
+        ConfigError: If `run` is no run folder; names the nearest one.
     """
     summary = RunFolder.open(run).read_summary()
     model, remarks = open_model(run, checkpoint, device=device)

@@ -1,25 +1,51 @@
-"""Streams of rows or draws, batch by batch, with noise by the numbers of the rows."""
+"""Streams of rows that an evaluation goes through, batch by batch, with noise by the numbers of the rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import attrs
 import torch
 from torch import Tensor
 
+from jointgen.contracts.metrics import Batch, ModelView
 from jointgen.contracts.noise import Noise
 from jointgen.data.split import Split
-from jointgen.data.step_inputs import StepInputs
-from jointgen.inference.model import Model
+
+T = TypeVar("T")
+
+
+@attrs.frozen(eq=False)
+class StreamBatch(Batch):
+    """A `Batch` of a stream: raw rows, their noise and numbers, and the split that they are of, if any."""
+
+    data: Mapping[str, Mapping[str, Tensor]]
+    noise: Noise
+    rows: int
+    index: Tensor
+    split: Split | None
+    _memo: dict[str, Any] = attrs.field(factory=dict, init=False)
+
+    def recall(self, key: str, compute: Callable[[], T]) -> T:
+        if key not in self._memo:
+            self._memo[key] = compute()
+        found: T = self._memo[key]
+        return found
+
+    def labels(self) -> dict[str, Tensor]:
+        return self.split.labels(self.index % len(self.split)) if self.split else {}
 
 
 @attrs.frozen
 class Stream:
-    """So many rows of a split, or so many draws of p; `split` then has the rows of p's data roots, if it has any.
+    """Some rows of a split, or some draws of p.
 
-    size: rows of a batch.
+    Args:
+        name: The name of the split, or "draws". It names the noise.
+        n: The number of rows or draws.
+        split: The rows; of "draws", those of p's data roots, if it has any.
+        size: The number of rows of a batch.
     """
 
     name: str
@@ -29,36 +55,26 @@ class Stream:
 
     @property
     def key(self) -> str:
+        """Identifies the stream within an evaluation, also in the names of files."""
         return f"{self.name}-{self.n}by{self.size}"
 
     @property
     def starts(self) -> dict[int, int]:
-        """The first row of each batch, and how many it has."""
+        """The first row of each batch, and how many rows it has."""
         return {start: min(self.size, self.n - start) for start in range(0, self.n, self.size)}
 
-    def batch(self, model: Model, start: int, seed: int) -> Batch:
-        """With noise by the numbers of the rows: how the work is shared out is no matter, nor in how large batches."""
+    def batch(self, model: ModelView, start: int, seed: int) -> StreamBatch:
+        """Takes the batch that begins at a row.
+
+        Its noise depends on the rows' numbers, not on how large the batch is or which process takes it.
+        """
         index = torch.arange(start, start + self.starts[start])
         data = {} if self.split is None else self.split.take(index % len(self.split), model.device)
         noise = Noise(seed, self.name, device=model.device, dtype=model.dtype).of_rows(start, len(index))
-        return Batch(data, noise, len(index), index=index, source=self.split)
+        return StreamBatch(data, noise, len(index), index, self.split)
 
 
-@attrs.frozen(eq=False)
-class Batch(StepInputs):
-    """See jointgen.contracts.metrics.Batch."""
-
-    index: Tensor = attrs.field(factory=lambda: torch.empty(0, dtype=torch.long))
-    source: Split | None = None
-    _memo: dict[str, Any] = attrs.field(factory=dict, init=False)
-
-    def recall(self, key: str, compute: Callable[[], Any]) -> Any:
-        if key not in self._memo:
-            self._memo[key] = compute()
-        return self._memo[key]
-
-
-def batches(model: Model, split: Split, size: int, seed: int) -> Iterator[Batch]:
-    """A whole split."""
+def batches(model: ModelView, split: Split, size: int, seed: int) -> Iterator[StreamBatch]:
+    """The batches of a whole split, in order."""
     stream = Stream(split.name, len(split), split, size)
     return (stream.batch(model, start, seed) for start in stream.starts)

@@ -13,6 +13,7 @@ from jointgen.data.split import Split
 from jointgen.data.step_inputs import StepInputs
 from jointgen.errors import ConfigError
 from jointgen.inference.model import Model
+from jointgen.inference.view import PartsView
 from jointgen.reports import pictures
 from jointgen.runtime.workers import Workers
 
@@ -36,16 +37,16 @@ def write_pictures(model: Model, split: Split, folder: Path, name: str, n: int, 
         The files that this process has written.
     """
     shares = workers.world if n <= len(split) and n % workers.world == 0 else 1
-    model = model.share(workers.rank if shares > 1 else 0, shares)
-    batch = fixed_batch(model, split, min(n, len(split)) // shares)
+    view = model.view.share(workers.rank if shares > 1 else 0, shares)
+    batch = fixed_batch(view, split, min(n, len(split)) // shares)
 
     def gathered(share: Tensor) -> Tensor:
         return workers.gather(share) if shares > 1 else share
 
-    samples = {v: gathered(sample_means(model, v, n // shares, batch)) for v in model.observed}
-    truth = {v: gathered(mean) for v, mean in model.observe(batch)[0].items()}
-    reconstructed = next((v for v in model.observed if model.can_reconstruct(v)), None)
-    pairs = [gathered(values) for values in model.rebuild(batch, reconstructed)] if reconstructed else []
+    samples = {v: gathered(sample_pictures(view, v, n // shares, batch)) for v in model.observed}
+    truth = {v: gathered(mean) for v, mean in view.observe(batch)[0].items()}
+    reconstructed = next((v for v in model.observed if view.can_reconstruct(v)), None)
+    pairs = [gathered(values) for values in view.reconstruct_batch(batch, reconstructed)] if reconstructed else []
     if not workers.is_main:
         return []
 
@@ -61,24 +62,24 @@ def write_pictures(model: Model, split: Split, folder: Path, name: str, n: int, 
     return list(written)
 
 
-def fixed_batch(model: Model, split: Split, rows: int) -> StepInputs:
+def fixed_batch(view: PartsView, split: Split, rows: int) -> StepInputs:
     """Takes this process's share, so many rows, of the first rows of a split, with the same noise at every call."""
-    data = split.take(torch.arange(rows) + model.rank * rows, model.device)
-    return StepInputs(data, model.noise(0, "pictures"), rows)
+    data = split.take(torch.arange(rows) + view.rank * rows, view.device)
+    return StepInputs(data, view.noise(0, "pictures"), rows)
 
 
-def sample_means(model: Model, variable: str, n: int, batch: StepInputs) -> Tensor:
+def sample_pictures(view: PartsView, variable: str, n: int, batch: StepInputs) -> Tensor:
     """Draws a variable from the side that generates it, with the same noise at every call.
 
     Returns:
         (n, *shape): the means of its conditional. Where its side begins at data, the batch's rows are taken for that,
         and there are at most as many samples.
     """
-    joint = model.generator_of(variable)
-    _, samples = model.observe(batch)
-    given = {v: samples[v][:n] for v in model.data_roots(joint)}
+    joint = view.binding.generator_of(variable)
+    _, samples = view.observe(batch)
+    given = {v: samples[v][:n] for v in view.binding.data_roots(joint)}
     rows = min(n, batch.rows) if given else n
-    return model.draw(joint.name, given, rows, model.noise(0, "pictures"), "mean")[variable]
+    return view.draw(joint.name, given, rows, view.noise(0, "pictures"), "mean")[variable]
 
 
 # --- pictures that a command was asked for ----------------------------------------------------------------------------

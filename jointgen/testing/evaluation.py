@@ -14,6 +14,7 @@ from jointgen.compiler.lowered import lower_tree
 from jointgen.compiler.nodes import CriticNode
 from jointgen.compiler.parts import Parts
 from jointgen.config.recipe import read_recipe
+from jointgen.contracts.metrics import ModelView
 from jointgen.contracts.noise import Noise
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.terms import term_function
@@ -68,13 +69,13 @@ def raw_rows(compiled: CompiledRecipe, rows: int) -> dict[str, dict[str, Tensor]
     return found
 
 
-def tiny_model(tables: Mapping[str, Any] | None = None) -> Model:
-    """Return an untrained model of the tiny recipe, on which a metric can be tried.
+def tiny_model(tables: Mapping[str, Any] | None = None) -> ModelView:
+    """Return an untrained model of the tiny recipe, as a metric sees it.
 
     Args:
         tables: Changes to the recipe, such as ``{"objective": {"type": "ali"}}``.
     """
-    return model_of(tiny(tables=tables))
+    return model_of(tiny(tables=tables)).view
 
 
 def model_of(compiled: CompiledRecipe) -> Model:

@@ -80,9 +80,9 @@ def gradients_reach_what_the_objective_says(subject: OnTinyModel) -> None:
 def reports_are_numbers_of_rows(subject: OnTinyModel) -> None:
     compiled = tiny(subject.config, subject.tables)
     model = model_of(compiled)
-    for name, expr in model.reports.items():
-        if not model.missing(expr):
-            found = model.rows(expr)(StepInputs(raw_rows(compiled, 6), Noise(0), 6))
+    for name, expr in model.view.reports.items():
+        if not model.view.missing(expr):
+            found = model.view.per_row(expr, as_observed=False)(StepInputs(raw_rows(compiled, 6), Noise(0), 6))
             expect_shape(f"the report {name!r} of 6 rows", found, (6,))
 
 
@@ -98,7 +98,7 @@ WITHOUT = {
 @promise(METRICS)
 def measures_say_what_they_are(subject: OnTinyModel) -> None:
     for tables in (subject.tables, {**subject.tables, **WITHOUT}):
-        for measure in subject.config.figures(model_of(tiny(tables=tables))):
+        for measure in subject.config.figures(model_of(tiny(tables=tables)).view):
             expect(
                 isinstance(measure, MetricFigure),
                 f"measures() has a {type(measure).__name__}, it must be a MetricFigure",
@@ -113,8 +113,8 @@ def statistics_are_of_their_rows(subject: OnTinyModel) -> None:
     """As a file holds them and processes exchange them, and whatever the batches are."""
     compiled = tiny(tables=subject.tables)
     model, split = model_of(compiled), open_split(compiled.binding, "test").first(6)
-    for collect in {c.key: c for measure in subject.config.figures(model) for c in measure.statistics}.values():
-        (batch,) = batches(model, split, 6, seed=0)
+    for collect in {c.key: c for measure in subject.config.figures(model.view) for c in measure.statistics}.values():
+        (batch,) = batches(model.view, split, 6, seed=0)
         with torch.no_grad():
             found = collect.compute(batch)
         expect(

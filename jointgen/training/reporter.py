@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
@@ -12,8 +11,9 @@ from jointgen.contracts.metrics import MetricFigure
 from jointgen.data.split import Split
 from jointgen.engine.batch_norm import average_statistics
 from jointgen.engine.ema import EMA
-from jointgen.evaluation.evaluate import evaluate, figures_of, metrics_of
+from jointgen.evaluation.evaluate import evaluate, list_figures, metrics_of
 from jointgen.inference.model import Model
+from jointgen.inference.view import PartsView
 from jointgen.reports.gallery import write_pictures
 from jointgen.runs.folder import RunFolder, checkpoint_name
 from jointgen.runs.log import RunLog
@@ -56,20 +56,11 @@ class RunReporter:
         average_statistics(self.ema.parts.modules, self.workers)
         return Model(self.compiled, self.ema.parts, self.workers.device)
 
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Put the trained parts back into training mode after models have been made of them."""
-        try:
-            yield
-        finally:
-            self.ema.trained.modules.train()
-
     # --- evaluations
 
     def figures(self) -> list[MetricFigure]:
         """Return what an evaluation finds, without evaluating."""
-        with self._evaluating():
-            return figures_of(self.metrics, Model(self.compiled, self.ema.parts))
+        return list_figures(self.metrics, PartsView(self.compiled, self.ema.parts))
 
     def evaluate(
         self, *, quick: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
@@ -86,25 +77,24 @@ class RunReporter:
         """
         table, kept = self.recipe.eval, self.recipe.train.keep_best
         split = self.evaluated if table.rows is None else self.evaluated.first(table.rows)
-        with self._evaluating():
-            model, metrics = self.model(), self.metrics
-            if quick:
-                metrics = [
-                    metric
-                    for metric in metrics
-                    if not self.compiled.registry.component_of("metric", type(metric)).costly
-                    or kept in [figure.name for figure in metric.figures(model)]
-                ]
-            return evaluate(
-                model,
-                split,
-                metrics,
-                batch=table.batch,
-                seed=self.recipe.seed,
-                limit=table.quick_rows if quick else None,
-                workers=self.workers,
-                progress=progress,
-            )
+        model, metrics = self.model(), self.metrics
+        if quick:
+            metrics = [
+                metric
+                for metric in metrics
+                if not self.compiled.registry.component_of("metric", type(metric)).costly
+                or kept in [figure.name for figure in metric.figures(model.view)]
+            ]
+        return evaluate(
+            model,
+            split,
+            metrics,
+            batch=table.batch,
+            seed=self.recipe.seed,
+            limit=table.quick_rows if quick else None,
+            workers=self.workers,
+            progress=progress,
+        )
 
     # --- files
 
@@ -116,7 +106,7 @@ class RunReporter:
     def write_pictures(self, step: int) -> None:
         """Write grids of samples and of reconstructions, and hand them to the trackers."""
         folder, n = self.folder.samples, self.recipe.eval.samples
-        with writing(folder), self._evaluating():
+        with writing(folder):
             written = write_pictures(self.model(), self.pictured, folder, checkpoint_name(step), n, self.workers)
             if written:
                 self.log.add_pictures(written, step)

@@ -21,7 +21,7 @@ from jointgen.engine.ema import EMA
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.engine.optimizers import Optimizers
 from jointgen.errors import ConfigError, Problem, placing
-from jointgen.inference.model import Model
+from jointgen.inference.view import PartsView
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
 from jointgen.runs.trackers import check_installed
@@ -156,7 +156,7 @@ def start_at_mean(compiled: CompiledRecipe, split: Split) -> None:
     rows = min(START_ROWS, len(split))
     spread = torch.arange(rows) * len(split) // rows
     inputs = StepInputs(split.take(spread), Noise(compiled.recipe.seed, "means"), rows)
-    observed = Model(compiled, compiled.parts).observe(inputs)[0]  # (rows, *shape) by variable
+    observed = PartsView(compiled, compiled.parts).observe(inputs)[0]  # (rows, *shape) by variable
     start_at_data(compiled.parts, compiled.binding, observed)
 
 

@@ -201,7 +201,7 @@ class Trainer:
         stop_early()
         # several processes have different numbers of batches, so only one alone asks between them
         found = self.reporter.evaluate(progress=stop_early if self.workers.world == 1 else lambda *_: None)
-        return Run(self.reporter.folder.path, self._summarise("done", found=found), self.reporter.model())
+        return self._result(self._summarise("done", found=found))
 
     def finished_run(self) -> Run | None:
         """Return the run if it was resumed as it is and is finished already; nothing in its folder is touched."""
@@ -213,7 +213,13 @@ class Trainer:
             return None
         if self.workers.is_main:
             log_once(f"{folder.path} is finished (step {progress.step}); nothing was done")
-        return Run(folder.path, summary, self.reporter.model())
+        return self._result(summary)
+
+    def _result(self, summary: dict[str, Any]) -> Run:
+        """The result of a finished run, whose model is left in evaluation mode."""
+        model = self.reporter.model()
+        model.parts.modules.eval()
+        return Run(self.reporter.folder.path, summary, model)
 
     def _stop_if_not_finite(self) -> None:
         """Raise NonFiniteError, and say so in the summary, if a figure since the last log event is not finite."""

@@ -75,9 +75,9 @@ class Annealing:
         middle = torch.sigmoid(STEEPNESS * torch.linspace(-1, 1, self.steps + 1, dtype=torch.float64))
         return ((middle - middle[0]) / (middle[-1] - middle[0])).tolist()
 
-    def codes(self, subject: ModelView) -> tuple[Codes | None, str]:
+    def codes(self, model: ModelView) -> tuple[Codes | None, str]:
         """The codes that are annealed, or why they cannot be."""
-        codes, reason = codes_of(subject)
+        codes, reason = codes_of(model)
         if codes is not None and self.start == "encoder" and (reason := missing_encoder(codes)):
             return None, reason
         return codes, reason
@@ -91,8 +91,8 @@ class AIS(Annealing):
     decides, and the figure may be far too low.
     """
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        codes, reason = self.codes(subject)
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        codes, reason = self.codes(model)
         if codes is None:
             return [MetricFigure("ais", "nats", "", note=reason)]
 
@@ -104,7 +104,7 @@ class AIS(Annealing):
             "ais_acceptance", lambda batch: annealed(batch).acceptance.mean(1), rows=self.rows, max_batch=self.batch
         )
         effective = per_row("ais_ess", lambda batch: annealed(batch).effective, rows=self.rows, max_batch=self.batch)
-        how, note, display = self.estimator, density_note(subject), Display(group="likelihood", order=4)
+        how, note, display = self.estimator, density_note(model), Display(group="likelihood", order=4)
         return [
             MetricFigure(
                 "ais",
@@ -135,7 +135,7 @@ class AIS(Annealing):
         ]
 
     def _annealed(self, codes: Codes, batch: Batch) -> Annealed:
-        known = codes.known(codes.subject.observe(batch)[1])
+        known = codes.known(codes.model.observe(batch)[1])
         chains = Chains(self, codes, known, batch.rows, batch.noise.renamed("ais"))
         return chains.forward(chains.sizes())
 
@@ -148,8 +148,8 @@ class BDMC(Annealing):
     expectation. How wide it is says how far AIS of the same settings can be trusted on data that looks like the draws.
     """
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        codes, reason = self.codes(subject)
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        codes, reason = self.codes(model)
         if codes is None:
             return [MetricFigure(name, "nats", "", note=reason) for name in ("bdmc_lower", "bdmc_upper", "bdmc_gap")]
 
@@ -172,7 +172,7 @@ class BDMC(Annealing):
 
     def _ends(self, codes: Codes, batch: Batch) -> tuple[Tensor, Tensor]:
         """(B,) each."""
-        drawn = codes.subject.generate(batch, "sample")
+        drawn = codes.model.sample_batch(batch, "sample")
         chains = Chains(self, codes, codes.known(drawn), batch.rows, batch.noise.renamed("bdmc"))
         sizes = chains.sizes()
         return chains.forward(sizes).log_mean, -chains.backward(codes.flat(drawn), sizes).log_mean

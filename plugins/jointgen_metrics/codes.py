@@ -15,22 +15,22 @@ NO_CODES = "no conditional of a joint q draws a code that a joint p has"
 # --- which codes there are -------------------------------------------------------------------------------------------
 
 
-def codes_of(subject: ModelView) -> list[str]:
+def codes_of(model: ModelView) -> list[str]:
     """Latent variables: what conditionals of q draw and p has, but for labels."""
-    if not {"q", "p"} <= subject.joints.keys():
+    if not {"q", "p"} <= model.joints.keys():
         return []
-    drawn = [v for factor in subject.joints["q"].factors if not factor.is_root for v in factor.out]
-    return [v for v in drawn if v in subject.joints["p"].variables and subject.spaces[v].kind != "label"]
+    drawn = [v for factor in model.joints["q"].factors if not factor.is_root for v in factor.out]
+    return [v for v in drawn if v in model.joints["p"].variables and model.spaces[v].kind != "label"]
 
 
-def encoder_of(subject: ModelView, code: str) -> Conditional:
-    return subject.joints["q"].drawn_by(code)
+def encoder_of(model: ModelView, code: str) -> Conditional:
+    return model.joints["q"].drawn_by(code)
 
 
-def has_mean(subject: ModelView, code: str) -> bool:
+def has_mean(model: ModelView, code: str) -> bool:
     """Whether q's mean reading of a code is no draw, as that of a network with noise for an input is."""
-    factor = encoder_of(subject, code)
-    can = subject.capabilities(factor)
+    factor = encoder_of(model, code)
+    can = model.capabilities(factor)
     return factor.moments or ("mean" in can.paths and not can.noise_input)
 
 
@@ -42,32 +42,32 @@ def suffixed(name: str, variable: str, variables: list[str]) -> str:
 # --- their values ----------------------------------------------------------------------------------------------------
 
 
-def observed(subject: ModelView, batch: Batch) -> dict[str, Tensor]:
+def observed(model: ModelView, batch: Batch) -> dict[str, Tensor]:
     """Samples of every variable that a data source yields, observed once for each batch."""
-    return batch.recall("observed samples", lambda: subject.observe(batch)[1])
+    return batch.recall("observed samples", lambda: model.observe(batch)[1])
 
 
-def encoded(subject: ModelView, batch: Batch, reading: str = "sample") -> dict[str, Tensor]:
+def encoded(model: ModelView, batch: Batch, reading: str = "sample") -> dict[str, Tensor]:
     """Every variable of q given its data, (B, *shape). "sample": for each row a draw of q(z|x), so of q(z)."""
 
     def draw() -> dict[str, Tensor]:
-        data = observed(subject, batch)
-        known = {v: data[v] for factor in subject.joints["q"].factors if subject.is_data(factor) for v in factor.out}
-        return subject.draw("q", known, batch.rows, batch.noise, reading)
+        data = observed(model, batch)
+        known = {v: data[v] for factor in model.joints["q"].factors if model.is_data(factor) for v in factor.out}
+        return model.draw("q", known, batch.rows, batch.noise, reading)
 
     return batch.recall(f"encoded {reading}", draw)
 
 
-def prior_codes(subject: ModelView, batch: Batch, name: str) -> dict[str, Tensor]:
+def prior_codes(model: ModelView, batch: Batch, name: str) -> dict[str, Tensor]:
     """Codes of p(z), (B, *shape), other ones for each `name`. What p decodes them to is taken as data, not computed."""
-    data, codes = observed(subject, batch), codes_of(subject)
+    data, codes = observed(model, batch), codes_of(model)
     known = {
         v: data[v]
-        for factor in subject.joints["p"].factors
+        for factor in model.joints["p"].factors
         for v in factor.out
-        if v in data and (subject.is_data(factor) or not (factor.is_root or v in codes))
+        if v in data and (model.is_data(factor) or not (factor.is_root or v in codes))
     }
-    return subject.draw("p", known, batch.rows, batch.noise.renamed(name))
+    return model.draw("p", known, batch.rows, batch.noise.renamed(name))
 
 
 # --- active units ----------------------------------------------------------------------------------------------------
@@ -82,23 +82,23 @@ class ActiveUnits:
 
     threshold: float = attrs.field(default=0.01, validator=attrs.validators.gt(0.0))
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        codes = codes_of(subject)
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        codes = codes_of(model)
         if not codes:
             return [MetricFigure("active_units", "units", "", note=NO_CODES)]
-        return [self._measure(subject, code, suffixed("active_units", code, codes)) for code in codes]
+        return [self._measure(model, code, suffixed("active_units", code, codes)) for code in codes]
 
-    def _measure(self, subject: ModelView, code: str, name: str) -> MetricFigure:
-        how = f"of {subject.spaces[code].size}: variance over x of the mean code > {self.threshold:g}"
-        if not has_mean(subject, code):
-            return MetricFigure(name, "units", how, note=f"q({encoder_of(subject, code)}) has no mean that can be read")
+    def _measure(self, model: ModelView, code: str, name: str) -> MetricFigure:
+        how = f"of {model.spaces[code].size}: variance over x of the mean code > {self.threshold:g}"
+        if not has_mean(model, code):
+            return MetricFigure(name, "units", how, note=f"q({encoder_of(model, code)}) has no mean that can be read")
 
         def finish(moments: Moments) -> FigureValue:
             variance = moments.variance
             return None if variance is None else float((variance > self.threshold).sum()), None
 
         def means(batch: Batch) -> Moments:
-            return Moments.of(encoded(subject, batch, "mean")[code].flatten(1))
+            return Moments.of(encoded(model, batch, "mean")[code].flatten(1))
 
         return MetricFigure(
             name,

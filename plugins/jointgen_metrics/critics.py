@@ -33,14 +33,14 @@ class Critics:
     its sign. A critic that knows the training rows by heart fulfils the identities there and not here.
     """
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        ratios = [ratio for ratio in subject.ratios.values() if ratio.kind == "log_ratio"]
-        return [measure for ratio in ratios for measure in self._of(subject, ratio)]
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        ratios = [ratio for ratio in model.ratios.values() if ratio.kind == "log_ratio"]
+        return [measure for ratio in ratios for measure in self._of(model, ratio)]
 
-    def _of(self, subject: ModelView, ratio: Ratio) -> list[MetricFigure]:
+    def _of(self, model: ModelView, ratio: Ratio) -> list[MetricFigure]:
         sides = {"positive": E(ratio.num, ratio), "negative": E(ratio.den, ratio)}
-        reason = next(filter(None, map(subject.missing, sides.values())), "")
-        collects = () if reason else (self._collect(ratio, {s: subject.rows(expr) for s, expr in sides.items()}),)
+        reason = next(filter(None, map(model.missing, sides.values())), "")
+        collects = () if reason else (self._collect(ratio, {s: model.row_function(expr) for s, expr in sides.items()}),)
         name, note = ratio.name, reason or "of a critic: 0 is necessary for a log-ratio, not sufficient"
         above, below = f"log E[{ratio.num}] exp(-{name})", f"log E[{ratio.den}] exp({name})"
         return [

@@ -25,12 +25,12 @@ CHUNK = 256  # rows whose kernels with all others are held at a time
 at_least_two = attrs.validators.ge(2)
 
 
-def code_draws(subject: ModelView, code: str, rows: int) -> StatisticSpec:
+def code_draws(model: ModelView, code: str, rows: int) -> StatisticSpec:
     """KeptRows: as many draws of q(z), one for each x ("q"), of p(z) ("p") and of p(z) once more ("again"), (n, D)."""
 
     def of(batch: Batch) -> KeptRows:
-        priors = {name: prior_codes(subject, batch, name)[code] for name in ("p", "again")}
-        values = {"q": encoded(subject, batch)[code], **priors}
+        priors = {name: prior_codes(model, batch, name)[code] for name in ("p", "again")}
+        values = {"q": encoded(model, batch)[code], **priors}
         return KeptRows.of(batch.index, **{name: value.flatten(1) for name, value in values.items()})
 
     return StatisticSpec(f"draws of {code}", of, KeptRows, rows=rows)
@@ -52,13 +52,13 @@ class SlicedWasserstein:
     rows: int = attrs.field(default=10_000, validator=at_least_two)
     directions: int = attrs.field(default=256, validator=attrs.validators.ge(1))
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        if not (codes := codes_of(subject)):
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        if not (codes := codes_of(model)):
             return [MetricFigure("sw_z", "code units", "", note=NO_CODES)]
-        return [measure for code in codes for measure in self._measures(subject, code)]
+        return [measure for code in codes for measure in self._measures(model, code)]
 
-    def _measures(self, subject: ModelView, code: str) -> list[MetricFigure]:
-        collect, is_data = code_draws(subject, code, self.rows), subject.is_data(subject.joints["p"].drawn_by(code))
+    def _measures(self, model: ModelView, code: str) -> list[MetricFigure]:
+        collect, is_data = code_draws(model, code, self.rows), model.is_data(model.joints["p"].drawn_by(code))
         beside = "" if is_data else f"two sets of draws of one distribution are apart, too: sw_{code}_floor"
         distance = self._measure(f"sw_{code}", "q's draws and p's", collect, "q", beside)
         distance = attrs.evolve(distance, better="lower")
@@ -122,12 +122,12 @@ class MMD:
     rows: int = attrs.field(default=2000, validator=at_least_two)
     scales: list[float] = attrs.field(factory=lambda: [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0], validator=are_positive)
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        if not (codes := codes_of(subject)):
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        if not (codes := codes_of(model)):
             return [MetricFigure("mmd_z", "MMD^2", "", note=NO_CODES)]
-        return [self._measure(subject, code) for code in codes]
+        return [self._measure(model, code) for code in codes]
 
-    def _measure(self, subject: ModelView, code: str) -> MetricFigure:
+    def _measure(self, model: ModelView, code: str) -> MetricFigure:
         def finish(kept: KeptRows) -> FigureValue:
             draws = kept.in_order()
             if kept.n < 2:
@@ -135,7 +135,7 @@ class MMD:
             q, p = draws["q"].double(), draws["p"].double()
             return squared_mmd(q, p, [scale * mean_squared_distance(p) for scale in self.scales])
 
-        collect = code_draws(subject, code, self.rows)
+        collect = code_draws(model, code, self.rows)
         how = "unbiased, inverse multiquadratic kernels, draws of q and of p"
         scales = f"scales {', '.join(f'{scale:g}' for scale in self.scales)} of the mean squared distance under p"
         return MetricFigure(

@@ -38,13 +38,13 @@ class Exact:
     chunk: int = attrs.field(default=4096, validator=at_least_one)
     tolerance: float = attrs.field(default=1e-3, validator=attrs.validators.gt(0.0))
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        codes, reason = codes_of(subject)
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        codes, reason = codes_of(model)
         if codes is None:
             return [MetricFigure("exact", "nats", "", note=reason)]
         if is_quadratic(codes):
             collects = (per_row("exact", lambda batch: gaussian_integral(codes, batch), rows=self.rows),)
-            how, note = "Gaussian integral over z", density_note(subject)
+            how, note = "Gaussian integral over z", density_note(model)
             return [MetricFigure("exact", "nats", how, collects, "exact", note, better="higher", display=DISPLAY)]
         if codes.size <= INTEGRABLE:
             return self._quadrature(codes)
@@ -55,7 +55,7 @@ class Exact:
         def integral(batch: Batch) -> Integral:
             return batch.recall(f"exact {self}", lambda: self.integral(codes, batch))
 
-        how, note = "integral over z on a grid", density_note(codes.subject)
+        how, note = "integral over z on a grid", density_note(codes.model)
         value = per_row("exact", lambda batch: integral(batch).value, rows=self.rows, max_batch=NOISE_BLOCK)
         change = per_row("exact_error", lambda batch: integral(batch).change, rows=self.rows, max_batch=NOISE_BLOCK)
         return [
@@ -70,7 +70,7 @@ class Exact:
         ]
 
     def integral(self, codes: Codes, batch: Batch) -> Integral:
-        known = codes.known(codes.subject.observe(batch)[1])
+        known = codes.known(codes.model.observe(batch)[1])
 
         def log_f(z: Tensor, row: Tensor) -> Tensor:
             return codes.log_joint(z, {name: value[row] for name, value in known.items()}, batch.noise)
@@ -83,9 +83,9 @@ class Exact:
 def is_quadratic(codes: Codes) -> bool:
     """Whether log p(x, z) is a quadratic function of z, to rounding: its slope halfway between two codes is then the
     mean of the slopes at both. Asked of x that p draws and of codes far out, where any curve of a network shows."""
-    noise = codes.subject.noise(0, "exact").alone()
+    noise = codes.model.noise(0, "exact").alone()
     given = _conditions(codes, noise)
-    values = codes.subject.draw("p", given, PROBES, noise)
+    values = codes.model.draw("p", given, PROBES, noise)
     known = codes.known(values)
     a, b = codes.flat(values), FAR * codes.draw("p", known, PROBES, noise.renamed("far"))
     slopes = [
@@ -98,14 +98,14 @@ def is_quadratic(codes: Codes) -> bool:
 
 def _conditions(codes: Codes, noise: Noise) -> Values:
     """Some values of what p takes from data sources, such as labels."""
-    spaces = codes.subject.spaces
+    spaces = codes.model.spaces
     return {v: noise.named(f"given/{v}", PROBES).uniform(*spaces[v].shape) for v in codes.given}
 
 
 def gaussian_integral(codes: Codes, batch: Batch) -> Tensor:
     """(B,) log of the integral of p(x, z) over z where log p(x, z) is quadratic in z, in double precision:
     log p(x, z*) + Z/2 log 2 pi - 1/2 log det(-H) at its maximum z*, where it has the Hessian H."""
-    known = codes.known(codes.subject.observe(batch)[1])
+    known = codes.known(codes.model.observe(batch)[1])
 
     def log_joint(z: Tensor) -> Tensor:
         return codes.log_joint(z, known, batch.noise)

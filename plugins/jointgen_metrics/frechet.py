@@ -78,8 +78,8 @@ class FID:
     extractor: ExtractorField | None = None
     against: Against = "train"
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        return [self._measure(compared) for compared in side_by_side(subject, self)]
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        return [self._measure(compared) for compared in side_by_side(model, self)]
 
     def _measure(self, compared: Compared) -> MetricFigure:
         unit, how = "squared distance", "Gaussians fitted to features of draws and of data"

@@ -44,29 +44,29 @@ TITLES = {
 Summary = Callable[[FeatureBatch, Batch], Statistic]
 
 
-def side_by_side(subject: ModelView, score: Any) -> list[Compared]:
+def side_by_side(model: ModelView, score: Any) -> list[Compared]:
     """For every variable that p generates: by the score's own extractor, or by those that suit the variable in turn,
     up to the first that can be had."""
     found = []
-    for variable in _generated(subject):
-        for extractor in [score.extractor] if score.extractor is not None else _suited(subject, variable):
-            compared = Compared(subject, variable, extractor, score.reading)
+    for variable in _generated(model):
+        for extractor in [score.extractor] if score.extractor is not None else _suited(model, variable):
+            compared = Compared(model, variable, extractor, score.reading)
             found.append(compared)
             if not compared.absent:
                 break
     return found
 
 
-def _generated(subject: ModelView) -> list[str]:
+def _generated(model: ModelView) -> list[str]:
     """Data that p draws, by a conditional."""
-    if "p" not in subject.joints:
+    if "p" not in model.joints:
         return []
-    drawn = {v for factor in subject.joints["p"].factors if not factor.is_root for v in factor.out}
-    return [variable for variable in subject.observed if variable in drawn]
+    drawn = {v for factor in model.joints["p"].factors if not factor.is_root for v in factor.out}
+    return [variable for variable in model.observed if variable in drawn]
 
 
-def _suited(subject: ModelView, variable: str) -> list[Extractor]:
-    space = subject.spaces[variable]
+def _suited(model: ModelView, variable: str) -> list[Extractor]:
+    space = model.spaces[variable]
     if not has_pixels(space):
         return [Values()]
     return [Inception(), Classifier(), Values()] if space.shape[0] == 3 else [Classifier(), Inception(), Values()]
@@ -76,7 +76,7 @@ def _suited(subject: ModelView, variable: str) -> list[Extractor]:
 class Compared:
     """One variable by one extractor: draws of p, and the rows of the data."""
 
-    subject: ModelView
+    model: ModelView
     variable: str
     extractor: Extractor
     reading: Reading
@@ -88,7 +88,7 @@ class Compared:
 
     @property
     def absent(self) -> str:
-        space = self.subject.spaces[self.variable]
+        space = self.model.spaces[self.variable]
         if self.extractor.takes == "pixels" and not has_pixels(space):
             return f"{self.variable} is {space}, no images of a known range; use extractor = {{ type = 'values' }}"
         return self.features.absent
@@ -96,19 +96,19 @@ class Compared:
     @property
     def features(self) -> Features:
         """Shared by all scores, so that weights are read once."""
-        return self.subject.recall(f"features of {self.variable} by {self.extractor!r}", self._build)
+        return self.model.recall(f"features of {self.variable} by {self.extractor!r}", self._build)
 
     def _build(self) -> Features:
         part = self._part
-        source = self.subject.sources[part]
+        source = self.model.sources[part]
         offered = source.spaces()
         own = self.variable if self.variable in offered else next(iter(offered))
-        return self.extractor.build(self.subject.spaces[self.variable], own, source)
+        return self.extractor.build(self.model.spaces[self.variable], own, source)
 
     @property
     def _part(self) -> str:
         """The data source of the variable."""
-        roots = [f for joint in self.subject.joints.values() for f in joint.factors if self.subject.is_data(f)]
+        roots = [f for joint in self.model.joints.values() for f in joint.factors if self.model.is_data(f)]
         return next(factor.part for factor in roots if self.variable in factor.out)
 
     # --- statistics
@@ -122,7 +122,7 @@ class Compared:
         self, what: str, summary: Summary, kind: type[Statistic], over: Against, rows: int | None = None
     ) -> StatisticSpec:
         """KeptRows for other runs, but where bits are drawn afresh."""
-        key = f"{what} of {self._key} of data in {self.subject.spaces[self.variable]!r}"
+        key = f"{what} of {self._key} of data in {self.model.spaces[self.variable]!r}"
         of_data = False if self._draws_bits else self.features.identity
         return StatisticSpec(key, lambda batch: summary(self._real(batch), batch), kind, over, rows, of_data)
 
@@ -132,23 +132,23 @@ class Compared:
 
     @property
     def _draws_bits(self) -> bool:
-        return self.reading == "sample" and self.subject.spaces[self.variable].kind == "binary"
+        return self.reading == "sample" and self.model.spaces[self.variable].kind == "binary"
 
     def _drawn(self, batch: Batch) -> FeatureBatch:
         def draw() -> Tensor:
-            return self.subject.generate(batch, self.reading)[self.variable]
+            return self.model.sample_batch(batch, self.reading)[self.variable]
 
         return batch.recall(f"draws {self._key}", lambda: self._extract(draw()))
 
     def _real(self, batch: Batch) -> FeatureBatch:
         def observe() -> Tensor:
-            means, samples = self.subject.observe(batch)
+            means, samples = self.model.observe(batch)
             return (means if self.reading == "mean" else samples)[self.variable]
 
         return batch.recall(f"data {self._key}", lambda: self._extract(observe()))
 
     def _extract(self, values: Tensor) -> FeatureBatch:
-        space = self.subject.spaces[self.variable]
+        space = self.model.spaces[self.variable]
         rows = pixels(values, space) if self.extractor.takes == "pixels" else values
         with torch.autocast(rows.device.type, enabled=False):
             return _without_those_of_no_image(self.features(rows), values)
@@ -173,13 +173,13 @@ class Compared:
 
     def _display(self, score: str) -> Display:
         title, order, headline = TITLES[score]
-        subject = title if self.variable == "x" else f"{title} {self.variable}"
-        return Display(f"{subject}, {self.extractor.name}", "samples", order, headline and self.variable == "x")
+        model = title if self.variable == "x" else f"{title} {self.variable}"
+        return Display(f"{model}, {self.extractor.name}", "samples", order, headline and self.variable == "x")
 
     def missing(self, score: str, unit: str, estimator: str, why: str) -> MetricFigure:
         """Of the figures that are absent for one reason, the first one says it."""
         name = self.named(score)
-        first = self.subject.recall(f"absent: {why}", lambda: name)
+        first = self.model.recall(f"absent: {why}", lambda: name)
         return MetricFigure(name, unit, estimator, note=why if first == name else f"as {first}")
 
 

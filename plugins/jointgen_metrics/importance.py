@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any
 
 import attrs
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from jointgen.objectives import Expectation, Expr
 from jointgen.plugin import Batch, Display, MetricFigure, ModelView, per_row
-from jointgen_metrics.likelihood import bound, code_length, density_note, observed
+from jointgen_metrics.likelihood import bound, code_length, density_note
 
 at_least_one = attrs.validators.ge(1)
 
@@ -32,20 +31,20 @@ class IWAE:
     chunk: int = attrs.field(default=2048, validator=at_least_one)
     rows: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least_one))
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
+    def figures(self, model: ModelView) -> list[MetricFigure]:
         name, how = f"iwae_{self.k}", f"K = {self.k} draws of q(z|x) per row"
-        expr, reason = bound(subject)
+        expr, reason = bound(model)
         if expr is None:
             return [MetricFigure(name, "nats", "", note=f"no bound: {reason}")]
-        collects = (per_row(name, LogMeanWeight(self, subject, expr), rows=self.rows),)
+        collects = (per_row(name, LogMeanWeight(self, model, expr), rows=self.rows),)
         display = Display(f"IWAE-{self.k}", "likelihood", 3, headline=True, nll=True)
         found = [
-            MetricFigure(name, "nats", how, collects, "lower", density_note(subject), better="higher", display=display)
+            MetricFigure(name, "nats", how, collects, "lower", density_note(model), better="higher", display=display)
         ]
-        length, _ = code_length(subject)
+        length, _ = code_length(model)
         if length is not None:
             bits, how = f"{name}_bits_per_dim", f"{length.how}, {how}"
-            own = (per_row(bits, LogMeanWeight(self, subject, length.expr), rows=self.rows),)
+            own = (per_row(bits, LogMeanWeight(self, model, length.expr), rows=self.rows),)
             collects = collects if length.expr == expr else own
             display = Display(f"bits/dim, IWAE-{self.k}", "likelihood", 2, headline=True)
             found.append(
@@ -57,24 +56,23 @@ class IWAE:
 
 
 class LogMeanWeight:
-    """batch -> (B,) nats in double precision: the log of the mean of K weights, exp of an expectation's term."""
+    """Maps a batch to (B,) nats in double precision: log 1/K sum_k exp(w_k), w the term of an expectation.
 
-    def __init__(self, config: IWAE, subject: ModelView, expr: Expr):
+    The K draws are made a few at a time, so that memory does not grow with K.
+    """
+
+    def __init__(self, config: IWAE, model: ModelView, expr: Expr):
         assert isinstance(expr, Expectation)
-        self.config, self.subject = config, subject
-        self.summed = cache(lambda k: subject.rows(attrs.evolve(expr, k=k, reduce="logmeanexp"), observed=True))
+        self.config = config
+        self.mean_of = cache(lambda k: model.row_function(attrs.evolve(expr, k=k, reduce="logmeanexp"), observed=True))
 
     def __call__(self, batch: Batch) -> Tensor:
-        seen, k = observed(self.subject, batch), self.config.k
+        k = self.config.k
         total = torch.full((batch.rows,), -math.inf, dtype=torch.float64, device=batch.noise.device)
         at_once = max(1, self.config.chunk // batch.rows)
         for first in range(0, k, at_once):
             draws = range(first, min(first + at_once, k))
-            total = torch.logaddexp(total, self._log_sum(seen, batch, draws))
+            noise = batch.noise.renamed("iwae").repeated(batch.rows, draws)
+            mean = self.mean_of(len(draws))(batch, noise)  # the encoder runs once for these draws
+            total = torch.logaddexp(total, mean.double() + math.log(len(draws)))
         return total - math.log(k)
-
-    def _log_sum(self, seen: Any, batch: Batch, draws: range) -> Tensor:
-        """(B,) log of the sum of these draws' weights; one run of the encoder."""
-        noise = batch.noise.renamed("iwae").repeated(batch.rows, draws)
-        mean = self.summed(len(draws))(attrs.evolve(seen, noise=noise))
-        return mean.double() + math.log(len(draws))

@@ -66,8 +66,8 @@ class InceptionScore:
     extractor: ExtractorField | None = None
     splits: int = attrs.field(default=10, validator=positive)
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        return [self._measure(compared) for compared in side_by_side(subject, self)]
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        return [self._measure(compared) for compared in side_by_side(model, self)]
 
     def _measure(self, compared: Compared) -> MetricFigure:
         unit, how = "score", f"mean of {self.splits} splits"

@@ -24,7 +24,7 @@ from jointgen.plugin import (
     per_row,
 )
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, encoder_of, observed
-from jointgen_metrics.likelihood import density_note, evaluable, of_observed
+from jointgen_metrics.likelihood import density_note, evaluable
 
 ELEMENTS = 4_000_000  # numbers of codes that are scored at a time
 ONE_DRAW = "one draw of q(z|x) per row"
@@ -41,15 +41,15 @@ class RateDistortion:
     The rate is KL(q(z|x) : p(z)), an upper bound on the mutual information of x and z under q.
     """
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
+    def figures(self, model: ModelView) -> list[MetricFigure]:
         about = "an upper bound on the mutual information of x and z under q"
-        cost = self._measure(subject, "rate", rate, about)
-        left = self._measure(subject, "distortion", distortion, density_note(subject) if "p" in subject.joints else "")
+        cost = self._measure(model, "rate", rate, about)
+        left = self._measure(model, "distortion", distortion, density_note(model) if "p" in model.joints else "")
         return [cost, attrs.evolve(left, better="lower")]
 
-    def _measure(self, subject: ModelView, name: str, of: Callable[[ModelView], Expr], note: str) -> MetricFigure:
-        expr, reason = evaluable(subject, of)
-        collects = () if expr is None else (per_row(name, of_observed(subject, expr)),)
+    def _measure(self, model: ModelView, name: str, of: Callable[[ModelView], Expr], note: str) -> MetricFigure:
+        expr, reason = evaluable(model, of)
+        collects = () if expr is None else (per_row(name, model.row_function(expr, observed=True)),)
         return MetricFigure(
             name,
             "nats",
@@ -60,32 +60,32 @@ class RateDistortion:
         )
 
 
-def rate(subject: ModelView) -> Expr:
+def rate(model: ModelView) -> Expr:
     """E_q of log q less log p of all that q's conditionals draw."""
-    q, p = subject.joints["q"], subject.joints["p"]
-    if data := [f for f in p.factors if subject.is_data(f) and set(f.out) & _inferred(subject)]:
+    q, p = model.joints["q"], model.joints["p"]
+    if data := [f for f in p.factors if model.is_data(f) and set(f.out) & _inferred(model)]:
         raise ConfigError(f"p({data[0]}) is data, whose density is not known")
     drawn = [f for f in q.factors if not f.is_root]
-    priors = [f for f in p.factors if set(f.out) & _inferred(subject)]
+    priors = [f for f in p.factors if set(f.out) & _inferred(model)]
     if not drawn or not priors:
         raise ConfigError(NO_CODES)
     first, *rest = (q.log(str(factor)) for factor in drawn)
     return E(q.everything, sum(rest, start=first) - _sum([p.log(str(factor)) for factor in priors]))
 
 
-def distortion(subject: ModelView) -> Expr:
+def distortion(model: ModelView) -> Expr:
     """-E_q of log p of all that q has as data."""
-    q, p = subject.joints["q"], subject.joints["p"]
+    q, p = model.joints["q"], model.joints["p"]
     if absent := sorted(set(p.variables) - set(q.variables)):
         raise ConfigError(f"q does not draw {absent[0]!r}")
-    shown = [f for f in p.factors if not subject.is_data(f) and not set(f.out) & _inferred(subject)]
+    shown = [f for f in p.factors if not model.is_data(f) and not set(f.out) & _inferred(model)]
     if not shown:
         raise ConfigError("p models nothing that q has as data")
     return -E(q.everything, _sum([p.log(str(factor)) for factor in shown]))
 
 
-def _inferred(subject: ModelView) -> set[str]:
-    return {v for factor in subject.joints["q"].factors if not factor.is_root for v in factor.out}
+def _inferred(model: ModelView) -> set[str]:
+    return {v for factor in model.joints["q"].factors if not factor.is_root for v in factor.out}
 
 
 def _sum(terms: list[Expr]) -> Expr:
@@ -111,14 +111,14 @@ class MutualInformation:
 
     rows: int = attrs.field(default=2000, validator=attrs.validators.ge(2))
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        factor, reason = posterior(subject)
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        factor, reason = posterior(model)
         if factor is None:
             return [
                 MetricFigure("mutual_information", "nats", "", note=reason),
                 MetricFigure("kl_qz_pz", "nats", "", note=reason),
             ]
-        pairs = Pairs(subject, factor, without_prior(subject, factor.out[0]))
+        pairs = Pairs(model, factor, without_prior(model, factor.out[0]))
         collect = StatisticSpec(f"rows and codes {factor}", pairs.keep, KeptRows, rows=self.rows)
         return [self._information(pairs, collect), self._divergence(pairs, collect)]
 
@@ -166,23 +166,23 @@ class MutualInformation:
         )
 
 
-def posterior(subject: ModelView) -> tuple[Conditional | None, str]:
+def posterior(model: ModelView) -> tuple[Conditional | None, str]:
     """(q(z|x), "") where it can be scored at the codes of other rows, and (None, why not) otherwise."""
-    codes = codes_of(subject)
+    codes = codes_of(model)
     if len(codes) != 1:
         return None, f"several codes: {', '.join(codes)}" if codes else NO_CODES
-    factor = encoder_of(subject, codes[0])
-    if not all(subject.is_data(subject.joints["q"].drawn_by(v)) for v in factor.given):
+    factor = encoder_of(model, codes[0])
+    if not all(model.is_data(model.joints["q"].drawn_by(v)) for v in factor.given):
         return None, f"q({factor}) is given what q draws"
-    if not factor.moments and subject.capabilities(factor).foreign_density == "none":
+    if not factor.moments and model.capabilities(factor).foreign_density == "none":
         return None, f"q({factor}) has no density"
     return factor, ""
 
 
-def without_prior(subject: ModelView, code: str) -> str:
+def without_prior(model: ModelView, code: str) -> str:
     """Why there is no density of one p(z), or an empty string."""
-    prior = subject.joints["p"].drawn_by(code)
-    return evaluable(subject, rate)[1] if prior.is_root else f"p({prior}) is not one prior"
+    prior = model.joints["p"].drawn_by(code)
+    return evaluable(model, rate)[1] if prior.is_root else f"p({prior}) is not one prior"
 
 
 def rows_of(collected: Provenance) -> str:
@@ -201,7 +201,7 @@ class Pairs:
     without_prior: why log p(z) cannot be had, or an empty string.
     """
 
-    subject: ModelView
+    model: ModelView
     factor: Conditional
     without_prior: str
     _kept: KeptRows | None = attrs.field(default=None, init=False)
@@ -213,10 +213,10 @@ class Pairs:
 
     def keep(self, batch: Batch) -> KeptRows:
         """ "z": a code of each row; "p": its log prior (zeros where there is none); "given NAME": what q is given."""
-        data, z = observed(self.subject, batch), encoded(self.subject, batch)[self.code]
+        data, z = observed(self.model, batch), encoded(self.model, batch)[self.code]
         values = {**data, self.code: z}
         prior = (
-            torch.zeros(len(z)) if self.without_prior else self.subject.log_prob("p", (self.code,), values, batch.noise)
+            torch.zeros(len(z)) if self.without_prior else self.model.log_prob("p", (self.code,), values, batch.noise)
         )
         return KeptRows.of(batch.index, z=z, p=prior, **{f"given {v}": data[v] for v in self.factor.given})
 
@@ -235,5 +235,5 @@ class Pairs:
         chunks = []
         for start in range(0, len(z), step):
             given = {v: values[f"given {v}"][start : start + step] for v in self.factor.given}
-            chunks.append(self.subject.log_prob_pairs("q", self.code, z, given).double().cpu())
+            chunks.append(self.model.log_prob_pairs("q", self.code, z, given).double().cpu())
         return torch.cat(chunks, 1)

@@ -22,7 +22,7 @@ class Codes:
     given: those of the data that p has as data, too.
     """
 
-    subject: ModelView
+    model: ModelView
     spaces: Mapping[str, Space]
     data: tuple[str, ...]
     given: tuple[str, ...]
@@ -49,51 +49,51 @@ class Codes:
     def log_joint(self, z: Tensor, known: Values, noise: Noise) -> Tensor:
         """log p(x, z) given what p is conditioned on, (B,) nats. z: (B, Z).  known: as `known` gives it."""
         scored = (*self.spaces, *(v for v in self.data if v not in self.given))
-        return self.subject.log_prob("p", scored, {**known, **self.split(z)}, noise)
+        return self.model.log_prob("p", scored, {**known, **self.split(z)}, noise)
 
     def log_start(self, joint: str, z: Tensor, known: Values, noise: Noise) -> Tensor:
         """The log density of the codes alone, (B,) nats: log p(z), or log q(z|x) of the joint "q"."""
-        return self.subject.log_prob(joint, tuple(self.spaces), {**known, **self.split(z)}, noise)
+        return self.model.log_prob(joint, tuple(self.spaces), {**known, **self.split(z)}, noise)
 
     def draw(self, joint: str, known: Values, rows: int, noise: Noise) -> Tensor:
         """(rows, Z) from p(z), or of the joint "q" from q(z|x)."""
-        return self.flat(self.subject.draw(joint, known, rows, noise))
+        return self.flat(self.model.draw(joint, known, rows, noise))
 
 
-def codes_of(subject: ModelView) -> tuple[Codes | None, str]:
+def codes_of(model: ModelView) -> tuple[Codes | None, str]:
     """(the codes of p, "") where log p(x, z) can be computed at any z, and (None, why not) otherwise.
 
     q need not have a density: an implicit encoder's decoder has a likelihood all the same.
     """
     for name in ("q", "p"):
-        if name not in subject.joints:
+        if name not in model.joints:
             return None, f"the objective has no joint {name!r}"
-    q, p = subject.joints["q"], subject.joints["p"]
-    data = {v for factor in q.factors if subject.is_data(factor) for v in factor.out}
+    q, p = model.joints["q"], model.joints["p"]
+    data = {v for factor in q.factors if model.is_data(factor) for v in factor.out}
     for factor in p.factors:
-        if subject.is_data(factor) and not set(factor.out) <= data:
+        if model.is_data(factor) and not set(factor.out) <= data:
             return None, f"p({factor}) is data, whose density is not known"
-    codes = {v: subject.spaces[v] for v in p.variables if v not in data}
+    codes = {v: model.spaces[v] for v in p.variables if v not in data}
     if not codes:
         return None, "p has no codes"
-    scored = [p.log(str(factor)) for factor in p.factors if not subject.is_data(factor)]
-    if reason := subject.missing(E(q.everything, total_of(scored))):
+    scored = [p.log(str(factor)) for factor in p.factors if not model.is_data(factor)]
+    if reason := model.missing(E(q.everything, total_of(scored))):
         return None, reason
     for name, space in codes.items():
         if space.kind != "real":
             return None, f"{name} is not real but a {space.kind} variable"
-    given = tuple(v for factor in p.factors if subject.is_data(factor) for v in factor.out)
-    return Codes(subject, codes, tuple(v for v in p.variables if v in data), given), ""
+    given = tuple(v for factor in p.factors if model.is_data(factor) for v in factor.out)
+    return Codes(model, codes, tuple(v for v in p.variables if v in data), given), ""
 
 
 def missing_encoder(codes: Codes) -> str:
     """Why q(z|x) cannot be drawn from and scored at any z, or an empty string."""
-    q, p = codes.subject.joints["q"], codes.subject.joints["p"]
+    q, p = codes.model.joints["q"], codes.model.joints["p"]
     factors = [factor for factor in q.factors if set(factor.out) & codes.spaces.keys()]
     for factor in factors:
         if unknown := sorted(set(factor.given) - set(codes.data) - codes.spaces.keys()):
             return f"q({factor}) needs {unknown[0]!r}, which p does not have"
-    return codes.subject.missing(E(p.everything, total_of([q.log(str(factor)) for factor in factors])))
+    return codes.model.missing(E(p.everything, total_of([q.log(str(factor)) for factor in factors])))
 
 
 def total_of(terms: Sequence[Expr]) -> Expr:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import attrs
-from torch import Tensor
 
 from jointgen.objectives import Expr, Ratio, elbo
 from jointgen.plugin import (
-    Batch,
     ConfigError,
     Display,
     FigureValue,
@@ -23,49 +20,39 @@ from jointgen.plugin import (
 )
 
 
-def bound(subject: ModelView, mass: bool = False) -> tuple[Expr | None, str]:
+def bound(model: ModelView, mass: bool = False) -> tuple[Expr | None, str]:
     """(the ELBO, "") where this model has one, and (None, why not) otherwise. mass: bins where data is quantised."""
 
-    def of(subject: ModelView) -> Expr:
-        q, p = subject.joints["q"], subject.joints["p"]
-        return elbo(q, p, subject.is_data, lambda v: mass and _quantised(subject, v))
+    def of(model: ModelView) -> Expr:
+        q, p = model.joints["q"], model.joints["p"]
+        return elbo(q, p, model.is_data, lambda v: mass and _quantised(model, v))
 
-    return evaluable(subject, of)
+    return evaluable(model, of)
 
 
-def evaluable(subject: ModelView, of: Callable[[ModelView], Expr]) -> tuple[Expr | None, str]:
+def evaluable(model: ModelView, of: Callable[[ModelView], Expr]) -> tuple[Expr | None, str]:
     """(an expression over q and p, "") where this model can evaluate it, and (None, why not) otherwise."""
     for name in ("q", "p"):
-        if name not in subject.joints:
+        if name not in model.joints:
             return None, f"the objective has no joint {name!r}"
     try:
-        expr = of(subject)
+        expr = of(model)
     except ConfigError as error:
         return None, str(error)
-    reason = subject.missing(expr)
+    reason = model.missing(expr)
     return (None, reason) if reason else (expr, "")
 
 
-def _quantised(subject: ModelView, variable: str) -> bool:
-    space = subject.spaces[variable]
+def _quantised(model: ModelView, variable: str) -> bool:
+    space = model.spaces[variable]
     return space.kind == "real" and space.bins is not None
 
 
-def observed(subject: ModelView, batch: Batch) -> Any:
-    """The batch observed once, so that all figures of a row are of the same bits or dequantised values."""
-    return batch.recall("observed", lambda: subject.as_observed(batch))
-
-
-def of_observed(subject: ModelView, expr: Expr) -> Callable[[Batch], Tensor]:
-    rows = subject.rows(expr, observed=True)
-    return lambda batch: rows(observed(subject, batch))
-
-
-def density_note(subject: ModelView) -> str:
+def density_note(model: ModelView) -> str:
     """What x is: nats of a density and nats of bits are different things."""
     notes = []
-    for variable in sorted(subject.joints["p"].variables):
-        space = subject.spaces[variable]
+    for variable in sorted(model.joints["p"].variables):
+        space = model.spaces[variable]
         if space.kind == "binary" and space.bins == 2:
             notes.append(f"{variable}: bits as the data has them (static binarisation)")
         elif space.kind == "binary":
@@ -83,14 +70,14 @@ BITS_DISPLAY = Display("bits/dim", "likelihood", 9, headline=True)
 class ELBO:
     """Mean over a split of log p(x|z) + log p(z) - log q(z|x), one z per row: a lower bound on log p(x)."""
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        expr, reason = bound(subject)
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        expr, reason = bound(model)
         if expr is None:
             return [MetricFigure("elbo", "nats", "", note=f"no bound: {reason}")]
-        how, collects = "one draw of q(z|x) per row", (per_row("elbo", of_observed(subject, expr)),)
+        how, collects = "one draw of q(z|x) per row", (per_row("elbo", model.row_function(expr, observed=True)),)
         return [
             MetricFigure(
-                "elbo", "nats", how, collects, "lower", density_note(subject), better="higher", display=ELBO_DISPLAY
+                "elbo", "nats", how, collects, "lower", density_note(model), better="higher", display=ELBO_DISPLAY
             )
         ]
 
@@ -113,19 +100,19 @@ class CodeLength:
         return bits, None if error is None else error / (self.size * math.log(2))
 
 
-def code_length(subject: ModelView) -> tuple[CodeLength | None, str]:
+def code_length(model: ModelView) -> tuple[CodeLength | None, str]:
     """(the code length, "") where the data is quantised and the model has a bound, and (None, why not) otherwise."""
-    quantised = [v for v in subject.spaces if _quantised(subject, v)]
+    quantised = [v for v in model.spaces if _quantised(model, v)]
     if not quantised:
         return None, "the data is not quantised"
-    size = sum(subject.spaces[v].size for v in quantised)
-    exact, _ = bound(subject, mass=True)
+    size = sum(model.spaces[v].size for v in quantised)
+    exact, _ = bound(model, mass=True)
     if exact is not None:
         return CodeLength(exact, "exact bin mass", size, 0.0), ""
-    density, reason = bound(subject)
+    density, reason = bound(model)
     if density is None:
         return None, f"no bound: {reason}"
-    correction = sum(subject.spaces[v].log_det_to_data for v in quantised)
+    correction = sum(model.spaces[v].log_det_to_data for v in quantised)
     return CodeLength(density, "density of dequantised data", size, correction), ""
 
 
@@ -136,13 +123,13 @@ class BitsPerDim:
     Otherwise the density of dequantised data with its preprocessing's log-determinant, also an upper bound.
     """
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        length, reason = code_length(subject)
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        length, reason = code_length(model)
         if length is None:
             return [MetricFigure("bits_per_dim", "bits", "", note=reason)]
         how, collects = (
             f"{length.how}, one draw of q(z|x) per row",
-            (per_row("bits_per_dim", of_observed(subject, length.expr)),),
+            (per_row("bits_per_dim", model.row_function(length.expr, observed=True)),),
         )
         return [
             MetricFigure(
@@ -162,12 +149,12 @@ class BitsPerDim:
 class Reports:
     """Expressions that the objective itself asks to have reported, such as AVB's elbo_estimate; not called bounds."""
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        return [self._measure(subject, name, expr) for name, expr in subject.reports.items()]
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        return [self._measure(model, name, expr) for name, expr in model.reports.items()]
 
-    def _measure(self, subject: ModelView, name: str, expr: Expr) -> MetricFigure:
-        reason = subject.missing(expr)
-        collects = () if reason else (per_row(name, subject.rows(expr)),)
+    def _measure(self, model: ModelView, name: str, expr: Expr) -> MetricFigure:
+        reason = model.missing(expr)
+        collects = () if reason else (per_row(name, model.row_function(expr)),)
         display = Display()
         if name.startswith("elbo_"):
             title = name.replace("elbo_", "ELBO ").replace("_", " ")

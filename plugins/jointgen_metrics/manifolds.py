@@ -36,8 +36,8 @@ class PRDC:
     extractor: ExtractorField | None = None
     against: Against = "train"
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        return [measure for compared in side_by_side(subject, self) for measure in self._measures(compared)]
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        return [measure for compared in side_by_side(model, self) for measure in self._measures(compared)]
 
     def _measures(self, compared: Compared) -> list[MetricFigure]:
         if why := compared.absent:

@@ -41,9 +41,9 @@ class LinearProbe:
     train_rows: int = attrs.field(default=10_000, validator=at_least_one)
     penalty: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
+    def figures(self, model: ModelView) -> list[MetricFigure]:
         protocol = f"logistic regression, penalty {self.penalty:g}, {self.train_rows} train rows at most"
-        return probes(subject, "probe_linear", self._fitted, self.train_rows, protocol)
+        return probes(model, "probe_linear", self._fitted, self.train_rows, protocol)
 
     def _fitted(self, codes: Tensor, labels: Tensor) -> Any:
         regression = LogisticRegression(C=1 / self.penalty, max_iter=ITERATIONS)
@@ -61,9 +61,9 @@ class NeighborProbe:
     train_rows: int = attrs.field(default=10_000, validator=at_least_one)
     neighbors: int = attrs.field(default=5, validator=at_least_one)
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
+    def figures(self, model: ModelView) -> list[MetricFigure]:
         protocol = f"{self.neighbors} neighbours, {self.train_rows} train rows at most"
-        return probes(subject, "probe_knn", self._fitted, self.train_rows, protocol)
+        return probes(model, "probe_knn", self._fitted, self.train_rows, protocol)
 
     def _fitted(self, codes: Tensor, labels: Tensor) -> Any:
         return KNeighborsClassifier(min(self.neighbors, len(codes))).fit(codes.numpy(), labels.numpy())
@@ -73,17 +73,17 @@ class NeighborProbe:
 
 
 def probes(
-    subject: ModelView, name: str, fitted: Callable[[Tensor, Tensor], Any], train_rows: int, protocol: str
+    model: ModelView, name: str, fitted: Callable[[Tensor, Tensor], Any], train_rows: int, protocol: str
 ) -> list[MetricFigure]:
     """The accuracy for each variable of labels. fitted: (n, D) codes and (n,) labels of two classes or more -> a
     classifier with `predict`."""
-    labels, reason = labels_of(subject)
+    labels, reason = labels_of(model)
     if reason:
         return [MetricFigure(name, "accuracy", "", note=reason)]
     found = []
     for label in labels:
-        how = f"{label} from the {reading_of(subject)} code, learned on codes of the train split"
-        collects = (codes_and_labels(subject), codes_and_labels(subject, "train", train_rows))
+        how = f"{label} from the {reading_of(model)} code, learned on codes of the train split"
+        collects = (codes_and_labels(model), codes_and_labels(model, "train", train_rows))
 
         def finish(held_out: KeptRows, train: KeptRows, label: str = label) -> FigureValue:
             if label not in held_out.values:
@@ -109,29 +109,29 @@ def probes(
     return found
 
 
-def labels_of(subject: ModelView) -> tuple[list[str], str]:
+def labels_of(model: ModelView) -> tuple[list[str], str]:
     """(labels of the data that q encodes, "") where there are any, otherwise ([], why there are none)."""
-    if not codes_of(subject):
+    if not codes_of(model):
         return [], NO_CODES
-    parts = {factor.part for factor in subject.joints["q"].factors if subject.is_data(factor)}
-    spaces = {v: space for part in sorted(parts) for v, space in labelled(subject.sources[part]).spaces().items()}
+    parts = {factor.part for factor in model.joints["q"].factors if model.is_data(factor)}
+    spaces = {v: space for part in sorted(parts) for v, space in labelled(model.sources[part]).spaces().items()}
     labels = [v for v, space in spaces.items() if space.kind == "label"]
     told = [v for v in labels if spaces[v].size > 1]
     return told, "" if told else "all rows are of one class" if labels else "the data has no labels"
 
 
-def reading_of(subject: ModelView) -> str:
-    return "mean" if all(has_mean(subject, code) for code in codes_of(subject)) else "drawn"
+def reading_of(model: ModelView) -> str:
+    return "mean" if all(has_mean(model, code) for code in codes_of(model)) else "drawn"
 
 
-def codes_and_labels(subject: ModelView, over: Any = "eval", rows: int | None = None) -> StatisticSpec:
+def codes_and_labels(model: ModelView, over: Any = "eval", rows: int | None = None) -> StatisticSpec:
     """KeptRows: "codes" (n, D), and the number of each row's class for each variable of labels."""
-    codes = codes_of(subject)
+    codes = codes_of(model)
 
     def of(batch: Batch) -> KeptRows:
-        means = encoded(subject, batch, "mean")
+        means = encoded(model, batch, "mean")
         flat = torch.cat([means[code].flatten(1) for code in codes], 1)
-        return KeptRows.of(batch.index, codes=flat, **subject.labels(batch))
+        return KeptRows.of(batch.index, codes=flat, **batch.labels())
 
     return StatisticSpec("codes and labels", of, KeptRows, over, rows)
 

@@ -33,15 +33,15 @@ ROUNDING = 1 / 12  # squared levels: the variance of rounding to a level
 
 
 def reconstructed(
-    subject: ModelView, name: str, unit: str, measure: Callable[[ModelView, str, str], MetricFigure]
+    model: ModelView, name: str, unit: str, measure: Callable[[ModelView, str, str], MetricFigure]
 ) -> list[MetricFigure]:
     """A measure of each variable that can be reconstructed: of x by this name, of others with theirs behind it."""
-    variables = [v for v in subject.observed if subject.can_reconstruct(v)]
+    variables = [v for v in model.observed if model.can_reconstruct(v)]
     if not variables:
         return [MetricFigure(name, unit, HOW, note="q encodes no data to one code from which p draws it again")]
-    found = [measure(subject, v, name if v == "x" else f"{name}_{v}") for v in variables]
-    (code,) = (v for factor in subject.joints["q"].factors if not factor.is_root for v in factor.out)
-    return found if has_mean(subject, code) else [attrs.evolve(one, estimator=HOW_DRAWN) for one in found]
+    found = [measure(model, v, name if v == "x" else f"{name}_{v}") for v in variables]
+    (code,) = (v for factor in model.joints["q"].factors if not factor.is_root for v in factor.out)
+    return found if has_mean(model, code) else [attrs.evolve(one, estimator=HOW_DRAWN) for one in found]
 
 
 def display_of(title: str, variable: str, order: int) -> Display:
@@ -51,29 +51,29 @@ def display_of(title: str, variable: str, order: int) -> Display:
     return Display(f"{title} {variable}", "reconstruction", order)
 
 
-def rebuilt_of(subject: ModelView, batch: Batch, variable: str) -> tuple[Tensor, Tensor]:
+def rebuilt_of(model: ModelView, batch: Batch, variable: str) -> tuple[Tensor, Tensor]:
     """(truth, reconstruction), computed once for each batch."""
-    return batch.recall(f"rebuilt {variable}", lambda: subject.rebuild(batch, variable))
+    return batch.recall(f"rebuilt {variable}", lambda: model.reconstruct_batch(batch, variable))
 
 
-def scale_of(subject: ModelView, variable: str) -> float | None:
+def scale_of(model: ModelView, variable: str) -> float | None:
     """Levels, of 0 to 255, in a unit of model space; None where the variable has no range."""
-    space = subject.spaces[variable]
+    space = model.spaces[variable]
     return None if space.low is None or space.high is None else FULL / (space.high - space.low)
 
 
-def levels(subject: ModelView, variable: str, *values: Tensor) -> tuple[Tensor, ...]:
+def levels(model: ModelView, variable: str, *values: Tensor) -> tuple[Tensor, ...]:
     """Values in model space, (B, *shape), on the levels 0 to 255; beyond these where they leave the range."""
-    scale, low = scale_of(subject, variable), subject.spaces[variable].low
+    scale, low = scale_of(model, variable), model.spaces[variable].low
     assert scale is not None and low is not None, "asked for a variable with a range"
     return tuple((value - low) * scale for value in values)
 
 
-def squared_error(subject: ModelView, variable: str) -> StatisticSpec:
+def squared_error(model: ModelView, variable: str) -> StatisticSpec:
     """The mean squared error of each row, (B,), in model space."""
 
     def of(batch: Batch) -> Mean:
-        return Mean.of(mean_squared_error(*rebuilt_of(subject, batch, variable)))
+        return Mean.of(mean_squared_error(*rebuilt_of(model, batch, variable)))
 
     return StatisticSpec(f"squared error {variable}", of)
 
@@ -90,11 +90,11 @@ class RMSE:
     Binarised data is compared with its grey levels, which is what the decoder's mean estimates.
     """
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        return reconstructed(subject, "rmse", "0-255", self._measure)
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        return reconstructed(model, "rmse", "0-255", self._measure)
 
-    def _measure(self, subject: ModelView, variable: str, name: str) -> MetricFigure:
-        scale = scale_of(subject, variable)
+    def _measure(self, model: ModelView, variable: str, name: str) -> MetricFigure:
+        scale = scale_of(model, variable)
         unit = "data units" if scale is None else "0-255"
 
         def finish(mean: Mean) -> FigureValue:
@@ -104,7 +104,7 @@ class RMSE:
             name,
             unit,
             HOW,
-            (squared_error(subject, variable),),
+            (squared_error(model, variable),),
             finish=finish,
             better="lower",
             display=display_of("RMSE", variable, 0),
@@ -125,15 +125,15 @@ class PSNR:
     the same image once it is stored, and 58.9 dB is the most that an image can have.
     """
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        return reconstructed(subject, "psnr", "dB", self._measure)
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        return reconstructed(model, "psnr", "dB", self._measure)
 
-    def _measure(self, subject: ModelView, variable: str, name: str) -> MetricFigure:
-        if scale_of(subject, variable) is None:
+    def _measure(self, model: ModelView, variable: str, name: str) -> MetricFigure:
+        if scale_of(model, variable) is None:
             return MetricFigure(name, "dB", HOW, note=f"{variable} has no known range")
 
         def decibels(batch: Batch) -> Tensor:
-            return psnr(*levels(subject, variable, *rebuilt_of(subject, batch, variable)))
+            return psnr(*levels(model, variable, *rebuilt_of(model, batch, variable)))
 
         protocol = "mean over images, each with a squared error of at least 1/12"
         return MetricFigure(
@@ -161,24 +161,24 @@ class CodeRMSE:
     prior's own standard deviation. 0: every code is found again; 1: q knows no more of it than its mean.
     """
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        codes = codes_of(subject)
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        codes = codes_of(model)
         if not codes:
             return [MetricFigure("code_rmse", "standard deviations of p", "", note=NO_CODES)]
-        return [self._measure(subject, code, suffixed("code_rmse", code, codes)) for code in codes]
+        return [self._measure(model, code, suffixed("code_rmse", code, codes)) for code in codes]
 
-    def _measure(self, subject: ModelView, code: str, name: str) -> MetricFigure:
-        q, p = subject.joints["q"], subject.joints["p"]
+    def _measure(self, model: ModelView, code: str, name: str) -> MetricFigure:
+        q, p = model.joints["q"], model.joints["p"]
         roots = [v for factor in q.factors if factor.is_root for v in factor.out]
-        mean = "mean code" if has_mean(subject, code) else "drawn code"
+        mean = "mean code" if has_mean(model, code) else "drawn code"
         unit, how = "standard deviations of p", f"{mean} of a draw of p"
         if absent := [v for v in roots if v not in p.variables]:
             return MetricFigure(name, unit, how, note=f"q needs {absent[0]}, which p does not draw")
 
         def pairs(batch: Batch) -> tuple[Tensor, Tensor]:
             """The codes that p draws, and those that q reads from what they are decoded to, (B, *shape)."""
-            drawn = subject.generate(batch, "sample")
-            found = subject.draw("q", {v: drawn[v] for v in roots}, batch.rows, batch.noise, "mean")
+            drawn = model.sample_batch(batch, "sample")
+            found = model.draw("q", {v: drawn[v] for v in roots}, batch.rows, batch.noise, "mean")
             return drawn[code], found[code]
 
         def recalled(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -223,13 +223,13 @@ class Reconstruction:
     A side without a density is measured by the squared error of its mean instead, and says so.
     """
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        if not {"q", "p"} <= subject.joints.keys():
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        if not {"q", "p"} <= model.joints.keys():
             return []
-        q, p = subject.joints["q"], subject.joints["p"]
-        return [*self._side(subject, q, p), *self._side(subject, p, q)]
+        q, p = model.joints["q"], model.joints["p"]
+        return [*self._side(model, q, p), *self._side(model, p, q)]
 
-    def _side(self, subject: ModelView, under: Joint, back: Joint) -> list[MetricFigure]:
+    def _side(self, model: ModelView, under: Joint, back: Joint) -> list[MetricFigure]:
         """Draws of `under`, whose first variable is rebuilt by a conditional of `back`."""
         found = []
         for factor in back.factors:
@@ -238,9 +238,9 @@ class Reconstruction:
             name = f"reconstruction_{factor.out[0]}"
             display = Display(f"reconstruction of {factor.out[0]}", "reconstruction", 3)
             nats = -E(under.everything, back.log(str(factor)))
-            if not subject.missing(nats):
+            if not model.missing(nats):
                 note = "a loss: lower is better"
-                losses = (per_row(name, subject.rows(nats)),)
+                losses = (per_row(name, model.row_function(nats)),)
                 found.append(
                     MetricFigure(
                         name, "nats", str(nats), losses, note=note, better="lower", display=display, watched=True
@@ -248,8 +248,8 @@ class Reconstruction:
                 )
                 continue
             distance = _squared(under, back, str(factor))
-            reason = subject.missing(distance)
-            collects = () if reason else (per_row(name, subject.rows(distance)),)
+            reason = model.missing(distance)
+            collects = () if reason else (per_row(name, model.row_function(distance)),)
             note = reason or f"{back.name}({factor}) has no density: squared error of its mean"
             found.append(
                 MetricFigure(

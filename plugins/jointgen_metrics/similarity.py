@@ -39,20 +39,20 @@ class SSIM:
     image with a side below 11 gets the largest odd window that fits into it, its deviation shrunk alike.
     """
 
-    def figures(self, subject: ModelView) -> list[MetricFigure]:
-        return reconstructed(subject, "ssim", "similarity", self._measure)
+    def figures(self, model: ModelView) -> list[MetricFigure]:
+        return reconstructed(model, "ssim", "similarity", self._measure)
 
-    def _measure(self, subject: ModelView, variable: str, name: str) -> MetricFigure:
-        shape = subject.spaces[variable].shape
+    def _measure(self, model: ModelView, variable: str, name: str) -> MetricFigure:
+        shape = model.spaces[variable].shape
         if len(shape) != 3 or min(shape[1:]) < 3:
             return MetricFigure(name, "similarity", HOW, note=f"{variable} is no image of at least 3x3 pixels")
-        if scale_of(subject, variable) is None:
+        if scale_of(model, variable) is None:
             return MetricFigure(name, "similarity", HOW, note=f"{variable} has no known range")
         half = min(WIDEST, (min(shape[1:]) - 1) // 2)
         sigma = SIGMA * half / WIDEST
 
         def similarity(batch: Batch) -> Tensor:
-            truth, rebuilt = levels(subject, variable, *rebuilt_of(subject, batch, variable))
+            truth, rebuilt = levels(model, variable, *rebuilt_of(model, batch, variable))
             return structural_similarity(rebuilt, truth, half, sigma)
 
         window = f"Gaussian window of {2 * half + 1}x{2 * half + 1} pixels, sigma {sigma:g}"

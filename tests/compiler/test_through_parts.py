@@ -124,6 +124,7 @@ def test_model_draws_from_a_prior_that_goes_through_the_encoder() -> None:
     """K = 1: p(z) is q(z|u), so the mean of many draws is the encoder's mean at u, within 5 standard errors."""
     model = small_model(VAE().objective(), prior={**VAMP, "components": 1}, encoder=dropping())
     usable = Model(model.compiled, model.parts)
+    model.parts.modules.eval()
     z = usable.draw("p", {}, 4000, usable.noise(0, "draw"))["z"]
     with torch.no_grad():
         posterior = model.parts.modules["encoder"](*model.parts.modules["prior"].pseudo_inputs())

@@ -26,7 +26,7 @@ from jointgen.contracts.statistics import KeptRows, Mean, packed, unpacked
 from jointgen.data.split import open_split
 from jointgen.errors import StoppedError
 from jointgen.evaluation.evaluate import evaluate
-from jointgen.evaluation.partial_results import Partial
+from jointgen.evaluation.partial_results import PartialResults
 from jointgen.objectives import E
 from jointgen.registry.components import Registry
 from jointgen.runtime.cache import cache_folder, cached
@@ -124,7 +124,11 @@ def test_draws_of_a_model_do_not_depend_on_anything_but_the_batch(model: Any, sp
             return 0.0, None
 
         collect = StatisticSpec(
-            "x", lambda b: KeptRows.of(b.index, x=model.generate(b)["x"]), KeptRows, over="draws", rows=metric_rows
+            "x",
+            lambda b: KeptRows.of(b.index, x=model.view.sample_batch(b)["x"]),
+            KeptRows,
+            over="draws",
+            rows=metric_rows,
         )
         evaluate(model, split, [Given(lambda s: [MetricFigure("m", "1", "", (collect,), finish=finish)])], batch=8)
         return seen[0].in_order()["x"]
@@ -183,7 +187,7 @@ def test_a_last_batch_with_no_rows_to_be_re_paired_is_left_out() -> None:
 
     def nats(subject: ModelView) -> list[MetricFigure]:
         p, q = subject.joints["p"], subject.joints["q"]
-        return [MetricFigure("m", "1", "", (per_row("m", subject.rows(E(p.everything, q.log("z|x,y")))),))]
+        return [MetricFigure("m", "1", "", (per_row("m", subject.row_function(E(p.everything, q.log("z|x,y")))),))]
 
     metric = Given(nats)
     assert evaluate(labelled, rows.first(9), [metric], batch=4)["m"].n == 8
@@ -247,7 +251,7 @@ def test_where_the_cache_is(monkeypatch: Any) -> None:
 def test_an_evaluation_that_was_stopped_goes_on(model: Any, split: Any, tmp_path: Path) -> None:
     """Stopped in its third batch of five, twice: no batch that was done is done again, and the figures are those of
     one go."""
-    partial, seen = Partial(tmp_path / "partial"), list[int]()
+    partial, seen = PartialResults(tmp_path / "partial"), list[int]()
 
     def watched(stop_at: int | None) -> Given:
         def values(batch: Batch) -> Tensor:

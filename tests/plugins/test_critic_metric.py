@@ -33,7 +33,7 @@ def subject(f: Any, ratio: Any = F, missing: str = "") -> Any:
         mean = 1.0 if str(expr.over) == "q(x)" else 0.0
         return lambda batch: f(mean + batch.noise.named(str(expr), batch.rows).normal(1)[:, 0])
 
-    return SimpleNamespace(ratios={ratio.name: ratio}, missing=lambda expr: missing, rows=rows)
+    return SimpleNamespace(ratios={ratio.name: ratio}, missing=lambda expr: missing, row_function=rows)
 
 
 def found(measures: list[MetricFigure], rows: int = ROWS) -> dict[str, tuple[float | None, float | None]]:

@@ -213,7 +213,7 @@ def test_a_network_with_noise_has_no_mean_code() -> None:
     for noise, note in ((3, "q(z|x) has no mean that can be read"), (0, "")):
         encoder = {"network": LINEAR, "family": {"type": "implicit", "noise": noise}}
         made = tiny(tables={"encoder": encoder, "objective": {"type": "avb"}})
-        assert ActiveUnits().figures(Model(made, made.parts))[0].note == note
+        assert ActiveUnits().figures(Model(made, made.parts).view)[0].note == note
 
 
 def test_moments_merge_to_those_of_all_rows() -> None:
@@ -256,7 +256,7 @@ def test_labels_that_the_run_does_not_read_are_those_of_the_rows() -> None:
     model, picked = ring(1.0, labels=False), torch.arange(100) * 3 * 800 // 300
     split = open_split(model.compiled.binding, "train").spread(300).spread(100)
     (labels,) = split.labels(torch.arange(100)).values()
-    assert torch.equal(labels, ring(1.0).sources["data"].open("train").take(picked)["y"])
+    assert torch.equal(labels, ring(1.0).view.sources["data"].open("train").take(picked)["y"])
     for estimate in found(model, LinearProbe(train_rows=300), NeighborProbe(train_rows=300), rows=100).values():
         assert estimate.value > 0.99
 
@@ -276,7 +276,7 @@ def test_labels_are_needed(linear: Any) -> None:
 
 def test_rows_without_labels_are_not_scored() -> None:
     """As a user's own images have none: the rest of an evaluation goes on."""
-    (measure,) = NeighborProbe().figures(ring(1.0))
+    (measure,) = NeighborProbe().figures(ring(1.0).view)
     unlabelled = KeptRows.of(torch.arange(3), codes=torch.zeros(3, 2))
     assert measure.finish(unlabelled, unlabelled) == (None, None)
     assert measure.note == "needs labels of the rows that are evaluated"
@@ -309,7 +309,7 @@ EVERY: list[Any] = [
 def test_it_is_the_same_however_batches_are_shared_out(metric: Any) -> None:
     """One process merges them in order, two take every second one each, and exchange tensors."""
     made = tiny(tables={"data": {"type": "digits", "labels": True}})
-    model = Model(made, made.parts)
+    model = Model(made, made.parts).view
     split = open_split(made.binding, "test").first(70)
     for measure in metric.figures(model):
         alone, shared = [], []

@@ -51,7 +51,7 @@ class Rebuilding:
     def can_reconstruct(self, variable: str) -> bool:
         return True
 
-    def rebuild(self, batch: Any, variable: str) -> tuple[Tensor, Tensor]:
+    def reconstruct_batch(self, batch: Any, variable: str) -> tuple[Tensor, Tensor]:
         return self.truth, self.rebuilt
 
 
@@ -133,7 +133,7 @@ def test_the_window_of_a_small_image_is_said() -> None:
 
 def test_a_vector_has_no_ssim_and_an_unbounded_one_no_psnr() -> None:
     compiled = small_model(VAE().objective()).compiled  # points in the plane
-    model = Model(compiled, compiled.parts)
+    model = Model(compiled, compiled.parts).view
     assert SSIM().figures(model)[0].note == "x is no image of at least 3x3 pixels"
     assert PSNR().figures(model)[0].note == "x has no known range"
     assert RMSE().figures(model)[0].unit == "data units"
@@ -144,7 +144,7 @@ def test_a_code_that_can_only_be_drawn_is_said(noise: int, code: str) -> None:
     encoder = {"network": LINEAR, "family": {"type": "implicit", "noise": noise}}
     made = tiny(tables={"encoder": encoder, "objective": {"type": "avb"}})
     for metric in (RMSE(), PSNR(), SSIM()):
-        (measure,) = metric.figures(Model(made, made.parts))
+        (measure,) = metric.figures(Model(made, made.parts).view)
         assert measure.estimator == f"decoder mean at {code} code"
 
 

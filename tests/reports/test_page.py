@@ -23,8 +23,8 @@ from torch import Tensor
 
 import jointgen
 from jointgen.contracts.space import Space
+from jointgen.data.split import open_split
 from jointgen.errors import ConfigError, WriteError
-from jointgen.inference.bulk import held_out
 from jointgen.reports.comparison.runs import read_runs
 from jointgen.reports.page import figures, training_pictures
 from jointgen.reports.page.codes import (
@@ -464,9 +464,9 @@ def test_a_traversal_moves_the_dimension_that_varies_most_within_its_bounds() ->
 def test_paths_begin_and_end_at_reconstructions(trained: Path) -> None:
     """What stands at the ends of the trained run's interpolations is what the model makes of these rows."""
     model = jointgen.load(trained)
-    rows = interpolation_rows(model, held_out(model, "test"))
+    rows = interpolation_rows(model, open_split(model.compiled.binding, "test"))
     ends = rows.decode(rows.codes, torch.arange(len(rows.codes)))
-    raw = held_out(model, "test").take(torch.arange(12))["data"]["x"]
+    raw = open_split(model.compiled.binding, "test").take(torch.arange(12))["data"]["x"]
     assert torch.equal((rows.truth * 17).floor().to(torch.uint8), raw)
     noise = model.noise(0, "pictures").named("observe/x", 12)
     observed = (raw + noise.uniform(1, 8, 8)) / 17
@@ -476,12 +476,12 @@ def test_paths_begin_and_end_at_reconstructions(trained: Path) -> None:
 def test_labels_are_found_though_the_run_does_not_read_them(trained: Path, tmp_path: Path) -> None:
     """With `data.labels = false`, of the same rows."""
     model = jointgen.load(trained)
-    _, labels = map_codes(model, held_out(model, "test"))
+    _, labels = map_codes(model, open_split(model.compiled.binding, "test"))
     recipe = (trained / "recipe.toml").read_text().replace("labels = true", "labels = false")
     shutil.copytree(trained, tmp_path / "copy")
     (tmp_path / "copy/recipe.toml").write_text(recipe)
     other = jointgen.load(tmp_path / "copy")
-    codes, found = map_codes(other, held_out(other, "test"))
+    codes, found = map_codes(other, open_split(other.compiled.binding, "test"))
     assert labels is not None and found is not None
     assert torch.equal(labels, found) and len(set(labels.tolist())) == 10
     assert len(codes["z"]) == 64  # as many as eval.rows

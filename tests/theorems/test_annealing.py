@@ -148,7 +148,7 @@ def test_the_schedule_is_a_sigmoid_from_0_to_1() -> None:
 
 
 def chains_of(built: Any, how: Annealing, rows: int) -> tuple[Chains, Any]:
-    model = Model(built.compiled, built.parts)
+    model = Model(built.compiled, built.parts).view
     batch = next(iter(batches(model, open_split(built.compiled.binding, "test"), rows, seed=0)))
     codes, reason = codes_of(model)
     assert codes is not None, reason
@@ -240,8 +240,8 @@ def test_both_ways_bracket_what_is_known() -> None:
     4.5 standard errors; with more steps the gap falls below a third."""
     built, truth = exact_model(TWO)
     coarse, fine = (found(built, BDMC(steps=steps, chains=4, leapfrog=5, rows=400, batch=400)) for steps in (5, 25))
-    drawn = Model(built.compiled, built.parts)
-    x = drawn.generate(Stream("draws", 400, None, 400).batch(drawn, 0, 0), "sample")["x"]
+    drawn = Model(built.compiled, built.parts).view
+    x = drawn.sample_batch(Stream("draws", 400, None, 400).batch(drawn, 0, 0), "sample")["x"]
     for estimates in (coarse, fine):
         lower, upper, gap = (estimates[f"bdmc_{name}"] for name in ("lower", "upper", "gap"))
         assert (lower.bound, upper.bound, gap.bound) == ("lower", "upper", None)
@@ -305,7 +305,7 @@ def test_a_mixture_prior_and_two_layers_of_codes() -> None:
         decoder=fixed,
         decoders={"middle": fixed},
     ).double()
-    codes, _ = codes_of(Model(built.compiled, built.parts))
+    codes, _ = codes_of(Model(built.compiled, built.parts).view)
     assert codes is not None and codes.size == 3
     x = open_split(built.compiled.binding, "test").take(torch.arange(24))["data"]["x"].double()
     with torch.no_grad():

@@ -39,13 +39,13 @@ def found(built: Any, *metrics: Any, rows: int = 40, batch: int = 16) -> dict[st
 
 def by_grid(built: Any, batch: Any, metric: Exact) -> Any:
     """The integral on a grid, also of a model that has a closed form."""
-    codes, reason = codes_of(Model(built.compiled, built.parts))
+    codes, reason = codes_of(Model(built.compiled, built.parts).view)
     assert codes is not None, reason
     return metric.integral(codes, batch)
 
 
 def first_batch(built: Any, rows: int) -> Any:
-    model = Model(built.compiled, built.parts)
+    model = Model(built.compiled, built.parts).view
     return next(iter(batches(model, open_split(built.compiled.binding, "test"), rows, seed=0)))
 
 
@@ -120,7 +120,7 @@ def test_an_encoder_without_a_density_is_no_matter() -> None:
 def test_a_bent_decoder_is_told_from_a_straight_one(activation: str) -> None:
     decoder = {"network": {"type": "mlp", "hidden": [6], "activation": activation}, "family": {"type": "gaussian"}}
     built = small_model(VAE().objective(), decoder=decoder, prior={"type": "normal", "size": 3})
-    codes, _ = codes_of(Model(built.compiled, built.parts))
+    codes, _ = codes_of(Model(built.compiled, built.parts).view)
     assert codes is not None and not is_quadratic(codes)
     note = found(built, Exact())["exact"].note
     assert note == "log p(x,z) is not quadratic in z, whose 3 numbers are too many to integrate over"
@@ -130,7 +130,7 @@ def test_a_straight_decoder_of_bits_is_not_quadratic() -> None:
     data = {"type": "digits", "observe": "binarise"}
     decoder = {"network": LINEAR, "family": {"type": "bernoulli"}}
     built = small_model(VAE().objective(), data=data, decoder=decoder)
-    codes, _ = codes_of(Model(built.compiled, built.parts))
+    codes, _ = codes_of(Model(built.compiled, built.parts).view)
     assert codes is not None and not is_quadratic(codes)
 
 
@@ -186,7 +186,7 @@ def test_bits_of_a_bent_decoder_against_every_point_of_a_fine_grid() -> None:
     with torch.no_grad():
         for weight in built.parts.modules["decoder"].parameters():
             weight.mul_(1.5)
-    model, batch = Model(built.compiled, built.parts), first_batch(built, 8)
+    model, batch = Model(built.compiled, built.parts).view, first_batch(built, 8)
     axis = torch.linspace(-7, 7, 701, dtype=DOUBLE)
     places = torch.cartesian_prod(axis, axis)
     x = model.observe(batch)[1]["x"].flatten(1)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from jointgen_ali.objective import ALI
 from jointgen_metrics.importance import IWAE, LogMeanWeight
-from jointgen_metrics.likelihood import ELBO, BitsPerDim, bound, of_observed
+from jointgen_metrics.likelihood import ELBO, BitsPerDim, bound
 from jointgen_vae.objective import VAE
 from support.linear_gaussian import exact_model
 from support.models import small_model
@@ -37,13 +37,13 @@ def model_of(built: Any) -> Model:
 
 
 def first_batch(built: Any, rows: int, seed: int = 0) -> Any:
-    return next(iter(batches(model_of(built), open_split(built.compiled.binding, "test"), rows, seed)))
+    return next(iter(batches(model_of(built).view, open_split(built.compiled.binding, "test"), rows, seed)))
 
 
 def weights(built: Any, metric: IWAE) -> LogMeanWeight:
-    expr, reason = bound(model_of(built))
+    expr, reason = bound(model_of(built).view)
     assert expr is not None, reason
-    return LogMeanWeight(metric, model_of(built), expr)
+    return LogMeanWeight(metric, model_of(built).view, expr)
 
 
 def found(built: Any, *metrics: Any, rows: int = 40, batch: int = 16) -> dict[str, Estimate]:
@@ -83,8 +83,8 @@ def test_the_bound_rises_with_the_draws_up_to_log_p_x() -> None:
     """ELBO < K = 4 < K = 64 < log p(x) over 4000 rows, each step by more than five of its standard errors."""
     built, truth = exact_model(TWO)
     batch = first_batch(worse(built), 4000)
-    expr, _ = bound(model_of(built))
-    rising = [of_observed(model_of(built), expr)(batch)] if expr else []
+    expr, _ = bound(model_of(built).view)
+    rising = [model_of(built).view.row_function(expr, observed=True)(batch)] if expr else []
     rising += [weights(built, IWAE(k=k, chunk=10**6))(batch) for k in (4, 64)]
     rising.append(truth.log_density(batch.data["data"]["x"].double()))
     assert len(rising) == 4

@@ -152,7 +152,7 @@ def test_two_domains_of_data_learn_to_rebuild_each_other(tmp_path: Path) -> None
     back = run.model.draw("p", {"b": b}, 256, run.model.noise(0, "back"), "mean")["x"]
     assert (x - back).square().sum(1).mean() < 0.5 * x.square().sum(1).mean()
     others = torch.randn(256, 2, generator=torch.Generator().manual_seed(0))  # rows of b that belong to other x
-    assert torch.equal(run.model.rebuilt("x", {"x": x, "b": others}), back)
+    assert torch.equal(run.model.view.reconstruct_values("x", {"x": x, "b": others}), back)
 
 
 # --- three players ----------------------------------------------------------------------------------------------------

@@ -78,12 +78,14 @@ def draw(models: Sequence[tuple[str, str]], device: str) -> Pictures:
 def _values_of(label: str, run: str, device: str) -> tuple[list[ModelValues], list[str]]:
     model, remarks = open_run(run, device)
     split = open_split(model.compiled.binding, "test")
-    batch = gallery.fixed_batch(model, split, min(SAMPLES, len(split)))
-    truth, _ = model.observe(batch)
+    batch = gallery.fixed_batch(model.view, split, min(SAMPLES, len(split)))
+    truth, _ = model.view.observe(batch)
     found = []
     for v in model.observed:
-        rebuilt = model.rebuild(batch, v)[1][:RECONSTRUCTIONS].cpu() if model.can_reconstruct(v) else None
-        samples = gallery.sample_means(model, v, SAMPLES, batch).cpu()
+        rebuilt = (
+            model.view.reconstruct_batch(batch, v)[1][:RECONSTRUCTIONS].cpu() if model.view.can_reconstruct(v) else None
+        )
+        samples = gallery.sample_pictures(model.view, v, SAMPLES, batch).cpu()
         found.append(ModelValues(label, v, model.spaces[v], truth[v].cpu(), samples, rebuilt))
     return found, remarks
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from jointgen.contracts.space import Space
 from jointgen.data.split import Split
 from jointgen.errors import ConfigError
-from jointgen.inference.bulk import BATCH, encode_rows, rebuildable
+from jointgen.inference.bulk import BATCH, encode_many, reconstructed_variable
 from jointgen.inference.model import Model
 from jointgen.reports import pictures
 from jointgen.reports.gallery import fixed_batch
@@ -66,9 +66,8 @@ def latent_variables(model: Model) -> list[str]:
     Raises:
         ConfigError: There is none.
     """
-    factors = model.joint("q", "a code").factors
-    observed = {v for joint in model.joints.values() for v in model.data_roots(joint)}
-    if found := [v for f in factors if not f.is_root for v in f.out if v not in observed]:
+    model.binding.joint("q", "a code")
+    if found := model.binding.latents:
         return found
     raise ConfigError("this model has no latent code: q draws nothing that is not data")
 
@@ -79,13 +78,13 @@ def interpolation_rows(model: Model, split: Split) -> InterpolationRows:
     Raises:
         ConfigError: The model cannot decode a code, or what it decodes makes no picture.
     """
-    names, variable = latent_variables(model), rebuildable(model)
+    names, variable = latent_variables(model), reconstructed_variable(model)
     space = model.spaces[variable]
     if not (space.is_image or space.shape == (2,)):
         raise ConfigError(f"{variable} is {space}, which makes no picture")
-    (code,) = names  # as `rebuildable` promises
-    batch = fixed_batch(model, split, min(2 * PATHS, len(split)))
-    means, samples = model.observe(batch)
+    (code,) = names  # as `reconstructed_variable` promises
+    batch = fixed_batch(model.view, split, min(2 * PATHS, len(split)))
+    means, samples = model.view.observe(batch)
     given = {name: value for name, value in samples.items() if name != code}
     codes = model.draw("q", given, batch.rows, model.noise(0, "encode"), "mean")[code]
     known = {name: value for name, value in given.items() if name != variable}
@@ -173,8 +172,8 @@ def map_codes(model: Model, split: Split) -> tuple[dict[str, Tensor], Tensor | N
     """
     names = latent_variables(model)
     rows = split.first(min(MAP_ROWS, model.compiled.recipe.eval.rows or MAP_ROWS))
-    codes = encode_rows(model, rows, progress=lambda done, total: None)
-    encoded_parts = dict.fromkeys(model.data_roots(model.joints["q"]).values())
+    codes = encode_many(model, rows, progress=lambda done, total: None)
+    encoded_parts = dict.fromkeys(model.binding.data_roots(model.joints["q"]).values())
     encoded = attrs.evolve(rows, components={part: rows.components[part] for part in encoded_parts})
     labels = encoded.labels(torch.arange(len(rows)))
     return {name: codes[name] for name in names}, next(iter(labels.values()), None)

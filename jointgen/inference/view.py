@@ -1,0 +1,262 @@
+"""The parts of a run as metrics see them: graph, expressions, densities and draws, always in evaluation mode."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from jointgen.compiler.compiled_recipe import CompiledRecipe
+from jointgen.compiler.parts import Parts
+from jointgen.compiler.plan import Summand, lower_expression
+from jointgen.compiler.requirements import is_met, law_names, requirements_of
+from jointgen.contracts.capabilities import Capabilities
+from jointgen.contracts.metrics import Batch, ModelView, RawBatch, RowFunction
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.observation import Observation, observe
+from jointgen.contracts.space import Space
+from jointgen.data.step_inputs import StepInputs
+from jointgen.engine.terms import PerRow
+from jointgen.errors import ConfigError, suggest
+from jointgen.objectives.algebra import Expr
+from jointgen.objectives.distributions import Conditional, Joint
+from jointgen.objectives.expressions import Ratio
+from jointgen.objectives.objective import resolved
+
+T = TypeVar("T")
+
+
+class PartsView(ModelView):
+    """A `ModelView` of the parts of a compiled recipe. Methods are documented there.
+
+    Modules are in evaluation mode while a method runs them, and afterwards in the mode that they were in.
+
+    Args:
+        compiled: The recipe that the parts were built from.
+        parts: The parts, with the weights to look at.
+        device: The device that the parts are on.
+    """
+
+    def __init__(self, compiled: CompiledRecipe, parts: Parts, device: torch.device | str = "cpu"):
+        self.compiled, self.parts = compiled, parts
+        self.binding = compiled.binding
+        self.rank, self.world = 0, 1
+        self._device = torch.device(device)
+        self._memo: dict[str, Any] = {}
+
+    def share(self, rank: int, world: int) -> PartsView:
+        """The same view for one of `world` processes: the rows that it draws are its share of a whole."""
+        shared = copy.copy(self)
+        shared.rank, shared.world = rank, world
+        return shared
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Puts the modules into evaluation mode, and back into training mode where they were in it."""
+        modules = self.parts.modules
+        if not modules.training:
+            yield
+            return
+        modules.eval()
+        try:
+            yield
+        finally:
+            modules.train()
+
+    # --- the graph
+
+    @property
+    def spaces(self) -> Mapping[str, Space]:
+        return self.binding.spaces
+
+    @property
+    def joints(self) -> Mapping[str, Joint]:
+        return self.binding.joints
+
+    @property
+    def observed(self) -> list[str]:
+        return self.binding.observed
+
+    @property
+    def sources(self) -> Mapping[str, Any]:
+        return self.compiled.recipe.all_sources()
+
+    @property
+    def reports(self) -> Mapping[str, Expr]:
+        return dict(self.compiled.stages[-1].objective.reports)
+
+    @property
+    def ratios(self) -> Mapping[str, Ratio]:
+        return self.compiled.plans[-1].objective.ratios
+
+    def is_data(self, factor: Conditional) -> bool:
+        return self.binding.is_data(factor)
+
+    def source_of(self, variable: str) -> str:
+        return self.binding.source_of(variable)
+
+    def can_reconstruct(self, variable: str) -> bool:
+        return self.binding.can_reconstruct(variable)
+
+    def capabilities(self, factor: Conditional) -> Capabilities:
+        return self.binding.capabilities[factor.part]
+
+    def recall(self, key: str, compute: Callable[[], T]) -> T:
+        if key not in self._memo:
+            self._memo[key] = compute()
+        found: T = self._memo[key]
+        return found
+
+    # --- expressions and densities
+
+    def missing(self, expr: Expr) -> str:
+        names = law_names(self.binding, self.compiled.registry)
+        try:
+            for summand in self._lower(expr):
+                for need in requirements_of(summand, names):
+                    if not is_met(need, self.binding):
+                        return f"{need.part} has no {str(need).removeprefix('a ')}"
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    def row_function(self, expr: Expr, observed: bool = False) -> RowFunction:
+        per_row = self.per_row(expr, as_observed=observed)
+
+        def evaluate(batch: Batch, noise: Noise | None = None) -> Tensor:
+            data = batch.recall("observed", lambda: self._observations(batch)) if observed else batch.data
+            with self.evaluating():
+                return per_row(StepInputs(data, noise or batch.noise, batch.rows))
+
+        return evaluate
+
+    def per_row(self, expr: Expr, as_observed: bool) -> PerRow:
+        """Compiles a sum of expectations for `StepInputs`, whose data are Observations if `as_observed`."""
+        return PerRow(self._lower(expr), self.parts, as_observed=as_observed)
+
+    def _lower(self, expr: Expr) -> tuple[Summand, ...]:
+        return lower_expression(resolved(expr, self.compiled.registry.default), self.joints, self.binding.traits)
+
+    def log_prob(
+        self, joint: str, variables: tuple[str, ...], values: Mapping[str, Tensor], noise: Noise, mass: bool = False
+    ) -> Tensor:
+        total: Any = 0.0
+        for factor in self.binding.joint(joint, "a density").factors:
+            if not set(factor.out) & set(variables):
+                continue
+            if self.is_data(factor) or (can := self.capabilities(factor)).foreign_density == "none":
+                raise ConfigError(f"{joint}({factor}) has no density")
+            value = values[factor.out[0]]
+            in_bins = mass and self.spaces[factor.out[0]].bins is not None and can.bin_mass
+            with self.evaluating():
+                law = self._distribution(joint, factor, values, len(value), noise)
+                total = total + (law.log_prob_bins(value) if in_bins else law.log_prob(value))
+        return total
+
+    @torch.no_grad()
+    def log_prob_pairs(self, joint: str, variable: str, values: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        factor = self.binding.joint(joint, "a density").drawn_by(variable)
+        inputs = [given[v].to(self.device) for v in factor.given]
+        n, m = len(values), len(inputs[0])
+        with self.evaluating():  # the network runs once for each of the M rows
+            law = self.parts.modules[factor.part](*inputs, rows=torch.arange(m, device=self.device).repeat(n))
+            law = law.moments() if factor.moments else law
+            nats: Tensor = law.log_prob(values.to(self.device).repeat_interleave(m, 0))
+        return nats.unflatten(0, (n, m))
+
+    def _distribution(
+        self, joint: str, factor: Conditional, known: Mapping[str, Tensor], rows: int, noise: Noise
+    ) -> Any:
+        """The distribution of a factor that is not a data root, given what it is conditioned on."""
+        if factor.is_root:
+            return self.parts.prior(factor.part, rows, noise)
+        inputs = [known[v] for v in factor.given]
+        if size := self.binding.traits[factor.part].noise_input:
+            inputs.append(noise.named(f"{joint}({factor})/eps", rows).normal(size))
+        law = self.parts.modules[factor.part](*inputs)
+        return law.moments() if factor.moments else law
+
+    # --- values
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next((p.dtype for p in self.parts.modules.parameters() if p.is_floating_point()), torch.float32)
+
+    def noise(self, seed: int, name: str) -> Noise:
+        return Noise(seed, name, rank=self.rank, world=self.world, device=self.device, dtype=self.dtype)
+
+    def observe(self, batch: RawBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        seen = {v: draw for values in self._observations(batch).values() for v, draw in values.items()}
+        return {v: draw.read("mean") for v, draw in seen.items()}, {v: draw.read("sample") for v, draw in seen.items()}
+
+    def _observations(self, batch: RawBatch) -> dict[str, dict[str, Observation]]:
+        """Every raw variable of a batch, observed, by source and variable."""
+
+        def observation(variable: str, raw: Tensor) -> Observation:
+            return observe(self.spaces[variable], raw, batch.noise.named(f"observe/{variable}", batch.rows))
+
+        return {part: {v: observation(v, raw) for v, raw in values.items()} for part, values in batch.data.items()}
+
+    @torch.no_grad()
+    def draw(
+        self, joint: str, given: Mapping[str, Tensor], rows: int, noise: Noise, reading: str = "sample"
+    ) -> dict[str, Tensor]:
+        readings = ["sample", "mean", *(path for can in self.binding.capabilities.values() for path in can.paths)]
+        if reading not in readings:
+            raise ConfigError(f"no conditional has {reading!r}{suggest(reading, dict.fromkeys(readings))}", "reading")
+        drawn = {name: value.to(self.device, noise.dtype) for name, value in given.items()}
+        target = self.binding.joint(joint, "drawing")
+        with self.evaluating():
+            for factor in target.factors:
+                if set(factor.out) <= drawn.keys():
+                    continue
+                if self.is_data(factor):
+                    require_given(target, factor, drawn)
+                law = self._distribution(joint, factor, drawn, rows, noise)
+                draw = law.draw(noise.named(f"{joint}({factor})", rows))
+                paths = self.capabilities(factor).paths
+                offered = () if factor.is_root else ("sample", "mean") if factor.moments else paths
+                drawn[factor.out[0]] = draw.read(reading if reading in offered else "sample")
+        return drawn
+
+    def sample_batch(self, batch: RawBatch, reading: str = "mean") -> dict[str, Tensor]:
+        _, samples = self.observe(batch)
+        given = {v: samples[v] for v in self.binding.data_roots(self.binding.joint("p", "drawing samples"))}
+        return self.draw("p", given, batch.rows, batch.noise, reading)
+
+    def reconstruct_batch(self, batch: RawBatch, variable: str) -> tuple[Tensor, Tensor]:
+        means, samples = self.observe(batch)
+        return means[variable], self.reconstruct_values(variable, samples)
+
+    def reconstruct_values(self, variable: str, known: Mapping[str, Tensor]) -> Tensor:
+        """Decodes the mean codes of known values.
+
+        A code is encoded from these rows, even where a data source has rows of the code too: those belong to others.
+
+        Args:
+            variable: A variable that `can_reconstruct`.
+            known: Values of what q and p are given, (B, *shape).
+
+        Returns:
+            (B, *shape): p's mean of the variable at q's mean code.
+        """
+        (encoder,) = (f for f in self.binding.joint("q", "encoding").factors if not f.is_root)
+        rows, code = len(known[variable]), encoder.out[0]
+        given = {v: value for v, value in known.items() if v != code}
+        codes = self.draw("q", given, rows, self.noise(0, "encode"), "mean")[code]
+        given = {v: value for v, value in given.items() if v != variable} | {code: codes}
+        return self.draw("p", given, rows, self.noise(0, "decode"), "mean")[variable]
+
+
+def require_given(joint: Joint, factor: Conditional, given: Container[str]) -> None:
+    """Raises ConfigError where values of a data root are not given."""
+    if missing := ", ".join(v for v in factor.out if v not in given):
+        raise ConfigError(f"{joint.name}({factor}) is a data root: give its values, given={{{missing!r}: ...}}")

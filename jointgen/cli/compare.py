@@ -11,9 +11,9 @@ from jointgen.cli.output_files import check_output, writing_output
 from jointgen.errors import ConfigError, suggest
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.comparison import data_sets, published
-from jointgen.reports.comparison.columns import check_alike, choose
+from jointgen.reports.comparison.columns import choose_columns, unequal_protocols
 from jointgen.reports.comparison.formats import Picture, Pictures, csv_of, markdown_of, page_of, print_tables
-from jointgen.reports.comparison.grouping import group
+from jointgen.reports.comparison.rows import group_rows
 from jointgen.reports.comparison.runs import Run, read_runs
 from jointgen.reports.comparison.table import Row, Table, make_table
 from jointgen.runtime.atomic_files import replace_bytes, replace_text
@@ -40,14 +40,19 @@ def compare(arguments: Arguments) -> list[Table]:
     """A table for each data set. Raises ConfigError with every problem of options and runs at once."""
     problems: list[str] = []
     runs: list[Run] = []
-    for check in (_check_output, _check_figures, _check_published, lambda given: runs.extend(read_runs(given.runs))):
+    for check in (
+        _check_output,
+        _check_figures,
+        _check_published,
+        lambda given: runs.extend(read_runs(given.runs)),
+    ):
         try:
             check(arguments)
         except ConfigError as error:
             problems += error.lines
     if problems:
         raise ConfigError(problems)
-    return [_table(members, arguments) for members in data_sets.by_data(runs, arguments.data)]
+    return [_table(members, arguments) for members in data_sets.split_by_data(runs, arguments.data)]
 
 
 def _check_output(arguments: Arguments) -> None:
@@ -61,20 +66,20 @@ def _check_figures(arguments: Arguments) -> None:
 
 
 def _check_published(arguments: Arguments) -> None:
-    name, known = arguments.published, published.names()
+    name, known = arguments.published, published.table_names()
     if name is not None and name not in known:
         raise ConfigError(f"unknown table {name!r}{suggest(name, known)}", "--published")
 
 
 def _table(runs: Sequence[Run], arguments: Arguments) -> Table:
-    name = arguments.published or published.table_for(str(runs[0].data["data"].get("type")))
+    name = arguments.published or published.table_for(str(runs[0].recipe.get("data", {}).get("type")))
     quoted = published.published_table(name) if name and not arguments.no_published else None
-    columns = choose(runs, quoted.columns() if quoted else (), arguments.metrics)
+    columns = choose_columns(runs, quoted.columns() if quoted else (), arguments.metrics)
     metrics = [component.name for component in load_plugins().registry.components("metric")]
-    if problems := check_alike(columns, runs, metrics):
+    if problems := unequal_protocols(columns, runs, metrics):
         raise ConfigError(problems)
-    rows = group(runs, aggregate=not arguments.no_aggregate, same_data=arguments.data == "same")
-    return make_table(data_sets.title(runs), columns, rows, quoted)
+    rows = group_rows(runs, aggregate=not arguments.no_aggregate, same_data=arguments.data == "same")
+    return make_table(data_sets.title_of(runs), columns, rows, quoted)
 
 
 # --- what is written -------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
+from jointgen.contracts.data_keys import key_roles
 from jointgen.contracts.figures import Estimate
 from jointgen.contracts.metrics import MetricFigure
 from jointgen.data.split import Split
@@ -133,6 +134,7 @@ class RunReporter:
             **({"init_from": progress.init_from} if progress.init_from is not None else {}),
             **({"best": best.state_dict()} if best.metric is not None else {}),
             "critics": state.critic_trust.summary(),
+            "data_keys": {part: key_roles(type(source)) for part, source in self.recipe.all_sources().items()},
             "metrics": {name: estimate.as_dict() for name, estimate in found.items()},
             "environment": environment(self.workers.device),
         }

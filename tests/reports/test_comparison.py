@@ -26,19 +26,32 @@ from jointgen.reports.pictures import panels
 
 MakeRun = Callable[..., str]
 
+
+def display(title: str, group: str, order: int = 0, **more: Any) -> dict[str, Any]:
+    return {"title": title, "group": group, "order": order, **more}
+
+
+NLL_DISPLAY = {"headline": True, "nll": True}
 ELBO = {"unit": "nats", "estimator": "one draw", "bound": "lower", "note": "x: bits", "better": "higher"}
+ELBO |= {"display": display("ELBO", "likelihood", **NLL_DISPLAY)}
+IWAE = {**ELBO, "display": display("IWAE-64", "likelihood", 3, **NLL_DISPLAY)}
 RMSE = {"unit": "0-255", "estimator": "mean at the mean code", "better": "lower"}
+RMSE |= {"display": display("RMSE", "reconstruction")}
 ESTIMATE = {"unit": "nats", "estimator": "E[q(x,z)](log p(x|z) - t)", "bound": "estimate", "note": "no bound"}
-FID = {"unit": "squared distance", "better": "lower"}
+ESTIMATE |= {"display": display("ELBO estimate", "likelihood", 1, **NLL_DISPLAY)}
+FID = {"unit": "squared distance", "better": "lower", "display": display("FID, net", "samples")}
+ACCURACY = {"unit": "share", "display": display("", "critics")}
 KINDS = {
     "elbo": ELBO,
     "elbo_estimate": ESTIMATE,
     "rmse": RMSE,
-    "iwae_64": ELBO,
+    "iwae_64": IWAE,
     "fid/net": FID,
-    "f/accuracy": {"unit": "share"},
+    "f/accuracy": ACCURACY,
 }
 DATA = {"type": "patterns", "size": 8, "observe": "binarise", "labels": False}
+ROLES = {"root": "location", "observe": "reading", "labels": "loading", "size": "size"}
+"""What a run records of its data source's keys; a run that has not recorded it is asked through the registry."""
 
 
 def figure(name: str, value: float | None, error: float | None = 0.5, **more: Any) -> dict[str, Any]:
@@ -70,6 +83,8 @@ def make_run(here: Path) -> MakeRun:
         Path(path).mkdir()
         Path(path, "recipe.toml").write_text(tomli_w.dumps(recipe))
         whole = {"status": "done", "step": 10, "seed": seed, "metrics": metrics, **(summary or {})}
+        if data["type"] == "patterns":
+            whole.setdefault("data_keys", {"data": ROLES})
         Path(path, "summary.json").write_text(json.dumps(whole))
         return path
 
@@ -216,6 +231,16 @@ def test_data_of_another_type_differs_in_that(make_run: MakeRun, say: Any) -> No
     assert say("compare", "b", "c").status == 0
 
 
+def test_a_data_source_without_its_plugin_is_compared_by_every_key(make_run: MakeRun, say: Any) -> None:
+    """As one of an older run whose source nobody describes: then it is the user's word that the data is the same."""
+    make_run("a", rmse=1.0, data={"type": "acme_source", "place": "/here"})
+    make_run("b", rmse=2.0, data={"type": "acme_source", "place": "/there"})
+    difference, advice = say("compare", "a", "b").problems
+    assert difference.startswith("jointgen: data.place: '/here' (a), '/there' (b)")
+    assert "--data same" not in advice
+    assert say("compare", "a", "b", "--data", "same").status == 0
+
+
 def test_the_same_data_elsewhere_is_the_users_word(make_run: MakeRun, say: Any, table: Any) -> None:
     make_run("a", name="m", rmse=1.0, data={**DATA, "root": "/here"})
     make_run("b", name="m", rmse=2.0, data={**DATA, "root": "/there"}, seed=1)
@@ -290,7 +315,7 @@ def test_one_seed_twice_is_no_second_sample(make_run: MakeRun, say: Any) -> None
     make_run("a", name="vae", rmse=1.0)
     make_run("b", name="vae", rmse=2.0)
     problem = say("compare", "a", "b").refusal
-    assert problem == "b: the recipe and the seed (0) of a; leave one out, or --no-aggregate"
+    assert problem == "b: has the recipe and the seed (0) of a; leave one out, or use --no-aggregate"
 
 
 def test_every_mistake_is_named_at_once(make_run: MakeRun, say: Any) -> None:

@@ -91,6 +91,11 @@ def reported(say: Callable[..., Any], copied: Path) -> Callable[[], Page]:
     return report
 
 
+def test_a_run_records_what_the_keys_of_its_data_mean(trained: Path) -> None:
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["data_keys"] == {"data": {"observe": "reading", "labels": "loading"}}
+
+
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
@@ -246,15 +251,34 @@ def test_page_and_comparison_show_the_same_figures(copied: Path, reported: Calla
 
 
 def test_what_is_said_first() -> None:
-    """Bounds and scores of samples, then other figures of the model, then those of single critics; six at most."""
+    """The headlines of metrics, then other figures of the model, then those of single critics; six at most."""
 
-    def names(found: dict[str, Any]) -> list[str]:
-        return [row["name"] for row in figures.highlights(figures.figure_rows(RunFigures("step-1", found)))]
+    def displayed(group: str, order: int = 100, headline: bool = False) -> dict[str, Any]:
+        return figure(1.0, display={"title": "", "group": group, "order": order, "headline": headline, "nll": False})
 
-    found = {name: figure(1.0) for name in ("f/accuracy", "a", "b", "c", "d", "e", "g")}
-    found["elbo"] = figure(-1.0, bound="lower")
-    assert names(found) == ["elbo", "a", "b", "c", "d", "e"]
-    assert names({**found, "fid/classifier": figure(3.0)}) == ["elbo", "fid/classifier", "a", "b", "c", "d"]
+    found = {
+        "f/accuracy": displayed("critics"),
+        "mine_64": displayed("codes", 2),
+        "mine_5": displayed("codes", 2),
+        "a": displayed("codes", 1),
+        "b": displayed("likelihood"),
+        "c": displayed("other"),
+        "scores": displayed("samples", 3, headline=True),
+    }
+    rows = figures.figure_rows(RunFigures("step-1", found))
+    assert [row["name"] for row in rows] == ["b", "scores", "a", "mine_5", "mine_64", "c", "f/accuracy"]
+    assert [row["name"] for row in figures.highlights(rows)] == ["scores", "b", "a", "mine_5", "mine_64", "c"]
+
+
+def test_a_figure_is_headed_by_its_title(copied: Path, reported: Callable[[], Page]) -> None:
+    """The page knows no metric: a third party's figure is shown as it describes itself."""
+    summary = json.loads((copied / "summary.json").read_text())
+    display = {"title": "Acme score", "group": "samples", "order": 0, "headline": True, "nll": False}
+    summary["metrics"] = {"acme/7": figure(4.25, display=display), "plain_name": figure(1.0)}
+    (copied / "summary.json").write_text(json.dumps(summary))
+    page = reported()
+    assert "Acme score 4.25 nats" in page
+    assert "plain name" in page
 
 
 def test_figures_that_do_not_exist_say_why(copied: Path, reported: Callable[[], Page]) -> None:
@@ -262,7 +286,7 @@ def test_figures_that_do_not_exist_say_why(copied: Path, reported: Callable[[], 
     summary["metrics"] = {"elbo": figure(None, note="the decoder has no density"), "rmse": figure(4.25, bound="upper")}
     (copied / "summary.json").write_text(json.dumps(summary))
     page = reported()
-    assert "Not to be had for this model: elbo (the decoder has no density)." in page
+    assert "These figures do not exist for this model: elbo (the decoder has no density)." in page
     assert "upper bound: the true value is at most this" in page
     rows = {a["data-figure"]: a["data-value"] for _, a in page.elements if "data-figure" in a}
     assert rows == {"rmse": "4.25"}

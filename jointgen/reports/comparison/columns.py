@@ -1,122 +1,88 @@
-"""Columns of a table: which figures are of one kind, in which order they stand, and how they are headed."""
+"""Chooses the columns of a table: which figures may stand below each other, in which order, under which heading."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 import attrs
 
+from jointgen.contracts.figures import BOUND_WORDS, Bound, Display
 from jointgen.errors import ConfigError, suggest
 from jointgen.reports.comparison.runs import Figure, Run
-
-TITLES = {
-    "elbo": "ELBO",
-    "elbo_matched": "matched ELBO",
-    "iwae_*_bits_per_dim": "bits/dim, IWAE-*",
-    "iwae_*": "IWAE-*",
-    "ais": "AIS",
-    "ais_*": "AIS *",
-    "exact": "exact",
-    "exact_*": "exact, *",
-    "bdmc_*": "BDMC, *",
-    "elbo_*": "ELBO *",
-    "bits_per_dim": "bits/dim",
-    "*bits_per_dim": "",
-    "rmse*": "RMSE *",
-    "psnr*": "PSNR *",
-    "ssim*": "SSIM *",
-    "reconstruction_*": "reconstruction of *",
-    "code_rmse*": "code RMSE *",
-    "is/*": "IS, *",
-    "is_*": "IS, *",
-    "fid/*": "FID, *",
-    "fid*": "FID *",
-    "kid/*": "KID, *",
-    "kid*": "KID *",
-    "precision*": "",
-    "recall*": "",
-    "density*": "",
-    "coverage*": "",
-    "sw_*": "sliced Wasserstein of *",
-    "mmd_*": "MMD of *",
-    "kl_qz_pz": "KL(q(z) : p(z))",
-    "active_units*": "",
-    "probe_*": "* probe",
-    "mutual_information": "",
-    "rate": "",
-    "distortion": "",
-}
-"""Figures by name, in the order of columns: likelihood, reconstruction, generation, codes; all others come after.
-
-The value is how a figure is headed, the * being what the name has there; by its name where nothing is said.
-"""
-OF_CRITICS = ("*/positive_log_mean_exp", "*/negative_log_mean_exp", "*/accuracy")
-"""Figures of one model's critics, which tell other things apart than another model's: shown where they are named."""
-KINDS = {"lower": "lower bound", "upper": "upper bound", "exact": "exact", "estimate": "estimate"}
 
 
 @attrs.frozen
 class Column:
-    """What figures have in common that may be compared; see `Figure` for the fields.
+    """What the figures of a column have in common, so that they may be compared; see `Figure` for the fields.
 
-    A critic's estimate never is in a bound's column, nor nats of bits beside nats of grey levels.
+    A critic's estimate is never in a bound's column, nor are nats of bits beside nats of grey levels. How a figure is
+    displayed makes no difference.
     """
 
     name: str
     unit: str = ""
-    bound: str | None = None
+    bound: Bound | None = None
     split: str = ""
     nll: bool = False
     observed: str = ""
+    display: Display = attrs.field(default=Display(), eq=False)
 
     @classmethod
     def of(cls, figure: Figure) -> Column:
-        return cls(figure.name, figure.unit, figure.bound, figure.split, figure.nll, figure.observed)
+        """Makes the column that a figure belongs in."""
+        return cls(**{field.name: getattr(figure, field.name) for field in attrs.fields(cls)})
 
     @property
     def title(self) -> str:
-        own = _title(self.name)
-        return f"NLL ({own})" if self.nll else own
+        """The heading, such as "NLL (ELBO)"."""
+        heading = self.display.heading(self.name)
+        return f"NLL ({heading})" if self.nll else heading
 
     @property
     def kind(self) -> str:
-        """Unit, and how the figures stand to what they are named for: "nats, upper bound"."""
-        return ", ".join(filter(None, (self.unit, KINDS.get(self.bound or "", ""))))
-
-    @property
-    def observation(self) -> str:
-        """As recipes say it."""
-        return f"observe = {self.observed}" if self.observed else ""
+        """The unit, and how figures stand to what they are named for: "nats, upper bound"."""
+        return ", ".join(filter(None, (self.unit, BOUND_WORDS[self.bound])))
 
     @property
     def identity(self) -> str:
         """All of it: "NLL elbo [nats, upper bound, test, observe = binarise]"."""
-        about = ", ".join(filter(None, (self.kind, self.split, self.observation)))
+        about = ", ".join(filter(None, (self.kind, self.split, self.observed)))
         return f"{'NLL ' if self.nll else ''}{self.name} [{about}]"
 
     def holds(self, figure: Figure | None) -> bool:
+        """Whether a figure has a value and belongs in this column."""
         return figure is not None and figure.value is not None and Column.of(figure) == self
 
+    def figures(self, runs: Iterable[Run]) -> list[tuple[Run, Figure]]:
+        """Collects the figures of runs that belong in this column."""
+        return [(run, run.figures[self.name]) for run in runs if self.holds(run.figures.get(self.name))]
 
-def choose(runs: Sequence[Run], published: Iterable[Column], names: str | None) -> list[Column]:
-    """The columns of the figures that have a value in some run, and of published ones.
 
-    names: only those of these figures, in this order; "rmse, iwae" has every iwae_K, "*fid*" every FID. Without names,
-    those OF_CRITICS are left out. Raises ConfigError with every name that no run has a figure of.
+def choose_columns(runs: Sequence[Run], published: Iterable[Column], names: str | None) -> list[Column]:
+    """Chooses the columns: figures that have a value in some run, and published figures.
+
+    Args:
+        runs: The runs.
+        published: The columns of published figures.
+        names: The figures that are wanted, in this order, such as "rmse, iwae" (all of iwae_K) or "*fid*"; None for
+            all but those of single critics, which differ from model to model.
+
+    Raises:
+        ConfigError: It names every one of `names` that no run has a figure of.
     """
-    own = dict.fromkeys(Column.of(f) for run in runs for f in run.figures.values() if f.value is not None)
-    unheld = [column for column in published if where(column, list(own)) is None]
-    found = sorted([*own, *dict.fromkeys(unheld)], key=lambda column: (_place(column.name), _natural(column.name)))
+    ours = dict.fromkeys(Column.of(f) for run in runs for f in run.figures.values() if f.value is not None)
+    added = dict.fromkeys(column for column in published if place_of(column, list(ours)) is None)
+    found = sorted([*ours, *added], key=lambda column: column.display.sort_key(column.name))
     if names is None:
-        return [c for c in found if not any(fnmatchcase(c.name, pattern) for pattern in OF_CRITICS)]
+        return [column for column in found if column.display.group != "critics"]
     chosen: dict[Column, None] = {}
     problems = []
     for wanted in (name.strip() for name in names.split(",")):
         exact = [column for column in found if column.name == wanted]
-        if meant := exact or [column for column in found if _means(wanted, column.name)]:
-            chosen.update(dict.fromkeys(meant))
+        begin = (f"{wanted}_", f"{wanted}/")
+        if alike := exact or [c for c in found if c.name.startswith(begin) or fnmatchcase(c.name, wanted)]:
+            chosen.update(dict.fromkeys(alike))
         else:
             problems.append(f"--metrics: no run has a figure {wanted!r}{suggest(wanted, {c.name for c in found})}")
     if problems:
@@ -124,63 +90,37 @@ def choose(runs: Sequence[Run], published: Iterable[Column], names: str | None) 
     return list(chosen)
 
 
-def where(published: Column, columns: Sequence[Column]) -> int | None:
-    """The place of the column that a published figure belongs in, whatever its split is called."""
+def place_of(published: Column, columns: Sequence[Column]) -> int | None:
+    """Finds the column that a published figure belongs in, whose split may have any name."""
     alike = [attrs.evolve(column, split=published.split) for column in columns]
     return alike.index(published) if published in alike else None
 
 
-def check_alike(columns: Iterable[Column], runs: Sequence[Run], metrics: Iterable[str]) -> list[str]:
-    """A line for every column whose figures were made in ways that must not be compared.
+def unequal_protocols(columns: Iterable[Column], runs: Sequence[Run], metrics: Iterable[str]) -> list[str]:
+    """Lists, in a line each, the columns whose figures were made in ways that must not be compared.
 
-    metrics: the names of those that there are, for the advice.
+    Args:
+        columns: The columns.
+        runs: The runs.
+        metrics: The names of all metrics, of which the advice names one.
     """
-    known = list(metrics)
-    return [line for column in columns for line in _check(column, runs, known)]
+    lines = []
+    for column in columns:
+        held = column.figures(runs)
+        for aspect, ways in (
+            ("protocol", [(run, repr(figure.protocol)) for run, figure in held]),
+            ("number of rows", [(run, f"n = {figure.n}") for run, figure in held]),
+        ):
+            by_way: dict[str, list[str]] = {}
+            for run, way in ways:
+                by_way.setdefault(way, []).append(run.path)
+            if len(by_way) > 1:
+                listed = "; ".join(f"{way} ({', '.join(paths)})" for way, paths in by_way.items())
+                lines.append(f"{column.name}: unequal {aspect}: {listed}. {_advice(column.name, metrics)}")
+    return lines
 
 
-def _check(column: Column, runs: Sequence[Run], metrics: Sequence[str]) -> Iterable[str]:
-    held = [(run, run.figures[column.name]) for run in runs if column.holds(run.figures.get(column.name))]
-    for what, ways in (
-        ("protocol", [(run, repr(figure.protocol)) for run, figure in held]),
-        ("number of rows", [(run, f"n = {figure.n}") for run, figure in held]),
-    ):
-        by_way: dict[str, list[str]] = {}
-        for run, way in ways:
-            by_way.setdefault(way, []).append(run.path)
-        if len(by_way) > 1:
-            told = "; ".join(f"{way} ({', '.join(paths)})" for way, paths in by_way.items())
-            yield f"{column.name}: unequal {what}: {told}. {_advice(column.name, metrics)}"
-
-
-def _advice(name: str, metrics: Sequence[str]) -> str:
-    metric = max((m for m in metrics if name == m or name.startswith((f"{m}_", f"{m}/"))), key=len, default=None)
-    how = f"jointgen eval RUN --metrics {metric}" if metric else "jointgen eval RUN"
-    return f"Make them equal with `{how}` and the same settings on each run, or leave the column out with --metrics"
-
-
-def _means(wanted: str, name: str) -> bool:
-    return name.startswith((f"{wanted}_", f"{wanted}/")) or fnmatchcase(name, wanted)
-
-
-def _pattern(name: str) -> str | None:
-    return next((pattern for pattern in TITLES if fnmatchcase(name, pattern)), None)
-
-
-def _place(name: str) -> int:
-    pattern = _pattern(name)
-    return len(TITLES) if pattern is None else list(TITLES).index(pattern)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Orders iwae_64 before iwae_5000."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
-
-
-def _title(name: str) -> str:
-    pattern = _pattern(name)
-    if pattern is None or not TITLES[pattern]:
-        return name.replace("_", " ")
-    head, _, tail = pattern.partition("*")
-    rest = name.removeprefix(head).removesuffix(tail).replace("_", " ").strip()
-    return TITLES[pattern].replace("*", rest).strip()
+def _advice(figure: str, metrics: Iterable[str]) -> str:
+    giving = [metric for metric in metrics if figure == metric or figure.startswith((f"{metric}_", f"{metric}/"))]
+    command = "jointgen eval RUN" + (f" --metrics {max(giving, key=len)}" if giving else "")
+    return f"Make them equal with `{command}` and the same settings on each run, or leave the column out with --metrics"

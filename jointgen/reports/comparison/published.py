@@ -1,22 +1,22 @@
-"""Figures that papers published, as data: published.toml."""
+"""Reads the figures that papers published from `published.toml`."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from typing import Any
 
 import attrs
 
+from jointgen.contracts.figures import Display
 from jointgen.reports.comparison.columns import Column
-from jointgen.reports.comparison.runs import DENSITIES
+from jointgen.reports.comparison.runs import DENSITY_UNITS
 
 
 @attrs.frozen
-class Published:
-    """A figure as it was printed, and what is to be known about it."""
+class PublishedFigure:
+    """A figure as it was printed, and notes on what a reader should know about it."""
 
     column: Column
     value: float
@@ -25,42 +25,45 @@ class Published:
 
 @attrs.frozen
 class PublishedTable:
-    """A paper's table: its rows' names and figures."""
+    """A table of a paper: its title, and the name and the figures of each row."""
 
     title: str
-    rows: tuple[tuple[str, tuple[Published, ...]], ...]
+    rows: tuple[tuple[str, tuple[PublishedFigure, ...]], ...]
 
     def columns(self) -> list[Column]:
+        """Lists the column of every figure."""
         return [figure.column for _, figures in self.rows for figure in figures]
 
 
-def names() -> list[str]:
-    return [key for key, value in _file().items() if "rows" in value]
+def table_names() -> list[str]:
+    """Lists the names of all published tables."""
+    return [key for key, value in _read_file().items() if "rows" in value]
 
 
 def published_table(name: str) -> PublishedTable:
-    table = _file()[name]
-    rows = ((row["name"], tuple(_figures(row, table["observe"]))) for row in table["rows"])
-    return PublishedTable(table["title"], tuple(rows))
+    """Reads a published table by its name."""
+    file = _read_file()
+    columns = {
+        key: Column(**{**fields, "display": Display(**fields["display"])}) for key, fields in file["columns"].items()
+    }
+    rows = []
+    for row in file[name]["rows"]:
+        figures = []
+        for key, (value, *notes) in ((key, row[key]) for key in row if key != "name"):
+            column = columns[key]
+            if column.unit in DENSITY_UNITS:
+                column = attrs.evolve(column, observed=file[name]["observed"])
+            figures.append(PublishedFigure(column, value, tuple(file["notes"].get(note, note) for note in notes)))
+        rows.append((row["name"], tuple(figures)))
+    return PublishedTable(file[name]["title"], tuple(rows))
 
 
 def table_for(data_type: str) -> str | None:
-    """The name of the table that is of a recipe's data.type, where one is."""
-    return next((name for name in names() if _file()[name].get("type") == data_type), None)
-
-
-def _figures(row: dict[str, Any], observe: str) -> Iterator[Published]:
-    shared = _file()["notes"]
-    for key in (key for key in row if key != "name"):
-        value, *notes = row[key]
-        column = Column(**_file()["columns"][key])
-        if column.unit in DENSITIES:
-            column = attrs.evolve(column, observed=observe)
-        yield Published(column, value, tuple(shared.get(note, note) for note in notes))
+    """Finds the name of the published table on a data set, by the `type` of the data source."""
+    return next((name for name in table_names() if _read_file()[name].get("type") == data_type), None)
 
 
 @cache
-def _file() -> dict[str, Any]:
-    return tomllib.loads(
-        resources.files("jointgen.reports.comparison").joinpath("published.toml").read_text(encoding="utf-8")
-    )
+def _read_file() -> dict[str, Any]:
+    file = resources.files("jointgen.reports.comparison").joinpath("published.toml")
+    return tomllib.loads(file.read_text(encoding="utf-8"))

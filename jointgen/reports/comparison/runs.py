@@ -1,132 +1,150 @@
-"""What is compared: the figures of finished runs, as they stand in their folders."""
+"""Reads the runs to be compared: their recipes and the figures that they stand for."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
 from jointgen.config.toml import read_toml
-from jointgen.errors import ConfigError
+from jointgen.contracts.data_keys import KeyRole, key_roles
+from jointgen.contracts.figures import Display, Estimate
+from jointgen.errors import ConfigError, PluginError
+from jointgen.registry.discovery import load_plugins
 from jointgen.reports.run_figures import figures_of_run
 from jointgen.runs.folder import RunFolder
 
-UNTRAINED = {
+MAY_DIFFER = {
     "name": None,
     "seed": None,
-    "train": ("device", "threads", "resident", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints"),
+    "train": (
+        "device",
+        "threads",
+        "resident",
+        "log_every",
+        "sample_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "trackers",
+    ),
     "eval": ("metrics", "samples"),
 }
-"""Keys of a recipe that may differ between runs of one row (None: the whole key), `train.trackers` besides."""
+"""The keys of a recipe that may differ between runs of one row; None: the whole table or value."""
 
-DENSITIES = ("nats", "bits")  # units of figures that depend on how data is read
-_TURNED: dict[Any, Any] = {"lower": "upper", "upper": "lower", "higher": "lower"}
+DENSITY_UNITS = ("nats", "bits")
+"""The units of figures that depend on how data is read."""
+_NEGATED: dict[Any, Any] = {"lower": "upper", "upper": "lower", "higher": "lower"}
 
 
 @attrs.frozen
-class Figure:
-    """A number that a run reported; the fields are jointgen.contracts.statistics.Estimate's, and two more.
+class Figure(Estimate):
+    """A figure as comparisons show it: of log p(x), its bounds and its estimates, they show the negative (NLL).
 
-    nll: whether it is -log p(x).  observed: how the data was read ("binarise"), of densities; nats of bits and nats of
-    grey levels are different things.
+    Args:
+        name: The figure's name.
+        nll: Whether the value is a negative log likelihood.
+        observed: How the data was read ("observe = binarise"), for densities: nats of bits and nats of grey levels are
+            different quantities.
     """
 
-    name: str
-    value: float | None
-    unit: str = ""
-    estimator: str = ""
-    split: str = ""
-    n: int = 0
-    standard_error: float | None = None
-    bound: Literal["lower", "upper", "exact", "estimate"] | None = None
-    note: str = ""
-    protocol: str = ""
-    better: Literal["higher", "lower"] | None = None
+    name: str = ""
     nll: bool = False
     observed: str = ""
 
     @classmethod
     def of(cls, name: str, fields: Mapping[str, Any], observed: str) -> Figure:
-        """As tables show it: of log p(x), a bound on it or an estimate of it, the negative (NLL).
-
-        observed: how the run's data is read, which densities depend on.
-        """
-        known = {field.name for field in attrs.fields(cls)} - {"name", "nll", "observed"}
-        figure = cls(name, **{key: value for key, value in fields.items() if key in known})
-        figure = attrs.evolve(figure, observed=observed if figure.unit in DENSITIES else "")
-        return figure._turned() if figure._is_log_likelihood() else figure
-
-    def _is_log_likelihood(self) -> bool:
-        bounded = self.bound is not None and self.better == "higher"
-        return self.unit == "nats" and (bounded or self.name.startswith("elbo"))
-
-    def _turned(self) -> Figure:
-        value = None if self.value is None else -self.value
-        bound, better = _TURNED.get(self.bound, self.bound), _TURNED.get(self.better, self.better)
-        return attrs.evolve(self, value=value, bound=bound, better=better, nll=True)
+        """Makes a figure of the fields that stand in a run's files; `observed` is how the run's data was read."""
+        known = {key: fields[key] for key in attrs.fields_dict(Estimate) if key in fields}
+        missing: dict[str, Any] = {"unit": "", "estimator": "", "split": "", "n": 0}
+        figure = cls(**{**missing, **known, "display": Display.read(fields)}, name=name)
+        if figure.unit in DENSITY_UNITS:
+            figure = attrs.evolve(figure, observed=observed)
+        if not figure.display.nll:
+            return figure
+        value = None if figure.value is None else -figure.value
+        bound, better = (_NEGATED.get(word, word) for word in (figure.bound, figure.better))
+        return attrs.evolve(figure, value=value, bound=bound, better=better, nll=True)
 
 
 @attrs.frozen(eq=False)
 class Run:
-    """One run: its folder as the user wrote it, its resolved recipe, figures by name, and what is to be said of it.
+    """A run that is compared.
 
-    doubts: why its figures should be read with care (it is not finished, a critic cannot be trusted).
+    Args:
+        path: Its folder as the user wrote it.
+        recipe: Its resolved recipe.
+        figures: The figures that it stands for, by name.
+        key_roles: The roles of the keys of its data sources, by source and key.
+        doubts: Why its figures should be read with care: it is not finished, or a critic cannot be trusted.
     """
 
     path: str
-    recipe: dict[str, Any]
-    figures: dict[str, Figure]
+    recipe: Mapping[str, Any]
+    figures: Mapping[str, Figure]
+    key_roles: Mapping[str, Mapping[str, KeyRole]] = attrs.Factory(dict)
     doubts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
+        """The name of its recipe, or else of its folder."""
         return str(self.recipe.get("name") or os.path.basename(os.path.abspath(self.path)))
 
     @property
     def seed(self) -> int:
+        """Its seed."""
         return int(self.recipe.get("seed", 0))
 
-    @property
-    def data(self) -> dict[str, Any]:
-        """The tables of its data sources, by part."""
-        return {"data": self.recipe.get("data", {}), **self.recipe.get("sources", {})}
+    def data_keys(self, *roles: KeyRole | None) -> dict[str, Any]:
+        """Selects the keys of its data sources that have one of these roles (None: no role), by "source.key"."""
+        return {
+            f"{source}.{key}": value
+            for source, table in source_tables(self.recipe).items()
+            for key, value in table.items()
+            if self.key_roles.get(source, {}).get(key) in roles
+        }
 
-    def settings(self) -> dict[str, Any]:
-        """See `settings_of`."""
-        return settings_of(self.recipe)
+
+def source_tables(recipe: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Collects the tables of a recipe's data sources by the sources' names."""
+    return {"data": recipe.get("data", {}), **recipe.get("sources", {})}
 
 
 def settings_of(recipe: Mapping[str, Any], within: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A recipe but for what may differ between the runs of one row.
+    """Copies a recipe without what may differ between runs of one row.
 
-    A run whose weights it starts with, where it is still there, is named by its own settings, not by its folder: seeds
-    that start from seeds are one row. within: folders of the runs that start from this one.
+    The run whose weights it starts from is replaced by the settings of that run, where it is still there: seeds that
+    start from seeds belong in one row.
+
+    Args:
+        recipe: The recipe.
+        within: The folders of the runs that start from this one, which end a circle.
     """
-    kept = {key: value for key, value in recipe.items() if UNTRAINED.get(key, ()) is not None}
+    kept = {key: value for key, value in recipe.items() if MAY_DIFFER.get(key, ()) is not None}
     for table in ("train", "eval"):
-        apart = (*(UNTRAINED[table] or ()), "trackers")
-        kept[table] = {key: value for key, value in kept.get(table, {}).items() if key not in apart}
-    if asked := kept["train"].get("init_from"):
-        more = {"run": asked} if isinstance(asked, str) else dict(asked)
-        kept["train"]["init_from"] = {**more, "run": _origin(more["run"], within)}
+        kept[table] = {k: value for k, value in kept.get(table, {}).items() if k not in (MAY_DIFFER[table] or ())}
+    if start := kept["train"].get("init_from"):
+        start = {"run": start} if isinstance(start, str) else dict(start)
+        folder = os.path.realpath(start["run"])
+        if folder not in within:
+            with contextlib.suppress(ConfigError):  # a run that is gone is named by its path
+                start["run"] = settings_of(read_toml(RunFolder(start["run"]).recipe), (*within, folder))
+        kept["train"]["init_from"] = start
     return kept
 
 
-def _origin(path: str, within: tuple[str, ...]) -> dict[str, Any] | str:
-    real = os.path.realpath(path)
-    if real in within:
-        return path
-    try:
-        return settings_of(read_toml(RunFolder(path).recipe), (*within, real))
-    except ConfigError:
-        return path
-
-
 def read_runs(paths: Iterable[str]) -> list[Run]:
-    """Raises ConfigError with every problem: what is no run, what has no figures, what is given twice."""
-    found, problems = [], []
+    """Reads runs.
+
+    Args:
+        paths: Their folders.
+
+    Raises:
+        ConfigError: Some are no runs, have no figures or are given twice; it names all of these problems.
+    """
+    runs, problems = [], []
     seen: dict[str, str] = {}
     for path in paths:
         real = os.path.realpath(path)
@@ -135,30 +153,40 @@ def read_runs(paths: Iterable[str]) -> list[Run]:
             continue
         seen[real] = path
         try:
-            found.append(_read(path))
+            runs.append(_read_run(path))
         except ConfigError as error:
             problems += error.lines
     if problems:
         raise ConfigError(problems)
-    return found
+    return runs
 
 
-def _read(path: str) -> Run:
+def _read_run(path: str) -> Run:
     folder = RunFolder.open(path)
-    recipe = read_toml(folder.recipe)
-    summary = folder.read_summary()
-    figures = _figures(folder, summary, recipe)
+    recipe, summary = read_toml(folder.recipe), folder.read_summary()
+    figures = figures_of_run(summary, folder.read_evaluation()).figures
     if not figures:
         status = f"status {summary['status']}" if "status" in summary else "no summary.json that can be read"
         raise ConfigError(f"{path}: has no figures ({status}); find them: jointgen eval {path}")
-    return Run(path, recipe, figures, tuple(_doubts(recipe, summary)))
+
+    run = Run(path, recipe, {}, _key_roles(recipe, summary), tuple(_doubts(recipe, summary)))
+    readings: dict[str, list[str]] = {}
+    for key, value in run.data_keys("reading").items():
+        readings.setdefault(key.rpartition(".")[2], []).append(str(value))
+    observed = "; ".join(f"{key} = {', '.join(values)}" for key, values in readings.items())
+    return attrs.evolve(run, figures={name: Figure.of(name, fields, observed) for name, fields in figures.items()})
 
 
-def _figures(folder: RunFolder, summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Figure]:
-    found = figures_of_run(summary, folder.read_evaluation()).figures
-    sources = [recipe.get("data", {}), *recipe.get("sources", {}).values()]
-    observed = ", ".join(str(table["observe"]) for table in sources if "observe" in table)
-    return {name: Figure.of(name, fields, observed) for name, fields in found.items()}
+def _key_roles(recipe: Mapping[str, Any], summary: Mapping[str, Any]) -> Mapping[str, Mapping[str, KeyRole]]:
+    """Reads the roles of data keys from the summary; without one, asks the data sources, which may import torch."""
+    if "data_keys" in summary:
+        found: Mapping[str, Mapping[str, KeyRole]] = summary["data_keys"]
+        return found
+    roles = {}
+    for source, table in source_tables(recipe).items():
+        with contextlib.suppress(ConfigError, PluginError):  # without its plugin, every key decides what the data is
+            roles[source] = key_roles(load_plugins().registry.get("data", str(table.get("type"))).load())
+    return roles
 
 
 def _doubts(recipe: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterable[str]:

@@ -1,24 +1,33 @@
-"""The table: runs that differ in nothing but their seed become one row, figures become cells, caveats footnotes."""
+"""Makes a table: figures of runs become cells, and caveats become footnotes."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
-from jointgen.reports.comparison.columns import KINDS, Column, where
+from jointgen.contracts.figures import BOUND_WORDS, Better
+from jointgen.reports.comparison.columns import Column, place_of
 from jointgen.reports.comparison.published import PublishedTable
 from jointgen.reports.comparison.runs import Figure, Run
+
+_ARROWS: Mapping[Better | None, str] = {"higher": "↑", "lower": "↓", None: ""}
 
 
 @attrs.frozen
 class Cell:
-    """value: the figure of one run, or the mean over `runs` of them; None: there is none, and the notes say why.
+    """A cell of a table.
 
-    spread: the standard deviation over runs, or of one run the standard error over rows. number, error: as printed.
-    notes: numbers of footnotes.
+    Args:
+        value: The figure of one run, or the mean over several; None where there is none, and the notes say why.
+        spread: The standard deviation over several runs, or the standard error over rows of one run's figure.
+        runs: How many runs the value is of.
+        notes: The numbers of footnotes.
+        best: Whether it is the best of its column.
+        number: The value as it is printed.
+        error: The spread as it is printed.
     """
 
     value: float | None = None
@@ -31,11 +40,14 @@ class Cell:
 
     @property
     def text(self) -> str:
+        """The value and its spread as they are printed."""
         return f"{self.number} {self.error}".strip()
 
 
 @attrs.frozen
 class Row:
+    """A row of a table: the runs of one model, or a published model without runs."""
+
     name: str
     cells: tuple[Cell, ...]
     notes: tuple[int, ...] = ()
@@ -43,16 +55,29 @@ class Row:
 
     @property
     def label(self) -> str:
+        """The name, and the number of seeds where there are several."""
         return f"{self.name} ({len(self.runs)} seeds)" if len(self.runs) > 1 else self.name
 
 
 @attrs.frozen
 class Table:
-    """better, meanings: of each column, which way is better and what it is. left_out: (figure, why no run has it)."""
+    """A table of runs of one data set.
+
+    Args:
+        title: The data.
+        columns: The columns.
+        better: For each column, which way is better.
+        rows: The rows.
+        published_title: The source of the published rows; empty where there are none.
+        published: The published rows.
+        footnotes: The texts of the footnotes, from number 1 on.
+        meanings: For each column, what its figures are; empty where all of them are published ones.
+        left_out: (figure, reason) of the figures that no run has.
+    """
 
     title: str
     columns: tuple[Column, ...]
-    better: tuple[str | None, ...]
+    better: tuple[Better | None, ...]
     rows: tuple[Row, ...]
     published_title: str
     published: tuple[Row, ...]
@@ -61,199 +86,205 @@ class Table:
     left_out: tuple[tuple[str, str], ...]
 
     def heads(self) -> list[tuple[str, str]]:
-        """(title with an arrow to what is better, unit and kind) of each column, and what tells it from its like."""
-        return [
-            (f"{column.title} {_ARROWS[better]}".strip(), ", ".join(filter(None, (column.kind, *self._apart(column)))))
-            for column, better in zip(self.columns, self.better, strict=True)
-        ]
+        """Makes the heads of the columns.
 
-    def _apart(self, column: Column) -> list[str]:
-        like = [other for other in self.columns if other.name == column.name]
-        observed = [column.observation] if len({other.observed for other in like}) > 1 else []
-        return observed + ([column.split] if len({other.split for other in like}) > 1 else [])
+        Returns:
+            For each column its title, with an arrow in the better direction, and its unit and kind, with what tells it
+            from other columns of the same figure.
+        """
+        heads = []
+        for column, better in zip(self.columns, self.better, strict=True):
+            alike = [other for other in self.columns if other.name == column.name]
+            details = [column.kind]
+            details += [column.observed] if len({other.observed for other in alike}) > 1 else []
+            details += [column.split] if len({other.split for other in alike}) > 1 else []
+            heads.append((f"{column.title} {_ARROWS[better]}".strip(), ", ".join(filter(None, details))))
+        return heads
 
-    def signs(self, best: str) -> str:
-        """What the arrows, ± and the mark of the best mean."""
-        marked = any(cell.best for row in self.rows for cell in row.cells)
-        found = [self._spread(), f"{best}: the best of a column, whatever its spread." if marked else ""]
-        return " ".join(filter(None, found)) or "No figure has a spread."
+    def legend(self, best: str) -> str:
+        """Explains ± and the mark of the best, which is called `best`."""
+        cells = [cell for row in self.rows for cell in row.cells]
+        over_runs = any(cell.runs > 1 and cell.spread is not None for cell in cells)
+        over_rows = any(cell.runs == 1 and cell.spread is not None for cell in cells)
+        sentences = []
+        meanings = ["the standard deviation over seeds" + (" where a row has several" if over_rows else "")] * over_runs
+        meanings += ["the standard error over rows"] * over_rows
+        if meanings:
+            sentences.append(f"± is {', otherwise '.join(meanings)}.")
+        if any(cell.best for cell in cells):
+            sentences.append(f"{best}: the best of a column, whatever its spread.")
+        return " ".join(sentences) or "No figure has a spread."
 
-    def _spread(self) -> str:
-        cells = [cell for row in self.rows for cell in row.cells if cell.spread is not None]
-        several, one = any(cell.runs > 1 for cell in cells), any(cell.runs == 1 for cell in cells)
-        over_runs = "the standard deviation over seeds" + (" where a row has several" if one else "")
-        parts = [*([over_runs] if several else []), *(["the standard error over rows"] if one else [])]
-        return f"± is {', otherwise '.join(parts)}." if parts else ""
-
-
-_ARROWS = {"higher": "↑", "lower": "↓", None: ""}
+    def remarks(self) -> list[str]:
+        """Lists what stands below the table besides the footnotes: each column's meaning, each row's runs."""
+        heads = [f"{title} ({kind})" if kind else title for title, kind in self.heads()]
+        lines = [f"{head}: {meaning}." for head, meaning in zip(heads, self.meanings, strict=True) if meaning]
+        for row in self.rows:
+            seeds = f"seed{'s' if len(row.runs) > 1 else ''} {', '.join(str(run.seed) for run in row.runs)}"
+            lines.append(f"{row.label}: {', '.join(run.path for run in row.runs)} ({seeds}).")
+        lines += [f"No run has {name}" + (f" ({reason})." if reason else ".") for name, reason in self.left_out]
+        return lines
 
 
 class Footnotes:
-    """Numbers texts as they come; the same text has one number."""
+    """Numbers texts in the order in which they come; equal texts share a number."""
 
     def __init__(self) -> None:
         self.texts: dict[str, int] = {}
 
-    def number(self, text: str) -> int:
-        return self.texts.setdefault(text, len(self.texts) + 1)
-
     def numbers(self, texts: Iterable[str]) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(self.number(text) for text in texts if text))
+        """Gives each text its number; empty texts have none."""
+        return tuple(dict.fromkeys(self.texts.setdefault(text, len(self.texts) + 1) for text in texts if text))
+
+
+def make_table(
+    title: str, columns: Sequence[Column], rows: Mapping[str, Sequence[Run]], published: PublishedTable | None
+) -> Table:
+    """Makes a table.
+
+    Args:
+        title: The data.
+        columns: The columns, as `choose_columns` gives them.
+        rows: The runs of each row by its label, as `group_rows` gives them.
+        published: The published table to stand below, if any.
+    """
+    footnotes = Footnotes()
+    runs = [run for members in rows.values() for run in members]
+    figures = [[figure for _, figure in column.figures(runs)] for column in columns]
+    better = [next((f.better for f in found if f.better), None) for found in figures]
+
+    # Footnotes are numbered row by row; what is best and how many digits are shown depend on whole columns.
+    notes, cells = [], []
+    for members in rows.values():
+        doubts = [doubt if len(members) == 1 else f"{run.path}: {doubt}" for run in members for doubt in run.doubts]
+        notes.append(footnotes.numbers(doubts))
+        cells.append([_cell(*pair, members, footnotes) for pair in zip(columns, figures, strict=True)])
+    done = [_with_digits(_with_best(column, way)) for column, way in zip(zip(*cells, strict=True), better, strict=True)]
+    made = [
+        Row(label, tuple(column[i] for column in done), notes[i], tuple(members))
+        for i, (label, members) in enumerate(rows.items())
+    ]
+    quoted = list(_published_rows(published, columns, footnotes)) if published else []
+    return Table(
+        title=title,
+        columns=tuple(columns),
+        better=tuple(better),
+        rows=tuple(made),
+        published_title=published.title if published and quoted else "",
+        published=tuple(quoted),
+        footnotes=tuple(footnotes.texts),
+        meanings=tuple(map(_meaning, figures)),
+        left_out=tuple(_left_out(runs)),
+    )
 
 
 # --- cells -----------------------------------------------------------------------------------------------------------
 
 
-def make_table(
-    title: str, columns: Sequence[Column], rows: dict[str, list[Run]], published: PublishedTable | None
-) -> Table:
-    """columns: see `columns.choose`."""
-    footnotes = Footnotes()
-    runs = [run for members in rows.values() for run in members]
-    better = [next((f.better for f in _held(column, runs) if f.better), None) for column in columns]
-    made = [_row(label, members, columns, runs, footnotes) for label, members in rows.items()]
-    made = _with_best(made, better)
-    wanted = [_decimals([row.cells[i] for row in made]) for i in range(len(columns))]
-    made = [attrs.evolve(row, cells=tuple(map(_with_text, row.cells, wanted))) for row in made]
-    quoted = list(_published_rows(published, columns, footnotes)) if published else []
-    return Table(
-        title,
-        tuple(columns),
-        tuple(better),
-        tuple(made),
-        published.title if published and quoted else "",
-        tuple(quoted),
-        tuple(footnotes.texts),
-        tuple(_meaning(_held(column, runs)) for column in columns),
-        tuple(_left_out(runs)),
-    )
-
-
-def _held(column: Column, runs: Iterable[Run]) -> list[Figure]:
-    return [run.figures[column.name] for run in runs if column.holds(run.figures.get(column.name))]
-
-
-def _row(label: str, runs: list[Run], columns: Sequence[Column], everyone: list[Run], footnotes: Footnotes) -> Row:
-    doubts = [doubt if len(runs) == 1 else f"{run.path}: {doubt}" for run in runs for doubt in run.doubts]
-    notes = footnotes.numbers(doubts)
-    cells = tuple(_cell(column, runs, _held(column, everyone), footnotes) for column in columns)
-    return Row(label, cells, notes, tuple(runs))
-
-
-def _cell(column: Column, runs: list[Run], everyone: list[Figure], footnotes: Footnotes) -> Cell:
-    figures = _held(column, runs)
+def _cell(column: Column, everyone: Sequence[Figure], runs: Sequence[Run], footnotes: Footnotes) -> Cell:
+    """Makes a cell of one row's runs; `everyone` are the figures of the whole column."""
+    figures = [figure for _, figure in column.figures(runs)]
     if not everyone:
         return Cell(number="")  # only published figures are in this column
     if not figures:
-        return Cell(notes=footnotes.numbers(dict.fromkeys(_why_absent(column, run) for run in runs)))
+        return Cell(notes=footnotes.numbers(dict.fromkeys(_reason_absent(column, run) for run in runs)))
     values = [figure.value for figure in figures if figure.value is not None]
     spread = statistics.stdev(values) if len(values) > 1 else figures[0].standard_error
     remarks = [f"{len(figures)} of {len(runs)} seeds have it"] if len(figures) < len(runs) else []
-    remarks += [note for figure in figures for note in _remarks(figure, everyone)]
+    for figure in figures:  # what differs from what is said of the column
+        remarks += [f"by {figure.estimator}"] if figure.estimator != _usual("estimator", everyone) else []
+        remarks += [figure.note] if figure.note != _usual("note", everyone) else []
     return Cell(statistics.fmean(values), spread, len(values), footnotes.numbers(remarks))
 
 
-def _remarks(figure: Figure, everyone: Sequence[Figure]) -> Iterator[str]:
-    """What is not as it is said of the column."""
-    if figure.estimator != _usual("estimator", everyone):
-        yield f"by {figure.estimator}"
-    if figure.note != _usual("note", everyone):
-        yield figure.note
+def _usual(field: str, figures: Sequence[Figure]) -> str:
+    """Finds the value that a field has in most figures of a column; the first one among equally frequent values."""
+    return statistics.mode(getattr(figure, field) for figure in figures)
 
 
-def _usual(key: str, figures: Sequence[Figure]) -> str:
-    """What most figures of a column have there; of as many, the first."""
-    return statistics.mode(getattr(figure, key) for figure in figures)
-
-
-def _why_absent(column: Column, run: Run) -> str:
+def _reason_absent(column: Column, run: Run) -> str:
     figure = run.figures.get(column.name)
     if figure is None:
         return "not among this model's figures"
     if figure.value is None:
-        return figure.note or "not to be had"
+        return figure.note or "does not exist for this model"
     other = Column.of(figure)
-    return f"in another column: {', '.join(filter(None, (other.kind, other.observation, other.split)))}"
+    return f"in another column: {', '.join(filter(None, (other.kind, other.observed, other.split)))}"
 
 
-def _with_best(rows: Sequence[Row], better: Sequence[str | None]) -> list[Row]:
-    """Marks the best of each column in which there is something to choose. Published figures take no part."""
-    found = [list(row.cells) for row in rows]
-    for i, way in enumerate(better):
-        values = [value for cells in found if (value := cells[i].value) is not None]
-        if way is None or len(values) < 2:
-            continue
-        best = max(values) if way == "higher" else min(values)
-        for cells in found:
-            cells[i] = attrs.evolve(cells[i], best=cells[i].value == best)
-    return [attrs.evolve(row, cells=tuple(cells)) for row, cells in zip(rows, found, strict=True)]
+def _with_best(cells: Sequence[Cell], better: Better | None) -> list[Cell]:
+    """Marks the best cells of a column in which there is a choice. Published figures take no part."""
+    values = [cell.value for cell in cells if cell.value is not None]
+    if better is None or len(values) < 2:
+        return list(cells)
+    best = max(values) if better == "higher" else min(values)
+    return [attrs.evolve(cell, best=cell.value == best) for cell in cells]
 
 
-def _decimals(cells: Sequence[Cell]) -> int:
-    """So many that the smallest spread of a column has two digits; without spreads, its largest figure four."""
+def _with_digits(cells: Sequence[Cell]) -> list[Cell]:
+    """Prints the numbers of a column.
+
+    The smallest spread of the column has two digits; without spreads, its largest figure has four. No number has more
+    than six digits, and a small number beside large ones has two that are not 0.
+    """
     values = [abs(cell.value) for cell in cells if cell.value is not None]
-    spreads = [cell.spread for cell in cells if cell.spread]
-    if spreads:
-        return 1 - math.floor(math.log10(min(spreads)))
-    return 0 if all(value == int(value) for value in values) else 4 - _before(max(values))
+    if spreads := [cell.spread for cell in cells if cell.spread]:
+        wanted = 1 - math.floor(math.log10(min(spreads)))
+    elif all(value == int(value) for value in values):
+        wanted = 0
+    else:
+        wanted = 4 - _digits_before_point(max(values))
+    printed = []
+    for cell in cells:
+        if cell.value is not None:
+            before = _digits_before_point(max(abs(cell.value), cell.spread or 0.0))
+            least = 0 if cell.spread is not None or cell.value == int(cell.value) else 2 - before
+            decimals = max(0, min(max(wanted, least), 6 - before))
+            number = f"{cell.value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+            error = f"± {cell.spread:.{decimals}f}" if cell.spread is not None else ""
+            cell = attrs.evolve(cell, number=number, error=error)
+        printed.append(cell)
+    return printed
 
 
-def _before(value: float) -> int:
-    """Digits before the point; of numbers below 0.1, less than none."""
+def _digits_before_point(value: float) -> int:
+    """Counts the digits before the point; numbers below 0.1 have less than none."""
     return 1 + math.floor(math.log10(abs(value) or 1.0))
 
 
-def _with_text(cell: Cell, wanted: int) -> Cell:
-    """Not more than six digits, and of a small number beside large ones two that are not 0."""
-    if cell.value is None:
-        return cell
-    before = _before(max(abs(cell.value), cell.spread or 0.0))
-    least = 0 if cell.spread is not None or cell.value == int(cell.value) else 2 - before
-    decimals = max(0, min(max(wanted, least), 6 - before))
-    error = f"± {cell.spread:.{decimals}f}" if cell.spread is not None else ""
-    return attrs.evolve(cell, number=_minus(f"{cell.value:.{decimals}f}"), error=error)
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-# --- published figures -----------------------------------------------------------------------------------------------
+# --- published figures, and what is said below the table -------------------------------------------------------------
 
 
 def _published_rows(published: PublishedTable, columns: Sequence[Column], footnotes: Footnotes) -> Iterator[Row]:
-    """Those that have a figure in one of the columns."""
+    """Yields the published rows that have a figure in one of the columns."""
     for name, figures in published.rows:
         cells = [Cell(number="") for _ in columns]
         for figure in figures:
-            if (at := where(figure.column, columns)) is not None:
+            if (place := place_of(figure.column, columns)) is not None:
                 notes = footnotes.numbers(["; ".join(figure.notes)])
-                cells[at] = Cell(figure.value, None, 1, notes, number=f"{figure.value:g}")
+                cells[place] = Cell(figure.value, None, 1, notes, number=f"{figure.value:g}")
         if any(cell.value is not None for cell in cells):
             yield Row(name, tuple(cells))
 
 
-# --- what is said below ----------------------------------------------------------------------------------------------
-
-
 def _meaning(figures: Sequence[Figure]) -> str:
-    """What a column's figures are, but for those with a footnote; nothing where only published ones are in it."""
+    """Describes the figures of a column, but for what footnotes say of single ones."""
     if not figures:
         return ""
     first = figures[0]
-    common = [
-        KINDS.get(first.bound or "", ""),
-        *(_usual(key, figures) for key in ("estimator", "note")),
+    details = [
+        BOUND_WORDS[first.bound],
+        _usual("estimator", figures),
+        _usual("note", figures),
         f"{first.split}, n = {first.n}",
         first.protocol,
     ]
-    return "; ".join([f"−{first.name}" if first.nll else first.name, *filter(None, common)])
+    return "; ".join([f"−{first.name}" if first.nll else first.name, *filter(None, details)])
 
 
 def _left_out(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
-    """Figures that no run has, with why."""
+    """Yields the figures that no run has, with the reasons."""
     figures = [figure for run in runs for figure in run.figures.values()]
-    have = {figure.name for figure in figures if figure.value is not None}
-    for name in dict.fromkeys(figure.name for figure in figures if figure.name not in have):
+    known = {figure.name for figure in figures if figure.value is not None}
+    for name in dict.fromkeys(figure.name for figure in figures if figure.name not in known):
         yield name, "; ".join(dict.fromkeys(figure.note for figure in figures if figure.name == name and figure.note))

@@ -5,39 +5,40 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from fnmatch import fnmatchcase
 from typing import Any
 
+from jointgen.contracts.figures import BOUND_WORDS, Display
 from jointgen.reports.run_figures import RunFigures
 
 MAX_HIGHLIGHTS = 6
-FIRST = ("elbo", "iwae_*", "elbo_*", "bits_per_dim", "rmse", "fid/*", "is/*", "precision/*", "recall/*")
-MEANINGS = {
-    "lower": "lower bound: the true value is at least this",
-    "upper": "upper bound: the true value is at most this",
-    "exact": "exact, but for the rows it is taken over",
-    "estimate": "estimate, no bound: may err either way",
+BOUND_MEANINGS = {
+    "lower": "the true value is at least this",
+    "upper": "the true value is at most this",
+    "exact": "only the choice of rows makes it uncertain",
+    "estimate": "no bound, it may err either way",
 }
-SHORT_BOUNDS = {"lower": "lower bound", "upper": "upper bound", "exact": "exact", "estimate": "estimate"}
 
 
 def figure_rows(run: RunFigures) -> list[dict[str, Any]]:
-    """Makes a row of the page's table for each figure that has a value."""
+    """Makes a row of the page's table for each figure that has a value, in the order in which figures are displayed."""
     rows = []
     for name, figure in run.figures.items():
-        value, error, bound = figure["value"], figure.get("standard_error"), figure.get("bound") or ""
+        value, error, bound = figure["value"], figure.get("standard_error"), figure.get("bound")
         if value is not None:
+            display = Display.read(figure)
             row = {
                 "name": name,
+                "title": display.heading(name),
+                "display": display,
                 "exact": repr(value),
                 "value": in_digits(value, error),
                 "error": in_digits(error, error) if error is not None else "",
-                "bound": SHORT_BOUNDS.get(bound, bound),
-                "meaning": MEANINGS.get(bound, ""),
+                "bound": BOUND_WORDS[bound],
+                "meaning": f"{BOUND_WORDS[bound]}: {BOUND_MEANINGS[bound]}" if bound else "",
                 "from_eval": name in run.from_eval,
             }
             rows.append({**dict.fromkeys(("unit", "estimator", "split", "note", "protocol"), ""), **figure, **row})
-    return rows
+    return sorted(rows, key=lambda row: row["display"].sort_key(row["name"]))
 
 
 def absent_figures(run: RunFigures) -> list[tuple[str, str]]:
@@ -46,13 +47,8 @@ def absent_figures(run: RunFigures) -> list[tuple[str, str]]:
 
 
 def highlights(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Chooses the figures for the top of the page: of likelihood, reconstruction and samples, then other bounds."""
-
-    def rank(row: dict[str, Any]) -> tuple[int, bool, bool]:
-        asked_first = (i for i, pattern in enumerate(FIRST) if fnmatchcase(row["name"], pattern))
-        return next(asked_first, len(FIRST)), not row["bound"], "/" in row["name"]
-
-    return sorted(rows, key=rank)[:MAX_HIGHLIGHTS]
+    """Chooses the figures for the top of the page: the headlines of their metrics, then the first of the others."""
+    return sorted(rows, key=lambda row: not row["display"].headline)[:MAX_HIGHLIGHTS]
 
 
 def in_digits(value: float, error: float | None) -> str:

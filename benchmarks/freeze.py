@@ -78,7 +78,7 @@ def fingerprint(run: Path) -> dict[str, str]:
     summary = json.loads((run / "summary.json").read_text())
     for figure in summary["metrics"].values():
         figure.pop("display", None)  # how it is shown is no result
-    shown = {key: value for key, value in summary.items() if key not in ("wall_s", "environment")}
+    shown = {key: value for key, value in summary.items() if key not in ("wall_s", "environment", "data_keys")}
     newest = run / "checkpoints" / (run / "checkpoints" / "latest").read_text().strip()
     tensors = {
         f"{file.name}/{name}": tensor

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import signal
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,9 +25,11 @@ from jointgen.evaluation.partial_results import PartialResults
 from jointgen.inference.model import Model
 from jointgen.runs.checkpoint import MANIFEST
 from jointgen.runs.folder import RunFolder
-from jointgen.runtime.console import is_first, log
-from jointgen.runtime.launcher import end_with_launcher, is_launched
+from jointgen.runtime.console import log
+from jointgen.runtime.launcher import end_with_launcher
 from jointgen.runtime.progress import Counter
+from jointgen.runtime.ranks import is_launched, is_main
+from jointgen.runtime.signals import handled
 from jointgen.runtime.torch_settings import switched
 from jointgen.runtime.workers import leave
 from jointgen.training.critic_trust import distrusted
@@ -61,10 +62,10 @@ def _evaluate(arguments: Arguments) -> None:
             seed=recipe.seed,
             workers=workers,
             partial=partial,
-            progress=counter if is_first() else lambda done, total: None,
+            progress=counter if is_main() else lambda done, total: None,
         )
     estimates = {name: estimate.as_dict() for name, estimate in found.items()}
-    if not is_first():
+    if not is_main():
         return
     log(*distrusted(RunFolder.open(arguments.run).read_summary()))
     try:
@@ -187,9 +188,5 @@ def _stopped_in_words(run: str) -> Iterator[None]:
     def stop(number: int, frame: Any) -> NoReturn:
         raise StoppedError(f"{run}: stopped; the same command goes on from here", number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled(stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

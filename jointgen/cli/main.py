@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from jointgen.cli.arguments import COMMANDS, load, parse
 from jointgen.errors import JointgenError, LostError
-from jointgen.runtime.console import is_local_main, log, log_once
+from jointgen.runtime.console import log, log_once
+from jointgen.runtime.ranks import is_launched, is_local_main
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _prints(error: JointgenError) -> bool:
     """Whether this process prints the error: of several that met the same one, the first on its machine does."""
-    if isinstance(error, LostError) or "RANK" not in os.environ:
+    if isinstance(error, LostError) or not is_launched():
         return is_local_main()
     first = load("jointgen.runtime.launcher:says_first")(str(error))
     return is_local_main() if first is None else bool(first)

@@ -10,8 +10,9 @@ from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.contracts.figures import table_of
 from jointgen.registry.discovery import load_plugins
-from jointgen.runtime.console import is_first, is_local_main, log_once
-from jointgen.runtime.launcher import end_with_launcher, is_launched
+from jointgen.runtime.console import log_once
+from jointgen.runtime.launcher import end_with_launcher
+from jointgen.runtime.ranks import is_launched, is_local_main, is_main
 from jointgen.runtime.signals import StopRequest
 from jointgen.runtime.workers import leave
 from jointgen.training.run import run
@@ -66,6 +67,6 @@ def _train(arguments: Arguments) -> None:
             processes=arguments.processes,
         )
     leave()
-    if is_first():
+    if is_main():
         print(table_of(done.metrics))
         print(f"{done.path}: the run; look at it in {done.path / 'report.html'}")

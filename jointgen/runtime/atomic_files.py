@@ -1,4 +1,4 @@
-"""Files that are either as they were or as they should be: written aside, flushed to disk, then renamed."""
+"""Writes files so that a crash leaves them whole: aside first, flushed to the disk, then renamed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from jointgen.errors import WriteError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_flushed(path: Path, *chunks: bytes | memoryview) -> None:
-    """Writes a file and waits until the disk has it."""
+    """Write a file, and wait until the disk has it."""
     with open(path, "wb") as file:
         file.writelines(chunks)
         file.flush()
@@ -22,7 +22,7 @@ def write_flushed(path: Path, *chunks: bytes | memoryview) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Waits until the disk has the names in a folder: a rename is durable only after this."""
+    """Wait until the disk has the names in a folder: only then a rename is durable."""
     if os.name == "nt":  # Windows opens no folders
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -33,7 +33,7 @@ def sync_folder(path: Path) -> None:
 
 
 def replace_bytes(path: Path, *chunks: bytes | memoryview) -> None:
-    """Replaces (or creates) a file at once: after a crash it holds either the old contents or the new."""
+    """Replace or create a file at once: after a crash it has either the old contents or the new."""
     aside = path.with_name(f".tmp-{path.name}")
     try:
         write_flushed(aside, *chunks)
@@ -45,17 +45,18 @@ def replace_bytes(path: Path, *chunks: bytes | memoryview) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """`replace_bytes` for text, always in UTF-8 with the line ends as given."""
+    """Replace or create a file at once, in UTF-8 and with the line ends as given."""
     replace_bytes(path, text.encode())
 
 
 def why_not_written(error: OSError) -> str:
-    return "the disk is full" if error.errno in _FULL else str(error)
+    """Return the reason of an error in a few words."""
+    return "the disk is full" if error.errno in _DISK_IS_FULL else str(error)
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raises WriteError naming the file, in place of an OSError from within."""
+    """Turn an OSError within into a WriteError that names the file."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,7 @@
-"""The user's cache: what is costly and a function of data alone, for every run on that data. Safe to delete."""
+"""The user's cache of results that are costly and depend on data alone, for every run on that data.
+
+It is safe to delete.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +23,20 @@ from jointgen.runtime.console import log
 
 
 def cache_folder() -> Path:
-    """$JOINTGEN_CACHE, or else `jointgen` in the user's cache folder."""
-    if own := os.environ.get("JOINTGEN_CACHE"):
-        return Path(own).expanduser()
+    """Return $JOINTGEN_CACHE, or else `jointgen` in the user's cache folder."""
+    if folder := os.environ.get("JOINTGEN_CACHE"):
+        return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jointgen"
 
 
 @attrs.frozen
 class Cached:
-    """One file of the cache."""
+    """A file of the cache, which need not exist."""
 
     path: Path
 
     def read(self) -> bytes | None:
-        """None where it cannot be read, or is no whole safetensors file: it is made again."""
+        """Return the contents, or None if the file cannot be read or is no whole safetensors file."""
         try:
             data = self.path.read_bytes()
             load(data)
@@ -42,7 +45,7 @@ class Cached:
         return data
 
     def write(self, data: bytes) -> bool:
-        """Replaces it at once. False where the disk does not take it, which is said; nothing is lost but time."""
+        """Replace the file at once. Return False if the disk does not take it, which is logged and costs only time."""
         try:
             with writing(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +57,7 @@ class Cached:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """For one process at a time, where the folder can be written."""
+        """Let one process at a time in, if the folder can be written."""
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,12 +66,12 @@ class Cached:
 
 
 def cached(name: str) -> Cached:
-    """The file of what `name` says: all that its contents depend on."""
+    """Return the file for a name that says all that its contents depend on."""
     return Cached(cache_folder() / f"{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.safetensors")
 
 
 def fingerprint(blocks: Iterable[Mapping[str, Tensor]]) -> str:
-    """A hash of named tensors on the CPU, block by block: of their names, shapes, types and bytes."""
+    """Return a hash of the names, shapes, types and bytes of tensors on the CPU, given block by block."""
     digest = hashlib.blake2b(digest_size=16)
     for block in blocks:
         for name, values in block.items():

@@ -1,4 +1,4 @@
-"""What a run says about the machine and the software that it ran on."""
+"""Describes the machine and the software that a run ran on, for its summary."""
 
 from __future__ import annotations
 
@@ -14,35 +14,31 @@ _DISTRIBUTIONS = ("jointgen", "torch", "torchvision", "accelerate", "safetensors
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Versions, platform, the device's name, and the git commit where jointgen runs from its own checkout."""
+    """Return versions, platform, the device's name, and the git commit if jointgen runs from its own checkout."""
+    device = torch.device(device)
+    processor = platform.processor() or platform.machine()
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _DISTRIBUTIONS}},
         "platform": platform.platform(),
-        "device": _device_name(torch.device(device)),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({processor})",
         "git_commit": _git_commit(),
     }
 
 
 def _version(distribution: str) -> str | None:
-    # asked of the metadata: torchvision's import can fail beside a torch that does not fit it
+    # read from the metadata: the import of torchvision can fail beside a torch that does not fit it
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.processor() or platform.machine()})"
-
-
 def _git_commit() -> str | None:
-    """The commit, with "-dirty" after it when files are changed; None outside a checkout that tracks this package."""
-    here = Path(__file__).parents[1]
-    if _git(here, "ls-files", "--error-unmatch", "__init__.py") is None:  # installed inside someone else's repository
+    """Return the commit, with "-dirty" if files have changed; None outside a checkout that tracks this package."""
+    package = Path(__file__).parents[1]
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:  # installed in another repository
         return None
-    return _git(here, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return _git(package, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

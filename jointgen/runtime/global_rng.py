@@ -1,4 +1,7 @@
-"""The global random generators. Nothing of ours reads them; other people's code may, and its runs resume as well."""
+"""Seeds, saves and restores the global random generators of torch, numpy and Python.
+
+Nothing in jointgen draws from them, but other people's layers may, and their runs resume as well.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ import torch
 from torch import Tensor
 
 State = dict[str, Tensor]
+"""The states of all generators, by name."""
 
 
 def seed_globals(number: int, device: torch.device | str = "cpu") -> None:
-    """torch's on the CPU and on the device, numpy's and Python's."""
+    """Seed the generators of torch (on the CPU and on the device), numpy and Python."""
     random.seed(number)
     np.random.seed(np.random.SeedSequence(number).generate_state(8))
     torch.default_generator.manual_seed(number)
@@ -23,15 +27,15 @@ def seed_globals(number: int, device: torch.device | str = "cpu") -> None:
 
 
 def global_state(device: torch.device | str = "cpu") -> State:
-    """As tensors whose shapes are the same in every process, so that they can be gathered."""
+    """Return the states as tensors, whose shapes are the same in every process, so that they can be gathered."""
     version, words, spare = random.getstate()
-    kind, keys, at, has_spare, held = np.random.get_state(legacy=True)
+    kind, keys, position, has_spare, numpy_spare = np.random.get_state(legacy=True)
     assert (version, kind) == (3, "MT19937"), "Python's own generator, and the one that numpy starts with"
     found = {
         "python": torch.tensor(words, dtype=torch.int64),  # 624 words and the position in them
         "python_spare": torch.tensor(float("nan") if spare is None else spare, dtype=torch.float64),
-        "numpy": torch.tensor([*map(int, keys), at, has_spare], dtype=torch.int64),
-        "numpy_spare": torch.tensor(held, dtype=torch.float64),
+        "numpy": torch.tensor([*map(int, keys), position, has_spare], dtype=torch.int64),
+        "numpy_spare": torch.tensor(numpy_spare, dtype=torch.float64),
         "torch": torch.default_generator.get_state(),
     }
     if torch.device(device).type == "cuda":
@@ -40,12 +44,12 @@ def global_state(device: torch.device | str = "cpu") -> State:
 
 
 def set_global_state(state: Mapping[str, Tensor], device: torch.device | str = "cpu") -> None:
-    """The inverse of `global_state`. A generator that the state does not know is left as it is."""
+    """Restore what `global_state` returned. A generator that the state does not have is left as it is."""
     words, spare = state["python"].tolist(), state["python_spare"].item()
     random.setstate((3, tuple(words), None if spare != spare else spare))
-    *keys, at, has_spare = state["numpy"].tolist()
-    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), at, has_spare, state["numpy_spare"].item()))
-    # clones, as torch reads a view from the start of the whole's memory, and crashes
+    *keys, position, has_spare = state["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_spare, state["numpy_spare"].item()))
+    # clones, because torch reads a view from the start of the memory below it, and crashes
     torch.default_generator.set_state(state["torch"].cpu().clone())
     if "cuda" in state and torch.device(device).type == "cuda":
         torch.cuda.set_rng_state(state["cuda"].cpu().clone(), device)
@@ -53,7 +57,7 @@ def set_global_state(state: Mapping[str, Tensor], device: torch.device | str = "
 
 @contextlib.contextmanager
 def seeded(number: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Within, the global generators start from `number`; afterwards they are where they were before."""
+    """Seed the generators within; afterwards they are where they were before."""
     before = global_state(device)
     seed_globals(number, device)
     try:

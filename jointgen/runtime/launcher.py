@@ -1,7 +1,7 @@
-"""`--processes N`: this command N times on this machine, as torchrun starts them, with one exit status.
+"""`--processes N`: runs this command N times on this machine, as torchrun does, with one exit status.
 
-Signals go to this process alone, which passes them on, so that each process gets each signal once. The processes
-end when it is gone, whatever ended it.
+Signals go to the launcher alone, which passes them on, so that each process gets each signal once. The processes end
+with the launcher, whatever ended it.
 """
 
 from __future__ import annotations
@@ -12,45 +12,68 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from types import FrameType
 
 from torch.distributed import TCPStore
 
 from jointgen.errors import JointgenError, StoppedError
-from jointgen.runtime.signals import SIGNALS
+from jointgen.runtime.signals import SIGNALS, handled
 
-LAUNCHED = "JOINTGEN_LAUNCHED"  # in the environment of the processes started here
+LAUNCHED = "JOINTGEN_LAUNCHED"
+"""Set in the environment of the processes started here."""
 POLL_S = 0.1
-GRACE_S = 20.0  # for the others to find out that one is gone, and to say so
+"""Seconds between looks at the processes."""
+GRACE_S = 20.0
+"""Seconds that the others have to notice that a process failed, and to end by themselves."""
 STOPPED = tuple(128 + number for number in SIGNALS)
+"""Exit statuses of processes that stopped after a signal."""
+
+Processes = Sequence[subprocess.Popen[bytes]]
 
 
 def launch(arguments: Sequence[str], processes: int) -> int:
-    """Runs `jointgen ARGUMENTS` in so many processes that know of each other, and returns the exit status.
+    """Run `jointgen ARGUMENTS` in processes that know of each other.
 
-    0 when every process ended with 0, otherwise the status of the first that did not. Raises JointgenError when one
-    was killed, and StoppedError when that was by a signal that was passed on.
+    Args:
+        arguments: the command line without the program's name.
+        processes: how many to start.
+
+    Returns:
+        0 if every process ended with 0, otherwise the exit status of the first that did not.
+
+    Raises:
+        JointgenError: a process was killed.
+        StoppedError: it was killed by a signal that was passed on.
     """
-    # a store of ours on a port that the system chose: no other program can take it in between
+    # a store of ours, on a port that the system chose: no other program can take it in between
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    common = _environment(processes, store.port)
-    command = [sys.executable, "-m", "jointgen", *arguments]
+    common = {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # tells torch that the store exists: it connects to it
+        LAUNCHED: "1",
+    }
     children = [
         subprocess.Popen(
-            command,
+            [sys.executable, "-m", "jointgen", *arguments],
             env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
         for rank in range(processes)
     ]
-    with _passing_on(children) as passed_on:
-        failed = _wait(children)
+    with _passing_signals_to(children) as passed_on:
+        failed = _wait_for(children)
+
     status = next((child.returncode for child in failed), 0)
-    if -status in passed_on:  # it was not yet in its loop, where it would have noted the signal
+    if -status in passed_on:  # it was killed before its training loop, which would have noted the signal
         raise StoppedError(f"stopped by signal {-status}", -status)
     if status < 0:
         rank = children.index(failed[0])
@@ -58,80 +81,66 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     return status
 
 
-def _environment(processes: int, port: int) -> Mapping[str, str]:
-    own = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",  # torch's word for: the store is there, connect to it
-        LAUNCHED: "1",
-    }
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
-    return {"OMP_NUM_THREADS": threads, **os.environ, **own}
-
-
 @contextmanager
-def _passing_on(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[Collection[int]]:
-    """Every SIGINT and SIGTERM goes on to the children and is noted; no child is left behind."""
-    noted = set[int]()
+def _passing_signals_to(children: Processes) -> Iterator[Collection[int]]:
+    """Pass every SIGINT and SIGTERM on to the children, and yield those passed on; leave no child behind."""
+    passed_on = set[int]()
 
-    def send(number: int, frame: Any) -> None:
-        noted.add(number)
+    def send(number: int, frame: FrameType | None) -> None:
+        passed_on.add(number)
         for child in children:
             if child.poll() is None:
                 child.send_signal(number)
 
-    before = {number: signal.signal(number, send) for number in SIGNALS}
     try:
-        yield noted
+        with handled(send):
+            yield passed_on
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         for child in children:
             if child.poll() is None:
                 child.kill()
             child.wait()
 
 
-def _wait(children: Sequence[subprocess.Popen[bytes]]) -> list[subprocess.Popen[bytes]]:
-    """Those that failed, the first to do so first. After a failure the others have some time to end by themselves."""
+def _wait_for(children: Processes) -> Processes:
+    """Wait until all have ended, or for `GRACE_S` after a failure. Return those that failed, the first one first."""
     failed: list[subprocess.Popen[bytes]] = []
     deadline = float("inf")
     while time.monotonic() < deadline and any(child.poll() is None for child in children):
         time.sleep(POLL_S)
         new = [child for child in children if child.poll() and child not in failed]
-        failed += sorted(new, key=lambda child: child.returncode == 1)  # as of those that have lost another
+        failed += sorted(new, key=lambda child: child.returncode == 1)  # 1 may only say that another one is gone
         if any(child.returncode not in STOPPED for child in failed):
             deadline = min(deadline, time.monotonic() + GRACE_S)
     return failed + [child for child in children if child.poll() and child not in failed]
 
 
 def end_with_launcher() -> None:
-    """In a process started here: kills it once the launcher is gone, even by kill -9. Elsewhere does nothing."""
+    """Let this process be killed once the launcher that started it is gone, even by kill -9.
+
+    Does nothing in a process that `launch` did not start.
+    """
+
+    def wait_for_end_of_input() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
     if os.environ.pop(LAUNCHED, None):
-        threading.Thread(target=_await_end_of_input, daemon=True).start()
-
-
-def _await_end_of_input() -> None:
-    while os.read(0, 1):
-        pass
-    os.kill(os.getpid(), signal.SIGKILL)
+        threading.Thread(target=wait_for_end_of_input, daemon=True).start()
 
 
 def says_first(text: str) -> bool | None:
-    """Whether no process of this machine has said so before, by the launcher's store; None where that has none."""
-    place = [os.environ.get(name, "0") for name in ("GROUP_RANK", "TORCHELASTIC_RESTART_COUNT")]
+    """Return whether no other process of this machine has asked about this text before.
+
+    It is asked of the launcher's store, so that several processes print one error once. None if there is no store.
+    """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
+    node_and_attempt = [os.environ.get(name, "0") for name in ("GROUP_RANK", "TORCHELASTIC_RESTART_COUNT")]
     try:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))
-        return store.add("/".join(["jointgen", *place, text]), 1) == 1
+        return store.add("/".join(["jointgen", *node_and_attempt, text]), 1) == 1
     except (KeyError, ValueError, RuntimeError):  # the launcher is gone, or is one that we do not know
         return None
-
-
-def is_launched() -> bool:
-    """Whether a launcher started this process as one of several."""
-    return "RANK" in os.environ

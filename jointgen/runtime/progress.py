@@ -1,4 +1,4 @@
-"""Live progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""Live progress on stderr: a bar on a terminal, and elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ import rich.text
 
 
 class Progress:
-    """Where a run is: a bar on a terminal, and a plain line every `every_s` seconds elsewhere. Writes to stderr.
+    """Shows how far a run is.
 
-    `total` and `start` are steps; a resumed run starts later. `quiet` is for all processes but the main one.
+    Args:
+        total: steps in all.
+        start: steps that are done already, in a run that is resumed.
+        every_s: seconds between lines where there is no terminal.
+        quiet: whether to show nothing, as in all processes but the main one.
 
     >>> with Progress(total=1000, start=0) as bar:                                     # doctest: +SKIP
     ...     bar.update(10, 5120.0, {"elbo_nats": -101.3})
@@ -38,8 +42,14 @@ class Progress:
         return self
 
     def update(self, step: int, images_per_s: float, figures: Mapping[str, float]) -> None:
-        """Shows that `step` steps are done. Cheap, but the figures must be plain numbers: read them off rarely."""
-        shown = "  ".join([f"{images_per_s:,.0f} images/s", f"{self._left(step)} left", *map(_figure, figures.items())])
+        """Show that `step` steps are done, the speed and some figures.
+
+        The figures are plain numbers: to read them off the device costs time, so this is for log events only.
+        """
+        done = step - self._start
+        left = _clock((time.monotonic() - self._began) / done * (self._total - step)) if done > 0 else "?"
+        numbers = [f"{name} {value:.4g}" for name, value in figures.items()]
+        shown = "  ".join([f"{images_per_s:,.0f} images/s", f"{left} left", *numbers])
         if self._bar is not None:
             self._bar.update(self._task, completed=step, status=shown)
             return
@@ -48,7 +58,7 @@ class Progress:
             self._print_line()
 
     def note(self, text: str) -> None:
-        """Prints a line of its own, above the bar where there is one."""
+        """Print a line of its own, above the bar where there is one."""
         if self._bar is not None:
             self._console.print(rich.text.Text(text), soft_wrap=True)
         elif not self._quiet:
@@ -67,16 +77,13 @@ class Progress:
             print(self._line, file=sys.stderr, flush=True)
         self._line, self._printed = "", time.monotonic()
 
-    def _left(self, step: int) -> str:
-        done = step - self._start
-        if done <= 0:
-            return "?"
-        return _clock((time.monotonic() - self._began) / done * (self._total - step))
-
 
 class Counter:
-    """How far a long command is: call it with (done, total). The bar goes when it is full; without a terminal it is
-    silent for what takes less than `every_s`.
+    """Shows how far a long command is: call it with (done, total). The bar disappears when it is full.
+
+    Args:
+        what: what the command does, such as "encoding".
+        every_s: seconds between lines where there is no terminal; a shorter command shows nothing.
 
     >>> with Counter("encoding") as count:
     ...     count(128, 10000)
@@ -110,7 +117,7 @@ class Counter:
 
 
 def _is_terminal(console: rich.console.Console) -> bool:
-    # asked of the file: rich also says yes to a log file when FORCE_COLOR is set
+    # the file is asked: with FORCE_COLOR, rich takes a log file for a terminal too
     return sys.stderr.isatty() and not console.is_dumb_terminal
 
 
@@ -121,17 +128,13 @@ def _bar(console: rich.console.Console) -> rich.progress.Progress:
         rich.progress.TextColumn("{task.fields[status]}", markup=False),
         console=console,
         transient=False,
-        redirect_stdout=False,  # what a command prints there is its answer, perhaps to a pipe
+        redirect_stdout=False,  # a command prints its answer there, perhaps to a pipe
     )
 
 
-def _figure(item: tuple[str, float]) -> str:
-    name, value = item
-    return f"{name} {value:.4g}"
-
-
 def _clock(seconds: float) -> str:
-    """
+    """Write seconds as minutes and hours.
+
     >>> _clock(59.6), _clock(3725)
     ('1:00', '1:02:05')
     """

@@ -1,50 +1,65 @@
-"""Ctrl-C and SIGTERM as a question that the training loop asks after each step. Torch-free."""
+"""Handlers for Ctrl-C and SIGTERM, for as long as a context lasts. Needs no torch."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from types import FrameType, TracebackType
-from typing import Any, Self
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
+from typing import Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-AGAIN_S = 1.0
+SAME_SIGNAL_S = 1.0
+"""A signal that follows another within so many seconds is the same one: a launcher passes on what the terminal sent."""
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call `handler` for each Ctrl-C and SIGTERM within; afterwards the handlers are those of before.
+
+    Python allows it in the main thread only.
+    """
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 class StopRequest:
-    """While entered, the first signal is only noted; calling the object gives its number, or 0. Main thread only.
+    """Notes the first signal while it is entered; calling the object returns its number, or 0.
 
-    A second Ctrl-C raises KeyboardInterrupt at once, checkpoint or not; what comes within a second is the same one,
-    since a launcher passes on what the terminal has sent already.
-    quiet: says nothing, where another process of the run does.
+    The training loop asks it after each step, so that a run ends after a checkpoint. A second Ctrl-C raises
+    KeyboardInterrupt at once, checkpoint or not.
+
+    Args:
+        quiet: whether to print nothing, because another process of the run does.
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self._signal, self._quiet, self._noted = 0, quiet, 0.0
-        self._before: dict[int, Any] = {}
+        self._quiet, self._signal, self._noted_at = quiet, 0, 0.0
+        self._handlers: AbstractContextManager[None] = handled(self._note)
 
     def __call__(self) -> int:
         return self._signal
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._handlers.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def __exit__(self, *_: object) -> None:
+        self._handlers.__exit__(None, None, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self._signal:
-            if number == signal.SIGINT and now - self._noted > AGAIN_S:
+            if number == signal.SIGINT and now - self._noted_at > SAME_SIGNAL_S:
                 raise KeyboardInterrupt
             return
-        self._signal, self._noted = number, now
-        if self._quiet:
-            return
-        # a handler may interrupt a print to stderr, whose buffer does not bear another: straight to the descriptor
-        os.write(2, b"\njointgen: stopping after this step, with a checkpoint; Ctrl-C (again) stops at once\n")
+        self._signal, self._noted_at = number, now
+        if not self._quiet:
+            # written to the descriptor: the handler may interrupt a print to stderr, whose buffer bears no second one
+            os.write(2, b"\njointgen: stopping after this step, with a checkpoint; Ctrl-C (again) stops at once\n")

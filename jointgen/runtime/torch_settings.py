@@ -1,4 +1,4 @@
-"""torch's global switches, as a run wants them and for as long as it lasts."""
+"""Sets torch's global switches for as long as a run lasts."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ _BACKENDS: tuple[Any, ...] = (torch.backends.cuda.matmul, _CUDNN.conv, _CUDNN.rn
 
 @contextlib.contextmanager
 def switched(*, deterministic: bool, threads: int | None) -> Iterator[None]:
-    """Sets torch's switches and puts back what the caller had, also after an exception.
+    """Set torch's switches, and put back what the caller had on exit.
 
-    TF32 is off: float32 means float32 (torch's own default rounds a convolution's inputs to 10 bits of mantissa).
-    threads: of torch on the CPU; None leaves them.  deterministic: refuse what torch cannot repeat; cuDNN does not
-    choose its algorithms by timing them.
+    TF32 is off: float32 means float32 (by default, torch rounds the inputs of a convolution to 10 bits of mantissa).
 
-    Raises ConfigError naming the operation where one has no deterministic version.
+    Args:
+        deterministic: whether to refuse operations that torch cannot repeat. cuDNN then does not choose its algorithms
+            by timing them.
+        threads: torch's threads on the CPU; None leaves their number.
+
+    Raises:
+        ConfigError: an operation within has no deterministic version; the message names it.
     """
     with contextlib.ExitStack() as back:
         _switch(back, _precisions, _set_precisions, ("highest", "ieee", "ieee", "ieee"))
@@ -35,48 +39,48 @@ def switched(*, deterministic: bool, threads: int | None) -> Iterator[None]:
             _switch(back, torch.get_num_threads, torch.set_num_threads, threads)
         _switch(back, _determinism, _set_determinism, (deterministic, False))
         if deterministic:
-            _switch(back, _benchmark, _set_benchmark, False)
+            _switch(back, lambda: _CUDNN.benchmark, lambda value: setattr(_CUDNN, "benchmark", value), False)
             _prepare_cublas()
         try:
             yield
         except RuntimeError as error:
-            raise _named(error) from error
+            if (operation := _NOT_DETERMINISTIC.search(str(error))) is None:
+                raise
+            raise ConfigError(
+                f"torch {torch.__version__} has no deterministic version of {operation[1]!r}, which this "
+                "model uses; set it to false, or choose parts that do without",
+                "train",
+                "deterministic",
+            ) from error
 
 
 def _switch(back: contextlib.ExitStack, get: Callable[[], Any], put: Callable[[Any], None], value: Any) -> None:
-    back.callback(_put, get, put, get())
-    _put(get, put, value)
+    """Set a switch to a value, and back when the stack closes."""
 
+    def put_if_changed(value: Any) -> None:
+        if get() != value:  # merely telling torch to be deterministic imports its compiler
+            put(value)
 
-def _put(get: Callable[[], Any], put: Callable[[Any], None], value: Any) -> None:
-    if get() != value:  # merely telling torch to be deterministic imports its compiler
-        put(value)
+    back.callback(put_if_changed, get())
+    put_if_changed(value)
 
 
 def _precisions() -> tuple[str, ...]:
-    """By the older switch of products of matrices, then by the newer ones."""
+    """Return the precisions of float32: by torch's older switch for products of matrices, then by the newer ones."""
     newer = [backend.fp32_precision for backend in _BACKENDS]
     try:
         return torch.get_float32_matmul_precision(), *newer
-    except RuntimeError:  # torch will not say where the caller has used the newer alone
+    except RuntimeError:  # torch refuses to say if the caller has set the newer ones alone
         return "high" if newer[0] == "tf32" else "highest", *newer
 
 
 def _set_precisions(values: tuple[str, ...]) -> None:
     older, *newer = values
-    torch.set_float32_matmul_precision(older)  # the older switches too: torch refuses to work where they disagree
+    torch.set_float32_matmul_precision(older)  # the older ones too: torch refuses to work if they disagree
     _CUDNN.allow_tf32 = newer[1] == newer[2] == "tf32"
     for backend, value in zip(_BACKENDS, newer, strict=True):
         if backend.fp32_precision != value:
             backend.fp32_precision = value
-
-
-def _benchmark() -> bool:
-    return _CUDNN.benchmark
-
-
-def _set_benchmark(value: bool) -> None:
-    _CUDNN.benchmark = value
 
 
 def _determinism() -> tuple[bool, bool]:
@@ -88,9 +92,9 @@ def _set_determinism(state: tuple[bool, bool]) -> None:
 
 
 def _prepare_cublas() -> None:
-    """cuBLAS repeats itself with a workspace that it must be told before CUDA starts.
+    """Give cuBLAS the workspace with which it repeats itself; it reads the variable when CUDA starts.
 
-    The variable stays: cuBLAS has read it by the end of the run, and taking it away would only mislead.
+    The variable stays after the run, because cuBLAS goes on with it.
     """
     if CUBLAS in os.environ or not torch.cuda.is_available():
         return
@@ -99,16 +103,3 @@ def _prepare_cublas() -> None:
             f"CUDA has started without {CUBLAS}; set it to ':4096:8' before Python starts", "train", "deterministic"
         )
     os.environ[CUBLAS] = ":4096:8"
-
-
-def _named(error: RuntimeError) -> RuntimeError | ConfigError:
-    """One line that names the operation, where torch has stopped for want of a deterministic one."""
-    found = _NOT_DETERMINISTIC.search(str(error))
-    if found is None:
-        return error
-    return ConfigError(
-        f"torch {torch.__version__} has no deterministic version of {found[1]!r}, which this "
-        "model uses; set it to false, or choose parts that do without",
-        "train",
-        "deterministic",
-    )

@@ -1,14 +1,13 @@
-"""The processes that train one model together. The only file that imports Accelerate, but for its trackers.
+"""The processes that train one model together. Only this file and the trackers import Accelerate.
 
-Networks stay raw modules and a step has one flat all-reduce per update, so that shared forwards, methods other than
-forward and partly used networks are safe (docs/engineering.md; the way of StyleGAN3). Accelerate finds the
-device, joins the processes and gathers. Autocast is torch's own: Accelerate's follows whichever Accelerator was
-made last in this Python process.
+Networks stay raw modules, and a step reduces the gradients of each update in one flat exchange, so networks may share
+forwards, have methods other than forward, and be used in part (docs/engineering.md; StyleGAN3 does the same).
+Accelerate finds the device, joins the processes and gathers. Autocast is torch's own: Accelerate's follows the
+Accelerator that was made last in this Python process.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -20,15 +19,14 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from jointgen.errors import ConfigError, JointgenError, LostError
+from jointgen.runtime.ranks import REMEDY, check_variables, world_size
 
 Precision = Literal["fp32", "bf16", "fp64"]
 
-_REMEDY = "start them with `jointgen run --processes N` or torchrun"
-
 
 @contextmanager
-def _together() -> Iterator[None]:
-    """Around an exchange: torch's errors of a lost connection are the end of this process too, in one line."""
+def _exchanging() -> Iterator[None]:
+    """Turn torch's errors of a lost connection into LostError, which ends this process too."""
     try:
         yield
     except RuntimeError as error:
@@ -37,7 +35,14 @@ def _together() -> Iterator[None]:
 
 
 class Workers:
-    """This process among those of the run; with one process every exchange does nothing."""
+    """This process among those of a run. `Workers.start` makes it; with one process every exchange does nothing.
+
+    Attributes:
+        rank: the number of this process, from 0.
+        world: the number of processes.
+        device: the device of this process.
+        dtype: the type of noise and data: float64 with the precision "fp64", otherwise float32.
+    """
 
     def __init__(self, accelerator: Accelerator, device: torch.device, precision: Precision):
         self._accelerator = accelerator
@@ -49,17 +54,31 @@ class Workers:
 
     @classmethod
     def start(cls, device: str = "auto", precision: Precision = "fp32", *, processes: int | None = None) -> Workers:
-        """Joins the processes that a launcher (torchrun, `accelerate launch`) started, or runs alone.
+        """Join the processes that a launcher (torchrun, `accelerate launch`) started, or run alone.
 
-        `device`: "auto" (a GPU if there is one), "cpu", "cuda" or, for a process alone, "cuda:1".
-        `processes`: how many there should be, where the caller knows. May be called again with other settings.
-        Raises ConfigError for a device or a precision that this machine lacks, and JointgenError when the launcher
-        started fewer processes than it said.
+        It may be called again with other settings.
+
+        Args:
+            device: "auto" (a GPU if there is one), "cpu", "cuda" or, for a process alone, "cuda:1".
+            precision: "fp32", "bf16" (products of matrices in bfloat16) or "fp64".
+            processes: how many there should be, if the caller knows.
+
+        Raises:
+            ConfigError: this machine lacks the device or the precision.
+            JointgenError: the launcher started fewer processes than it said.
         """
         wanted = _device(device)
-        _check_launch()
-        accelerator = _joined(cpu=wanted.type == "cpu")
-        _check_count(accelerator.num_processes, processes)
+        check_variables()
+        try:
+            accelerator = _accelerator(cpu=wanted.type == "cpu")
+        except dist.DistError as error:
+            reason = str(error).splitlines()[0]
+            raise LostError(f"the other processes of this run cannot be joined: {reason}") from error
+        joined = accelerator.num_processes
+        if joined != world_size():
+            raise JointgenError(f"WORLD_SIZE is {world_size()}, but {joined} process(es) joined; {REMEDY}")
+        if processes is not None and joined != processes:
+            raise JointgenError(f"{processes} processes were asked for, but {joined} joined; {REMEDY}")
         _check_device(wanted, accelerator)
         found = wanted if wanted.type == "cpu" or wanted.index is not None else accelerator.device
         if found.type == "cuda" and found.index is not None:
@@ -70,91 +89,100 @@ class Workers:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the files."""
+        """Whether this process writes the files: the one of rank 0."""
         return self.rank == 0
 
     @property
     def cast_to(self) -> torch.dtype | None:
-        """What parameters are converted to; None leaves them as they were made."""
+        """The type that parameters are converted to; None leaves them as they were built."""
         return torch.float64 if self.precision == "fp64" else None
 
     def autocast(self) -> torch.autocast:
-        """Matrix products and convolutions in bfloat16 where the precision asks for it; their own type otherwise."""
+        """Return a context in which products of matrices are in bfloat16, if the precision is "bf16"."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def barrier(self) -> None:
-        """Waits until every process is here."""
-        with _together():
+        """Wait until every process has come here."""
+        with _exchanging():
             self._accelerator.wait_for_everyone()
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """(rows, *shape) of each process -> all rows, process by process. Processes may differ in `rows`.
+        """Concatenate the rows of all processes, in order of rank, without gradient.
 
-        Carries no gradient.
+        Args:
+            tensor: (rows, *shape); the number of rows may differ between processes.
         """
         return torch.cat(self.gather_each(tensor)) if self.world > 1 else tensor.detach()
 
     def gather_each(self, tensor: Tensor) -> list[Tensor]:
-        """Each process's (rows, *shape), in order of rank."""
-        mine = torch.tensor([len(tensor)], device=self.device)
-        with _together():
-            rows: list[int] = self._accelerator.gather(mine).tolist()
+        """Return the (rows, *shape) of each process, in order of rank."""
+        local_rows = torch.tensor([len(tensor)], device=self.device)
+        with _exchanging():
+            rows: list[int] = self._accelerator.gather(local_rows).tolist()
             padded = tensor.new_zeros(max(rows), *tensor.shape[1:])
             padded[: len(tensor)] = tensor.detach()
             blocks = self._accelerator.gather(padded.to(self.device)).split(max(rows))
         return [block[:n] for block, n in zip(blocks, rows, strict=False)]
 
     def all_reduce_mean_(self, tensors: Sequence[Tensor]) -> None:
-        """Replaces each tensor by its mean over the processes: one all-reduce for all of them (per dtype).
+        """Replace each tensor by its mean over the processes, in one all-reduce for each type.
 
-        Every process must pass the same shapes in the same order; send zeros for an absent gradient.
+        Every process must pass the same shapes in the same order, and zeros for an absent gradient.
         """
+
+        def mean_(flat: Tensor) -> None:
+            dist.all_reduce(flat)
+            flat /= self.world
+
         if self.world > 1:
-            _flatly(tensors, self._mean_)
+            exchange_flat(tensors, mean_)
 
     def broadcast_(self, tensors: Iterable[Tensor]) -> None:
-        """Replaces each tensor by the main process's."""
+        """Replace each tensor by that of the main process."""
         if self.world > 1:
-            _flatly(tensors, lambda flat: dist.broadcast(flat, src=0))
+            exchange_flat(tensors, lambda flat: dist.broadcast(flat, src=0))
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Replaces a tensor by its sum over the processes, and returns it."""
+        """Replace a tensor by its sum over the processes, and return it."""
         if self.world > 1:
-            _flatly([tensor], dist.all_reduce)
+            exchange_flat([tensor], dist.all_reduce)
         return tensor
 
     def check_replicas(self, named: Mapping[str, Tensor]) -> None:
-        """Raises JointgenError, naming the first tensor, when processes no longer hold the same numbers.
+        """Check that all processes hold the same tensors, bit for bit. Costs one broadcast of a number for each tensor.
 
-        Compares a number for each tensor that any change of any bit changes, so it costs one small broadcast; every
-        process raises.
+        Args:
+            named: the tensors by name.
+
+        Raises:
+            JointgenError: they do not; raised in every process, and names the first tensor.
         """
         if self.world == 1 or not named:
             return
-        mine = torch.stack([_digest(value) for value in named.values()])
-        first = mine.clone()
-        self.broadcast_([first])
-        differs = self.sum_((mine != first).long())
+        digests = torch.stack([_digest(value) for value in named.values()])
+        main_digests = digests.clone()
+        self.broadcast_([main_digests])
+        differs = self.sum_((digests != main_digests).long())
         bad = [name for name, count in zip(named, differs.tolist(), strict=True) if count]
         if bad:
             raise JointgenError(f"processes no longer agree on {len(bad)} tensors, the first is {bad[0]!r}")
 
-    def _mean_(self, flat: Tensor) -> None:
-        dist.all_reduce(flat)
-        flat /= self.world
-
 
 def leave() -> None:
-    """Leaves the other processes, at the end of a program. Alone there is nothing to leave."""
+    """Leave the other processes at the end of a program; a process alone has nothing to leave."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 class Votes:
-    """A question that every process answers after each step; all of them learn the largest answer one step later.
+    """Asks every process a question after each step, and gives all of them the largest answer one step later.
 
-    So they stop after the same step whichever of them a signal reached, and no step waits for the exchange, which
-    runs beside it on the CPU. One process alone has its own answer at once.
+    So they stop after the same step, whichever of them a signal reached. No step waits for the exchange, which runs
+    beside it on the CPU. A process alone has its own answer at once.
+
+    Args:
+        workers: the processes; all of them must make this object at the same time.
+        ask: returns this process's answer, 0 for no.
     """
 
     def __init__(self, workers: Workers, ask: Callable[[], int]):
@@ -172,10 +200,10 @@ class Votes:
         return 0
 
     def settle(self) -> int:
-        """Waits for the vote that is under way, if any, and returns its outcome."""
+        """Wait for the vote that is under way, if any, and return its outcome."""
         if self._pending is None:
             return 0
-        with _together():
+        with _exchanging():
             self._pending.wait()
         self._pending = None
         return int(self._vote)
@@ -185,22 +213,24 @@ _AS_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _digest(tensor: Tensor) -> Tensor:
-    """() int64: the bits of a tensor, weighted by their place. In whole numbers modulo 2^64, because a sum of floating
-    numbers depends on how many threads take it."""
+    """Return the sum of a tensor's numbers, read as integers and weighted by their place, () int64.
+
+    It is a sum modulo 2^64, because a sum of floating numbers depends on the number of threads.
+    """
     flat = tensor.detach().contiguous().view(-1)
     bits = flat.view(_AS_INTEGERS[flat.element_size()]).long()
     return (bits * torch.arange(1, 2 * len(bits), 2, device=bits.device)).sum()
 
 
 @torch.no_grad()
-def _flatly(tensors: Iterable[Tensor], exchange: Callable[[Tensor], object]) -> None:
-    """Concatenates tensors of one dtype, exchanges them in place as one, and copies the result back."""
+def exchange_flat(tensors: Iterable[Tensor], exchange: Callable[[Tensor], object]) -> None:
+    """Concatenate the tensors of each type, exchange them in place as one, and copy the result back."""
     by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for tensor in tensors:
         by_dtype.setdefault(tensor.dtype, []).append(tensor)
     for group in by_dtype.values():
         flat = torch.cat([tensor.reshape(-1) for tensor in group])
-        with _together():
+        with _exchanging():
             exchange(flat)
         parts = flat.split([tensor.numel() for tensor in group])
         torch._foreach_copy_(group, [part.view_as(tensor) for part, tensor in zip(parts, group, strict=True)])
@@ -210,7 +240,7 @@ def _flatly(tensors: Iterable[Tensor], exchange: Callable[[Tensor], object]) -> 
 
 
 def _device(name: str) -> torch.device:
-    """The device asked for, known to be there."""
+    """Return the device of this name. Raises ConfigError if this machine lacks it."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -224,45 +254,12 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _joined(cpu: bool) -> Accelerator:
-    try:
-        return _accelerator(cpu)
-    except dist.DistError as error:
-        reason = str(error).splitlines()[0]
-        raise LostError(f"the other processes of this run cannot be joined: {reason}") from error
-
-
 def _accelerator(cpu: bool) -> Accelerator:
-    """A new Accelerator. Its state is global to the Python process, and an earlier run may have left its own."""
+    """Return a new Accelerator. Its state is global to the Python process, so that of an earlier run is forgotten."""
     AcceleratorState._reset_state(reset_partial_state=True)
     # "no": our own autocast decides, not ACCELERATE_MIXED_PRECISION.
     # cpu: without it, torchrun on a machine without a GPU gives unrelated jobs of one process each.
     return Accelerator(cpu=cpu, mixed_precision="no")
-
-
-def _check_launch() -> None:
-    """WORLD_SIZE alone would wait for processes that nobody started; `accelerate launch` starts one on a CPU, however
-    many it is asked for, and says nothing (docs/engineering.md)."""
-    launched = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    missing = [name for name in launched if name not in os.environ]
-    if {"RANK", "LOCAL_RANK"} & {*os.environ}:
-        if missing:
-            said = ", ".join(name for name in launched[:2] if name not in missing)
-            raise JointgenError(f"{said} is set as by a launcher, but {', '.join(missing)} is not; {_REMEDY}")
-        return
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world != "1":
-        raise JointgenError(f"WORLD_SIZE is {world}, but no launcher gave this process a rank; {_REMEDY}")
-    if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= {*os.environ}:
-        raise JointgenError(f"accelerate launch was asked for several processes and started one; {_REMEDY}")
-
-
-def _check_count(found: int, asked: int | None) -> None:
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if found != launched:
-        raise JointgenError(f"WORLD_SIZE is {launched}, but {found} process(es) joined; {_REMEDY}")
-    if asked is not None and found != asked:
-        raise JointgenError(f"{asked} processes were asked for, but {found} joined; {_REMEDY}")
 
 
 def _check_device(wanted: torch.device, accelerator: Accelerator) -> None:

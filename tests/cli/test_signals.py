@@ -72,7 +72,7 @@ def test_a_second_interrupt_stops_at_once(
     say: Any, here: Path, signalled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CheckpointWriter, "save", lambda self, state: time.sleep(60))  # a disk that hangs
-    monkeypatch.setattr(stopping, "AGAIN_S", 0.0)
+    monkeypatch.setattr(stopping, "SAME_SIGNAL_S", 0.0)
     signalled(here / "r", signal.SIGINT, signal.SIGINT)
     said = say("run", QUICKSTART, "--quiet", "--out", "r", *in_words(train__steps="100", train__log_every="1"))
     assert said.status == 130

@@ -48,7 +48,7 @@ def test_the_commit_is_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "add", "theirs.txt")
     git(tmp_path, "commit", "--quiet", "-m", "theirs")
-    monkeypatch.setattr(described.jointgen, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(described, "__file__", str(package / "runtime" / "environment.py"))
     assert environment()["git_commit"] is None
     git(tmp_path, "add", "-f", "site-packages")
     git(tmp_path, "commit", "--quiet", "-m", "ours")

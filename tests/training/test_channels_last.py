@@ -16,7 +16,7 @@ from torch import Tensor
 import jointgen
 from jointgen.errors import StoppedError
 from jointgen.runs import checkpoint
-from jointgen.runtime.workers import _flatly
+from jointgen.runtime.workers import exchange_flat
 from jointgen.training.trainer import Trainer
 
 CONV: dict[str, Any] = {
@@ -91,7 +91,7 @@ def test_an_exchange_keeps_the_layout() -> None:
     """Numbers go by their place in the tensor, not in memory."""
     plain = torch.arange(24.0).reshape(1, 2, 3, 4).expand(2, 2, 3, 4).contiguous()
     laid_out = plain.contiguous(memory_format=torch.channels_last)
-    _flatly([laid_out, torch.ones(2)], lambda flat: flat.mul_(2))
+    exchange_flat([laid_out, torch.ones(2)], lambda flat: flat.mul_(2))
     assert is_channels_last(laid_out)
     assert torch.equal(laid_out, 2 * plain)
 

@@ -92,7 +92,7 @@ def some_bits(root: str | None) -> Tensor:
 
 
 def overrides(file: Path, arguments: argparse.Namespace) -> list[str]:
-    """The recipe on fixed bits, with the KL in closed form, as pythae has it; all rows are to train on."""
+    """Return settings that are pythae's: fixed bits, the KL in closed form, and all rows for training."""
     data = ["data.type='arrays'", f"data.path='{file}'", f"data.test_path='{file}'", "data.observe='binarise'"]
     loop = [f"train.steps={ROWS // BATCH * arguments.epochs}", f"train.batch={BATCH}", "train.device='cpu'"]
     once = [f"train.{what}_every=1000000" for what in ("eval", "sample", "checkpoint")]
@@ -187,7 +187,7 @@ def pythae_run(bits: Tensor, out: Path, epochs: int, settings: list[str]) -> dic
 
 
 def check_parity(settings: list[str], x: Tensor) -> None:
-    """As many parameters, and the same loss of the same rows with the same noise."""
+    """Check that both have equally many parameters, and the same loss of the same rows with the same noise."""
     parts, theirs = built(settings), pythae_model(settings)
     count = sum(p.numel() for p in parts.modules.parameters())
     assert count == sum(p.numel() for p in theirs.parameters()), "the networks differ"

@@ -1,19 +1,20 @@
-"""Models on the same networks, data, budget and seeds: their table, their pictures and the trade-off over a weight.
+"""Trains and scores all models of a study on the same networks, data, budget and seeds, and writes their tables.
 
     python benchmarks/asvae_table.py STUDY [--set data.root=DIR] [--out DIR] [--budget NAME] [--seeds N]
         [--row NAME]... [--workers N] [--limit-s S]
 
-STUDY is a file of `benchmarks/studies` or its name: which recipe, which rows (each some keys that differ), which
-metrics. Every row and seed is trained by `jointgen run` and scored by `jointgen eval`, in folders of their own. Then
-`jointgen compare` writes OUT/table.md (.html, .csv) beside the paper's rows, with samples and reconstructions side by
-side; where the study names a row to measure against (`beside`), OUT/beside.md, in which every run stands beside that
-row's of its seed; and where it has a curve, OUT/curve.md and OUT/curve.png. Rows that start from another row's weights
-are run after it.
+STUDY is a file of `benchmarks/studies` or its name. It names a recipe, rows (each with some keys that differ) and
+metrics. Every row and seed is trained by `jointgen run` and scored by `jointgen eval` in a folder of its own. A row
+that starts from the weights of another row is run after it. The results, with samples and reconstructions beside them:
 
-The same command goes on where it was stopped; what is finished is not run again. A folder whose runs have another
-budget or other settings is refused: give each an --out of its own. The tables are of all that is finished in the
-folder, whichever rows are asked for. With --limit-s it stops itself after so many seconds, with exit status 3; what ran
-by then has written a checkpoint (with 0, it only writes the tables). So a long study fits into short sessions on a GPU:
+- OUT/table.md (.html, .csv), written by `jointgen compare` together with the published rows;
+- OUT/beside.md, which compares every run with the run of the same seed of one row, if the study has the key `beside`;
+- OUT/curve.md and OUT/curve.png, the trade-off between two figures, if the study has the key `axes`.
+
+A study that was stopped goes on with the same command; finished runs are not repeated. A folder whose runs have another
+budget or other settings is refused, so give each its own --out. The tables have all finished runs of the folder, even
+if --row asks for a few. With --limit-s the command stops itself after so many seconds with exit status 3, after a
+checkpoint; with 0 it only writes the tables. So a long study fits into short sessions on a GPU:
 
     until python benchmarks/asvae_table.py cifar10 --budget full --limit-s 540; do [ $? = 3 ] || break; done
 """
@@ -55,8 +56,12 @@ UNFINISHED = 3
 class Row:
     """A model of the study.
 
-    set: keys that differ, as --set takes them.  start: the row whose weights it begins with.  curve, table: whether it
-    is in them.  seeds: at the most.
+    Args:
+        set: the settings that differ, as `--set` takes them.
+        start: the row whose weights training starts from.
+        curve: whether the row is part of the curve.
+        table: whether the row is part of the table.
+        seeds: the largest number of seeds.
     """
 
     name: str
@@ -77,12 +82,17 @@ def _one_line(text: str) -> str:
 
 @attrs.frozen
 class Study:
-    """One file of `studies`; like a recipe, it may have a `base`.
+    """A file of `benchmarks/studies`. Like a recipe, it may have a `base`.
 
-    recipe: a file of `recipes`, or an absolute path.  metrics: as `jointgen eval` takes them.  columns: of the tables,
-    as `jointgen compare` takes them.  set: for every row.  budgets: further settings, by name.  axes: the figures of
-    the curve, a bound and a distance.  beside: the row that the two of every other are set against.  published: the
-    paper's figures.
+    Args:
+        recipe: a file of `recipes`, or an absolute path.
+        metrics: the metrics of every run, as `jointgen eval` takes them.
+        columns: the columns of the tables, as `jointgen compare` takes them.
+        set: settings of every row.
+        budgets: further settings, by the name of a budget.
+        axes: the two figures of the curve, a bound and a distance.
+        beside: the row that every other row is compared with.
+        published: the published figures to show.
     """
 
     name: str
@@ -105,7 +115,7 @@ class Study:
 
     @classmethod
     def read(cls, name: str, registry: Registry) -> Study:
-        """Raises ConfigError with every problem of the file."""
+        """Read a study. Raises ConfigError with every problem of the file."""
         path = Path(name) if name.endswith(".toml") else BENCHMARKS / "studies" / f"{name}.toml"
         if not path.is_file():
             known = [p.stem for p in (BENCHMARKS / "studies").glob("*.toml")]
@@ -119,12 +129,12 @@ class Study:
 
     @property
     def path(self) -> Path:
-        """Of the recipe."""
+        """The path of the recipe."""
         return BENCHMARKS.parent / "recipes" / self.recipe
 
 
 class Clock:
-    """Ends the commands that run when the time is up, each with a checkpoint."""
+    """Ends all running commands when the time is up; each writes a checkpoint."""
 
     def __init__(self, seconds: float | None):
         self.ends = None if seconds is None else time.monotonic() + seconds
@@ -145,7 +155,7 @@ class Clock:
                 command.terminate()
 
     def call(self, arguments: Sequence[str], log: Path) -> bool:
-        """Whether the command was finished. Ends the study where it failed."""
+        """Run a command, and return whether it finished. Raises RuntimeError if it failed."""
         with log.open("a", encoding="utf-8") as file:
             with self.lock:
                 if self.is_up:
@@ -162,6 +172,8 @@ class Clock:
 
 @attrs.frozen
 class Work:
+    """The runs of a study in a folder."""
+
     study: Study
     out: Path
     settings: tuple[str, ...]
@@ -171,7 +183,7 @@ class Work:
         return self.out / f"{row.folder}-{seed}"
 
     def finish(self, row: Row, seed: int) -> bool:
-        """Trains and scores; whether that is done. What was done before is left as it is."""
+        """Train and score one run, and return whether it is finished. Finished work is not repeated."""
         folder = self.folder(row, seed)
         log = self.out / f"{folder.name}.log"
         if not _is_done(folder):
@@ -196,16 +208,16 @@ class Work:
         return _is_done(self.folder(row, seed)) and (self.folder(row, seed) / "scored.txt").is_file()
 
     def changes(self, row: Row, seed: int, registry: Registry) -> list[str]:
-        """What a run that is there has otherwise than this command would have it."""
-        there = self.folder(row, seed) / "recipe.toml"
-        if not there.is_file():
+        """List the settings in which an existing run differs from those of this command."""
+        path = self.folder(row, seed) / "recipe.toml"
+        if not path.is_file():
             return []
         recipe = read_recipe(self.study.path, list(self.settings_of(row, seed)), registry=registry)
-        changed = changed_keys(there.read_text(encoding="utf-8"), write_recipe(recipe, registry))
-        return [f"{there.parent}: {line}" for line in changed]
+        changed = changed_keys(path.read_text(encoding="utf-8"), write_recipe(recipe, registry))
+        return [f"{path.parent}: {line}" for line in changed]
 
     def settings_of(self, row: Row, seed: int) -> Iterator[str]:
-        """As --set takes them."""
+        """The settings of a run, as `--set` takes them."""
         yield from self.study.set
         yield from self.settings
         yield from row.set
@@ -243,14 +255,14 @@ def main() -> None:
     work = Work(study, out, (*study.budgets.get(given.budget, ()), *given.set), Clock(given.limit_s))
     rows = [row for row in study.rows.values() if not given.rows or row.name in given.rows]
     seeds = range(given.seeds or study.seeds)
-    there = [(row, seed) for row in study.rows.values() for seed in range(max(study.seeds, len(seeds)))]
+    runs = [(row, seed) for row in study.rows.values() for seed in range(max(study.seeds, len(seeds)))]
     try:
-        if changed := [line for row, seed in there for line in work.changes(row, seed, registry)]:
-            sys.exit("\n".join([*changed, "other settings than those of these runs; give another --out"]))
+        if changed := [line for row, seed in runs for line in work.changes(row, seed, registry)]:
+            sys.exit("\n".join([*changed, "the runs in this folder have other settings; give another --out"]))
         finished = list(_finish_all(work, rows, seeds, given.workers))
     except (RuntimeError, ConfigError) as failure:
         sys.exit(str(failure))
-    write_results(work, [(row, seed) for row, seed in there if work.is_finished(row, seed)])
+    write_results(work, [(row, seed) for row, seed in runs if work.is_finished(row, seed)])
     if not all(finished):
         sys.exit(UNFINISHED)
 
@@ -269,7 +281,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _finish_all(work: Work, rows: Sequence[Row], seeds: Iterable[int], workers: int) -> Iterator[bool]:
-    """All rows of a seed before the next seed, so that an unfinished study has whole tables; whether each is done."""
+    """Finish all rows of a seed before the next seed, so that an unfinished study has whole tables."""
     for seed in seeds:
         here = [row for row in rows if row.seeds is None or seed < row.seeds]
         for turn in ([r for r in here if r.start is None], [r for r in here if r.start is not None]):
@@ -278,7 +290,7 @@ def _finish_all(work: Work, rows: Sequence[Row], seeds: Iterable[int], workers: 
 
 
 def write_results(work: Work, done: Sequence[tuple[Row, int]]) -> None:
-    """The table and the curve of what is finished, in this order."""
+    """Write the tables and the curve of the finished runs, in the order of `done`."""
     study = work.study
     published = ["--published", study.published] if study.published else []
     tabled = [str(work.folder(row, seed)) for row, seed in done if row.table]
@@ -298,7 +310,7 @@ def write_results(work: Work, done: Sequence[tuple[Row, int]]) -> None:
 
 
 def _compare(runs: Sequence[str], path: Path, columns: str, *options: str) -> None:
-    """As `jointgen compare` does it, figures that no run has yet left out."""
+    """Write a table with `jointgen compare`, without the columns that no run has a figure for."""
     have = {name for run in read_runs(runs) for name, figure in run.figures.items() if figure.value is not None}
     shown = [name.strip() for name in columns.split(",") if name.strip() in have]
     if status := jointgen(["compare", *runs, "-o", str(path), "--metrics", ",".join(shown), *options]):
@@ -307,7 +319,7 @@ def _compare(runs: Sequence[str], path: Path, columns: str, *options: str) -> No
 
 @attrs.frozen(eq=False)
 class Point:
-    """A run's figures on a study's two axes, and what these are."""
+    """The two figures of a run that are the axes of a study, and their titles."""
 
     run: Run
     across: float
@@ -316,7 +328,7 @@ class Point:
 
 
 def points_of(runs: Sequence[Run], axes: tuple[str, str]) -> list[Point]:
-    """Of the runs that have both figures."""
+    """Return a point for each run that has both figures."""
     found = []
     for run in runs:
         across, up = (run.figures.get(axis) for axis in axes)
@@ -331,8 +343,10 @@ def _title(figure: Figure) -> str:
 
 
 def beside(points: Sequence[Point], name: str) -> str:
-    """A Markdown table of each run beside the one of the row `name` that has its seed: its height as a share, and how
-    much further to the right it is. "" where that row has no run.
+    """Make a Markdown table that compares each run with the run of the row `name` that has the same seed.
+
+    A cell has the quotient of the second figures and the difference of the first. The text is empty if that row has no
+    run.
     """
     found: dict[str, dict[int, Point]] = {}
     for point in points:
@@ -351,7 +365,7 @@ def beside(points: Sequence[Point], name: str) -> str:
 
 
 def draw_curve(points: Sequence[Point], path: Path) -> None:
-    """Labelled; the means of those of one name (seeds) joined by their heights."""
+    """Draw the labelled points, and a line through the mean of each row over its seeds."""
     named: dict[str, list[tuple[float, float]]] = {}
     for point in points:
         named.setdefault(point.run.name, []).append((point.across, point.up))

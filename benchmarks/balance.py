@@ -1,4 +1,4 @@
-"""How strongly the critic of finished AS-VAE runs pulls on the decoder beside the likelihood, measured in three places.
+"""Measures in three places how strongly the critic of finished AS-VAE runs pulls on the decoder.
 
     python benchmarks/balance.py RUN...
 

@@ -29,7 +29,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 class Generator:
-    """torch's global generator."""
+    """Draws from torch's global generator."""
 
     def normal(self, *shape: int, device: torch.device) -> Tensor:
         return torch.randn(shape, device=device)
@@ -39,7 +39,7 @@ class Generator:
 
 
 class Replay(Generator):
-    """Numbers drawn by someone else, handed out in their order, so that two loops can be compared."""
+    """Replays recorded numbers in their order, so that two loops can be compared."""
 
     def __init__(self, drawn: Iterable[tuple[str, Tensor]]):
         self.left: dict[tuple[str, torch.Size], deque[Tensor]] = {}
@@ -97,7 +97,7 @@ def conv_critic(config: ConvDiscriminator, shape: tuple[int, ...]) -> nn.Sequent
 
 
 def starting_at(network: nn.Module, theirs: nn.Module) -> nn.Module:
-    """The network with the weights of another, which holds the same layers in the same order."""
+    """Copy the weights of another network that has the same layers in the same order."""
     pairs = zip(network.parameters(), theirs.parameters(), strict=True)
     with torch.no_grad():
         for mine, other in pairs:
@@ -212,7 +212,7 @@ class BareVAE:
         self.done += 1
 
     def read(self) -> float:
-        """The running mean of the loss, as a progress line shows it."""
+        """Return the running mean of the loss, and reset it."""
         value, self.running = self.running.item(), torch.zeros_like(self.running)
         return value
 

@@ -1,4 +1,4 @@
-"""Time of a batch and memory of the process that reads it, as a prepared data set grows from 10^3 to 10^6 images.
+"""Measures the time of a batch and the memory of the process, as a prepared data set grows from 10^3 to 10^6 images.
 
     uv run python benchmarks/data.py [--folder DIR] [--largest N] [--prepare SOURCE]
 
@@ -71,7 +71,7 @@ def growing(folder: str | None, largest: int) -> None:
 
 
 def write_set(folder: Path, rows: int) -> None:
-    """Random images, shard by shard, with a manifest whose hashes nobody asks for."""
+    """Write random images, shard by shard, with a manifest without valid hashes."""
     plan = PreparationPlan("", SIDE, 3, None, SHARD_BYTES // (3 * SIDE * SIDE))
     splits = {
         split: PreparedSplit(n, list(write_shards(folder, split, n, plan.shard_files)))
@@ -89,7 +89,7 @@ def write_shards(folder: Path, split: str, rows: int, each: int) -> Iterator[Sto
 
 
 def read(folder: str) -> dict[str, float]:
-    """In this process: seconds of a batch, and how much anonymous memory grew by reading them."""
+    """Return the seconds of a batch in this process, and the growth of its anonymous memory while it reads."""
     torch.set_num_threads(1)
     rows = PreparedImages(folder, flip=True).open("train")
     augment = augmentation_of(rows)
@@ -106,7 +106,7 @@ def read(folder: str) -> dict[str, float]:
 
 
 def anonymous() -> int:
-    """Bytes of this process that belong to no file (Linux)."""
+    """Return the anonymous memory of this process in bytes (Linux)."""
     found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) << 10

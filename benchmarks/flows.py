@@ -1,4 +1,4 @@
-"""Planar flows beside Pyro's and normflows', zuko's IAF and coupling, and the inverse beside plain bisection.
+"""Times our planar flows beside those of Pyro and normflows, zuko's IAF and coupling, and a plain bisection.
 
     uv run --with pyro-ppl --with normflows python benchmarks/flows.py [--device cuda] [--quick]
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def row(is_first: bool, K: int, D: int, passes: dict[str, Pass], rounds: int, device: str) -> None:
-    """One line of a table: each implementation's time and peak memory, and the fastest other's time over ours."""
+    """Return a line of a table: time and peak memory of each implementation, and the fastest other's time over ours."""
     memory = {name: peak_mebibytes(one, device) for name, one in passes.items()}
     times = timed(passes, rounds, device)
     ours, *others = passes
@@ -60,7 +60,7 @@ def row(is_first: bool, K: int, D: int, passes: dict[str, Pass], rounds: int, de
 
 
 def timed(passes: dict[str, Pass], rounds: int, device: str) -> dict[str, float]:
-    """Median seconds of each, in turns."""
+    """Return the median seconds of each implementation, timed in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in passes}
     for number in range(rounds + 1):
         for name, one in passes.items():
@@ -79,7 +79,7 @@ def now(device: str) -> float:
 
 
 def peak_mebibytes(one: Pass, device: str) -> float:
-    """Above what is there already: on a CPU in a child process, whose high-water mark starts where it forks."""
+    """Return the growth of memory at its peak. On a CPU it is that of a child process, counted from the fork."""
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -98,7 +98,7 @@ def peak_mebibytes(one: Pass, device: str) -> float:
 
 
 def backward(of: Callable[[], tuple[Tensor, Tensor]], leaves: list[Tensor]) -> Pass:
-    """A forward pass and the gradient of the sum of all it gives, with respect to `leaves`."""
+    """Return a function that runs a forward pass, and the gradient of the sum of its outputs for `leaves`."""
 
     def one() -> None:
         z, log_det = of()
@@ -115,7 +115,7 @@ def leaf(*shape: int, scale: float = 1.0, device: str) -> Tensor:
 
 
 def amortized(K: int, D: int, device: str) -> dict[str, Pass]:
-    """Layers of each row's own: ours, a plain loop over the layers, and Pyro's ConditionalPlanar."""
+    """Compare layers that differ by row: ours, a plain loop over the layers, and Pyro's ConditionalPlanar."""
     z = leaf(BATCH, D, device=device)
     u, w = (leaf(BATCH, K, D, scale=0.1, device=device) for _ in range(2))
     b = leaf(BATCH, K, scale=0.1, device=device)
@@ -128,7 +128,7 @@ def amortized(K: int, D: int, device: str) -> dict[str, Pass]:
 
 
 def shared(K: int, D: int, device: str) -> dict[str, Pass]:
-    """One set of layers for all rows: ours, normflows' and Pyro's."""
+    """Compare one set of layers for all rows: ours, normflows' and Pyro's."""
     z = leaf(BATCH, D, device=device)
     u, w, b = (leaf(*shape, scale=0.1, device=device) for shape in ((K, D), (K, D), (K,)))
     theirs = nn.ModuleList(normflows.flows.Planar((D,)) for _ in range(K)).to(device)
@@ -175,7 +175,7 @@ def conditioned(u: Tensor, w: Tensor, b: Tensor, k: int) -> pyro_transforms.Cond
 
 
 def inverted(K: int, D: int, device: str) -> dict[str, Pass]:
-    """log|det| and z_0 at foreign points: ours, and a bisection of every layer in float64 on D-dimensional vectors.
+    """Compare the inverse at foreign points with a bisection of every layer in float64 on D-dimensional vectors.
 
     The bisection has no gradient: its time is that of the forward pass alone, ours of both passes.
     """
@@ -217,7 +217,7 @@ def bisected(z: Tensor, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor
 
 
 def others(K: int, D: int, device: str) -> dict[str, Pass]:
-    """Planar with one set of layers beside zuko's affine IAF and coupling of as many steps, hidden layers (64, 64)."""
+    """Compare planar layers with zuko's affine IAF and coupling of equally many steps, hidden layers (64, 64)."""
     z = leaf(BATCH, D, device=device)
     u, w, b = (leaf(*shape, scale=0.1, device=device) for shape in ((K, D), (K, D), (K,)))
     # sampling from an IAF is one pass of an autoregressive transform, as scoring with a MAF is
@@ -242,7 +242,7 @@ TABLES: dict[str, Callable[[int, int, str], dict[str, Pass]]] = {
 
 
 def round_trips() -> Iterator[str]:
-    """Error of there and back, K = 80, D = 40, beside those of a plain bisection (docs/densities.md)."""
+    """Measure the error of a round trip, K = 80, D = 40, beside that of a plain bisection (docs/densities.md)."""
     yield "| scale | float64 | float64, margin 0.2 | float32 there, float64 back | plain bisection: fp32, fp64 |"
     yield "|---|---|---|---|---|"
     for scale, known in {0.1: "3e-6, 5e-15", 0.3: "1e-3, 6e-12", 0.6: "5, 2e-7", 1.0: "13, 2e-6 to 2e-5"}.items():

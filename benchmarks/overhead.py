@@ -1,4 +1,4 @@
-"""What a step costs: jointgen's training loop beside the same model in a bare PyTorch loop (`bare.py`).
+"""Measures the cost of a step: jointgen's training loop beside a bare PyTorch loop of the same model (`bare.py`).
 
     python benchmarks/overhead.py [--mnist DIR] [--cifar DIR] [--imagenet DIR] [--rows NAME...] [--device cuda]
         [--set KEY=VALUE]...
@@ -36,7 +36,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
-from jointgen.contracts.noise import NoiseSource
+from jointgen.contracts.noise import NamedNoise
 from jointgen.data.row_order import RowOrder
 from jointgen.registry.discovery import load_plugins
 from jointgen.training.setup import set_up_training
@@ -48,7 +48,7 @@ ROUNDING = 2e-4  # of a float32 gradient, relative to the largest number of its 
 
 @attrs.frozen
 class Row:
-    """One line of the table. `window` is in steps: 4 is a period of the gradient penalty. On a CPU; a GPU has 200."""
+    """A line of the table. `window` is a number of steps on a CPU, 4 for a period of the penalty; a GPU has 200."""
 
     title: str
     recipe: str
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 class Comparison:
-    """jointgen with and without averaged weights, each in turns with the bare loop of the same kind."""
+    """Times jointgen with and without averaged weights, each in turns with the bare loop of the same kind."""
 
     def __init__(self, row: Row, arguments: argparse.Namespace):
         self.row, self.arguments = row, arguments
@@ -155,7 +155,7 @@ class Comparison:
 
 
 def bare_loop(loop: type[BareVAE], trainer: Trainer) -> BareVAE:
-    """At the trainer's weights, on its images, with the implementation of Adam that it uses."""
+    """Make a bare loop with the trainer's weights, images and implementation of Adam."""
     recipe, state = trainer.compiled.recipe, trainer.state
     rows = recipe.data.open("train")
     (group,) = state.optimizers.of(trainer.compiled.plans[-1].updates[0].trains)[0].param_groups
@@ -165,7 +165,7 @@ def bare_loop(loop: type[BareVAE], trainer: Trainer) -> BareVAE:
 
 
 def shown(ratios: list[float]) -> str:
-    """The median and the quartiles."""
+    """Write the median and the quartiles of some ratios."""
     low, middle, high = statistics.quantiles(ratios, n=4)
     return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
@@ -174,11 +174,11 @@ def shown(ratios: list[float]) -> str:
 
 
 class MeasuredError(Exception):
-    """Leaves the trainer's loop once everything is measured."""
+    """Raised to leave the trainer's loop once everything is measured."""
 
 
 class Interleaved:
-    """Given to the trainer as its `stop`, which it asks after every step: whose turn it is, and the stopwatch."""
+    """Runs both loops in turns and times them. The trainer calls it as its `stop` after every step."""
 
     bare: BareVAE
 
@@ -220,7 +220,7 @@ class Interleaved:
 
 
 class Stopwatch:
-    """Seconds since it was made: of the process on a CPU, of CUDA events on a GPU; and of the clock on the wall."""
+    """Measures seconds since it was made: of the process on a CPU, of CUDA events on a GPU, and of the wall clock."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -243,14 +243,14 @@ class Stopwatch:
 
 
 class Recorded(contextlib.ExitStack):
-    """The random numbers and gradients of the trainer's first step, until it is left."""
+    """Records the random numbers and gradients of the trainer's first step."""
 
     def __init__(self) -> None:
         super().__init__()
         self.drawn: list[tuple[str, Tensor]] = []
         self.gradients: dict[int, Tensor] = {}
         for kind in ("normal", "uniform"):
-            self.replace(NoiseSource, kind, partial(self.draw, kind, getattr(NoiseSource, kind)))
+            self.replace(NamedNoise, kind, partial(self.draw, kind, getattr(NamedNoise, kind)))
         self.hook = register_optimizer_step_pre_hook(self.keep)
         self.callback(self.hook.remove)
 
@@ -258,7 +258,7 @@ class Recorded(contextlib.ExitStack):
         self.callback(setattr, owner, name, getattr(owner, name))
         setattr(owner, name, lambda *given: function(*given))
 
-    def draw(self, kind: str, original: Any, source: NoiseSource, *shape: int) -> Tensor:
+    def draw(self, kind: str, original: Any, source: NamedNoise, *shape: int) -> Tensor:
         numbers: Tensor = original(source, *shape)
         self.drawn.append((kind, numbers))
         return numbers
@@ -268,11 +268,10 @@ class Recorded(contextlib.ExitStack):
             self.gradients.update({id(p): p.grad.detach().clone() for p in group["params"] if p.grad is not None})
 
     def difference(self, bare: BareVAE) -> float:
-        """Largest over the parameters, relative to the largest number of its gradient; the bare loop takes a step."""
+        """Return the largest difference of a gradient, relative to its largest entry; the bare loop takes a step."""
         random, bare.generator = bare.generator, Replay(self.drawn)
-        bare.step(
-            RowOrder(bare.images, bare.recipe.train.batch, bare.recipe.seed).rows_of(0)
-        )  # of these, only how many
+        rows = RowOrder(bare.images, bare.recipe.train.batch, bare.recipe.seed).rows_of(0)
+        bare.step(rows)
         bare.generator = random
         self.close()
         found = [relative(self.gradients[id(mine)], self.gradients[id(theirs)]) for mine, theirs in bare.pairs]

@@ -1,4 +1,4 @@
-"""How the time of an image changes with the batch, and with the number of processes.
+"""Measures how the time of an image changes with the size of a batch and with the number of processes.
 
     python benchmarks/scaling.py [--mnist DIR] [--cifar DIR] [--batches 32 64 ...] [--processes 1 2] [--device cuda]
 

@@ -70,7 +70,9 @@ class Space:
 
     @property
     def log_det_to_data(self) -> float:
-        """log |dy/dx| in nats for y = i + u, the value in data units: -log p(y) = -log p(x) + log |dy/dx|.
+        """The log-determinant log |dy/dx| in nats for y = i + u, the value in data units.
+
+        It turns a density in model space into one in data units: -log p(y) = -log p(x) + log |dy/dx|.
 
         For 8-bit images in [0, 1) it is D log 256, that is 8 bits per dimension (docs/numbers.md).
         """

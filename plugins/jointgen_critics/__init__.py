@@ -9,6 +9,7 @@ from jointgen import Registrar, hookimpl
 
 @hookimpl
 def jointgen_register(registry: Registrar) -> None:
+    """Register the critic losses, penalties and terms."""
     losses, penalties, terms = "jointgen_critics.losses", "jointgen_critics.penalties", "jointgen_critics.terms"
     registry.critic_loss(
         "logistic",

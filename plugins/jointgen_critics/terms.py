@@ -1,4 +1,4 @@
-"""Pointwise terms on values: distances for cycles (ALICE, Li et al. 2017)."""
+"""Pointwise terms: distances between values, for cycles (ALICE, Li et al. 2017)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from jointgen.plugin import sum_event
 
 @attrs.frozen
 class L1:
-    """sum |a - b| over event dimensions: (B, *shape) twice -> (B,)."""
+    """The sum of |a - b| over a variable's dimensions."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the distance of each row, (B, *shape) twice -> (B,)."""
         return sum_event((a - b).abs())
 
 
 @attrs.frozen
 class L2:
-    """sum (a - b)^2 over event dimensions: (B, *shape) twice -> (B,)."""
+    """The sum of (a - b)^2 over a variable's dimensions."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the distance of each row, (B, *shape) twice -> (B,)."""
         return sum_event((a - b).square())

@@ -7,6 +7,7 @@ from jointgen import Registrar, hookimpl
 
 @hookimpl
 def jointgen_register(registry: Registrar) -> None:
+    """Register the data sources."""
     _register_images(registry)
     _register_toys(registry)
 

@@ -20,6 +20,7 @@ from jointgen import Registrar, hookimpl
 
 @hookimpl
 def jointgen_register(registry: Registrar) -> None:
+    """Register the families and the priors."""
     registry.family(
         "gaussian",
         "jointgen_families.gaussian:Gaussian",

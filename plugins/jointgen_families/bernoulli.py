@@ -1,4 +1,4 @@
-"""Independent Bernoulli bits, with relaxed readings for what needs a gradient."""
+"""Independent Bernoulli bits, with relaxed readings where a gradient is needed."""
 
 from __future__ import annotations
 
@@ -14,61 +14,67 @@ from jointgen_families.draws import straight_through
 
 PathName = Literal["straight-through", "relaxed", "none"]
 
-EDGE = 1e-6  # uniform numbers are kept this far from 0 and 1, where logits are infinite
+EDGE = 1e-6  # uniform numbers keep this distance from 0 and 1, where logits are infinite
 
 
 def open_uniform(noise: NoiseSource, *shape: int) -> Tensor:
-    """(B, *shape) in [1e-6, 1 - 1e-6]."""
+    """Return uniform numbers in [1e-6, 1 - 1e-6], (B, *shape)."""
     return noise.uniform(*shape).clamp(EDGE, 1 - EDGE)
 
 
 class BernoulliDraw:
-    """One logistic number l per element and its readings; each is computed when it is read.
+    """A draw of bits: one logistic number l per element, and readings that are computed when they are read.
 
-    relaxed: sigmoid((logit + l) / temperature), a binary-concrete draw (Maddison et al. 2017, section 3.2). Exact
-        reparameterisation of the *concrete* distribution.
-    sample: the bit [relaxed > 1/2], which is Bernoulli(sigmoid(logit)) whatever the temperature. With a
-        straight-through path its gradient is the relaxed reading's, which is biased for the bits: of an expectation
-        under the bits it is not the gradient, only a stand-in whose bias and variance trade off by the temperature.
-        With a relaxed path it is the relaxed reading itself.
-    mean: sigmoid(logit); no noise.
+    - relaxed: sigmoid((logit + l) / temperature), a binary-concrete draw (Maddison et al. 2017, section 3.2), whose
+      gradient is exact for the *concrete* distribution.
+    - sample: the bit [relaxed > 1/2], which is Bernoulli(sigmoid(logit)) at any temperature. With a straight-through
+      path its gradient is that of the relaxed reading, which is biased for an expectation under the bits; the
+      temperature trades bias against variance. With a relaxed path the sample is the relaxed reading itself.
+    - mean: sigmoid(logit), without noise.
+
+    Args:
+        logits: The logits of the bits, (B, *shape).
+        logistic: The logistic numbers l, (B, *shape).
+        temperature: The temperature of the relaxed reading.
+        path: The gradient path of the sample.
     """
 
     def __init__(self, logits: Tensor, logistic: Tensor, temperature: float, path: PathName):
         self._logits, self._logistic, self._temperature, self._path = logits, logistic, temperature, path
 
     def read(self, reading: str) -> Tensor:
-        """(B, *shape)."""
+        """Return the reading, (B, *shape)."""
         if reading == "mean":
             return torch.sigmoid(self._logits)
         assert reading in ("sample", "relaxed"), f"a Bernoulli draw has no reading {reading!r}"
         relaxed = torch.sigmoid((self._logits + self._logistic) / self._temperature)
-        return relaxed if "relaxed" in (reading, self._path) else self._hard(relaxed)
-
-    def _hard(self, relaxed: Tensor) -> Tensor:
+        if "relaxed" in (reading, self._path):
+            return relaxed
         bits = (relaxed > 0.5).to(relaxed.dtype)
         return bits if self._path == "none" else straight_through(bits, relaxed)
 
 
 class BernoulliDistribution:
-    """B independent rows of Bernoulli(sigmoid(logits)) bits; logits (B, *shape)."""
+    """B rows of independent Bernoulli(sigmoid(logits)) bits; logits (B, *shape)."""
 
     def __init__(self, logits: Tensor, temperature: float, path: PathName):
         self.logits, self._temperature, self._path = logits, temperature, path
 
     @property
     def mean(self) -> Tensor:
+        """The probabilities of a one, (B, *shape)."""
         return torch.sigmoid(self.logits)
 
     def draw(self, noise: NoiseSource) -> BernoulliDraw:
+        """Draw by one uniform number per element."""
         u = open_uniform(noise, *self.logits.shape[1:])
         return BernoulliDraw(self.logits, torch.logit(u), self._temperature, self._path)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats: sum v log p + (1 - v) log(1 - p), by logits; minus the cross-entropy.
+        """Return the sum of v log p + (1 - v) log(1 - p), minus the cross-entropy, (B, *shape) -> (B,) nats.
 
-        A probability where values are bits; at grey values only the cross-entropy, a different number. With a
-        relaxed path values are rounded to the bits that they relax: the likelihood is of hard bits throughout.
+        It is a log-probability where the values are bits. At grey values it is only a cross-entropy. With a relaxed
+        path, values are rounded to the bits that they relax, so that the likelihood is always that of bits.
         """
         if self._path == "relaxed":
             value = value.round()
@@ -79,9 +85,11 @@ class BernoulliDistribution:
 class Bernoulli:
     """Independent bits, for binary variables.
 
-    path: of the reading "sample": straight-through, bits with a borrowed gradient (biased, see `BernoulliDraw`);
-        relaxed, binary-concrete values with their exact gradient, which are scored as the bits they round to; none.
-    temperature: of the reading "relaxed" and of the straight-through gradient; 0.5 in docs/densities.md.
+    Args:
+        path: The gradient path of the reading "sample": straight-through, bits with a borrowed gradient, which is
+            biased (see `BernoulliDraw`); relaxed, binary-concrete values with their exact gradient, which are scored
+            as the bits that they round to; or none.
+        temperature: The temperature of the reading "relaxed" and of the straight-through gradient (docs/densities.md).
 
     x thus gets a sample path in one of two ways: the encoder sees hard bits whose gradient is borrowed (option 3
     of docs/densities.md) or the relaxed values (option 2). A critic sees like with like by its view, "relaxed" on both
@@ -92,15 +100,18 @@ class Bernoulli:
     temperature: float = attrs.field(default=0.5, validator=attrs.validators.gt(0.0))
 
     def capabilities(self, space: Space) -> Capabilities:
+        """Return what the family can do; raise ConfigError for a variable that it does not serve."""
         self._check(space)
         paths: dict[str, PathKind] = {"sample": self.path, "relaxed": "exact", "mean": "exact"}
         return Capabilities(paths)
 
     def outputs(self, space: Space) -> tuple[int, ...]:
+        """Return the shape of the parameters that the trunk must output, without the batch axis."""
         self._check(space)
         return space.shape
 
     def build(self, space: Space) -> nn.Module:
+        """Build the module that turns the trunk's output into a distribution."""
         self._check(space)
         return BernoulliModule(self, space)
 
@@ -110,7 +121,7 @@ class Bernoulli:
 
 
 class BernoulliModule(nn.Module):
-    """(B, *shape) -> BernoulliDistribution with logits = params + offset."""
+    """The family's module: (B, *shape) -> BernoulliDistribution with logits = params + offset."""
 
     def __init__(self, config: Bernoulli, space: Space):
         super().__init__()
@@ -118,15 +129,16 @@ class BernoulliModule(nn.Module):
         self.offset = nn.Parameter(torch.zeros(space.shape))
 
     def forward(self, params: Tensor) -> BernoulliDistribution:
+        """Return the distribution of each row."""
         return BernoulliDistribution(params + self.offset, self.config.temperature, self.config.path)
 
     @torch.no_grad()
     def start_at(self, mean: Tensor) -> None:
-        """Sets the offset to logit(mean), mean (*shape) kept in [0.01, 0.99]: some pixels are never on."""
+        """Set the offset to logit(mean), with the mean (*shape) kept in [0.01, 0.99]: some pixels are never on."""
         self.offset.copy_(torch.logit(mean, eps=0.01))
 
     def view(self, reading: str, draw: Draw, noise: NoiseSource) -> Tensor:
-        """(B, *shape) of observed data: the concrete draw that its bits would have come from.
+        """Return the concrete draw that observed bits would have come from, (B, *shape).
 
         With grey g (kept in [.001, .999]) and bit b, the logistic noise l is drawn from its distribution *given*
         b = [logit g + l > 0], so that the view is above 1/2 exactly where b = 1 and, b ~ Bernoulli(g), is a plain

@@ -12,7 +12,12 @@ from jointgen.plugin import LOG_2PI, Space, log1mexp, place_in_bin
 
 
 class Bins:
-    """The bins of a quantised variable: bin i is [low + i w, low + (i + 1) w], w the width; i = 0..count - 1."""
+    """The bins of a quantised variable: bin i is [low + i w, low + (i + 1) w], with w the width and i in 0..count - 1.
+
+    >>> bins = Bins(Space((1,), low=0.0, high=1.0, bins=4))
+    >>> bins.level(torch.tensor([0.1, 0.3, 1.5]))
+    tensor([0., 1., 3.])
+    """
 
     def __init__(self, space: Space):
         low, width = space.low, space.bin_width
@@ -20,14 +25,15 @@ class Bins:
         self.low, self.width, self.count = low, width, space.bins
 
     def level(self, value: Tensor) -> Tensor:
-        """The index of the bin that each value lies in; values outside the range count to the bin at that edge."""
+        """Return the index of each value's bin; a value outside the range counts to the bin at that edge."""
         return ((value - self.low) / self.width).floor().clamp(0, self.count - 1)
 
     def centre(self, level: Tensor) -> Tensor:
+        """Return the centres of bins."""
         return self.low + (level + 0.5) * self.width
 
     def within(self, level: Tensor, u: Tensor) -> Tensor:
-        """Points of the bins at the fractions u in [0, 1), as dequantised data is made."""
+        """Return the points of bins at the fractions u in [0, 1), as dequantised data is made."""
         return self.low + place_in_bin(level, u) * self.width
 
 
@@ -40,9 +46,11 @@ SQRT2 = math.sqrt(2)
 
 
 def log_bin_mass(m: Tensor, delta: Tensor) -> Tensor:
-    """log[Phi(m + delta/2) - Phi(m - delta/2)], elementwise, finite wherever m^2 and (m delta) are.
+    """Return log[Phi(m + delta/2) - Phi(m - delta/2)], elementwise, finite wherever m^2 and (m delta) are.
 
-    m: the bin's centre, standardised, (centre - mean) / sigma; delta: its width over sigma, > 0.
+    Args:
+        m: The bin's centre, standardised, (centre - mean) / sigma.
+        delta: Its width over sigma, > 0.
     """
     m = m.abs()  # the mass is even in m
     narrow = (delta < NARROW) & (m * delta < NEAR)
@@ -55,12 +63,12 @@ def log_bin_mass(m: Tensor, delta: Tensor) -> Tensor:
 
 
 def _midpoint(m: Tensor, delta: Tensor) -> Tensor:
-    """log phi(m) + log delta + log1p((m^2 - 1) delta^2 / 24)."""
+    """Return log phi(m) + log delta + log1p((m^2 - 1) delta^2 / 24)."""
     return -0.5 * (m**2 + LOG_2PI) + torch.log(delta) + torch.log1p((m**2 - 1) * delta**2 / 24)
 
 
 def _around_mean(m: Tensor, delta: Tensor) -> Tensor:
-    """log 1/2 (erf(a / sqrt 2) + erf(b / sqrt 2)) for a bin [-a, b] about the mean: nothing cancels, all is finite.
+    """Return log 1/2 (erf(a / sqrt 2) + erf(b / sqrt 2)) for a bin [-a, b] about the mean, where nothing cancels.
 
     (torch 2.15 differentiates log_ndtr wrongly far out in float32, and 0 x inf becomes NaN there.)
     """
@@ -69,7 +77,7 @@ def _around_mean(m: Tensor, delta: Tensor) -> Tensor:
 
 
 def _in_tail(m: Tensor, delta: Tensor) -> Tensor:
-    """log Phi(-b) + log1mexp(log Phi(-a) - log Phi(-b)) for a bin [-a, -b], b >= 0.
+    """Return log Phi(-b) + log1mexp(log Phi(-a) - log Phi(-b)) for a bin [-a, -b], b >= 0.
 
     With Phi(-t) = erfcx(t / sqrt 2) exp(-t^2 / 2) / 2 the squares' part of the difference is -m delta exactly;
     far out the difference of the two logarithms themselves would round to nothing.
@@ -83,7 +91,7 @@ def _in_tail(m: Tensor, delta: Tensor) -> Tensor:
 
 
 def logistic_log_mass(m: Tensor, delta: Tensor) -> Tensor:
-    """log[s(B) - s(A)] for A, B = m -+ delta/2, s the logistic sigmoid, elementwise; finite wherever m and delta are.
+    """Return log[s(B) - s(A)] for A, B = m -+ delta/2, s the sigmoid, elementwise; finite wherever m and delta are.
 
     It is log s(B) + log s(-A) + log(1 - e^(A - B)), three terms <= 0, so that nothing cancels (docs/densities.md).
     m, delta: as in `log_bin_mass`.
@@ -92,7 +100,7 @@ def logistic_log_mass(m: Tensor, delta: Tensor) -> Tensor:
 
 
 def extended_logistic_log_mass(m: Tensor, delta: Tensor, level: Tensor, count: int) -> Tensor:
-    """The same, but the lowest bin reaches down to -inf and the highest up to +inf: PixelCNN++'s edge bins."""
+    """Return the same, but with the lowest bin down to -inf and the highest up to +inf, as in PixelCNN++."""
     is_lowest, is_highest = level == 0, level == count - 1
     to_upper_end = F.logsigmoid(m + delta / 2).masked_fill(is_highest, 0.0)
     from_lower_end = F.logsigmoid(delta / 2 - m).masked_fill(is_lowest, 0.0)

@@ -1,4 +1,4 @@
-"""The continuous Bernoulli: a density on [0, 1] whose exponent is a Bernoulli's."""
+"""The continuous Bernoulli: the density on [0, 1] that is proportional to a Bernoulli's lambda^x (1 - lambda)^(1-x)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NEAR_ZERO, NEAR_ZERO_QUANTILE = 0.3, 0.03
 
 
 def _either(logits: Tensor, bound: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(is_near, near, far): where |logit| < bound; logits for a series, and |logits| for a closed form.
+    """Return (|logit| < bound, logits for a series, |logits| for a closed form).
 
     where() differentiates both branches, so each is given harmless arguments where it is not used.
     """
@@ -38,13 +38,13 @@ def _either(logits: Tensor, bound: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def log_sinhc(t: Tensor) -> Tensor:
-    """log[sinh(t/2) / (t/2)] by its series, for |t| < 0.3: t^2/24 - t^4/2880 + t^6/181440 - t^8/9676800."""
+    """Return log[sinh(t/2) / (t/2)] for |t| < 0.3 by its series, t^2/24 - t^4/2880 + t^6/181440 - t^8/9676800."""
     s = t * t
     return s / 24 * (1 - s / 120 * (1 - s / 63 * (1 - s * 3 / 160)))
 
 
 def log_density(logits: Tensor, x: Tensor) -> Tensor:
-    """log of exp(logit x) logit / (e^logit - 1), elementwise, x in [0, 1]; finite for any logit.
+    """Return the log of exp(logit x) logit / (e^logit - 1), elementwise, for x in [0, 1]; finite for any logit.
 
     Away from 0, with a = |logit| and d the distance of x from the end where the density is highest, it is
     -a d + log a - log(1 - e^-a): no exponential of a large number, and no difference of two large ones.
@@ -55,7 +55,7 @@ def log_density(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def log_mass(logits: Tensor, centre: Tensor, width: float) -> Tensor:
-    """log of the mass of the bin of this centre and width in [0, 1], elementwise.
+    """Return the log of the mass of the bin of this centre and width in [0, 1], elementwise.
 
     Near logit 0 it is the density at the centre times width sinh(logit width / 2) / (logit width / 2); away from it
     e^(-a d) (1 - e^(-a width)) / (1 - e^-a), with d the distance of the bin's nearer end (see `log_density`).
@@ -67,7 +67,7 @@ def log_mass(logits: Tensor, centre: Tensor, width: float) -> Tensor:
 
 
 def mean_of(logits: Tensor) -> Tensor:
-    """1 / (1 - e^-logit) - 1 / logit, elementwise; 1/2 at 0 (docs/densities.md)."""
+    """Return the mean 1 / (1 - e^-logit) - 1 / logit, elementwise; 1/2 at 0 (docs/densities.md)."""
     is_near, near, a = _either(logits, NEAR_ZERO)
     s = near * near
     series = 0.5 + near / 12 * (1 - s / 60 * (1 - s / 42 * (1 - s / 40)))
@@ -76,7 +76,7 @@ def mean_of(logits: Tensor) -> Tensor:
 
 
 def quantile(logits: Tensor, u: Tensor) -> Tensor:
-    """F^-1(u) = log(1 + u (e^logit - 1)) / logit, elementwise; u at 0.
+    """Return the quantile F^-1(u) = log(1 + u (e^logit - 1)) / logit, elementwise; u at logit 0.
 
     Near 0 it is the cumulant series of a Bernoulli(u) variable: sum_k kappa_k logit^(k - 1) / k!. The density of
     -logit is the mirror image, so the closed form is only used with exponents below 0.
@@ -90,7 +90,12 @@ def quantile(logits: Tensor, u: Tensor) -> Tensor:
 
 
 class ContinuousBernoulliDistribution:
-    """B rows of independent continuous Bernoullis; logits (B, *shape), log lambda / (1 - lambda)."""
+    """B rows of independent continuous Bernoulli variables on the range of a Space.
+
+    Args:
+        logits: log lambda / (1 - lambda), (B, *shape).
+        space: The Space of the variable.
+    """
 
     def __init__(self, logits: Tensor, space: Space):
         assert space.range is not None
@@ -99,21 +104,21 @@ class ContinuousBernoulliDistribution:
 
     @property
     def mean(self) -> Tensor:
-        """(B, *shape): the expectation, which is not lambda."""
+        """The expectation, which is not lambda, (B, *shape)."""
         return self._low + self._range * mean_of(self.logits)
 
     def draw(self, noise: NoiseSource) -> ReadyDraw:
-        """One uniform number per element through the inverse distribution function."""
+        """Draw by one uniform number per element and the inverse distribution function."""
         x = quantile(self.logits, inner_uniform(noise, *self.logits.shape[1:]))
         return ReadyDraw(sample=self._low + self._range * x, mean=self.mean)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats, for values in [low, high]; outside, the same exponential goes on."""
+        """Return the log-density, (B, *shape) -> (B,) nats; outside [low, high] the same exponential continues."""
         size = value[0].numel()
         return sum_event(log_density(self.logits, self._unit(value))) - size * math.log(self._range)
 
     def log_prob_bins(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats: log of the exact mass of the bin in which each value lies; masses sum to 1."""
+        """Return the log of the exact mass of each value's bin, (B, *shape) -> (B,) nats; the masses sum to 1."""
         bins = Bins(self.space)
         centre = self._unit(bins.centre(bins.level(value)))
         return sum_event(log_mass(self.logits, centre, 1 / bins.count))
@@ -124,21 +129,24 @@ class ContinuousBernoulliDistribution:
 
 @attrs.frozen
 class ContinuousBernoulli:
-    """Continuous Bernoulli, for decoders of real variables of known range, which [0, 1] is stretched to.
+    """Continuous Bernoulli variables, for decoders of real variables whose range is known.
 
-    A proper density of grey values with an exact sample path (Loaiza-Ganem & Cunningham 2019;
-    docs/densities.md, option 4). Its nats are a density's: not comparable with those of binarised images.
+    It is a proper density of grey values with an exact sample path (Loaiza-Ganem & Cunningham 2019; docs/densities.md).
+    Its nats are those of a density and cannot be compared with those of binarised images.
     """
 
     def capabilities(self, space: Space) -> Capabilities:
+        """Return what the family can do; raise ConfigError for a variable that it does not serve."""
         self._check(space)
         return Capabilities({"sample": "exact", "mean": "exact"}, bin_mass=space.bins is not None)
 
     def outputs(self, space: Space) -> tuple[int, ...]:
+        """Return the shape of the parameters that the trunk must output, without the batch axis."""
         self._check(space)
         return space.shape
 
     def build(self, space: Space) -> nn.Module:
+        """Build the module that turns the trunk's output into a distribution."""
         self._check(space)
         return ContinuousBernoulliModule(space)
 
@@ -149,7 +157,7 @@ class ContinuousBernoulli:
 
 
 class ContinuousBernoulliModule(nn.Module):
-    """(B, *shape) -> ContinuousBernoulliDistribution with logits = params + offset."""
+    """The family's module: (B, *shape) -> ContinuousBernoulliDistribution with logits = params + offset."""
 
     def __init__(self, space: Space):
         super().__init__()
@@ -157,11 +165,12 @@ class ContinuousBernoulliModule(nn.Module):
         self.offset = nn.Parameter(torch.zeros(space.shape))
 
     def forward(self, params: Tensor) -> ContinuousBernoulliDistribution:
+        """Return the distribution of each row."""
         return ContinuousBernoulliDistribution(at_least_float32(params) + self.offset, self.space)
 
     @torch.no_grad()
     def start_at(self, mean: Tensor) -> None:
-        """Sets the offset so that a zero output has this mean (*shape), kept 1 % of the range from its ends."""
+        """Set the offset so that a zero output has this mean (*shape), kept 1 % of the range from its ends."""
         assert self.space.range is not None
         low, high = self.space.range
         unit = ((mean.double() - low) / (high - low)).clamp(0.01, 0.99)

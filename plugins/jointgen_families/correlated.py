@@ -1,4 +1,4 @@
-"""Gaussians with correlations, which other distributions are matched to."""
+"""Gaussians with correlations, to match distributions of correlated codes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from jointgen.plugin import LOG_2PI, NoiseSource, Space, sum_event
 from jointgen_families.location_scale import LocationScaleDraw
 
 JITTER = 1e-5
-"""Share of independent noise in a correlation matrix, so that one without full rank still has a root."""
+"""The share of independent noise that is added to a correlation matrix, so that one without full rank has a root."""
 
 
 class CorrelatedGaussian:
-    """B Gaussians by mean, scale and root of their correlation: value = mean + scale * (root @ N(0, I)).
+    """B Gaussians value = mean + scale * (root @ N(0, I)), with root @ root' their correlation.
 
-    mean, log_scale: (B, *shape); correlation: (B, D, D) with ones on the diagonal, D numbers in a value.
+    Args:
+        mean: The means, (B, *shape).
+        log_scale: The logarithms of the standard deviations, (B, *shape).
+        correlation: The correlations, (B, D, D) with ones on the diagonal, for D numbers in a value.
+        space: The Space of the variable.
     """
 
     def __init__(self, mean: Tensor, log_scale: Tensor, correlation: Tensor, space: Space):
@@ -25,15 +29,16 @@ class CorrelatedGaussian:
         self.root = torch.linalg.cholesky(mixed).to(mean.dtype)
 
     def draw(self, noise: NoiseSource) -> LocationScaleDraw:
+        """Draw by D normal numbers."""
         eps = self.root @ noise.normal(self.space.size).unsqueeze(2)
         return LocationScaleDraw(self.mean, self.log_scale.exp(), eps.view_as(self.mean))
 
     def standardize(self, value: Tensor) -> Tensor:
-        """(B, *shape): root^-1 ((value - mean) / scale), which is N(0, I) for draws of this distribution."""
+        """Return root^-1 ((value - mean) / scale), (B, *shape): N(0, I) for draws of this distribution."""
         scaled = (value - self.mean) * torch.exp(-self.log_scale)
         return torch.linalg.solve_triangular(self.root, scaled.flatten(1).unsqueeze(2), upper=False).view_as(value)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats."""
+        """Return the log-density, (B, *shape) -> (B,) nats."""
         diagonal = self.root.diagonal(dim1=1, dim2=2).log().sum(1)
         return -sum_event(0.5 * self.standardize(value) ** 2 + self.log_scale + 0.5 * LOG_2PI) - diagonal

@@ -1,4 +1,4 @@
-"""Discretised logistics: quantised data scored by the mass that a logistic puts on each bin."""
+"""Discretised logistics: the density of quantised data is the mass that a logistic puts on each bin."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ EdgeName = Literal["extended", "bounded"]
 
 
 class DiscretizedLogisticDraw(LocationScaleDraw):
-    """One logistic number l per element, a place u in its bin, and the readings.
+    """A draw by one logistic number l and one place u in a bin for each element.
 
-    sample: mean + scale l, moved into its bin at the fraction u; beyond the range, into the bin at that edge. Its
-        gradient is that of mean + scale l (straight-through): biased for the bins, most where they are wide against
-        the scale and where much of the mass lies beyond an edge.
-    smoothed: mean + stop(scale) l, in no bin and not kept in the range.
-    mean: the logistic's own location; no noise. Where it lies near an edge, draws are on average further inside.
+    - sample: mean + scale l, moved to the fraction u of its bin; beyond the range, of the bin at that edge. Its
+      gradient is that of mean + scale l (straight-through). It is biased for the bins, most where they are wide
+      against the scale and where much of the mass lies beyond an edge.
+    - smoothed: mean + stop(scale) l, in no bin and not kept in the range.
+    - mean: the logistic's location. Where it lies near an edge, draws are on average further inside.
     """
 
     def __init__(self, mean: Tensor, scale: Tensor, eps: Tensor, u: Tensor, bins: Bins):
@@ -37,7 +37,7 @@ class DiscretizedLogisticDraw(LocationScaleDraw):
         self._u, self._bins = u, bins
 
     def read(self, reading: str) -> Tensor:
-        """(B, *shape)."""
+        """Return the reading, (B, *shape)."""
         y = super().read(reading)
         if reading != "sample":
             return y
@@ -45,27 +45,28 @@ class DiscretizedLogisticDraw(LocationScaleDraw):
 
 
 class DiscretizedLogisticDistribution(LocationScaleDistribution):
-    """B rows of independent piecewise-constant densities on [low, high]: each bin's logistic mass over its width."""
+    """B rows of independent piecewise-constant densities on [low, high]: the logistic mass of a bin over its width."""
 
     def __init__(self, mean: Tensor, log_scale: Tensor, space: Space, edges: EdgeName):
         super().__init__(mean, log_scale, space)
         self.bins, self.edges = Bins(space), edges
 
     def draw(self, noise: NoiseSource) -> DiscretizedLogisticDraw:
+        """Draw by two uniform numbers per element."""
         shape = self.mean.shape[1:]
         eps, u = standard_logistic(noise, *shape), noise.uniform(*shape)
         return DiscretizedLogisticDraw(self.mean, self.scale, eps, u, self.bins)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats: the log masses of the values' bins - D log bin width, a density on [low, high].
+        """Return the sum of the log masses of the values' bins, - D log bin width, (B, *shape) -> (B,) nats.
 
-        What dequantised data trains is thus the likelihood of its levels. Extended edges make it integrate to 1.
+        Dequantised data thus trains the likelihood of its levels. With extended edges the density integrates to 1.
         Values outside the range count to the bin at that edge.
         """
         return self.log_prob_bins(value) + self.space.log_det_to_data
 
     def log_prob_bins(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats: log of the exact mass of the bin in which each value lies."""
+        """Return the log of the exact mass of each value's bin, (B, *shape) -> (B,) nats."""
         level = self.bins.level(value)
         m, delta = self.standard_bins(level, self.bins)
         if self.edges == "bounded":
@@ -75,13 +76,16 @@ class DiscretizedLogisticDistribution(LocationScaleDistribution):
 
 @attrs.frozen
 class DiscretizedLogistic(LocationScale):
-    """Discretised logistic, for decoders of quantised data. Its scale s gives a standard deviation of s pi / sqrt 3.
+    """Discretised logistics, for decoders of quantised data. A scale s gives a standard deviation of s pi / sqrt 3.
 
-    edges: extended, the bins at both ends take the tails beyond the range, so that all masses sum to 1 (PixelCNN++);
-        bounded, they do not: mass outside is lost, a valid but looser code length (IAF with scale = "global", and
-        the AS-VAE paper). A draw that falls outside is put into the bin at that edge under both, so that draws
-        follow the density of extended edges; under bounded ones, log_prob is a lower bound of theirs.
-    min_log_scale: -7 is a quarter of a level of an 8-bit image in [0, 1].
+    Args:
+        scale: As for `LocationScale`, as are init_scale, max_log_scale and mean.
+        min_log_scale: The least log scale; -7 is a quarter of a level of an 8-bit image in [0, 1].
+        edges: With extended edges, the bins at both ends take the tails beyond the range, so that all masses sum to 1
+            (PixelCNN++). With bounded ones they do not: the mass outside is lost, and the code length is valid but
+            looser (IAF with scale = "global", and the AS-VAE paper). Under both, a draw that falls outside is put into
+            the bin at that edge, so that draws follow the density of extended edges; the log_prob of bounded edges is
+            a lower bound of it.
     """
 
     name: ClassVar[str] = "discretized_logistic"
@@ -90,13 +94,16 @@ class DiscretizedLogistic(LocationScale):
     edges: EdgeName = attrs.field(default="extended", validator=attrs.validators.in_(get_args(EdgeName)))
 
     def capabilities(self, space: Space) -> Capabilities:
+        """Return what the family can do; raise ConfigError for a variable that it does not serve."""
         self.check(space)
         return Capabilities(self.readings(sample="straight-through"), bin_mass=True)
 
     def build(self, space: Space) -> nn.Module:
+        """Build the module that turns the trunk's output into a distribution."""
         self.check(space)
         return LocationScaleModule(self, space, functools.partial(DiscretizedLogisticDistribution, edges=self.edges))
 
     def check(self, space: Space) -> None:
+        """Raise ConfigError for a variable that the family does not serve."""
         super().check(space)
         check_quantised(self.name, space)

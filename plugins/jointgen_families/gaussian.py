@@ -19,47 +19,50 @@ from jointgen_families.location_scale import (
 
 
 class GaussianDraw(LocationScaleDraw):
-    """A draw that knows its density: eps has no gradient, so the mean's two ways, which cancel, need not be taken."""
+    """A draw that knows its density.
+
+    The gradients through the sample's mean and through the density's mean cancel, so neither is computed.
+    """
 
     def __init__(self, law: DiagonalGaussian, eps: Tensor):
         super().__init__(law.mean, law.scale, eps)
         self._law = law
 
     def log_prob(self) -> Tensor:
-        """(B,) nats of the sample, with the whole gradient."""
+        """Return the log-density of the sample with its total gradient, (B,) nats."""
         return self._law.standard_log_prob(self._eps)
 
 
 class DiagonalGaussian(LocationScaleDistribution):
-    """B independent N(mean, scale^2)."""
+    """B rows of independent N(mean, scale^2) variables."""
 
     def draw(self, noise: NoiseSource) -> GaussianDraw:
-        """One eps per element; z = mean + scale eps (Kingma & Welling 2014, section 2.4)."""
+        """Draw mean + scale eps, with one eps per element (Kingma & Welling 2014, section 2.4)."""
         return GaussianDraw(self, noise.normal(*self.mean.shape[1:]))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats: -sum 1/2 ((v - mean) / scale)^2 + log scale + 1/2 log 2 pi."""
+        """Return -sum 1/2 ((v - mean) / scale)^2 + log scale + 1/2 log 2 pi, (B, *shape) -> (B,) nats."""
         return self.standard_log_prob(self.standardize(value))
 
     def standard_log_prob(self, eps: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats, the density at mean + scale eps."""
+        """Return the log-density at mean + scale eps, (B, *shape) -> (B,) nats."""
         return -sum_event(0.5 * eps**2 + (self.log_scale + 0.5 * LOG_2PI))
 
     def moments(self) -> DiagonalGaussian:
-        """Itself, without a gradient."""
+        """Return the same Gaussian without a gradient."""
         return DiagonalGaussian(self.mean.detach(), self.log_scale.detach(), self.space)
 
     def log_prob_bins(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats: log of the exact mass of the bin in which each value lies (docs/densities.md).
+        """Return the log of the exact mass of each value's bin, (B, *shape) -> (B,) nats (docs/densities.md).
 
-        The bins at the edges are *not* extended to infinity (the AS-VAE paper's and IAF's formula): mass outside
-        [low, high] is lost, so the code length stays valid but is a little looser than PixelCNN++'s.
+        The bins at the edges are *not* extended to infinity, as in the formula of the AS-VAE paper and of IAF. The
+        mass outside [low, high] is lost, so the code length is valid but a little looser than PixelCNN++'s.
         """
         bins = Bins(self.space)
         return sum_event(log_bin_mass(*self.standard_bins(bins.level(value), bins)))
 
     def kl_to(self, other: DiagonalGaussian) -> Tensor:
-        """(B,) nats: KL(self || other) = sum log(s'/s) + (s^2 + (m - m')^2) / (2 s'^2) - 1/2.
+        """Return KL(self || other) = sum log(s'/s) + (s^2 + (m - m')^2) / (2 s'^2) - 1/2, (B,) nats.
 
         To N(0, I) this is Kingma & Welling 2014, appendix B.
         """
@@ -70,15 +73,17 @@ class DiagonalGaussian(LocationScaleDistribution):
 
 @attrs.frozen
 class Gaussian(LocationScale):
-    """Diagonal Gaussian, for encoders and decoders of real variables. Its scale is the standard deviation."""
+    """A diagonal Gaussian, for encoders and decoders of real variables. Its scale is the standard deviation."""
 
     name: ClassVar[str] = "gaussian"
 
     def capabilities(self, space: Space) -> Capabilities:
+        """Return what the family can do; raise ConfigError for a variable that it does not serve."""
         self.check(space)
         bins = space.bins is not None
         return Capabilities(self.readings(), kl_to=("normal", "gaussian"), bin_mass=bins, moments=True)
 
     def build(self, space: Space) -> nn.Module:
+        """Build the module that turns the trunk's output into a distribution."""
         self.check(space)
         return LocationScaleModule(self, space, DiagonalGaussian)

@@ -1,4 +1,4 @@
-"""Implicit distributions whose mean and variance are known: a sum of learned noises with weights that depend on x."""
+"""Implicit distributions with known mean and variance: a sum of learned noises with weights that depend on x."""
 
 from __future__ import annotations
 
@@ -18,16 +18,21 @@ from jointgen_families.location_scale import check_real
 from jointgen_families.means import MeanModule
 
 POINTS = 256
+"""The number of points of fixed noise over which moments are taken."""
 MIN_LOG_SCALE = -7.0
-"""The matched Gaussian is no narrower: a draw in its units stays finite where the noises have died."""
-TINY = 1e-30
+"""The least log scale of the matched Gaussian, so that a draw in its units stays finite where the noises are zero."""
+TINY = 1e-30  # variances are kept above it, where their logarithm is finite
 CovarianceName = Literal["full", "diagonal"]
 
 
 class BasisDistribution:
-    """B independent laws of z = z0 + sum_i a_i v_i(eps_i); no log_prob.
+    """B distributions of z = z0 + sum_i a_i v_i(eps_i), without a density.
 
-    z0: (B, D); a: (B, m, D), positive; mean_v: (m, D) and cov_v: (m, D, D), of v over its noise.
+    Args:
+        z0: The part without noise, (B, D).
+        a: The weights of the m noises, (B, m, D), positive.
+        noises: The networks v_i.
+        module: The family's module.
     """
 
     def __init__(self, z0: Tensor, a: Tensor, noises: Noises, module: ImplicitBasisModule):
@@ -37,20 +42,21 @@ class BasisDistribution:
 
     @property
     def mean(self) -> Tensor:
-        """(B, *shape): z0 + sum_i a_i E v_i."""
+        """The mean z0 + sum_i a_i E v_i, (B, *shape)."""
         return self._shaped(self.z0 + (self.a * self.mean_v).sum(1))
 
     def draw(self, noise: NoiseSource) -> ReadyDraw:
+        """Draw by m noises of size e for each row."""
         eps = noise.normal(*self.noises.eps_shape)  # (B, m, e)
         v = self.noises(eps.transpose(0, 1)).transpose(0, 1)  # (B, m, D)
         return ReadyDraw(sample=self._shaped(self.z0 + (self.a * v).sum(1)), mean=self.mean)
 
     @torch.no_grad()
     def moments(self) -> DiagonalGaussian | CorrelatedGaussian:
-        """The Gaussian of mean z0 + sum_i a_i E v_i and covariance sum_i a_i a_i' * Cov v_i, without a gradient.
+        """Return the Gaussian of mean z0 + sum_i a_i E v_i and covariance sum_i a_i a_i' * Cov v_i, without a gradient.
 
-        Variances are summed as logarithms, and the correlation of shares of them, so that nothing overflows; in
-        float64, whatever the networks run in, so that a correlation stays one.
+        Variances are summed as logarithms, and the correlation of shares of them, so that nothing overflows. This is
+        done in float64, whatever the networks run in, so that a correlation of 1 stays 1.
         """
         log_scale_v = 0.5 * self.cov_v.diagonal(dim1=1, dim2=2).clamp_min(TINY).log()  # (m, D)
         log_parts = self.a.double().clamp_min(TINY).log() + log_scale_v  # (B, m, D)
@@ -77,17 +83,20 @@ def _widths(instance: object, attribute: attrs.Attribute[list[int]], value: list
 class ImplicitBasis:
     """z = z0(x) + sum_{i <= basis} a_i(x) v_i(eps_i), eps_i ~ N(0, I): AVB's encoder for adaptive contrast.
 
-    The trunk gives z0 and a > 0; v_i are small networks of noise alone, so E v_i and Cov v_i do not depend on x, and
+    The trunk outputs z0 and a > 0. The v_i are small networks of noise alone, so E v_i and Cov v_i do not depend on x:
 
         mean(x) = z0 + sum_i a_i E v_i,     cov(x) = sum_i a_i a_i' * Cov v_i     (* by elements).
 
     (Mescheder et al. 2017, section 3.3.) There is no density.
 
-    basis: number of noises m.  noise: size of each eps_i.  hidden: widths of each v_i; none makes them linear.
-    init_scale: the standard deviation of z at the start, at a zero output of the trunk.
-    covariance: of the Gaussian that adaptive contrast compares with. diagonal, as in the paper, leaves correlations
-        to the critic, which charges for few of them: measured on MNIST, codes grew 27 nats of correlation that the
-        estimate did not see (benchmarks/README.md).
+    Args:
+        basis: The number of noises m.
+        noise: The size of each eps_i.
+        hidden: The widths of each v_i; none makes them linear.
+        init_scale: The standard deviation of z at the start, at a zero output of the trunk.
+        covariance: The covariance of the Gaussian that adaptive contrast compares with. diagonal, as in the paper,
+            leaves correlations to the critic, which sees few of them: measured on MNIST, codes grew 27 nats of
+            correlation that the estimate did not see (benchmarks/README.md).
     """
 
     basis: int = attrs.field(default=16, validator=attrs.validators.ge(1))
@@ -97,16 +106,19 @@ class ImplicitBasis:
     covariance: CovarianceName = attrs.field(default="full", validator=attrs.validators.in_(get_args(CovarianceName)))
 
     def capabilities(self, space: Space) -> Capabilities:
+        """Return what the family can do; raise ConfigError for a variable that it does not serve."""
         self._check(space)
         return Capabilities(
             {"sample": "exact", "mean": "exact"}, own_density="none", foreign_density="none", moments=True
         )
 
     def outputs(self, space: Space) -> tuple[int, ...]:
+        """Return the shape of the parameters that the trunk must output, without the batch axis."""
         self._check(space)
         return ((1 + self.basis) * space.shape[0], *space.shape[1:])
 
     def build(self, space: Space) -> nn.Module:
+        """Build the module that turns the trunk's output into a distribution."""
         self._check(space)
         return ImplicitBasisModule(self, space)
 
@@ -115,7 +127,7 @@ class ImplicitBasis:
 
 
 class ImplicitBasisModule(MeanModule):
-    """(B, *outputs) -> BasisDistribution."""
+    """The family's module: (B, *outputs) -> BasisDistribution."""
 
     def __init__(self, config: ImplicitBasis, space: Space):
         super().__init__(space, "linear")
@@ -124,22 +136,27 @@ class ImplicitBasisModule(MeanModule):
         self.noises = Noises(config.basis, [config.noise, *config.hidden, space.size])
 
     def forward(self, params: Tensor) -> BasisDistribution:
+        """Return the distribution of each row."""
         z0, *raw = at_least_float32(params).unflatten(1, (-1, self.space.shape[0])).unbind(1)  # (B, *shape) each
         a = self.start * _positive(torch.stack(raw, 1).flatten(2))  # (B, m, D)
         return BasisDistribution(self.mean_of(z0).flatten(1), a, self.noises, self)
 
 
 def _positive(u: Tensor) -> Tensor:
-    """elu(u) + 1 without its rounding to 0: exp(u) below 0, 1 + u above (the authors shift u by 5 besides)."""
+    """Return elu(u) + 1 without its rounding to 0: exp(u) below 0, 1 + u above (the authors also shift u by 5)."""
     return u.clamp(max=0.0).exp() + F.relu(u)
 
 
 class Noises(nn.Module):
-    """v_1 ... v_m: networks with ELUs, each of its own noise, run side by side. (m, N, e) -> (m, N, D).
+    """The networks v_1 ... v_m with ELUs, each of its own noise, run side by side: (m, N, e) -> (m, N, D).
 
-    Their moments are taken over a fixed set of noise, the same for every row, process and run, and not over the batch
-    as the authors do: rows would depend on one another, and N processes would differ from one. The set is symmetric
-    and has unit covariance, so that the moments of a linear v are exact.
+    Their moments are taken over a fixed set of noise, the same for every row, process and run. The authors take them
+    over the batch, but then rows would depend on one another, and N processes would differ from one. The set is
+    symmetric and has unit covariance, so that the moments of a linear v are exact.
+
+    Args:
+        basis: The number of networks m.
+        sizes: The size e of each noise, the hidden widths, and D.
     """
 
     points: Tensor
@@ -154,6 +171,7 @@ class Noises(nn.Module):
         self._start_at_unit_moments()
 
     def forward(self, eps: Tensor) -> Tensor:
+        """Return v of the noise eps, (m, N, e) -> (m, N, D)."""
         *inner, last = zip(self.biases, self.weights, strict=True)
         h = eps
         for bias, weight in inner:
@@ -161,7 +179,7 @@ class Noises(nn.Module):
         return torch.baddbmm(last[0], h, last[1])
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean (m, D) and covariance (m, D, D) of v over the fixed noise; the covariance carries no gradient."""
+        """Return the mean (m, D) of v over the fixed noise, and the covariance (m, D, D), which carries no gradient."""
         v = self(self.points.expand(self.eps_shape[0], -1, -1))  # (m, POINTS, D)
         mean = v.mean(1, keepdim=True)
         apart = (v - mean).detach().double()
@@ -176,7 +194,7 @@ class Noises(nn.Module):
 
 
 def fixed_noise(size: int) -> Tensor:
-    """(POINTS, size) normal numbers and their negatives, with the identity as covariance: a pure function of `size`."""
+    """Return normal numbers and their negatives, (POINTS, size), whose covariance is I: a pure function of `size`."""
     half = torch.randn(POINTS // 2, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     covariance = half.T @ half / len(half)
     white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), half.T, upper=False).T

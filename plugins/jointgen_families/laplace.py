@@ -21,10 +21,10 @@ from jointgen_families.location_scale import (
 
 
 def laplace_log_mass(m: Tensor, delta: Tensor) -> Tensor:
-    """log of the mass of a bin of width delta about m, both standardised; finite wherever they are.
+    """Return the log of the mass of a bin of width delta about m, both standardised; finite wherever they are.
 
-    A bin beside the mean: 1/2 e^-(m - delta/2) (1 - e^-delta). A bin about it: 1/2 (1 - e^-a) + 1/2 (1 - e^-b) for
-    the distances a, b of its ends. Nothing cancels in either.
+    The mass of a bin beside the mean is 1/2 e^-(m - delta/2) (1 - e^-delta). That of a bin about the mean is
+    1/2 (1 - e^-a) + 1/2 (1 - e^-b) for the distances a, b of its ends. Nothing cancels in either.
     """
     m = m.abs()  # the mass is even in m
     beside = m >= delta / 2
@@ -39,28 +39,31 @@ class LaplaceDistribution(LocationScaleDistribution):
     """B rows of independent Laplace(mean, scale): density exp(-|v - mean| / scale) / (2 scale)."""
 
     def draw(self, noise: NoiseSource) -> LocationScaleDraw:
+        """Draw by one uniform number per element."""
         return LocationScaleDraw(self.mean, self.scale, standard_laplace(noise, *self.mean.shape[1:]))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats: -sum |v - mean| / scale + log 2 scale."""
+        """Return -sum |v - mean| / scale + log 2 scale, (B, *shape) -> (B,) nats."""
         return -sum_event(self.standardize(value).abs() + self.log_scale + math.log(2))
 
     def log_prob_bins(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats: log of the exact mass of each value's bin; mass outside [low, high] is lost."""
+        """Return the log of the exact mass of each value's bin, (B,) nats; mass outside [low, high] is lost."""
         bins = Bins(self.space)
         return sum_event(laplace_log_mass(*self.standard_bins(bins.level(value), bins)))
 
 
 @attrs.frozen
 class Laplace(LocationScale):
-    """Laplace, for encoders and decoders of real variables. Its scale b gives a standard deviation of b sqrt 2."""
+    """Independent Laplace variables, for encoders and decoders. A scale b gives a standard deviation of b sqrt 2."""
 
     name: ClassVar[str] = "laplace"
 
     def capabilities(self, space: Space) -> Capabilities:
+        """Return what the family can do; raise ConfigError for a variable that it does not serve."""
         self.check(space)
         return Capabilities(self.readings(), bin_mass=space.bins is not None)
 
     def build(self, space: Space) -> nn.Module:
+        """Build the module that turns the trunk's output into a distribution."""
         self.check(space)
         return LocationScaleModule(self, space, LaplaceDistribution)

@@ -1,32 +1,41 @@
-"""Priors with parameters: a family of its own, and the mixture of posteriors."""
+"""Priors with parameters: any family with learned numbers as its input, and the mixture of posteriors (VampPrior)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import Capabilities, ConfigError, Distribution, FamilyField, NoiseSource, ReadyDraw, Space, placing
+from jointgen.plugin import (
+    Capabilities,
+    ConfigError,
+    Distribution,
+    FamilyField,
+    NoiseSource,
+    PartCall,
+    ReadyDraw,
+    Space,
+    placing,
+)
 from jointgen_families.mixture import Mixture
 from jointgen_families.priors import shape_of, valid_size
-
-Encoder = Callable[..., Distribution]
 
 # --- any family ------------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
 class Learned:
-    """A family whose parameters are learned numbers in the place of a network's output.
+    """A prior of any family, whose parameters are learned numbers in place of a network's output.
 
-    A mixture makes a mixture-of-Gaussians prior, a Gaussian one with a learned mean and scale, a flow a flow prior.
-    It can do what its family can.
+    The mixture makes a mixture-of-Gaussians prior, the Gaussian one with a learned mean and scale, and a flow makes a
+    flow prior. It can do what its family can.
 
-    size: of the code, a number or a shape such as [8, 4, 4].
-    family: of a real variable of that size, with a density.
+    Args:
+        size: The size of the code, a number or a shape such as [8, 4, 4].
+        family: A family with a density, of a real variable of that size.
     """
 
     size: int | list[int] = attrs.field(default=16, validator=valid_size)
@@ -40,17 +49,20 @@ class Learned:
 
     @property
     def space(self) -> Space:
+        """The Space of the code."""
         return Space(shape_of(self.size))
 
     def capabilities(self, space: Space) -> Capabilities:
+        """Return what the prior can do."""
         return attrs.evolve(self.family.capabilities(space), trainable=True)
 
     def build(self) -> nn.Module:
+        """Build the module that maps a number of rows to a distribution."""
         return LearnedModule(self)
 
 
 class LearnedModule(nn.Module):
-    """rows -> that many times the one distribution. Starts close to what a zero output gives, not at a saddle of it."""
+    """The prior's module: a number of rows -> the distribution, repeated. It starts near a zero output."""
 
     def __init__(self, config: Learned):
         super().__init__()
@@ -58,6 +70,7 @@ class LearnedModule(nn.Module):
         self.output = nn.Parameter(0.01 * torch.randn(1, *config.family.outputs(config.space)))
 
     def forward(self, rows: int) -> Distribution:
+        """Return the distribution of each row."""
         distribution: Distribution = self.family(self.output.expand(rows, *self.output.shape[1:]))
         return distribution
 
@@ -67,15 +80,16 @@ class LearnedModule(nn.Module):
 
 @attrs.frozen
 class VampPrior:
-    """p(z) = 1/K sum_k q(z|u_k), the mixture of the encoder's posteriors at K learned pseudo-inputs (Tomczak & Welling
-    2018, eq. 9), which start as rows of the training data spread over it.
+    """The mixture of the encoder's posteriors at K learned pseudo-inputs, p(z) = 1/K sum_k q(z|u_k).
 
-    Pseudo-inputs stay in the Space of what the encoder is given, one for each variable: bounded values by a sigmoid,
-    labels as soft one-hot vectors by a softmax. A density of B rows takes memory O(B K D).
+    Tomczak & Welling 2018, eq. 9. The pseudo-inputs start at rows of the training data. They stay in the Space of the
+    encoder's inputs: bounded values by a sigmoid, labels as soft one-hot vectors by a softmax. A density of B rows
+    takes memory O(B K D).
 
-    size: of the code, as the encoder makes it.
-    components: K.
-    encoder: the part whose posteriors are mixed.
+    Args:
+        size: The size of the code, as the encoder draws it.
+        components: The number of pseudo-inputs K.
+        encoder: The name of the part whose posteriors are mixed.
     """
 
     size: int | list[int] = attrs.field(default=16, validator=valid_size)
@@ -84,23 +98,29 @@ class VampPrior:
 
     @property
     def space(self) -> Space:
+        """The Space of the code."""
         return Space(shape_of(self.size))
 
     @property
     def through(self) -> tuple[str, ...]:
+        """The parts that the prior is made of."""
         return (self.encoder,)
 
     def capabilities(self, space: Space, encoder: Capabilities = Capabilities()) -> Capabilities:  # noqa: B008
-        """Both densities are the encoder's at foreign points: what one component draws, all the others score."""
+        """Return what the prior can do. All components score what one draws, a foreign point for the others."""
         density = encoder.foreign_density
         return Capabilities({"sample": encoder.paths["sample"]}, density, density, trainable=True)
 
     def build(self, inputs: Mapping[str, Space]) -> nn.Module:
+        """Build the module for an encoder with these inputs."""
         return VampModule(self.components, inputs)
 
 
 class VampModule(nn.Module):
-    """(rows, encoder) -> VampDistribution. `free`: K pseudo-inputs of each variable, before they are brought inside."""
+    """The prior's module: (number of rows, encoder) -> VampDistribution.
+
+    `free` holds K unbounded pseudo-inputs of each variable, which `inside` maps into its Space.
+    """
 
     def __init__(self, components: int, inputs: Mapping[str, Space]):
         super().__init__()
@@ -108,16 +128,17 @@ class VampModule(nn.Module):
         free = {name: nn.Parameter(torch.randn(components, *space.shape)) for name, space in inputs.items()}
         self.free = nn.ParameterDict(free)
 
-    def forward(self, rows: int, encoder: Encoder) -> VampDistribution:
+    def forward(self, rows: int, encoder: PartCall) -> VampDistribution:
+        """Return the distribution of each row."""
         return VampDistribution(self.pseudo_inputs(), encoder, rows)
 
     def pseudo_inputs(self) -> list[Tensor]:
-        """(K, *shape) for each variable that the encoder is given, in order."""
+        """Return the pseudo-inputs, (K, *shape) for each variable that the encoder is given, in order."""
         return [inside(self.free[name], space) for name, space in self.inputs.items()]
 
     @torch.no_grad()
     def start_at_rows(self, rows: Mapping[str, Tensor]) -> None:
-        """Pseudo-inputs begin at rows of data, (N, *shape), spread over them, a little apart where rows come twice."""
+        """Set the pseudo-inputs to rows of data, (N, *shape), spread over them and a little apart where rows repeat."""
         for name, space in self.inputs.items():
             if name in rows:
                 free, data = self.free[name], rows[name]
@@ -126,7 +147,7 @@ class VampModule(nn.Module):
 
 
 def inside(free: Tensor, space: Space) -> Tensor:
-    """(K, *shape) of any numbers -> values in the Space."""
+    """Map any numbers into the Space, (K, *shape)."""
     if space.kind == "label":
         return free.softmax(1)
     bounds = space.range
@@ -134,7 +155,7 @@ def inside(free: Tensor, space: Space) -> Tensor:
 
 
 def outside(values: Tensor, space: Space) -> Tensor:
-    """What `inside` brings to these values, up to 1 % from the ends of a range, where a sigmoid still has a slope."""
+    """Invert `inside`, up to 1 % from the ends of a range, where a sigmoid still has a slope."""
     if space.kind == "label":
         return values.clamp(min=0.01).log()
     bounds = space.range
@@ -142,30 +163,36 @@ def outside(values: Tensor, space: Space) -> Tensor:
 
 
 class VampDistribution:
-    """`rows` times 1/K sum_k q(z|u_k); inputs: u, (K, *shape) for each variable that the encoder is given."""
+    """The mixture 1/K sum_k q(z|u_k), repeated for each row.
 
-    def __init__(self, inputs: list[Tensor], encoder: Encoder, rows: int):
+    Args:
+        inputs: The pseudo-inputs u, (K, *shape) for each variable that the encoder is given.
+        encoder: The part whose posteriors are mixed.
+        rows: The number of rows.
+    """
+
+    def __init__(self, inputs: list[Tensor], encoder: PartCall, rows: int):
         self._inputs, self._encoder, self._rows = inputs, encoder, rows
         self._components = len(inputs[0])
         self._every: Distribution | None = None
 
     def draw(self, noise: NoiseSource) -> ReadyDraw:
-        """A component for each row, all equally likely, and a point of it.
+        """Draw a component for each row, all equally likely, and a point of it.
 
-        Not that component's own draw: its density is another.
+        The component's own draw is not returned, because it would give the component's density.
         """
         chosen = (noise.uniform() * self._components).long().clamp(max=self._components - 1)
         return ReadyDraw(sample=self._encoder(*self._inputs, rows=chosen).draw(noise).read("sample"))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats: logsumexp_k log q(z|u_k) - log K."""
+        """Return logsumexp_k log q(z|u_k) - log K, (B, *shape) -> (B,) nats."""
         every = value.repeat(self._components, *[1] * (value.ndim - 1))  # (K * B, *shape)
         scores = self._posteriors.log_prob(every).view(self._components, self._rows)
         return torch.logsumexp(scores, 0) - math.log(self._components)
 
     @property
     def _posteriors(self) -> Distribution:
-        """K * B rows, each component B times; the encoder runs once."""
+        """The posteriors, K * B rows, each component B times; the encoder runs once."""
         if self._every is None:
             self._every = self._encoder(*self._inputs, k=self._rows)
         return self._every

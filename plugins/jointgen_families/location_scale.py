@@ -1,4 +1,4 @@
-"""What families of the form mean + scale * standard noise share: the scale's keys, the module, the draw, its blur."""
+"""The base of families of the form mean + scale * standard noise: keys, module, distribution, draw and views."""
 
 from __future__ import annotations
 
@@ -18,13 +18,23 @@ ScaleName = Literal["per_element", "global", "per_channel", "fixed"]
 
 
 class LocationScaleDraw:
-    """One eps of the standard distribution and its readings; each is computed when it is read."""
+    """A draw mean + scale eps; each reading is computed when it is read.
+
+    Args:
+        mean: The mean, (B, *shape).
+        scale: The scale, of a shape that broadcasts to it.
+        eps: Noise of the standard distribution, (B, *shape).
+    """
 
     def __init__(self, mean: Tensor, scale: Tensor, eps: Tensor):
         self._mean, self._scale, self._eps = mean, scale, eps
 
     def read(self, reading: str) -> Tensor:
-        """(B, *shape): sample, mean + scale eps; smoothed, the same with the scale's gradient stopped; mean."""
+        """Return a reading, (B, *shape).
+
+        Args:
+            reading: "sample", mean + scale eps; "smoothed", the same without the scale's gradient; or "mean".
+        """
         if reading == "mean":
             return self._mean
         assert reading in ("sample", "smoothed"), f"a location-scale draw has no reading {reading!r}"
@@ -33,10 +43,12 @@ class LocationScaleDraw:
 
 
 class LocationScaleDistribution:
-    """Base of B rows of independent mean + scale * eps.
+    """The base of B rows of independent mean + scale * eps.
 
-    mean: (B, *shape); log_scale: any shape that broadcasts to it.
-    space: of the variable, for the bins of quantised data.
+    Args:
+        mean: The means, (B, *shape).
+        log_scale: The logarithms of the scales, of a shape that broadcasts to it.
+        space: The Space of the variable, for the bins of quantised data.
     """
 
     def __init__(self, mean: Tensor, log_scale: Tensor, space: Space):
@@ -44,32 +56,35 @@ class LocationScaleDistribution:
 
     @property
     def scale(self) -> Tensor:
+        """The scale, of the shape of log_scale."""
         return self.log_scale.exp()
 
     def draw(self, noise: NoiseSource) -> LocationScaleDraw:
+        """Draw from each row; subclasses say from which standard distribution."""
         raise NotImplementedError
 
     def standardize(self, value: Tensor) -> Tensor:
-        """(B, *shape): (value - mean) / scale."""
+        """Return (value - mean) / scale, (B, *shape)."""
         return (value - self.mean) * torch.exp(-self.log_scale)
 
     def standard_bins(self, level: Tensor, bins: Bins) -> tuple[Tensor, Tensor]:
-        """(B, *shape) each: the centres of the bins `level`, standardised, and their widths over the scale."""
+        """Return the standardised centres of the bins `level`, and their widths over the scale, (B, *shape) each."""
         m = self.standardize(bins.centre(level))
         return m, (bins.width * torch.exp(-self.log_scale)).expand_as(m)
 
 
 @attrs.frozen
 class LocationScale:
-    """Base of the families' configs, with the keys that they share.
+    """The base of these families' components, with the keys that they share.
 
-    scale: where the scale comes from
-        per_element: the trunk puts out log scales beside the means;
-        global, per_channel: learned numbers that depend on no input (per_channel: one per entry of the first axis);
-        fixed: init_scale.
-    init_scale: the scale at the start (per_element: at a zero output), in the variable's units.
-    min_log_scale, max_log_scale: log scales are clamped to these.
-    mean: linear, or sigmoid for a variable of known range.
+    Args:
+        scale: Where the scale comes from. per_element: the trunk outputs log scales beside the means. global and
+            per_channel: learned numbers that depend on no input, one in all or one per entry of the first axis.
+            fixed: init_scale.
+        init_scale: The scale at the start (per_element: at a zero output of the trunk), in the variable's units.
+        min_log_scale: Log scales are clamped to this from below.
+        max_log_scale: Log scales are clamped to this from above.
+        mean: linear, or sigmoid for a variable of known range.
     """
 
     name: ClassVar[str]
@@ -85,24 +100,25 @@ class LocationScale:
         check_init_scale(value, self.min_log_scale, self.max_log_scale)
 
     def readings(self, sample: PathKind = "exact") -> dict[str, PathKind]:
-        """How the gradient reaches the parameters through each reading of a draw."""
+        """Return how the gradient reaches the parameters through each reading of a draw."""
         paths: dict[str, PathKind] = {"sample": sample, "mean": "exact"}
-        if self.scale != "per_element":  # else the scale's path goes through the trunk, and none is left to stop
+        if self.scale != "per_element":  # otherwise the scale depends on the trunk and could not be stopped alone
             paths["smoothed"] = "exact"
         return paths
 
     def outputs(self, space: Space) -> tuple[int, ...]:
+        """Return the shape of the parameters that the trunk must output, without the batch axis."""
         self.check(space)
         return (2 * space.shape[0], *space.shape[1:]) if self.scale == "per_element" else space.shape
 
     def check(self, space: Space) -> None:
-        """Raises ConfigError for a variable that the family does not serve."""
+        """Raise ConfigError for a variable that the family does not serve."""
         check_real(self.name, space)
         check_mean(self.mean, space)
 
 
 def check_init_scale(value: float, min_log_scale: float, max_log_scale: float) -> None:
-    """Raises ValueError for a start that the clamp would move."""
+    """Raise ValueError for a start that the clamp would move."""
     if min_log_scale > max_log_scale:
         raise ValueError(f"'min_log_scale' must be <= max_log_scale = {max_log_scale}: {min_log_scale}")
     if not min_log_scale <= math.log(value) <= max_log_scale:
@@ -113,20 +129,25 @@ def check_init_scale(value: float, min_log_scale: float, max_log_scale: float) -
 
 
 def check_real(name: str, space: Space) -> None:
+    """Raise ConfigError for a variable that is not real."""
     if space.kind != "real":
         raise ConfigError(f'"{name}" is a family of real variables, this one is {space}', "type")
 
 
 def check_quantised(name: str, space: Space) -> None:
+    """Raise ConfigError for a variable that is not quantised data."""
     check_real(name, space)
     if space.bins is None:
         raise ConfigError(f'"{name}" is a family of quantised data, this variable has no levels: {space}', "type")
 
 
 class LocationScaleModule(MeanModule):
-    """(B, *outputs) -> a distribution. Keeps the learned log scale, where the scale is no output of the trunk.
+    """The family's module: (B, *outputs) -> a distribution. It holds the learned log scale, where there is one.
 
-    distribution: called with the mean, the log scale and the Space.
+    Args:
+        config: The family's component.
+        space: The Space of the variable.
+        distribution: A function of the mean, the log scale and the Space that returns the distribution.
     """
 
     def __init__(
@@ -142,6 +163,7 @@ class LocationScaleModule(MeanModule):
             self.log_scale = nn.Parameter(torch.full(shape, math.log(config.init_scale)))
 
     def forward(self, params: Tensor) -> LocationScaleDistribution:
+        """Return the distribution of each row."""
         params = at_least_float32(params)
         if self.config.scale != "per_element":
             return self.distribution(self.mean_of(params), self._shared_log_scale(params), self.space)
@@ -149,9 +171,9 @@ class LocationScaleModule(MeanModule):
         return self.distribution(self.mean_of(out), self._clamped(log_scale + self._start), self.space)
 
     def view(self, reading: str, draw: Draw, noise: NoiseSource) -> Tensor:
-        """(B, *shape) of observed data: "smoothed" is x + stop(scale) eps, data blurred as the model's draws are.
+        """Return x + stop(scale) eps, data blurred as the model's draws are, (B, *shape).
 
-        Both sides of a ratio then have full support (docs/as-vae-on-photographs.md).
+        With this reading, "smoothed", both sides of a ratio have full support (docs/as-vae-on-photographs.md).
         """
         assert reading == "smoothed" and self.config.scale != "per_element", f"no reading {reading!r} of data here"
         x = draw.read("sample")
@@ -165,6 +187,6 @@ class LocationScaleModule(MeanModule):
         return log_scale.clamp(self.config.min_log_scale, self.config.max_log_scale)
 
     def _shared_log_scale(self, like: Tensor) -> Tensor:
-        """The log scale that depends on no input."""
-        # a fixed one is made here: a float32 buffer cast to float64 would keep its rounding
+        """Return the log scale that depends on no input."""
+        # a fixed one is no buffer, because a float32 buffer cast to float64 would keep its rounding
         return like.new_full((), self._start) if self.config.scale == "fixed" else self._clamped(self.log_scale)

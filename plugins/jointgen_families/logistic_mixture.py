@@ -1,6 +1,6 @@
-"""PixelCNN++'s likelihood: a mixture of discretised logistics for each pixel (Salimans et al. 2017; docs/papers.md).
+"""The likelihood of PixelCNN++: a mixture of discretised logistics for each pixel (Salimans et al. 2017).
 
-Everything here is in that paper's units, in which the range [low, high] of the data is [-1, 1].
+Everything here is in the paper's units, in which the range [low, high] of the data is [-1, 1] (docs/papers.md).
 Shapes: K components, C channels, P = C (C - 1) / 2 pairs of channels.
 """
 
@@ -21,21 +21,26 @@ from jointgen_families.means import where_reached
 
 
 def mean_within(location: Tensor, scale: Tensor) -> Tensor:
-    """E[y kept in [-1, 1]] of a logistic y, elementwise: 1 - the integral of its distribution function over [-1, 1].
+    """Return the mean of a logistic variable y that is clamped to [-1, 1], elementwise.
 
-    That is 1 - s softplus((1 - m) / s) + s softplus((-1 - m) / s), written so that nothing large cancels.
+    It is 1 - the integral of y's distribution function over [-1, 1], which is
+    1 - s softplus((1 - m) / s) + s softplus((-1 - m) / s), written so that nothing large cancels.
     """
     from_below, from_above = (torch.log1p(torch.exp(-(location - end).abs() / scale)) for end in (-1, 1))
     return location.clamp(-1, 1) + scale * (from_below - from_above)
 
 
 class LogisticMixtureDistribution:
-    """B rows of pixels, each a mixture whose indicator its channels share: a piecewise-constant density.
+    """B rows of independent pixels; the channels of a pixel share the component that they are drawn from.
 
-    logits: (B, K, H, W), of the components' weights; locations, log_scales: (B, K, C, H, W).
-    coefficients: (B, K, P, H, W), or no P where channels are not coupled. Channel c of component k is located at
-        location_c + sum_{c' < c} coefficient_{c c'} x_c', x_c' the centre of the earlier channel's bin;
-        for red, green, blue: m_G + c0 R and m_B + c1 R + c2 G.
+    Args:
+        logits: The logits of the components' weights, (B, K, H, W).
+        locations: The components' locations, (B, K, C, H, W).
+        log_scales: The logarithms of their scales, (B, K, C, H, W).
+        coefficients: (B, K, P, H, W), with P = 0 where channels are not coupled. Channel c of component k is located
+            at location_c + sum_{c' < c} coefficient_{c c'} x_c', x_c' the centre of the earlier channel's bin; for
+            red, green and blue: m_G + c0 R and m_B + c1 R + c2 G.
+        space: The Space of the variable.
     """
 
     def __init__(self, logits: Tensor, locations: Tensor, log_scales: Tensor, coefficients: Tensor, space: Space):
@@ -48,10 +53,10 @@ class LogisticMixtureDistribution:
 
     @property
     def mean(self) -> Tensor:
-        """(B, C, H, W): sum_k w_k E[y kept in the range | k], y logistic at the component's location.
+        """sum_k w_k E[y clamped to the range | k] for a logistic y at the component's location, (B, C, H, W).
 
-        The expectation of a draw, up to its place in its bin; of a coupled channel, up to putting the expectations of
-        the earlier channels in their place. Locations alone would not do: at an edge they may lie anywhere beyond.
+        It is the expectation of a draw up to the place in a bin, where for a coupled channel the earlier channels are
+        replaced by their expectations. Locations alone would not do, because at an edge they may lie far beyond it.
         """
         expected: list[Tensor] = []  # of each channel given the component, (B, K, H, W)
         for channel in range(self.locations.shape[2]):
@@ -61,11 +66,11 @@ class LogisticMixtureDistribution:
         return self._middle + self._half * torch.stack(mixed, 1)
 
     def draw(self, noise: NoiseSource) -> ReadyDraw:
-        """A component for each pixel by one uniform number; its channels in order, each put into its bin.
+        """Draw a component for each pixel, then its channels in order, each put into its bin.
 
-        sample: its gradient is that of the chosen component's undiscretised draw (straight-through). None reaches
-            the weights: the exact gradient of a mixture's draw, by its distribution function, has a second moment
-            that grows exponentially in the gap between two components over their scale.
+        The gradient of the sample is that of the chosen component's undiscretised draw (straight-through). None
+        reaches the weights: the exact gradient of a mixture's draw, by its distribution function, has a second moment
+        that grows exponentially in the gap between two components over their scale.
         """
         shape = self.locations.shape[2:]
         picked = self._pick(noise.uniform(1, *shape[1:]))  # (B, 1, H, W)
@@ -83,11 +88,11 @@ class LogisticMixtureDistribution:
         return ReadyDraw(sample=torch.cat(sample, 1), mean=self.mean)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B,) nats: the log masses of the values' bins - D log bin width; integrates to 1."""
+        """Return the sum of the log masses of the values' bins, - D log bin width, (B, C, H, W) -> (B,) nats."""
         return self.log_prob_bins(value) + self.space.log_det_to_data
 
     def log_prob_bins(self, value: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B,) nats: sum over pixels of log sum_k w_k prod_c P_k(bin of x_c | bins of x_<c)."""
+        """Return the sum over pixels of log sum_k w_k prod_c P_k(bin of x_c | bins of x_<c), (B,) nats."""
         level = self.bins.level(value).unsqueeze(1)  # (B, 1, C, H, W)
         earlier = list(self._centre(level).unbind(2))
         locations = torch.stack([self._location(c, earlier[:c]) for c in range(len(earlier))], 2)
@@ -97,7 +102,7 @@ class LogisticMixtureDistribution:
         return sum_event(torch.logsumexp(self.log_weights + log_mass, 1))
 
     def _location(self, channel: int, earlier: list[Tensor]) -> Tensor:
-        """(B, K, H, W), given the earlier channels, (B, K or 1, H, W) each."""
+        """Return a channel's location, (B, K, H, W), given the earlier channels, (B, K or 1, H, W) each."""
         location = self.locations[:, :, channel]
         if self.coefficients.shape[2] == 0:
             return location
@@ -107,7 +112,7 @@ class LogisticMixtureDistribution:
         return location
 
     def _pick(self, u: Tensor) -> Tensor:
-        """(B, 1, H, W) -> indices of components; the last takes what rounding leaves of the weights' sum."""
+        """Return the component that u, (B, 1, H, W), falls into; the last takes what rounding leaves."""
         return (u >= self.log_weights.exp().cumsum(1)[:, :-1]).sum(1, keepdim=True)
 
     def _centre(self, level: Tensor) -> Tensor:
@@ -116,12 +121,15 @@ class LogisticMixtureDistribution:
 
 @attrs.frozen
 class LogisticMixture:
-    """Mixture of discretised logistics per pixel, for decoders of quantised images (PixelCNN++).
+    """A mixture of discretised logistics for each pixel, for decoders of quantised images (PixelCNN++).
 
-    components: of the mixture, per pixel; at the start their locations are spread evenly over the range.
-    coupling: the location of each channel depends linearly on the channels before it, by coefficients tanh(output).
-    init_scale: of every component at a zero output, where the range of the data is [-1, 1].
-    min_log_scale, max_log_scale: log scales, in the same units, are clamped to these.
+    Args:
+        components: The number of components per pixel; at the start their locations are spread evenly over the range.
+        coupling: Whether the location of a channel depends linearly on the channels before it, by coefficients
+            tanh(output).
+        init_scale: The scale of every component at a zero output, where the range of the data is [-1, 1].
+        min_log_scale: Log scales, in the same units, are clamped to this from below.
+        max_log_scale: Log scales are clamped to this from above.
     """
 
     components: int = attrs.field(default=10, validator=attrs.validators.ge(1))
@@ -135,20 +143,22 @@ class LogisticMixture:
         check_init_scale(value, self.min_log_scale, self.max_log_scale)
 
     def capabilities(self, space: Space) -> Capabilities:
+        """Return what the family can do; raise ConfigError for a variable that it does not serve."""
         self._check(space)
         return Capabilities({"sample": "straight-through", "mean": "exact"}, bin_mass=True)
 
     def outputs(self, space: Space) -> tuple[int, ...]:
-        """K weights, K C locations, K C log scales and K P coefficients for each pixel, along the first axis."""
+        """Return the trunk's shape: K weights, K C locations, K C log scales and K P coefficients for each pixel."""
         self._check(space)
         return (sum(self.split(space)), *space.shape[1:])
 
     def split(self, space: Space) -> list[int]:
-        """Numbers per pixel: of weights, of locations, of log scales, of coefficients."""
+        """Return how many weights, locations, log scales and coefficients a pixel has."""
         C = space.shape[0]
         return [self.components * n for n in (1, C, C, C * (C - 1) // 2 if self.coupling else 0)]
 
     def build(self, space: Space) -> nn.Module:
+        """Build the module that turns the trunk's output into a distribution."""
         self._check(space)
         return LogisticMixtureModule(self, space)
 
@@ -159,7 +169,10 @@ class LogisticMixture:
 
 
 class LogisticMixtureModule(nn.Module):
-    """(B, *outputs) -> LogisticMixtureDistribution; every component's location is output + offset + its own place."""
+    """The family's module: (B, *outputs) -> LogisticMixtureDistribution.
+
+    A component's location is the trunk's output + offset + the component's own place.
+    """
 
     def __init__(self, config: LogisticMixture, space: Space):
         super().__init__()
@@ -167,6 +180,7 @@ class LogisticMixtureModule(nn.Module):
         self.offset = nn.Parameter(torch.zeros(space.shape))  # on [-1, 1]
 
     def forward(self, params: Tensor) -> LogisticMixtureDistribution:
+        """Return the distribution of each row."""
         K, sizes = self.config.components, self.config.split(self.space)
         logits, *rest = at_least_float32(params).split(sizes, 1)
         locations, log_scales, coefficients = (
@@ -184,7 +198,7 @@ class LogisticMixtureModule(nn.Module):
 
     @torch.no_grad()
     def start_at(self, mean: Tensor) -> None:
-        """Shifts all components so that a zero output has this mean (*shape), kept 1 % of the range from its ends."""
+        """Shift all components so that a zero output has this mean (*shape), kept 1 % of the range from its ends."""
         assert self.space.range is not None
         low, high = self.space.range
         unit = ((2 * mean.double() - low - high) / (high - low)).clamp(-0.98, 0.98)
@@ -192,6 +206,6 @@ class LogisticMixtureModule(nn.Module):
         self.offset.copy_(where_reached(lambda shift: mean_within(shift + places, scale).mean(0), unit, bound=4.0))
 
     def _places(self, like: Tensor) -> Tensor:
-        """(K, 1, 1, 1): the components' own places, evenly over [-1, 1]."""
+        """Return the components' own places, evenly over [-1, 1], (K, 1, 1, 1)."""
         K = self.config.components
         return ((2 * torch.arange(K, dtype=like.dtype, device=like.device) + 1) / K - 1).view(K, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""From a trunk's output to a mean, with an offset that can start at the data's mean."""
+"""Means from a trunk's output, with an offset that can start at the mean of the data."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MeanName = Literal["linear", "sigmoid"]
 
 
 def check_mean(mean: MeanName, space: Space) -> None:
-    """Raises ConfigError where a sigmoid mean has no range to go to."""
+    """Raise ConfigError for a sigmoid mean of a variable whose range is not known."""
     if mean == "sigmoid" and space.range is None:
         raise ConfigError(f'"sigmoid" needs a variable of known range, this one is {space}; use "linear"', "mean")
 
 
 def where_reached(increasing: Callable[[Tensor], Tensor], target: Tensor, bound: float) -> Tensor:
-    """Where an elementwise increasing function takes the values `target`, in [-bound, bound], by bisection."""
+    """Return where an elementwise increasing function has the values `target`, in [-bound, bound], by bisection."""
     low, high = torch.full_like(target, -bound), torch.full_like(target, bound)
     for _ in range(60):
         middle = (low + high) / 2
@@ -30,9 +30,10 @@ def where_reached(increasing: Callable[[Tensor], Tensor], target: Tensor, bound:
 
 
 class MeanModule(nn.Module):
-    """Base of family modules whose mean is the trunk's output + `offset`, as it is or squashed into the range.
+    """The base of family modules whose mean is the trunk's output + `offset`, as it is or squashed into the range.
 
-    linear: mean = out + offset;  sigmoid: mean = low + (high - low) sigmoid(out + offset).
+    - linear: mean = out + offset.
+    - sigmoid: mean = low + (high - low) sigmoid(out + offset).
     """
 
     def __init__(self, space: Space, mean: MeanName):
@@ -42,7 +43,7 @@ class MeanModule(nn.Module):
         self.offset = nn.Parameter(torch.zeros(space.shape))
 
     def mean_of(self, out: Tensor) -> Tensor:
-        """(B, *shape) -> (B, *shape)."""
+        """Return the mean for an output of the trunk, (B, *shape)."""
         shifted = out + self.offset
         if self.range is None:
             return shifted
@@ -51,7 +52,7 @@ class MeanModule(nn.Module):
 
     @torch.no_grad()
     def start_at(self, mean: Tensor) -> None:
-        """Sets the offset so that a zero output gives `mean` (*shape), up to 0.1 % of the range from its ends."""
+        """Set the offset so that a zero output gives `mean` (*shape), up to 0.1 % of the range from its ends."""
         if self.range is not None:
             low, high = self.range
             mean = torch.logit((mean - low) / (high - low), eps=1e-3)

@@ -15,14 +15,17 @@ from jointgen_families.gaussian import DiagonalGaussian
 from jointgen_families.location_scale import check_init_scale, check_real
 from jointgen_families.means import MeanModule, MeanName, check_mean
 
-BLOCK = 64  # dimensions whose mutual effects are held in one triangular matrix: memory B x D x 64
+BLOCK_SIZE = 64  # dimensions whose mutual effects are held in one triangular matrix: memory B x D x 64
 
 
 class MixtureOfGaussians:
-    """B independent sum_k w_k N(mean_k, scale_k^2), each over the whole vector.
+    """B mixtures sum_k w_k N(mean_k, scale_k^2), each over the whole vector.
 
-    log_weights: (B, K), normalised; means, log_scales: (B, K, *shape).
-    space: of the variable, for the bins of quantised data.
+    Args:
+        log_weights: The logarithms of the weights, normalised, (B, K).
+        means: The components' means, (B, K, *shape).
+        log_scales: The logarithms of their standard deviations, (B, K, *shape).
+        space: The Space of the variable, for the bins of quantised data.
     """
 
     def __init__(self, log_weights: Tensor, means: Tensor, log_scales: Tensor, space: Space):
@@ -30,15 +33,15 @@ class MixtureOfGaussians:
 
     @property
     def mean(self) -> Tensor:
-        """(B, *shape): sum_k w_k mean_k."""
+        """The mean sum_k w_k mean_k, (B, *shape)."""
         return (self.log_weights.exp()[:, :, None] * self.means.flatten(2)).sum(1).view_as(self.means[:, 0])
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats: log sum_k w_k N(v; mean_k, scale_k^2)."""
+        """Return log sum_k w_k N(v; mean_k, scale_k^2), (B, *shape) -> (B,) nats."""
         return self._mixed(self._components.log_prob(self._for_each(value)))
 
     def log_prob_bins(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats: log sum_k w_k P_k, P_k the exact mass of the value's bin under component k."""
+        """Return log sum_k w_k P_k, P_k the mass of the value's bin under component k, (B, *shape) -> (B,) nats."""
         return self._mixed(self._components.log_prob_bins(self._for_each(value)))
 
     @property
@@ -54,7 +57,7 @@ class MixtureOfGaussians:
         return torch.logsumexp(self.log_weights + log_prob.view_as(self.log_weights), 1)
 
     def draw(self, noise: NoiseSource) -> ReadyDraw:
-        """A component by one uniform number and a point of it by D normal ones; then its path, see `with_path`."""
+        """Draw a component by one uniform number and a point of it by D normal ones, with the path of `with_path`."""
         u = noise.uniform()
         eps = noise.normal(*self.means.shape[2:])
         with torch.no_grad():
@@ -70,7 +73,7 @@ class MixtureOfGaussians:
 
 
 def with_path(point: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
-    """(B, D) the same numbers, as a function of the parameters that keeps F_d(z_d | z_<d) fixed for every d.
+    """Return the same point, as a function of the parameters that keeps F_d(z_d | z_<d) fixed for every d, (B, D).
 
     Implicit reparameterisation (Graves 2016, eq. 12; Figurnov, Mohamed & Mnih 2018, eq. 9), with F_d the conditional
     distribution function of the mixture. With r_k the weight of component k given z_<d, f_d = sum_k r_k N_k(z_d) the
@@ -82,7 +85,11 @@ def with_path(point: Tensor, log_weights: Tensor, means: Tensor, log_scales: Ten
     All of rho, t and c are known once the point is, so only dz_<d on the right has to be solved for: D steps of
     K numbers each, here by blocks of dimensions.
 
-    log_weights: (B, K); means, log_scales: (B, K, D).
+    Args:
+        point: The point that was drawn, (B, D).
+        log_weights: The logarithms of the weights, (B, K).
+        means: The components' means, (B, K, D).
+        log_scales: The logarithms of their standard deviations, (B, K, D).
     """
     if not torch.is_grad_enabled():
         return point
@@ -96,19 +103,19 @@ def with_path(point: Tensor, log_weights: Tensor, means: Tensor, log_scales: Ten
 
 
 def _log_normal(point: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
-    """(B, K, D): log N_k(z_d)."""
+    """Return log N_k(z_d), (B, K, D)."""
     standard = (point[:, None] - means) * torch.exp(-log_scales)
     return -0.5 * standard**2 - log_scales - 0.5 * LOG_2PI
 
 
 def _before(x: Tensor) -> Tensor:
-    """Sums over the dimensions before each: (..., D) -> (..., D), 0 first."""
+    """Return the sums over the dimensions before each one, (..., D) -> (..., D); the first is 0."""
     return F.pad(x.cumsum(-1), (1, 0))[..., :-1]
 
 
 @torch.no_grad()
 def _at(point: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(t, rho, c), (B, K, D) each. In logarithms and from the nearer tail, so that they are finite far out."""
+    """Return (t, rho, c), (B, K, D) each, by logarithms and the nearer tail, so that they are finite far out."""
     log_normal = _log_normal(point, means, log_scales)
     log_r = torch.log_softmax(log_weights[:, :, None] + _before(log_normal), 1)
     log_joint = log_r + log_normal
@@ -122,10 +129,12 @@ def _at(point: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -
 
 
 def _solve(c: Tensor, s: Tensor, moved: Tensor) -> Tensor:
-    """dz of dz_d = moved_d - sum_k c_kd sum_{j<d} s_kj dz_j: c, s (B, K, D), moved (B, D) -> (B, D)."""
+    """Solve dz_d = moved_d - sum_k c_kd sum_{j<d} s_kj dz_j for dz, with c and s (B, K, D) and moved (B, D)."""
     felt = torch.zeros_like(c[:, :, 0])  # (B, K): sum over the blocks before of s_kj dz_j
     done = []
-    for c_block, s_block, block in zip(c.split(BLOCK, 2), s.split(BLOCK, 2), moved.split(BLOCK, 1), strict=True):
+    for c_block, s_block, block in zip(
+        c.split(BLOCK_SIZE, 2), s.split(BLOCK_SIZE, 2), moved.split(BLOCK_SIZE, 1), strict=True
+    ):
         within = torch.einsum("bkd,bkj->bdj", c_block, s_block)  # solve_triangular takes what is below the diagonal
         known = block - torch.einsum("bkd,bk->bd", c_block, felt)
         solved = torch.linalg.solve_triangular(within, known[:, :, None], upper=False, unitriangular=True)[:, :, 0]
@@ -139,15 +148,17 @@ def _solve(c: Tensor, s: Tensor, moved: Tensor) -> Tensor:
 
 @attrs.frozen
 class Mixture:
-    """Mixture of diagonal Gaussians over the whole vector, for encoders, decoders and learned priors of real variables.
+    """A mixture of diagonal Gaussians over the whole vector, for encoders, decoders and learned priors.
 
-    A draw with a gradient costs D steps of K numbers: quick for codes, slow for large images.
+    A draw with a gradient costs D steps of K numbers, which is quick for codes and slow for large images.
 
-    components: K.
-    spread: how far apart the components' means start, as multiples of init_scale: the root of their mean square.
-    init_scale: the standard deviation of every component at a zero output, in the variable's units.
-    min_log_scale, max_log_scale: log scales are clamped to these.
-    mean: linear, or sigmoid for a variable of known range (before the spread is added).
+    Args:
+        components: The number of components K.
+        spread: The root mean square of the components' means at the start, as a multiple of init_scale.
+        init_scale: The standard deviation of every component at a zero output, in the variable's units.
+        min_log_scale: Log scales are clamped to this from below.
+        max_log_scale: Log scales are clamped to this from above.
+        mean: linear, or sigmoid for a variable of known range (before the spread is added).
     """
 
     components: int = attrs.field(default=10, validator=attrs.validators.ge(1))
@@ -162,15 +173,17 @@ class Mixture:
         check_init_scale(value, self.min_log_scale, self.max_log_scale)
 
     def capabilities(self, space: Space) -> Capabilities:
+        """Return what the family can do; raise ConfigError for a variable that it does not serve."""
         self._check(space)
         return Capabilities({"sample": "exact", "mean": "exact"}, bin_mass=space.bins is not None)
 
     def outputs(self, space: Space) -> tuple[int, ...]:
-        """A mean and a log scale for each component and number, and a map for each component's weight."""
+        """Return the shape of the trunk's output: weights, then means, then log scales, along the first axis."""
         self._check(space)
         return self.components * (2 * space.shape[0] + 1), *space.shape[1:]
 
     def build(self, space: Space) -> nn.Module:
+        """Build the module that turns the trunk's output into a distribution."""
         self._check(space)
         return MixtureModule(self, space)
 
@@ -180,7 +193,10 @@ class Mixture:
 
 
 class MixtureModule(MeanModule):
-    """(B, *outputs) -> MixtureOfGaussians. The logit of a weight is the mean of its map over an image's positions."""
+    """The family's module: (B, *outputs) -> MixtureOfGaussians.
+
+    The logit of a weight is the mean of the trunk's output for it over an image's positions.
+    """
 
     def __init__(self, config: Mixture, space: Space):
         super().__init__(space, config.mean)
@@ -188,6 +204,7 @@ class MixtureModule(MeanModule):
         self.apart = nn.Parameter(config.spread * config.init_scale * spread_out(config.components, space))
 
     def forward(self, params: Tensor) -> MixtureOfGaussians:
+        """Return the distribution of each row."""
         k, shape = self.config.components, self.space.shape
         params = at_least_float32(params)
         logits, out, log_scale = params.split([k, k * shape[0], k * shape[0]], 1)
@@ -200,9 +217,9 @@ class MixtureModule(MeanModule):
 
 
 def spread_out(components: int, space: Space) -> Tensor:
-    """(K, *shape) of mean 0 and mean square 1 over the components: rows of a cosine transform, no two of one component.
+    """Return rows of a cosine transform, (K, *shape), of mean 0 and mean square 1 over the components.
 
-    Equal components would stay equal: they would get equal gradients.
+    No two components start equal, because equal ones would get equal gradients and stay equal.
     """
     frequency = 1 + torch.arange(space.size) % max(1, components - 1)  # 1 .. K-1
     phase = (torch.arange(components)[:, None] + 0.5) * frequency / components

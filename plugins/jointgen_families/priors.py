@@ -1,4 +1,4 @@
-"""Priors p(z): roots with a density, here without parameters."""
+"""Priors p(z) without parameters: the standard normal and the uniform."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ from jointgen_families.gaussian import DiagonalGaussian
 
 
 def valid_size(instance: object, attribute: Any, value: int | list[int]) -> None:
+    """Raise ValueError, as an attrs validator, for what is not a size >= 1 or a list of sizes."""
     sizes = [value] if isinstance(value, int) else value
     if not sizes or any(size < 1 for size in sizes):
         raise ValueError(f"{attribute.name!r} must be a size >= 1 or a list of such: {value}")
 
 
 def shape_of(size: int | list[int]) -> tuple[int, ...]:
+    """Return the shape of a code from the recipe's key `size`.
+
+    >>> shape_of(16), shape_of([8, 4, 4])
+    ((16,), (8, 4, 4))
+    """
     return (size,) if isinstance(size, int) else tuple(size)
 
 
 class PriorModule(nn.Module):
-    """Base: a buffer of zeros carries the shape, the dtype and the device."""
+    """The base of priors' modules: a buffer of zeros carries the shape, the dtype and the device."""
 
     zeros: Tensor
 
@@ -34,7 +40,7 @@ class PriorModule(nn.Module):
         self.register_buffer("zeros", torch.zeros(space.shape), persistent=False)
 
     def rows(self, rows: int) -> Tensor:
-        """(rows, *shape) of zeros, the prior's mean, without memory of its own."""
+        """Return zeros, the prior's mean, (rows, *shape), as a view of the buffer."""
         return self.zeros.expand(rows, *self.zeros.shape)
 
 
@@ -43,21 +49,25 @@ class PriorModule(nn.Module):
 
 @attrs.frozen
 class Normal:
-    """Standard normal, N(0, I).
+    """The standard normal N(0, I).
 
-    size: of the code, a number or a shape such as [8, 4, 4].
+    Args:
+        size: The size of the code, a number or a shape such as [8, 4, 4].
     """
 
     size: int | list[int] = attrs.field(default=16, validator=valid_size)
 
     @property
     def space(self) -> Space:
+        """The Space of the code."""
         return Space(shape_of(self.size))
 
     def capabilities(self, space: Space) -> Capabilities:
+        """Return what the prior can do."""
         return Capabilities({"sample": "exact", "mean": "exact"}, kl_to=("normal", "gaussian"), moments=True)
 
     def build(self) -> nn.Module:
+        """Build the module that maps a number of rows to a distribution."""
         return NormalModule(self.space)
 
 
@@ -65,12 +75,15 @@ class StandardNormal(DiagonalGaussian):
     """B rows of N(0, I)."""
 
     def standardize(self, value: Tensor) -> Tensor:
-        """(B, *shape): as it is."""
+        """Return the value as it is, (B, *shape)."""
         return value
 
 
 class NormalModule(PriorModule):
+    """The prior's module: a number of rows -> StandardNormal."""
+
     def forward(self, rows: int) -> StandardNormal:
+        """Return the distribution of each row."""
         return StandardNormal(self.rows(rows), self.zeros.new_zeros(()), self.space)
 
 
@@ -78,16 +91,17 @@ class NormalModule(PriorModule):
 
 
 class UniformDistribution:
-    """B rows of independent U(-1, 1) numbers; mean (B, *shape) of zeros."""
+    """B rows of independent U(-1, 1) numbers; `mean` is zeros, (B, *shape)."""
 
     def __init__(self, mean: Tensor):
         self.mean = mean
 
     def draw(self, noise: NoiseSource) -> ReadyDraw:
+        """Draw one uniform number per element."""
         return ReadyDraw(sample=2 * noise.uniform(*self.mean.shape[1:]) - 1, mean=self.mean)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats: -D log 2 inside the cube, -inf outside."""
+        """Return -D log 2 inside the cube and -inf outside, (B, *shape) -> (B,) nats."""
         outside = (value.abs() > 1).flatten(1).any(1)
         inside = value.new_full((len(value),), -math.prod(value.shape[1:]) * math.log(2))
         return inside.masked_fill(outside, -math.inf)
@@ -95,25 +109,32 @@ class UniformDistribution:
 
 @attrs.frozen
 class Uniform:
-    """Uniform on (-1, 1)^D, for objectives that never score a code of the encoder under the prior (ALI, BiGAN, GANs).
+    """The uniform on (-1, 1)^D, for objectives that never score an encoder's code under the prior (ALI, BiGAN, GANs).
 
-    size: of the code, a number or a shape such as [8, 4, 4].
+    Args:
+        size: The size of the code, a number or a shape such as [8, 4, 4].
     """
 
     size: int | list[int] = attrs.field(default=16, validator=valid_size)
 
     @property
     def space(self) -> Space:
+        """The Space of the code."""
         return Space(shape_of(self.size), low=-1.0, high=1.0)
 
     def capabilities(self, space: Space) -> Capabilities:
-        # log p(z) under q is -inf for any encoder with tails, and without slope: better refused before a run than in it
+        """Return what the prior can do."""
+        # log p(z) under q is -inf for any encoder with tails, and has no slope: such a recipe is refused before a run
         return Capabilities({"sample": "exact", "mean": "exact"}, foreign_density="none")
 
     def build(self) -> nn.Module:
+        """Build the module that maps a number of rows to a distribution."""
         return UniformModule(self.space)
 
 
 class UniformModule(PriorModule):
+    """The prior's module: a number of rows -> UniformDistribution."""
+
     def forward(self, rows: int) -> UniformDistribution:
+        """Return the distribution of each row."""
         return UniformDistribution(self.rows(rows))

@@ -14,6 +14,7 @@ from jointgen import Registrar, hookimpl
 
 @hookimpl
 def jointgen_register(registry: Registrar) -> None:
+    """Register the trunks and the critics' networks."""
     mlp = "Fully connected trunk over all its inputs, flattened and concatenated."
     registry.encoder("mlp", "jointgen_nets.mlp:MLP", paper="Kingma & Welling, ICLR 2014", summary=mlp)
     registry.decoder("mlp", "jointgen_nets.mlp:MLP", paper="Kingma & Welling, ICLR 2014", summary=mlp)

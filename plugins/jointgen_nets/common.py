@@ -1,4 +1,4 @@
-"""What every network here shares: centred inputs, added linear maps, activations, initialisation."""
+"""Pieces that all networks share: centred inputs, added linear maps, activations, initialisation, spectral norm."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ layer_widths = attrs.validators.deep_iterable(attrs.validators.ge(1))
 
 
 def affine_to_unit(space: Space) -> tuple[float, float] | None:
-    """(a, b) such that a v + b is in [-1, 1] for v in `space`; None where the range is unknown.
+    """Return (a, b) such that a v + b is in [-1, 1] for v in `space`, or None where the range is not known.
 
-    One-hot labels stay as they are: a zero then means that a class adds nothing.
+    One-hot labels stay as they are, so that a zero means that a class adds nothing.
     """
     if space.kind == "label" or space.range is None:
         return None
@@ -49,22 +49,27 @@ def affine_to_unit(space: Space) -> tuple[float, float] | None:
 
 
 class Centre(nn.Module):
-    """Brings every input whose Space has a known range to [-1, 1]: 2 (v - low) / (high - low) - 1."""
+    """Scale every input whose Space has a known range to [-1, 1]: 2 (v - low) / (high - low) - 1."""
 
     def __init__(self, spaces: Iterable[Space]):
         super().__init__()
         self.affine = [affine_to_unit(space) for space in spaces]
 
     def forward(self, *values: Tensor) -> list[Tensor]:
+        """Return the inputs in order, (B, *shape) each."""
         assert len(values) == len(self.affine), f"built for {len(self.affine)} inputs, called with {len(values)}"
         pairs = zip(values, self.affine, strict=True)
         return [value if ab is None else ab[0] * value + ab[1] for value, ab in pairs]
 
 
 class AddedMaps(nn.Module):
-    """h + a linear map of each value, in the shape of h: how AVB's `add_linear` brings in noise.
+    """Add a linear map of each value to a hidden layer h, as AVB brings in noise (Mescheder et al. 2017).
 
     The map has a weight for every position of h, so that noise need not be the same all over an image.
+
+    Args:
+        spaces: The Spaces of the values.
+        shape: The shape of h without the batch axis.
     """
 
     def __init__(self, spaces: Iterable[Space], shape: Sequence[int]):
@@ -73,18 +78,19 @@ class AddedMaps(nn.Module):
         self.maps = nn.ModuleList(nn.Linear(space.size, math.prod(shape), bias=False) for space in spaces)
 
     def forward(self, h: Tensor, values: Sequence[Tensor]) -> Tensor:
+        """Return h + the maps of the values, (B, *shape)."""
         for linear, value in zip(self.maps, values, strict=True):
             h = h + linear(value.flatten(1)).view(h.shape)
         return h
 
 
 def joined(values: Sequence[Tensor]) -> Tensor:
-    """Concatenated along the second axis; a single one as it is, which torch would copy."""
+    """Concatenate along the second axis; return a single value as it is, which torch would copy."""
     return values[0] if len(values) == 1 else torch.cat(list(values), 1)
 
 
 def total_size(inputs: Mapping[str, Space]) -> int:
-    """Number of scalars in one row of all inputs."""
+    """Return the number of scalars in one row of all inputs."""
     assert inputs, "a network needs at least one input"
     return sum(space.size for space in inputs.values())
 
@@ -93,12 +99,12 @@ def total_size(inputs: Mapping[str, Space]) -> int:
 
 
 def activated(activation: str, dropout: float) -> list[nn.Module]:
-    """The activation and, where there is any, dropout after it."""
+    """Return the activation, and dropout after it if its rate is not zero."""
     return [ACTIVATIONS[activation](), *([Dropout(dropout)] if dropout else [])]
 
 
 def initialise(module: nn.Module, how: InitName) -> nn.Module:
-    """Sets every linear and convolutional weight of `module` in place, and its biases to zero. Returns it.
+    """Set every linear and convolutional weight of `module` in place, and its biases to zero, and return it.
 
     - ``xavier``: uniform with variance 2 / (fan in + fan out) (Glorot & Bengio, AISTATS 2010; the AS-VAE paper);
     - ``dcgan``: N(0, 0.02^2);
@@ -124,13 +130,13 @@ def _initialise_layer(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, how: In
 
 
 class SpectralNorm(nn.Module):
-    """weight / sigma, sigma an estimate u' W v of its largest singular value (Miyato et al., ICLR 2018, eq 9).
+    """Divide a weight W by u' W v, an estimate of its largest singular value (Miyato et al., ICLR 2018, eq 9).
 
-    torch's own iterates in every forward pass, so that its outputs depend on how many there have been; here u and v
-    move once after each update of the weight, as in Algorithm 1.
+    torch's own version iterates in every forward pass, so that its outputs depend on the number of passes. Here u and
+    v move once after each update of the weight, as in the paper's Algorithm 1.
     """
 
-    START = 15  # iterations, as torch's
+    FIRST_ITERATIONS = 15  # as many as torch's version makes
     u: Tensor
     v: Tensor
 
@@ -139,24 +145,25 @@ class SpectralNorm(nn.Module):
         rows, columns = weight.flatten(1).shape
         self.register_buffer("u", F.normalize(weight.new_empty(rows).normal_(), dim=0))
         self.register_buffer("v", F.normalize(weight.new_empty(columns).normal_(), dim=0))
-        for _ in range(self.START):
+        for _ in range(self.FIRST_ITERATIONS):
             self.follow(weight)
 
     def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight divided by its estimated largest singular value."""
         return weight / torch.dot(self.u, weight.flatten(1) @ self.v)
 
     @torch.no_grad()
     def follow(self, weight: Tensor) -> None:
-        """One power iteration. weight: not divided."""
+        """Make one power iteration on the weight as it is before the division."""
         W = weight.flatten(1)
         self.u.copy_(F.normalize(W @ self.v, dim=0))
         self.v.copy_(F.normalize(W.mT @ self.u, dim=0))
 
 
 def spectrally_normalised(module: nn.Module) -> nn.Module:
-    """Divides every weight of `module` by its largest singular value. Returns it.
+    """Divide every weight of `module` by its largest singular value from now on, and return the module.
 
-    Call it after `initialise`: the iteration starts from the weights it finds.
+    Call it after `initialise`, because the iteration starts from the weights that it finds.
     """
     for layer in list(module.modules()):
         if isinstance(layer, nn.Linear | nn.Conv2d):

@@ -1,8 +1,9 @@
 """Convolutional networks after DCGAN, for images of any number of channels.
 
-Each stage halves or doubles the size, so L stages need a size that is a multiple of 2^L (three stages: of 8; pad
-28x28 images to 32x32). There is group norm, which keeps rows independent, and no batch norm: it would couple the
-rows of a batch, so that log q(z|x) of one image would depend on its neighbours, and N processes would not equal one.
+Each stage halves or doubles the size, so L stages need a size that is a multiple of 2^L: three stages need a multiple
+of 8, for which 28x28 images are padded to 32x32. Group norm keeps rows independent. There is no batch norm, because it
+would couple the rows of a batch: log q(z|x) of one image would depend on its neighbours, and N processes would not
+equal one.
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ def _text(shape: Sequence[int]) -> str:
 
 
 def halved(shape: Sequence[int], stages: int, what: str) -> tuple[int, int]:
-    """(h, w) that remain of an image (C, H, W) after `stages` halvings. Raises ConfigError where they do not exist."""
+    """Return the size (h, w) of an image (C, H, W) after `stages` halvings.
+
+    Raises:
+        ConfigError: The size cannot be halved so often; `what` names the image.
+    """
     multiple = 2**stages
     _, H, W = shape
     if H % multiple or W % multiple:
@@ -58,7 +63,17 @@ def halved(shape: Sequence[int], stages: int, what: str) -> tuple[int, int]:
 
 
 class Split:
-    """Which inputs are images (those of the largest size, concatenated by channels) and which are vectors."""
+    """The division of a network's inputs into images and vectors.
+
+    Images are the inputs of the largest size, which are concatenated by channels; all others are vectors.
+
+    Args:
+        inputs: The Spaces of the inputs by name.
+        kind: The kind of network, for messages.
+
+    Raises:
+        ConfigError: No input is an image.
+    """
 
     def __init__(self, inputs: Mapping[str, Space], kind: str):
         largest = max((space.shape[1:] for space in inputs.values() if len(space.shape) == 3), default=None)
@@ -73,7 +88,7 @@ class Split:
         self.names = " and ".join(name for name, image in zip(inputs, self.is_image, strict=True) if image)
 
     def __call__(self, values: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """(B, C, H, W) and the vectors, in order."""
+        """Return the images as one tensor, (B, C, H, W), and the vectors in order."""
         pairs = list(zip(values, self.is_image, strict=True))
         images = [value for value, image in pairs if image]
         return joined(images), [value for value, image in pairs if not image]
@@ -83,14 +98,20 @@ class Split:
 
 
 def normaliser(norm: str, width: int) -> nn.Module:
-    """Group norm over groups of four channels at the least, so that a 1x1 map is not normalised to zero."""
+    """Return group norm over groups of at least four channels, so that a 1x1 map is not normalised to zero, or none."""
     return nn.GroupNorm(math.gcd(width, 8 if width >= 32 else 1), width) if norm == "group" else nn.Identity()
 
 
 class Halve(nn.Module):
-    """Convolution k4 s2, norm, + linear maps of the vectors, activation, dropout.
+    """A stage that halves the size: convolution k4 s2, norm, added maps of the vectors, activation, dropout.
 
-    The vectors are added after the norm, which would otherwise take their mean out again.
+    The vectors are added after the norm, which would otherwise remove their mean again.
+
+    Args:
+        before: The channels of its input.
+        shape: The shape of its output (C, H, W).
+        vectors: The Spaces of the vectors.
+        config: The encoder, for norm, activation and dropout.
     """
 
     def __init__(self, before: int, shape: tuple[int, int, int], vectors: Sequence[Space], config: ConvEncoder):
@@ -101,11 +122,12 @@ class Halve(nn.Module):
         self.after = nn.Sequential(*activated(config.activation, config.dropout))
 
     def forward(self, h: Tensor, vectors: Sequence[Tensor]) -> Tensor:
+        """Return the stage's feature map, (B, *shape)."""
         return self.after(self.added(self.norm(self.conv(h)), vectors))
 
 
 def doubler(upsample: str, before: int, after: int) -> list[nn.Module]:
-    """(B, before, h, w) -> (B, after, 2h, 2w)."""
+    """Return layers that double the size, (B, before, h, w) -> (B, after, 2h, 2w)."""
     if upsample == "transposed":
         return [nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1)]
     return [nn.Upsample(scale_factor=2), nn.Conv2d(before, after, kernel_size=3, padding=1)]
@@ -129,9 +151,12 @@ class ConvEncoder:
     Inputs that are not images (labels, an implicit encoder's noise, codes) are added to the feature map after
     every convolution by a linear map of their own (AVB). Images of one size are concatenated by channels.
 
-    widths: channels of each stage; each stage halves the size.
-    norm: group norm after each convolution, or none.
-    dropout: rate after every activation.
+    Args:
+        widths: The channels of each stage; each stage halves the size.
+        activation: The activation after every stage.
+        norm: Group norm after each convolution, or none.
+        dropout: The dropout rate after every activation.
+        init: The initialisation: xavier, dcgan, or torch's own.
     """
 
     widths: list[int] = attrs.field(factory=_widths_down, validator=some_widths)
@@ -141,10 +166,13 @@ class ConvEncoder:
     init: InitName = attrs.field(default="xavier", validator=one_init)
 
     def build(self, inputs: Mapping[str, Space], output: tuple[int, ...]) -> nn.Module:
+        """Build the trunk; see `jointgen.plugin.Network`."""
         return initialise(ConvEncoderNet(self, inputs, output), self.init)
 
 
 class ConvEncoderNet(nn.Module):
+    """The encoder's module: one (B, *shape) tensor for each input -> (B, *output)."""
+
     def __init__(self, config: ConvEncoder, inputs: Mapping[str, Space], output: tuple[int, ...]):
         super().__init__()
         self.centre, self.split, self.output = Centre(inputs.values()), Split(inputs, "encoder"), output
@@ -156,6 +184,7 @@ class ConvEncoderNet(nn.Module):
         self.head = nn.Linear(config.widths[-1] * h * w, math.prod(output))
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the output, (B, *output)."""
         h, vectors = self.split(self.centre(*inputs))
         for stage in self.stages:
             h = stage(h, vectors)
@@ -167,13 +196,16 @@ class ConvEncoderNet(nn.Module):
 
 @attrs.frozen
 class ConvDecoder:
-    """All inputs, flattened and concatenated, through a linear map to (widths[0], h, w), then doubled stage by stage.
+    """A linear map of all inputs to (widths[0], h, w), then stages that double the size up to the image's.
 
-    widths: channels before each stage, the last of which makes the image; each stage doubles the size.
-    upsample: nearest (neighbour, then a 3x3 convolution), which leaves no checkerboard (docs/as-vae-on-photographs.md;
-        Odena et al., Distill 2016), or transposed convolutions (k4 s2).
-    norm: group norm before each activation, or none.
-    dropout: rate after every activation.
+    Args:
+        widths: The channels before each stage, the last of which makes the image; each stage doubles the size.
+        upsample: nearest (neighbour, then a 3x3 convolution), which leaves no checkerboard
+            (docs/as-vae-on-photographs.md; Odena et al., Distill 2016), or transposed convolutions (k4 s2).
+        activation: The activation before every stage.
+        norm: Group norm before each activation, or none.
+        dropout: The dropout rate after every activation.
+        init: The initialisation: xavier, dcgan, or torch's own.
     """
 
     widths: list[int] = attrs.field(factory=_widths_up, validator=some_widths)
@@ -184,6 +216,7 @@ class ConvDecoder:
     init: InitName = attrs.field(default="xavier", validator=one_init)
 
     def build(self, inputs: Mapping[str, Space], output: tuple[int, ...]) -> nn.Module:
+        """Build the trunk; see `jointgen.plugin.Network`."""
         if len(output) != 3:
             raise ConfigError(
                 f'a conv decoder makes images (C, H, W), the output is {_text(output)}; use "mlp"', "type"
@@ -192,6 +225,8 @@ class ConvDecoder:
 
 
 class ConvDecoderNet(nn.Module):
+    """The decoder's module: one (B, *shape) tensor for each input -> (B, C, H, W)."""
+
     def __init__(self, config: ConvDecoder, inputs: Mapping[str, Space], output: tuple[int, ...]):
         super().__init__()
         self.centre = Centre(inputs.values())
@@ -204,6 +239,7 @@ class ConvDecoderNet(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the output, (B, *output)."""
         values = [value.flatten(1) for value in self.centre(*inputs)]
         return self.layers(self.head(joined(values)).unflatten(1, self.start))  # (B, C, H, W)
 
@@ -213,15 +249,18 @@ class ConvDecoderNet(nn.Module):
 
 @attrs.frozen
 class ConvDiscriminator:
-    """Strided convolutions (k4 s2, leaky ReLU 0.2) over the image, a hidden layer of `features`, one number.
+    """Strided convolutions (k4 s2, leaky ReLU 0.2) over the image, then a hidden layer, then one number.
 
     Every variable that is not an image enters the hidden layer by an added linear map (docs/as-vae-on-photographs.md).
-    A critic that sees no image, such as one of codes alone, has two hidden layers of `features` instead: a recipe has
+    A critic that sees no image, such as one of codes alone, has two hidden layers instead, because a recipe may have
     one discriminator for all of its critics.
 
-    widths: channels of each stage; each stage halves the size.
-    dropout: rate after every activation.
-    spectral_norm: divide every weight by its largest singular value.
+    Args:
+        widths: The channels of each stage; each stage halves the size.
+        features: The width of the hidden layer.
+        dropout: The dropout rate after every activation.
+        init: The initialisation: xavier, dcgan, or torch's own.
+        spectral_norm: Whether every weight is divided by its largest singular value.
     """
 
     widths: list[int] = attrs.field(factory=_widths_down, validator=some_widths)
@@ -231,6 +270,7 @@ class ConvDiscriminator:
     spectral_norm: bool = False
 
     def build(self, inputs: Mapping[str, Space]) -> nn.Module:
+        """Build the critic's network; see `jointgen.plugin.Discriminator`."""
         if all(len(space.shape) < 3 for space in inputs.values()):
             hidden = [self.features, self.features]
             return MLPDiscriminator(hidden, self.dropout, self.init, self.spectral_norm).build(inputs)
@@ -239,6 +279,8 @@ class ConvDiscriminator:
 
 
 class ConvCritic(nn.Module):
+    """The critic's module: one (B, *shape) tensor for each variable -> (B,)."""
+
     def __init__(self, config: ConvDiscriminator, inputs: Mapping[str, Space]):
         super().__init__()
         self.centre, self.split = Centre(inputs.values()), Split(inputs, "discriminator")
@@ -253,6 +295,7 @@ class ConvCritic(nn.Module):
         self.score = nn.Sequential(*activated("leaky_relu", config.dropout), nn.Linear(config.features, 1))
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the outputs, (B,)."""
         image, vectors = self.split(self.centre(*inputs))
         h = self.features(self.convs(image).flatten(1))
         return self.score(self.added(h, vectors)).squeeze(1)  # (B,)

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons: a trunk for encoders and decoders, and a discriminator."""
+"""Multilayer perceptrons: a trunk for encoders and decoders, and a critic's network."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ def _default_hidden() -> list[int]:
 
 @attrs.frozen
 class MLP:
-    """Fully connected trunk over all its inputs, flattened and concatenated.
+    """A fully connected trunk over all its inputs, flattened and concatenated.
 
-    hidden: widths of the hidden layers; none gives a linear map.
-    activation: after every hidden layer; leaky_relu has slope 0.2.
-    dropout: rate after every hidden activation.
-    init: xavier (AS-VAE paper), dcgan, or torch's own.
+    Args:
+        hidden: The widths of the hidden layers; none gives a linear map.
+        activation: The activation after every hidden layer; leaky_relu has slope 0.2.
+        dropout: The dropout rate after every hidden activation.
+        init: The initialisation: xavier (as in the AS-VAE paper), dcgan, or torch's own.
     """
 
     hidden: list[int] = attrs.field(factory=_default_hidden, validator=layer_widths)
@@ -47,10 +48,13 @@ class MLP:
     init: InitName = attrs.field(default="xavier", validator=one_init)
 
     def build(self, inputs: Mapping[str, Space], output: tuple[int, ...]) -> nn.Module:
+        """Build the trunk; see `jointgen.plugin.Network`."""
         return initialise(MLPNet(self, inputs, output), self.init)
 
 
 class MLPNet(nn.Module):
+    """The trunk's module: one (B, *shape) tensor for each input -> (B, *output)."""
+
     def __init__(self, config: MLP, inputs: Mapping[str, Space], output: tuple[int, ...]):
         super().__init__()
         self.centre, self.output = Centre(inputs.values()), output
@@ -61,20 +65,23 @@ class MLPNet(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], math.prod(output)))
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the output, (B, *output)."""
         values = [value.flatten(1) for value in self.centre(*inputs)]
         return self.layers(joined(values)).unflatten(1, self.output)  # (B, *output)
 
 
 @attrs.frozen
 class MLPDiscriminator:
-    """Fully connected discriminator with leaky ReLUs (slope 0.2) over one variable or several.
+    """A fully connected critic with leaky ReLUs (slope 0.2) over one variable or several.
 
-    The first variable enters the first layer; every further one enters the first hidden layer by an added linear
-    map, initialised by its own size, so that 16 codes are not drowned by 784 pixels.
+    The first variable enters the first layer. Every further one enters the first hidden layer by an added linear
+    map, which is initialised by its own size, so that 16 codes are not drowned by 784 pixels.
 
-    hidden: widths of the hidden layers.
-    dropout: rate after every hidden activation.
-    spectral_norm: divide every weight by its largest singular value.
+    Args:
+        hidden: The widths of the hidden layers.
+        dropout: The dropout rate after every hidden activation.
+        init: The initialisation, as for `MLP`.
+        spectral_norm: Whether every weight is divided by its largest singular value.
     """
 
     hidden: list[int] = attrs.field(factory=_default_hidden, validator=layer_widths)
@@ -83,11 +90,14 @@ class MLPDiscriminator:
     spectral_norm: bool = False
 
     def build(self, inputs: Mapping[str, Space]) -> nn.Module:
+        """Build the critic's network; see `jointgen.plugin.Discriminator`."""
         net = initialise(MLPCritic(self, inputs), self.init)
         return spectrally_normalised(net) if self.spectral_norm else net
 
 
 class MLPCritic(nn.Module):
+    """The critic's module: one (B, *shape) tensor for each variable -> (B,)."""
+
     def __init__(self, config: MLPDiscriminator, inputs: Mapping[str, Space]):
         super().__init__()
         self.centre = Centre(inputs.values())
@@ -101,6 +111,7 @@ class MLPCritic(nn.Module):
         self.rest = nn.Sequential(*layers)
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the outputs, (B,)."""
         first, *others = self.centre(*inputs)
         h = self.added(self.first(first.flatten(1)), others)
         return self.rest(h).squeeze(1)  # (B,)

@@ -11,16 +11,18 @@ from torch import Tensor, nn
 from jointgen.plugin import ConfigError, Space, non_negative, positive
 from jointgen_families.flows.distribution import Flow, Transform
 
-MIN_SLOPE = 1e-3  # no step contracts any direction more than this, so that its inverse stays finite; as zuko's steps
+MIN_SLOPE = 1e-3
+"""No step contracts any direction by more than this, so that its inverse stays finite (as in zuko)."""
 
 
 class Chain:
-    """The transforms one after another."""
+    """A transform that applies several one after another."""
 
     def __init__(self, steps: Sequence[Transform]):
         self.steps = steps
 
     def forward(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+        """Return f(z0), (B, D), and log|det df/dz0|, (B,) nats."""
         z, total = z0, z0.new_zeros(len(z0))
         for step in self.steps:
             z, log_det = step.forward(z)
@@ -28,6 +30,7 @@ class Chain:
         return z, total
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z0 with f(z0) = z, (B, D), and log|det df/dz0| there, (B,) nats."""
         total = z.new_zeros(len(z))
         for step in reversed(self.steps):
             z, log_det = step.inverse(z)
@@ -37,19 +40,23 @@ class Chain:
 
 @attrs.frozen
 class NetworkFlow(Flow):
-    """Base of flows whose steps are networks of the other dimensions, which their trunk tells about the row.
+    """The base of flows in which each step moves a number by a network of the other numbers and of the trunk's context.
 
-    length: number of steps.
-    context: how many numbers the trunk gives every step beside the base's parameters; 0: none.
+    Args:
+        base: The Gaussian that the flow starts from.
+        length: The number of steps.
+        context: How many numbers the trunk outputs for all steps beside the base's parameters; 0 for none.
     """
 
     length: int = attrs.field(default=4, validator=positive)
     context: int = attrs.field(default=64, validator=non_negative)
 
     def context_size(self, size: int) -> int:
+        """Return how many numbers the trunk outputs for the flow."""
         return self.context
 
     def check(self, space: Space) -> None:
+        """Raise ConfigError for a variable that the family does not serve."""
         super().check(space)
         if space.size < 2:  # one number has no others that could move it
             raise ConfigError(
@@ -59,7 +66,7 @@ class NetworkFlow(Flow):
 
 @torch.no_grad()
 def start_small(layer: nn.Module) -> None:
-    """A last layer whose outputs start near zero, and differ, so that the layers below get gradients."""
+    """Scale a last layer so that its outputs start near zero but differ, and the layers below get gradients."""
     assert isinstance(layer.weight, Tensor) and isinstance(layer.bias, Tensor)
     layer.weight.mul_(0.01)
     layer.bias.zero_()

@@ -1,4 +1,4 @@
-"""What every flow shares: z = f(z0), z0 ~ a diagonal Gaussian, log q(z) = log q0(z0) - log|det df/dz0|."""
+"""Flow distributions: z = f(z0) for a draw z0 of a diagonal Gaussian q0, log q(z) = log q0(z0) - log|det df/dz0|."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import Capabilities, DensityKind, Draw, NoiseSource, Space, at_least_float32, placing
+from jointgen.plugin import Capabilities, DensityKind, NoiseSource, Space, at_least_float32, placing
 from jointgen_families.gaussian import DiagonalGaussian, Gaussian
 from jointgen_families.location_scale import check_real
 from jointgen_families.means import MeanModule
@@ -19,14 +19,19 @@ class Transform(Protocol):
     """An invertible map of R^D for each of B rows."""
 
     def forward(self, z0: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, D) -> f(z0), (B, D), and log|det df/dz0|, (B,) nats."""
+        """Return f(z0), (B, D), and log|det df/dz0|, (B,) nats, for z0 (B, D)."""
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, D) -> z0 with f(z0) = z, (B, D), and log|det df/dz0| *there*, (B,) nats: that of `forward`."""
+        """Return z0 with f(z0) = z, (B, D), and log|det df/dz0| at z0, (B,) nats, as `forward` gives it."""
 
 
 class FlowDraw:
-    """z = f(z0) and what f did to the volume there, so that the draw's own density costs no inverse."""
+    """A draw z = f(z0) that keeps log|det df/dz0|, so that its own density needs no inverse.
+
+    Args:
+        distribution: The distribution that makes the draw.
+        noise: The noise of the base's draw z0.
+    """
 
     def __init__(self, distribution: FlowDistribution, noise: NoiseSource):
         self._distribution = distribution
@@ -34,21 +39,25 @@ class FlowDraw:
         self._z, self._log_det = distribution.forward(self._z0)
 
     def read(self, reading: str) -> Tensor:
-        """(B, *shape): sample, f(z0); mean, f(E z0), a central point and not an expectation of z."""
+        """Return "sample", f(z0), or "mean", f(E z0), a central point that is not the expectation of z, (B, *shape)."""
         if reading == "mean":
             return self._distribution.mean
         assert reading == "sample", f"a draw of a flow has no reading {reading!r}"
         return self._z
 
     def log_prob(self) -> Tensor:
-        """(B,) nats at the sample (Rezende & Mohamed 2015, eq 13)."""
+        """Return the log-density at the sample, (B,) nats (Rezende & Mohamed 2015, eq 13)."""
         return self._distribution.base.log_prob(self._z0) - self._log_det
 
 
 class FlowDistribution:
-    """B flows from `base` through `transform`; variables of any shape, seen by the transform as vectors.
+    """B flows from `base` through `transform`, which sees variables of any shape as vectors.
 
-    Computed in float32 at least, also under autocast: a product of K determinants does not forgive bfloat16.
+    They are computed in float32 at least, also under autocast, because a product of K determinants needs it.
+
+    Args:
+        base: The Gaussian q0.
+        transform: The map f.
     """
 
     def __init__(self, base: DiagonalGaussian, transform: Transform):
@@ -56,20 +65,21 @@ class FlowDistribution:
 
     @property
     def mean(self) -> Tensor:
-        """(B, *shape): f(E z0), see `FlowDraw.read`."""
+        """f(E z0), see `FlowDraw.read`, (B, *shape)."""
         return self.forward(self.base.mean)[0]
 
-    def draw(self, noise: NoiseSource) -> Draw:
+    def draw(self, noise: NoiseSource) -> FlowDraw:
+        """Draw from the base and transform it."""
         return FlowDraw(self, noise)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """(B, *shape) -> (B,) nats at any points, by the inverse."""
+        """Return the log-density at any points, by the inverse, (B, *shape) -> (B,) nats."""
         with torch.autocast(value.device.type, enabled=False):
             z0, log_det = self.transform.inverse(at_least_float32(value).flatten(1))
             return self.base.log_prob(z0.view_as(value)) - log_det
 
     def forward(self, z0: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, *shape) -> f(z0), (B, *shape), and log|det df/dz0|, (B,)."""
+        """Return f(z0), (B, *shape), and log|det df/dz0|, (B,)."""
         with torch.autocast(z0.device.type, enabled=False):
             z, log_det = self.transform.forward(z0.flatten(1))
             return z.view_as(z0), log_det
@@ -77,9 +87,10 @@ class FlowDistribution:
 
 @attrs.frozen
 class Flow:
-    """Base of the flow families' configs: the trunk puts out the base's parameters, then the flow's context.
+    """The base of the flow families: the trunk outputs the base's parameters, then the flow's context.
 
-    base: the Gaussian that the flow starts from, with the keys of the family "gaussian".
+    Args:
+        base: The Gaussian that the flow starts from, with the keys of the family "gaussian".
     """
 
     name: ClassVar[str]
@@ -88,36 +99,38 @@ class Flow:
     base: Gaussian = attrs.field(factory=Gaussian)
 
     def context_size(self, size: int) -> int:
-        """How many numbers the trunk gives the flow of a variable of `size` dimensions; 0 where it gives none."""
+        """Return how many numbers the trunk outputs for the flow of a variable of `size` dimensions."""
         raise NotImplementedError
 
     def flow(self, size: int) -> nn.Module:
-        """A module called with (B, context) -> the Transform of (B, size)."""
+        """Build a module that maps the context, (B, C), to the Transform of (B, size)."""
         raise NotImplementedError
 
     def check(self, space: Space) -> None:
-        """Raises ConfigError for a variable that this flow cannot serve."""
+        """Raise ConfigError for a variable that this flow cannot serve."""
         check_real(self.name, space)  # the base would name itself, by a key that its table does not have
         with placing("base"):
             self.base.capabilities(space)
 
     def capabilities(self, space: Space) -> Capabilities:
+        """Return what the family can do; raise ConfigError for a variable that it does not serve."""
         self.check(space)
         return Capabilities({"sample": "exact", "mean": "exact"}, foreign_density=self.foreign_density)
 
     def outputs(self, space: Space) -> tuple[int, ...]:
-        """The base's own shape where that is all; otherwise one flat vector, the base's parameters first."""
+        """Return the base's shape, or with a context that of one vector, the base's parameters first."""
         self.check(space)
         base, context = self.base.outputs(space), self.context_size(space.size)
         return (math.prod(base) + context,) if context else base
 
     def build(self, space: Space) -> nn.Module:
+        """Build the module that turns the trunk's output into a distribution."""
         self.check(space)
         return FlowModule(self, space)
 
 
 class FlowModule(nn.Module):
-    """(B, *outputs) -> FlowDistribution."""
+    """The family's module: (B, *outputs) -> FlowDistribution."""
 
     def __init__(self, config: Flow, space: Space):
         super().__init__()
@@ -125,6 +138,7 @@ class FlowModule(nn.Module):
         self.base_shape, self.context_size = config.base.outputs(space), config.context_size(space.size)
 
     def forward(self, params: Tensor) -> FlowDistribution:
+        """Return the distribution of each row."""
         params = at_least_float32(params)
         flat, own = params.flatten(1), math.prod(self.base_shape)
         base, context = flat[:, :own], flat[:, own:]
@@ -133,7 +147,7 @@ class FlowModule(nn.Module):
             return FlowDistribution(start, self.flow(context))
 
     def start_at(self, mean: Tensor) -> None:
-        """A zero output of the trunk then gives `mean`, (*shape): the base starts where the flow leads there."""
+        """Set the base to where the flow leads to `mean`, (*shape), for a zero output of the trunk."""
         base = cast(MeanModule, self.base)
         mean = mean.to(base.offset)
         z0, _ = self.flow(mean.new_zeros(1, self.context_size)).inverse(mean.reshape(1, -1))

@@ -1,4 +1,4 @@
-"""Inverse autoregressive flow (Kingma et al. 2016): cheap to draw from, D steps for a point that it did not draw."""
+"""Inverse autoregressive flow (Kingma et al. 2016): cheap to draw from, D steps to score a point it did not draw."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ def _default_hidden() -> list[int]:
 
 @attrs.frozen
 class IAF(NetworkFlow):
-    """z <- (s z + (1 - s) m) / sigmoid(bias) in every step, the gate s and m of a dimension from those before it.
+    """A flow of steps z <- (s z + (1 - s) m) / sigmoid(bias); s and m of a dimension depend on those before it.
 
-    The paper's step without the division shrinks the draws at the start, by 0.6 in four steps of bias 2, and the more
-    the slower the training: 2,000 steps on MNIST give an ELBO of -112.8 at bias 1, -110.4 at bias 2, -108.1 divided.
+    The paper's step, without the division, shrinks the draws at the start, by 0.6 in four steps of bias 2, and this
+    slows the training: 2,000 steps on MNIST give an ELBO of -112.8 at bias 1, -110.4 at bias 2, and -108.1 divided.
 
-    length: number of steps; the order of the dimensions is reversed between them.
-    hidden: widths of the hidden layers of each step's MADE.
-    context: how many numbers the trunk gives every step beside the base's parameters (the paper's h); 0: none.
-    bias: of the gates' logits, 1 to 2 in the paper; far below, the division stretches draws beyond what trains.
+    Args:
+        base: The Gaussian that the flow starts from.
+        length: The number of steps; the order of the dimensions is reversed between them.
+        context: How many numbers the trunk outputs for all steps beside the base's parameters (the paper's h); 0 for
+            none.
+        hidden: The widths of the hidden layers of each step's MADE.
+        bias: The bias of the gates' logits, 1 to 2 in the paper. Far below that, the division stretches draws so much
+            that training fails.
     """
 
     name: ClassVar[str] = "iaf"
@@ -40,11 +44,12 @@ class IAF(NetworkFlow):
     bias: float = attrs.field(default=2.0, validator=[attrs.validators.ge(-3.0), attrs.validators.le(10.0)])
 
     def flow(self, size: int) -> nn.Module:
+        """Build the flow's module, (B, context) -> Transform."""
         return IAFModule(self, size)
 
 
 class IAFModule(nn.Module):
-    """(B, context) -> Chain of IAFSteps."""
+    """The flow's module: (B, context) -> Chain of IAFSteps."""
 
     def __init__(self, config: IAF, size: int):
         super().__init__()
@@ -52,14 +57,21 @@ class IAFModule(nn.Module):
         self.steps = nn.ModuleList(MADE(size, config.context, config.hidden) for _ in range(config.length))
 
     def forward(self, context: Tensor) -> Chain:
+        """Return the transform of each row."""
         mades = cast(Iterable[MADE], self.steps)
         return Chain([IAFStep(made, context, self.bias, k % 2 == 1) for k, made in enumerate(mades)])
 
 
 class IAFStep:
-    """y = (s x + (1 - s) m) / s_0 (Kingma et al. 2016, Algorithm 1), s_0 = sigmoid(bias); log|det| = sum log s / s_0.
+    """The step y = (s x + (1 - s) m) / s_0 (Kingma et al. 2016, Algorithm 1), s_0 = sigmoid(bias).
 
-    is_reversed: whether the last dimension comes first.
+    log|det dy/dx| = sum log s / s_0.
+
+    Args:
+        made: The network that computes s and m.
+        context: The trunk's context, (B, C).
+        bias: The bias of the gates' logits.
+        is_reversed: Whether the last dimension comes first.
     """
 
     def __init__(self, made: MADE, context: Tensor, bias: float, is_reversed: bool):
@@ -67,12 +79,14 @@ class IAFStep:
         self.gain = 1 + math.exp(-bias)  # 1 / s_0
 
     def forward(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+        """Return f(z0), (B, D), and log|det df/dz0|, (B,) nats."""
         x = self._ordered(z0)
         m, raw = self.made(x, self.context)
         a = self._gate(raw)
         return self._ordered(self.gain * (m + torch.sigmoid(a) * (x - m))), self._log_slope(a).sum(1)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z0 with f(z0) = z, (B, D), and log|det df/dz0| there, (B,) nats."""
         y, log_slopes = (self._ordered(z) / self.gain).unbind(1), []
 
         def invert(i: int, m: Tensor, raw: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""MADE (Germain et al. 2015): networks whose i-th outputs see only the inputs before i, and their solution for x."""
+"""MADE (Germain et al. 2015): networks whose i-th outputs see only the inputs before i, and their inversion."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from jointgen_families.flows.chain import start_small
 
 
 class MADE(nn.Module):
-    """(B, D) and (B, C) -> two outputs per dimension; those of dimension i see x_1 .. x_(i-1) and the whole context.
-
-    hidden: widths of the hidden layers, of tanh. With fewer units than D the last dimensions see only the first ones.
+    """A network with two outputs per dimension; those of dimension i see x_1 .. x_(i-1) and the whole context.
 
     Every unit has a *level*: how many of x_1, x_2, .. must be known before it can be computed.
+
+    Args:
+        size: The number of dimensions D.
+        context: The size of the context C.
+        hidden: The widths of the hidden layers, of tanh. With fewer units than D, the last dimensions see only the
+            first ones.
     """
 
     def __init__(self, size: int, context: int, hidden: Sequence[int]):
@@ -31,15 +35,19 @@ class MADE(nn.Module):
             self.sizes.append(level.bincount(minlength=size).tolist())
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, D), (B, C) -> (B, D), (B, D)."""
+        """Return both outputs, (B, D) each, for x (B, D) and the context (B, C)."""
         first, second = self.net(torch.cat([x, context], 1)).chunk(2, 1)
         return first, second
 
     def solve(self, context: Tensor, invert: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
-        """(B, D): x with x_i = invert(i, *(i-th outputs at x)) for every i; invert sees and gives (B,).
+        """Return x with x_i = invert(i, *(i-th outputs at x)) for every i, (B, D).
 
-        D steps one after another. Each computes only the units of its level, so that together they do the work of
-        about one forward pass, forward and backward, where the textbook's D passes compute every unit D times.
+        The D steps run one after another. Each computes only the units of its level, so that together they cost about
+        one forward pass, forward and backward, where the textbook's D passes compute every unit D times.
+
+        Args:
+            context: The context, (B, C).
+            invert: A function of i and of the i-th outputs, (B,) each, that returns x_i, (B,).
         """
         blocks, pending = self._by_level(len(context))
         values, found = context, []
@@ -54,17 +62,18 @@ class MADE(nn.Module):
 
     @property
     def layers(self) -> list[MaskedLinear]:
+        """The linear layers in order."""
         return [layer for layer in self.net if isinstance(layer, MaskedLinear)]
 
     def _levels(self, context: int) -> list[Tensor]:
-        """Of the inputs, of every hidden layer, of the outputs."""
+        """Return the levels of the inputs, of every hidden layer, and of the outputs."""
         levels = [torch.cat([torch.arange(1, self.size + 1), torch.zeros(context, dtype=torch.long)])]
         for layer in self.layers[:-1]:
             levels.append((layer.mask * levels[-1]).amax(1))
         return [*levels, torch.arange(self.size).repeat(2)]
 
     def _by_level(self, rows: int) -> tuple[list[list[Tensor]], list[Tensor]]:
-        """Per layer: its weights from the units of each level to the units of that level and later; its biases."""
+        """Return each layer's weights from the units of a level to those of that level and later, and its biases."""
         blocks, biases = [], []
         for k, layer in enumerate(self.layers):
             sources, targets = self.get_buffer(f"order{k}"), self.get_buffer(f"order{k + 1}")

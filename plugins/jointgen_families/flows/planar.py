@@ -15,26 +15,36 @@ from jointgen.plugin import DensityKind, fraction, positive
 from jointgen_families.flows.distribution import Flow
 from jointgen_families.flows.recursion import Backwards, Direction, Forwards, opened
 
-BLOCK = 20  # layers of each row's own; of 10, 20, 40 and 80 the fastest or within a tenth of it for D from 16 to 784
+LAYERS_PER_BLOCK = 20
+"""The number of layers, each row with its own, that are computed at once.
+
+Of 10, 20, 40 and 80 it is the fastest, or within a tenth of the fastest, for D from 16 to 784.
+"""
 
 
 class PlanarTransform:
     """K planar layers z + u' tanh(w . z + b), for each of B rows or one set for all (Rezende & Mohamed 2015, 4.1).
 
-    u, w: (B, K, D) or (K, D); b: (B, K) or (K,). u' = u + e w is u bent until w . u' > -1 + margin, see `bent`.
+    u' = u + e w is u changed along w so that w . u' > -1 + margin, see `bent`.
+
+    Args:
+        u: (B, K, D), or (K, D) for all rows.
+        w: (B, K, D) or (K, D).
+        b: (B, K) or (K,).
+        margin: Keeps w . u' above -1 + margin.
     """
 
     def __init__(self, u: Tensor, w: Tensor, b: Tensor, margin: float = 0.0):
         self.u, self.w, self.b, self.margin = u, w, b, margin
 
     def forward(self, z0: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, D) -> z_K, (B, D), and log|det dz_K/dz_0|, (B,) nats."""
+        """Return z_K, (B, D), and log|det dz_K/dz_0|, (B,) nats."""
         return _Layers.apply(z0, self.u, self.w, self.b, self.margin, Forwards)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, D) -> z_0, (B, D), and log|det dz_K/dz_0| there, (B,), differentiable once in everything.
+        """Return z_0, (B, D), and log|det dz_K/dz_0| there, (B,) nats, differentiable once in everything.
 
-        In float64 inside: eighty layers can lose a dozen digits on the way back (docs/densities.md).
+        It computes in float64, because eighty layers can lose a dozen digits on the way back (docs/densities.md).
         """
         doubles = (x.double() for x in (z, self.u, self.w, self.b))
         z0, log_det = _Layers.apply(*doubles, self.margin, Backwards)
@@ -42,7 +52,7 @@ class PlanarTransform:
 
 
 def bent(t: Tensor, square: Tensor, margin: float = 0.0) -> tuple[Tensor, Tensor]:
-    """c = w . u' and e = (c - w . u) / |w|^2 with u' = u + e w, from t = w . u and |w|^2; any shape.
+    """Return c = w . u' and e = (c - w . u) / |w|^2 with u' = u + e w, from t = w . u and |w|^2 of any shape.
 
     c = m(t) = -(1 - margin) + softplus(t + log(e^(1 - margin) - 1)): every layer is invertible. The published m
     (Rezende & Mohamed 2015, A.1), -1 + softplus(t), is -0.31 at 0, so that eighty fresh layers would shrink space by
@@ -54,20 +64,21 @@ def bent(t: Tensor, square: Tensor, margin: float = 0.0) -> tuple[Tensor, Tensor
 
 
 class _Layers(torch.autograd.Function):
-    """All layers in one direction: where z comes to, (B, D), and sum_k log(1 + c_k (1 - h_k^2)), (B,) nats (eq 12).
+    """All layers in one direction, as one function of autograd.
 
-    A plain loop over the layers spends its time on moving (B, K, D) vectors. Here matrix products alone touch them, one
-    block of layers after the other (a block's products grow with its square), u' is never formed, and gradients of
-    vectors are summed in place.
+    It returns the transformed z, (B, D), and sum_k log(1 + c_k (1 - h_k^2)), (B,) nats (eq 12). A plain loop over the
+    layers spends its time on moving (B, K, D) vectors. Here only matrix products touch them, one block of layers after
+    the other (a block's products grow with its square), u' is never formed, and gradients are summed in place.
     """
 
     @staticmethod
     def forward(
         ctx: Any, z: Tensor, u: Tensor, w: Tensor, b: Tensor, margin: float, direction: Direction
     ) -> tuple[Tensor, Tensor]:
+        """Return f(z0), (B, D), and log|det df/dz0|, (B,) nats."""
         log_det = z.new_zeros(len(z))
         ctx.blocks = []
-        block = BLOCK if u.ndim == 3 else len(u)  # products that all rows share cost little
+        block = LAYERS_PER_BLOCK if u.ndim == 3 else len(u)  # products that all rows share cost little
         for part in direction.order([slice(k, k + block) for k in range(0, b.shape[-1], block)]):
             layers = _Block(part, z, u[..., part, :], w[..., part, :], b[..., part], margin, direction)
             ctx.blocks.append(layers)
@@ -87,7 +98,7 @@ class _Layers(torch.autograd.Function):
 
 
 class _Block:
-    """Some consecutive layers in one direction, run when made."""
+    """Some consecutive layers in one direction, which the constructor runs."""
 
     def __init__(self, part: slice, z: Tensor, u: Tensor, w: Tensor, b: Tensor, margin: float, direction: Direction):
         self.part, self.z, self.u, self.w, self.direction = part, z, u, w, direction
@@ -100,15 +111,15 @@ class _Block:
         self.h = direction.solve(_along(w, z) + b, self.G, self.c)
 
     def moved(self) -> Tensor:
-        """sum_k h_k u'_k, (B, D)."""
+        """Return sum_k h_k u'_k, (B, D)."""
         return _combined(self.h, self.u).add_(_combined(self.h * self.e, self.w))
 
     def log_det(self) -> Tensor:
-        """(B,) nats."""
+        """Return the block's log-determinant, (B,) nats."""
         return torch.log(opened(self.h, self.c)).sum(1)
 
     def backward(self, g: Tensor, grad_log_det: Tensor, grad_u: Tensor, grad_w: Tensor, grad_b: Tensor) -> Tensor:
-        """The gradient of the z that came in from that of the z that went out; fills the layers' own."""
+        """Return the gradient of the block's input from that of its output, and write those of u, w and b."""
         u, w, h, e = self.u, self.w, self.h, self.e
         pushed = self.direction.sign * g
         share, along_w = grad_log_det[:, None] / opened(h, self.c), _along(w, pushed)
@@ -131,22 +142,22 @@ def _diagonal(x: Tensor) -> Tensor:
 
 
 def _summed(x: Tensor, like: Tensor) -> Tensor:
-    """(B, K), summed over the rows where all of them share what this is the gradient of."""
+    """Sum a gradient (B, K) over the rows if they share what it belongs to."""
     return x.sum(0) if like.ndim == 1 else x
 
 
 def _along(w: Tensor, z: Tensor) -> Tensor:
-    """w_k . z: (B, K, D) or (K, D) with (B, D) -> (B, K)."""
+    """Return w_k . z, (B, K), for w (B, K, D) or (K, D) and z (B, D)."""
     return z @ w.mT if w.ndim == 2 else (w @ z[:, :, None])[:, :, 0]
 
 
 def _combined(h: Tensor, u: Tensor) -> Tensor:
-    """sum_k h_k u_k: (B, K) with (B, K, D) or (K, D) -> (B, D)."""
+    """Return sum_k h_k u_k, (B, D), for h (B, K) and u (B, K, D) or (K, D)."""
     return h @ u if u.ndim == 2 else (h[:, None] @ u)[:, 0]
 
 
 def _fill(total: Tensor, products: list[tuple[Tensor, Tensor]], outer: list[tuple[Tensor, Tensor]]) -> None:
-    """total = sum of the products a b + sum of h_k g_d, in place: (B, K, D), or (K, D), where rows are summed over."""
+    """Set `total`, (B, K, D), or (K, D) summed over rows, to the sum of the products a b and of the outer h_k g_d."""
     add = total.addmm_ if total.ndim == 2 else total.baddbmm_
     for number, (a, b) in enumerate(products):
         add(a, b, beta=min(number, 1))  # the first overwrites what was there
@@ -157,18 +168,24 @@ def _fill(total: Tensor, products: list[tuple[Tensor, Tensor]], outer: list[tupl
         add(torch.stack([h for h, _ in outer], 2), torch.stack([g for _, g in outer], 1))
 
 
-# What the trunk adds to u, w and b is scaled by this: untamed outputs of a fresh trunk shake eighty layers so much that
-# an MNIST VAE was 7 nats behind after 2,000 steps (1: -114.7, 0.1: -107.9, 0.03: -107.5; no flow: -110.9).
 CONTEXT_SCALE = 0.03
+"""The factor on what the trunk adds to u, w and b.
+
+Unscaled outputs of a fresh trunk disturb eighty layers so much that the ELBO of an MNIST VAE was 7 nats lower after
+2,000 steps (factor 1: -114.7, 0.1: -107.9, 0.03: -107.5; no flow: -110.9).
+"""
 
 
 @attrs.frozen
 class Planar(Flow):
-    """Planar flow (Rezende & Mohamed, ICML 2015): `length` layers z + u tanh(w . z + b).
+    """A planar flow of layers z + u tanh(w . z + b) (Rezende & Mohamed, ICML 2015).
 
-    amortized: the trunk adds to u, w and b of every layer, 2 D + 1 numbers a layer; false: they depend on no input.
-    margin: w . u stays above -1 + margin; 0.2 makes inverses better conditioned and layers less expressive.
-    init_scale: standard deviation of u's entries at the start; small is near the identity.
+    Args:
+        base: The Gaussian that the flow starts from.
+        length: The number of layers.
+        amortized: Whether the trunk adds to u, w and b of every layer, 2 D + 1 numbers a layer, for each row.
+        margin: w . u stays above -1 + margin; 0.2 makes inverses better conditioned and layers less expressive.
+        init_scale: The standard deviation of u's entries at the start; a small one is near the identity.
     """
 
     name: ClassVar[str] = "planar"
@@ -180,14 +197,16 @@ class Planar(Flow):
     init_scale: float = attrs.field(default=0.01, validator=positive)
 
     def context_size(self, size: int) -> int:
+        """Return how many numbers the trunk outputs for the flow."""
         return self.length * (2 * size + 1) if self.amortized else 0
 
     def flow(self, size: int) -> nn.Module:
+        """Build the flow's module, (B, context) -> Transform."""
         return PlanarModule(self, size)
 
 
 class PlanarModule(nn.Module):
-    """(B, K (2 D + 1)) -> PlanarTransform; (B, 0) where the layers depend on no input."""
+    """The flow's module: (B, K (2 D + 1)) -> PlanarTransform; (B, 0) if the layers depend on no input."""
 
     def __init__(self, config: Planar, size: int):
         super().__init__()
@@ -198,6 +217,7 @@ class PlanarModule(nn.Module):
         self.b = nn.Parameter(torch.randn(K))  # where a tanh bends
 
     def forward(self, context: Tensor) -> PlanarTransform:
+        """Return the transform of each row."""
         margin = self.config.margin
         if not self.config.amortized:
             return PlanarTransform(self.u, self.w, self.b, margin)

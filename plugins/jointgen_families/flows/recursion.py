@@ -1,4 +1,4 @@
-"""The planar flow's two recursions on K scalars, one for each direction.
+"""The two recursions of the planar flow on K scalars, one for each direction.
 
 A planar layer is z_k = z_{k-1} + u_k h_k with h_k = tanh(a_k), a_k = w_k . z_{k-1} + b_k (Rezende & Mohamed 2015,
 eq 10). Since z_k = z_0 + sum_{j<=k} u_j h_j, all that the layers need of the D-dimensional vectors are the K numbers
@@ -25,52 +25,54 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-MAX_ROUNDS = 64  # of one scalar equation: bisection alone is done after 56 in float64 (docs/densities.md)
-UNSEEN_ROUNDS = (
-    16  # where nobody looks: enough for c up to 1000 in float64 (of 400,000 equations at most 15 were needed)
-)
+MAX_ROUNDS = 64
+"""The most rounds for one scalar equation; bisection alone ends after 56 in float64 (docs/densities.md)."""
+ACCELERATOR_ROUNDS = 16
+"""The number of rounds on an accelerator: enough for c up to 1000 in float64 (of 400,000 equations, 15 at most)."""
 
 
 def may_look(x: Tensor) -> bool:
-    """Whether a loop may look at its values to stop early. On an accelerator each look would wait for the device."""
+    """Return whether a loop may look at its values to stop early; on an accelerator each look waits for the device."""
     return x.device.type == "cpu"
 
 
 class Forwards:
-    """z_0 -> z_K: z moves by sign * sum h_k u_k."""
+    """The direction z_0 -> z_K, in which z moves by sign * sum h_k u_k."""
 
     sign = 1
 
     @staticmethod
     def order(layers: list[T]) -> list[T]:
+        """Return the layers in the order in which they run."""
         return layers
 
     @staticmethod
     def solve(start: Tensor, G: Tensor, c: Tensor) -> Tensor:
-        """h, to the last bit what K steps would give."""
+        """Return h, to the last bit as K steps would compute it."""
         earlier = G.tril(-1)
         return _settled(lambda h: torch.tanh(start + _pushes(earlier, h)), torch.tanh(start))
 
     @staticmethod
     def gradients(grad_h: Tensor, h: Tensor, G: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Those of start, G and c."""
+        """Return the gradients of start, G and c from that of h."""
         slope = 1 - h * h  # dh_k / da_k
         g = _substituted(slope * grad_h, -slope[:, :, None] * G.mT, upper=True)
         return g, _outer(g, h, G).tril_(-1), torch.zeros_like(h)
 
 
 class Backwards:
-    """z_K -> z_0."""
+    """The inverse direction z_K -> z_0."""
 
     sign = -1
 
     @staticmethod
     def order(layers: list[T]) -> list[T]:
+        """Return the layers in the order in which they run."""
         return layers[::-1]
 
     @staticmethod
     def solve(start: Tensor, G: Tensor, c: Tensor) -> Tensor:
-        """h, one layer after the other: rounds would solve every scalar equation anew in each."""
+        """Return h, one layer after the other, because rounds would solve every scalar equation again in each."""
         t, h = start.clone(), torch.empty_like(start)
         for k in reversed(range(t.shape[1])):
             own = t[:, k : k + 1]
@@ -80,7 +82,10 @@ class Backwards:
 
     @staticmethod
     def gradients(grad_h: Tensor, h: Tensor, G: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of implicit functions: (1 + c_k s_k) da_k = d(right-hand side) - h_k dc_k, dh_k = s_k da_k, s = 1 - h^2."""
+        """Return the gradients of start, G and c from that of h, by the implicit function theorem.
+
+        (1 + c_k s_k) da_k = d(right-hand side) - h_k dc_k and dh_k = s_k da_k, with s = 1 - h^2.
+        """
         slope = (1 - h * h) / opened(h, c)
         g = _substituted(slope * grad_h, slope[:, :, None] * G.mT, upper=False)
         return g, _outer(g, h, G).triu_(1).neg_(), -g * h
@@ -90,12 +95,12 @@ Direction = type[Forwards] | type[Backwards]
 
 
 def _pushes(G: Tensor, h: Tensor) -> Tensor:
-    """sum_j G_kj h_j, (B, K)."""
+    """Return sum_j G_kj h_j, (B, K)."""
     return h @ G.mT if G.ndim == 2 else (G @ h[:, :, None])[:, :, 0]
 
 
 def _settled(step: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """What `step` leaves as it is: after i rounds of a triangular recursion i of its K numbers are right."""
+    """Iterate `step` to its fixed point: after i rounds of a triangular recursion, i of its K numbers are exact."""
     look = may_look(x)
     for _ in range(x.shape[1]):
         last, x = x, step(x)
@@ -105,24 +110,24 @@ def _settled(step: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _substituted(x: Tensor, matrix: Tensor, upper: bool) -> Tensor:
-    """g with g + (strictly triangular part of the matrix) g = x, (B, K)."""
+    """Return g with g + (strictly triangular part of the matrix) g = x, (B, K)."""
     return torch.linalg.solve_triangular(matrix, x[:, :, None], upper=upper, unitriangular=True)[:, :, 0]
 
 
 def _outer(g: Tensor, h: Tensor, G: Tensor) -> Tensor:
-    """g_k h_j for every pair, summed over the rows where one G serves them all."""
+    """Return g_k h_j for every pair, summed over the rows if one G serves them all."""
     return g.mT @ h if G.ndim == 2 else g[:, :, None] * h[:, None, :]
 
 
 def opened(h: Tensor, c: Tensor) -> Tensor:
-    """1 + c (1 - h^2) as h^2 + (1 + c)(1 - h^2): by how much a layer stretches along u; > 0 for c > -1."""
-    square = h * h
+    """Return 1 + c (1 - h^2), the factor by which a layer stretches along u, > 0 for c > -1."""
+    square = h * h  # as h^2 + (1 + c)(1 - h^2), which does not cancel
     return (square + (1 + c) * (1 - square)).clamp_min(torch.finfo(h.dtype).tiny)
 
 
 @torch.no_grad()
 def solve(t: Tensor, c: Tensor) -> Tensor:
-    """a with a + c tanh(a) = t, elementwise, for c >= -1, to rounding: |residual| <= 4 eps (|t| + |c|).
+    """Solve a + c tanh(a) = t for a, elementwise, for c >= -1, to rounding: |residual| <= 4 eps (|t| + |c|).
 
     The left side rises in a, and the solution lies in [t - |c|, t + |c|]. Halley's step, Newton's with the second
     derivative (which h gives for nothing), kept within what is known, is taken where the residual is at most half of
@@ -133,7 +138,7 @@ def solve(t: Tensor, c: Tensor) -> Tensor:
     rounding = 4 * torch.finfo(t.dtype).eps * (t.abs() + c.abs())
     a = t - c * torch.tanh(t / (1 + c).clamp_min(0.2))  # right for small a and for large
     last, look = high - low, may_look(t)
-    for _ in range(MAX_ROUNDS if look else UNSEEN_ROUNDS):
+    for _ in range(MAX_ROUNDS if look else ACCELERATOR_ROUNDS):
         h = torch.tanh(a)
         residual = a + c * h - t
         is_off = residual.abs() > rounding

@@ -1,8 +1,43 @@
-"""Objectives as equations: import what the paper writes and combine it with + - * (see docs/objectives.md).
+"""The language of objectives: import what the paper writes and combine it with ``+``, ``-`` and ``*``.
+
+**The one idea.** There are two joint distributions over the data x and the code z,
+
+    q(x,z) = q(x) q(z|x)      the data, then the encoder
+    p(x,z) = p(z) p(x|z)      the prior, then the decoder
+
+and a model is trained by maximising expectations of terms under these joints, or under products of their marginals.
+Where a log-density is not available, a critic that learns a log-ratio of two such distributions takes its place. So
+an objective is an expression. It is written as in the paper, and it prints as it is written. The evidence lower bound
+(Kingma & Welling 2014, eq. 3):
+
+>>> print(E(q.xz, p.log_x_given_z + p.log_z - q.log_z_given_x))
+E[q(x,z)](log p(x|z) + log p(z) - log q(z|x))
+
+The symmetric objective of AS-VAE (Pu et al. 2017, eq. 11), with its two learned log-ratios (eqs. 5 and 6):
 
 >>> f1 = log_ratio(q.xz, p.x * p.z, name="f1")
->>> print(E(q.xz, p.log_x_given_z - f1))
-E[q(x,z)](log p(x|z) - f1)
+>>> f2 = log_ratio(p.xz, q.x * q.z, name="f2")
+>>> asvae = Objective.of(E(q.xz, p.log_x_given_z - f1) + E(p.xz, q.log_z_given_x - f2))
+>>> print(asvae)
+maximise E[q(x,z)](log p(x|z) - f1) + E[p(x,z)](log q(z|x) - f2)
+f1 = log-ratio q(x,z) : p(x)p(z)
+f2 = log-ratio p(x,z) : q(x)q(z)
+
+The text is read back by `parse`, and recipes hold it. Nothing here imports torch: these are declarations, which
+`jointgen.compiler` lowers to a plan and `jointgen.engine` runs.
+
+**What there is**, in the order in which to read the modules:
+
+- `distributions`: conditionals, joints, marginals and products of marginals; log-densities `joint.log("x|z")` and `kl`.
+- `algebra`: what every term can do, `+`, `-`, weights, and pointwise functions such as `log_sigmoid` and `stop`.
+- `expressions`: `log_ratio` and `score` (critics), `cycle`, and the expectation `E`.
+- `bounds`: `elbo`, the evidence lower bound of any two joints.
+- `objective`: `Update` (what one optimizer maximises), `Objective` (updates in an order), `Stage` (a period of a run).
+- `parse`: the way from text to expressions.
+- `tables`: tables of recipes that describe weights and critics, for the settings of an objective.
+- `recipe_text`: the objective "expression", a recipe's equation, and the way from an objective back to text.
+
+See also `docs/objectives.md`.
 """
 
 from jointgen.objectives.algebra import (

@@ -1,4 +1,8 @@
-"""The algebra of terms: sums, weights and pointwise functions of one number per row. Torch-free."""
+"""The algebra of terms: sums, weights and pointwise functions. Torch-free.
+
+A term is one number for each row of a batch. `Expr` overloads the operators, and every expression is kept in one
+normal form, so that equal expressions are equal objects and print alike.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,13 @@ from jointgen.errors import ConfigError
 
 
 class Expr:
-    """Anything with one number per row, or an expectation of it. Combine with + - and * by a weight."""
+    """A term, which is one number for each row of a batch, or an expectation of terms.
+
+    Expressions are added, subtracted, and multiplied by a number or a `Weight`:
+
+    >>> print(2 * Constant(1.0) - Weight("beta", to=0.5) * Constant(3.0))
+    2*1 - beta*3
+    """
 
     __slots__ = ()
 
@@ -39,16 +49,18 @@ class Expr:
 
     @property
     def children(self) -> tuple[Expr, ...]:
+        """The expressions that this one is made of."""
         return ()
 
     def walk(self) -> Iterator[Expr]:
-        """This expression and everything inside it, known parts of ratios included."""
+        """Yield this expression and every expression inside it, the known parts of ratios included."""
         yield self
         for child in self.children:
             yield from child.walk()
 
 
 def as_expr(value: Expr | float) -> Expr:
+    """Return an expression as it is, and a number as a constant."""
     if isinstance(value, Expr):
         return value
     return -Constant(-float(value)) if value < 0 else Constant(float(value))
@@ -59,7 +71,7 @@ def _terms(expr: Expr) -> tuple[Expr, ...]:
 
 
 def _weighted(weight: float | Weight, term: Expr) -> Expr:
-    """weight * term in the one form that is printed and read back: a sign outermost, if any, and no weight of 1."""
+    """Return weight * term in normal form: a minus sign outermost, if there is one, and no weight of 1."""
     if isinstance(weight, float) and weight < 0:
         positive = _weighted(-weight, term)
         return positive.term if _is_negative(positive) else Weighted(-1.0, positive)
@@ -77,15 +89,26 @@ def _is_negative(expr: Expr) -> TypeGuard[Weighted]:
 
 @attrs.frozen(cache_hash=True)
 class Weight:
-    """A named weight. It goes linearly from `start` to `to` over the first `over` (a share) of its stage, or of each
-    of `cycles` equal parts of it.
+    """A named weight of a term: constant, on a linear schedule, or balanced against another term.
 
-    against: the weight is balanced: `to` and `start` are then not its value but a relative strength r, at which the
-        gradient of the term that it weighs is held, in units of the gradient of this term of the same update (as it
-        prints, without the weights before it: "log p(x|z)"). The value is measured while the run trains.
+    Args:
+        name: the name that prints in the equation.
+        to: the value, or the value at the end of the schedule.
+        start: the value at the start of the schedule; None for a constant weight.
+        over: the share of the stage, in [0, 1], over which the value goes from `start` to `to`.
+        cycles: how often the schedule repeats in the stage (cyclical annealing, Fu et al. 2019); `over` is then a
+            share of one cycle.
+        against: the term that a balanced weight is measured against, as it prints: "log p(x|z)". `to` and `start`
+            are then the relative strength r: the weight is set while the run trains so that the gradient of the term
+            that it multiplies has r times the norm of the gradient of this term.
+
+    Raises:
+        ConfigError: no schedule and no strength is like that.
 
     >>> Weight("lambda", to=10, start=0, over=0.5).at(0.25)
     5.0
+    >>> print(Weight("lambda", to=0.5, against="log p(x|z)").describe())
+    lambda holds the gradient of its term at r times that of log p(x|z), r = 0.5
     """
 
     name: str
@@ -96,7 +119,6 @@ class Weight:
     against: str = attrs.field(default="", converter=str)
 
     def __attrs_post_init__(self) -> None:
-        """Raises ConfigError for what no schedule and no strength can be."""
         if wrong := self._problem():
             raise ConfigError(f"weight {self.name}: {wrong}")
 
@@ -115,19 +137,21 @@ class Weight:
 
     @property
     def ramps(self) -> bool:
+        """Whether the value or the strength follows a schedule."""
         return self.start is not None and self.over > 0.0
 
     @property
     def is_balanced(self) -> bool:
+        """Whether the value is measured against another term's gradient."""
         return bool(self.against)
 
     @property
     def moves(self) -> bool:
-        """Whether the value depends on when it is asked for."""
+        """Whether the value changes during the stage."""
         return self.ramps or self.is_balanced
 
     def at(self, progress: float) -> float:
-        """The value at `progress` in [0, 1] through the stage; of a balanced weight its relative strength r."""
+        """Return the value at `progress`, in [0, 1], through the stage; for a balanced weight its strength r."""
         within = progress * self.cycles % 1.0 if progress < 1.0 else 1.0
         if self.start is None or self.over == 0.0 or within >= self.over:
             return float(self.to)
@@ -143,6 +167,7 @@ class Weight:
         return Weights((-1.0, self))
 
     def describe(self) -> str:
+        """Write the line that follows the equation: the name, and the value or how it changes."""
         if not self.is_balanced:
             return f"{self.name} = {self._described()}"
         return f"{self.name} holds the gradient of its term at r times that of {self.against}, r = {self._described()}"
@@ -159,7 +184,7 @@ class Weight:
 
 @attrs.frozen
 class Weights:
-    """A product of weights that waits for its term: -lambda, or 2 * lambda."""
+    """A product of weights without a term yet, such as -lambda or 2 * lambda."""
 
     factors: tuple[float | Weight, ...]
 
@@ -179,6 +204,8 @@ class Weights:
 
 @attrs.frozen(cache_hash=True)
 class Constant(Expr):
+    """A number that is the same in every row."""
+
     value: float
 
     def __str__(self) -> str:
@@ -187,10 +214,13 @@ class Constant(Expr):
 
 @attrs.frozen(cache_hash=True)
 class Sum(Expr):
+    """A sum of terms; a difference is a sum with a term of weight -1."""
+
     terms: tuple[Expr, ...]
 
     @property
     def children(self) -> tuple[Expr, ...]:
+        """The summands."""
         return self.terms
 
     def __str__(self) -> str:
@@ -201,11 +231,14 @@ class Sum(Expr):
 
 @attrs.frozen(cache_hash=True)
 class Weighted(Expr):
+    """A number or a named weight times a term."""
+
     weight: float | Weight
     term: Expr
 
     @property
     def children(self) -> tuple[Expr, ...]:
+        """The one term."""
         return (self.term,)
 
     def __str__(self) -> str:
@@ -214,7 +247,7 @@ class Weighted(Expr):
 
 
 def _signed(expr: Expr) -> tuple[int, str]:
-    """(sign, text without it) of one summand."""
+    """Return the sign of a summand and its text without the sign."""
     if isinstance(expr, Constant):
         return (-1 if expr.value < 0 else 1), _number(abs(expr.value))
     if not isinstance(expr, Weighted):
@@ -227,7 +260,7 @@ def _signed(expr: Expr) -> tuple[int, str]:
 
 
 def _number(value: float) -> str:
-    """As short as a reader likes it, but never another number."""
+    """Write a number as short as possible, but so that it reads back as the same number."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 
@@ -237,6 +270,8 @@ POINTWISE = ("log_sigmoid", "exp", "abs", "square", "softplus", "relu")
 
 @attrs.frozen(cache_hash=True)
 class Pointwise(Expr):
+    """A function, one of POINTWISE, of each row's number."""
+
     function: str
     term: Expr
 
@@ -245,6 +280,7 @@ class Pointwise(Expr):
 
     @property
     def children(self) -> tuple[Expr, ...]:
+        """The one term."""
         return (self.term,)
 
     def __str__(self) -> str:
@@ -252,38 +288,48 @@ class Pointwise(Expr):
 
 
 def log_sigmoid(term: Expr) -> Pointwise:
-    """log s(t) = -log(1 + exp(-t)), written `log s(t)`."""
+    """Return the log of the logistic sigmoid of a term, log s(t) = -log(1 + exp(-t)).
+
+    >>> print(log_sigmoid(-Constant(2.0)))
+    log s(-2)
+    """
     return Pointwise("log_sigmoid", term)
 
 
 def exp(term: Expr) -> Pointwise:
+    """Return the exponential of a term."""
     return Pointwise("exp", term)
 
 
 def absolute(term: Expr) -> Pointwise:
+    """Return the absolute value of a term."""
     return Pointwise("abs", term)
 
 
 def square(term: Expr) -> Pointwise:
+    """Return the square of a term."""
     return Pointwise("square", term)
 
 
 def softplus(term: Expr) -> Pointwise:
+    """Return the softplus of a term, log(1 + exp(t))."""
     return Pointwise("softplus", term)
 
 
 def relu(term: Expr) -> Pointwise:
+    """Return the positive part of a term, max(t, 0)."""
     return Pointwise("relu", term)
 
 
 @attrs.frozen(cache_hash=True)
 class Stop(Expr):
-    """The same value without any gradient."""
+    """A term whose value counts and whose gradient does not."""
 
     term: Expr
 
     @property
     def children(self) -> tuple[Expr, ...]:
+        """The one term."""
         return (self.term,)
 
     def __str__(self) -> str:
@@ -291,11 +337,12 @@ class Stop(Expr):
 
 
 def stop(term: Expr) -> Stop:
+    """Cut every gradient of a term. To cut only that through an argument, see `Joint.log(..., stop="x")`."""
     return Stop(term)
 
 
 def summands(expr: Expr) -> Iterator[tuple[tuple[float | Weight, ...], Expr]]:
-    """The expression as a weighted sum: (weights to multiply, term) for each term that is no sum itself.
+    """Yield the terms of an expression, each with the weights that multiply it; the terms are no sums themselves.
 
     >>> [(weights, str(term)) for weights, term in summands(2 * (Constant(1) - 3 * Constant(4)))]
     [((2.0,), '1'), ((2.0, -1.0, 3.0), '4')]

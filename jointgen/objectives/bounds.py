@@ -1,4 +1,4 @@
-"""The evidence lower bound of any pair of joints, in the language."""
+"""The evidence lower bound of any pair of joints."""
 
 from __future__ import annotations
 
@@ -16,11 +16,23 @@ def elbo(
     is_data: Callable[[Conditional], bool] = lambda factor: factor.part == "data",
     mass: Callable[[str], bool] = lambda variable: False,
 ) -> Expr:
-    """E_q [log p(x|z) + log p(z) - log q(z|x)], whatever the joints' factors (Kingma & Welling 2014, eq 3).
+    """Return the evidence lower bound E_q[log p(x,z) - log q(z|x)], in nats (Kingma & Welling 2014, eq. 3).
 
-    Data roots have no density and drop out: a model p(y) p(z) p(x|z,y) has a bound on log p(x|y). `mass` says
-    which variables are scored by the exact probability of their quantisation bin. Raises ConfigError where q does
-    not draw a variable of p, and where q infers what p has as data (an empirical prior).
+    The joints may have any factors. Data has no known density and drops out, so that a model p(y) p(z) p(x|z,y) with
+    y from the data has a bound on log p(x|y).
+
+    Args:
+        q: the inference joint, which draws every variable of `p`.
+        p: the generative joint.
+        is_data: whether a root is a data source rather than a prior.
+        mass: whether a variable is scored by the exact probability of its quantisation bin.
+
+    Raises:
+        ConfigError: q does not draw a variable of p, or infers one that p takes from data (an empirical prior).
+
+    >>> from jointgen.objectives import p, q
+    >>> print(elbo(q, p))
+    E[q(x,z)](log p(x|z) + log p(z) - log q(z|x))
     """
     absent = sorted(set(p.variables) - set(q.variables))
     if absent:

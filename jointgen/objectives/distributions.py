@@ -1,4 +1,11 @@
-"""Joints as products of conditionals, their marginals, products of those, and their log-densities. Torch-free."""
+"""Joint distributions as products of conditionals, their marginals, and their log-densities. Torch-free.
+
+The two joints of every model with one code are here, `q` and `p`. Other models write their own:
+
+>>> labelled = joint_from_text("p", "p(y) p(z) p(x|y,z)", {"p(y)": "data"})
+>>> print(labelled.log("x|y,z"))
+log p(x|y,z)
+"""
 
 from __future__ import annotations
 
@@ -13,7 +20,11 @@ from jointgen.objectives.algebra import Expr
 
 
 def names(value: str | Iterable[str]) -> tuple[str, ...]:
-    """ "x, z" or ("x", "z") -> ("x", "z")."""
+    """Return the names in a text with commas, or in a sequence, as a tuple.
+
+    >>> names("x, z")
+    ('x', 'z')
+    """
     if isinstance(value, str):
         return tuple(name.strip() for name in value.split(",") if name.strip())
     return tuple(value)
@@ -21,11 +32,19 @@ def names(value: str | Iterable[str]) -> tuple[str, ...]:
 
 @attrs.frozen(cache_hash=True)
 class Conditional:
-    """`out | given`, computed by `part`: an encoder or decoder, or for a root a prior or a data source.
+    """A factor of a joint: the distribution of `out` given `given`.
 
-    of: the joint whose draw this is, where a joint takes a factor over from another: r(x,z) = q(x) r(z|x).
-    moments: not the part's distribution but the Gaussian of its mean and (co)variance, which carries no gradient to
-        the part (adaptive contrast, Mescheder et al. 2017).
+    Args:
+        out: the variables that it draws.
+        given: the variables that it is conditioned on; none for a root.
+        part: the part of the model that computes it: an encoder or decoder or, for a root, a prior or a data source.
+        of: the joint from which this joint takes the factor over, as r(x,z) = q(x) r(z|x) takes q(x). Both then have
+            the same draw of it.
+        moments: whether this is, in place of the part's distribution, the Gaussian with its mean and covariance,
+            which carries no gradient to the part (adaptive contrast, Mescheder et al. 2017, section 3.3).
+
+    >>> print(Conditional("x", "y, z"))
+    x|y,z
     """
 
     out: tuple[str, ...] = attrs.field(converter=names)
@@ -40,14 +59,17 @@ class Conditional:
 
     @property
     def is_root(self) -> bool:
+        """Whether it is conditioned on nothing: a prior or a data source."""
         return not self.given
 
     @property
     def computed_by(self) -> str:
-        """encoder, or moments of encoder."""
+        """The part as a recipe writes it: "encoder", or "moments of encoder"."""
         return f"{_MOMENTS}{self.part}" if self.moments else self.part
 
     def show(self, stop: frozenset[str] = frozenset()) -> str:
+        """Write the factor, with the variables in `stop` marked as arguments without a gradient."""
+
         def listed(variables: tuple[str, ...]) -> str:
             return ",".join(f"stop({v})" if v in stop else v for v in variables)
 
@@ -59,10 +81,22 @@ class Conditional:
 
 @attrs.frozen(cache_hash=True)
 class Joint:
-    """A named joint distribution: a product of conditionals, each given only variables that stand before it.
+    """A joint distribution: a product of conditionals, each conditioned on variables of factors before it only.
 
-    `joint.on("x", "z")` is a marginal, `joint.log("x|z")` a log-density term. With one-letter variables there is
-    sugar for both: `q.xz`, `q.x`, `q.log_z_given_x`.
+    `joint.on("x", "z")` is a marginal and `joint.log("x|z")` a log-density. Where the variables have names of one
+    letter, attributes are short forms of both: `q.xz`, `q.x`, `q.log_z_given_x`.
+
+    Args:
+        name: the name that prints, such as "q".
+        factors: the conditionals, in the order in which they can be drawn.
+
+    Raises:
+        ConfigError: a factor is conditioned on a variable that none before it draws, or draws one a second time.
+
+    >>> print(q)
+    q(x,z) = q(x) q(z|x)
+    >>> print(q.xz, q.x * p.z, p.log_x_given_z)
+    q(x,z) q(x)p(z) log p(x|z)
     """
 
     name: str
@@ -81,18 +115,24 @@ class Joint:
 
     @property
     def variables(self) -> tuple[str, ...]:
+        """The variables, in the order in which they are drawn."""
         return tuple(v for factor in self.factors for v in factor.out)
 
     @property
     def everything(self) -> Marginal:
-        """The joint over all its variables, sorted as a reader writes them: x before z."""
+        """The marginal over all variables, in alphabetical order."""
         return self.on(*sorted(self.variables))
 
     def on(self, *variables: str) -> Marginal:
+        """Return the marginal over some variables."""
         return Marginal(self, tuple(variables))
 
     def factor(self, text: str) -> Conditional:
-        """The factor written "x|z" (variables in any order). Raises ConfigError naming the factors there are."""
+        """Return the factor that is written "x|z"; the order of variables does not matter.
+
+        Raises:
+            ConfigError: there is no such factor; the message names those there are.
+        """
         out, _, given = text.partition("|")
         wanted = (set(names(out)), set(names(given)))
         for factor in self.factors:
@@ -102,7 +142,7 @@ class Joint:
         raise ConfigError(f"{self.name}({text}) is no factor of {self}{suggest(f'{self.name}({text})', known)}")
 
     def written(self, factor: Conditional) -> str:
-        """q(x): the factor with its joint's name."""
+        """Write a factor with the name of the joint that it belongs to: "q(x)"."""
         return f"{factor.of or self.name}({factor})"
 
     @property
@@ -111,9 +151,13 @@ class Joint:
         return tuple(factor for factor in self.factors if not factor.of)
 
     def matched(self, text: str, name: str) -> Joint:
-        """This joint with the factor "z|x" replaced by the Gaussian of its moments: r(x,z) = q(x) r(z|x).
+        """Return this joint with one factor replaced by the Gaussian of its moments: r(x,z) = q(x) r(z|x).
 
-        What does not depend on z is this joint's own draw, so q(x) and r(x) are the same rows.
+        Factors that do not depend on what this factor draws are taken over, so that q(x) and r(x) are the same rows.
+
+        Args:
+            text: the factor, "z|x"; its family must know the moments of its draws.
+            name: the name of the new joint.
         """
         factor = self.factor(text)
         moved = set(factor.out)
@@ -129,14 +173,26 @@ class Joint:
         return Joint(name, tuple(factors))
 
     def drawn_by(self, variable: str) -> Conditional:
+        """Return the factor that draws a variable."""
         return next(factor for factor in self.factors if variable in factor.out)
 
     def log(self, text: str, *, stop: str | Iterable[str] = (), hold: bool = False, mass: bool = False) -> LogDensity:
-        """The term log p(x|z). `stop` cuts the gradient through these arguments, `hold` that of the parameters."""
+        """Return a log-density as a term, in nats.
+
+        Args:
+            text: the factor, such as "x|z" or "z".
+            stop: variables, the factor's own or those it is conditioned on, through which no gradient flows.
+            hold: whether no gradient reaches the parameters of the factor's part.
+            mass: whether the exact probability of the quantisation bin that the value lies in takes the place of
+                the density.
+
+        >>> print(q.log("z|x", stop="x"))
+        log q(z|stop(x))
+        """
         return LogDensity(self, self.factor(text), frozenset(names(stop)), hold, mass)
 
     def ancestors(self, variables: Iterable[str]) -> tuple[Conditional, ...]:
-        """The factors that must be drawn, in order, to have these variables."""
+        """Return the factors that must be drawn, in order, to have these variables."""
         needed = set(variables)
         for factor in reversed(self.factors):
             if needed & set(factor.out):
@@ -156,12 +212,13 @@ class Joint:
 
     @property
     def product(self) -> str:
+        """The factors as text, such as "q(x) q(z|x)"."""
         return " ".join(map(self.written, self.factors))
 
 
 @attrs.frozen(cache_hash=True)
 class Marginal:
-    """A joint seen on some of its variables, q(x,z) or p(x)."""
+    """The distribution of some of a joint's variables, such as q(x,z) or p(x). Marginals multiply to a `Product`."""
 
     joint: Joint
     variables: tuple[str, ...]
@@ -182,7 +239,7 @@ class Marginal:
 
 @attrs.frozen(cache_hash=True)
 class Product:
-    """Independent marginals over different variables, such as p(x)p(z)."""
+    """A product of independent marginals over different variables, such as p(x)p(z)."""
 
     marginals: tuple[Marginal, ...]
 
@@ -193,6 +250,7 @@ class Product:
 
     @property
     def variables(self) -> tuple[str, ...]:
+        """The variables of all marginals, in the order of the marginals."""
         return tuple(v for marginal in self.marginals for v in marginal.variables)
 
     def __mul__(self, other: Marginal | Product) -> Product:
@@ -203,6 +261,7 @@ class Product:
 
 
 def as_product(over: Marginal | Product) -> Product:
+    """Return a product as it is, and a marginal as a product of one."""
     return over if isinstance(over, Product) else Product((over,))
 
 
@@ -215,9 +274,20 @@ _MOMENTS = "moments of "
 def joint_from_text(
     name: str, text: str, parts: dict[str, str] | None = None, others: Mapping[str, Joint] | None = None
 ) -> Joint:
-    """ "q(x) q(z|x)" -> Joint. `parts` maps "q(z|x)" to the part that computes it (default: see `default_part`).
+    """Read a joint from its product of factors.
 
-    A part may be "moments of encoder". `others`: joints whose factors this one may take over, as in "q(x) r(z|x)".
+    Args:
+        name: the joint's name, which is that of its factors.
+        text: the product, such as "q(x) q(z|x)".
+        parts: the part that computes a factor, by the factor as written: {"q(z|x)": "encoder"}. A part may be
+            "moments of encoder", see `Conditional.moments`. Factors that are not named have their `default_part`.
+        others: joints whose factors this one may take over, as r takes q(x) in "q(x) r(z|x)".
+
+    Raises:
+        ConfigError: the text is no product of factors, or `parts` names a factor that is not in it.
+
+    >>> joint_from_text("q", "q(x) q(z|x)") == q
+    True
     """
     factors, position = [], 0
     while position < len(text.rstrip()):
@@ -242,7 +312,7 @@ def _computed(conditional: Conditional, joint: str, parts: Mapping[str, str]) ->
 
 
 def default_part(joint: str, conditional: Conditional) -> str:
-    """The usual names: q's roots are data and its conditionals the encoder; p's are the prior and the decoder."""
+    """Return the usual part of a factor: "data" and "encoder", or "prior" and "decoder" in the joint p."""
     if conditional.is_root:
         return "prior" if joint == "p" else "data"
     return "decoder" if joint == "p" else "encoder"
@@ -250,9 +320,10 @@ def default_part(joint: str, conditional: Conditional) -> str:
 
 @attrs.frozen(cache_hash=True)
 class LogDensity(Expr):
-    """log p(x|z) at the point of the expectation, in nats.
+    """A log-density such as log p(x|z), (B,) nats, at the draw of the expectation that it stands in. See `Joint.log`.
 
-    mass: the log of the exact probability of the quantisation bin that x lies in, instead of the density at x.
+    Raises:
+        ConfigError: `stop` names a variable that is no argument of the factor.
     """
 
     joint: Joint
@@ -275,7 +346,7 @@ class LogDensity(Expr):
 
 @attrs.frozen(cache_hash=True)
 class KL(Expr):
-    """KL(q(z|x) : p(z)) in closed form, (B,) nats, given the variables that its factors condition on."""
+    """A Kullback-Leibler divergence in closed form, (B,) nats, given the variables that its factors condition on."""
 
     joint: Joint
     factor: Conditional
@@ -291,9 +362,15 @@ class KL(Expr):
 
 
 def kl(a: LogDensity, b: LogDensity) -> KL:
-    """`kl(q.log_z_given_x, p.log_z)`: KL(q(z|x) : p(z)), needs a family that has it in closed form."""
+    """Return the Kullback-Leibler divergence of two conditionals, for families that have it in closed form.
+
+    >>> print(kl(q.log_z_given_x, p.log_z))
+    KL(q(z|x) : p(z))
+    """
     return KL(a.joint, a.factor, b.joint, b.factor)
 
 
 q = Joint("q", (Conditional("x", part="data"), Conditional("z", "x", part="encoder")))
+"""q(x,z) = q(x) q(z|x): the data and the encoder."""
 p = Joint("p", (Conditional("z", part="prior"), Conditional("x", "z", part="decoder")))
+"""p(x,z) = p(z) p(x|z): the prior and the decoder."""

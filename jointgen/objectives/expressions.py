@@ -1,10 +1,12 @@
-"""The objective language: expressions that print as the equation they are. Declarations only, torch-free.
+"""Critics, terms on values, and expectations. Torch-free.
 
-An objective is an expectation of terms under joints, or under products of their marginals; where a density is
-not available, a learned log-ratio takes its place (docs/objectives.md):
+Where a log-density is not available, a learned log-ratio of two distributions takes its place (docs/objectives.md).
+The model's side of adversarially learned inference (Dumoulin et al. 2017), with the labels swapped:
 
-    f = log_ratio(q.xz, p.xz, name="f")
-    E(q.xz, log_sigmoid(-f)) + E(p.xz, log_sigmoid(f))   # prints E[q(x,z)](log s(-f)) + E[p(x,z)](log s(f))
+>>> from jointgen.objectives import log_sigmoid, p, q
+>>> f = log_ratio(q.xz, p.xz, name="f")
+>>> print(E(q.xz, log_sigmoid(-f)) + E(p.xz, log_sigmoid(f)))
+E[q(x,z)](log s(-f)) + E[p(x,z)](log s(f))
 """
 
 from __future__ import annotations
@@ -21,7 +23,14 @@ from jointgen.objectives.distributions import Conditional, Joint, Marginal, Prod
 
 @attrs.frozen(cache_hash=True)
 class Value:
-    """The value of a variable at the point, or of a fresh draw of `factor` given the point; in one reading."""
+    """The value of a variable, as an argument of a term.
+
+    Args:
+        variable: the variable.
+        reading: which reading of the draw: "sample", "mean", "relaxed", whatever the family offers.
+        joint, factor: None for the draw of the expectation itself; a factor of a joint for a new draw of it, given the
+            draw of the expectation.
+    """
 
     variable: str
     reading: str = "sample"
@@ -39,9 +48,10 @@ class Value:
 
 @attrs.frozen(cache_hash=True)
 class Standardized:
-    """A view of a variable: (value - mean) / scale by the moments of its conditional, which carry no gradient.
+    """A view of a variable: (value - mean) / scale, with the moments of its conditional, which carry no gradient.
 
-    Where r(z|x) is the matched Gaussian of q(z|x), draws of r are seen as N(0, I), and draws of q by how they differ.
+    Where r(z|x) is the Gaussian with the moments of q(z|x), draws of r are seen as N(0, I), and those of q by how they
+    differ from it (Mescheder et al. 2017, section 3.3).
     """
 
     joint: Joint
@@ -52,17 +62,22 @@ class Standardized:
 
 
 def standardized(joint: Joint, text: str) -> Standardized:
-    """A critic's view of z by the moments of r(z|x): `log_ratio(..., view={"z": standardized(r, "z|x")})`."""
+    """Return a critic's view of a variable in units of a conditional's moments.
+
+    >>> from jointgen.objectives import q
+    >>> r = q.matched("z|x", name="r")
+    >>> t = log_ratio(q.xz, r.xz, name="t", view={"z": standardized(r, "z|x")})
+    """
     return Standardized(joint, joint.factor(text))
 
 
 Seen = str | Standardized
-"""How a critic sees a variable: a reading's name, or standardised."""
+"""How a critic sees a variable: by the name of a reading, or standardised."""
 
 
 @attrs.frozen(cache_hash=True)
 class Apply(Expr):
-    """A registered term on values, such as the cycle term l1(x, mean p(x|z))."""
+    """A registered term of values, such as the cycle term l1(x, mean p(x|z)). `term`: the component or its name."""
 
     term: Any
     values: tuple[Value, ...]
@@ -73,7 +88,18 @@ class Apply(Expr):
 
 
 def cycle(joint: Joint, text: str, *, distance: Any = "l1", reading: str = "mean") -> Apply:
-    """distance(x, x') with x' a reading of joint(x|z) at the point: `cycle(p, "x|z")` under q(x,z) rebuilds x."""
+    """Return the distance of a variable to its reconstruction by a conditional.
+
+    Args:
+        joint: the joint that reconstructs.
+        text: its factor, such as "x|z".
+        distance: a registered term of two values, or its name: "l1", "l2".
+        reading: which reading of the reconstruction.
+
+    >>> from jointgen.objectives import p, q
+    >>> print(E(q.xz, cycle(p, "x|z")))
+    E[q(x,z)](l1(x, mean p(x|z)))
+    """
     factor = joint.factor(text)
     (variable,) = factor.out
     return Apply(distance, (Value(variable), Value(variable, reading, joint, factor)))
@@ -85,16 +111,25 @@ def _view(view: Mapping[str, Seen] | tuple[tuple[str, Seen], ...]) -> tuple[tupl
 
 @attrs.frozen(cache_hash=True)
 class Ratio(Expr):
-    """A critic over the variables of `num` and `den`; its positives are draws of `num`.
+    """A critic of two distributions over the same variables, which learns to tell draws of one from the other.
 
-    kind: "log_ratio" estimates log num/den in nats; "score" is a Wasserstein, hinge or least-squares critic,
-        which must not be read as one.
-    loss, penalties: registered components or their names.
-    known: an expression added to the logit, held in the critic's update; in the model's update its gradient
-        flows through the samples only.
-    view: which reading of a variable the critic sees, {"x": "relaxed"}, or that it sees it standardised;
-        "sample" where nothing is said.
-    times: how often its update runs in a step, each time after the first on draws of its own.
+    A critic that stands in an objective contributes an update of its own, see `Objective.complete`.
+
+    Args:
+        name: the name that prints, which is also that of the critic's part and of its update.
+        num: the numerator; its draws are the positives.
+        den: the denominator; its draws are the negatives.
+        kind: "log_ratio" estimates log num/den in nats; "score" is a Wasserstein, hinge or least-squares critic, which
+            must not be read as a log-ratio.
+        loss: the critic's loss, a registered component or its name.
+        known: an expression that is added to the critic's output, for a part of the log-ratio that can be written
+            down. Its parameters take no gradient; in the model's update its gradient flows through the samples.
+        view: how the critic sees a variable: {"x": "relaxed"}, or standardised. Without one it sees the sample.
+        penalties: registered components or their names, such as "r1".
+        times: how often the critic's update runs in a step; each time after the first it has draws of its own.
+
+    Raises:
+        ConfigError: the two sides are over different variables, or a view does not fit.
     """
 
     name: str
@@ -120,17 +155,21 @@ class Ratio(Expr):
 
     @property
     def variables(self) -> tuple[str, ...]:
+        """The variables that the critic sees, in alphabetical order."""
         return tuple(sorted(self.num.variables))
 
     @property
     def children(self) -> tuple[Expr, ...]:
+        """The known part, where there is one."""
         return () if self.known is None else (self.known,)
 
     @property
     def definition(self) -> str:
+        """The line that follows the equation: "f = log-ratio q(x,z) : p(x,z)"."""
         return f"{self.name} = {self.kind.replace('_', '-')} {self.num} : {self.den}"
 
     def reading(self, variable: str) -> Seen:
+        """Return how the critic sees a variable."""
         return dict(self.view).get(variable, "sample")
 
     def __str__(self) -> str:
@@ -138,12 +177,25 @@ class Ratio(Expr):
 
 
 def log_ratio(num: Marginal | Product, den: Marginal | Product, *, name: str, **options: Any) -> Ratio:
-    """Estimates log num/den in nats; draws of `num` are its positives. Options: see Ratio."""
+    """Return a critic that estimates log num/den, in nats. The options are those of `Ratio`.
+
+    >>> from jointgen.objectives import p, q
+    >>> log_ratio(q.xz, p.x * p.z, name="f1").definition
+    'f1 = log-ratio q(x,z) : p(x)p(z)'
+    """
     return Ratio(name, num, den, "log_ratio", **options)
 
 
 def score(num: Marginal | Product, den: Marginal | Product, *, name: str, loss: Any, **options: Any) -> Ratio:
-    """A critic that scores draws of `num` above draws of `den`, without being a log-ratio. Options: see Ratio."""
+    """Return a critic that scores draws of `num` above those of `den` without being a log-ratio.
+
+    Args:
+        num: the distribution whose draws score high.
+        den: the distribution whose draws score low.
+        name: the critic's name.
+        loss: a registered critic loss that gives no log-ratio, or its name: "wasserstein", "hinge".
+        options: see `Ratio`.
+    """
     return Ratio(name, num, den, "score", loss, **options)
 
 
@@ -152,9 +204,10 @@ def score(num: Marginal | Product, den: Marginal | Product, *, name: str, loss: 
 
 @attrs.frozen(cache_hash=True)
 class Expectation(Expr):
-    """E over a joint, a marginal or a product of marginals, of a term.
+    """The expectation of a term over a joint, a marginal or a product of marginals. Write it with `E`.
 
-    k draws of everything but the roots per row, reduced by "mean" or "logmeanexp" (IWAE).
+    Raises:
+        ConfigError: k is less than 1, or an expectation stands inside another.
     """
 
     over: Product = attrs.field(converter=as_product)
@@ -170,11 +223,12 @@ class Expectation(Expr):
 
     @property
     def children(self) -> tuple[Expr, ...]:
+        """The term."""
         return (self.term,)
 
     @property
     def sign(self) -> str:
-        """E[q(x,z); k=5 logmeanexp]: the expectation without its term."""
+        """The expectation without its term, such as "E[q(x,z); k=5 logmeanexp]"."""
         reduce = "" if self.reduce == "mean" else f" {self.reduce}"
         draws = "" if self.k == 1 and not reduce else f"; k={self.k}{reduce}"
         return f"E[{self.over}{draws}]"
@@ -186,5 +240,17 @@ class Expectation(Expr):
 def E(  # noqa: N802 - the paper's sign
     over: Marginal | Product, term: Expr, *, k: int = 1, reduce: Literal["mean", "logmeanexp"] = "mean"
 ) -> Expr:
-    """E[over](term): the paper's expectation sign."""
+    """Return the expectation of a term, estimated by the mean over the rows of a batch.
+
+    Args:
+        over: the joint, marginal or product of marginals that the variables of the term are drawn from.
+        term: the term, (B,) per draw.
+        k: the number of draws per row, of all variables but those of roots.
+        reduce: how the k values of a row are reduced: "mean", or "logmeanexp" as in IWAE (Burda et al. 2016, eq. 8).
+
+    >>> from jointgen.objectives import p, q
+    >>> log_w = p.log_x_given_z + p.log_z - q.log_z_given_x
+    >>> print(E(q.xz, log_w, k=5, reduce="logmeanexp"))
+    E[q(x,z); k=5 logmeanexp](log p(x|z) + log p(z) - log q(z|x))
+    """
     return Expectation(over, term, k, reduce)

@@ -1,4 +1,4 @@
-"""Objectives: updates in an order, the critics' own updates derived from their ratios, and stages of a run."""
+"""Objectives: updates in an order, the updates of critics, and the stages of a run. Torch-free."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from jointgen.objectives.expressions import Apply, E, Expectation, Ratio, Standa
 
 Order = Literal["model, critics", "critics, model", "same point"]
 Resolve = Callable[[str, str], Any]
-"""(registry kind, name) -> the component with its default settings."""
+"""A function from a kind and a name to the registered component with its default settings."""
 ONLY_STAGE = "train"
-"""What the stage of an objective that has no more is called, unless it says otherwise."""
+"""The name of the stage of an objective that has only one, unless the objective gives another."""
 
 
 @attrs.frozen(cache_hash=True)
 class PenaltyOf(Expr):
-    """A penalty on a ratio's critic, of its positives and negatives; stands only in that critic's update."""
+    """A penalty on a critic, computed from its positives and negatives. It stands only in that critic's update."""
 
     ratio: Ratio
     penalty: Any
 
     @property
     def children(self) -> tuple[Expr, ...]:
+        """The ratio whose critic is penalised."""
         return (self.ratio,)
 
     def __str__(self) -> str:
@@ -36,10 +37,17 @@ class PenaltyOf(Expr):
 
 @attrs.frozen
 class Update:
-    """What one player does in a step: maximise an expression over the parts that it trains.
+    """An expression and the parts that are trained to maximise it: one optimizer step of a training step.
 
-    trains: part names; None means every conditional and prior that the gradient reaches (never a critic).
-    every: runs at every such step.  times: so often within it, each time after the first on draws of its own.
+    Args:
+        name: the name of the update, which names the noise of its draws.
+        maximize: a weighted sum of expectations.
+        trains: the parts that take the gradient; None for every conditional and prior that it reaches, and no critic.
+        every: the update runs at every step whose number this divides.
+        times: how often it runs in such a step; each time after the first it has draws of its own.
+
+    Raises:
+        ConfigError: a term stands outside an expectation, or `every` or `times` is less than 1.
     """
 
     name: str
@@ -61,12 +69,20 @@ class Update:
 
 @attrs.frozen
 class Objective:
-    """A tuple of updates. A ratio contributes its critic's update unless an update of its name is written.
+    """What a model is trained to maximise: a tuple of updates in an order.
 
-    order: "model, critics" and "critics, model" take turns; "same point" takes all gradients before any step.
-    reports: further expressions that evaluation reports by name (AVB's elbo_estimate).
-    note: what `jointgen explain` says about it, such as an advice.
-    stage: what its stage is called where it is the only one.
+    Each ratio in it contributes the update of its critic, unless an update of the ratio's name is written out.
+
+    Args:
+        updates: the updates.
+        order: in which order updates run in a step. "model, critics" and "critics, model" run one after the other;
+            "same point" takes all gradients before any part changes, as simultaneous gradient ascent does.
+        reports: further expressions, by the name under which evaluation reports them ("elbo_estimate" of AVB).
+        note: advice that `jointgen explain` prints.
+        stage: the name of its stage where it is the only one.
+
+    Raises:
+        ConfigError: there is no update, or a name stands for two things.
     """
 
     updates: tuple[Update, ...]
@@ -77,7 +93,12 @@ class Objective:
 
     @classmethod
     def of(cls, maximize: Expr, **options: Any) -> Objective:
-        """The usual case: one expression that trains the whole model."""
+        """Return the objective with one expression that trains the whole model. The options are the other fields.
+
+        >>> from jointgen.objectives import elbo, p, q
+        >>> print(Objective.of(elbo(q, p)))
+        maximise E[q(x,z)](log p(x|z) + log p(z) - log q(z|x))
+        """
         return cls((Update("model", maximize),), **options)
 
     def __attrs_post_init__(self) -> None:
@@ -90,7 +111,7 @@ class Objective:
         self._check_names()
 
     def _check_names(self) -> None:
-        """A ratio's name is that of its critic's part and of its critic's update, and means one thing in a text."""
+        """Refuse names with two meanings: a ratio's is also that of its critic's part and of its critic's update."""
         weights, parts = self.weights, {factor.part for joint in self.joints.values() for factor in joint.factors}
         for name in self.ratios:
             if name in parts:
@@ -101,6 +122,7 @@ class Objective:
                 raise ConfigError(f"update {name!r} has the name of a ratio and does not train its critic")
 
     def walk(self) -> Iterable[Expr]:
+        """Yield every expression in the updates and the reports."""
         for update in self.updates:
             yield from update.maximize.walk()
         for _, report in self.reports:
@@ -108,19 +130,30 @@ class Objective:
 
     @property
     def ratios(self) -> dict[str, Ratio]:
+        """The ratios in it, by name."""
         return _by_name((e for e in self.walk() if isinstance(e, Ratio)), "ratios")
 
     @property
     def weights(self) -> dict[str, Weight]:
+        """The named weights in it, by name."""
         found = (e.weight for e in self.walk() if isinstance(e, Weighted) and isinstance(e.weight, Weight))
         return _by_name(found, "weights")
 
     @property
     def joints(self) -> dict[str, Joint]:
+        """The joints in it, by name."""
         return _by_name((joint for expr in self.walk() for joint in _joints_in(expr)), "joints")
 
     def complete(self, resolve: Resolve) -> Objective:
-        """Every name replaced by its component, and the critics' updates written out in their place in the order."""
+        """Return the objective with components for their names, and with the critics' updates written out.
+
+        Args:
+            resolve: finds a component by its kind and name.
+
+        Raises:
+            ConfigError: a name is unknown, a critic's loss does not fit its ratio, or a written update would drop
+                what its ratio says.
+        """
         written = tuple(attrs.evolve(u, maximize=resolved(u.maximize, resolve)) for u in self.updates)
         reports = tuple((name, resolved(report, resolve)) for name, report in self.reports)
         whole = attrs.evolve(self, updates=written, reports=reports)
@@ -138,7 +171,13 @@ class Objective:
 
 @attrs.frozen
 class Stage:
-    """A period of a run: `share` of the budget with one objective. Stages without a share divide what is left."""
+    """A period of a run with one objective.
+
+    Args:
+        name: the name by which recipes know the stage.
+        objective: what is trained.
+        share: the share of the run's steps, in [0, 1]; stages without one divide what the others leave.
+    """
 
     name: str
     objective: Objective
@@ -146,8 +185,11 @@ class Stage:
 
 
 def as_stages(objective: Objective | Sequence[Stage]) -> tuple[Stage, ...]:
-    """Stages whose shares sum to 1. Raises ConfigError also where two have one name, by which recipes know them, and
-    for what is neither an objective nor stages, such as a bare expression."""
+    """Return stages whose shares sum to 1.
+
+    Raises:
+        ConfigError: the shares do not fit, two stages have one name, or this is neither an objective nor stages.
+    """
     if isinstance(objective, Expr):
         raise ConfigError(f"{objective} is an expression; an objective is Objective.of(expression)")
     stages = (Stage(objective.stage, objective),) if isinstance(objective, Objective) else tuple(objective)
@@ -169,7 +211,7 @@ def as_stages(objective: Objective | Sequence[Stage]) -> tuple[Stage, ...]:
 
 
 def _check_written(updates: Iterable[Update], ratios: Mapping[str, Ratio]) -> None:
-    """A ratio's penalties and times shape the update that it contributes; a written one would drop them."""
+    """Refuse a written update of a critic whose ratio has penalties or times, which only its own update has."""
     for update in updates:
         ratio = ratios.get(update.name)
         if ratio is not None and (ratio.penalties or ratio.times > 1) and update != critic_update(ratio):
@@ -179,7 +221,7 @@ def _check_written(updates: Iterable[Update], ratios: Mapping[str, Ratio]) -> No
 
 
 def critic_update(ratio: Ratio) -> Update:
-    """The critic's own update: its loss under the numerator and the denominator, less its penalties."""
+    """Return a critic's update: its loss under the numerator and the denominator, less its penalties."""
     maximize = E(ratio.num, ratio.loss.positive(ratio)) + E(ratio.den, ratio.loss.negative(ratio))
     for penalty, weight in zip(ratio.penalties, _penalty_weights(ratio), strict=True):
         maximize = maximize - weight * PenaltyOf(ratio, penalty)
@@ -187,7 +229,7 @@ def critic_update(ratio: Ratio) -> Update:
 
 
 def _penalty_weights(ratio: Ratio) -> Iterator[float | Weight]:
-    """One that follows a schedule is called r1_f after its penalty and its ratio, and r1_f_2 where it is the second."""
+    """Yield the weight of each penalty; one with a schedule is named after penalty and ratio: r1_f, then r1_f_2."""
     called: list[str] = []
     for penalty in ratio.penalties:
         called.append(f"{type(penalty).__name__.lower()}_{ratio.name}")
@@ -197,7 +239,7 @@ def _penalty_weights(ratio: Ratio) -> Iterator[float | Weight]:
 
 
 def resolved(expr: Expr, resolve: Resolve) -> Expr:
-    """The expression with every component that it names by a string replaced by the component itself."""
+    """Return the expression with a component in place of every name of one."""
 
     def one(node: Expr) -> Expr:
         if isinstance(node, Ratio):
@@ -219,7 +261,7 @@ def _resolved_ratio(ratio: Ratio, resolve: Resolve) -> Ratio:
 
 
 def unresolved(objective: Objective, name_of: Callable[[str, Any], str]) -> Objective:
-    """The objective with every pointwise term that is an object replaced by its registered name."""
+    """Return the objective with the registered name in place of every term component."""
 
     def one(node: Expr) -> Expr:
         if isinstance(node, Apply) and not isinstance(node.term, str):
@@ -232,7 +274,7 @@ def unresolved(objective: Objective, name_of: Callable[[str, Any], str]) -> Obje
 
 
 def rebuilt(expr: Expr, one: Callable[[Expr], Expr]) -> Expr:
-    """The expression with `one` applied to every expression in it, innermost first."""
+    """Return the expression with `one` applied to every expression in it, innermost first."""
 
     def field(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -260,9 +302,9 @@ def _joints_in(expr: Expr) -> list[Joint]:
     return []
 
 
-def _by_name(found: Iterable[Any], what: str) -> dict[str, Any]:
+def _by_name(found: Iterable[Any], noun: str) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for item in found:
         if named.setdefault(item.name, item) != item:
-            raise ConfigError(f"two different {what} are called {item.name!r}")
+            raise ConfigError(f"two different {noun} are called {item.name!r}")
     return named

@@ -1,4 +1,8 @@
-"""Text to expression: the same notation that expressions print. Errors point at the place."""
+"""From text to expressions, in the notation in which expressions print. Errors mark the place in the text.
+
+>>> print(parse("E[q(x,z)](log p(x|z)) - 2*E[p(x,z)](log q(z|stop(x)))"))
+E[q(x,z)](log p(x|z)) - 2*E[p(x,z)](log q(z|stop(x)))
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,17 @@ RESERVED = ("E", "KL", "hold", "log", "mass", "s", "stop", *POINTWISE)
 
 @attrs.frozen
 class Vocabulary:
-    """The names that a text may use. Any other name before a parenthesis is a registered term."""
+    """The names that a text may use.
+
+    Args:
+        joints: joints by name.
+        ratios: ratios by name.
+        weights: weights by name.
+        terms: the registered terms that may stand before a parenthesis; None for any name.
+
+    Raises:
+        ConfigError: a name is a word of the language, or names both a ratio and a weight.
+    """
 
     joints: Mapping[str, Joint] = attrs.field(factory=lambda: {"q": q, "p": p})
     ratios: Mapping[str, Ratio] = attrs.field(factory=dict)
@@ -35,7 +49,15 @@ class Vocabulary:
 
 
 def parse(text: str, vocabulary: Vocabulary | None = None) -> Expr:
-    """ "E[q(x,z)](log p(x|z) - f1)" -> expression. Raises ConfigError that marks the place as ⟨here⟩."""
+    """Read an expression.
+
+    Args:
+        text: the expression as it prints.
+        vocabulary: the names that it may use; without one, the joints q and p.
+
+    Raises:
+        ConfigError: the text is no expression; the message marks the place as ⟨here⟩.
+    """
     parser = _Parser(text, vocabulary or Vocabulary())
     expr = parser.sum()
     parser.expect_end()
@@ -43,7 +65,11 @@ def parse(text: str, vocabulary: Vocabulary | None = None) -> Expr:
 
 
 def parse_product(text: str, vocabulary: Vocabulary | None = None) -> Product:
-    """ "p(x)p(z)" -> product of marginals."""
+    """Read a product of marginals.
+
+    >>> print(parse_product("p(x) p(z)"))
+    p(x)p(z)
+    """
     parser = _Parser(text, vocabulary or Vocabulary())
     product = parser.product_of_marginals()
     parser.expect_end()
@@ -51,7 +77,10 @@ def parse_product(text: str, vocabulary: Vocabulary | None = None) -> Product:
 
 
 def parse_ratio_sides(text: str, vocabulary: Vocabulary | None = None) -> tuple[Product, Product]:
-    """ "q(x,z) : p(x)p(z)" -> numerator and denominator."""
+    """Read the numerator and the denominator of a ratio.
+
+    >>> numerator, denominator = parse_ratio_sides("q(x,z) : p(x)p(z)")
+    """
     parser = _Parser(text, vocabulary or Vocabulary())
     numerator = parser.product_of_marginals()
     parser.take(":")
@@ -61,7 +90,7 @@ def parse_ratio_sides(text: str, vocabulary: Vocabulary | None = None) -> tuple[
 
 
 def parse_view(text: str, vocabulary: Vocabulary | None = None) -> Seen:
-    """ "relaxed", or "standardized r(z|x)" -> how a critic sees a variable."""
+    """Read how a critic sees a variable: the name of a reading, or "standardized r(z|x)"."""
     if "(" not in text:
         return text
     parser = _Parser(text, vocabulary or Vocabulary())
@@ -72,7 +101,7 @@ def parse_view(text: str, vocabulary: Vocabulary | None = None) -> Seen:
 
 
 class _Parser:
-    """Recursive descent over tokens (kind, text, start, end)."""
+    """A parser by recursive descent, one method for each rule. Tokens are tuples (kind, text, start, end)."""
 
     def __init__(self, text: str, vocabulary: Vocabulary):
         self.text, self.words = text, vocabulary
@@ -105,9 +134,9 @@ class _Parser:
         if not self.accept(symbol):
             self.fail(f"expected {symbol!r}")
 
-    def take_name(self, what: str) -> str:
+    def take_name(self, expected: str) -> str:
         if self.kind() != "name":
-            self.fail(f"expected {what}")
+            self.fail(f"expected {expected}")
         return self.next()
 
     def expect_end(self) -> None:
@@ -120,9 +149,9 @@ class _Parser:
         marked = f"{self.text[:start]}⟨{self.text[start:end] or 'end'}⟩{self.text[end:]}"
         raise ConfigError(f"{message} at character {start + 1}: {marked}")
 
-    def lookup(self, name: str, table: Mapping[str, Any], what: str) -> Any:
+    def lookup(self, name: str, table: Mapping[str, Any], noun: str) -> Any:
         if name not in table:
-            self.fail(f"unknown {what} {name!r}{suggest(name, table)}", self.at - 1)
+            self.fail(f"unknown {noun} {name!r}{suggest(name, table)}", self.at - 1)
         return table[name]
 
     # --- grammar
@@ -135,7 +164,7 @@ class _Parser:
         return expr
 
     def product(self) -> Expr:
-        """weight * weight * term: all factors but the last are numbers or weights."""
+        """Read weight * weight * term: all factors but the last are numbers or weights."""
         factor = self.factor()
         if not self.accept("*"):
             if isinstance(factor, Weight):
@@ -217,7 +246,7 @@ class _Parser:
                 return marginal
 
     def arguments(self) -> tuple[list[str], set[str]]:
-        """x, stop(z) -> the variables, and those whose gradient stops."""
+        """Read "x, stop(z)": the variables, and those through which no gradient flows."""
         variables, stopped = [], set()
         while True:
             name = self.take_name("a variable")
@@ -240,7 +269,7 @@ class _Parser:
         return LogDensity(*self.conditional(), hold=hold, mass=mass)
 
     def conditional(self) -> tuple[Joint, Any, frozenset[str]]:
-        """p(x|stop(z)) -> (joint, factor, variables whose gradient stops)."""
+        """Read "p(x|stop(z))": the joint, the factor, and the variables through which no gradient flows."""
         joint = self.lookup(self.take_name("a joint, such as p(x|z)"), self.words.joints, "joint")
         self.take("(")
         start = self.at
@@ -296,7 +325,7 @@ class _Parser:
         return Value(factor.out[0], reading, joint, factor)
 
     def checked(self, at: int, make: Any) -> Any:
-        """`make()`, with the place added to what it raises."""
+        """Call `make` and add the place in the text to what it raises."""
         try:
             return make()
         except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Objectives as text, and the way back: an objective composed in Python as the text that repeats it."""
+"""The objective "expression": an equation as text in a recipe, and the way from any objective back to such text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jointgen.registry.components import Registry
 
 @attrs.frozen
 class RatioTable:
-    """`of` is "q(x,z) : p(x)p(z)", numerator first. For the rest see jointgen.objectives.Ratio."""
+    """The table of a ratio. `of` is "q(x,z) : p(x)p(z)", numerator first; the other keys are those of `Ratio`."""
 
     of: str
     loss: CriticLossField | None = None
@@ -32,6 +32,8 @@ class RatioTable:
 
 @attrs.frozen
 class UpdateTable:
+    """The table of an update; the keys are the fields of `Update`."""
+
     maximize: str
     trains: list[str] | None = None
     every: int = attrs.field(default=1, validator=positive)
@@ -40,8 +42,14 @@ class UpdateTable:
 
 @attrs.frozen
 class StageTable:
-    """A period of the run: `share` of the budget (the rest of it where none is given). order: the objective's where
-    nothing is said."""
+    """The table of a stage.
+
+    Args:
+        name: the stage's name.
+        maximize, updates: one of the two, as in `Expression`.
+        share: the share of the run's steps; None for what the others leave.
+        order: the order of updates; None for that of the objective.
+    """
 
     name: str
     maximize: str | None = None
@@ -52,12 +60,21 @@ class StageTable:
 
 @attrs.frozen
 class Expression:
-    """`maximize` for one update of the whole model, `updates.NAME` for several, or `stages` of either.
+    """An objective that is written in the recipe as an equation.
 
-    joints: "q(x) q(z|x)" by name; the two-variable q and p are there without being named, and a joint may take over
-    factors of those before it, "q(x) r(z|x)".  parts: which part computes a conditional, {"q(z|x)" = "encoder"}, or
-    {"r(z|x)" = "moments of encoder"} for the Gaussian of its moments.  ratios are log-ratios, scores are
-    other critics.
+    Args:
+        maximize: the expression that trains the whole model; this, or `updates`, or `stages`.
+        updates: several updates by name.
+        stages: the periods of the run, each with `maximize` or `updates` of its own.
+        order: the order of updates, as in `Objective`.
+        ratios: log-ratios by name, as "q(x,z) : p(x)p(z)" or as a table.
+        scores: other critics by name, as tables.
+        weights: named weights: numbers, or tables.
+        joints: joints by name, as "q(x) q(z|x)". The two joints q and p are there unless others take their names. A
+            joint may take over factors of those before it: "q(x) r(z|x)".
+        parts: the part that computes a conditional: {"q(z|x)" = "encoder"}, or {"r(z|x)" = "moments of encoder"} for
+            the Gaussian of its moments.
+        reports: further expressions that evaluation reports, by name.
     """
 
     maximize: str | None = None
@@ -76,6 +93,11 @@ class Expression:
             raise ConfigError("write the objective as maximize, as updates or as stages, one of the three")
 
     def objective(self) -> Objective | tuple[Stage, ...]:
+        """Read the objective from its text.
+
+        Raises:
+            ConfigError: a text is wrong, or something named is used nowhere.
+        """
         words = self.vocabulary()
         reports: list[tuple[str, Expr]] = []
         for name, text in self.reports.items():
@@ -95,7 +117,7 @@ class Expression:
         return tuple(stages)
 
     def _check_used(self, objectives: Sequence[Objective]) -> None:
-        """Raises ConfigError with every name that nothing uses: most likely one that is misspelt elsewhere."""
+        """Refuse names that nothing uses: most likely another name is misspelt."""
         ratios = {name for objective in objectives for name in objective.ratios}
         weights = {name for objective in objectives for name in objective.weights}
         tables = (("ratios", self.ratios, ratios), ("scores", self.scores, ratios), ("weights", self.weights, weights))
@@ -107,6 +129,7 @@ class Expression:
         problems.raise_any()
 
     def vocabulary(self) -> Vocabulary:
+        """Return the joints, ratios and weights that the texts may name."""
         joints = self.all_joints()
         weights = {name: weight_of(name, value) for name, value in self.weights.items()}
         with placing("weights"):
@@ -121,6 +144,7 @@ class Expression:
             return Vocabulary(joints, ratios, weights)
 
     def all_joints(self) -> dict[str, Joint]:
+        """Return q and p, as the recipe has them, and the joints that it adds."""
         texts = {"q": q.product, "p": p.product, **self.joints}
         for written in self.parts:
             name = written.split("(")[0]
@@ -134,7 +158,11 @@ class Expression:
 
     @classmethod
     def of(cls, objective: Objective | Sequence[Stage], registry: Registry) -> Expression:
-        """The same objective as text. Raises ConfigError where text cannot say it."""
+        """Return the text of an objective that was composed in Python.
+
+        Raises:
+            ConfigError: text cannot say it.
+        """
         stages = as_stages(objective)
         written = [
             attrs.evolve(s, objective=unresolved(s.objective, lambda kind, obj: _name(registry, kind, obj)))
@@ -185,7 +213,7 @@ def _ratio(name: str, kind: Any, table: str | RatioTable, words: Vocabulary) -> 
 
 
 def _name(registry: Registry, kind: str, component: Any) -> str:
-    """The registered name of a component with default settings, which is all that text can name."""
+    """Return the registered name of a component with default settings; text can name no other."""
     name = registry.name_of(kind, type(component))
     if component != type(component)():
         raise ConfigError(f"{component} has settings, which text cannot say for a {kind}", "objective")
@@ -236,7 +264,7 @@ def _ratio_table(ratio: Ratio, registry: Registry) -> RatioTable:
 
 
 def _complete(stage: Stage, registry: Registry) -> tuple[str, float | None, Any, Any, str]:
-    """What must be the same after the text has been read again."""
+    """Return all that must be equal once the text has been read again."""
     updates = [
         (u.name, resolved(u.maximize, registry.default), u.trains, u.every, u.times) for u in stage.objective.updates
     ]

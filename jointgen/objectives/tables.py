@@ -1,4 +1,4 @@
-"""The recipe's way to say a weight: a number, or a table of how it is found over a stage. Torch-free."""
+"""Tables of recipes for the settings of an objective: how a weight is found, and what critics share. Torch-free."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import Weight
 from jointgen.objectives.distributions import Marginal, Product, as_product
 from jointgen.objectives.expressions import Ratio, Seen, log_ratio
+from jointgen.objectives.objective import Order
 
 
 @attrs.frozen(repr=False)
 class WeightTable:
-    """Goes linearly from `start` to `to` over the first `over` (a share) of its stage.
+    """The table of a weight that goes linearly from `start` to `to`.
 
-    cycles: of each of so many equal parts of the stage instead (cyclical annealing, Fu et al. 2019).
+    Args:
+        to: the last value.
+        start: the first value.
+        over: the share of the stage over which it changes, in [0, 1].
+        cycles: how often the schedule repeats; `over` is then a share of one cycle (cyclical annealing, Fu et al.
+            2019).
     """
 
     to: float
@@ -27,23 +33,26 @@ class WeightTable:
     cycles: int = attrs.field(default=1, validator=positive)
 
     def named(self, name: str) -> Weight:
-        """The weight of this name that the table describes."""
+        """Return the weight that the table describes, with a name."""
         return Weight(name, self.to, self.start, self.over, self.cycles)
 
     def __repr__(self) -> str:
-        """As a recipe has it."""
+        """Write the table as a recipe has it."""
         cycles = f", cycles = {self.cycles}" if self.cycles > 1 else ""
         return f"{{ start = {self.start:g}, to = {self.to:g}, over = {self.over:g}{cycles} }}"
 
 
 @attrs.frozen
 class BalanceTable:
-    """A weight free of scale: it holds the gradient of the term that it weighs at `r` times that of another.
+    """The table of a weight that is independent of scale.
 
-    Both are gradients with respect to what the network of one conditional puts out, norms per row.
+    It holds the gradient of the term that it multiplies at `r` times the gradient of another term. Both gradients are
+    taken with respect to the outputs of the network of one conditional, and compared by their norms per row.
 
-    against: the other term, of the same update, as the equation prints it and without the weights before it.
-    start, over, cycles: r may ramp, as a number may (`WeightTable`).
+    Args:
+        r: the relative strength.
+        against: the other term, of the same update, as the equation prints it without its weights.
+        start, over, cycles: the schedule of r, as in `WeightTable`.
     """
 
     r: float = attrs.field(validator=non_negative)
@@ -60,8 +69,16 @@ class BalanceTable:
 
 
 def weight_of(name: str, value: float | WeightTable | BalanceTable, ramp: float = 0.0) -> Weight:
-    """The named weight. `ramp`: a number, or an r that says nothing else, is reached from 0 over so much of the
-    stage."""
+    """Return the named weight that a setting of an objective stands for.
+
+    Args:
+        name: the name that prints.
+        value: a number, or a table.
+        ramp: the share of the stage over which a number, or an r without a schedule of its own, rises from 0.
+
+    >>> weight_of("lambda", 10.0, ramp=0.5).at(0.25)
+    5.0
+    """
     if isinstance(value, WeightTable):
         return value.named(name)
     to, against = (value.r, value.against) if isinstance(value, BalanceTable) else (value, "")
@@ -71,7 +88,7 @@ def weight_of(name: str, value: float | WeightTable | BalanceTable, ramp: float 
 
 
 def table_of(weight: Weight) -> float | WeightTable | BalanceTable:
-    """The way back."""
+    """Return the number or the table that a weight was made from."""
     if weight.is_balanced:
         return BalanceTable(weight.to, weight.against, weight.start or 0.0, weight.over, weight.cycles)
     if weight.start is None:
@@ -80,7 +97,7 @@ def table_of(weight: Weight) -> float | WeightTable | BalanceTable:
 
 
 def non_negative_weight(instance: Any, attribute: Any, value: float | WeightTable | BalanceTable) -> None:
-    """Validator: the weight is >= 0 throughout. A balanced one always is."""
+    """Validate for attrs that a weight is never negative. A balanced one never is."""
     ends = {"start = ": value.start, "to = ": value.to} if isinstance(value, WeightTable) else {"": value}
     for key, number in ends.items():
         if isinstance(number, int | float) and number < 0:
@@ -95,15 +112,21 @@ def check_one_ramp(value: float | WeightTable | BalanceTable, ramp: float, name:
 
 @attrs.frozen
 class CriticTable:
-    """What every critic of an objective shares.
+    """The settings that all critics of an objective share. An objective keeps them in its field `critic`.
 
-    view: which reading of a variable it sees, {x = "relaxed"}.  penalties: components, such as r1.
-    steps: how often its update runs in a step.
+    Args:
+        view: how a critic sees a variable: {x = "relaxed"}.
+        penalties: penalties on the critic, such as r1.
+        steps: how often the critic's update runs in a step.
     """
 
     view: dict[str, str] = attrs.field(factory=dict)
     penalties: list[PenaltyField] = attrs.field(factory=list)
     steps: int = attrs.field(default=1, validator=positive)
+
+    def order(self, alternating: Order) -> Order:
+        """Return "same point" where the critic runs once a step, and `alternating` where it runs more often."""
+        return "same point" if self.steps == 1 else alternating
 
     def log_ratio(
         self,
@@ -113,16 +136,23 @@ class CriticTable:
         view: Mapping[str, Seen] | None = None,
         **options: Any,
     ) -> Ratio:
-        """A log-ratio whose critic has these settings; views of variables that it does not see are left out.
+        """Return a log-ratio whose critic has these settings. Views of variables that it does not see are left out.
 
-        view: the objective's own, where the recipe says nothing else.
+        Args:
+            name: the critic's name.
+            num: the numerator, whose draws are the positives.
+            den: the denominator.
+            view: views that the objective itself asks for; the recipe's come first.
+            options: see `Ratio`.
 
-        Raises ConfigError for a view of a variable that its joints do not have.
+        Raises:
+            ConfigError: the recipe names a view of a variable that the joints do not have.
         """
-        seen = as_product(num).variables
-        there = {v for side in (num, den) for marginal in as_product(side).marginals for v in marginal.joint.variables}
+        sides = (*as_product(num).marginals, *as_product(den).marginals)
+        known = {variable for marginal in sides for variable in marginal.joint.variables}
         for variable in self.view:
-            if variable not in there:
-                raise ConfigError(f"no variable {variable!r}{suggest(variable, there)}", "critic", "view")
-        view = {**(view or {}), **{variable: how for variable, how in self.view.items() if variable in seen}}
+            if variable not in known:
+                raise ConfigError(f"no variable {variable!r}{suggest(variable, known)}", "critic", "view")
+        seen = as_product(num).variables
+        view = {**(view or {}), **{variable: seen_as for variable, seen_as in self.view.items() if variable in seen}}
         return log_ratio(num, den, name=name, view=view, penalties=tuple(self.penalties), times=self.steps, **options)

@@ -61,7 +61,7 @@ def load_plugins(entry_points: Iterable[metadata.EntryPoint] | None = None) -> P
 
 
 def forget_plugins() -> None:
-    """The next `load_plugins()` looks afresh at what is installed."""
+    """Make the next `load_plugins()` look again at what is installed."""
     _installed.cache_clear()
 
 

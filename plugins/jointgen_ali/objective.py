@@ -1,4 +1,4 @@
-"""Adversarially learned inference: one critic between the joints, its labels swapped for the model."""
+"""Adversarially learned inference: one critic tells the two joints apart, and the model is trained to fool it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from jointgen.objectives import (
     E,
     Expr,
     Objective,
-    Order,
     WeightTable,
     cycle,
     log_sigmoid,
@@ -24,35 +23,43 @@ from jointgen.objectives import (
 
 @attrs.frozen
 class ALI:
-    """E_q log s(-f) + E_p log s(f), f = log-ratio q(x,z) : p(x,z): what the critic minimises, so that the gradient
-    does not vanish. The authors' code takes both gradients at the same point (`ali/algorithms.py`)."""
+    """Adversarially learned inference (Dumoulin et al. 2017, eq. 3).
+
+    The critic f learns the log-ratio of q(x,z) and p(x,z); encoder and decoder maximise E_q log s(-f) + E_p log s(f),
+    with s the sigmoid: the critic's own loss with the labels swapped, whose gradient does not vanish (section 2.1).
+    As in the authors' code, both gradients are taken at the same point.
+
+    Args:
+        critic: the settings of the critic. With several steps, critic and model take turns.
+    """
 
     critic: CriticTable = attrs.field(factory=CriticTable)
 
     def objective(self) -> Objective:
-        return Objective.of(swapped_labels(self.critic), order=order_of(self.critic))
+        return Objective.of(swapped_labels(self.critic), order=self.critic.order("critics, model"))
 
 
 @attrs.frozen
 class ALICE:
-    """ALI less `weight` (a number, or a table { start, to, over, cycles }) times the distance of x to its
-    reconstruction."""
+    """ALI with cycle consistency (Li et al. 2017, eq. 7): less `weight` times the distance of x to its reconstruction.
+
+    Args:
+        weight: a number, or a table { start, to, over, cycles }.
+        distance: how x and its reconstruction are compared.
+        critic: the settings of the critic, as in `ALI`.
+    """
 
     weight: float | WeightTable = attrs.field(default=1.0, validator=non_negative_weight)
     distance: Literal["l1", "l2"] = "l1"
     critic: CriticTable = attrs.field(factory=CriticTable)
 
     def objective(self) -> Objective:
-        loop = E(q.xz, cycle(p, "x|z", distance=self.distance))
+        reconstruction = E(q.xz, cycle(p, "x|z", distance=self.distance))
         c = weight_of("c", self.weight)
-        return Objective.of(swapped_labels(self.critic) - c * loop, order=order_of(self.critic))
+        return Objective.of(swapped_labels(self.critic) - c * reconstruction, order=self.critic.order("critics, model"))
 
 
 def swapped_labels(critic: CriticTable) -> Expr:
+    """Return E_q log s(-f) + E_p log s(f), with f = log q(x,z) / p(x,z) learned by a critic."""
     f = critic.log_ratio("f", q.xz, p.xz)
     return E(q.xz, log_sigmoid(-f)) + E(p.xz, log_sigmoid(f))
-
-
-def order_of(critic: CriticTable) -> Order:
-    """Several critic steps take turns with the model's."""
-    return "same point" if critic.steps == 1 else "critics, model"

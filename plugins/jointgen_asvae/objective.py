@@ -27,22 +27,35 @@ from jointgen.plugin import ConfigError, fraction
 
 @attrs.frozen
 class ASVAE:
-    """Half r (data) and half g (generation) of eq 11; AS-VAE-r keeps only the first, AS-VAE-g only the second.
+    """Half r (data) and half g (generation) of AS-VAE (Pu et al. 2017, eq. 11).
 
-    form: "literal" is eqs 5, 6 and 11 as printed, which does not train
-        (docs/why-the-literal-as-vae-does-not-train.md); "decomposed" has the same fixed point: half r is the ELBO
-        and half g the sleep term less one critic.
-    ratio: the critic of the decomposed half g, "T" = p(x,z) : q(x,z) or "d" = p(x) : q(x).
-    weight_r, weight_g: weights of the halves; 0 leaves one out.
-    lambda, w: weights of the critic and of the sleep term in half g, decomposed; lambda ramps over the first `ramp`.
-        lambda may be free of scale, { r = 0.5 }: the critic's pull on the decoder is held at r times the likelihood's
-        (docs/as-vae-on-photographs.md).
-    gamma: weight of a critic e = log-ratio p(z) : q(z) in half r, decomposed, that holds the aggregate posterior to the
-        prior (as in Makhzani et al. 2015, AAE); f2* = rho + T + e has the same e, but lets no gradient of it reach
-        the encoder. 0, the default, leaves it out. At p = q it is 0, so the fixed point stays.
-    Each of these weights may be a table instead, { start, to, over, cycles }.
-    vae_first: share of the run that trains half r's ELBO alone, before the full expression: the stages "vae" and
-        "asvae". With 0 there is only the second, as a warm start from a VAE wants it.
+    AS-VAE-r keeps the first half only, AS-VAE-g the second. In the literal form, eq. 11 as printed,
+
+        half r = E_q[log p(x|z) - f1]      f1 = log q(x,z) / p(x)p(z)      (eq. 5)
+        half g = E_p[log q(z|x) - f2]      f2 = log p(x,z) / q(x)q(z)      (eq. 6)
+
+    which does not train (docs/why-the-literal-as-vae-does-not-train.md). The decomposed form has the same fixed point:
+
+        half r = E_q[log p(x|z) + log p(z) - log q(z|x)]                   the evidence lower bound
+        half g = E_p[w log q(z|x) - lambda T]                              T = log p(x,z) / q(x,z)
+
+    Each weight is a number or a table { start, to, over, cycles }.
+
+    Args:
+        form: the literal or the decomposed form.
+        ratio: the critic of the decomposed half g: "T" = log p(x,z) / q(x,z), or "d" = log p(x) / q(x).
+        weight_r: the weight of half r; 0 leaves it out.
+        weight_g: the weight of half g; 0 leaves it out.
+        lambda_: the weight of the critic in the decomposed half g. It may also be independent of scale, { r = 0.5 }:
+            the critic's gradient at the decoder's output is then held at r times that of the likelihood
+            (docs/as-vae-on-photographs.md).
+        w: the weight of log q(z|x) in the decomposed half g.
+        gamma: the weight of a critic e = log p(z) / q(z) in the decomposed half r, which holds the aggregate posterior
+            to the prior (as Makhzani et al. 2015 do). At p = q it is 0, so the fixed point stays. 0 leaves it out.
+        ramp: the share of the stage over which lambda rises from 0.
+        vae_first: the share of the run in which half r's bound is trained alone, before the full expression: the
+            stages are then "vae" and "asvae". With 0 there is only the second, as a warm start from a VAE wants it.
+        critic: the settings that the critics share.
     """
 
     form: Literal["decomposed", "literal"] = "decomposed"
@@ -66,7 +79,7 @@ class ASVAE:
 
     def objective(self) -> Objective | tuple[Stage, ...]:
         halves = self.literal() if self.form == "literal" else self.decomposed()
-        kept = [w * half for w, half in zip(self.weights, halves, strict=True) if w != 0.0]
+        kept = [weight * half for weight, half in zip(self.weights, halves, strict=True) if weight != 0.0]
         full = Objective.of(kept[0] if len(kept) == 1 else kept[0] + kept[1], note=self.advice, stage="asvae")
         if self.vae_first == 0.0:
             return full
@@ -74,21 +87,24 @@ class ASVAE:
 
     @property
     def weights(self) -> tuple[float | Weight, ...]:
-        """A half without a weight is left out: its critic is not trained and its networks do not run."""
+        """The weights of the halves. A half of weight 0 is left out: its critic and its networks do not run."""
         halves = {"weight_r": self.weight_r, "weight_g": self.weight_g}
         return tuple(weight_of(name, w) if isinstance(w, WeightTable) else w for name, w in halves.items())
 
     def literal(self) -> tuple[Expr, Expr]:
+        """Return both halves of eq. 11 as printed."""
         f1 = self.critic.log_ratio("f1", q.xz, p.x * p.z)  # eq 5
         f2 = self.critic.log_ratio("f2", p.xz, q.x * q.z)  # eq 6
         return E(q.xz, p.log_x_given_z - f1), E(p.xz, q.log_z_given_x - f2)  # eq 11
 
     def decomposed(self) -> tuple[Expr, Expr]:
+        """Return both halves in the form that trains."""
         T = self.critic.log_ratio("T", p.xz, q.xz) if self.ratio == "T" else self.critic.log_ratio("d", p.x, q.x)
         lam = weight_of("lambda", self.lambda_, self.ramp)
         return self.half_r(), E(p.xz, weight_of("w", self.w) * q.log("z|x", stop="x") - lam * T)
 
     def half_r(self) -> Expr:
+        """Return the bound, with the critic of codes where gamma asks for it."""
         bound = elbo(q, p)
         if self.gamma == 0.0:
             return bound
@@ -97,6 +113,7 @@ class ASVAE:
 
     @property
     def advice(self) -> str:
+        """What `jointgen explain` says about these settings."""
         found = []
         if self.form == "literal":
             found.append(
@@ -110,10 +127,11 @@ class ASVAE:
 
     @property
     def unread(self) -> list[str]:
-        """Settings that say something and are of terms that are not there."""
-        of_g, of_r = ("ratio", "lambda_", "ramp", "w"), ("gamma",)
-        gone_g = self.form == "literal" or self.weight_g == 0.0
-        gone_r = self.form == "literal" or self.weight_r == 0.0
-        names = (of_g if gone_g else ()) + (of_r if gone_r else ())
+        """The settings that the recipe gives and that belong to terms that are left out."""
+        names: list[str] = []
+        if self.form == "literal" or self.weight_g == 0.0:
+            names += ["ratio", "lambda_", "ramp", "w"]
+        if self.form == "literal" or self.weight_r == 0.0:
+            names.append("gamma")
         defaults = {field.name: field.default for field in attrs.fields(type(self))}
         return [name.rstrip("_") for name in names if getattr(self, name) != defaults[name]]

@@ -1,4 +1,4 @@
-"""Adversarial variational Bayes: the rate log q(z|x) - log p(z) is learned by a critic that sees the same x twice."""
+"""Adversarial variational Bayes: a critic learns the rate log q(z|x) - log p(z), so q(z|x) needs no density."""
 
 from __future__ import annotations
 
@@ -9,22 +9,29 @@ from jointgen.objectives import CriticTable, E, Objective, p, q, standardized
 
 @attrs.frozen
 class AVB:
-    """E_q [log p(x|z) - t], t = log-ratio q(x,z) : q(x)p(z), whose optimum is log q(z|x) - log p(z).
+    """Adversarial variational Bayes (Mescheder et al. 2017).
 
-    adaptive_contrast: E_q [log p(x|z) + log p(z) - log r(z|x) - t], r(z|x) the Gaussian with the moments of q(z|x),
-        t = log-ratio q(x,z) : r(x,z), r(x,z) = q(x) r(z|x). The critic sees z in r's units and learns only by how
-        much q(z|x) is no Gaussian (section 3.3). For families that have the moments of their draws.
+    Plain: E_q[log p(x|z) - t], where t is the learned log-ratio of q(x,z) and q(x)p(z). At its optimum it is the rate,
+    log q(z|x) - log p(z) (eqs. 3.3 and 3.7).
 
-    Both gradients are taken at the same point, as the authors' code does; several critic steps take turns. The
-    estimate has t in the rate, so it is no bound (docs/papers.md). elbo_matched, the ELBO with r in place of q,
-    is one, of the same decoder: how far the estimate lies above it says what the critic may have missed.
+    With adaptive contrast: E_q[log p(x|z) + log p(z) - log r(z|x) - t], where r(z|x) is the Gaussian with the moments
+    of q(z|x), and t is the learned log-ratio of q(x,z) and r(x,z) = q(x) r(z|x). The critic sees z in units of these
+    moments, and has to learn only by how much q(z|x) differs from a Gaussian (section 3.3).
+
+    As in the authors' code, both gradients are taken at the same point. The report "elbo_estimate" has t in place of
+    the rate, so it is no bound. "elbo_matched", the bound of the same decoder with r in place of q, is one: how far the
+    estimate lies above it says how much the critic may have missed.
+
+    Args:
+        adaptive_contrast: which of the two; for families that know the moments of their draws.
+        critic: the settings of the critic. With several steps, model and critic take turns.
     """
 
     adaptive_contrast: bool = False
     critic: CriticTable = attrs.field(factory=CriticTable)
 
     def objective(self) -> Objective:
-        order = "same point" if self.critic.steps == 1 else "model, critics"
+        order = self.critic.order("model, critics")
         if not self.adaptive_contrast:
             estimate = E(q.xz, p.log_x_given_z - self.critic.log_ratio("t", q.xz, q.x * p.z))
             return Objective.of(estimate, order=order, reports=(("elbo_estimate", estimate),))

@@ -1,4 +1,4 @@
-"""The evidence lower bound and its K-sample tightening."""
+"""The evidence lower bound, and the tighter bound by K samples."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from jointgen.plugin import fraction, positive
 
 @attrs.frozen
 class VAE:
-    """E_q [log p(x|z) + log p(z) - log q(z|x)] (AS-VAE eq 1).
+    """The evidence lower bound E_q[log p(x|z) + log p(z) - log q(z|x)] (Kingma & Welling 2014, eq. 3).
 
-    beta weights the rate (1: the bound itself); it goes from 0 over the first `warm_up` of the run, or as a table
-    says: { start, to, over, cycles }.
-    analytic: KL(q(z|x) : p(z)) in closed form, for families that have it.
+    Args:
+        beta: the weight of the rate, log q(z|x) - log p(z): a number, or a table { start, to, over, cycles }. With 1
+            this is the bound; with another it is the beta-VAE (Higgins et al. 2017).
+        warm_up: the share of the run over which a number `beta` rises from 0.
+        analytic: whether the rate is KL(q(z|x) : p(z)) in closed form (eq. 10), for families that have it.
     """
 
     beta: float | WeightTable = attrs.field(default=1.0, validator=non_negative_weight)
@@ -44,9 +46,11 @@ class VAE:
 
 @attrs.frozen
 class IWAE:
-    """E log 1/K sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x): a bound that rises with K.
+    """The K-sample bound E log 1/K sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x) (Burda et al. 2016, eq. 8).
 
-    beta: a power of p(z) / q(z|x), as a table to warm up with (Soenderby et al. 2016). A bound once it is 1.
+    Args:
+        k: the number of samples; the bound rises with it.
+        beta: the power of p(z) / q(z|x), as a table to warm up with (Soenderby et al. 2016). A bound once it is 1.
     """
 
     k: int = attrs.field(default=5, validator=positive)

@@ -21,6 +21,7 @@ from torch import Tensor
 from jointgen.compiler.balanced_weights import balances_of
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.compiler.nodes import CriticNode, DensityNode, ordered
+from jointgen.compiler.parts import load_weights
 from jointgen.config.recipe import read_recipe
 from jointgen.data.batches import TrainingBatches
 from jointgen.data.split import open_split
@@ -28,7 +29,6 @@ from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.balance_scales import GradientPair
 from jointgen.engine.program import Program
 from jointgen.engine.terms import summand_function
-from jointgen.inference.loading import load_weights
 from jointgen.registry.discovery import load_plugins
 from jointgen.runs.checkpoint import find
 from jointgen.runs.folder import RunFolder

@@ -22,17 +22,22 @@ of docs/as-vae-on-photographs.md. What else was tried, on finished runs with the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import attrs
 
 from jointgen.compiler.nodes import ForwardNode
-from jointgen.compiler.plan import Plan, Summand, UpdatePlan
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import Weight, Weighted
 from jointgen.objectives.distributions import LogDensity
 from jointgen.objectives.objective import Objective
 
-Terms = list[tuple[UpdatePlan, Summand]]
+if TYPE_CHECKING:
+    from jointgen.compiler.plan import Plan, Summand, UpdatePlan
+
+STEPS_BETWEEN = 16
+"""Steps from one measurement of a balanced weight to the next, once so many steps are done."""
+Terms = list[tuple["UpdatePlan", "Summand"]]
 
 
 @attrs.frozen

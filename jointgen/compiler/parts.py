@@ -108,3 +108,16 @@ def _misfit(name: str, own: Tensor, saved: Tensor | None) -> str | None:
 def summarise_problems(lines: Sequence[str]) -> str:
     """The first, and how many more."""
     return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")
+
+
+def load_weights(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]], average: bool) -> None:
+    """Loads the weights of each part by the part's name, never by order.
+
+    Args:
+        parts: The parts.
+        saved: State dicts by part; averages are named "ema.PART".
+        average: Whether to take a part's averages where there are any.
+    """
+    for name, module in parts.modules.items():
+        key = f"ema.{name}" if average and f"ema.{name}" in saved else name
+        module.load_state_dict(dict(saved[key]))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import attrs
 
 from jointgen.compiler.binding import Binding
 from jointgen.compiler.nodes import Ability, Node
-from jointgen.compiler.plan import Plan, Summand
 from jointgen.config.structure import key_of
 from jointgen.config.toml import show
 from jointgen.contracts.capabilities import Capabilities
@@ -17,6 +16,9 @@ from jointgen.contracts.distributions import PriorOfFamily
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError, Problem
 from jointgen.registry.components import Registry
+
+if TYPE_CHECKING:
+    from jointgen.compiler.plan import Plan, Summand
 
 
 @attrs.frozen

@@ -12,15 +12,13 @@ are compiled. To them a balanced weight is a number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from jointgen.compiler.balanced_weights import Balance, balances_of
+from jointgen.compiler.balanced_weights import STEPS_BETWEEN, Balance, balances_of
 from jointgen.compiler.nodes import ordered
-from jointgen.compiler.parts import Parts
-from jointgen.compiler.plan import Plan
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.program import Program, Values
 from jointgen.engine.terms import Term, as_tensor, summand_function
@@ -28,8 +26,10 @@ from jointgen.engine.torch_compile import buffers_kept
 from jointgen.engine.trainable import TrainedParameters
 from jointgen.runtime.workers import Workers
 
-STEPS_BETWEEN = 16
-"""Steps from one measurement to the next, once so many steps are done."""
+if TYPE_CHECKING:
+    from jointgen.compiler.parts import Parts
+    from jointgen.compiler.plan import Plan
+
 DECAY = 0.6
 """The share of the running means that a measurement leaves: they look back over some 40 steps."""
 

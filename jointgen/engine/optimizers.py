@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 from torch import nn
 
-from jointgen.compiler.compiled_recipe import CompiledRecipe
-from jointgen.compiler.parts import Parts
 from jointgen.config.optimizers import SGD, Adam, AdamW, Rate, RMSprop, Table
 from jointgen.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from jointgen.compiler.compiled_recipe import CompiledRecipe
+    from jointgen.compiler.parts import Parts
 
 _TORCH: Mapping[type[Rate], type[torch.optim.Optimizer]] = {
     Adam: torch.optim.Adam,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,13 +13,15 @@ from torch.nn import functional as F
 
 from jointgen.compiler.lowered import CriticPenalty, NodeValue, OverDraws
 from jointgen.compiler.nodes import Node, furthest_shift, ordered
-from jointgen.compiler.parts import Parts
-from jointgen.compiler.plan import Summand
 from jointgen.contracts.noise import NoiseSource
 from jointgen.contracts.numerics import log_mean_exp
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.program import Program, Values
 from jointgen.objectives.algebra import Constant, Expr, Pointwise, Stop, Sum, Weight, Weighted
+
+if TYPE_CHECKING:
+    from jointgen.compiler.parts import Parts
+    from jointgen.compiler.plan import Summand
 
 _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "log_sigmoid": F.logsigmoid,

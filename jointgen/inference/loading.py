@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from jointgen.compiler.compiled_recipe import compile_recipe
-from jointgen.compiler.parts import Parts
+from jointgen.compiler.parts import load_weights
 from jointgen.config.recipe import read_recipe
 from jointgen.inference.model import Model
 from jointgen.registry.discovery import load_plugins
@@ -54,19 +52,6 @@ def open_model(
     load_weights(compiled.parts, saved.parts, average)
     model = Model(compiled, compiled.parts, device, saved.path.name)
     return model, [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
-
-
-def load_weights(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]], average: bool) -> None:
-    """Loads the weights of each part by the part's name, never by order.
-
-    Args:
-        parts: The parts.
-        saved: State dicts by part; averages are named "ema.PART".
-        average: Whether to take a part's averages where there are any.
-    """
-    for name, module in parts.modules.items():
-        key = f"ema.{name}" if average and f"ema.{name}" in saved else name
-        module.load_state_dict(dict(saved[key]))
 
 
 def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, list[str]]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from jointgen.compiler.compiled_recipe import CompiledRecipe
-from jointgen.compiler.parts import Parts
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.observation import Observation
 from jointgen.contracts.space import Space
@@ -17,6 +16,10 @@ from jointgen.errors import ConfigError
 from jointgen.inference.view import PartsView, require_given
 from jointgen.objectives.bounds import elbo
 from jointgen.objectives.distributions import Joint
+
+if TYPE_CHECKING:
+    from jointgen.compiler.compiled_recipe import CompiledRecipe
+    from jointgen.compiler.parts import Parts
 
 Given = Mapping[str, Tensor] | None
 """Values of variables that are not to be drawn, by name: {"y": one-hot labels}."""

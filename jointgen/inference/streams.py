@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from jointgen.contracts.metrics import Batch, ModelView
 from jointgen.contracts.noise import Noise
-from jointgen.data.split import Split
+
+if TYPE_CHECKING:
+    from jointgen.data.split import Split
 
 T = TypeVar("T")
 

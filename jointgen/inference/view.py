@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from jointgen.compiler.compiled_recipe import CompiledRecipe
-from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Summand, lower_expression
 from jointgen.compiler.requirements import is_met, law_names, requirements_of
 from jointgen.contracts.capabilities import Capabilities
@@ -26,6 +24,10 @@ from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import resolved
+
+if TYPE_CHECKING:
+    from jointgen.compiler.compiled_recipe import CompiledRecipe
+    from jointgen.compiler.parts import Parts
 
 T = TypeVar("T")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL.Image import Image
@@ -12,10 +13,12 @@ from jointgen.contracts.space import Space
 from jointgen.data.split import Split
 from jointgen.data.step_inputs import StepInputs
 from jointgen.errors import ConfigError
-from jointgen.inference.model import Model
-from jointgen.inference.view import PartsView
 from jointgen.reports import pictures
 from jointgen.runtime.workers import Workers
+
+if TYPE_CHECKING:
+    from jointgen.inference.model import Model
+    from jointgen.inference.view import PartsView
 
 
 def write_pictures(model: Model, split: Split, folder: Path, name: str, n: int, workers: Workers) -> list[Path]:

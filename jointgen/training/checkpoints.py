@@ -6,11 +6,10 @@ from pathlib import Path
 
 import attrs
 
-from jointgen.compiler.parts import shape_mismatches, summarise_problems
+from jointgen.compiler.parts import load_weights, shape_mismatches, summarise_problems
 from jointgen.config.recipe import changed_keys
 from jointgen.engine.batch_norm import average_statistics
 from jointgen.errors import ConfigError, Problem
-from jointgen.inference.loading import load_weights
 from jointgen.runs import checkpoint
 from jointgen.runs.folder import RunFolder, checkpoint_name
 from jointgen.runtime.workers import Workers

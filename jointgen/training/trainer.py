@@ -8,25 +8,27 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
-from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.contracts.figures import Estimate
-from jointgen.data.batches import TrainingBatches
 from jointgen.engine.step import Step
 from jointgen.engine.torch_compile import TorchCompiler
 from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedError, WriteError
-from jointgen.inference.model import Model
 from jointgen.runs import checkpoint
 from jointgen.runs.folder import checkpoint_name
 from jointgen.runtime.console import log_once
-from jointgen.runtime.progress import Progress
-from jointgen.runtime.workers import Workers
-from jointgen.training.checkpoints import CheckpointWriter
-from jointgen.training.reporter import RunReporter
-from jointgen.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from jointgen.compiler.compiled_recipe import CompiledRecipe
+    from jointgen.data.batches import TrainingBatches
+    from jointgen.inference.model import Model
+    from jointgen.runtime.progress import Progress
+    from jointgen.runtime.workers import Workers
+    from jointgen.training.checkpoints import CheckpointWriter
+    from jointgen.training.reporter import RunReporter
+    from jointgen.training.state import TrainingState
 
 
 @attrs.frozen

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from jointgen.compiler.balanced_weights import balances_of
-from jointgen.compiler.compiled_recipe import CompiledRecipe
+from jointgen.compiler.balanced_weights import STEPS_BETWEEN, balances_of
 from jointgen.compiler.nodes import DrawNode, ForwardNode, Node, PriorNode, RootNode, SampleNode, ViewNode
 from jointgen.compiler.plan import Plan, Summand, UpdatePlan
 from jointgen.compiler.requirements import Requirement, is_met, law_names, requirements
 from jointgen.config.recipe import EncoderTable
 from jointgen.contracts.distributions import PriorOfFamily
-from jointgen.engine.balance_scales import STEPS_BETWEEN
 from jointgen.objectives.algebra import Weight
 from jointgen.objectives.distributions import Joint
 from jointgen.objectives.expressions import Ratio
@@ -26,6 +24,9 @@ from jointgen.objectives.objective import Objective, Update
 from jointgen.reports.explain.advice import advice_on
 from jointgen.reports.explain.sizes import Sizes, sizes_of
 from jointgen.reports.explain.training import training
+
+if TYPE_CHECKING:
+    from jointgen.compiler.compiled_recipe import CompiledRecipe
 
 WIDTH = 110
 """Prose is wrapped to this; equations and tables are not."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import attrs
 from torch import Tensor
 
-from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.engine.optimizers import shared
+
+if TYPE_CHECKING:
+    from jointgen.compiler.compiled_recipe import CompiledRecipe
 
 
 @attrs.frozen

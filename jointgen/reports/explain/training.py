@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.config.optimizers import Rate, Table
 from jointgen.config.recipe import Train
 from jointgen.engine.optimizers import shared
+
+if TYPE_CHECKING:
+    from jointgen.compiler.compiled_recipe import CompiledRecipe
 
 
 def training(compiled: CompiledRecipe) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
@@ -13,11 +13,13 @@ from jointgen.contracts.space import Space
 from jointgen.data.split import Split
 from jointgen.errors import ConfigError
 from jointgen.inference.bulk import BATCH, encode_many, reconstructed_variable
-from jointgen.inference.model import Model
 from jointgen.reports import pictures
 from jointgen.reports.gallery import fixed_batch
 from jointgen.reports.html import png_uri
 from jointgen.reports.page.curves import rounded
+
+if TYPE_CHECKING:
+    from jointgen.inference.model import Model
 
 MAP_ROWS = 1000
 """At most so many held-out rows are on the map of codes."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.compiler.plan import Plan, UpdatePlan
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective
 from jointgen.reports.explain.explain import about_critic, component_of, order_of, split_sum, when
+
+if TYPE_CHECKING:
+    from jointgen.compiler.compiled_recipe import CompiledRecipe
 
 SIGNS = {"-": "\N{MINUS SIGN}", "*": "\N{DOT OPERATOR}", "|": "\N{THIN SPACE}|\N{THIN SPACE}"}
 TOKEN = re.compile(r"E\[(?P<over>[^\[\]]*)\]|(?P<sigmoid>s(?=\())|(?P<word>[^\W\d]\w*)|(?P<sign>[-*|])|.", re.DOTALL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import plotly.offline
@@ -12,10 +12,8 @@ import torch
 from markupsafe import Markup, escape
 from torch import Tensor
 
-from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.data.split import Split
 from jointgen.errors import ConfigError
-from jointgen.inference.model import Model
 from jointgen.reports.explain.explain import explained
 from jointgen.reports.html import fill_template
 from jointgen.reports.page.codes import code_map, interpolation_rows, interpolations, map_codes, traversal
@@ -26,6 +24,10 @@ from jointgen.reports.page.training_pictures import frames
 from jointgen.reports.run_figures import figures_of_run
 from jointgen.runs.folder import RunFolder
 from jointgen.runtime.atomic_files import replace_text, writing
+
+if TYPE_CHECKING:
+    from jointgen.compiler.compiled_recipe import CompiledRecipe
+    from jointgen.inference.model import Model
 
 TOML_LINE = re.compile(r"(?P<comment>\s*#.*)|(?P<table>\[.*\])|(?P<key>[^=\s]+)(?P<rest>\s*=.*)|.*")
 

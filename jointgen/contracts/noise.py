@@ -162,7 +162,7 @@ class Noise:
         """Return this process's rows of the tensor that the key names, of this shape (rows, ...)."""
         draw, (rows, *event) = torch.randn if kind == "normal" else torch.rand, shape
         every = draw(rows * self.world, *event, generator=self.generator(key), device=self.device, dtype=self.dtype)
-        return every[self.rank * rows : (self.rank + 1) * rows]
+        return every if self.world == 1 else every[self.rank * rows : (self.rank + 1) * rows]
 
     def generator(self, name: str) -> torch.Generator:
         """Return a generator seeded from (seed, step, name). The next call seeds the same generator anew."""

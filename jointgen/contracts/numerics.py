@@ -53,4 +53,4 @@ def at_least_float32(x: Tensor) -> Tensor:
 
     bfloat16 is too coarse for densities and losses.
     """
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype in (torch.float32, torch.float64) else x.to(torch.promote_types(x.dtype, torch.float32))

@@ -53,21 +53,26 @@ class UpdateRunner:
         self.program = program or Program(nodes or plan.nodes, parts, plan.differentiable, imported)
         self.terms = [(summand, summand_function(summand.lowered, self.program)) for summand in plan.summands]
         self.params = self.trained.params
-        self.run_loss: Loss = self.loss
+        self._compiled_loss: Loss | None = None
+        self._seeds: dict[int, tuple[Any, Tensor]] = {}
         self._critics = [term_function(critic.lowered, self.program.index) for critic in plan.critics]
 
     def loss(self, inputs: StepInputs, imports: Mapping[Node, Any] | None = None) -> tuple[Tensor, Figures, Values]:
         """Return the loss to minimise, the mean of each term, and the values of the program."""
         values = self.program.run(inputs, imports)
-        return *self.loss_of(values, inputs), values
+        weights = [summand.weight(inputs.at) for summand, _ in self.terms]
+        return *self._loss_of(self.rows(inputs, values), weights), values
 
-    def loss_of(self, values: Values, inputs: StepInputs) -> tuple[Tensor, Figures]:
-        """Return the loss and the mean of each term, from the values of a program that has run."""
+    def rows(self, inputs: StepInputs, values: Values) -> list[Tensor]:
+        """The values of each term, (B,), from the values of a program that has run."""
+        return [as_tensor(term(inputs, values), inputs) for _, term in self.terms]
+
+    def _loss_of(self, rows: Sequence[Tensor], weights: Sequence[float | Tensor]) -> tuple[Tensor, Figures]:
         total: Any = None
         means: Figures = {}
-        for summand, term in self.terms:
-            mean = as_tensor(term(inputs, values), inputs).mean()
-            weight, detached = summand.weight(inputs.at), mean.detach()
+        for (summand, _), values, weight in zip(self.terms, rows, weights, strict=True):
+            mean = values.mean()
+            detached = mean.detach() if mean.requires_grad else mean
             means[summand.label] = means[summand.label] + detached if summand.label in means else detached
             if total is None:
                 total = -weight * mean
@@ -80,7 +85,7 @@ class UpdateRunner:
     def compile(self, compiler: TorchCompiler, exports: frozenset[Node], name: str) -> None:
         """Compile the loss. Of the values of the program, only `exports` and the critics' outputs are known then."""
         needed = [node for critic in self.plan.critics for node in critic.leaves]
-        self.run_loss = compiler.compiled(self, list(dict.fromkeys([*exports, *needed])), name)
+        self._compiled_loss = compiler.compiled(self, list(dict.fromkeys([*exports, *needed])), name)
 
     def gradient(self, inputs: StepInputs, imports: Mapping[Node, Any] | None = None) -> tuple[Figures, Values]:
         """Fill the gradients of the trained parameters; a parameter that nothing reached gets zeros."""
@@ -97,11 +102,47 @@ class UpdateRunner:
         share: float = 1.0,
     ) -> tuple[Figures, Values]:
         """Add `share` times the gradient of the loss to those of the trained parameters."""
+        if self._compiled_loss is not None:
+            with autocast or nullcontext():
+                loss, figures, values = self._compiled_loss(inputs, imports)
+            (loss if share == 1 else share * loss).backward()
+            return figures | {f"{self.plan.name}/loss": loss.detach()}, values
         with autocast or nullcontext():
-            loss, figures, values = self.run_loss(inputs, imports)
-        (loss if share == 1 else share * loss).backward()
-        figures[f"{self.plan.name}/loss"] = loss.detach()
-        return figures, values
+            values = self.program.run(inputs, imports)
+            rows = self.rows(inputs, values)
+        return self.add_gradient_of(rows, inputs, share), values
+
+    def add_gradient_of(
+        self, rows: Sequence[Tensor], inputs: StepInputs, share: float, shares_graph: bool = False, is_last: bool = True
+    ) -> Figures:
+        """Add `share` times the gradient of the loss, from the values of its terms.
+
+        The loss is a weighted sum of means over rows, so its gradient by a term's values is known: -weight / rows.
+        The backward pass starts there, and the loss itself needs no graph.
+
+        Args:
+            shares_graph: other updates have losses on the same graph, so only these parameters take a gradient.
+            is_last: the graph is not needed any more.
+        """
+        with torch.no_grad():
+            weights = [summand.weight(inputs.at) for summand, _ in self.terms]
+            loss, figures = self._loss_of(rows, weights)
+            roots = [i for i, term in enumerate(rows) if term.requires_grad]
+            seeds = [self._seed(i, rows[i], weights[i], share) for i in roots]
+        params = self.params if shares_graph else None
+        torch.autograd.backward([rows[i] for i in roots], seeds, retain_graph=not is_last, inputs=params)
+        figures[f"{self.plan.name}/loss"] = loss
+        return figures
+
+    def _seed(self, i: int, rows: Tensor, weight: float | Tensor, share: float) -> Tensor:
+        """-share * weight / rows in the shape of the rows; that of a constant weight is kept from step to step."""
+        key = (share, weight, rows.shape, rows.dtype, rows.device)
+        if not isinstance(weight, Tensor) and i in self._seeds and self._seeds[i][0] == key:
+            return self._seeds[i][1]
+        seed = (rows.new_full((), share) * -weight / rows.numel()).expand_as(rows)
+        if not isinstance(weight, Tensor):
+            self._seeds[i] = key, seed
+        return seed
 
     @torch.no_grad()
     def critic_outputs(self, inputs: StepInputs, values: Values) -> Tensor | None:
@@ -175,9 +216,8 @@ class JointGraph:
             values = self.program.run(inputs)
         for update in self.updates:
             with autocast():
-                loss, figures = update.loss_of(values, inputs)
+                rows = update.rows(inputs, values)
             is_last = update is self.updates[-1]
-            (loss if share == 1 else share * loss).backward(inputs=update.params, retain_graph=not is_last)
-            figures[f"{update.plan.name}/loss"] = loss.detach()
+            figures = update.add_gradient_of(rows, inputs, share, shares_graph=True, is_last=is_last)
             found.append((figures, update.critic_outputs(inputs, values) if gather else None))
         return found

@@ -9,7 +9,7 @@ Accelerator that was made last in this Python process.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -97,9 +97,11 @@ class Workers:
         """The type that parameters are converted to; None leaves them as they were built."""
         return torch.float64 if self.precision == "fp64" else None
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[Any]:
         """Return a context in which products of matrices are in bfloat16, if the precision is "bf16"."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+        if self.precision != "bf16":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def barrier(self) -> None:
         """Wait until every process has come here."""

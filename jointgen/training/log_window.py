@@ -34,7 +34,7 @@ class LogWindow:
         """Add the figures of a step, () each by name."""
         self.steps += 1
         names = tuple(figures)
-        self._rows.setdefault(names, []).append(torch.stack([value.detach().float() for value in figures.values()]))
+        self._rows.setdefault(names, []).append(torch.stack([value.float() for value in figures.values()]))
         self._steps.setdefault(names, []).append(step)
 
     @property

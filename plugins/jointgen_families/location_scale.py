@@ -168,7 +168,8 @@ class LocationScaleModule(MeanModule):
         if self.config.scale != "per_element":
             return self.distribution(self.mean_of(params), self._shared_log_scale(params), self.space)
         out, log_scale = params.chunk(2, dim=1)
-        return self.distribution(self.mean_of(out), self._clamped(log_scale + self._start), self.space)
+        log_scale = log_scale + self._start if self._start else log_scale  # an operation less at the usual start, 1
+        return self.distribution(self.mean_of(out), self._clamped(log_scale), self.space)
 
     def view(self, reading: str, draw: Draw, noise: NoiseSource) -> Tensor:
         """Return x + stop(scale) eps, data blurred as the model's draws are, (B, *shape).

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import Capabilities, NoiseSource, ReadyDraw, Space
+from jointgen.plugin import LOG_2PI, Capabilities, NoiseSource, ReadyDraw, Space, sum_event
 from jointgen_families.gaussian import DiagonalGaussian
 
 
@@ -77,6 +77,10 @@ class StandardNormal(DiagonalGaussian):
     def standardize(self, value: Tensor) -> Tensor:
         """Return the value as it is, (B, *shape)."""
         return value
+
+    def standard_log_prob(self, eps: Tensor) -> Tensor:
+        """(B, *shape) -> (B,) nats: -sum 1/2 eps^2 + 1/2 log 2 pi."""
+        return -sum_event(0.5 * eps**2 + 0.5 * LOG_2PI)
 
 
 class NormalModule(PriorModule):

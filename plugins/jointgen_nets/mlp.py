@@ -67,7 +67,8 @@ class MLPNet(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the output, (B, *output)."""
         values = [value.flatten(1) for value in self.centre(*inputs)]
-        return self.layers(joined(values)).unflatten(1, self.output)  # (B, *output)
+        out = self.layers(joined(values))
+        return out if len(self.output) == 1 else out.unflatten(1, self.output)  # (B, *output)
 
 
 @attrs.frozen

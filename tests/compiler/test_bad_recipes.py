@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.paths import QUICKSTART
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry
 from jointgen.training.setup import set_up_training
-
-QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 
 Overrides = list[str] | dict[str, Any]
 Rows = dict[str, tuple[Overrides, list[str]]]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import attrs
 import pytest
+from support.paths import QUICKSTART
 from torch import nn
 
 import jointgen
@@ -14,8 +14,6 @@ from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.space import Space
 from jointgen.registry.discovery import load_plugins
-
-QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 
 
 @attrs.frozen

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+from support.paths import QUICKSTART, SHIPPED
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.compiler.plan import Summand
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.objectives import E, Objective, Weight, WeightTable, log_ratio, p, q, table_of, weight_of
 from jointgen.registry.components import Registry
-
-RECIPES = Path(__file__).parents[2] / "recipes"
-FIXED = Path(__file__).parents[1] / "fixtures" / "recipes"
 
 
 def test_a_ramp_by_hand() -> None:
@@ -43,7 +40,9 @@ def test_a_table_and_its_weight_are_the_same() -> None:
 
 def compiled(registry: Registry, recipe: str, **objective: Any) -> CompiledRecipe:
     changes = {f"objective.{key.rstrip('_')}": value for key, value in objective.items()}
-    path = next(folder / f"{recipe}.toml" for folder in (FIXED, RECIPES) if (folder / f"{recipe}.toml").is_file())
+    path = next(
+        folder / f"{recipe}.toml" for folder in (QUICKSTART.parent, SHIPPED) if (folder / f"{recipe}.toml").is_file()
+    )
     return compile_recipe(read_recipe(path, changes, registry=registry), registry)
 
 

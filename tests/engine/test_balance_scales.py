@@ -20,9 +20,10 @@ from jointgen_families.gaussian import Gaussian
 from support.models import assemble, make_step, small_model
 from support.networks import GaussianDraw, StandardNormal
 from support.noise import WrittenNoise
+from support.paths import QUICKSTART
+from support.runs import stop_after, train_small
 from torch import Tensor, nn
 
-import jointgen
 from jointgen.compiler.balanced_weights import balances_of
 from jointgen.compiler.compiled_recipe import compile_recipe as compiled
 from jointgen.compiler.gradient_paths import PartTraits
@@ -58,7 +59,6 @@ from jointgen.runs import checkpoint
 from jointgen.runtime.workers import Workers
 
 DOUBLE = torch.float64
-QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 
 d = log_ratio(p.x, q.x, name="d")
 
@@ -304,19 +304,7 @@ def test_draws_of_one_row_count_together() -> None:
     assert found[0] == pytest.approx(once[0], rel=0.5)
 
 
-SMALL: dict[str, Any] = {
-    "encoder.network.hidden": [8],
-    "decoder.network.hidden": [8],
-    "discriminator.hidden": [8],
-    "objective.lambda": {"r": 0.5},
-    "train.steps": 14,
-    "train.batch": 16,
-    "train.log_every": 2,
-    "train.trackers": [],
-    "eval.rows": 32,
-    "eval.quick_rows": 32,
-    "eval.samples": 4,
-}
+RUN: dict[str, Any] = {"objective.lambda": {"r": 0.5}, "train.steps": 14, "train.log_every": 2, "train.trackers": []}
 
 
 def weights_logged(run: Path) -> list[float]:
@@ -327,11 +315,10 @@ def weights_logged(run: Path) -> list[float]:
 def test_a_resumed_run_ends_where_it_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after step 7, between the measurements of steps 4 and 8: the running means are in the checkpoint."""
     monkeypatch.setattr(balance_scales, "STEPS_BETWEEN", 4)
-    jointgen.run(QUICKSTART, SMALL, out=tmp_path / "whole", quiet=True)
-    asked = iter(range(100))
+    train_small(tmp_path / "whole", RUN)
     with pytest.raises(StoppedError):
-        jointgen.run(QUICKSTART, SMALL, out=tmp_path / "cut", quiet=True, stop=lambda: 15 * (next(asked) == 6))
-    jointgen.run(QUICKSTART, SMALL, out=tmp_path / "cut", quiet=True, resume=True)
+        train_small(tmp_path / "cut", RUN, stop=stop_after(7))
+    train_small(tmp_path / "cut", RUN, resume=True)
     ends = [checkpoint.find(tmp_path / name / "checkpoints") for name in ("whole", "cut")]
     for part, tensors in ends[0].parts.items():
         assert all(torch.equal(ends[1].parts[part][name], value) for name, value in tensors.items()), part

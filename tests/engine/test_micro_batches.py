@@ -15,9 +15,9 @@ from jointgen_avb.objective import AVB
 from jointgen_critics.penalties import R1, GradientPenalty
 from jointgen_vae.objective import IWAE, VAE
 from support.models import small_model
+from support.runs import train_small
 from torch import Tensor
 
-import jointgen
 from jointgen.compiler.compiled_recipe import check_rows
 from jointgen.contracts.noise import Noise
 from jointgen.data.step_inputs import StepInputs
@@ -86,13 +86,11 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(name: str, changes: dict[st
 
 def test_a_run_in_parts_is_the_run(tmp_path: Path) -> None:
     """From the recipe's key to the checkpoint, in double precision."""
-    recipe = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
-    small: dict[str, Any] = {"encoder.network.hidden": [8], "decoder.network.hidden": [8], "discriminator.hidden": [8]}
-    small |= {"train.steps": 6, "train.batch": 16, "train.precision": "fp64", "eval.rows": 16, "eval.samples": 4}
+    changes = {"train.steps": 6, "train.precision": "fp64"}
     ends = []
     for parts in (1, 2):
         out = tmp_path / str(parts)
-        jointgen.run(recipe, {**small, "train.micro_batches": parts}, out=out, quiet=True)
+        train_small(out, {**changes, "train.micro_batches": parts})
         ends.append(checkpoint.find(out / "checkpoints").parts)
     for part, tensors in ends[0].items():
         for name, value in tensors.items():

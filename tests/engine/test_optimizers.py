@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from support.paths import QUICKSTART, SHIPPED
+from support.runs import SMALL, stop_after, train_small
 from torch import nn
 
-import jointgen
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.config.optimizers import SGD, Adam, AdamW, OptimizerTables, Rate, RMSprop, StageTables
 from jointgen.config.recipe import read_recipe
@@ -21,20 +22,6 @@ from jointgen.errors import StoppedError
 from jointgen.registry.components import Registry
 from jointgen.reports.explain.sizes import sizes_of
 from jointgen.runs import checkpoint
-
-RECIPES = Path(__file__).parents[2] / "recipes"
-QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
-SMALL = {
-    "encoder.network.hidden": [8],
-    "decoder.network.hidden": [8],
-    "discriminator.hidden": [8],
-    "train.batch": 16,
-    "train.pair_block": 4,
-    "train.eval_every": None,
-    "train.sample_every": None,
-    "eval.rows": 16,
-    "eval.samples": 4,
-}
 
 # --- rates -----------------------------------------------------------------------------------------------------------
 
@@ -55,7 +42,7 @@ def test_the_two_keys_of_old_still_mean_a_line() -> None:
     assert rates(Adam(lr=2.0, decay_from=1.0, final=1.0), 0, 99) == [2.0, 2.0]  # the defaults of resolved recipes
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
 def test_shipped_recipes_keep_their_rates(path: Path, registry: Registry) -> None:
     """Bit for bit the formula that they were tuned with, of decay_from (1 if not given) and final (1)."""
     recipe = read_recipe(path, registry=registry)
@@ -233,8 +220,8 @@ def test_memory_counts_the_stage_that_keeps_most(registry: Registry) -> None:
 
 def trained(out: Path, changes: dict[str, Any], steps: int, **options: Any) -> dict[str, Any]:
     """What the last checkpoint of a run holds."""
-    given = {**SMALL, **changes, "train.steps": steps, "train.log_every": 1, "train.checkpoint_every": 1}
-    jointgen.run(QUICKSTART, given, out=out, quiet=True, **options)
+    given = {**changes, "train.steps": steps, "train.log_every": 1, "train.checkpoint_every": 1}
+    train_small(out, given, **options)
     saved = checkpoint.find(out / "checkpoints")
     return {"parts": saved.parts, **saved.state["optimizers"]}
 
@@ -254,9 +241,8 @@ def test_moments_start_anew_with_a_stages_table(tmp_path: Path) -> None:
 def test_a_stage_with_tables_resumes_bit_for_bit(at: int, tmp_path: Path) -> None:
     """Stopped within the first stage, at its end and within the second."""
     whole = trained(tmp_path / "whole", STUDY, 6)
-    calls = iter(range(1, 100))
     with pytest.raises(StoppedError):
-        trained(tmp_path / "run", STUDY, 6, stop=lambda: 15 if next(calls) == at else 0)
+        trained(tmp_path / "run", STUDY, 6, stop=stop_after(at))
     resumed = trained(tmp_path / "run", STUDY, 6, resume=True)
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
@@ -296,7 +282,7 @@ def test_one_step_of_sgd_by_hand(tmp_path: Path) -> None:
 
 def weights(out: Path, changes: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The encoder's and decoder's after one step."""
-    jointgen.run(QUICKSTART, {**SMALL, **changes, "train.steps": 1}, out=out, quiet=True)
+    train_small(out, {**changes, "train.steps": 1})
     saved = checkpoint.load(out / "checkpoints/step-00000001").parts
     return {f"{part}.{name}": t for part in ("encoder", "decoder") for name, t in saved[part].items()}
 
@@ -304,7 +290,7 @@ def weights(out: Path, changes: dict[str, Any]) -> dict[str, torch.Tensor]:
 def test_rates_are_logged(tmp_path: Path) -> None:
     """Warm-up over 5 of 10 steps, logged every 2: steps 2, 4, ... have run at 2/5, 4/5, 1, 1, 1 of 0.01."""
     changes = {"optimizer.model": {"lr": 0.01, "warmup": 0.5}, "train.steps": 10, "train.log_every": 2}
-    jointgen.run(QUICKSTART, {**SMALL, **changes}, out=tmp_path / "run", quiet=True)
+    train_small(tmp_path / "run", {**changes})
     events = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [event["lr/model"] for event in events] == pytest.approx([0.004, 0.008, 0.01, 0.01, 0.01])
     assert read_toml(tmp_path / "run/recipe.toml")["optimizer"]["model"]["type"] == "adam"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from jointgen_families.flows import recursion
+from support.paths import SHIPPED
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -30,7 +31,7 @@ from jointgen.registry.discovery import load_plugins
 from jointgen.runtime.workers import Workers
 from jointgen.training.log_window import LogWindow
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+RECIPES = sorted(SHIPPED.glob("*.toml"))
 ROWS = 4
 SCORES = (DensityNode, ClosedKLNode, CriticNode)
 

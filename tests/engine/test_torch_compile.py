@@ -20,20 +20,18 @@ from jointgen_avb.objective import AVB
 from jointgen_critics.penalties import R1, GradientPenalty
 from jointgen_vae.objective import IWAE, VAE
 from support.models import SmallModel, small_model
+from support.runs import stop_after, train_small, weights
 from torch import Tensor, nn
 
-import jointgen
 from jointgen.compiler.nodes import ReadNode, RootNode, SampleNode
 from jointgen.engine import balance_scales
 from jointgen.engine.step import Step
 from jointgen.engine.torch_compile import TorchCompiler, nodes_when_compiled
 from jointgen.errors import StoppedError
 from jointgen.objectives import BalanceTable, CriticTable, E, Objective, Update, WeightTable, elbo, log_ratio, p, q
-from jointgen.runs import checkpoint
 from jointgen.runtime.workers import Workers
 
 CPU = torch.device("cpu")
-QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 DROPPING = {"type": "mlp", "hidden": [6], "dropout": 0.3}
 
 
@@ -246,26 +244,11 @@ def test_compiled_updates_hand_over_tensors() -> None:
 
 # --- runs -------------------------------------------------------------------------------------------------------------
 
-SMALL: dict[str, Any] = {
-    "encoder.network.hidden": [8],
-    "decoder.network.hidden": [8],
-    "discriminator.hidden": [8],
-    "train.batch": 16,
-    "train.checkpoint_every": 10,
-    "eval.rows": 32,
-    "eval.samples": 4,
-}
-
 
 def run(out: Path, stop: Any = lambda: 0, resume: bool = False, **changes: Any) -> Path:
-    overrides = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
-    jointgen.run(QUICKSTART, overrides, out=out, stop=stop, resume=resume)
+    overrides = {"train.checkpoint_every": 10, **{key.replace("__", "."): value for key, value in changes.items()}}
+    train_small(out, overrides, stop=stop, resume=resume, quiet=False)
     return out
-
-
-def tensors(out: Path, step: int) -> dict[str, Tensor]:
-    saved = checkpoint.load(out / f"checkpoints/step-{step:08d}")
-    return {f"{part}/{name}": value for part, values in saved.parts.items() for name, value in values.items()}
 
 
 def test_a_machine_without_a_compiler_trains_eagerly(
@@ -282,11 +265,10 @@ def test_a_machine_without_a_compiler_trains_eagerly(
 @pytest.mark.slow
 def test_a_compiled_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     """Stopped at step 17 of 40; the averaged weights are compared, too."""
-    calls = iter(range(10**6))
     changes = {"train__steps": 40, "train__compile": "default"}
-    whole = tensors(run(tmp_path / "whole", **changes), 40)
+    whole = weights(run(tmp_path / "whole", **changes) / "checkpoints/step-00000040")
     with pytest.raises(StoppedError):
-        run(tmp_path / "cut", stop=lambda: 15 if next(calls) + 1 == 17 else 0, **changes)
-    resumed = tensors(run(tmp_path / "cut", resume=True, **changes), 40)
+        run(tmp_path / "cut", stop=stop_after(17), **changes)
+    resumed = weights(run(tmp_path / "cut", resume=True, **changes) / "checkpoints/step-00000040")
     assert any(name.startswith("ema.") for name in whole)
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.paths import QUICKSTART
+from support.runs import stop_after, train_small
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import jointgen
@@ -22,20 +24,7 @@ from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
 from jointgen.runs.trackers import check_installed
 
-QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
-SMALL = {
-    "encoder.network.hidden": [8],
-    "decoder.network.hidden": [8],
-    "discriminator.hidden": [8],
-    "train.batch": 16,
-    "train.pair_block": 4,
-    "train.steps": 4,
-    "train.log_every": 1,
-    "train.eval_every": None,
-    "train.sample_every": 2,
-    "eval.rows": 16,
-    "eval.samples": 4,
-}
+RUN: dict[str, Any] = {"train.steps": 4, "train.log_every": 1, "train.sample_every": 2}
 
 
 def picture(path: Path) -> Path:
@@ -162,11 +151,10 @@ def test_wandb_mode_is_the_users_own(tmp_path: Path, fake_wandb: FakeWandB, monk
 
 def test_resume_goes_on_in_the_same_run(tmp_path: Path, fake_wandb: FakeWandB) -> None:
     """Stopped at step 3 of 4: W&B is given the same id, steps go on, and the log is complete."""
-    steps = iter(range(1, 9))
-    changes = {**SMALL, "train.trackers": ["wandb"]}
+    changes = {**RUN, "train.trackers": ["wandb"]}
     with pytest.raises(StoppedError):
-        jointgen.run(QUICKSTART, changes, out=tmp_path / "run", stop=lambda: 15 if next(steps) == 3 else 0, quiet=True)
-    jointgen.run(QUICKSTART, changes, out=tmp_path / "run", resume=True, quiet=True)
+        train_small(tmp_path / "run", changes, stop=stop_after(3))
+    train_small(tmp_path / "run", changes, resume=True)
     assert [(init["id"], init["resume"]) for init in fake_wandb.inits] == [(None, None), ("abc123", "allow")]
     assert [step for values, step in fake_wandb.logged if "model/loss" in values] == [1, 2, 3, 4]
     assert [step for values, step in fake_wandb.logged if "samples" in values] == [2, 4]

@@ -9,27 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from support.runs import train_small
 from torch import Tensor, nn
 
-import jointgen
 from jointgen.errors import ConfigError
 from jointgen.runtime.torch_settings import CUBLAS, switched
 
-QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
-SMALL = {
-    "encoder.network.hidden": [8],
-    "decoder.network.hidden": [8],
-    "discriminator.hidden": [8],
-    "train.batch": 16,
-    "train.pair_block": 4,
-    "train.steps": 2,
-    "train.deterministic": True,
-    "train.threads": 2,
-    "train.eval_every": None,
-    "train.sample_every": None,
-    "eval.rows": 16,
-    "eval.samples": 4,
-}
+RUN: dict[str, Any] = {"train.steps": 2, "train.deterministic": True, "train.threads": 2}
 
 
 def switches() -> dict[str, Any]:
@@ -78,7 +64,7 @@ def test_a_run_leaves_the_switches_as_they_were(before: dict[str, Any], tmp_path
         seen.append(switches())
         return 0
 
-    jointgen.run(QUICKSTART, SMALL, out=tmp_path / "run", stop=stop, quiet=True)
+    train_small(tmp_path / "run", RUN, stop=stop)
     assert seen and all(during == INSIDE != before for during in seen)
     assert switches() == before
 
@@ -88,7 +74,7 @@ def test_also_after_an_exception(before: dict[str, Any], tmp_path: Path) -> None
         raise KeyError("somebody's own")
 
     with pytest.raises(KeyError, match="somebody's own"):
-        jointgen.run(QUICKSTART, SMALL, out=tmp_path / "run", stop=fail, quiet=True)
+        train_small(tmp_path / "run", RUN, stop=fail)
     assert switches() == before
 
 

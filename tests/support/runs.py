@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {
 """Overrides of the quickstart: one layer of eight everywhere, and nothing done beside the steps."""
 
 
-def train(out: Path, changes: Mapping[str, Any] | None = None, **options: Any) -> Any:
+def train_small(out: Path, changes: Mapping[str, Any] | None = None, **options: Any) -> Any:
     """Run the small quickstart with these overrides; the options are those of `jointgen.run`."""
     return jointgen.run(QUICKSTART, {**SMALL, **(changes or {})}, out=out, **{"quiet": True, **options})
 

@@ -16,8 +16,10 @@ import attrs
 import pytest
 import torch
 from jointgen_critics.losses import Hinge, LeastSquares, Wasserstein
-from support.models import assemble, make_step, small_model
+from support.models import assemble, make_step, resolve, small_model
 from support.networks import Line, StandardNormal
+from support.paths import QUICKSTART
+from support.runs import SMALL, stop_after, train_small
 from torch import Tensor
 
 import jointgen
@@ -26,11 +28,11 @@ from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.critic_statistics import critic_figures
 from jointgen.errors import StoppedError
 from jointgen.objectives import E, Objective, Update, log_ratio, log_sigmoid, p, q, score
+from jointgen.objectives.objective import resolved
 from jointgen.training.critic_trust import CriticTrust, distrusted
 
-RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 ROWS = 128
-F = log_ratio(q.x, p.x, name="f")
+F = resolved(log_ratio(q.x, p.x, name="f"), resolve)
 
 
 @pytest.fixture
@@ -270,23 +272,22 @@ def test_a_stage_keeps_what_it_knows_of_the_same_ratio(watching: Callable[..., C
 
 # --- runs -------------------------------------------------------------------------------------------------------------
 
-SMALL: dict[str, Any] = {
+RUN: dict[str, Any] = {
     "encoder.network.hidden": [32],
-    "decoder.network.hidden": [8],
     "discriminator.hidden": [64],
     "objective.critic.penalties": [],
     "objective.form": "literal",
     "optimizer.critics.lr": 0.02,
+    "train.batch": 128,
+    "train.pair_block": None,
     "train.steps": 100,
     "train.log_every": 10,
     "train.checkpoint_every": 60,
-    "eval.rows": 32,
-    "eval.samples": 4,
 }
 
 
 def train(out: Path, **options: Any) -> dict[str, Any]:
-    jointgen.run(RECIPE, SMALL, out=out, **options)
+    train_small(out, RUN, quiet=False, **options)
     return json.loads((out / "summary.json").read_text())["critics"]
 
 
@@ -300,9 +301,8 @@ def test_a_run_says_so_once_and_a_resumed_one_goes_on_with_it(
     since = whole["f1"]["distrusted_since"]
     assert [line for line in spoken if " f1 " in line][-1].startswith(f"step {since}: critic f1 cannot be trusted as ")
 
-    calls = iter(range(100))
     with pytest.raises(StoppedError):
-        train(tmp_path / "cut", stop=lambda: 15 if next(calls) == 77 else 0)
+        train(tmp_path / "cut", stop=stop_after(78))
     assert train(tmp_path / "cut", resume=True) == whole
     again = [line for line in capsys.readouterr().err.splitlines() if "trusted" in line]
     assert again == spoken
@@ -312,7 +312,6 @@ def test_a_run_says_so_once_and_a_resumed_one_goes_on_with_it(
 
 
 def test_a_run_without_critics_has_none(tmp_path: Path) -> None:
-    changes = {**SMALL, "objective": {"type": "vae"}, "train.steps": 2}
-    del changes["objective.critic.penalties"], changes["objective.form"]
-    run = jointgen.run(RECIPE, changes, out=tmp_path / "run", quiet=True)
+    changes = {"objective": {"type": "vae"}, "discriminator": None, "train.steps": 2}
+    run = jointgen.run(QUICKSTART, {**SMALL, **changes}, out=tmp_path / "run", quiet=True)
     assert run.summary["critics"] == {}

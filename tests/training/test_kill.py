@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import REPO
+from support.runs import logged
 
 from jointgen.runs import checkpoint
 
-DRIVER = Path(__file__).with_name("killed_runs.py")
 LAST = "step-00000040"
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
@@ -22,10 +23,10 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked pr
 def drive(folder: Path, *words: str) -> list[str]:
     """What the driver printed, a line for each kill."""
     done = subprocess.run(
-        [sys.executable, str(DRIVER), str(folder), *words],
+        [sys.executable, "-m", "support.killed_runs", str(folder), *words],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO / "tests")},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)
@@ -34,12 +35,6 @@ def drive(folder: Path, *words: str) -> list[str]:
 
 def without(tree: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in tree.items() if key not in keys}
-
-
-def events(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl but for times."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [without(json.loads(line), "wall_s", "images_per_s") for line in lines]
 
 
 def files_of(folder: Path, *patterns: str) -> dict[str, bytes]:
@@ -61,7 +56,7 @@ def assert_same(killed: Path, whole: Path) -> None:
     progress = [checkpoint.load(folder / saved).state["progress"] for folder in (killed, whole)]
     assert without(progress[0], "wall_s") == without(progress[1], "wall_s")
     assert progress[0]["patience"]["best"] and progress[0]["best"]["checkpoint"]
-    assert events(killed) == events(whole)
+    assert logged(killed) == logged(whole)
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (killed, whole)]
     assert without(summaries[0], "wall_s", "environment") == without(summaries[1], "wall_s", "environment")
     assert summaries[0]["status"] == "done"

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.paths import SHIPPED
 
 import jointgen
 from jointgen.config.toml import load_tables
 from jointgen.images.prepare import prepare_images
 from jointgen.runs import checkpoint
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 EXACT = 1e-12
 
 SMALL: dict[str, Any] = {
@@ -54,7 +54,7 @@ def _shrunk(value: Any) -> Any:
 
 
 def shipped(name: str, **train: Any) -> dict[str, Any]:
-    return small(load_tables(RECIPES / f"{name}.toml"), **train)
+    return small(load_tables(SHIPPED / f"{name}.toml"), **train)
 
 
 def changed(name: str, table: str, **keys: Any) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def changed(name: str, table: str, **keys: Any) -> dict[str, Any]:
 
 def cases() -> dict[str, dict[str, Any]]:
     """Every shipped recipe, and what else could tell processes apart: dropout, norms, re-pairing, several runs."""
-    found = {path.stem: shipped(path.stem) for path in sorted(RECIPES.glob("*.toml"))}
+    found = {path.stem: shipped(path.stem) for path in sorted(SHIPPED.glob("*.toml"))}
     # its figures, all of them, and its pictures are compared
     found["quickstart"] = {
         **shipped("quickstart", eval_every=10, sample_every=10),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from jointgen_data import digits
+from support.runs import SMALL, train_small, weights
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -28,27 +29,17 @@ from jointgen.runs import log as run_log
 from jointgen.training.state import GlobalGenerators
 from jointgen.training.stopping import BestCheckpoint, best_checkpoint_of
 
-RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
-SMALL = {
-    "encoder.network.hidden": [8],
-    "decoder.network.hidden": [8],
-    "discriminator.hidden": [8],
+RUN: dict[str, Any] = {
     "objective.critic.penalties": [],
     "train.steps": 12,
-    "train.batch": 16,
-    "train.pair_block": 4,
     "train.log_every": 4,
     "train.eval_every": 5,
-    "train.sample_every": None,
     "train.checkpoint_every": 4,
-    "eval.rows": 32,
-    "eval.quick_rows": 32,
-    "eval.samples": 4,
 }
 
 
 def train(out: Path, *, changes: Any = None, **options: Any) -> Any:
-    return jointgen.run(RECIPE, {**SMALL, **(changes or {})}, out=out, quiet=True, **options)
+    return train_small(out, {**RUN, **(changes or {})}, **options)
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +53,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copied(finished: Path, tmp_path: Path) -> Path:
     return shutil.copytree(finished, tmp_path / "copied")
-
-
-def weights(run: Path, name: str) -> dict[str, Tensor]:
-    parts = checkpoint.load(run / "checkpoints" / name).parts
-    return {f"{part}/{key}": tensor for part, tensors in parts.items() for key, tensor in tensors.items()}
 
 
 def flip(path: Path) -> None:
@@ -126,7 +112,7 @@ def test_a_changed_recipe_is_refused_by_name(finished: Path) -> None:
 
 def test_more_steps_when_told(copied: Path, finished: Path) -> None:
     """The weights of step 12 are where it goes on; recipe.toml is the new one; the log has all of it."""
-    before = weights(finished, "step-00000012")
+    before = weights(finished / "checkpoints/step-00000012")
     done = train(copied, resume=True, allow_changes=True, changes={"train.steps": 16})
     assert done.summary["step"] == 16
     assert tomllib.loads((copied / "recipe.toml").read_text())["train"]["steps"] == 16
@@ -134,7 +120,9 @@ def test_more_steps_when_told(copied: Path, finished: Path) -> None:
         *(4, 5, 8, 10, 12),
         *(15, 16),
     ]
-    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(copied, "step-00000012").items())
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in weights(copied / "checkpoints/step-00000012").items()
+    )
     train(copied, resume=True, changes={"train.steps": 16})  # and it is the run's recipe now
 
 
@@ -217,7 +205,10 @@ def test_resume_passes_over_a_damaged_one_and_says_so(
         "jointgen: step-00000012 is damaged (encoder.safetensors: contents differ from what was written);"
         " going on from step-00000008\n"
     )
-    mine, theirs = weights(copied, "step-00000012"), weights(finished, "step-00000012")
+    mine, theirs = (
+        weights(copied / "checkpoints/step-00000012"),
+        weights(finished / "checkpoints/step-00000012"),
+    )
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
@@ -252,7 +243,7 @@ def test_a_checkpoint_that_is_not_there(finished: Path, say: Any) -> None:
 
 def test_a_checkpoint_by_name(finished: Path) -> None:
     weight = dict(jointgen.load(finished, checkpoint="step-00000004").parts.modules.named_parameters())
-    saved = weights(finished, "step-00000004")["ema.encoder/trunk.layers.0.weight"]
+    saved = weights(finished / "checkpoints/step-00000004")["ema.encoder/trunk.layers.0.weight"]
     assert torch.equal(weight["encoder.trunk.layers.0.weight"], saved)
 
 

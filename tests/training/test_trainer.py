@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.runs import logged, stop_after, train_small, weights
 
 import jointgen
 from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedError
@@ -19,46 +20,19 @@ from jointgen.runtime.workers import Workers
 from jointgen.training.log_window import LogWindow
 from jointgen.training.stopping import EarlyStopping
 
-QUICKSTART = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
-SMALL = {
-    "encoder.network.hidden": [8],
-    "decoder.network.hidden": [8],
-    "discriminator.hidden": [8],
-    "train.batch": 16,
-    "train.pair_block": 4,
+RUN: dict[str, Any] = {
     "train.log_every": 10,
     "train.eval_every": 20,
     "train.sample_every": 20,
     "train.checkpoint_every": 10,
-    "eval.rows": 32,
-    "eval.quick_rows": 32,
-    "eval.samples": 4,
 }
 
 
 def train(out: Path, objective: Any = None, stop: Any = lambda: 0, resume: Any = False, **changes: Any) -> Any:
     """resume: "changed" for one that allows changes."""
-    overrides = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
+    overrides = {**RUN, **{key.replace("__", "."): value for key, value in changes.items()}}
     how = {"resume": bool(resume), "allow_changes": resume == "changed"}
-    return jointgen.run(QUICKSTART, overrides, objective=objective, out=out, stop=stop, quiet=True, **how)
-
-
-def stopping_after(steps: int) -> Any:
-    """A `stop` that sends signal 15 after so many steps."""
-    calls = iter(range(10**6))
-    return lambda: 15 if next(calls) + 1 == steps else 0
-
-
-def tensors(path: Path) -> dict[str, torch.Tensor]:
-    saved = checkpoint.load(path)
-    return {f"{part}/{name}": t for part, tensors in saved.parts.items() for name, t in tensors.items()}
-
-
-def events(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without times."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    timed = ("wall_s", "images_per_s")
-    return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
+    return train_small(out, overrides, objective=objective, stop=stop, **how)
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +47,19 @@ def test_resume_continues_bit_for_bit(whole: Path, tmp_path: Path) -> None:
     """Stopped at step 17, between log events, evaluations and checkpoints; then run to 40."""
     out = tmp_path / "resumed"
     with pytest.raises(StoppedError, match="stopped at step 17") as stopped:
-        train(out, stop=stopping_after(17), train__steps=40)
+        train(out, stop=stop_after(17), train__steps=40)
     assert stopped.value.exit_status == 128 + 15
     assert json.loads((out / "summary.json").read_text())["status"] == "stopped"
     train(out, resume=True, train__steps=40)
     last = "checkpoints/step-00000040"
-    mine, theirs = tensors(out / last), tensors(whole / last)
+    mine, theirs = weights(out / last), weights(whole / last)
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     resumed, uninterrupted = (checkpoint.load(folder / last).state for folder in (out, whole))
     torch.testing.assert_close(resumed["optimizers"], uninterrupted["optimizers"], rtol=0, atol=0)
     assert resumed["progress"]["ends"] == uninterrupted["progress"]["ends"] == [40]
     assert resumed["progress"]["patience"] == uninterrupted["progress"]["patience"]
-    assert events(out) == events(whole)
+    assert logged(out) == logged(whole)
     for picture in (whole / "samples").iterdir():
         assert (out / "samples" / picture.name).read_bytes() == picture.read_bytes()
 
@@ -93,15 +67,15 @@ def test_resume_continues_bit_for_bit(whole: Path, tmp_path: Path) -> None:
 def test_resolved_recipe_repeats_the_run(whole: Path, tmp_path: Path) -> None:
     jointgen.run(whole / "recipe.toml", out=tmp_path / "again", quiet=True)
     last = "checkpoints/step-00000040"
-    mine, theirs = tensors(tmp_path / "again" / last), tensors(whole / last)
+    mine, theirs = weights(tmp_path / "again" / last), weights(whole / last)
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert (tmp_path / "again" / "recipe.toml").read_text() == (whole / "recipe.toml").read_text()
 
 
 def test_seed_decides_the_weights(whole: Path, tmp_path: Path) -> None:
     train(tmp_path / "other", train__steps=10, seed=1)
-    mine = tensors(tmp_path / "other" / "checkpoints/step-00000010")
-    theirs = tensors(whole / "checkpoints/step-00000030")
+    mine = weights(tmp_path / "other" / "checkpoints/step-00000010")
+    theirs = weights(whole / "checkpoints/step-00000030")
     name = "encoder/trunk.layers.0.weight"
     assert mine[name].shape == theirs[name].shape and not torch.equal(mine[name], theirs[name])
 
@@ -177,14 +151,14 @@ def test_average_of_weights_by_hand(tmp_path: Path) -> None:
 def start_of(tmp_path: Path) -> dict[str, torch.Tensor]:
     """The weights at the start: those of a run whose first step moves nothing that a float can show."""
     train(tmp_path / "start", train__steps=1, optimizer__model__lr=1e-30, optimizer__critics__lr=1e-30)
-    return tensors(tmp_path / "start/checkpoints/step-00000001")
+    return weights(tmp_path / "start/checkpoints/step-00000001")
 
 
 def test_stages_divide_the_budget(tmp_path: Path) -> None:
     """A quarter of 40 steps trains the bound alone: no figure of the critic before step 10, and one after."""
     train(tmp_path / "run", train__steps=40, objective__vae_first=0.25)
-    logged = [e for e in events(tmp_path / "run") if "model/loss" in e]
-    assert [("T/loss" in e) for e in logged] == [e["step"] > 10 for e in logged]
+    events = [e for e in logged(tmp_path / "run") if "model/loss" in e]
+    assert [("T/loss" in e) for e in events] == [e["step"] > 10 for e in events]
 
 
 def test_stages_composed_in_python_are_written_and_repeat(tmp_path: Path) -> None:
@@ -259,10 +233,10 @@ def test_a_stage_that_early_stopping_ended_stays_so(tmp_path: Path, changes: dic
     """A patience of 1 ends the first stage at 10 (5 is the first evaluation); stopped at 12, resumed otherwise."""
     out, settings = tmp_path / "run", {"train__early_stopping": {"patience": 1}, **STUCK}
     with pytest.raises(StoppedError, match="stopped at step 12"):
-        train(out, stop=stopping_after(12), **settings)
+        train(out, stop=stop_after(12), **settings)
     run = train(out, resume="changed", **{**settings, **changes})
     assert run.summary["step"] == end
-    trained = {event["step"]: "T/loss" in event for event in events(out) if "model/loss" in event}
+    trained = {event["step"]: "T/loss" in event for event in logged(out) if "model/loss" in event}
     assert trained == {step: step > 10 for step in range(1, end + 1)}
 
 
@@ -293,7 +267,7 @@ def test_window_goes_on_from_its_state() -> None:
 
 def test_load_gives_the_averaged_model(whole: Path) -> None:
     model = jointgen.load(whole)
-    saved = tensors(whole / "checkpoints/step-00000040")
+    saved = weights(whole / "checkpoints/step-00000040")
     weight = dict(model.parts.modules.named_parameters())["encoder.trunk.layers.0.weight"]
     assert torch.equal(weight, saved["ema.encoder/trunk.layers.0.weight"])
     assert model.sample(3).shape == (3, 1, 8, 8)
@@ -318,7 +292,7 @@ def test_a_reading_that_nothing_has(whole: Path) -> None:
 def test_a_run_in_float64_is_loaded_as_it_is(tmp_path: Path) -> None:
     """Rounded weights would have other figures than the run's own."""
     run = train(tmp_path / "run", train__steps=3, train__precision="fp64", train__ema=0.0)
-    model, saved = jointgen.load(run.path), tensors(run.path / "checkpoints/step-00000003")
+    model, saved = jointgen.load(run.path), weights(run.path / "checkpoints/step-00000003")
     for name, parameter in model.parts.modules.named_parameters():
         part, key = name.split(".", 1)
         assert parameter.dtype == torch.float64 and torch.equal(parameter, saved[f"{part}/{key}"]), name
@@ -335,5 +309,5 @@ def test_an_objective_that_pairs_rows_far_apart_begins(tmp_path: Path) -> None:
     tables = {"type": "expression", "maximize": f"{bound} + {more}", "joints": joints}
     tables["ratios"] = {"f": "q(x,z) : q(x)q(z)"}
     changes = {"train.steps": 1, "train.pair_block": 16, "objective": tables}
-    run = jointgen.run(QUICKSTART, {**SMALL, **changes}, out=tmp_path / "run", quiet=True)
+    run = train_small(tmp_path / "run", {**RUN, **changes})
     assert run.summary["status"] == "done"

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.paths import QUICKSTART
+from support.runs import SMALL, stop_after
 from torch import Tensor
 
 import jointgen
@@ -25,33 +27,23 @@ from jointgen.training.setup import set_up_training
 from jointgen.training.trainer import Trainer
 from jointgen.training.warm_start import warm_start
 
-RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
-SMALL = {
-    "encoder.network.hidden": [8],
-    "decoder.network.hidden": [8],
-    "discriminator.hidden": [8],
+RUN: dict[str, Any] = {
+    **SMALL,
     "objective.critic.penalties": [],
     "train.steps": 12,
-    "train.batch": 16,
-    "train.pair_block": 4,
     "train.log_every": 4,
-    "train.eval_every": None,
-    "train.sample_every": None,
     "train.checkpoint_every": 4,
     "train.trackers": [],
-    "eval.rows": 32,
-    "eval.quick_rows": 32,
-    "eval.samples": 4,
 }
 VAE = {"objective": {"type": "vae"}, "discriminator": None, "optimizer.model.lr": 0.01}
 Tensors = dict[str, Tensor]
 
 
 def train(out: Path, changes: Any = None, **options: Any) -> Any:
-    given = {**SMALL, **(changes or {})}
+    given = {**RUN, **(changes or {})}
     if "objective" in given:
         given.pop("objective.critic.penalties")
-    return jointgen.run(RECIPE, given, out=out, quiet=True, **options)
+    return jointgen.run(QUICKSTART, given, out=out, quiet=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +62,8 @@ def copied(vae: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def compiled(registry: Registry) -> Callable[..., CompiledRecipe]:
     def made(changes: Any = None, source: Any = None) -> CompiledRecipe:
-        given = {**SMALL, **(changes or {}), **({} if source is None else {"train.init_from": source})}
-        return compile_recipe(read_recipe(RECIPE, given, registry=registry), registry)
+        given = {**RUN, **(changes or {}), **({} if source is None else {"train.init_from": source})}
+        return compile_recipe(read_recipe(QUICKSTART, given, registry=registry), registry)
 
     return made
 
@@ -212,16 +204,11 @@ def test_both_ways_of_writing_survive_the_resolved_recipe(compiled: Any, registr
 # --- resuming --------------------------------------------------------------------------------------------------------
 
 
-def stopping_after(steps: int) -> Any:
-    calls = iter(range(10**6))
-    return lambda: 15 if next(calls) + 1 == steps else 0
-
-
 def test_a_resume_does_not_need_the_run_any_more(copied: Path, tmp_path: Path) -> None:
     warm = {"train.init_from": str(copied)}
     train(tmp_path / "whole", warm)
     with pytest.raises(StoppedError):
-        train(tmp_path / "run", warm, stop=stopping_after(5))
+        train(tmp_path / "run", warm, stop=stop_after(5))
     shutil.rmtree(copied)
     summary = train(tmp_path / "run", warm, resume=True).summary
     for part, tensors in saved(tmp_path / "whole").items():

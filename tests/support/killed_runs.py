@@ -1,8 +1,8 @@
 """Runs that are killed where it hurts, in forks of one process that has imported torch. For test_kill.py.
 
-    python killed_runs.py FOLDER points       one run, FOLDER/killed, that is killed at one of POINTS after another
-    python killed_runs.py FOLDER torture N    runs that are killed N times at random moments, in FOLDER/killed0, ...
-    python killed_runs.py FOLDER pairs        one run of two processes, of which one after the other is killed
+    python -m support.killed_runs FOLDER points      one run, FOLDER/killed, is killed at one of POINTS after another
+    python -m support.killed_runs FOLDER torture N   runs are killed N times at random moments, in FOLDER/killed0, ...
+    python -m support.killed_runs FOLDER pairs       one run of two processes, of which one after the other is killed
 
 Beside FOLDER/whole, which nothing interrupts. Prints what happened.
 """
@@ -36,15 +36,12 @@ from jointgen.runs import checkpoint
 from jointgen.runs.folder import RunFolder, checkpoint_name
 from jointgen.runs.log import RunLog
 from jointgen.training import reporter as reporting
+from support.paths import QUICKSTART
+from support.runs import SMALL
 
-RECIPE = Path(__file__).parents[1] / "fixtures" / "recipes" / "quickstart.toml"
 SETTINGS = {
-    "encoder.network.hidden": [8],
-    "decoder.network.hidden": [8],
-    "discriminator.hidden": [8],
+    **SMALL,
     "train.steps": 40,
-    "train.batch": 16,
-    "train.pair_block": 4,
     "train.threads": 1,
     "train.log_every": 3,
     "train.eval_every": 5,
@@ -52,9 +49,6 @@ SETTINGS = {
     "train.checkpoint_every": 4,
     "train.keep_best": "elbo",
     "train.early_stopping": {"patience": 100},
-    "eval.rows": 32,
-    "eval.quick_rows": 32,
-    "eval.samples": 4,
 }
 
 
@@ -79,7 +73,7 @@ def run(out: Path, stop: Callable[[], int] = lambda: 0) -> None:
     resume = any((out / "checkpoints").glob("*step-*"))
     if not resume:  # killed before its first checkpoint
         shutil.rmtree(out, ignore_errors=True)
-    jointgen.run(RECIPE, SETTINGS, out=out, resume=resume, stop=stop, quiet=True)
+    jointgen.run(QUICKSTART, SETTINGS, out=out, resume=resume, stop=stop, quiet=True)
 
 
 def forked(action: Callable[[], object]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
@@ -136,11 +137,16 @@ class RunReporter:
             "critics": state.critic_trust.summary(),
             "data_keys": {part: key_roles(type(source)) for part, source in self.recipe.all_sources().items()},
             "metrics": {name: estimate.as_dict() for name, estimate in found.items()},
-            "environment": environment(self.workers.device),
+            "environment": self._environment,
         }
         if self.workers.is_main:
             self.folder.write_summary(summary)
         return summary
+
+    @cached_property
+    def _environment(self) -> dict[str, Any]:
+        # asked once: the run is that of the code it began with, and git takes longer than a small run's summary
+        return environment(self.workers.device)
 
     def _images_seen(self, progress: RunProgress) -> int:
         return progress.step * self.recipe.train.batch

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import attrs
 import numpy as np
 import torch
@@ -32,7 +35,7 @@ class Digits:
         return spaces | {"y": label_space(10)} if self.labels else spaces
 
     def open(self, split: str) -> TensorRows:
-        images, labels = load_digits(return_X_y=True)
+        images, labels = _read_digits()
         # RandomState and not default_rng: numpy promises that its stream never changes
         order = np.random.RandomState(0).permutation(len(images))
         mine = order[:TRAIN_ROWS] if is_train(split) else order[TRAIN_ROWS:]
@@ -41,3 +44,9 @@ class Digits:
         if self.labels:
             values["y"] = torch.from_numpy(labels[mine].astype(np.int64))
         return TensorRows(values)
+
+
+@functools.cache
+def _read_digits() -> tuple[Any, Any]:
+    """Return images (1797, 64) and labels (1797,), parsed once: a run opens its splits several times."""
+    return load_digits(return_X_y=True)

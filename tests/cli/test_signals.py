@@ -80,7 +80,8 @@ def test_a_second_interrupt_stops_at_once(
 
 
 def test_a_process_that_is_terminated_leaves_a_checkpoint(say: Any, here: Path) -> None:
-    argv = ["run", str(QUICKSTART), "--out", "r", *in_words(train__steps="200", train__log_every="1")]
+    words = in_words(train__steps="200", train__log_every="1", eval__metrics="[{type = 'elbo'}]")
+    argv = ["run", str(QUICKSTART), "--out", "r", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "jointgen", *argv], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE

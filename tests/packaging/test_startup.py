@@ -51,5 +51,5 @@ assert metrics_of(compile_recipe(read_recipe(tables, registry=registry), registr
 
 
 def test_importing_jointgen_loads_no_plugin(tmp_path: Path) -> None:
-    code = "import sys, jointgen, jointgen.plugins\nassert not [name for name in sys.modules if 'jointgen_' in name]"
+    code = "import sys, jointgen, jointgen.plugin\nassert not [name for name in sys.modules if 'jointgen_' in name]"
     assert slow_modules_after(code, tmp_path) == "[]"

@@ -378,7 +378,7 @@ def test_a_recipe_keeps_it_and_explain_tells_it(registry: Registry) -> None:
     told = explain(compiled(recipe, registry))
     assert "lambda holds the gradient of its term at r times that of log p(x|z), r = 0 to 0.5 over the first" in told
     assert (
-        f"both with respect to what decoder's network puts out, measured every {balance_scales.STEPS_BETWEEN} steps"
+        f"both with respect to the outputs of decoder's network, measured every {balance_scales.STEPS_BETWEEN} steps"
         in told
     )
 

@@ -125,7 +125,7 @@ def test_the_step_shows_what_is_drawn_run_and_reused() -> None:
         "encoder(q.x) reused from model",
         "T(q.x, q(z|x).z)",
         "penalties R1(T): runs the critic again, with its gradient, every 4 steps",
-        "forward runs when every update is due once: T 3, decoder 2, encoder 2 (penalties besides)",
+        "forward runs when every update is due once: T 3, decoder 2, encoder 2, penalties not counted",
     ]
 
 
@@ -159,7 +159,7 @@ def test_the_sizes() -> None:
         "T 86,785 parameters",
         "264,114 parameters in all",
         "memory 5.0 MiB: weights 1.0 MiB, gradients 1.0 MiB, optimizers 2.0 MiB, average (EMA) 1.0 MiB; "
-        "activations come on top",
+        "activations are not counted",
     ]
 
 
@@ -334,7 +334,7 @@ def test_a_matched_gaussian_is_shown_where_it_stands() -> None:
 def test_an_update_that_is_not_always_due_says_when() -> None:
     text = explained(objective__critic={"steps": 5})
     lines = section(text, "OBJECTIVE")
-    assert "5 times a step, each time after the first on draws of its own" in lines
+    assert "5 times a step, with new draws after the first time" in lines
     assert "a critic that sees x, z; loss Logistic; 5 updates a step" in lines
 
 

@@ -1,0 +1,1 @@
+"""Explains a recipe before it is run: the text of `jointgen explain`."""

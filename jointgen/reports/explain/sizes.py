@@ -1,4 +1,4 @@
-"""How large a compiled model is: parameters by part, and the memory that training holds throughout."""
+"""Counts the parameters of a recipe's parts, and the memory that training holds throughout."""
 
 from __future__ import annotations
 
@@ -16,29 +16,34 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Sizes:
-    """parameters: by part, parts without any left out.  memory: bytes by purpose, activations not counted."""
+    """The size of a compiled recipe.
+
+    Args:
+        parameters: The number of parameters by part; parts without any are left out.
+        memory: Bytes by purpose, without activations.
+    """
 
     parameters: Mapping[str, int]
     memory: Mapping[str, int]
 
 
 def sizes_of(compiled: CompiledRecipe) -> Sizes:
-    """Of the parts as built, for the updates of every stage."""
+    """Counts parameters and memory of the parts as built, for the updates of all stages."""
     modules = compiled.parts.modules
     counts = {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
-    trained = {part for plan in compiled.plans for update in plan.updates for part in update.trains}
     weights = _bytes([*modules.parameters(), *modules.buffers()])
+    trained = {part for plan in compiled.plans for update in plan.updates for part in update.trains}
     gradients = {part: _bytes(compiled.parts.parameters([part])) for part in trained}
-    memory = {"weights": weights, "gradients": sum(gradients.values()), "optimizers": _moments(compiled, gradients)}
+
+    # Optimizers may come and go with the stages: the stage in which they keep most counts.
+    groups = [(g, sum(g.table.settings.moments * gradients[part] for part in g.parts)) for g in shared(compiled)]
+    stages = range(len(compiled.stages))
+    moments = max(sum(size for group, size in groups if group.is_kept(stage)) for stage in stages)
+
+    memory = {"weights": weights, "gradients": sum(gradients.values()), "optimizers": moments}
     if compiled.recipe.train.ema:
         memory["average (EMA)"] = weights
     return Sizes({name: n for name, n in counts.items() if n}, memory)
-
-
-def _moments(compiled: CompiledRecipe, gradients: Mapping[str, int]) -> int:
-    """Bytes in the stage in which optimizers keep most."""
-    kept = [(one, sum(one.table.settings.moments * gradients[part] for part in one.parts)) for one in shared(compiled)]
-    return max(sum(size for one, size in kept if one.is_kept(stage)) for stage in range(len(compiled.stages)))
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

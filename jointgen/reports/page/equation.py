@@ -1,4 +1,4 @@
-"""The equation as its objective prints it, typeset for a page."""
+"""Typesets the objective and the joints for the page."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from jointgen.compiler.plan import Plan, UpdatePlan
-from jointgen.objectives.expressions import Ratio
-from jointgen.objectives.objective import Objective
-from jointgen.reports.explain.explain import about_critic, component_of, order_of, split_sum, when
+from jointgen.reports.explain.descriptions import (
+    component_names,
+    describe_critic,
+    describe_order,
+    describe_schedule,
+    split_sum,
+)
 
 if TYPE_CHECKING:
     from jointgen.compiler.compiled_recipe import CompiledRecipe
@@ -21,55 +24,51 @@ TOKEN = re.compile(r"E\[(?P<over>[^\[\]]*)\]|(?P<sigmoid>s(?=\())|(?P<word>[^\W\
 
 
 def equations(compiled: CompiledRecipe) -> list[dict[str, Any]]:
-    """What each stage of the run maximises, ready to be shown."""
+    """Typesets what each stage of the run maximises, with its critics and weights."""
     ends = [0, *compiled.boundaries()]
-    several = len(compiled.stages) > 1
-    return [
-        {
-            "title": f"{stage.name}: steps {ends[i] + 1:,} to {ends[i + 1]:,}" if several else "",
-            **_equation(stage.objective, compiled.plans[i]),
-        }
-        for i, stage in enumerate(compiled.stages)
-    ]
-
-
-def _equation(objective: Objective, plan: Plan) -> dict[str, Any]:
-    return {
-        "updates": [_update(planned) for planned in plan.updates],
-        "ratios": [_ratio(ratio) for ratio in objective.ratios.values()],
-        "weights": [typeset(weight.describe()) for weight in objective.weights.values()],
-        "order": order_of(objective) if len(objective.updates) > 1 else "",
-        "reports": [(name, typeset(str(expr))) for name, expr in objective.reports],
-    }
-
-
-def _update(planned: UpdatePlan) -> dict[str, Any]:
-    """A line for each expectation."""
-    return {
-        "name": planned.name,
-        "trains": ", ".join(planned.trains),
-        "lines": [typeset(line) for line in split_sum(str(planned.update.maximize))],
-        "notes": list(when(planned.update)),
-    }
-
-
-def _ratio(ratio: Ratio) -> dict[str, Any]:
-    return {
-        "name": typeset(ratio.name),
-        "over": typeset(str(ratio.num)),
-        "under": typeset(str(ratio.den)),
-        "is_ratio": ratio.kind == "log_ratio",
-        "notes": "; ".join(about_critic(ratio)),
-    }
+    stages = []
+    for i, (stage, plan) in enumerate(zip(compiled.stages, compiled.plans, strict=True)):
+        objective = stage.objective
+        several = len(compiled.stages) > 1
+        updates = [
+            {
+                "name": update.name,
+                "trains": ", ".join(update.trains),
+                "lines": [typeset(line) for line in split_sum(str(update.update.maximize))],
+                "notes": list(describe_schedule(update.update)),
+            }
+            for update in plan.updates
+        ]
+        ratios = [
+            {
+                "name": typeset(ratio.name),
+                "over": typeset(str(ratio.num)),
+                "under": typeset(str(ratio.den)),
+                "is_ratio": ratio.kind == "log_ratio",
+                "notes": "; ".join(describe_critic(ratio)),
+            }
+            for ratio in objective.ratios.values()
+        ]
+        stages.append(
+            {
+                "title": f"{stage.name}: steps {ends[i] + 1:,} to {ends[i + 1]:,}" if several else "",
+                "updates": updates,
+                "ratios": ratios,
+                "weights": [typeset(weight.describe()) for weight in objective.weights.values()],
+                "order": describe_order(objective) if len(objective.updates) > 1 else "",
+                "reports": [(name, typeset(str(expr))) for name, expr in objective.reports],
+            }
+        )
+    return stages
 
 
 def joints(compiled: CompiledRecipe) -> list[dict[str, Any]]:
-    """Each joint distribution, and what computes each factor of it."""
+    """Typesets each joint, with the part and the components that compute each factor of it."""
     return [
         {
             "equation": typeset(str(joint)),
             "factors": [
-                (typeset(joint.written(factor)), factor.computed_by, component_of(compiled, factor.part))
+                (typeset(joint.written(factor)), factor.computed_by, component_names(compiled, factor.part))
                 for factor in joint.factors
             ],
         }
@@ -77,42 +76,33 @@ def joints(compiled: CompiledRecipe) -> list[dict[str, Any]]:
     ]
 
 
-# --- typesetting -----------------------------------------------------------------------------------------------------
-
-
 def typeset(text: str) -> Markup:
-    """The text of an expression as HTML: 𝔼 with what it is over below, symbols slanted, functions upright.
+    """Writes the text of an expression as HTML: 𝔼 with its joint below, symbols slanted, functions upright.
 
     >>> print(typeset("E[q(x)](-f1)"))
     <b class="e">𝔼</b><sub><i>q</i>(<i>x</i>)</sub>(−<i>f</i><sub>1</sub>)
     """
-    return Markup("").join(_token(match) for match in TOKEN.finditer(text))
+    html = Markup("")
+    for match in TOKEN.finditer(text):
+        if match["over"] is not None:
+            html += Markup('<b class="e">𝔼</b><sub>{}</sub>').format(typeset(match["over"]))
+        elif match["sigmoid"]:
+            html += Markup('<span class="fn">σ</span>')
+        elif match["word"]:
+            html += _typeset_word(match["word"])
+        else:
+            html += escape(SIGNS.get(match[0], match[0]))
+    return html
 
 
-def _token(match: re.Match[str]) -> Markup:
-    if match["over"] is not None:
-        return Markup('<b class="e">𝔼</b><sub>{}</sub>').format(typeset(match["over"]))
-    if match["sigmoid"]:
-        return Markup('<span class="fn">σ</span>')
-    if match["word"]:
-        return _word(match["word"])
-    return escape(SIGNS.get(match[0], match[0]))
-
-
-def _word(word: str) -> Markup:
-    """x and lambda slanted, f1 with an index, log upright."""
+def _typeset_word(word: str) -> Markup:
+    """Slants x and lambda, which are symbols, writes the number of f1 as an index, and leaves log upright."""
     letters = word.rstrip("0123456789")
+    symbol = letters if len(letters) == 1 else None
+    if symbol is None:
+        try:  # Unicode's name of the Greek letter lambda is "lamda"
+            symbol = unicodedata.lookup(f"GREEK SMALL LETTER {letters.replace('lambda', 'lamda')}")
+        except KeyError:
+            return Markup('<span class="fn">{}</span>').format(word)
     index = Markup("<sub>{}</sub>").format(word[len(letters) :]) if letters != word else Markup("")
-    if (symbol := _symbol(letters)) is not None:
-        return Markup("<i>{}</i>").format(symbol) + index
-    return Markup('<span class="fn">{}</span>').format(word)
-
-
-def _symbol(letters: str) -> str | None:
-    """A letter, or the Greek one of that name; None for other words."""
-    if len(letters) == 1:
-        return letters
-    try:
-        return unicodedata.lookup(f"GREEK SMALL LETTER {letters.replace('lambda', 'lamda')}")  # as Unicode has it
-    except KeyError:
-        return None
+    return Markup("<i>{}</i>").format(symbol) + index

@@ -1,0 +1,70 @@
+"""Describes an objective and its parts in short texts, which `jointgen explain` prints and the page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from jointgen.config.recipe import EncoderTable
+from jointgen.contracts.distributions import PriorOfFamily
+from jointgen.objectives.expressions import Ratio
+from jointgen.objectives.objective import Objective, Update
+
+if TYPE_CHECKING:
+    from jointgen.compiler.compiled_recipe import CompiledRecipe
+
+
+def split_sum(equation: str) -> list[str]:
+    """Cuts the text of a sum into its summands with their signs; signs within brackets stay.
+
+    >>> split_sum("E[q(x)](a - b) + E[p(x)](c) - 2*d")
+    ['E[q(x)](a - b)', '+ E[p(x)](c)', '- 2*d']
+    """
+    summands, depth, start = [], 0, 0
+    for at, sign in enumerate(equation):
+        depth += (sign in "([") - (sign in ")]")
+        if depth == 0 and at > start and equation[at : at + 3] in (" + ", " - "):
+            summands.append(equation[start:at])
+            start = at + 1
+    return [*summands, equation[start:]]
+
+
+def describe_schedule(update: Update) -> Iterator[str]:
+    """Says how often an update runs, where that is not once in every step."""
+    if update.every > 1:
+        yield f"every {update.every} steps"
+    if update.times > 1:
+        yield f"{update.times} times a step, with new draws after the first time"
+
+
+def describe_critic(ratio: Ratio) -> Iterator[str]:
+    """Says what the critic of a ratio sees and how it is trained, in one line each."""
+    seen = ", ".join(f"{v} as {r}" if (r := ratio.reading(v)) != "sample" else v for v in ratio.variables)
+    updates = "one update" if ratio.times == 1 else f"{ratio.times} updates"
+    yield f"a critic that sees {seen}; loss {str(ratio.loss).removesuffix('()')}; {updates} a step"
+    yield from (f"penalty {str(penalty).removesuffix('()')}" for penalty in ratio.penalties)
+    if ratio.known is not None:
+        yield f"known part {ratio.known}"
+
+
+def describe_order(objective: Objective) -> str:
+    """Names the updates of a step in their order."""
+    names = ", ".join(update.name for update in objective.updates)
+    together = objective.order == "same point" and len(objective.updates) > 1
+    return f"{names}, all gradients taken at the same point" if together else names
+
+
+def component_names(compiled: CompiledRecipe, part: str) -> str:
+    """Finds the registered names of the components behind a part, such as "mlp + gaussian"."""
+    recipe, name_of = compiled.recipe, compiled.registry.name_of
+    if part in recipe.all_sources():
+        return name_of("data", type(recipe.all_sources()[part]))
+    if part in recipe.all_priors():
+        prior = recipe.all_priors()[part]
+        family = f" + {name_of('family', type(prior.family))}" if isinstance(prior, PriorOfFamily) else ""
+        return name_of("prior", type(prior)) + family
+    if part in recipe.all_conditionals():
+        table = recipe.all_conditionals()[part]
+        kind = "encoder" if isinstance(table, EncoderTable) else "decoder"
+        return f"{name_of(kind, type(table.network))} + {name_of('family', type(table.family))}"
+    return name_of("discriminator", type(recipe.discriminators.get(part, recipe.discriminator)))

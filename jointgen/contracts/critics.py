@@ -6,13 +6,15 @@ numerator a are its positives and those of the denominator b its negatives.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
 from jointgen.contracts.noise import NoiseSource
-from jointgen.objectives.algebra import Expr
-from jointgen.objectives.tables import WeightTable
+
+if TYPE_CHECKING:
+    from jointgen.objectives.algebra import Expr
+    from jointgen.objectives.tables import WeightTable
 
 
 class CriticLoss(Protocol):

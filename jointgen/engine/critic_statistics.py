@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from jointgen.compiler.plan import Side
 from jointgen.contracts.critics import decision_boundary
 from jointgen.contracts.numerics import log_mean_exp
 from jointgen.objectives.expressions import Ratio
+
+if TYPE_CHECKING:
+    from jointgen.compiler.plan import Side
 
 SATURATED = math.log(99.0)
 """The logit from which a row's probability is above 0.99: it has a hundredth, or less, of its gradient left."""

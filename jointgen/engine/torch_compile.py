@@ -14,7 +14,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import attrs
 import torch
@@ -22,13 +22,15 @@ from torch import Tensor
 
 from jointgen.compiler.lowered import leaves_of
 from jointgen.compiler.nodes import Node, ordered
-from jointgen.compiler.plan import Plan, UpdatePlan
 from jointgen.contracts.noise import Noise
 from jointgen.data.step_inputs import RawRows, StepInputs
 from jointgen.engine.program import Program, Values
 from jointgen.engine.recorded_noise import RecordingNoise, ReplayedNoise
 from jointgen.objectives.algebra import Weight, Weighted
 from jointgen.runtime.global_rng import global_state, set_global_state
+
+if TYPE_CHECKING:
+    from jointgen.compiler.plan import Plan, UpdatePlan
 
 Mode = Literal["default", "reduce-overhead", "max-autotune"]
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor], Values]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -13,7 +14,9 @@ from jointgen.errors import ConfigError, Problem
 from jointgen.runs import checkpoint
 from jointgen.runs.folder import RunFolder, checkpoint_name
 from jointgen.runtime.workers import Workers
-from jointgen.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from jointgen.training.state import TrainingState
 
 
 @attrs.frozen

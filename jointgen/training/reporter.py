@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.contracts.data_keys import key_roles
@@ -22,7 +22,9 @@ from jointgen.runs.log import RunLog
 from jointgen.runtime.atomic_files import writing
 from jointgen.runtime.environment import environment
 from jointgen.runtime.workers import Workers
-from jointgen.training.state import RunProgress, TrainingState
+
+if TYPE_CHECKING:
+    from jointgen.training.state import RunProgress, TrainingState
 
 
 class RunReporter:

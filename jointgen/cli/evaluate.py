@@ -7,7 +7,6 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,13 +35,17 @@ from jointgen.training.critic_trust import distrusted
 
 
 def eval_command(arguments: Arguments) -> None:
-    """Evaluates a run's checkpoint in one process or in several; what was stopped is continued."""
+    """Evaluate a run's checkpoint in one process or in several, or continue an evaluation that was stopped."""
     if is_launched():
         end_with_launcher()
     elif (arguments.processes or 1) > 1:
         launch_command(arguments, arguments.processes)
         return
-    with _stopped_in_words(arguments.run):
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        raise StoppedError(f"{arguments.run}: stopped; run the same command again to continue", number)
+
+    with handled(stop):  # a signal ends the evaluation at once; the statistics that were collected are kept
         _evaluate(arguments)
     leave()
 
@@ -64,16 +67,17 @@ def _evaluate(arguments: Arguments) -> None:
             partial=partial,
             progress=counter if is_main() else lambda done, total: None,
         )
-    estimates = {name: estimate.as_dict() for name, estimate in found.items()}
     if not is_main():
         return
-    log(*distrusted(RunFolder.open(arguments.run).read_summary()))
+    estimates = {name: estimate.as_dict() for name, estimate in found.items()}
+    folder = RunFolder.open(arguments.run)
+    log(*distrusted(folder.read_summary()))
     try:
-        if _is_of_the_run(arguments):
-            RunFolder.open(arguments.run).add_evaluation(model.checkpoint, estimates)
+        if arguments.rows is None and arguments.split is None and arguments.images is None:
+            folder.add_evaluation(model.checkpoint, estimates)
         else:
-            log("figures of other rows than the run's own are not kept: --rows, --split and --images are for a look")
-    finally:  # a full disk does not take them along, nor a closed pipe what is kept
+            log("these figures are printed and not kept: --rows, --split and --images look at other rows than the run")
+    finally:  # the figures are printed even if the disk is full
         print(json.dumps(estimates, indent=2) if arguments.json else table_of(estimates), flush=True)
     partial.discard()
 
@@ -94,7 +98,7 @@ def _is_of_the_run(arguments: Arguments) -> bool:
 
 
 def _name(arguments: Arguments, model: Model, metrics: list[Any], split: Split) -> str:
-    """Of all that the figures depend on."""
+    """Name the folder of partial results: the checkpoint and a hash of everything that the figures depend on."""
     manifest = Path(arguments.run) / "checkpoints" / model.checkpoint / MANIFEST
     what = [_tables(metrics, model), split.name, len(split), str(arguments.images), model.compiled.recipe.seed]
     digest = hashlib.blake2b(manifest.read_bytes(), digest_size=8)
@@ -111,9 +115,15 @@ class _Chosen:
 
 
 def chosen_metrics(text: str | None, model: Model) -> list[Any]:
-    """``elbo, iwae{k=1000}``: those named, each with the recipe's settings where it has any, and with those in braces.
+    """Read the value of --metrics, such as ``elbo, iwae{k=1000}``.
 
-    None: the recipe's, otherwise all that are not costly. Raises ConfigError with every problem.
+    Args:
+        text: names of metrics, each with the recipe's settings where it has any, and then with those in braces. None:
+            the recipe's metrics or, where it names none, all that are not costly.
+        model: the model to evaluate.
+
+    Raises:
+        ConfigError: with every problem.
     """
     if text is None:
         return metrics_of(model.compiled)
@@ -126,17 +136,14 @@ def chosen_metrics(text: str | None, model: Model) -> list[Any]:
     try:
         return structure({"metrics": tables}, _Chosen, model.compiled.registry).metrics
     except ConfigError as error:
-        raise ConfigError([_of_option(problem) for problem in error.problems], "--metrics") from None
-
-
-def _of_option(problem: Problem) -> str:
-    """Drop the place in the list, which the user did not write; a metric's own key stays."""
-    _, _, *keys = problem.path
-    return problem.message if keys in ([], ["type"]) else str(Problem(problem.message, *keys))
+        # the user wrote no list, so the place in it goes; a metric's own key stays
+        keys = [tuple(key for key in problem.path[2:] if key != "type") for problem in error.problems]
+        lines = [str(Problem(p.message, *path)) for p, path in zip(error.problems, keys, strict=True)]
+        raise ConfigError(lines, "--metrics") from None
 
 
 def _named(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, settings) of each; settings are a TOML inline table."""
+    """Yield (name, settings) of each metric; settings are written as a TOML inline table."""
     rest = text.strip()
     while rest:
         found = re.match(r"([\w-]+)\s*(?=[{,]|$)", rest)
@@ -149,24 +156,17 @@ def _named(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _inline_table(text: str) -> str:
-    """That with which the text begins, or nothing."""
+    """The TOML inline table with which the text begins, or an empty string."""
     if not text.startswith("{"):
         return ""
-    ends = [i + 1 for i, letter in enumerate(text) if letter == "}"]  # of this table, or of one within it
-    table = next((text[:end] for end in ends if _is_toml(text[:end])), text)
-    try:
-        tomllib.loads(f"x = {table}")
-    except tomllib.TOMLDecodeError as error:
-        _refuse(f"{table} is not a TOML inline table: {error}")
-    return table
-
-
-def _is_toml(value: str) -> bool:
-    try:
-        tomllib.loads(f"x = {value}")
-    except tomllib.TOMLDecodeError:
-        return False
-    return True
+    ends = [end for end, letter in enumerate(text, 1) if letter == "}"]  # of this table, or of one within it
+    for end in [*ends, len(text)]:
+        try:
+            tomllib.loads(f"x = {text[:end]}")
+            return text[:end]
+        except tomllib.TOMLDecodeError as error:
+            message = f"{text} is not a TOML inline table: {error}"
+    raise ConfigError(message, "--metrics")
 
 
 def _refuse(problem: str) -> NoReturn:
@@ -176,17 +176,3 @@ def _refuse(problem: str) -> NoReturn:
 def _tables(metrics: list[Any], model: Model) -> list[dict[str, Any]]:
     written = unstructure(_Chosen(metrics), model.compiled.registry)
     return list(written.get("metrics", []))
-
-
-# --- signals ---------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _stopped_in_words(run: str) -> Iterator[None]:
-    """SIGINT and SIGTERM end the evaluation at once; what was collected is kept."""
-
-    def stop(number: int, frame: Any) -> NoReturn:
-        raise StoppedError(f"{run}: stopped; the same command goes on from here", number)
-
-    with handled(stop):
-        yield

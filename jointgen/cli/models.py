@@ -69,7 +69,7 @@ def encode_command(arguments: Arguments) -> None:
 
 
 def open_model_of(arguments: Arguments) -> tuple[Model, Workers]:
-    """The run's model; damaged checkpoints and a run that is not finished are remarked on."""
+    """Open the run's model; print a line for each damaged checkpoint, and one if the run is not finished."""
     workers = workers_on(arguments.device)
     with placing_options("checkpoint"):
         model, remarks = open_run(arguments.run, str(workers.device), arguments.checkpoint)
@@ -78,25 +78,25 @@ def open_model_of(arguments: Arguments) -> tuple[Model, Workers]:
 
 
 def workers_on(device: str) -> Workers:
-    """Raises ConfigError for a --device that is not there."""
+    """Start this process on a device. Raises ConfigError if the machine has no such --device."""
     with placing_options("device"):
         return Workers.start(device)
 
 
 def pictures_of(models: Sequence[tuple[str, str]], device: str) -> Pictures:
-    """Draws the pictures of a comparison: (label, run folder) of each model, on a device as --device names it."""
+    """Draw the pictures of a comparison: (label, run folder) of each model, on a device as --device names it."""
     return draw(models, str(workers_on(device).device))
 
 
 def _rows(arguments: Arguments, model: Model, variable: str, split: str) -> Split:
-    """The user's own images where there are any, otherwise a split of the run's data."""
-    return (
-        open_split(model.compiled.binding, split) if arguments.images is None else user_rows(arguments, model, variable)
-    )
+    """Open the user's own images if --images names any, otherwise a split of the run's data."""
+    if arguments.images is not None:
+        return user_rows(arguments, model, variable)
+    return open_split(model.compiled.binding, split)
 
 
 def user_rows(arguments: Arguments, model: Model, variable: str | None = None) -> Split:
-    """The user's own images, in the place of the one variable that q encodes or of the one named."""
+    """Read the user's own images in the place of a variable; None: the one that q encodes."""
     variable = variable or inference.encoded_variable(model)
     with Counter("reading images") as counter:
         images = read_user_images(arguments.images, model.spaces[variable], variable, counter)

@@ -56,15 +56,11 @@ def fit_image(image: Image.Image, height: int, width: int, channels: int) -> np.
         ValueError: its pixels are numbers whose range is not known.
     """
     flat = _flatten(image, "L" if channels == 1 else "RGB")
-    fitted = flat.resize((width, height), Image.Resampling.BICUBIC, box=_centre(*flat.size, height, width))
+    scale = min(flat.width / width, flat.height / height)  # the largest centred box with the result's proportions
+    left, top = (flat.width - scale * width) / 2, (flat.height - scale * height) / 2
+    box = left, top, left + scale * width, top + scale * height
+    fitted = flat.resize((width, height), Image.Resampling.BICUBIC, box=box)
     return np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)
-
-
-def _centre(from_width: int, from_height: int, height: int, width: int) -> tuple[float, float, float, float]:
-    """The (left, top, right, bottom) of the largest centred box that has the proportions of width x height."""
-    scale = min(from_width / width, from_height / height)
-    left, top = (from_width - scale * width) / 2, (from_height - scale * height) / 2
-    return left, top, left + scale * width, top + scale * height
 
 
 def _upright(image: Image.Image) -> Image.Image:

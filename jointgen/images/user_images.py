@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import attrs
@@ -114,28 +113,23 @@ def _files(path: Path) -> list[Path]:
 
 def _read_files(files: list[Path], size: Size, progress: Progress) -> tuple[np.ndarray, list[str], list[str]]:
     """(pixels (N, C, H, W) uint8, N paths, a line for each file that cannot be read)."""
+
+    def decode(file: Path) -> np.ndarray | str:
+        try:
+            return read_image(file, *size)
+        except Exception as error:  # damaged files make decoders raise anything from SyntaxError to struct.error
+            return error_text(error)
+
     pixels, paths, skipped = [], [], []
-    for done, (file, found) in enumerate(_decoded(files, size), 1):
-        if isinstance(found, str):
-            skipped.append(f"{file}: cannot be read: {found}")
-        else:
-            pixels.append(found)
-            paths.append(str(file))
-        progress(done, len(files))
+    with quiet_pillow(), ThreadPoolExecutor() as pool:  # Pillow decodes on several threads at once
+        for done, (file, image) in enumerate(zip(files, pool.map(decode, files), strict=True), 1):
+            if isinstance(image, str):
+                skipped.append(f"{file}: cannot be read: {image}")
+            else:
+                pixels.append(image)
+                paths.append(str(file))
+            progress(done, len(files))
     return np.stack(pixels) if pixels else np.empty(0, np.uint8), paths, skipped
-
-
-def _decoded(files: list[Path], size: Size) -> Iterator[tuple[Path, np.ndarray | str]]:
-    """Yields each file with its image, or with the error; Pillow decodes on several threads at once."""
-    with quiet_pillow(), ThreadPoolExecutor() as pool:
-        yield from zip(files, pool.map(partial(_decode, size=size), files), strict=True)
-
-
-def _decode(file: Path, size: Size) -> np.ndarray | str:
-    try:
-        return read_image(file, *size)
-    except Exception as error:  # damaged files make decoders raise anything from SyntaxError to struct.error
-        return error_text(error)
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------------

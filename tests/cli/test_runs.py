@@ -103,7 +103,7 @@ def test_a_look_at_other_rows_is_not_kept_and_says_so(trained: Path, say: Any, t
     run = shutil.copytree(trained, tmp_path / "run")
     said = say("eval", run, "--metrics", "rmse", "--rows", 7)
     assert said.problems == [
-        "jointgen: figures of other rows than the run's own are not kept: --rows, --split and --images are for a look"
+        "jointgen: these figures are printed and not kept: --rows, --split and --images look at other rows than the run"
     ]
     assert not (run / "evaluation.json").exists()
 

@@ -2,14 +2,14 @@
 
     checkpoints/step-00001000/
         <part>.safetensors              tensors by name; the resolved recipe is in the metadata
-        <state>.safetensors, .json      a tree of plain values, and the tensors it refers to
+        <state>.safetensors, .json      a tree of plain values, and the tensors that it refers to
         manifest.json                   written last: format, step, versions, size and SHA-256 of every file
     checkpoints/latest                  the name of the newest one, for people and scripts
-    checkpoints/best                    the name of the best one, where the run keeps it
+    checkpoints/best                    the name of the best one, if the run keeps it
 
-A folder is a checkpoint exactly when its manifest verifies, so a kill at any moment leaves the previous one whole:
-a new one appears by a rename, and an old one goes by a rename before anything in it is deleted. `latest` is not
-trusted here; it may be one behind.
+The invariant: a folder is a checkpoint exactly when its manifest verifies, and a kill at any moment leaves the previous
+one whole. A new one appears by a rename, and an old one is renamed before anything in it is deleted. This module does
+not trust `latest`, which may be one behind.
 """
 
 from __future__ import annotations
@@ -40,10 +40,17 @@ _FOLDER = re.compile(r"(?P<aside>\.old-\d+-)?step-(?P<step>\d+)")
 
 @attrs.frozen
 class Checkpoint:
-    """What `save` was given, with every tensor on the CPU, and where it was read from.
+    """A checkpoint that was read, with every tensor on the CPU.
 
-    sha256: the manifest's own, which covers every file.
-    passed_over: the newer ones that are damaged, a line each, where the newest was asked for.
+    Args:
+        path: its folder.
+        step: the steps that the run had made.
+        parts: tensors by name, by network.
+        state: the states of everything else, by name.
+        recipe: the text of the resolved recipe.
+        versions: the versions of the software that wrote it.
+        sha256: the hash of the manifest, which covers every file.
+        passed_over: the newer checkpoints that are damaged, a line each, if the newest one was asked for.
     """
 
     path: Path
@@ -69,16 +76,22 @@ def save(
     keep: int = 3,
     best: str | None = None,
 ) -> Path:
-    """Writes `root`/step-XXXXXXXX and returns it. Call it on the main process only.
+    """Write `root`/step-XXXXXXXX and return its path. Only the main process calls it.
 
-    - `parts`: tensors by name for each network, the EMA and so on;
-    - `state`: nested dicts, lists, tuples, plain values and tensors (optimizers, progress); TypeError, naming the
-      path, for anything else;
-    - `keep`: how many of the newest stay, this one included;
-    - `best`: the folder that stays besides and that `root`/best is to name: this one, or an earlier one.
+    Checkpoints of later steps are removed with the old ones: they belong to a future that this run did not take.
 
-    A checkpoint with a later step is of a future that this run did not take, and goes with the old ones.
-    Raises CheckpointError when it cannot be written; the checkpoints that were there are then as they were.
+    Args:
+        root: the folder of all checkpoints.
+        step: the steps that the run has made.
+        parts: tensors by name, by network (averaged ones too).
+        state: nested dicts, lists, tuples, plain values and tensors, by name (optimizers, progress).
+        recipe: the text of the resolved recipe.
+        keep: how many of the newest checkpoints stay, this one included.
+        best: the name of a checkpoint that stays besides, and that `root`/best names: this one, or an earlier one.
+
+    Raises:
+        CheckpointError: it cannot be written; the checkpoints that were there are as they were.
+        TypeError: the state has something else in it; the message names the path to it.
     """
     assert keep >= 1, "a run without its newest checkpoint cannot resume"
     names = [*parts, *state]
@@ -89,29 +102,30 @@ def save(
     final = root / checkpoint_name(step)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _clear_unfinished(root)
+        for unfinished in root.glob(".tmp-*"):  # a killed run was writing these
+            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
         aside = _write_aside(root, final.name, _encode(parts, state, recipe), describe(step, parts, state, recipe))
-        _put_in_place(aside, final)
+        if final.exists():  # the same step again, after a resume: the old one is still found under its new name
+            _set_aside(final)
+        os.rename(aside, final)
+        sync_folder(root)
         replace_text(root / "latest", f"{final.name}\n")
-        _name_best(root, best)
+        # before anything is removed, so that `best` always names a checkpoint that is there
+        if best is None:
+            (root / "best").unlink(missing_ok=True)
+        else:
+            replace_text(root / "best", f"{best}\n")
     except OSError as error:
-        raise CheckpointError(_why_not_written(final, error)) from error
-    _discard_old(root, final, keep, best)
+        reason = f"checkpoint {final} could not be written: {why_not_written(error)}"
+        raise CheckpointError(f"{reason}\n{_offer(final)}") from error
+    _remove_old(root, final, keep, best)
     return final
-
-
-def _name_best(root: Path, best: str | None) -> None:
-    """Before anything is discarded, so that the name is always of one that is there."""
-    if best is None:
-        (root / "best").unlink(missing_ok=True)
-    else:
-        replace_text(root / "best", f"{best}\n")
 
 
 def _encode(
     parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], recipe: str
 ) -> Iterator[tuple[str, Chunks]]:
-    """(file name, contents) of everything but the manifest, one at a time to hold only one in memory."""
+    """Yield (file name, contents) of everything but the manifest, one at a time to hold only one in memory."""
     metadata = {"format": "pt", "jointgen_format": str(FORMAT), "recipe": recipe}
     for name, part in parts.items():
         plain = {key: plain_tensor(tensor, f"{name}/{key}") for key, tensor in part.items()}
@@ -123,7 +137,7 @@ def _encode(
 
 
 def _write_aside(root: Path, name: str, files: Iterable[tuple[str, Chunks]], body: dict[str, Any]) -> Path:
-    """A whole checkpoint under a name that is not yet one. Leaves nothing behind when it fails."""
+    """Write a whole checkpoint under a name that no checkpoint has. Leave nothing behind if that fails."""
     aside = root / f".tmp-{name}"
     aside.mkdir()
     try:
@@ -139,27 +153,15 @@ def _write_aside(root: Path, name: str, files: Iterable[tuple[str, Chunks]], bod
     return aside
 
 
-def _put_in_place(aside: Path, final: Path) -> None:
-    if final.exists():  # the same step again, after a resume: `latest` still finds the old one under its new name
-        _set_aside(final)
-    os.rename(aside, final)
-    sync_folder(final.parent)
-
-
 def _set_aside(path: Path) -> Path:
-    """Renames a checkpoint that is to go, so that a kill while it is deleted leaves no half of it under its name."""
+    """Rename a checkpoint that is to be removed, so that a kill meanwhile leaves no half of it under its name."""
     free = (path.with_name(f".old-{n}-{path.name}") for n in itertools.count())
     aside = next(candidate for candidate in free if not candidate.exists())
     os.rename(path, aside)
     return aside
 
 
-def _clear_unfinished(root: Path) -> None:
-    for unfinished in root.glob(".tmp-*"):  # a killed run was writing these
-        shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
-
-
-def _discard_old(root: Path, final: Path, keep: int, best: str | None) -> None:
+def _remove_old(root: Path, final: Path, keep: int, best: str | None) -> None:
     found = _newest_first(root)
     past = [path for path in found if _step(path) < _step(final) and not _is_aside(path)]
     for path in found:
@@ -169,15 +171,15 @@ def _discard_old(root: Path, final: Path, keep: int, best: str | None) -> None:
             shutil.rmtree(path if _is_aside(path) else _set_aside(path))
 
 
-def _why_not_written(path: Path, error: OSError) -> str:
-    return f"checkpoint {path} could not be written: {why_not_written(error)}\n{_offer(path)}"
-
-
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def load(path: Path) -> Checkpoint:
-    """Verifies, then reads. Raises CheckpointError naming every damaged file and the checkpoint to use instead."""
+    """Verify a checkpoint and read it.
+
+    Raises:
+        CheckpointError: it is damaged; the message names every damaged file and the checkpoint to use instead.
+    """
     path = Path(path)
     if bad := problems(path):
         lines = "\n".join(f"  {line}" for line in bad)
@@ -186,10 +188,15 @@ def load(path: Path) -> Checkpoint:
 
 
 def find(root: Path, which: str = "latest") -> Checkpoint:
-    """The newest whole checkpoint of a folder ("latest"), the one that its run found best ("best"), or one by name.
+    """Read a checkpoint of a run.
 
-    Raises ConfigError where there is none of that name, and CheckpointError where it is damaged; of the newest, only
-    where all are.
+    Args:
+        root: the folder of all checkpoints.
+        which: "latest" for the newest whole one, "best" for the one that the run found best, or the name of one.
+
+    Raises:
+        ConfigError: there is none of this name.
+        CheckpointError: it is damaged; with "latest", all are.
     """
     root = Path(root)
     if which == "latest":
@@ -222,37 +229,31 @@ def _named_best(root: Path) -> str:
 
 
 def latest(root: Path) -> Path | None:
-    """The newest whole checkpoint in a folder, or None.
+    """Return the newest whole checkpoint in a folder, or None.
 
-    Goes by the folders themselves. One set aside for deletion counts while it is whole: after a crash between two
-    renames it can be the only one.
+    One set aside for removal counts while it is whole: after a crash between two renames it can be the only one.
     """
     return next((path for path in _newest_first(Path(root)) if not problems(path)), None)
 
 
 def _read(path: Path) -> Checkpoint:
+    def tensors_of(name: str) -> dict[str, Tensor]:
+        # from bytes, not from a mapped file: the folder may be removed while the tensors live on
+        return safetensors.torch.load((path / f"{name}.safetensors").read_bytes())
+
     try:
-        return _read_files(path)
-    except OSError as error:  # discarded by its run since it was verified
+        manifest = read_manifest(path)
+        state = {}
+        for name in manifest["state"]:
+            state[name] = join(json.loads((path / f"{name}.json").read_bytes()), tensors_of(name))
+        parts = {}
+        for name, order in manifest["parts"].items():
+            tensors = tensors_of(name)
+            parts[name] = {key: tensors[key] for key in order}
+    except OSError as error:  # its run has removed it since it was verified
         raise CheckpointError(f"checkpoint {path} went away while it was read: {error}\n{_offer(path)}") from error
-
-
-def _read_files(path: Path) -> Checkpoint:
-    manifest = read_manifest(path)
-    state = {}
-    for name in manifest["state"]:
-        state[name] = join(json.loads((path / f"{name}.json").read_bytes()), _tensors(path, name))
-    parts = {}
-    for name, order in manifest["parts"].items():
-        tensors = _tensors(path, name)
-        parts[name] = {key: tensors[key] for key in order}
     about = {key: manifest[key] for key in ("recipe", "versions", "sha256")}
     return Checkpoint(path, manifest["step"], parts, state, **about)
-
-
-def _tensors(path: Path, name: str) -> dict[str, Tensor]:
-    # from bytes, not from a mapped file: the folder may be discarded while the tensors live on
-    return safetensors.torch.load((path / f"{name}.safetensors").read_bytes())
 
 
 def _offer(path: Path) -> str:
@@ -264,7 +265,7 @@ def _offer(path: Path) -> str:
 
 
 def _newest_first(root: Path) -> list[Path]:
-    """Checkpoint folders, whole or not, by step; one set aside comes after the one that replaced it."""
+    """List checkpoint folders, whole or not, by step; one set aside comes after the one that replaced it."""
     found = [path for path in root.iterdir() if _FOLDER.fullmatch(path.name)] if root.is_dir() else []
     return sorted(found, key=lambda path: (_step(path), not _is_aside(path), path.name), reverse=True)
 

@@ -1,4 +1,4 @@
-"""A checkpoint's manifest: what its files should be, to the byte, and whether they are."""
+"""The manifest of a checkpoint, which says what its files must be to the byte, and the check that they are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ MANIFEST = "manifest.json"
 
 
 def describe(step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Iterable[str], recipe: str) -> dict[str, Any]:
-    """The manifest of a checkpoint but for its files."""
+    """Return the manifest of a checkpoint without its files.
+
+    Args:
+        step: the steps that the run has made.
+        parts: tensors by name, by network.
+        state: the names of the other states.
+        recipe: the text of the resolved recipe.
+    """
     versions = {
         "jointgen": metadata.version("jointgen"),
         "python": platform.python_version(),
@@ -37,27 +44,27 @@ def describe(step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Iterab
 
 
 def seal(*chunks: bytes | memoryview) -> dict[str, Any]:
-    """What the manifest says about a file."""
+    """Return what the manifest says about a file of these contents."""
     return {"size": sum(map(len, chunks)), "sha256": _sha256(*chunks)}
 
 
 def sealed(body: Mapping[str, Any]) -> bytes:
-    """The manifest's own file: it says what it should be as well."""
+    """Return the contents of the manifest's own file, which begins with the hash of the rest."""
     return json.dumps({"sha256": _sha256(_canonical(body)), **body}, indent=1).encode()
 
 
 def problems(path: Path) -> list[str]:
-    """Why this folder is not a whole checkpoint, one line per file; empty when it is."""
+    """Return why a folder is not a whole checkpoint, a line for each file; empty if it is."""
     try:
         manifest = read_manifest(Path(path))
     except (OSError, ValueError) as error:
         return [f"{MANIFEST}: {getattr(error, 'strerror', None) or error}"]
-    found = (_damage(Path(path) / name, want) for name, want in manifest["files"].items())
+    found = (_damage(Path(path) / name, expected) for name, expected in manifest["files"].items())
     return [line for line in found if line]
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """What was written, the digest of it (sha256) included. ValueError where that is not what is there."""
+    """Return the manifest and its hash, "sha256". Raises ValueError if it is not what was written."""
     manifest = json.loads((path / MANIFEST).read_bytes())
     if not isinstance(manifest, dict):
         raise ValueError("not a manifest")
@@ -69,16 +76,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return {"sha256": digest, **manifest}
 
 
-def _damage(path: Path, want: Mapping[str, Any]) -> str | None:
+def _damage(path: Path, expected: Mapping[str, Any]) -> str | None:
     try:
         size = path.stat().st_size
-        if size != want["size"]:
-            return f"{path.name}: {size} bytes, {want['size']} expected"
+        if size != expected["size"]:
+            return f"{path.name}: {size} bytes, {expected['size']} expected"
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         return f"{path.name}: {error.strerror}"
-    return None if digest == want["sha256"] else f"{path.name}: contents differ from what was written"
+    return None if digest == expected["sha256"] else f"{path.name}: contents differ from what was written"
 
 
 def _canonical(body: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Trees of plain values and tensors <-> JSON and one flat dict of tensors <-> the bytes of files. No pickle."""
+"""Takes trees of plain values and tensors apart into JSON and a safetensors file, and joins them. No pickle."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-Chunks = tuple[bytes | memoryview, ...]  # of a file, in order: weights are not copied to join them
+Chunks = tuple[bytes | memoryview, ...]
+"""The contents of a file in pieces, so that weights are not copied to join them."""
 
-# what a safetensors file can hold; the rest (complex128, quantised types) is refused before anything is written
+# the types that a safetensors file can hold; others (complex128, quantised) are refused before anything is written
 _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
 _INTEGERS = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, torch.uint32, torch.uint16, torch.uint8}
 _DTYPES = {*_FLOATS, *_INTEGERS, torch.bool, torch.complex64}
 
 
 def split(value: Any, tensors: dict[str, Tensor], at: str) -> Any:
-    """JSON in which a reference stands for every tensor; the tensors are collected in `tensors`.
+    """Return the tree as JSON, with a reference in place of each tensor.
 
     Dicts become lists of pairs, because JSON would turn the integer keys of an optimizer's state into text.
+
+    Args:
+        value: nested dicts, lists, tuples, plain values and tensors.
+        tensors: receives the tensors, by the names that stand in their places.
+        at: the path to `value`, for messages.
+
+    Raises:
+        TypeError: the tree has something else in it, or a tensor that a safetensors file cannot hold.
     """
     if isinstance(value, Tensor):
         name = f"{len(tensors):05d} {at}"  # the number keeps {1: ...} and {"1": ...} apart
@@ -36,7 +45,7 @@ def split(value: Any, tensors: dict[str, Tensor], at: str) -> Any:
 
 
 def join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The inverse of `split`."""
+    """Return the tree that `split` took apart."""
     if not isinstance(value, dict):
         return value
     ((kind, inner),) = value.items()
@@ -55,16 +64,19 @@ def _scalar(value: Any, at: str) -> Any:
 
 
 def plain_tensor(tensor: Tensor, at: str) -> Tensor:
-    """A copy that owns its memory, on the CPU: tied weights share theirs, which safetensors refuses."""
+    """Copy a tensor to memory of its own on the CPU: tied weights share theirs, which safetensors refuses."""
     if tensor.layout != torch.strided or tensor.dtype not in _DTYPES:
         raise TypeError(f"{at}: a checkpoint cannot hold a {tensor.layout} tensor of {tensor.dtype}")
     return tensor.detach().to("cpu", copy=True).resolve_conj().resolve_neg().contiguous()
 
 
 def serialize(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Chunks:
-    """A safetensors file whose header is in order, so that equal runs have equal files; the library's is shuffled."""
+    """Return a safetensors file with a sorted header, so that equal runs write equal files.
+
+    The library's own header is in random order.
+    """
     data = safetensors.torch.save(tensors, metadata)
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8:start]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8, as the library has them
+    header += b" " * (-len(header) % 8)  # the library lets tensors begin at a multiple of 8
     return len(header).to_bytes(8, "little") + header, memoryview(data)[start:]

@@ -1,8 +1,8 @@
-"""Where a run's figures and pictures go besides its own files: TensorBoard, Weights & Biases, MLflow.
+"""Trackers that get a run's figures and pictures besides its own files: TensorBoard, Weights & Biases, MLflow.
 
-These are Accelerate's trackers, opened by the main process alone. None needs an account or a network: W&B keeps its
-run in the run folder until `wandb sync`, and MLflow in a data base there, unless the user's own WANDB_MODE or
-MLFLOW_TRACKING_URI says otherwise. Their packages are imported by Accelerate, and only when they are asked for.
+They are Accelerate's, opened by the main process alone. None needs an account or a network: W&B keeps its run in the
+run folder until `wandb sync`, and MLflow in a data base there, unless the user's WANDB_MODE or MLFLOW_TRACKING_URI
+says otherwise. Accelerate imports their packages, and only if a recipe asks for them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MLFLOW_REFUSES = re.compile(r"[^\w\-. :/]", re.ASCII)
 
 
 def check_installed(names: Iterable[str]) -> None:
-    """ConfigError for a tracker whose package is not here, saying how to install it."""
+    """Raise ConfigError if the package of a tracker is missing; the message says how to install it."""
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         ways = [
@@ -42,22 +42,31 @@ def check_installed(names: Iterable[str]) -> None:
 
 
 @attrs.frozen
-class Opening:
-    """What a tracker is told when it starts.
+class TrackerOptions:
+    """The options that a tracker starts with.
 
-    recipe: the resolved recipe, flat.  known: the id of the run that goes on, where there is one.  step: the last
-    step that counts, where the run is resumed.
+    Args:
+        folder: the run folder.
+        recipe: the resolved recipe, with dotted keys.
+        known_id: the id that the tracker gave the run before it was resumed; None for a new run.
+        step: the last step that counts, in a run that is resumed.
     """
 
     folder: Path
     recipe: Mapping[str, Any]
-    known: str | None
+    known_id: str | None
     step: int | None
 
 
 @attrs.frozen
-class Tracked:
-    """A started tracker. picture: (name, file, step).  id: how it finds the run again; empty where it need not."""
+class StartedTracker:
+    """A started tracker.
+
+    Args:
+        log: logs figures by name at a step.
+        picture: logs a picture: its name, its file and a step.
+        id: finds the run again when it is resumed; empty if the tracker needs none.
+    """
 
     log: Callable[[Mapping[str, float], int], None]
     picture: Callable[[str, Path, int], None]
@@ -65,40 +74,51 @@ class Tracked:
 
 
 class Trackers:
-    """Those of a recipe, started. Pictures are those of `samples/`, by what stands before their step."""
+    """The trackers of a recipe, which start when this object is made.
+
+    Args:
+        names: their names.
+        folder: the run folder.
+        recipe: the text of the resolved recipe.
+        step: the last step that counts, in a run that is resumed.
+
+    Raises:
+        ConfigError: one of them does not start.
+    """
 
     def __init__(self, names: Iterable[str], folder: Path, recipe: str, step: int | None):
-        """recipe: the resolved one's text.  step: as in Opening. ConfigError where one cannot start."""
         self._closing = contextlib.ExitStack()
         self._file = folder / "trackers.json"
         known = json.loads(self._file.read_text()) if self._file.exists() else {}
         flat = dict(_flat(tomllib.loads(recipe)))
         PartialState(cpu=True)  # Accelerate's trackers ask it for their rank; the run's own, where there is one
         self._started = {
-            name: self._start(name, Opening(folder.absolute(), flat, known.get(name), step))
+            name: self._start(name, TrackerOptions(folder.absolute(), flat, known.get(name), step))
             for name in dict.fromkeys(names)
         }
-        ids = {name: tracked.id for name, tracked in self._started.items() if tracked.id}
+        ids = {name: tracker.id for name, tracker in self._started.items() if tracker.id}
         if ids and ids != known:
             replace_text(self._file, json.dumps({**known, **ids}, indent=2) + "\n")
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        for tracked in self._started.values():
-            tracked.log(values, step)
+        """Log figures by name."""
+        for tracker in self._started.values():
+            tracker.log(values, step)
 
     def pictures(self, paths: Sequence[Path], step: int) -> None:
-        for tracked in self._started.values():
+        """Log pictures of `samples/`, under the part of their names before `-step-`."""
+        for tracker in self._started.values():
             for path in paths:
-                tracked.picture(path.stem.removesuffix(f"-step-{step:08d}"), path, step)
+                tracker.picture(path.stem.removesuffix(f"-step-{step:08d}"), path, step)
 
     def close(self) -> None:
-        """Flushes and ends them."""
+        """Flush and end the trackers."""
         self._closing.close()
 
-    def _start(self, name: str, opening: Opening) -> Tracked:
+    def _start(self, name: str, options: TrackerOptions) -> StartedTracker:
         try:
-            return self._closing.enter_context(_OPENERS[name](opening))
-        except Exception as error:  # whatever a package raises: no login, no server, a version that does not fit
+            return self._closing.enter_context(_START[name](options))
+        except Exception as error:  # packages raise anything: no login, no server, a version that does not fit
             self.close()
             reason = str(error).strip().split("\n")[0]
             raise ConfigError(
@@ -107,27 +127,27 @@ class Trackers:
 
 
 @contextlib.contextmanager
-def _tensorboard(opening: Opening) -> Iterator[Tracked]:
-    purge_step = None if opening.step is None else opening.step + 1
-    tracker = TensorBoardTracker("tensorboard", opening.folder, purge_step=purge_step)
+def _tensorboard(options: TrackerOptions) -> Iterator[StartedTracker]:
+    purge_step = None if options.step is None else options.step + 1
+    tracker = TensorBoardTracker("tensorboard", options.folder, purge_step=purge_step)
 
     def picture(name: str, path: Path, step: int) -> None:
         tracker.log_images({name: _pixels(path)[None]}, step, dataformats="NHWC")
 
     with _running(tracker):
-        yield Tracked(tracker.log, picture)
+        yield StartedTracker(tracker.log, picture)
 
 
 @contextlib.contextmanager
-def _wandb(opening: Opening) -> Iterator[Tracked]:
-    """A run that is resumed logs some steps again; W&B drops them, and they are what it has."""
+def _wandb(options: TrackerOptions) -> Iterator[StartedTracker]:
+    """Start W&B. A run that is resumed logs some steps again; W&B drops them, and has them already."""
     tracker = WandBTracker(
         os.environ.get("WANDB_PROJECT", PROJECT),
-        dir=str(opening.folder),
-        name=os.environ.get("WANDB_NAME", opening.folder.name),
+        dir=str(options.folder),
+        name=os.environ.get("WANDB_NAME", options.folder.name),
         mode=os.environ.get("WANDB_MODE", "offline"),
-        id=opening.known,
-        resume="allow" if opening.known else None,
+        id=options.known_id,
+        resume="allow" if options.known_id else None,
         settings={"console": "off"},  # it would put itself between us and the terminal
     )
 
@@ -135,19 +155,19 @@ def _wandb(opening: Opening) -> Iterator[Tracked]:
         tracker.log_images({name: [_pixels(path)]}, step)
 
     with _running(tracker):
-        tracker.store_init_configuration(dict(opening.recipe))
-        yield Tracked(tracker.log, picture, tracker.tracker.id)
+        tracker.store_init_configuration(dict(options.recipe))
+        yield StartedTracker(tracker.log, picture, tracker.tracker.id)
 
 
 @contextlib.contextmanager
-def _mlflow(opening: Opening) -> Iterator[Tracked]:
-    """Its file store is no longer written by MLflow 3, so the run folder has a data base of one file."""
+def _mlflow(options: TrackerOptions) -> Iterator[StartedTracker]:
+    """Start MLflow, with a data base of one file in the run folder: MLflow 3 no longer writes its file store."""
     local = _MLFLOW_URI not in os.environ  # also there once mlflow.set_tracking_uri has been called
     tracker = MLflowTracker(
         PROJECT,
-        logging_dir=(opening.folder / "mlartifacts").as_uri() if local else None,
-        run_id=opening.known,
-        run_name=opening.folder.name,
+        logging_dir=(options.folder / "mlartifacts").as_uri() if local else None,
+        run_id=options.known_id,
+        run_name=options.folder.name,
     )
 
     def log(values: Mapping[str, float], step: int) -> None:
@@ -156,13 +176,13 @@ def _mlflow(opening: Opening) -> Iterator[Tracked]:
     def picture(name: str, path: Path, step: int) -> None:
         tracker.log_artifact(str(path), "samples")
 
-    with _environment(_MLFLOW_URI, f"sqlite:///{opening.folder / 'mlflow.db'}" if local else None), _running(tracker):
-        if opening.known is None:  # a parameter is written once
-            tracker.store_init_configuration(_accepted(opening.recipe))
-        yield Tracked(log, picture, tracker.tracker.info.run_id)
+    with _environment(_MLFLOW_URI, f"sqlite:///{options.folder / 'mlflow.db'}" if local else None), _running(tracker):
+        if options.known_id is None:  # a parameter is written once
+            tracker.store_init_configuration(_accepted(options.recipe))
+        yield StartedTracker(log, picture, tracker.tracker.info.run_id)
 
 
-_OPENERS: Mapping[str, Callable[[Opening], contextlib.AbstractContextManager[Tracked]]] = {
+_START: Mapping[str, Callable[[TrackerOptions], contextlib.AbstractContextManager[StartedTracker]]] = {
     "tensorboard": _tensorboard,
     "wandb": _wandb,
     "mlflow": _mlflow,
@@ -180,7 +200,7 @@ def _running(tracker: GeneralTracker) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment(name: str, value: str | None) -> Iterator[None]:
-    """Sets a variable for as long as a tracker runs; None leaves it as it is."""
+    """Set a variable for as long as a tracker runs; None leaves it as it is."""
     if value is None:
         yield
         return
@@ -192,18 +212,18 @@ def _environment(name: str, value: str | None) -> Iterator[None]:
 
 
 def _accepted(values: Mapping[str, Any]) -> dict[str, Any]:
-    """By names that MLflow accepts."""
+    """Return the values under names that MLflow accepts."""
     return {_MLFLOW_REFUSES.sub("_", name)[:250]: value for name, value in values.items()}
 
 
 def _pixels(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8"""
+    """Return a picture as (H, W, 3) uint8."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
 
 
 def _flat(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys with scalars; lists as text."""
+    """Yield dotted keys and scalars of nested tables; lists become text."""
     for key, value in table.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{key}.")

@@ -1,0 +1,1 @@
+"""The machine: processes, files, signals, the console, torch's settings."""

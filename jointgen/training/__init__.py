@@ -1,0 +1,1 @@
+"""The training loop, what it is set up from, its state, and when it stops."""

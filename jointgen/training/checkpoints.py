@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from jointgen.compiler.parts import load_weights, shape_mismatches, summarise_problems
+from jointgen.compiler.parts import shape_mismatches, summarise_problems
 from jointgen.config.recipe import changed_keys
 from jointgen.engine.batch_norm import average_statistics
 from jointgen.errors import ConfigError, Problem
@@ -106,9 +106,9 @@ def resume(state: TrainingState, folder: RunFolder, recipe: str, *, allow_change
         raise ConfigError(f"{saved.path} cannot be resumed with this recipe: {summarise_problems(wrong)}", "out")
 
     # the weights, then everything else
-    load_weights(state.parts, saved.parts, average=False)
-    if state.ema.decay:
-        load_weights(state.ema.parts, saved.parts, average=True)
+    for name, module in state.modules().items():
+        known = name if name in saved.parts else name.removeprefix("ema.")  # averages that begin now
+        module.load_state_dict(saved.parts[known])
     try:
         state.load_state_dict(saved.state, recipe_changed=bool(changes))
     except ConfigError as error:

@@ -1,11 +1,11 @@
-"""The critics' health while they train: figures of a critic's two sides, and whether its ratio can be trusted.
+"""Whether the ratio of a critic can be trusted, judged from the figures of its two sides while it trains.
 
 A critic f that is the log-ratio log a/b of its two sides fulfils E_b exp(f) = 1 and E_a exp(-f) = 1. These are means of
-heavy-tailed numbers, so their standard errors say little; what holds for any tails is this, of n rows in K log events:
+heavy-tailed numbers, so their standard errors say little. For n rows in K log events, this holds for any tails:
 
 - Above. exp(f) is positive and of mean 1 whatever the critic learned before, so by Markov's inequality the product of
   K events' means exceeds 4^K with probability 4^-K at most: 1 in 1024 for K = 5.
-- Below. Where at least 3/4 of a's draws have f <= log c, the mean of min(exp(f), c) under b is 3/4 or more and its
+- Below. If at least 3/4 of a's draws have f <= log c, the mean of min(exp(f), c) under b is 3/4 or more and its
   second moment c times that at most, so by Bernstein's inequality n rows' mean of exp(f) is below 1/4 with
   probability exp(-n / 8c) at most, which is 1 in 1000 for c = n / 56. So f is not the log-ratio, or the log-ratio of
   a quarter of a's draws is of the order of log n nats. No estimate from n rows can vouch for more than that (McAllester
@@ -23,30 +23,33 @@ from typing import Any
 import attrs
 
 from jointgen.compiler.plan import SIDES, Plan
-from jointgen.engine.critic_statistics import _is_log_ratio
 
-EVENTS, ROWS = 5, 500
+MIN_EVENTS, MIN_ROWS = 5, 500
 """A verdict takes so many log events at least, and so many rows of each side."""
-FACTOR, AGAIN = math.log(4.0), math.log(2.0)
-"""Identities that are off by the one end the trust; within the other for as many log events again, it begins anew."""
-APART = 0.99
-"""The accuracy beyond which the words say that a critic tells the sides apart."""
+DISTRUST_NATS, TRUST_NATS = math.log(4.0), math.log(2.0)
+"""The log of an identity's mean at which trust ends, and below which, for as many log events again, it begins anew."""
+SEPARATING_ACCURACY = 0.99
+"""The accuracy beyond which a critic tells nearly every row apart."""
 
-
-# --- figures ----------------------------------------------------------------------------------------------------------
-
-
-_MEANS = (*(f"{side}_{what}" for side in SIDES for what in ("mean", "accuracy")), "saturation")
 _IDENTITIES = tuple(f"{side}_log_mean_exp" for side in SIDES)
+_MEANS = (*(f"{side}_{figure}" for side in SIDES for figure in ("mean", "accuracy")), "saturation")
 _FIGURES = (*_MEANS, *_IDENTITIES, "max_abs")
-
-
-# --- what is made of them ---------------------------------------------------------------------------------------------
 
 
 @attrs.define
 class Critic:
-    """What is known of one critic: the figures of its last log events, and since which step it is not trusted."""
+    """What is known of one critic.
+
+    Args:
+        name: the name of its ratio.
+        num: the distribution above, of the positive side.
+        den: the distribution below, of the negative side.
+        is_log_ratio: whether it estimates a log-ratio; a score is not judged.
+        step: the step of its last log event.
+        events: the figures of its last log events.
+        distrusted: the step since which it is not trusted; None if it is.
+        sound: the number of log events in a row in which its identities have held again.
+    """
 
     name: str
     num: str
@@ -55,66 +58,78 @@ class Critic:
     step: int = 0
     events: list[dict[str, float]] = attrs.field(factory=list)
     distrusted: int | None = None
-    sound: int = 0  # so many log events in a row, its identities have held again
+    sound: int = 0
 
-    def is_of(self, other: Critic) -> bool:
-        """Whether both are of the same ratio."""
+    def has_ratio_of(self, other: Critic) -> bool:
+        """Return whether both estimate the same ratio."""
         return attrs.astuple(self)[:4] == attrs.astuple(other)[:4]
 
     def figures(self) -> dict[str, float]:
-        """Over the last log events together."""
+        """Return the figures over the last log events together."""
         found: dict[str, float] = {}
-        for what in _FIGURES:
-            if values := self._values(what):
-                pooled = _log_mean_exp(values) if what in _IDENTITIES else sum(values) / len(values)
-                found[what] = max(values) if what == "max_abs" else pooled
+        for name in _FIGURES:
+            if values := self._values(name):
+                pooled = _log_mean_exp(values) if name in _IDENTITIES else sum(values) / len(values)
+                found[name] = max(values) if name == "max_abs" else pooled
         return found
 
-    def _values(self, what: str) -> list[float]:
-        return [event[what] for event in self.events if what in event]
+    def _values(self, figure: str) -> list[float]:
+        return [event[figure] for event in self.events if figure in event]
 
     def is_violated(self) -> bool:
-        """Whether an identity's mean is too large, geometrically over log events, or too small, over all rows."""
+        """Return whether an identity's mean is too large (geometric mean over events) or too small (over all rows)."""
         identities = [values for values in map(self._values, _IDENTITIES) if values]
-        return any(sum(v) >= len(v) * FACTOR or _log_mean_exp(v) <= -FACTOR for v in identities)
+        return any(sum(v) >= len(v) * DISTRUST_NATS or _log_mean_exp(v) <= -DISTRUST_NATS for v in identities)
 
-    def off(self) -> tuple[bool, bool]:
-        """Whether an identity's mean over all rows is (above, below) 1 still."""
+    def deviation(self) -> tuple[bool, bool]:
+        """Return whether an identity's mean over all rows is still (above, below) 1."""
         pooled = self.identities().values()
-        return any(value >= AGAIN for value in pooled), any(value <= -AGAIN for value in pooled)
+        return any(value >= TRUST_NATS for value in pooled), any(value <= -TRUST_NATS for value in pooled)
 
     def identities(self) -> dict[str, float]:
-        """Logs of the means over all rows, by what they are the means of: E[q(x,z)] exp(-f)."""
+        """Return the logs of the means over all rows, by the expectation that they estimate: E[q(x,z)] exp(-f)."""
         figures = self.figures()
         terms = {"negative": f"E[{self.den}] exp({self.name})", "positive": f"E[{self.num}] exp(-{self.name})"}
         logs = {text: figures.get(f"{side}_log_mean_exp") for side, text in terms.items()}
         return {text: value for text, value in logs.items() if value is not None}
 
+    def describe_identities(self) -> str:
+        """Return the means in words: "E[p(x,z)] exp(f) is 0.0003 and E[q(x,z)] exp(-f) is 0.98"."""
+        return " and ".join(f"{text} is {_exp(value)}" for text, value in self.identities().items())
+
 
 class CriticTrust:
-    """Watches the critics of a run with `rows` rows in a batch. Processes all have the same figures and words."""
+    """Judges the critics of a run at each log event. All processes have the same figures and words.
+
+    Args:
+        rows: the rows of a batch.
+    """
 
     def __init__(self, rows: int):
-        self._rows, self._events = rows, max(EVENTS, math.ceil(ROWS / rows))
+        self._rows, self._events = rows, max(MIN_EVENTS, math.ceil(MIN_ROWS / rows))
         self._critics: dict[str, Critic] = {}
 
     def watch(self, plan: Plan) -> None:
-        """The ratios of a stage. One that was another before is judged afresh."""
+        """Judge the ratios of a stage from now on; one of a name that stood for another ratio begins afresh."""
         for ratio in plan.objective.ratios.values():
-            new = Critic(ratio.name, str(ratio.num), str(ratio.den), _is_log_ratio(ratio))
+            new = Critic(ratio.name, str(ratio.num), str(ratio.den), ratio.kind == "log_ratio")
             old = self._critics.get(ratio.name)
-            if old is None or not old.is_of(new):
+            if old is None or not old.has_ratio_of(new):
                 self._critics[ratio.name] = new
 
     def add(self, step: int, values: Mapping[str, float]) -> list[str]:
-        """A log event's figures. Returns what is to be said: a line where trust ends, or begins anew."""
-        said = []
+        """Take in the figures of a log event.
+
+        Returns:
+            A line for each critic that is no longer trusted from now on, or is trusted again.
+        """
+        lines = []
         for critic in self._critics.values():
-            found = {what: values[f"{critic.name}/{what}"] for what in _FIGURES if f"{critic.name}/{what}" in values}
+            found = {name: values[f"{critic.name}/{name}"] for name in _FIGURES if f"{critic.name}/{name}" in values}
             if found:
                 critic.events, critic.step = [*critic.events, found][-self._events :], step
-                said += [f"step {step}: {line}" for line in self._judge(critic, step)]
-        return said
+                lines += [f"step {step}: {line}" for line in self._judge(critic, step)]
+        return lines
 
     def _is_judged(self, critic: Critic) -> bool:
         return critic.is_log_ratio and len(critic.events) == self._events
@@ -122,58 +137,57 @@ class CriticTrust:
     def _judge(self, critic: Critic, step: int) -> list[str]:
         if not self._is_judged(critic):
             return []
-        critic.sound = 0 if any(critic.off()) else critic.sound + 1
+        critic.sound = 0 if any(critic.deviation()) else critic.sound + 1
         if critic.distrusted is None and critic.is_violated():
             critic.distrusted = step
-            return [self._words(critic)]
+            return [self._explain(critic)]
         if critic.distrusted is not None and critic.sound >= self._events:
             critic.distrusted = None
-            return [f"critic {critic.name} can be trusted again: {_identities(critic)}"]
+            return [f"critic {critic.name} can be trusted again: {critic.describe_identities()}"]
         return []
 
-    def _words(self, critic: Critic) -> str:
-        return (
-            f"critic {critic.name} cannot be trusted as log {critic.num}/{critic.den}: over {self._seen(critic)} rows "
-            f"{_identities(critic)}, where {'both' if len(critic.identities()) > 1 else 'it'} should be 1; "
-            f"{'; '.join(self._reasons(critic))}"
-        )
-
-    def _reasons(self, critic: Critic) -> list[str]:
-        """Why, in the light of how the critic classifies."""
-        figures, rows = critic.figures(), self._seen(critic)
+    def _explain(self, critic: Critic) -> str:
+        """Say why a critic is not trusted, in the light of how it classifies."""
+        figures, rows = critic.figures(), self._rows * len(critic.events)
         nats = f"about log {rows} = {math.log(rows):.1f} nats"
-        found_right = [figures[key] for key in (f"{side}_accuracy" for side in SIDES) if key in figures]
-        accuracy = sum(found_right) / len(found_right)
+        accuracies = [figures[key] for key in (f"{side}_accuracy" for side in SIDES) if key in figures]
+        accuracy = sum(accuracies) / len(accuracies)
         sides = f"accuracy {accuracy:.1%}, {figures['saturation']:.1%} of rows are saturated"
-        above, below = critic.off()
-        found = []
+        above, below = critic.deviation()
+        reasons = []
         if above:
-            found.append(f"it overstates the log-ratio ({sides})")
+            reasons.append(f"it overstates the log-ratio ({sides})")
         if below:
             apart = f"nearly every row is told apart, so the log-ratio is more than so many rows can tell ({nats})"
             missed = f"it is off, or the log-ratio is more than so many rows can tell ({nats})"
-            found.append(f"{sides}: {apart if accuracy > APART else missed}")
-        return found
-
-    def _seen(self, critic: Critic) -> int:
-        return self._rows * len(critic.events)
+            reasons.append(f"{sides}: {apart if accuracy > SEPARATING_ACCURACY else missed}")
+        return (
+            f"critic {critic.name} cannot be trusted as log {critic.num}/{critic.den}: over {rows} rows "
+            f"{critic.describe_identities()}, where {'both' if len(critic.identities()) > 1 else 'it'} should be 1; "
+            f"{'; '.join(reasons)}"
+        )
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """By critic: its ratio, whether it is trusted (None: a score, or too few log events), since when not, and its
-        figures over `rows` rows of each side up to `step`."""
-        return {name: self._of(critic) for name, critic in self._critics.items() if critic.events}
+        """Return the verdicts by critic.
 
-    def _of(self, critic: Critic) -> dict[str, Any]:
-        trusted = critic.distrusted is None if self._is_judged(critic) else None
-        return {
-            "ratio": f"log {critic.num}/{critic.den}" if critic.is_log_ratio else f"score {critic.num} : {critic.den}",
-            "trusted": trusted,
-            "distrusted_since": critic.distrusted,
-            "step": critic.step,
-            "rows": self._seen(critic),
-            "figures": critic.figures(),
-            "note": self._words(critic) if trusted is False else "",
-        }
+        Each has its ratio, whether it is trusted (None: a score, or too few log events), since when it is not, and its
+        figures over `rows` rows of each side up to `step`.
+        """
+        verdicts = {}
+        for name, critic in self._critics.items():
+            if critic.events:
+                trusted = critic.distrusted is None if self._is_judged(critic) else None
+                sides = f"{critic.num}/{critic.den}", f"{critic.num} : {critic.den}"
+                verdicts[name] = {
+                    "ratio": f"log {sides[0]}" if critic.is_log_ratio else f"score {sides[1]}",
+                    "trusted": trusted,
+                    "distrusted_since": critic.distrusted,
+                    "step": critic.step,
+                    "rows": self._rows * len(critic.events),
+                    "figures": critic.figures(),
+                    "note": self._explain(critic) if trusted is False else "",
+                }
+        return verdicts
 
     def state_dict(self) -> list[dict[str, Any]]:
         return [attrs.asdict(critic) for critic in self._critics.values()]
@@ -183,18 +197,13 @@ class CriticTrust:
 
 
 def distrusted(summary: Mapping[str, Any]) -> list[str]:
-    """A line for each critic that, by a run's summary, could not be trusted when it was last looked at."""
+    """Return a line for each critic that was not trusted at its last log event, by a run's summary."""
     critics = summary.get("critics", {}).values()
     return [f"step {critic['step']}: {critic['note']}" for critic in critics if critic["trusted"] is False]
 
 
-def _identities(critic: Critic) -> str:
-    """E[p(x,z)] exp(f) is 0.0003 and E[q(x,z)] exp(-f) is 0.98"""
-    return " and ".join(f"{text} is {_exp(value)}" for text, value in critic.identities().items())
-
-
 def _exp(nats: float) -> str:
-    """A number by its logarithm, which may be of any size."""
+    """Write exp(nats), which may be of any size."""
     return f"{math.exp(nats):.2g}" if abs(nats) < 50 else f"exp({nats:.0f})"
 
 

@@ -88,7 +88,7 @@ def set_up_training(
     not_synchronised = synchronise(compiled.parts.modules, workers)
     parts = place_parts(compiled, workers)
     if warm is not None:
-        warm.put_into(parts)
+        warm.load_into(parts)
     workers.broadcast_([*parts.modules.parameters(), *parts.modules.buffers()])
 
     # the state to train from, and what reports on it

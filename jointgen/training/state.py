@@ -7,21 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 from torch import nn
 
-from jointgen.compiler.parts import Parts
 from jointgen.contracts.noise import Noise
-from jointgen.engine.balance_scales import BalanceScales
-from jointgen.engine.ema import EMA
-from jointgen.engine.optimizers import Optimizers
 from jointgen.runtime.global_rng import State, global_state, seeded, set_global_state
-from jointgen.runtime.workers import Workers
-from jointgen.training.critic_trust import CriticTrust
-from jointgen.training.log_window import LogWindow
-from jointgen.training.stopping import BestCheckpoint, EarlyStopping
+
+if TYPE_CHECKING:  # the state holds these, and knows of them only that they are stateful
+    from jointgen.compiler.parts import Parts
+    from jointgen.engine.balance_scales import BalanceScales
+    from jointgen.engine.ema import EMA
+    from jointgen.engine.optimizers import Optimizers
+    from jointgen.runtime.workers import Workers
+    from jointgen.training.critic_trust import CriticTrust
+    from jointgen.training.log_window import LogWindow
+    from jointgen.training.stopping import BestCheckpoint, EarlyStopping
 
 
 class Stateful(Protocol):

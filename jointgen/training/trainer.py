@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
-from jointgen.contracts.figures import Estimate
 from jointgen.engine.step import Step
 from jointgen.engine.torch_compile import TorchCompiler
 from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedError, WriteError
@@ -20,8 +19,9 @@ from jointgen.runs import checkpoint
 from jointgen.runs.folder import checkpoint_name
 from jointgen.runtime.console import log_once
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the trainer is given these
     from jointgen.compiler.compiled_recipe import CompiledRecipe
+    from jointgen.contracts.figures import Estimate
     from jointgen.data.batches import TrainingBatches
     from jointgen.inference.model import Model
     from jointgen.runtime.progress import Progress

@@ -1,56 +1,64 @@
-"""A warm start: parts of a recipe begin with the weights that the parts of these names have in another run."""
+"""A warm start: parts of a recipe begin with the weights that parts of the same names have in another run."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
-from torch import Tensor, nn
+from torch import Tensor
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.compiler.parts import Parts, shape_mismatches, summarise_problems
 from jointgen.config.recipe import WarmStartTable
-from jointgen.errors import CheckpointError, ConfigError, Problem, Problems, placing, suggest
+from jointgen.errors import CheckpointError, ConfigError, Problems, placing, suggest
 from jointgen.runs.checkpoint import Checkpoint, find
 from jointgen.runs.folder import RunFolder
 
 KEY = ("train", "init_from")
-_AVERAGED = "ema."
-Weights = Mapping[str, Mapping[str, Tensor]]
-"""part -> tensors by name."""
+AVERAGE_PREFIX = "ema."
+"""Stands before the names of averaged parts in a checkpoint."""
 
 
 @attrs.frozen
 class WarmStart:
-    """Weights that fit. `as_built`: the recipe's other parts that have any; `passed_over`: newer checkpoints that are
-    damaged, a line each."""
+    """Weights of another run that fit this recipe.
 
-    asked: WarmStartTable
+    Args:
+        table: the recipe's `train.init_from`.
+        checkpoint: the name of the checkpoint that they are from.
+        sha256: the hash of its manifest, which covers every file.
+        weights: part -> tensors by name.
+        averaged: whether they are averaged weights.
+        as_built: the recipe's other parts that have weights.
+        passed_over: newer checkpoints that are damaged, a line each.
+    """
+
+    table: WarmStartTable
     checkpoint: str
     sha256: str
-    weights: Weights
+    weights: Mapping[str, Mapping[str, Tensor]]
     averaged: bool
     as_built: tuple[str, ...]
     passed_over: tuple[str, ...]
 
-    def put_into(self, parts: Parts) -> None:
-        """For parts as they are to be trained: the weights come in their precision, whatever the parts were before."""
+    def load_into(self, parts: Parts) -> None:
+        """Load the weights into the parts to train, in their precision, whatever they held before."""
         for name, tensors in self.weights.items():
             parts.modules[name].load_state_dict(dict(tensors))
 
     @property
     def lines(self) -> list[str]:
-        """What whoever runs it should know."""
+        """What the user should know, a line each."""
         weights = "averaged weights" if self.averaged else "weights"
-        said = f"{', '.join(self.weights)} from the {weights} of {self.asked.run} ({self.checkpoint})"
+        source = f"{', '.join(self.weights)} from the {weights} of {self.table.run} ({self.checkpoint})"
         rest = f"; as built: {', '.join(self.as_built)}" if self.as_built else ""
-        return [*(f"{line}; {self.checkpoint} is used" for line in self.passed_over), f"starts with {said}{rest}"]
+        return [*(f"{line}; {self.checkpoint} is used" for line in self.passed_over), f"starts with {source}{rest}"]
 
     def record(self) -> dict[str, Any]:
-        """For the summary. sha256: what the checkpoint's manifest says of itself, and with it of every file."""
+        """Return what the summary says about the warm start."""
         return {
-            "run": self.asked.run,
+            "run": self.table.run,
             "checkpoint": self.checkpoint,
             "sha256": self.sha256,
             "averaged": self.averaged,
@@ -59,64 +67,57 @@ class WarmStart:
 
 
 def warm_start(compiled: CompiledRecipe) -> WarmStart | None:
-    """What the recipe's `train.init_from` stands for, read whole; None where it has none.
+    """Read the weights that `train.init_from` asks for; None where the recipe has no such table.
 
-    Raises ConfigError with every part that is not there or does not fit; where there is no such run or checkpoint, or
-    it is damaged, with that.
+    Raises:
+        ConfigError: there is no such run or whole checkpoint, or parts are missing or do not fit; names all of them.
     """
-    asked = compiled.recipe.train.warm_start
-    if asked is None:
+    table = compiled.recipe.train.warm_start
+    if table is None:
         return None
-    saved = _open(asked)
-    own = [name for name, module in compiled.parts.modules.items() if module.state_dict()]
-    there = _weights(saved)
-    taken = _taken(asked, own, there)
-    weights = {name: there[name] for name in taken}
-    Problems(_problems(asked, {name: compiled.parts.modules[name] for name in taken}, weights)).raise_any()
-    averaged = any(name.startswith(_AVERAGED) for name in saved.parts)
-    as_built = tuple(name for name in own if name not in taken)
-    return WarmStart(asked, saved.path.name, saved.sha256, weights, averaged, as_built, saved.passed_over)
-
-
-def _open(asked: WarmStartTable) -> Checkpoint:
     with placing(*KEY):
-        try:
-            return find(RunFolder.open(asked.run).checkpoints, asked.checkpoint)
-        except CheckpointError as error:  # a damaged checkpoint is here what was given, not what failed
-            raise ConfigError(
-                "; ".join(line.strip() for line in str(error).splitlines()).replace(":; ", ": ")
-            ) from None
+        saved = _find_checkpoint(table)
+
+        # the other run's parts that have weights: averaged ones where there are any
+        plain = {n: tensors for n, tensors in saved.parts.items() if tensors and not n.startswith(AVERAGE_PREFIX)}
+        known = {name: saved.parts.get(AVERAGE_PREFIX + name, tensors) for name, tensors in plain.items()}
+
+        # those to take, checked
+        modules = {name: module for name, module in compiled.parts.modules.items() if module.state_dict()}
+        names = _chosen_parts(table, list(modules), known)
+        problems = Problems()
+        for name in names:
+            if wrong := shape_mismatches({name: modules[name]}, known):
+                problems.add(f"{name} of {table.run} does not fit: {summarise_problems(wrong)}")
+        problems.raise_any()
+    averaged = any(name.startswith(AVERAGE_PREFIX) for name in saved.parts)
+    as_built = tuple(name for name in modules if name not in names)
+    weights = {name: known[name] for name in names}
+    return WarmStart(table, saved.path.name, saved.sha256, weights, averaged, as_built, saved.passed_over)
 
 
-def _weights(saved: Checkpoint) -> Weights:
-    """Of the run's parts that have any: averaged where there are such."""
-    plain = {name: tensors for name, tensors in saved.parts.items() if tensors and not name.startswith(_AVERAGED)}
-    return {name: saved.parts.get(_AVERAGED + name, tensors) for name, tensors in plain.items()}
+def _find_checkpoint(table: WarmStartTable) -> Checkpoint:
+    try:
+        return find(RunFolder.open(table.run).checkpoints, table.checkpoint)
+    except CheckpointError as error:  # the user named a damaged checkpoint: a wrong input, not a failure
+        lines = "; ".join(line.strip() for line in str(error).splitlines())
+        raise ConfigError(lines.replace(":; ", ": ")) from None
 
 
-def _taken(asked: WarmStartTable, own: Sequence[str], there: Collection[str]) -> list[str]:
-    """The parts that start from there: those that are named, or those that both have."""
-    if asked.parts is None:
-        both = [name for name in own if name in there]
+def _chosen_parts(table: WarmStartTable, ours: Sequence[str], others: Collection[str]) -> list[str]:
+    """Return the parts that start warm: those that the table names, or else those that both recipes have."""
+    if table.parts is None:
+        both = [name for name in ours if name in others]
         if not both:
-            message = f"{asked.run} has none of this recipe's parts ({_listed(own)}): {_listed(there)}"
-            raise ConfigError(message, *KEY)
+            raise ConfigError(f"{table.run} has none of this recipe's parts ({_listed(ours)}): {_listed(others)}")
         return both
     problems = Problems()
-    for name in asked.parts:
-        whose = "this recipe" if name not in own else asked.run
-        known = own if name not in own else there
+    for name in table.parts:
+        owner, known = ("this recipe", ours) if name not in ours else (table.run, others)
         if name not in known:
-            problems.add(f"{whose} has no part {name!r} with weights{suggest(name, known)}", *KEY, "parts")
+            problems.add(f"{owner} has no part {name!r} with weights{suggest(name, known)}", "parts")
     problems.raise_any()
-    return [name for name in own if name in asked.parts]
-
-
-def _problems(asked: WarmStartTable, modules: Mapping[str, nn.Module], weights: Weights) -> Iterator[Problem]:
-    """Each part that does not fit is a line."""
-    for name, module in modules.items():
-        if wrong := shape_mismatches({name: module}, weights):
-            yield Problem(f"{name} of {asked.run} does not fit: {summarise_problems(wrong)}", *KEY)
+    return [name for name in ours if name in table.parts]
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -44,6 +44,14 @@ rows = 32
 """
 
 
+LONG = ["test_kill.py", "test_processes.py", "test_conformance.py", "test_wheel.py", "test_launcher.py"]
+"""Files that take longest: they go first, so that no process is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The user's cache is neither read nor written; the processes of pytest-xdist share one."""

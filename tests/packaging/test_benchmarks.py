@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from support.paths import REPO
 
 from jointgen.cli.evaluate import chosen_metrics
 from jointgen.compiler.compiled_recipe import compile_recipe
@@ -19,7 +20,7 @@ from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.errors import ConfigError
 from jointgen.registry.discovery import load_plugins
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
+FOLDER = REPO / "benchmarks"
 
 
 @pytest.mark.parametrize("row", ["mlp", "asvae32"])

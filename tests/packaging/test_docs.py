@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import doctest
 import re
-from pathlib import Path
 
 import pytest
+from support.paths import REPO
 
-REPO = Path(__file__).parents[2]
 DOCS = REPO / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md") if ">>> " in path.read_text(encoding="utf-8"))
 ROOMS = sorted(path.name for path in (REPO / "jointgen").iterdir() if (path / "__init__.py").is_file())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from importlib import metadata
-from pathlib import Path
+
+from support.paths import REPO
 
 import jointgen
 
-ROOT = Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())
 GROUP = "jointgen.plugins"
 
 DECLARED = PROJECT["project"]["entry-points"][GROUP]
@@ -17,12 +17,12 @@ PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 
 
 def test_every_plugin_folder_is_in_the_wheel() -> None:
-    folders = [f"plugins/{path.parent.name}" for path in (ROOT / "plugins").glob("*/__init__.py")]
+    folders = [f"plugins/{path.parent.name}" for path in (REPO / "plugins").glob("*/__init__.py")]
     assert sorted(PACKAGES) == sorted(["jointgen", *folders])
 
 
 def test_every_plugin_folder_is_an_entry_point() -> None:
-    folders = [path.name for path in (ROOT / "plugins").iterdir() if any(path.glob("*.py"))]
+    folders = [path.name for path in (REPO / "plugins").iterdir() if any(path.glob("*.py"))]
     assert sorted(DECLARED.values()) == sorted(folders)
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import attrs
 import pytest
+from support.paths import REPO
 
 from jointgen import plugin
 from jointgen.registry.components import KINDS
-
-ROOT = Path(__file__).parents[2]
 
 ROOMS = [
     "errors",
@@ -185,11 +184,11 @@ def longest_chain(root: Path) -> list[str]:
 
 @pytest.mark.parametrize("rule", [unknown_rooms, wrong_direction, hidden_imports, cycles, longest_chain])
 def test_our_tree_keeps_the_rule(rule) -> None:  # type: ignore[no-untyped-def]
-    assert rule(ROOT) == []
+    assert rule(REPO) == []
 
 
 def test_the_core_has_few_files_outside_its_rooms() -> None:
-    files = {path.name for path in (ROOT / "jointgen").iterdir() if path.is_file()}
+    files = {path.name for path in (REPO / "jointgen").iterdir() if path.is_file()}
     assert files == {"__init__.py", "__main__.py", "errors.py", "plugin.py", "py.typed"}
 
 
@@ -203,7 +202,7 @@ def examples(root: Path) -> Iterator[tuple[str, str]]:
 
 def test_what_a_plugins_author_copies_uses_the_doors_alone() -> None:
     found = dict[str, set[str]]()
-    for place, code in examples(ROOT):
+    for place, code in examples(REPO):
         for node, _, _ in walk(ast.parse(code), False, False):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [str(node.module)]
             found.setdefault(place, set()).update(name for name in names if top(name) == "jointgen")
@@ -337,7 +336,7 @@ def test_the_rules_find_what_breaks_them(rule, files: dict[str, str], faults: li
 
 def test_the_door_for_plugins_offers_what_its_types_say() -> None:
     """Names are imported where they are first asked for, so they stand twice: for type checkers and for Python."""
-    tree = ast.parse((ROOT / "jointgen" / "plugin.py").read_text())
+    tree = ast.parse((REPO / "jointgen" / "plugin.py").read_text())
     typed = {
         alias.asname: node.module
         for node in ast.walk(tree)

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
+from support.paths import REPO
 
 import jointgen
 from jointgen.config.recipe import Recipe, Train, read_recipe
@@ -19,7 +20,6 @@ from jointgen.objectives import Objective
 from jointgen.registry.components import Component
 from jointgen.registry.discovery import load_plugins
 
-REPO = Path(__file__).parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
 
 

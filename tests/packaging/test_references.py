@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.paths import REPO
 
-REPO = Path(__file__).parents[2]
 MENTION = re.compile(r"(?<![\w{}*/.-])((?:\.{1,2}/)*[\w./-]*\w\.md)(?:#([\w-]+))?")
 OUTSIDE = re.compile(r"\.\./shared|shared/reference|\.\./prototypes")
 PATH = re.compile(r"`((?:jointgen|plugins|recipes|tests|benchmarks|docs)/[\w./-]*)`")

@@ -27,6 +27,7 @@ from jointgen_data.vision import load_torchvision
 from PIL import Image
 from safetensors.numpy import save_file
 from sklearn.datasets import load_digits
+from support.paths import SHARED_DATA
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
@@ -36,8 +37,7 @@ from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
 from jointgen.registry.components import Registrar, Registry
 
-REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data at {REAL}")
+real_data = pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=f"no real data at {SHARED_DATA}")
 
 
 def everything(rows: Any) -> dict[str, torch.Tensor]:
@@ -160,7 +160,7 @@ def test_digits_dequantise_and_binarise_between_their_seventeen_levels() -> None
 
 @real_data
 def test_mnist_is_mnist() -> None:
-    source = MNIST(str(REAL / "mnist"), labels=True)
+    source = MNIST(str(SHARED_DATA / "mnist"), labels=True)
     train, test = source.open("train"), source.open("test")
     assert (len(train), len(test)) == (60_000, 10_000)
     assert everything(train)["y"][:5].tolist() == [5, 0, 4, 1, 9]
@@ -173,7 +173,7 @@ def test_mnist_is_mnist() -> None:
 
 @real_data
 def test_mnist_padded_is_the_same_image_in_a_black_frame() -> None:
-    plain, padded = (MNIST(str(REAL / "mnist"), observe="dequantise", pad=pad) for pad in (False, True))
+    plain, padded = (MNIST(str(SHARED_DATA / "mnist"), observe="dequantise", pad=pad) for pad in (False, True))
     assert padded.spaces() == {"x": Space((1, 32, 32), "real", 0.0, 1.0, 256)}
     index = torch.arange(7)
     small, large = plain.open("test").take(index)["x"], padded.open("test").take(index)["x"]
@@ -184,14 +184,14 @@ def test_mnist_padded_is_the_same_image_in_a_black_frame() -> None:
 
 @real_data
 def test_cifar10_is_cifar10_and_only_training_images_flip(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, REAL / "cifar10" / "rebuild.py", tmp_path], check=True, capture_output=True)
+    subprocess.run([sys.executable, SHARED_DATA / "cifar10" / "rebuild.py", tmp_path], check=True, capture_output=True)
     source = CIFAR10(str(tmp_path), flip=True, labels=True)
     train, test = source.open("train"), source.open("test")
     shutil.rmtree(tmp_path)  # 178 MiB that pytest would keep
     assert (len(train), len(test)) == (50_000, 10_000)
     assert everything(train)["y"][:6].tolist() == [6, 9, 9, 4, 1, 1]
     assert everything(test)["y"][:6].tolist() == [3, 8, 8, 0, 6, 6]
-    sheet = np.array(Image.open(REAL / "cifar10" / "test_batch.webp").convert("RGB"))  # 100 rows of 100 images
+    sheet = np.array(Image.open(SHARED_DATA / "cifar10" / "test_batch.webp").convert("RGB"))  # 100 rows of 100 images
     second = torch.from_numpy(sheet[:32, 32:64]).permute(2, 0, 1)
     assert torch.equal(test.take(torch.tensor([1]))["x"][0], second)
     channel_means = train.take(torch.arange(50_000))["x"].float().mean((0, 2, 3)) / 255
@@ -487,7 +487,7 @@ def test_reading_is_silent_where_nobody_watches(folder: Path, capfd: pytest.Capt
 
 @real_data
 def test_imagenet_photographs_of_152_sizes() -> None:
-    source = ImageFolder(str(REAL / "imagenet-sample"), size=32, labels=True, max_broken=0)
+    source = ImageFolder(str(SHARED_DATA / "imagenet-sample"), size=32, labels=True, max_broken=0)
     train, test = source.open("train"), source.open("test")
     assert (len(train), len(test)) == (229, 44)
     assert source.spaces()["y"] == Space((18,), "label")
@@ -501,8 +501,11 @@ def test_imagenet_photographs_are_those_that_torchvision_and_torch_read() -> Non
 
     On the border ours sees what lies beyond the square, as a resize before the crop does, so it is left out.
     """
-    ours = everything(ImageFolder(str(REAL / "imagenet-sample"), size=32, labels=True, max_broken=0).open("test"))
-    theirs = torchvision.datasets.ImageFolder(str(REAL / "imagenet-sample/val"))
+    sample = str(SHARED_DATA / "imagenet-sample")
+    ours = everything(ImageFolder(sample, size=32, labels=True, max_broken=0).open("test"))
+        ImageFolder(str(SHARED_DATA / "imagenet-sample"), size=32, labels=True, max_broken=0).open("test")
+    )
+    theirs = torchvision.datasets.ImageFolder(str(SHARED_DATA / "imagenet-sample/val"))
     assert ours["y"].tolist() == theirs.targets
     whole = [row for row, (image, _) in enumerate(theirs) if sum(image.size) % 2 == 0]  # a centre without half pixels
     assert len(whole) == 21

@@ -15,6 +15,7 @@ import torch
 from jointgen_data.image_folder import ImageFolder
 from jointgen_data.prepared import PreparedImages, random_crop
 from PIL import Image
+from support.paths import SHARED_DATA, SHIPPED
 
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.noise import Noise
@@ -26,7 +27,6 @@ from jointgen.testing import checks
 
 SIDE = 8
 SHARD = 5 * 3 * SIDE * SIDE  # bytes of five images
-REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +87,9 @@ def test_the_rows_are_those_of_the_folder(images: Path, made: Path, split: str) 
         assert all(torch.equal(one[name], two[name]) and one[name].dtype == two[name].dtype for name in one)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data at {REAL}")
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=f"no real data at {SHARED_DATA}")
 def test_photographs_are_those_of_the_folder(tmp_path: Path) -> None:
-    root = REAL / "imagenet-sample"
+    root = SHARED_DATA / "imagenet-sample"
     manifest, _ = prepare_images(root, tmp_path / "dest", 32, max_broken=0)
     assert manifest.splits["train"].modes == {"L": 5, "RGB": 224}
     theirs = ImageFolder(str(root), size=32, labels=True).open("test").take(torch.arange(44))
@@ -107,7 +107,7 @@ def test_spaces_read_the_manifest_and_nothing_else(copied: Path) -> None:
 
 def test_a_recipe_of_a_folder_takes_it_instead(made: Path) -> None:
     """As the README says: the keys of image_folder, root and size, do not stay behind."""
-    recipe = Path(__file__).resolve().parents[2] / "recipes" / "asvae_imagenet.toml"
+    recipe = SHIPPED / "asvae_imagenet.toml"
     words = ["data.type=prepared", f"data.path={made}", "data.flip=true"]
     assert read_recipe(recipe, words, registry=load_plugins().registry).data == PreparedImages(str(made), flip=True)
 

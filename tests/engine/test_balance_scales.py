@@ -440,7 +440,7 @@ def test_what_cannot_be_balanced_is_told(name: str) -> None:
 
 def test_half_g_alone_has_nothing_to_balance_against() -> None:
     with pytest.raises(
-        ValueError, match="lambda: r is in units of the likelihood's pull, which weight_r = 0 leaves out"
+        ConfigError, match="lambda: r is in units of the likelihood's pull, which weight_r = 0 leaves out"
     ):
         ASVAE(weight_r=0.0, lambda_=BalanceTable(0.5), critic=CriticTable(penalties=[R1()]))
 

@@ -503,8 +503,6 @@ def test_imagenet_photographs_are_those_that_torchvision_and_torch_read() -> Non
     """
     sample = str(SHARED_DATA / "imagenet-sample")
     ours = everything(ImageFolder(sample, size=32, labels=True, max_broken=0).open("test"))
-        ImageFolder(str(SHARED_DATA / "imagenet-sample"), size=32, labels=True, max_broken=0).open("test")
-    )
     theirs = torchvision.datasets.ImageFolder(str(SHARED_DATA / "imagenet-sample/val"))
     assert ours["y"].tolist() == theirs.targets
     whole = [row for row, (image, _) in enumerate(theirs) if sum(image.size) % 2 == 0]  # a centre without half pixels

@@ -151,7 +151,7 @@ def _named(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         end = re.match(r"\s*(,|$)\s*", rest[found.end() + len(table) :]) if found else None
         if found is None or end is None:
             _refuse(f"{rest!r} is not NAME or NAME{{key = value}}, with commas between")
-        yield found[1], tomllib.loads(f"x = {table or '{}'}")["x"]
+        yield found[1], tomllib.loads(f"settings = {table or '{}'}")["settings"]
         rest = rest[found.end() + len(table) + end.end() :]
 
 

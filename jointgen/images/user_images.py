@@ -46,7 +46,7 @@ class UserImages:
 
 
 def read_user_images(
-    path: str | Path, space: Space, variable: str = "x", progress: Progress = lambda done, total: None
+    path: str | Path, space: Space, variable: str = "image", progress: Progress = lambda done, total: None
 ) -> UserImages:
     """Reads images in the size, the colours and the levels of a Space.
 

@@ -163,9 +163,9 @@ def test_arrays_of_every_layout(shape: tuple[int, ...], n: int, tmp_path: Path) 
 
 def test_of_several_arrays_the_variables_own_is_taken(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.full((2, 8, 8), 7, np.uint8), other=np.zeros((3, 8, 8), np.uint8), y=np.arange(2))
-    assert read_user_images(tmp_path / "a.npz", GREY).values.unique().tolist() == [7]
+    assert read_user_images(tmp_path / "a.npz", GREY, "x").values.unique().tolist() == [7]
     np.savez(tmp_path / "b.npz", images=np.full((2, 8, 8), 9, np.uint8), y=np.arange(2))
-    assert read_user_images(tmp_path / "b.npz", GREY).values.unique().tolist() == [9]
+    assert read_user_images(tmp_path / "b.npz", GREY, "x").values.unique().tolist() == [9]
 
 
 # --- what cannot be read ---------------------------------------------------------------------------------------------
@@ -209,4 +209,4 @@ def test_what_is_no_image_is_said(name: str, write: Callable[[Path], object], sa
 )
 def test_a_variable_that_is_no_image_is_said(space: Space, said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=said):
-        read_user_images(tmp_path, space)
+        read_user_images(tmp_path, space, "x")

@@ -44,7 +44,7 @@ def equations(compiled: CompiledRecipe) -> list[dict[str, Any]]:
                 "name": typeset(ratio.name),
                 "over": typeset(str(ratio.num)),
                 "under": typeset(str(ratio.den)),
-                "is_ratio": ratio.kind == "log_ratio",
+                "log_ratio": ratio.kind == "log_ratio",
                 "notes": "; ".join(describe_critic(ratio)),
             }
             for ratio in objective.ratios.values()

@@ -169,7 +169,7 @@ def _bind_spaces(binding: Binding) -> None:
 
 
 def _drawn_by_roots(joints: Mapping[str, Joint]) -> set[str]:
-    """Variables of sources and priors. Where one has no Space, the source or prior has a problem of its own."""
+    """Return the variables of sources and priors: where one has no Space, its source or prior has a problem."""
     return {v for joint in joints.values() for factor in joint.factors if factor.is_root for v in factor.out}
 
 
@@ -271,7 +271,7 @@ def _gone_through(binding: Binding, part: str, root: Conditional) -> Capabilitie
 
 
 def _conditionals(joints: Mapping[str, Joint]) -> dict[str, Conditional]:
-    """part -> the factor that it computes."""
+    """Return the factor that each encoder and decoder computes."""
     return {f.part: f for joint in joints.values() for f in joint.factors if not f.is_root}
 
 

@@ -17,9 +17,10 @@ from jointgen.runtime.global_rng import seeded
 
 
 def build(binding: Binding) -> Parts:
-    """Modules on the CPU, initialised from the recipe's seed whatever was drawn before.
+    """Build the modules on the CPU, initialised from the recipe's seed whatever was drawn before.
 
-    Raises ConfigError with every network that cannot serve its shapes.
+    Raises:
+        ConfigError: every network that cannot serve its shapes.
     """
     recipe = binding.recipe
     modules: dict[str, nn.Module] = {}
@@ -44,7 +45,7 @@ def build(binding: Binding) -> Parts:
 
 
 def _build_prior(binding: Binding, name: str) -> nn.Module:
-    """Build a prior, told the Spaces of the inputs of each conditional that it goes through."""
+    """Build a prior from the Spaces of the inputs of each conditional that it goes through."""
     prior = binding.recipe.all_priors()[name]
     with placing(*binding.recipe.path_of(name)):
         module: nn.Module = prior.build(*binding.inputs_of_prior(name))
@@ -81,7 +82,13 @@ def _build_critic(binding: Binding, name: str) -> nn.Module:
 
 @torch.no_grad()
 def start_at_data(parts: Parts, binding: Binding, rows: Mapping[str, Tensor]) -> None:
-    """Decoders begin at the data's mean and priors with rows of it, where they can: `rows` by variable, (N, *shape)."""
+    """Let decoders begin at the mean of the data and priors at rows of it, where they can.
+
+    Args:
+        parts: the modules.
+        binding: what they compute.
+        rows: rows of the data by variable, (N, *shape).
+    """
     for name, trait in binding.traits.items():
         if trait.kind not in ("prior", "conditional"):
             continue

@@ -1,4 +1,7 @@
-"""From a recipe to everything a run needs, checked before any data is read: objectives, plans, parts."""
+"""The compiler's way from a recipe to everything that a run needs, checked before any row is read.
+
+recipe -> stages of objectives -> binding (which part computes what) -> a plan for each stage -> built parts.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,16 @@ from jointgen.registry.components import Registry
 
 @attrs.frozen
 class CompiledRecipe:
-    """A recipe whose objective, families and networks fit together. `plans` has one plan per stage."""
+    """A recipe whose objective, families and networks fit together.
+
+    Args:
+        recipe: the recipe.
+        registry: the components that it was read with.
+        stages: the objectives, with the updates of critics written out.
+        binding: the parts that compute the factors of the joints.
+        plans: one plan for each stage.
+        parts: the networks, families, priors and critics, built on the CPU.
+    """
 
     recipe: Recipe
     registry: Registry
@@ -31,17 +43,17 @@ class CompiledRecipe:
     parts: Parts
 
     def optimizer_of(self, part: str, stage: int) -> Table:
-        """The table of the recipe's `optimizer` that trains this part in a stage."""
+        """Return the optimizer table of the recipe that trains a part in a stage."""
         critic = self.binding.traits[part].kind == "critic"
         return self.recipe.optimizer.of(part, self.stages[stage].name, critic=critic)
 
     @property
     def repeats(self) -> int:
-        """How often a step may ask for rows of its own: as often as an update runs."""
+        """How many sets of rows a step may need: as many as the times that an update runs in it."""
         return max(u.update.times for plan in self.plans for u in plan.updates)
 
     def boundaries(self) -> list[int]:
-        """The step at which each stage ends."""
+        """Return the step at which each stage ends."""
         total, shares = self.recipe.train.total_steps, 0.0
         ends = []
         for stage in self.stages:
@@ -50,13 +62,17 @@ class CompiledRecipe:
         return [*ends[:-1], total]
 
     def without_steps(self) -> list[str]:
-        """The stages whose share of the budget is less than a step."""
+        """Return the names of the stages whose share of the budget is less than a step."""
         ends = self.boundaries()
         return [stage.name for stage, begin, end in zip(self.stages, [0, *ends], ends, strict=False) if begin == end]
 
 
 def compile_recipe(recipe: Recipe, registry: Registry) -> CompiledRecipe:
-    """Raises ConfigError with every mismatch between the objective and the parts, families that fit named."""
+    """Compile a recipe.
+
+    Raises:
+        ConfigError: every mismatch between the objective and the parts; families that would fit are named.
+    """
     stages = stages_of(recipe, registry)
     binding = bind(recipe, [stage.objective for stage in stages], registry)
     binding.problems.raise_any()
@@ -75,14 +91,14 @@ def compile_recipe(recipe: Recipe, registry: Registry) -> CompiledRecipe:
 
 
 def stages_of(recipe: Recipe, registry: Registry) -> tuple[Stage, ...]:
-    """The objective's stages, with critics' updates written out."""
+    """Return the stages of the recipe's objective, with the updates of critics written out."""
     with placing("objective"):
         stages = as_stages(recipe.objective.objective())
         return tuple(attrs.evolve(s, objective=s.objective.complete(registry.default)) for s in stages)
 
 
 def _idle(plan: Plan) -> Iterable[Problem]:
-    """Updates that train nothing, and parts that an update would train in vain."""
+    """Yield updates that train nothing, and parts that an update names and no gradient of it reaches."""
     for update in plan.updates:
         reached = {part for summand in update.summands for part in summand.gradient_paths}
         if not update.trains:
@@ -94,7 +110,7 @@ def _idle(plan: Plan) -> Iterable[Problem]:
 
 
 def _untrained(recipe: Recipe, stages: Sequence[Stage], binding: Binding, plans: Sequence[Plan]) -> Iterable[Problem]:
-    """Tables for an optimizer of parts that no update trains."""
+    """Yield optimizer tables of parts that no update trains."""
     trained = [list(dict.fromkeys(part for u in plan.updates for part in u.trains)) for plan in plans]
     tables, everywhere = recipe.optimizer, {part for parts in trained for part in parts}
     for part in tables.parts:
@@ -112,7 +128,7 @@ def _untrained(recipe: Recipe, stages: Sequence[Stage], binding: Binding, plans:
 
 
 def _unused(tables: StageTables, trained: Sequence[str], binding: Binding) -> Iterable[Problem]:
-    """A stage's tables that train nothing in it."""
+    """Yield the optimizer tables of a stage that train nothing in it."""
     critics = [part for part in trained if binding.traits[part].kind == "critic"]
     rest = [part for part in trained if part not in critics]
     if tables.model is not None and not rest:
@@ -125,17 +141,20 @@ def _unused(tables: StageTables, trained: Sequence[str], binding: Binding) -> It
 
 
 def check_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int) -> None:
-    """Raises ConfigError where the batch does not divide as it must over so many processes."""
+    """Check that a batch divides as it must over so many processes, or raise a ConfigError."""
     Problems(_unfit_rows(recipe, plans, processes)).raise_any()
 
 
 def _unfit_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int = 1) -> list[Problem]:
-    """Where a batch does not divide into its parts, or a re-pairing would shift rows all around their block, back to
-    themselves, or out of the part that they are in."""
+    """Return the problems of a batch that does not divide into micro-batches and processes.
+
+    A re-pairing shifts rows within blocks of `train.pair_block` rows. It must not shift them all around the block, back
+    to themselves, nor out of the micro-batch that they are in.
+    """
     train = recipe.train
     batch, block, parts = train.batch, train.pair_block, processes * train.micro_batches
     if batch % processes:
-        return []  # the loader of each source says so
+        return []  # RowOrder says so, for each source
     divided = _parts(train.micro_batches, processes)
     if batch % parts:
         return [Problem(f"a batch of {batch} does not divide into {divided}", "train", "micro_batches")]

@@ -16,15 +16,23 @@ from jointgen.contracts.space import Space
 
 
 class ConditionalPart(nn.Module):
-    """`out | given`: a trunk network, and the family that turns its output into a distribution."""
+    """An encoder or decoder: a trunk network, and the family that turns its output into a distribution."""
 
     def __init__(self, trunk: nn.Module, family: nn.Module):
         super().__init__()
         self.trunk, self.family = trunk, family
 
     def forward(self, *inputs: Tensor, k: int = 1, rows: Tensor | None = None) -> Distribution:
-        """(B, *shape) for each given variable -> B * k distributions, each row's parameters repeated k times; or
-        those of the given rows, (N,) int64, any number of times each."""
+        """Return the distributions given some variables.
+
+        Args:
+            inputs: the given variables, (B, *shape) each.
+            k: how often each row's parameters are repeated, for k draws per row.
+            rows: (N,) int64, the rows whose distributions are wanted, any number of times each; None for all.
+
+        Returns:
+            B * k distributions, or N.
+        """
         params = self.trunk(*inputs)  # (B, *outputs)
         if rows is not None:
             return self.family(params[rows])
@@ -32,25 +40,30 @@ class ConditionalPart(nn.Module):
 
 
 class PartOfPrior:
-    """A conditional as a prior calls it, on inputs of the prior's own: every process has the same ones, and the same
-    dropout masks for them."""
+    """A conditional as it is called by a prior that goes through it, such as the VampPrior.
+
+    The prior gives it inputs of its own, which are the same in every process; so the dropout masks must be, too.
+    """
 
     def __init__(self, module: nn.Module, name: str, noise: Noise):
         self.module, self.name, self.noise = module, name, noise
 
-    def __call__(self, *inputs: Tensor, **how: Any) -> Distribution:
+    def __call__(self, *inputs: Tensor, **options: Any) -> Distribution:
         dropouts = [inner for inner in self.module.modules() if isinstance(inner, Dropout)]
         for number, dropout in enumerate(dropouts):
             dropout.noise = self.noise.shared(f"{self.name}/dropout{number}", len(inputs[0]))
-        return self.module(*inputs, **how)
+        return self.module(*inputs, **options)
 
 
 @attrs.frozen
 class Parts:
-    """The built model: modules by part name (conditionals, priors, critics), Spaces by variable.
+    """The built model.
 
-    through: the parts that a prior goes through, by prior, where it does.
-    channels_last: images and the weights of convolutions lie in memory as NHWC.
+    Args:
+        modules: the modules of conditionals, priors and critics, by the name of the part.
+        spaces: the Space of each variable.
+        through: for priors that go through other parts, the names of these.
+        channels_last: whether images and the weights of convolutions lie in memory as NHWC.
     """
 
     modules: nn.ModuleDict
@@ -59,25 +72,34 @@ class Parts:
     channels_last: bool = False
 
     def in_channels_last(self) -> Parts:
-        """The same parts, laid out anew."""
+        """Return the same parts with images and convolutions as NHWC in memory."""
         self.modules.to(memory_format=torch.channels_last)
         return attrs.evolve(self, channels_last=True)
 
     def to_memory_format(self, rows: Tensor) -> Tensor:
-        """Rows of a variable in the layout of the parts."""
+        """Return rows of a variable in the memory layout of the parts."""
         images = self.channels_last and rows.ndim == 4
         return rows.contiguous(memory_format=torch.channels_last) if images else rows
 
     def prior(self, name: str, rows: int, noise: Noise, modules: Mapping[str, nn.Module] | None = None) -> Distribution:
-        """A prior as `rows` distributions. `modules` stand in for it and for the parts that it goes through."""
+        """Return a prior as so many distributions.
+
+        Args:
+            name: the part.
+            rows: the number of distributions.
+            noise: names the dropout masks of the parts that the prior goes through.
+            modules: stand-ins for the prior and for these parts, by name; None for their own modules.
+        """
         found = self.modules if modules is None else modules
         within = [PartOfPrior(found[part], f"{name}/{part}", noise) for part in self.through.get(name, ())]
         return found[name](rows, *within)
 
     def named(self, names: Iterable[str]) -> list[nn.Module]:
+        """Return the modules of the named parts; data sources have none."""
         return [self.modules[name] for name in names if name in self.modules]
 
     def parameters(self, names: Iterable[str]) -> list[nn.Parameter]:
+        """Return the parameters of the named parts."""
         return [parameter for module in self.named(names) for parameter in module.parameters()]
 
 
@@ -87,26 +109,21 @@ class Parts:
 def shape_mismatches(
     modules: Mapping[str, nn.Module] | nn.ModuleDict, saved: Mapping[str, Mapping[str, Tensor]]
 ) -> list[str]:
-    """Tensors of the modules that the saved ones of the same names do not fit, a few words each."""
-    found = []
+    """List the tensors of modules that are missing from `saved`, or that have another shape there."""
+    mismatches = []
     for name, module in modules.items():
-        theirs = saved.get(name, {})
-        own = module.state_dict()
-        found += [f"{name} has no tensor {key!r} now" for key in theirs if key not in own]
-        found += filter(None, (_misfit(f"{name}/{key}", tensor, theirs.get(key)) for key, tensor in own.items()))
-    return found
-
-
-def _misfit(name: str, own: Tensor, saved: Tensor | None) -> str | None:
-    if saved is None:
-        return f"{name} is not in it"
-    if own.shape != saved.shape:
-        return f"{name} is {tuple(own.shape)} now, and {tuple(saved.shape)} there"
-    return None
+        current, stored = module.state_dict(), saved.get(name, {})
+        mismatches += [f"{name} has no tensor {key!r} now" for key in stored if key not in current]
+        for key, tensor in current.items():
+            if key not in stored:
+                mismatches.append(f"{name}/{key} is not in it")
+            elif tensor.shape != stored[key].shape:
+                mismatches.append(f"{name}/{key} is {tuple(tensor.shape)} now, and {tuple(stored[key].shape)} there")
+    return mismatches
 
 
 def summarise_problems(lines: Sequence[str]) -> str:
-    """The first, and how many more."""
+    """Write the first line, and how many more there are."""
     return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")
 
 

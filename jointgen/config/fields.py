@@ -1,4 +1,12 @@
-"""Fields of recipes that hold a component, and validators of numbers."""
+"""How a class says what its recipe table may hold: fields that are components, and validators of numbers.
+
+The annotation of a field says which kind of component its table describes:
+
+>>> @attrs.frozen
+... class EncoderTable:
+...     network: EncoderField
+...     width: int = attrs.field(default=8, validator=positive)
+"""
 
 from __future__ import annotations
 
@@ -14,71 +22,57 @@ from jointgen.registry.components import Registry
 
 @attrs.frozen
 class OfKind:
-    """Marks a field whose table is a component of this registry kind, chosen by its ``type`` key."""
+    """A marker of fields whose table is a registered component of one kind, chosen by the table's key ``type``."""
 
     kind: str
 
     def names(self, registry: Registry) -> list[str]:
+        """Return the types that may be chosen."""
         return registry.names(self.kind)
 
     def find(self, table: Mapping[str, Any], registry: Registry) -> type:
+        """Return the class that a table chooses by its type, or raise a ConfigError."""
         if "type" not in table:
             raise ConfigError(f"missing; known: {', '.join(self.names(registry)) or 'none'}")
         return registry.get(self.kind, table["type"]).load()
 
     def name_of(self, cls: type, registry: Registry) -> str:
+        """Return the type that chooses a class."""
         return registry.name_of(self.kind, cls)
 
 
 @attrs.frozen(eq=False)
 class OneOf:
-    """Marks a field whose table is one of these classes, chosen by its ``type`` key; without one, the first."""
+    """A marker of fields whose table is one of some classes, chosen by its key ``type``; without one, the first."""
 
     classes: Mapping[str, type]
 
     def names(self, registry: Registry) -> list[str]:
+        """Return the types that may be chosen."""
         return sorted(self.classes)
 
     def find(self, table: Mapping[str, Any], registry: Registry) -> type:
+        """Return the class that a table chooses by its type, or raise a ConfigError."""
         name = table.get("type", next(iter(self.classes)))
         if name not in self.classes:
             raise ConfigError(f"{show(name)} is not allowed{suggest(name, self.classes)}")
         return self.classes[name]
 
     def name_of(self, cls: type, registry: Registry) -> str:
+        """Return the type that chooses a class."""
         return next(name for name, known in self.classes.items() if known is cls)
 
 
 EncoderField = Annotated[Any, OfKind("encoder")]
-
-
 DecoderField = Annotated[Any, OfKind("decoder")]
-
-
 FamilyField = Annotated[Any, OfKind("family")]
-
-
 PriorField = Annotated[Any, OfKind("prior")]
-
-
 DiscriminatorField = Annotated[Any, OfKind("discriminator")]
-
-
 ObjectiveField = Annotated[Any, OfKind("objective")]
-
-
 CriticLossField = Annotated[Any, OfKind("critic_loss")]
-
-
 PenaltyField = Annotated[Any, OfKind("penalty")]
-
-
 DataField = Annotated[Any, OfKind("data")]
-
-
 MetricField = Annotated[Any, OfKind("metric")]
-
-
 ExtractorField = Annotated[Any, OfKind("extractor")]
 
 
@@ -93,12 +87,8 @@ def _require(holds: Callable[[float], bool], allowed: str) -> Callable[[Any, Any
 
 
 positive = _require(lambda value: value > 0, "> 0")
-
-
 non_negative = _require(lambda value: value >= 0, ">= 0")
 
 
 fraction = _require(lambda value: 0 <= value <= 1, "between 0 and 1")
-
-
 below_one = _require(lambda value: 0 <= value < 1, ">= 0 and < 1")

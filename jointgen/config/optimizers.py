@@ -1,4 +1,4 @@
-"""Recipe tables of the optimizers and of their learning rates. Torch-free."""
+"""The tables of a recipe's `[optimizer]`: the optimizers and their learning rates. Torch-free."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from jointgen.errors import ConfigError
 
 @attrs.frozen(kw_only=True)
 class Rate:
-    """The learning rate, a function of the step alone. All lengths are shares of the run's steps.
+    """A learning rate as a function of the step alone. All lengths are shares of the run's steps.
 
-    warmup: rises linearly from 0 over so much of the run, reaching `lr` with the last step of it.
-    schedule: after that "constant", or falling on a line ("linear") or half a cosine ("cosine"; Loshchilov & Hutter
-        2017, without restarts) to `final` (a share of `lr`, 0 if not given) from `decay_from` (the end of the warm-up
-        if not given) to the end. Not given: linear where `final` or `decay_from` is, otherwise constant.
+    Args:
+        lr: the rate after the warm-up.
+        warmup: the share of the run over which the rate rises linearly from 0; it reaches `lr` with its last step.
+        schedule: how the rate falls afterwards: not at all ("constant"), on a line ("linear") or on half a cosine
+            ("cosine"; Loshchilov & Hutter 2017, without restarts). None: linear if `final` or `decay_from` is given,
+            otherwise constant.
+        decay_from: the share of the run after which the rate falls; None: the warm-up's end.
+        final: the rate at the end of the run, as a share of `lr`; None: 0.
+
+    >>> Rate(lr=0.1, warmup=0.5, schedule="linear").rate(step=75, steps=100)
+    0.05
     """
 
     lr: float = attrs.field(default=1e-3, validator=positive)
@@ -37,17 +44,17 @@ class Rate:
 
     @property
     def shape(self) -> str:
-        """The schedule, given or not: constant, linear or cosine."""
+        """The schedule: the one given, or the one that the other settings imply."""
         return self.schedule or ("linear" if self._says_how_it_falls else "constant")
 
     def rate(self, step: int, steps: int) -> float:
-        """The learning rate of step `step`, counted from 0, in a run of `steps`."""
+        """Return the learning rate of a step, counted from 0, in a run of so many steps."""
         warm_steps = self.warmup * steps
         risen = min(1.0, (step + 1) / warm_steps) if warm_steps > 0.0 else 1.0
         return self.lr * risen * self._left(step / steps)
 
     def _left(self, progress: float) -> float:
-        """What share of the rate is left at `progress` in [0, 1] through the run."""
+        """Return the share of `lr` that is left at `progress`, in [0, 1], through the run."""
         begin = self.warmup if self.decay_from is None else self.decay_from
         shape = self.shape
         if shape == "constant" or begin >= 1.0 or progress <= begin:
@@ -58,7 +65,7 @@ class Rate:
         return max(final, 1.0 - (1.0 - final) * fallen)
 
     def arguments(self) -> dict[str, Any]:
-        """What torch's optimizer of the same name takes besides the rate: the fields of the type itself."""
+        """Return the arguments of torch's optimizer of the same name, besides the rate."""
         shared = {field.name for field in attrs.fields(Rate)}
         return attrs.asdict(self, filter=lambda field, _: field.name not in shared)
 
@@ -78,6 +85,7 @@ class Adam(Rate):
 
     @property
     def moments(self) -> int:
+        """How many numbers per parameter the optimizer keeps."""
         return 2
 
 
@@ -103,6 +111,7 @@ class SGD(Rate):
 
     @property
     def moments(self) -> int:
+        """How many numbers per parameter the optimizer keeps."""
         return int(self.momentum > 0.0)
 
 
@@ -110,7 +119,9 @@ class SGD(Rate):
 class RMSprop(Rate):
     """RMSprop (Hinton 2012).
 
-    alpha: how slowly the mean of the squared gradient moves.  centered: less the square of its mean (Graves 2013).
+    Args:
+        alpha: the decay of the mean of the squared gradient.
+        centered: whether the square of the mean gradient is subtracted from it (Graves 2013).
     """
 
     alpha: float = attrs.field(default=0.99, validator=below_one)
@@ -121,6 +132,7 @@ class RMSprop(Rate):
 
     @property
     def moments(self) -> int:
+        """How many numbers per parameter the optimizer keeps."""
         return 1 + int(self.momentum > 0.0) + int(self.centered)
 
 
@@ -129,10 +141,15 @@ OptimizerField = Annotated[Any, OneOf({"adam": Adam, "adamw": AdamW, "sgd": SGD,
 
 @attrs.frozen
 class StageTables:
-    """In the place of the run's tables during one stage: `model` and `critics`, `parts.NAME` for one part.
+    """Optimizers that replace the run's during one stage.
 
-    Each begins anew with the stage, moments and rate, and its lengths are shares of the stage. A part for which nothing
-    is said here keeps the run's optimizer.
+    Each starts with the stage, with new moments, and its lengths are shares of the stage. A part without one here
+    keeps the run's optimizer.
+
+    Args:
+        model: for the parts that are no critics.
+        critics: for the critics.
+        parts: for single parts, by name.
     """
 
     model: OptimizerField | None = None
@@ -142,7 +159,13 @@ class StageTables:
 
 @attrs.frozen
 class Table:
-    """The settings of some parts, `name` in the log. `stage`: the one whose own they are; empty for the run's."""
+    """The settings of the optimizer of some parts.
+
+    Args:
+        name: the name in the log.
+        settings: the settings.
+        stage: the stage that the settings belong to; empty for those of the whole run.
+    """
 
     name: str
     settings: Rate
@@ -151,9 +174,13 @@ class Table:
 
 @attrs.frozen
 class OptimizerTables:
-    """`model` for the parts that are no critics, `critics` for those, `parts.NAME` in their place for one part.
+    """The recipe's optimizers. Each table stands alone: that of a part takes nothing from the model's.
 
-    Each is a table of its own: a part's takes nothing from the model's.  stages: others during a stage, by its name.
+    Args:
+        model: for the parts that are no critics.
+        critics: for the critics.
+        parts: for single parts, by name, in place of these two.
+        stages: optimizers that replace these during a stage, by the stage's name.
     """
 
     model: OptimizerField = attrs.field(factory=Adam)
@@ -162,12 +189,12 @@ class OptimizerTables:
     stages: dict[str, StageTables] = attrs.field(factory=dict)
 
     def of(self, part: str, stage: str, *, critic: bool) -> Table:
-        """A part's own table before one that it shares, and of two such the stage's before the run's."""
-        own, shared = self.stages.get(stage, StageTables()), "critics" if critic else "model"
-        if part in own.parts:
-            return Table(part, own.parts[part], stage)
+        """Return the settings for a part in a stage: its own before shared ones, the stage's before the run's."""
+        of_stage, shared = self.stages.get(stage, StageTables()), "critics" if critic else "model"
+        if part in of_stage.parts:
+            return Table(part, of_stage.parts[part], stage)
         if part in self.parts:
             return Table(part, self.parts[part])
-        if (settings := getattr(own, shared)) is not None:
+        if (settings := getattr(of_stage, shared)) is not None:
             return Table(shared, settings, stage)
         return Table(shared, getattr(self, shared))

@@ -1,4 +1,4 @@
-"""Recipe: a TOML file that fully determines a run, as a strict attrs tree. The fields below are its keys."""
+"""The recipe: a TOML file that fully determines a run. The fields of these classes are its keys."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FORMAT = 1
 
 @attrs.frozen
 class EncoderTable:
-    """q(z|x): a trunk network and the family that its output parametrises."""
+    """The table of q(z|x): a network, and the family of distributions whose parameters it puts out."""
 
     network: EncoderField
     family: FamilyField
@@ -40,7 +40,7 @@ class EncoderTable:
 
 @attrs.frozen
 class DecoderTable:
-    """p(x|z): a trunk network and the family that its output parametrises."""
+    """The table of p(x|z): a network, and the family of distributions whose parameters it puts out."""
 
     network: DecoderField
     family: FamilyField
@@ -63,10 +63,12 @@ def _names_something(instance: Any, attribute: Any, value: list[str] | None) -> 
 
 @attrs.frozen
 class WarmStartTable:
-    """A finished or stopped run whose weights parts of the same names start from; averaged ones, where it has them.
+    """A run from whose weights the parts of the same names start: averaged weights, where it has them.
 
-    run: its folder.  checkpoint: "latest", "best", or one by name.  parts: which start so; the others start as built,
-    as do those that only this recipe has. Not given: all that both have.
+    Args:
+        run: the folder of the run, which may be finished or stopped.
+        checkpoint: "latest", "best", or the name of one.
+        parts: the parts that start from it; None: all that both have. The others start as they are built.
     """
 
     run: str
@@ -76,11 +78,13 @@ class WarmStartTable:
 
 @attrs.frozen
 class Train:
-    """The budget and how it is spent. `steps` are model updates; give it or `images`, not both.
+    """The table `[train]`: the budget and how it is spent.
 
-    init_from: a warm start: the folder of a run, or the table that says more (WarmStartTable).
-
-    trackers: where figures and pictures go besides metrics.jsonl and samples/ (jointgen.runs.trackers).
+    Args:
+        steps: the budget as a number of steps; give this or `images`.
+        images: the budget as a number of rows that training sees.
+        init_from: a run to start from: its folder, or a table (WarmStartTable).
+        trackers: where figures and pictures go besides metrics.jsonl and samples/ (jointgen.runs.trackers).
     """
 
     steps: int | None = attrs.field(default=None, validator=positive)
@@ -109,18 +113,19 @@ class Train:
 
     @property
     def warm_start(self) -> WarmStartTable | None:
-        """`init_from` as the table that it stands for."""
+        """The table that `init_from` stands for, or None."""
         return WarmStartTable(self.init_from) if isinstance(self.init_from, str) else self.init_from
 
     @property
     def total_steps(self) -> int:
+        """The budget as a number of steps."""
         assert self.steps is not None or self.images is not None, "checked when the recipe is read"
         return self.steps if self.steps is not None else max(1, (self.images or 0) // self.batch)
 
 
 @attrs.frozen
 class Eval:
-    """What is measured at the end, and every `train.eval_every` steps on `quick_rows` rows of the test split."""
+    """The table `[eval]`: what is measured at the end, and every `train.eval_every` steps on `quick_rows` test rows."""
 
     metrics: list[MetricField] = attrs.field(factory=list)
     split: Literal["test", "train"] = "test"
@@ -132,7 +137,7 @@ class Eval:
 
 @attrs.frozen
 class Recipe:
-    """See each table's class. `encoder` is the part of that name; `encoders.NAME` names further parts, and so on."""
+    """A recipe. `encoder` is the part of that name, `encoders.NAME` are further parts, and so for the other kinds."""
 
     data: DataField
     objective: ObjectiveField
@@ -154,12 +159,15 @@ class Recipe:
     eval: Eval = attrs.field(factory=Eval)
 
     def all_sources(self) -> dict[str, Any]:
+        """Return every data source by the name of its part."""
         return {"data": self.data, **self.sources}
 
     def all_priors(self) -> dict[str, Any]:
+        """Return every prior by the name of its part."""
         return {**({"prior": self.prior} if self.prior is not None else {}), **self.priors}
 
     def all_conditionals(self) -> dict[str, EncoderTable | DecoderTable]:
+        """Return every encoder and decoder by the name of its part."""
         one = {name: t for name, t in (("encoder", self.encoder), ("decoder", self.decoder)) if t is not None}
         return {**one, **self.encoders, **self.decoders}
 
@@ -172,9 +180,15 @@ class Recipe:
 def read_recipe(
     source: str | Path | Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any] = (), *, registry: Registry
 ) -> Recipe:
-    """A recipe from a file (following `base`) or from tables, with overrides, checked whole.
+    """Read and check a recipe.
 
-    Raises ConfigError with every problem found, each with its key path.
+    Args:
+        source: a file, whose `base` is followed, or tables.
+        overrides: values to replace, see `apply_overrides`.
+        registry: where components are found.
+
+    Raises:
+        ConfigError: every problem found, each with its key path.
     """
     tables = dict(source) if isinstance(source, Mapping) else load_tables(source)
     recipe = structure(apply_overrides(tables, overrides), Recipe, registry)
@@ -201,7 +215,7 @@ def _problems(recipe: Recipe) -> Problems:
 
 
 def write_recipe(recipe: Recipe, registry: Registry) -> str:
-    """The resolved recipe as TOML: running it repeats the run."""
+    """Write the resolved recipe as TOML: running it repeats the run."""
     return to_toml(unstructure(recipe, registry))
 
 

@@ -1,12 +1,10 @@
-"""Recipes as data: TOML plus overrides to a strict attrs tree, and back. Torch-free.
+"""From plain tables to a strict tree of attrs classes, and back. Torch-free.
 
-The files and the overrides are read by `jointgen.config.toml`.
+A field that holds a registered component is annotated with a marker of `jointgen.config.fields`: its table names the
+component by ``type``, and everything else in the table is a field of that component.
 
-A field that holds a registered component is annotated with one of the markers below; its table names the
-component by ``type`` and everything else in the table is a field of that component.
-
-cattrs walks the tree. What it would coerce or ignore is refused here, and every problem is reported at once with
-the key path as TOML writes it.
+cattrs walks the tree. What it would coerce or ignore is refused here, and all problems are raised at once, each with
+its key path.
 """
 
 from __future__ import annotations
@@ -39,23 +37,21 @@ T = TypeVar("T")
 Hook = Callable[[Any, Any], Any]  # (value, type) -> structured value, cattrs' own signature
 WriteHook = Callable[[Any], Any]
 
-# --- what a config class says about its fields -----------------------------------------------------------------------
-
-
 # --- tables to tree --------------------------------------------------------------------------------------------------
 
 
 def key_of(field: attrs.Attribute) -> str:
-    """The recipe's key of a field: its name, without the underscore that keeps it apart from a Python keyword."""
+    """Return the recipe's key of a field: its name without a final underscore, which Python's keywords need."""
     return field.name.rstrip("_")
 
 
 def structure(tables: Mapping[str, Any], cls: type[T], registry: Registry) -> T:
-    """The tree of class `cls` that the tables describe.
+    """Build the tree of class `cls` that the tables describe.
 
-    Raises one ConfigError whose `problems` are lines ``key.path: message``, for everything that is wrong: unknown,
-    missing and misspelt keys, wrong types (nothing is coerced, but a whole number may stand for a real one),
-    values that a validator refuses, unknown components, and what a class's ``__attrs_post_init__`` raises.
+    Raises:
+        ConfigError: a problem for everything that is wrong: unknown, missing and misspelt keys, wrong types (nothing
+            is coerced, but a whole number may stand for a real one), values that a validator refuses, unknown
+            components, and what a class's ``__attrs_post_init__`` raises.
     """
     try:
         return _Reader(registry).converter.structure(tables, cls)
@@ -64,7 +60,7 @@ def structure(tables: Mapping[str, Any], cls: type[T], registry: Registry) -> T:
 
 
 class _Reader:
-    """A cattrs converter whose hooks refuse what cattrs would coerce, and say what they expected."""
+    """A cattrs converter whose hooks refuse what cattrs would coerce, and report what they expected."""
 
     def __init__(self, registry: Registry):
         self.registry, self.converter = registry, Converter(forbid_extra_keys=True)
@@ -80,7 +76,7 @@ class _Reader:
         add(_is_component, self._component)
 
     def _shaped(self, want: Any, inner: Hook) -> Hook:
-        """Checks that the value is a table or a list where `want` is one, before cattrs walks into it."""
+        """Check that the value is a table or a list where `want` is one, before cattrs walks into it."""
 
         def read(value: Any, _: Any) -> Any:
             if not _takes(want, value):
@@ -98,7 +94,7 @@ class _Reader:
         return self._checked(field) if field.validator and not field.converter else None
 
     def _checked(self, field: attrs.Attribute) -> Hook:
-        """Runs the field's validator already here, because the class's constructor stops at the first that fails."""
+        """Run the field's validator already here, because the class's constructor stops at the first that fails."""
 
         def read(value: Any, want: Any) -> Any:
             result = self.converter.structure(value, want)
@@ -174,7 +170,7 @@ def _read_literal(value: Any, want: Any) -> Any:
 
 
 def unstructure(tree: Any, registry: Registry) -> dict[str, Any]:
-    """The tables that `structure` turns into an equal tree: components with their ``type`` first, None left out."""
+    """Return the tables that `structure` turns into an equal tree. Components begin with ``type``; None is left out."""
     return plain(_writer(registry).unstructure(tree))
 
 
@@ -236,7 +232,7 @@ def _length(want: Any) -> int | None:
 
 
 def _member(union: Any, value: Any) -> Any:
-    """The member of a union that a value, of a table or of a tree, is meant for; or None."""
+    """Return the member of a union that a value, from a table or from a tree, is meant for, or None."""
     members = [member for member in get_args(union) if member is not types.NoneType]
     if type(value) in members:
         return type(value)
@@ -246,7 +242,7 @@ def _member(union: Any, value: Any) -> Any:
 
 
 def _keys_shared(member: Any, value: Any) -> int:
-    """How many keys of a table a class knows: of several classes, the one that knows most is meant, or the first."""
+    """Count the keys of a table that a class knows: among several classes, the one that knows most is meant."""
     if not attrs.has(member) or not isinstance(value, Mapping):
         return 0
     return len({key_of(field) for field in attrs.fields(member)} & {*value})

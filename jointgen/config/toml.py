@@ -1,4 +1,4 @@
-"""TOML files and overrides as plain tables, before anything is known about what they mean. Torch-free."""
+"""TOML files and overrides as plain tables, before anything is known about their meaning. Torch-free."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from jointgen.errors import ConfigError, Problems, nearest
 
 
 def show(value: object) -> str:
-    """A value in a message, short and as TOML would write it."""
+    """Write a value for a message: short, and as TOML would write it.
+
+    >>> show(True), show({"type": "mlp"})
+    ('true', 'a table')
+    """
     if isinstance(value, Mapping):
         return "a table"
     if isinstance(value, bool):
@@ -29,6 +33,7 @@ def show(value: object) -> str:
 
 
 def to_toml(tables: Mapping[str, Any]) -> str:
+    """Write tables as the text of a TOML file."""
     return tomli_w.dumps(tables)
 
 
@@ -36,7 +41,11 @@ def to_toml(tables: Mapping[str, Any]) -> str:
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The tables of one file. Raises ConfigError naming the path when it is not there or is not TOML."""
+    """Read the tables of one file, without following its ``base``.
+
+    Raises:
+        ConfigError: the file is not there, cannot be read or is not TOML; the message names it.
+    """
     path = Path(path)
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
@@ -53,10 +62,13 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load_tables(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The tables of a recipe, merged onto those of the recipe that its ``base`` names, relative to its own folder.
+    """Read the tables of a recipe, merged onto those of the recipe that its ``base`` names.
 
-    The recipe's own values win. A table whose ``type`` differs replaces the base's table whole, because the base's
-    other keys belong to another component. Raises ConfigError for a missing base and for a chain that never ends.
+    The path of the base is relative to the recipe's folder. The recipe's own values win. A table whose ``type``
+    differs replaces the base's table whole, because the base's other keys belong to another component.
+
+    Raises:
+        ConfigError: a base is missing, or recipes are based on each other.
     """
     return _load_chain(Path(path), ())
 
@@ -89,7 +101,7 @@ def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _nearest_recipe(path: Path) -> str:
-    """Looks beside the missing file, one folder up, and for a file of that very name in the folders next to its own."""
+    """Look for a file of a similar name in the same folder and its parent, and of the same name in folders beside."""
     folder = path.parent
     try:
         found = [*folder.glob("*.toml"), *folder.parent.glob("*.toml"), *folder.parent.glob(f"*/{path.name}")]
@@ -104,14 +116,22 @@ def _nearest_recipe(path: Path) -> str:
 
 
 def apply_overrides(tables: Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `tables` with values replaced, in order.
+    """Return a copy of `tables` with values replaced, in order.
 
-    `overrides` are texts such as ``train.steps=200`` (a dotted TOML key, a TOML value) or a mapping from dotted keys
-    to values. In a text, a value that is not TOML is taken as a string, so that ``data.root=/x`` needs no quotes. In
-    a mapping, None removes the key, back to its default. A number in a key counts from 0 in a list.
+    Giving a table another ``type`` empties it, because its keys belong to another component. What the other overrides
+    set in that table is kept, whether they come before or after.
 
-    Giving a table another ``type`` empties it, because its keys belong to another component; what the other
-    overrides set in that table is kept, whether they come before or after. Raises one ConfigError for all of them.
+    Args:
+        tables: the tables of a recipe.
+        overrides: texts such as ``train.steps=200``, a dotted TOML key and a TOML value, or a mapping from dotted keys
+            to values. In a text, a value that is not TOML is taken as a string, so that ``data.root=/x`` needs no
+            quotes. In a mapping, None removes the key. A number in a key is a position in a list, from 0.
+
+    Raises:
+        ConfigError: an override is no key with a value, or does not fit the tables; all such problems at once.
+
+    >>> apply_overrides({"train": {"steps": 10}}, ["train.steps=200", "data.root=/x"])
+    {'train': {'steps': 200}, 'data': {'root': '/x'}}
     """
     problems = Problems()
     items = overrides.items() if isinstance(overrides, Mapping) else [(text, _TEXT) for text in overrides]
@@ -182,7 +202,7 @@ _TEXT = object()
 
 
 def _parse_text(text: str) -> Override:
-    """Splits at the first ``=`` that has a whole key before it, because a quoted key may hold one."""
+    """Split at the first ``=`` that has a whole key before it, because a quoted key may contain one."""
     for equals in re.finditer("=", text):
         path = _try_key(text[: equals.start()])
         if path is not None:
@@ -228,7 +248,7 @@ def _parse_value(text: str, value: str) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A copy in TOML's own types: dict, list, str and scalars."""
+    """Return a copy in the types of TOML: dict, list, str and scalars."""
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""(kind, name) -> component. Filled by plugins only; knows no model, data set or metric. Torch-free."""
+"""The registry of components by kind and name. Plugins alone fill it. Torch-free."""
 
 from __future__ import annotations
 
@@ -30,10 +30,17 @@ KINDS = (
 
 @attrs.frozen
 class Component:
-    """One registered class: `target` is the class, or "package.module:Class" so that listing imports nothing.
+    """One registered class.
 
-    costly: of a metric that takes much more than a pass through the networks for each row. It is evaluated where it is
-    asked for, and between the steps of a run only if the best is kept by it.
+    Args:
+        kind: one of KINDS.
+        name: the name that a recipe's ``type`` gives.
+        target: an attrs class, or "package.module:Class", so that listing components imports nothing.
+        paper: the paper it is from, with the number of the equation.
+        summary: one line that says what it is.
+        provider: the distribution that registered it, and its version.
+        costly: for a metric, whether it takes much more than a pass through the networks for each row. It is then
+            evaluated only where it is asked for, and during training only if the best checkpoint is kept by it.
     """
 
     kind: str
@@ -45,7 +52,11 @@ class Component:
     costly: bool = False
 
     def load(self) -> type:
-        """The attrs class, imported if need be. Raises PluginError naming the component and its provider."""
+        """Return the attrs class, importing it if need be.
+
+        Raises:
+            PluginError: the class cannot be imported or is no attrs class; the message names the provider.
+        """
         loaded = self._import() if isinstance(self.target, str) else self.target
         if not attrs.has(loaded):
             raise PluginError(f"{self} cannot be used: {self.target} is not an attrs class")
@@ -62,7 +73,7 @@ class Component:
             raise PluginError(f"{self} cannot be loaded: {type(error).__name__}: {error}") from error
 
     def is_class(self, cls: type) -> bool:
-        """Whether `cls` is this component's class. Imports nothing: a class that exists has been imported."""
+        """Return whether `cls` is this component's class. Nothing is imported: a class that exists has been."""
         if not isinstance(self.target, str):
             return self.target is cls
         module, _, attribute = self.target.partition(":")
@@ -73,14 +84,18 @@ class Component:
 
 
 class Registry:
-    """Holds every component. `failures` says, one line each, which plugins could not be loaded and why."""
+    """All components by kind and name. `failures` has a line for each plugin that could not be loaded, with why."""
 
     def __init__(self) -> None:
         self._components: dict[str, dict[str, Component]] = {kind: {} for kind in KINDS}
         self.failures: list[str] = []
 
     def add(self, component: Component) -> None:
-        """Raises PluginError naming both providers when the name is taken within its kind."""
+        """Add a component.
+
+        Raises:
+            PluginError: the name is taken within its kind; the message names both providers.
+        """
         held = self._of(component.kind).get(component.name)
         if held is not None:
             raise PluginError(
@@ -90,25 +105,32 @@ class Registry:
         self._of(component.kind)[component.name] = component
 
     def update(self, other: Registry) -> None:
+        """Add every component of another registry."""
         for component in other.components():
             self.add(component)
 
     def names(self, kind: str) -> list[str]:
+        """Return the names of a kind, sorted."""
         return sorted(self._of(kind))
 
     def components(self, kind: str | None = None) -> list[Component]:
-        """Sorted by kind (in the order of KINDS), then by name."""
+        """Return the components of a kind, or all of them in the order of KINDS, sorted by name."""
         kinds = KINDS if kind is None else (kind,)
         return [self._of(k)[name] for k in kinds for name in self.names(k)]
 
     def loadable(self, kind: str) -> Iterator[tuple[Component, type]]:
-        """Those whose class can be imported, with it: for suggestions, which a broken stranger must not spoil."""
+        """Yield the components whose class can be imported, with the class: a broken plugin spoils no suggestion."""
         for component in self.components(kind):
             with contextlib.suppress(PluginError):
                 yield component, component.load()
 
     def get(self, kind: str, name: str) -> Component:
-        """Raises ConfigError naming what is known, the nearest name, and the plugins that failed to load."""
+        """Return a component.
+
+        Raises:
+            ConfigError: the name is unknown; the message has the known names, the nearest one, and the plugins that
+                failed to load.
+        """
         if name not in self._of(kind):
             lost = "".join(f"; {failure}" for failure in self.failures)
             raise ConfigError(f"unknown {kind.replace('_', ' ')} {name!r}{suggest(name, self.names(kind))}{lost}")
@@ -124,10 +146,11 @@ class Registry:
         return component()
 
     def name_of(self, kind: str, cls: type) -> str:
-        """The name under which a config's class is registered (needed to write a recipe back)."""
+        """Return the name under which a class is registered, which is needed to write a recipe."""
         return self.component_of(kind, cls).name
 
     def component_of(self, kind: str, cls: type) -> Component:
+        """Return the component of a class, or raise a ConfigError."""
         for component in self._of(kind).values():
             if component.is_class(cls):
                 return component
@@ -140,7 +163,16 @@ class Registry:
 
 
 class Registrar:
-    """What a plugin's hook receives: one method per kind, all with the same arguments, and `costly` for metrics."""
+    """What the hook of a plugin receives, with one method for each kind of component.
+
+    All methods have the arguments of `Component`: the name, the class or "package.module:Class", and by keyword the
+    paper and a one-line summary (by default the first line of the class's docstring). Metrics may be `costly`.
+
+    >>> registry = Registry()
+    >>> Registrar(registry, "my-plugin 1.0").encoder("wide_mlp", "my_package.networks:WideMLP", paper="none yet")
+    >>> print(registry.get("encoder", "wide_mlp"))
+    encoder 'wide_mlp' of my-plugin 1.0
+    """
 
     def __init__(self, registry: Registry, provider: str):
         self._registry, self._provider = registry, provider
@@ -150,41 +182,53 @@ class Registrar:
         self._registry.add(Component(kind, name, target, paper, summary or doc, self._provider, costly))
 
     def encoder(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register an encoder network."""
         self._add("encoder", name, target, paper, summary)
 
     def decoder(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register a decoder network."""
         self._add("decoder", name, target, paper, summary)
 
     def family(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register a family of distributions."""
         self._add("family", name, target, paper, summary)
 
     def prior(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register a prior."""
         self._add("prior", name, target, paper, summary)
 
     def discriminator(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register the network of a critic."""
         self._add("discriminator", name, target, paper, summary)
 
     def objective(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register an objective."""
         self._add("objective", name, target, paper, summary)
 
     def term(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register a pointwise term of the language."""
         self._add("term", name, target, paper, summary)
 
     def critic_loss(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register the loss of a critic."""
         self._add("critic_loss", name, target, paper, summary)
 
     def penalty(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register a penalty on a critic."""
         self._add("penalty", name, target, paper, summary)
 
     def data(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register a data source."""
         self._add("data", name, target, paper, summary)
 
     def metric(
         self, name: str, target: type | str, *, paper: str = "", summary: str = "", costly: bool = False
     ) -> None:
+        """Register a metric."""
         self._add("metric", name, target, paper, summary, costly)
 
     def extractor(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register an extractor of image features."""
         self._add("extractor", name, target, paper, summary)
 
     def __getattr__(self, kind: str) -> Any:

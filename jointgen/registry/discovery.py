@@ -1,8 +1,7 @@
-"""Finds plugins by their entry points and lets each fill the registry. Torch-free.
+"""The discovery of plugins by their entry points, each of which fills the registry. Torch-free.
 
-pluggy calls the hooks. Its own way of loading entry points is not used, because there a second distribution that
-claims a taken name is silently dropped, one plugin that cannot be imported stops all others, and a misspelt hook is
-accepted.
+pluggy calls the hooks. Its own loading of entry points is not used: it silently drops a second distribution that
+claims a taken name, lets one plugin that cannot be imported stop all others, and accepts a misspelt hook.
 """
 
 from __future__ import annotations
@@ -33,11 +32,14 @@ class Plugin:
 
     @property
     def provider(self) -> str:
+        """The distribution with its version."""
         return f"{self.distribution} {self.version}".strip()
 
 
 @attrs.frozen
 class FailedPlugin(Plugin):
+    """A plugin that could not be loaded, with the reason."""
+
     reason: str
 
     def __str__(self) -> str:
@@ -46,16 +48,23 @@ class FailedPlugin(Plugin):
 
 @attrs.frozen
 class Plugins:
+    """The registry, and the plugins that were loaded and that failed."""
+
     registry: Registry
     loaded: list[Plugin]
     failed: list[FailedPlugin]
 
 
 def load_plugins(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Plugins:
-    """Every plugin, loaded; those installed, once per process, unless `entry_points` are given.
+    """Load plugins and return what they register.
 
-    Raises PluginError when two distributions claim one plugin name, or two plugins one component. A plugin that
-    cannot be imported or registers nothing is kept in `failed`: it stops only the recipes that need it.
+    A plugin that cannot be imported or registers nothing is kept in `failed`: it stops only recipes that need it.
+
+    Args:
+        entry_points: the plugins to load; None for those installed, which are loaded once per process.
+
+    Raises:
+        PluginError: two distributions claim one plugin name, or two plugins one component.
     """
     return _installed() if entry_points is None else _load(entry_points)
 
@@ -89,7 +98,7 @@ def _load(entry_points: Iterable[metadata.EntryPoint]) -> Plugins:
 
 
 def _fill(registry: Registry, entry: metadata.EntryPoint, provider: str) -> None:
-    """Into a registry of its own, so that a plugin that fails half-way leaves nothing behind."""
+    """Let a plugin fill a registry of its own, so that one that fails half-way leaves nothing behind."""
     manager = pluggy.PluginManager("jointgen")
     manager.add_hookspecs(hookspecs)
     module = entry.load()

@@ -1,4 +1,4 @@
-"""The hooks a plugin may implement. Torch-free."""
+"""The hook that a plugin implements. Torch-free."""
 
 from __future__ import annotations
 
@@ -15,4 +15,8 @@ hookimpl = pluggy.HookimplMarker("jointgen")
 
 @hookspec
 def jointgen_register(registry: Registrar) -> None:
-    """Called once with the registry, on which the plugin registers its components by kind and name."""
+    """Register a plugin's components.
+
+    Args:
+        registry: one method for each kind of component, see `Registrar`.
+    """

@@ -36,6 +36,7 @@ class ALI:
     critic: CriticTable = attrs.field(factory=CriticTable)
 
     def objective(self) -> Objective:
+        """Return the objective with these settings."""
         return Objective.of(swapped_labels(self.critic), order=self.critic.order("critics, model"))
 
 
@@ -54,6 +55,7 @@ class ALICE:
     critic: CriticTable = attrs.field(factory=CriticTable)
 
     def objective(self) -> Objective:
+        """Return the objective with these settings."""
         reconstruction = E(q.xz, cycle(p, "x|z", distance=self.distance))
         c = weight_of("c", self.weight)
         return Objective.of(swapped_labels(self.critic) - c * reconstruction, order=self.critic.order("critics, model"))

@@ -5,6 +5,7 @@ from jointgen import Registrar, hookimpl
 
 @hookimpl
 def jointgen_register(registry: Registrar) -> None:
+    """Register the objectives of this package."""
     registry.objective(
         "asvae",
         "jointgen_asvae.objective:ASVAE",

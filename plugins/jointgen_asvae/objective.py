@@ -78,6 +78,7 @@ class ASVAE:
             raise ConfigError(f"r is in units of the likelihood's pull, {left_out}", "lambda")
 
     def objective(self) -> Objective | tuple[Stage, ...]:
+        """Return the objective with these settings, in one stage or two."""
         halves = self.literal() if self.form == "literal" else self.decomposed()
         kept = [weight * half for weight, half in zip(self.weights, halves, strict=True) if weight != 0.0]
         full = Objective.of(kept[0] if len(kept) == 1 else kept[0] + kept[1], note=self.advice, stage="asvae")

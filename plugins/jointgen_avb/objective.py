@@ -31,6 +31,7 @@ class AVB:
     critic: CriticTable = attrs.field(factory=CriticTable)
 
     def objective(self) -> Objective:
+        """Return the objective with these settings."""
         order = self.critic.order("model, critics")
         if not self.adaptive_contrast:
             estimate = E(q.xz, p.log_x_given_z - self.critic.log_ratio("t", q.xz, q.x * p.z))

@@ -5,6 +5,7 @@ from jointgen import Registrar, hookimpl
 
 @hookimpl
 def jointgen_register(registry: Registrar) -> None:
+    """Register the objectives of this package."""
     registry.objective(
         "vae", "jointgen_vae.objective:VAE", paper="Kingma & Welling 2014, eq 3", summary="the evidence lower bound"
     )

@@ -38,6 +38,7 @@ class VAE:
         check_one_ramp(self.beta, self.warm_up, "beta", "warm_up")
 
     def objective(self) -> Objective:
+        """Return the objective with these settings."""
         if not self.analytic and self.beta == 1.0 and self.warm_up == 0.0:
             return Objective.of(elbo(q, p))
         rate = kl(q.log_z_given_x, p.log_z) if self.analytic else q.log_z_given_x - p.log_z
@@ -57,6 +58,7 @@ class IWAE:
     beta: float | WeightTable = attrs.field(default=1.0, validator=non_negative_weight)
 
     def objective(self) -> Objective:
+        """Return the objective with these settings."""
         if self.beta == 1.0:
             log_w = p.log_x_given_z + p.log_z - q.log_z_given_x
         else:

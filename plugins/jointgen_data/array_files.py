@@ -1,4 +1,4 @@
-"""Reading .npy, .npz and .safetensors: the headers first, then the rows that are wanted. Never a pickle."""
+"""Read .npy, .npz and .safetensors: headers first, then the rows that are wanted. Never a pickle."""
 
 from __future__ import annotations
 
@@ -14,26 +14,37 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-# safetensors' names of the types; anything else keeps its own name and is then refused by it
-NAMES = {"U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
-NAMES |= {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool"}
+# numpy's names for the types of safetensors; a type that is not here keeps its own name and is refused later
+DTYPE_NAMES = {"U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
+DTYPE_NAMES |= {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool"}
 
 
 @attrs.frozen
 class Header:
-    """What is known of an array without reading it: `dtype` by numpy's name."""
+    """The type and shape of an array, known without reading its values.
+
+    Args:
+        dtype: The type by numpy's name.
+        shape: The shape.
+    """
 
     dtype: str
     shape: tuple[int, ...]
 
 
 def read_headers(path: Path) -> dict[str, Header]:
-    """Arrays by key; the one array of a .npy file is called "x". Raises what the format's reader raises."""
+    """Return the headers of a file's arrays by key; the one array of a .npy file has the key "x".
+
+    Raises whatever the format's reader raises.
+    """
     return READERS[path.suffix.lower()][0](path)
 
 
 def read_rows(path: Path, key: str, rows: slice) -> Tensor:
-    """(N, *shape). A .npy or .safetensors file is mapped, so that the processes of a machine share its pages."""
+    """Return rows of an array, (N, *shape).
+
+    A .npy or .safetensors file is mapped, so that the processes of a machine share its pages.
+    """
     return READERS[path.suffix.lower()][1](path, key, rows)
 
 
@@ -76,7 +87,7 @@ def _safetensors_headers(path: Path) -> dict[str, Header]:
 
 def _safetensors_header(part: Any) -> Header:
     dtype = part.get_dtype()
-    return Header(NAMES.get(dtype, dtype), tuple(part.get_shape()))
+    return Header(DTYPE_NAMES.get(dtype, dtype), tuple(part.get_shape()))
 
 
 def _safetensors_rows(path: Path, key: str, rows: slice) -> Tensor:
@@ -85,7 +96,7 @@ def _safetensors_rows(path: Path, key: str, rows: slice) -> Tensor:
 
 
 def _to_torch(array: np.ndarray) -> Tensor:
-    """torch has no big-endian numbers."""
+    """Convert to torch, which has no big-endian numbers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes here
         return torch.from_numpy(np.asarray(array, dtype=array.dtype.newbyteorder("=")))

@@ -15,7 +15,7 @@ from jointgen_data.common import Observed, TensorRows, image_space, is_train, la
 INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 CHANNELS = (1, 3, 4)
-CHUNK = 4096  # rows checked at a time, so that checking a file does not double its memory
+CHUNK_ROWS = 4096  # rows checked at a time, so that checking a file does not double its memory
 
 optional = attrs.validators.optional
 fraction = [attrs.validators.gt(0.0), attrs.validators.lt(1.0)]
@@ -24,7 +24,7 @@ is_observed = optional(attrs.validators.in_(("none", "dequantise", "binarise")))
 
 @attrs.frozen
 class Arrays:
-    """Rows along the first axis; what an array is follows from its type and its axes.
+    """The user's arrays, with rows along the first axis. The type and the axes of an array decide what it is.
 
     - uint8, two axes or more: levels 0..levels-1, dequantised on [0, 1), or binarised, or left as they are.
     - floats: as they are, and finite; (N,) becomes (N, 1).
@@ -33,12 +33,14 @@ class Arrays:
     - (N, H, W, C) becomes (N, C, H, W) where C is 1, 3 or 4 and the second axis is none of these: where either
       could be the channels, the second axis is taken for them.
 
-    path: .npy, .npz or .safetensors.
-    test_path: a file with the test split, the same arrays in it. Without it, the last `test_fraction` of the rows.
-    variables: variable -> key in the file (none: x is the key "x", or the only array that there is).
-    observe: how uint8 is observed (none given: "dequantise").
-    levels: how many levels uint8 has; 2 for zeros and ones.
-    classes: how many classes labels have, which a header does not tell.
+    Args:
+        path: A .npy, .npz or .safetensors file.
+        test_path: A file with the test split and the same arrays. Without it, the last `test_fraction` of the rows.
+        test_fraction: The share of rows that is held out.
+        variables: The key in the file for each variable; by default x is the key "x", or the only array.
+        observe: How uint8 is observed; "dequantise" by default.
+        levels: The number of levels of uint8; 2 for zeros and ones.
+        classes: The number of classes of labels, which a header does not tell.
     """
 
     path: str = attrs.field(metadata=LOCATION)
@@ -52,7 +54,7 @@ class Arrays:
     classes: int | None = attrs.field(default=None, validator=optional(attrs.validators.gt(0)))
 
     def spaces(self) -> dict[str, Space]:
-        """From the file's header. Raises ConfigError for a file, key or type that cannot be used."""
+        """Return the Spaces from the file's header; raise ConfigError for a file, key or type that cannot be used."""
         arrays = self._arrays("path", self.path)
         if self.observe in ("dequantise", "binarise") and all(array.role != "levels" for array in arrays.values()):
             found = ", ".join(f"{array.key!r} is {array.header.dtype}" for array in arrays.values())
@@ -60,7 +62,7 @@ class Arrays:
         return {name: self._space(array) for name, array in arrays.items()}
 
     def open(self, split: str) -> TensorRows:
-        """Raises ConfigError as spaces() does, and for values that do not fit their Space."""
+        """Open a split; raise ConfigError as `spaces` does, and for values that do not fit their Space."""
         spaces, train = self.spaces(), is_train(split)
         if self.test_path is None or train:
             arrays = self._arrays("path", self.path)
@@ -71,7 +73,7 @@ class Arrays:
         return TensorRows({name: self._values(array, rows, spaces[name]) for name, array in arrays.items()})
 
     def _arrays(self, option: str, path: str) -> dict[str, _Array]:
-        """Variable -> array of the file that this option names; headers only."""
+        """Return the array of each variable in the file that this option names, from headers only."""
         file = _file(option, path)
         headers = _headers(option, file)
         keys = self.variables or _default_keys(headers, file)
@@ -93,7 +95,7 @@ class Arrays:
         return image_space(array.row_shape, observed, self.levels)
 
     def _rows(self, rows: int, train: bool) -> slice:
-        """The part of `path` that makes the split."""
+        """Return the rows of `path` that make the split."""
         if self.test_path is not None:
             return slice(0, rows)
         start = rows - max(1, round(rows * self.test_fraction))
@@ -108,7 +110,7 @@ class Arrays:
                 raise ConfigError(f"{name!r} is {there} in {array}, but {spaces[name]} in {self.path!r}", "test_path")
 
     def _values(self, array: _Array, rows: slice, space: Space) -> Tensor:
-        """(N, *shape), with every value checked against its Space."""
+        """Return the values, (N, *shape), each checked against its Space."""
         values = array.read(rows)
         if array.role == "label":
             values = values.long()
@@ -135,7 +137,7 @@ class _Array:
 
     @property
     def role(self) -> Literal["label", "levels", "real"]:
-        """Raises ConfigError for a type that is none of them."""
+        """What the array holds; raises ConfigError for a type that is none of these."""
         dtype, axes = self.header.dtype, len(self.header.shape)
         if dtype in INTEGERS and axes == 1:
             return "label"
@@ -154,7 +156,7 @@ class _Array:
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """Shape of one row as `read` gives it (without N); () for labels."""
+        """The shape of one row as `read` returns it; () for labels."""
         shape = self.header.shape[1:]
         if self.channels_last:
             return shape[2], *shape[:2]
@@ -163,7 +165,7 @@ class _Array:
         return shape
 
     def read(self, rows: slice) -> Tensor:
-        """(N, *row_shape)"""
+        """Return the values of these rows, (N, *row_shape)."""
         try:
             values = read_rows(self.file, self.key, rows)
         except Exception as error:  # an array can be torn behind a header that is whole
@@ -197,7 +199,7 @@ def _default_keys(headers: dict[str, Header], file: Path) -> dict[str, str]:
 
 
 def _check_rows(arrays: list[_Array]) -> None:
-    """Every array has rows, and as many as the others."""
+    """Raise ConfigError unless every array has rows, and as many as the others."""
     for array in arrays:
         if not array.header.shape or 0 in array.header.shape:
             raise ConfigError(f"{array} has shape {array.header.shape}, which holds no rows", array.option)
@@ -208,7 +210,7 @@ def _check_rows(arrays: list[_Array]) -> None:
 
 
 def _check_whole(array: _Array, values: Tensor, option: str, count: int) -> None:
-    """Whole numbers are in 0..count-1."""
+    """Raise ConfigError for whole numbers outside 0..count-1."""
     if values.dtype == uint8 and count == 256:
         return  # it cannot fail, and a mapped file of many GB would be read for it
     low, high = int(values.min()), int(values.max())
@@ -218,13 +220,13 @@ def _check_whole(array: _Array, values: Tensor, option: str, count: int) -> None
 
 
 def _check_not_bits(array: _Array, values: Tensor, levels: int) -> None:
-    """Zeros and ones read as 2 of 256 levels would be an all but black image, without any error."""
-    if levels > 2 and all(int(part.max()) <= 1 for part in values.split(CHUNK)):
+    """Raise ConfigError for zeros and ones as levels of many, which would silently be almost black images."""
+    if levels > 2 and all(int(part.max()) <= 1 for part in values.split(CHUNK_ROWS)):
         raise ConfigError(f"{array} holds nothing but 0 and 1, with levels = {levels}; give levels = 2", "levels")
 
 
 def _check_finite(array: _Array, values: Tensor) -> None:
-    for start, part in zip(range(0, len(values), CHUNK), values.split(CHUNK), strict=True):
+    for start, part in zip(range(0, len(values), CHUNK_ROWS), values.split(CHUNK_ROWS), strict=True):
         bad = ~isfinite(part.flatten(1)).all(1)  # (N,)
         if bad.any():
             raise ConfigError(

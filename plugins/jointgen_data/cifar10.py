@@ -16,10 +16,13 @@ FILES = [f"cifar-10-batches-py/{name}" for name in BATCHES]
 
 @attrs.frozen
 class CIFAR10:
-    """x (3, 32, 32), dequantised on [0, 1); y one of 10 with ``labels = true``. 50,000 rows to train, 10,000 to test.
+    """CIFAR-10: x (3, 32, 32) on [0, 1) and, with ``labels = true``, the class y; 50,000 rows and 10,000 for test.
 
-    root: the folder that holds cifar-10-batches-py, as torchvision lays it out (which also checks its md5 sums).
-    flip: mirrors training images left to right with probability 1/2.
+    Args:
+        root: The folder that holds cifar-10-batches-py, as torchvision lays it out, which also checks its md5 sums.
+        flip: Whether training images are mirrored left to right with probability 1/2.
+        labels: Whether the labels are further variables, y.
+        download: Whether missing files are fetched.
     """
 
     root: str = attrs.field(metadata=LOCATION)
@@ -28,10 +31,12 @@ class CIFAR10:
     download: bool = attrs.field(default=False, metadata=LOADING)
 
     def spaces(self) -> dict[str, Space]:
+        """Return the Space of each variable."""
         spaces = {"x": image_space((3, 32, 32), "dequantise")}
         return spaces | {"y": label_space(10)} if self.labels else spaces
 
     def open(self, split: str) -> TensorRows:
+        """Open the split "train" or "test"."""
         train, dataset = is_train(split), torchvision.datasets.CIFAR10
         found = load_torchvision(dataset, self.root, FILES, train=train, download=self.download)
         values = {"x": torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()}  # (N, 3, 32, 32) uint8

@@ -1,4 +1,4 @@
-"""What the sources share: splits, Spaces of images and labels, rows held in memory."""
+"""Pieces that the data sources share: splits, Spaces of images and labels, rows held in memory, mirroring."""
 
 from __future__ import annotations
 
@@ -15,24 +15,29 @@ is_observed = attrs.validators.in_(("dequantise", "binarise"))  # for those who 
 
 
 def is_train(split: str) -> bool:
-    """Raises ConfigError for a split other than "train" and "test"."""
+    """Return whether the split is "train"; raise ConfigError for a split other than "train" and "test"."""
     if split not in ("train", "test"):
         raise ConfigError(f"{split!r} is neither 'train' nor 'test'", "split")
     return split == "train"
 
 
 def image_space(shape: tuple[int, ...], observed: Observed, levels: int = 256) -> Space:
-    """Integer levels, such as (C, H, W) images, on [0, 1]."""
+    """Return the Space of integer levels on [0, 1], such as images (C, H, W)."""
     return Space(shape, "binary" if observed == "binarise" else "real", 0.0, 1.0, levels)
 
 
 def label_space(classes: int) -> Space:
-    """Raw int64 (B,); networks see one-hot (B, classes)."""
+    """Return the Space of labels, int64 (B,), which networks see as one-hot vectors (B, classes)."""
     return Space((classes,), "label")
 
 
 class TensorRows:
-    """Rows in memory: one (N, *shape) tensor per variable. `skipped` names files that could not be read."""
+    """Rows held in memory.
+
+    Args:
+        values: One tensor for each variable, (N, *shape).
+        skipped: Names of files that could not be read.
+    """
 
     def __init__(self, values: dict[str, Tensor], skipped: Iterable[str] = ()):
         assert len({len(value) for value in values.values()}) == 1, "every variable has the same number of rows"
@@ -43,23 +48,23 @@ class TensorRows:
         return len(next(iter(self.values.values())))
 
     def take(self, index: Tensor) -> dict[str, Tensor]:
-        """(B,) int64 -> (B, *shape) raw tensors, contiguous whatever the layout of the file."""
+        """Return the rows with these numbers, (B,) int64, as contiguous tensors, (B, *shape) each."""
         return {name: value.index_select(0, index).contiguous() for name, value in self.values.items()}
 
 
 class Flipping:
-    """Rows whose images are mirrored left to right with probability 1/2 in training."""
+    """The augmentation of rows whose images are mirrored left to right with probability 1/2."""
 
     def augment(self, values: dict[str, Tensor], noise: NoiseSource) -> dict[str, Tensor]:
-        """Raw values in, raw values out; one coin per row, shared by all its (B, C, H, W) images."""
+        """Return the rows with their images (B, C, H, W) mirrored; all images of a row share one coin."""
         heads = noise.uniform() < 0.5  # (B,)
         return {name: flip(value, heads) if value.ndim == 4 else value for name, value in values.items()}
 
 
 class FlippedRows(Flipping, TensorRows):
-    """Both."""
+    """Rows held in memory that are mirrored in training."""
 
 
 def flip(images: Tensor, heads: Tensor) -> Tensor:
-    """Mirrors the (B, C, H, W) images whose coin (B,) shows heads."""
+    """Mirror the images, (B, C, H, W), whose coin, (B,), shows heads."""
     return where(heads.to(images.device).view(-1, 1, 1, 1), images.flip(-1), images)

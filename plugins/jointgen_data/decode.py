@@ -1,4 +1,4 @@
-"""The images of a split, decoded into memory; what cannot be read is skipped by name."""
+"""Decode the images of a split into memory, and skip those that cannot be read."""
 
 from __future__ import annotations
 
@@ -19,9 +19,20 @@ log = logging.getLogger("jointgen.data")
 def decode_all(
     paths: Sequence[str], size: int, channels: int, workers: int, max_broken: int
 ) -> tuple[np.ndarray, list[int]]:
-    """(M, C, size, size) uint8 and the M indices of `paths` that could be read, in order.
+    """Decode images, resize them and log one line for each broken file.
 
-    Logs one line per broken file. Raises ConfigError as soon as there are more than `max_broken`.
+    Args:
+        paths: The files.
+        size: The side of the square that the images are cropped to, pixels.
+        channels: 1 for grey and 3 for colour.
+        workers: The number of threads; 0 for as many as there are cores.
+        max_broken: How many files may be broken.
+
+    Returns:
+        The images, (M, C, size, size) uint8, and the M indices of the files that could be read, in order.
+
+    Raises:
+        ConfigError: More than `max_broken` files are broken.
     """
     images = np.empty((len(paths), channels, size, size), np.uint8)
     broken: list[tuple[int, str]] = []
@@ -38,7 +49,7 @@ def decode_all(
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr where that is a terminal, gone when it is full."""
+    """Show a progress bar on stderr if that is a terminal, and remove it when it is full."""
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("Reading images", total=total)
         yield lambda done: progress.advance(task, done)

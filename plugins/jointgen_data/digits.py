@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: a real data set that is always there."""
+"""The handwritten digits of scikit-learn, a real data set that needs no files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from sklearn.datasets import load_digits
 from jointgen.plugin import LOADING, READING, Space
 from jointgen_data.common import Observed, TensorRows, image_space, is_observed, is_train, label_space
 
-LEVELS = 17  # 0..16: each pixel counts the set bits of a 4x4 block of the scan
+LEVELS = 17  # 0..16: a pixel is the number of set bits in a 4x4 block of the scan
 TRAIN_ROWS = 1500
 
 
 @attrs.frozen
 class Digits:
-    """x (1, 8, 8), 17 grey levels; y one of 10 with ``labels = true``. 1500 rows to train, 297 to test.
+    """Digits: x (1, 8, 8) in 17 grey levels and, with ``labels = true``, the digit y; 1500 rows and 297 for test.
 
-    negative: black and white exchanged, a second domain for models of two.
+    The file is ordered by writer, so the split is made after a fixed permutation: both halves hold every writer.
 
-    The file is ordered by writer, so the split is a fixed permutation: both halves hold every writer's hand.
+    Args:
+        observe: "dequantise" or "binarise", as for MNIST.
+        labels: Whether the labels are further variables, y.
+        negative: Whether black and white are exchanged, which makes a second domain for models of two.
     """
 
     observe: Observed = attrs.field(default="dequantise", validator=is_observed, metadata=READING)
@@ -31,10 +34,12 @@ class Digits:
     negative: bool = False
 
     def spaces(self) -> dict[str, Space]:
+        """Return the Space of each variable."""
         spaces = {"x": image_space((1, 8, 8), self.observe, LEVELS)}
         return spaces | {"y": label_space(10)} if self.labels else spaces
 
     def open(self, split: str) -> TensorRows:
+        """Open the split "train" or "test"."""
         images, labels = _read_digits()
         # RandomState and not default_rng: numpy promises that its stream never changes
         order = np.random.RandomState(0).permutation(len(images))

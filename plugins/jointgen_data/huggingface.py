@@ -29,10 +29,10 @@ from jointgen_data.common import Flipping, image_space, is_train, label_space
 
 try:
     import datasets
-except ImportError:  # an extra of ours
+except ImportError:  # it comes with an extra
     datasets = None
 
-BATCH = 64  # images decoded, and written to the cache, at a time
+BATCH_SIZE = 64  # images decoded, and written to the cache, at a time
 
 optional = attrs.validators.optional
 positive = attrs.validators.gt(0)
@@ -40,20 +40,28 @@ positive = attrs.validators.gt(0)
 
 @attrs.frozen
 class HuggingFace:
-    """x (channels, size, size), dequantised on [0, 1); y one of `classes` with ``labels = true``.
+    """Images x (channels, size, size), dequantised on [0, 1); with ``labels = true`` also the class y.
 
-    path: a name on the hub, a folder that `save_to_disk` wrote, or a form of local files: "imagefolder", "parquet",
-        "webdataset", ... with `data_dir`, or with `data_files`, patterns by split.
-    config, revision: of a data set on the hub.
-    image, label: names of the columns.
-    train_split, test_split: names, or slices of one such as "train[:90%]" and "train[90%:]".
-    size: pixels a side. The short side is resized to it with antialiasing, then the centre is cropped.
-    classes: how many classes there are, for labels.
-    flip: mirrors training images left to right with probability 1/2.
-    max_broken: images that may be unreadable; each is skipped, one more is an error.
-    workers: processes that decode.
+    Images are decoded once, into the cache of `datasets`, and mapped from there, so that memory holds only a batch.
 
-    Images are decoded once, into the cache of `datasets`, and mapped from there: memory holds a batch.
+    Args:
+        path: A name on the hub, a folder that `save_to_disk` wrote, or a form of local files, such as "imagefolder",
+            "parquet" or "webdataset", with `data_dir` or `data_files`.
+        config: The configuration of a data set on the hub.
+        data_dir: The folder of local files.
+        data_files: Patterns of local files by split.
+        revision: The revision of a data set on the hub.
+        image: The name of the column of images.
+        label: The name of the column of labels.
+        train_split: The name of the training split, or a slice such as "train[:90%]".
+        test_split: The name of the test split, or a slice such as "train[90%:]".
+        size: The side in pixels. The short side is resized to it with antialiasing, then the centre is cropped.
+        channels: 1 for grey and 3 for colour.
+        flip: Whether training images are mirrored left to right with probability 1/2.
+        labels: Whether the labels are further variables, y.
+        classes: The number of classes of the labels.
+        max_broken: How many images may be unreadable; each is skipped.
+        workers: The number of processes that decode.
     """
 
     path: str = attrs.field(metadata=LOCATION)
@@ -74,7 +82,7 @@ class HuggingFace:
     workers: int = attrs.field(default=1, validator=positive, metadata=LOADING)
 
     def spaces(self) -> dict[str, Space]:
-        """Raises ConfigError where `datasets` is not installed, and for labels without `classes`."""
+        """Return the Spaces; raise ConfigError if `datasets` is not installed, and for labels without `classes`."""
         if datasets is None:
             raise ConfigError(
                 "'huggingface' needs the package 'datasets': uv sync --extra datasets, or pip install "
@@ -89,7 +97,7 @@ class HuggingFace:
         return spaces | {"y": label_space(self.classes)}
 
     def open(self, split: str) -> ArrowRows:
-        """Raises ConfigError for data, columns and splits that are not there, and for too many broken images."""
+        """Open a split; raise ConfigError for missing data, columns and splits, and for too many broken images."""
         self.spaces()
         train = is_train(split)
         if not sys.stderr.isatty():
@@ -127,7 +135,7 @@ class HuggingFace:
         raise ConfigError(f"{self.path!r} has no split {split!r}{suggest(split, held)}", key)
 
     def _decode(self, found: Any) -> Any:
-        """A data set of x, the bytes of an image (none where it is broken), why, and y."""
+        """Return a data set of x, the bytes of an image (none if it is broken), of the reason why, and of y."""
         self._check_columns(found)
         found = found.select_columns([self.image, *([self.label] if self.labels else [])])
         kinds = {"x": datasets.Value("binary"), "why": datasets.Value("string")}
@@ -137,8 +145,8 @@ class HuggingFace:
             return found.cast_column(self.image, datasets.Image(decode=False)).map(
                 decode,
                 batched=True,
-                batch_size=BATCH,
-                writer_batch_size=BATCH,
+                batch_size=BATCH_SIZE,
+                writer_batch_size=BATCH_SIZE,
                 remove_columns=found.column_names,
                 features=datasets.Features(kinds),
                 num_proc=self.workers if self.workers > 1 else None,
@@ -156,7 +164,7 @@ class HuggingFace:
                 raise ConfigError(f"{self.path!r} has no column {name!r}{suggest(name, found.column_names)}", key)
 
     def _kept(self, decoded: Any, split: str) -> np.ndarray:
-        """(M,) int64 rows whose image could be read."""
+        """Return the numbers of the rows whose image could be read, (M,) int64."""
         why = decoded.with_format("arrow").select_columns(["why"])[:]["why"].to_pylist()
         broken = [(f"row {row} of {split}", text) for row, text in enumerate(why) if text]
         if problem := too_many_broken(broken, self.max_broken, "max_broken"):
@@ -179,7 +187,7 @@ class HuggingFace:
 def _decode_batch(
     image: str, label: str | None, size: int, channels: int, rows: dict[str, list[Any]]
 ) -> dict[str, list[Any]]:
-    """Runs within `datasets.map`, in processes of its own."""
+    """Decode a batch of images; `datasets.map` calls it in its own processes."""
     with quiet_pillow():
         decoded = [_decode_one(one, size, channels) for one in rows[image]]
     columns: dict[str, list[Any]] = {"x": [x for x, _ in decoded], "why": [why for _, why in decoded]}
@@ -187,7 +195,7 @@ def _decode_batch(
 
 
 def _decode_one(held: dict[str, Any] | None, size: int, channels: int) -> tuple[bytes, str]:
-    """The pixels, or no bytes and why."""
+    """Return the pixels, or no bytes and the reason."""
     if held is None:
         return b"", "there is no image in it"
     try:
@@ -198,7 +206,7 @@ def _decode_one(held: dict[str, Any] | None, size: int, channels: int) -> tuple[
 
 
 class ArrowRows:
-    """Rows of a data set of bytes `x` and labels `y`, mapped from the cache of `datasets`. Reads what is taken."""
+    """Rows of a data set of bytes `x` and labels `y`, mapped from the cache of `datasets`, read when taken."""
 
     def __init__(self, decoded: Any, kept: np.ndarray, shape: tuple[int, ...]):
         self._table, self._kept, self._shape = decoded.with_format("arrow"), kept, shape
@@ -207,16 +215,16 @@ class ArrowRows:
         return len(self._kept)
 
     def take(self, index: Tensor) -> dict[str, Tensor]:
-        """(B,) int64 -> (B, *shape) raw tensors."""
+        """Return the rows with these numbers, (B,) int64, (B, *shape) each."""
         held = self._table[self._kept[index.numpy()].tolist()]
         pixels = bytearray(b"".join(held["x"].to_pylist()))  # torch wants memory that it may write to
         values = {"x": torch.frombuffer(pixels, dtype=torch.uint8).view(len(index), *self._shape)}
         return values | ({"y": torch.tensor(held["y"].to_pylist())} if "y" in held.column_names else {})
 
     def labels(self) -> np.ndarray:
-        """(N,) int64"""
+        """Return all labels, (N,) int64."""
         return self._table.select_columns(["y"])[:]["y"].to_numpy()[self._kept]
 
 
 class FlippedArrowRows(Flipping, ArrowRows):
-    """Both."""
+    """Mapped rows that are mirrored in training."""

@@ -1,4 +1,4 @@
-"""Folders of image files, laid out as ImageNet is."""
+"""Folders of image files with the layout of ImageNet."""
 
 from __future__ import annotations
 
@@ -27,16 +27,20 @@ from jointgen_data.decode import decode_all
 
 @attrs.frozen
 class ImageFolder:
-    """x (channels, size, size), dequantised on [0, 1); y one of the class folders with ``labels = true``.
-
-    root: holds train/<class>/ and val/<class>/ (or test/). Folders may nest; without labels they need no classes.
-    size: pixels a side. The short side is resized to it with antialiasing, then the centre is cropped.
-    classes: how many class folders there are (none: they are counted; no image is read for that).
-    flip: mirrors training images left to right with probability 1/2.
-    max_broken: files that may be unreadable; each is skipped and logged, one more is an error.
-    workers: threads that decode (0: as many as there are cores).
+    """Images x (channels, size, size), dequantised on [0, 1); with ``labels = true`` also the class y.
 
     Images are decoded once, when a split is opened, and kept as uint8 in memory: 16 GB for ImageNet at size 64.
+
+    Args:
+        root: The folder that holds train/<class>/ and val/<class>/ (or test/). Folders may nest; without labels they
+            need no classes.
+        size: The side in pixels. The short side is resized to it with antialiasing, then the centre is cropped.
+        channels: 1 for grey and 3 for colour.
+        flip: Whether training images are mirrored left to right with probability 1/2.
+        labels: Whether the labels are further variables, y.
+        classes: The number of class folders; by default they are counted, for which no image is read.
+        max_broken: How many files may be unreadable; each is skipped and logged.
+        workers: The number of threads that decode; 0 for as many as there are cores.
     """
 
     root: str = attrs.field(metadata=LOCATION)
@@ -49,12 +53,12 @@ class ImageFolder:
     workers: int = attrs.field(default=0, validator=attrs.validators.ge(0), metadata=LOADING)
 
     def spaces(self) -> dict[str, Space]:
-        """Raises ConfigError where labels need the class folders and there are none."""
+        """Return the Spaces; raise ConfigError where labels need class folders and there are none."""
         spaces = {"x": image_space((self.channels, self.size, self.size), "dequantise")}
         return spaces | {"y": label_space(self.classes or len(self._class_names()))} if self.labels else spaces
 
     def open(self, split: str) -> TensorRows:
-        """Raises ConfigError for a missing folder, no images, too many broken ones, or classes that do not fit."""
+        """Decode a split; raise ConfigError for a missing folder, no images, too many broken ones, or other classes."""
         folder = self._folder(split)
         names = _list(folder)
         if not names:

@@ -1,4 +1,4 @@
-"""The linear-Gaussian latent model: everything that other models estimate is here in closed form.
+"""The linear-Gaussian latent model, of which everything that other models estimate is known in closed form.
 
     z ~ N(0, I_Z)        x|z ~ N(W z + b, s^2 I_D)        x ~ N(b, W W' + s^2 I_D)
 
@@ -34,9 +34,17 @@ def _fits_weights(source: Any, field: Any, value: list[float] | None) -> None:
 
 @attrs.frozen
 class LinearGaussian:
-    """x (D,). Each method works in the dtype of its arguments; use float64 for an oracle.
+    """Vectors x (D,) of the linear-Gaussian model. Each method works in the dtype of its arguments.
 
-    weights: W, D rows of Z numbers.   bias: b, D numbers (none: zeros).   scale: s > 0.
+    Args:
+        weights: W, D rows of Z numbers.
+        bias: b, D numbers; zeros by default.
+        scale: The standard deviation s > 0 of x given z.
+        rows: The number of rows of each split.
+        seed: The seed from which the rows are drawn.
+
+    >>> LinearGaussian([[2.0]]).log_density(torch.zeros(1, 1, dtype=torch.float64))  # N(0, 5): -1/2 log(10 pi)
+    tensor([-1.7237], dtype=torch.float64)
     """
 
     weights: list[list[float]] = attrs.field(validator=_is_matrix)
@@ -46,25 +54,27 @@ class LinearGaussian:
     seed: int = 0
 
     def spaces(self) -> dict[str, Space]:
+        """Return the Space of each variable."""
         return {"x": Space((len(self.weights),))}
 
     def open(self, split: str) -> TensorRows:
+        """Open the split "train" or "test"."""
         noise = Noise(self.seed, "train" if is_train(split) else "test").named("linear_gaussian", self.rows)
         z = noise.normal(len(self.weights[0]))  # (N, Z)
         mean = self._mean(z)  # (N, D)
         return TensorRows({"x": mean + self.scale * noise.normal(mean.shape[1])})
 
     def log_prior(self, z: Tensor) -> Tensor:
-        """log p(z): (B, Z) -> (B,) nats."""
+        """Return log p(z), (B, Z) -> (B,) nats."""
         return -0.5 * (z.square() + LOG_2PI).sum(1)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x|z): (B, D), (B, Z) -> (B,) nats."""
+        """Return log p(x|z), (B, D) and (B, Z) -> (B,) nats."""
         error = (x - self._mean(z)) / self.scale
         return -0.5 * (error.square() + LOG_2PI).sum(1) - x.shape[1] * math.log(self.scale)
 
     def log_density(self, x: Tensor) -> Tensor:
-        """log p(x), exactly: (B, D) -> (B,) nats."""
+        """Return the exact log p(x), (B, D) -> (B,) nats."""
         W, b = self._parameters(x)
         covariance = W @ W.T + self.scale**2 * torch.eye(len(b)).to(x)
         root = torch.linalg.cholesky(covariance)
@@ -72,17 +82,17 @@ class LinearGaussian:
         return -0.5 * (error.square() + LOG_2PI).sum(0) - root.diagonal().log().sum()
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """p(z|x), a Gaussian: (B, D) -> mean (B, Z) and covariance (Z, Z), which is the same for every x."""
+        """Return the mean (B, Z) of the Gaussian p(z|x) and its covariance (Z, Z), the same for every x (B, D)."""
         W, b = self._parameters(x)
         covariance = torch.linalg.inv(self._precision(x))
         return (x - b) @ W @ covariance / self.scale**2, covariance
 
     def mutual_information(self) -> float:
-        """I(x; z) in nats: how many of them a log-ratio p(x,z) : p(x)p(z) has to carry on average."""
+        """Return I(x; z) in nats, which a log-ratio p(x,z) : p(x)p(z) has to carry on average."""
         return 0.5 * torch.logdet(self._precision(torch.zeros(1, dtype=torch.float64))).item()
 
     def elbo_gap_diagonal(self) -> float:
-        """min KL(q(z|x) || p(z|x)) in nats over Gaussians q with diagonal covariance: log p(x) - the best such ELBO.
+        """Return log p(x) - the best ELBO of Gaussians q with diagonal covariance, min KL(q(z|x) || p(z|x)), in nats.
 
         With posterior precision P the best q has variances 1 / P_ii, which leaves 1/2 (sum_i log P_ii - log det P).
         """
@@ -90,16 +100,16 @@ class LinearGaussian:
         return 0.5 * (P.diagonal().log().sum() - torch.logdet(P)).item()
 
     def _parameters(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """W (D, Z) and b (D,)"""
+        """Return W (D, Z) and b (D,)."""
         W = torch.tensor(self.weights, dtype=like.dtype, device=like.device)
         return W, W.new_zeros(len(W)) if self.bias is None else W.new_tensor(self.bias)
 
     def _mean(self, z: Tensor) -> Tensor:
-        """E[x|z] = W z + b: (B, Z) -> (B, D)"""
+        """Return E[x|z] = W z + b, (B, Z) -> (B, D)."""
         W, b = self._parameters(z)
         return z @ W.T + b
 
     def _precision(self, like: Tensor) -> Tensor:
-        """P = I + W'W / s^2, the inverse covariance of p(z|x): (Z, Z)"""
+        """Return P = I + W'W / s^2, the inverse covariance of p(z|x), (Z, Z)."""
         W, _ = self._parameters(like)
         return torch.eye(W.shape[1]).to(W) + W.T @ W / self.scale**2

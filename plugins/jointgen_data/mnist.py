@@ -16,12 +16,15 @@ FILES = [f"MNIST/raw/{split}-{what}-ubyte" for split in ("train", "t10k") for wh
 
 @attrs.frozen
 class MNIST:
-    """x (1, 28, 28), 256 grey levels; y one of 10 with ``labels = true``. 60,000 rows to train, 10,000 to test.
+    """MNIST: x (1, 28, 28) in 256 grey levels and, with ``labels = true``, the digit y; 60,000 and 10,000 rows.
 
-    root: the folder that holds MNIST/raw, as torchvision lays it out.
-    observe: "binarise" draws the bits afresh on every read, test included (Burda et al., 2016); "dequantise" adds
-        U[0, 1) to the levels and scales to [0, 1).
-    pad: two black pixels on every side, 32x32, for networks that halve the image five times.
+    Args:
+        root: The folder that holds MNIST/raw, as torchvision lays it out.
+        observe: "binarise" draws new bits on every read, test included (Burda et al., 2016); "dequantise" adds U[0, 1)
+            to the levels and scales to [0, 1).
+        labels: Whether the labels are further variables, y.
+        download: Whether missing files are fetched.
+        pad: Whether two black pixels are added on every side, for networks that halve a 32x32 image.
     """
 
     root: str = attrs.field(metadata=LOCATION)
@@ -31,11 +34,13 @@ class MNIST:
     pad: bool = False
 
     def spaces(self) -> dict[str, Space]:
+        """Return the Space of each variable."""
         side = 32 if self.pad else 28
         spaces = {"x": image_space((1, side, side), self.observe)}
         return spaces | {"y": label_space(10)} if self.labels else spaces
 
     def open(self, split: str) -> TensorRows:
+        """Open the split "train" or "test"."""
         dataset = torchvision.datasets.MNIST
         found = load_torchvision(dataset, self.root, FILES, train=is_train(split), download=self.download)
         images: Tensor = found.data[:, None]  # (N, 1, 28, 28) uint8

@@ -1,4 +1,4 @@
-"""What `jointgen data prepare` wrote: shards that are mapped, so that memory holds a batch and not the data."""
+"""Images that `jointgen data prepare` wrote: shards that are mapped, so that memory holds only a batch."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ from jointgen_data.common import flip, image_space, is_train, label_space
 
 @attrs.frozen
 class PreparedImages:
-    """x (channels, size, size), dequantised on [0, 1); y one of the class folders with ``labels = true``.
+    """Images x (channels, size, size), dequantised on [0, 1); with ``labels = true`` also the class y.
 
-    path: the folder that `jointgen data prepare` wrote. Size and channels are what it was told.
-    crop: pixels a side of a square in the prepared images, at a random place in training and in the centre
-        otherwise (none: the whole image). Prepare somewhat larger images for it, 72 for 64: padding, which
-        classifiers use, would put black borders into the data that a generative model learns.
-    flip: mirrors training images left to right with probability 1/2.
-    verify: reads every byte when a split is opened and compares it with the manifest's SHA-256; sizes always are.
+    Args:
+        path: The folder that `jointgen data prepare` wrote, which decided size and channels.
+        crop: The side in pixels of a square that is cut from the images, at a random place in training and from the
+            centre otherwise; by default the whole image. Prepare somewhat larger images for it, 72 for 64. Padding,
+            which classifiers use, would put black borders into the data that a generative model learns.
+        flip: Whether training images are mirrored left to right with probability 1/2.
+        labels: Whether the labels are further variables, y.
+        verify: Whether every byte is compared with the manifest's SHA-256 when a split is opened; sizes always are.
     """
 
     path: str = attrs.field(metadata=LOCATION)
@@ -44,14 +46,14 @@ class PreparedImages:
     verify: bool = attrs.field(default=False, metadata=LOADING)
 
     def spaces(self) -> dict[str, Space]:
-        """From the manifest. Raises ConfigError where it is missing, damaged, unfinished, or has no labels."""
+        """Return the Spaces from the manifest; raise ConfigError if it is missing, unfinished or has no labels."""
         manifest = self._manifest()
         side = self.crop or manifest.plan.size
         spaces = {"x": image_space((manifest.plan.channels, side, side), "dequantise")}
         return spaces | {"y": label_space(len(manifest.classes))} if self.labels else spaces
 
     def open(self, split: str) -> PreparedRows:
-        """Raises ConfigError as spaces() does, and for files that are missing or torn."""
+        """Open a split; raise ConfigError as `spaces` does, and for files that are missing or torn."""
         manifest, train = self._manifest(), is_train(split)
         stored = manifest.splits[split]
         check = hash_faults if self.verify else size_faults
@@ -100,7 +102,13 @@ class PreparedImages:
 
 
 class PreparedRows:
-    """Rows of mapped shards, (N_s, C, H, W) uint8 each; labels (N,) int64 over all of them. Reads what is taken."""
+    """Rows of mapped shards, which are read when they are taken.
+
+    Args:
+        shards: The images, (N_s, C, H, W) uint8 each.
+        labels: The labels of all rows, (N,) int64, or None.
+        crop: The side of the square that is cut from the images, or None for the whole image.
+    """
 
     def __init__(self, shards: list[np.ndarray], labels: np.ndarray | None, crop: int | None):
         self._shards, self._labels = shards, labels
@@ -111,21 +119,21 @@ class PreparedRows:
         return int(self._ends[-1])
 
     def stored(self, index: Tensor) -> dict[str, Tensor]:
-        """(B,) int64 -> whole images, before they are cropped."""
+        """Return whole images, before they are cropped, for row numbers (B,) int64."""
         values = {"x": self._gather(index.numpy())}
         if self._labels is not None:
             values["y"] = torch.from_numpy(self._labels[index.numpy()])
         return values
 
     def take(self, index: Tensor) -> dict[str, Tensor]:
-        """(B,) int64 -> (B, *shape) raw tensors; of images that are cropped, the centre."""
+        """Return the rows with these numbers, (B,) int64; of images that are cropped, the centre."""
         values = self.stored(index)
         margin = (values["x"].shape[-1] - self._side) // 2
         inside = slice(margin, margin + self._side)
         return values | {"x": values["x"][..., inside, inside].contiguous()}
 
     def _gather(self, index: np.ndarray) -> Tensor:
-        """Shard by shard in the order on disk, each row straight to its place in the batch."""
+        """Read shard by shard in the order on disk, each row straight to its place in the batch."""
         images = np.empty((len(index), *self._shards[0].shape[1:]), np.uint8)
         places = np.argsort(index, kind="stable")
         rows = index[places]
@@ -146,7 +154,7 @@ class AugmentedRows(PreparedRows):
         self._flips = flips
 
     def augment(self, values: dict[str, Tensor], noise: NoiseSource) -> dict[str, Tensor]:
-        """Rows as `stored` gives them, on any device -> raw rows; each has a place and a coin of its own."""
+        """Return raw rows from stored ones on any device; each row has its own place and its own coin."""
         images = random_crop(values["x"], self._side, noise)
         if self._flips:
             images = flip(images, noise.uniform() < 0.5)
@@ -154,7 +162,7 @@ class AugmentedRows(PreparedRows):
 
 
 def random_crop(images: Tensor, side: int, noise: NoiseSource) -> Tensor:
-    """(B, C, H, H) -> (B, C, side, side), every place in the image equally likely."""
+    """Cut random squares, (B, C, H, H) -> (B, C, side, side), with every place equally likely."""
     B, C, H, _ = images.shape
     if side == H:
         return images

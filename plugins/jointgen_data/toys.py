@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians in the plane: toys whose log q(x) is known, so that every estimate has an answer."""
+"""Mixtures of Gaussians in the plane, whose log q(x) is known, so that estimates can be checked."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ positive_real = attrs.validators.gt(0.0)
 
 @attrs.frozen
 class Ring:
-    """x (2,): `modes` equal Gaussians of standard deviation `sd`, evenly on a circle of `radius`.
+    """Points x (2,) of equal Gaussians that lie evenly on a circle, the first one at (radius, 0).
 
-    The first is at (radius, 0). `rows` rows in each split, drawn from `seed`. With ``labels = true``, y is the
-    mode that a row was drawn from.
+    Args:
+        modes: The number of Gaussians.
+        radius: The radius of the circle.
+        sd: The standard deviation of each Gaussian.
+        rows: The number of rows of each split.
+        seed: The seed from which the rows are drawn.
+        labels: Whether the mode that a row was drawn from is a further variable, y.
     """
 
     modes: int = attrs.field(default=8, validator=positive)
@@ -31,27 +36,35 @@ class Ring:
     labels: bool = attrs.field(default=False, metadata=LOADING)
 
     def centres(self) -> Tensor:
-        """(M, 2)"""
+        """Return the centres of the Gaussians, (M, 2)."""
         angle = torch.arange(self.modes, dtype=torch.float64) * (2 * math.pi / self.modes)
         return self.radius * torch.stack([angle.cos(), angle.sin()], 1)
 
     def spaces(self) -> dict[str, Space]:
+        """Return the Space of each variable."""
         return _spaces(self.modes if self.labels else 0)
 
     def open(self, split: str) -> TensorRows:
+        """Open the split "train" or "test"."""
         classes = torch.arange(self.modes) if self.labels else None
         return _draw(self.centres(), self.sd, classes, self.rows, self.seed, split)
 
     def log_density(self, x: Tensor) -> Tensor:
-        """log q(x): (B, 2) -> (B,) nats."""
+        """Return log q(x), (B, 2) -> (B,) nats."""
         return _log_mixture(x, self.centres(), self.sd)
 
 
 @attrs.frozen
 class Grid:
-    """x (2,): side * side equal Gaussians of standard deviation `sd`, `spacing` apart, centred on the origin.
+    """Points x (2,) of equal Gaussians on a square grid that is centred on the origin.
 
-    `rows` rows in each split, drawn from `seed`. With ``labels = true``, y is the mode that a row was drawn from.
+    Args:
+        side: The number of Gaussians along a side.
+        spacing: The distance between neighbours.
+        sd: The standard deviation of each Gaussian.
+        rows: The number of rows of each split.
+        seed: The seed from which the rows are drawn.
+        labels: Whether the mode that a row was drawn from is a further variable, y.
     """
 
     side: int = attrs.field(default=5, validator=positive)
@@ -62,28 +75,37 @@ class Grid:
     labels: bool = attrs.field(default=False, metadata=LOADING)
 
     def centres(self) -> Tensor:
-        """(M, 2)"""
+        """Return the centres of the Gaussians, (M, 2)."""
         line = (torch.arange(self.side, dtype=torch.float64) - (self.side - 1) / 2) * self.spacing
         return torch.cartesian_prod(line, line)
 
     def spaces(self) -> dict[str, Space]:
+        """Return the Space of each variable."""
         return _spaces(self.side**2 if self.labels else 0)
 
     def open(self, split: str) -> TensorRows:
+        """Open the split "train" or "test"."""
         classes = torch.arange(self.side**2) if self.labels else None
         return _draw(self.centres(), self.sd, classes, self.rows, self.seed, split)
 
     def log_density(self, x: Tensor) -> Tensor:
-        """log q(x): (B, 2) -> (B,) nats."""
+        """Return log q(x), (B, 2) -> (B,) nats."""
         return _log_mixture(x, self.centres(), self.sd)
 
 
 @attrs.frozen
 class Moons:
-    """x (2,): two interleaved half circles of radius 1, each of `points` equal Gaussians of standard deviation `sd`.
+    """Points x (2,) of two interleaved half circles of radius 1, each made of equal Gaussians.
 
-    A Gaussian smeared along an arc has no closed form, evenly spaced centres have: with the defaults they are
-    one sd apart, too near to be told from the arc. With ``labels = true``, y is the moon, 0 above and 1 below.
+    A Gaussian blurred along an arc has no closed form, but evenly spaced centres have. With the defaults they are one
+    sd apart, too near to be distinguished from the arc.
+
+    Args:
+        points: The number of Gaussians of each half circle.
+        sd: The standard deviation of each Gaussian.
+        rows: The number of rows of each split.
+        seed: The seed from which the rows are drawn.
+        labels: Whether the half circle, 0 above and 1 below, is a further variable, y.
     """
 
     points: int = attrs.field(default=32, validator=attrs.validators.ge(2))
@@ -93,21 +115,23 @@ class Moons:
     labels: bool = attrs.field(default=False, metadata=LOADING)
 
     def centres(self) -> Tensor:
-        """(M, 2): the upper moon's points, then the lower moon's."""
+        """Return the centres of the Gaussians, (M, 2), first those of the upper half circle."""
         angle = torch.linspace(0.0, math.pi, self.points, dtype=torch.float64)
         upper = torch.stack([angle.cos(), angle.sin()], 1)
         lower = torch.stack([1.0 - angle.cos(), 0.5 - angle.sin()], 1)
         return torch.cat([upper, lower])
 
     def spaces(self) -> dict[str, Space]:
+        """Return the Space of each variable."""
         return _spaces(2 if self.labels else 0)
 
     def open(self, split: str) -> TensorRows:
+        """Open the split "train" or "test"."""
         classes = torch.arange(2).repeat_interleave(self.points) if self.labels else None
         return _draw(self.centres(), self.sd, classes, self.rows, self.seed, split)
 
     def log_density(self, x: Tensor) -> Tensor:
-        """log q(x): (B, 2) -> (B,) nats."""
+        """Return log q(x), (B, 2) -> (B,) nats."""
         return _log_mixture(x, self.centres(), self.sd)
 
 
@@ -117,7 +141,7 @@ def _spaces(classes: int) -> dict[str, Space]:
 
 
 def _draw(centres: Tensor, sd: float, classes: Tensor | None, rows: int, seed: int, split: str) -> TensorRows:
-    """`rows` draws of the mixture; `classes` (M,) int64 gives the label of each centre."""
+    """Draw the rows of a split; `classes`, (M,) int64, holds the label of each centre."""
     noise = Noise(seed, "train" if is_train(split) else "test").named("mixture", rows)
     mode = (noise.uniform() * len(centres)).long()  # (N,)
     values = {"x": centres[mode].float() + sd * noise.normal(2)}
@@ -125,7 +149,7 @@ def _draw(centres: Tensor, sd: float, classes: Tensor | None, rows: int, seed: i
 
 
 def _log_mixture(x: Tensor, centres: Tensor, sd: float) -> Tensor:
-    """log (1/M) sum_m N(x; c_m, sd^2 I): (B, 2) -> (B,) nats."""
+    """Return log (1/M) sum_m N(x; c_m, sd^2 I), (B, 2) -> (B,) nats."""
     apart = (x[:, None] - centres.to(x)) / sd  # (B, M, 2)
     log_normal = -0.5 * apart.square().sum(-1) - math.log(2 * math.pi * sd**2)
     return torch.logsumexp(log_normal, 1) - math.log(len(centres))

@@ -1,4 +1,4 @@
-"""Loading one of torchvision's data sets so that everything that goes wrong becomes one line for the user."""
+"""Load a data set of torchvision, and turn whatever goes wrong into one line for the user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from jointgen.plugin import ConfigError
 
 
 def load_torchvision(dataset: Any, root: str, files: Iterable[str], *, train: bool, download: bool) -> Any:
-    """`dataset(root, train, download)`. Raises ConfigError when one of its `files` (relative to root) is not there."""
+    """Return `dataset(root, train, download)`.
+
+    Args:
+        dataset: The class of torchvision.
+        root: The folder of the data.
+        files: The files of the data set, relative to the root.
+        train: Whether the training split is wanted.
+        download: Whether missing files are fetched.
+
+    Raises:
+        ConfigError: A file is missing, or the data set cannot be read or fetched.
+    """
     folder, name = Path(root).expanduser(), dataset.__name__
     missing = [file for file in files if not (folder / file).exists()]
     if missing and not download:

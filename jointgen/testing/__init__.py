@@ -1,6 +1,6 @@
-"""The conformance suite: what every component promises, as checks that a plugin's own tests can run.
+"""The conformance suite: checks of what every component must do, which a plugin's own tests can run.
 
-A plugin's whole test file, one case for each promise, so that every broken one shows::
+A plugin's whole test file has one case for each promise, so that every broken promise shows::
 
     import pytest
     from jointgen.testing import checks
@@ -12,7 +12,7 @@ A plugin's whole test file, one case for each promise, so that every broken one 
         check()
 
 A check raises AssertionError, which says what is broken, what was found and what was expected, or unittest.SkipTest
-where it does not apply. jointgen runs the same checks over everything that is registered.
+if it does not apply. jointgen runs the same checks over every registered component.
 """
 
 from __future__ import annotations
@@ -50,13 +50,20 @@ def checks(
     settings: Sequence[Setting] | None = None,
     tables: Mapping[str, Any] | None = None,
 ) -> list[Check]:
-    """Every promise of a component of this registry kind, with the settings of `config`.
+    """Return a check for each promise of a component.
 
-    spaces: of the variable, for a family; None: all of `jointgen.testing.laws.SPACES` that it serves.
-    settings: (inputs by name, output shape) pairs, for a network; None: all that it serves of
-        `jointgen.testing.networks.SETTINGS`.
-    tables: changes to the recipe of the tiny model (Gaussian parts, 8x8 images) on which an objective or a metric is
-        checked, {"decoder": {...}}, for one that asks for other parts.
+    Args:
+        kind: The registry kind, such as "family".
+        config: The component with its settings.
+        spaces: For a family, the Spaces of the variable; by default all of `jointgen.testing.laws.SPACES` that it
+            serves.
+        settings: For a network, (inputs by name, output shape) pairs; by default all of
+            `jointgen.testing.networks.SETTINGS` that it serves.
+        tables: For an objective or a metric that needs other parts, changes to the recipe of the tiny model (Gaussian
+            parts, 8x8 images) on which it is checked, such as {"decoder": {...}}.
+
+    Raises:
+        ConfigError: There is no such kind.
     """
     if kind not in KINDS:
         raise ConfigError(f"unknown kind of component {kind!r}{suggest(kind, KINDS)}")
@@ -73,7 +80,7 @@ def checks(
     }
     try:
         return of[kind]() if kind in of else checks_of(nets_of(kind, config, settings), NETWORKS)
-    except AssertionError as error:  # it serves nothing that was tried: a case that fails, and no error of the file
+    except AssertionError as error:  # it serves nothing that was tried: one case fails, and the test file still loads
         return [Check(described(config), "serves something", functools.partial(expect, False, str(error)))]
 
 

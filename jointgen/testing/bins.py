@@ -1,4 +1,4 @@
-"""Promises of families that know the exact probability of a quantisation bin."""
+"""Checks of families that know the exact probability of a quantisation bin."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BINS: Promises = []
 
 
 def quantised(law: Law) -> tuple[Tensor, float]:
-    """(edges of all bins, their width)."""
+    """Return the edges of all bins and their width."""
     low, width, bins = law.space.low, law.space.bin_width, law.space.bins
     if low is None or width is None or bins is None:
         raise AssertionError(f"bin_mass is declared on {law.space}, which has no bins")
@@ -26,7 +26,7 @@ def quantised(law: Law) -> tuple[Tensor, float]:
 
 
 def masses(law: Law, module: nn.Module, row: Tensor) -> Tensor:
-    """(bins,) masses of a variable of one dimension, under the distribution of one row of params."""
+    """Return the masses of all bins under the distribution of one row of params, (bins,), for one dimension."""
     edges, width = quantised(law)
     centres = (edges[:-1] + 0.5 * width).reshape(-1, *law.space.shape)
     with torch.no_grad():
@@ -37,7 +37,7 @@ def masses(law: Law, module: nn.Module, row: Tensor) -> Tensor:
 
 @promise(BINS, lambda law: has_bins(law) and is_line(law))
 def bins_have_the_mass_of_the_density(law: Law) -> None:
-    """Their sum is 1, or what the density has within the range where mass beyond the edges is lost."""
+    """Their sum is 1, or the density's mass within the range if the mass beyond the edges is lost."""
     module = law.built()
     for row in law.params(ROWS):
         mass = masses(law, module, row)

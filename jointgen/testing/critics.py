@@ -1,4 +1,4 @@
-"""Promises of critic losses, penalties and pointwise terms."""
+"""Checks of critic losses, penalties and pointwise terms."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TERMS: Promises = []
 
 @attrs.frozen
 class Subject:
-    """A component that needs nothing else to be checked."""
+    """A component that can be checked by itself."""
 
     config: Any
 
@@ -45,7 +45,7 @@ class Subject:
 
 
 def sides(loss: Any) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """(positive, negative) as functions of a critic's outputs (B,)."""
+    """Return positive and negative as functions of a critic's outputs, (B,) -> (B,)."""
     ratio = _ratio(loss)
     return pointwise(loss.positive(ratio)), pointwise(loss.negative(ratio))
 
@@ -75,7 +75,7 @@ def both_sides_are_expressions_of_the_critic(subject: Subject) -> None:
 
 @promise(LOSSES)
 def gradients_have_the_right_sign(subject: Subject) -> None:
-    """Both are maximised: at f = 0 it must be better to rise on positives and to fall on negatives."""
+    """Both are maximised, so that at f = 0 a rise is better on positives and a fall on negatives."""
     positive, negative = sides(subject.config)
     up, down = slope(positive, torch.zeros(1).double()).item(), slope(negative, torch.zeros(1).double()).item()
     expect(up >= 0 >= down and up - down > 0, f"at f = 0 positive(f) has slope {up:g} and negative(f) {down:g}: "
@@ -84,7 +84,7 @@ def gradients_have_the_right_sign(subject: Subject) -> None:
 
 @promise(LOSSES, lambda subject: subject.config.is_ratio)
 def ratio_losses_are_stationary_at_the_log_ratio(subject: Subject) -> None:
-    """Of a = (.2, .3, .5), b = (.5, .3, .2): a positive(f) + b negative(f) has its maximum at f = log a/b."""
+    """For a = (.2, .3, .5) and b = (.5, .3, .2), a positive(f) + b negative(f) has its maximum at f = log a/b."""
     positive, negative = sides(subject.config)
     a, b = torch.tensor([0.2, 0.3, 0.5]).double(), torch.tensor([0.5, 0.3, 0.2]).double()
     f = torch.log(a / b)
@@ -110,6 +110,7 @@ def losses_are_finite_for_large_outputs(subject: Subject) -> None:
 
 
 def slope(f: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    """Return the slope of an elementwise function."""
     at = at.clone().requires_grad_()
     return gradients(f(at), {"f": at})["f"]
 
@@ -118,7 +119,7 @@ def slope(f: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
 
 
 class SmallCritic(nn.Module):
-    """(B, 3), (B, 2) -> (B,): smooth, and a function of each row alone."""
+    """A smooth critic of two variables, (B, 3) and (B, 2) -> (B,), that does not mix rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,13 +127,13 @@ class SmallCritic(nn.Module):
         self.outer = nn.Parameter(normal_like("outer", 7))
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return the outputs, (B,)."""
         return torch.tanh(torch.cat([x, z], 1) @ self.inner) @ self.outer
 
 
-def penalised(subject: Subject, critic: nn.Module, order: Tensor | None = None) -> Tensor:
+def penalised(subject: Subject, critic: nn.Module) -> Tensor:
+    """Return the penalty of fixed values, (6,)."""
     sides = [tuple(normal_like(f"{side}{size}", 6, size) for size in (3, 2)) for side in ("positive", "negative")]
-    if order is not None:
-        sides = [tuple(value[order] for value in side) for side in sides]
     return subject.config(critic, *sides, noise(6))
 
 
@@ -171,7 +172,7 @@ def penalty_of_a_flat_critic_is_finite(subject: Subject) -> None:
 
 
 def expect_slopes(what: str, value: Tensor, inputs: Mapping[str, Tensor]) -> None:
-    """Finite, and not all zero."""
+    """Expect the gradient of `value` to be finite and not zero everywhere."""
     expect(value.requires_grad, f"{what} does not exist")
     found = gradients(value, inputs)
     expect(any(bool((gradient != 0).any()) for gradient in found.values()), f"{what} is zero")
@@ -185,7 +186,7 @@ SHAPES = ((3,), (2, 4, 4))
 
 
 def applied(subject: Subject, shape: tuple[int, ...], order: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
-    """The values, and the term of as many as it takes: two, or one."""
+    """Return fixed values, as many as the term takes, and the term of them."""
     for count in (2, 1, 3):
         values = [normal_like(f"value{i}", 5, *shape).requires_grad_() for i in range(count)]
         try:

@@ -1,4 +1,4 @@
-"""Promises of densities: per row, in nats, integrating to 1, the distribution's own, differentiated rightly."""
+"""Checks of densities: one number per row, an integral of 1, agreement with the draws, and right gradients."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from jointgen.testing.quadrature import Grid, grid_of, panel_masses
 from jointgen.testing.randomness import Recorded, Replayed, noise
 
 DENSITIES: Promises = []
-MANY = 8_000  # draws
-SURE = 2.7  # sqrt(n) times a Kolmogorov-Smirnov distance exceeds this with probability 2 exp(-2 x 2.7^2) = 9e-7
+MANY = 8_000  # number of draws
+KOLMOGOROV_LIMIT = 2.7
+"""sqrt(n) times a Kolmogorov-Smirnov distance exceeds it with probability 2 exp(-2 x 2.7^2) = 9e-7."""
 Wave = Callable[[Tensor], Tensor]
-ROWS = 2  # of params that are integrated
+ROWS = 2  # number of rows of params that are integrated
 
 
 def density(law: Law, module: nn.Module, row: Tensor, points: Tensor) -> Tensor:
-    """(N,) densities of points (N, *shape) under the distribution of one row of params."""
+    """Return the densities of points, (N, *shape) -> (N,), under the distribution of one row of params."""
     with torch.no_grad():  # in parts: some families take K x K numbers for each point
         parts = [law.at(module, row.expand(len(part), *row.shape)).log_prob(part) for part in points.split(2_000)]
         return torch.cat(parts).exp()
@@ -32,7 +33,13 @@ def density(law: Law, module: nn.Module, row: Tensor, points: Tensor) -> Tensor:
 
 @attrs.frozen
 class Studied:
-    """The distribution of one row of params: a grid and the density on it."""
+    """A grid and the density on it, for the distribution of one row of params.
+
+    Args:
+        row: The row of params.
+        grid: The grid.
+        values: The densities at the grid's points.
+    """
 
     row: Tensor
     grid: Grid
@@ -40,6 +47,8 @@ class Studied:
 
 
 def integrable(law: Law) -> list[Studied]:
+    """Return the density on a grid for each of ROWS distributions, computed once."""
+
     def study() -> list[Studied]:
         module = law.built()
         grids = [(row, grid_of(law, module, row)) for row in law.params(ROWS)]
@@ -49,7 +58,7 @@ def integrable(law: Law) -> list[Studied]:
 
 
 def scored(law: Law) -> list[tuple[Tensor, Tensor]]:
-    """(samples (MANY, *shape), their own log-densities (MANY,)) of the same distributions."""
+    """Return samples, (MANY, *shape), and their log-densities, (MANY,), of the same distributions, computed once."""
 
     def draw() -> list[tuple[Tensor, Tensor]]:
         module = law.built()
@@ -65,6 +74,7 @@ def _scored(distribution: Any) -> tuple[Tensor, Tensor]:
 
 
 def tolerance_of(law: Law) -> float:
+    """Return the error that the grid may have."""
     return 1e-3 if law.space.size == 1 or law.space.kind == "binary" else 5e-3
 
 
@@ -103,7 +113,7 @@ def draws_have_the_distribution_function_of_the_density(law: Law) -> None:
         below = panel_masses(one.grid, one.values).cumsum(0)
         counted = torch.searchsorted(samples.flatten().sort().values, one.grid.edges[1:], right=True) / MANY
         apart = (counted - below).abs().max().item()
-        limit = SURE / math.sqrt(MANY) + tolerance_of(law)
+        limit = KOLMOGOROV_LIMIT / math.sqrt(MANY) + tolerance_of(law)
         expect(
             apart < limit,
             f"the distribution function of {MANY} draws is {apart:.4f} from the density's (at most {limit:.4f})",
@@ -120,7 +130,7 @@ def expectations_under_draws_are_those_under_the_density(law: Law) -> None:
 
 
 def waves(samples: Tensor) -> list[Wave]:
-    """Bounded smooth functions (N, *shape) -> (N,), on the scale of the samples."""
+    """Return bounded smooth functions, (N, *shape) -> (N,), on the scale of the samples."""
     flat = samples.flatten(1)
     centre, spread = flat.mean(0), flat.std(0) + 1e-3
 
@@ -138,7 +148,7 @@ def waves(samples: Tensor) -> list[Wave]:
 
 @promise(DENSITIES, lambda law: scores_own(law) and law.space.kind == "real" and law.space.size <= 2)
 def own_densities_weigh_draws_rightly(law: Law) -> None:
-    """E_q[h(z) / q(z)] = 1 for a density h inside q's support: known at own draws, q must be normalised there."""
+    """E_q[h(z) / q(z)] = 1 for a density h inside the support of q, so that q is normalised at its own draws."""
     for z, log_q in scored(law):
         weights = bump(z.flatten(1)) / log_q.exp()
         limit = 6 * weights.std().item() / math.sqrt(MANY) + 1e-3
@@ -146,7 +156,7 @@ def own_densities_weigh_draws_rightly(law: Law) -> None:
 
 
 def bump(z: Tensor) -> Tensor:
-    """(N, D) -> (N,): a product of raised cosines between the 20 % and 80 % quantiles, which integrates to 1."""
+    """Return a product of raised cosines between the 20 % and 80 % quantiles, which integrates to 1, (N, D) -> (N,)."""
     low, high = torch.quantile(z, torch.tensor([0.2, 0.8], dtype=z.dtype), dim=0)
     centre, half = (low + high) / 2, (high - low) / 2
     u = (z - centre) / half
@@ -157,6 +167,7 @@ def bump(z: Tensor) -> Tensor:
 
 
 def scores_itself(law: Law) -> bool:
+    """Return whether the draws of a law know their own density."""
     return scores_own(law) and isinstance(law.at(law.built(), law.params(1)).draw(noise(1)), ScoredDraw)
 
 
@@ -176,7 +187,7 @@ def a_draws_own_log_prob_is_that_of_its_distribution(law: Law) -> None:
 
 @promise(DENSITIES, lambda law: scores_own(law) and law.space.kind == "real" and law.can.paths.get("sample") == "exact")
 def log_prob_has_the_log_determinant_of_the_draw(law: Law) -> None:
-    """log q(z) + log|det dz/deps| = log N(eps; 0, I), or 0 for uniform eps, where eps is of the size of z."""
+    """The density satisfies log q(z) + log|det dz/deps| = log N(eps; 0, I), or 0 for uniform eps of the size of z."""
     module, params = law.built(), law.params(3)
     source = Recorded(noise(3))
     distribution = law.at(module, params)
@@ -191,6 +202,8 @@ def log_prob_has_the_log_determinant_of_the_draw(law: Law) -> None:
 
 
 def log_det_of_row(law: Law, module: nn.Module, params: Tensor, eps: Tensor) -> Tensor:
+    """Return log|det d draw / d noise| for one row of params, by autograd."""
+
     def sample(flat: Tensor) -> Tensor:
         source = Replayed([flat.reshape(eps.shape)])
         return law.at(module, params).draw(source).read("sample").flatten()
@@ -203,7 +216,7 @@ def log_det_of_row(law: Law, module: nn.Module, params: Tensor, eps: Tensor) -> 
 
 
 def expect_gradients(what: str, f: Callable[..., Tensor], inputs: dict[str, Tensor]) -> None:
-    """Against finite differences, in float64."""
+    """Expect gradients to agree with finite differences, in float64."""
     values = [value.detach().clone().requires_grad_() for value in inputs.values()]
     try:
         torch.autograd.gradcheck(f, values, eps=1e-6, atol=1e-4, rtol=1e-3, fast_mode=True, nondet_tol=1e-9)
@@ -214,7 +227,7 @@ def expect_gradients(what: str, f: Callable[..., Tensor], inputs: dict[str, Tens
 
 
 def parametrised(law: Law, method: str, module: nn.Module, names: list[str]) -> Callable[..., Tensor]:
-    """(params, value, *own parameters) -> (B,), of one method of the distribution."""
+    """Return a method of the distribution as a function (params, value, *own parameters) -> (B,)."""
 
     def f(params: Tensor, value: Tensor, *own: Tensor) -> Tensor:
         call = _Calling(law, module, method)
@@ -225,7 +238,7 @@ def parametrised(law: Law, method: str, module: nn.Module, names: list[str]) -> 
 
 
 class _Calling(nn.Module):
-    """So that the distribution's method runs while the parameters are replaced."""
+    """A module that calls a method of the distribution, so that functional_call can replace the parameters."""
 
     def __init__(self, law: Law, module: nn.Module, method: str):
         super().__init__()
@@ -236,6 +249,7 @@ class _Calling(nn.Module):
 
 
 def expect_slopes(law: Law, method: str) -> None:
+    """Expect the gradients of a method of the distribution to agree with finite differences."""
     module, params = law.built(), law.params(2)
     value = law.at(module, params.flip(0)).draw(noise(2, "gradients")).read("sample").detach()
     own = dict(module.named_parameters())

@@ -1,4 +1,4 @@
-"""Promises of closed-form divergences: KL(self : other) against quadrature."""
+"""Checks of closed-form divergences: KL(self || other) against quadrature."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ DIVERGENCES: Promises = []
 
 
 def has_kl(law: Law) -> bool:
+    """Return whether the law declares a KL in closed form."""
     return bool(law.can.kl_to)
 
 
@@ -58,7 +59,7 @@ def _expect_slopes(law: Law, module: nn.Module, p: Any) -> None:
 
 
 def others(law: Law) -> list[Law]:
-    """The laws of the families and priors that `kl_to` names, on the same variable."""
+    """Return the laws of the families and priors that `kl_to` names, on the same variable."""
     registry = load_plugins().registry
     found = []
     for name in law.can.kl_to:

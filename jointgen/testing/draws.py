@@ -1,4 +1,4 @@
-"""Promises of draws: shapes, noise, gradient paths; and of the module: state, precision, extremes."""
+"""Checks of draws: declared capabilities, shapes, noise, gradient paths, start and views."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from jointgen.testing.laws import Law, has_bins, leaves, scores_any, scores_own
 from jointgen.testing.randomness import Recorded, Replayed, no_global_randomness, noise, normal_like
 
 DRAWS: Promises = []
-PATHS, BLOCK = 6_000, 500  # draws whose gradients are averaged; as many at a time
+PATHS, PATHS_AT_ONCE = 6_000, 500  # number of draws whose gradients are averaged, and how many at a time
 
 # --- what is declared ------------------------------------------------------------------------------------------------
 
@@ -134,7 +134,7 @@ def _everything(law: Law, distribution: Any) -> Iterator[Tensor]:
 
 @promise(DRAWS, lambda law: can_integrate(law) and law.can.paths.get("sample") == "exact" and not law.is_prior)
 def exact_path_is_unbiased(law: Law) -> None:
-    """d E[g(sample)] along a direction of params: through the path, and by differences of the integrated density."""
+    """The slope of E[g(sample)] along params is the same through the path and by the integrated density."""
     module, studied = law.built(), integrable(law)[0]
     direction, step = normal_like("direction", *studied.row.shape), 1e-3
     ahead, behind = (density(law, module, studied.row + s * direction, studied.grid.points) for s in (step, -step))
@@ -148,11 +148,11 @@ def exact_path_is_unbiased(law: Law) -> None:
 
 
 def _path_slopes(law: Law, module: nn.Module, row: Tensor, direction: Tensor, tried: Sequence[Wave]) -> Tensor:
-    """(waves, PATHS) slopes of g(sample) along a direction of params, each row's through its own path."""
+    """Return the slopes of g(sample) along a direction of params, each through its own path, (waves, PATHS)."""
     found = []
-    for part in range(PATHS // BLOCK):
-        params = row.expand(BLOCK, *row.shape).clone().requires_grad_()
-        sample = law.at(module, params).draw(noise(BLOCK, f"path {part}")).read("sample")
+    for part in range(PATHS // PATHS_AT_ONCE):
+        params = row.expand(PATHS_AT_ONCE, *row.shape).clone().requires_grad_()
+        sample = law.at(module, params).draw(noise(PATHS_AT_ONCE, f"path {part}")).read("sample")
         each = [gradients(g(sample), {"params": params})["params"] for g in tried]
         found.append((torch.stack(each) * direction).flatten(2).sum(2))
     return torch.cat(found, 1)

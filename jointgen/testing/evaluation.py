@@ -25,7 +25,7 @@ from jointgen.registry.discovery import load_plugins
 
 
 def pointwise(expr: Expr) -> Callable[[Tensor], Tensor]:
-    """An expression of one ratio as a function of its critic's outputs, (B,) -> (B,)."""
+    """Return an expression of one ratio as a function of its critic's outputs, (B,) -> (B,)."""
     output = CriticNode("f", ())
     term = term_function(lower_tree(expr, lambda ratio, held: output), {output: 0})
 
@@ -50,18 +50,23 @@ TABLES: dict[str, Any] = {
     "objective": {"type": "vae"},
     "train": {"steps": 1, "batch": 8},
 }
-"""Gaussian parts, which have every ability; quantised images, which every metric has something to say about."""
+"""The tiny recipe: Gaussian parts, which have every ability, and quantised images, which every metric can measure."""
 
 
 def tiny(objective: Any = None, tables: Mapping[str, Any] | None = None) -> CompiledRecipe:
-    """TABLES with changes, and an objective's config in place of theirs, compiled with what is registered."""
+    """Compile the tiny recipe.
+
+    Args:
+        objective: An objective component, in place of the recipe's.
+        tables: Changes to the recipe.
+    """
     registry: Registry = load_plugins().registry
     recipe = read_recipe({**TABLES, **(tables or {})}, registry=registry)
     return compile_recipe(recipe if objective is None else attrs.evolve(recipe, objective=objective), registry)
 
 
 def raw_rows(compiled: CompiledRecipe, rows: int) -> dict[str, dict[str, Tensor]]:
-    """The first raw rows of every source, by the joints' names."""
+    """Return the first raw rows of every data source, by the joints' names of the variables."""
     declared, found = compiled.binding, {}
     for part in declared.data_parts:
         taken = compiled.recipe.all_sources()[part].open("train").take(torch.arange(rows))

@@ -1,4 +1,4 @@
-"""Promises of extractors: features of each row by itself, the same ones whenever they are asked for."""
+"""Checks of extractors: features of each row by itself, the same ones whenever they are computed."""
 
 from __future__ import annotations
 
@@ -29,29 +29,36 @@ from jointgen.testing.randomness import no_global_randomness
 
 EXTRACTORS: Promises = []
 SOURCES = ("digits", "ring")
-"""Images of 8x8 pixels with classes, and points in the plane."""
+"""Data sources with images of 8x8 pixels and classes, and with points in the plane."""
 
 
 @attrs.frozen(eq=False, slots=False)
 class OnSource:
-    """An extractor made for the x of a registered data source."""
+    """An extractor for the x of a registered data source.
+
+    Args:
+        config: The extractor.
+        name: The data source.
+    """
 
     config: Any
     name: str
 
     @property
     def source(self) -> Any:
+        """The data source with its default settings."""
         cls: Any = load_plugins().registry.get("data", self.name).load()
         return cls()
 
     @property
     def space(self) -> Space:
+        """The Space of x."""
         space: Space = self.source.spaces()["x"]
         return space
 
     @cached_property
     def features(self) -> Features:
-        """Skips where it cannot be had."""
+        """The built extractor; the check is skipped if it is absent."""
         features = self.config.build(self.space, "x", self.source)
         if features.absent:
             skip(features.absent)
@@ -59,6 +66,7 @@ class OnSource:
         return found
 
     def rows(self, n: int) -> Tensor:
+        """Return rows as the extractor takes them."""
         raw = self.source.open("test").take(torch.arange(n))["x"]
         values = observe(self.space, raw, Noise(0).named("rows", n)).read("mean")
         return pixels(values, self.space) if self.config.takes == "pixels" else values
@@ -68,6 +76,7 @@ class OnSource:
 
 
 def on_sources(config: Any) -> list[OnSource]:
+    """Return the extractor for each of SOURCES that it can take."""
     found = [OnSource(config, name) for name in SOURCES]
     return [one for one in found if config.takes == "values" or has_pixels(one.space)]
 
@@ -90,7 +99,7 @@ def it_can_be_had_or_says_why_not(subject: OnSource) -> None:
 @promise(EXTRACTORS)
 def features_are_finite_numbers_of_rows(subject: OnSource) -> None:
     found = subject.features(subject.rows(6))
-    expect(isinstance(found, FeatureBatch), f"it gives a {type(found).__name__}, it must be an FeatureBatch")
+    expect(isinstance(found, FeatureBatch), f"it gives a {type(found).__name__}, it must be a FeatureBatch")
     expect(found.features.is_floating_point(), f"features are {found.features.dtype}, they must be floating")
     expect_shape("features of 6 rows", found.features, (6, found.features.shape[-1]))
     expect_finite("a feature", found.features)

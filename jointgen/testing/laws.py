@@ -1,4 +1,4 @@
-"""Laws: a family on one Space, or a prior, ready to be asked for distributions."""
+"""Laws: a family on one Space, or a prior, from which the checks get distributions."""
 
 from __future__ import annotations
 
@@ -28,12 +28,19 @@ SPACES = (
     Space((1, 2, 2), kind="binary", bins=4),
     Space((3,), kind="label"),
 )
-"""Where a family is checked unless other Spaces are given: those that it serves of every kind of variable."""
+"""The Spaces on which a family is checked by default, if it serves them: one or more of each kind."""
 
 
 @attrs.frozen
 class Law:
-    """A family on `space`, or a prior. A prior takes "params" of size 0, so that both are called alike."""
+    """A family on a Space, or a prior, which takes "params" of size 0 so that both are called alike.
+
+    Args:
+        config: The component.
+        space: The Space of the variable.
+        is_prior: Whether the component is a prior.
+        memory: What several checks share.
+    """
 
     config: Any
     space: Space
@@ -41,26 +48,28 @@ class Law:
     memory: dict[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
 
     def remembered(self, what: str, make: Callable[[], Any]) -> Any:
-        """What several checks of this law need, made once."""
+        """Return what several checks of this law need; `make` is called once."""
         if what not in self.memory:
             self.memory[what] = make()
         return self.memory[what]
 
     @property
     def can(self) -> Capabilities:
+        """What the component declares."""
         return self.config.capabilities(self.space, *(STAND_IN for _ in self.through))
 
     @property
     def through(self) -> tuple[str, ...]:
-        """Names of the parts that a prior is made of, in whose place stand-ins are put."""
+        """The names of the parts that a prior is made of, which stand-ins replace."""
         return self.config.through if isinstance(self.config, PriorThroughParts) else ()
 
     @property
     def outputs(self) -> tuple[int, ...]:
+        """The shape of one row of params."""
         return (0,) if self.is_prior else tuple(self.config.outputs(self.space))
 
     def built(self, dtype: torch.dtype = torch.float64) -> nn.Module:
-        """A module a little off its start; the same at every call."""
+        """Return a module a little off its start, the same at every call."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             module = self.fresh()
@@ -69,22 +78,22 @@ class Law:
         return module.to(dtype)
 
     def fresh(self) -> nn.Module:
-        """A module as it is built."""
+        """Return a module as it is built."""
         return self.config.build(*(GIVEN for _ in self.through)) if self.is_prior else self.config.build(self.space)
 
     def params(self, rows: int, dtype: torch.dtype = torch.float64) -> Tensor:
-        """(rows, *outputs): what a trunk might put out; the same at every call."""
+        """Return what a trunk might output, (rows, *outputs), the same at every call."""
         return 0.5 * normal_like("params", rows, *self.outputs).to(dtype)
 
     def at(self, module: nn.Module, params: Tensor) -> Any:
-        """The distribution."""
+        """Return the distribution for these params."""
         if not self.is_prior:
             return module(params)
         parts = [StandIn(self.space) for _ in self.through]
         return module(len(params), *parts)
 
     def draws(self, module: nn.Module, row: Tensor, n: int, name: str) -> Tensor:
-        """(n, *shape) samples of the distribution of one row of params, (*outputs)."""
+        """Return samples of the distribution of one row of params, (n, *shape)."""
         with torch.no_grad():
             return self.at(module, row.expand(n, *row.shape)).draw(noise(n, name)).read("sample")
 
@@ -93,7 +102,7 @@ class Law:
 
 
 def leaves(module: nn.Module, params: Tensor) -> dict[str, Tensor]:
-    """Everything that a gradient can reach: the module's own parameters, and params where there are any."""
+    """Return everything that a gradient can reach: the module's own parameters, and the params if there are any."""
     found: dict[str, Tensor] = dict(module.named_parameters())
     return {**found, "params": params} if params.numel() else found
 
@@ -102,7 +111,7 @@ def leaves(module: nn.Module, params: Tensor) -> dict[str, Tensor]:
 
 
 def laws_of_family(config: Any, spaces: Sequence[Space] | None) -> list[Law]:
-    """The family on the Spaces given, or on all of SPACES that it serves: it raises ConfigError for others."""
+    """Return the family on the given Spaces, or on all of SPACES that it serves."""
     found = [Law(config, space) for space in spaces or SPACES if spaces or _serves(config, space)]
     expect(found, f"{described(config)} serves none of the Spaces tried ({', '.join(map(str, SPACES))}); give spaces")
     return found
@@ -117,7 +126,7 @@ def _serves(config: Any, space: Space) -> bool:
 
 
 def laws_of_prior(config: Any) -> list[Law]:
-    """The prior as it is, and of sizes 1 and 2, where a density can be integrated, if it has the key `size`."""
+    """Return the prior as it is and, if it has the key `size`, of sizes 1 and 2, whose density can be integrated."""
     return [Law(one, one.space, is_prior=True) for one in _sizes_of(config)]
 
 
@@ -131,25 +140,30 @@ def _sizes_of(config: Any) -> Iterable[Any]:
 
 
 def scores_own(law: Law) -> bool:
+    """Return whether the law has a density at its own draws."""
     return law.can.own_density != "none"
 
 
 def scores_any(law: Law) -> bool:
+    """Return whether the law has a density at any point."""
     return law.can.foreign_density != "none"
 
 
 def has_grid(law: Law) -> bool:
-    """Whether an integral over the variable is affordable."""
+    """Return whether an integral over the variable is affordable."""
     return law.space.size <= (4 if law.space.kind == "binary" else 2) and law.space.kind != "label"
 
 
 def can_integrate(law: Law) -> bool:
+    """Return whether the density can be integrated."""
     return scores_any(law) and has_grid(law)
 
 
 def has_bins(law: Law) -> bool:
+    """Return whether the law knows the mass of bins."""
     return law.can.bin_mass
 
 
 def is_line(law: Law) -> bool:
+    """Return whether the variable is one real number."""
     return law.space.kind == "real" and law.space.size == 1

@@ -1,4 +1,4 @@
-"""Promises of the modules that families and priors build: state, precision, extremes."""
+"""Checks of the modules that families and priors build: state, precision, extremes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODULES: Promises = []
 
 
 def results(law: Law, module: nn.Module, params: Tensor) -> list[Tensor]:
-    """Everything that a module computes of fixed params and noise."""
+    """Return everything that a module computes from fixed params and noise."""
     distribution = law.at(module, params)
     draw = distribution.draw(noise(len(params), dtype=params.dtype))
     found = [draw.read(reading) for reading in law.can.paths]
@@ -79,11 +79,11 @@ def float32_is_near_float64_and_bfloat16_is_finite(law: Law) -> None:
         expect_close("log_prob in float32 and in float64", found, wanted, 1e-3)
 
 
-SIZES = (0.0, 1e-6, 1.0, 30.0, 1e4)
+SIZES = (0.0, 1e-6, 1.0, 30.0, 1e4)  # of extreme params
 
 
 def extreme_params(law: Law) -> Tensor:
-    """(N, *outputs), float32: huge, tiny and zero, of one sign and of both."""
+    """Return huge, tiny and zero params, of one sign and of both, (N, *outputs) float32."""
     signs = [1.0, -1.0]
     rows = [torch.full(law.outputs, sign * size) for size, sign in product(SIZES, signs)]
     alternating = torch.ones(math.prod(law.outputs))
@@ -93,7 +93,7 @@ def extreme_params(law: Law) -> Tensor:
 
 
 def extreme_values(law: Law, rows: int) -> list[Tensor]:
-    """(rows, *shape) each: the ends of the variable's range, or far out where it has none."""
+    """Return the ends of the variable's range, or values far out if it has none, (rows, *shape) each."""
     space = law.space
     if space.kind == "binary" or space.kind == "label":
         ends = [0.0, 1.0]
@@ -106,7 +106,7 @@ def extreme_values(law: Law, rows: int) -> list[Tensor]:
 
 @promise(MODULES)
 def extremes_are_finite(law: Law) -> None:
-    """Params and values that are huge, tiny or saturated, in float32: finite results and gradients, or an error."""
+    """Huge, tiny or saturated params and values give finite results and gradients in float32, or an error."""
     module, params = law.built(torch.float32), extreme_params(law).requires_grad_()
     reached = leaves(module, params)
     try:

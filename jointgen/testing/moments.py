@@ -1,4 +1,4 @@
-"""Promises of families that know the mean and the (co)variance of their draws, and give the Gaussian that has them."""
+"""Checks of families that know the mean and the (co)variance of their draws."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from jointgen.testing.laws import Law, leaves
 from jointgen.testing.randomness import noise
 
 MOMENTS: Promises = []
-SURE = 6.0  # standard errors
+MAX_ERRORS = 6.0  # a mean of draws may be so far from the truth
 
 
 def has_moments(law: Law) -> bool:
+    """Return whether the law knows its moments."""
     return law.can.moments
 
 
 def matched(law: Law, row: Tensor, rows: int) -> Any:
-    """`rows` times the Gaussian of the distribution of one row of params."""
+    """Return the matched Gaussian of one row of params, repeated."""
     with torch.no_grad():
         return law.at(law.built(), row.expand(rows, *row.shape)).moments()
 
@@ -53,7 +54,7 @@ def moments_are_numbers_without_a_gradient(law: Law) -> None:
 
 @promise(MOMENTS, has_moments)
 def moments_are_those_of_many_draws(law: Law) -> None:
-    """The mean and the variances; the correlations too, where the Gaussian is not one of independent numbers."""
+    """The mean and the variances agree, and the correlations if the Gaussian has some."""
     for row in law.params(ROWS):
         module, gaussian = law.built(), matched(law, row, MANY)
         samples = law.draws(module, row, MANY, "moments")
@@ -90,20 +91,20 @@ def moments_are_a_gaussian_in_its_own_units(law: Law) -> None:
 
 
 def expect_mean_of(what: str, each: Tensor, wanted: float) -> None:
-    """Of (N, ...) numbers, within so many of its standard errors that chance does not reach them."""
+    """Expect the mean of (N, ...) numbers within so many of its standard errors that chance does not explain more."""
     flat = each.flatten(1)
     for column in flat.T:
-        expect_close(what, column.mean(), wanted, SURE * column.std().item() / math.sqrt(len(column)) + 1e-9)
+        expect_close(what, column.mean(), wanted, MAX_ERRORS * column.std().item() / math.sqrt(len(column)) + 1e-9)
 
 
 def _products(unit: Tensor) -> Tensor:
-    """(N, D) -> (N, D (D - 1) / 2): of every two of its numbers."""
+    """Return the products of every two numbers of a row, (N, D) -> (N, D (D - 1) / 2)."""
     first, second = torch.triu_indices(unit.shape[1], unit.shape[1], offset=1)
     return unit[:, first] * unit[:, second]
 
 
 def _slopes_of_units(law: Law, row: Tensor) -> Tensor:
-    """(D, D): du/dv, the same at every v."""
+    """Return du/dv, which is the same at every v, (D, D)."""
     gaussian = matched(law, row, 1)
 
     def unit(flat: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Promises of networks: encoders, decoders and discriminators."""
+"""Checks of networks: encoders, decoders and discriminators."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LABEL = Space((3,), kind="label")
 ODD = Space((1, 7, 9))
 
 Setting = tuple[Mapping[str, Space], tuple[int, ...]]
-"""Inputs by name, and the output's shape."""
+"""The Spaces of the inputs by name, and the shape of the output."""
 
 SETTINGS: dict[str, Sequence[Setting]] = {
     "encoder": (
@@ -60,18 +60,25 @@ SETTINGS: dict[str, Sequence[Setting]] = {
         ({"x": ODD}, ()),
     ),
 }
-"""What networks are asked to serve; each serves some of it and refuses the rest with a ConfigError."""
+"""Inputs and outputs by kind; a network serves some of them and refuses the others with a ConfigError."""
 
 
 @attrs.frozen
 class Net:
-    """A network for these inputs and this output; () for a discriminator."""
+    """A network for these inputs and this output.
+
+    Args:
+        config: The component.
+        inputs: The Spaces of the inputs by name.
+        output: The shape of the output, () for a discriminator.
+    """
 
     config: Any
     inputs: Mapping[str, Space]
     output: tuple[int, ...]
 
     def built(self, seed: int = 0) -> nn.Module:
+        """Return a float64 module a little off its start."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = self.config.build(self.inputs, self.output) if self.output else self.config.build(self.inputs)
@@ -80,10 +87,11 @@ class Net:
         return net.double()
 
     def values(self, rows: int = 6) -> list[Tensor]:
+        """Return example inputs."""
         return [example(space, name, rows) for name, space in self.inputs.items()]
 
     def run(self, net: nn.Module, values: Sequence[Tensor]) -> Tensor:
-        """A forward pass in which every dropout mask has a name, as the engine calls it."""
+        """Run a forward pass with named noise for every dropout layer, as the engine does."""
         for number, layer in enumerate(module for module in net.modules() if isinstance(module, Dropout)):
             layer.noise = noise(len(values[0]), f"dropout{number}")
         return net(*values)
@@ -96,19 +104,20 @@ class Net:
 
 
 def example(space: Space, name: str, rows: int) -> Tensor:
-    """(rows, *shape) values in the Space."""
+    """Return values in the Space, (rows, *shape)."""
     source = noise(rows, name)
     if space.kind == "label":
         return torch.eye(space.size, dtype=torch.float64)[torch.arange(rows) % space.size]
     if space.kind == "binary":
         return (source.uniform(*space.shape) > 0.5).double()
-    if space.low is not None and space.high is not None:
-        return space.low + (space.high - space.low) * source.uniform(*space.shape)
+    if space.range is not None:
+        low, high = space.range
+        return low + (high - low) * source.uniform(*space.shape)
     return source.normal(*space.shape)
 
 
 def nets_of(kind: str, config: Any, settings: Sequence[Setting] | None) -> list[Net]:
-    """The network in the settings given, or in all of SETTINGS that it serves."""
+    """Return the network in the given settings, or in all of SETTINGS that it serves."""
     nets = [Net(config, *setting) for setting in settings or SETTINGS[kind]]
     found = nets if settings else [net for net in nets if _serves(net)]
     expect(found, f"{described(config)} serves none of the {len(nets)} settings tried for a {kind}; give settings")
@@ -140,7 +149,7 @@ def output_has_the_shape_asked_for(net: Net) -> None:
 
 @promise(NETWORKS)
 def rows_do_not_mix(net: Net) -> None:
-    """In evaluation: batch statistics are a matter of training."""
+    """This holds in evaluation; batch statistics may mix rows in training."""
     module, values, order = net.built().eval(), net.values(), torch.tensor([4, 2, 0, 5, 3, 1])
     whole = module(*values)
     permuted = module(*(value[order] for value in values))
@@ -150,7 +159,7 @@ def rows_do_not_mix(net: Net) -> None:
 
 
 def _state_moves(net: Net) -> bool:
-    """Whether a forward pass in training changes buffers, on which the output depends."""
+    """Return whether a forward pass in training changes buffers, on which the output depends."""
     module = net.built().train()
     before = copy.deepcopy(module.state_dict())
     net.run(module, net.values())

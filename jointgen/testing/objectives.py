@@ -1,4 +1,4 @@
-"""Promises of objectives and of metrics, kept on a tiny model with Gaussian parts."""
+"""Checks of objectives and of metrics on a tiny model with Gaussian parts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ METRICS: Promises = []
 
 @attrs.frozen
 class OnTinyModel:
-    """An objective, or a metric, with changes to the tiny model's tables."""
+    """An objective or a metric on the tiny model.
+
+    Args:
+        config: The component.
+        tables: Changes to the tiny recipe.
+    """
 
     config: Any
     tables: Mapping[str, Any] = attrs.field(factory=dict)
@@ -67,7 +72,7 @@ def the_text_that_it_prints_is_read_back(subject: OnTinyModel) -> None:
 
 @promise(OBJECTIVES)
 def gradients_reach_what_the_objective_says(subject: OnTinyModel) -> None:
-    """The plan is made and the ownership of every term's gradient checked, as at the start of a run."""
+    """The gradient of every term reaches the parts that the plan says, as a run checks at its start."""
     compiled = tiny(subject.config, subject.tables)
     for plan in compiled.plans:
         try:
@@ -92,7 +97,7 @@ WITHOUT = {
     "decoder": {"network": {"type": "mlp", "hidden": [6]}, "family": {"type": "implicit"}},
     "objective": {"type": "ali"},
 }
-"""A model without a likelihood: a metric says what it cannot measure, and why."""
+"""Changes that make a model without a likelihood, for which a metric says what it cannot measure, and why."""
 
 
 @promise(METRICS)
@@ -110,7 +115,7 @@ def measures_say_what_they_are(subject: OnTinyModel) -> None:
 
 @promise(METRICS)
 def statistics_are_of_their_rows(subject: OnTinyModel) -> None:
-    """As a file holds them and processes exchange them, and whatever the batches are."""
+    """They survive files and merging, and know over how many rows they are."""
     compiled = tiny(tables=subject.tables)
     model, split = model_of(compiled), open_split(compiled.binding, "test").first(6)
     for collect in {c.key: c for measure in subject.config.figures(model.view) for c in measure.statistics}.values():

@@ -13,24 +13,32 @@ from jointgen.contracts.space import Space
 from jointgen.testing.laws import Law
 
 PANELS = {1: (64, 8, 8), 2: (14, 5, 5)}
-"""By dimension and per axis: panels between quantiles of samples, panels beyond at each end, points in each panel."""
-MANY_BINS = 64
+"""For each number of dimensions, per axis: panels between quantiles of samples, panels beyond them at each end, and
+points in each panel."""
+MANY_BINS = 64  # a density with more bins is treated as smooth
 
 
 @attrs.frozen
 class Grid:
-    """sum_i weights_i f(points_i) is the integral (or sum) of f. `edges`: of the panels, of one dimension only."""
+    """Points and weights such that sum_i weights_i f(points_i) is the integral, or the sum, of f.
+
+    Args:
+        points: The points, (N, *shape).
+        weights: The weights, (N,).
+        edges: The edges of the panels, for one dimension only.
+    """
 
     points: Tensor
     weights: Tensor
     edges: Tensor
 
     def integral(self, values: Tensor) -> Tensor:
+        """Return the integral of a function from its values at the points."""
         return (self.weights * values).sum()
 
 
 def grid_of(law: Law, module: nn.Module, row: Tensor) -> Grid:
-    """A grid that follows the distribution of one row of params, by its samples, and goes well beyond them."""
+    """Return a grid that follows samples of the distribution of one row of params and goes well beyond them."""
     if law.space.kind == "binary":
         return _patterns(law.space)
     samples = law.draws(module, row, 4000, "quadrature").flatten(1)
@@ -49,7 +57,7 @@ def _patterns(space: Space) -> Grid:
 
 
 def _edges(samples: Tensor, space: Space, panels: int, outer: int) -> Tensor:
-    """Panels between quantiles, then ever wider ones; none outside the Space's range if no sample is."""
+    """Return panels between quantiles, then wider and wider ones, within the range of the Space if all samples are."""
     inner = torch.quantile(samples, torch.linspace(0, 1, panels + 1, dtype=torch.float64))
     spread = (inner[-1] - inner[0]).clamp(min=1e-9)
     beyond = 2 * spread * 2.0 ** torch.arange(1 - outer, 1, dtype=torch.float64)
@@ -66,7 +74,7 @@ def _edges(samples: Tensor, space: Space, panels: int, outer: int) -> Tensor:
 
 
 def _axis(edges: Tensor, order: int) -> tuple[Tensor, Tensor]:
-    """Gauss-Legendre points and weights of every panel."""
+    """Return the Gauss-Legendre points and weights of all panels."""
     nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(order))
     half = (edges[1:] - edges[:-1])[:, None] / 2
     centre = (edges[1:] + edges[:-1])[:, None] / 2
@@ -74,11 +82,11 @@ def _axis(edges: Tensor, order: int) -> tuple[Tensor, Tensor]:
 
 
 def panel_masses(grid: Grid, values: Tensor) -> Tensor:
-    """The integral over each panel of a grid of one dimension."""
+    """Return the integral over each panel of a grid of one dimension."""
     return (grid.weights * values).reshape(len(grid.edges) - 1, -1).sum(1)
 
 
 def integrals(edges: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
-    """The integral of f, (N,) -> (N,), between each edge and the next."""
+    """Return the integral of f, (N,) -> (N,), between each edge and the next."""
     points, weights = _axis(edges, 32)
     return (weights * f(points)).reshape(len(edges) - 1, -1).sum(1)

@@ -1,4 +1,4 @@
-"""Noise for checks: written down, so that it can be permuted, varied and replayed; and a watch on global generators."""
+"""Noise for checks, which can be recorded, permuted and replayed, and a guard against global generators."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from jointgen.testing.check import expect
 
 
 def noise(rows: int, name: str = "noise", dtype: torch.dtype = torch.float64) -> NoiseSource:
+    """Return fixed noise of a name."""
     return Noise(0, dtype=dtype).named(name, rows)
 
 
 class Recorded:
-    """A NoiseSource that keeps what it gives: `calls` has (kind, tensor) pairs."""
+    """A NoiseSource that records what it returns: `calls` has (kind, tensor) pairs."""
 
     def __init__(self, source: NoiseSource):
         self.source, self.rows, self.dtype = source, source.rows, source.dtype
         self.calls: list[tuple[str, Tensor]] = []
 
     def normal(self, *shape: int) -> Tensor:
+        """Return normal numbers, (rows, *shape)."""
         return self._kept("normal", self.source.normal(*shape))
 
     def uniform(self, *shape: int) -> Tensor:
+        """Return uniform numbers, (rows, *shape)."""
         return self._kept("uniform", self.source.uniform(*shape))
 
     def _kept(self, kind: str, value: Tensor) -> Tensor:
@@ -36,12 +39,13 @@ class Recorded:
 
 
 class Replayed:
-    """A NoiseSource that gives these tensors, one after the other."""
+    """A NoiseSource that returns these tensors, one after the other."""
 
     def __init__(self, values: list[Tensor]):
         self.values, self.rows, self.dtype = iter(values), len(values[0]) if values else 0, torch.float64
 
     def normal(self, *shape: int) -> Tensor:
+        """Return the next tensor, which must have this shape, whatever kind is asked for."""
         value = next(self.values, None)
         expect(value is not None and value.shape[1:] == shape, "how much noise a draw takes depends on its values")
         assert value is not None
@@ -52,7 +56,7 @@ class Replayed:
 
 @contextmanager
 def no_global_randomness(what: str) -> Iterator[None]:
-    """Fails where the block reads torch's global generator."""
+    """Fail if the block reads torch's global generator."""
     before = torch.random.get_rng_state()
     yield
     expect(
@@ -62,12 +66,12 @@ def no_global_randomness(what: str) -> Iterator[None]:
 
 
 def normal_like(name: str, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Fixed standard normal numbers of the checks' own."""
+    """Return fixed standard normal numbers."""
     return Noise(0, "checks", dtype=dtype).named(name, 1).normal(*shape)[0]
 
 
 def perturb(module: Any, scale: float = 0.1) -> None:
-    """Moves every parameter a little off its start, so that no zero hides a mistake."""
+    """Move every parameter a little off its start, so that no zero hides a mistake."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter += scale * normal_like(f"perturb {name}", *parameter.shape).to(parameter.dtype)

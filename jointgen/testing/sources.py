@@ -1,4 +1,4 @@
-"""Promises of data sources: Spaces without reading, rows that match them."""
+"""Checks of data sources: Spaces that are known without reading, and rows that match them."""
 
 from __future__ import annotations
 

@@ -399,7 +399,7 @@ class Extractor(Protocol):
 
     @property
     def takes(self) -> Literal["pixels", "values"]:
-        """ "pixels": uint8 (B, C, H, W), 0 to 255, of a variable that is images; "values": any, in model space."""
+        """The input: "pixels", uint8 (B, C, H, W), 0 to 255, of images; or "values" of any variable, in model space."""
 
     @property
     def has_classes(self) -> bool:

@@ -16,7 +16,7 @@ import torch
 from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.contracts.figures import Estimate
 from jointgen.contracts.metrics import Metric, MetricFigure, ModelView, Provenance, StatisticSpec
-from jointgen.contracts.statistics import Statistic, merge_into, packed, unpacked
+from jointgen.contracts.statistics import Statistic, merge_into, pack, unpack
 from jointgen.data.split import Split, open_split
 from jointgen.errors import ConfigError
 from jointgen.evaluation.merging import merge_over
@@ -148,7 +148,7 @@ class _Collector:
             everywhere = (self.workers.sum_(found) == self.workers.world).tolist()
             saved = {n: saved[n] if in_all else None for n, in_all in zip(saved, everywhere, strict=True)}
         kinds = {spec.name: spec.kind for spec in wanted}
-        known = {n: unpacked(data, {CACHE_KEY: kinds[n]})[CACHE_KEY] for n, data in saved.items() if data is not None}
+        known = {n: unpack(data, {CACHE_KEY: kinds[n]})[CACHE_KEY] for n, data in saved.items() if data is not None}
         self.statistics |= known
 
         missing = [spec for spec in wanted if spec.name not in known]
@@ -159,7 +159,7 @@ class _Collector:
         self.statistics |= new
         if self.workers is None or self.workers.is_main:
             for name in files.keys() & new.keys():
-                files[name].write(packed({CACHE_KEY: new[name]}))
+                files[name].write(pack({CACHE_KEY: new[name]}))
 
     def _compute(self, stream: Stream, wanted: Sequence[StatisticSpec]) -> dict[str, Statistic]:
         """Goes through the batches of a stream, and merges the statistics of all processes and earlier attempts."""

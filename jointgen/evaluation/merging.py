@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from jointgen.contracts.statistics import Statistic, merge_into, packed, unpacked
+from jointgen.contracts.statistics import Statistic, merge_into, pack, unpack
 from jointgen.runtime.workers import Workers
 
 
@@ -25,8 +25,8 @@ def merge_over(
     """
     if workers.world == 1:
         return dict(statistics)
-    everyone = workers.gather_each(torch.frombuffer(bytearray(packed(statistics)), dtype=torch.uint8))
+    everyone = workers.gather_each(torch.frombuffer(bytearray(pack(statistics)), dtype=torch.uint8))
     merged: dict[str, Statistic] = {}
     for block in everyone:
-        merge_into(merged, unpacked(block.cpu().numpy().tobytes(), kinds))
+        merge_into(merged, unpack(block.cpu().numpy().tobytes(), kinds))
     return merged

@@ -18,7 +18,7 @@ import attrs
 import torch
 from safetensors.torch import load
 
-from jointgen.contracts.statistics import Statistic, merge_into, packed, unpacked
+from jointgen.contracts.statistics import Statistic, merge_into, pack, unpack
 from jointgen.runtime.atomic_files import replace_bytes, writing
 
 WRITE_EVERY_S = 30.0
@@ -48,7 +48,7 @@ class PartialResults:
         for file in files:
             data = file.read_bytes()
             earlier.done.update(load(data)[DONE_KEY].tolist())
-            merge_into(earlier.statistics, unpacked(data, kinds))
+            merge_into(earlier.statistics, unpack(data, kinds))
         return earlier
 
     def discard(self) -> None:
@@ -95,7 +95,7 @@ class EarlierAttempts:
         def write() -> None:
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                replace_bytes(path, packed(statistics, **{DONE_KEY: torch.tensor(done)}))
+                replace_bytes(path, pack(statistics, **{DONE_KEY: torch.tensor(done)}))
 
         def record(start: int) -> None:
             nonlocal due

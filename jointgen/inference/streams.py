@@ -30,12 +30,14 @@ class StreamBatch(Batch):
     _memo: dict[str, Any] = attrs.field(factory=dict, init=False)
 
     def recall(self, key: str, compute: Callable[[], T]) -> T:
+        """See `Batch.recall`."""
         if key not in self._memo:
             self._memo[key] = compute()
         found: T = self._memo[key]
         return found
 
     def labels(self) -> dict[str, Tensor]:
+        """See `Batch.labels`."""
         return self.split.labels(self.index % len(self.split)) if self.split else {}
 
 

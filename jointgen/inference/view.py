@@ -73,41 +73,52 @@ class PartsView(ModelView):
 
     @property
     def spaces(self) -> Mapping[str, Space]:
+        """See `ModelView.spaces`."""
         return self.binding.spaces
 
     @property
     def joints(self) -> Mapping[str, Joint]:
+        """See `ModelView.joints`."""
         return self.binding.joints
 
     @property
     def observed(self) -> list[str]:
+        """See `ModelView.observed`."""
         return self.binding.observed
 
     @property
     def sources(self) -> Mapping[str, Any]:
+        """See `ModelView.sources`."""
         return self.compiled.recipe.all_sources()
 
     @property
     def reports(self) -> Mapping[str, Expr]:
+        """See `ModelView.reports`."""
         return dict(self.compiled.stages[-1].objective.reports)
 
     @property
     def ratios(self) -> Mapping[str, Ratio]:
+        """See `ModelView.ratios`."""
         return self.compiled.plans[-1].objective.ratios
 
     def is_data(self, factor: Conditional) -> bool:
+        """See `ModelView.is_data`."""
         return self.binding.is_data(factor)
 
     def source_of(self, variable: str) -> str:
+        """See `ModelView.source_of`."""
         return self.binding.source_of(variable)
 
     def can_reconstruct(self, variable: str) -> bool:
+        """See `ModelView.can_reconstruct`."""
         return self.binding.can_reconstruct(variable)
 
     def capabilities(self, factor: Conditional) -> Capabilities:
+        """See `ModelView.capabilities`."""
         return self.binding.capabilities[factor.part]
 
     def recall(self, key: str, compute: Callable[[], T]) -> T:
+        """See `ModelView.recall`."""
         if key not in self._memo:
             self._memo[key] = compute()
         found: T = self._memo[key]
@@ -116,6 +127,7 @@ class PartsView(ModelView):
     # --- expressions and densities
 
     def missing(self, expr: Expr) -> str:
+        """See `ModelView.missing`."""
         names = law_names(self.binding, self.compiled.registry)
         try:
             for summand in self._lower(expr):
@@ -127,6 +139,7 @@ class PartsView(ModelView):
         return ""
 
     def row_function(self, expr: Expr, observed: bool = False) -> RowFunction:
+        """See `ModelView.row_function`."""
         per_row = self.per_row(expr, as_observed=observed)
 
         def evaluate(batch: Batch, noise: Noise | None = None) -> Tensor:
@@ -146,6 +159,7 @@ class PartsView(ModelView):
     def log_prob(
         self, joint: str, variables: tuple[str, ...], values: Mapping[str, Tensor], noise: Noise, mass: bool = False
     ) -> Tensor:
+        """See `ModelView.log_prob`."""
         total: Any = 0.0
         for factor in self.binding.joint(joint, "a density").factors:
             if not set(factor.out) & set(variables):
@@ -161,6 +175,7 @@ class PartsView(ModelView):
 
     @torch.no_grad()
     def log_prob_pairs(self, joint: str, variable: str, values: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """See `ModelView.log_prob_pairs`."""
         factor = self.binding.joint(joint, "a density").drawn_by(variable)
         inputs = [given[v].to(self.device) for v in factor.given]
         n, m = len(values), len(inputs[0])
@@ -186,16 +201,20 @@ class PartsView(ModelView):
 
     @property
     def device(self) -> torch.device:
+        """See `ModelView.device`."""
         return self._device
 
     @property
     def dtype(self) -> torch.dtype:
+        """See `ModelView.dtype`."""
         return next((p.dtype for p in self.parts.modules.parameters() if p.is_floating_point()), torch.float32)
 
     def noise(self, seed: int, name: str) -> Noise:
+        """See `ModelView.noise`."""
         return Noise(seed, name, rank=self.rank, world=self.world, device=self.device, dtype=self.dtype)
 
     def observe(self, batch: RawBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """See `ModelView.observe`."""
         seen = {v: draw for values in self._observations(batch).values() for v, draw in values.items()}
         return {v: draw.read("mean") for v, draw in seen.items()}, {v: draw.read("sample") for v, draw in seen.items()}
 
@@ -211,6 +230,7 @@ class PartsView(ModelView):
     def draw(
         self, joint: str, given: Mapping[str, Tensor], rows: int, noise: Noise, reading: str = "sample"
     ) -> dict[str, Tensor]:
+        """See `ModelView.draw`."""
         readings = ["sample", "mean", *(path for can in self.binding.capabilities.values() for path in can.paths)]
         if reading not in readings:
             raise ConfigError(f"no conditional has {reading!r}{suggest(reading, dict.fromkeys(readings))}", "reading")
@@ -230,11 +250,13 @@ class PartsView(ModelView):
         return drawn
 
     def sample_batch(self, batch: RawBatch, reading: str = "mean") -> dict[str, Tensor]:
+        """See `ModelView.sample_batch`."""
         _, samples = self.observe(batch)
         given = {v: samples[v] for v in self.binding.data_roots(self.binding.joint("p", "drawing samples"))}
         return self.draw("p", given, batch.rows, batch.noise, reading)
 
     def reconstruct_batch(self, batch: RawBatch, variable: str) -> tuple[Tensor, Tensor]:
+        """See `ModelView.reconstruct_batch`."""
         means, samples = self.observe(batch)
         return means[variable], self.reconstruct_values(variable, samples)
 

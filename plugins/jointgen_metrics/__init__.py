@@ -1,10 +1,11 @@
-"""Metrics: the bound in nats, bits per dimension, reconstruction, codes. What cannot be had is said, never zero."""
+"""The shipped metrics and extractors. A figure that a model cannot have is absent with a reason, never zero."""
 
 from jointgen import Registrar, hookimpl
 
 
 @hookimpl
 def jointgen_register(registry: Registrar) -> None:
+    """Registers the metrics and extractors."""
     _register_likelihood(registry)
     _register_reconstruction(registry)
     _register_codes(registry)
@@ -18,14 +19,19 @@ def _register_likelihood(registry: Registrar) -> None:
         "elbo", f"{likelihood}:ELBO", paper="Kingma & Welling 2014, eq 3", summary="lower bound on log p(x)"
     )
     registry.metric(
-        "bits_per_dim", f"{likelihood}:BitsPerDim", paper="Pu et al. 2017, section 5", summary="of quantised data"
+        "bits_per_dim",
+        f"{likelihood}:BitsPerDim",
+        paper="Pu et al. 2017, section 5",
+        summary="bits per dimension of quantised data",
     )
-    registry.metric("reports", f"{likelihood}:Reports", summary="what the objective asks to have reported")
+    registry.metric(
+        "reports", f"{likelihood}:Reports", summary="the expressions that the objective asks to have reported"
+    )
     registry.metric(
         "iwae",
         "jointgen_metrics.importance:IWAE",
         paper="Burda et al. 2016, eq 8",
-        summary="tighter bound of K draws",
+        summary="importance-weighted lower bound on log p(x)",
         costly=True,
     )
     registry.metric(
@@ -42,31 +48,42 @@ def _register_likelihood(registry: Registrar) -> None:
         "bdmc",
         "jointgen_metrics.annealing:BDMC",
         paper="Grosse, Ghahramani & Adams 2015",
-        summary="AIS both ways on the model's draws: a bracket",
+        summary="lower and upper bounds on log p(x) of the model's own draws",
         costly=True,
     )
     registry.metric(
         "critics",
         "jointgen_metrics.critics:Critics",
-        summary="whether log-ratios are what they should be, on rows they have not seen",
+        summary="checks of learned log-ratios on rows that they have not seen",
     )
 
 
 def _register_reconstruction(registry: Registrar) -> None:
     reconstruction = "jointgen_metrics.reconstruction"
     registry.metric(
-        "rmse", f"{reconstruction}:RMSE", paper="Pu et al. 2017, table 2", summary="of reconstruction, 0 to 255"
+        "rmse",
+        f"{reconstruction}:RMSE",
+        paper="Pu et al. 2017, table 2",
+        summary="root mean squared error of reconstructions, 0 to 255",
     )
-    registry.metric("psnr", f"{reconstruction}:PSNR", summary="peak signal to noise of reconstruction")
-    registry.metric("ssim", "jointgen_metrics.similarity:SSIM", paper="Wang et al. 2004", summary="of reconstruction")
+    registry.metric("psnr", f"{reconstruction}:PSNR", summary="peak signal-to-noise ratio of reconstructions")
+    registry.metric(
+        "ssim",
+        "jointgen_metrics.similarity:SSIM",
+        paper="Wang et al. 2004",
+        summary="structural similarity of reconstructions",
+    )
     registry.metric(
         "reconstruction",
         f"{reconstruction}:Reconstruction",
         paper="Pu et al. 2017, section 5",
-        summary="losses of x and z",
+        summary="reconstruction losses of x and z, which early stopping watches",
     )
     registry.metric(
-        "code_rmse", f"{reconstruction}:CodeRMSE", paper="Pu et al. 2017, section 5", summary="of codes found again"
+        "code_rmse",
+        f"{reconstruction}:CodeRMSE",
+        paper="Pu et al. 2017, section 5",
+        summary="error with which q finds codes again",
     )
 
 
@@ -78,28 +95,31 @@ def _register_codes(registry: Registrar) -> None:
         "sliced_wasserstein",
         f"{distances}:SlicedWasserstein",
         paper="Rabin et al. 2012",
-        summary="from q(z) to p(z), by draws",
+        summary="sliced Wasserstein distance between draws of q(z) and p(z)",
     )
     registry.metric(
-        "mmd", f"{distances}:MMD", paper="Gretton et al. 2012, eq 4", summary="from q(z) to p(z), by draws, unbiased"
+        "mmd",
+        f"{distances}:MMD",
+        paper="Gretton et al. 2012, eq 4",
+        summary="squared maximum mean discrepancy between draws of q(z) and p(z)",
     )
     registry.metric(
         "active_units",
         "jointgen_metrics.codes:ActiveUnits",
         paper="Burda et al. 2016",
-        summary="numbers of a code that vary with x",
+        summary="number of units of a code that vary with x",
     )
     registry.metric(
         "rate_distortion",
         f"{information}:RateDistortion",
         paper="Alemi et al. 2018",
-        summary="what a code costs and what it leaves to say, in nats",
+        summary="rate and distortion, in nats",
     )
     registry.metric(
         "mutual_information",
         f"{information}:MutualInformation",
         paper="Hoffman & Johnson 2016",
-        summary="of x and z under q, and KL(q(z) : p(z))",
+        summary="mutual information of x and z under q, and KL(q(z) : p(z))",
         costly=True,
     )
     registry.metric(
@@ -146,14 +166,11 @@ def _register_extractors(registry: Registrar) -> None:
         "inception",
         "jointgen_metrics.inception:Inception",
         paper="Szegedy et al. 2016; the TensorFlow graph of 2015-12-05",
-        summary="what published scores use; its weights from torch.hub's cache or a path",
+        summary="the features of published scores; weights from torch.hub's cache or a path",
     )
     registry.extractor(
         "classifier",
         "jointgen_metrics.classifier:Classifier",
-        paper="none",
         summary="a small network, trained once on the run's own labelled data",
     )
-    registry.extractor(
-        "values", "jointgen_metrics.values:Values", paper="none", summary="the values themselves, as one vector"
-    )
+    registry.extractor("values", "jointgen_metrics.values:Values", summary="the values themselves, as one vector")

@@ -1,4 +1,4 @@
-"""Annealed importance sampling of log p(x), and the bracket that bidirectional Monte Carlo puts round it.
+"""Annealed importance sampling of log p(x), and the bounds on both sides that bidirectional Monte Carlo gives.
 
 References:
     Neal, Annealed importance sampling, Statistics and Computing, 2001.
@@ -31,9 +31,12 @@ from jointgen_metrics.hmc import TARGET, Path, adapted, transition
 from jointgen_metrics.latents import Codes, Values, codes_of, missing_encoder
 from jointgen_metrics.likelihood import density_note
 
-PILOTS = 4  # chains of each row that only find step sizes
+PILOT_CHAINS = 4
+"""Chains of each row that only find step sizes."""
 FIRST_STEP = 0.2
-STEEPNESS = 4.0  # of the sigmoidal schedule (Wu et al. 2017, section 4)
+"""The step size that the search begins with."""
+STEEPNESS = 4.0
+"""The steepness of the sigmoidal schedule (Wu et al. 2017, section 4)."""
 
 at_least_one = attrs.validators.ge(1)
 Start = Literal["prior", "encoder"]
@@ -41,15 +44,18 @@ Start = Literal["prior", "encoder"]
 
 @attrs.frozen(kw_only=True)
 class Annealing:
-    """How chains go from s(z), which can be drawn from, to p(x, z): through s(z)^(1-b) p(x, z)^b, b from 0 to 1.
+    """The settings of chains that go from s(z), which can be drawn from, to p(x, z).
 
-    steps: of b from 0 to 1, a move at each but the last.
-    chains: of each row.
-    leapfrog: steps of each move.
-    start: s(z) is the prior, or q(z|x) of an encoder with a density.
-    rows: at most so many rows.
-    batch: rows at a time; what is done is shown, kept and shared out over processes by so many.
-    chunk: at most so many chains, of all rows of a batch together, are moved at once. It does not change the figures.
+    They pass through the densities s(z)^(1-b) p(x, z)^b, b from 0 to 1, and move by Hamiltonian Monte Carlo.
+
+    Args:
+        steps: Steps of b from 0 to 1, with a move at each but the last.
+        chains: Chains of each row.
+        leapfrog: Leapfrog steps of each move.
+        start: "prior" for s(z) = p(z), "encoder" for q(z|x) of an encoder with a density.
+        rows: At most so many rows, evenly apart.
+        batch: Rows that are done at a time: progress, saved results and the share of a process are in batches.
+        chunk: At most so many chains, of all rows of a batch together, move at once; it does not change figures.
     """
 
     steps: int = attrs.field(default=500, validator=attrs.validators.ge(2))
@@ -67,16 +73,17 @@ class Annealing:
 
     @property
     def estimator(self) -> str:
+        """The estimator in words, for `MetricFigure`."""
         way = f"{self.steps} steps from the {self.start}"
         return f"{way}, {self.chains} chains per row, HMC of {self.leapfrog} leapfrog steps"
 
     def schedule(self) -> list[float]:
-        """b from 0 to 1: the middle of a sigmoid, so that it moves slowly at both ends."""
+        """The values of b from 0 to 1: the middle of a sigmoid, which is slow at both ends."""
         middle = torch.sigmoid(STEEPNESS * torch.linspace(-1, 1, self.steps + 1, dtype=torch.float64))
         return ((middle - middle[0]) / (middle[-1] - middle[0])).tolist()
 
     def codes(self, model: ModelView) -> tuple[Codes | None, str]:
-        """The codes that are annealed, or why they cannot be."""
+        """The codes that are annealed, ""; or (None, the reason) where they cannot be."""
         codes, reason = codes_of(model)
         if codes is not None and self.start == "encoder" and (reason := missing_encoder(codes)):
             return None, reason
@@ -85,13 +92,15 @@ class Annealing:
 
 @attrs.frozen
 class AIS(Annealing):
-    """log of the mean weight of annealed chains: below log p(x) in expectation, and close where the chains mix.
+    """A lower bound on log p(x), in nats, by annealed importance sampling with HMC (Neal 2001; Wu et al. 2017).
 
-    Beside it stand the acceptance rate of its moves and its effective sample size: below 2 chains or so, one of them
-    decides, and the figure may be far too low.
+    The log of the mean weight of annealed chains is below log p(x) in expectation, and close to it where the chains
+    mix. The acceptance rate of the moves and the effective sample size are figures of their own: below an effective
+    size of 2 chains or so, one chain decides, and the bound may be far too low.
     """
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
+        """The figures of this metric, or why the model has none."""
         codes, reason = self.codes(model)
         if codes is None:
             return [MetricFigure("ais", "nats", "", note=reason)]
@@ -104,12 +113,12 @@ class AIS(Annealing):
             "ais_acceptance", lambda batch: annealed(batch).acceptance.mean(1), rows=self.rows, max_batch=self.batch
         )
         effective = per_row("ais_ess", lambda batch: annealed(batch).effective, rows=self.rows, max_batch=self.batch)
-        how, note, display = self.estimator, density_note(model), Display(group="likelihood", order=4)
+        estimator, note, display = self.estimator, density_note(model), Display(group="likelihood", order=4)
         return [
             MetricFigure(
                 "ais",
                 "nats",
-                how,
+                estimator,
                 (value,),
                 "lower",
                 note,
@@ -119,7 +128,7 @@ class AIS(Annealing):
             MetricFigure(
                 "ais_acceptance",
                 "rate",
-                how,
+                estimator,
                 (accepted,),
                 note=f"steps are sized for {TARGET}",
                 display=attrs.evolve(display, title="AIS acceptance"),
@@ -127,7 +136,7 @@ class AIS(Annealing):
             MetricFigure(
                 "ais_ess",
                 f"of {self.chains} chains",
-                how,
+                estimator,
                 (effective,),
                 note="effective sample size",
                 display=attrs.evolve(display, title="AIS effective sample size"),
@@ -142,13 +151,15 @@ class AIS(Annealing):
 
 @attrs.frozen
 class BDMC(Annealing):
-    """A bracket round log p(x) of the model's own draws, by chains both ways (bidirectional Monte Carlo).
+    """Lower and upper bounds, in nats, on log p(x) of the model's own draws (Grosse, Ghahramani & Adams 2015).
 
-    Of a draw (x, z) of p, z is an exact draw of p(z|x), from which chains go back to the start. Both ends hold in
-    expectation. How wide it is says how far AIS of the same settings can be trusted on data that looks like the draws.
+    For a draw (x, z) of p, z is an exact draw of p(z|x), from which chains can go back to the start. Both bounds hold
+    in expectation. The gap between them says how far AIS with the same settings can be trusted on data that looks like
+    the draws.
     """
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
+        """The figures of this metric, or why the model has none."""
         codes, reason = self.codes(model)
         if codes is None:
             return [MetricFigure(name, "nats", "", note=reason) for name in ("bdmc_lower", "bdmc_upper", "bdmc_gap")]
@@ -157,11 +168,13 @@ class BDMC(Annealing):
             return batch.recall(f"{self}", lambda: self._ends(codes, batch))
 
         def figure(name: str, values: Callable[[Tensor, Tensor], Tensor], **more: Any) -> MetricFigure:
-            collects = (
+            statistics = (
                 per_row(name, lambda batch: values(*ends(batch)), over="draws", rows=self.rows, max_batch=self.batch),
             )
             title = name.replace("bdmc_", "BDMC, ")
-            return MetricFigure(name, "nats", self.estimator, collects, display=Display(title, "likelihood", 6), **more)
+            return MetricFigure(
+                name, "nats", self.estimator, statistics, display=Display(title, "likelihood", 6), **more
+            )
 
         note = "of log p(x), x drawn from the model"
         return [
@@ -183,74 +196,88 @@ class BDMC(Annealing):
 
 @attrs.frozen(eq=False)
 class Annealed:
-    """Of each chain, (B, chains): its log weight, in double precision, and the mean acceptance rate of its moves."""
+    """The result of annealing.
+
+    Args:
+        log_weight: (B, chains) float64, the log weight of each chain.
+        acceptance: (B, chains), the mean acceptance rate of its moves.
+    """
 
     log_weight: Tensor
     acceptance: Tensor
 
     @property
     def log_mean(self) -> Tensor:
-        """(B,)"""
+        """(B,) nats: the log of the mean weight."""
         return log_mean_exp(self.log_weight, 1)
 
     @property
     def effective(self) -> Tensor:
-        """(B,) effective sample size: (sum w)^2 / sum w^2, between 1 and the number of chains."""
+        """(B,) effective sample sizes, (sum w)^2 / sum w^2, between 1 and the number of chains."""
         return 1 / self.log_weight.softmax(1).square().sum(1)
 
 
 @attrs.frozen(eq=False)
 class Chains:
-    """The chains of a batch of rows, of which the data is `known`.
+    """The chains of a batch of rows.
 
-    Their step sizes are found by chains of their own and then stay: functions of the row and of b, not of the chain.
-    So every move leaves its density as it is, and the mean weight is p(x) in expectation whatever the sizes are.
+    Pilot chains find the step sizes, which are then fixed: functions of the row and of b, not of the chain. So every
+    move leaves its density unchanged, and the mean weight is p(x) in expectation whatever the sizes are.
+
+    Args:
+        settings: The settings of the chains.
+        codes: The codes that move.
+        known: Values of the data, (B, *shape).
+        rows: B.
+        noise: The noise of the rows.
     """
 
-    how: Annealing
+    settings: Annealing
     codes: Codes
     known: Values
     rows: int
     noise: Noise
 
     def forward(self, sizes: Sequence[Tensor]) -> Annealed:
-        """From draws of the start. The mean weight is p(x) in expectation."""
-        return self._in_chunks("forward", self._start, self.how.schedule(), sizes)
+        """Anneals from draws of the start. The mean weight is p(x) in expectation."""
+        return self._in_chunks("forward", self._start, self.settings.schedule(), sizes)
 
     def backward(self, z: Tensor, sizes: Sequence[Tensor]) -> Annealed:
-        """From a draw of p(z|x) itself, (B, Z), the same way back: the mean weight is 1 / p(x) in expectation."""
+        """Anneals back from exact draws of p(z|x), (B, Z). The mean weight is 1 / p(x) in expectation."""
 
         def begin(noise: Noise, chains: int) -> Tensor:
             return z.repeat_interleave(chains, 0)
 
-        return self._in_chunks("backward", begin, self.how.schedule()[::-1], sizes[::-1])
+        return self._in_chunks("backward", begin, self.settings.schedule()[::-1], sizes[::-1])
 
     def sizes(self) -> list[Tensor]:
-        """(B,) step sizes at every density between the ends, which follow the acceptance rates of a few chains."""
-        chains = min(PILOTS, self._at_once)
+        """(B,) step sizes at every density between the ends, which follow the acceptance rates of pilot chains."""
+        chains = min(PILOT_CHAINS, self._at_once)
         noise = self.noise.renamed("sizes").repeated(self.rows, range(chains))
         path, moves = self._path(chains), noise.named("moves", self.rows * chains)
         place = path.at(self._start(noise, chains))
         found = [place.start.new_full((self.rows,), FIRST_STEP)]
-        for beta in self.how.schedule()[1:-1]:
-            place, rate = transition(path, place, beta, found[-1].repeat_interleave(chains), self.how.leapfrog, moves)
+        for beta in self.settings.schedule()[1:-1]:
+            place, rate = transition(
+                path, place, beta, found[-1].repeat_interleave(chains), self.settings.leapfrog, moves
+            )
             found.append(adapted(found[-1], rate.view(self.rows, chains).mean(1)))
         return found[:-1]
 
     @property
     def _at_once(self) -> int:
-        return max(1, self.how.chunk // self.rows)
+        return max(1, self.settings.chunk // self.rows)
 
     def _repeated(self, chains: int) -> dict[str, Tensor]:
         return {name: value.repeat_interleave(chains, 0) for name, value in self.known.items()}
 
     def _start(self, noise: Noise, chains: int) -> Tensor:
-        return self.codes.draw(self.how.joint, self._repeated(chains), self.rows * chains, noise)
+        return self.codes.draw(self.settings.joint, self._repeated(chains), self.rows * chains, noise)
 
     def _path(self, chains: int) -> Path:
         known = self._repeated(chains)
         return Path(
-            lambda z: self.codes.log_start(self.how.joint, z, known, self.noise),
+            lambda z: self.codes.log_start(self.settings.joint, z, known, self.noise),
             lambda z: self.codes.log_joint(z, known, self.noise),
         )
 
@@ -258,8 +285,8 @@ class Chains:
         self, name: str, begin: Callable[[Noise, int], Tensor], betas: Sequence[float], sizes: Sequence[Tensor]
     ) -> Annealed:
         parts = []
-        for first in range(0, self.how.chains, self._at_once):
-            draws = range(first, min(first + self._at_once, self.how.chains))
+        for first in range(0, self.settings.chains, self._at_once):
+            draws = range(first, min(first + self._at_once, self.settings.chains))
             noise = self.noise.renamed(name).repeated(self.rows, draws)
             moves = noise.named("moves", self.rows * len(draws))
             parts.append(self._anneal(begin(noise, len(draws)), betas, sizes, moves))
@@ -277,6 +304,6 @@ class Chains:
             log_weight += (after - beta) * (place.end.double() - place.start.double())
             if t < len(sizes):
                 step = sizes[t].repeat_interleave(chains)
-                place, rate = transition(path, place, after, step, self.how.leapfrog, moves)
+                place, rate = transition(path, place, after, step, self.settings.leapfrog, moves)
                 accepted += rate / len(sizes)
         return log_weight.view(-1, chains), accepted.view(-1, chains)

@@ -1,4 +1,4 @@
-"""Features of a classifier that is trained once on the run's own labelled data, and kept in the user's cache."""
+"""Features of a classifier that is trained once on the run's own labelled data and stored in the user's cache."""
 
 from __future__ import annotations
 
@@ -26,19 +26,23 @@ from jointgen.plugin import (
     pixels,
     positive,
 )
-from jointgen_metrics.classifier_network import HOW, Network, accuracy, train
+from jointgen_metrics.classifier_network import TRAINING, Network, accuracy, train
 
-BLOCK = 4096  # rows read at a time
+BLOCK_ROWS = 4096
+"""Rows that are read at a time."""
 
 
 @attrs.frozen
 class Classifier:
-    """Features (128) of a small convolutional network's last layer but one, and its logits.
+    """An extractor: 128 features of a small convolutional classifier's last layer but one, and its logits.
 
-    It is trained on the labelled training split of the run's own source, whether or not the run asks for labels.
+    It is trained on the labelled training split of the run's own data source, whether or not the run asks for labels.
+    Its scores compare with each other only.
 
-    steps: of 128 images, but at most 10 passes through the data.  width: of its first layer.
-    rows: of the training split, evenly apart, at the most.
+    Args:
+        steps: Steps of 128 images, but at most 10 passes through the data.
+        width: The channels of the first layer.
+        rows: Rows of the training split, evenly apart, at the most.
     """
 
     steps: int = attrs.field(default=2000, validator=positive)
@@ -50,11 +54,14 @@ class Classifier:
     has_classes: ClassVar[bool] = True
 
     def build(self, space: Space, variable: str, source: Any) -> ClassifierFeatures:
+        """See `Extractor.build`."""
         return ClassifierFeatures(self, space, variable, source)
 
 
 @attrs.define(eq=False)
 class ClassifierFeatures:
+    """The features of one variable; see `Features`. The classifier is found or trained when it is first needed."""
+
     config: Classifier
     space: Space
     variable: str
@@ -63,6 +70,7 @@ class ClassifierFeatures:
 
     @property
     def absent(self) -> str:
+        """Explains why no classifier can be trained on this data; empty where one can."""
         try:
             source = labelled(self.source)
             if label := label_of(source):
@@ -72,21 +80,24 @@ class ClassifierFeatures:
         return "the data has no labels to train a classifier on; extractor = { type = 'values' } needs none"
 
     def identity(self) -> str:
+        """See `Features.identity`."""
         return str(self.trained)
 
     def __call__(self, rows: Tensor) -> FeatureBatch:
+        """See `Features`."""
         return self.trained.on(rows.device)(rows)
 
     @property
     def trained(self) -> Trained:
+        """The trained classifier, found in the cache or trained where it is not there."""
         if self._trained is None:
             self._trained = self._find_or_train()
         return self._trained
 
     def _find_or_train(self) -> Trained:
-        """Of several processes one trains, and the others wait for it."""
+        """Finds the trained classifier in the cache, or trains it; one of several processes trains, the others wait."""
         data = Labelled.open(self, "train", self.config.rows)
-        file = cached(f"classifier {self.config!r} {HOW} {self.space!r} {data.classes} {data.content()}")
+        file = cached(f"classifier {self.config!r} {TRAINING} {self.space!r} {data.classes} {data.content()}")
         with file.locked():
             if (found := file.read()) is None:
                 found = self._train(data, file)
@@ -97,21 +108,22 @@ class ClassifierFeatures:
         began = time.monotonic()
         network = train(self.space, data, self.config.width, self.config.steps)
         right, n = accuracy(network, Labelled.open(self, "test", 10_000))
-        packed = save({**network.state_dict(), RIGHT: torch.tensor([right, n])})
+        packed = save({**network.state_dict(), COUNTS_KEY: torch.tensor([right, n])})
         where = f"; kept in {file.path}" if file.write(packed) else ""
         log(f"trained in {time.monotonic() - began:.0f} s: {right / n:.2%} on test{where}")
         return packed
 
 
-RIGHT = "right of rows"  # beside the weights
+COUNTS_KEY = "right of rows"
+"""The name of (rows that are right, rows) beside the weights."""
 
 
 class Trained:
-    """A finished classifier, as it stands in its file."""
+    """A finished classifier, from the bytes of its file."""
 
     def __init__(self, packed: bytes, space: Space, classes: int, width: int):
         tensors = load(packed)
-        self.right, self.rows = tensors.pop(RIGHT).tolist()
+        self.right, self.rows = tensors.pop(COUNTS_KEY).tolist()
         self.hash = hashlib.blake2b(packed, digest_size=4).hexdigest()
         with torch.device("meta"):  # without weights, which would be drawn
             self.network = Network(space, classes, width)
@@ -119,6 +131,7 @@ class Trained:
         self.network.requires_grad_(False).eval()
 
     def on(self, device: torch.device) -> nn.Module:
+        """The network on a device."""
         return self.network.to(device)
 
     def __str__(self) -> str:
@@ -129,7 +142,7 @@ class Trained:
 
 
 def labelled(source: Any) -> Any:
-    """The source with its labels, which a recipe need not ask for. Raises ConfigError where they cannot be had."""
+    """The source with its labels, which a recipe need not ask for. Raises ConfigError where it has none."""
     if "labels" in attrs.fields_dict(type(source)) and not source.labels:
         source = attrs.evolve(source, labels=True)
         source.spaces()
@@ -137,13 +150,22 @@ def labelled(source: Any) -> Any:
 
 
 def label_of(source: Any) -> str:
-    """The variable that holds classes, or an empty string."""
+    """The variable that holds classes; empty where there is none."""
     return next((name for name, space in source.spaces().items() if space.kind == "label"), "")
 
 
 @attrs.frozen(eq=False)
 class Labelled:
-    """Images (B, C, H, W) uint8, 0 to 255, and classes (B,) int64: rows of a split, evenly apart."""
+    """Labelled images of a split, evenly apart.
+
+    Args:
+        split: The opened split.
+        rows: How many of its rows are taken.
+        space: The Space of the images.
+        image: The source's name for the images.
+        label: The source's name for the classes.
+        classes: The number of classes.
+    """
 
     split: Rows
     rows: int
@@ -154,6 +176,7 @@ class Labelled:
 
     @classmethod
     def open(cls, features: ClassifierFeatures, split: str, most: int) -> Labelled:
+        """Opens at most so many rows of a split."""
         source = labelled(features.source)
         label, rows = label_of(source), source.open(split)
         classes = source.spaces()[label].size
@@ -163,13 +186,16 @@ class Labelled:
         return self.rows
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes rows (B,): images (B, C, H, W) uint8, 0 to 255, and classes (B,) int64."""
         raw = self.split.take(index * len(self.split) // self.rows)
         noise = Noise(0).named("images", len(index))  # which the mean does not use
         return pixels(observe(self.space, raw[self.image], noise).read("mean"), self.space), raw[self.label]
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, self.rows, BLOCK):
-            yield self.take(torch.arange(start, min(start + BLOCK, self.rows)))
+        """Takes all rows, block by block."""
+        for start in range(0, self.rows, BLOCK_ROWS):
+            yield self.take(torch.arange(start, min(start + BLOCK_ROWS, self.rows)))
 
     def content(self) -> str:
+        """A hash of the images and classes."""
         return fingerprint({"images": images, "classes": classes} for images, classes in self.blocks())

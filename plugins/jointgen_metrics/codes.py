@@ -1,4 +1,4 @@
-"""Codes: draws of q(z) and of p(z), mean codes; and how many units of a code are in use."""
+"""Codes of a model: draws of q(z) and p(z), mean codes, and the number of active units."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jointgen_metrics.moments import Moments
 NO_CODES = "no conditional of a joint q draws a code that a joint p has"
 
 
-# --- which codes there are -------------------------------------------------------------------------------------------
+# --- the codes of a model --------------------------------------------------------------------------------------------
 
 
 def codes_of(model: ModelView) -> list[str]:
-    """Latent variables: what conditionals of q draw and p has, but for labels."""
+    """The codes: variables that conditionals of q draw and p has, but for labels."""
     if not {"q", "p"} <= model.joints.keys():
         return []
     drawn = [v for factor in model.joints["q"].factors if not factor.is_root for v in factor.out]
@@ -24,18 +24,19 @@ def codes_of(model: ModelView) -> list[str]:
 
 
 def encoder_of(model: ModelView, code: str) -> Conditional:
+    """The conditional of q that draws a code."""
     return model.joints["q"].drawn_by(code)
 
 
 def has_mean(model: ModelView, code: str) -> bool:
-    """Whether q's mean reading of a code is no draw, as that of a network with noise for an input is."""
+    """Whether q's mean of a code is fixed by the data; a network that takes noise as an input has only draws."""
     factor = encoder_of(model, code)
     can = model.capabilities(factor)
     return factor.moments or ("mean" in can.paths and not can.noise_input)
 
 
 def suffixed(name: str, variable: str, variables: list[str]) -> str:
-    """The name of a figure of one of several variables."""
+    """The name of a figure, with the variable behind it where there are several variables."""
     return name if len(variables) == 1 else f"{name}_{variable}"
 
 
@@ -43,12 +44,15 @@ def suffixed(name: str, variable: str, variables: list[str]) -> str:
 
 
 def observed(model: ModelView, batch: Batch) -> dict[str, Tensor]:
-    """Samples of every variable that a data source yields, observed once for each batch."""
+    """Samples of every variable that a data source yields, (B, *shape), observed once for each batch."""
     return batch.recall("observed samples", lambda: model.observe(batch)[1])
 
 
 def encoded(model: ModelView, batch: Batch, reading: str = "sample") -> dict[str, Tensor]:
-    """Every variable of q given its data, (B, *shape). "sample": for each row a draw of q(z|x), so of q(z)."""
+    """Draws every variable of q given its data, (B, *shape), once for each batch.
+
+    With the reading "sample" each row has a draw of q(z|x), so that the rows are draws of q(z).
+    """
 
     def draw() -> dict[str, Tensor]:
         data = observed(model, batch)
@@ -59,7 +63,7 @@ def encoded(model: ModelView, batch: Batch, reading: str = "sample") -> dict[str
 
 
 def prior_codes(model: ModelView, batch: Batch, name: str) -> dict[str, Tensor]:
-    """Codes of p(z), (B, *shape), other ones for each `name`. What p decodes them to is taken as data, not computed."""
+    """Draws codes of p(z), (B, *shape), other ones for each `name`. The decoder is not run."""
     data, codes = observed(model, batch), codes_of(model)
     known = {
         v: data[v]
@@ -75,23 +79,27 @@ def prior_codes(model: ModelView, batch: Batch, name: str) -> dict[str, Tensor]:
 
 @attrs.frozen
 class ActiveUnits:
-    """How many numbers of a code vary with x: Var_x(E_q[z|x]) > threshold (Burda et al. 2016).
+    """The number of active units of a code: those with Var_x(E_q[z|x]) > threshold (Burda et al. 2016, section 5.2).
 
-    threshold: in the code's units squared.
+    Args:
+        threshold: The variance over x of a unit's mean code above which it is active, in the code's units squared.
     """
 
     threshold: float = attrs.field(default=0.01, validator=attrs.validators.gt(0.0))
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
+        """The figures of this metric, or why the model has none."""
         codes = codes_of(model)
         if not codes:
             return [MetricFigure("active_units", "units", "", note=NO_CODES)]
-        return [self._measure(model, code, suffixed("active_units", code, codes)) for code in codes]
+        return [self._figure(model, code, suffixed("active_units", code, codes)) for code in codes]
 
-    def _measure(self, model: ModelView, code: str, name: str) -> MetricFigure:
-        how = f"of {model.spaces[code].size}: variance over x of the mean code > {self.threshold:g}"
+    def _figure(self, model: ModelView, code: str, name: str) -> MetricFigure:
+        estimator = f"of {model.spaces[code].size}: variance over x of the mean code > {self.threshold:g}"
         if not has_mean(model, code):
-            return MetricFigure(name, "units", how, note=f"q({encoder_of(model, code)}) has no mean that can be read")
+            return MetricFigure(
+                name, "units", estimator, note=f"q({encoder_of(model, code)}) has no mean that can be read"
+            )
 
         def finish(moments: Moments) -> FigureValue:
             variance = moments.variance
@@ -103,7 +111,7 @@ class ActiveUnits:
         return MetricFigure(
             name,
             "units",
-            how,
+            estimator,
             (StatisticSpec(f"mean codes {code}", means, Moments),),
             finish=finish,
             display=Display(group="codes", order=3),

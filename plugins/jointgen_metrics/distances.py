@@ -1,4 +1,4 @@
-"""How far the aggregate posterior q(z) is from the prior p(z), by draws of both."""
+"""Distances between the aggregate posterior q(z) and the prior p(z), by draws of both."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from jointgen.plugin import (
 )
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, prior_codes
 
-CHUNK = 256  # rows whose kernels with all others are held at a time
+CHUNK_ROWS = 256
+"""Rows whose kernels with all others are held at a time."""
 at_least_two = attrs.validators.ge(2)
 
 
 def code_draws(model: ModelView, code: str, rows: int) -> StatisticSpec:
-    """KeptRows: as many draws of q(z), one for each x ("q"), of p(z) ("p") and of p(z) once more ("again"), (n, D)."""
+    """Keeps draws of a code, (n, D) each: of q(z), one for each x ("q"), of p(z) ("p"), and of p(z) again ("again")."""
 
     def of(batch: Batch) -> KeptRows:
         priors = {name: prior_codes(model, batch, name)[code] for name in ("p", "again")}
@@ -41,36 +42,38 @@ def code_draws(model: ModelView, code: str, rows: int) -> StatisticSpec:
 
 @attrs.frozen
 class SlicedWasserstein:
-    """sqrt of the mean over directions of the squared 2-Wasserstein distance between projections of q(z) and of p(z)
-    (Rabin et al. 2012), between as many draws of each; 0 only where the two sets are equal.
+    """The sliced 2-Wasserstein distance between q(z) and p(z), in units of the code (Rabin et al. 2012).
 
-    Two sets of draws of one distribution are apart, too: `sw_z_floor` is that of p(z), beside which `sw_z` is read.
+    The root of the mean over directions of the squared distance between projections of as many draws of each; 0 only
+    where the two sets are equal. Two sets of draws of one distribution are apart too: `sw_z_floor` is the distance
+    between two sets of p's draws, beside which `sw_z` is read.
 
-    rows: x's with one code each.  directions: fixed ones, in orthonormal bases (Rowland et al. 2019).
+    Args:
+        rows: Draws of each, one code for each x.
+        directions: Fixed directions, in orthonormal bases (Rowland et al. 2019).
     """
 
     rows: int = attrs.field(default=10_000, validator=at_least_two)
     directions: int = attrs.field(default=256, validator=attrs.validators.ge(1))
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
+        """The figures of this metric, or why the model has none."""
         if not (codes := codes_of(model)):
             return [MetricFigure("sw_z", "code units", "", note=NO_CODES)]
-        return [measure for code in codes for measure in self._measures(model, code)]
+        return [figure for code in codes for figure in self._figures(model, code)]
 
-    def _measures(self, model: ModelView, code: str) -> list[MetricFigure]:
-        collect, is_data = code_draws(model, code, self.rows), model.is_data(model.joints["p"].drawn_by(code))
+    def _figures(self, model: ModelView, code: str) -> list[MetricFigure]:
+        spec, is_data = code_draws(model, code, self.rows), model.is_data(model.joints["p"].drawn_by(code))
         beside = "" if is_data else f"two sets of draws of one distribution are apart, too: sw_{code}_floor"
-        distance = self._measure(f"sw_{code}", "q's draws and p's", collect, "q", beside)
+        distance = self._figure(f"sw_{code}", "q's draws and p's", spec, "q", beside)
         distance = attrs.evolve(distance, better="lower")
         if is_data:
             why = f"p({code}) is data, of which there is one set"
             return [distance, MetricFigure(f"sw_{code}_floor", "code units", "p's draws and others", note=why)]
-        floor = self._measure(
-            f"sw_{code}_floor", "p's draws and others", collect, "again", "what draws of p itself have"
-        )
+        floor = self._figure(f"sw_{code}_floor", "p's draws and others", spec, "again", "what draws of p itself have")
         return [distance, floor]
 
-    def _measure(self, name: str, between: str, collect: StatisticSpec, against: str, note: str) -> MetricFigure:
+    def _figure(self, name: str, between: str, spec: StatisticSpec, against: str, note: str) -> MetricFigure:
         def finish(kept: KeptRows) -> FigureValue:
             draws = kept.in_order()
             along = directions(draws["p"].shape[1], self.directions)
@@ -81,21 +84,24 @@ class SlicedWasserstein:
 
         title = name.replace("sw_", "sliced Wasserstein of ").replace("_", " ")
         display = Display(title, "codes", 0)
-        how = f"sliced 2-Wasserstein distance between {between}"
+        estimator = f"sliced 2-Wasserstein distance between {between}"
         return MetricFigure(
-            name, "code units", how, (collect,), note=note, finish=finish, protocol=protocol, display=display
+            name, "code units", estimator, (spec,), note=note, finish=finish, protocol=protocol, display=display
         )
 
 
 def directions(size: int, count: int) -> Tensor:
-    """(size, count) unit vectors, always the same: orthonormal bases of R^size, the last one cut."""
+    """The directions, (size, count) unit vectors, always the same: orthonormal bases of R^size, the last one cut."""
     width = min(size, count)
     bases = Noise(0, "sliced Wasserstein").named(f"directions in {size}", math.ceil(count / width)).normal(size, width)
     return torch.linalg.qr(bases).Q.movedim(0, 1).flatten(1)[:, :count]
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, along: Tensor) -> float:
-    """(n, D), (n, D) and directions (D, K) -> the distance; on a line the i-th smallest goes to the i-th smallest."""
+    """The distance between draws a and b, (n, D) each, along directions (D, K).
+
+    On a line, optimal transport takes the i-th smallest draw to the i-th smallest.
+    """
     ranked = [(draws.float() @ along).sort(0).values.double() for draws in (a, b)]
     return (ranked[0] - ranked[1]).square().mean().sqrt().item()
 
@@ -104,30 +110,34 @@ def sliced_wasserstein(a: Tensor, b: Tensor, along: Tensor) -> float:
 
 
 def are_positive(instance: object, attribute: attrs.Attribute[list[float]], value: list[float]) -> None:
+    """Validates a list of one or more numbers above 0."""
     if not value or min(value) <= 0:
         raise ValueError(f"{attribute.name!r} must be a list of numbers > 0: {value}")
 
 
 @attrs.frozen
 class MMD:
-    """Squared maximum mean discrepancy between q(z) and p(z), unbiased and so at times below 0 (Gretton et al. 2012,
-    eq. 4), with its jackknife's standard error.
+    """The squared maximum mean discrepancy between q(z) and p(z) (Gretton et al. 2012, eq. 4).
 
-    The kernel is the mean over scales of c / (c + |a - b|^2), c = scale x the mean squared distance of two draws of
-    p(z): the inverse multiquadratics of Tolstikhin et al. 2018 (for N(0, I), c = scale x 2 D).
+    The estimate is unbiased, and so at times below 0; its standard error is the jackknife's. The kernel is the mean
+    over scales of c / (c + |a - b|^2), with c = scale x the mean squared distance of two draws of p(z): the inverse
+    multiquadratics of Tolstikhin et al. 2018 (for N(0, I), c = scale x 2 D).
 
-    rows: x's with one code each; time is quadratic in them.  scales: of the kernel.
+    Args:
+        rows: Draws of each, one code for each x; time is quadratic in them.
+        scales: The scales of the kernel.
     """
 
     rows: int = attrs.field(default=2000, validator=at_least_two)
     scales: list[float] = attrs.field(factory=lambda: [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0], validator=are_positive)
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
+        """The figures of this metric, or why the model has none."""
         if not (codes := codes_of(model)):
             return [MetricFigure("mmd_z", "MMD^2", "", note=NO_CODES)]
-        return [self._measure(model, code) for code in codes]
+        return [self._figure(model, code) for code in codes]
 
-    def _measure(self, model: ModelView, code: str) -> MetricFigure:
+    def _figure(self, model: ModelView, code: str) -> MetricFigure:
         def finish(kept: KeptRows) -> FigureValue:
             draws = kept.in_order()
             if kept.n < 2:
@@ -135,14 +145,14 @@ class MMD:
             q, p = draws["q"].double(), draws["p"].double()
             return squared_mmd(q, p, [scale * mean_squared_distance(p) for scale in self.scales])
 
-        collect = code_draws(model, code, self.rows)
-        how = "unbiased, inverse multiquadratic kernels, draws of q and of p"
+        spec = code_draws(model, code, self.rows)
+        estimator = "unbiased, inverse multiquadratic kernels, draws of q and of p"
         scales = f"scales {', '.join(f'{scale:g}' for scale in self.scales)} of the mean squared distance under p"
         return MetricFigure(
             f"mmd_{code}",
             "MMD^2",
-            how,
-            (collect,),
+            estimator,
+            (spec,),
             finish=finish,
             better="lower",
             protocol=scales,
@@ -151,18 +161,18 @@ class MMD:
 
 
 def mean_squared_distance(draws: Tensor) -> float:
-    """(n, D) -> the mean of |a - b|^2 over pairs of different rows, which is twice the summed variance."""
+    """The mean of |a - b|^2 over pairs of different rows of (n, D), which is twice the summed variance."""
     return 2 * draws.var(0).sum().item()
 
 
 def squared_mmd(a: Tensor, b: Tensor, widths: list[float]) -> FigureValue:
-    """(m, D) twice, m at least 2 -> (U, standard error), U the mean over i != j of
-    h_ij = k(a_i, a_j) + k(b_i, b_j) - k(a_i, b_j) - k(b_i, a_j).
+    """The U statistic of (m, D) draws of each, m at least 2, and its standard error.
 
-    Leaving out row i leaves U_i = (S - 2 R_i) / ((m - 1) (m - 2)), for R_i the sum of h over j and S that of all R_i.
+    U is the mean over i != j of h_ij = k(a_i, a_j) + k(b_i, b_j) - k(a_i, b_j) - k(b_i, a_j). Without row i it is
+    U_i = (S - 2 R_i) / ((m - 1) (m - 2)), for R_i the sum of h over j and S the sum of all R_i.
     """
     m = len(a)
-    R = torch.cat([_row_sums(a, b, start, widths) for start in range(0, m, CHUNK)])
+    R = torch.cat([_row_sums(a, b, start, widths) for start in range(0, m, CHUNK_ROWS)])
     U = R.sum() / (m * (m - 1))
     if m < 3:
         return U.item(), None
@@ -171,14 +181,14 @@ def squared_mmd(a: Tensor, b: Tensor, widths: list[float]) -> FigureValue:
 
 
 def _row_sums(a: Tensor, b: Tensor, start: int, widths: list[float]) -> Tensor:
-    """R_i of CHUNK rows."""
-    x, y = a[start : start + CHUNK], b[start : start + CHUNK]
+    """R_i of CHUNK_ROWS rows."""
+    x, y = a[start : start + CHUNK_ROWS], b[start : start + CHUNK_ROWS]
     h = kernel(x, a, widths) + kernel(y, b, widths) - kernel(x, b, widths) - kernel(y, a, widths)
     h[torch.arange(len(x)), start + torch.arange(len(x))] = 0.0
     return h.sum(1)
 
 
 def kernel(a: Tensor, b: Tensor, widths: list[float]) -> Tensor:
-    """(n, D), (m, D) -> (n, m): the mean over c of c / (c + |a - b|^2)."""
+    """The kernel, the mean over c of c / (c + |a - b|^2), of rows (n, D) and (m, D) -> (n, m)."""
     squared = torch.cdist(a, b).square()
     return sum((c / (c + squared) for c in widths), start=torch.zeros_like(squared)) / len(widths)

@@ -1,4 +1,4 @@
-"""log p(x) itself, for models where it can be had: quadratic in the codes, or with so few that they are integrated."""
+"""log p(x) itself, for models that are quadratic in the codes, or have so few codes that they can be integrated."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from jointgen_metrics.latents import Codes, Values, codes_of, slope_and_hessian,
 from jointgen_metrics.likelihood import density_note
 from jointgen_metrics.quadrature import Integral, integrate
 
-PROBES = 16  # pairs of codes at which it is asked whether log p(x, z) is quadratic
-FAR = 3.0  # and how much further out than the prior's draws
-INTEGRABLE = 2  # so many numbers of a code can be integrated over on a grid
+PROBES = 16
+"""Pairs of codes at which a test finds out whether log p(x, z) is quadratic."""
+FAR = 3.0
+"""How many times further out than the prior's draws one code of a pair lies."""
+MAX_GRID_DIMENSIONS = 2
+"""So many numbers of a code, at the most, are integrated over on a grid."""
 
 DISPLAY = Display("exact", "likelihood", 5, nll=True)
 at_least_one = attrs.validators.ge(1)
@@ -23,15 +26,16 @@ at_least_one = attrs.validators.ge(1)
 
 @attrs.frozen
 class Exact:
-    """log p(x), in nats, where it is no bound and no estimate.
+    """log p(x) itself, in nats, neither a bound nor an estimate: the mean over rows.
 
-    Where log p(x, z) is quadratic in z (linear networks and Gaussians) it is a Gaussian integral. Where z has one or
-    two numbers, the integral over z is done on a grid that is refined until it stands.
+    Where log p(x, z) is quadratic in z (linear networks and Gaussians), it is a Gaussian integral. Where z has one or
+    two numbers, the integral over z is computed on a grid, which is refined until it no longer changes.
 
-    rows: at most so many rows.
-    chunk: at most so many points of grids are decoded at once.
-    tolerance: nats by which refining a grid once more may still change a row's integral. What it did change is a figure
-        of its own, `exact_error`.
+    Args:
+        rows: At most so many rows, evenly apart.
+        chunk: At most so many points of grids are decoded at once.
+        tolerance: Nats by which one more refinement may still change a row's integral. What the last one changed is a
+            figure of its own, `exact_error`.
     """
 
     rows: int = attrs.field(default=100, validator=at_least_one)
@@ -39,14 +43,17 @@ class Exact:
     tolerance: float = attrs.field(default=1e-3, validator=attrs.validators.gt(0.0))
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
+        """The figures of this metric, or why the model has none."""
         codes, reason = codes_of(model)
         if codes is None:
             return [MetricFigure("exact", "nats", "", note=reason)]
         if is_quadratic(codes):
-            collects = (per_row("exact", lambda batch: gaussian_integral(codes, batch), rows=self.rows),)
-            how, note = "Gaussian integral over z", density_note(model)
-            return [MetricFigure("exact", "nats", how, collects, "exact", note, better="higher", display=DISPLAY)]
-        if codes.size <= INTEGRABLE:
+            statistics = (per_row("exact", lambda batch: gaussian_integral(codes, batch), rows=self.rows),)
+            estimator, note = "Gaussian integral over z", density_note(model)
+            return [
+                MetricFigure("exact", "nats", estimator, statistics, "exact", note, better="higher", display=DISPLAY)
+            ]
+        if codes.size <= MAX_GRID_DIMENSIONS:
             return self._quadrature(codes)
         why = f"log p(x,z) is not quadratic in z, whose {codes.size} numbers are too many to integrate over"
         return [MetricFigure("exact", "nats", "", note=why)]
@@ -55,11 +62,11 @@ class Exact:
         def integral(batch: Batch) -> Integral:
             return batch.recall(f"exact {self}", lambda: self.integral(codes, batch))
 
-        how, note = "integral over z on a grid", density_note(codes.model)
+        estimator, note = "integral over z on a grid", density_note(codes.model)
         value = per_row("exact", lambda batch: integral(batch).value, rows=self.rows, max_batch=NOISE_BLOCK)
         change = per_row("exact_error", lambda batch: integral(batch).change, rows=self.rows, max_batch=NOISE_BLOCK)
         return [
-            MetricFigure("exact", "nats", how, (value,), "exact", note, better="higher", display=DISPLAY),
+            MetricFigure("exact", "nats", estimator, (value,), "exact", note, better="higher", display=DISPLAY),
             MetricFigure(
                 "exact_error",
                 "nats",
@@ -70,6 +77,7 @@ class Exact:
         ]
 
     def integral(self, codes: Codes, batch: Batch) -> Integral:
+        """Integrates p(x, z) over z on a grid, for each row of a batch."""
         known = codes.known(codes.model.observe(batch)[1])
 
         def log_f(z: Tensor, row: Tensor) -> Tensor:
@@ -81,8 +89,11 @@ class Exact:
 
 
 def is_quadratic(codes: Codes) -> bool:
-    """Whether log p(x, z) is a quadratic function of z, to rounding: its slope halfway between two codes is then the
-    mean of the slopes at both. Asked of x that p draws and of codes far out, where any curve of a network shows."""
+    """Whether log p(x, z) is a quadratic function of z, to rounding.
+
+    Its slope halfway between two codes is then the mean of the slopes at both. The test takes x that p draws and codes
+    far out, where any bend of a network shows.
+    """
     noise = codes.model.noise(0, "exact").alone()
     given = _conditions(codes, noise)
     values = codes.model.draw("p", given, PROBES, noise)
@@ -103,8 +114,10 @@ def _conditions(codes: Codes, noise: Noise) -> Values:
 
 
 def gaussian_integral(codes: Codes, batch: Batch) -> Tensor:
-    """(B,) log of the integral of p(x, z) over z where log p(x, z) is quadratic in z, in double precision:
-    log p(x, z*) + Z/2 log 2 pi - 1/2 log det(-H) at its maximum z*, where it has the Hessian H."""
+    """The log of the integral of p(x, z) over z where log p(x, z) is quadratic in z, (B,) float64.
+
+    It is log p(x, z*) + Z/2 log 2 pi - 1/2 log det(-H) at the maximum z*, where the Hessian is H.
+    """
     known = codes.known(codes.model.observe(batch)[1])
 
     def log_joint(z: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The Fréchet distance (FID): Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017, eq 6."""
+"""The Fréchet distance (FID) of Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017, eq. 6."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from jointgen_metrics.generation import Against, Compared, Reading, side_by_side
 
 @attrs.frozen(eq=False)
 class Moments:
-    """Number, mean (F,) and `m2`, the sum of outer products of deviations from it (F, F), in double precision.
+    """The statistic of features: their mean and covariance, in double precision; see `Mean`.
 
-    Merged as jointgen.contracts.statistics.Mean is (Chan, Golub and LeVeque 1983).
+    Args:
+        n: The number of rows.
+        mean: (F,) means.
+        m2: (F, F) sum of outer products of deviations from the mean.
     """
 
     n: int
@@ -25,13 +28,14 @@ class Moments:
 
     @classmethod
     def of(cls, features: Tensor) -> Moments:
-        """(B, F) -> their moments, on the CPU."""
+        """The statistic of a batch of features, (B, F), on the CPU."""
         values = features.double()
         mean = values.mean(0)
         centred = values - mean
         return cls(len(values), mean.cpu(), (centred.T @ centred).cpu())
 
     def merge(self, other: Moments) -> Moments:
+        """The statistic of both sets of rows together (Chan, Golub & LeVeque 1983, eq. 2.1)."""
         n = self.n + other.n
         apart = other.mean - self.mean
         m2 = (self.m2 + other.m2).addr_(apart, apart, alpha=self.n * other.n / n)
@@ -39,20 +43,23 @@ class Moments:
 
     @property
     def covariance(self) -> Tensor:
+        """(F, F), divided by n - 1."""
         return self.m2 / (self.n - 1)
 
     def tensors(self) -> dict[str, Tensor]:
+        """See `Statistic.tensors`."""
         return {"n": torch.tensor([self.n]), "mean": self.mean, "m2": self.m2}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Moments:
+        """See `Statistic.from_tensors`."""
         return cls(int(tensors["n"]), tensors["mean"], tensors["m2"])
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """|m_a - m_b|^2 + tr(A + B - 2 (A B)^1/2), the squared 2-Wasserstein distance of two Gaussians.
+    """The squared 2-Wasserstein distance of two Gaussians, |m_a - m_b|^2 + tr(A + B - 2 (A B)^1/2).
 
-    (A B)^1/2 has the trace of (A^1/2 B A^1/2)^1/2, whose matrices are symmetric.
+    (A B)^1/2 has the same trace as (A^1/2 B A^1/2)^1/2, whose matrices are symmetric.
     """
     A, B = a.covariance, b.covariance
     values, vectors = torch.linalg.eigh(A)
@@ -65,12 +72,15 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 @attrs.frozen
 class FID:
-    """The Fréchet distance between Gaussians fitted to the features of draws and of data; biased upwards by few draws.
+    """The Fréchet distance between Gaussians fitted to features of draws and of data (Heusel et al. 2017, eq. 6).
 
-    samples: draws; published figures usually have 50000.
-    reading: "mean" scores the decoder's means, "sample" adds the likelihood's own noise.
-    extractor: of the features; without one, that which suits the data and can be had.
-    against: the split of the data, all of whose rows are taken.
+    A squared distance of features; lower is better. Few draws bias it upwards.
+
+    Args:
+        samples: The number of draws; published figures usually have 50000.
+        reading: "mean" scores the decoder's means, "sample" adds the likelihood's own noise.
+        extractor: The extractor of features; None for the first that suits the data and is available.
+        against: The split of the data, all of whose rows are taken.
     """
 
     samples: int = attrs.field(default=10_000, validator=positive)
@@ -79,17 +89,18 @@ class FID:
     against: Against = "train"
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
-        return [self._measure(compared) for compared in side_by_side(model, self)]
+        """The figures of this metric, or why the model has none."""
+        return [self._figure(compared) for compared in side_by_side(model, self)]
 
-    def _measure(self, compared: Compared) -> MetricFigure:
-        unit, how = "squared distance", "Gaussians fitted to features of draws and of data"
+    def _figure(self, compared: Compared) -> MetricFigure:
+        unit, estimator = "squared distance", "Gaussians fitted to features of draws and of data"
         if why := compared.absent:
-            return compared.missing("fid", unit, how, why)
-        collects = (
+            return compared.missing("fid", unit, estimator, why)
+        statistics = (
             compared.of_draws("moments", _moments, Moments, self.samples),
             compared.of_real("moments", _moments, Moments, self.against),
         )
-        return compared.measure("fid", unit, how, collects, finish=_finish, better="lower")
+        return compared.figure("fid", unit, estimator, statistics, finish=_finish, better="lower")
 
 
 def _moments(extracted: FeatureBatch, batch: Batch) -> Moments:

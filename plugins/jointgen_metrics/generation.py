@@ -1,4 +1,4 @@
-"""What scores of generated rows share: draws beside real rows, as features that several scores see once."""
+"""Draws beside real rows, as features that several scores of samples share."""
 
 from __future__ import annotations
 
@@ -45,8 +45,10 @@ Summary = Callable[[FeatureBatch, Batch], Statistic]
 
 
 def side_by_side(model: ModelView, score: Any) -> list[Compared]:
-    """For every variable that p generates: by the score's own extractor, or by those that suit the variable in turn,
-    up to the first that can be had."""
+    """Compares every variable that p generates with the data.
+
+    A score without an extractor of its own takes the first of those that suit the variable and are available.
+    """
     found = []
     for variable in _generated(model):
         for extractor in [score.extractor] if score.extractor is not None else _suited(model, variable):
@@ -58,7 +60,7 @@ def side_by_side(model: ModelView, score: Any) -> list[Compared]:
 
 
 def _generated(model: ModelView) -> list[str]:
-    """Data that p draws, by a conditional."""
+    """The data that a conditional of p draws."""
     if "p" not in model.joints:
         return []
     drawn = {v for factor in model.joints["p"].factors if not factor.is_root for v in factor.out}
@@ -74,7 +76,7 @@ def _suited(model: ModelView, variable: str) -> list[Extractor]:
 
 @attrs.frozen(eq=False)
 class Compared:
-    """One variable by one extractor: draws of p, and the rows of the data."""
+    """Draws of p and rows of the data, for one variable, by the features of one extractor."""
 
     model: ModelView
     variable: str
@@ -82,12 +84,15 @@ class Compared:
     reading: Reading
 
     def named(self, score: str) -> str:
-        """fid/inception-2015; of a variable other than x, fid_y/inception-2015. Scores by other features never share
-        a name."""
+        """The name of a score: fid/inception-2015, or fid_y/inception-2015 for a variable other than x.
+
+        Scores by other features never share a name.
+        """
         return f"{score if self.variable == 'x' else f'{score}_{self.variable}'}/{self.extractor.name}"
 
     @property
     def absent(self) -> str:
+        """Explains why there are no features; empty where there are."""
         space = self.model.spaces[self.variable]
         if self.extractor.takes == "pixels" and not has_pixels(space):
             return f"{self.variable} is {space}, no images of a known range; use extractor = {{ type = 'values' }}"
@@ -95,7 +100,7 @@ class Compared:
 
     @property
     def features(self) -> Features:
-        """Shared by all scores, so that weights are read once."""
+        """The features, shared by all scores so that weights are read once."""
         return self.model.recall(f"features of {self.variable} by {self.extractor!r}", self._build)
 
     def _build(self) -> Features:
@@ -114,14 +119,14 @@ class Compared:
     # --- statistics
 
     def of_draws(self, what: str, summary: Summary, kind: type[Statistic], rows: int) -> StatisticSpec:
-        """what: names the statistic."""
+        """Specifies a summary of the features of so many draws; `what` names it."""
         key = f"{what} of {self._key} of draws"
         return StatisticSpec(key, lambda batch: summary(self._drawn(batch), batch), kind, "draws", rows)
 
     def of_real(
         self, what: str, summary: Summary, kind: type[Statistic], over: Against, rows: int | None = None
     ) -> StatisticSpec:
-        """KeptRows for other runs, but where bits are drawn afresh."""
+        """Specifies a summary of the features of data; it is cached for other runs, unless bits are drawn afresh."""
         key = f"{what} of {self._key} of data in {self.model.spaces[self.variable]!r}"
         of_data = False if self._draws_bits else self.features.identity
         return StatisticSpec(key, lambda batch: summary(self._real(batch), batch), kind, over, rows, of_data)
@@ -155,10 +160,16 @@ class Compared:
 
     # --- figures
 
-    def measure(
-        self, score: str, unit: str, estimator: str, collects: tuple[StatisticSpec, ...], details: str = "", **more: Any
+    def figure(
+        self,
+        score: str,
+        unit: str,
+        estimator: str,
+        statistics: tuple[StatisticSpec, ...],
+        details: str = "",
+        **more: Any,
     ) -> MetricFigure:
-        """With the protocol of its statistics; `details`: what else must be equal."""
+        """Makes the figure of a score, with the protocol of its statistics; `details` is what else must be equal."""
 
         def protocol(draws: Provenance, real: Provenance | None = None) -> str:
             text = f"{draws.rows} draws ({self.reading})"
@@ -168,7 +179,7 @@ class Compared:
             return f"{text}; [{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}]"
 
         return MetricFigure(
-            self.named(score), unit, estimator, collects, protocol=protocol, display=self._display(score), **more
+            self.named(score), unit, estimator, statistics, protocol=protocol, display=self._display(score), **more
         )
 
     def _display(self, score: str) -> Display:
@@ -177,21 +188,21 @@ class Compared:
         return Display(f"{model}, {self.extractor.name}", "samples", order, headline and self.variable == "x")
 
     def missing(self, score: str, unit: str, estimator: str, why: str) -> MetricFigure:
-        """Of the figures that are absent for one reason, the first one says it."""
+        """Makes a figure that is absent. Of those that are absent for one reason, only the first one says it."""
         name = self.named(score)
         first = self.model.recall(f"absent: {why}", lambda: name)
         return MetricFigure(name, unit, estimator, note=why if first == name else f"as {first}")
 
 
 def _without_those_of_no_image(found: FeatureBatch, values: Tensor) -> FeatureBatch:
-    """NaN where a row has values that are not finite: 8-bit pixels have some level for these, too."""
+    """Replaces by NaN what rows with values that are not finite have: 8-bit pixels have some level for these too."""
     broken = ~values.flatten(1).isfinite().all(1)[:, None]
     logits = None if found.logits is None else found.logits.masked_fill(broken, torch.nan)
     return FeatureBatch(found.features.masked_fill(broken, torch.nan), logits)
 
 
 def kept_features(compared: Compared, rows: int, against: Against) -> tuple[StatisticSpec, StatisticSpec]:
-    """Those of draws and of data, as they are: "features" (n, F)."""
+    """Specifies the features of draws and of data as they are, "features" (n, F) each."""
 
     def keep(extracted: FeatureBatch, batch: Batch) -> KeptRows:
         return KeptRows.of(batch.index, features=extracted.features)

@@ -18,13 +18,15 @@ at_least_one = attrs.validators.ge(1)
 
 @attrs.frozen
 class IWAE:
-    """log 1/K sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x), in the mean over rows: a lower bound on log p(x).
+    """The importance-weighted lower bound on log p(x), in nats (Burda, Grosse & Salakhutdinov 2016, eq. 8).
 
-    It rises with K (Burda, Grosse & Salakhutdinov 2016, theorem 1). Of quantised data also in bits per dimension.
+    The mean over rows of log 1/K sum_k p(x, z_k) / q(z_k|x) at K draws z_k ~ q(z|x). It rises with K (theorem 1).
+    Quantised data has it in bits per dimension too.
 
-    k: draws of the code for each row.
-    chunk: at most so many draws, of all rows of a batch together, are decoded at once. It does not change the figure.
-    rows: at most so many rows; None: all.
+    Args:
+        k: K, the draws of the code for each row.
+        chunk: At most so many draws, of all rows of a batch together, are decoded at once; it does not change figures.
+        rows: At most so many rows, evenly apart; None for all.
     """
 
     k: int = attrs.field(default=64, validator=at_least_one)
@@ -32,24 +34,27 @@ class IWAE:
     rows: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least_one))
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
-        name, how = f"iwae_{self.k}", f"K = {self.k} draws of q(z|x) per row"
+        """The figures of this metric, or why the model has none."""
+        name, estimator = f"iwae_{self.k}", f"K = {self.k} draws of q(z|x) per row"
         expr, reason = bound(model)
         if expr is None:
             return [MetricFigure(name, "nats", "", note=f"no bound: {reason}")]
-        collects = (per_row(name, LogMeanWeight(self, model, expr), rows=self.rows),)
+        statistics = (per_row(name, LogMeanWeight(self, model, expr), rows=self.rows),)
         display = Display(f"IWAE-{self.k}", "likelihood", 3, headline=True, nll=True)
         found = [
-            MetricFigure(name, "nats", how, collects, "lower", density_note(model), better="higher", display=display)
+            MetricFigure(
+                name, "nats", estimator, statistics, "lower", density_note(model), better="higher", display=display
+            )
         ]
         length, _ = code_length(model)
         if length is not None:
-            bits, how = f"{name}_bits_per_dim", f"{length.how}, {how}"
+            bits, estimator = f"{name}_bits_per_dim", f"{length.basis}, {estimator}"
             own = (per_row(bits, LogMeanWeight(self, model, length.expr), rows=self.rows),)
-            collects = collects if length.expr == expr else own
+            statistics = statistics if length.expr == expr else own
             display = Display(f"bits/dim, IWAE-{self.k}", "likelihood", 2, headline=True)
             found.append(
                 MetricFigure(
-                    bits, "bits", how, collects, "upper", finish=length.finish, better="lower", display=display
+                    bits, "bits", estimator, statistics, "upper", finish=length.finish, better="lower", display=display
                 )
             )
         return found
@@ -67,6 +72,7 @@ class LogMeanWeight:
         self.mean_of = cache(lambda k: model.row_function(attrs.evolve(expr, k=k, reduce="logmeanexp"), observed=True))
 
     def __call__(self, batch: Batch) -> Tensor:
+        """Evaluates the bound of each row."""
         k = self.config.k
         total = torch.full((batch.rows,), -math.inf, dtype=torch.float64, device=batch.noise.device)
         at_once = max(1, self.config.chunk // batch.rows)

@@ -1,4 +1,4 @@
-"""The features that published scores use: the TensorFlow Inception graph of 2015-12-05, through torch-fidelity."""
+"""The features of published scores: the TensorFlow Inception graph of 2015-12-05, through torch-fidelity."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from jointgen.plugin import ConfigError, FeatureBatch, Space
 
 try:
     from torch_fidelity import feature_extractor_inceptionv3 as graph
-except ImportError:  # an extra of ours
+except ImportError:  # the extra "inception" is not installed
     graph = None
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
-SHA256 = "6726825d"  # what it begins with, as the file's name says
+SHA256 = "6726825d"
+"""The beginning of the file's SHA-256, as its name says."""
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
 
 
 @attrs.frozen
 class Inception:
-    """Features (2048) after the last pooling, logits (1008) without the bias; images resized as TensorFlow 1 did.
+    """An extractor: 2048 features after the last pooling of Inception, and 1008 logits without the bias.
 
-    weights: the file, where it is not in torch.hub's cache.
-    download: fetch it into that cache (91 MB) where it is not there.
+    Published inception scores and Fréchet distances are those of this graph (Szegedy et al. 2016), with images resized
+    as TensorFlow 1 did; torchvision's Inception gives others.
 
-    Published Inception scores and Frechet distances are those of this graph; torchvision's Inception gives others.
+    Args:
+        weights: The file with the weights; None for torch.hub's cache.
+        download: Whether to fetch it into that cache (91 MB) where it is not there.
     """
 
     weights: str | None = None
@@ -42,27 +45,32 @@ class Inception:
     has_classes: ClassVar[bool] = True
 
     def build(self, space: Space, variable: str, source: Any) -> InceptionFeatures:
+        """See `Extractor.build`."""
         return InceptionFeatures(self, space.shape[0])
 
 
 @attrs.frozen(eq=False)
 class InceptionFeatures:
+    """The features of images of some channels; see `Features`."""
+
     config: Inception
     channels: int
 
     @property
     def file(self) -> Path:
+        """The file with the weights."""
         if self.config.weights is not None:
             return Path(self.config.weights).expanduser()
         return Path(torch.hub.get_dir()) / "checkpoints" / FILE
 
     @property
     def absent(self) -> str:
+        """Explains why there are no features and how to get the weights; empty where there are."""
         if self.channels not in (1, 3):
             return f"Inception takes grey or colour images, not {self.channels} channels"
         if graph is None:
-            how = "uv sync --extra inception, or pip install 'jointgen[inception]'"
-            return f"the Inception graph needs torch-fidelity: {how}"
+            command = "uv sync --extra inception, or pip install 'jointgen[inception]'"
+            return f"the Inception graph needs torch-fidelity: {command}"
         if not self.file.is_file():
             return "" if self._may_fetch else _how_to_get(self.file)
         found = _sha256(self.file)
@@ -75,10 +83,12 @@ class InceptionFeatures:
         return self.config.download and self.config.weights is None
 
     def identity(self) -> str:
+        """See `Features.identity`."""
         repeated = ", grey repeated to 3 channels" if self.channels == 1 else ""
         return f"inception-2015@{SHA256} (TF1 bilinear to 299x299, logits without bias{repeated})"
 
     def __call__(self, rows: Tensor) -> FeatureBatch:
+        """See `Features`."""
         if not self.file.is_file():
             _fetch(self.file)
         network = _load(self.file, os.stat(self.file).st_mtime_ns, rows.device)

@@ -1,4 +1,4 @@
-"""The inception score: Salimans et al., "Improved Techniques for Training GANs", 2016, section 4."""
+"""The inception score of Salimans et al., "Improved Techniques for Training GANs", 2016, section 4."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from jointgen_metrics.generation import Compared, Reading, side_by_side
 
 @attrs.frozen(eq=False)
 class Predictions:
-    """Of each of S splits: rows (S,), the sum of p(y|x) (S, K), and the sum of -H(y|x) (S,), in double precision."""
+    """The statistic of a classifier's predictions in S splits, in double precision.
+
+    Args:
+        rows: (S,) rows of each split.
+        p: (S, K) sums of p(y|x).
+        negative_entropy: (S,) sums of -H(y|x).
+    """
 
     rows: Tensor
     p: Tensor
@@ -22,7 +28,7 @@ class Predictions:
 
     @classmethod
     def of(cls, logits: Tensor, split: Tensor, splits: int) -> Predictions:
-        """logits (B, K); split (B,) int64, which split each row is in."""
+        """The statistic of logits (B, K), for rows that are in the splits (B,) int64."""
         log_p = logits.double().log_softmax(1).cpu()
         member = torch.nn.functional.one_hot(split.cpu(), splits).double()  # (B, S)
         entropies = (log_p.exp() * log_p).nan_to_num(0.0).sum(1)  # 0 log 0 = 0
@@ -30,35 +36,42 @@ class Predictions:
 
     @property
     def n(self) -> int:
+        """The number of rows."""
         return int(self.rows.sum())
 
     def merge(self, other: Predictions) -> Predictions:
+        """The statistic of both sets of rows together."""
         return Predictions(self.rows + other.rows, self.p + other.p, self.negative_entropy + other.negative_entropy)
 
     def scores(self) -> Tensor:
-        """exp of the mutual information of x and y within each split that has rows."""
+        """The score of each split that has rows: exp of the mutual information of x and y within it."""
         has = self.rows > 0
         marginal = self.p[has] / self.rows[has, None]
         entropy = -torch.special.xlogy(marginal, marginal).sum(1)
         return (self.negative_entropy[has] / self.rows[has] + entropy).exp()
 
     def tensors(self) -> dict[str, Tensor]:
+        """See `Statistic.tensors`."""
         return {"rows": self.rows, "p": self.p, "negative_entropy": self.negative_entropy}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Predictions:
+        """See `Statistic.from_tensors`."""
         return cls(tensors["rows"], tensors["p"], tensors["negative_entropy"])
 
 
 @attrs.frozen
 class InceptionScore:
-    """exp E KL(p(y|x) : p(y)) of a classifier on draws; it sees no data, so it says nothing of draws that are copies.
+    """The inception score of draws, exp E KL(p(y|x) : p(y)) of a classifier (Salimans et al. 2016, section 4).
 
-    samples: draws; published figures usually have 50000.
-    reading: "mean" scores the decoder's means, "sample" adds the likelihood's own noise.
-    extractor: whose classes; without one, that which suits the data and can be had.
-    splits: the score is their mean, each of every splits-th draw; the published +- is their standard deviation, which
-        is sqrt(splits) times the standard error reported here. Smaller splits have lower scores.
+    Higher is better, at most the number of classes. It sees no data, so it cannot tell draws that are copies.
+
+    Args:
+        samples: The number of draws; published figures usually have 50000.
+        reading: "mean" scores the decoder's means, "sample" adds the likelihood's own noise.
+        extractor: The extractor with classes; None for the first that suits the data and is available.
+        splits: The score is the mean of this many splits, each of every splits-th draw. The published +- is their
+            standard deviation, which is sqrt(splits) times the standard error here. Smaller splits have lower scores.
     """
 
     samples: int = attrs.field(default=10_000, validator=positive)
@@ -67,20 +80,21 @@ class InceptionScore:
     splits: int = attrs.field(default=10, validator=positive)
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
-        return [self._measure(compared) for compared in side_by_side(model, self)]
+        """The figures of this metric, or why the model has none."""
+        return [self._figure(compared) for compared in side_by_side(model, self)]
 
-    def _measure(self, compared: Compared) -> MetricFigure:
-        unit, how = "score", f"mean of {self.splits} splits"
+    def _figure(self, compared: Compared) -> MetricFigure:
+        unit, estimator = "score", f"mean of {self.splits} splits"
         if why := compared.absent or _no_classes(compared):
-            return compared.missing("is", unit, how, why)
+            return compared.missing("is", unit, estimator, why)
 
         def predictions(extracted: FeatureBatch, batch: Batch) -> Predictions:
             assert extracted.logits is not None, f"{compared.extractor} has_classes"
             return Predictions.of(extracted.logits, batch.index % self.splits, self.splits)
 
-        collects = (compared.of_draws(f"predictions in {self.splits}", predictions, Predictions, self.samples),)
+        statistics = (compared.of_draws(f"predictions in {self.splits}", predictions, Predictions, self.samples),)
         details = f"{self.splits} splits"
-        return compared.measure("is", unit, how, collects, details, finish=_finish, better="higher")
+        return compared.figure("is", unit, estimator, statistics, details, finish=_finish, better="higher")
 
 
 def _no_classes(compared: Compared) -> str:

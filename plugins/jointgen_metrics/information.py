@@ -1,4 +1,4 @@
-"""What a code carries and what it costs: rate, distortion, mutual information, and KL(q(z) : p(z))."""
+"""Information in codes: rate, distortion, mutual information, and KL(q(z) : p(z))."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from jointgen.plugin import (
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, encoder_of, observed
 from jointgen_metrics.likelihood import density_note, evaluable
 
-ELEMENTS = 4_000_000  # numbers of codes that are scored at a time
+MAX_ELEMENTS = 4_000_000
+"""Numbers of codes that are scored at a time."""
 ONE_DRAW = "one draw of q(z|x) per row"
 
 
@@ -35,33 +36,34 @@ ONE_DRAW = "one draw of q(z|x) per row"
 
 @attrs.frozen
 class RateDistortion:
-    """Rate E_q[log q(z|x) - log p(z)] and distortion -E_q[log p(x|z)] in nats (Alemi et al. 2018), of the
-    same draws, so that together they are -ELBO.
+    """The rate E_q[log q(z|x) - log p(z)] and the distortion -E_q[log p(x|z)], in nats (Alemi et al. 2018).
 
-    The rate is KL(q(z|x) : p(z)), an upper bound on the mutual information of x and z under q.
+    Both are means over rows at the same draws, one for each row, so that together they are -ELBO. The rate is
+    KL(q(z|x) : p(z)), an upper bound on the mutual information of x and z under q.
     """
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
+        """The figures of this metric, or why the model has none."""
         about = "an upper bound on the mutual information of x and z under q"
-        cost = self._measure(model, "rate", rate, about)
-        left = self._measure(model, "distortion", distortion, density_note(model) if "p" in model.joints else "")
+        cost = self._figure(model, "rate", rate, about)
+        left = self._figure(model, "distortion", distortion, density_note(model) if "p" in model.joints else "")
         return [cost, attrs.evolve(left, better="lower")]
 
-    def _measure(self, model: ModelView, name: str, of: Callable[[ModelView], Expr], note: str) -> MetricFigure:
+    def _figure(self, model: ModelView, name: str, of: Callable[[ModelView], Expr], note: str) -> MetricFigure:
         expr, reason = evaluable(model, of)
-        collects = () if expr is None else (per_row(name, model.row_function(expr, observed=True)),)
+        statistics = () if expr is None else (per_row(name, model.row_function(expr, observed=True)),)
         return MetricFigure(
             name,
             "nats",
             ONE_DRAW,
-            collects,
+            statistics,
             note=reason or note,
             display=Display(group="codes", order=6 if name == "rate" else 7),
         )
 
 
 def rate(model: ModelView) -> Expr:
-    """E_q of log q less log p of all that q's conditionals draw."""
+    """The rate: E_q of log q - log p of all that q's conditionals draw. Raises ConfigError where it has none."""
     q, p = model.joints["q"], model.joints["p"]
     if data := [f for f in p.factors if model.is_data(f) and set(f.out) & _inferred(model)]:
         raise ConfigError(f"p({data[0]}) is data, whose density is not known")
@@ -74,7 +76,7 @@ def rate(model: ModelView) -> Expr:
 
 
 def distortion(model: ModelView) -> Expr:
-    """-E_q of log p of all that q has as data."""
+    """The distortion: -E_q of log p of all that q has as data. Raises ConfigError where it has none."""
     q, p = model.joints["q"], model.joints["p"]
     if absent := sorted(set(p.variables) - set(q.variables)):
         raise ConfigError(f"q does not draw {absent[0]!r}")
@@ -97,21 +99,25 @@ def _sum(terms: list[Expr]) -> Expr:
 
 @attrs.frozen
 class MutualInformation:
-    """Mutual information of x and z under q, and KL(q(z) : p(z)), in nats, with q(z) the mixture of the posteriors of N
-    rows (Hoffman & Johnson 2016):
+    """The mutual information of x and z under q, and KL(q(z) : p(z)), in nats (Hoffman & Johnson 2016).
+
+    q(z) is the mixture of the posteriors of N rows:
 
         mutual_information = mean_i [log q(z_i|x_i) - log 1/N sum_j q(z_i|x_j)]
         kl_qz_pz           = mean_i [log 1/N sum_j q(z_i|x_j) - log p(z_i)] = rate - mutual_information
 
-    Of N rows as all there is, both are exact but for one draw z_i per row. Of what the rows are drawn from, the first
-    is a lower bound (Poole et al. 2019), at most log N however much z says, and the second an upper bound.
+    If the N rows are all the data, both are exact but for one draw z_i per row. For the distribution that the rows are
+    drawn from, the first is a lower bound (Poole et al. 2019), at most log N however much z says, and the second an
+    upper bound.
 
-    rows: N; time is quadratic in it.
+    Args:
+        rows: N; time is quadratic in it.
     """
 
     rows: int = attrs.field(default=2000, validator=attrs.validators.ge(2))
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
+        """The figures of this metric, or why the model has none."""
         factor, reason = posterior(model)
         if factor is None:
             return [
@@ -119,11 +125,11 @@ class MutualInformation:
                 MetricFigure("kl_qz_pz", "nats", "", note=reason),
             ]
         pairs = Pairs(model, factor, without_prior(model, factor.out[0]))
-        collect = StatisticSpec(f"rows and codes {factor}", pairs.keep, KeptRows, rows=self.rows)
-        return [self._information(pairs, collect), self._divergence(pairs, collect)]
+        spec = StatisticSpec(f"rows and codes {factor}", pairs.keep, KeptRows, rows=self.rows)
+        return [self._information(pairs, spec), self._divergence(pairs, spec)]
 
-    def _information(self, pairs: Pairs, collect: StatisticSpec) -> MetricFigure:
-        how = f"log q({pairs.factor}) - log mean over rows of q({pairs.factor}), {ONE_DRAW}"
+    def _information(self, pairs: Pairs, spec: StatisticSpec) -> MetricFigure:
+        estimator = f"log q({pairs.factor}) - log mean over rows of q({pairs.factor}), {ONE_DRAW}"
 
         def finish(kept: KeptRows) -> FigureValue:
             own, mixture, _ = pairs.nats(kept)
@@ -133,8 +139,8 @@ class MutualInformation:
         return MetricFigure(
             "mutual_information",
             "nats",
-            how,
-            (collect,),
+            estimator,
+            (spec,),
             "lower",
             note,
             finish,
@@ -142,10 +148,10 @@ class MutualInformation:
             display=Display(group="codes", order=5),
         )
 
-    def _divergence(self, pairs: Pairs, collect: StatisticSpec) -> MetricFigure:
-        how = f"log mean over rows of q({pairs.factor}) - log p({pairs.code}), {ONE_DRAW}"
+    def _divergence(self, pairs: Pairs, spec: StatisticSpec) -> MetricFigure:
+        estimator = f"log mean over rows of q({pairs.factor}) - log p({pairs.code}), {ONE_DRAW}"
         if pairs.without_prior:
-            return MetricFigure("kl_qz_pz", "nats", how, note=pairs.without_prior)
+            return MetricFigure("kl_qz_pz", "nats", estimator, note=pairs.without_prior)
 
         def finish(kept: KeptRows) -> FigureValue:
             _, mixture, prior = pairs.nats(kept)
@@ -155,8 +161,8 @@ class MutualInformation:
         return MetricFigure(
             "kl_qz_pz",
             "nats",
-            how,
-            (collect,),
+            estimator,
+            (spec,),
             "upper",
             note,
             finish,
@@ -167,7 +173,7 @@ class MutualInformation:
 
 
 def posterior(model: ModelView) -> tuple[Conditional | None, str]:
-    """(q(z|x), "") where it can be scored at the codes of other rows, and (None, why not) otherwise."""
+    """The conditional q(z|x), ""; or (None, the reason) where it cannot be scored at the codes of other rows."""
     codes = codes_of(model)
     if len(codes) != 1:
         return None, f"several codes: {', '.join(codes)}" if codes else NO_CODES
@@ -180,12 +186,13 @@ def posterior(model: ModelView) -> tuple[Conditional | None, str]:
 
 
 def without_prior(model: ModelView, code: str) -> str:
-    """Why there is no density of one p(z), or an empty string."""
+    """Explains why there is no density of one p(z); empty where there is."""
     prior = model.joints["p"].drawn_by(code)
     return evaluable(model, rate)[1] if prior.is_root else f"p({prior}) is not one prior"
 
 
 def rows_of(collected: Provenance) -> str:
+    """The protocol of figures that depend on the number of rows."""
     return f"{collected.rows} rows"
 
 
@@ -196,9 +203,12 @@ def _mean_and_error(values: Tensor) -> FigureValue:
 
 @attrs.define
 class Pairs:
-    """Rows kept with a code of each, and the density of every code under every row's posterior.
+    """Keeps rows with a code of each, and scores every code under every row's posterior.
 
-    without_prior: why log p(z) cannot be had, or an empty string.
+    Args:
+        model: The model.
+        factor: q(z|x).
+        without_prior: Why log p(z) cannot be computed; empty where it can.
     """
 
     model: ModelView
@@ -209,10 +219,11 @@ class Pairs:
 
     @property
     def code(self) -> str:
+        """The name of z."""
         return self.factor.out[0]
 
     def keep(self, batch: Batch) -> KeptRows:
-        """ "z": a code of each row; "p": its log prior (zeros where there is none); "given NAME": what q is given."""
+        """Keeps "z", a code of each row; "p", its log prior (zeros without one); "given NAME", what q is given."""
         data, z = observed(self.model, batch), encoded(self.model, batch)[self.code]
         values = {**data, self.code: z}
         prior = (
@@ -221,7 +232,7 @@ class Pairs:
         return KeptRows.of(batch.index, z=z, p=prior, **{f"given {v}": data[v] for v in self.factor.given})
 
     def nats(self, kept: KeptRows) -> tuple[Tensor, Tensor, Tensor]:
-        """(log q(z_i|x_i), log 1/N sum_j q(z_i|x_j), log p(z_i)), each (N,) float64."""
+        """The terms (log q(z_i|x_i), log 1/N sum_j q(z_i|x_j), log p(z_i)), each (N,) float64."""
         if self._nats is None or self._kept is not kept:
             values = kept.in_order()
             scores = self._scores(values)  # (N, N), codes by rows
@@ -231,7 +242,7 @@ class Pairs:
 
     def _scores(self, values: dict[str, Tensor]) -> Tensor:
         z = values["z"]
-        step = max(1, ELEMENTS // z.numel())
+        step = max(1, MAX_ELEMENTS // z.numel())
         chunks = []
         for start in range(0, len(z), step):
             given = {v: values[f"given {v}"][start : start + step] for v in self.factor.given}

@@ -1,4 +1,4 @@
-"""What has to be integrated out of p(x, z): its codes, of any shapes and number, as one flat vector for each row."""
+"""The codes z that have to be integrated out of p(x, z), as one flat vector for each row."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ Values = Mapping[str, Tensor]
 
 @attrs.frozen(eq=False)
 class Codes:
-    """The codes z of p, real variables that are not data. A row's lie side by side, Z numbers.
+    """The codes of p: real variables that are not data, side by side as Z numbers for each row.
 
-    spaces: of each code.  data: x and whatever p is conditioned on, which q has as data.
-    given: those of the data that p has as data, too.
+    Args:
+        model: The model.
+        spaces: The Space of each code.
+        data: x, and whatever p is conditioned on, which q has as data.
+        given: Those of the data that p takes from data sources too.
     """
 
     model: ModelView
@@ -29,7 +32,7 @@ class Codes:
 
     @property
     def size(self) -> int:
-        """Z."""
+        """Z, the numbers of a row's codes."""
         return sum(space.size for space in self.spaces.values())
 
     def flat(self, values: Values) -> Tensor:
@@ -44,10 +47,11 @@ class Codes:
         }
 
     def known(self, values: Values) -> dict[str, Tensor]:
+        """The values of the data, out of those of all variables."""
         return {name: values[name] for name in self.data}
 
     def log_joint(self, z: Tensor, known: Values, noise: Noise) -> Tensor:
-        """log p(x, z) given what p is conditioned on, (B,) nats. z: (B, Z).  known: as `known` gives it."""
+        """The density log p(x, z) given what p is conditioned on, (B,) nats, at z (B, Z) and values of the data."""
         scored = (*self.spaces, *(v for v in self.data if v not in self.given))
         return self.model.log_prob("p", scored, {**known, **self.split(z)}, noise)
 
@@ -56,14 +60,14 @@ class Codes:
         return self.model.log_prob(joint, tuple(self.spaces), {**known, **self.split(z)}, noise)
 
     def draw(self, joint: str, known: Values, rows: int, noise: Noise) -> Tensor:
-        """(rows, Z) from p(z), or of the joint "q" from q(z|x)."""
+        """Draws codes (rows, Z) from p(z), or from q(z|x) of the joint "q"."""
         return self.flat(self.model.draw(joint, known, rows, noise))
 
 
 def codes_of(model: ModelView) -> tuple[Codes | None, str]:
-    """(the codes of p, "") where log p(x, z) can be computed at any z, and (None, why not) otherwise.
+    """The codes of p, ""; or (None, the reason) where log p(x, z) cannot be computed at any z.
 
-    q need not have a density: an implicit encoder's decoder has a likelihood all the same.
+    q need not have a density: the decoder of an implicit encoder has a likelihood all the same.
     """
     for name in ("q", "p"):
         if name not in model.joints:
@@ -87,7 +91,7 @@ def codes_of(model: ModelView) -> tuple[Codes | None, str]:
 
 
 def missing_encoder(codes: Codes) -> str:
-    """Why q(z|x) cannot be drawn from and scored at any z, or an empty string."""
+    """Explains why q(z|x) cannot be drawn from and scored at any z; empty where it can."""
     q, p = codes.model.joints["q"], codes.model.joints["p"]
     factors = [factor for factor in q.factors if set(factor.out) & codes.spaces.keys()]
     for factor in factors:
@@ -97,6 +101,7 @@ def missing_encoder(codes: Codes) -> str:
 
 
 def total_of(terms: Sequence[Expr]) -> Expr:
+    """The sum of one or more expressions."""
     return sum(terms[1:], start=terms[0])
 
 
@@ -104,7 +109,7 @@ def total_of(terms: Sequence[Expr]) -> Expr:
 
 
 def with_slope(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    """(f(z) (B,), its slope (B, Z)); rows are on their own."""
+    """Evaluates f, (B, Z) to (B,), whose rows do not depend on each other: its values and its slope (B, Z)."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         value = f(z)
@@ -113,7 +118,7 @@ def with_slope(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor
 
 
 def slope_and_hessian(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    """The slope (B, Z) and the Hessian (B, Z, Z) of f at z, by 1 + Z backward passes."""
+    """The slope (B, Z) and the Hessian (B, Z, Z) of f at z (B, Z), by 1 + Z backward passes."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         (slope,) = torch.autograd.grad(f(z).sum(), z, create_graph=True)

@@ -1,4 +1,4 @@
-"""Likelihood: the ELBO, and bits per dimension of quantised data."""
+"""The evidence lower bound, bits per dimension of quantised data, and what an objective asks to have reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ from jointgen.plugin import (
 
 
 def bound(model: ModelView, mass: bool = False) -> tuple[Expr | None, str]:
-    """(the ELBO, "") where this model has one, and (None, why not) otherwise. mass: bins where data is quantised."""
+    """Writes the evidence lower bound of a model, log p(x|z) + log p(z) - log q(z|x) under q.
+
+    Args:
+        model: The model.
+        mass: Whether quantised data has the exact probability of its bin, instead of a density.
+
+    Returns:
+        (the bound, ""), or (None, the reason) where the model has none.
+    """
 
     def of(model: ModelView) -> Expr:
         q, p = model.joints["q"], model.joints["p"]
@@ -31,7 +39,15 @@ def bound(model: ModelView, mass: bool = False) -> tuple[Expr | None, str]:
 
 
 def evaluable(model: ModelView, of: Callable[[ModelView], Expr]) -> tuple[Expr | None, str]:
-    """(an expression over q and p, "") where this model can evaluate it, and (None, why not) otherwise."""
+    """Writes an expression over the joints q and p.
+
+    Args:
+        model: The model.
+        of: Writes the expression; it may raise ConfigError.
+
+    Returns:
+        (the expression, ""), or (None, the reason) where the model cannot evaluate it.
+    """
     for name in ("q", "p"):
         if name not in model.joints:
             return None, f"the objective has no joint {name!r}"
@@ -49,7 +65,7 @@ def _quantised(model: ModelView, variable: str) -> bool:
 
 
 def density_note(model: ModelView) -> str:
-    """What x is: nats of a density and nats of bits are different things."""
+    """Says what p is a density of: nats of a density and nats of bits are different things."""
     notes = []
     for variable in sorted(model.joints["p"].variables):
         space = model.spaces[variable]
@@ -68,40 +84,57 @@ BITS_DISPLAY = Display("bits/dim", "likelihood", 9, headline=True)
 
 @attrs.frozen
 class ELBO:
-    """Mean over a split of log p(x|z) + log p(z) - log q(z|x), one z per row: a lower bound on log p(x)."""
+    """The evidence lower bound on log p(x), in nats: the mean over rows (Kingma & Welling 2014, eq. 3).
+
+    Each row has log p(x|z) + log p(z) - log q(z|x) at one draw z ~ q(z|x), which is unbiased for the bound.
+    """
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
+        """The figures of this metric, or why the model has none."""
         expr, reason = bound(model)
         if expr is None:
             return [MetricFigure("elbo", "nats", "", note=f"no bound: {reason}")]
-        how, collects = "one draw of q(z|x) per row", (per_row("elbo", model.row_function(expr, observed=True)),)
+        estimator = "one draw of q(z|x) per row"
+        statistics = (per_row("elbo", model.row_function(expr, observed=True)),)
         return [
             MetricFigure(
-                "elbo", "nats", how, collects, "lower", density_note(model), better="higher", display=ELBO_DISPLAY
+                "elbo",
+                "nats",
+                estimator,
+                statistics,
+                "lower",
+                density_note(model),
+                better="higher",
+                display=ELBO_DISPLAY,
             )
         ]
 
 
 @attrs.frozen
 class CodeLength:
-    """A bound whose negative is the length of quantised data, in nats, but for `correction`; how: what it is made of.
+    """The length of quantised data in a code that a model's bound allows.
 
-    D = `size` numbers per row."""
+    Args:
+        expr: The bound. Its negative is the length in nats, but for `correction`.
+        basis: What the bound is made of.
+        size: D, the numbers in a row.
+        correction: Nats that are added to the bound: the log-determinant of the map from model space to levels.
+    """
 
     expr: Expr
-    how: str
+    basis: str
     size: int
     correction: float
 
     def finish(self, mean: Mean) -> FigureValue:
-        """Bits per dimension."""
+        """Finishes bits per dimension, -bound / (D log 2), from the mean of the bound."""
         error = mean.standard_error
         bits = bits_per_dim(-mean.mean, self.size, self.correction)
         return bits, None if error is None else error / (self.size * math.log(2))
 
 
 def code_length(model: ModelView) -> tuple[CodeLength | None, str]:
-    """(the code length, "") where the data is quantised and the model has a bound, and (None, why not) otherwise."""
+    """The code length of quantised data, ""; or (None, the reason) where the data is not quantised or has no bound."""
     quantised = [v for v in model.spaces if _quantised(model, v)]
     if not quantised:
         return None, "the data is not quantised"
@@ -118,25 +151,24 @@ def code_length(model: ModelView) -> tuple[CodeLength | None, str]:
 
 @attrs.frozen
 class BitsPerDim:
-    """-ELBO / (D log 2) of quantised data, with the exact probability of each value's bin where the family has it.
+    """Bits per dimension of quantised data, -ELBO / (D log 2): an upper bound (Pu et al. 2017, section 5).
 
-    Otherwise the density of dequantised data with its preprocessing's log-determinant, also an upper bound.
+    It takes the exact probability of each value's bin where the family has it, and otherwise the density of
+    dequantised data with the log-determinant of its preprocessing, which is an upper bound too.
     """
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
+        """The figures of this metric, or why the model has none."""
         length, reason = code_length(model)
         if length is None:
             return [MetricFigure("bits_per_dim", "bits", "", note=reason)]
-        how, collects = (
-            f"{length.how}, one draw of q(z|x) per row",
-            (per_row("bits_per_dim", model.row_function(length.expr, observed=True)),),
-        )
+        statistics = (per_row("bits_per_dim", model.row_function(length.expr, observed=True)),)
         return [
             MetricFigure(
                 "bits_per_dim",
                 "bits",
-                how,
-                collects,
+                f"{length.basis}, one draw of q(z|x) per row",
+                statistics,
                 "upper",
                 finish=length.finish,
                 better="lower",
@@ -147,19 +179,24 @@ class BitsPerDim:
 
 @attrs.frozen
 class Reports:
-    """Expressions that the objective itself asks to have reported, such as AVB's elbo_estimate; not called bounds."""
+    """The expressions that the objective itself asks to have reported, such as AVB's elbo_estimate.
+
+    The mean over rows of each, in nats. By convention a report whose name begins with "elbo_" estimates log p(x) from
+    below; none is called a bound, since it may use a learned ratio.
+    """
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
-        return [self._measure(model, name, expr) for name, expr in model.reports.items()]
+        """The figures of this metric, or why the model has none."""
+        return [self._figure(model, name, expr) for name, expr in model.reports.items()]
 
-    def _measure(self, model: ModelView, name: str, expr: Expr) -> MetricFigure:
+    def _figure(self, model: ModelView, name: str, expr: Expr) -> MetricFigure:
         reason = model.missing(expr)
-        collects = () if reason else (per_row(name, model.row_function(expr)),)
+        statistics = () if reason else (per_row(name, model.row_function(expr)),)
         display = Display()
         if name.startswith("elbo_"):
             title = name.replace("elbo_", "ELBO ").replace("_", " ")
             display = Display(title, "likelihood", 1, headline=True, nll=True)
         if not any(isinstance(part, Ratio) for part in expr.walk()):
-            return MetricFigure(name, "nats", str(expr), collects, note=reason, display=display)
+            return MetricFigure(name, "nats", str(expr), statistics, note=reason, display=display)
         note = reason or "uses a learned ratio: an estimate, no bound"
-        return MetricFigure(name, "nats", str(expr), collects, "estimate", note, display=display)
+        return MetricFigure(name, "nats", str(expr), statistics, "estimate", note, display=display)

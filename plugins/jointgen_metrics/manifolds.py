@@ -9,7 +9,8 @@ from torch import Tensor
 from jointgen.plugin import ExtractorField, FigureValue, KeptRows, MetricFigure, ModelView, positive
 from jointgen_metrics.generation import Against, Compared, Reading, kept_features, side_by_side
 
-CELLS = 2**23  # distances at a time: 64 MB
+MAX_CELLS = 2**23
+"""Distances that are held at a time: 64 MB."""
 FIGURES = {
     "precision": ("fraction", "draws within a ball of data"),
     "recall": ("fraction", "data within a ball of draws"),
@@ -21,13 +22,16 @@ FIGURES = {
 
 @attrs.frozen
 class PRDC:
-    """Precision, recall, density and coverage of draws in the space of features.
+    """Precision, recall, density and coverage of draws in the space of features; higher is better.
 
-    k: neighbours; Naeem et al. take 5, and Kynkäänniemi et al. 3 with 50000 rows. Figures depend on k and the rows.
-    samples: draws, and at the most so many rows of the data, evenly apart; the time is quadratic in them.
-    reading: "mean" scores the decoder's means, "sample" adds the likelihood's own noise.
-    extractor: of the features; without one, that which suits the data and can be had.
-    against: the split of the data.
+    Precision and recall are those of Kynkäänniemi et al. 2019, density and coverage those of Naeem et al. 2020.
+
+    Args:
+        k: Neighbours; Naeem et al. take 5, and Kynkäänniemi et al. 3 with 50000 rows. Figures depend on k and the rows.
+        samples: The number of draws, and at the most so many rows of the data, evenly apart; time is quadratic in it.
+        reading: "mean" scores the decoder's means, "sample" adds the likelihood's own noise.
+        extractor: The extractor of features; None for the first that suits the data and is available.
+        against: The split of the data.
     """
 
     k: int = attrs.field(default=5, validator=positive)
@@ -37,12 +41,13 @@ class PRDC:
     against: Against = "train"
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
-        return [measure for compared in side_by_side(model, self) for measure in self._measures(compared)]
+        """The figures of this metric, or why the model has none."""
+        return [figure for compared in side_by_side(model, self) for figure in self._figures(compared)]
 
-    def _measures(self, compared: Compared) -> list[MetricFigure]:
+    def _figures(self, compared: Compared) -> list[MetricFigure]:
         if why := compared.absent:
-            return [compared.missing(name, unit, how, why) for name, (unit, how) in FIGURES.items()]
-        collects, found = kept_features(compared, self.samples, self.against), dict[str, float]()
+            return [compared.missing(name, unit, estimator, why) for name, (unit, estimator) in FIGURES.items()]
+        statistics, found = kept_features(compared, self.samples, self.against), dict[str, float]()
 
         def figure(name: str, draws: KeptRows, data: KeptRows) -> FigureValue:
             if min(draws.n, data.n) <= self.k:
@@ -52,21 +57,24 @@ class PRDC:
             return found[name], None
 
         return [
-            compared.measure(
+            compared.figure(
                 name,
                 unit,
-                how,
-                collects,
+                estimator,
+                statistics,
                 f"k = {self.k}",
                 finish=lambda draws, data, name=name: figure(name, draws, data),
                 better="higher",
             )
-            for name, (unit, how) in FIGURES.items()
+            for name, (unit, estimator) in FIGURES.items()
         ]
 
 
 def prdc(draws: Tensor, data: Tensor, k: int) -> dict[str, float]:
-    """By name, from features (n, F) and (m, F), n and m more than k. A row on the edge of a ball is in it."""
+    """The four figures by name, from features (n, F) and (m, F), n and m more than k.
+
+    A ball reaches from a row to its k-th nearest neighbour among its own kind. A row on the edge of a ball is in it.
+    """
     centre = data.double().mean(0)  # distances cancel less there
     x, y = draws.double() - centre, data.double() - centre
     radius_x, radius_y = _radii(x, k), _radii(y, k)
@@ -84,13 +92,13 @@ def prdc(draws: Tensor, data: Tensor, k: int) -> dict[str, float]:
 
 
 def _radii(x: Tensor, k: int) -> Tensor:
-    """(n,): of each row, the squared distance of its k-th nearest neighbour; the nearest of all is itself."""
+    """(n,) squared distances of each row to its k-th nearest neighbour; the nearest of all is the row itself."""
     blocks = _blocks(x, len(x))
     return torch.cat([_squared_distances(block, x).kthvalue(k + 1, dim=1).values for block in blocks])
 
 
 def _blocks(rows: Tensor, width: int) -> tuple[Tensor, ...]:
-    return rows.split(max(1, CELLS // width))
+    return rows.split(max(1, MAX_CELLS // width))
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Tensor:

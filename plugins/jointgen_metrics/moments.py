@@ -1,4 +1,4 @@
-"""Mean and variance of many numbers at once, merged over batches and processes."""
+"""Mean and variance of vectors, merged over batches and processes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from torch import Tensor
 
 @attrs.frozen(eq=False)
 class Moments:
-    """`n` rows of D numbers: their means, and `m2`, the sums of squared deviations from them, (D,) float64 each.
+    """The statistic of rows of D numbers; see `Mean`, which is merged in the same way.
 
-    Merged as `jointgen.contracts.statistics.Mean` is (Chan, Golub and LeVeque 1983, eq. 2.1).
+    Args:
+        n: The number of rows.
+        mean: (D,) float64 means.
+        m2: (D,) float64 sums of squared deviations from the means.
     """
 
     n: int
@@ -22,25 +25,28 @@ class Moments:
 
     @classmethod
     def of(cls, values: Tensor) -> Moments:
-        """From (B, D)."""
+        """The statistic of a batch, (B, D)."""
         values = values.detach().double().cpu()
         mean = values.mean(0)
         return cls(len(values), mean, (values - mean).square().sum(0))
 
     @property
     def variance(self) -> Tensor | None:
-        """(D,), divided by n - 1. None below two rows."""
+        """The (D,) variances, divided by n - 1; None below two rows."""
         return self.m2 / (self.n - 1) if self.n > 1 else None
 
     def merge(self, other: Moments) -> Moments:
+        """The statistic of both sets of rows together (Chan, Golub & LeVeque 1983, eq. 2.1)."""
         n = self.n + other.n
         delta = other.mean - self.mean
         mean = self.mean + delta * (other.n / n)
         return Moments(n, mean, self.m2 + other.m2 + delta.square() * (self.n * other.n / n))
 
     def tensors(self) -> dict[str, Tensor]:
+        """See `Statistic.tensors`."""
         return {"n": torch.tensor(self.n), "mean": self.mean, "m2": self.m2}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Moments:
+        """See `Statistic.from_tensors`."""
         return cls(int(tensors["n"]), tensors["mean"], tensors["m2"])

@@ -1,4 +1,4 @@
-"""How much of the labels can be read from codes: classifiers of the train split's, scored on the evaluated split's."""
+"""Probes: classifiers that read labels from codes, fitted on the train split and scored on the evaluated one."""
 
 from __future__ import annotations
 
@@ -26,42 +26,51 @@ from jointgen.plugin import (
 )
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, has_mean, suffixed
 
-ITERATIONS = 1000
+MAX_ITERATIONS = 1000
+"""Iterations of the logistic regression, at the most."""
 at_least_one = attrs.validators.ge(1)
 
 
 @attrs.frozen
 class LinearProbe:
-    """Accuracy of logistic regression on codes in units of their standard deviations (Alain & Bengio 2016), fitted to
-    codes of the train split. Several codes are one vector.
+    """The accuracy of logistic regression from codes to labels, 0 to 1 (Alain & Bengio 2016).
 
-    train_rows: at most so many.  penalty: of the weights, 1/2 |w|^2 times this beside the summed log loss.
+    It is fitted to codes of the train split, in units of their standard deviations. Several codes are one vector.
+
+    Args:
+        train_rows: At most so many rows of the train split, evenly apart.
+        penalty: The factor of 1/2 |w|^2, the penalty on the weights beside the summed log loss.
     """
 
     train_rows: int = attrs.field(default=10_000, validator=at_least_one)
     penalty: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
+        """The figures of this metric, or why the model has none."""
         protocol = f"logistic regression, penalty {self.penalty:g}, {self.train_rows} train rows at most"
         return probes(model, "probe_linear", self._fitted, self.train_rows, protocol)
 
     def _fitted(self, codes: Tensor, labels: Tensor) -> Any:
-        regression = LogisticRegression(C=1 / self.penalty, max_iter=ITERATIONS)
+        regression = LogisticRegression(C=1 / self.penalty, max_iter=MAX_ITERATIONS)
         return make_pipeline(StandardScaler(), regression).fit(codes.numpy(), labels.numpy())
 
 
 @attrs.frozen
 class NeighborProbe:
-    """Accuracy of the vote of the nearest codes of the train split, by Euclidean distance. Several codes are one
-    vector.
+    """The accuracy of the vote of the nearest codes of the train split, 0 to 1, by Euclidean distance.
 
-    train_rows: at most so many.  neighbors: that vote.
+    Several codes are one vector.
+
+    Args:
+        train_rows: At most so many rows of the train split, evenly apart.
+        neighbors: How many neighbours vote.
     """
 
     train_rows: int = attrs.field(default=10_000, validator=at_least_one)
     neighbors: int = attrs.field(default=5, validator=at_least_one)
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
+        """The figures of this metric, or why the model has none."""
         protocol = f"{self.neighbors} neighbours, {self.train_rows} train rows at most"
         return probes(model, "probe_knn", self._fitted, self.train_rows, protocol)
 
@@ -75,15 +84,22 @@ class NeighborProbe:
 def probes(
     model: ModelView, name: str, fitted: Callable[[Tensor, Tensor], Any], train_rows: int, protocol: str
 ) -> list[MetricFigure]:
-    """The accuracy for each variable of labels. fitted: (n, D) codes and (n,) labels of two classes or more -> a
-    classifier with `predict`."""
+    """The accuracy for each variable that is a label.
+
+    Args:
+        model: The model.
+        name: The name of the figure.
+        fitted: Fits a classifier with `predict` to (n, D) codes and (n,) labels of two classes or more.
+        train_rows: At most so many rows of the train split.
+        protocol: What must be equal for two accuracies to be compared.
+    """
     labels, reason = labels_of(model)
     if reason:
         return [MetricFigure(name, "accuracy", "", note=reason)]
     found = []
     for label in labels:
-        how = f"{label} from the {reading_of(model)} code, learned on codes of the train split"
-        collects = (codes_and_labels(model), codes_and_labels(model, "train", train_rows))
+        estimator = f"{label} from the {reading_of(model)} code, learned on codes of the train split"
+        statistics = (codes_and_labels(model), codes_and_labels(model, "train", train_rows))
 
         def finish(held_out: KeptRows, train: KeptRows, label: str = label) -> FigureValue:
             if label not in held_out.values:
@@ -97,8 +113,8 @@ def probes(
             MetricFigure(
                 own,
                 "accuracy",
-                how,
-                collects,
+                estimator,
+                statistics,
                 note=needs,
                 finish=finish,
                 better="higher",
@@ -110,7 +126,7 @@ def probes(
 
 
 def labels_of(model: ModelView) -> tuple[list[str], str]:
-    """(labels of the data that q encodes, "") where there are any, otherwise ([], why there are none)."""
+    """The labels of the data that q encodes, ""; or ([], the reason) where there are none."""
     if not codes_of(model):
         return [], NO_CODES
     parts = {factor.part for factor in model.joints["q"].factors if model.is_data(factor)}
@@ -121,11 +137,12 @@ def labels_of(model: ModelView) -> tuple[list[str], str]:
 
 
 def reading_of(model: ModelView) -> str:
+    """Which codes the probe sees: "mean" ones, or "drawn" ones where q has no mean."""
     return "mean" if all(has_mean(model, code) for code in codes_of(model)) else "drawn"
 
 
 def codes_and_labels(model: ModelView, over: Any = "eval", rows: int | None = None) -> StatisticSpec:
-    """KeptRows: "codes" (n, D), and the number of each row's class for each variable of labels."""
+    """Keeps "codes" (n, D), and the class number of each row for each label."""
     codes = codes_of(model)
 
     def of(batch: Batch) -> KeptRows:
@@ -137,7 +154,7 @@ def codes_and_labels(model: ModelView, over: Any = "eval", rows: int | None = No
 
 
 def predictions(held_out: KeptRows, train: KeptRows, label: str, fitted: Callable[[Tensor, Tensor], Any]) -> Tensor:
-    """(n,) classes of the held-out rows, in the order in which they are kept."""
+    """The (n,) predicted classes of the held-out rows, in the order in which they are kept."""
     known = train.in_order()
     classes = known[label].unique()
     if len(classes) == 1:

@@ -1,4 +1,4 @@
-"""Integrals of exp(log f(z)) over one or two dimensions, for many rows at once, on grids refined where the mass is."""
+"""Integrals of f(z) over one or two dimensions, for many rows at once, on grids that are refined where the mass is."""
 
 from __future__ import annotations
 
@@ -13,18 +13,28 @@ from torch import Tensor
 from jointgen_metrics.latents import with_slope
 
 LogF = Callable[[Tensor, Tensor], Tensor]
-"""(places (N, Z), the row of each (N,) int64) -> (N,)"""
+"""Maps places (N, Z), and the row of each (N,) int64, to log f, (N,)."""
 
-ACROSS = 32  # cells of the first grid along an axis
-NEGLIGIBLE = 30.0  # nats below a row's largest cell at which another is left out: a share of 1e-13
-LARGEST = 0.5  # share of a row's largest cell above which its grid is still too coarse to be believed
-LEVELS = 30  # refinements at most, each of half the width
-CELLS = 1 << 17  # cells of a row at most
+CELLS_PER_AXIS = 32
+"""Cells of the first grid along an axis."""
+NEGLIGIBLE_NATS = 30.0
+"""Nats below a row's largest cell at which another is left out: a share of 1e-13."""
+MAX_CELL_SHARE = 0.5
+"""The share of a row's largest cell above which the row's grid is still too coarse to be believed."""
+MAX_REFINEMENTS = 30
+"""Refinements, at the most, each of half the width."""
+MAX_CELLS = 1 << 17
+"""Cells of a row, at the most."""
 
 
 @attrs.frozen(eq=False)
 class Integral:
-    """value: (B,) the log of each row's integral.  change: (B,) what its grid's last refinement changed it by."""
+    """The integrals of B rows.
+
+    Args:
+        value: (B,) logs of the integrals.
+        change: (B,) what the last refinement of a row's grid changed.
+    """
 
     value: Tensor
     change: Tensor
@@ -32,9 +42,14 @@ class Integral:
 
 @attrs.frozen(eq=False)
 class Cells:
-    """N cubes of one width: centre (N, Z), row (N,), log f at the centre (N,) and `most`, what it may be within.
+    """N cubes of one width.
 
-    `most` is where the tangent plane at the centre gets to, a bound wherever log f is concave in the cell.
+    Args:
+        centre: (N, Z) centres.
+        row: (N,) int64, the row that each belongs to.
+        width: The width of all cells.
+        value: (N,) log f at the centres.
+        most: (N,) the largest value of the tangent plane at the centre, a bound wherever log f is concave in the cell.
     """
 
     centre: Tensor
@@ -44,11 +59,11 @@ class Cells:
     most: Tensor
 
     def log_mass(self) -> Tensor:
-        """(N,) by the midpoint rule, whose error falls faster than any power of the width for smooth f."""
+        """The (N,) log masses by the midpoint rule; its error falls faster than any power of the width for smooth f."""
         return self.value + self.centre.shape[1] * math.log(self.width)
 
     def split(self, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """(centres, rows) of the halves in every direction of the cells that are kept."""
+        """Halves the cells that are kept in every direction: (centres, rows) of the new cells."""
         corners = list(itertools.product((-0.25, 0.25), repeat=self.centre.shape[1]))
         shift = self.width * self.centre.new_tensor(corners)  # (2^Z, Z)
         return (self.centre[keep][:, None] + shift).flatten(0, 1), self.row[keep].repeat_interleave(len(corners))
@@ -57,10 +72,16 @@ class Cells:
 def integrate(
     log_f: LogF, rows: int, size: int, reach: float, *, like: Tensor, chunk: int, tolerance: float
 ) -> Integral:
-    """Over R^size. The first grid is the cube of half width `reach`, wider where f has not yet fallen off at its sides.
+    """Integrates f over R^size for many rows.
 
-    like: of the dtype and on the device of the places.  chunk: places that log_f is asked for at once.
-    tolerance: what one more refinement may still change, in nats.
+    Args:
+        log_f: The function.
+        rows: The number of rows.
+        size: The number of dimensions, 1 or 2.
+        reach: Half the width of the first grid; it is widened where f has not yet fallen off at its sides.
+        like: A tensor with the dtype and device of the places.
+        chunk: Places at which log_f is evaluated at once.
+        tolerance: What one more refinement may still change, in nats.
     """
     cells = _first(log_f, rows, size, reach, like, chunk)
     while _reaches_out(cells, rows):
@@ -69,15 +90,15 @@ def integrate(
     value = _log_sum(cells.log_mass(), cells.row, rows)
     change = torch.full_like(value, math.inf)
     left = torch.ones_like(change, dtype=torch.bool)  # rows whose grid is refined further
-    for _ in range(LEVELS):
-        keep = left[cells.row] & (cells.most >= _largest(cells.value, cells.row, rows)[cells.row] - NEGLIGIBLE)
+    for _ in range(MAX_REFINEMENTS):
+        keep = left[cells.row] & (cells.most >= _largest(cells.value, cells.row, rows)[cells.row] - NEGLIGIBLE_NATS)
         cells = _cells(log_f, *cells.split(keep), cells.width / 2, chunk)
         mass = cells.log_mass()
         refined = _log_sum(mass, cells.row, rows)
         change = torch.where(left, (refined - value).abs(), change)
         value = torch.where(left, refined, value)
-        coarse = _largest(mass, cells.row, rows) - value > math.log(LARGEST)
-        few = cells.row.bincount(minlength=rows) <= CELLS
+        coarse = _largest(mass, cells.row, rows) - value > math.log(MAX_CELL_SHARE)
+        few = cells.row.bincount(minlength=rows) <= MAX_CELLS
         left = left & ((change > tolerance) | coarse) & few
         if not left.any():
             break
@@ -85,9 +106,9 @@ def integrate(
 
 
 def _first(log_f: LogF, rows: int, size: int, reach: float, like: Tensor, chunk: int) -> Cells:
-    """The whole cube, for every row."""
-    width = 2 * reach / ACROSS
-    axis = (torch.arange(ACROSS, dtype=like.dtype, device=like.device) + 0.5) * width - reach
+    """The first grid: the whole cube, for every row."""
+    width = 2 * reach / CELLS_PER_AXIS
+    axis = (torch.arange(CELLS_PER_AXIS, dtype=like.dtype, device=like.device) + 0.5) * width - reach
     centre = torch.cartesian_prod(*[axis] * size).view(-1, size)
     row = torch.arange(rows, device=like.device).repeat_interleave(len(centre))
     return _cells(log_f, centre.repeat(rows, 1), row, width, chunk)
@@ -105,7 +126,7 @@ def _cells(log_f: LogF, centre: Tensor, row: Tensor, width: float, chunk: int) -
 def _reaches_out(cells: Cells, rows: int) -> bool:
     """Whether some row's f is not negligible in the outermost cells."""
     outermost = cells.centre.abs().amax(1) >= cells.centre.abs().max() * (1 - 1e-6)
-    return bool((outermost & (cells.value > _largest(cells.value, cells.row, rows)[cells.row] - NEGLIGIBLE)).any())
+    return bool((outermost & (cells.value > _largest(cells.value, cells.row, rows)[cells.row] - NEGLIGIBLE_NATS)).any())
 
 
 def _largest(values: Tensor, row: Tensor, rows: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Reconstruction of x and of z."""
+"""Reconstruction errors of data x and of codes z."""
 
 from __future__ import annotations
 
@@ -24,24 +24,36 @@ from jointgen.plugin import (
 from jointgen_metrics.codes import NO_CODES, codes_of, has_mean, suffixed
 from jointgen_metrics.moments import Moments
 
-FULL = 255.0
-HOW, HOW_DRAWN = "decoder mean at the mean code", "decoder mean at a drawn code"
-ROUNDING = 1 / 12  # squared levels: the variance of rounding to a level
+MAX_LEVEL = 255.0
+"""The levels of images are 0 to 255."""
+AT_MEAN_CODE, AT_DRAWN_CODE = "decoder mean at the mean code", "decoder mean at a drawn code"
+"""How a reconstruction is made."""
+ROUNDING_ERROR = 1 / 12
+"""The variance of rounding to a level, in squared levels."""
 
 
 # --- of x ------------------------------------------------------------------------------------------------------------
 
 
 def reconstructed(
-    model: ModelView, name: str, unit: str, measure: Callable[[ModelView, str, str], MetricFigure]
+    model: ModelView, name: str, unit: str, figure: Callable[[ModelView, str, str], MetricFigure]
 ) -> list[MetricFigure]:
-    """A measure of each variable that can be reconstructed: of x by this name, of others with theirs behind it."""
+    """The figure of each variable that can be reconstructed.
+
+    Args:
+        model: The model.
+        name: The figure's name for x; other variables have theirs behind it.
+        unit: Its unit.
+        figure: Makes the figure from the model, the variable and the name.
+    """
     variables = [v for v in model.observed if model.can_reconstruct(v)]
     if not variables:
-        return [MetricFigure(name, unit, HOW, note="q encodes no data to one code from which p draws it again")]
-    found = [measure(model, v, name if v == "x" else f"{name}_{v}") for v in variables]
+        return [
+            MetricFigure(name, unit, AT_MEAN_CODE, note="q encodes no data to one code from which p draws it again")
+        ]
+    found = [figure(model, v, name if v == "x" else f"{name}_{v}") for v in variables]
     (code,) = (v for factor in model.joints["q"].factors if not factor.is_root for v in factor.out)
-    return found if has_mean(model, code) else [attrs.evolve(one, estimator=HOW_DRAWN) for one in found]
+    return found if has_mean(model, code) else [attrs.evolve(one, estimator=AT_DRAWN_CODE) for one in found]
 
 
 def display_of(title: str, variable: str, order: int) -> Display:
@@ -51,19 +63,19 @@ def display_of(title: str, variable: str, order: int) -> Display:
     return Display(f"{title} {variable}", "reconstruction", order)
 
 
-def rebuilt_of(model: ModelView, batch: Batch, variable: str) -> tuple[Tensor, Tensor]:
-    """(truth, reconstruction), computed once for each batch."""
-    return batch.recall(f"rebuilt {variable}", lambda: model.reconstruct_batch(batch, variable))
+def reconstruction_of(model: ModelView, batch: Batch, variable: str) -> tuple[Tensor, Tensor]:
+    """(truth, reconstruction) of a variable, (B, *shape) each, computed once for each batch."""
+    return batch.recall(f"reconstruction {variable}", lambda: model.reconstruct_batch(batch, variable))
 
 
 def scale_of(model: ModelView, variable: str) -> float | None:
-    """Levels, of 0 to 255, in a unit of model space; None where the variable has no range."""
+    """The number of levels in a unit of model space; None where the variable has no range."""
     space = model.spaces[variable]
-    return None if space.low is None or space.high is None else FULL / (space.high - space.low)
+    return None if space.low is None or space.high is None else MAX_LEVEL / (space.high - space.low)
 
 
 def levels(model: ModelView, variable: str, *values: Tensor) -> tuple[Tensor, ...]:
-    """Values in model space, (B, *shape), on the levels 0 to 255; beyond these where they leave the range."""
+    """Converts values in model space, (B, *shape), to levels 0 to 255; values out of the range go beyond these."""
     scale, low = scale_of(model, variable), model.spaces[variable].low
     assert scale is not None and low is not None, "asked for a variable with a range"
     return tuple((value - low) * scale for value in values)
@@ -73,27 +85,30 @@ def squared_error(model: ModelView, variable: str) -> StatisticSpec:
     """The mean squared error of each row, (B,), in model space."""
 
     def of(batch: Batch) -> Mean:
-        return Mean.of(mean_squared_error(*rebuilt_of(model, batch, variable)))
+        return Mean.of(mean_squared_error(*reconstruction_of(model, batch, variable)))
 
     return StatisticSpec(f"squared error {variable}", of)
 
 
 def mean_squared_error(a: Tensor, b: Tensor) -> Tensor:
-    """(B, *shape) twice -> (B,)."""
+    """The mean over event dimensions of (a - b)^2, (B, *shape) each -> (B,)."""
     return (a - b).square().flatten(1).mean(1)
 
 
 @attrs.frozen
 class RMSE:
-    """sqrt of the mean squared error per value between x and the decoder's mean at the encoder's mean code, 0 to 255.
+    """The root mean squared error of reconstructions, in levels 0 to 255 (Pu et al. 2017, table 2).
 
-    Binarised data is compared with its grey levels, which is what the decoder's mean estimates.
+    The square root of the mean over rows and values of (x - x')^2, x' the decoder's mean at the encoder's mean code.
+    Its standard error is by the slope of the square root. Binarised data is compared with its grey levels, which is
+    what the decoder's mean estimates. A variable without a range has it in its own units.
     """
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
-        return reconstructed(model, "rmse", "0-255", self._measure)
+        """The figures of this metric, or why the model has none."""
+        return reconstructed(model, "rmse", "0-255", self._figure)
 
-    def _measure(self, model: ModelView, variable: str, name: str) -> MetricFigure:
+    def _figure(self, model: ModelView, variable: str, name: str) -> MetricFigure:
         scale = scale_of(model, variable)
         unit = "data units" if scale is None else "0-255"
 
@@ -103,7 +118,7 @@ class RMSE:
         return MetricFigure(
             name,
             unit,
-            HOW,
+            AT_MEAN_CODE,
             (squared_error(model, variable),),
             finish=finish,
             better="lower",
@@ -112,34 +127,35 @@ class RMSE:
 
 
 def root(mean: Mean, scale: float) -> FigureValue:
-    """scale x sqrt(mean), with its standard error by the slope of the square root."""
+    """The value scale x sqrt(mean), with its standard error by the slope of the square root."""
     value, error = math.sqrt(mean.mean), mean.standard_error
     return scale * value, None if error is None or value == 0.0 else scale * error / (2 * value)
 
 
 @attrs.frozen
 class PSNR:
-    """10 log10(255^2 / MSE) of each image, in decibels, the mean over images.
+    """The peak signal-to-noise ratio of reconstructions, in decibels: the mean over images of 10 log10(255^2 / MSE).
 
-    A mean squared error below 1/12, the variance of rounding to one of 256 levels, counts as 1/12: what is closer is
-    the same image once it is stored, and 58.9 dB is the most that an image can have.
+    A mean squared error below 1/12, the variance of rounding to one of 256 levels, counts as 1/12: images that are
+    closer are equal once they are stored. So 58.9 dB is the most that an image can have.
     """
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
-        return reconstructed(model, "psnr", "dB", self._measure)
+        """The figures of this metric, or why the model has none."""
+        return reconstructed(model, "psnr", "dB", self._figure)
 
-    def _measure(self, model: ModelView, variable: str, name: str) -> MetricFigure:
+    def _figure(self, model: ModelView, variable: str, name: str) -> MetricFigure:
         if scale_of(model, variable) is None:
-            return MetricFigure(name, "dB", HOW, note=f"{variable} has no known range")
+            return MetricFigure(name, "dB", AT_MEAN_CODE, note=f"{variable} has no known range")
 
         def decibels(batch: Batch) -> Tensor:
-            return psnr(*levels(model, variable, *rebuilt_of(model, batch, variable)))
+            return psnr(*levels(model, variable, *reconstruction_of(model, batch, variable)))
 
         protocol = "mean over images, each with a squared error of at least 1/12"
         return MetricFigure(
             name,
             "dB",
-            HOW,
+            AT_MEAN_CODE,
             (per_row(name, decibels),),
             better="higher",
             protocol=protocol,
@@ -148,8 +164,8 @@ class PSNR:
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """(B, *shape) twice, levels 0 to 255 -> (B,) dB."""
-    return 10 * torch.log10(FULL**2 / mean_squared_error(a, b).clamp(min=ROUNDING))
+    """The PSNR of each image, (B, *shape) levels 0 to 255 each -> (B,) dB."""
+    return 10 * torch.log10(MAX_LEVEL**2 / mean_squared_error(a, b).clamp(min=ROUNDING_ERROR))
 
 
 # --- of z ------------------------------------------------------------------------------------------------------------
@@ -157,26 +173,29 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 @attrs.frozen
 class CodeRMSE:
-    """Reconstruction of codes: z ~ p(z), x ~ p(x|z), and the root mean square of z less q's mean code of x, over the
-    prior's own standard deviation. 0: every code is found again; 1: q knows no more of it than its mean.
+    """The error with which q finds codes again, in standard deviations of p(z) (Pu et al. 2017, section 5).
+
+    For draws z ~ p(z) and x ~ p(x|z), the root mean square of z - z', z' the mean code of x, over the prior's standard
+    deviation. 0: every code is found again; 1: q knows no more of a code than its mean.
     """
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
+        """The figures of this metric, or why the model has none."""
         codes = codes_of(model)
         if not codes:
             return [MetricFigure("code_rmse", "standard deviations of p", "", note=NO_CODES)]
-        return [self._measure(model, code, suffixed("code_rmse", code, codes)) for code in codes]
+        return [self._figure(model, code, suffixed("code_rmse", code, codes)) for code in codes]
 
-    def _measure(self, model: ModelView, code: str, name: str) -> MetricFigure:
+    def _figure(self, model: ModelView, code: str, name: str) -> MetricFigure:
         q, p = model.joints["q"], model.joints["p"]
         roots = [v for factor in q.factors if factor.is_root for v in factor.out]
         mean = "mean code" if has_mean(model, code) else "drawn code"
-        unit, how = "standard deviations of p", f"{mean} of a draw of p"
+        unit, estimator = "standard deviations of p", f"{mean} of a draw of p"
         if absent := [v for v in roots if v not in p.variables]:
-            return MetricFigure(name, unit, how, note=f"q needs {absent[0]}, which p does not draw")
+            return MetricFigure(name, unit, estimator, note=f"q needs {absent[0]}, which p does not draw")
 
         def pairs(batch: Batch) -> tuple[Tensor, Tensor]:
-            """The codes that p draws, and those that q reads from what they are decoded to, (B, *shape)."""
+            """The codes that p draws, and q's mean codes of what they are decoded to, (B, *shape) each."""
             drawn = model.sample_batch(batch, "sample")
             found = model.draw("q", {v: drawn[v] for v in roots}, batch.rows, batch.noise, "mean")
             return drawn[code], found[code]
@@ -197,7 +216,7 @@ class CodeRMSE:
         return MetricFigure(
             name,
             unit,
-            how,
+            estimator,
             (errors, spread),
             note=note,
             finish=finish,
@@ -210,9 +229,10 @@ class CodeRMSE:
 
 
 class SquaredError:
-    """|a - b|^2 over event dimensions: (B, *shape) twice -> (B,)."""
+    """The squared distance |a - b|^2 over event dimensions, (B, *shape) each -> (B,)."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Computes the distance of each row."""
         return sum_event((a - b).square())
 
 
@@ -220,17 +240,19 @@ class SquaredError:
 class Reconstruction:
     """The two losses that AS-VAE's early stopping watches: -E_q log p(x|z) and -E_p log q(z|x), in nats.
 
-    A side without a density is measured by the squared error of its mean instead, and says so.
+    They are means over rows, with one draw of the code for each (Pu et al. 2017, section 5). A side without a density
+    has the squared error of its mean instead, and its note says so.
     """
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
+        """The figures of this metric, or why the model has none."""
         if not {"q", "p"} <= model.joints.keys():
             return []
         q, p = model.joints["q"], model.joints["p"]
         return [*self._side(model, q, p), *self._side(model, p, q)]
 
     def _side(self, model: ModelView, under: Joint, back: Joint) -> list[MetricFigure]:
-        """Draws of `under`, whose first variable is rebuilt by a conditional of `back`."""
+        """The losses of variables drawn under one joint and reconstructed by the other joint's conditionals."""
         found = []
         for factor in back.factors:
             if factor.is_root or not {*factor.out, *factor.given} <= set(under.variables):
@@ -249,14 +271,14 @@ class Reconstruction:
                 continue
             distance = _squared(under, back, str(factor))
             reason = model.missing(distance)
-            collects = () if reason else (per_row(name, model.row_function(distance)),)
+            statistics = () if reason else (per_row(name, model.row_function(distance)),)
             note = reason or f"{back.name}({factor}) has no density: squared error of its mean"
             found.append(
                 MetricFigure(
                     name,
                     "squared error",
                     str(distance),
-                    collects,
+                    statistics,
                     note=note,
                     better="lower",
                     display=display,

@@ -8,16 +8,34 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jointgen.plugin import Batch, MetricFigure, ModelView, per_row
-from jointgen_metrics.reconstruction import FULL, HOW, display_of, levels, rebuilt_of, reconstructed, scale_of
+from jointgen_metrics.reconstruction import (
+    AT_MEAN_CODE,
+    MAX_LEVEL,
+    display_of,
+    levels,
+    reconstructed,
+    reconstruction_of,
+    scale_of,
+)
 
-WIDEST, SIGMA = 5, 1.5  # half the window of Wang et al. 2004, and its standard deviation in pixels
-C1, C2 = (0.01 * FULL) ** 2, (0.03 * FULL) ** 2
+MAX_HALF_WIDTH, SIGMA = 5, 1.5
+"""Half the window of Wang et al. 2004, and its standard deviation, in pixels."""
+C1, C2 = (0.01 * MAX_LEVEL) ** 2, (0.03 * MAX_LEVEL) ** 2
 
 
 def structural_similarity(a: Tensor, b: Tensor, half: int, sigma: float) -> Tensor:
-    """(B, C, H, W) levels 0 to 255 twice -> (B,): Wang et al. 2004, eq. 13, the images mirrored at their borders.
+    """Compares images by Wang et al. 2004, eq. 13. Images are mirrored at their borders.
 
-    These lines instead of torchmetrics', which takes three seconds to import (a test has its numbers beside these).
+    torchmetrics has the same, and takes three seconds to import; a test compares the two.
+
+    Args:
+        a: (B, C, H, W) levels 0 to 255.
+        b: The other images, likewise.
+        half: Half the width of the window, in pixels.
+        sigma: The standard deviation of the window, in pixels.
+
+    Returns:
+        (B,) similarities, averaged over channels.
     """
     at = torch.arange(-half, half + 1, device=a.device, dtype=a.dtype)
     line = torch.softmax(-(at**2) / (2 * sigma**2), 0)
@@ -32,34 +50,35 @@ def structural_similarity(a: Tensor, b: Tensor, half: int, sigma: float) -> Tens
 
 @attrs.frozen
 class SSIM:
-    """Structural similarity of each image and its reconstruction, the mean over images (Wang et al. 2004, eq. 13), on
-    levels 0 to 255 and averaged over channels.
+    """The structural similarity of images and their reconstructions, at most 1 (Wang et al. 2004, eq. 13).
 
-    The window is Gaussian, 11 x 11 with a standard deviation of 1.5 pixels, over images mirrored at their borders; an
-    image with a side below 11 gets the largest odd window that fits into it, its deviation shrunk alike.
+    The mean over images, on levels 0 to 255, averaged over channels. The window is Gaussian, 11 x 11 with a standard
+    deviation of 1.5 pixels, over images mirrored at their borders. An image with a side below 11 has the largest odd
+    window that fits into it, with its standard deviation shrunk alike.
     """
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
-        return reconstructed(model, "ssim", "similarity", self._measure)
+        """The figures of this metric, or why the model has none."""
+        return reconstructed(model, "ssim", "similarity", self._figure)
 
-    def _measure(self, model: ModelView, variable: str, name: str) -> MetricFigure:
+    def _figure(self, model: ModelView, variable: str, name: str) -> MetricFigure:
         shape = model.spaces[variable].shape
         if len(shape) != 3 or min(shape[1:]) < 3:
-            return MetricFigure(name, "similarity", HOW, note=f"{variable} is no image of at least 3x3 pixels")
+            return MetricFigure(name, "similarity", AT_MEAN_CODE, note=f"{variable} is no image of at least 3x3 pixels")
         if scale_of(model, variable) is None:
-            return MetricFigure(name, "similarity", HOW, note=f"{variable} has no known range")
-        half = min(WIDEST, (min(shape[1:]) - 1) // 2)
-        sigma = SIGMA * half / WIDEST
+            return MetricFigure(name, "similarity", AT_MEAN_CODE, note=f"{variable} has no known range")
+        half = min(MAX_HALF_WIDTH, (min(shape[1:]) - 1) // 2)
+        sigma = SIGMA * half / MAX_HALF_WIDTH
 
         def similarity(batch: Batch) -> Tensor:
-            truth, rebuilt = levels(model, variable, *rebuilt_of(model, batch, variable))
-            return structural_similarity(rebuilt, truth, half, sigma)
+            truth, reconstruction = levels(model, variable, *reconstruction_of(model, batch, variable))
+            return structural_similarity(reconstruction, truth, half, sigma)
 
         window = f"Gaussian window of {2 * half + 1}x{2 * half + 1} pixels, sigma {sigma:g}"
         return MetricFigure(
             name,
             "similarity",
-            HOW,
+            AT_MEAN_CODE,
             (per_row(name, similarity),),
             better="higher",
             protocol=window,

@@ -22,7 +22,7 @@ import jointgen
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.metrics import Batch, MetricFigure, ModelView, StatisticSpec, per_row
-from jointgen.contracts.statistics import KeptRows, Mean, packed, unpacked
+from jointgen.contracts.statistics import KeptRows, Mean, pack, unpack
 from jointgen.data.split import open_split
 from jointgen.errors import StoppedError
 from jointgen.evaluation.evaluate import evaluate
@@ -292,7 +292,7 @@ def test_statistics_as_bytes() -> None:
         "a mean": Mean.of(torch.tensor([1.0, 2.0, 6.0])),
         "rows": KeptRows.of(torch.tensor([4, 2]), z=torch.eye(2), y=torch.tensor([1, 0])),
     }
-    again = unpacked(packed(statistics, done=torch.arange(3)), {"a mean": Mean, "rows": KeptRows})
+    again = unpack(pack(statistics, done=torch.arange(3)), {"a mean": Mean, "rows": KeptRows})
     assert again["a mean"] == statistics["a mean"]
     rows = again["rows"]
     assert isinstance(rows, KeptRows)

@@ -45,7 +45,7 @@ from jointgen.testing.evaluation import model_of, tiny
 @pytest.fixture(autouse=True)
 def nothing_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty cache, no Inception weights, and classifiers that hardly learn."""
-    monkeypatch.setattr(classifier_network, "PASSES", 2)
+    monkeypatch.setattr(classifier_network, "MAX_PASSES", 2)
     monkeypatch.setenv("JOINTGEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
@@ -238,7 +238,7 @@ def test_the_frechet_distance_to_data_is_that_of_its_moments() -> None:
 def test_a_classifier_is_trained_once_and_learns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(classifier_network, "PASSES", 10)
+    monkeypatch.setattr(classifier_network, "MAX_PASSES", 10)
     space, sources = Digits().spaces()["x"], (Digits(), Digits(labels=True), Digits(negative=True))
     first, again, other = (Classifier().build(space, "x", source) for source in sources)
     assert first.identity() == again.identity() and first.trained.right / first.trained.rows > 0.95

@@ -189,8 +189,8 @@ def test_precision_and_recall_are_torch_fidelitys() -> None:
 def test_blocks_do_not_change_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     draws, data = normal(50, 4), normal(60, 4, 1) + 0.5
     whole = prdc(draws, data, 5), kernel_distance(draws, data)
-    monkeypatch.setattr(manifolds, "CELLS", 7 * 60)
-    monkeypatch.setattr(kernel, "CELLS", 7 * 60)
+    monkeypatch.setattr(manifolds, "MAX_CELLS", 7 * 60)
+    monkeypatch.setattr(kernel, "MAX_CELLS", 7 * 60)
     assert prdc(draws, data, 5) == whole[0]
     assert kernel_distance(draws, data) == pytest.approx(whole[1], rel=1e-12)
 

@@ -178,7 +178,7 @@ def test_backwards_the_mean_weight_is_one_over_p_x() -> None:
     x = batch.data["data"]["x"][:1].double().expand(4000, 2).contiguous()
     mean, covariance = truth.posterior(x)
     z = mean + source("posterior", 4000).normal(2) @ torch.linalg.cholesky(covariance).T
-    same = Chains(chains.how, chains.codes, {"x": x}, 4000, batch.noise)
+    same = Chains(chains.settings, chains.codes, {"x": x}, 4000, batch.noise)
     ratio = (same.backward(z, same.sizes()).log_weight[:, 0] + truth.log_density(x)).exp()
     assert (ratio.mean() - 1).abs() < 4.5 * ratio.std() / math.sqrt(4000)
     assert ratio.std() > 0.03

@@ -100,8 +100,8 @@ def starting_at(network: nn.Module, theirs: nn.Module) -> nn.Module:
     """Copy the weights of another network that has the same layers in the same order."""
     pairs = zip(network.parameters(), theirs.parameters(), strict=True)
     with torch.no_grad():
-        for mine, other in pairs:
-            mine.copy_(other)
+        for copy, other in pairs:
+            copy.copy_(other)
     return network
 
 
@@ -125,7 +125,7 @@ class BareVAE:
         self.offset_z = self._own(theirs["encoder"].family.offset)
         self.offset_x = self._own(theirs["decoder"].family.offset)
         self.log_scale = None if self.bits else self._own(theirs["decoder"].family.log_scale)
-        self.params = [mine for mine, _ in self.pairs]
+        self.params = [copy for copy, _ in self.pairs]
         self.optimizer = self._adam(self.params, recipe.optimizer.model)
         self.average = [p.detach().clone() for p in self.params] if ema else []
         self.generator, self.order, self.at, self.done = Generator(), torch.empty(0, dtype=torch.long), 0, 0
@@ -146,9 +146,9 @@ class BareVAE:
         return network
 
     def _own(self, theirs: nn.Parameter) -> nn.Parameter:
-        mine = nn.Parameter(theirs.detach().clone())
-        self.pairs.append((mine, theirs))
-        return mine
+        copy = nn.Parameter(theirs.detach().clone())
+        self.pairs.append((copy, theirs))
+        return copy
 
     def _adam(self, params: list[nn.Parameter], settings: Any) -> torch.optim.Adam:
         return torch.optim.Adam(params, settings.lr, settings.betas, settings.eps, **self.adam)
@@ -227,7 +227,7 @@ class BareASVAE(BareVAE):
         super().__init__(recipe, parts, images, adam, ema=ema)
         self.model = list(self.params)
         self.critic = self._started(conv_critic(recipe.discriminator, self.shape), parts.modules["d"])
-        self.params = [mine for mine, _ in self.pairs]
+        self.params = [copy for copy, _ in self.pairs]
         self.average = [p.detach().clone() for p in self.params] if ema else []
         self.critics = self._adam(list(self.critic.parameters()), recipe.optimizer.critics)
         self.weight, self.w = recipe.objective.lambda_, recipe.objective.w

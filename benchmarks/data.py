@@ -61,10 +61,10 @@ def growing(folder: str | None, largest: int) -> None:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             write_set(Path(place), rows)
             command = [sys.executable, __file__, "--read", place]
-            told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         disk, order = rows * 3 * SIDE * SIDE, 8 * rows
         print(
-            f"| {rows:,} | {disk / 2**20:,.0f} MiB | {told['ms']:.2f} | + {told['grown'] / 2**20:.1f} MiB | "
+            f"| {rows:,} | {disk / 2**20:,.0f} MiB | {found['ms']:.2f} | + {found['grown'] / 2**20:.1f} MiB | "
             f"{order / 2**20:.1f} MiB |",
             flush=True,
         )

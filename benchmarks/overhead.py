@@ -274,7 +274,7 @@ class Recorded(contextlib.ExitStack):
         bare.step(rows)
         bare.generator = random
         self.close()
-        found = [relative(self.gradients[id(mine)], self.gradients[id(theirs)]) for mine, theirs in bare.pairs]
+        found = [relative(self.gradients[id(param)], self.gradients[id(other)]) for param, other in bare.pairs]
         assert max(found) < ROUNDING, f"the bare loop computes something else: gradients differ by {max(found):.0e}"
         return max(found)
 

@@ -27,8 +27,10 @@ def test_pages_with_examples_are_found() -> None:
 def test_definitions_stand_where_pages_say() -> None:
     """A page writes `name` in `file.py`, `Class.method` in `file.py` or `name` (`file.py`)."""
     texts = {path.name: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
-    said = re.compile(r"`([A-Za-z_.]+)(?:\(\))?`\s+(?:in\s+|\()`((?:jointgen|plugins|tests|benchmarks)/[\w./-]+\.py)`")
-    named = [(page, *match) for page, text in texts.items() for match in said.findall(text)]
+    pattern = re.compile(
+        r"`([A-Za-z_.]+)(?:\(\))?`\s+(?:in\s+|\()`((?:jointgen|plugins|tests|benchmarks)/[\w./-]+\.py)`"
+    )
+    named = [(page, *match) for page, text in texts.items() for match in pattern.findall(text)]
     assert len(named) >= 10
     missing = [
         f"{page}: {name} is not in {file}"

@@ -150,6 +150,7 @@ def test_eval_of_some_metrics_rows_and_a_split(trained: Path, say: Any) -> None:
     assert [(f["n"], f["split"]) for f in found.values()] == [(7, "train")] * 2
     assert set(found["elbo"]) == {
         "value",
+        "display",
         "unit",
         "estimator",
         "split",

@@ -60,8 +60,11 @@ def test_every_row_of_a_study_is_a_run_that_could_begin(path: Path, table: Modul
 
 
 def test_runs_without_a_figure_of_an_axis_are_no_points(table: ModuleType) -> None:
-    ali = table.Run("ali", {}, {"rmse": table.Figure("rmse", 2.0)})
-    vae = table.Run("vae", {}, {"rmse": table.Figure("rmse", 1.0, "0-255"), "elbo": table.Figure("elbo", -9.0, "nats")})
+    def figure(name: str, value: float, unit: str) -> Any:
+        return table.Figure.of(name, {"value": value, "unit": unit, "display": {"title": name.upper()}}, "")
+
+    ali = table.Run("ali", {}, {"rmse": figure("rmse", 2.0, "0-255")})
+    vae = table.Run("vae", {}, {"rmse": figure("rmse", 1.0, "0-255"), "elbo": figure("elbo", -9.0, "nats")})
     (point,) = table.points_of([ali, vae], ("elbo", "rmse"))
     assert (point.run, point.across, point.up) == (vae, -9.0, 1.0)
     assert point.titles == ("ELBO (nats)", "RMSE (0-255)")
@@ -75,7 +78,7 @@ def test_runs_stand_beside_the_one_of_their_seed(table: ModuleType) -> None:
             "iwae_64": table.Figure.of(
                 "iwae_64", {"value": bound, "unit": "nats", "bound": "lower", "better": "higher"}, ""
             ),
-            "fid/net": table.Figure("fid/net", distance),
+            "fid/net": table.Figure.of("fid/net", {"value": distance}, ""),
         }
         return table.Run(f"{name}-{seed}", {"name": name, "seed": seed}, figures)
 

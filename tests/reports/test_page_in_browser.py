@@ -113,7 +113,7 @@ def test_the_page_of_a_run(run: Path, opened: Opened) -> None:
         n: m["value"] for n, m in metrics.items() if m["value"] is not None
     }
     titles = opened.all("[...document.querySelectorAll('.plots figcaption')].map(c => c.firstChild.data.trim())")
-    assert {"elbo", "model: loss", "model: terms", "T: accuracy", "gradient norms", "learning rates"} <= {*titles}
+    assert {"ELBO", "model: loss", "model: terms", "T: accuracy", "gradient norms", "learning rates"} <= {*titles}
     assert opened.all(
         "[...document.querySelectorAll('.curve')].every(plot => plot.querySelector('.scatterlayer .trace'))"
     )
@@ -210,7 +210,7 @@ KINDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "implicit": (
         {**RING, "data": {"type": "digits"}, "encoder": IMPLICIT, "decoder": IMPLICIT, "discriminator": MLP}
         | {"objective": {"type": "ali"}},
-        ["Not to be had for this model: ", "elbo (", "the mean codes themselves"],
+        ["These figures do not exist for this model: ", "elbo (", "the mean codes themselves"],
     ),
     "code with channels": (
         {

@@ -71,20 +71,18 @@ def test_starting_changes_no_switch_of_torch() -> None:
 
 @pytest.mark.parametrize("name", ["gpu", "", "mps", "cpu:1", "cuda:x"])
 def test_no_such_device(name: str) -> None:
-    with pytest.raises(
-        ConfigError, match=rf"^train\.device: '{name}' is not a device; allowed: 'auto', 'cpu', 'cuda', "
-    ):
+    with pytest.raises(ConfigError, match=rf"^device: '{name}' is not a device; allowed: 'auto', 'cpu', 'cuda', "):
         Workers.start(name)
 
 
 def test_no_such_gpu() -> None:
-    with pytest.raises(ConfigError, match=r"^train\.device: 'cuda:99', but torch sees \d+ GPUs"):
+    with pytest.raises(ConfigError, match=r"^device: 'cuda:99', but torch sees \d+ GPUs"):
         Workers.start("cuda:99")
 
 
 def test_a_variable_that_overrules_the_recipe_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "meta")
-    with pytest.raises(ConfigError, match=r"^train\.device: 'cpu', but Accelerate's environment variables say 'meta'"):
+    with pytest.raises(ConfigError, match=r"^device: 'cpu', but Accelerate's environment variables say 'meta'"):
         Workers.start("cpu")
 
 

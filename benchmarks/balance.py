@@ -26,7 +26,7 @@ from jointgen.config.recipe import read_recipe
 from jointgen.data.batches import TrainingBatches
 from jointgen.data.split import open_split
 from jointgen.data.step_inputs import StepInputs
-from jointgen.engine.balance_scales import GradientPair
+from jointgen.engine.balance_meter import GradientPair
 from jointgen.engine.program import Program
 from jointgen.engine.terms import summand_function
 from jointgen.registry.discovery import load_plugins

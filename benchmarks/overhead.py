@@ -10,7 +10,8 @@ that is the process's own time on one thread, since other work shares the machin
 CUDA events, and the device is waited for at the ends of a window only.
 
 Before anything is timed, jointgen's first step is repeated by the bare loop with the numbers and rows that jointgen
-drew, and every parameter's gradient has to be the same up to rounding.
+drew, and every parameter's gradient has to be the same up to rounding. Then the operations that torch dispatches are
+counted on both sides, forward and backward, as means over a few steps: a figure without noise.
 
 --set reaches jointgen's recipe only, so that an option's gain shows against the plain bare loop. Without folders the
 images are random bytes.
@@ -33,6 +34,7 @@ import torch
 from bare import BareASVAE, BareVAE, Replay
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
@@ -44,6 +46,7 @@ from jointgen.training.trainer import Trainer
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 ROUNDING = 2e-4  # of a float32 gradient, relative to the largest number of its tensor
+COUNTED = 4  # steps whose operations are counted: a period of the gradient penalty
 
 
 @attrs.frozen
@@ -93,8 +96,10 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of jointgen's recipe")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print("| model | bare loop | jointgen | ratio | ratio, wall | without averaging, either | gradients differ by |")
-    print("|---|---|---|---|---|---|---|")
+    columns = ["model", "bare loop", "jointgen", "ratio", "ratio, wall", "without averaging, either"]
+    columns += ["operations, bare", "operations, jointgen", "gradients differ by"]
+    print(f"| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|")
     for name in arguments.rows:
         print(Comparison(ROWS[name], arguments).line(), flush=True)
 
@@ -118,6 +123,8 @@ class Comparison:
             shown(averaged.ratios()),
             f"{statistics.median(averaged.ratios(wall=True)):.3f}",
             shown(plain.ratios()),
+            f"{averaged.operations['bare']:g}",
+            f"{averaged.operations['jointgen']:g}",
             f"{averaged.difference:.0e}",
         ]
         return f"| {' | '.join(cells)} |"
@@ -187,9 +194,12 @@ class Interleaved:
         self.steps, self.difference, self.recorded = 0, float("nan"), Recorded()
         self.seconds: dict[str, list[float]] = {"jointgen": [], "bare": []}
         self.wall: dict[str, list[float]] = {"jointgen": [], "bare": []}
+        self.operations: dict[str, float] = {}
+        self.counter = Counter()
 
     def after_step(self) -> int:
         self.steps += 1
+        self.count_operations()
         if self.steps == 1:
             self.difference = self.recorded.difference(self.bare)
         if self.rounds == 0:  # only compared
@@ -209,6 +219,17 @@ class Interleaved:
         self.watch = Stopwatch(self.bare.device)
         return 0
 
+    def count_operations(self) -> None:
+        """Count those of a few steps after the first, on both sides."""
+        if self.steps == COUNTED:
+            self.counter.__enter__()
+        if self.steps == 2 * COUNTED:
+            self.counter.__exit__(None, None, None)
+            with Counter() as bare:
+                for _ in range(COUNTED):
+                    self.bare.step()
+            self.operations = {"jointgen": self.counter.count / COUNTED, "bare": bare.count / COUNTED}
+
     def record(self, arm: str, watch: Stopwatch) -> None:
         seconds, wall = watch.read()
         self.seconds[arm].append(seconds / self.window)
@@ -217,6 +238,18 @@ class Interleaved:
     def ratios(self, wall: bool = False) -> list[float]:
         of = self.wall if wall else self.seconds
         return [ours / theirs for ours, theirs in zip(of["jointgen"], of["bare"], strict=True)]
+
+
+class Counter(TorchDispatchMode):
+    """Counts the operations that torch dispatches while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        self.count += 1
+        return function(*arguments, **(options or {}))
 
 
 class Stopwatch:

@@ -1,5 +1,5 @@
 """Balanced weights of a plan: which two gradients each compares, and where. Torch-free.
-`jointgen.engine.balance_scales` measures.
+`jointgen.engine.balance_meter` measures.
 
 lambda = r E|d log p(x|z) / d y| / E|d T / d y| for `lambda*T` balanced against log p(x|z), where y is what the network
 of one conditional puts out (a decoder: the parameters of p(x|z), pixel by pixel), each norm is that of a row of the

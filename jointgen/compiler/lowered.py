@@ -7,15 +7,13 @@ registered term has become a `NodeValue`. `jointgen.compiler.lowering` makes the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import attrs
 
 from jointgen.compiler.gradient_paths import GradientPaths, Traits, merge_paths
 from jointgen.compiler.nodes import EXPLICIT, Node, ReadNode, StandardizedNode
-from jointgen.objectives.algebra import Constant, Expr, Pointwise, Stop, Sum, Weighted
-from jointgen.objectives.expressions import Ratio
+from jointgen.objectives.algebra import Expr, Stop
 
 
 @attrs.frozen(cache_hash=True)
@@ -60,30 +58,6 @@ class CriticPenalty(Expr):
     def every(self) -> int:
         """It is due at every such step."""
         return int(self.penalty.every)
-
-
-def lower_tree(term: Expr, leaf: Callable[[Expr, bool], Node], held: bool = False) -> Expr:
-    """Replace every term that is no combination of others by the value of its node.
-
-    Args:
-        leaf: (term, whether its parameters are held) -> its node.
-        held: hold the parameters. The known part of a ratio always is.
-    """
-    match term:
-        case Constant():
-            return term
-        case Sum():
-            return Sum(tuple(lower_tree(inner, leaf, held) for inner in term.terms))
-        case Weighted():
-            return Weighted(term.weight, lower_tree(term.term, leaf, held))
-        case Pointwise():
-            return Pointwise(term.function, lower_tree(term.term, leaf, held))
-        case Stop():
-            return Stop(lower_tree(term.term, leaf, held))
-    value = NodeValue(leaf(term, held))
-    if isinstance(term, Ratio) and term.known is not None:
-        return Sum((value, lower_tree(term.known, leaf, held=True)))
-    return value
 
 
 def leaves_of(lowered: Expr) -> list[Node]:

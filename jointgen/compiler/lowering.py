@@ -6,12 +6,12 @@ The flow is expression -> lowered tree (`jointgen.compiler.lowered`) -> nodes ->
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
 from jointgen.compiler.gradient_paths import Traits
-from jointgen.compiler.lowered import CriticPenalty, OverDraws, lower_tree
+from jointgen.compiler.lowered import CriticPenalty, NodeValue, OverDraws
 from jointgen.compiler.nodes import (
     ClosedKLNode,
     CriticNode,
@@ -30,10 +30,9 @@ from jointgen.compiler.nodes import (
     differentiable_nodes,
 )
 from jointgen.errors import ConfigError
-from jointgen.objectives.algebra import Expr
+from jointgen.objectives.algebra import Constant, Expr, Pointwise, Stop, Sum, Weighted
 from jointgen.objectives.distributions import KL, Conditional, Joint, LogDensity, Product
-from jointgen.objectives.expressions import Apply, Expectation, Ratio, Standardized, Value
-from jointgen.objectives.objective import PenaltyOf
+from jointgen.objectives.expressions import Apply, Expectation, PenaltyOf, Ratio, Standardized, Value
 
 
 @attrs.frozen
@@ -239,6 +238,30 @@ class Lowering:
         title = f"{value.joint.name}'({value.factor})"
         law = self._forward(value.factor, given, point.k, "live", title)
         return ReadNode(SampleNode(law, value.factor.out, title), value.variable, value.reading)
+
+
+def lower_tree(term: Expr, leaf: Callable[[Expr, bool], Node], held: bool = False) -> Expr:
+    """Replace every term that is no combination of others by the value of its node.
+
+    Args:
+        leaf: (term, whether its parameters are held) -> its node.
+        held: hold the parameters. The known part of a ratio always is.
+    """
+    match term:
+        case Constant():
+            return term
+        case Sum():
+            return Sum(tuple(lower_tree(inner, leaf, held) for inner in term.terms))
+        case Weighted():
+            return Weighted(term.weight, lower_tree(term.term, leaf, held))
+        case Pointwise():
+            return Pointwise(term.function, lower_tree(term.term, leaf, held))
+        case Stop():
+            return Stop(lower_tree(term.term, leaf, held))
+    value = NodeValue(leaf(term, held))
+    if isinstance(term, Ratio) and term.known is not None:
+        return Sum((value, lower_tree(term.known, leaf, held=True)))
+    return value
 
 
 def _repeated(read: ReadNode, rows: int) -> ReadNode:

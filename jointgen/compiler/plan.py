@@ -6,7 +6,7 @@ A plan keeps what it lowered: each `Summand` has its tree of nodes, and nothing 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -27,15 +27,11 @@ from jointgen.compiler.nodes import (
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import Expr, Weight, summands
 from jointgen.objectives.distributions import Joint
-from jointgen.objectives.expressions import Expectation, Ratio
-from jointgen.objectives.objective import Objective, PenaltyOf, Update
+from jointgen.objectives.expressions import SIDES, Expectation, PenaltyOf, Ratio, Side
+from jointgen.objectives.objective import Objective, Update
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Side = Literal["positive", "negative"]
-SIDES: tuple[Side, Side] = ("positive", "negative")
-"""The sides of a critic: draws of a ratio's numerator, and of its denominator."""
 
 
 @attrs.frozen

@@ -1,34 +1,12 @@
-"""Measures what balanced weights need: how strongly two terms pull at the outputs of a network.
-
-Every `STEPS_BETWEEN` steps, before any update, both terms are run on the step's own rows and noise. At first, while a
-new critic finds its slope, this happens after 1, 2, 4, ... steps. The mean norms over the global batch go into running
-means, whose quotient is used until the next measurement. The two means are kept apart, so that a critic that loses its
-slope for a moment does not blow up the weight. They are part of a checkpoint, so a resumed run goes on bit for bit.
-
-The measurement is independent of the updates: it does not matter how these are cut into micro-batches, share graphs or
-are compiled. To them a balanced weight is a number.
-"""
+"""What a run has measured for its balanced weights so far. `jointgen.engine.balance_meter` measures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
-
-from jointgen.compiler.balanced_weights import STEPS_BETWEEN, Balance, balances_of
-from jointgen.compiler.nodes import ordered
-from jointgen.data.step_inputs import StepInputs
-from jointgen.engine.program import Program, Values
-from jointgen.engine.terms import Term, as_tensor, summand_function
-from jointgen.engine.torch_compile import buffers_kept
-from jointgen.engine.trainable import TrainedParameters
-from jointgen.runtime.workers import Workers
-
-if TYPE_CHECKING:
-    from jointgen.compiler.parts import Parts
-    from jointgen.compiler.plan import Plan
 
 DECAY = 0.6
 """The share of the running means that a measurement leaves: they look back over some 40 steps."""
@@ -37,7 +15,8 @@ DECAY = 0.6
 class BalanceScales:
     """What has been measured so far in a run: running means of both norms, for each pair of terms.
 
-    A balanced weight is its relative strength r times the quotient of these means.
+    A balanced weight is its relative strength r times the quotient of these means. The means are kept apart, so that a
+    critic that loses its slope for a moment does not blow up the weight.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -45,9 +24,9 @@ class BalanceScales:
         self._norms: dict[str, Tensor] = {}  # (2,): running means of |the weight's own term|', |the other|', from 0
         self._begun: dict[str, int] = {}  # the step of the first measurement
 
-    def is_due(self, pair: str, step: int) -> bool:
-        past = step - self._begun.get(pair, step)
-        return past % STEPS_BETWEEN == 0 or (past < STEPS_BETWEEN and past.bit_count() == 1)
+    def steps_since_first(self, pair: str, step: int) -> int:
+        """How many steps ago the first measurement was; 0 before it."""
+        return step - self._begun.get(pair, step)
 
     def add(self, pair: str, norms: Tensor, step: int) -> None:
         """Take in the norms of a measurement, (2,): of the weight's own term, and of the other."""
@@ -66,64 +45,3 @@ class BalanceScales:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._norms = {pair: entry["norms"].to(self._device) for pair, entry in state.items()}
         self._begun = {pair: entry["begun"] for pair, entry in state.items()}
-
-
-class BalanceMeter:
-    """Measures the balanced weights of one plan, which may have none.
-
-    Args:
-        scales: what the run has measured so far; the meter adds to it.
-    """
-
-    def __init__(self, plan: Plan, parts: Parts, workers: Workers, scales: BalanceScales):
-        self.workers, self.scales = workers, scales
-        balances = balances_of(plan)
-        self.weights = [balance.weight for balance in balances]
-        self._no_parameters = TrainedParameters(parts, ())
-        self._pairs = [GradientPair(balance, parts) for balance in balances]
-
-    def __call__(self, micro_batches: Sequence[StepInputs]) -> dict[str, Tensor]:
-        """Return the scale of every balanced weight in a step, () each by name; measure those that are due."""
-        step = micro_batches[0].step
-        if due := [pair for pair in self._pairs if self.scales.is_due(pair.key, step)]:
-            self._no_parameters.activate()  # no parameter needs a gradient
-            norms = [torch.stack([self._measure(pair, inputs) for inputs in micro_batches]).mean(0) for pair in due]
-            self.workers.all_reduce_mean_(norms)
-            for pair, measured in zip(due, norms, strict=True):
-                self.scales.add(pair.key, measured, step)
-        return {pair.weight: self.scales.of(pair.key) for pair in self._pairs}
-
-    def _measure(self, pair: GradientPair, inputs: StepInputs) -> Tensor:
-        with buffers_kept(pair.program), self.workers.autocast():
-            return pair(inputs)
-
-
-class GradientPair:
-    """The two terms of a balanced weight, run on their own.
-
-    Attributes:
-        key: names both terms, because another stage may balance other terms by the same weight.
-    """
-
-    def __init__(self, balance: Balance, parts: Parts):
-        self.weight = balance.weight.name
-        self.key = f"{self.weight}: {balance.term.label}, {balance.against.label}"
-        nodes = ordered([*balance.term.nodes, *balance.against.nodes])
-        self.program = Program(nodes, parts, balance.update.differentiable)
-        self._outputs = self.program.watch_outputs(balance.part)
-        self._terms = [summand_function(term.lowered, self.program) for term in (balance.term, balance.against)]
-
-    def __call__(self, inputs: StepInputs) -> Tensor:
-        """(2,) means over rows of |d term / d outputs|: of the weight's own term, and of the other."""
-        self._outputs.clear()
-        values = self.program.run(inputs)
-        norms = torch.stack([self._norm(term, inputs, values) for term in self._terms])
-        self._outputs.clear()
-        return norms
-
-    def _norm(self, term: Term, inputs: StepInputs, values: Values) -> Tensor:
-        """() the mean over rows of the batch. A row has all that the network puts out for it, in all runs and draws."""
-        total = as_tensor(term(inputs, values), inputs).sum()
-        found = torch.autograd.grad(total, self._outputs, retain_graph=True, allow_unused=True)
-        rows = [g.reshape(inputs.rows, -1).to(total.dtype) for g in found if g is not None]
-        return torch.linalg.vector_norm(torch.cat(rows, 1), dim=1).mean()

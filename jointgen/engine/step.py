@@ -17,7 +17,8 @@ from jointgen.compiler.nodes import Node
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan
 from jointgen.data.step_inputs import StepInputs
-from jointgen.engine.balance_scales import BalanceMeter, BalanceScales
+from jointgen.engine.balance_meter import BalanceMeter
+from jointgen.engine.balance_scales import BalanceScales
 from jointgen.engine.torch_compile import TorchCompiler, nodes_when_compiled
 from jointgen.engine.update import BatchFigures, Figures, JointGraph, UpdateRunner
 from jointgen.errors import ConfigError

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from jointgen.compiler.nodes import Node, differentiable_nodes, ordered
 from jointgen.compiler.parts import Parts
-from jointgen.compiler.plan import Plan, Side, UpdatePlan
+from jointgen.compiler.plan import Plan, UpdatePlan
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.critic_statistics import critic_figures
 from jointgen.engine.program import Program, Values
 from jointgen.engine.terms import as_tensor, summand_function, term_function
 from jointgen.engine.torch_compile import Loss, TorchCompiler
 from jointgen.engine.trainable import TrainedParameters
-from jointgen.objectives.expressions import Ratio
+from jointgen.objectives.expressions import Ratio, Side
 
 Figures = dict[str, Tensor]
 """Scalars by name, detached."""

@@ -109,6 +109,11 @@ def _view(view: Mapping[str, Seen] | tuple[tuple[str, Seen], ...]) -> tuple[tupl
     return tuple(sorted(view.items() if isinstance(view, Mapping) else view, key=lambda item: item[0]))
 
 
+Side = Literal["positive", "negative"]
+SIDES: tuple[Side, Side] = ("positive", "negative")
+"""The sides of a ratio: draws of its numerator are its critic's positives, those of its denominator its negatives."""
+
+
 @attrs.frozen(cache_hash=True)
 class Ratio(Expr):
     """A critic of two distributions over the same variables, which learns to tell draws of one from the other.
@@ -254,3 +259,19 @@ def E(  # noqa: N802 - the paper's sign
     E[q(x,z); k=5 logmeanexp](log p(x|z) + log p(z) - log q(z|x))
     """
     return Expectation(over, term, k, reduce)
+
+
+@attrs.frozen(cache_hash=True)
+class PenaltyOf(Expr):
+    """A penalty on a critic, computed from its positives and negatives. It stands only in that critic's update."""
+
+    ratio: Ratio
+    penalty: Any
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        """The ratio whose critic is penalised."""
+        return (self.ratio,)
+
+    def __str__(self) -> str:
+        return f"{type(self.penalty).__name__}({self.ratio})"

@@ -10,29 +10,13 @@ import attrs
 from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import Expr, Weight, Weighted, summands
 from jointgen.objectives.distributions import KL, Joint, LogDensity, names
-from jointgen.objectives.expressions import Apply, E, Expectation, Ratio, Standardized
+from jointgen.objectives.expressions import Apply, E, Expectation, PenaltyOf, Ratio, Standardized
 
 Order = Literal["model, critics", "critics, model", "same point"]
 Resolve = Callable[[str, str], Any]
 """A function from a kind and a name to the registered component with its default settings."""
 ONLY_STAGE = "train"
 """The name of the stage of an objective that has only one, unless the objective gives another."""
-
-
-@attrs.frozen(cache_hash=True)
-class PenaltyOf(Expr):
-    """A penalty on a critic, computed from its positives and negatives. It stands only in that critic's update."""
-
-    ratio: Ratio
-    penalty: Any
-
-    @property
-    def children(self) -> tuple[Expr, ...]:
-        """The ratio whose critic is penalised."""
-        return (self.ratio,)
-
-    def __str__(self) -> str:
-        return f"{type(self.penalty).__name__}({self.ratio})"
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
-from jointgen.compiler.lowered import lower_tree
+from jointgen.compiler.lowering import lower_tree
 from jointgen.compiler.nodes import CriticNode
 from jointgen.compiler.parts import Parts
 from jointgen.config.recipe import read_recipe

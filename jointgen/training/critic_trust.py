@@ -22,7 +22,8 @@ from typing import Any
 
 import attrs
 
-from jointgen.compiler.plan import SIDES, Plan
+from jointgen.compiler.plan import Plan
+from jointgen.objectives.expressions import SIDES
 
 MIN_EVENTS, MIN_ROWS = 5, 500
 """A verdict takes so many log events at least, and so many rows of each side."""

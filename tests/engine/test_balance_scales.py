@@ -32,7 +32,7 @@ from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
 from jointgen.data.step_inputs import StepInputs
-from jointgen.engine import balance_scales
+from jointgen.engine import balance_meter
 from jointgen.engine.balance_scales import BalanceScales
 from jointgen.engine.step import Step
 from jointgen.errors import ConfigError, StoppedError
@@ -228,7 +228,7 @@ def test_it_is_measured_now_and_then() -> None:
     step = model.step()
     values = [float(step(lambda r, n=n: model.inputs(step=n))["weight/lambda"]) for n in range(3, 40)]
     new = [n for n, (before, now) in enumerate(itertools.pairwise(values), 4) if before != now]
-    assert balance_scales.STEPS_BETWEEN == 16
+    assert balance_meter.STEPS_BETWEEN == 16
     assert new == [3 + 1, 3 + 2, 3 + 4, 3 + 8, 3 + 16, 3 + 32]
 
 
@@ -238,7 +238,7 @@ def test_a_weight_of_other_terms_in_another_stage_is_measured_anew() -> None:
 
     def measured(weighed: Expr, step: int, scales: BalanceScales) -> float:
         model = small_model(objective(half(), weighed)).double()
-        measure = balance_scales.BalanceMeter(model.plan, model.parts, Workers.start("cpu"), scales)
+        measure = balance_meter.BalanceMeter(model.plan, model.parts, Workers.start("cpu"), scales)
         return float(measure([model.inputs(step=step)])["lambda"])
 
     first = measured(d, 0, scales)
@@ -254,7 +254,7 @@ def test_measuring_leaves_everything_as_it_was() -> None:
     model.parts.modules["d"] = nn.Sequential(critic, nn.Flatten(0))
     model.parts.modules.train()
     before = {name: value.clone() for name, value in model.parts.modules.state_dict().items()}
-    measure = balance_scales.BalanceMeter(model.plan, model.parts, Workers.start("cpu"), BalanceScales())
+    measure = balance_meter.BalanceMeter(model.plan, model.parts, Workers.start("cpu"), BalanceScales())
     state = torch.get_rng_state()
     measure([model.inputs()])
     assert all(torch.equal(value, before[name]) for name, value in model.parts.modules.state_dict().items())
@@ -282,7 +282,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(balance_scales, "STEPS_BETWEEN", 1)
+    monkeypatch.setattr(balance_meter, "STEPS_BETWEEN", 1)
 
 
 def test_one_graph_and_separate_ones_agree(every_step: None) -> None:
@@ -314,7 +314,7 @@ def weights_logged(run: Path) -> list[float]:
 
 def test_a_resumed_run_ends_where_it_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after step 7, between the measurements of steps 4 and 8: the running means are in the checkpoint."""
-    monkeypatch.setattr(balance_scales, "STEPS_BETWEEN", 4)
+    monkeypatch.setattr(balance_meter, "STEPS_BETWEEN", 4)
     train_small(tmp_path / "whole", RUN)
     with pytest.raises(StoppedError):
         train_small(tmp_path / "cut", RUN, stop=stop_after(7))
@@ -331,7 +331,7 @@ def test_bfloat16_measures_the_same() -> None:
     found = []
     for precision in ("fp32", "bf16"):
         model = small_model(objective(half()))
-        measure = balance_scales.BalanceMeter(model.plan, model.parts, Workers.start("cpu", precision), BalanceScales())
+        measure = balance_meter.BalanceMeter(model.plan, model.parts, Workers.start("cpu", precision), BalanceScales())
         scale = measure([model.inputs()])["lambda"]
         assert scale.dtype == torch.float32
         found.append(float(scale))
@@ -378,7 +378,7 @@ def test_a_recipe_keeps_it_and_explain_tells_it(registry: Registry) -> None:
     told = explain(compiled(recipe, registry))
     assert "lambda holds the gradient of its term at r times that of log p(x|z), r = 0 to 0.5 over the first" in told
     assert (
-        f"both with respect to the outputs of decoder's network, measured every {balance_scales.STEPS_BETWEEN} steps"
+        f"both with respect to the outputs of decoder's network, measured every {balance_meter.STEPS_BETWEEN} steps"
         in told
     )
 
@@ -450,7 +450,7 @@ def test_it_needs_no_noise_of_its_own() -> None:
     model = small_model(objective(half())).double()
     scales = []
     for _ in range(2):
-        measure = balance_scales.BalanceMeter(model.plan, model.parts, Workers.start("cpu"), BalanceScales())
+        measure = balance_meter.BalanceMeter(model.plan, model.parts, Workers.start("cpu"), BalanceScales())
         noise = Noise(0, "0.0", dtype=DOUBLE)
         scales.append(float(measure([attrs.evolve(model.inputs(), noise=noise)])["lambda"]))
         assert isinstance(model.step(), Step)

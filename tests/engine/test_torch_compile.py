@@ -24,7 +24,7 @@ from support.runs import stop_after, train_small, weights
 from torch import Tensor, nn
 
 from jointgen.compiler.nodes import ReadNode, RootNode, SampleNode
-from jointgen.engine import balance_scales
+from jointgen.engine import balance_meter
 from jointgen.engine.step import Step
 from jointgen.engine.torch_compile import TorchCompiler, nodes_when_compiled
 from jointgen.errors import StoppedError
@@ -116,7 +116,7 @@ def test_a_compiled_step_is_the_eager_one() -> None:
 
 def test_a_balanced_weight_is_a_number_that_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured at steps 0, 2 and 4, outside the graphs, of which there is one for each update throughout."""
-    monkeypatch.setattr(balance_scales, "STEPS_BETWEEN", 2)
+    monkeypatch.setattr(balance_meter, "STEPS_BETWEEN", 2)
     make = of(ASVAE(lambda_=BalanceTable(0.5)))
     notes: list[str] = []
     counts = compare(lambda: make(), TorchCompiler("default", CPU, notes.append, "eager"), 6, micro_batches=2)

@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from jointgen.contracts.critics import CriticLoss
 from jointgen.errors import ConfigError
 from jointgen.objectives import Expr, Objective, Ratio, Update, log_ratio, p, q, score
 from jointgen.objectives.objective import critic_update
@@ -44,13 +45,13 @@ class Subject:
 # --- critic losses ---------------------------------------------------------------------------------------------------
 
 
-def sides(loss: Any) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+def sides(loss: CriticLoss) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     """Return positive and negative as functions of a critic's outputs, (B,) -> (B,)."""
     ratio = _ratio(loss)
     return pointwise(loss.positive(ratio)), pointwise(loss.negative(ratio))
 
 
-def _ratio(loss: Any) -> Ratio:
+def _ratio(loss: CriticLoss) -> Ratio:
     if loss.is_ratio:
         return log_ratio(q.x, p.x, name="f", loss=loss)
     return score(q.x, p.x, name="f", loss=loss)

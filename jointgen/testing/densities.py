@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.contracts.distributions import ScoredDraw, log_prob_of_draw
+from jointgen.contracts.distributions import Distribution, ScoredDraw, log_prob_of_draw
 from jointgen.testing.check import Promises, expect, expect_close, expect_finite, expect_shape, gradients, promise, skip
 from jointgen.testing.laws import Law, can_integrate, has_grid, is_line, leaves, scores_any, scores_own
 from jointgen.testing.quadrature import Grid, grid_of, panel_masses
@@ -68,7 +68,7 @@ def scored(law: Law) -> list[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def _scored(distribution: Any) -> tuple[Tensor, Tensor]:
+def _scored(distribution: Distribution) -> tuple[Tensor, Tensor]:
     draw = distribution.draw(noise(MANY, "many"))
     return draw.read("sample"), log_prob_of_draw(distribution, draw)
 

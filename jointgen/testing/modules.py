@@ -97,8 +97,9 @@ def extreme_values(law: Law, rows: int) -> list[Tensor]:
     space = law.space
     if space.kind == "binary" or space.kind == "label":
         ends = [0.0, 1.0]
-    elif space.low is not None and space.high is not None:
-        ends = [space.low, (space.low + space.high) / 2, space.high]
+    elif space.range is not None:
+        low, high = space.range
+        ends = [low, (low + high) / 2, high]
     else:
         ends = [-1e4, -1e-6, 0.0, 1e4]
     return [torch.full((rows, *space.shape), end) for end in ends]

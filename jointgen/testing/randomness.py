@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jointgen.contracts.noise import Noise, NoiseSource
 from jointgen.testing.check import expect
@@ -70,8 +69,8 @@ def normal_like(name: str, *shape: int, dtype: torch.dtype = torch.float64) -> T
     return Noise(0, "checks", dtype=dtype).named(name, 1).normal(*shape)[0]
 
 
-def perturb(module: Any, scale: float = 0.1) -> None:
+def perturb(module: nn.Module, scale: float = 0.1) -> None:
     """Move every parameter a little off its start, so that no zero hides a mistake."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            parameter += scale * normal_like(f"perturb {name}", *parameter.shape).to(parameter.dtype)
+            parameter.add_(scale * normal_like(f"perturb {name}", *parameter.shape).to(parameter.dtype))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import attrs
 import numpy as np
@@ -52,6 +51,7 @@ class Digits:
 
 
 @functools.cache
-def _read_digits() -> tuple[Any, Any]:
+def _read_digits() -> tuple[np.ndarray, np.ndarray]:
     """Return images (1797, 64) and labels (1797,), parsed once: a run opens its splits several times."""
-    return load_digits(return_X_y=True)
+    images, labels = load_digits(return_X_y=True)
+    return images, labels

@@ -8,7 +8,6 @@ Source: Tipping and Bishop, Probabilistic Principal Component Analysis, J. R. St
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import attrs
 import torch
@@ -21,12 +20,14 @@ positive = attrs.validators.gt(0)
 positive_real = attrs.validators.gt(0.0)
 
 
-def _is_matrix(source: Any, field: Any, value: list[list[float]]) -> None:
+def _is_matrix(source: object, field: attrs.Attribute[list[list[float]]], value: list[list[float]]) -> None:
     if not value or not value[0] or len({len(row) for row in value}) != 1:
         raise ValueError(f"{field.name!r} must be D rows of Z numbers each, got rows of {[len(row) for row in value]}")
 
 
-def _fits_weights(source: Any, field: Any, value: list[float] | None) -> None:
+def _fits_weights(
+    source: LinearGaussian, field: attrs.Attribute[list[float] | None], value: list[float] | None
+) -> None:
     rows = len(source.weights)
     if value is not None and len(value) != rows:
         raise ValueError(f"{field.name!r} must have one number per row of 'weights' ({rows}), got {len(value)}")

@@ -15,8 +15,48 @@ positive = attrs.validators.gt(0)
 positive_real = attrs.validators.gt(0.0)
 
 
+class PlanarMixture:
+    """The base of data sources of equal Gaussians in the plane, which differ in their centres and classes.
+
+    Subclasses have the keys `sd`, the standard deviation of each Gaussian, `rows`, `seed` and `labels`.
+    """
+
+    sd: float
+    rows: int
+    seed: int
+    labels: bool
+
+    def centres(self) -> Tensor:
+        """Return the centres of the Gaussians, (M, 2)."""
+        raise NotImplementedError
+
+    def classes(self) -> Tensor:
+        """Return the class of each Gaussian, (M,) int64; by default each has its own."""
+        return torch.arange(len(self.centres()))
+
+    def spaces(self) -> dict[str, Space]:
+        """Return the Space of each variable."""
+        spaces = {"x": Space((2,))}
+        return spaces | {"y": label_space(int(self.classes().max()) + 1)} if self.labels else spaces
+
+    def open(self, split: str) -> TensorRows:
+        """Draw the rows of the split "train" or "test", always the same ones."""
+        noise = Noise(self.seed, "train" if is_train(split) else "test").named("mixture", self.rows)
+        centres = self.centres()
+        mode = (noise.uniform() * len(centres)).long()  # (N,)
+        values = {"x": centres[mode].float() + self.sd * noise.normal(2)}
+        return TensorRows(values | {"y": self.classes()[mode]} if self.labels else values)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """Return log q(x) = log (1/M) sum_m N(x; c_m, sd^2 I), (B, 2) -> (B,) nats."""
+        centres = self.centres()
+        apart = (x[:, None] - centres.to(x)) / self.sd  # (B, M, 2)
+        log_normal = -0.5 * apart.square().sum(-1) - math.log(2 * math.pi * self.sd**2)
+        return torch.logsumexp(log_normal, 1) - math.log(len(centres))
+
+
 @attrs.frozen
-class Ring:
+class Ring(PlanarMixture):
     """Points x (2,) of equal Gaussians that lie evenly on a circle, the first one at (radius, 0).
 
     Args:
@@ -40,22 +80,9 @@ class Ring:
         angle = torch.arange(self.modes, dtype=torch.float64) * (2 * math.pi / self.modes)
         return self.radius * torch.stack([angle.cos(), angle.sin()], 1)
 
-    def spaces(self) -> dict[str, Space]:
-        """Return the Space of each variable."""
-        return _spaces(self.modes if self.labels else 0)
-
-    def open(self, split: str) -> TensorRows:
-        """Open the split "train" or "test"."""
-        classes = torch.arange(self.modes) if self.labels else None
-        return _draw(self.centres(), self.sd, classes, self.rows, self.seed, split)
-
-    def log_density(self, x: Tensor) -> Tensor:
-        """Return log q(x), (B, 2) -> (B,) nats."""
-        return _log_mixture(x, self.centres(), self.sd)
-
 
 @attrs.frozen
-class Grid:
+class Grid(PlanarMixture):
     """Points x (2,) of equal Gaussians on a square grid that is centred on the origin.
 
     Args:
@@ -79,22 +106,9 @@ class Grid:
         line = (torch.arange(self.side, dtype=torch.float64) - (self.side - 1) / 2) * self.spacing
         return torch.cartesian_prod(line, line)
 
-    def spaces(self) -> dict[str, Space]:
-        """Return the Space of each variable."""
-        return _spaces(self.side**2 if self.labels else 0)
-
-    def open(self, split: str) -> TensorRows:
-        """Open the split "train" or "test"."""
-        classes = torch.arange(self.side**2) if self.labels else None
-        return _draw(self.centres(), self.sd, classes, self.rows, self.seed, split)
-
-    def log_density(self, x: Tensor) -> Tensor:
-        """Return log q(x), (B, 2) -> (B,) nats."""
-        return _log_mixture(x, self.centres(), self.sd)
-
 
 @attrs.frozen
-class Moons:
+class Moons(PlanarMixture):
     """Points x (2,) of two interleaved half circles of radius 1, each made of equal Gaussians.
 
     A Gaussian blurred along an arc has no closed form, but evenly spaced centres have. With the defaults they are one
@@ -121,35 +135,6 @@ class Moons:
         lower = torch.stack([1.0 - angle.cos(), 0.5 - angle.sin()], 1)
         return torch.cat([upper, lower])
 
-    def spaces(self) -> dict[str, Space]:
-        """Return the Space of each variable."""
-        return _spaces(2 if self.labels else 0)
-
-    def open(self, split: str) -> TensorRows:
-        """Open the split "train" or "test"."""
-        classes = torch.arange(2).repeat_interleave(self.points) if self.labels else None
-        return _draw(self.centres(), self.sd, classes, self.rows, self.seed, split)
-
-    def log_density(self, x: Tensor) -> Tensor:
-        """Return log q(x), (B, 2) -> (B,) nats."""
-        return _log_mixture(x, self.centres(), self.sd)
-
-
-def _spaces(classes: int) -> dict[str, Space]:
-    spaces = {"x": Space((2,))}
-    return spaces | {"y": label_space(classes)} if classes else spaces
-
-
-def _draw(centres: Tensor, sd: float, classes: Tensor | None, rows: int, seed: int, split: str) -> TensorRows:
-    """Draw the rows of a split; `classes`, (M,) int64, holds the label of each centre."""
-    noise = Noise(seed, "train" if is_train(split) else "test").named("mixture", rows)
-    mode = (noise.uniform() * len(centres)).long()  # (N,)
-    values = {"x": centres[mode].float() + sd * noise.normal(2)}
-    return TensorRows(values if classes is None else values | {"y": classes[mode]})
-
-
-def _log_mixture(x: Tensor, centres: Tensor, sd: float) -> Tensor:
-    """Return log (1/M) sum_m N(x; c_m, sd^2 I), (B, 2) -> (B,) nats."""
-    apart = (x[:, None] - centres.to(x)) / sd  # (B, M, 2)
-    log_normal = -0.5 * apart.square().sum(-1) - math.log(2 * math.pi * sd**2)
-    return torch.logsumexp(log_normal, 1) - math.log(len(centres))
+    def classes(self) -> Tensor:
+        """Return the half circle of each Gaussian, (M,) int64: 0 for the upper one and 1 for the lower one."""
+        return torch.arange(2).repeat_interleave(self.points)

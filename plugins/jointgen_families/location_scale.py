@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import attrs
 import torch
@@ -96,7 +96,7 @@ class LocationScale:
     mean: MeanName = attrs.field(default="linear", validator=attrs.validators.in_(get_args(MeanName)))
 
     @init_scale.validator
-    def _within_bounds(self, attribute: Any, value: float) -> None:
+    def _within_bounds(self, attribute: attrs.Attribute[float], value: float) -> None:
         check_init_scale(value, self.min_log_scale, self.max_log_scale)
 
     def readings(self, sample: PathKind = "exact") -> dict[str, PathKind]:

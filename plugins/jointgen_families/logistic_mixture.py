@@ -7,7 +7,6 @@ Shapes: K components, C channels, P = C (C - 1) / 2 pairs of channels.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import attrs
 import torch
@@ -139,7 +138,7 @@ class LogisticMixture:
     max_log_scale: float = 3.0
 
     @init_scale.validator
-    def _within_bounds(self, attribute: Any, value: float) -> None:
+    def _within_bounds(self, attribute: attrs.Attribute[float], value: float) -> None:
         check_init_scale(value, self.min_log_scale, self.max_log_scale)
 
     def capabilities(self, space: Space) -> Capabilities:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, get_args
+from typing import get_args
 
 import attrs
 import torch
@@ -169,7 +169,7 @@ class Mixture:
     mean: MeanName = attrs.field(default="linear", validator=attrs.validators.in_(get_args(MeanName)))
 
     @init_scale.validator
-    def _within_bounds(self, attribute: Any, value: float) -> None:
+    def _within_bounds(self, attribute: attrs.Attribute[float], value: float) -> None:
         check_init_scale(value, self.min_log_scale, self.max_log_scale)
 
     def capabilities(self, space: Space) -> Capabilities:

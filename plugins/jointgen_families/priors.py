@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import attrs
 import torch
@@ -13,7 +12,7 @@ from jointgen.plugin import LOG_2PI, Capabilities, NoiseSource, ReadyDraw, Space
 from jointgen_families.gaussian import DiagonalGaussian
 
 
-def valid_size(instance: object, attribute: Any, value: int | list[int]) -> None:
+def valid_size(instance: object, attribute: attrs.Attribute[int], value: int | list[int]) -> None:
     """Raise ValueError, as an attrs validator, for what is not a size >= 1 or a list of sizes."""
     sizes = [value] if isinstance(value, int) else value
     if not sizes or any(size < 1 for size in sizes):

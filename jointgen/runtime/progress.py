@@ -103,6 +103,7 @@ class Counter:
         return self
 
     def __call__(self, done: int, total: int) -> None:
+        """Show that `done` of `total` are done."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total)
         elif time.monotonic() - self._printed >= self._every_s:

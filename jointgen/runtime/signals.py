@@ -44,6 +44,7 @@ class StopRequest:
         self._handlers: AbstractContextManager[None] = handled(self._note)
 
     def __call__(self) -> int:
+        """Return the number of the signal that came, or 0."""
         return self._signal
 
     def __enter__(self) -> Self:

@@ -193,6 +193,7 @@ class Votes:
         self._group: Any = dist.new_group(backend="gloo") if workers.world > 1 else None
 
     def __call__(self) -> int:
+        """Return the largest answer to the last question, or this process's own if it is alone; ask the next."""
         if self._group is None:
             return self._ask()
         if answer := self.settle():

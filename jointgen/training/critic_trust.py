@@ -191,9 +191,11 @@ class CriticTrust:
         return verdicts
 
     def state_dict(self) -> list[dict[str, Any]]:
+        """Return what is known of each critic."""
         return [attrs.asdict(critic) for critic in self._critics.values()]
 
     def load_state_dict(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Restore what is known of each critic."""
         self._critics = {critic["name"]: Critic(**critic) for critic in state}
 
 

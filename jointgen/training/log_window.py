@@ -62,10 +62,12 @@ class LogWindow:
         return min(found, key=lambda item: item[0]) if found else None
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the figures of the window so far."""
         rows = [{"names": list(n), "rows": torch.stack(rows), "at": self._steps[n]} for n, rows in self._rows.items()]
         return {"steps": self.steps, "rows": rows}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the figures, on this window's device."""
         self.steps = state["steps"]
         self._rows = {tuple(held["names"]): list(held["rows"].to(self._device)) for held in state["rows"]}
         self._steps = {tuple(held["names"]): list(held["at"]) for held in state["rows"]}

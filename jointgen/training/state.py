@@ -81,6 +81,7 @@ class RunProgress:
         self.ends = [*self.ends[:ended], *(end + moved for end in self.planned[ended:])]
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the progress as plain values."""
         return attrs.asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

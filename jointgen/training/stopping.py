@@ -43,9 +43,11 @@ class EarlyStopping:
         return self._waited >= self._patience
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the best losses of the stage, and how many evaluations were no better."""
         return {"best": self._best, "waited": self._waited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the losses of the stage."""
         self._best, self._waited = list(state["best"]), state["waited"]
 
 
@@ -99,6 +101,7 @@ class BestCheckpoint:
         return True
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the metric, its best value and the checkpoint that has it."""
         return {"metric": self.metric, "value": self.value, "checkpoint": self.checkpoint}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -218,7 +218,7 @@ class Trainer:
         return self._result(summary)
 
     def _result(self, summary: dict[str, Any]) -> Run:
-        """The result of a finished run, whose model is left in evaluation mode."""
+        """Return the finished run. Its model is left in evaluation mode."""
         model = self.reporter.model()
         model.parts.modules.eval()
         return Run(self.reporter.folder.path, summary, model)

@@ -1,0 +1,1 @@
+"""Shows runs and recipes to people: explanations, pages, comparisons and pictures."""

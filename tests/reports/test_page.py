@@ -155,10 +155,10 @@ def test_a_run_without_a_checkpoint(copied: Path, reported: Callable[[], Page], 
         (copied / name).unlink()
     shutil.rmtree(copied / "samples")
     page = reported()
-    assert "Nothing to show: run/checkpoints: no whole checkpoint." in page
-    assert "No pictures: none was drawn yet." in page
-    assert "No curves: nothing was logged yet." in page
-    assert "No final figures: the run is unknown." in page
+    assert "There is nothing to show: run/checkpoints: no whole checkpoint." in page
+    assert "There are no pictures: none was drawn yet." in page
+    assert "There are no curves: nothing was logged yet." in page
+    assert "There are no final figures: the run is unknown." in page
     assert "encoder, decoder: Adam (betas 0.5, 0.999), lr 0.001" in page
 
 
@@ -168,7 +168,7 @@ def test_held_out_rows_that_are_gone(copied: Path, reported: Callable[[], Page])
     recipe = (copied / "recipe.toml").read_text()
     (copied / "recipe.toml").write_text(re.sub(r"\[data\]\n(.+\n)+", data, recipe))
     page = reported()
-    assert "Nothing to show: data.root: " in page
+    assert "There is nothing to show: data.root: " in page
     assert page.html.count('<div class="frame"') == 1
 
 

@@ -12,7 +12,7 @@ import attrs
 from jointgen.config.toml import read_toml
 from jointgen.contracts.data_keys import KeyRole, key_roles
 from jointgen.contracts.figures import Display, Estimate
-from jointgen.errors import ConfigError, PluginError
+from jointgen.errors import ConfigError, PluginError, Problem
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.run_figures import figures_of_run
 from jointgen.runs.folder import RunFolder
@@ -144,7 +144,8 @@ def read_runs(paths: Iterable[str]) -> list[Run]:
     Raises:
         ConfigError: Some are no runs, have no figures or are given twice; it names all of these problems.
     """
-    runs, problems = [], []
+    runs: list[Run] = []
+    problems: list[str | Problem] = []
     seen: dict[str, str] = {}
     for path in paths:
         real = os.path.realpath(path)
@@ -155,7 +156,7 @@ def read_runs(paths: Iterable[str]) -> list[Run]:
         try:
             runs.append(_read_run(path))
         except ConfigError as error:
-            problems += error.lines
+            problems += error.problems
     if problems:
         raise ConfigError(problems)
     return runs

@@ -96,7 +96,7 @@ function drawAll() {
 
 function slide(box) {
   const range = box.querySelector("input"), button = box.querySelector("button"), frames = [...box.querySelectorAll(".frame")];
-  if (!range) return; // of one step only
+  if (!range) return; // there is only one step
   let playing = null;
   const show = () => {
     frames.forEach((frame, i) => { frame.hidden = i !== Number(range.value); });

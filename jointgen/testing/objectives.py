@@ -106,7 +106,7 @@ def measures_say_what_they_are(subject: OnTinyModel) -> None:
         for measure in subject.config.figures(model_of(tiny(tables=tables)).view):
             expect(
                 isinstance(measure, MetricFigure),
-                f"measures() has a {type(measure).__name__}, it must be a MetricFigure",
+                f"figures() has a {type(measure).__name__}, it must be a MetricFigure",
             )
             expect(measure.name and measure.unit, f"{measure} has no name or no unit")
             if not measure.statistics:

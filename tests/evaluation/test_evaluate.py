@@ -21,6 +21,7 @@ from torch import Tensor
 import jointgen
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
+from jointgen.contracts.figures import Display
 from jointgen.contracts.metrics import Batch, MetricFigure, ModelView, StatisticSpec, per_row
 from jointgen.contracts.statistics import KeptRows, Mean, pack, unpack
 from jointgen.data.split import open_split
@@ -93,6 +94,14 @@ def test_a_metric_that_takes_long_is_given_few_rows_at_a_time(model: Any, split:
     assert found["quick"].n == found["slow"].n == 40
     assert found["quick"].value == pytest.approx(found["slow"].value, abs=1e-7)
     assert found["quick"].standard_error == pytest.approx(found["slow"].standard_error, abs=1e-7)
+
+
+def test_an_estimate_carries_how_its_figure_is_shown(model: Any, split: Any) -> None:
+    shown = Display("ones", "codes", 3, headline=True)
+    figure = MetricFigure("m", "1", "", (per_row("v", lambda b: torch.ones(b.rows)),), display=shown)
+    absent = MetricFigure("a", "1", "", note="a reason", display=shown)
+    found = evaluate(model, split, [Given(lambda s: [figure, absent])])
+    assert [found[name].display for name in ("m", "a")] == [shown, shown]
 
 
 def test_what_is_equal_is_collected_once(model: Any, split: Any) -> None:

@@ -65,6 +65,10 @@ def capabilities_are_true(law: Law) -> None:
     )
     expect(not can.bin_mass or isinstance(distribution, HasBinMass), "bin_mass is declared without log_prob_bins")
     expect(not can.moments or isinstance(distribution, HasMoments), "moments are declared, but there is no moments()")
+    if law.is_prior:
+        learned = any(True for _ in law.built().parameters())
+        held = "parameters" if learned else "no parameters"
+        expect(can.trainable == learned, f"trainable is {can.trainable}, but its module has {held}")
     expect(can.noise_input >= 0, f"noise_input is {can.noise_input}, it must be a size or 0")
 
 

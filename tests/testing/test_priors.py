@@ -36,13 +36,14 @@ def less(off: float, law: Any) -> Any:
 class LearnedPrior:
     size: int = 3
     off: float = 0.0
+    declared: bool = True
 
     @property
     def space(self) -> Space:
         return Space((self.size,))
 
     def capabilities(self, space: Space) -> Capabilities:
-        return Capabilities({"sample": "exact", "mean": "exact"})
+        return Capabilities({"sample": "exact", "mean": "exact"}, trainable=self.declared)
 
     def build(self) -> PriorModule:
         return PriorModule(self.size, self.off)
@@ -52,6 +53,11 @@ def test_priors_are_integrated_at_small_sizes() -> None:
     assert failures("prior", LearnedPrior()) == {}
     found = failures("prior", LearnedPrior(off=0.1))["density integrates to one"]
     assert "LearnedPrior(size=1, off=0.1) on 1 real" in found and "integral of exp(log_prob): 0.9" in found
+
+
+def test_a_prior_with_parameters_says_so() -> None:
+    found = failures("prior", LearnedPrior(declared=False))["capabilities are true"]
+    assert "trainable is False, but its module has parameters" in found
 
 
 class MixedPosteriors(nn.Module):
@@ -79,7 +85,7 @@ class ThroughEncoder:
         return Space((self.size,))
 
     def capabilities(self, space: Space, encoder: Capabilities) -> Capabilities:
-        return Capabilities({"sample": "exact"}, encoder.own_density, encoder.foreign_density)
+        return Capabilities({"sample": "exact"}, encoder.own_density, encoder.foreign_density, trainable=True)
 
     def build(self, inputs: dict[str, Space]) -> nn.Module:
         return MixedPosteriors(inputs, self.off)

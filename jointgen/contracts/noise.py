@@ -11,6 +11,7 @@ import hashlib
 from typing import Literal, Protocol
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 Kind = Literal["normal", "uniform"]
@@ -211,4 +212,4 @@ class RepeatedNoise(Noise):
         rows, *event = shape
         assert rows == self.rows * len(self._draws), f"{rows} numbers for {len(self._draws)} draws of {self.rows} rows"
         every = [noise.numbers(key, kind, (self.rows, *event)) for noise in self._draws]
-        return torch.stack(every, 1).flatten(0, 1)
+        return rearrange(every, "draws rows ... -> (rows draws) ...")

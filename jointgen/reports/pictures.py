@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from einops import rearrange, repeat
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -69,7 +70,7 @@ def grid(images: Tensor, columns: int = 8, scale: Scale = "auto", group: int = 1
     shown = images[:, :3] if images.shape[1] >= 3 else images[:, :1]
     levels = (shown.detach().float().cpu().nan_to_num(0.0).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
     times = math.ceil(_MIN_TILE / min(levels.shape[2:])) if scale == "auto" else scale
-    tiles = levels.repeat_interleave(times, 2).repeat_interleave(times, 3)
+    tiles = repeat(levels, "n c h w -> n c (h down) (w across)", down=times, across=times)
 
     columns = min(columns, len(tiles))
     n, channels, height, width = tiles.shape
@@ -79,7 +80,7 @@ def grid(images: Tensor, columns: int = 8, scale: Scale = "auto", group: int = 1
     for i, tile in enumerate(tiles):
         top, start = i // columns * (height + _GAP), left[i % columns]
         canvas[:, top : top + height, start : start + width] = tile
-    return Image.fromarray((canvas[0] if channels == 1 else canvas.permute(1, 2, 0)).contiguous().numpy())
+    return Image.fromarray((canvas[0] if channels == 1 else rearrange(canvas, "c h w -> h w c")).contiguous().numpy())
 
 
 def side_by_side(truth: Tensor, reconstruction: Tensor, columns: int = 8, scale: Scale = "auto") -> Image.Image:
@@ -92,7 +93,7 @@ def side_by_side(truth: Tensor, reconstruction: Tensor, columns: int = 8, scale:
         scale: See `grid`.
     """
     assert truth.shape == reconstruction.shape, f"{tuple(truth.shape)} beside {tuple(reconstruction.shape)}"
-    pairs = torch.stack([truth, reconstruction], 1).flatten(0, 1)
+    pairs = rearrange([truth, reconstruction], "kinds n ... -> (n kinds) ...")
     return grid(pairs, max(2, columns - columns % 2), scale, group=2)
 
 

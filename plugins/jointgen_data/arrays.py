@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import attrs
+from einops import rearrange
 from torch import Tensor, isfinite, uint8
 
 from jointgen.plugin import LOCATION, READING, ConfigError, Space, suggest
@@ -170,7 +171,9 @@ class _Array:
             values = read_rows(self.file, self.key, rows)
         except Exception as error:  # an array can be torn behind a header that is whole
             raise ConfigError(f"{self} cannot be read: {error}", self.option) from error
-        return values.permute(0, 3, 1, 2) if self.channels_last else values.reshape(len(values), *self.row_shape)
+        if self.channels_last:
+            return rearrange(values, "n h w c -> n c h w")
+        return values.reshape(len(values), *self.row_shape)
 
 
 def _file(option: str, path: str) -> Path:

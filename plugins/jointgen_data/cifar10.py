@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import torch
 import torchvision
+from einops import rearrange
 
 from jointgen.plugin import LOADING, LOCATION, Space
 from jointgen_data.common import FlippedRows, TensorRows, image_space, is_train, label_space
@@ -39,7 +40,7 @@ class CIFAR10:
         """Open the split "train" or "test"."""
         train, dataset = is_train(split), torchvision.datasets.CIFAR10
         found = load_torchvision(dataset, self.root, FILES, train=train, download=self.download)
-        values = {"x": torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()}  # (N, 3, 32, 32) uint8
+        values = {"x": rearrange(torch.from_numpy(found.data), "n h w c -> n c h w").contiguous()}  # uint8
         if self.labels:
             values["y"] = torch.tensor(found.targets)
         return FlippedRows(values) if self.flip and train else TensorRows(values)

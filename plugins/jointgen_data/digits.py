@@ -7,6 +7,7 @@ import functools
 import attrs
 import numpy as np
 import torch
+from einops import rearrange
 from sklearn.datasets import load_digits
 
 from jointgen.plugin import LOADING, READING, Space
@@ -43,7 +44,7 @@ class Digits:
         # RandomState and not default_rng: numpy promises that its stream never changes
         order = np.random.RandomState(0).permutation(len(images))
         mine = order[:TRAIN_ROWS] if is_train(split) else order[TRAIN_ROWS:]
-        x = torch.from_numpy(images[mine].astype(np.uint8).reshape(-1, 1, 8, 8))
+        x = rearrange(torch.from_numpy(images[mine].astype(np.uint8)), "n (h w) -> n 1 h w", h=8)
         values = {"x": LEVELS - 1 - x if self.negative else x}
         if self.labels:
             values["y"] = torch.from_numpy(labels[mine].astype(np.int64))

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import attrs
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,7 +49,7 @@ class BasisDistribution:
     def draw(self, noise: NoiseSource) -> ReadyDraw:
         """Draw by m noises of size e for each row."""
         eps = noise.normal(*self.noises.eps_shape)  # (B, m, e)
-        v = self.noises(eps.transpose(0, 1)).transpose(0, 1)  # (B, m, D)
+        v = rearrange(self.noises(rearrange(eps, "b m e -> m b e")), "m b d -> b m d")
         return ReadyDraw(sample=self._shaped(self.z0 + (self.a * v).sum(1)), mean=self.mean)
 
     @torch.no_grad()
@@ -137,8 +138,9 @@ class ImplicitBasisModule(MeanModule):
 
     def forward(self, params: Tensor) -> BasisDistribution:
         """Return the distribution of each row."""
-        z0, *raw = at_least_float32(params).unflatten(1, (-1, self.space.shape[0])).unbind(1)  # (B, *shape) each
-        a = self.start * _positive(torch.stack(raw, 1).flatten(2))  # (B, m, D)
+        outputs = rearrange(at_least_float32(params), "b (n c) ... -> b n c ...", c=self.space.shape[0])
+        z0, raw = outputs[:, 0], outputs[:, 1:]  # (B, *shape), (B, m, *shape)
+        a = self.start * _positive(rearrange(raw, "b m ... -> b m (...)"))
         return BasisDistribution(self.mean_of(z0).flatten(1), a, self.noises, self)
 
 

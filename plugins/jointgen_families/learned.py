@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import attrs
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from jointgen.plugin import (
@@ -186,8 +187,8 @@ class VampDistribution:
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return logsumexp_k log q(z|u_k) - log K, (B, *shape) -> (B,) nats."""
-        every = value.repeat(self._components, *[1] * (value.ndim - 1))  # (K * B, *shape)
-        scores = self._posteriors.log_prob(every).view(self._components, self._rows)
+        every = repeat(value, "b ... -> (k b) ...", k=self._components)
+        scores = rearrange(self._posteriors.log_prob(every), "(k b) -> k b", k=self._components)
         return torch.logsumexp(scores, 0) - math.log(self._components)
 
     @property

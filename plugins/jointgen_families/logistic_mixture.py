@@ -10,6 +10,7 @@ import math
 
 import attrs
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from jointgen.plugin import Capabilities, ConfigError, NoiseSource, ReadyDraw, Space, at_least_float32, sum_event
@@ -182,9 +183,7 @@ class LogisticMixtureModule(nn.Module):
         """Return the distribution of each row."""
         K, sizes = self.config.components, self.config.split(self.space)
         logits, *rest = at_least_float32(params).split(sizes, 1)
-        locations, log_scales, coefficients = (
-            part.unflatten(1, (K, size // K)) for part, size in zip(rest, sizes[1:], strict=True)
-        )
+        locations, log_scales, coefficients = (rearrange(part, "b (k c) h w -> b k c h w", k=K) for part in rest)
         locations = locations + self.offset + self._places(logits)
         log_scales = log_scales + math.log(self.config.init_scale)
         return LogisticMixtureDistribution(
@@ -207,4 +206,5 @@ class LogisticMixtureModule(nn.Module):
     def _places(self, like: Tensor) -> Tensor:
         """Return the components' own places, evenly over [-1, 1], (K, 1, 1, 1)."""
         K = self.config.components
-        return ((2 * torch.arange(K, dtype=like.dtype, device=like.device) + 1) / K - 1).view(K, 1, 1, 1)
+        places = (2 * torch.arange(K, dtype=like.dtype, device=like.device) + 1) / K - 1
+        return rearrange(places, "k -> k 1 1 1")

@@ -7,6 +7,7 @@ from typing import get_args
 
 import attrs
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,14 +48,15 @@ class MixtureOfGaussians:
     @property
     def _components(self) -> DiagonalGaussian:
         """B * K rows."""
-        return DiagonalGaussian(self.means.flatten(0, 1), self.log_scales.flatten(0, 1), self.space)
+        means, log_scales = (rearrange(x, "b k ... -> (b k) ...") for x in (self.means, self.log_scales))
+        return DiagonalGaussian(means, log_scales, self.space)
 
     def _for_each(self, value: Tensor) -> Tensor:
-        return value.repeat_interleave(self.log_weights.shape[1], 0)
+        return repeat(value, "b ... -> (b k) ...", k=self.log_weights.shape[1])
 
     def _mixed(self, log_prob: Tensor) -> Tensor:
         """(B * K,) -> (B,)."""
-        return torch.logsumexp(self.log_weights + log_prob.view_as(self.log_weights), 1)
+        return torch.logsumexp(self.log_weights + rearrange(log_prob, "(b k) -> b k", k=self.log_weights.shape[1]), 1)
 
     def draw(self, noise: NoiseSource) -> ReadyDraw:
         """Draw a component by one uniform number and a point of it by D normal ones, with the path of `with_path`."""
@@ -208,12 +210,11 @@ class MixtureModule(MeanModule):
         k, shape = self.config.components, self.space.shape
         params = at_least_float32(params)
         logits, out, log_scale = params.split([k, k * shape[0], k * shape[0]], 1)
-        means = self.mean_of(out.unflatten(1, (k, shape[0]))) + self.apart
-        log_scale = log_scale.unflatten(1, (k, shape[0])) + math.log(self.config.init_scale)
+        means = self.mean_of(rearrange(out, "b (k c) ... -> b k c ...", k=k)) + self.apart
+        log_scale = rearrange(log_scale, "b (k c) ... -> b k c ...", k=k) + math.log(self.config.init_scale)
         log_scale = log_scale.clamp(self.config.min_log_scale, self.config.max_log_scale)
-        return MixtureOfGaussians(
-            logits.unflatten(1, (k, 1)).flatten(2).mean(2).log_softmax(1), means, log_scale, self.space
-        )
+        log_weights = rearrange(logits, "b k ... -> b k (...)").mean(2).log_softmax(1)
+        return MixtureOfGaussians(log_weights, means, log_scale, self.space)
 
 
 def spread_out(components: int, space: Space) -> Tensor:

@@ -37,6 +37,7 @@ class PartTraits:
     through: tuple[str, ...] = ()
 
     def has_path(self, reading: str) -> bool:
+        """Whether a gradient flows from this reading of a draw to the parameters."""
         return self.any_path or self.paths.get(reading, "none") != "none"
 
 

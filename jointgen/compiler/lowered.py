@@ -36,6 +36,7 @@ class OverDraws(Expr):
 
     @property
     def children(self) -> tuple[Expr, ...]:
+        """The term that is averaged."""
         return (self.term,)
 
 

@@ -244,6 +244,7 @@ def lower_tree(term: Expr, leaf: Callable[[Expr, bool], Node], held: bool = Fals
     """Replace every term that is no combination of others by the value of its node.
 
     Args:
+        term: the term as the objective writes it.
         leaf: (term, whether its parameters are held) -> its node.
         held: hold the parameters. The known part of a ratio always is.
     """

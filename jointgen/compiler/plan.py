@@ -109,6 +109,7 @@ class UpdatePlan:
 
     @property
     def name(self) -> str:
+        """The name of the update."""
         return self.update.name
 
     def runs(self) -> dict[str, int]:

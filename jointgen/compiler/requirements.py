@@ -57,7 +57,7 @@ _SENTENCES = {
 
 
 def law_names(binding: Binding, registry: Registry) -> dict[str, str]:
-    """part -> the name of its distribution, for closed forms: that of its family, or of a prior without one."""
+    """Name the distribution of each part, for closed forms: by its family, or by a prior that has none."""
     recipe = binding.recipe
     families = {n: table.family for n, table in recipe.all_conditionals().items()}
     families |= {n: prior.family for n, prior in recipe.all_priors().items() if isinstance(prior, PriorOfFamily)}
@@ -70,6 +70,7 @@ def requirements(plan: Plan, laws: Mapping[str, str]) -> list[Requirement]:
     """List every requirement of a plan once, with the first term that has it.
 
     Args:
+        plan: the plan of a step.
         laws: the name of the distribution of each part, see `law_names`.
     """
     found: dict[tuple[str, str, str], Requirement] = {}
@@ -90,6 +91,8 @@ def requirements_of(
     """Yield what one term requires of the families.
 
     Args:
+        summand: the term.
+        laws: the name of the distribution of each part, see `law_names`.
         differentiable: the nodes whose gradient reaches a part that the update trains.
         handed_over: the nodes whose value an earlier update of the step hands over.
     """

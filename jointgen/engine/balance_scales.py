@@ -40,8 +40,10 @@ class BalanceScales:
         return torch.where(own > 0, other / torch.where(own > 0, own, 1), 0)
 
     def state_dict(self) -> dict[str, Any]:
+        """The running means, and when they began, by the pair of terms."""
         return {pair: {"norms": norms, "begun": self._begun[pair]} for pair, norms in self._norms.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
         self._norms = {pair: entry["norms"].to(self._device) for pair, entry in state.items()}
         self._begun = {pair: entry["begun"] for pair, entry in state.items()}

@@ -1,4 +1,4 @@
-"""BatchNorm in somebody's network, among several processes. It couples the rows of a batch; nothing shipped has it."""
+"""BatchNorm among several processes. It couples the rows of a batch; no shipped network has it, a plugin's may."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from jointgen.runtime.workers import Workers
 
 
 def synchronise(modules: nn.ModuleDict, workers: Workers) -> list[str]:
-    """Makes every BatchNorm normalise over the rows of all processes where torch can: on a GPU.
+    """Let every BatchNorm normalise over the rows of all processes, where torch can: on a GPU.
 
-    Returns the names of the parts that still normalise over each process's own rows, so that N processes will not
-    train quite what one does.
+    Returns:
+        The names of the parts that still normalise over each process's own rows. With these, N processes do not train
+        quite what one does.
     """
     found = [name for name, module in modules.items() if workers.world > 1 and any(_within(module))]
     if workers.device.type == "cpu":
@@ -25,7 +26,7 @@ def synchronise(modules: nn.ModuleDict, workers: Workers) -> list[str]:
 
 
 def average_statistics(modules: nn.ModuleDict, workers: Workers) -> None:
-    """Replaces running means and variances by their means over the processes, which saw different rows."""
+    """Replace running means and variances by their means over the processes, which saw different rows."""
     kept = [norm.running_mean for norm in _within(modules)] + [norm.running_var for norm in _within(modules)]
     workers.all_reduce_mean_([value for value in kept if isinstance(value, Tensor)])
 

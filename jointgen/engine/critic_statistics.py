@@ -20,6 +20,7 @@ def critic_figures(ratio: Ratio, sides: Mapping[Side, Tensor]) -> dict[str, Tens
     """Describe what a critic puts out.
 
     Args:
+        ratio: the ratio that the critic estimates.
         sides: the whole outputs of the critic on each side, (rows,), known part included.
 
     Returns:

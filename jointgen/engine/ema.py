@@ -1,4 +1,4 @@
-"""The running average of a run's weights (EMA): what evaluations, pictures and the finished model use."""
+"""The exponential moving average (EMA) of a run's weights, which evaluations, pictures and the model use."""
 
 from __future__ import annotations
 
@@ -12,28 +12,38 @@ from jointgen.compiler.parts import Parts
 
 
 class EMA:
-    """`parts` hold the averages of those `trained`; without a decay they are those, and there is nothing to update."""
+    """A copy of the trained parts with averaged weights.
+
+    Args:
+        trained: the parts that are trained.
+        decay: the share of the average that a step leaves; None averages nothing.
+
+    Attributes:
+        parts: the averages. Without a decay this is `trained` itself.
+    """
 
     def __init__(self, trained: Parts, decay: float | None):
         self.trained, self.decay = trained, decay
         self.parts = copy.deepcopy(trained) if decay else trained
-        mine, theirs = self.parts.modules, trained.modules
-        self._weights = _paired(mine.parameters(), theirs.parameters())
-        self._buffers = _paired(mine.buffers(), theirs.buffers())
+        self._weights = _paired(self.parts.modules.parameters(), trained.modules.parameters())
+        self._buffers = _paired(self.parts.modules.buffers(), trained.modules.buffers())
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes in the weights that step `step`, counted from 0, has left. The first steps weigh little."""
+        """Take in the weights after step `step`, counted from 0, and copy the buffers.
+
+        The decay starts at 0.1 and rises, min(decay, (1 + step) / (10 + step)), so that the first steps weigh little.
+        """
         if not self.decay:
             return
         decay = min(self.decay, (1 + step) / (10 + step))
-        for mine, theirs in self._weights:
-            torch._foreach_lerp_(mine, theirs, 1 - decay)
-        for mine, theirs in self._buffers:
-            torch._foreach_copy_(mine, theirs)
+        for averages, trained in self._weights:
+            torch._foreach_lerp_(averages, trained, 1 - decay)
+        for copies, trained in self._buffers:
+            torch._foreach_copy_(copies, trained)
 
 
-def _paired(mine: Iterable[Tensor], theirs: Iterable[Tensor]) -> list[tuple[list[Tensor], list[Tensor]]]:
-    """The two sides as lists for torch's foreach operations, which take no empty ones: then no pair."""
-    left, right = list(mine), list(theirs)
+def _paired(averages: Iterable[Tensor], trained: Iterable[Tensor]) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """The two sides as one pair of lists; no pair where they are empty, which torch's foreach operations refuse."""
+    left, right = list(averages), list(trained)
     return [(left, right)] if left else []

@@ -26,8 +26,13 @@ _FUSED = (Adam, AdamW, SGD)  # torch's RMSprop has no fused form
 
 
 @attrs.frozen
-class Shared:
-    """Parts that one optimizer trains in `stages`, by its `table`: those that the same updates train throughout."""
+class OptimizerGroup:
+    """Parts that one optimizer trains: the same updates train them throughout, with the same settings.
+
+    Args:
+        table: the settings.
+        stages: the numbers of the stages in which they are trained.
+    """
 
     parts: tuple[str, ...]
     table: Table
@@ -35,16 +40,16 @@ class Shared:
 
     @property
     def key(self) -> str:
-        """What a checkpoint calls it: another kind of optimizer, or one that keeps more, cannot go on from it."""
+        """Its name in a checkpoint. An optimizer of another kind, or with more moments, cannot resume from it."""
         settings, stage = self.table.settings, f" in stage {self.table.stage}" if self.table.stage else ""
         return f"{type(settings).__name__} with {settings.moments} moments of {'+'.join(self.parts)}{stage}"
 
     def is_kept(self, stage: int) -> bool:
-        """Whether its moments are there in a stage: from the first of its own to the last."""
+        """Whether a stage keeps its moments: from the first of its own stages to the last."""
         return self.stages[0] <= stage <= self.stages[-1]
 
     def rate(self, step: int, ends: Sequence[int]) -> float:
-        """Of step `step` of a run whose stages end at `ends`: where the run stands, or its own stage."""
+        """The learning rate of a step in a run whose stages end at `ends`; a stage's settings count from its start."""
         if not self.table.stage:
             return self.table.settings.rate(step, ends[-1])
         (stage,) = self.stages
@@ -52,8 +57,8 @@ class Shared:
         return self.table.settings.rate(step - begin, ends[stage] - begin)
 
 
-def shared(compiled: CompiledRecipe) -> list[Shared]:
-    """Every part that is trained, once for each table that it has over the stages."""
+def optimizer_groups(compiled: CompiledRecipe) -> list[OptimizerGroup]:
+    """BuiltGroup the parts that are trained. A part is in several groups where stages train it by different settings."""
     trained_by: dict[tuple[str, Table], list[tuple[int, str]]] = {}
     for stage, plan in enumerate(compiled.plans):
         for update in plan.updates:
@@ -64,59 +69,60 @@ def shared(compiled: CompiledRecipe) -> list[Shared]:
     for (part, table), updates in trained_by.items():
         together.setdefault((table, tuple(updates)), []).append(part)
     return [
-        Shared(tuple(parts), table, tuple(dict.fromkeys(stage for stage, _ in updates)))
+        OptimizerGroup(tuple(parts), table, tuple(dict.fromkeys(stage for stage, _ in updates)))
         for (table, updates), parts in together.items()
     ]
 
 
 @attrs.frozen
-class Group:
-    """What is shared, and torch's optimizer of it."""
+class BuiltGroup:
+    """A group of parts and torch's optimizer of their parameters."""
 
-    of: Shared
+    group: OptimizerGroup
     optimizer: torch.optim.Optimizer
 
 
 class Optimizers:
-    """Groups parts by the updates that train them, over all stages, so that an update steps just what it trained."""
+    """The optimizers of a run. Parts are grouped by the updates that train them, so an update steps what it trained."""
 
     def __init__(self, compiled: CompiledRecipe, parts: Parts):
         self._groups = []
         self._stage = 0
-        for one in shared(compiled):
+        for one in optimizer_groups(compiled):
             if parameters := parts.parameters(one.parts):
-                self._groups.append(Group(one, _build(one.table.settings, parameters)))
+                self._groups.append(BuiltGroup(one, _build(one.table.settings, parameters)))
 
     def begin(self, stage: int) -> None:
-        """Forgets the moments that no stage needs any more."""
+        """Begin a stage: forget the moments that no stage needs any more."""
         self._stage = stage
-        for group in self._groups:
-            if not group.of.is_kept(stage):
-                group.optimizer.state.clear()
+        for built in self._groups:
+            if not built.group.is_kept(stage):
+                built.optimizer.state.clear()
 
     def of(self, trains: Iterable[str]) -> list[torch.optim.Optimizer]:
-        """The optimizers of an update of this stage that trains these parts."""
+        """Return the optimizers of an update of this stage that trains these parts."""
         wanted = set(trains)
-        return [group.optimizer for group in self._current() if wanted >= set(group.of.parts)]
+        return [built.optimizer for built in self._current() if wanted >= set(built.group.parts)]
 
-    def _current(self) -> list[Group]:
-        return [group for group in self._groups if self._stage in group.of.stages]
+    def _current(self) -> list[BuiltGroup]:
+        return [built for built in self._groups if self._stage in built.group.stages]
 
     def set_rates(self, step: int, ends: Sequence[int]) -> None:
-        """The rates of step `step`, counted from 0, in a run whose stages end at `ends`.
+        """Set the rates of step `step`, counted from 0, in a run whose stages end at `ends`.
 
-        Plain numbers, which torch's fused kernels take as arguments: nothing waits for the device.
+        They are plain numbers, which torch's fused kernels take as arguments, so nothing waits for the device.
         """
-        for group in self._current():
-            for held in group.optimizer.param_groups:
-                held["lr"] = group.of.rate(step, ends)
+        for built in self._current():
+            for held in built.optimizer.param_groups:
+                held["lr"] = built.group.rate(step, ends)
 
     def rates(self) -> dict[str, float]:
-        """lr/TABLE: the rate of the last step, for the log, of all that this stage trains."""
-        return {f"lr/{group.of.table.name}": group.optimizer.param_groups[0]["lr"] for group in self._current()}
+        """The rates of the last step by "lr/TABLE", for the log, of all that this stage trains."""
+        return {f"lr/{built.group.table.name}": built.optimizer.param_groups[0]["lr"] for built in self._current()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {group.of.key: group.optimizer.state_dict() for group in self._groups}
+        """The state of each torch optimizer, by the key of its group."""
+        return {built.group.key: built.optimizer.state_dict() for built in self._groups}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the moments; the settings stay the recipe's, which may have changed since.
@@ -124,28 +130,28 @@ class Optimizers:
         Raises:
             ConfigError: the recipe has another kind of optimizer now, or groups the parts in another way.
         """
-        for group in self._groups:
-            if group.of.key not in state:
-                raise ConfigError(f"it has no optimizer {group.of.key!r}{suggest(group.of.key, state)}")
-            held = group.optimizer.param_groups
-            settings = [{k: v for k, v in one.items() if k not in ("params", "lr")} for one in held]
+        for built in self._groups:
+            if built.group.key not in state:
+                raise ConfigError(f"it has no optimizer {built.group.key!r}{suggest(built.group.key, state)}")
+            groups = built.optimizer.param_groups
+            settings = [{k: v for k, v in one.items() if k not in ("params", "lr")} for one in groups]
             try:
-                group.optimizer.load_state_dict(state[group.of.key])
+                built.optimizer.load_state_dict(state[built.group.key])
             except ValueError as error:
-                raise ConfigError(f"its optimizer {group.of.key!r} does not fit: {error}") from None
-            for one, own in zip(group.optimizer.param_groups, settings, strict=True):
+                raise ConfigError(f"its optimizer {built.group.key!r} does not fit: {error}") from None
+            for one, own in zip(built.optimizer.param_groups, settings, strict=True):
                 one.update(own)
-            _lay_out(group.optimizer)
+            _to_parameter_layout(built.optimizer)
 
 
 def _build(settings: Rate, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Fused, which is several times faster on a CPU too; where torch has no fused form, foreach."""
-    how = {"fused": True} if isinstance(settings, _FUSED) else {"foreach": True}
+    # the fused form is several times faster, on a CPU too; where torch has none, foreach
+    form = {"fused": True} if isinstance(settings, _FUSED) else {"foreach": True}
     make: Any = _TORCH[type(settings)]
-    return make(parameters, lr=settings.lr, **settings.arguments(), **how)
+    return make(parameters, lr=settings.lr, **settings.arguments(), **form)
 
 
-def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+def _to_parameter_layout(optimizer: torch.optim.Optimizer) -> None:
     """Gives each moment the layout of its parameter, which files do not keep and fused kernels need.
 
     A number has no layout, and one beside a parameter that is a number may be the count of steps, of another type.

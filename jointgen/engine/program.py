@@ -290,6 +290,8 @@ def re_pair(x: Tensor, shift: int, block: int) -> Tensor:
     """Shift rows within blocks, so that none stays where it was.
 
     Args:
+        x: (B, *shape).
+        shift: by how many rows.
         block: the length of a block; 0, or a length that does not divide the rows, makes all rows one block.
     """
     if shift == 0:

@@ -40,6 +40,7 @@ def term_function(lowered: Expr, index: Mapping[Node, int]) -> Term:
     """Make the function that evaluates a lowered term, (rows,).
 
     Args:
+        lowered: the term.
         index: where the value of each node stands in the list of values.
     """
     match lowered:

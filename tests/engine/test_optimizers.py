@@ -17,7 +17,7 @@ from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.config.optimizers import SGD, Adam, AdamW, OptimizerTables, Rate, RMSprop, StageTables
 from jointgen.config.recipe import read_recipe
 from jointgen.config.toml import read_toml
-from jointgen.engine.optimizers import Optimizers, _lay_out
+from jointgen.engine.optimizers import Optimizers, _to_parameter_layout
 from jointgen.errors import StoppedError
 from jointgen.registry.components import Registry
 from jointgen.reports.explain.sizes import sizes_of
@@ -302,5 +302,5 @@ def test_a_count_of_steps_keeps_its_type() -> None:
     optimizer = torch.optim.Adam([number])
     number.grad = torch.ones_like(number)
     optimizer.step()
-    _lay_out(optimizer)
+    _to_parameter_layout(optimizer)
     assert optimizer.state[number]["step"].dtype == torch.float32

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 from torch import Tensor
 
-from jointgen.engine.optimizers import shared
+from jointgen.engine.optimizers import optimizer_groups
 
 if TYPE_CHECKING:
     from jointgen.compiler.compiled_recipe import CompiledRecipe
@@ -36,7 +36,9 @@ def sizes_of(compiled: CompiledRecipe) -> Sizes:
     gradients = {part: _bytes(compiled.parts.parameters([part])) for part in trained}
 
     # Optimizers may come and go with the stages: the stage in which they keep most counts.
-    groups = [(g, sum(g.table.settings.moments * gradients[part] for part in g.parts)) for g in shared(compiled)]
+    groups = [
+        (g, sum(g.table.settings.moments * gradients[part] for part in g.parts)) for g in optimizer_groups(compiled)
+    ]
     stages = range(len(compiled.stages))
     moments = max(sum(size for group, size in groups if group.is_kept(stage)) for stage in stages)
 

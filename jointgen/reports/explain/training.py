@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from jointgen.config.optimizers import Table
-from jointgen.engine.optimizers import shared
+from jointgen.engine.optimizers import optimizer_groups
 
 if TYPE_CHECKING:
     from jointgen.compiler.compiled_recipe import CompiledRecipe
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def training_lines(compiled: CompiledRecipe) -> Iterator[str]:
     """Yields a line for each optimizer table that trains something, and for each option that is not the default."""
     tables: dict[Table, tuple[list[str], list[int]]] = {}
-    for group in shared(compiled):
+    for group in optimizer_groups(compiled):
         parts, stages = tables.setdefault(group.table, ([], []))
         parts += [part for part in group.parts if part not in parts]
         stages += [stage for stage in group.stages if stage not in stages]

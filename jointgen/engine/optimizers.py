@@ -58,7 +58,7 @@ class OptimizerGroup:
 
 
 def optimizer_groups(compiled: CompiledRecipe) -> list[OptimizerGroup]:
-    """BuiltGroup the parts that are trained. A part is in several groups where stages train it by different settings."""
+    """Group the parts that are trained. A part is in several groups where stages train it by other settings."""
     trained_by: dict[tuple[str, Table], list[tuple[int, str]]] = {}
     for stage, plan in enumerate(compiled.plans):
         for update in plan.updates:

@@ -61,6 +61,7 @@ class Command:
     function: str
 
     def __call__(self, arguments: Arguments) -> None:
+        """Import the function and call it."""
         load(self.function)(arguments)
 
 

@@ -80,7 +80,7 @@ def _name(path: str) -> str:
 
 
 def _copies(recipe: Path, destination: Path) -> dict[Path, Path]:
-    """copy -> original. A base keeps its file name, because the recipe refers to it by that."""
+    """Return {copy: original}. A base keeps its file name, because the recipe refers to it by that."""
     own = destination if destination.suffix == ".toml" else destination / recipe.name
     copies = {own: recipe}
     while base := read_toml(recipe).get("base"):

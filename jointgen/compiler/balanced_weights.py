@@ -1,5 +1,6 @@
-"""Balanced weights of a plan: which two gradients each compares, and where. Torch-free.
-`jointgen.engine.balance_meter` measures.
+"""Balanced weights of a plan: which two gradients each compares, and where.
+
+Torch-free. `jointgen.engine.balance_meter` measures.
 
 lambda = r E|d log p(x|z) / d y| / E|d T / d y| for `lambda*T` balanced against log p(x|z), where y is what the network
 of one conditional puts out (a decoder: the parameters of p(x|z), pixel by pixel), each norm is that of a row of the
@@ -65,6 +66,7 @@ def balances_of(plan: Plan) -> tuple[Balance, ...]:
 
 
 def balanced_weights(objective: Objective) -> list[Weight]:
+    """Return the weights of an objective that are balanced against a likelihood."""
     return [weight for weight in objective.weights.values() if weight.is_balanced]
 
 

@@ -49,6 +49,7 @@ class PartOfPrior:
         self.module, self.name, self.noise = module, name, noise
 
     def __call__(self, *inputs: Tensor, **options: Any) -> Distribution:
+        """Run the module with the masks of its dropout drawn from the noise of this call."""
         dropouts = [inner for inner in self.module.modules() if isinstance(inner, Dropout)]
         for number, dropout in enumerate(dropouts):
             dropout.noise = self.noise.shared(f"{self.name}/dropout{number}", len(inputs[0]))

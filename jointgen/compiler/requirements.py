@@ -34,6 +34,7 @@ class Requirement:
         return _SENTENCES[self.ability].format(detail=self.detail)
 
     def met_by(self, can: Capabilities) -> bool:
+        """Return whether a distribution with these capabilities has what is required."""
         return {
             "own density": can.own_density != "none",
             "foreign density": can.foreign_density != "none",

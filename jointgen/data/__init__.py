@@ -1,0 +1,1 @@
+"""Rows, splits and batches, and what a step sees of them."""

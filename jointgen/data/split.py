@@ -48,7 +48,7 @@ class Split:
         return self._choose(torch.arange(min(n, len(self))))
 
     def spread(self, n: int) -> Split:
-        """n rows, evenly apart, because data often lies class by class; all where there are fewer."""
+        """Return `n` rows, evenly apart, because data often lies class by class; all where there are fewer."""
         return self if n >= len(self) else self._choose(torch.arange(n) * len(self) // n)
 
     def _choose(self, index: Tensor) -> Split:

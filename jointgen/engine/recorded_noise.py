@@ -28,6 +28,7 @@ class NoiseRequest(NamedTuple):
         return _title_of(*self)
 
     def draw(self, noise: Noise) -> Tensor:
+        """Draw the numbers of the request."""
         return (noise.alone() if self.is_shared else noise).numbers(self.key, self.kind, self.shape)
 
 
@@ -44,12 +45,15 @@ class RecordingNoise:
         self._is_shared = is_shared
 
     def named(self, name: str, rows: int) -> NoiseSource:
+        """Return the noise of a name."""
         return NamedNoise(self, name, rows)
 
     def shared(self, name: str, rows: int) -> NoiseSource:
+        """Return the noise of a name that is the same in every process."""
         return NamedNoise(RecordingNoise(self.noise.alone(), self.requests, True), name, rows)
 
     def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        """Return the numbers of a key, of that kind and shape."""
         self.requests[NoiseRequest(key, kind, shape, self._is_shared)] = None
         return self.noise.numbers(key, kind, shape)
 
@@ -63,10 +67,13 @@ class ReplayedNoise:
         self.drawn, self.device, self.dtype, self._is_shared = numbers, device, dtype, is_shared
 
     def named(self, name: str, rows: int) -> NoiseSource:
+        """Return the noise of a name."""
         return NamedNoise(self, name, rows)
 
     def shared(self, name: str, rows: int) -> NoiseSource:
+        """Return the noise of a name that is the same in every process."""
         return NamedNoise(ReplayedNoise(self.drawn, self.device, self.dtype, True), name, rows)
 
     def numbers(self, key: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        """Return the numbers of a key, of that kind and shape."""
         return self.drawn[_title_of(key, kind, shape, self._is_shared)]

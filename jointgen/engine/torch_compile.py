@@ -48,7 +48,9 @@ class Compilable(Protocol):
     params: list[torch.nn.Parameter]
 
     @property
-    def loss(self) -> Loss: ...
+    def loss(self) -> Loss:
+        """Return the function that is compiled."""
+        ...
 
 
 class TorchCompiler:
@@ -99,6 +101,7 @@ class CompiledLoss:
     def __call__(
         self, inputs: StepInputs, imports: Mapping[Node, Any] | None = None
     ) -> tuple[Tensor, dict[str, Tensor], Values]:
+        """Return the loss, its terms' means and the values that other updates take over."""
         imports = imports or {}
         if not self._failed:
             try:
@@ -150,6 +153,7 @@ class Variant:
         return loss
 
     def __call__(self, inputs: StepInputs, imports: Mapping[Node, Any]) -> tuple[Tensor, dict[str, Tensor], Values]:
+        """Run the compiled graph on the numbers that the eager loss would draw."""
         numbers = {request.title: request.draw(inputs.noise) for request in self.requests}
         weights = {weight.name: _on_device(inputs.at(weight), inputs.noise) for weight in self.weights}
         given = [_detached(imports[node]) for node in self.imported]
@@ -243,6 +247,7 @@ class FrozenInputs:
         self._weights = weights
 
     def at(self, weight: Weight) -> float | Tensor:
+        """Return the value of a weight in this step."""
         return self._weights[weight.name] if weight.moves else weight.to
 
 

@@ -1,0 +1,1 @@
+"""Image files, prepared images, and images that a user brings."""

@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{**options, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
-        """Raises ConfigError with argparse's message."""
+        """Raise ConfigError with argparse's message."""
         raise ConfigError(f"{message} (see {self.prog} --help)")
 
     @property
@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
         return [option for action in self._actions for option in action.option_strings]
 
     def add_action(self, actions: Any, name: str, summary: str) -> Parser:
-        """Adds a command, or the action of a command, with its summary as help and as description."""
+        """Add a command, or the action of a command, with its summary as help and as description."""
         added: Parser = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         added.set_defaults(parser=added)
         return added
@@ -66,14 +66,14 @@ class Command:
 
 
 def load(function: str) -> Callable[..., Any]:
-    """Imports a function by "module:name"."""
+    """Import a function by "module:name"."""
     module, _, name = function.partition(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return found
 
 
 def launch_command(arguments: Arguments, processes: int) -> None:
-    """Runs the same command line in several processes of this machine.
+    """Run the same command line in several processes of this machine.
 
     Raises:
         SystemExit: with the status of the first process that failed.
@@ -83,7 +83,7 @@ def launch_command(arguments: Arguments, processes: int) -> None:
 
 
 def parse(argv: Sequence[str]) -> Arguments:
-    """Parses a command line without the program's name.
+    """Parse a command line without the program's name.
 
     Returns:
         The arguments: `command` is the name of the command, `argv` what was parsed.
@@ -112,21 +112,21 @@ def parse(argv: Sequence[str]) -> Arguments:
 
 
 def count(text: str) -> int:
-    """Reads a whole number above 0."""
+    """Read a whole number above 0."""
     if not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
     return int(text)
 
 
 def whole(text: str) -> int:
-    """Reads a whole number."""
+    """Read a whole number."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(text)
 
 
 def share(text: str) -> float:
-    """Reads a number between 0 and 1."""
+    """Read a number between 0 and 1."""
     try:
         number = float(text)
     except ValueError:

@@ -12,7 +12,7 @@ from jointgen.runtime.progress import Counter
 
 
 def data_command(arguments: Arguments) -> None:
-    """Prepares a folder of images, or verifies a prepared one."""
+    """Prepare a folder of images, or verify a prepared one."""
     _verify(arguments) if arguments.action == "verify" else _prepare(arguments)
 
 

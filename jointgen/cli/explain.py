@@ -11,7 +11,7 @@ from jointgen.reports.explain.explain import explain
 
 
 def explain_command(arguments: Arguments) -> None:
-    """Prints the explanation of a recipe, checked whole."""
+    """Print the explanation of a recipe, checked whole."""
     registry = load_plugins().registry
     recipe = read_recipe(find_recipe(arguments.recipe), arguments.set, registry=registry)
     print(explain(compile_recipe(recipe, registry)))

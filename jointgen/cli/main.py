@@ -17,7 +17,7 @@ from jointgen.runtime.ranks import is_launched, is_local_main
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Args:
         argv: the command line without the program's name; None: that of this process.

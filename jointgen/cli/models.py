@@ -21,7 +21,7 @@ from jointgen.runtime.workers import Workers
 
 
 def sample_command(arguments: Arguments) -> None:
-    """Generates rows and writes them as a picture or as arrays."""
+    """Generate rows and write them as a picture or as arrays."""
     path = check_output(arguments.output, PICTURE, ARRAY)
     model, _ = open_model_of(arguments)
     variable = inference.generated_variable(model)
@@ -41,7 +41,7 @@ def sample_command(arguments: Arguments) -> None:
 
 
 def reconstruct_command(arguments: Arguments) -> None:
-    """Encodes and decodes images and writes them beside their reconstructions."""
+    """Encode and decode images and write them beside their reconstructions."""
     path = check_output(arguments.output, PICTURE)
     model, _ = open_model_of(arguments)
     variable = inference.reconstructed_variable(model)
@@ -56,7 +56,7 @@ def reconstruct_command(arguments: Arguments) -> None:
 
 
 def encode_command(arguments: Arguments) -> None:
-    """Writes the codes of images, and their labels where the data has them."""
+    """Write the codes of images, and their labels where the data has them."""
     path = check_output(arguments.output, ARRAY, TENSORS)
     model, _ = open_model_of(arguments)
     split = _rows(arguments, model, inference.encoded_variable(model), arguments.split)

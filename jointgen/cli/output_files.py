@@ -44,7 +44,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], texts: Mapping[st
 
 @contextlib.contextmanager
 def writing_output(path: Path) -> Iterator[None]:
-    """Raises ConfigError naming the path and why it cannot be written, in place of an OSError from within."""
+    """Raise ConfigError naming the path and why it cannot be written, in place of an OSError from within."""
     try:
         yield
     except OSError as error:

@@ -15,7 +15,7 @@ from jointgen.runs.folder import RunFolder
 
 
 def report_command(arguments: Arguments) -> None:
-    """Writes report.html, without what needs a checkpoint or data where the run or this machine has none."""
+    """Write report.html, without what needs a checkpoint or data where the run or this machine has none."""
     folder = RunFolder(arguments.run)
     try:
         model, _ = open_model_of(arguments)

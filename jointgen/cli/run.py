@@ -20,7 +20,7 @@ from jointgen.training.warm_start import warm_start
 
 
 def run_command(arguments: Arguments) -> None:
-    """Trains a recipe, or checks it and prints it resolved (--dry-run)."""
+    """Train a recipe, or check it and print it resolved (--dry-run)."""
     if arguments.dry_run:
         _dry_run(arguments)
     elif is_launched():

@@ -38,7 +38,7 @@ SUMMARIES = {
 
 
 def plugin_command(arguments: Arguments) -> None:
-    """Writes a new plugin package and prints how to install, test and run it."""
+    """Write a new plugin package and print how to install, test and run it."""
     name, kind = arguments.name, arguments.kind
     folder = write_plugin(name, kind, Path(arguments.out or name))
     print(f"{folder}: a plugin package with the {kind.replace('_', ' ')} {name!r}")
@@ -48,7 +48,7 @@ def plugin_command(arguments: Arguments) -> None:
 
 
 def write_plugin(name: str, kind: str, folder: Path) -> Path:
-    """Writes a package with one component, a recipe and a test. The folder appears whole or not at all.
+    """Write a package with one component, a recipe and a test. The folder appears whole or not at all.
 
     Args:
         name: of the package and of its component.
@@ -121,7 +121,7 @@ def _read(template: str, words: dict[str, str]) -> str:
 
 
 def _write_whole(folder: Path, files: dict[str, str]) -> None:
-    """Writes the files into a folder beside it, which is then renamed."""
+    """Write the files into a folder beside it, which is then renamed."""
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         aside.chmod(0o755)  # mkdtemp's folders are for their owner alone

@@ -12,7 +12,7 @@ from jointgen.runtime.atomic_files import replace_bytes
 
 
 def copy_command(arguments: Arguments) -> None:
-    """Copies a shipped recipe with the recipes that it is based on."""
+    """Copy a shipped recipe with the recipes that it is based on."""
     if arguments.recipe is None:
         raise ConfigError(f"copy which recipe? shipped: {', '.join(shipped_recipes()) or 'none'}")
     copies = copy_recipe(arguments.recipe, Path(arguments.destination))
@@ -33,7 +33,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(path: str) -> Path:
-    """Returns the path of a recipe file.
+    """Return the path of a recipe file.
 
     Raises:
         ConfigError: there is no such file, but a shipped recipe of that name, or of nearly that name. Any other missing
@@ -52,7 +52,7 @@ def find_recipe(path: str) -> Path:
 
 
 def copy_recipe(name: str, destination: Path) -> list[Path]:
-    """Copies a shipped recipe and every recipe that it is based on.
+    """Copy a shipped recipe and every recipe that it is based on.
 
     Args:
         name: of the recipe, with or without ".toml".

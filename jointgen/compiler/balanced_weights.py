@@ -53,7 +53,7 @@ class Balance:
 
 
 def balances_of(plan: Plan) -> tuple[Balance, ...]:
-    """Raises ConfigError with a line for each weight that cannot be balanced as it says."""
+    """Raise ConfigError with a line for each weight that cannot be balanced as it says."""
     found, problems = [], []
     for weight in balanced_weights(plan.objective):
         try:

@@ -129,7 +129,7 @@ def summarise_problems(lines: Sequence[str]) -> str:
 
 
 def load_weights(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]], average: bool) -> None:
-    """Loads the weights of each part by the part's name, never by order.
+    """Load the weights of each part by the part's name, never by order.
 
     Args:
         parts: The parts.

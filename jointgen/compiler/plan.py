@@ -197,7 +197,7 @@ def _count_runs(nodes: Iterable[Node]) -> dict[str, int]:
 
 
 def _drawn_again(plan: UpdatePlan, before: set[Node], known: set[Node]) -> set[Node]:
-    """Draws that this update reads in a way no earlier one did, and what hangs on them.
+    """Find draws that this update reads in a way no earlier one did, and what hangs on them.
 
     A reading is made when it is read, so it must come from the parameters that the sample beside it comes from: the
     same noise, drawn again.

@@ -252,7 +252,7 @@ class PriorThroughParts(Protocol):
 
     @property
     def through(self) -> tuple[str, ...]:
-        """Names of the parts, such as ``("encoder",)``."""
+        """The names of the parts, such as ``("encoder",)``."""
 
     def capabilities(self, space: Space, *parts: Capabilities) -> Capabilities:
         """Return what the prior can do, given what each of the parts can do."""

@@ -47,7 +47,7 @@ class Display:
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Display:
-        """Reads the display of a figure that stands in a file.
+        """Read the display of a figure that stands in a file.
 
         Args:
             fields: A figure of `summary.json` or `evaluation.json`. One that an older version wrote has no "display";
@@ -115,7 +115,7 @@ class Estimate:
         return cls(**{**fields, "display": Display.read(fields)})
 
     def describe(self, name: str) -> str:
-        """Writes the figure as one line: elbo: -101.3 nats +- 0.4 (lower bound; ...; test, n = 10000)."""
+        """Write the figure as one line: elbo: -101.3 nats +- 0.4 (lower bound; ...; test, n = 10000)."""
         if self.value is None:
             return f"{name}: none ({self.note})"
         error = f" +- {self.standard_error:.2g}" if self.standard_error is not None else ""
@@ -124,5 +124,5 @@ class Estimate:
 
 
 def table_of(estimates: Mapping[str, Mapping[str, Any]]) -> str:
-    """Writes a line for each figure of a `summary.json`."""
+    """Write a line for each figure of a `summary.json`."""
     return "\n".join(Estimate.read(fields).describe(name) for name, fields in estimates.items())

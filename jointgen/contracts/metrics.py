@@ -64,7 +64,7 @@ class Batch(RawBatch, Protocol):
         """(rows,) int64: the numbers of the rows in the stream."""
 
     def recall(self, key: str, compute: Callable[[], T]) -> T:
-        """Returns what `compute` gave the first time that it was called with this key.
+        """Return what `compute` gave the first time that it was called with this key.
 
         Several statistics of one batch share a costly value in this way.
         """
@@ -77,7 +77,7 @@ class RowFunction(Protocol):
     """An expression of expectations as a function of a batch; see `ModelView.row_function`."""
 
     def __call__(self, batch: Batch, noise: Noise | None = None) -> Tensor:
-        """Evaluates the expression for each row, without gradients.
+        """Evaluate the expression for each row, without gradients.
 
         Args:
             batch: The rows.
@@ -134,7 +134,7 @@ class ModelView(Protocol):
         """What the family of a conditional, or a prior, declares that it can do; data roots have none."""
 
     def recall(self, key: str, compute: Callable[[], T]) -> T:
-        """Returns what `compute` gave the first time that it was called with this key.
+        """Return what `compute` gave the first time that it was called with this key.
 
         Several metrics of one model share what is costly to make in this way.
         """
@@ -145,7 +145,7 @@ class ModelView(Protocol):
         """Explains why an expression cannot be evaluated with this model's families; empty where it can."""
 
     def row_function(self, expr: Expr, observed: bool = False) -> RowFunction:
-        """Turns an expression of expectations into a function of a batch.
+        """Turn an expression of expectations into a function of a batch.
 
         Args:
             expr: A sum of expectations over the model's joints.
@@ -156,7 +156,7 @@ class ModelView(Protocol):
     def log_prob(
         self, joint: str, variables: tuple[str, ...], values: Mapping[str, Tensor], noise: Noise, mass: bool = False
     ) -> Tensor:
-        """Sums the log densities of the conditionals and priors of a joint that draw some variables.
+        """Sum the log densities of the conditionals and priors of a joint that draw some variables.
 
         Args:
             joint: The name of the joint.
@@ -199,7 +199,7 @@ class ModelView(Protocol):
         """Noise for what is drawn apart from the rows of a batch."""
 
     def observe(self, batch: RawBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Reads the data of a batch.
+        """Read the data of a batch.
 
         Returns:
             (means, samples): every variable that the data sources yield, (B, *shape). A sample is what encoders and
@@ -209,7 +209,7 @@ class ModelView(Protocol):
     def draw(
         self, joint: str, given: Mapping[str, Tensor], rows: int, noise: Noise, reading: str = "sample"
     ) -> dict[str, Tensor]:
-        """Draws every variable of a joint, ancestors first.
+        """Draw every variable of a joint, ancestors first.
 
         Args:
             joint: The name of the joint.
@@ -227,7 +227,7 @@ class ModelView(Protocol):
         """
 
     def sample_batch(self, batch: RawBatch, reading: str = "mean") -> dict[str, Tensor]:
-        """Draws from p for a batch of the stream "draws".
+        """Draw from p for a batch of the stream "draws".
 
         Codes are drawn, and what they are decoded to has this reading.
 
@@ -236,7 +236,7 @@ class ModelView(Protocol):
         """
 
     def reconstruct_batch(self, batch: RawBatch, variable: str) -> tuple[Tensor, Tensor]:
-        """Decodes the mean codes of a batch.
+        """Decode the mean codes of a batch.
 
         Returns:
             (truth, reconstruction), (B, *shape) each: the variable, and the decoder's mean at the encoder's mean code.
@@ -278,7 +278,7 @@ class StatisticSpec:
         return f"{self.key} over {self.rows or 'all'} of {self.over}"
 
     def dependency(self) -> str:
-        """Names what a statistic of data depends on besides the data, for the key of its cache."""
+        """Name what a statistic of data depends on besides the data, for the key of its cache."""
         return self.of_data() if callable(self.of_data) else ""
 
 
@@ -379,7 +379,7 @@ class Features(Protocol):
         """Explains in one line why it cannot be had here and what can be done about it; empty where it can."""
 
     def identity(self) -> str:
-        """Names what decides its numbers, with a hash of its weights: "classifier@1a2b3c4d (99.1 % on test)"."""
+        """Name what decides its numbers, with a hash of its weights: "classifier@1a2b3c4d (99.1 % on test)"."""
 
     def __call__(self, rows: Tensor) -> FeatureBatch:
         """Extracts the features of each row by itself.
@@ -406,7 +406,7 @@ class Extractor(Protocol):
         """Whether it gives logits."""
 
     def build(self, space: Space, variable: str, source: Any) -> Features:
-        """Makes the features of a variable of a data source. Cheap: reads, fetches and trains nothing.
+        """Make the features of a variable of a data source. Cheap: reads, fetches and trains nothing.
 
         Args:
             space: The variable's Space.

@@ -110,7 +110,7 @@ class KeptRows:
 
     @classmethod
     def of(cls, index: Tensor, **values: Tensor) -> KeptRows:
-        """Keeps the values of some rows, (B, ...) each, on the CPU."""
+        """Keep the values of some rows, (B, ...) each, on the CPU."""
         assert all(len(value) == len(index) for value in values.values()), "one row of each value for each index"
         return cls(index.cpu(), {name: value.detach().cpu() for name, value in values.items()})
 
@@ -147,13 +147,13 @@ SEPARATOR = "/"
 
 
 def merge_into(merged: dict[str, Statistic], more: Mapping[str, Statistic]) -> None:
-    """Merges statistics by name into those of a dictionary."""
+    """Merge statistics by name into those of a dictionary."""
     for name, statistic in more.items():
         merged[name] = merged[name].merge(statistic) if name in merged else statistic
 
 
 def pack(statistics: Mapping[str, Statistic], **more: Tensor) -> bytes:
-    """Writes statistics by name as the bytes of a safetensors file, along with `more` tensors."""
+    """Write statistics by name as the bytes of a safetensors file, along with `more` tensors."""
     names = list(statistics)
     tensors = {
         f"{i}{SEPARATOR}{key}": t for i, name in enumerate(names) for key, t in statistics[name].tensors().items()
@@ -163,7 +163,7 @@ def pack(statistics: Mapping[str, Statistic], **more: Tensor) -> bytes:
 
 
 def unpack(data: bytes, kinds: Mapping[str, type[Statistic]]) -> dict[str, Statistic]:
-    """Reads the statistics that `pack` has written.
+    """Read the statistics that `pack` has written.
 
     Args:
         data: The bytes.

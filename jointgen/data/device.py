@@ -75,13 +75,13 @@ class ResidentRows:
                 self._values[name][int(index[0]) : int(index[-1]) + 1] = value.to(device)
 
     def stored(self, index: Tensor) -> Values:
-        """Takes rows by (B,) int64 index on the CPU; they lie on the device."""
+        """Take rows by (B,) int64 index on the CPU; they lie on the device."""
         there = send(index, self._device)
         return {name: value.index_select(0, there) for name, value in self._values.items()}
 
 
 def send(value: Tensor, device: torch.device) -> Tensor:
-    """Copies a tensor to a device without waiting for it (CUDA copies from pinned memory); no copy if it lies there."""
+    """Copy a tensor to a device without waiting for it (CUDA copies from pinned memory); no copy if it lies there."""
     from_host = value.device.type == "cpu" and device.type == "cuda"
     return (value.pin_memory() if from_host else value).to(device, non_blocking=from_host)
 
@@ -109,7 +109,7 @@ class DeviceRows:
             self._read = Prefetcher(self._read)
 
     def __call__(self, number: int) -> Values:
-        """Reads the batch of this number, (B, ...) by variable."""
+        """Read the batch of this number, (B, ...) by variable."""
         values = self._read(number)
         return {name: send(value, self._device) for name, value in values.items()}
 
@@ -128,7 +128,7 @@ class Prefetcher(Generic[T]):
         self._next = dict[int, Future[T]]()
 
     def __call__(self, number: int) -> T:
-        """Returns the function's value, which may have been computed already."""
+        """Return the function's value, which may have been computed already."""
         value = (self._next.get(number) or self._submit(number)).result()
         expected = number + (1 if self._last is None else number - self._last)
         self._last, self._next = number, {expected: self._submit(expected)}

@@ -59,7 +59,7 @@ class Split:
         return index if self.chosen is None else self.chosen[index]
 
     def take(self, index: Tensor, device: torch.device = CPU) -> dict[str, dict[str, Tensor]]:
-        """Reads raw rows.
+        """Read raw rows.
 
         Args:
             index: (B,) int64, numbers of rows of this split.
@@ -75,7 +75,7 @@ class Split:
         return {part: {v: send(value, device) for v, value in values.items()} for part, values in taken.items()}
 
     def labels(self, index: Tensor) -> dict[str, Tensor]:
-        """Reads labels, also where the recipe does not ask the source for them.
+        """Read labels, also where the recipe does not ask the source for them.
 
         Args:
             index: (B,) int64, numbers of rows of this split.
@@ -102,7 +102,7 @@ def under_joint_names(values: Mapping[str, Tensor], variables: Mapping[str, str]
 
 
 def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) -> Split:
-    """Opens a split of the recipe's data sources.
+    """Open a split of the recipe's data sources.
 
     Args:
         binding: what the recipe and its objective declare.

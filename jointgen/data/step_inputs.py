@@ -44,7 +44,7 @@ class StepInputs:
         return value * self.scales[weight.name] if weight.is_balanced else value
 
     def split(self, k: int) -> list[StepInputs]:
-        """Splits the rows into k micro-batches of equal size.
+        """Split the rows into k micro-batches of equal size.
 
         A micro-batch is to these inputs what one of k further processes would be to the global batch: it has the noise
         of its own rows, so that the gradients add up to those of the whole.

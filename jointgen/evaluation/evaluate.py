@@ -68,7 +68,7 @@ def evaluate(
     partial: PartialResults | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Estimate]:
-    """Evaluates metrics of a model over a split. The estimates are the same for any number of processes.
+    """Evaluate metrics of a model over a split. The estimates are the same for any number of processes.
 
     Args:
         model: The model.
@@ -134,7 +134,7 @@ class _Collector:
     provenance: dict[str, Provenance] = attrs.field(factory=dict)
 
     def collect(self, stream: Stream, wanted: Sequence[StatisticSpec]) -> None:
-        """Adds the merged statistics of a stream; those of the data alone come from the cache where it has them."""
+        """Add the merged statistics of a stream; those of the data alone come from the cache where it has them."""
         of_data = [spec for spec in wanted if spec.of_data]
         content = _hash_rows(stream) if of_data else ""
         files = {s.name: cached(f"{s.key} {s.dependency()} of {stream.n} rows {content}") for s in of_data}

@@ -13,7 +13,7 @@ from jointgen.runtime.workers import Workers
 def merge_over(
     workers: Workers, statistics: Mapping[str, Statistic], kinds: Mapping[str, type[Statistic]]
 ) -> dict[str, Statistic]:
-    """Merges the statistics of every process in order of rank, so that all of them hold the same ones.
+    """Merge the statistics of every process in order of rank, so that all of them hold the same ones.
 
     Args:
         workers: the processes; each of them calls this function.

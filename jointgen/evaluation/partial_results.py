@@ -36,7 +36,7 @@ class PartialResults:
     folder: Path
 
     def open(self, stream: str, kinds: Mapping[str, type[Statistic]]) -> EarlierAttempts:
-        """Reads what earlier attempts have of a stream.
+        """Read what earlier attempts have of a stream.
 
         Args:
             stream: The key of the stream.

@@ -23,7 +23,7 @@ MAX_NAMED = 3  # broken files that a message names
 
 
 def read_image(file: str | Path | IO[bytes], height: int, width: int, channels: int) -> np.ndarray:
-    """Reads one image, turned upright by its EXIF orientation and with transparency laid on white.
+    """Read one image, turned upright by its EXIF orientation and with transparency laid on white.
 
     Args:
         file: a path or an open file.
@@ -41,7 +41,7 @@ def read_image(file: str | Path | IO[bytes], height: int, width: int, channels: 
 
 
 def _read(file: str | Path | IO[bytes], height: int, width: int, channels: int) -> tuple[np.ndarray, str]:
-    """Reads one image; returns it with its mode in the file."""
+    """Read one image; returns it with its mode in the file."""
     with Image.open(file) as image:
         # libjpeg can halve large photographs while it decodes; from 4 pixels for each of ours the result is the same
         image.draft(None, (4 * width, 4 * height))
@@ -50,7 +50,7 @@ def _read(file: str | Path | IO[bytes], height: int, width: int, channels: int) 
 
 
 def fit_image(image: Image.Image, height: int, width: int, channels: int) -> np.ndarray:
-    """Fits an image in memory to (channels, height, width) uint8.
+    """Fit an image in memory to (channels, height, width) uint8.
 
     Raises:
         ValueError: its pixels are numbers whose range is not known.
@@ -71,7 +71,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    """Converts any mode to L or RGB."""
+    """Convert any mode to L or RGB."""
     if image.mode.startswith("I;16"):  # Pillow would clip the 16 bits at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
@@ -105,7 +105,7 @@ Decode = Callable[[Sequence[str], np.ndarray], Iterator[Decoded]]
 
 @contextmanager
 def decoding_images(workers: int) -> Iterator[Decode]:
-    """Yields a function decode(paths, images) that fills images, (N, C, H, W) uint8, row by path.
+    """Yield a function decode(paths, images) that fills images, (N, C, H, W) uint8, row by path.
 
     The function yields its results in the order of the paths, whatever the number of threads. The row of a broken file
     holds any numbers (see `drop_rows`). After an error or Ctrl-C nothing waits for the files that are still queued.
@@ -123,14 +123,14 @@ def decoding_images(workers: int) -> Iterator[Decode]:
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Silences Pillow's warnings of odd EXIF blocks, palettes and sizes in files whose pixels are fine."""
+    """Silence Pillow's warnings of odd EXIF blocks, palettes and sizes in files whose pixels are fine."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\b")
         yield
 
 
 def _fill(paths: Sequence[str], images: np.ndarray, start: int) -> Decoded:
-    """Decodes a task's files into their rows."""
+    """Decode a task's files into their rows."""
     channels, height, width = images.shape[1:]
     stop = min(start + FILES_PER_TASK, len(paths))
     decoded = Decoded(stop - start, collections.Counter(), [])
@@ -149,7 +149,7 @@ def error_text(error: Exception) -> str:
 
 
 def drop_rows(images: np.ndarray, broken: Sequence[int]) -> tuple[np.ndarray, list[int]]:
-    """Drops the rows of broken files, in place, because a second copy of 16 GB of images may not fit.
+    """Drop the rows of broken files, in place, because a second copy of 16 GB of images may not fit.
 
     Args:
         images: (N, C, H, W).

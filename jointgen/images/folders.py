@@ -24,7 +24,7 @@ def split_folder(root: Path, split: str) -> Path | None:
 
 
 def list_images(folder: str | Path) -> list[str]:
-    """Lists the image files in a folder at any depth, by their ending.
+    """List the image files in a folder at any depth, by their ending.
 
     Hidden files and folders are left out (macOS leaves ._name.jpg beside each image). Links are followed, but not back
     to a folder that they lie in.
@@ -121,7 +121,7 @@ def _size(path: Path) -> int:
 
 
 def list_source(root: Path, test_fraction: float | None = None) -> Listing:
-    """Lists the images of a folder: of train/ and val/ (or test/), or of all of it, with a share held out for tests.
+    """List the images of a folder: of train/ and val/ (or test/), or of all of it, with a share held out for tests.
 
     Args:
         root: the folder.
@@ -155,7 +155,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _hold_out(names: list[str], share: float, folder: Path) -> dict[str, list[str]]:
-    """Chooses test images by a hash of their names, so that most of the choice stays when images are added."""
+    """Choose test images by a hash of their names, so that most of the choice stays when images are added."""
     count = max(1, round(share * len(names)))
     if count >= len(names):
         raise ConfigError(f"{share} of the {len(names)} images in {folder} leaves none to train on", "--test-fraction")

@@ -53,7 +53,7 @@ def prepare_images(
     shard_bytes: int = SHARD_BYTES,
     progress: Progress = lambda done, total: None,
 ) -> tuple[PreparedManifest, bool]:
-    """Prepares the images of a folder, or continues an interrupted preparation.
+    """Prepare the images of a folder, or continue an interrupted preparation.
 
     Args:
         source: a folder with train/CLASS/* and val/CLASS/* (or test/), or with images in any folders.
@@ -131,7 +131,7 @@ def _difference(held: PreparationPlan, wanted: PreparationPlan) -> str:
 
 @contextmanager
 def _locked(dest: Path) -> Iterator[None]:
-    """Makes the folder and locks out other processes while this one works in it."""
+    """Make the folder and lock out other processes while this one works in it."""
     lock = FileLock(dest / LOCK, timeout=0)
     try:
         dest.mkdir(parents=True, exist_ok=True)
@@ -193,7 +193,7 @@ class _Packer:
             raise ConfigError(problem, "--max-broken")
 
     def _finish(self, split: str) -> None:
-        """Writes the labels, once it is known which images could be read."""
+        """Write the labels, once it is known which images could be read."""
         held = self.manifest.splits[split]
         if not held.rows:
             folder = self.listing.folders[split]
@@ -216,7 +216,7 @@ class _Packer:
         return StoredFile(name, len(array), sum(len(chunk) for chunk in chunks), digest.hexdigest())
 
     def _keep(self, split: str = "", *, finished: bool = False, **changes: Any) -> None:
-        """Writes the manifest with these changes of a split."""
+        """Write the manifest with these changes of a split."""
         splits = dict(self.manifest.splits)
         if split:
             splits[split] = attrs.evolve(splits[split], **changes)
@@ -253,7 +253,7 @@ class Report:
 
 
 def report(manifest: PreparedManifest) -> Report:
-    """Describes a finished preparation."""
+    """Describe a finished preparation."""
     plan, splits = manifest.plan, manifest.splits
     rows = " + ".join(f"{split.rows} {name}" for name, split in splits.items())
     classes = f"{len(manifest.classes)} classes" if manifest.classes else f"no labels ({manifest.unlabelled})"
@@ -273,7 +273,7 @@ def _printable(text: str) -> str:
 
 
 def verify(dest: str | Path, progress: Progress = lambda done, total: None) -> PreparedManifest:
-    """Reads every byte of a prepared folder and compares it with the manifest.
+    """Read every byte of a prepared folder and compare it with the manifest.
 
     Args:
         dest: the folder.

@@ -117,7 +117,7 @@ class PreparedManifest:
 
 
 def read_manifest(folder: Path) -> PreparedManifest:
-    """Reads the manifest of a prepared folder.
+    """Read the manifest of a prepared folder.
 
     Raises:
         FileNotFoundError: there is none.
@@ -139,7 +139,7 @@ def read_manifest(folder: Path) -> PreparedManifest:
 
 
 def size_faults(folder: Path, stored: list[StoredFile]) -> Iterator[str]:
-    """Yields a line for each file that is missing or has another size than the manifest says; reads no file."""
+    """Yield a line for each file that is missing or has another size than the manifest says; read no file."""
     for one in stored:
         path = folder / one.name
         if not path.is_file():
@@ -151,7 +151,7 @@ def size_faults(folder: Path, stored: list[StoredFile]) -> Iterator[str]:
 def hash_faults(
     folder: Path, stored: list[StoredFile], progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Iterator[str]:
-    """Yields a line for each file that differs from the manifest in any byte; progress gets (bytes done, in all)."""
+    """Yield a line for each file that differs from the manifest in any byte; progress gets (bytes done, in all)."""
     done, total = 0, sum(one.bytes for one in stored)
     for one in stored:
         problems = list(size_faults(folder, [one]))
@@ -168,5 +168,5 @@ def _sha256(path: Path) -> str:
 
 
 def map_array(path: Path) -> np.ndarray:
-    """Maps the array of a .npy file into memory. Raises what numpy raises for another kind of file."""
+    """Map the array of a .npy file into memory. Raises what numpy raises for another kind of file."""
     return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -41,14 +41,14 @@ class UserImages:
         return len(self.values)
 
     def take(self, index: Tensor) -> dict[str, Tensor]:
-        """Takes rows by (B,) int64 index."""
+        """Take rows by (B,) int64 index."""
         return {self.variable: self.values[index]}
 
 
 def read_user_images(
     path: str | Path, space: Space, variable: str = "image", progress: Progress = lambda done, total: None
 ) -> UserImages:
-    """Reads images in the size, the colours and the levels of a Space.
+    """Read images in the size, the colours and the levels of a Space.
 
     Args:
         path: an image file, a folder of them at any depth, or a .npy or .npz file of uint8 images.
@@ -74,7 +74,7 @@ def read_user_images(
 
 
 def to_levels(pixels: Tensor, space: Space) -> Tensor:
-    """Maps uint8 pixels to the levels 0..bins-1 of a Space with bins, otherwise to values between its bounds."""
+    """Map uint8 pixels to the levels 0..bins-1 of a Space with bins, otherwise to values between its bounds."""
     if space.bins == 256:
         return pixels
     if space.bins is not None:
@@ -168,7 +168,7 @@ def _choose(arrays: dict[str, np.ndarray], variable: str, path: Path) -> str:
 
 
 def _as_images(array: np.ndarray, path: Path) -> Iterable[np.ndarray]:
-    """Splits (N, H, W), (N, H, W, C), (N, C, H, W) or a single image into images (H, W) or (H, W, C)."""
+    """Split (N, H, W), (N, H, W, C), (N, C, H, W) or a single image into images (H, W) or (H, W, C)."""
     channels, shape = (1, *COLOURS), array.shape
     if array.ndim == 2 or (array.ndim == 3 and shape[-1] in COLOURS):
         array = array[None]

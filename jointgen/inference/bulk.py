@@ -28,7 +28,7 @@ BATCH = 256
 
 
 def given_values(texts: Iterable[str], model: Model, rows: int) -> dict[str, Tensor]:
-    """Reads values of variables that are written as VARIABLE=VALUE.
+    """Read values of variables that are written as VARIABLE=VALUE.
 
     Args:
         texts: Of a label, "y=3"; of other variables one number or all of them, "z=0.5" or "z=1,-1".
@@ -152,7 +152,7 @@ def reconstructed_variable(model: Model) -> str:
 def encode_many(
     model: Model, split: Split, given: Sequence[str] = (), *, seed: int = 0, progress: Progress
 ) -> dict[str, Tensor]:
-    """Encodes every row of a split.
+    """Encode every row of a split.
 
     Args:
         model: The model.

@@ -17,7 +17,7 @@ from jointgen.runs.folder import RunFolder
 
 
 def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, device: str = "cpu") -> Model:
-    """Loads the model of a run folder. Warns of newer checkpoints that are damaged.
+    """Load the model of a run folder. Warns of newer checkpoints that are damaged.
 
     Args:
         run: The run folder.
@@ -42,7 +42,7 @@ def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, d
 def open_model(
     run: str | Path, checkpoint: str = "latest", *, average: bool = True, device: str = "cpu"
 ) -> tuple[Model, list[str]]:
-    """Loads a model as `load` does, and gives a line for each damaged checkpoint that was passed over."""
+    """Load a model as `load` does, and give a line for each damaged checkpoint that was passed over."""
     folder = RunFolder.open(run)
     registry = load_plugins().registry
     compiled = compile_recipe(read_recipe(folder.recipe, registry=registry), registry)
@@ -55,7 +55,7 @@ def open_model(
 
 
 def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, list[str]]:
-    """Loads a model for a command.
+    """Load a model for a command.
 
     Returns:
         The model, and remarks where checkpoints are damaged or the run is not finished.

@@ -66,7 +66,7 @@ class Model:
         return self.binding.observed
 
     def sample(self, n: int, given: Given = None, *, seed: int = 0, reading: str = "mean") -> Tensor:
-        """Draws from p: codes from the prior, then the decoder.
+        """Draw from p: codes from the prior, then the decoder.
 
         Args:
             n: How many samples.
@@ -89,7 +89,7 @@ class Model:
         return self.draw("p", given or {}, n, self.noise(seed, "sample"), reading)[variable]
 
     def encode(self, x: Tensor, given: Given = None, *, seed: int | None = None) -> Tensor:
-        """Encodes data by q(z|x).
+        """Encode data by q(z|x).
 
         Args:
             x: (B, *X) in model space.
@@ -105,13 +105,13 @@ class Model:
         return self.draw("q", known, len(x), self.noise(seed or 0, "encode"), reading)[self._only_code()]
 
     def decode(self, z: Tensor, given: Given = None) -> Tensor:
-        """Decodes codes (B, *Z) to the mean of p(x|z), (B, *X); `given` has values of what else p is given."""
+        """Decode codes (B, *Z) to the mean of p(x|z), (B, *X); `given` has values of what else p is given."""
         variable = self._only_observed("decode")
         known = {self._only_code(): z, **(given or {})}
         return self.draw("p", known, len(z), self.noise(0, "decode"), "mean")[variable]
 
     def reconstruct(self, x: Tensor, given: Given = None) -> Tensor:
-        """Decodes the mean code of x: (B, *X) to (B, *X)."""
+        """Decode the mean code of x: (B, *X) to (B, *X)."""
         return self.decode(self.encode(x, given), given)
 
     def elbo(self, x: Tensor, given: Given = None, *, seed: int = 0) -> Tensor:
@@ -148,7 +148,7 @@ class Model:
     def draw(
         self, joint: str, given: Mapping[str, Tensor], rows: int, noise: Noise, reading: str = "sample"
     ) -> dict[str, Tensor]:
-        """Draws every variable of a joint, ancestors first, for models with several codes or observed variables.
+        """Draw every variable of a joint, ancestors first, for models with several codes or observed variables.
 
         Args:
             joint: The name of the joint, "q" or "p".

@@ -68,7 +68,7 @@ class Stream:
         return {start: min(self.size, self.n - start) for start in range(0, self.n, self.size)}
 
     def batch(self, model: ModelView, start: int, seed: int) -> StreamBatch:
-        """Takes the batch that begins at a row.
+        """Take the batch that begins at a row.
 
         Its noise depends on the rows' numbers, not on how large the batch is or which process takes it.
         """

@@ -261,7 +261,7 @@ class PartsView(ModelView):
         return means[variable], self.reconstruct_values(variable, samples)
 
     def reconstruct_values(self, variable: str, known: Mapping[str, Tensor]) -> Tensor:
-        """Decodes the mean codes of known values.
+        """Decode the mean codes of known values.
 
         A code is encoded from these rows, even where a data source has rows of the code too: those belong to others.
 
@@ -281,6 +281,6 @@ class PartsView(ModelView):
 
 
 def require_given(joint: Joint, factor: Conditional, given: Container[str]) -> None:
-    """Raises ConfigError where values of a data root are not given."""
+    """Raise ConfigError where values of a data root are not given."""
     if missing := ", ".join(v for v in factor.out if v not in given):
         raise ConfigError(f"{joint.name}({factor}) is a data root: give its values, given={{{missing!r}: ...}}")

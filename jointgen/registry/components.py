@@ -137,7 +137,7 @@ class Registry:
         return self._of(kind)[name]
 
     def default(self, kind: str, name: str) -> Any:
-        """Builds the component of this name with its default settings.
+        """Build the component of this name with its default settings.
 
         Raises:
             ConfigError: no component of this kind has the name.

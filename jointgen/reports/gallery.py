@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def write_pictures(model: Model, split: Split, folder: Path, name: str, n: int, workers: Workers) -> list[Path]:
-    """Writes `samples-NAME.png` and `reconstructions-NAME.png`, where the model gives any.
+    """Write `samples-NAME.png` and `reconstructions-NAME.png`, where the model gives any.
 
     Every call draws the same codes and the same held-out rows, so that pictures can be compared over training. A model
     of several observed variables has samples of each, `samples-VARIABLE-NAME.png`. All processes call this; the main
@@ -66,13 +66,13 @@ def write_pictures(model: Model, split: Split, folder: Path, name: str, n: int, 
 
 
 def fixed_batch(view: PartsView, split: Split, rows: int) -> StepInputs:
-    """Takes this process's share, so many rows, of the first rows of a split, with the same noise at every call."""
+    """Take this process's share, so many rows, of the first rows of a split, with the same noise at every call."""
     data = split.take(torch.arange(rows) + view.rank * rows, view.device)
     return StepInputs(data, view.noise(0, "pictures"), rows)
 
 
 def sample_pictures(view: PartsView, variable: str, n: int, batch: StepInputs) -> Tensor:
-    """Draws a variable from the side that generates it, with the same noise at every call.
+    """Draw a variable from the side that generates it, with the same noise at every call.
 
     Returns:
         (n, *shape): the means of its conditional. Where its side begins at data, the batch's rows are taken for that,
@@ -89,7 +89,7 @@ def sample_pictures(view: PartsView, variable: str, n: int, batch: StepInputs) -
 
 
 def check_picture(variable: str, space: Space, *, points: bool) -> None:
-    """Checks that values of a variable make a picture.
+    """Check that values of a variable make a picture.
 
     Args:
         variable: Its name.
@@ -104,21 +104,21 @@ def check_picture(variable: str, space: Space, *, points: bool) -> None:
 
 
 def draw_samples(samples: Tensor, space: Space, path: Path) -> None:
-    """Writes a PNG of images in rows and columns, or of points in the plane."""
+    """Write a PNG of images in rows and columns, or of points in the plane."""
     image = _draw_samples(samples, space, None, columns_for(len(samples)))
     assert image is not None, "check_picture was called before"
     pictures.save(image, path)
 
 
 def draw_pairs(truth: Tensor, rebuilt: Tensor, space: Space, path: Path) -> None:
-    """Writes a PNG in which every image has its reconstruction to its right."""
+    """Write a PNG in which every image has its reconstruction to its right."""
     image = _draw_pairs(truth, rebuilt, space, columns_for(2 * len(truth)))
     assert image is not None, "check_picture was called before"
     pictures.save(image, path)
 
 
 def columns_for(n: int) -> int:
-    """Chooses the columns of a grid of `n` images so that it is not much higher than it is wide.
+    """Choose the columns of a grid of `n` images so that it is not much higher than it is wide.
 
     >>> columns_for(16), columns_for(100), columns_for(10000)
     (8, 10, 100)
@@ -127,7 +127,7 @@ def columns_for(n: int) -> int:
 
 
 def _draw_samples(samples: Tensor, space: Space, truth: Tensor | None, columns: int = 8) -> Image | None:
-    """Draws images, or points in the plane over the true ones; None where values make no picture."""
+    """Draw images, or points in the plane over the true ones; None where values make no picture."""
     if (images := pictures.render(samples, space)) is not None:
         return pictures.grid(images, columns)
     if space.shape == (2,):

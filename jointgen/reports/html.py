@@ -17,7 +17,7 @@ def fill_template(file: str, /, **values: Any) -> str:
 
 
 def png_uri(png: bytes) -> str:
-    """Encodes the bytes of a PNG as an address that a page can show without loading a file."""
+    """Encode the bytes of a PNG as an address that a page can show without loading a file."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
@@ -36,5 +36,5 @@ def _environment() -> jinja2.Environment:
 
 
 def _read_asset(name: str) -> Markup:
-    """Reads a style sheet or a script of ours, to stand in a page as it is."""
+    """Read a style sheet or a script of ours, to stand in a page as it is."""
     return Markup(resources.files("jointgen.reports").joinpath("templates", name).read_text(encoding="utf-8"))

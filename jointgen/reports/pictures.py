@@ -98,14 +98,14 @@ def side_by_side(truth: Tensor, reconstruction: Tensor, columns: int = 8, scale:
 
 
 def save(picture: Tensor | Image.Image, path: Path, *, columns: int = 8, scale: Scale = "auto") -> None:
-    """Writes a PNG: a picture as it is, or images (N, C, H, W) in [0, 1] as a grid."""
+    """Write a PNG: a picture as it is, or images (N, C, H, W) in [0, 1] as a grid."""
     image = picture if isinstance(picture, Image.Image) else grid(picture, columns, scale)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_bytes(path, as_png(image))
 
 
 def as_png(image: Image.Image) -> bytes:
-    """Encodes a picture as a PNG."""
+    """Encode a picture as a PNG."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
@@ -148,7 +148,7 @@ def scatter(points: Tensor, truth: Tensor | None = None, path: Path | None = Non
 
 
 def _frame(points: Tensor) -> tuple[Tensor, float]:
-    """Finds the square that holds all but a few stray points: its lower left corner (2,) and its side."""
+    """Find the square that holds all but a few stray points: its lower left corner (2,) and its side."""
     finite = points.detach().double().cpu()
     finite = finite[finite.isfinite().all(1)]
     if len(finite) == 0:

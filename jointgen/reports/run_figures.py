@@ -61,6 +61,6 @@ def figures_of_run(summary: Mapping[str, Any], evaluation: Mapping[str, Any]) ->
 
 
 def _step_of(checkpoint: str) -> int:
-    """Reads the step from a checkpoint's name; -1 for another name."""
+    """Read the step from a checkpoint's name; -1 for another name."""
     digits = checkpoint.removeprefix("step-")
     return int(digits) if digits.isdecimal() else -1

@@ -95,7 +95,7 @@ class ClassifierFeatures:
         return self._trained
 
     def _find_or_train(self) -> Trained:
-        """Finds the trained classifier in the cache, or trains it; one of several processes trains, the others wait."""
+        """Find the trained classifier in the cache, or train it; one of several processes trains, the others wait."""
         data = Labelled.open(self, "train", self.config.rows)
         file = cached(f"classifier {self.config!r} {TRAINING} {self.space!r} {data.classes} {data.content()}")
         with file.locked():
@@ -176,7 +176,7 @@ class Labelled:
 
     @classmethod
     def open(cls, features: ClassifierFeatures, split: str, most: int) -> Labelled:
-        """Opens at most so many rows of a split."""
+        """Open at most so many rows of a split."""
         source = labelled(features.source)
         label, rows = label_of(source), source.open(split)
         classes = source.spaces()[label].size
@@ -186,13 +186,13 @@ class Labelled:
         return self.rows
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Takes rows (B,): images (B, C, H, W) uint8, 0 to 255, and classes (B,) int64."""
+        """Take rows (B,): images (B, C, H, W) uint8, 0 to 255, and classes (B,) int64."""
         raw = self.split.take(index * len(self.split) // self.rows)
         noise = Noise(0).named("images", len(index))  # which the mean does not use
         return pixels(observe(self.space, raw[self.image], noise).read("mean"), self.space), raw[self.label]
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Takes all rows, block by block."""
+        """Take all rows, block by block."""
         for start in range(0, self.rows, BLOCK_ROWS):
             yield self.take(torch.arange(start, min(start + BLOCK_ROWS, self.rows)))
 

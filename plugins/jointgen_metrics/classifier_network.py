@@ -48,13 +48,13 @@ class Network(nn.Module):
         self.head = nn.Linear(FEATURES, classes)
 
     def forward(self, images: Tensor) -> FeatureBatch:
-        """Computes features and logits."""
+        """Compute features and logits."""
         features = self.body(images.float() / 127.5 - 1.0)
         return FeatureBatch(features, self.head(features))
 
 
 def train(space: Space, data: Any, width: int, steps: int) -> Network:
-    """Trains a network, always from the same weights and in the same order of images.
+    """Train a network, always from the same weights and in the same order of images.
 
     Args:
         space: The Space of the images.
@@ -94,6 +94,6 @@ def _descend(network: Network, data: Any, steps: int, device: torch.device) -> N
 
 @torch.no_grad()
 def accuracy(network: Network, data: Any) -> tuple[int, int]:
-    """Counts (rows whose class the network predicts, rows)."""
+    """Count (rows whose class the network predicts, rows)."""
     right = sum(int((network(images).logits.argmax(1) == classes).sum()) for images, classes in data.blocks())
     return right, len(data)

@@ -49,7 +49,7 @@ def observed(model: ModelView, batch: Batch) -> dict[str, Tensor]:
 
 
 def encoded(model: ModelView, batch: Batch, reading: str = "sample") -> dict[str, Tensor]:
-    """Draws every variable of q given its data, (B, *shape), once for each batch.
+    """Draw every variable of q given its data, (B, *shape), once for each batch.
 
     With the reading "sample" each row has a draw of q(z|x), so that the rows are draws of q(z).
     """
@@ -63,7 +63,7 @@ def encoded(model: ModelView, batch: Batch, reading: str = "sample") -> dict[str
 
 
 def prior_codes(model: ModelView, batch: Batch, name: str) -> dict[str, Tensor]:
-    """Draws codes of p(z), (B, *shape), other ones for each `name`. The decoder is not run."""
+    """Draw codes of p(z), (B, *shape), other ones for each `name`. The decoder is not run."""
     data, codes = observed(model, batch), codes_of(model)
     known = {
         v: data[v]

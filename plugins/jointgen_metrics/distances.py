@@ -27,7 +27,7 @@ at_least_two = attrs.validators.ge(2)
 
 
 def code_draws(model: ModelView, code: str, rows: int) -> StatisticSpec:
-    """Keeps draws of a code, (n, D) each: of q(z), one for each x ("q"), of p(z) ("p"), and of p(z) again ("again")."""
+    """Keep draws of a code, (n, D) each: of q(z), one for each x ("q"), of p(z) ("p"), and of p(z) again ("again")."""
 
     def of(batch: Batch) -> KeptRows:
         priors = {name: prior_codes(model, batch, name)[code] for name in ("p", "again")}

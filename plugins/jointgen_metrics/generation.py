@@ -45,7 +45,7 @@ Summary = Callable[[FeatureBatch, Batch], Statistic]
 
 
 def side_by_side(model: ModelView, score: Any) -> list[Compared]:
-    """Compares every variable that p generates with the data.
+    """Compare every variable that p generates with the data.
 
     A score without an extractor of its own takes the first of those that suit the variable and are available.
     """
@@ -169,7 +169,7 @@ class Compared:
         details: str = "",
         **more: Any,
     ) -> MetricFigure:
-        """Makes the figure of a score, with the protocol of its statistics; `details` is what else must be equal."""
+        """Make the figure of a score, with the protocol of its statistics; `details` is what else must be equal."""
 
         def protocol(draws: Provenance, real: Provenance | None = None) -> str:
             text = f"{draws.rows} draws ({self.reading})"
@@ -188,7 +188,7 @@ class Compared:
         return Display(f"{model}, {self.extractor.name}", "samples", order, headline and self.variable == "x")
 
     def missing(self, score: str, unit: str, estimator: str, why: str) -> MetricFigure:
-        """Makes a figure that is absent. Of those that are absent for one reason, only the first one says it."""
+        """Make a figure that is absent. Of those that are absent for one reason, only the first one says it."""
         name = self.named(score)
         first = self.model.recall(f"absent: {why}", lambda: name)
         return MetricFigure(name, unit, estimator, note=why if first == name else f"as {first}")

@@ -62,14 +62,14 @@ class Path:
     end: Callable[[Tensor], Tensor]
 
     def at(self, z: Tensor) -> Place:
-        """Evaluates both densities and their gradients at z (N, Z)."""
+        """Evaluate both densities and their gradients at z (N, Z)."""
         start, start_slope = with_slope(self.start, z)
         end, end_slope = with_slope(self.end, z)
         return Place(z, start, end, start_slope, end_slope)
 
 
 def leapfrog(path: Path, place: Place, momentum: Tensor, beta: float, step: Tensor, count: int) -> tuple[Place, Tensor]:
-    """Runs `count` leapfrog steps of sizes `step` (N, 1) under the density at beta.
+    """Run `count` leapfrog steps of sizes `step` (N, 1) under the density at beta.
 
     Returns:
         (place, momentum (N, Z)) at the end.
@@ -84,7 +84,7 @@ def leapfrog(path: Path, place: Place, momentum: Tensor, beta: float, step: Tens
 def transition(
     path: Path, place: Place, beta: float, step: Tensor, count: int, noise: NoiseSource
 ) -> tuple[Place, Tensor]:
-    """Makes one HMC move, which leaves the density at beta unchanged.
+    """Make one HMC move, which leaves the density at beta unchanged.
 
     Args:
         path: The path between two densities.

@@ -72,7 +72,7 @@ class LogMeanWeight:
         self.mean_of = cache(lambda k: model.row_function(attrs.evolve(expr, k=k, reduce="logmeanexp"), observed=True))
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Evaluates the bound of each row."""
+        """Evaluate the bound of each row."""
         k = self.config.k
         total = torch.full((batch.rows,), -math.inf, dtype=torch.float64, device=batch.noise.device)
         at_once = max(1, self.config.chunk // batch.rows)

@@ -223,7 +223,7 @@ class Pairs:
         return self.factor.out[0]
 
     def keep(self, batch: Batch) -> KeptRows:
-        """Keeps "z", a code of each row; "p", its log prior (zeros without one); "given NAME", what q is given."""
+        """Keep "z", a code of each row; "p", its log prior (zeros without one); "given NAME", what q is given."""
         data, z = observed(self.model, batch), encoded(self.model, batch)[self.code]
         values = {**data, self.code: z}
         prior = (

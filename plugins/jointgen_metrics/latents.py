@@ -60,7 +60,7 @@ class Codes:
         return self.model.log_prob(joint, tuple(self.spaces), {**known, **self.split(z)}, noise)
 
     def draw(self, joint: str, known: Values, rows: int, noise: Noise) -> Tensor:
-        """Draws codes (rows, Z) from p(z), or from q(z|x) of the joint "q"."""
+        """Draw codes (rows, Z) from p(z), or from q(z|x) of the joint "q"."""
         return self.flat(self.model.draw(joint, known, rows, noise))
 
 
@@ -109,7 +109,7 @@ def total_of(terms: Sequence[Expr]) -> Expr:
 
 
 def with_slope(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    """Evaluates f, (B, Z) to (B,), whose rows do not depend on each other: its values and its slope (B, Z)."""
+    """Evaluate f, (B, Z) to (B,), whose rows do not depend on each other: its values and its slope (B, Z)."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         value = f(z)

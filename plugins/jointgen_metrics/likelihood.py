@@ -21,7 +21,7 @@ from jointgen.plugin import (
 
 
 def bound(model: ModelView, mass: bool = False) -> tuple[Expr | None, str]:
-    """Writes the evidence lower bound of a model, log p(x|z) + log p(z) - log q(z|x) under q.
+    """Write the evidence lower bound of a model, log p(x|z) + log p(z) - log q(z|x) under q.
 
     Args:
         model: The model.
@@ -39,7 +39,7 @@ def bound(model: ModelView, mass: bool = False) -> tuple[Expr | None, str]:
 
 
 def evaluable(model: ModelView, of: Callable[[ModelView], Expr]) -> tuple[Expr | None, str]:
-    """Writes an expression over the joints q and p.
+    """Write an expression over the joints q and p.
 
     Args:
         model: The model.
@@ -65,7 +65,7 @@ def _quantised(model: ModelView, variable: str) -> bool:
 
 
 def density_note(model: ModelView) -> str:
-    """Says what p is a density of: nats of a density and nats of bits are different things."""
+    """Say what p is a density of: nats of a density and nats of bits are different things."""
     notes = []
     for variable in sorted(model.joints["p"].variables):
         space = model.spaces[variable]

@@ -142,7 +142,7 @@ def reading_of(model: ModelView) -> str:
 
 
 def codes_and_labels(model: ModelView, over: Any = "eval", rows: int | None = None) -> StatisticSpec:
-    """Keeps "codes" (n, D), and the class number of each row for each label."""
+    """Keep "codes" (n, D), and the class number of each row for each label."""
     codes = codes_of(model)
 
     def of(batch: Batch) -> KeptRows:

@@ -75,7 +75,7 @@ def scale_of(model: ModelView, variable: str) -> float | None:
 
 
 def levels(model: ModelView, variable: str, *values: Tensor) -> tuple[Tensor, ...]:
-    """Converts values in model space, (B, *shape), to levels 0 to 255; values out of the range go beyond these."""
+    """Convert values in model space, (B, *shape), to levels 0 to 255; values out of the range go beyond these."""
     scale, low = scale_of(model, variable), model.spaces[variable].low
     assert scale is not None and low is not None, "asked for a variable with a range"
     return tuple((value - low) * scale for value in values)
@@ -232,7 +232,7 @@ class SquaredError:
     """The squared distance |a - b|^2 over event dimensions, (B, *shape) each -> (B,)."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Computes the distance of each row."""
+        """Compute the distance of each row."""
         return sum_event((a - b).square())
 
 

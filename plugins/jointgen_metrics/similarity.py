@@ -24,7 +24,7 @@ C1, C2 = (0.01 * MAX_LEVEL) ** 2, (0.03 * MAX_LEVEL) ** 2
 
 
 def structural_similarity(a: Tensor, b: Tensor, half: int, sigma: float) -> Tensor:
-    """Compares images by Wang et al. 2004, eq. 13. Images are mirrored at their borders.
+    """Compare images by Wang et al. 2004, eq. 13. Images are mirrored at their borders.
 
     torchmetrics has the same, and takes three seconds to import; a test compares the two.
 

@@ -30,7 +30,7 @@ class Column:
 
     @classmethod
     def of(cls, figure: Figure) -> Column:
-        """Makes the column that a figure belongs in."""
+        """Make the column that a figure belongs in."""
         return cls(**{field.name: getattr(figure, field.name) for field in attrs.fields(cls)})
 
     @property
@@ -60,7 +60,7 @@ class Column:
 
 
 def choose_columns(runs: Sequence[Run], published: Iterable[Column], names: str | None) -> list[Column]:
-    """Chooses the columns: figures that have a value in some run, and published figures.
+    """Choose the columns: figures that have a value in some run, and published figures.
 
     Args:
         runs: The runs.
@@ -91,7 +91,7 @@ def choose_columns(runs: Sequence[Run], published: Iterable[Column], names: str 
 
 
 def place_of(published: Column, columns: Sequence[Column]) -> int | None:
-    """Finds the column that a published figure belongs in, whose split may have any name."""
+    """Find the column that a published figure belongs in, whose split may have any name."""
     alike = [attrs.evolve(column, split=published.split) for column in columns]
     return alike.index(published) if published in alike else None
 

@@ -42,7 +42,7 @@ def _held_out_keys(run: Run) -> dict[str, Any]:
 
 
 def _differences(runs: Sequence[Run]) -> Iterable[str]:
-    """Yields a line for each key in which data differs; for sources of different types, only for the type."""
+    """Yield a line for each key in which data differs; for sources of different types, only for the type."""
     keys = [_held_out_keys(run) for run in runs]
     values = {key: [show(each[key]) if key in each else "not set" for each in keys] for each in keys for key in each}
     different = {key: shown for key, shown in values.items() if len(set(shown)) > 1}
@@ -54,7 +54,7 @@ def _differences(runs: Sequence[Run]) -> Iterable[str]:
 
 
 def title_of(runs: Sequence[Run]) -> str:
-    """Names the data of runs in a few words, such as "image_folder (birds, size = 64)"."""
+    """Name the data of runs in a few words, such as "image_folder (birds, size = 64)"."""
     run, (source, table) = runs[0], next(iter(source_tables(runs[0].recipe).items()))
     kind = str(table.get("type", "data"))
     roles = run.key_roles.get(source, {})

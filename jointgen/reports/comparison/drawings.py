@@ -46,7 +46,7 @@ class ModelValues:
 
 
 def draw(models: Sequence[tuple[str, str]], device: str) -> Pictures:
-    """Draws samples and reconstructions of models, all with the same noise and of the same held-out rows.
+    """Draw samples and reconstructions of models, all with the same noise and of the same held-out rows.
 
     Args:
         models: (label, run) of each model. A run that cannot be drawn gets a remark.
@@ -91,7 +91,7 @@ def _values_of(label: str, run: str, device: str) -> tuple[list[ModelValues], li
 
 
 def _draw_variable(models: Sequence[ModelValues], variable: str) -> Iterable[Picture]:
-    """Draws the samples and the reconstructions of one variable; `variable` is empty where it need not be named."""
+    """Draw the samples and the reconstructions of one variable; `variable` is empty where it need not be named."""
     of, suffix = (f" of {variable}", f"-{variable}") if variable else ("", "")
     if samples := [(one.label, image) for one in models if (image := _draw_samples(one, one.samples)) is not None]:
         truth = _draw_samples(models[0], models[0].truth)
@@ -114,7 +114,7 @@ def _draw_variable(models: Sequence[ModelValues], variable: str) -> Iterable[Pic
 
 
 def _draw_samples(one: ModelValues, values: Tensor) -> Image | None:
-    """Draws a grid of images, or points in the plane over the true ones; None where values make no picture."""
+    """Draw a grid of images, or points in the plane over the true ones; None where values make no picture."""
     if (images := pictures.render(values, one.space)) is not None:
         return pictures.grid(images, SAMPLE_COLUMNS)
     return pictures.scatter(values, one.truth) if one.space.shape == (2,) else None

@@ -44,7 +44,7 @@ class Pictures:
 
 
 def superscripts(notes: Iterable[int]) -> str:
-    """Writes the numbers of footnotes as superscripts.
+    """Write the numbers of footnotes as superscripts.
 
     >>> superscripts([1, 12])
     '¹·¹²'
@@ -60,7 +60,7 @@ def _footnotes(table: Table) -> list[str]:
 
 
 def print_tables(tables: Sequence[Table]) -> None:
-    """Prints tables to stdout. In a terminal, columns that do not fit go into a further table below."""
+    """Print tables to stdout. In a terminal, columns that do not fit go into a further table below."""
     console = rich.console.Console(highlight=False)
     is_terminal = console.is_terminal
     if not is_terminal:
@@ -90,7 +90,7 @@ def _fold(table: Table, width: int) -> list[list[int]]:
 
 
 def _rich_table(table: Table, columns: Sequence[int], starred: bool) -> rich.table.Table:
-    """Makes a table of some of the columns; `starred` marks the best with a star, for where there is no bold print."""
+    """Make a table of some of the columns; `starred` marks the best with a star, for where there is no bold print."""
     shown = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     shown.add_column("")
     heads = table.heads()
@@ -119,7 +119,7 @@ def _cell_text(cell: Cell, starred: bool) -> rich.text.Text:
 
 
 def markdown_of(table: Table, pictures: Sequence[tuple[str, str]] = ()) -> str:
-    """Writes a table as Markdown, with pictures below it, each a title and a path."""
+    """Write a table as Markdown, with pictures below it, each a title and a path."""
 
     def line(cells: Iterable[str]) -> str:
         return f"| {' | '.join(cells)} |"
@@ -151,7 +151,7 @@ def _escape(text: str) -> str:
 
 
 def csv_of(tables: Sequence[Table]) -> str:
-    """Writes tables as CSV, a line for each row, with numbers that are not rounded.
+    """Write tables as CSV, a line for each row, with numbers that are not rounded.
 
     Each column of a table has three in the CSV: the value, its spread, and its footnotes. Columns of several tables
     stand side by side.
@@ -185,5 +185,5 @@ def csv_of(tables: Sequence[Table]) -> str:
 
 
 def page_of(tables: Sequence[tuple[Table, Pictures]]) -> str:
-    """Writes tables and their pictures as one HTML page."""
+    """Write tables and their pictures as one HTML page."""
     return fill_template("compare.html", tables=tables)

@@ -31,17 +31,17 @@ class PublishedTable:
     rows: tuple[tuple[str, tuple[PublishedFigure, ...]], ...]
 
     def columns(self) -> list[Column]:
-        """Lists the column of every figure."""
+        """List the column of every figure."""
         return [figure.column for _, figures in self.rows for figure in figures]
 
 
 def table_names() -> list[str]:
-    """Lists the names of all published tables."""
+    """List the names of all published tables."""
     return [key for key, value in _read_file().items() if "rows" in value]
 
 
 def published_table(name: str) -> PublishedTable:
-    """Reads a published table by its name."""
+    """Read a published table by its name."""
     file = _read_file()
     columns = {
         key: Column(**{**fields, "display": Display(**fields["display"])}) for key, fields in file["columns"].items()
@@ -59,7 +59,7 @@ def published_table(name: str) -> PublishedTable:
 
 
 def table_for(data_type: str) -> str | None:
-    """Finds the name of the published table on a data set, by the `type` of the data source."""
+    """Find the name of the published table on a data set, by the `type` of the data source."""
     return next((name for name in table_names() if _read_file()[name].get("type") == data_type), None)
 
 

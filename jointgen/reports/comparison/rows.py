@@ -48,7 +48,7 @@ def group_rows(runs: Sequence[Run], *, aggregate: bool, same_data: bool) -> dict
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Finds different labels: recipes' names, with the settings that differ where names are equal, or else folders."""
+    """Find different labels: recipes' names, with the settings that differ where names are equal, or else folders."""
     names = [run.name for run in runs]
     labels = list(names)
     for name in {name for name in names if names.count(name) > 1}:
@@ -65,7 +65,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _folder_names(runs: Sequence[Run]) -> list[str]:
-    """Names runs by their folders, with as many parents as it takes to tell them apart."""
+    """Name runs by their folders, with as many parents as it takes to tell them apart."""
     parts = [Path(run.path).parts for run in runs]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(each[-depth:]) for each in parts]
@@ -75,7 +75,7 @@ def _folder_names(runs: Sequence[Run]) -> list[str]:
 
 
 def _flat(value: Any, keys: tuple[str | int, ...]) -> Iterator[tuple[str, str]]:
-    """Yields every value of nested tables as (dotted key, value as TOML)."""
+    """Yield every value of nested tables as (dotted key, value as TOML)."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _flat(inner, (*keys, key))

@@ -56,7 +56,7 @@ class Figure(Estimate):
 
     @classmethod
     def of(cls, name: str, fields: Mapping[str, Any], observed: str) -> Figure:
-        """Makes a figure of the fields that stand in a run's files; `observed` is how the run's data was read."""
+        """Make a figure of the fields that stand in a run's files; `observed` is how the run's data was read."""
         known = {key: fields[key] for key in attrs.fields_dict(Estimate) if key in fields}
         missing: dict[str, Any] = {"unit": "", "estimator": "", "split": "", "n": 0}
         figure = cls(**{**missing, **known, "display": Display.read(fields)}, name=name)
@@ -113,7 +113,7 @@ def source_tables(recipe: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def settings_of(recipe: Mapping[str, Any], within: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Copies a recipe without what may differ between runs of one row.
+    """Copy a recipe without what may differ between runs of one row.
 
     The run whose weights it starts from is replaced by the settings of that run, where it is still there: seeds that
     start from seeds belong in one row.
@@ -136,7 +136,7 @@ def settings_of(recipe: Mapping[str, Any], within: tuple[str, ...] = ()) -> dict
 
 
 def read_runs(paths: Iterable[str]) -> list[Run]:
-    """Reads runs.
+    """Read runs.
 
     Args:
         paths: Their folders.
@@ -179,7 +179,7 @@ def _read_run(path: str) -> Run:
 
 
 def _key_roles(recipe: Mapping[str, Any], summary: Mapping[str, Any]) -> Mapping[str, Mapping[str, KeyRole]]:
-    """Reads the roles of data keys from the summary; without one, asks the data sources, which may import torch."""
+    """Read the roles of data keys from the summary; without one, asks the data sources, which may import torch."""
     if "data_keys" in summary:
         found: Mapping[str, Mapping[str, KeyRole]] = summary["data_keys"]
         return found

@@ -86,7 +86,7 @@ class Table:
     left_out: tuple[tuple[str, str], ...]
 
     def heads(self) -> list[tuple[str, str]]:
-        """Makes the heads of the columns.
+        """Make the heads of the columns.
 
         Returns:
             For each column its title, with an arrow in the better direction, and its unit and kind, with what tells it
@@ -116,7 +116,7 @@ class Table:
         return " ".join(sentences) or "No figure has a spread."
 
     def remarks(self) -> list[str]:
-        """Lists what stands below the table besides the footnotes: each column's meaning, each row's runs."""
+        """List what stands below the table besides the footnotes: each column's meaning, each row's runs."""
         heads = [f"{title} ({kind})" if kind else title for title, kind in self.heads()]
         lines = [f"{head}: {meaning}." for head, meaning in zip(heads, self.meanings, strict=True) if meaning]
         for row in self.rows:
@@ -133,14 +133,14 @@ class Footnotes:
         self.texts: dict[str, int] = {}
 
     def numbers(self, texts: Iterable[str]) -> tuple[int, ...]:
-        """Gives each text its number; empty texts have none."""
+        """Give each text its number; empty texts have none."""
         return tuple(dict.fromkeys(self.texts.setdefault(text, len(self.texts) + 1) for text in texts if text))
 
 
 def make_table(
     title: str, columns: Sequence[Column], rows: Mapping[str, Sequence[Run]], published: PublishedTable | None
 ) -> Table:
-    """Makes a table.
+    """Make a table.
 
     Args:
         title: The data.
@@ -182,7 +182,7 @@ def make_table(
 
 
 def _cell(column: Column, everyone: Sequence[Figure], runs: Sequence[Run], footnotes: Footnotes) -> Cell:
-    """Makes a cell of one row's runs; `everyone` are the figures of the whole column."""
+    """Make a cell of one row's runs; `everyone` are the figures of the whole column."""
     figures = [figure for _, figure in column.figures(runs)]
     if not everyone:
         return Cell(number="")  # only published figures are in this column
@@ -198,7 +198,7 @@ def _cell(column: Column, everyone: Sequence[Figure], runs: Sequence[Run], footn
 
 
 def _usual(field: str, figures: Sequence[Figure]) -> str:
-    """Finds the value that a field has in most figures of a column; the first one among equally frequent values."""
+    """Find the value that a field has in most figures of a column; the first one among equally frequent values."""
     return statistics.mode(getattr(figure, field) for figure in figures)
 
 
@@ -222,7 +222,7 @@ def _with_best(cells: Sequence[Cell], better: Better | None) -> list[Cell]:
 
 
 def _with_digits(cells: Sequence[Cell]) -> list[Cell]:
-    """Prints the numbers of a column.
+    """Print the numbers of a column.
 
     The smallest spread of the column has two digits; without spreads, its largest figure has four. No number has more
     than six digits, and a small number beside large ones has two that are not 0.
@@ -248,7 +248,7 @@ def _with_digits(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _digits_before_point(value: float) -> int:
-    """Counts the digits before the point; numbers below 0.1 have less than none."""
+    """Count the digits before the point; numbers below 0.1 have less than none."""
     return 1 + math.floor(math.log10(abs(value) or 1.0))
 
 
@@ -256,7 +256,7 @@ def _digits_before_point(value: float) -> int:
 
 
 def _published_rows(published: PublishedTable, columns: Sequence[Column], footnotes: Footnotes) -> Iterator[Row]:
-    """Yields the published rows that have a figure in one of the columns."""
+    """Yield the published rows that have a figure in one of the columns."""
     for name, figures in published.rows:
         cells = [Cell(number="") for _ in columns]
         for figure in figures:
@@ -268,7 +268,7 @@ def _published_rows(published: PublishedTable, columns: Sequence[Column], footno
 
 
 def _meaning(figures: Sequence[Figure]) -> str:
-    """Describes the figures of a column, but for what footnotes say of single ones."""
+    """Describe the figures of a column, but for what footnotes say of single ones."""
     if not figures:
         return ""
     first = figures[0]
@@ -283,7 +283,7 @@ def _meaning(figures: Sequence[Figure]) -> str:
 
 
 def _left_out(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
-    """Yields the figures that no run has, with the reasons."""
+    """Yield the figures that no run has, with the reasons."""
     figures = [figure for run in runs for figure in run.figures.values()]
     known = {figure.name for figure in figures if figure.value is not None}
     for name in dict.fromkeys(figure.name for figure in figures if figure.name not in known):

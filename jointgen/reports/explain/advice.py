@@ -11,7 +11,7 @@ from jointgen.objectives.objective import Objective
 
 
 def advice_on(objective: Objective, binding: Binding) -> Iterable[str]:
-    """Yields the objective's own note, or a warning on each log-ratio that a classifier may not be able to carry."""
+    """Yield the objective's own note, or a warning on each log-ratio that a classifier may not be able to carry."""
     if objective.note:
         yield objective.note
         return

@@ -30,7 +30,7 @@ def split_sum(equation: str) -> list[str]:
 
 
 def describe_schedule(update: Update) -> Iterator[str]:
-    """Says how often an update runs, where that is not once in every step."""
+    """Say how often an update runs, where that is not once in every step."""
     if update.every > 1:
         yield f"every {update.every} steps"
     if update.times > 1:
@@ -38,7 +38,7 @@ def describe_schedule(update: Update) -> Iterator[str]:
 
 
 def describe_critic(ratio: Ratio) -> Iterator[str]:
-    """Says what the critic of a ratio sees and how it is trained, in one line each."""
+    """Say what the critic of a ratio sees and how it is trained, in one line each."""
     seen = ", ".join(f"{v} as {r}" if (r := ratio.reading(v)) != "sample" else v for v in ratio.variables)
     updates = "one update" if ratio.times == 1 else f"{ratio.times} updates"
     yield f"a critic that sees {seen}; loss {str(ratio.loss).removesuffix('()')}; {updates} a step"
@@ -48,14 +48,14 @@ def describe_critic(ratio: Ratio) -> Iterator[str]:
 
 
 def describe_order(objective: Objective) -> str:
-    """Names the updates of a step in their order."""
+    """Name the updates of a step in their order."""
     names = ", ".join(update.name for update in objective.updates)
     together = objective.order == "same point" and len(objective.updates) > 1
     return f"{names}, all gradients taken at the same point" if together else names
 
 
 def component_names(compiled: CompiledRecipe, part: str) -> str:
-    """Finds the registered names of the components behind a part, such as "mlp + gaussian"."""
+    """Find the registered names of the components behind a part, such as "mlp + gaussian"."""
     recipe, name_of = compiled.recipe, compiled.registry.name_of
     if part in recipe.all_sources():
         return name_of("data", type(recipe.all_sources()[part]))

@@ -37,12 +37,12 @@ Lines = Iterator[str]
 
 
 def explain(compiled: CompiledRecipe) -> str:
-    """Writes the whole explanation for a terminal."""
+    """Write the whole explanation for a terminal."""
     return "\n\n".join("\n".join([title.upper()] * bool(title) + lines) for title, lines in explained(compiled))
 
 
 def explained(compiled: CompiledRecipe) -> list[tuple[str, list[str]]]:
-    """Writes the explanation as sections.
+    """Write the explanation as sections.
 
     Returns:
         (title, lines) of each section that has lines. The first section has no title.
@@ -73,7 +73,7 @@ def _head(compiled: CompiledRecipe) -> Lines:
 
 
 def _objective(compiled: CompiledRecipe, number: int) -> Lines:
-    """Writes what each update of a stage maximises, its weights and its critics."""
+    """Write what each update of a stage maximises, its weights and its critics."""
     stage, plan, ends = compiled.stages[number], compiled.plans[number], compiled.boundaries()
     objective = stage.objective
     if len(compiled.stages) > 1:
@@ -104,7 +104,7 @@ def _objective(compiled: CompiledRecipe, number: int) -> Lines:
 
 
 def _joints(compiled: CompiledRecipe) -> Lines:
-    """Writes each joint, and the part and the components that compute each factor of it."""
+    """Write each joint, and the part and the components that compute each factor of it."""
     for joint in compiled.binding.joints.values():
         yield f"  {joint}"
         rows = [[f"    {joint.written(f)}", f.computed_by, component_names(compiled, f.part)] for f in joint.factors]
@@ -124,7 +124,7 @@ def _variables(compiled: CompiledRecipe) -> Lines:
 
 
 def _step(plan: Plan) -> Lines:
-    """Writes what each update draws and runs, and what it takes over from an earlier update of the step."""
+    """Write what each update draws and runs, and what it takes over from an earlier update of the step."""
     if plan.one_graph:
         yield "  all updates are losses on one graph, which is run once"
     for index, update in enumerate(plan.updates):
@@ -169,7 +169,7 @@ def _describe_run(node: Node) -> str:
 
 
 def _gradients(plan: Plan) -> Lines:
-    """Writes the table of terms and parts that the check at the start of a run compares with autograd."""
+    """Write the table of terms and parts that the check at the start of a run compares with autograd."""
     summands = [(update, summand) for update in plan.updates for summand in update.summands]
     reached = {part for _, summand in summands for part in summand.gradient_paths}
     parts = [
@@ -192,7 +192,7 @@ def _gradients(plan: Plan) -> Lines:
 
 
 def _weight_text(summand: Summand) -> str:
-    """Writes the product of a term's weights: numbers multiplied, named weights by name, as in -2*lambda."""
+    """Write the product of a term's weights: numbers multiplied, named weights by name, as in -2*lambda."""
     number, names = 1.0, []
     for weight in summand.weights:
         if isinstance(weight, Weight):
@@ -217,7 +217,7 @@ def _sizes(compiled: CompiledRecipe) -> Lines:
 
 
 def _families(compiled: CompiledRecipe) -> Lines:
-    """Writes what the family of each part can do, and whether it meets what the objective needs of the part."""
+    """Write what the family of each part can do, and whether it meets what the objective needs of the part."""
     binding, laws = compiled.binding, law_names(compiled.binding, compiled.registry)
     needs = dict.fromkeys(attrs.evolve(need, term="") for plan in compiled.plans for need in requirements(plan, laws))
     for part, capabilities in binding.capabilities.items():

@@ -28,7 +28,7 @@ class Sizes:
 
 
 def sizes_of(compiled: CompiledRecipe) -> Sizes:
-    """Counts parameters and memory of the parts as built, for the updates of all stages."""
+    """Count parameters and memory of the parts as built, for the updates of all stages."""
     modules = compiled.parts.modules
     counts = {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
     weights = _bytes([*modules.parameters(), *modules.buffers()])

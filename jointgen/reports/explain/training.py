@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def training_lines(compiled: CompiledRecipe) -> Iterator[str]:
-    """Yields a line for each optimizer table that trains something, and for each option that is not the default."""
+    """Yield a line for each optimizer table that trains something, and for each option that is not the default."""
     tables: dict[Table, tuple[list[str], list[int]]] = {}
     for group in optimizer_groups(compiled):
         parts, stages = tables.setdefault(group.table, ([], []))
@@ -43,7 +43,7 @@ def training_lines(compiled: CompiledRecipe) -> Iterator[str]:
 
 
 def _describe_optimizer(table: Table) -> str:
-    """Describes an optimizer and its learning rate.
+    """Describe an optimizer and its learning rate.
 
     An example: Adam (betas 0.5, 0.99), lr 0.001, rising over the first 0.02 of the run, falling (cosine) to 0.
     """

@@ -52,7 +52,7 @@ class InterpolationRows:
     codes: Tensor
 
     def decode(self, codes: Tensor, rows: Tensor) -> Tensor:
-        """Decodes codes (M, *Z) to means of p, (M, *X) on the CPU; other variables are those of `rows` (M,)."""
+        """Decode codes (M, *Z) to means of p, (M, *X) on the CPU; other variables are those of `rows` (M,)."""
         decoded = []
         for i in range(0, len(codes), BATCH):
             some = codes[i : i + BATCH]
@@ -63,7 +63,7 @@ class InterpolationRows:
 
 
 def latent_variables(model: Model) -> list[str]:
-    """Lists the variables that q draws and no data source yields.
+    """List the variables that q draws and no data source yields.
 
     Raises:
         ConfigError: There is none.
@@ -75,7 +75,7 @@ def latent_variables(model: Model) -> list[str]:
 
 
 def interpolation_rows(model: Model, split: Split) -> InterpolationRows:
-    """Encodes the first held-out rows, to interpolate between.
+    """Encode the first held-out rows, to interpolate between.
 
     Raises:
         ConfigError: The model cannot decode a code, or what it decodes makes no picture.
@@ -97,7 +97,7 @@ def interpolation_rows(model: Model, split: Split) -> InterpolationRows:
 
 
 def interpolations(rows: InterpolationRows) -> dict[str, Any]:
-    """Decodes points on the straight lines between the codes of rows 0 and 1, of rows 2 and 3, and so on.
+    """Decode points on the straight lines between the codes of rows 0 and 1, of rows 2 and 3, and so on.
 
     Returns:
         {"images": [first ends, paths, second ends]}, or {"lines": ...} where the variable is a point in the plane.
@@ -158,7 +158,7 @@ def traversal(rows: InterpolationRows, codes: Tensor) -> dict[str, Any]:
 
 
 def _index(flat_index: int, shape: torch.Size) -> str:
-    """Writes the place of a dimension: [7] in a vector; [0, 3, 3] in a code of channels, rows and columns."""
+    """Write the place of a dimension: [7] in a vector; [0, 3, 3] in a code of channels, rows and columns."""
     return str([int(i) for i in torch.unravel_index(torch.tensor(flat_index), shape)])
 
 
@@ -166,7 +166,7 @@ def _index(flat_index: int, shape: torch.Size) -> str:
 
 
 def map_codes(model: Model, split: Split) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Encodes held-out rows for the map.
+    """Encode held-out rows for the map.
 
     Returns:
         The mean codes (N, *Z) by latent variable, and the labels (N,) of the rows where the data has any, also where
@@ -236,7 +236,7 @@ def principal_plane(rows: Tensor) -> tuple[Tensor, list[float]]:
 
 
 def _drawer(rows: InterpolationRows) -> Callable[[Tensor, int], dict[str, Any]]:
-    """Makes a function that draws values (N, *X) as a grid of so many columns."""
+    """Make a function that draws values (N, *X) as a grid of so many columns."""
     space = rows.model.spaces[rows.variable]
 
     def draw(values: Tensor, columns: int) -> dict[str, Any]:

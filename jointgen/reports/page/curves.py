@@ -122,7 +122,7 @@ def rounded(value: Any) -> float | None:
 
 
 def frame(values: Sequence[float]) -> dict[str, Any] | None:
-    """Finds the range that a plot shows at first, where a few values are far from all others.
+    """Find the range that a plot shows at first, where a few values are far from all others.
 
     Args:
         values: The values, sorted.

@@ -77,7 +77,7 @@ def joints(compiled: CompiledRecipe) -> list[dict[str, Any]]:
 
 
 def typeset(text: str) -> Markup:
-    """Writes the text of an expression as HTML: 𝔼 with its joint below, symbols slanted, functions upright.
+    """Write the text of an expression as HTML: 𝔼 with its joint below, symbols slanted, functions upright.
 
     >>> print(typeset("E[q(x)](-f1)"))
     <b class="e">𝔼</b><sub><i>q</i>(<i>x</i>)</sub>(−<i>f</i><sub>1</sub>)

@@ -20,7 +20,7 @@ BOUND_MEANINGS = {
 
 
 def figure_rows(run: RunFigures) -> list[dict[str, Any]]:
-    """Makes a row of the page's table for each figure that has a value, in the order in which figures are displayed."""
+    """Make a row of the page's table for each figure that has a value, in the order in which figures are displayed."""
     rows = []
     for name, figure in run.figures.items():
         value, error, bound = figure["value"], figure.get("standard_error"), figure.get("bound")
@@ -42,17 +42,17 @@ def figure_rows(run: RunFigures) -> list[dict[str, Any]]:
 
 
 def absent_figures(run: RunFigures) -> list[tuple[str, str]]:
-    """Lists the figures that do not exist for this model, as (name, reason)."""
+    """List the figures that do not exist for this model, as (name, reason)."""
     return [(name, figure.get("note", "")) for name, figure in run.figures.items() if figure["value"] is None]
 
 
 def highlights(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Chooses the figures for the top of the page: the headlines of their metrics, then the first of the others."""
+    """Choose the figures for the top of the page: the headlines of their metrics, then the first of the others."""
     return sorted(rows, key=lambda row: not row["display"].headline)[:MAX_HIGHLIGHTS]
 
 
 def in_digits(value: float, error: float | None) -> str:
-    """Writes a number with the digits that its standard error leaves, or with five where it has none.
+    """Write a number with the digits that its standard error leaves, or with five where it has none.
 
     The last digit written is the second digit of the error.
 
@@ -65,7 +65,7 @@ def in_digits(value: float, error: float | None) -> str:
 
 
 def facts_of(summary: Mapping[str, Any], total_steps: int) -> Iterator[tuple[str, str]]:
-    """Yields (name, value) of the facts that stand under the run's name, as far as the summary has them."""
+    """Yield (name, value) of the facts that stand under the run's name, as far as the summary has them."""
     if "step" in summary:
         yield "steps", f"{summary['step']:,} of {total_steps:,}"
     if "images_seen" in summary:
@@ -90,7 +90,7 @@ def critic_rows(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yields every value of nested tables as (dotted key, text).
+    """Yield every value of nested tables as (dotted key, text).
 
     >>> list(flattened({"a": {"b": True, "c": [1, 2]}, "d": 0.25}))
     [('a.b', 'yes'), ('a.c', '1, 2'), ('d', '0.25')]

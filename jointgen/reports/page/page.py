@@ -48,7 +48,7 @@ class PageModel:
 
 
 def write_report(folder: RunFolder, compiled: CompiledRecipe, source: PageModel | str) -> None:
-    """Writes `report.html` into a run's folder.
+    """Write `report.html` into a run's folder.
 
     Args:
         folder: The run's folder, whose files the page shows.
@@ -100,7 +100,7 @@ def write_report(folder: RunFolder, compiled: CompiledRecipe, source: PageModel 
 
 @torch.no_grad()
 def _show_codes(source: PageModel | str) -> dict[str, Any]:
-    """Prepares the section on codes. {"absent": reason} stands in place of what this model cannot show."""
+    """Prepare the section on codes. {"absent": reason} stands in place of what this model cannot show."""
     try:
         if isinstance(source, str):
             raise ConfigError(source)

@@ -22,7 +22,7 @@ CAPTIONS = {
 
 
 def frames(folder: Path) -> dict[str, Any]:
-    """Reads the pictures in a run's folder `samples`.
+    """Read the pictures in a run's folder `samples`.
 
     Where there are many steps, or their pictures are large, evenly spaced ones are shown.
 
@@ -46,7 +46,7 @@ def frames(folder: Path) -> dict[str, Any]:
 
 
 def evenly_spaced(steps: Sequence[int], count: int) -> list[int]:
-    """Chooses `count` > 1 of the steps at even distances, the first and the last among them.
+    """Choose `count` > 1 of the steps at even distances, the first and the last among them.
 
     >>> evenly_spaced([1, 2, 3, 4, 5], 3)
     [1, 3, 5]
@@ -55,7 +55,7 @@ def evenly_spaced(steps: Sequence[int], count: int) -> list[int]:
 
 
 def _picture(path: Path) -> dict[str, Any]:
-    """Reads a picture. Its `ratio` is that of its width to its height."""
+    """Read a picture. Its `ratio` is that of its width to its height."""
     match = FILE_NAME.fullmatch(path.name)
     assert match is not None, path
     title = path.name.partition("-step-")[0]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -109,9 +110,11 @@ def test_numbers_survive_exactly(tmp_path: Path) -> None:
     assert log.folder.read_metrics()[0]["x"] == value
 
 
-def test_tensorboard_shows_a_cut_back_run_once(tmp_path: Path) -> None:
+def test_tensorboard_shows_a_cut_back_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with log_in(tmp_path) as log:
         logged(log, range(1, 7))
+    later = time.time() + 60  # event files are read in the order of the seconds in their names
+    monkeypatch.setattr(time, "time", lambda: later)
     with log_in(tmp_path, resume=True) as log:
         log.cut_back(4)
         log.add(5, 50, 9.0, {"elbo_nats": 7.0})

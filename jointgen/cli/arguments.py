@@ -1,4 +1,4 @@
-"""What the command line accepts: the table of commands, their arguments, and errors that name the nearest word.
+"""The grammar of the command line: the table of commands, their arguments, and errors that name the nearest word.
 
 Torch-free. A command's code is imported when the command is called, so that `jointgen --help` answers at once.
 """

@@ -100,9 +100,9 @@ def _is_of_the_run(arguments: Arguments) -> bool:
 def _name(arguments: Arguments, model: Model, metrics: list[Any], split: Split) -> str:
     """Name the folder of partial results: the checkpoint and a hash of everything that the figures depend on."""
     manifest = Path(arguments.run) / "checkpoints" / model.checkpoint / MANIFEST
-    what = [_tables(metrics, model), split.name, len(split), str(arguments.images), model.compiled.recipe.seed]
+    dependencies = [_tables(metrics, model), split.name, len(split), str(arguments.images), model.compiled.recipe.seed]
     digest = hashlib.blake2b(manifest.read_bytes(), digest_size=8)
-    digest.update(json.dumps(what, sort_keys=True).encode())
+    digest.update(json.dumps(dependencies, sort_keys=True).encode())
     return f"{model.checkpoint}-{digest.hexdigest()}"
 
 

@@ -29,7 +29,7 @@ def check_output(path: str, *endings: str) -> Path:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], texts: Mapping[str, Sequence[str]]) -> None:
-    """As .npz or .safetensors, by the ending. `texts` are arrays of strings, or JSON in the metadata."""
+    """Write arrays as .npz or .safetensors, by the ending; `texts` become string arrays, or JSON in the metadata."""
     if path.suffix.lower() == ".safetensors":
         whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         data = safetensors.numpy.save(whole, {name: json.dumps(list(text)) for name, text in texts.items()})

@@ -41,7 +41,7 @@ def _dry_run(arguments: Arguments) -> None:
 
 
 def _default_processes(arguments: Arguments) -> int:
-    """One for each GPU of this machine, as many of them as the batch divides over; one where there is no GPU."""
+    """Count the GPUs of this machine that the batch divides over; 1 where there is none."""
     gpus = torch.cuda.device_count()
     if gpus < 2:
         return 1

@@ -49,7 +49,7 @@ class CompiledRecipe:
 
     @property
     def repeats(self) -> int:
-        """How many sets of rows a step may need: as many as the times that an update runs in it."""
+        """The number of sets of rows that a step may need: as many as the times that an update runs in it."""
         return max(u.update.times for plan in self.plans for u in plan.updates)
 
     def boundaries(self) -> list[int]:

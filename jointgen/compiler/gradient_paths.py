@@ -1,4 +1,4 @@
-"""How the gradient of a value reaches the parameters of a part: explicitly, or through samples. Torch-free.
+"""The ways in which a gradient reaches the parameters of a part: explicitly, or through samples. Torch-free.
 
 The nodes of a plan (`jointgen.compiler.nodes`) say which paths lead from them, given the traits of the parts.
 """
@@ -16,7 +16,7 @@ GradientPaths = Mapping[str, frozenset[str]]
 
 @attrs.frozen
 class PartTraits:
-    """What the compiler must know of a part before it is built.
+    """The traits of a part that the compiler needs before the part is built.
 
     Args:
         kind: what sort of part it is.

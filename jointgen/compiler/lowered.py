@@ -71,7 +71,7 @@ def leaves_of(lowered: Expr) -> list[Node]:
 
 
 def paths_of(lowered: Expr, traits: Traits) -> GradientPaths:
-    """How a gradient of a lowered term reaches the parameters of each part."""
+    """Return how a gradient of a lowered term reaches the parameters of each part."""
     if isinstance(lowered, Stop):
         return {}
     below = merge_paths(node.gradient_paths(traits) for node in leaves_of(lowered) if not lowered.children)

@@ -37,7 +37,7 @@ from jointgen.objectives.expressions import Apply, Expectation, PenaltyOf, Ratio
 
 @attrs.frozen
 class Point:
-    """Where the term of an expectation is evaluated: a `ReadNode` for each variable, k rows per row of the batch."""
+    """The point at which a term is evaluated: a `ReadNode` for each variable, with k rows per row of the batch."""
 
     reads: Mapping[str, ReadNode]
     k: int
@@ -201,7 +201,7 @@ class Lowering:
         return CriticNode(ratio.name, tuple(self._seen(ratio, v, point) for v in ratio.variables))
 
     def _seen(self, ratio: Ratio, variable: str, point: Point) -> ReadNode | StandardizedNode:
-        """What the critic of a ratio sees of a variable."""
+        """Return the value of a variable that the critic of a ratio sees."""
         read, view = point.at(variable, ratio), ratio.reading(variable)
         if not isinstance(view, Standardized):
             return self._viewed(read, view)

@@ -76,11 +76,11 @@ class Node:
         return ()
 
     def gradient_paths(self, traits: Traits) -> GradientPaths:
-        """How a gradient of its value reaches the parameters of each part."""
+        """Return how a gradient of the value reaches the parameters of each part."""
         return merge_paths(parent.gradient_paths(traits) for parent in self.parents)
 
     def needs(self, differentiable: Collection[Node], handed_over: Collection[Node]) -> Iterator[Need]:
-        """What computing the node needs of the families.
+        """The needs of the node: what families must be able to do for it.
 
         Args:
             differentiable: the nodes whose gradient reaches a part that the update trains.
@@ -113,7 +113,7 @@ class DrawNode(Node):
         return f"{self.title}.{variable}" + ("" if reading == "sample" else f" {reading}")
 
     def reading_needs(self, reading: str, with_gradient: bool) -> Iterator[Need]:
-        """What it needs of a family that this reading can be made, and that a gradient flows through it."""
+        """The needs of a reading: that the family can make it, and that a gradient flows through it."""
         return iter(())
 
 
@@ -293,7 +293,7 @@ class DistributionNode(Node):
     part: str
 
     def density_needs(self, ability: Ability) -> Iterator[Need]:
-        """What evaluating its density needs, of the kind that the point asks for."""
+        """The needs of evaluating the density, of the kind that the point asks for."""
         yield Need(self.part, ability)
 
 

@@ -92,7 +92,7 @@ class CriticOutput:
 
 @attrs.frozen
 class UpdatePlan:
-    """What one update computes and trains.
+    """The plan of one update: what it computes and trains.
 
     Args:
         nodes: everything that it needs, parents first.
@@ -113,7 +113,7 @@ class UpdatePlan:
         return self.update.name
 
     def runs(self) -> dict[str, int]:
-        """How often each network runs in this update: part -> number of forward passes."""
+        """Count the forward passes of each network in this update, by part."""
         return _count_runs(self.nodes)
 
 
@@ -181,7 +181,7 @@ class Plan:
         return furthest_shift([node for update in self.updates for node in update.nodes])
 
     def runs(self) -> dict[str, int]:
-        """How often each network runs in one step in which every update is due once."""
+        """Count the forward passes of each network in a step in which every update is due once, by part."""
         reused = [self.reused(index) for index in range(len(self.updates))]
         return _count_runs(
             node for plan, known in zip(self.updates, reused, strict=True) for node in plan.nodes if node not in known

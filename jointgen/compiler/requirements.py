@@ -1,4 +1,4 @@
-"""What an objective requires of the families, derived from its plan, and matched against what they declare."""
+"""Requirements of an objective on the families, derived from its plan and matched against what they declare."""
 
 from __future__ import annotations
 
@@ -142,13 +142,13 @@ def _that_fit(need: Requirement, own: Any, kind: str, space: Space, registry: Re
 
 
 def _other_kl(need: Requirement, own: Any, kind: str, space: Space, registry: Registry) -> str:
-    """What else `own` has KL to, because the other side can be changed, too."""
+    """List what else `own` has a KL to, because the other side can be changed, too."""
     others = own.capabilities(space).kl_to if need.ability == "KL" else ()
     return f"; {registry.name_of(kind, type(own))!r} has it to {', '.join(others)}" if others else ""
 
 
 def _ways(name: str, cls: Any, need: Requirement, own: Any, space: Space) -> Iterable[str]:
-    """How this component would do: as it is, or with another choice for one of its keys. The first choice is shown."""
+    """Find how this component would fit: as it is, or with another choice for one of its keys (the first)."""
     try:
         start = own if isinstance(own, cls) else cls()
     except TypeError:  # it has settings without defaults

@@ -1,4 +1,4 @@
-"""How a class says what its recipe table may hold: fields that are components, and validators of numbers.
+"""Markers by which a class says what its recipe table may hold: fields that are components, and validators of numbers.
 
 The annotation of a field says which kind of component its table describes:
 

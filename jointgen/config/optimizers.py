@@ -71,7 +71,7 @@ class Rate:
 
     @property
     def moments(self) -> int:
-        """How many numbers per parameter the optimizer keeps."""
+        """The numbers that the optimizer keeps for each parameter."""
         raise NotImplementedError
 
 
@@ -85,7 +85,7 @@ class Adam(Rate):
 
     @property
     def moments(self) -> int:
-        """How many numbers per parameter the optimizer keeps."""
+        """The numbers that the optimizer keeps for each parameter."""
         return 2
 
 
@@ -111,7 +111,7 @@ class SGD(Rate):
 
     @property
     def moments(self) -> int:
-        """How many numbers per parameter the optimizer keeps."""
+        """The numbers that the optimizer keeps for each parameter."""
         return int(self.momentum > 0.0)
 
 
@@ -132,7 +132,7 @@ class RMSprop(Rate):
 
     @property
     def moments(self) -> int:
-        """How many numbers per parameter the optimizer keeps."""
+        """The numbers that the optimizer keeps for each parameter."""
         return 1 + int(self.momentum > 0.0) + int(self.centered)
 
 

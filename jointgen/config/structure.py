@@ -226,7 +226,7 @@ def _takes(want: Any, value: Any) -> bool:
 
 
 def _length(want: Any) -> int | None:
-    """How many items a list or tuple type demands; None: any number."""
+    """The number of items that a list or tuple type demands; None: any number."""
     items = get_args(want)
     return len(items) if _is(tuple)(want) and Ellipsis not in items else None
 

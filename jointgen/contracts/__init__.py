@@ -1,1 +1,1 @@
-"""What a component promises: protocols of families, networks, critics, data and metrics, and what they share."""
+"""The promises of components: protocols of families, networks, critics, data and metrics, and what they share."""

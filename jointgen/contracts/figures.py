@@ -28,7 +28,9 @@ Group = Literal["likelihood", "reconstruction", "samples", "codes", "other", "cr
 
 @attrs.frozen
 class Display:
-    """How tables and pages show a figure. It is stored beside the value, so that a reader needs no metric to show it.
+    """The way in which tables and pages show a figure.
+
+    It is stored beside the value, so that a reader needs no metric to show it.
 
     Args:
         title: The heading, such as "IWAE-64"; without one, the figure's name with spaces in place of underscores.

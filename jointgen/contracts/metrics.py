@@ -1,4 +1,4 @@
-"""What metrics promise: statistics collected over rows, and numbers that are finished from them.
+"""The promises of metrics: statistics collected over rows, and numbers that are finished from them.
 
 An evaluation goes through *streams* of rows (a split of the data, or draws of the model) batch by batch, on any number
 of processes. A metric says which statistics it wants of which stream (`StatisticSpec`) and how a figure is finished
@@ -49,7 +49,7 @@ class RawBatch(Protocol):
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
 
 
 class Batch(RawBatch, Protocol):
@@ -131,7 +131,7 @@ class ModelView(Protocol):
         """Whether q encodes the variable to one code from which p draws it again."""
 
     def capabilities(self, factor: Conditional) -> Capabilities:
-        """What the family of a conditional, or a prior, declares that it can do; data roots have none."""
+        """The capabilities that the family of a conditional, or a prior, declares; data roots have none."""
 
     def recall(self, key: str, compute: Callable[[], T]) -> T:
         """Return what `compute` gave the first time that it was called with this key.

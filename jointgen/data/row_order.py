@@ -1,4 +1,4 @@
-"""Which rows a step sees, as a pure function of (seed, step).
+"""The order of the rows: a pure function of (seed, step).
 
 Nothing of it needs a checkpoint, and any number of processes sees the same global batches. Epochs are concatenated:
 every row is seen exactly once in an epoch, and a batch may end one epoch and begin the next.

@@ -1,4 +1,4 @@
-"""What one step sees besides the parameters: raw rows, named noise, and how far the run is."""
+"""The inputs of one step besides the parameters: raw rows, named noise, and how far the run is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ observed already."""
 
 @attrs.frozen
 class StepInputs:
-    """What a program needs besides the parts.
+    """The inputs of a program besides the parts.
 
     Args:
         data: the raw rows of this process's share of the batch.

@@ -1,4 +1,4 @@
-"""What a run has measured for its balanced weights so far. `jointgen.engine.balance_meter` measures."""
+"""The measurements of a run for its balanced weights so far. `jointgen.engine.balance_meter` measures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DECAY = 0.6
 
 
 class BalanceScales:
-    """What has been measured so far in a run: running means of both norms, for each pair of terms.
+    """The measurements so far: running means of both norms, for each pair of terms.
 
     A balanced weight is its relative strength r times the quotient of these means. The means are kept apart, so that a
     critic that loses its slope for a moment does not blow up the weight.
@@ -25,7 +25,7 @@ class BalanceScales:
         self._begun: dict[str, int] = {}  # the step of the first measurement
 
     def steps_since_first(self, pair: str, step: int) -> int:
-        """How many steps ago the first measurement was; 0 before it."""
+        """The number of steps since the first measurement; 0 before it."""
         return step - self._begun.get(pair, step)
 
     def add(self, pair: str, norms: Tensor, step: int) -> None:

@@ -41,7 +41,7 @@ TOLERANCE = 1e-2
 
 
 class Compilable(Protocol):
-    """What of an update is compiled."""
+    """The part of an update that is compiled."""
 
     plan: UpdatePlan
     program: Program

@@ -1,4 +1,4 @@
-"""Which parameters take a gradient in an update, and what follows them once they have moved."""
+"""The parameters that an update trains, and the buffers that follow them once they have moved."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class PartialResults:
 
 @attrs.frozen
 class EarlierAttempts:
-    """What was done of a stream before, and where this attempt is saved.
+    """The work of earlier attempts at a stream, and the file of this attempt.
 
     Args:
         path: Where this attempt is saved, without the rank; None to save nothing.

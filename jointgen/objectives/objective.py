@@ -53,7 +53,7 @@ class Update:
 
 @attrs.frozen
 class Objective:
-    """What a model is trained to maximise: a tuple of updates in an order.
+    """The objective of a model: a tuple of updates to maximise, in an order.
 
     Each ratio in it contributes the update of its critic, unless an update of the ratio's name is written out.
 

@@ -163,7 +163,7 @@ class Registry:
 
 
 class Registrar:
-    """What the hook of a plugin receives, with one method for each kind of component.
+    """The registry as the hook of a plugin receives it, with one method for each kind of component.
 
     All methods have the arguments of `Component`: the name, the class or "package.module:Class", and by keyword the
     paper and a one-line summary (by default the first line of the class's docstring). Metrics may be `costly`.

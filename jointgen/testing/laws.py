@@ -55,7 +55,7 @@ class Law:
 
     @property
     def can(self) -> Capabilities:
-        """What the component declares."""
+        """The capabilities that the component declares."""
         return self.config.capabilities(self.space, *(STAND_IN for _ in self.through))
 
     @property

@@ -67,7 +67,7 @@ class CheckpointWriter:
 
 @attrs.frozen
 class ResumePoint:
-    """What the user should know of a resumed run.
+    """The facts about a resumed run that its user should know.
 
     Args:
         changes: the keys of the recipe that have changed since the checkpoint, a line each.

@@ -39,7 +39,7 @@ _FIGURES = (*_MEANS, *_IDENTITIES, "max_abs")
 
 @attrs.define
 class Critic:
-    """What is known of one critic.
+    """The record of one critic: its last figures, and whether it is trusted.
 
     Args:
         name: the name of its ratio.

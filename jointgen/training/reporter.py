@@ -1,4 +1,4 @@
-"""What a run writes about itself while it trains: its log, evaluations, pictures and summary."""
+"""The reports of a run about itself while it trains: its log, evaluations, pictures and summary."""
 
 from __future__ import annotations
 

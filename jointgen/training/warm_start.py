@@ -49,7 +49,7 @@ class WarmStart:
 
     @property
     def lines(self) -> list[str]:
-        """What the user should know, a line each."""
+        """The facts that the user should know, a line each."""
         weights = "averaged weights" if self.averaged else "weights"
         source = f"{', '.join(self.weights)} from the {weights} of {self.table.run} ({self.checkpoint})"
         rest = f"; as built: {', '.join(self.as_built)}" if self.as_built else ""

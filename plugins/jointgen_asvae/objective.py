@@ -114,7 +114,7 @@ class ASVAE:
 
     @property
     def advice(self) -> str:
-        """What `jointgen explain` says about these settings."""
+        """Advise on these settings, for `jointgen explain`."""
         found = []
         if self.form == "literal":
             found.append(

@@ -138,7 +138,7 @@ class _Array:
 
     @property
     def role(self) -> Literal["label", "levels", "real"]:
-        """What the array holds; raises ConfigError for a type that is none of these."""
+        """The role of the array; raises ConfigError for a type that has none."""
         dtype, axes = self.header.dtype, len(self.header.shape)
         if dtype in INTEGERS and axes == 1:
             return "label"

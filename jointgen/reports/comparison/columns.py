@@ -14,7 +14,7 @@ from jointgen.reports.comparison.runs import Figure, Run
 
 @attrs.frozen
 class Column:
-    """What the figures of a column have in common, so that they may be compared; see `Figure` for the fields.
+    """The properties that the figures of a column share, so that they may be compared; see `Figure` for the fields.
 
     A critic's estimate is never in a bound's column, nor are nats of bits beside nats of grey levels. How a figure is
     displayed makes no difference.

@@ -92,11 +92,6 @@ def _split(arguments: Arguments, model: Model) -> Split:
     return split if rows is None else split.first(rows)
 
 
-def _is_of_the_run(arguments: Arguments) -> bool:
-    """Whether these are the figures that the run stands for; a look at other rows is printed and not kept."""
-    return arguments.rows is None and arguments.split is None and arguments.images is None
-
-
 def _name(arguments: Arguments, model: Model, metrics: list[Any], split: Split) -> str:
     """Name the folder of partial results: the checkpoint and a hash of everything that the figures depend on."""
     manifest = Path(arguments.run) / "checkpoints" / model.checkpoint / MANIFEST

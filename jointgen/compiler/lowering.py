@@ -148,7 +148,7 @@ class Lowering:
             case LogDensity():
                 return self._density(term, point, held)
             case KL():
-                return self._closed_kl(term, point)
+                return self._closed_kl(term, point, held)
             case Ratio():
                 return self.critic(term, point)
             case Apply():
@@ -170,11 +170,12 @@ class Lowering:
             value = attrs.evolve(value, reading="mean")  # a bin's centre: a dequantised value can round out of its bin
         return DensityNode(law, value, own, term.mass)
 
-    def _closed_kl(self, term: KL, point: Point) -> ClosedKLNode:
+    def _closed_kl(self, term: KL, point: Point, held: bool) -> ClosedKLNode:
+        mode: Mode = "held" if held else "live"
         for factor in (term.factor, term.other):
             _refuse_matched(factor, term)
-        law = self._law(term.joint, term.factor, point, "live")
-        other = self._law(term.other_joint, term.other, point, "live")
+        law = self._law(term.joint, term.factor, point, mode)
+        other = self._law(term.other_joint, term.other, point, mode)
         assert not isinstance(law, MomentsNode) and not isinstance(other, MomentsNode)
         return ClosedKLNode(law, other)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from jointgen.compiler.binding import Binding
 from jointgen.contracts.sources import Rows, labelled
 from jointgen.data.device import send
-from jointgen.errors import placing
+from jointgen.errors import Problems
 
 CPU = torch.device("cpu")
 
@@ -110,12 +110,14 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
         parts: the data sources to open; None: all that the objective draws from.
 
     Raises:
-        ConfigError: a source's data is not there.
+        ConfigError: with a problem for each source whose data is not there.
     """
     wanted = dict.fromkeys(binding.data_parts if parts is None else parts)
     components = {part: binding.recipe.all_sources()[part] for part in wanted}
     sources: dict[str, Rows] = {}
+    problems = Problems()
     for part, component in components.items():
-        with placing(*binding.recipe.path_of(part)):
+        with problems.collect(*binding.recipe.path_of(part)):
             sources[part] = component.open(name)
+    problems.raise_any()
     return Split(name, sources, {part: binding.variables_of(part) for part in sources}, components)

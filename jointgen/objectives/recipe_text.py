@@ -15,7 +15,8 @@ from jointgen.objectives.expressions import Ratio, Seen
 from jointgen.objectives.objective import ONLY_STAGE, Objective, Order, Stage, Update, as_stages, resolved, unresolved
 from jointgen.objectives.parse import Vocabulary, parse, parse_ratio_sides, parse_view
 from jointgen.objectives.tables import BalanceTable, WeightTable, table_of, weight_of
-from jointgen.registry.components import Registry
+from jointgen.registry.components import Registrar, Registry
+from jointgen.registry.hooks import hookimpl
 
 
 @attrs.frozen
@@ -270,3 +271,12 @@ def _complete(stage: Stage, registry: Registry) -> tuple[str, float | None, Any,
     ]
     reports = [(name, resolved(expr, registry.default)) for name, expr in stage.objective.reports]
     return stage.name, stage.share, updates, reports, stage.objective.order
+
+
+# --- the registration ------------------------------------------------------------------------------------------------
+
+
+@hookimpl
+def jointgen_register(registry: Registrar) -> None:
+    """Register the text form of an objective, by the entry point `expression`."""
+    registry.objective("expression", Expression, summary="an equation of your own, written as text")

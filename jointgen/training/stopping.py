@@ -44,11 +44,12 @@ class EarlyStopping:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best losses of the stage, and how many evaluations were no better."""
-        return {"best": self._best, "waited": self._waited}
+        return {"best": self._best, "waited": self._waited, "watched": list(self.watched)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the losses of the stage."""
-        self._best, self._waited = list(state["best"]), state["waited"]
+        """Restore the losses of the stage; if other figures are watched than when they were saved, begin anew."""
+        if state.get("watched", list(self.watched)) == list(self.watched):  # older checkpoints do not say
+            self._best, self._waited = list(state["best"]), state["waited"]
 
 
 def early_stopping_of(

@@ -868,6 +868,19 @@ def test_rows_of_a_further_data_source_that_cannot_be_used_are_a_problem_of_its_
     assert_says(caught.value.lines, ["sources.prior.path: ... is not finite in row 0 of the split"])
 
 
+def test_rows_of_several_data_sources_that_cannot_be_used_are_told_together(registry: Registry, tmp_path: Path) -> None:
+    for name in ("images", "codes"):
+        np.save(tmp_path / f"{name}.npy", np.full((2000, 2), np.nan, np.float32))
+    images, codes = ({"type": "arrays", "path": str(tmp_path / f"{name}.npy")} for name in ("images", "codes"))
+    decoder = {"network": {"type": "mlp"}, "family": {"type": "gaussian"}}
+    tables = {"objective": {"type": "ali"}, "data": images, "sources.prior": codes, "prior": None, "decoder": decoder}
+    both = compiled(registry, tables)
+    with pytest.raises(ConfigError) as caught:
+        set_up_training(both, tmp_path / "run", quiet=True)
+    finite = "... is not finite in row 0 of the split"
+    assert_says(caught.value.lines, [f"data.path: {finite}", f"sources.prior.path: {finite}"])
+
+
 # --- what only the data can tell -------------------------------------------------------------------------------------
 
 DATA: Rows = {

@@ -33,6 +33,7 @@ from jointgen.objectives import (
     Update,
     elbo,
     joint_from_text,
+    kl,
     log_ratio,
     log_sigmoid,
     p,
@@ -219,6 +220,13 @@ def test_the_table_of_a_held_density_a_stop_and_a_cycle() -> None:
         "E[q(x,z)] log s(f)": {"encoder": SAMPLES},
         "E[p(x,z)] hold(log q(z|x))": {"decoder": SAMPLES},
     }
+
+
+def test_a_divergence_in_a_known_part_is_held_too() -> None:
+    """Only draws carry its gradient, and KL(q(z|x) : p(z)) is computed from no draw."""
+    f = log_ratio(q.xz, p.xz, name="f", known=kl(q.log_z_given_x, p.log_z))
+    plan = small_model(Objective.of(E(q.xz, p.log_x_given_z - log_sigmoid(f)))).plan
+    assert table_of(plan, "model")["E[q(x,z)] log s(f)"] == {"encoder": SAMPLES}
 
 
 def test_an_update_trains_what_its_gradient_reaches() -> None:

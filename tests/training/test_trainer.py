@@ -181,6 +181,17 @@ def test_early_stopping_ends_a_stage_and_keeps_the_next_ones_length() -> None:
     assert not patience.should_stop([9.0, 9.0])
 
 
+def test_losses_of_other_figures_are_not_restored() -> None:
+    """A checkpoint of a run whose metrics watched other figures says nothing about these losses."""
+    saved = EarlyStopping(2, ["of_x", "of_z"])
+    assert not saved.should_stop([3.0, 1.0]) and not saved.should_stop([3.0, 1.0])
+    same, other = EarlyStopping(2, ["of_x", "of_z"]), EarlyStopping(2, ["of_x"])
+    same.load_state_dict(saved.state_dict())
+    other.load_state_dict(saved.state_dict())
+    assert same.should_stop([3.0, 1.0])  # the second evaluation that is no better
+    assert not other.should_stop([3.0])  # the first of its own
+
+
 def test_a_stage_without_a_step_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tmp_path / "run", train__steps=2, objective__vae_first=1.0)
     assert "stage 'asvae' has no step: its share of the run is too small" in capsys.readouterr().err

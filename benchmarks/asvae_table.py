@@ -44,7 +44,7 @@ from jointgen.errors import ConfigError, suggest
 from jointgen.registry.components import Registry
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.comparison.columns import Column
-from jointgen.reports.comparison.runs import Figure, Run, read_runs
+from jointgen.reports.comparison.runs import ComparedRun, Figure, read_runs
 
 BENCHMARKS = Path(__file__).parent
 COMMAND = [sys.executable, "-m", "jointgen"]
@@ -155,7 +155,7 @@ class Clock:
                 command.terminate()
 
     def call(self, arguments: Sequence[str], log: Path) -> bool:
-        """Run a command, and return whether it finished. Raises RuntimeError if it failed."""
+        """ComparedRun a command, and return whether it finished. Raises RuntimeError if it failed."""
         with log.open("a", encoding="utf-8") as file:
             with self.lock:
                 if self.is_up:
@@ -321,13 +321,13 @@ def _compare(runs: Sequence[str], path: Path, columns: str, *options: str) -> No
 class Point:
     """The two figures of a run that are the axes of a study, and their titles."""
 
-    run: Run
+    run: ComparedRun
     across: float
     up: float
     titles: tuple[str, str]
 
 
-def points_of(runs: Sequence[Run], axes: tuple[str, str]) -> list[Point]:
+def points_of(runs: Sequence[ComparedRun], axes: tuple[str, str]) -> list[Point]:
     """Return a point for each run that has both figures."""
     found = []
     for run in runs:

@@ -14,7 +14,7 @@ from jointgen.reports.comparison import data_sets, published
 from jointgen.reports.comparison.columns import choose_columns, unequal_protocols
 from jointgen.reports.comparison.formats import Pictures, csv_of, markdown_of, page_of, print_tables
 from jointgen.reports.comparison.rows import group_rows
-from jointgen.reports.comparison.runs import Run, read_runs
+from jointgen.reports.comparison.runs import ComparedRun, read_runs
 from jointgen.reports.comparison.table import Table, make_table
 from jointgen.runtime.atomic_files import replace_bytes, replace_text
 from jointgen.runtime.console import log_once
@@ -47,7 +47,7 @@ def compare(arguments: Arguments) -> list[Table]:
     Raises:
         ConfigError: with every problem of the options and the runs.
     """
-    problems, runs = Problems(), list[Run]()
+    problems, runs = Problems(), list[ComparedRun]()
     with problems.collect():
         if arguments.output is not None:
             check_output(arguments.output, *ENDINGS)
@@ -61,7 +61,7 @@ def compare(arguments: Arguments) -> list[Table]:
     return [_table(members, arguments) for members in data_sets.split_by_data(runs, arguments.data)]
 
 
-def _table(runs: Sequence[Run], arguments: Arguments) -> Table:
+def _table(runs: Sequence[ComparedRun], arguments: Arguments) -> Table:
     name = arguments.published or published.table_for(str(runs[0].recipe.get("data", {}).get("type")))
     quoted = published.published_table(name) if name and not arguments.no_published else None
     columns = choose_columns(runs, quoted.columns() if quoted else (), arguments.metrics)

@@ -15,7 +15,7 @@ from jointgen.compiler.build import build
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, make_plan
 from jointgen.compiler.requirements import unmet
-from jointgen.config.optimizers import StageTables, Table
+from jointgen.config.optimizers import OptimizerTable, StageTables
 from jointgen.config.recipe import Recipe
 from jointgen.errors import Problem, Problems, placing, suggest
 from jointgen.objectives.objective import Stage, as_stages
@@ -42,7 +42,7 @@ class CompiledRecipe:
     plans: tuple[Plan, ...]
     parts: Parts
 
-    def optimizer_of(self, part: str, stage: int) -> Table:
+    def optimizer_of(self, part: str, stage: int) -> OptimizerTable:
         """Return the optimizer table of the recipe that trains a part in a stage."""
         critic = self.binding.traits[part].kind == "critic"
         return self.recipe.optimizer.of(part, self.stages[stage].name, critic=critic)

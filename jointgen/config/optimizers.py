@@ -158,7 +158,7 @@ class StageTables:
 
 
 @attrs.frozen
-class Table:
+class OptimizerTable:
     """The settings of the optimizer of some parts.
 
     Args:
@@ -188,13 +188,13 @@ class OptimizerTables:
     parts: dict[str, OptimizerField] = attrs.field(factory=dict)
     stages: dict[str, StageTables] = attrs.field(factory=dict)
 
-    def of(self, part: str, stage: str, *, critic: bool) -> Table:
+    def of(self, part: str, stage: str, *, critic: bool) -> OptimizerTable:
         """Return the settings for a part in a stage: its own before shared ones, the stage's before the run's."""
         of_stage, shared = self.stages.get(stage, StageTables()), "critics" if critic else "model"
         if part in of_stage.parts:
-            return Table(part, of_stage.parts[part], stage)
+            return OptimizerTable(part, of_stage.parts[part], stage)
         if part in self.parts:
-            return Table(part, self.parts[part])
+            return OptimizerTable(part, self.parts[part])
         if (settings := getattr(of_stage, shared)) is not None:
-            return Table(shared, settings, stage)
-        return Table(shared, getattr(self, shared))
+            return OptimizerTable(shared, settings, stage)
+        return OptimizerTable(shared, getattr(self, shared))

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import nn
 
-from jointgen.config.optimizers import SGD, Adam, AdamW, Rate, RMSprop, Table
+from jointgen.config.optimizers import SGD, Adam, AdamW, OptimizerTable, Rate, RMSprop
 from jointgen.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class OptimizerGroup:
     """
 
     parts: tuple[str, ...]
-    table: Table
+    table: OptimizerTable
     stages: tuple[int, ...]
 
     @property
@@ -59,13 +59,13 @@ class OptimizerGroup:
 
 def optimizer_groups(compiled: CompiledRecipe) -> list[OptimizerGroup]:
     """Group the parts that are trained. A part is in several groups where stages train it by other settings."""
-    trained_by: dict[tuple[str, Table], list[tuple[int, str]]] = {}
+    trained_by: dict[tuple[str, OptimizerTable], list[tuple[int, str]]] = {}
     for stage, plan in enumerate(compiled.plans):
         for update in plan.updates:
             for part in update.trains:
                 table = compiled.optimizer_of(part, stage)
                 trained_by.setdefault((part, table), []).append((stage, update.name))
-    together: dict[tuple[Table, tuple[tuple[int, str], ...]], list[str]] = {}
+    together: dict[tuple[OptimizerTable, tuple[tuple[int, str], ...]], list[str]] = {}
     for (part, table), updates in trained_by.items():
         together.setdefault((table, tuple(updates)), []).append(part)
     return [

@@ -20,7 +20,7 @@ from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.balance_meter import BalanceMeter
 from jointgen.engine.balance_scales import BalanceScales
 from jointgen.engine.torch_compile import TorchCompiler, nodes_when_compiled
-from jointgen.engine.update import BatchFigures, Figures, JointGraph, UpdateRunner
+from jointgen.engine.update import BatchFigures, JointGraph, StepFigures, UpdateRunner
 from jointgen.errors import ConfigError
 from jointgen.runtime.workers import Workers
 
@@ -79,7 +79,7 @@ class Step:
             for repeated in filter(None, self.repeats):
                 repeated.compile(compiler, frozenset(), f"{repeated.plan.name}, repeated,")
 
-    def __call__(self, inputs_of: Callable[[int], StepInputs], until_log: int | None = None) -> Figures:
+    def __call__(self, inputs_of: Callable[[int], StepInputs], until_log: int | None = None) -> StepFigures:
         """Take one step.
 
         Args:
@@ -94,7 +94,7 @@ class Step:
             self.compiler.begin_step()
 
         # --- balanced weights, measured before anything moves
-        first, figures = inputs_of(0), Figures()
+        first, figures = inputs_of(0), StepFigures()
         scales: Mapping[str, torch.Tensor] = {}
         if self.balance_meter.weights:
             scales = self.balance_meter(first.split(self.micro_batches))
@@ -112,7 +112,7 @@ class Step:
 
         # --- each update on a graph of its own, with the values of earlier ones handed over
         known: list[dict[Node, Any]] = [{} for _ in micro_batches]
-        pending: list[tuple[UpdateRunner, Figures]] = []
+        pending: list[tuple[UpdateRunner, StepFigures]] = []
         for i, update in enumerate(self.updates):
             if first.step % update.plan.update.every:
                 self._draw_only(i, micro_batches, known)
@@ -140,7 +140,7 @@ class Step:
         known: Sequence[dict[Node, Any]],
         exports: frozenset[Node] = frozenset(),
         wants_critics: bool = False,
-    ) -> Figures:
+    ) -> StepFigures:
         """Fill the gradients of one update, means over micro-batches, and add the values of `exports` to `known`."""
         batches: list[BatchFigures] = []
         update.trained.activate()
@@ -170,7 +170,7 @@ class Step:
             self._gradient(repeated, micro_batches, [{} for _ in micro_batches])
             self._apply(repeated, {})
 
-    def _apply(self, update: UpdateRunner, figures: Figures, wants_norm: bool = False) -> None:
+    def _apply(self, update: UpdateRunner, figures: StepFigures, wants_norm: bool = False) -> None:
         """Reduce gradients and figures over the processes, clip by the global norm, and step.
 
         The norm, before clipping, becomes a figure where it is known. Computing it for its own sake costs a hundredth

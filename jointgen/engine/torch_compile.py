@@ -32,7 +32,7 @@ from jointgen.runtime.global_rng import global_state, set_global_state
 if TYPE_CHECKING:
     from jointgen.compiler.plan import Plan, UpdatePlan
 
-Mode = Literal["default", "reduce-overhead", "max-autotune"]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor], Values]]
 """(inputs, imports) -> (the loss, the mean of each term, the values of the program)."""
 
@@ -62,7 +62,7 @@ class TorchCompiler:
         backend: torch's backend. Those that tests use because they are quick have no modes.
     """
 
-    def __init__(self, mode: Mode, device: torch.device, note: Callable[[str], None], backend: str = "inductor"):
+    def __init__(self, mode: CompileMode, device: torch.device, note: Callable[[str], None], backend: str = "inductor"):
         if mode == "reduce-overhead" and device.type != "cuda":
             note(
                 f"train.compile: 'reduce-overhead' needs CUDA graphs, and the device is a {device.type}; 'default' runs"

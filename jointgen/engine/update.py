@@ -20,10 +20,10 @@ from jointgen.engine.torch_compile import Loss, TorchCompiler
 from jointgen.engine.trainable import TrainedParameters
 from jointgen.objectives.expressions import Ratio, Side
 
-Figures = dict[str, Tensor]
+StepFigures = dict[str, Tensor]
 """Scalars by name, detached."""
 
-BatchFigures = tuple[Figures, Tensor | None]
+BatchFigures = tuple[StepFigures, Tensor | None]
 """Of one micro-batch: figures that are means over its rows, and the outputs of the critics where they are wanted."""
 
 Gather = Callable[[Tensor], Tensor]
@@ -57,7 +57,7 @@ class UpdateRunner:
         self._seeds: dict[int, tuple[Any, Tensor]] = {}
         self._critics = [term_function(critic.lowered, self.program.index) for critic in plan.critics]
 
-    def loss(self, inputs: StepInputs, imports: Mapping[Node, Any] | None = None) -> tuple[Tensor, Figures, Values]:
+    def loss(self, inputs: StepInputs, imports: Mapping[Node, Any] | None = None) -> tuple[Tensor, StepFigures, Values]:
         """Return the loss to minimise, the mean of each term, and the values of the program."""
         values = self.program.run(inputs, imports)
         weights = [summand.weight(inputs.at) for summand, _ in self.terms]
@@ -67,9 +67,9 @@ class UpdateRunner:
         """The values of each term, (B,), from the values of a program that has run."""
         return [as_tensor(term(inputs, values), inputs) for _, term in self.terms]
 
-    def _loss_of(self, rows: Sequence[Tensor], weights: Sequence[float | Tensor]) -> tuple[Tensor, Figures]:
+    def _loss_of(self, rows: Sequence[Tensor], weights: Sequence[float | Tensor]) -> tuple[Tensor, StepFigures]:
         total: Any = None
-        means: Figures = {}
+        means: StepFigures = {}
         for (summand, _), values, weight in zip(self.terms, rows, weights, strict=True):
             mean = values.mean()
             detached = mean.detach() if mean.requires_grad else mean
@@ -87,7 +87,7 @@ class UpdateRunner:
         needed = [node for critic in self.plan.critics for node in critic.leaves]
         self._compiled_loss = compiler.compiled(self, list(dict.fromkeys([*exports, *needed])), name)
 
-    def gradient(self, inputs: StepInputs, imports: Mapping[Node, Any] | None = None) -> tuple[Figures, Values]:
+    def gradient(self, inputs: StepInputs, imports: Mapping[Node, Any] | None = None) -> tuple[StepFigures, Values]:
         """Fill the gradients of the trained parameters; a parameter that nothing reached gets zeros."""
         self.trained.activate()
         found = self.add_gradient(inputs, imports)
@@ -100,7 +100,7 @@ class UpdateRunner:
         imports: Mapping[Node, Any] | None = None,
         autocast: AbstractContextManager[Any] | None = None,
         share: float = 1.0,
-    ) -> tuple[Figures, Values]:
+    ) -> tuple[StepFigures, Values]:
         """Add `share` times the gradient of the loss to those of the trained parameters."""
         if self._compiled_loss is not None:
             with autocast or nullcontext():
@@ -114,7 +114,7 @@ class UpdateRunner:
 
     def add_gradient_of(
         self, rows: Sequence[Tensor], inputs: StepInputs, share: float, shares_graph: bool = False, is_last: bool = True
-    ) -> Figures:
+    ) -> StepFigures:
         """Add `share` times the gradient of the loss, from the values of its terms.
 
         The loss is a weighted sum of means over rows, so its gradient by a term's values is known: -weight / rows.
@@ -150,17 +150,17 @@ class UpdateRunner:
         outputs = [as_tensor(output(inputs, values), inputs) for output in self._critics]
         return torch.stack(outputs, 1) if outputs else None
 
-    def critic_figures(self, outputs: Tensor) -> Figures:
-        """Figures of the critics, from their outputs on all rows of the batch."""
+    def critic_figures(self, outputs: Tensor) -> StepFigures:
+        """StepFigures of the critics, from their outputs on all rows of the batch."""
         sides: dict[Ratio, dict[Side, Tensor]] = {}
         for critic, rows in zip(self.plan.critics, outputs.unbind(1), strict=True):
             sides.setdefault(critic.ratio, {})[critic.side] = rows
-        found: Figures = {}
+        found: StepFigures = {}
         for ratio, by_side in sides.items():
             found |= critic_figures(ratio, by_side)
         return found
 
-    def figures_of(self, batches: Sequence[BatchFigures], gather: Gather | None) -> Figures:
+    def figures_of(self, batches: Sequence[BatchFigures], gather: Gather | None) -> StepFigures:
         """Unite the figures of micro-batches of equal size: means over this process's rows.
 
         Args:
@@ -194,7 +194,7 @@ class JointGraph:
         micro_batches: Sequence[StepInputs],
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
         gather: Gather | None = None,
-    ) -> list[Figures]:
+    ) -> list[StepFigures]:
         """Fill the gradients of all updates, means over micro-batches, and return the figures of each update."""
         self.trained.activate()
         found = [self._add_gradients(inputs, autocast, 1 / len(micro_batches), gather) for inputs in micro_batches]

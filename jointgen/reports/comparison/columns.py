@@ -9,7 +9,7 @@ import attrs
 
 from jointgen.contracts.figures import BOUND_WORDS, Bound, Display
 from jointgen.errors import ConfigError, suggest
-from jointgen.reports.comparison.runs import Figure, Run
+from jointgen.reports.comparison.runs import ComparedRun, Figure
 
 
 @attrs.frozen
@@ -54,12 +54,12 @@ class Column:
         """Whether a figure has a value and belongs in this column."""
         return figure is not None and figure.value is not None and Column.of(figure) == self
 
-    def figures(self, runs: Iterable[Run]) -> list[tuple[Run, Figure]]:
+    def figures(self, runs: Iterable[ComparedRun]) -> list[tuple[ComparedRun, Figure]]:
         """Collects the figures of runs that belong in this column."""
         return [(run, run.figures[self.name]) for run in runs if self.holds(run.figures.get(self.name))]
 
 
-def choose_columns(runs: Sequence[Run], published: Iterable[Column], names: str | None) -> list[Column]:
+def choose_columns(runs: Sequence[ComparedRun], published: Iterable[Column], names: str | None) -> list[Column]:
     """Choose the columns: figures that have a value in some run, and published figures.
 
     Args:
@@ -96,7 +96,7 @@ def place_of(published: Column, columns: Sequence[Column]) -> int | None:
     return alike.index(published) if published in alike else None
 
 
-def unequal_protocols(columns: Iterable[Column], runs: Sequence[Run], metrics: Iterable[str]) -> list[str]:
+def unequal_protocols(columns: Iterable[Column], runs: Sequence[ComparedRun], metrics: Iterable[str]) -> list[str]:
     """Lists, in a line each, the columns whose figures were made in ways that must not be compared.
 
     Args:

@@ -8,10 +8,10 @@ from typing import Any
 
 from jointgen.config.toml import show
 from jointgen.errors import ConfigError
-from jointgen.reports.comparison.runs import Run, source_tables
+from jointgen.reports.comparison.runs import ComparedRun, source_tables
 
 
-def split_by_data(runs: Sequence[Run], data: str | None) -> list[list[Run]]:
+def split_by_data(runs: Sequence[ComparedRun], data: str | None) -> list[list[ComparedRun]]:
     """Groups runs by their data.
 
     Args:
@@ -23,7 +23,7 @@ def split_by_data(runs: Sequence[Run], data: str | None) -> list[list[Run]]:
     """
     if data == "same":
         return [list(runs)]
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[ComparedRun]] = {}
     for run in runs:
         groups.setdefault(repr(sorted(_held_out_keys(run).items())), []).append(run)
     found = list(groups.values())
@@ -36,12 +36,12 @@ def split_by_data(runs: Sequence[Run], data: str | None) -> list[list[Run]]:
     return found
 
 
-def _held_out_keys(run: Run) -> dict[str, Any]:
+def _held_out_keys(run: ComparedRun) -> dict[str, Any]:
     """Selects the keys that held-out values depend on. How values are read is noted with each density instead."""
     return run.data_keys(None, "size", "location")
 
 
-def _differences(runs: Sequence[Run]) -> Iterable[str]:
+def _differences(runs: Sequence[ComparedRun]) -> Iterable[str]:
     """Yield a line for each key in which data differs; for sources of different types, only for the type."""
     keys = [_held_out_keys(run) for run in runs]
     values = {key: [show(each[key]) if key in each else "not set" for each in keys] for each in keys for key in each}
@@ -53,7 +53,7 @@ def _differences(runs: Sequence[Run]) -> Iterable[str]:
             yield f"{key}: {listed}: figures of different data cannot be compared"
 
 
-def title_of(runs: Sequence[Run]) -> str:
+def title_of(runs: Sequence[ComparedRun]) -> str:
     """Name the data of runs in a few words, such as "image_folder (birds, size = 64)"."""
     run, (source, table) = runs[0], next(iter(source_tables(runs[0].recipe).items()))
     kind = str(table.get("type", "data"))

@@ -8,13 +8,13 @@ from typing import Any
 
 from jointgen.config.toml import show
 from jointgen.errors import ConfigError, dotted
-from jointgen.reports.comparison.runs import Run, settings_of
+from jointgen.reports.comparison.runs import ComparedRun, settings_of
 
 MAX_LABEL_KEYS = 3
 """A label names at most so many settings."""
 
 
-def group_rows(runs: Sequence[Run], *, aggregate: bool, same_data: bool) -> dict[str, list[Run]]:
+def group_rows(runs: Sequence[ComparedRun], *, aggregate: bool, same_data: bool) -> dict[str, list[ComparedRun]]:
     """Groups runs into rows.
 
     Args:
@@ -30,7 +30,7 @@ def group_rows(runs: Sequence[Run], *, aggregate: bool, same_data: bool) -> dict
     """
     if not aggregate:
         return dict(zip(_folder_names(runs), ([run] for run in runs), strict=True))
-    rows: dict[str, list[Run]] = {}
+    rows: dict[str, list[ComparedRun]] = {}
     problems = []
     for run in runs:
         settings = settings_of(run.recipe)
@@ -47,7 +47,7 @@ def group_rows(runs: Sequence[Run], *, aggregate: bool, same_data: bool) -> dict
     return dict(zip(_labels([members[0] for members in groups]), groups, strict=True))
 
 
-def _labels(runs: Sequence[Run]) -> list[str]:
+def _labels(runs: Sequence[ComparedRun]) -> list[str]:
     """Find different labels: recipes' names, with the settings that differ where names are equal, or else folders."""
     names = [run.name for run in runs]
     labels = list(names)
@@ -64,7 +64,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     return labels if len(set(labels)) == len(labels) else _folder_names(runs)
 
 
-def _folder_names(runs: Sequence[Run]) -> list[str]:
+def _folder_names(runs: Sequence[ComparedRun]) -> list[str]:
     """Name runs by their folders, with as many parents as it takes to tell them apart."""
     parts = [Path(run.path).parts for run in runs]
     for depth in range(1, max(map(len, parts)) + 1):

@@ -70,7 +70,7 @@ class Figure(Estimate):
 
 
 @attrs.frozen(eq=False)
-class Run:
+class ComparedRun:
     """A run that is compared.
 
     Args:
@@ -135,7 +135,7 @@ def settings_of(recipe: Mapping[str, Any], within: tuple[str, ...] = ()) -> dict
     return kept
 
 
-def read_runs(paths: Iterable[str]) -> list[Run]:
+def read_runs(paths: Iterable[str]) -> list[ComparedRun]:
     """Read runs.
 
     Args:
@@ -144,7 +144,7 @@ def read_runs(paths: Iterable[str]) -> list[Run]:
     Raises:
         ConfigError: Some are no runs, have no figures or are given twice; it names all of these problems.
     """
-    runs: list[Run] = []
+    runs: list[ComparedRun] = []
     problems: list[str | Problem] = []
     seen: dict[str, str] = {}
     for path in paths:
@@ -162,7 +162,7 @@ def read_runs(paths: Iterable[str]) -> list[Run]:
     return runs
 
 
-def _read_run(path: str) -> Run:
+def _read_run(path: str) -> ComparedRun:
     folder = RunFolder.open(path)
     recipe, summary = read_toml(folder.recipe), folder.read_summary()
     figures = figures_of_run(summary, folder.read_evaluation()).figures
@@ -170,7 +170,7 @@ def _read_run(path: str) -> Run:
         status = f"status {summary['status']}" if "status" in summary else "no summary.json that can be read"
         raise ConfigError(f"{path}: has no figures ({status}); find them: jointgen eval {path}")
 
-    run = Run(path, recipe, {}, _key_roles(recipe, summary), tuple(_doubts(recipe, summary)))
+    run = ComparedRun(path, recipe, {}, _key_roles(recipe, summary), tuple(_doubts(recipe, summary)))
     readings: dict[str, list[str]] = {}
     for key, value in run.data_keys("reading").items():
         readings.setdefault(key.rpartition(".")[2], []).append(str(value))

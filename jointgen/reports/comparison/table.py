@@ -11,7 +11,7 @@ import attrs
 from jointgen.contracts.figures import BOUND_WORDS, Better
 from jointgen.reports.comparison.columns import Column, place_of
 from jointgen.reports.comparison.published import PublishedTable
-from jointgen.reports.comparison.runs import Figure, Run
+from jointgen.reports.comparison.runs import ComparedRun, Figure
 
 _ARROWS: Mapping[Better | None, str] = {"higher": "↑", "lower": "↓", None: ""}
 
@@ -51,7 +51,7 @@ class Row:
     name: str
     cells: tuple[Cell, ...]
     notes: tuple[int, ...] = ()
-    runs: tuple[Run, ...] = ()
+    runs: tuple[ComparedRun, ...] = ()
 
     @property
     def label(self) -> str:
@@ -138,7 +138,7 @@ class Footnotes:
 
 
 def make_table(
-    title: str, columns: Sequence[Column], rows: Mapping[str, Sequence[Run]], published: PublishedTable | None
+    title: str, columns: Sequence[Column], rows: Mapping[str, Sequence[ComparedRun]], published: PublishedTable | None
 ) -> Table:
     """Make a table.
 
@@ -181,7 +181,7 @@ def make_table(
 # --- cells -----------------------------------------------------------------------------------------------------------
 
 
-def _cell(column: Column, everyone: Sequence[Figure], runs: Sequence[Run], footnotes: Footnotes) -> Cell:
+def _cell(column: Column, everyone: Sequence[Figure], runs: Sequence[ComparedRun], footnotes: Footnotes) -> Cell:
     """Make a cell of one row's runs; `everyone` are the figures of the whole column."""
     figures = [figure for _, figure in column.figures(runs)]
     if not everyone:
@@ -202,7 +202,7 @@ def _usual(field: str, figures: Sequence[Figure]) -> str:
     return statistics.mode(getattr(figure, field) for figure in figures)
 
 
-def _reason_absent(column: Column, run: Run) -> str:
+def _reason_absent(column: Column, run: ComparedRun) -> str:
     figure = run.figures.get(column.name)
     if figure is None:
         return "not among this model's figures"
@@ -282,7 +282,7 @@ def _meaning(figures: Sequence[Figure]) -> str:
     return "; ".join([f"−{first.name}" if first.nll else first.name, *filter(None, details)])
 
 
-def _left_out(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
+def _left_out(runs: Sequence[ComparedRun]) -> Iterator[tuple[str, str]]:
     """Yield the figures that no run has, with the reasons."""
     figures = [figure for run in runs for figure in run.figures.values()]
     known = {figure.name for figure in figures if figure.value is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from jointgen.config.optimizers import Table
+from jointgen.config.optimizers import OptimizerTable
 from jointgen.engine.optimizers import optimizer_groups
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def training_lines(compiled: CompiledRecipe) -> Iterator[str]:
     """Yield a line for each optimizer table that trains something, and for each option that is not the default."""
-    tables: dict[Table, tuple[list[str], list[int]]] = {}
+    tables: dict[OptimizerTable, tuple[list[str], list[int]]] = {}
     for group in optimizer_groups(compiled):
         parts, stages = tables.setdefault(group.table, ([], []))
         parts += [part for part in group.parts if part not in parts]
@@ -42,7 +42,7 @@ def training_lines(compiled: CompiledRecipe) -> Iterator[str]:
         yield f"  evaluations see averaged weights (EMA {train.ema:g})"
 
 
-def _describe_optimizer(table: Table) -> str:
+def _describe_optimizer(table: OptimizerTable) -> str:
     """Describe an optimizer and its learning rate.
 
     An example: Adam (betas 0.5, 0.99), lr 0.001, rising over the first 0.02 of the run, falling (cosine) to 0.

@@ -7,13 +7,13 @@ import datetime
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from jointgen.errors import ConfigError, Problems, nearest
+from jointgen.errors import ConfigError, KeyPath, Problems, dotted, nearest
 
 
 def show(value: object) -> str:
@@ -245,6 +245,19 @@ def _parse_value(text: str, value: str) -> Any:
 
 
 # --- small helpers ---------------------------------------------------------------------------------------------------
+
+
+def flatten(tables: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[str, Any]]:
+    """Yield every value of nested tables with its dotted key, below the keys `above`.
+
+    >>> dict(flatten({"train": {"steps": 10}, "seed": 0}))
+    {'train.steps': 10, 'seed': 0}
+    """
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, (*above, key))
+        else:
+            yield dotted((*above, key)), value
 
 
 def plain(value: Any) -> Any:

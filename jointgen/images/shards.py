@@ -7,7 +7,6 @@ DEST/train-labels.npy       (N,) int64 over all shards, where the images lie in 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,8 @@ from pathlib import Path
 import attrs
 import cattrs
 import numpy as np
+
+from jointgen.runtime.hashing import sha256_of_file
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -155,16 +156,11 @@ def hash_faults(
     done, total = 0, sum(one.bytes for one in stored)
     for one in stored:
         problems = list(size_faults(folder, [one]))
-        if not problems and _sha256(folder / one.name) != one.sha256:
+        if not problems and sha256_of_file(folder / one.name) != one.sha256:
             problems = [f"{folder / one.name} is damaged: its SHA-256 is not the manifest's"]
         yield from problems
         done += one.bytes
         progress(done, total)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def map_array(path: Path) -> np.ndarray:

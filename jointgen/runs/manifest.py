@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,8 @@ from typing import Any
 import safetensors
 import torch
 from torch import Tensor
+
+from jointgen.runtime.hashing import sha256_of, sha256_of_file
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -45,12 +46,12 @@ def describe(step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Iterab
 
 def seal(*chunks: bytes | memoryview) -> dict[str, Any]:
     """Return what the manifest says about a file of these contents."""
-    return {"size": sum(map(len, chunks)), "sha256": _sha256(*chunks)}
+    return {"size": sum(map(len, chunks)), "sha256": sha256_of(*chunks)}
 
 
 def sealed(body: Mapping[str, Any]) -> bytes:
     """Return the contents of the manifest's own file, which begins with the hash of the rest."""
-    return json.dumps({"sha256": _sha256(_canonical(body)), **body}, indent=1).encode()
+    return json.dumps({"sha256": sha256_of(_canonical(body)), **body}, indent=1).encode()
 
 
 def problems(path: Path) -> list[str]:
@@ -71,7 +72,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     digest = manifest.pop("sha256", None)
     if manifest.get("format") != FORMAT:
         raise ValueError(f"format {manifest.get('format')}, and this version of jointgen reads {FORMAT}")
-    if digest != _sha256(_canonical(manifest)):
+    if digest != sha256_of(_canonical(manifest)):
         raise ValueError("contents differ from what was written")
     return {"sha256": digest, **manifest}
 
@@ -81,8 +82,7 @@ def _damage(path: Path, expected: Mapping[str, Any]) -> str | None:
         size = path.stat().st_size
         if size != expected["size"]:
             return f"{path.name}: {size} bytes, {expected['size']} expected"
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of_file(path)
     except OSError as error:
         return f"{path.name}: {error.strerror}"
     return None if digest == expected["sha256"] else f"{path.name}: contents differ from what was written"
@@ -90,10 +90,3 @@ def _damage(path: Path, expected: Mapping[str, Any]) -> str | None:
 
 def _canonical(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, sort_keys=True).encode()
-
-
-def _sha256(*chunks: bytes | memoryview) -> str:
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.hexdigest()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from jointgen.config.toml import show
-from jointgen.errors import ConfigError, dotted
+from jointgen.config.toml import flatten, show
+from jointgen.errors import ConfigError
 from jointgen.reports.comparison.runs import ComparedRun, settings_of
 
 MAX_LABEL_KEYS = 3
@@ -53,7 +52,7 @@ def _labels(runs: Sequence[ComparedRun]) -> list[str]:
     labels = list(names)
     for name in {name for name in names if names.count(name) > 1}:
         places = [i for i, other in enumerate(names) if other == name]
-        flat = [dict(_flat(settings_of(runs[i].recipe), ())) for i in places]
+        flat = [{key: show(value) for key, value in flatten(settings_of(runs[i].recipe))} for i in places]
         keys = [key for key in dict.fromkeys(k for f in flat for k in f) if len({f.get(key) for f in flat}) > 1]
         if len(keys) > MAX_LABEL_KEYS:
             details = _folder_names([runs[i] for i in places])
@@ -72,12 +71,3 @@ def _folder_names(runs: Sequence[ComparedRun]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [run.path for run in runs]
-
-
-def _flat(value: Any, keys: tuple[str | int, ...]) -> Iterator[tuple[str, str]]:
-    """Yield every value of nested tables as (dotted key, value as TOML)."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, (*keys, key))
-    else:
-        yield dotted(keys), show(value)

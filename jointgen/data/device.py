@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Literal, TypeVar
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -59,25 +60,36 @@ def free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0]
 
 
+@attrs.frozen(eq=False)
 class ResidentRows:
-    """Every stored row on a device, indexed there. Copies block by block, so that the host never holds all rows."""
+    """Every stored row on a device, indexed there.
 
-    def __init__(self, rows: Rows, device: torch.device):
-        self._device = device
-        read = reader_of(rows)
-        one = read(torch.zeros(1, dtype=torch.int64))
-        self._values = {
-            name: torch.empty(len(rows), *value.shape[1:], dtype=value.dtype, device=device)
-            for name, value in one.items()
-        }
-        for index in torch.arange(len(rows)).split(ROWS_PER_COPY):
-            for name, value in read(index).items():
-                self._values[name][int(index[0]) : int(index[-1]) + 1] = value.to(device)
+    Args:
+        values: (N, ...) stored values of all rows, by variable.
+        device: where they lie.
+    """
+
+    values: Values
+    device: torch.device
 
     def stored(self, index: Tensor) -> Values:
         """Take rows by (B,) int64 index on the CPU; they lie on the device."""
-        there = send(index, self._device)
-        return {name: value.index_select(0, there) for name, value in self._values.items()}
+        there = send(index, self.device)
+        return {name: value.index_select(0, there) for name, value in self.values.items()}
+
+
+def copy_to_device(rows: Rows, device: torch.device) -> ResidentRows:
+    """Copy every stored row to a device, block by block, so that the host never holds all of them."""
+    read = reader_of(rows)
+    first = read(torch.zeros(1, dtype=torch.int64))
+    values = {
+        name: torch.empty(len(rows), *value.shape[1:], dtype=value.dtype, device=device)
+        for name, value in first.items()
+    }
+    for index in torch.arange(len(rows)).split(ROWS_PER_COPY):
+        for name, value in read(index).items():
+            values[name][int(index[0]) : int(index[-1]) + 1] = value.to(device)
+    return ResidentRows(values, device)
 
 
 def send(value: Tensor, device: torch.device) -> Tensor:
@@ -103,7 +115,7 @@ class DeviceRows:
 
     def __init__(self, rows: Rows, rows_of: Callable[[int], Tensor], device: torch.device, *, resident: bool):
         self._device = device
-        read = ResidentRows(rows, device).stored if resident else reader_of(rows)
+        read = copy_to_device(rows, device).stored if resident else reader_of(rows)
         self._read: Callable[[int], Values] = lambda number: read(rows_of(number))
         if device.type != "cpu" and not resident:
             self._read = Prefetcher(self._read)

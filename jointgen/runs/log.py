@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from jointgen.runs.folder import RunFolder, without_nan
-from jointgen.runs.trackers import Trackers
+from jointgen.runs.trackers import Trackers, start_trackers
 from jointgen.runtime.atomic_files import replace_bytes, writing
 
 
@@ -34,7 +34,7 @@ class RunLog:
         """
         if self._trackers is None:
             recipe = self.folder.read_recipe() if self.folder.recipe.exists() else ""
-            self._trackers = Trackers(self._names, self.folder.path, recipe, self._resumed_at)
+            self._trackers = start_trackers(self._names, self.folder.path, recipe, self._resumed_at)
         return self._trackers
 
     def add(self, step: int, images_seen: int, wall_s: float, values: Mapping[str, float]) -> None:

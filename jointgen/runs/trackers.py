@@ -23,6 +23,7 @@ from accelerate import PartialState
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
 from PIL import Image
 
+from jointgen.config.toml import flatten
 from jointgen.errors import ConfigError
 from jointgen.runtime.atomic_files import replace_text
 
@@ -73,8 +74,36 @@ class StartedTracker:
     id: str = ""
 
 
+@attrs.frozen
 class Trackers:
-    """The trackers of a recipe, which start when this object is made.
+    """The trackers of a run, which `start_trackers` has started.
+
+    Args:
+        started: the trackers by name.
+        closing: ends them.
+    """
+
+    started: Mapping[str, StartedTracker]
+    closing: contextlib.ExitStack
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Log figures by name."""
+        for tracker in self.started.values():
+            tracker.log(values, step)
+
+    def pictures(self, paths: Sequence[Path], step: int) -> None:
+        """Log pictures of `samples/`, under the part of their names before `-step-`."""
+        for tracker in self.started.values():
+            for path in paths:
+                tracker.picture(path.stem.removesuffix(f"-step-{step:08d}"), path, step)
+
+    def close(self) -> None:
+        """Flush and end the trackers."""
+        self.closing.close()
+
+
+def start_trackers(names: Iterable[str], folder: Path, recipe: str, step: int | None) -> Trackers:
+    """Start the trackers of a recipe, and keep their ids in the run folder, by which a resumed run finds them again.
 
     Args:
         names: their names.
@@ -85,45 +114,25 @@ class Trackers:
     Raises:
         ConfigError: one of them does not start.
     """
-
-    def __init__(self, names: Iterable[str], folder: Path, recipe: str, step: int | None):
-        self._closing = contextlib.ExitStack()
-        self._file = folder / "trackers.json"
-        known = json.loads(self._file.read_text()) if self._file.exists() else {}
-        flat = dict(_flat(tomllib.loads(recipe)))
-        PartialState(cpu=True)  # Accelerate's trackers ask it for their rank; the run's own, where there is one
-        self._started = {
-            name: self._start(name, TrackerOptions(folder.absolute(), flat, known.get(name), step))
-            for name in dict.fromkeys(names)
-        }
-        ids = {name: tracker.id for name, tracker in self._started.items() if tracker.id}
-        if ids and ids != known:
-            replace_text(self._file, json.dumps({**known, **ids}, indent=2) + "\n")
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        """Log figures by name."""
-        for tracker in self._started.values():
-            tracker.log(values, step)
-
-    def pictures(self, paths: Sequence[Path], step: int) -> None:
-        """Log pictures of `samples/`, under the part of their names before `-step-`."""
-        for tracker in self._started.values():
-            for path in paths:
-                tracker.picture(path.stem.removesuffix(f"-step-{step:08d}"), path, step)
-
-    def close(self) -> None:
-        """Flush and end the trackers."""
-        self._closing.close()
-
-    def _start(self, name: str, options: TrackerOptions) -> StartedTracker:
+    file = folder / "trackers.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    settings = {key: str(value) if isinstance(value, list) else value for key, value in flatten(tomllib.loads(recipe))}
+    PartialState(cpu=True)  # Accelerate's trackers ask it for their rank; the run's own, where there is one
+    started = dict[str, StartedTracker]()
+    closing = contextlib.ExitStack()
+    for name in dict.fromkeys(names):
         try:
-            return self._closing.enter_context(_START[name](options))
+            options = TrackerOptions(folder.absolute(), settings, known.get(name), step)
+            started[name] = closing.enter_context(_START[name](options))
         except Exception as error:  # packages raise anything: no login, no server, a version that does not fit
-            self.close()
+            closing.close()
             reason = str(error).strip().split("\n")[0]
-            raise ConfigError(
-                f"{name!r} does not start: {type(error).__name__}: {reason}", "train", "trackers"
-            ) from error
+            message = f"{name!r} does not start: {type(error).__name__}: {reason}"
+            raise ConfigError(message, "train", "trackers") from error
+    ids = {name: tracker.id for name, tracker in started.items() if tracker.id}
+    if ids and ids != known:
+        replace_text(file, json.dumps({**known, **ids}, indent=2) + "\n")
+    return Trackers(started, closing)
 
 
 @contextlib.contextmanager
@@ -220,12 +229,3 @@ def _pixels(path: Path) -> np.ndarray:
     """Return a picture as (H, W, 3) uint8."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
-
-
-def _flat(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and scalars of nested tables; lists become text."""
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", str(value) if isinstance(value, list) else value

@@ -16,7 +16,7 @@ from jointgen.contracts.noise import Noise, NoiseSource
 from jointgen.contracts.sources import augmentation_of, reader_of
 from jointgen.data import device as transfer
 from jointgen.data.batches import TrainingBatches
-from jointgen.data.device import ROWS_PER_COPY, DeviceRows, Prefetcher, ResidentRows, resides, size_of
+from jointgen.data.device import ROWS_PER_COPY, DeviceRows, Prefetcher, copy_to_device, resides, size_of
 from jointgen.data.row_order import RowOrder
 from jointgen.data.split import Split
 from jointgen.errors import ConfigError
@@ -97,7 +97,7 @@ def test_on_the_cpu_nothing_is_read_to_decide() -> None:
 
 def test_a_copy_is_made_in_blocks_and_indexed() -> None:
     rows = Numbered(2 * ROWS_PER_COPY + 3)
-    copy = ResidentRows(rows, CPU)
+    copy = copy_to_device(rows, CPU)
     assert rows.asked == [1, ROWS_PER_COPY, ROWS_PER_COPY, 3], "the first is asked for its shape"
     index = torch.tensor([2 * ROWS_PER_COPY + 2, 0, ROWS_PER_COPY, 0])
     rows.asked.clear()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from jointgen.errors import ConfigError
-from jointgen.runtime.atomic_files import replace_bytes
+from jointgen.runtime.atomic_files import replace_bytes, writing
 
 
 def check_output(path: str, *endings: str) -> Path:
@@ -42,10 +42,6 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], texts: Mapping[st
         replace_bytes(path, data)
 
 
-@contextlib.contextmanager
-def writing_output(path: Path) -> Iterator[None]:
-    """Raise ConfigError naming the path and why it cannot be written, in place of an OSError from within."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}", "-o") from error
+def writing_output(path: Path) -> AbstractContextManager[None]:
+    """Turn an OSError within into a ConfigError of -o that names the file."""
+    return writing(path, lambda message: ConfigError(message, "-o"))

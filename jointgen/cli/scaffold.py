@@ -19,6 +19,7 @@ from jointgen.cli.arguments import Arguments
 from jointgen.errors import ConfigError, suggest
 from jointgen.registry.components import KINDS
 from jointgen.registry.discovery import load_plugins
+from jointgen.runtime.atomic_files import writing
 
 OURS = "jointgen"
 SUMMARIES = {
@@ -67,11 +68,9 @@ def write_plugin(name: str, kind: str, folder: Path) -> Path:
         raise ConfigError(problems)
     if folder.exists():
         raise ConfigError(f"{folder}: already exists; give another folder with --out, or remove it")
-    try:
+    with writing(folder, ConfigError):
         folder.parent.mkdir(parents=True, exist_ok=True)
         _write_whole(folder, _files(name, kind))
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
     return folder
 
 

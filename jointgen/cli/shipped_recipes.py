@@ -8,7 +8,7 @@ from pathlib import Path
 from jointgen.cli.arguments import Arguments
 from jointgen.config.toml import read_toml
 from jointgen.errors import ConfigError, nearest, suggest
-from jointgen.runtime.atomic_files import replace_bytes
+from jointgen.runtime.atomic_files import replace_bytes, writing
 
 
 def copy_command(arguments: Arguments) -> None:
@@ -71,7 +71,10 @@ def copy_recipe(name: str, destination: Path) -> list[Path]:
     if taken := [path for path in copies if path.exists()]:
         raise ConfigError([f"{path}: already exists; copy to another folder or remove it" for path in taken])
     for path, source in copies.items():
-        _write(path, source.read_bytes())
+        data = source.read_bytes()
+        with writing(path, ConfigError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_bytes(path, data)
     return list(copies)
 
 
@@ -87,11 +90,3 @@ def _copies(recipe: Path, destination: Path) -> dict[Path, Path]:
         recipe = recipe.parent / base
         copies[own.parent / base] = recipe
     return copies
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_bytes(path, data)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error

@@ -8,10 +8,9 @@ decides what a shard holds, so its bytes depend neither on the number of workers
 from __future__ import annotations
 
 import collections
-import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,8 @@ from jointgen.images.shards import (
     read_manifest,
     size_faults,
 )
-from jointgen.runtime.atomic_files import replace_bytes, replace_text
+from jointgen.runtime.atomic_files import replace_bytes, replace_text, writing
+from jointgen.runtime.hashing import sha256_of
 
 SHARD_BYTES = 128 << 20  # in memory while a shard is made
 LOCK = ".lock"
@@ -208,12 +208,9 @@ class _Packer:
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
         chunks = header.getvalue(), np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        digest = hashlib.sha256()
-        for chunk in chunks:
-            digest.update(chunk)
         with self._writing():
             replace_bytes(self.dest / name, *chunks)
-        return StoredFile(name, len(array), sum(len(chunk) for chunk in chunks), digest.hexdigest())
+        return StoredFile(name, len(array), sum(len(chunk) for chunk in chunks), sha256_of(*chunks))
 
     def _keep(self, split: str = "", *, finished: bool = False, **changes: Any) -> None:
         """Write the manifest with these changes of a split."""
@@ -224,16 +221,10 @@ class _Packer:
         with self._writing():
             replace_text(self.dest / MANIFEST, self.manifest.to_json())
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            shards = sum(len(split.shards) for split in self.manifest.splits.values())
-            raise JointgenError(
-                f"{self.dest}: cannot be written: {error.strerror or error}; the {shards} whole shards so far are "
-                "kept, and the same command continues after them"
-            ) from error
+    def _writing(self) -> AbstractContextManager[None]:
+        shards = sum(len(split.shards) for split in self.manifest.splits.values())
+        kept = f"the {shards} whole shards so far are kept, and the same command continues after them"
+        return writing(self.dest, lambda message: JointgenError(f"{message}; {kept}"))
 
 
 # --- reports ---------------------------------------------------------------------------------------------------------

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from jointgen.errors import WriteError
+from jointgen.errors import JointgenError, WriteError
 
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -55,9 +55,15 @@ def why_not_written(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn an OSError within into a WriteError that names the file."""
+def writing(path: Path, error: Callable[[str], JointgenError] = WriteError) -> Iterator[None]:
+    """Turn an OSError within into an error that names the file.
+
+    Args:
+        path: the file or the folder that is written.
+        error: makes the error from its message, such as `ConfigError` where the user has chosen the path.
+    """
     try:
         yield
-    except OSError as error:
-        raise WriteError(f"{path} could not be written: {why_not_written(error)}") from error
+    except OSError as cause:
+        reason = "the disk is full" if cause.errno in _DISK_IS_FULL else cause.strerror or str(cause)
+        raise error(f"{path} could not be written: {reason}") from cause

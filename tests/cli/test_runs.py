@@ -256,7 +256,7 @@ def test_a_disk_that_refuses_leaves_nothing(
     monkeypatch.setattr("jointgen.runtime.atomic_files.os.replace", full)
     for name in ("a.png", "a.npz"):
         problem = say("sample", trained, "-n", 2, "-o", name).refusal
-        assert problem == f"-o: {name}: cannot be written: No space left on device"
+        assert problem == f"-o: {name} could not be written: the disk is full"
     assert list(here.iterdir()) == []
 
 

@@ -160,11 +160,11 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
 
 def test_a_folder_that_cannot_be_written_leaves_nothing(say: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "file").write_text("")
-    assert say("plugin", "new", "mine", "--out", "file/mine").refusal.startswith("file/mine: cannot be written: ")
+    assert say("plugin", "new", "mine", "--out", "file/mine").refusal.startswith("file/mine could not be written: ")
 
     def full(path: Path, *arguments: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    assert say("plugin", "new", "mine").refusal == "mine: cannot be written: No space left on device"
+    assert say("plugin", "new", "mine").refusal == "mine could not be written: the disk is full"
     assert [path.name for path in here.iterdir()] == ["file"]

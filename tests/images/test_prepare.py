@@ -290,7 +290,7 @@ def test_a_full_disk_is_one_line_and_whole_shards_are_kept(
         pack(source, tmp_path / "dest")
     assert caught.value.exit_status == 1
     assert str(caught.value) == (
-        f"{tmp_path / 'dest'}: cannot be written: No space left on device; the 1 whole shards so far are kept, and the "
+        f"{tmp_path / 'dest'} could not be written: the disk is full; the 1 whole shards so far are kept, and the "
         "same command continues after them"
     )
     assert sorted(contents(tmp_path / "dest")) == ["manifest.json", "train-00000.npy"]

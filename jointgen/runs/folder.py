@@ -53,22 +53,20 @@ class RunFolder:
         hint = f"; did you mean '{runs[near]}'?" if near else ""
         raise ConfigError(f"{path}: not a run folder (it has no {folder.recipe.name}){hint}")
 
-    @classmethod
-    def create(cls, path: Path | str, *, resume: bool = False) -> RunFolder:
-        """Make the folder for a run to write to.
+    def create(self, *, resume: bool = False) -> RunFolder:
+        """Make the folder for a run to write to, and return this object.
 
         Raises:
             ConfigError: it holds a run already and `resume` is not asked for, or it cannot be made.
         """
-        folder = cls(path)
         if not resume:
-            folder.check_free()
+            self.check_free()
         try:
-            for part in (folder.checkpoints, folder.samples, folder.tensorboard):
+            for part in (self.checkpoints, self.samples, self.tensorboard):
                 part.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"{path} cannot be made a run folder: {error}", "out") from error
-        return folder
+            raise ConfigError(f"{self.path} cannot be made a run folder: {error}", "out") from error
+        return self
 
     def holds_run(self) -> bool:
         """Return whether anything here belongs to a run: overwriting it would lose work."""

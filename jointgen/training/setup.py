@@ -113,7 +113,7 @@ def set_up_training(
     # the folder, made by the main process before any other looks for something in it
     text = write_recipe(recipe, compiled.registry)
     if workers.is_main:
-        RunFolder.create(path, resume=resuming)
+        folder.create(resume=resuming)  # checks again: another run may have begun here while this one read its data
         if not resuming:
             folder.write_recipe(text)
     workers.barrier()

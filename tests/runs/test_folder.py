@@ -21,14 +21,14 @@ def logged(log: RunLog, steps: Iterable[int]) -> None:
 
 
 def log_in(path: Path, *, resume: bool = False) -> RunLog:
-    return RunLog(RunFolder.create(path, resume=resume))
+    return RunLog(RunFolder(path).create(resume=resume))
 
 
 # --- the folder ---
 
 
 def test_layout(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path / "runs" / "x")
+    folder = RunFolder(tmp_path / "runs" / "x").create()
     folder.write_recipe("format = 1\n")
     folder.write_summary({"status": "running", "step": 0})
     with RunLog(folder) as log:
@@ -46,13 +46,13 @@ def test_a_handle_touches_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", ["running", "done", "failed", "stopped"])
 def test_refuses_to_overwrite(tmp_path: Path, status: str) -> None:
-    RunFolder.create(tmp_path / "x").write_summary({"status": status, "step": 4000})
+    RunFolder(tmp_path / "x").create().write_summary({"status": status, "step": 4000})
     with pytest.raises(ConfigError) as caught:
-        RunFolder.create(tmp_path / "x")
+        RunFolder(tmp_path / "x").create()
     assert str(caught.value) == (
         f"out: {tmp_path}/x already holds a run (status {status}, step 4000); give another --out, or --resume to go on"
     )
-    RunFolder.create(tmp_path / "x", resume=True)
+    RunFolder(tmp_path / "x").create(resume=True)
 
 
 @pytest.mark.parametrize("left", ["recipe.toml", "metrics.jsonl", "checkpoints/step-00000001"])
@@ -60,13 +60,13 @@ def test_refuses_whatever_a_killed_run_left(tmp_path: Path, left: str) -> None:
     (tmp_path / left).parent.mkdir(exist_ok=True)
     (tmp_path / left).touch()
     with pytest.raises(ConfigError, match=r"status unknown\)"):
-        RunFolder.create(tmp_path)
+        RunFolder(tmp_path).create()
 
 
 def test_an_empty_or_foreign_folder_will_do(tmp_path: Path) -> None:
     (tmp_path / "slurm.log").write_text("hello")
-    RunFolder.create(tmp_path)
-    RunFolder.create(tmp_path)  # made, but nothing of a run in it yet
+    RunFolder(tmp_path).create()
+    RunFolder(tmp_path).create()  # made, but nothing of a run in it yet
     assert (tmp_path / "slurm.log").read_text() == "hello"
 
 
@@ -78,11 +78,11 @@ def test_open_wants_a_run(tmp_path: Path) -> None:
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     with pytest.raises(ConfigError, match=r"^out: .*/x cannot be made a run folder"):
-        RunFolder.create(tmp_path / "x")
+        RunFolder(tmp_path / "x").create()
 
 
 def test_summary_is_strict_json(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path)
+    folder = RunFolder(tmp_path).create()
     folder.write_summary({"metrics": {"fid": {"value": float("nan"), "n": 3}}, "list": [1.0, float("inf")]})
     text = folder.summary.read_text()
     assert json.loads(text, parse_constant=pytest.fail) == {
@@ -124,7 +124,7 @@ def test_tensorboard_shows_a_cut_back_run_once(tmp_path: Path, monkeypatch: pyte
 
 
 def test_no_event_file_without_a_log(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path)
+    folder = RunFolder(tmp_path).create()
     with RunLog(folder):
         folder.write_summary({})
     assert os.listdir(folder.tensorboard) == []
@@ -170,7 +170,7 @@ def test_cut_back_without_a_log(tmp_path: Path) -> None:
 )
 def test_what_is_no_figure_is_not_read(tmp_path: Path, text: str) -> None:
     """Nor in the way of others."""
-    folder = RunFolder.create(tmp_path)
+    folder = RunFolder(tmp_path).create()
     folder.evaluation.write_text(text)
     assert not any(entry["metrics"] for entry in folder.read_evaluation().values())
     folder.add_evaluation("step-1", {"elbo": {"value": 1.0}})

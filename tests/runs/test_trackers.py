@@ -35,7 +35,7 @@ def picture(path: Path) -> Path:
 
 
 def log_of(path: Path, *trackers: str, resume: bool = False) -> RunLog:
-    return RunLog(RunFolder.create(path, resume=resume), trackers)
+    return RunLog(RunFolder(path).create(resume=resume), trackers)
 
 
 # --- TensorBoard -----------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def write_pictures(model: Model, split: Split, folder: Path, name: str, n: int, 
     drawn = {}
     for variable in model.observed:
         kind = "samples" if len(model.observed) == 1 else f"samples-{variable}"
-        drawn[f"{kind}-{name}.png"] = _draw_samples(samples[variable], model.spaces[variable], truth[variable])
+        drawn[f"{kind}-{name}.png"] = pictures.draw_values(samples[variable], model.spaces[variable], truth[variable])
     if reconstructed:
         drawn[f"reconstructions-{name}.png"] = _draw_pairs(pairs[0], pairs[1], model.spaces[reconstructed])
     written = {folder / file: image for file, image in drawn.items() if image is not None}
@@ -99,13 +99,13 @@ def check_picture(variable: str, space: Space, *, points: bool) -> None:
     Raises:
         ConfigError: They make none.
     """
-    if not (space.is_image or (points and space.shape == (2,))):
-        raise ConfigError(f"{variable} is {space}, which makes no picture", "-o")
+    if reason := pictures.no_picture(variable, space, points=points):
+        raise ConfigError(reason, "-o")
 
 
 def draw_samples(samples: Tensor, space: Space, path: Path) -> None:
     """Write a PNG of images in rows and columns, or of points in the plane."""
-    image = _draw_samples(samples, space, None, columns_for(len(samples)))
+    image = pictures.draw_values(samples, space, columns=columns_for(len(samples)))
     assert image is not None, "check_picture was called before"
     pictures.save(image, path)
 
@@ -124,15 +124,6 @@ def columns_for(n: int) -> int:
     (8, 10, 100)
     """
     return max(8, round(n**0.5))
-
-
-def _draw_samples(samples: Tensor, space: Space, truth: Tensor | None, columns: int = 8) -> Image | None:
-    """Draw images, or points in the plane over the true ones; None where values make no picture."""
-    if (images := pictures.render(samples, space)) is not None:
-        return pictures.grid(images, columns)
-    if space.shape == (2,):
-        return pictures.scatter(samples.cpu(), None if truth is None else truth.cpu())
-    return None
 
 
 def _draw_pairs(truth: Tensor, rebuilt: Tensor, space: Space, columns: int = 8) -> Image | None:

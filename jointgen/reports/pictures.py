@@ -56,6 +56,34 @@ def render(values: Tensor, space: Space) -> Tensor | None:
     return ((values - low) / max(high - low, 1e-12)).clamp(0.0, 1.0)
 
 
+def no_picture(variable: str, space: Space, *, points: bool = True) -> str:
+    """Say why values of a variable make no picture; empty where they make one.
+
+    Args:
+        variable: Its name.
+        space: Its Space.
+        points: Whether points in the plane will do, besides images.
+    """
+    drawable = space.is_image or (points and space.shape == (2,))
+    return "" if drawable else f"{variable} is {space}, which makes no picture"
+
+
+def draw_values(values: Tensor, space: Space, truth: Tensor | None = None, columns: int = 8) -> Image.Image | None:
+    """Draw a grid of images, or points in the plane over the true ones; None where values make no picture.
+
+    Args:
+        values: (N, *shape) in model space.
+        space: The variable's Space.
+        truth: Rows of the data (M, *shape), which points are drawn over.
+        columns: The number of columns of the grid.
+    """
+    if (images := render(values, space)) is not None:
+        return grid(images, columns)
+    if space.shape == (2,):
+        return scatter(values.cpu(), None if truth is None else truth.cpu())
+    return None
+
+
 def grid(images: Tensor, columns: int = 8, scale: Scale = "auto", group: int = 1) -> Image.Image:
     """Arranges images in rows and columns, row by row.
 

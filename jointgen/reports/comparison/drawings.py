@@ -70,7 +70,7 @@ def draw(models: Sequence[tuple[str, str]], device: str) -> Pictures:
         found_pictures = list(_draw_variable(alike, variable if len(variables) > 1 else ""))
         drawn += found_pictures
         if not found_pictures:
-            remarks.append(f"{variable} is {alike[0].space}, which makes no picture")
+            remarks.append(pictures.no_picture(variable, alike[0].space))
     return Pictures(tuple(drawn), tuple(remarks))
 
 
@@ -93,8 +93,12 @@ def _values_of(label: str, run: str, device: str) -> tuple[list[ModelValues], li
 def _draw_variable(models: Sequence[ModelValues], variable: str) -> Iterable[Picture]:
     """Draw the samples and the reconstructions of one variable; `variable` is empty where it need not be named."""
     of, suffix = (f" of {variable}", f"-{variable}") if variable else ("", "")
-    if samples := [(one.label, image) for one in models if (image := _draw_samples(one, one.samples)) is not None]:
-        truth = _draw_samples(models[0], models[0].truth)
+    drawn_samples = [
+        (one.label, pictures.draw_values(one.samples, one.space, one.truth, SAMPLE_COLUMNS)) for one in models
+    ]
+    if samples := [(label, image) for label, image in drawn_samples if image is not None]:
+        first = models[0]
+        truth = pictures.draw_values(first.truth, first.space, first.truth, SAMPLE_COLUMNS)
         assert truth is not None, "samples and data have one Space"
         caption = (
             f"Samples{of}, {SAMPLES} of each model: means of p for the same draws of its codes' noise. Held-out data "
@@ -111,13 +115,6 @@ def _draw_variable(models: Sequence[ModelValues], variable: str) -> Iterable[Pic
         )
         drawn = pictures.panels([("held-out data", data), *((one.label, image) for one, image in able)])
         yield Picture(f"reconstructions{suffix}", caption, pictures.as_png(drawn))
-
-
-def _draw_samples(one: ModelValues, values: Tensor) -> Image | None:
-    """Draw a grid of images, or points in the plane over the true ones; None where values make no picture."""
-    if (images := pictures.render(values, one.space)) is not None:
-        return pictures.grid(images, SAMPLE_COLUMNS)
-    return pictures.scatter(values, one.truth) if one.space.shape == (2,) else None
 
 
 def _draw_grid(one: ModelValues, values: Tensor | None) -> Image | None:

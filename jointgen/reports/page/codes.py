@@ -81,9 +81,8 @@ def interpolation_rows(model: Model, split: Split) -> InterpolationRows:
         ConfigError: The model cannot decode a code, or what it decodes makes no picture.
     """
     names, variable = latent_variables(model), reconstructed_variable(model)
-    space = model.spaces[variable]
-    if not (space.is_image or space.shape == (2,)):
-        raise ConfigError(f"{variable} is {space}, which makes no picture")
+    if reason := pictures.no_picture(variable, model.spaces[variable]):
+        raise ConfigError(reason)
     (code,) = names  # as `reconstructed_variable` promises
     batch = fixed_batch(model.view, split, min(2 * PATHS, len(split)))
     means, samples = model.view.observe(batch)

@@ -16,6 +16,7 @@ from jointgen.compiler.parts import Parts
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.metrics import ModelView
 from jointgen.contracts.noise import Noise
+from jointgen.data.split import open_split
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.terms import term_function
 from jointgen.inference.model import Model
@@ -67,11 +68,7 @@ def tiny(objective: Any = None, tables: Mapping[str, Any] | None = None) -> Comp
 
 def raw_rows(compiled: CompiledRecipe, rows: int) -> dict[str, dict[str, Tensor]]:
     """Return the first raw rows of every data source, by the joints' names of the variables."""
-    declared, found = compiled.binding, {}
-    for part in declared.data_parts:
-        taken = compiled.recipe.all_sources()[part].open("train").take(torch.arange(rows))
-        found[part] = {name: taken[own] for name, own in declared.variables_of(part).items()}
-    return found
+    return open_split(compiled.binding, "train").take(torch.arange(rows))
 
 
 def tiny_model(tables: Mapping[str, Any] | None = None) -> ModelView:

@@ -17,6 +17,7 @@ from jointgen.compiler.plan import Plan, lower_expression, make_plan
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
+from jointgen.data.split import open_split
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.step import Step
 from jointgen.engine.terms import PerRow
@@ -62,12 +63,7 @@ class SmallModel:
 
     def data(self, rows: int = 8) -> dict[str, dict[str, Tensor]]:
         """The first raw rows of every source."""
-        declared = self.compiled.binding
-        found = {}
-        for part in declared.data_parts:
-            opened = self.compiled.recipe.all_sources()[part].open("train").take(torch.arange(rows))
-            found[part] = {name: opened[own] for name, own in declared.variables_of(part).items()}
-        return found
+        return open_split(self.compiled.binding, "train").take(torch.arange(rows))
 
     def inputs(self, rows: int = 8, seed: int = 0, step: int = 0, repetition: int = 0, **more: Any) -> StepInputs:
         dtype = next((p.dtype for p in self.parts.modules.parameters()), torch.float32)

@@ -39,6 +39,9 @@ class Model:
         checkpoint: The name of the checkpoint that the weights are from, if any.
 
     Attributes:
+        spaces: The Space (shape, kind and range) of each variable.
+        joints: The objective's joints by name.
+        observed: The variables that data sources yield and that some conditional draws: x.
         view: The model as metrics see it.
     """
 
@@ -48,22 +51,10 @@ class Model:
         self.compiled, self.parts, self.device = compiled, parts, torch.device(device)
         self.checkpoint = checkpoint or ""
         self.binding = compiled.binding
+        self.spaces: Mapping[str, Space] = self.binding.spaces
+        self.joints: Mapping[str, Joint] = self.binding.joints
+        self.observed = self.binding.observed
         self.view = PartsView(compiled, parts, device)
-
-    @property
-    def spaces(self) -> Mapping[str, Space]:
-        """The Space (shape, kind and range) of each variable."""
-        return self.binding.spaces
-
-    @property
-    def joints(self) -> Mapping[str, Joint]:
-        """The objective's joints by name."""
-        return self.binding.joints
-
-    @property
-    def observed(self) -> list[str]:
-        """The variables that data sources yield and that some conditional draws: x."""
-        return self.binding.observed
 
     def sample(self, n: int, given: Given = None, *, seed: int = 0, reading: str = "mean") -> Tensor:
         """Draw from p: codes from the prior, then the decoder.
@@ -148,21 +139,9 @@ class Model:
     def draw(
         self, joint: str, given: Mapping[str, Tensor], rows: int, noise: Noise, reading: str = "sample"
     ) -> dict[str, Tensor]:
-        """Draw every variable of a joint, ancestors first, for models with several codes or observed variables.
+        """Draw every variable of a joint, for models with several codes or observed variables.
 
-        Args:
-            joint: The name of the joint, "q" or "p".
-            given: Values that are taken as they are, (rows, *shape), by variable.
-            rows: How many rows to draw.
-            noise: The noise to draw with: `model.noise(seed, name)`.
-            reading: What conditionals pass on: "sample", "mean", or a reading of some family; where a conditional has
-                no such reading, a sample.
-
-        Returns:
-            (rows, *shape) of each variable.
-
-        Raises:
-            ConfigError: For a data root that is not given, and a reading that no conditional has.
+        See `jointgen.plugin.ModelView.draw`; the noise is `model.noise(seed, name)`.
         """
         return self.view.draw(joint, given, rows, noise, reading)
 

@@ -76,7 +76,7 @@ def _table(runs: Sequence[ComparedRun], arguments: Arguments) -> Table:
 
 
 def _draw(table: Table, device: str) -> Pictures:
-    draw: Callable[..., Pictures] = load("jointgen.cli.models:pictures_of")
+    draw: Callable[..., Pictures] = load("jointgen.cli.compare_pictures:pictures_of")
     labels = [f"{row.name}, seed {row.runs[0].seed}" if len(row.runs) > 1 else row.name for row in table.rows]
     return draw([(label, row.runs[0].path) for label, row in zip(labels, table.rows, strict=True)], device)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from jointgen.cli.arguments import ARRAY, PICTURE, TENSORS, Arguments
 from jointgen.cli.output_files import check_output, write_arrays, writing_output
 from jointgen.data.split import Split, open_split
@@ -12,8 +10,6 @@ from jointgen.images.user_images import UserImages, read_user_images
 from jointgen.inference import bulk as inference
 from jointgen.inference.loading import open_run
 from jointgen.inference.model import Model
-from jointgen.reports.comparison.drawings import draw
-from jointgen.reports.comparison.formats import Pictures
 from jointgen.reports.gallery import check_picture, draw_pairs, draw_samples
 from jointgen.runtime.console import log_once
 from jointgen.runtime.progress import Counter
@@ -81,11 +77,6 @@ def workers_on(device: str) -> Workers:
     """Start this process on a device. Raises ConfigError if the machine has no such --device."""
     with placing_options("device"):
         return Workers.start(device)
-
-
-def pictures_of(models: Sequence[tuple[str, str]], device: str) -> Pictures:
-    """Draw the pictures of a comparison: (label, run folder) of each model, on a device as --device names it."""
-    return draw(models, str(workers_on(device).device))
 
 
 def _rows(arguments: Arguments, model: Model, variable: str, split: str) -> Split:

@@ -63,8 +63,8 @@ def test_runs_without_a_figure_of_an_axis_are_no_points(table: ModuleType) -> No
     def figure(name: str, value: float, unit: str) -> Any:
         return table.Figure.of(name, {"value": value, "unit": unit, "display": {"title": name.upper()}}, "")
 
-    ali = table.Run("ali", {}, {"rmse": figure("rmse", 2.0, "0-255")})
-    vae = table.Run("vae", {}, {"rmse": figure("rmse", 1.0, "0-255"), "elbo": figure("elbo", -9.0, "nats")})
+    ali = table.ComparedRun("ali", {}, {"rmse": figure("rmse", 2.0, "0-255")})
+    vae = table.ComparedRun("vae", {}, {"rmse": figure("rmse", 1.0, "0-255"), "elbo": figure("elbo", -9.0, "nats")})
     (point,) = table.points_of([ali, vae], ("elbo", "rmse"))
     assert (point.run, point.across, point.up) == (vae, -9.0, 1.0)
     assert point.titles == ("ELBO (nats)", "RMSE (0-255)")
@@ -80,7 +80,7 @@ def test_runs_stand_beside_the_one_of_their_seed(table: ModuleType) -> None:
             ),
             "fid/net": table.Figure.of("fid/net", {"value": distance}, ""),
         }
-        return table.Run(f"{name}-{seed}", {"name": name, "seed": seed}, figures)
+        return table.ComparedRun(f"{name}-{seed}", {"name": name, "seed": seed}, figures)
 
     runs = [run("VAE", 0, 60.0, -96.0), run("VAE", 1, 50.0, -96.25), run("ALI", 0, 60.5, None)]
     runs += [run("AS-VAE", 0, 30.0, -97.5), run("AS-VAE", 1, 20.0, -95.75), run("AS-VAE", 2, 25.0, -97.0)]

@@ -53,7 +53,7 @@ class CriticCall(Protocol):
     """A critic as a penalty calls it."""
 
     def __call__(self, *values: Tensor) -> Tensor:
-        """Return the critic's outputs, (B,), at one (B, *shape) tensor for each of its variables."""
+        """Return the network's outputs, (B,), without the ratio's `known`, at a (B, *shape) tensor per variable."""
 
 
 class Penalty(Protocol):

@@ -187,7 +187,7 @@ COMPONENTS: Rows = {
     ),
     "penalty": (
         ['objective.critic.penalties=[{type="r2"}]'],
-        ["objective.critic.penalties[0].type: unknown penalty 'r2'; known: gradient_penalty, r1"],
+        ["objective.critic.penalties[0].type: unknown penalty 'r2'; ..."],
     ),
     "critic loss": (
         maximize("E[p(x)](f)", 'objective.scores.f={of="q(x) : p(x)", loss={type="wassertein"}}'),

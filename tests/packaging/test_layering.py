@@ -1,4 +1,4 @@
-"""Modules import from lower rooms, or sideways without cycles; plugins use three doors, and never each other."""
+"""Modules import from lower rooms, or sideways without cycles; plugins use four doors, and never each other."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_the_step_shows_what_is_drawn_run_and_reused() -> None:
         "T(p(x|z).x, p.z)",
         "encoder(q.x) reused from model",
         "T(q.x, q(z|x).z)",
-        "penalties R1(T): runs the critic again, with its gradient, every 4 steps",
+        "penalties R1(T): runs the critic again, every 4 steps",
         "forward runs when every update is due once: T 3, decoder 2, encoder 2, penalties not counted",
     ]
 

@@ -140,7 +140,7 @@ def _step(plan: Plan) -> Lines:
         for penalty in (summand.penalty for summand in update.summands):
             if penalty is not None:
                 every = f", every {penalty.every} steps" if penalty.every > 1 else ""
-                penalties.append([f"{penalty.title}: runs the critic again, with its gradient{every}"])
+                penalties.append([f"{penalty.title}: runs the critic again{every}"])
         for title, rows in (("draws", draws), ("runs", runs), ("penalties", penalties)):
             for number, row in enumerate(_table(rows)):
                 yield f"     {title if number == 0 else '':<9} {row}"

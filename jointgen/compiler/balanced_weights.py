@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from jointgen.compiler.nodes import ForwardNode
-from jointgen.errors import ConfigError, suggest
+from jointgen.errors import ConfigError, Problems, suggest
 from jointgen.objectives.algebra import Weight, Weighted
 from jointgen.objectives.distributions import LogDensity
 from jointgen.objectives.objective import Objective
@@ -53,15 +53,22 @@ class Balance:
 
 
 def balances_of(plan: Plan) -> tuple[Balance, ...]:
-    """Raise ConfigError with a line for each weight that cannot be balanced as it says."""
-    found, problems = [], []
+    """Find, for each balanced weight of a plan, the two terms whose gradients are compared, and where.
+
+    Returns:
+        A balance per balanced weight, in the order of `balanced_weights`.
+
+    Raises:
+        ConfigError: a weight cannot be balanced as it says; there is a problem for each such weight.
+    """
+    found, problems = [], Problems()
     for weight in balanced_weights(plan.objective):
         try:
             found.append(_balance(weight, plan))
         except ConfigError as error:
-            problems += [f"weight {weight.name!r}: {problem}" for problem in error.problems]
-    if problems:
-        raise ConfigError(problems)
+            for problem in error.problems:
+                problems.add(f"weight {weight.name!r}: {problem.message}", *problem.path)
+    problems.raise_any()
     return tuple(found)
 
 

@@ -48,9 +48,13 @@ class DecoderTable:
 
 @attrs.frozen
 class EarlyStoppingTable:
-    """Stops a stage when the mean reconstruction losses of x and of z on held-out data have both stopped improving.
+    """The table `[train.early_stopping]`: a stage ends once the watched losses on held-out data stopped improving.
 
-    patience: evaluations without an improvement of either (Pu et al. 2017, section 5).
+    The watched losses are those of metrics that early stopping may watch: reconstruction losses, as in Pu et al. 2017,
+    section 5.
+
+    Args:
+        patience: the number of evaluations in a row in which none of them improves.
     """
 
     patience: int = attrs.field(default=5, validator=positive)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from jointgen.data.split import Split, open_split
 from jointgen.data.step_inputs import StepInputs
-from jointgen.errors import ConfigError, suggest
+from jointgen.errors import ConfigError, Problems, suggest
 from jointgen.images.user_images import UserImages
 from jointgen.inference.streams import StreamBatch, batches
 
@@ -42,15 +42,15 @@ def given_values(texts: Iterable[str], model: Model, rows: int) -> dict[str, Ten
         ConfigError: With every problem.
     """
     values: dict[str, Tensor] = {}
-    problems = []
+    problems = Problems()
     for text in texts:
         name, _, value = text.partition("=")
         try:
             values[name] = _parse_value(name, value, model)[None].expand(rows, *model.spaces[name].shape)
         except ConfigError as error:
-            problems += [f"--given {text}: {problem}" for problem in error.lines]
-    if problems:
-        raise ConfigError(problems)
+            for problem in error.problems:
+                problems.add(f"{text}: {problem.message}", "--given")
+    problems.raise_any()
     return values
 
 

@@ -15,7 +15,6 @@ from jointgen.errors import CheckpointError, ConfigError, Problems, placing, sug
 from jointgen.runs.checkpoint import Checkpoint, find
 from jointgen.runs.folder import RunFolder
 
-KEY = ("train", "init_from")
 AVERAGE_PREFIX = "ema."
 """Stands before the names of averaged parts in a checkpoint."""
 
@@ -75,7 +74,7 @@ def warm_start(compiled: CompiledRecipe) -> WarmStart | None:
     table = compiled.recipe.train.warm_start
     if table is None:
         return None
-    with placing(*KEY):
+    with placing("train", "init_from"):
         saved = _find_checkpoint(table)
 
         # the other run's parts that have weights: averaged ones where there are any
@@ -100,8 +99,7 @@ def _find_checkpoint(table: WarmStartTable) -> Checkpoint:
     try:
         return find(RunFolder.open(table.run).checkpoints, table.checkpoint)
     except CheckpointError as error:  # the user named a damaged checkpoint: a wrong input, not a failure
-        lines = "; ".join(line.strip() for line in str(error).splitlines())
-        raise ConfigError(lines.replace(":; ", ": ")) from None
+        raise ConfigError(str(error)) from None
 
 
 def _chosen_parts(table: WarmStartTable, ours: Sequence[str], others: Collection[str]) -> list[str]:

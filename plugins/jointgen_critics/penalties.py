@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from jointgen.objectives import WeightTable, non_negative_weight
-from jointgen.plugin import CriticCall, NoiseSource, positive, sum_event
+from jointgen.plugin import CriticCall, NoiseSource, sum_event
+from jointgen.plugin import positive as is_positive
 
 CriticInputs = tuple[Tensor, ...]
 """One (B, *shape) tensor for each variable that a critic sees."""
@@ -39,7 +40,7 @@ class R1:
     """
 
     weight: float | WeightTable = attrs.field(default=0.1, validator=non_negative_weight)
-    every: int = attrs.field(default=4, validator=positive)
+    every: int = attrs.field(default=4, validator=is_positive)
     at: Literal["numerator", "denominator", "both"] = "denominator"
 
     def __call__(
@@ -60,7 +61,7 @@ class GradientPenalty:
     """
 
     weight: float | WeightTable = attrs.field(default=10.0, validator=non_negative_weight)
-    every: int = attrs.field(default=1, validator=positive)
+    every: int = attrs.field(default=1, validator=is_positive)
 
     def __call__(
         self, critic: CriticCall, positive: CriticInputs, negative: CriticInputs, noise: NoiseSource

@@ -221,10 +221,10 @@ def test_labels_that_are_not_given_are_those_of_held_out_rows(labelled: Path, sa
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        (["y=10"], "--given y=10: '10' is not a class; allowed: 0 to 9"),
-        (["y"], "--given y: '' is not a class"),
-        (["w=1"], "--given w=1: expected VARIABLE=VALUE; unknown variable 'w'; known: x, y, z"),
-        (["y=3", "z=1,2"], "--given z=1,2: 2 numbers; z takes 4, or one for all of them"),
+        (["y=10"], "--given: y=10: '10' is not a class; allowed: 0 to 9"),
+        (["y"], "--given: y: '' is not a class"),
+        (["w=1"], "--given: w=1: expected VARIABLE=VALUE; unknown variable 'w'; known: x, y, z"),
+        (["y=3", "z=1,2"], "--given: z=1,2: 2 numbers; z takes 4, or one for all of them"),
         (["y=3", "z=a"], "--given z=a: 'a' is not a number"),
     ],
     ids=str,

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 import attrs
 
 from jointgen.contracts.figures import BOUND_WORDS, Bound, Display
-from jointgen.errors import ConfigError, suggest
+from jointgen.errors import Problems, suggest
 from jointgen.reports.comparison.runs import ComparedRun, Figure
 
 
@@ -77,16 +77,15 @@ def choose_columns(runs: Sequence[ComparedRun], published: Iterable[Column], nam
     if names is None:
         return [column for column in found if column.display.group != "critics"]
     chosen: dict[Column, None] = {}
-    problems = []
+    problems = Problems()
     for wanted in (name.strip() for name in names.split(",")):
         exact = [column for column in found if column.name == wanted]
         begin = (f"{wanted}_", f"{wanted}/")
         if alike := exact or [c for c in found if c.name.startswith(begin) or fnmatchcase(c.name, wanted)]:
             chosen.update(dict.fromkeys(alike))
         else:
-            problems.append(f"--metrics: no run has a figure {wanted!r}{suggest(wanted, {c.name for c in found})}")
-    if problems:
-        raise ConfigError(problems)
+            problems.add(f"no run has a figure {wanted!r}{suggest(wanted, {c.name for c in found})}", "--metrics")
+    problems.raise_any()
     return list(chosen)
 
 

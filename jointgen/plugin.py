@@ -129,7 +129,7 @@ if TYPE_CHECKING:
     from jointgen.images.shards import size_faults as size_faults
     from jointgen.registry.components import Registrar as Registrar
     from jointgen.registry.components import Registry as Registry
-    from jointgen.runtime.cache import Cached as Cached
+    from jointgen.runtime.cache import CacheFile as CacheFile
     from jointgen.runtime.cache import cached as cached
     from jointgen.runtime.cache import fingerprint as fingerprint
     from jointgen.runtime.console import log as log
@@ -278,7 +278,7 @@ _MODULES = {
         "Registry",
     ),
     "runtime.cache": (
-        "Cached",
+        "CacheFile",
         "cached",
         "fingerprint",
     ),

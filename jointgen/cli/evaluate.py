@@ -105,7 +105,7 @@ def _name(arguments: Arguments, model: Model, metrics: list[Any], split: Split) 
 
 
 @attrs.frozen
-class _Chosen:
+class _MetricTables:
     metrics: list[MetricField]
 
 
@@ -129,7 +129,7 @@ def chosen_metrics(text: str | None, model: Model) -> list[Any]:
         own = [t for t in _tables(model.compiled.recipe.eval.metrics, model) if t["type"] == name]
         tables += [{**table, **settings} for table in own or [{"type": name}]]
     try:
-        return structure({"metrics": tables}, _Chosen, model.compiled.registry).metrics
+        return structure({"metrics": tables}, _MetricTables, model.compiled.registry).metrics
     except ConfigError as error:
         # the user wrote no list, so the place in it goes; a metric's own key stays
         keys = [tuple(key for key in problem.path[2:] if key != "type") for problem in error.problems]
@@ -169,5 +169,5 @@ def _refuse(problem: str) -> NoReturn:
 
 
 def _tables(metrics: list[Any], model: Model) -> list[dict[str, Any]]:
-    written = unstructure(_Chosen(metrics), model.compiled.registry)
+    written = unstructure(_MetricTables(metrics), model.compiled.registry)
     return list(written.get("metrics", []))

@@ -21,7 +21,7 @@ from jointgen.registry.components import KINDS
 from jointgen.registry.discovery import load_plugins
 from jointgen.runtime.atomic_files import writing
 
-OURS = "jointgen"
+CORE_PACKAGE = "jointgen"
 SUMMARIES = {
     "encoder": "Residual layers over all inputs, flattened and concatenated.",
     "decoder": "Residual layers over all inputs, flattened and concatenated.",
@@ -79,8 +79,8 @@ def _name_problems(name: str, kind: str) -> list[str]:
         fitting = re.sub(r"\W+", "_", name.lower()).strip("_")
         hint = f", such as {fitting!r}" if re.fullmatch(r"[a-z][a-z0-9_]*", fitting) and fitting != name else ""
         return [f"{name!r} cannot be a package: expected small letters, digits and underscores{hint}"]
-    if name == OURS or name.startswith(f"{OURS}_"):
-        return [f"{name!r}: names that begin with '{OURS}_' are jointgen's own; expected another name"]
+    if name == CORE_PACKAGE or name.startswith(f"{CORE_PACKAGE}_"):
+        return [f"{name!r}: names that begin with '{CORE_PACKAGE}_' are jointgen's own; expected another name"]
     if name in sys.stdlib_module_names or importlib.util.find_spec(name) is not None:
         return [f"{name!r}: a module of that name is installed already; expected a name of your own"]
     if name in load_plugins().registry.names(kind):

@@ -128,11 +128,14 @@ def bind(recipe: Recipe, objectives: Sequence[Objective], registry: Registry | N
     """
     binding = Binding(recipe)
     for objective in objectives:
-        for held, new, noun in (
+        shared: list[tuple[dict[str, Any], Mapping[str, Any], str]] = [
             (binding.joints, objective.joints, "joint"),
             (binding.ratios, objective.ratios, "ratio"),
-        ):
-            _merge(held, new, noun, binding.problems)
+        ]
+        for held, new, noun in shared:
+            for name, item in new.items():
+                if held.setdefault(name, item) != item:
+                    binding.problems.add(f"two stages define the {noun} {name!r} differently", "objective")
     _bind_spaces(binding)
     for joint in binding.joints.values():
         for factor in joint.own:
@@ -141,12 +144,6 @@ def bind(recipe: Recipe, objectives: Sequence[Objective], registry: Registry | N
     _refuse_unused_tables(binding)
     _bind_critics(binding)
     return binding
-
-
-def _merge(held: dict[str, Any], new: Mapping[str, Any], noun: str, problems: Problems) -> None:
-    for name, item in new.items():
-        if held.setdefault(name, item) != item:
-            problems.add(f"two stages define the {noun} {name!r} differently", "objective")
 
 
 # --- Spaces of variables ---------------------------------------------------------------------------------------------
@@ -236,7 +233,7 @@ def _bind_part(binding: Binding, joint: Joint, factor: Conditional, registry: Re
     through = prior.through if isinstance(prior, PriorThroughParts) else ()
     binding.traits[part] = PartTraits("prior", through=through)
     with binding.problems.collect(*binding.recipe.path_of(part)):
-        can = prior.capabilities(prior.space, *(_gone_through(binding, name, factor) for name in through))
+        can = prior.capabilities(prior.space, *(_capabilities_for_prior(binding, name, factor) for name in through))
         binding.traits[part] = PartTraits("prior", can.paths, trainable=can.trainable, through=through)
         binding.capabilities[part] = can
 
@@ -246,7 +243,7 @@ def _capabilities_of(table: EncoderTable | DecoderTable, space: Space) -> Capabi
     return can
 
 
-def _gone_through(binding: Binding, part: str, root: Conditional) -> Capabilities:
+def _capabilities_for_prior(binding: Binding, part: str, root: Conditional) -> Capabilities:
     """Return what a conditional that a prior goes through can do.
 
     Raises:

@@ -155,7 +155,8 @@ def _unfit_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int = 1) -> 
     batch, block, parts = train.batch, train.pair_block, processes * train.micro_batches
     if batch % processes:
         return []  # RowOrder says so, for each source
-    divided = _parts(train.micro_batches, processes)
+    divisions = (train.micro_batches, "micro-batches"), (processes, "processes")
+    divided = " in each of ".join(f"{number} {name}" for number, name in divisions if number > 1)
     if batch % parts:
         return [Problem(f"a batch of {batch} does not divide into {divided}", "train", "micro_batches")]
     furthest = max(plan.furthest_pairing for plan in plans)
@@ -170,8 +171,3 @@ def _unfit_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int = 1) -> 
         return []
     message = f"must be more than {furthest}, by which the objective shifts rows to re-pair them, got {rows}"
     return [Problem(message, "train", key)]
-
-
-def _parts(micro_batches: int, processes: int) -> str:
-    micro = f"{micro_batches} micro-batches" if micro_batches > 1 else ""
-    return " in each of ".join(filter(None, [micro, f"{processes} processes" if processes > 1 else ""]))

@@ -57,7 +57,7 @@ class CriticPenalty(Expr):
 
     @property
     def every(self) -> int:
-        """It is due at every such step."""
+        """The penalty is computed in each step that this number divides."""
         return int(self.penalty.every)
 
 

@@ -273,7 +273,7 @@ def _repeated(read: ReadNode, rows: int) -> ReadNode:
 def _remedy_for_source(root: Conditional) -> str:
     return (
         f"; {', '.join(root.out)} is drawn from the data source 'sources.{root.part}': use a prior that has a density, "
-        "or an objective that only draws from it, such as 'ali'"
+        "or an objective that only draws from it"
     )
 
 

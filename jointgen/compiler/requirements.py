@@ -114,7 +114,7 @@ def unmet(plan: Plan, binding: Binding, registry: Registry) -> list[Problem]:
 
 
 def is_met(need: Requirement, binding: Binding) -> bool:
-    """True also where nothing is declared: another problem says that the part is missing."""
+    """Return whether a part can do this; True where nothing is declared, which another problem reports."""
     can = binding.capabilities.get(need.part)
     return can is None or need.met_by(can)
 

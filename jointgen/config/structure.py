@@ -87,11 +87,9 @@ class _Reader:
 
     def _table(self, cls: Any) -> Hook:
         fields = attrs.fields(attrs.resolve_types(cls))
-        overrides = {f.name: override(rename=key_of(f), struct_hook=self._hook(f)) for f in fields}
+        hooks = {f.name: self._checked(f) if f.validator and not f.converter else None for f in fields}
+        overrides = {f.name: override(rename=key_of(f), struct_hook=hooks[f.name]) for f in fields}
         return self._shaped(cls, make_dict_structure_fn(cls, self.converter, **overrides))  # type: ignore[arg-type]
-
-    def _hook(self, field: attrs.Attribute) -> Hook | None:
-        return self._checked(field) if field.validator and not field.converter else None
 
     def _checked(self, field: attrs.Attribute) -> Hook:
         """Run the field's validator already here, because the class's constructor stops at the first that fails."""

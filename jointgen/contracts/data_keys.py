@@ -20,8 +20,11 @@ _ROLE = "jointgen.role"
 LOCATION: Mapping[str, KeyRole] = {_ROLE: "location"}
 """Metadata of an attrs field: ``root: str = attrs.field(metadata=LOCATION)``; see `KeyRole`."""
 LOADING: Mapping[str, KeyRole] = {_ROLE: "loading"}
+"""Metadata of a key that changes nothing about the held-out values."""
 READING: Mapping[str, KeyRole] = {_ROLE: "reading"}
+"""Metadata of a key that says how held-out values are read."""
 SIZE: Mapping[str, KeyRole] = {_ROLE: "size"}
+"""Metadata of a key that decides what the data is and stands in titles."""
 
 
 def key_roles(source: type) -> dict[str, KeyRole]:

@@ -304,7 +304,7 @@ def per_row(
     rows: int | None = None,
     max_batch: int | None = None,
 ) -> StatisticSpec:
-    """Specifies the mean over rows of what `values` gives for a batch, (B,) numbers; see `StatisticSpec`."""
+    """Specify the mean over rows of what `values` gives for a batch, (B,) numbers; see `StatisticSpec`."""
     return StatisticSpec(key, lambda batch: Mean.of(values(batch)), over=over, rows=rows, max_batch=max_batch)
 
 
@@ -382,7 +382,7 @@ class Features(Protocol):
         """Name what decides its numbers, with a hash of its weights: "classifier@1a2b3c4d (99.1 % on test)"."""
 
     def __call__(self, rows: Tensor) -> FeatureBatch:
-        """Extracts the features of each row by itself.
+        """Extract the features of each row by itself.
 
         Args:
             rows: (B, *shape) in what the extractor `takes`, on any device; the features stay there.

@@ -27,7 +27,7 @@ from jointgen.engine.update import JointGraph, UpdateRunner
 from jointgen.errors import OwnershipError
 
 TOLERANCE = 1e-10
-"""Of a difference in float64, relative to the largest entry of the naive gradient."""
+"""The largest difference that is allowed in float64, relative to the largest entry of the naive gradient."""
 
 Gradients = Mapping[tuple[str, str], Tensor | None]
 """(part, name of the parameter) -> its gradient; None where there is none."""

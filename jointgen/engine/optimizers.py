@@ -152,7 +152,7 @@ def _build(settings: Rate, parameters: list[nn.Parameter]) -> torch.optim.Optimi
 
 
 def _to_parameter_layout(optimizer: torch.optim.Optimizer) -> None:
-    """Gives each moment the layout of its parameter, which files do not keep and fused kernels need.
+    """Give each moment the layout of its parameter, which files do not keep and fused kernels need.
 
     A number has no layout, and one beside a parameter that is a number may be the count of steps, of another type.
     """

@@ -24,7 +24,7 @@ StepFigures = dict[str, Tensor]
 """Scalars by name, detached."""
 
 BatchFigures = tuple[StepFigures, Tensor | None]
-"""Of one micro-batch: figures that are means over its rows, and the outputs of the critics where they are wanted."""
+"""The figures of one micro-batch, means over its rows, and the outputs of its critics where they are wanted."""
 
 Gather = Callable[[Tensor], Tensor]
 """The rows of this process -> those of all processes."""

@@ -52,7 +52,7 @@ class PartialResults:
         return earlier
 
     def discard(self) -> None:
-        """Removes the folder once the evaluation is done."""
+        """Remove the folder once the evaluation is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # the parent still holds another evaluation's folder
             self.folder.parent.rmdir()
@@ -74,7 +74,7 @@ class EarlierAttempts:
 
     @contextlib.contextmanager
     def continued(self, statistics: Mapping[str, Statistic], rank: int) -> Iterator[Callable[[int], None]]:
-        """Saves a growing set of statistics now and then, and where the evaluation is stopped.
+        """Save a growing set of statistics now and then, and where the evaluation is stopped.
 
         What takes less than WRITE_EVERY_S is not saved at its end: it is done again sooner than looked for.
 

@@ -86,7 +86,7 @@ def _flatten(image: Image.Image, mode: str) -> Image.Image:
 
 
 @attrs.frozen
-class Decoded:
+class DecodingResult:
     """The result of decoding a few consecutive files.
 
     Args:
@@ -100,7 +100,7 @@ class Decoded:
     failures: list[tuple[int, str]]
 
 
-Decode = Callable[[Sequence[str], np.ndarray], Iterator[Decoded]]
+Decode = Callable[[Sequence[str], np.ndarray], Iterator[DecodingResult]]
 
 
 @contextmanager
@@ -129,18 +129,18 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
-def _fill(paths: Sequence[str], images: np.ndarray, start: int) -> Decoded:
+def _fill(paths: Sequence[str], images: np.ndarray, start: int) -> DecodingResult:
     """Decode a task's files into their rows."""
     channels, height, width = images.shape[1:]
     stop = min(start + FILES_PER_TASK, len(paths))
-    decoded = Decoded(stop - start, collections.Counter(), [])
+    result = DecodingResult(stop - start, collections.Counter(), [])
     for index in range(start, stop):
         try:
             images[index], mode = _read(paths[index], height, width, channels)
-            decoded.modes[mode] += 1
+            result.modes[mode] += 1
         except Exception as error:  # damaged files make decoders raise anything from SyntaxError to struct.error
-            decoded.failures.append((index, error_text(error)))
-    return decoded
+            result.failures.append((index, error_text(error)))
+    return result
 
 
 def error_text(error: Exception) -> str:

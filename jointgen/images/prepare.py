@@ -82,13 +82,10 @@ def prepare_images(
     if held is not None and held.finished:
         return held, False
     with _locked(dest), decoding_images(workers) as decode:
-        packer = _Packer(listing, dest, _held(dest, plan) or _begun(listing, plan), max_broken, progress)
+        splits = {split: PreparedSplit(len(names)) for split, names in listing.names.items()}
+        begun = _held(dest, plan) or PreparedManifest(plan, splits, listing.classes, listing.unlabelled)
+        packer = _Packer(listing, dest, begun, max_broken, progress)
         return packer.pack(decode), True
-
-
-def _begun(listing: Listing, plan: PreparationPlan) -> PreparedManifest:
-    splits = {split: PreparedSplit(len(names)) for split, names in listing.names.items()}
-    return PreparedManifest(plan, splits, listing.classes, listing.unlabelled)
 
 
 # --- the destination -------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def generated_variable(model: Model) -> str:
 def sample_many(
     model: Model, n: int, given: Sequence[str] = (), *, seed: int = 0, reading: str = "mean", progress: Progress
 ) -> Tensor:
-    """Samples any number of rows; up to a batch of them are `model.sample(n, seed=seed, reading=reading)`.
+    """Sample any number of rows; up to a batch of them are `model.sample(n, seed=seed, reading=reading)`.
 
     What p draws from data sources and is not given comes from their held-out rows, which are taken again from the
     first one on where there are fewer than n.

@@ -58,7 +58,7 @@ class PartsView(ModelView):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Puts the modules into evaluation mode, and back into training mode where they were in it."""
+        """Put the modules into evaluation mode, and back into training mode where they were in it."""
         modules = self.parts.modules
         if not modules.training:
             yield

@@ -41,14 +41,11 @@ def elbo(
         if is_data(factor) and not all(is_data(q.drawn_by(v)) for v in factor.out):
             raise ConfigError(f"{p.name}({factor}) is data, whose density is not known, so there is no bound")
     scored = sorted((f for f in p.factors if not is_data(f)), key=lambda f: f.is_root)  # log p(x|z) before log p(z)
-    total = sum((p.log(str(f), mass=mass(f.out[0])) for f in scored[1:]), start=_first(p, scored, mass))
+    if not scored:
+        raise ConfigError(f"{p} models nothing: all its factors are data")
+    first, *others = (p.log(str(f), mass=mass(f.out[0])) for f in scored)
+    total: Expr = sum(others, start=first)
     for factor in q.factors:
         if not is_data(factor):
             total = total - q.log(str(factor))
     return E(q.everything, total)
-
-
-def _first(p: Joint, scored: list[Conditional], mass: Callable[[str], bool]) -> Expr:
-    if not scored:
-        raise ConfigError(f"{p} models nothing: all its factors are data")
-    return p.log(str(scored[0]), mass=mass(scored[0].out[0]))

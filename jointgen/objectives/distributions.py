@@ -298,17 +298,14 @@ def joint_from_text(
         if others and match[1] != name:
             factors.append(attrs.evolve(others[match[1]].factor(str(conditional)), of=match[1]))
         else:
-            factors.append(_computed(conditional, name, parts or {}))
+            part = (parts or {}).get(f"{name}({conditional})") or default_part(name, conditional)
+            moments = part.startswith(_MOMENTS)
+            factors.append(attrs.evolve(conditional, part=part.removeprefix(_MOMENTS), moments=moments))
         position = match.end()
     for written in parts or {}:
         if written not in {f"{name}({f})" for f in factors if not f.of} and written.startswith(f"{name}("):
             raise ConfigError(f"{written} is no factor of {text}")
     return Joint(name, tuple(factors))
-
-
-def _computed(conditional: Conditional, joint: str, parts: Mapping[str, str]) -> Conditional:
-    part = parts.get(f"{joint}({conditional})") or default_part(joint, conditional)
-    return attrs.evolve(conditional, part=part.removeprefix(_MOMENTS), moments=part.startswith(_MOMENTS))
 
 
 def default_part(joint: str, conditional: Conditional) -> str:

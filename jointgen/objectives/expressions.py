@@ -71,7 +71,7 @@ def standardized(joint: Joint, text: str) -> Standardized:
     return Standardized(joint, joint.factor(text))
 
 
-Seen = str | Standardized
+CriticView = str | Standardized
 """How a critic sees a variable: by the name of a reading, or standardised."""
 
 
@@ -105,7 +105,7 @@ def cycle(joint: Joint, text: str, *, distance: Any = "l1", reading: str = "mean
     return Apply(distance, (Value(variable), Value(variable, reading, joint, factor)))
 
 
-def _view(view: Mapping[str, Seen] | tuple[tuple[str, Seen], ...]) -> tuple[tuple[str, Seen], ...]:
+def _view(view: Mapping[str, CriticView] | tuple[tuple[str, CriticView], ...]) -> tuple[tuple[str, CriticView], ...]:
     return tuple(sorted(view.items() if isinstance(view, Mapping) else view, key=lambda item: item[0]))
 
 
@@ -143,7 +143,7 @@ class Ratio(Expr):
     kind: Literal["log_ratio", "score"] = "log_ratio"
     loss: Any = "logistic"
     known: Expr | None = None
-    view: tuple[tuple[str, Seen], ...] = attrs.field(converter=_view, default=())
+    view: tuple[tuple[str, CriticView], ...] = attrs.field(converter=_view, default=())
     penalties: tuple[Any, ...] = ()
     times: int = 1
 
@@ -173,7 +173,7 @@ class Ratio(Expr):
         """The line that follows the equation: "f = log-ratio q(x,z) : p(x,z)"."""
         return f"{self.name} = {self.kind.replace('_', '-')} {self.num} : {self.den}"
 
-    def reading(self, variable: str) -> Seen:
+    def reading(self, variable: str) -> CriticView:
         """Return how the critic sees a variable."""
         return dict(self.view).get(variable, "sample")
 

@@ -15,7 +15,7 @@ import attrs
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import POINTWISE, Constant, Expr, Pointwise, Stop, Weight
 from jointgen.objectives.distributions import KL, Joint, LogDensity, Marginal, Product, p, q
-from jointgen.objectives.expressions import Apply, Expectation, Ratio, Seen, Standardized, Value
+from jointgen.objectives.expressions import Apply, CriticView, Expectation, Ratio, Standardized, Value
 
 _TOKEN = re.compile(r"\s*(?:(?P<number>\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)|(?P<name>\w+)|(?P<symbol>.))", re.DOTALL)
 RESERVED = ("E", "KL", "hold", "log", "mass", "s", "stop", *POINTWISE)
@@ -89,7 +89,7 @@ def parse_ratio_sides(text: str, vocabulary: Vocabulary | None = None) -> tuple[
     return numerator, denominator
 
 
-def parse_view(text: str, vocabulary: Vocabulary | None = None) -> Seen:
+def parse_view(text: str, vocabulary: Vocabulary | None = None) -> CriticView:
     """Read how a critic sees a variable: the name of a reading, or "standardized r(z|x)"."""
     if "(" not in text:
         return text

@@ -11,7 +11,7 @@ from jointgen.config.fields import CriticLossField, PenaltyField, positive
 from jointgen.errors import ConfigError, Problems, placing, suggest
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Joint, joint_from_text, p, q
-from jointgen.objectives.expressions import Ratio, Seen
+from jointgen.objectives.expressions import CriticView, Ratio
 from jointgen.objectives.objective import ONLY_STAGE, Objective, Order, Stage, Update, as_stages, resolved, unresolved
 from jointgen.objectives.parse import Vocabulary, parse, parse_ratio_sides, parse_view
 from jointgen.objectives.tables import BalanceTable, WeightTable, table_of, weight_of
@@ -201,7 +201,7 @@ def _ratio(name: str, kind: Any, table: str | RatioTable, words: Vocabulary) -> 
     if table.known is not None:
         with placing(key, name, "known"):
             known = parse(table.known, words)
-    view: dict[str, Seen] = {}
+    view: dict[str, CriticView] = {}
     for variable, text in table.view.items():
         with placing(key, name, "view", variable):
             view[variable] = parse_view(text, words)

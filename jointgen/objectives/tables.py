@@ -11,7 +11,7 @@ from jointgen.config.fields import PenaltyField, fraction, non_negative, positiv
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import Weight
 from jointgen.objectives.distributions import Marginal, Product, as_product
-from jointgen.objectives.expressions import Ratio, Seen, log_ratio
+from jointgen.objectives.expressions import CriticView, Ratio, log_ratio
 from jointgen.objectives.objective import Order
 
 
@@ -133,7 +133,7 @@ class CriticTable:
         name: str,
         num: Marginal | Product,
         den: Marginal | Product,
-        view: Mapping[str, Seen] | None = None,
+        view: Mapping[str, CriticView] | None = None,
         **options: Any,
     ) -> Ratio:
         """Return a log-ratio whose critic has these settings. Views of variables that it does not see are left out.

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 
 def fill_template(file: str, /, **values: Any) -> str:
-    """Fills one of `templates/`. Text is escaped; a value that the template needs and that is missing is an error."""
+    """Fill one of `templates/`. Text is escaped; a value that the template needs and that is missing is an error."""
     return _environment().get_template(file).render(**values)
 
 

@@ -143,7 +143,7 @@ def as_png(image: Image.Image) -> bytes:
 
 
 def scatter(points: Tensor, truth: Tensor | None = None, path: Path | None = None) -> Image.Image:
-    """Plots points in the plane, on a square with equal axes.
+    """Plot points in the plane, on a square with equal axes.
 
     The true points set the frame, or the points themselves where there are none. The number of points outside the
     frame is written below the plot.
@@ -187,7 +187,7 @@ def _frame(points: Tensor) -> tuple[Tensor, float]:
 
 
 def _inside(points: Tensor, low: Tensor, side: float) -> list[list[float]]:
-    """Selects the points in the frame, as fractions of its side. NaN is outside."""
+    """Select the points in the frame, as fractions of its side. NaN is outside."""
     unit = (points.detach().double().cpu() - low) / side
     return unit[((unit >= 0) & (unit <= 1)).all(1)].tolist()
 
@@ -217,7 +217,7 @@ def panels(titled: Sequence[tuple[str, Image.Image]]) -> Image.Image:
 
 
 def _wrap(title: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """Breaks a title into lines of at most `width` pixels, between words where that is enough."""
+    """Break a title into lines of at most `width` pixels, between words where that is enough."""
     lines = [""]
     for word in re.findall(r"[^\s_,/-]*[\s_,/-]*", title):
         if font.getlength((lines[-1] + word).strip()) > width:

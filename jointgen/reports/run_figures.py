@@ -36,7 +36,7 @@ class RunFigures:
 
 
 def figures_of_run(summary: Mapping[str, Any], evaluation: Mapping[str, Any]) -> RunFigures:
-    """Selects the figures that a run stands for.
+    """Select the figures that a run stands for.
 
     They are the summary's, replaced or extended by what `jointgen eval` found of the same checkpoint. A run without
     figures in its summary, such as one that was killed, stands for the newest checkpoint that was evaluated.

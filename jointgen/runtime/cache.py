@@ -30,7 +30,7 @@ def cache_folder() -> Path:
 
 
 @attrs.frozen
-class Cached:
+class CacheFile:
     """A file of the cache, which need not exist."""
 
     path: Path
@@ -65,9 +65,9 @@ class Cached:
             yield
 
 
-def cached(name: str) -> Cached:
+def cached(name: str) -> CacheFile:
     """Return the file for a name that says all that its contents depend on."""
-    return Cached(cache_folder() / f"{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.safetensors")
+    return CacheFile(cache_folder() / f"{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.safetensors")
 
 
 def fingerprint(blocks: Iterable[Mapping[str, Tensor]]) -> str:

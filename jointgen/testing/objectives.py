@@ -101,41 +101,41 @@ WITHOUT = {
 
 
 @promise(METRICS)
-def measures_say_what_they_are(subject: OnTinyModel) -> None:
+def figures_say_what_they_are(subject: OnTinyModel) -> None:
     for tables in (subject.tables, {**subject.tables, **WITHOUT}):
-        for measure in subject.config.figures(model_of(tiny(tables=tables)).view):
+        for figure in subject.config.figures(model_of(tiny(tables=tables)).view):
             expect(
-                isinstance(measure, MetricFigure),
-                f"figures() has a {type(measure).__name__}, it must be a MetricFigure",
+                isinstance(figure, MetricFigure),
+                f"figures() has a {type(figure).__name__}, it must be a MetricFigure",
             )
-            expect(measure.name and measure.unit, f"{measure} has no name or no unit")
-            if not measure.statistics:
-                expect(measure.note, f"{measure.name} does not exist for this model, and its note does not say why")
+            expect(figure.name and figure.unit, f"{figure} has no name or no unit")
+            if not figure.statistics:
+                expect(figure.note, f"{figure.name} does not exist for this model, and its note does not say why")
 
 
 @promise(METRICS)
-def statistics_are_of_their_rows(subject: OnTinyModel) -> None:
+def statistics_count_their_rows(subject: OnTinyModel) -> None:
     """They survive files and merging, and know over how many rows they are."""
     compiled = tiny(tables=subject.tables)
     model, split = model_of(compiled), open_split(compiled.binding, "test").first(6)
-    for collect in {c.key: c for measure in subject.config.figures(model.view) for c in measure.statistics}.values():
+    for statistic in {c.key: c for figure in subject.config.figures(model.view) for c in figure.statistics}.values():
         (batch,) = batches(model.view, split, 6, seed=0)
         with torch.no_grad():
-            found = collect.compute(batch)
+            found = statistic.compute(batch)
         expect(
-            isinstance(found, collect.kind),
-            f"{collect.key} gives a {type(found).__name__}, not a {collect.kind.__name__}",
+            isinstance(found, statistic.kind),
+            f"{statistic.key} gives a {type(found).__name__}, not a {statistic.kind.__name__}",
         )
-        expect(found.n == 6, f"{collect.key} of 6 rows says that it is of {found.n}")
+        expect(found.n == 6, f"{statistic.key} of 6 rows says that it is of {found.n}")
         tensors = found.tensors()
-        again = collect.kind.from_tensors(tensors).tensors()
-        expect(tensors.keys() == again.keys(), f"{collect.key}: from_tensors(tensors()) has other tensors")
-        twice = found.merge(collect.kind.from_tensors(tensors))
-        expect(twice.n == 12, f"{collect.key} merged with itself says that it is of {twice.n} rows, not 12")
+        again = statistic.kind.from_tensors(tensors).tensors()
+        expect(tensors.keys() == again.keys(), f"{statistic.key}: from_tensors(tensors()) has other tensors")
+        twice = found.merge(statistic.kind.from_tensors(tensors))
+        expect(twice.n == 12, f"{statistic.key} merged with itself says that it is of {twice.n} rows, not 12")
 
 
 @promise(METRICS)
-def measures_are_estimated_and_repeat(subject: OnTinyModel) -> None:
+def figures_are_estimated_and_repeat(subject: OnTinyModel) -> None:
     compiled = tiny(tables=subject.tables)
     model, split = model_of(compiled), open_split(compiled.binding, "test").first(40)
     first, again = (evaluate(model, split, [subject.config], batch=16) for _ in range(2))

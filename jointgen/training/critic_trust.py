@@ -26,9 +26,9 @@ from jointgen.compiler.plan import Plan
 from jointgen.objectives.expressions import SIDES
 
 MIN_EVENTS, MIN_ROWS = 5, 500
-"""A verdict takes so many log events at least, and so many rows of each side."""
+"""The fewest log events, and the fewest rows of each side, that a verdict is based on."""
 DISTRUST_NATS, TRUST_NATS = math.log(4.0), math.log(2.0)
-"""The log of an identity's mean at which trust ends, and below which, for as many log events again, it begins anew."""
+"""Trust ends where the log of an identity's mean exceeds the first and returns after as many events below the second."""
 SEPARATING_ACCURACY = 0.99
 """The accuracy beyond which a critic tells nearly every row apart."""
 

@@ -37,7 +37,7 @@ from jointgen.training.stopping import best_checkpoint_of, early_stopping_of
 from jointgen.training.trainer import Trainer
 from jointgen.training.warm_start import warm_start
 
-CHECKED_ROWS = 4
+MIN_GRADIENT_CHECK_ROWS = 4
 """Rows of data on which the gradients are checked, at least."""
 START_ROWS = 1024
 """Rows of data, at most, whose mean decoders start at."""
@@ -167,7 +167,7 @@ def check_gradients(compiled: CompiledRecipe, split: Split) -> None:
         JointgenError: a gradient reaches a part that it must not, or misses one that it must reach.
     """
     for plan in compiled.plans:
-        rows = max(CHECKED_ROWS, plan.furthest_pairing + 1)  # rows are re-paired within a block of this size
+        rows = max(MIN_GRADIENT_CHECK_ROWS, plan.furthest_pairing + 1)  # rows are re-paired within a block of this size
         data = split.take(torch.arange(rows) % len(split))
         check_ownership(plan, compiled.parts, data, rows, compiled.recipe.seed)
 

@@ -120,7 +120,7 @@ def best_checkpoint_of(name: str | None, eval_every: int | None, figures: Iterab
         figures: the figures that an evaluation finds.
 
     Raises:
-        ConfigError: no evaluation runs between steps, or none finds this metric, or neither way of it is better.
+        ConfigError: no evaluation runs between steps, none finds this metric, or it does not say which way is better.
     """
     if name is None:
         return BestCheckpoint()

@@ -99,7 +99,8 @@ def _find_checkpoint(table: WarmStartTable) -> Checkpoint:
     try:
         return find(RunFolder.open(table.run).checkpoints, table.checkpoint)
     except CheckpointError as error:  # the user named a damaged checkpoint: a wrong input, not a failure
-        raise ConfigError(str(error)) from None
+        lines = "; ".join(line.strip() for line in str(error).splitlines())
+        raise ConfigError(lines.replace(":; ", ": ")) from None
 
 
 def _chosen_parts(table: WarmStartTable, ours: Sequence[str], others: Collection[str]) -> list[str]:

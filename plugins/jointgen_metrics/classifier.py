@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from jointgen.plugin import (
-    Cached,
+    CacheFile,
     ConfigError,
     FeatureBatch,
     Noise,
@@ -103,7 +103,7 @@ class ClassifierFeatures:
                 found = self._train(data, file)
         return Trained(found, self.space, data.classes, self.config.width)
 
-    def _train(self, data: Labelled, file: Cached) -> bytes:
+    def _train(self, data: Labelled, file: CacheFile) -> bytes:
         log(f"training a classifier on {len(data)} images, once, to score samples by its features ...")
         began = time.monotonic()
         network = train(self.space, data, self.config.width, self.config.steps)

@@ -77,12 +77,12 @@ def test_metrics() -> None:
     assert (
         "n of 6 rows says that it is of 1"
         in failures("metric", Metric(lambda s: MetricFigure("n", "rows", "", (summed,))))[
-            "statistics are of their rows"
+            "statistics count their rows"
         ]
     )
     mute = failures("metric", Metric(lambda s: MetricFigure("n", "rows", "")))
-    assert "its note does not say why" in mute["measures say what they are"]
+    assert "its note does not say why" in mute["figures say what they are"]
     count = iter(range(1000))
     drifts = per_row("n", lambda b: torch.full((b.rows,), float(next(count))))
     drifting = failures("metric", Metric(lambda s: MetricFigure("n", "", "", (drifts,))))
-    assert "n on the same rows again" in drifting["measures are estimated and repeat"]
+    assert "n on the same rows again" in drifting["figures are estimated and repeat"]

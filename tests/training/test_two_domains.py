@@ -111,7 +111,7 @@ def test_its_density_is_not_asked_for() -> None:
         small_model(VAE().objective(), **SECOND)
     assert caught.value.lines == [
         "objective: log p(z): the data's density is not known; z is drawn from the data source 'sources.prior': use a "
-        "prior that has a density, or an objective that only draws from it, such as 'ali'"
+        "prior that has a density, or an objective that only draws from it"
     ]
 
 

@@ -55,7 +55,7 @@ class Column:
         return figure is not None and figure.value is not None and Column.of(figure) == self
 
     def figures(self, runs: Iterable[ComparedRun]) -> list[tuple[ComparedRun, Figure]]:
-        """Collects the figures of runs that belong in this column."""
+        """Collect the figures of runs that belong in this column."""
         return [(run, run.figures[self.name]) for run in runs if self.holds(run.figures.get(self.name))]
 
 
@@ -96,7 +96,7 @@ def place_of(published: Column, columns: Sequence[Column]) -> int | None:
 
 
 def unequal_protocols(columns: Iterable[Column], runs: Sequence[ComparedRun], metrics: Iterable[str]) -> list[str]:
-    """Lists, in a line each, the columns whose figures were made in ways that must not be compared.
+    """List, in a line each, the columns whose figures were made in ways that must not be compared.
 
     Args:
         columns: The columns.

@@ -12,7 +12,7 @@ from jointgen.reports.comparison.runs import ComparedRun, source_tables
 
 
 def split_by_data(runs: Sequence[ComparedRun], data: str | None) -> list[list[ComparedRun]]:
-    """Groups runs by their data.
+    """Group runs by their data.
 
     Args:
         runs: The runs.
@@ -37,7 +37,7 @@ def split_by_data(runs: Sequence[ComparedRun], data: str | None) -> list[list[Co
 
 
 def _held_out_keys(run: ComparedRun) -> dict[str, Any]:
-    """Selects the keys that held-out values depend on. How values are read is noted with each density instead."""
+    """Select the keys that held-out values depend on. How values are read is noted with each density instead."""
     return run.data_keys(None, "size", "location")
 
 

@@ -14,7 +14,7 @@ MAX_LABEL_KEYS = 3
 
 
 def group_rows(runs: Sequence[ComparedRun], *, aggregate: bool, same_data: bool) -> dict[str, list[ComparedRun]]:
-    """Groups runs into rows.
+    """Group runs into rows.
 
     Args:
         runs: The runs.

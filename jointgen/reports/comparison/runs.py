@@ -98,7 +98,7 @@ class ComparedRun:
         return int(self.recipe.get("seed", 0))
 
     def data_keys(self, *roles: KeyRole | None) -> dict[str, Any]:
-        """Selects the keys of its data sources that have one of these roles (None: no role), by "source.key"."""
+        """Select the keys of its data sources that have one of these roles (None: no role), by "source.key"."""
         return {
             f"{source}.{key}": value
             for source, table in source_tables(self.recipe).items()
@@ -108,7 +108,7 @@ class ComparedRun:
 
 
 def source_tables(recipe: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Collects the tables of a recipe's data sources by the sources' names."""
+    """Collect the tables of a recipe's data sources by the sources' names."""
     return {"data": recipe.get("data", {}), **recipe.get("sources", {})}
 
 

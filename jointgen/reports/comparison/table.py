@@ -213,7 +213,7 @@ def _reason_absent(column: Column, run: ComparedRun) -> str:
 
 
 def _with_best(cells: Sequence[Cell], better: Better | None) -> list[Cell]:
-    """Marks the best cells of a column in which there is a choice. Published figures take no part."""
+    """Mark the best cells of a column in which there is a choice. Published figures take no part."""
     values = [cell.value for cell in cells if cell.value is not None]
     if better is None or len(values) < 2:
         return list(cells)

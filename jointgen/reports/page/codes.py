@@ -25,7 +25,7 @@ MAP_ROWS = 1000
 """At most so many held-out rows are on the map of codes."""
 PATHS, PATH_STEPS = 6, 9
 """So many pairs of rows are interpolated between, with so many pictures each."""
-MAX_DIMENSIONS, REACH = 8, 2.5
+MAX_DIMENSIONS, MAX_DEVIATIONS = 8, 2.5
 """So many dimensions are traversed, up to so many standard deviations to either side."""
 ACTIVE_VARIANCE = 0.01
 """A dimension whose mean code varies more over rows is active (Burda et al. 2016, section 5.2)."""
@@ -116,10 +116,10 @@ def interpolations(rows: InterpolationRows) -> dict[str, Any]:
 
 
 def traversal(rows: InterpolationRows, codes: Tensor) -> dict[str, Any]:
-    """Moves the first row's code along the dimensions in which the mean codes vary most, and decodes it.
+    """Move the first row's code along the dimensions in which the mean codes vary most, and decodes it.
 
-    Each dimension goes from REACH standard deviations below the mean of the codes to as many above it, within the
-    bounds of the code's Space.
+    Each dimension goes from MAX_DEVIATIONS standard deviations below the mean of the codes to as many above it, within
+    the bounds of the code's Space.
 
     Args:
         rows: The rows.
@@ -128,7 +128,7 @@ def traversal(rows: InterpolationRows, codes: Tensor) -> dict[str, Any]:
     flat = codes.flatten(1).double()
     variance, mean = flat.var(0), flat.mean(0)
     top = variance.argsort(descending=True, stable=True)[:MAX_DIMENSIONS]
-    reach = torch.linspace(-REACH, REACH, PATH_STEPS, dtype=torch.float64)
+    reach = torch.linspace(-MAX_DEVIATIONS, MAX_DEVIATIONS, PATH_STEPS, dtype=torch.float64)
     places = mean[top, None] + reach * variance[top, None].sqrt()
     space: Space = rows.model.spaces[rows.code]
     if space.low is not None or space.high is not None:
@@ -146,7 +146,7 @@ def traversal(rows: InterpolationRows, codes: Tensor) -> dict[str, Any]:
         "active": int((variance > ACTIVE_VARIANCE).sum()),
         "size": flat.shape[1],
         "threshold": ACTIVE_VARIANCE,
-        "reach": REACH,
+        "reach": MAX_DEVIATIONS,
     }
     if not rows.model.spaces[rows.variable].is_image:
         return {**shown, "lines": _lines(decoded, titles)}

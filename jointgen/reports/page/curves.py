@@ -110,13 +110,13 @@ def curves(events: Sequence[Event], figures: Mapping[str, Mapping[str, Any]], qu
 
 
 def thinned(events: Sequence[Event], most: int = MAX_POINTS) -> Sequence[Event]:
-    """Selects evenly spaced events, at most `most` of them, and the last one."""
+    """Select evenly spaced events, at most `most` of them, and the last one."""
     every = -(-len(events) // most)
     return events if every <= 1 else [*events[:-1:every], events[-1]]
 
 
 def rounded(value: Any) -> float | None:
-    """Rounds a number to the seven digits that a plot can show; what is not a finite number becomes a gap."""
+    """Round a number to the seven digits that a plot can show; what is not a finite number becomes a gap."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(f"{value:.7g}") if is_number else None
 

@@ -81,7 +81,7 @@ def facts_of(summary: Mapping[str, Any], total_steps: int) -> Iterator[tuple[str
 
 
 def critic_rows(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Lists, for each critic, the figures that the run found and the warning where the critic cannot be trusted."""
+    """List, for each critic, the figures that the run found and the warning where the critic cannot be trusted."""
     found = {}
     for name, critic in summary.get("critics", {}).items():
         rows = [(key.removeprefix("figures."), value) for key, value in flattened(critic) if key != "note"]

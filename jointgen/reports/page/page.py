@@ -124,7 +124,7 @@ def _or_reason(make: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str
 
 
 def highlight_toml(text: str) -> Markup:
-    """Marks the comments, table headings and keys of a TOML text."""
+    """Mark the comments, table headings and keys of a TOML text."""
     lines = []
     for line in text.splitlines():
         match = TOML_LINE.fullmatch(line)

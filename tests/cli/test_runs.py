@@ -225,7 +225,7 @@ def test_labels_that_are_not_given_are_those_of_held_out_rows(labelled: Path, sa
         (["y"], "--given: y: '' is not a class"),
         (["w=1"], "--given: w=1: expected VARIABLE=VALUE; unknown variable 'w'; known: x, y, z"),
         (["y=3", "z=1,2"], "--given: z=1,2: 2 numbers; z takes 4, or one for all of them"),
-        (["y=3", "z=a"], "--given z=a: 'a' is not a number"),
+        (["y=3", "z=a"], "--given: z=a: 'a' is not a number"),
     ],
     ids=str,
 )

@@ -28,7 +28,7 @@ from jointgen.objectives.expressions import SIDES
 MIN_EVENTS, MIN_ROWS = 5, 500
 """The fewest log events, and the fewest rows of each side, that a verdict is based on."""
 DISTRUST_NATS, TRUST_NATS = math.log(4.0), math.log(2.0)
-"""Trust ends where the log of an identity's mean exceeds the first; it returns after as many events below the second."""
+"""Trust ends where an identity's log-mean exceeds the first; it returns after as many events below the second."""
 SEPARATING_ACCURACY = 0.99
 """The accuracy beyond which a critic tells nearly every row apart."""
 

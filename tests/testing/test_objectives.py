@@ -76,9 +76,7 @@ def test_metrics() -> None:
     summed = StatisticSpec("n", lambda batch: Mean.of(torch.ones(1)))
     assert (
         "n of 6 rows says that it is of 1"
-        in failures("metric", Metric(lambda s: MetricFigure("n", "rows", "", (summed,))))[
-            "statistics count their rows"
-        ]
+        in failures("metric", Metric(lambda s: MetricFigure("n", "rows", "", (summed,))))["statistics count their rows"]
     )
     mute = failures("metric", Metric(lambda s: MetricFigure("n", "rows", "")))
     assert "its note does not say why" in mute["figures say what they are"]

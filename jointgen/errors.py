@@ -40,8 +40,8 @@ class Problem:
     """One thing that is wrong in the user's input.
 
     Args:
-        message: what is wrong, which value was given and what is allowed, in one line without the path.
-        path: the keys that lead to the setting, or an option of the command line such as ``"--device"``.
+        message: What is wrong, which value was given and what is allowed, in one line without the path.
+        path: The keys that lead to the setting, or an option of the command line such as ``"--device"``.
 
     >>> print(Problem("must be > 0, got -1", "width").under("encoder", "network"))
     encoder.network.width: must be > 0, got -1
@@ -71,8 +71,8 @@ class ConfigError(JointgenError):
     """The user's input (a recipe, a path, an option) is wrong. It carries every problem that was found.
 
     Args:
-        problems: one message or `Problem`, or several.
-        path: the keys to put in front of the path of each problem. A component gives its own key, and the caller
+        problems: One message or `Problem`, or several.
+        path: The keys to put in front of the path of each problem. A component gives its own key, and the caller
             adds where the component's table is.
 
     >>> raise ConfigError("must be even, got 3", "width").under("encoder", "network")
@@ -188,8 +188,8 @@ class StoppedError(JointgenError):
     """A signal asked the run to stop, and the run wrote a checkpoint first.
 
     Args:
-        message: where the run stopped and how to go on.
-        signal: the signal's number; the exit status is 128 more.
+        message: Where the run stopped and how to go on.
+        signal: The signal's number; the exit status is 128 more.
     """
 
     def __init__(self, message: str, signal: int):

@@ -51,8 +51,8 @@ class Command:
     """A command of the command line.
 
     Args:
-        summary: what it does, as `jointgen --help` shows it.
-        add_arguments: adds the command's arguments to its parser.
+        summary: What it does, as `jointgen --help` shows it.
+        add_arguments: Adds the command's arguments to its parser.
         function: "module:function", imported when the command is called; it takes the parsed arguments.
     """
 
@@ -76,7 +76,7 @@ def launch_command(arguments: Arguments, processes: int) -> None:
     """Run the same command line in several processes of this machine.
 
     Raises:
-        SystemExit: with the status of the first process that failed.
+        SystemExit: With the status of the first process that failed.
     """
     if status := load("jointgen.runtime.launcher:launch")(arguments.argv, processes):
         raise SystemExit(status)
@@ -89,7 +89,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         The arguments: `command` is the name of the command, `argv` what was parsed.
 
     Raises:
-        ConfigError: a command or an option does not exist; the nearest one is named.
+        ConfigError: A command or an option does not exist; the nearest one is named.
     """
     parser = Parser(prog="jointgen", description="Joint-distribution generative models, from recipes and plugins.")
     parser.add_argument("--version", action="version", version=f"jointgen {metadata.version('jointgen')}")

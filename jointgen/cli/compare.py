@@ -45,7 +45,7 @@ def compare(arguments: Arguments) -> list[Table]:
     """Make a table for each data set.
 
     Raises:
-        ConfigError: with every problem of the options and the runs.
+        ConfigError: With every problem of the options and the runs.
     """
     problems, runs = Problems(), list[ComparedRun]()
     with problems.collect():

@@ -113,12 +113,12 @@ def chosen_metrics(text: str | None, model: Model) -> list[Any]:
     """Read the value of --metrics, such as ``elbo, iwae{k=1000}``.
 
     Args:
-        text: names of metrics, each with the recipe's settings where it has any, and then with those in braces. None:
+        text: Names of metrics, each with the recipe's settings where it has any, and then with those in braces. None:
             the recipe's metrics or, where it names none, all that are not costly.
-        model: the model to evaluate.
+        model: The model to evaluate.
 
     Raises:
-        ConfigError: with every problem.
+        ConfigError: With every problem.
     """
     if text is None:
         return metrics_of(model.compiled)

@@ -20,7 +20,7 @@ def listing(plugins: Plugins, kind: str | None = None) -> str:
     """List every component (of one kind), and the plugins that could not be loaded.
 
     Raises:
-        ConfigError: there is no such kind.
+        ConfigError: There is no such kind.
     """
     blocks = []
     for name, components in groupby(plugins.registry.components(kind), key=lambda component: component.kind):

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: the command line without the program's name; None: that of this process.
+        argv: The command line without the program's name; None: that of this process.
 
     Returns:
         The exit status. A mistake or a failure has been printed on stderr, one line for each problem.

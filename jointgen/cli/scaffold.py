@@ -52,15 +52,15 @@ def write_plugin(name: str, kind: str, folder: Path) -> Path:
     """Write a package with one component, a recipe and a test. The folder appears whole or not at all.
 
     Args:
-        name: of the package and of its component.
-        kind: the kind of component, one of the registry's.
-        folder: the new folder.
+        name: Of the package and of its component.
+        kind: The kind of component, one of the registry's.
+        folder: The new folder.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: the name cannot be a package's or is taken, the kind is unknown, or the folder exists.
+        ConfigError: The name cannot be a package's or is taken, the kind is unknown, or the folder exists.
     """
     if kind not in KINDS:
         raise ConfigError(f"unknown kind of component {kind!r}{suggest(kind, KINDS)}", "--kind")

@@ -36,7 +36,7 @@ def find_recipe(path: str) -> Path:
     """Return the path of a recipe file.
 
     Raises:
-        ConfigError: there is no such file, but a shipped recipe of that name, or of nearly that name. Any other missing
+        ConfigError: There is no such file, but a shipped recipe of that name, or of nearly that name. Any other missing
             file is left to the reader of the recipe, which names the nearest file beside it.
     """
     if not Path(path).exists():
@@ -55,14 +55,14 @@ def copy_recipe(name: str, destination: Path) -> list[Path]:
     """Copy a shipped recipe and every recipe that it is based on.
 
     Args:
-        name: of the recipe, with or without ".toml".
-        destination: a folder, made if need be, or a file that ends in .toml.
+        name: Of the recipe, with or without ".toml".
+        destination: A folder, made if need be, or a file that ends in .toml.
 
     Returns:
         The copies; the recipe's own is the first.
 
     Raises:
-        ConfigError: there is no such recipe, or a file would be overwritten. Nothing has been written then.
+        ConfigError: There is no such recipe, or a file would be overwritten. Nothing has been written then.
     """
     shipped = shipped_recipes()
     if _name(name) not in shipped:

@@ -59,7 +59,7 @@ def balances_of(plan: Plan) -> tuple[Balance, ...]:
         A balance per balanced weight, in the order of `balanced_weights`.
 
     Raises:
-        ConfigError: a weight cannot be balanced as it says; there is a problem for each such weight.
+        ConfigError: A weight cannot be balanced as it says; there is a problem for each such weight.
     """
     found, problems = [], Problems()
     for weight in balanced_weights(plan.objective):

@@ -28,13 +28,13 @@ class Binding:
     """A recipe whose parts are matched with the joints of its objectives.
 
     Args:
-        joints: the joints of all stages, by name.
-        ratios: the ratios of all stages, by name; each has a critic, which is a part of the same name.
-        offered: for each data source that the joints draw from, the Spaces of the source's variables.
-        spaces: the Space of each variable of the joints.
-        traits: what the planner must know of each part.
-        capabilities: what the family of each conditional, and each prior, declares that it can do.
-        problems: every mismatch, with its key path. A part with a problem may be missing from the fields above.
+        joints: The joints of all stages, by name.
+        ratios: The ratios of all stages, by name; each has a critic, which is a part of the same name.
+        offered: For each data source that the joints draw from, the Spaces of the source's variables.
+        spaces: The Space of each variable of the joints.
+        traits: What the planner must know of each part.
+        capabilities: What the family of each conditional, and each prior, declares that it can do.
+        problems: Every mismatch, with its key path. A part with a problem may be missing from the fields above.
     """
 
     recipe: Recipe
@@ -119,9 +119,9 @@ def bind(recipe: Recipe, objectives: Sequence[Objective], registry: Registry | N
     """Match the objectives' joints with the recipe's parts.
 
     Args:
-        recipe: the recipe that declares the parts.
-        objectives: one for each stage.
-        registry: where to look for families that fit, to name them in problems.
+        recipe: The recipe that declares the parts.
+        objectives: One for each stage.
+        registry: Where to look for families that fit, to name them in problems.
 
     Returns:
         The binding; its `problems` are to be raised by the caller.
@@ -247,7 +247,7 @@ def _capabilities_for_prior(binding: Binding, part: str, root: Conditional) -> C
     """Return what a conditional that a prior goes through can do.
 
     Raises:
-        ConfigError: a prior cannot go through this part.
+        ConfigError: A prior cannot go through this part.
     """
     factors = _conditionals(binding.joints)
     if part not in factors:

@@ -20,7 +20,7 @@ def build(binding: Binding) -> Parts:
     """Build the modules on the CPU, initialised from the recipe's seed whatever was drawn before.
 
     Raises:
-        ConfigError: every network that cannot serve its shapes.
+        ConfigError: Every network that cannot serve its shapes.
     """
     recipe = binding.recipe
     modules: dict[str, nn.Module] = {}
@@ -85,9 +85,9 @@ def start_at_data(parts: Parts, binding: Binding, rows: Mapping[str, Tensor]) ->
     """Let decoders begin at the mean of the data and priors at rows of it, where they can.
 
     Args:
-        parts: the modules.
-        binding: what they compute.
-        rows: rows of the data by variable, (N, *shape).
+        parts: The modules.
+        binding: What they compute.
+        rows: Rows of the data by variable, (N, *shape).
     """
     for name, trait in binding.traits.items():
         if trait.kind not in ("prior", "conditional"):

@@ -27,12 +27,12 @@ class CompiledRecipe:
     """A recipe whose objective, families and networks fit together.
 
     Args:
-        recipe: the recipe.
-        registry: the components that it was read with.
-        stages: the objectives, with the updates of critics written out.
-        binding: the parts that compute the factors of the joints.
-        plans: one plan for each stage.
-        parts: the networks, families, priors and critics, built on the CPU.
+        recipe: The recipe.
+        registry: The components that it was read with.
+        stages: The objectives, with the updates of critics written out.
+        binding: The parts that compute the factors of the joints.
+        plans: One plan for each stage.
+        parts: The networks, families, priors and critics, built on the CPU.
     """
 
     recipe: Recipe
@@ -71,7 +71,7 @@ def compile_recipe(recipe: Recipe, registry: Registry) -> CompiledRecipe:
     """Compile a recipe.
 
     Raises:
-        ConfigError: every mismatch between the objective and the parts; families that would fit are named.
+        ConfigError: Every mismatch between the objective and the parts; families that would fit are named.
     """
     stages = stages_of(recipe, registry)
     binding = bind(recipe, [stage.objective for stage in stages], registry)

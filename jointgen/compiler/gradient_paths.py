@@ -19,14 +19,14 @@ class PartTraits:
     """The traits of a part that the compiler needs before the part is built.
 
     Args:
-        kind: what sort of part it is.
-        paths: by reading of the part's draws ("sample", "mean", ...), whether a gradient flows from the reading to
+        kind: What sort of part it is.
+        paths: By reading of the part's draws ("sample", "mean", ...), whether a gradient flows from the reading to
             the parameters: "none", or the name of the way (see `jointgen.contracts.capabilities`).
-        noise_input: how many numbers of noise the network takes as a further input; 0 for none.
-        trainable: whether the part has parameters.
-        any_path: treat every reading as if it had a path. This finds what an objective would train if the families
+        noise_input: How many numbers of noise the network takes as a further input; 0 for none.
+        trainable: Whether the part has parameters.
+        any_path: Treat every reading as if it had a path. This finds what an objective would train if the families
             allowed it.
-        through: the conditionals that a prior is computed with, besides its own parameters.
+        through: The conditionals that a prior is computed with, besides its own parameters.
     """
 
     kind: Literal["data", "prior", "conditional", "critic"]

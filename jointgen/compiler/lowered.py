@@ -45,7 +45,7 @@ class CriticPenalty(Expr):
     """A penalty on a critic, which runs it again on what it sees of its positives and negatives, (B,).
 
     Args:
-        detached: the inputs whose gradient reaches nothing that the update trains.
+        detached: The inputs whose gradient reaches nothing that the update trains.
     """
 
     critic: str

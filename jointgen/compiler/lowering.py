@@ -55,9 +55,9 @@ class Lowering:
     """Lowers the terms of one update.
 
     Args:
-        joints: the joints of the objective, by name.
-        traits: the traits of every part.
-        trains: the parts that the update trains. Only their runs can be held.
+        joints: The joints of the objective, by name.
+        traits: The traits of every part.
+        trains: The parts that the update trains. Only their runs can be held.
     """
 
     def __init__(self, joints: Mapping[str, Joint], traits: Traits, trains: Iterable[str] = ()):
@@ -67,7 +67,7 @@ class Lowering:
         """The tree of one term of an expectation, or of a penalty, which is its own term.
 
         Raises:
-            ConfigError: the term asks for what its expectation does not draw, or for a density that is not known.
+            ConfigError: The term asks for what its expectation does not draw, or for a density that is not known.
         """
         if isinstance(source, PenaltyOf):
             return self._penalty(source)
@@ -245,9 +245,9 @@ def lower_tree(term: Expr, leaf: Callable[[Expr, bool], Node], held: bool = Fals
     """Replace every term that is no combination of others by the value of its node.
 
     Args:
-        term: the term as the objective writes it.
+        term: The term as the objective writes it.
         leaf: (term, whether its parameters are held) -> its node.
-        held: hold the parameters. The known part of a ratio always is.
+        held: Hold the parameters. The known part of a ratio always is.
     """
     match term:
         case Constant():

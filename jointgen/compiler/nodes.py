@@ -35,9 +35,9 @@ class Node:
     """A step in the computation of an update.
 
     Attributes:
-        parents: the nodes that it is computed from.
-        rows: how many rows its value has for each row of the batch.
-        title: its text in `jointgen explain`. The title of a draw or of a run also names its noise, so another title
+        parents: The nodes that it is computed from.
+        rows: How many rows its value has for each row of the batch.
+        title: Its text in `jointgen explain`. The title of a draw or of a run also names its noise, so another title
             means other random numbers.
     """
 
@@ -83,8 +83,8 @@ class Node:
         """The needs of the node: what families must be able to do for it.
 
         Args:
-            differentiable: the nodes whose gradient reaches a part that the update trains.
-            handed_over: the nodes whose value an earlier update of the step hands over.
+            differentiable: The nodes whose gradient reaches a part that the update trains.
+            handed_over: The nodes whose value an earlier update of the step hands over.
         """
         return iter(())
 
@@ -122,11 +122,11 @@ class RootNode(DrawNode):
     """A draw of a data source or a prior.
 
     Args:
-        joint: the joint that draws, the `index`-th time.
-        part: the data source or the prior.
-        out: the variables that are drawn.
-        shift: by how many rows the rows of a source are shifted, where it is the root of two joints.
-        through: the conditionals that a prior is computed with.
+        joint: The joint that draws, the `index`-th time.
+        part: The data source or the prior.
+        out: The variables that are drawn.
+        shift: By how many rows the rows of a source are shifted, where it is the root of two joints.
+        through: The conditionals that a prior is computed with.
     """
 
     joint: str
@@ -245,10 +245,10 @@ class ReadNode(Node):
     """The tensor of one variable of a draw, (rows, *shape).
 
     Args:
-        reading: which form of the draw, such as "sample" or "mean".
-        stop: cut the gradient.
-        shift: re-pair the rows, by shifting them so far within blocks.
-        repeat: repeat each row so often.
+        reading: Which form of the draw, such as "sample" or "mean".
+        stop: Cut the gradient.
+        shift: Re-pair the rows, by shifting them so far within blocks.
+        repeat: Repeat each row so often.
     """
 
     source: RootNode | SampleNode | ViewNode
@@ -302,9 +302,9 @@ class ForwardNode(DistributionNode):
     """One run of the network of a conditional, giving a distribution.
 
     Args:
-        mode: see `Mode`.
-        k: how often the output of the network is repeated for each of its rows.
-        noise: the name of the noise that the network takes as a further input, `noise_size` numbers a row; "" for none.
+        mode: See `Mode`.
+        k: How often the output of the network is repeated for each of its rows.
+        noise: The name of the noise that the network takes as a further input, `noise_size` numbers a row; "" for none.
     """
 
     part: str
@@ -431,8 +431,8 @@ class DensityNode(Node):
     """The log-density of a distribution at a value, (rows,) nats.
 
     Args:
-        own: whether the value is a draw of this very distribution, as it stands.
-        mass: take the log-probability of the quantisation bin that the value lies in.
+        own: Whether the value is a draw of this very distribution, as it stands.
+        mass: Take the log-probability of the quantisation bin that the value lies in.
     """
 
     law: ForwardNode | PriorNode | MomentsNode

@@ -26,8 +26,8 @@ class ConditionalPart(nn.Module):
         """Return the distributions given some variables.
 
         Args:
-            inputs: the given variables, (B, *shape) each.
-            k: how often each row's parameters are repeated, for k draws per row.
+            inputs: The given variables, (B, *shape) each.
+            k: How often each row's parameters are repeated, for k draws per row.
             rows: (N,) int64, the rows whose distributions are wanted, any number of times each; None for all.
 
         Returns:
@@ -61,10 +61,10 @@ class Parts:
     """The built model.
 
     Args:
-        modules: the modules of conditionals, priors and critics, by the name of the part.
-        spaces: the Space of each variable.
-        through: for priors that go through other parts, the names of these.
-        channels_last: whether images and the weights of convolutions lie in memory as NHWC.
+        modules: The modules of conditionals, priors and critics, by the name of the part.
+        spaces: The Space of each variable.
+        through: For priors that go through other parts, the names of these.
+        channels_last: Whether images and the weights of convolutions lie in memory as NHWC.
     """
 
     modules: nn.ModuleDict
@@ -86,10 +86,10 @@ class Parts:
         """Return a prior as so many distributions.
 
         Args:
-            name: the part.
-            rows: the number of distributions.
-            noise: names the dropout masks of the parts that the prior goes through.
-            modules: stand-ins for the prior and for these parts, by name; None for their own modules.
+            name: The part.
+            rows: The number of distributions.
+            noise: Names the dropout masks of the parts that the prior goes through.
+            modules: Stand-ins for the prior and for these parts, by name; None for their own modules.
         """
         found = self.modules if modules is None else modules
         within = [PartOfPrior(found[part], f"{name}/{part}", noise) for part in self.through.get(name, ())]

@@ -39,11 +39,11 @@ class Summand:
     """One weighted term of one expectation of an update, which is one row of the table of gradients.
 
     Args:
-        label: its name in logs and tables, "model/E[q(x,z)] log p(x|z)".
-        weights: what it is multiplied by.
-        term: the term as the objective writes it; of a penalty the penalty itself.
-        lowered: the term with nodes as leaves, one number per row of the batch.
-        gradient_paths: how its gradient reaches each part.
+        label: Its name in logs and tables, "model/E[q(x,z)] log p(x|z)".
+        weights: What it is multiplied by.
+        term: The term as the objective writes it; of a penalty the penalty itself.
+        lowered: The term with nodes as leaves, one number per row of the batch.
+        gradient_paths: How its gradient reaches each part.
     """
 
     label: str
@@ -75,8 +75,8 @@ class CriticOutput:
     """The whole output of a critic that an update trains, on one of its sides, for its figures.
 
     Args:
-        node: the run of the critic's network, without the known part of the ratio.
-        lowered: the output with the known part, (B,).
+        node: The run of the critic's network, without the known part of the ratio.
+        lowered: The output with the known part, (B,).
     """
 
     ratio: Ratio
@@ -95,9 +95,9 @@ class UpdatePlan:
     """The plan of one update: what it computes and trains.
 
     Args:
-        nodes: everything that it needs, parents first.
-        differentiable: the nodes whose gradient reaches a part that it trains.
-        critics: the outputs of the critics that it trains, on the sides that it looks at.
+        nodes: Everything that it needs, parents first.
+        differentiable: The nodes whose gradient reaches a part that it trains.
+        critics: The outputs of the critics that it trains, on the sides that it looks at.
     """
 
     update: Update
@@ -122,7 +122,7 @@ class Plan:
     """The plan of one step of an objective: its updates in order.
 
     Args:
-        separate: each update builds a graph of its own even where they could share one, as compiled updates must.
+        separate: Each update builds a graph of its own even where they could share one, as compiled updates must.
     """
 
     objective: Objective
@@ -215,7 +215,7 @@ def make_plan(objective: Objective, traits: Mapping[str, PartTraits], separate: 
     """Lower a completed objective.
 
     Raises:
-        ConfigError: a term asks for what its expectation does not draw, or an update trains no such part.
+        ConfigError: A term asks for what its expectation does not draw, or an update trains no such part.
     """
     return Plan(objective, tuple(_plan_update(u, objective, traits) for u in objective.updates), traits, separate)
 
@@ -245,7 +245,7 @@ def lower_expression(expr: Expr, joints: Mapping[str, Joint], traits: Mapping[st
     """Lower a sum of expectations that is evaluated and trains nothing.
 
     Raises:
-        ConfigError: a term asks for what its expectation does not draw, or stands outside an expectation.
+        ConfigError: A term asks for what its expectation does not draw, or stands outside an expectation.
     """
     return _lower_update(Update("evaluation", expr), Lowering(joints, traits))
 

@@ -71,8 +71,8 @@ def requirements(plan: Plan, laws: Mapping[str, str]) -> list[Requirement]:
     """List every requirement of a plan once, with the first term that has it.
 
     Args:
-        plan: the plan of a step.
-        laws: the name of the distribution of each part, see `law_names`.
+        plan: The plan of a step.
+        laws: The name of the distribution of each part, see `law_names`.
     """
     found: dict[tuple[str, str, str], Requirement] = {}
     for index, update in enumerate(plan.updates):
@@ -92,10 +92,10 @@ def requirements_of(
     """Yield what one term requires of the families.
 
     Args:
-        summand: the term.
-        laws: the name of the distribution of each part, see `law_names`.
-        differentiable: the nodes whose gradient reaches a part that the update trains.
-        handed_over: the nodes whose value an earlier update of the step hands over.
+        summand: The term.
+        laws: The name of the distribution of each part, see `law_names`.
+        differentiable: The nodes whose gradient reaches a part that the update trains.
+        handed_over: The nodes whose value an earlier update of the step hands over.
     """
     for node in summand.nodes:
         if node not in handed_over:

@@ -16,13 +16,13 @@ class Rate:
     """A learning rate as a function of the step alone. All lengths are shares of the run's steps.
 
     Args:
-        lr: the rate after the warm-up.
-        warmup: the share of the run over which the rate rises linearly from 0; it reaches `lr` with its last step.
-        schedule: how the rate falls afterwards: not at all ("constant"), on a line ("linear") or on half a cosine
+        lr: The rate after the warm-up.
+        warmup: The share of the run over which the rate rises linearly from 0; it reaches `lr` with its last step.
+        schedule: How the rate falls afterwards: not at all ("constant"), on a line ("linear") or on half a cosine
             ("cosine"; Loshchilov & Hutter 2017, without restarts). None: linear if `final` or `decay_from` is given,
             otherwise constant.
-        decay_from: the share of the run after which the rate falls; None: the warm-up's end.
-        final: the rate at the end of the run, as a share of `lr`; None: 0.
+        decay_from: The share of the run after which the rate falls; None: the warm-up's end.
+        final: The rate at the end of the run, as a share of `lr`; None: 0.
 
     >>> Rate(lr=0.1, warmup=0.5, schedule="linear").rate(step=75, steps=100)
     0.05
@@ -120,8 +120,8 @@ class RMSprop(Rate):
     """RMSprop (Hinton 2012).
 
     Args:
-        alpha: the decay of the mean of the squared gradient.
-        centered: whether the square of the mean gradient is subtracted from it (Graves 2013).
+        alpha: The decay of the mean of the squared gradient.
+        centered: Whether the square of the mean gradient is subtracted from it (Graves 2013).
     """
 
     alpha: float = attrs.field(default=0.99, validator=below_one)
@@ -147,9 +147,9 @@ class StageTables:
     keeps the run's optimizer.
 
     Args:
-        model: for the parts that are no critics.
-        critics: for the critics.
-        parts: for single parts, by name.
+        model: For the parts that are no critics.
+        critics: For the critics.
+        parts: For single parts, by name.
     """
 
     model: OptimizerField | None = None
@@ -162,9 +162,9 @@ class OptimizerTable:
     """The settings of the optimizer of some parts.
 
     Args:
-        name: the name in the log.
-        settings: the settings.
-        stage: the stage that the settings belong to; empty for those of the whole run.
+        name: The name in the log.
+        settings: The settings.
+        stage: The stage that the settings belong to; empty for those of the whole run.
     """
 
     name: str
@@ -177,10 +177,10 @@ class OptimizerTables:
     """The recipe's optimizers. Each table stands alone: that of a part takes nothing from the model's.
 
     Args:
-        model: for the parts that are no critics.
-        critics: for the critics.
-        parts: for single parts, by name, in place of these two.
-        stages: optimizers that replace these during a stage, by the stage's name.
+        model: For the parts that are no critics.
+        critics: For the critics.
+        parts: For single parts, by name, in place of these two.
+        stages: Optimizers that replace these during a stage, by the stage's name.
     """
 
     model: OptimizerField = attrs.field(factory=Adam)

@@ -54,7 +54,7 @@ class EarlyStoppingTable:
     section 5.
 
     Args:
-        patience: the number of evaluations in a row in which none of them improves.
+        patience: The number of evaluations in a row in which none of them improves.
     """
 
     patience: int = attrs.field(default=5, validator=positive)
@@ -70,9 +70,9 @@ class WarmStartTable:
     """A run from whose weights the parts of the same names start: averaged weights, where it has them.
 
     Args:
-        run: the folder of the run, which may be finished or stopped.
+        run: The folder of the run, which may be finished or stopped.
         checkpoint: "latest", "best", or the name of one.
-        parts: the parts that start from it; None: all that both have. The others start as they are built.
+        parts: The parts that start from it; None: all that both have. The others start as they are built.
     """
 
     run: str
@@ -85,10 +85,10 @@ class Train:
     """The table `[train]`: the budget and how it is spent.
 
     Args:
-        steps: the budget as a number of steps; give this or `images`.
-        images: the budget as a number of rows that training sees.
-        init_from: a run to start from: its folder, or a table (WarmStartTable).
-        trackers: where figures and pictures go besides metrics.jsonl and samples/ (jointgen.runs.trackers).
+        steps: The budget as a number of steps; give this or `images`.
+        images: The budget as a number of rows that training sees.
+        init_from: A run to start from: its folder, or a table (WarmStartTable).
+        trackers: Where figures and pictures go besides metrics.jsonl and samples/ (jointgen.runs.trackers).
     """
 
     steps: int | None = attrs.field(default=None, validator=positive)
@@ -187,12 +187,12 @@ def read_recipe(
     """Read and check a recipe.
 
     Args:
-        source: a file, whose `base` is followed, or tables.
-        overrides: values to replace, see `apply_overrides`.
-        registry: where components are found.
+        source: A file, whose `base` is followed, or tables.
+        overrides: Values to replace, see `apply_overrides`.
+        registry: Where components are found.
 
     Raises:
-        ConfigError: every problem found, each with its key path.
+        ConfigError: Every problem found, each with its key path.
     """
     tables = dict(source) if isinstance(source, Mapping) else load_tables(source)
     recipe = structure(apply_overrides(tables, overrides), Recipe, registry)

@@ -49,7 +49,7 @@ def structure(tables: Mapping[str, Any], cls: type[T], registry: Registry) -> T:
     """Build the tree of class `cls` that the tables describe.
 
     Raises:
-        ConfigError: a problem for everything that is wrong: unknown, missing and misspelt keys, wrong types (nothing
+        ConfigError: A problem for everything that is wrong: unknown, missing and misspelt keys, wrong types (nothing
             is coerced, but a whole number may stand for a real one), values that a validator refuses, unknown
             components, and what a class's ``__attrs_post_init__`` raises.
     """

@@ -44,7 +44,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the tables of one file, without following its ``base``.
 
     Raises:
-        ConfigError: the file is not there, cannot be read or is not TOML; the message names it.
+        ConfigError: The file is not there, cannot be read or is not TOML; the message names it.
     """
     path = Path(path)
     try:
@@ -68,7 +68,7 @@ def load_tables(path: str | os.PathLike[str]) -> dict[str, Any]:
     differs replaces the base's table whole, because the base's other keys belong to another component.
 
     Raises:
-        ConfigError: a base is missing, or recipes are based on each other.
+        ConfigError: A base is missing, or recipes are based on each other.
     """
     return _load_chain(Path(path), ())
 
@@ -122,13 +122,13 @@ def apply_overrides(tables: Mapping[str, Any], overrides: Iterable[str] | Mappin
     set in that table is kept, whether they come before or after.
 
     Args:
-        tables: the tables of a recipe.
-        overrides: texts such as ``train.steps=200``, a dotted TOML key and a TOML value, or a mapping from dotted keys
+        tables: The tables of a recipe.
+        overrides: Texts such as ``train.steps=200``, a dotted TOML key and a TOML value, or a mapping from dotted keys
             to values. In a text, a value that is not TOML is taken as a string, so that ``data.root=/x`` needs no
             quotes. In a mapping, None removes the key. A number in a key is a position in a list, from 0.
 
     Raises:
-        ConfigError: an override is no key with a value, or does not fit the tables; all such problems at once.
+        ConfigError: An override is no key with a value, or does not fit the tables; all such problems at once.
 
     >>> apply_overrides({"train": {"steps": 10}}, ["train.steps=200", "data.root=/x"])
     {'train': {'steps': 200}, 'data': {'root': '/x'}}

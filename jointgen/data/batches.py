@@ -18,13 +18,13 @@ class TrainingBatches:
     """The training split of a run, step by step: a pure function of (seed, step), so it has no state to save.
 
     Args:
-        recipe: the run's.
-        split: the training split.
-        workers: the processes that share each batch.
-        repeats: how many batches of its own a step may ask for (an update that runs several times asks for several).
+        recipe: The run's.
+        split: The training split.
+        workers: The processes that share each batch.
+        repeats: How many batches of its own a step may ask for (an update that runs several times asks for several).
 
     Raises:
-        ConfigError: the batch is too large for the data or does not divide over the processes, or the data must stay
+        ConfigError: The batch is too large for the data or does not divide over the processes, or the data must stay
             on the device and does not fit.
     """
 
@@ -49,9 +49,9 @@ class TrainingBatches:
         """The inputs of one repetition of a step.
 
         Args:
-            step: counted from 0.
-            progress: how much of the stage is done, in [0, 1).
-            repetition: counted from 0; each has rows and noise of its own.
+            step: Counted from 0.
+            progress: How much of the stage is done, in [0, 1).
+            repetition: Counted from 0; each has rows and noise of its own.
         """
         train, workers = self._recipe.train, self._workers
         noise = Noise(

@@ -32,9 +32,9 @@ def resides(wanted: Residence, sources: Iterable[Rows], device: torch.device) ->
     """Whether to copy every row of these sources to the device; on the CPU they stay where they are.
 
     Args:
-        wanted: the recipe's `train.resident`.
-        sources: the training rows of each data source.
-        device: the device that trains.
+        wanted: The recipe's `train.resident`.
+        sources: The training rows of each data source.
+        device: The device that trains.
 
     Raises:
         ConfigError: "always" is asked for, and the rows do not fit.
@@ -66,7 +66,7 @@ class ResidentRows:
 
     Args:
         values: (N, ...) stored values of all rows, by variable.
-        device: where they lie.
+        device: Where they lie.
     """
 
     values: Values
@@ -107,10 +107,10 @@ class DeviceRows:
     An accelerator does not wait for the disk: while it computes, a thread reads the next batch.
 
     Args:
-        rows: the opened rows of a source.
-        rows_of: the number of a batch -> (B,) int64 row numbers on the CPU.
-        device: where the batches go.
-        resident: whether all rows are copied to the device first.
+        rows: The opened rows of a source.
+        rows_of: The number of a batch -> (B,) int64 row numbers on the CPU.
+        device: Where the batches go.
+        resident: Whether all rows are copied to the device first.
     """
 
     def __init__(self, rows: Rows, rows_of: Callable[[int], Tensor], device: torch.device, *, resident: bool):

@@ -18,16 +18,16 @@ class RowOrder:
     """The order in which training reads the rows of an opened split.
 
     Args:
-        rows: the rows; only their number counts.
-        batch: rows of the global batch; each of `world` processes takes its own slice of it.
-        seed: of the run.
-        rank: this process's number.
-        world: the number of processes.
-        name: what messages call the split.
-        order: the name of the noise that shuffles. Two sources with one name would have their rows paired.
+        rows: The rows; only their number counts.
+        batch: Rows of the global batch; each of `world` processes takes its own slice of it.
+        seed: Of the run.
+        rank: This process's number.
+        world: The number of processes.
+        name: What messages call the split.
+        order: The name of the noise that shuffles. Two sources with one name would have their rows paired.
 
     Raises:
-        ConfigError: the batch is larger than the split, or does not divide over the processes.
+        ConfigError: The batch is larger than the split, or does not divide over the processes.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class RowOrder:
         """The row numbers of this process's share of a batch.
 
         Args:
-            batch_index: the number of the global batch, counted from 0.
+            batch_index: The number of the global batch, counted from 0.
 
         Returns:
             (batch / world,) int64.

@@ -26,9 +26,9 @@ class Split:
 
     Args:
         name: "train" or "test", or another name for rows that are no split of a source.
-        sources: the opened rows of each source, by the part of the recipe that it is ("data").
-        variables: for each source, the joints' names of its variables -> its own names for them.
-        components: the data sources themselves, where `sources` are their rows.
+        sources: The opened rows of each source, by the part of the recipe that it is ("data").
+        variables: For each source, the joints' names of its variables -> its own names for them.
+        components: The data sources themselves, where `sources` are their rows.
         chosen: (n,) int64, the numbers of the rows that belong to the split; None: all.
     """
 
@@ -63,7 +63,7 @@ class Split:
 
         Args:
             index: (B,) int64, numbers of rows of this split.
-            device: where the rows go.
+            device: Where the rows go.
 
         Returns:
             (B, ...) raw rows by source and by the joints' name of each variable.
@@ -105,12 +105,12 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
     """Open a split of the recipe's data sources.
 
     Args:
-        binding: what the recipe and its objective declare.
+        binding: What the recipe and its objective declare.
         name: "train" or "test".
-        parts: the data sources to open; None: all that the objective draws from.
+        parts: The data sources to open; None: all that the objective draws from.
 
     Raises:
-        ConfigError: with a problem for each source whose data is not there.
+        ConfigError: With a problem for each source whose data is not there.
     """
     wanted = dict.fromkeys(binding.data_parts if parts is None else parts)
     components = {part: binding.recipe.all_sources()[part] for part in wanted}

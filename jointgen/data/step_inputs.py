@@ -21,13 +21,13 @@ class StepInputs:
     """The inputs of a program besides the parts.
 
     Args:
-        data: the raw rows of this process's share of the batch.
-        noise: the named noise of the step.
+        data: The raw rows of this process's share of the batch.
+        noise: The named noise of the step.
         rows: B, the number of rows in `data`.
-        step: the number of the step, counted from 0.
-        progress: how much of the stage is done, in [0, 1]; weights that follow a schedule read it.
-        pair_block: re-pairings shift rows within blocks of so many; 0: the whole batch is one block.
-        scales: the measured scales of balanced weights by name, () each.
+        step: The number of the step, counted from 0.
+        progress: How much of the stage is done, in [0, 1]; weights that follow a schedule read it.
+        pair_block: Re-pairings shift rows within blocks of so many; 0: the whole batch is one block.
+        scales: The measured scales of balanced weights by name, () each.
     """
 
     data: RawRows

@@ -45,7 +45,7 @@ class BalanceMeter:
     """Measures the balanced weights of one plan, which may have none.
 
     Args:
-        scales: what the run has measured so far; the meter adds to it.
+        scales: What the run has measured so far; the meter adds to it.
     """
 
     def __init__(self, plan: Plan, parts: Parts, workers: Workers, scales: BalanceScales):
@@ -75,7 +75,7 @@ class GradientPair:
     """The two terms of a balanced weight, run on their own.
 
     Attributes:
-        key: names both terms, because another stage may balance other terms by the same weight.
+        key: Names both terms, because another stage may balance other terms by the same weight.
     """
 
     def __init__(self, balance: Balance, parts: Parts):

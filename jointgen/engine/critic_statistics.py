@@ -20,8 +20,8 @@ def critic_figures(ratio: Ratio, sides: Mapping[Side, Tensor]) -> dict[str, Tens
     """Describe what a critic puts out.
 
     Args:
-        ratio: the ratio that the critic estimates.
-        sides: the whole outputs of the critic on each side, (rows,), known part included.
+        ratio: The ratio that the critic estimates.
+        sides: The whole outputs of the critic on each side, (rows,), known part included.
 
     Returns:
         Scalars by "NAME/FIGURE". Each side has its mean and, where the critic's loss has a decision boundary, its

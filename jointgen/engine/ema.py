@@ -15,11 +15,11 @@ class EMA:
     """A copy of the trained parts with averaged weights.
 
     Args:
-        trained: the parts that are trained.
-        decay: the share of the average that a step leaves; None averages nothing.
+        trained: The parts that are trained.
+        decay: The share of the average that a step leaves; None averages nothing.
 
     Attributes:
-        parts: the averages. Without a decay this is `trained` itself.
+        parts: The averages. Without a decay this is `trained` itself.
     """
 
     def __init__(self, trained: Parts, decay: float | None):

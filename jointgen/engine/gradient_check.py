@@ -37,14 +37,14 @@ def check_ownership(plan: Plan, parts: Parts, data: RawRows, rows: int, seed: in
     """Check the gradients of every update of a plan. `parts` stays as it is.
 
     Args:
-        plan: the plan whose gradients are checked.
-        parts: the modules.
-        data: a few raw rows.
-        rows: how many.
-        seed: of the noise and of the perturbation.
+        plan: The plan whose gradients are checked.
+        parts: The modules.
+        data: A few raw rows.
+        rows: How many.
+        seed: Of the noise and of the perturbation.
 
     Raises:
-        OwnershipError: a gradient leaks, is missing or is wrong; it names the term and the part.
+        OwnershipError: A gradient leaks, is missing or is wrong; it names the term and the part.
     """
     copied = _perturbed_copy(parts, seed)
     noise = Noise(seed, "ownership", dtype=torch.float64)
@@ -118,11 +118,11 @@ def naive_gradient(
     """Return d mean(term) / d parameters, from a program of this term alone.
 
     Args:
-        update: the update that has the term.
-        summand: the term.
-        parts: the modules.
-        inputs: the data and the noise.
-        detach: cut every path through samples.
+        update: The update that has the term.
+        summand: The term.
+        parts: The modules.
+        inputs: The data and the noise.
+        detach: Cut every path through samples.
     """
     program = Program(summand.nodes, parts, update.differentiable, detach_reads=detach)
     values = program.run(inputs)

@@ -30,8 +30,8 @@ class OptimizerGroup:
     """Parts that one optimizer trains: the same updates train them throughout, with the same settings.
 
     Args:
-        table: the settings.
-        stages: the numbers of the stages in which they are trained.
+        table: The settings.
+        stages: The numbers of the stages in which they are trained.
     """
 
     parts: tuple[str, ...]
@@ -128,7 +128,7 @@ class Optimizers:
         """Restore the moments; the settings stay the recipe's, which may have changed since.
 
         Raises:
-            ConfigError: the recipe has another kind of optimizer now, or groups the parts in another way.
+            ConfigError: The recipe has another kind of optimizer now, or groups the parts in another way.
         """
         for built in self._groups:
             if built.group.key not in state:

@@ -44,12 +44,12 @@ class Program:
     A tensor with nothing trained below it is detached, so that no update builds a graph it does not need.
 
     Args:
-        nodes: what to compute, parents first.
-        parts: the modules that compute it.
-        differentiable: the nodes whose gradient reaches a part that is trained.
-        imported: the nodes whose value is handed in instead of computed.
-        detach_reads: cut every path of the gradient through samples.
-        as_observed: the data of a step are Observations already.
+        nodes: What to compute, parents first.
+        parts: The modules that compute it.
+        differentiable: The nodes whose gradient reaches a part that is trained.
+        imported: The nodes whose value is handed in instead of computed.
+        detach_reads: Cut every path of the gradient through samples.
+        as_observed: The data of a step are Observations already.
     """
 
     def __init__(
@@ -291,8 +291,8 @@ def re_pair(x: Tensor, shift: int, block: int) -> Tensor:
 
     Args:
         x: (B, *shape).
-        shift: by how many rows.
-        block: the length of a block; 0, or a length that does not divide the rows, makes all rows one block.
+        shift: By how many rows.
+        block: The length of a block; 0, or a length that does not divide the rows, makes all rows one block.
     """
     if shift == 0:
         return x

@@ -14,7 +14,7 @@ class NoiseRequest(NamedTuple):
     """One tensor of noise that a loss asks for.
 
     Args:
-        is_shared: whether every process gets the same numbers, instead of those of its own rows.
+        is_shared: Whether every process gets the same numbers, instead of those of its own rows.
     """
 
     key: str

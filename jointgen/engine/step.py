@@ -29,11 +29,11 @@ class Step:
     """Runs all updates of a plan.
 
     Args:
-        optimizers: by the name of an update, those that step the parts it trains.
-        clip: the largest global norm of the gradient of an update; None leaves it as it is.
-        micro_batches: how many parts the gradient of a batch is summed from.
-        compiler: compiles the losses. The plan must be `separate` then.
-        scales: what the run has measured for balanced weights.
+        optimizers: By the name of an update, those that step the parts it trains.
+        clip: The largest global norm of the gradient of an update; None leaves it as it is.
+        micro_batches: How many parts the gradient of a batch is summed from.
+        compiler: Compiles the losses. The plan must be `separate` then.
+        scales: What the run has measured for balanced weights.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Step:
 
         Args:
             inputs_of: r -> the data and noise of the r-th repetition.
-            until_log: how many steps away the next log event is. An update that is not due again before it also
+            until_log: How many steps away the next log event is. An update that is not due again before it also
                 returns what costs more: the figures of its critics and the norm of its gradient.
 
         Returns:

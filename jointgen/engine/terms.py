@@ -40,8 +40,8 @@ def term_function(lowered: Expr, index: Mapping[Node, int]) -> Term:
     """Make the function that evaluates a lowered term, (rows,).
 
     Args:
-        lowered: the term.
-        index: where the value of each node stands in the list of values.
+        lowered: The term.
+        index: Where the value of each node stands in the list of values.
     """
     match lowered:
         case NodeValue():
@@ -111,8 +111,8 @@ class PerRow:
     """Evaluates a sum of expectations as one number per row, without gradients.
 
     Args:
-        summands: what to add up, see `jointgen.compiler.plan.lower_expression`.
-        as_observed: the data of a batch are Observations already.
+        summands: What to add up, see `jointgen.compiler.plan.lower_expression`.
+        as_observed: The data of a batch are Observations already.
     """
 
     def __init__(self, summands: Sequence[Summand], parts: Parts, as_observed: bool = False):

@@ -57,9 +57,9 @@ class TorchCompiler:
     """Compiles the losses of a step.
 
     Args:
-        mode: torch's mode. "reduce-overhead" needs CUDA graphs, and is "default" elsewhere.
-        note: is told in one line what became of each loss.
-        backend: torch's backend. Those that tests use because they are quick have no modes.
+        mode: Torch's mode. "reduce-overhead" needs CUDA graphs, and is "default" elsewhere.
+        note: Is told in one line what became of each loss.
+        backend: Torch's backend. Those that tests use because they are quick have no modes.
     """
 
     def __init__(self, mode: CompileMode, device: torch.device, note: Callable[[str], None], backend: str = "inductor"):
@@ -82,8 +82,8 @@ class TorchCompiler:
         """Return the loss of an update, compiled when it is first called.
 
         Args:
-            keep: the nodes whose values it returns; others are None.
-            name: what notes call it.
+            keep: The nodes whose values it returns; others are None.
+            name: What notes call it.
         """
         return CompiledLoss(update, keep, self, name)
 
@@ -167,7 +167,7 @@ class Variant:
         """Compile both directions and leave nothing behind.
 
         Raises:
-            Exception: whatever compiling raises; ArithmeticError where the loss differs from the eager one.
+            Exception: Whatever compiling raises; ArithmeticError where the loss differs from the eager one.
         """
         with nothing_moved(self.update.program), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what compilers warn of is nothing that a user could mend

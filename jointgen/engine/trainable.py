@@ -15,8 +15,8 @@ class TrainedParameters:
     """Enables gradients for the parameters of one update and disables all others.
 
     Args:
-        parts: all modules.
-        trains: the names of the parts that the update trains.
+        parts: All modules.
+        trains: The names of the parts that the update trains.
     """
 
     def __init__(self, parts: Parts, trains: Sequence[str]):

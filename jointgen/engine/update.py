@@ -34,11 +34,11 @@ class UpdateRunner:
     """Computes the loss of one update (minimised) and its gradient.
 
     Args:
-        plan: the update.
-        parts: the modules.
-        imported: the nodes that an earlier update of the step hands over.
-        program: the program of all updates, where they share one; otherwise the update makes its own.
-        nodes: what the program computes or imports; by default everything that the update needs.
+        plan: The update.
+        parts: The modules.
+        imported: The nodes that an earlier update of the step hands over.
+        program: The program of all updates, where they share one; otherwise the update makes its own.
+        nodes: What the program computes or imports; by default everything that the update needs.
     """
 
     def __init__(
@@ -121,8 +121,8 @@ class UpdateRunner:
         The backward pass starts there, and the loss itself needs no graph.
 
         Args:
-            shares_graph: other updates have losses on the same graph, so only these parameters take a gradient.
-            is_last: the graph is not needed any more.
+            shares_graph: Other updates have losses on the same graph, so only these parameters take a gradient.
+            is_last: The graph is not needed any more.
         """
         with torch.no_grad():
             weights = [summand.weight(inputs.at) for summand, _ in self.terms]
@@ -164,7 +164,7 @@ class UpdateRunner:
         """Unite the figures of micro-batches of equal size: means over this process's rows.
 
         Args:
-            gather: with it the figures of the critics are added, from the rows of all processes.
+            gather: With it the figures of the critics are added, from the rows of all processes.
         """
         means = [figures for figures, _ in batches]
         found = means[0]

@@ -16,9 +16,9 @@ def merge_over(
     """Merge the statistics of every process in order of rank, so that all of them hold the same ones.
 
     Args:
-        workers: the processes; each of them calls this function.
-        statistics: this process's own, by name. Processes may differ in which they have: who saw no rows has none.
-        kinds: the class of each statistic, by name.
+        workers: The processes; each of them calls this function.
+        statistics: This process's own, by name. Processes may differ in which they have: who saw no rows has none.
+        kinds: The class of each statistic, by name.
 
     Returns:
         The merged statistics by name.

@@ -26,16 +26,16 @@ def read_image(file: str | Path | IO[bytes], height: int, width: int, channels: 
     """Read one image, turned upright by its EXIF orientation and with transparency laid on white.
 
     Args:
-        file: a path or an open file.
-        height: of the result, in pixels.
-        width: of the result, in pixels.
+        file: A path or an open file.
+        height: Of the result, in pixels.
+        width: Of the result, in pixels.
         channels: 1 (grey) or 3 (colour).
 
     Returns:
         (channels, height, width) uint8.
 
     Raises:
-        Exception: whatever Pillow raises for a damaged file, and for one of so many pixels that it is an attack.
+        Exception: Whatever Pillow raises for a damaged file, and for one of so many pixels that it is an attack.
     """
     return _read(file, height, width, channels)[0]
 
@@ -53,7 +53,7 @@ def fit_image(image: Image.Image, height: int, width: int, channels: int) -> np.
     """Fit an image in memory to (channels, height, width) uint8.
 
     Raises:
-        ValueError: its pixels are numbers whose range is not known.
+        ValueError: Its pixels are numbers whose range is not known.
     """
     flat = _flatten(image, "L" if channels == 1 else "RGB")
     scale = min(flat.width / width, flat.height / height)  # the largest centred box with the result's proportions
@@ -90,8 +90,8 @@ class DecodingResult:
     """The result of decoding a few consecutive files.
 
     Args:
-        files: how many there were.
-        modes: how many of those read had each of Pillow's modes.
+        files: How many there were.
+        modes: How many of those read had each of Pillow's modes.
         failures: (index, error) of each file that could not be read.
     """
 
@@ -111,7 +111,7 @@ def decoding_images(workers: int) -> Iterator[Decode]:
     holds any numbers (see `drop_rows`). After an error or Ctrl-C nothing waits for the files that are still queued.
 
     Args:
-        workers: the number of threads; 0: one for each core.
+        workers: The number of threads; 0: one for each core.
     """
     pool = ThreadPoolExecutor(workers or os.cpu_count())  # codecs and resizing run outside Python's lock
     try:
@@ -153,7 +153,7 @@ def drop_rows(images: np.ndarray, broken: Sequence[int]) -> tuple[np.ndarray, li
 
     Args:
         images: (N, C, H, W).
-        broken: indices of rows.
+        broken: Indices of rows.
 
     Returns:
         (M, C, H, W), a view, and the M indices of the rows that are left.
@@ -171,8 +171,8 @@ def too_many_broken(broken: Sequence[tuple[str, str]], most: int, option: str) -
 
     Args:
         broken: (name, error) of each.
-        most: how many are allowed.
-        option: the key or option that raises the limit.
+        most: How many are allowed.
+        option: The key or option that raises the limit.
     """
     if len(broken) <= most:
         return ""

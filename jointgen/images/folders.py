@@ -33,7 +33,7 @@ def list_images(folder: str | Path) -> list[str]:
         Sorted names relative to `folder`, with "/" between their parts.
 
     Raises:
-        OSError: a folder cannot be read.
+        OSError: A folder cannot be read.
     """
     return sorted(_walk(os.fspath(folder), "", ()))
 
@@ -62,11 +62,11 @@ def number_classes(names: Sequence[str], classes: Sequence[str]) -> list[int]:
     """The class of each image, by the first folder of its name.
 
     Args:
-        names: of image files, relative to the folder that holds the class folders.
-        classes: the names of the classes in order.
+        names: Of image files, relative to the folder that holds the class folders.
+        classes: The names of the classes in order.
 
     Raises:
-        ValueError: an image lies in none of the class folders.
+        ValueError: An image lies in none of the class folders.
     """
     number = {name: index for index, name in enumerate(classes)}
     folders = [name.partition("/")[0] if "/" in name else "" for name in names]
@@ -84,12 +84,12 @@ class Listing:
     """The image files of a source, by split, with their classes.
 
     Args:
-        folders: the folder of each split.
-        names: the names of its images, relative to that folder.
-        test_fraction: the share that was held out as the test split; None where the source has one.
-        classes: the names of the classes in order; empty where there are no labels.
-        labels: the class of each image, by split; empty where there are none.
-        unlabelled: why there are no labels, or an empty string.
+        folders: The folder of each split.
+        names: The names of its images, relative to that folder.
+        test_fraction: The share that was held out as the test split; None where the source has one.
+        classes: The names of the classes in order; empty where there are no labels.
+        labels: The class of each image, by split; empty where there are none.
+        unlabelled: Why there are no labels, or an empty string.
     """
 
     folders: dict[str, Path]
@@ -124,11 +124,11 @@ def list_source(root: Path, test_fraction: float | None = None) -> Listing:
     """List the images of a folder: of train/ and val/ (or test/), or of all of it, with a share held out for tests.
 
     Args:
-        root: the folder.
-        test_fraction: the share to hold out where there is neither val/ nor test/; None: `TEST_FRACTION`.
+        root: The folder.
+        test_fraction: The share to hold out where there is neither val/ nor test/; None: `TEST_FRACTION`.
 
     Raises:
-        ConfigError: there are no images, or a folder cannot be read, or a share is asked for beside test images.
+        ConfigError: There are no images, or a folder cannot be read, or a share is asked for beside test images.
     """
     if not root.is_dir():
         raise ConfigError(f"{root}: {'is not a folder' if root.exists() else 'no such folder'}")

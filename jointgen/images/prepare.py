@@ -56,22 +56,22 @@ def prepare_images(
     """Prepare the images of a folder, or continue an interrupted preparation.
 
     Args:
-        source: a folder with train/CLASS/* and val/CLASS/* (or test/), or with images in any folders.
-        dest: the new folder.
-        size: height and width of the prepared images, in pixels.
+        source: A folder with train/CLASS/* and val/CLASS/* (or test/), or with images in any folders.
+        dest: The new folder.
+        size: Height and width of the prepared images, in pixels.
         channels: 1 (grey) or 3 (colour).
-        workers: the number of threads; 0: one for each core.
-        max_broken: how many files may be unreadable; each is skipped and named in the manifest.
-        test_fraction: the share that becomes the test split where `source` has neither val/ nor test/.
-        shard_bytes: the size of a shard, in bytes.
-        progress: called with (files done, files in all).
+        workers: The number of threads; 0: one for each core.
+        max_broken: How many files may be unreadable; each is skipped and named in the manifest.
+        test_fraction: The share that becomes the test split where `source` has neither val/ nor test/.
+        shard_bytes: The size of a shard, in bytes.
+        progress: Called with (files done, files in all).
 
     Returns:
         The manifest, and whether there was anything to do.
 
     Raises:
-        ConfigError: the source has no images, the destination holds something else, or too many files are broken.
-        JointgenError: the disk is full. Whole shards are kept.
+        ConfigError: The source has no images, the destination holds something else, or too many files are broken.
+        JointgenError: The disk is full. Whole shards are kept.
     """
     listing = list_source(Path(source).expanduser(), test_fraction)
     dest = Path(dest).expanduser()
@@ -232,8 +232,8 @@ class Report:
     """A finished preparation in words.
 
     Args:
-        held: what the folder holds, in one line.
-        skipped: a line for each broken file.
+        held: What the folder holds, in one line.
+        skipped: A line for each broken file.
     """
 
     held: str
@@ -264,14 +264,14 @@ def verify(dest: str | Path, progress: Progress = lambda done, total: None) -> P
     """Read every byte of a prepared folder and compare it with the manifest.
 
     Args:
-        dest: the folder.
-        progress: called with (bytes done, bytes in all).
+        dest: The folder.
+        progress: Called with (bytes done, bytes in all).
 
     Returns:
         The manifest.
 
     Raises:
-        ConfigError: with a problem for each file that is not what the manifest says.
+        ConfigError: With a problem for each file that is not what the manifest says.
     """
     folder = Path(dest).expanduser()
     try:

@@ -26,11 +26,11 @@ class PreparationPlan:
     """The settings that decide every byte of a preparation.
 
     Args:
-        source: the SHA-256 of the names and sizes of the image files, split by split.
-        size: height and width, in pixels.
+        source: The SHA-256 of the names and sizes of the image files, split by split.
+        size: Height and width, in pixels.
         channels: 1 (grey) or 3 (colour).
-        test_fraction: the share of the images that became the test split; None where the source had one.
-        shard_files: the number of image files of one shard; broken ones leave it shorter.
+        test_fraction: The share of the images that became the test split; None where the source had one.
+        shard_files: The number of image files of one shard; broken ones leave it shorter.
     """
 
     source: str
@@ -63,11 +63,11 @@ class PreparedSplit:
     """A split of a preparation.
 
     Args:
-        files: the number of image files in the source.
-        shards: the shards in order.
-        labels: the file of the labels, where there are any.
-        modes: how many of the images that were read had each of Pillow's modes.
-        skipped: the files that could not be read.
+        files: The number of image files in the source.
+        shards: The shards in order.
+        labels: The file of the labels, where there are any.
+        modes: How many of the images that were read had each of Pillow's modes.
+        skipped: The files that could not be read.
     """
 
     files: int
@@ -92,12 +92,12 @@ class PreparedManifest:
     """The manifest of a preparation.
 
     Args:
-        plan: the settings that decide its bytes.
-        splits: by name.
-        classes: their names in order; empty where images have no labels.
-        unlabelled: why there are no labels, or an empty string.
-        finished: whether every split is whole.
-        format: the version of the files' format.
+        plan: The settings that decide its bytes.
+        splits: By name.
+        classes: Their names in order; empty where images have no labels.
+        unlabelled: Why there are no labels, or an empty string.
+        finished: Whether every split is whole.
+        format: The version of the files' format.
     """
 
     plan: PreparationPlan
@@ -121,8 +121,8 @@ def read_manifest(folder: Path) -> PreparedManifest:
     """Read the manifest of a prepared folder.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is damaged or of another format.
+        FileNotFoundError: There is none.
+        ValueError: It is damaged or of another format.
     """
     text = (folder / MANIFEST).read_bytes()
     try:

@@ -26,10 +26,10 @@ class UserImages:
     """Images as the rows of one variable, in the place of a data source's rows.
 
     Args:
-        variable: the variable's name.
+        variable: The variable's name.
         values: (N, *shape) levels 0..bins-1, or model-space values where the Space has no bins.
-        origins: the file, or the file and the position in it, that each row comes from.
-        skipped: a line for each file that could not be read.
+        origins: The file, or the file and the position in it, that each row comes from.
+        skipped: A line for each file that could not be read.
     """
 
     variable: str
@@ -51,13 +51,13 @@ def read_user_images(
     """Read images in the size, the colours and the levels of a Space.
 
     Args:
-        path: an image file, a folder of them at any depth, or a .npy or .npz file of uint8 images.
-        space: of the variable.
-        variable: its name.
-        progress: called with (files done, files in all).
+        path: An image file, a folder of them at any depth, or a .npy or .npz file of uint8 images.
+        space: Of the variable.
+        variable: Its name.
+        progress: Called with (files done, files in all).
 
     Raises:
-        ConfigError: the Space is not of images, the path does not exist, or no image there can be read.
+        ConfigError: The Space is not of images, the path does not exist, or no image there can be read.
     """
     size = _image_shape(space, variable)
     path = Path(path).expanduser()

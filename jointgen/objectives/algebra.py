@@ -92,18 +92,18 @@ class Weight:
     """A named weight of a term: constant, on a linear schedule, or balanced against another term.
 
     Args:
-        name: the name that prints in the equation.
-        to: the value, or the value at the end of the schedule.
-        start: the value at the start of the schedule; None for a constant weight.
-        over: the share of the stage, in [0, 1], over which the value goes from `start` to `to`.
-        cycles: how often the schedule repeats in the stage (cyclical annealing, Fu et al. 2019); `over` is then a
+        name: The name that prints in the equation.
+        to: The value, or the value at the end of the schedule.
+        start: The value at the start of the schedule; None for a constant weight.
+        over: The share of the stage, in [0, 1], over which the value goes from `start` to `to`.
+        cycles: How often the schedule repeats in the stage (cyclical annealing, Fu et al. 2019); `over` is then a
             share of one cycle.
-        against: the term that a balanced weight is measured against, as it prints: "log p(x|z)". `to` and `start`
+        against: The term that a balanced weight is measured against, as it prints: "log p(x|z)". `to` and `start`
             are then the relative strength r: the weight is set while the run trains so that the gradient of the term
             that it multiplies has r times the norm of the gradient of this term.
 
     Raises:
-        ConfigError: no schedule and no strength is like that.
+        ConfigError: No schedule and no strength is like that.
 
     >>> Weight("lambda", to=10, start=0, over=0.5).at(0.25)
     5.0

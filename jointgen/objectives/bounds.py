@@ -22,10 +22,10 @@ def elbo(
     y from the data has a bound on log p(x|y).
 
     Args:
-        q: the inference joint, which draws every variable of `p`.
-        p: the generative joint.
-        is_data: whether a root is a data source rather than a prior.
-        mass: whether a variable is scored by the exact probability of its quantisation bin.
+        q: The inference joint, which draws every variable of `p`.
+        p: The generative joint.
+        is_data: Whether a root is a data source rather than a prior.
+        mass: Whether a variable is scored by the exact probability of its quantisation bin.
 
     Raises:
         ConfigError: q does not draw a variable of p, or infers one that p takes from data (an empirical prior).

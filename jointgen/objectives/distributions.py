@@ -35,12 +35,12 @@ class Conditional:
     """A factor of a joint: the distribution of `out` given `given`.
 
     Args:
-        out: the variables that it draws.
-        given: the variables that it is conditioned on; none for a root.
-        part: the part of the model that computes it: an encoder or decoder or, for a root, a prior or a data source.
-        of: the joint from which this joint takes the factor over, as r(x,z) = q(x) r(z|x) takes q(x). Both then have
+        out: The variables that it draws.
+        given: The variables that it is conditioned on; none for a root.
+        part: The part of the model that computes it: an encoder or decoder or, for a root, a prior or a data source.
+        of: The joint from which this joint takes the factor over, as r(x,z) = q(x) r(z|x) takes q(x). Both then have
             the same draw of it.
-        moments: whether this is, in place of the part's distribution, the Gaussian with its mean and covariance,
+        moments: Whether this is, in place of the part's distribution, the Gaussian with its mean and covariance,
             which carries no gradient to the part (adaptive contrast, Mescheder et al. 2017, section 3.3).
 
     >>> print(Conditional("x", "y, z"))
@@ -87,11 +87,11 @@ class Joint:
     letter, attributes are short forms of both: `q.xz`, `q.x`, `q.log_z_given_x`.
 
     Args:
-        name: the name that prints, such as "q".
-        factors: the conditionals, in the order in which they can be drawn.
+        name: The name that prints, such as "q".
+        factors: The conditionals, in the order in which they can be drawn.
 
     Raises:
-        ConfigError: a factor is conditioned on a variable that none before it draws, or draws one a second time.
+        ConfigError: A factor is conditioned on a variable that none before it draws, or draws one a second time.
 
     >>> print(q)
     q(x,z) = q(x) q(z|x)
@@ -131,7 +131,7 @@ class Joint:
         """Return the factor that is written "x|z"; the order of variables does not matter.
 
         Raises:
-            ConfigError: there is no such factor; the message names those there are.
+            ConfigError: There is no such factor; the message names those there are.
         """
         out, _, given = text.partition("|")
         wanted = (set(names(out)), set(names(given)))
@@ -156,8 +156,8 @@ class Joint:
         Factors that do not depend on what this factor draws are taken over, so that q(x) and r(x) are the same rows.
 
         Args:
-            text: the factor, "z|x"; its family must know the moments of its draws.
-            name: the name of the new joint.
+            text: The factor, "z|x"; its family must know the moments of its draws.
+            name: The name of the new joint.
         """
         factor = self.factor(text)
         moved = set(factor.out)
@@ -180,10 +180,10 @@ class Joint:
         """Return a log-density as a term, in nats.
 
         Args:
-            text: the factor, such as "x|z" or "z".
-            stop: variables, the factor's own or those it is conditioned on, through which no gradient flows.
-            hold: whether no gradient reaches the parameters of the factor's part.
-            mass: whether the exact probability of the quantisation bin that the value lies in takes the place of
+            text: The factor, such as "x|z" or "z".
+            stop: Variables, the factor's own or those it is conditioned on, through which no gradient flows.
+            hold: Whether no gradient reaches the parameters of the factor's part.
+            mass: Whether the exact probability of the quantisation bin that the value lies in takes the place of
                 the density.
 
         >>> print(q.log("z|x", stop="x"))
@@ -277,14 +277,14 @@ def joint_from_text(
     """Read a joint from its product of factors.
 
     Args:
-        name: the joint's name, which is that of its factors.
-        text: the product, such as "q(x) q(z|x)".
-        parts: the part that computes a factor, by the factor as written: {"q(z|x)": "encoder"}. A part may be
+        name: The joint's name, which is that of its factors.
+        text: The product, such as "q(x) q(z|x)".
+        parts: The part that computes a factor, by the factor as written: {"q(z|x)": "encoder"}. A part may be
             "moments of encoder", see `Conditional.moments`. Factors that are not named have their `default_part`.
-        others: joints whose factors this one may take over, as r takes q(x) in "q(x) r(z|x)".
+        others: Joints whose factors this one may take over, as r takes q(x) in "q(x) r(z|x)".
 
     Raises:
-        ConfigError: the text is no product of factors, or `parts` names a factor that is not in it.
+        ConfigError: The text is no product of factors, or `parts` names a factor that is not in it.
 
     >>> joint_from_text("q", "q(x) q(z|x)") == q
     True

@@ -26,8 +26,8 @@ class Value:
     """The value of a variable, as an argument of a term.
 
     Args:
-        variable: the variable.
-        reading: which reading of the draw: "sample", "mean", "relaxed", whatever the family offers.
+        variable: The variable.
+        reading: Which reading of the draw: "sample", "mean", "relaxed", whatever the family offers.
         joint, factor: None for the draw of the expectation itself; a factor of a joint for a new draw of it, given the
             draw of the expectation.
     """
@@ -91,10 +91,10 @@ def cycle(joint: Joint, text: str, *, distance: Any = "l1", reading: str = "mean
     """Return the distance of a variable to its reconstruction by a conditional.
 
     Args:
-        joint: the joint that reconstructs.
-        text: its factor, such as "x|z".
-        distance: a registered term of two values, or its name: "l1", "l2".
-        reading: which reading of the reconstruction.
+        joint: The joint that reconstructs.
+        text: Its factor, such as "x|z".
+        distance: A registered term of two values, or its name: "l1", "l2".
+        reading: Which reading of the reconstruction.
 
     >>> from jointgen.objectives import p, q
     >>> print(E(q.xz, cycle(p, "x|z")))
@@ -121,20 +121,20 @@ class Ratio(Expr):
     A critic that stands in an objective contributes an update of its own, see `Objective.complete`.
 
     Args:
-        name: the name that prints, which is also that of the critic's part and of its update.
-        num: the numerator; its draws are the positives.
-        den: the denominator; its draws are the negatives.
+        name: The name that prints, which is also that of the critic's part and of its update.
+        num: The numerator; its draws are the positives.
+        den: The denominator; its draws are the negatives.
         kind: "log_ratio" estimates log num/den in nats; "score" is a Wasserstein, hinge or least-squares critic, which
             must not be read as a log-ratio.
-        loss: the critic's loss, a registered component or its name.
-        known: an expression that is added to the critic's output, for a part of the log-ratio that can be written
+        loss: The critic's loss, a registered component or its name.
+        known: An expression that is added to the critic's output, for a part of the log-ratio that can be written
             down. Its parameters take no gradient; in the model's update its gradient flows through the samples.
-        view: how the critic sees a variable: {"x": "relaxed"}, or standardised. Without one it sees the sample.
-        penalties: registered components or their names, such as "r1".
-        times: how often the critic's update runs in a step; each time after the first it has draws of its own.
+        view: How the critic sees a variable: {"x": "relaxed"}, or standardised. Without one it sees the sample.
+        penalties: Registered components or their names, such as "r1".
+        times: How often the critic's update runs in a step; each time after the first it has draws of its own.
 
     Raises:
-        ConfigError: the two sides are over different variables, or a view does not fit.
+        ConfigError: The two sides are over different variables, or a view does not fit.
     """
 
     name: str
@@ -195,11 +195,11 @@ def score(num: Marginal | Product, den: Marginal | Product, *, name: str, loss: 
     """Return a critic that scores draws of `num` above those of `den` without being a log-ratio.
 
     Args:
-        num: the distribution whose draws score high.
-        den: the distribution whose draws score low.
-        name: the critic's name.
-        loss: a registered critic loss that gives no log-ratio, or its name: "wasserstein", "hinge".
-        options: see `Ratio`.
+        num: The distribution whose draws score high.
+        den: The distribution whose draws score low.
+        name: The critic's name.
+        loss: A registered critic loss that gives no log-ratio, or its name: "wasserstein", "hinge".
+        options: See `Ratio`.
     """
     return Ratio(name, num, den, "score", loss, **options)
 
@@ -248,10 +248,10 @@ def E(  # noqa: N802 - the paper's sign
     """Return the expectation of a term, estimated by the mean over the rows of a batch.
 
     Args:
-        over: the joint, marginal or product of marginals that the variables of the term are drawn from.
-        term: the term, (B,) per draw.
-        k: the number of draws per row, of all variables but those of roots.
-        reduce: how the k values of a row are reduced: "mean", or "logmeanexp" as in IWAE (Burda et al. 2016, eq. 8).
+        over: The joint, marginal or product of marginals that the variables of the term are drawn from.
+        term: The term, (B,) per draw.
+        k: The number of draws per row, of all variables but those of roots.
+        reduce: How the k values of a row are reduced: "mean", or "logmeanexp" as in IWAE (Burda et al. 2016, eq. 8).
 
     >>> from jointgen.objectives import p, q
     >>> log_w = p.log_x_given_z + p.log_z - q.log_z_given_x

@@ -24,14 +24,14 @@ class Update:
     """An expression and the parts that are trained to maximise it: one optimizer step of a training step.
 
     Args:
-        name: the name of the update, which names the noise of its draws.
-        maximize: a weighted sum of expectations.
-        trains: the parts that take the gradient; None for every conditional and prior that it reaches, and no critic.
-        every: the update runs at every step whose number this divides.
-        times: how often it runs in such a step; each time after the first it has draws of its own.
+        name: The name of the update, which names the noise of its draws.
+        maximize: A weighted sum of expectations.
+        trains: The parts that take the gradient; None for every conditional and prior that it reaches, and no critic.
+        every: The update runs at every step whose number this divides.
+        times: How often it runs in such a step; each time after the first it has draws of its own.
 
     Raises:
-        ConfigError: a term stands outside an expectation, or `every` or `times` is less than 1.
+        ConfigError: A term stands outside an expectation, or `every` or `times` is less than 1.
     """
 
     name: str
@@ -58,15 +58,15 @@ class Objective:
     Each ratio in it contributes the update of its critic, unless an update of the ratio's name is written out.
 
     Args:
-        updates: the updates.
-        order: in which order updates run in a step. "model, critics" and "critics, model" run one after the other;
+        updates: The updates.
+        order: In which order updates run in a step. "model, critics" and "critics, model" run one after the other;
             "same point" takes all gradients before any part changes, as simultaneous gradient ascent does.
-        reports: further expressions, by the name under which evaluation reports them ("elbo_estimate" of AVB).
-        note: advice that `jointgen explain` prints.
-        stage: the name of its stage where it is the only one.
+        reports: Further expressions, by the name under which evaluation reports them ("elbo_estimate" of AVB).
+        note: Advice that `jointgen explain` prints.
+        stage: The name of its stage where it is the only one.
 
     Raises:
-        ConfigError: there is no update, or a name stands for two things.
+        ConfigError: There is no update, or a name stands for two things.
     """
 
     updates: tuple[Update, ...]
@@ -132,10 +132,10 @@ class Objective:
         """Return the objective with components for their names, and with the critics' updates written out.
 
         Args:
-            resolve: finds a component by its kind and name.
+            resolve: Finds a component by its kind and name.
 
         Raises:
-            ConfigError: a name is unknown, a critic's loss does not fit its ratio, or a written update would drop
+            ConfigError: A name is unknown, a critic's loss does not fit its ratio, or a written update would drop
                 what its ratio says.
         """
         written = tuple(attrs.evolve(u, maximize=resolved(u.maximize, resolve)) for u in self.updates)
@@ -158,9 +158,9 @@ class Stage:
     """A period of a run with one objective.
 
     Args:
-        name: the name by which recipes know the stage.
-        objective: what is trained.
-        share: the share of the run's steps, in [0, 1]; stages without one divide what the others leave.
+        name: The name by which recipes know the stage.
+        objective: What is trained.
+        share: The share of the run's steps, in [0, 1]; stages without one divide what the others leave.
     """
 
     name: str
@@ -172,7 +172,7 @@ def as_stages(objective: Objective | Sequence[Stage]) -> tuple[Stage, ...]:
     """Return stages whose shares sum to 1.
 
     Raises:
-        ConfigError: the shares do not fit, two stages have one name, or this is neither an objective nor stages.
+        ConfigError: The shares do not fit, two stages have one name, or this is neither an objective nor stages.
     """
     if isinstance(objective, Expr):
         raise ConfigError(f"{objective} is an expression; an objective is Objective.of(expression)")

@@ -26,13 +26,13 @@ class Vocabulary:
     """The names that a text may use.
 
     Args:
-        joints: joints by name.
-        ratios: ratios by name.
-        weights: weights by name.
-        terms: the registered terms that may stand before a parenthesis; None for any name.
+        joints: Joints by name.
+        ratios: Ratios by name.
+        weights: Weights by name.
+        terms: The registered terms that may stand before a parenthesis; None for any name.
 
     Raises:
-        ConfigError: a name is a word of the language, or names both a ratio and a weight.
+        ConfigError: A name is a word of the language, or names both a ratio and a weight.
     """
 
     joints: Mapping[str, Joint] = attrs.field(factory=lambda: {"q": q, "p": p})
@@ -52,11 +52,11 @@ def parse(text: str, vocabulary: Vocabulary | None = None) -> Expr:
     """Read an expression.
 
     Args:
-        text: the expression as it prints.
-        vocabulary: the names that it may use; without one, the joints q and p.
+        text: The expression as it prints.
+        vocabulary: The names that it may use; without one, the joints q and p.
 
     Raises:
-        ConfigError: the text is no expression; the message marks the place as ⟨here⟩.
+        ConfigError: The text is no expression; the message marks the place as ⟨here⟩.
     """
     parser = _Parser(text, vocabulary or Vocabulary())
     expr = parser.sum()

@@ -46,10 +46,10 @@ class StageTable:
     """The table of a stage.
 
     Args:
-        name: the stage's name.
+        name: The stage's name.
         maximize, updates: one of the two, as in `Expression`.
-        share: the share of the run's steps; None for what the others leave.
-        order: the order of updates; None for that of the objective.
+        share: The share of the run's steps; None for what the others leave.
+        order: The order of updates; None for that of the objective.
     """
 
     name: str
@@ -64,18 +64,18 @@ class Expression:
     """An objective that is written in the recipe as an equation.
 
     Args:
-        maximize: the expression that trains the whole model; this, or `updates`, or `stages`.
-        updates: several updates by name.
-        stages: the periods of the run, each with `maximize` or `updates` of its own.
-        order: the order of updates, as in `Objective`.
-        ratios: log-ratios by name, as "q(x,z) : p(x)p(z)" or as a table.
-        scores: other critics by name, as tables.
-        weights: named weights: numbers, or tables.
-        joints: joints by name, as "q(x) q(z|x)". The two joints q and p are there unless others take their names. A
+        maximize: The expression that trains the whole model; this, or `updates`, or `stages`.
+        updates: Several updates by name.
+        stages: The periods of the run, each with `maximize` or `updates` of its own.
+        order: The order of updates, as in `Objective`.
+        ratios: Log-ratios by name, as "q(x,z) : p(x)p(z)" or as a table.
+        scores: Other critics by name, as tables.
+        weights: Named weights: numbers, or tables.
+        joints: Joints by name, as "q(x) q(z|x)". The two joints q and p are there unless others take their names. A
             joint may take over factors of those before it: "q(x) r(z|x)".
-        parts: the part that computes a conditional: {"q(z|x)" = "encoder"}, or {"r(z|x)" = "moments of encoder"} for
+        parts: The part that computes a conditional: {"q(z|x)" = "encoder"}, or {"r(z|x)" = "moments of encoder"} for
             the Gaussian of its moments.
-        reports: further expressions that evaluation reports, by name.
+        reports: Further expressions that evaluation reports, by name.
     """
 
     maximize: str | None = None
@@ -97,7 +97,7 @@ class Expression:
         """Read the objective from its text.
 
         Raises:
-            ConfigError: a text is wrong, or something named is used nowhere.
+            ConfigError: A text is wrong, or something named is used nowhere.
         """
         words = self.vocabulary()
         reports: list[tuple[str, Expr]] = []
@@ -162,7 +162,7 @@ class Expression:
         """Return the text of an objective that was composed in Python.
 
         Raises:
-            ConfigError: text cannot say it.
+            ConfigError: Text cannot say it.
         """
         stages = as_stages(objective)
         written = [

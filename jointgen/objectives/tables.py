@@ -20,10 +20,10 @@ class WeightTable:
     """The table of a weight that goes linearly from `start` to `to`.
 
     Args:
-        to: the last value.
-        start: the first value.
-        over: the share of the stage over which it changes, in [0, 1].
-        cycles: how often the schedule repeats; `over` is then a share of one cycle (cyclical annealing, Fu et al.
+        to: The last value.
+        start: The first value.
+        over: The share of the stage over which it changes, in [0, 1].
+        cycles: How often the schedule repeats; `over` is then a share of one cycle (cyclical annealing, Fu et al.
             2019).
     """
 
@@ -50,8 +50,8 @@ class BalanceTable:
     taken with respect to the outputs of the network of one conditional, and compared by their norms per row.
 
     Args:
-        r: the relative strength.
-        against: the other term, of the same update, as the equation prints it without its weights.
+        r: The relative strength.
+        against: The other term, of the same update, as the equation prints it without its weights.
         start, over, cycles: the schedule of r, as in `WeightTable`.
     """
 
@@ -72,9 +72,9 @@ def weight_of(name: str, value: float | WeightTable | BalanceTable, ramp: float 
     """Return the named weight that a setting of an objective stands for.
 
     Args:
-        name: the name that prints.
-        value: a number, or a table.
-        ramp: the share of the stage over which a number, or an r without a schedule of its own, rises from 0.
+        name: The name that prints.
+        value: A number, or a table.
+        ramp: The share of the stage over which a number, or an r without a schedule of its own, rises from 0.
 
     >>> weight_of("lambda", 10.0, ramp=0.5).at(0.25)
     5.0
@@ -115,9 +115,9 @@ class CriticTable:
     """The settings that all critics of an objective share. An objective keeps them in its field `critic`.
 
     Args:
-        view: how a critic sees a variable: {x = "relaxed"}.
-        penalties: penalties on the critic, such as r1.
-        steps: how often the critic's update runs in a step.
+        view: How a critic sees a variable: {x = "relaxed"}.
+        penalties: Penalties on the critic, such as r1.
+        steps: How often the critic's update runs in a step.
     """
 
     view: dict[str, str] = attrs.field(factory=dict)
@@ -139,14 +139,14 @@ class CriticTable:
         """Return a log-ratio whose critic has these settings. Views of variables that it does not see are left out.
 
         Args:
-            name: the critic's name.
-            num: the numerator, whose draws are the positives.
-            den: the denominator.
-            view: views that the objective itself asks for; the recipe's come first.
-            options: see `Ratio`.
+            name: The critic's name.
+            num: The numerator, whose draws are the positives.
+            den: The denominator.
+            view: Views that the objective itself asks for; the recipe's come first.
+            options: See `Ratio`.
 
         Raises:
-            ConfigError: the recipe names a view of a variable that the joints do not have.
+            ConfigError: The recipe names a view of a variable that the joints do not have.
         """
         sides = (*as_product(num).marginals, *as_product(den).marginals)
         known = {variable for marginal in sides for variable in marginal.joint.variables}

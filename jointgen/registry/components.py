@@ -33,13 +33,13 @@ class Component:
     """One registered class.
 
     Args:
-        kind: one of KINDS.
-        name: the name that a recipe's ``type`` gives.
-        target: an attrs class, or "package.module:Class", so that listing components imports nothing.
-        paper: the paper it is from, with the number of the equation.
-        summary: one line that says what it is.
-        provider: the distribution that registered it, and its version.
-        costly: for a metric, whether it takes much more than a pass through the networks for each row. It is then
+        kind: One of KINDS.
+        name: The name that a recipe's ``type`` gives.
+        target: An attrs class, or "package.module:Class", so that listing components imports nothing.
+        paper: The paper it is from, with the number of the equation.
+        summary: One line that says what it is.
+        provider: The distribution that registered it, and its version.
+        costly: For a metric, whether it takes much more than a pass through the networks for each row. It is then
             evaluated only where it is asked for, and during training only if the best checkpoint is kept by it.
     """
 
@@ -55,7 +55,7 @@ class Component:
         """Return the attrs class, importing it if need be.
 
         Raises:
-            PluginError: the class cannot be imported or is no attrs class; the message names the provider.
+            PluginError: The class cannot be imported or is no attrs class; the message names the provider.
         """
         loaded = self._import() if isinstance(self.target, str) else self.target
         if not attrs.has(loaded):
@@ -94,7 +94,7 @@ class Registry:
         """Add a component.
 
         Raises:
-            PluginError: the name is taken within its kind; the message names both providers.
+            PluginError: The name is taken within its kind; the message names both providers.
         """
         held = self._of(component.kind).get(component.name)
         if held is not None:
@@ -128,7 +128,7 @@ class Registry:
         """Return a component.
 
         Raises:
-            ConfigError: the name is unknown; the message has the known names, the nearest one, and the plugins that
+            ConfigError: The name is unknown; the message has the known names, the nearest one, and the plugins that
                 failed to load.
         """
         if name not in self._of(kind):
@@ -140,7 +140,7 @@ class Registry:
         """Build the component of this name with its default settings.
 
         Raises:
-            ConfigError: no component of this kind has the name.
+            ConfigError: No component of this kind has the name.
         """
         component: Any = self.get(kind, name).load()
         return component()

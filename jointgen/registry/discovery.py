@@ -61,10 +61,10 @@ def load_plugins(entry_points: Iterable[metadata.EntryPoint] | None = None) -> P
     A plugin that cannot be imported or registers nothing is kept in `failed`: it stops only recipes that need it.
 
     Args:
-        entry_points: the plugins to load; None for those installed, which are loaded once per process.
+        entry_points: The plugins to load; None for those installed, which are loaded once per process.
 
     Raises:
-        PluginError: two distributions claim one plugin name, or two plugins one component.
+        PluginError: Two distributions claim one plugin name, or two plugins one component.
     """
     return _installed() if entry_points is None else _load(entry_points)
 

@@ -18,5 +18,5 @@ def jointgen_register(registry: Registrar) -> None:
     """Register a plugin's components.
 
     Args:
-        registry: one method for each kind of component, see `Registrar`.
+        registry: One method for each kind of component, see `Registrar`.
     """

@@ -43,14 +43,14 @@ class Checkpoint:
     """A checkpoint that was read, with every tensor on the CPU.
 
     Args:
-        path: its folder.
-        step: the steps that the run had made.
-        parts: tensors by name, by network.
-        state: the states of everything else, by name.
-        recipe: the text of the resolved recipe.
-        versions: the versions of the software that wrote it.
-        sha256: the hash of the manifest, which covers every file.
-        passed_over: the newer checkpoints that are damaged, a line each, if the newest one was asked for.
+        path: Its folder.
+        step: The steps that the run had made.
+        parts: Tensors by name, by network.
+        state: The states of everything else, by name.
+        recipe: The text of the resolved recipe.
+        versions: The versions of the software that wrote it.
+        sha256: The hash of the manifest, which covers every file.
+        passed_over: The newer checkpoints that are damaged, a line each, if the newest one was asked for.
     """
 
     path: Path
@@ -81,17 +81,17 @@ def save(
     Checkpoints of later steps are removed with the old ones: they belong to a future that this run did not take.
 
     Args:
-        root: the folder of all checkpoints.
-        step: the steps that the run has made.
-        parts: tensors by name, by network (averaged ones too).
-        state: nested dicts, lists, tuples, plain values and tensors, by name (optimizers, progress).
-        recipe: the text of the resolved recipe.
-        keep: how many of the newest checkpoints stay, this one included.
-        best: the name of a checkpoint that stays besides, and that `root`/best names: this one, or an earlier one.
+        root: The folder of all checkpoints.
+        step: The steps that the run has made.
+        parts: Tensors by name, by network (averaged ones too).
+        state: Nested dicts, lists, tuples, plain values and tensors, by name (optimizers, progress).
+        recipe: The text of the resolved recipe.
+        keep: How many of the newest checkpoints stay, this one included.
+        best: The name of a checkpoint that stays besides, and that `root`/best names: this one, or an earlier one.
 
     Raises:
-        CheckpointError: it cannot be written; the checkpoints that were there are as they were.
-        TypeError: the state has something else in it; the message names the path to it.
+        CheckpointError: It cannot be written; the checkpoints that were there are as they were.
+        TypeError: The state has something else in it; the message names the path to it.
     """
     assert keep >= 1, "a run without its newest checkpoint cannot resume"
     names = [*parts, *state]
@@ -178,7 +178,7 @@ def load(path: Path) -> Checkpoint:
     """Verify a checkpoint and read it.
 
     Raises:
-        CheckpointError: it is damaged; the message names every damaged file and the checkpoint to use instead.
+        CheckpointError: It is damaged; the message names every damaged file and the checkpoint to use instead.
     """
     path = Path(path)
     if bad := problems(path):
@@ -191,12 +191,12 @@ def find(root: Path, which: str = "latest") -> Checkpoint:
     """Read a checkpoint of a run.
 
     Args:
-        root: the folder of all checkpoints.
+        root: The folder of all checkpoints.
         which: "latest" for the newest whole one, "best" for the one that the run found best, or the name of one.
 
     Raises:
-        ConfigError: there is none of this name.
-        CheckpointError: it is damaged; with "latest", all are.
+        ConfigError: There is none of this name.
+        CheckpointError: It is damaged; with "latest", all are.
     """
     root = Path(root)
     if which == "latest":

@@ -23,7 +23,7 @@ class RunFolder:
     disk does not take it.
 
     Args:
-        path: the folder, which need not exist.
+        path: The folder, which need not exist.
     """
 
     def __init__(self, path: Path | str):
@@ -42,7 +42,7 @@ class RunFolder:
         """Return the folder of a run that is there.
 
         Raises:
-            ConfigError: there is no run; the message names the nearest one that there is.
+            ConfigError: There is no run; the message names the nearest one that there is.
         """
         folder = cls(path)
         if folder.recipe.is_file():
@@ -57,7 +57,7 @@ class RunFolder:
         """Make the folder for a run to write to, and return this object.
 
         Raises:
-            ConfigError: it holds a run already and `resume` is not asked for, or it cannot be made.
+            ConfigError: It holds a run already and `resume` is not asked for, or it cannot be made.
         """
         if not resume:
             self.check_free()
@@ -112,7 +112,7 @@ class RunFolder:
         """Yield each whole line of the log, and the event in it.
 
         Raises:
-            CheckpointError: a line is damaged.
+            CheckpointError: A line is damaged.
         """
         lines = self.metrics.read_bytes().split(b"\n") if self.metrics.exists() else [b""]
         for number, line in enumerate(lines[:-1], 1):  # what follows the last line end is empty, or torn

@@ -17,8 +17,8 @@ class RunLog:
     """Appends to the log of one run. Leaving it as a context flushes the trackers.
 
     Args:
-        folder: the run folder.
-        trackers: names of the trackers (`jointgen.runs.trackers`) that get what is logged.
+        folder: The run folder.
+        trackers: Names of the trackers (`jointgen.runs.trackers`) that get what is logged.
     """
 
     def __init__(self, folder: RunFolder, trackers: Sequence[str] = ("tensorboard",)):
@@ -30,7 +30,7 @@ class RunLog:
         """Start the trackers on the first call, and return them.
 
         Raises:
-            ConfigError: one of them does not start.
+            ConfigError: One of them does not start.
         """
         if self._trackers is None:
             recipe = self.folder.read_recipe() if self.folder.recipe.exists() else ""
@@ -41,13 +41,13 @@ class RunLog:
         """Log the figures of an event. NaN and infinities become null.
 
         Args:
-            step: steps made so far.
-            images_seen: rows of training data seen so far.
-            wall_s: seconds of training so far.
-            values: figures by name.
+            step: Steps made so far.
+            images_seen: Rows of training data seen so far.
+            wall_s: Seconds of training so far.
+            values: Figures by name.
 
         Raises:
-            WriteError: the disk does not take them.
+            WriteError: The disk does not take them.
         """
         event = {"step": step, "images_seen": images_seen, "wall_s": round(wall_s, 3), **values}
         metrics = self.folder.metrics

@@ -23,10 +23,10 @@ def describe(step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Iterab
     """Return the manifest of a checkpoint without its files.
 
     Args:
-        step: the steps that the run has made.
-        parts: tensors by name, by network.
-        state: the names of the other states.
-        recipe: the text of the resolved recipe.
+        step: The steps that the run has made.
+        parts: Tensors by name, by network.
+        state: The names of the other states.
+        recipe: The text of the resolved recipe.
     """
     versions = {
         "jointgen": metadata.version("jointgen"),

@@ -25,12 +25,12 @@ def split(value: Any, tensors: dict[str, Tensor], at: str) -> Any:
     Dicts become lists of pairs, because JSON would turn the integer keys of an optimizer's state into text.
 
     Args:
-        value: nested dicts, lists, tuples, plain values and tensors.
-        tensors: receives the tensors, by the names that stand in their places.
-        at: the path to `value`, for messages.
+        value: Nested dicts, lists, tuples, plain values and tensors.
+        tensors: Receives the tensors, by the names that stand in their places.
+        at: The path to `value`, for messages.
 
     Raises:
-        TypeError: the tree has something else in it, or a tensor that a safetensors file cannot hold.
+        TypeError: The tree has something else in it, or a tensor that a safetensors file cannot hold.
     """
     if isinstance(value, Tensor):
         name = f"{len(tensors):05d} {at}"  # the number keeps {1: ...} and {"1": ...} apart

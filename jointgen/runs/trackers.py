@@ -47,10 +47,10 @@ class TrackerOptions:
     """The options that a tracker starts with.
 
     Args:
-        folder: the run folder.
-        recipe: the resolved recipe, with dotted keys.
-        known_id: the id that the tracker gave the run before it was resumed; None for a new run.
-        step: the last step that counts, in a run that is resumed.
+        folder: The run folder.
+        recipe: The resolved recipe, with dotted keys.
+        known_id: The id that the tracker gave the run before it was resumed; None for a new run.
+        step: The last step that counts, in a run that is resumed.
     """
 
     folder: Path
@@ -64,9 +64,9 @@ class StartedTracker:
     """A started tracker.
 
     Args:
-        log: logs figures by name at a step.
-        picture: logs a picture: its name, its file and a step.
-        id: finds the run again when it is resumed; empty if the tracker needs none.
+        log: Logs figures by name at a step.
+        picture: Logs a picture: its name, its file and a step.
+        id: Finds the run again when it is resumed; empty if the tracker needs none.
     """
 
     log: Callable[[Mapping[str, float], int], None]
@@ -79,8 +79,8 @@ class Trackers:
     """The trackers of a run, which `start_trackers` has started.
 
     Args:
-        started: the trackers by name.
-        closing: ends them.
+        started: The trackers by name.
+        closing: Ends them.
     """
 
     started: Mapping[str, StartedTracker]
@@ -106,13 +106,13 @@ def start_trackers(names: Iterable[str], folder: Path, recipe: str, step: int | 
     """Start the trackers of a recipe, and keep their ids in the run folder, by which a resumed run finds them again.
 
     Args:
-        names: their names.
-        folder: the run folder.
-        recipe: the text of the resolved recipe.
-        step: the last step that counts, in a run that is resumed.
+        names: Their names.
+        folder: The run folder.
+        recipe: The text of the resolved recipe.
+        step: The last step that counts, in a run that is resumed.
 
     Raises:
-        ConfigError: one of them does not start.
+        ConfigError: One of them does not start.
     """
     file = folder / "trackers.json"
     known = json.loads(file.read_text()) if file.exists() else {}

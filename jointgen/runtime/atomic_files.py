@@ -59,8 +59,8 @@ def writing(path: Path, error: Callable[[str], JointgenError] = WriteError) -> I
     """Turn an OSError within into an error that names the file.
 
     Args:
-        path: the file or the folder that is written.
-        error: makes the error from its message, such as `ConfigError` where the user has chosen the path.
+        path: The file or the folder that is written.
+        error: Makes the error from its message, such as `ConfigError` where the user has chosen the path.
     """
     try:
         yield

@@ -38,15 +38,15 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     """Run `jointgen ARGUMENTS` in processes that know of each other.
 
     Args:
-        arguments: the command line without the program's name.
-        processes: how many to start.
+        arguments: The command line without the program's name.
+        processes: How many to start.
 
     Returns:
         0 if every process ended with 0, otherwise the exit status of the first that did not.
 
     Raises:
-        JointgenError: a process was killed.
-        StoppedError: it was killed by a signal that was passed on.
+        JointgenError: A process was killed.
+        StoppedError: It was killed by a signal that was passed on.
     """
     # a store of ours, on a port that the system chose: no other program can take it in between
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)

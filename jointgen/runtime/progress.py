@@ -17,10 +17,10 @@ class Progress:
     """Shows how far a run is.
 
     Args:
-        total: steps in all.
-        start: steps that are done already, in a run that is resumed.
-        every_s: seconds between lines where there is no terminal.
-        quiet: whether to show nothing, as in all processes but the main one.
+        total: Steps in all.
+        start: Steps that are done already, in a run that is resumed.
+        every_s: Seconds between lines where there is no terminal.
+        quiet: Whether to show nothing, as in all processes but the main one.
 
     >>> with Progress(total=1000, start=0) as bar:                                     # doctest: +SKIP
     ...     bar.update(10, 5120.0, {"elbo_nats": -101.3})
@@ -82,8 +82,8 @@ class Counter:
     """Shows how far a long command is: call it with (done, total). The bar disappears when it is full.
 
     Args:
-        what: what the command does, such as "encoding".
-        every_s: seconds between lines where there is no terminal; a shorter command shows nothing.
+        what: What the command does, such as "encoding".
+        every_s: Seconds between lines where there is no terminal; a shorter command shows nothing.
 
     >>> with Counter("encoding") as count:
     ...     count(128, 10000)

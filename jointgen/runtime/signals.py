@@ -36,7 +36,7 @@ class StopRequest:
     KeyboardInterrupt at once, checkpoint or not.
 
     Args:
-        quiet: whether to print nothing, because another process of the run does.
+        quiet: Whether to print nothing, because another process of the run does.
     """
 
     def __init__(self, quiet: bool = False) -> None:

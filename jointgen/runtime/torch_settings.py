@@ -26,12 +26,12 @@ def switched(*, deterministic: bool, threads: int | None) -> Iterator[None]:
     TF32 is off: float32 means float32 (by default, torch rounds the inputs of a convolution to 10 bits of mantissa).
 
     Args:
-        deterministic: whether to refuse operations that torch cannot repeat. cuDNN then does not choose its algorithms
+        deterministic: Whether to refuse operations that torch cannot repeat. cuDNN then does not choose its algorithms
             by timing them.
-        threads: torch's threads on the CPU; None leaves their number.
+        threads: Torch's threads on the CPU; None leaves their number.
 
     Raises:
-        ConfigError: an operation within has no deterministic version; the message names it.
+        ConfigError: An operation within has no deterministic version; the message names it.
     """
     with contextlib.ExitStack() as back:
         _switch(back, _precisions, _set_precisions, ("highest", "ieee", "ieee", "ieee"))

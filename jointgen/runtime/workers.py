@@ -38,10 +38,10 @@ class Workers:
     """This process among those of a run. `Workers.start` makes it; with one process every exchange does nothing.
 
     Attributes:
-        rank: the number of this process, from 0.
-        world: the number of processes.
-        device: the device of this process.
-        dtype: the type of noise and data: float64 with the precision "fp64", otherwise float32.
+        rank: The number of this process, from 0.
+        world: The number of processes.
+        device: The device of this process.
+        dtype: The type of noise and data: float64 with the precision "fp64", otherwise float32.
     """
 
     def __init__(self, accelerator: Accelerator, device: torch.device, precision: Precision):
@@ -61,11 +61,11 @@ class Workers:
         Args:
             device: "auto" (a GPU if there is one), "cpu", "cuda" or, for a process alone, "cuda:1".
             precision: "fp32", "bf16" (products of matrices in bfloat16) or "fp64".
-            processes: how many there should be, if the caller knows.
+            processes: How many there should be, if the caller knows.
 
         Raises:
-            ConfigError: this machine lacks the device or the precision.
-            JointgenError: the launcher started fewer processes than it said.
+            ConfigError: This machine lacks the device or the precision.
+            JointgenError: The launcher started fewer processes than it said.
         """
         wanted = _device(device)
         check_variables()
@@ -154,10 +154,10 @@ class Workers:
         """Check that all processes hold the same tensors, bit for bit. Costs one broadcast of a number for each tensor.
 
         Args:
-            named: the tensors by name.
+            named: The tensors by name.
 
         Raises:
-            JointgenError: they do not; raised in every process, and names the first tensor.
+            JointgenError: They do not; raised in every process, and names the first tensor.
         """
         if self.world == 1 or not named:
             return
@@ -183,8 +183,8 @@ class Votes:
     beside it on the CPU. A process alone has its own answer at once.
 
     Args:
-        workers: the processes; all of them must make this object at the same time.
-        ask: returns this process's answer, 0 for no.
+        workers: The processes; all of them must make this object at the same time.
+        ask: Returns this process's answer, 0 for no.
     """
 
     def __init__(self, workers: Workers, ask: Callable[[], int]):

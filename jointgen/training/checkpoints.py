@@ -27,10 +27,10 @@ class CheckpointWriter:
     same number of processes, same recipe. What a checkpoint holds is what `TrainingState` names, and no more.
 
     Args:
-        folder: the run folder.
-        workers: the processes of the run.
-        recipe: the text of the resolved recipe.
-        keep: how many of the newest checkpoints stay.
+        folder: The run folder.
+        workers: The processes of the run.
+        recipe: The text of the resolved recipe.
+        keep: How many of the newest checkpoints stay.
     """
 
     folder: RunFolder
@@ -42,8 +42,8 @@ class CheckpointWriter:
         """Write a checkpoint of this moment and return its path. Every process calls it; the main one writes.
 
         Raises:
-            CheckpointError: the disk does not take it.
-            JointgenError: the processes no longer hold the same weights.
+            CheckpointError: The disk does not take it.
+            JointgenError: The processes no longer hold the same weights.
         """
         average_statistics(state.parts.modules, self.workers)
         if state.ema.decay:
@@ -70,8 +70,8 @@ class ResumePoint:
     """The facts about a resumed run that its user should know.
 
     Args:
-        changes: the keys of the recipe that have changed since the checkpoint, a line each.
-        notes: remarks on damaged checkpoints and on the number of processes, a line each.
+        changes: The keys of the recipe that have changed since the checkpoint, a line each.
+        notes: Remarks on damaged checkpoints and on the number of processes, a line each.
     """
 
     changes: list[Problem]
@@ -82,14 +82,14 @@ def resume(state: TrainingState, folder: RunFolder, recipe: str, *, allow_change
     """Restore the state of a run from its newest whole checkpoint.
 
     Args:
-        state: the state of the run as built; everything in it is restored in place.
-        folder: the run folder.
-        recipe: the text of the resolved recipe, which may differ from the checkpoint's.
-        allow_changes: whether it may.
+        state: The state of the run as built; everything in it is restored in place.
+        folder: The run folder.
+        recipe: The text of the resolved recipe, which may differ from the checkpoint's.
+        allow_changes: Whether it may.
 
     Raises:
-        ConfigError: the recipe has changed, which is not allowed or cannot be: each change is named.
-        CheckpointError: no checkpoint is whole.
+        ConfigError: The recipe has changed, which is not allowed or cannot be: each change is named.
+        CheckpointError: No checkpoint is whole.
     """
     saved = checkpoint.find(folder.checkpoints)
 

@@ -42,14 +42,14 @@ class Critic:
     """The record of one critic: its last figures, and whether it is trusted.
 
     Args:
-        name: the name of its ratio.
-        num: the distribution above, of the positive side.
-        den: the distribution below, of the negative side.
-        is_log_ratio: whether it estimates a log-ratio; a score is not judged.
-        step: the step of its last log event.
-        events: the figures of its last log events.
-        distrusted: the step since which it is not trusted; None if it is.
-        sound: the number of log events in a row in which its identities have held again.
+        name: The name of its ratio.
+        num: The distribution above, of the positive side.
+        den: The distribution below, of the negative side.
+        is_log_ratio: Whether it estimates a log-ratio; a score is not judged.
+        step: The step of its last log event.
+        events: The figures of its last log events.
+        distrusted: The step since which it is not trusted; None if it is.
+        sound: The number of log events in a row in which its identities have held again.
     """
 
     name: str
@@ -103,7 +103,7 @@ class CriticTrust:
     """Judges the critics of a run at each log event. All processes have the same figures and words.
 
     Args:
-        rows: the rows of a batch.
+        rows: The rows of a batch.
     """
 
     def __init__(self, rows: int):

@@ -16,7 +16,7 @@ class LogWindow:
     They stay on the device: one operation a step, and nothing waits for the device before `means`.
 
     Args:
-        device: the device that restored figures go to.
+        device: The device that restored figures go to.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:

@@ -33,12 +33,12 @@ class RunReporter:
     Every process calls the same methods; the main one writes.
 
     Args:
-        compiled: the recipe.
-        splits: the opened splits, "train" and "test".
-        ema: the averaged weights, which evaluations, pictures and the finished model use.
-        workers: the processes of the run.
-        folder: the run folder.
-        log: its log.
+        compiled: The recipe.
+        splits: The opened splits, "train" and "test".
+        ema: The averaged weights, which evaluations, pictures and the finished model use.
+        workers: The processes of the run.
+        folder: The run folder.
+        log: Its log.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class RunReporter:
         """Evaluate the averaged weights.
 
         Args:
-            quick: whether to leave out costly metrics, but for the one that the best checkpoint is kept by, and to
+            quick: Whether to leave out costly metrics, but for the one that the best checkpoint is kept by, and to
                 use at most `eval.quick_rows` rows, as between steps.
-            progress: called with (rows done, rows in all).
+            progress: Called with (rows done, rows in all).
 
         Returns:
             The estimates by name.
@@ -122,9 +122,9 @@ class RunReporter:
 
         Args:
             status: "running", "done", "stopped" or "failed".
-            state: the state of the run.
-            found: the estimates of the last evaluation, by name.
-            note: why the run stopped or failed.
+            state: The state of the run.
+            found: The estimates of the last evaluation, by name.
+            note: Why the run stopped or failed.
         """
         progress, best = state.progress, state.best
         summary = {

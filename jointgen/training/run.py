@@ -38,27 +38,27 @@ def run(
     The global random generators, torch's settings and the signal handlers are afterwards as they were before.
 
     Args:
-        recipe: the path of a recipe, or a recipe as nested dicts.
-        overrides: settings that replace the recipe's, as {"train.steps": 1000} or ["train.steps=1000"].
-        objective: an objective composed in Python, or its stages, in place of the recipe's.
-        out: the run folder; None writes to runs/NAME.
-        resume: whether to go on from the folder's newest whole checkpoint. The run ends bit for bit where it would
+        recipe: The path of a recipe, or a recipe as nested dicts.
+        overrides: Settings that replace the recipe's, as {"train.steps": 1000} or ["train.steps=1000"].
+        objective: An objective composed in Python, or its stages, in place of the recipe's.
+        out: The run folder; None writes to runs/NAME.
+        resume: Whether to go on from the folder's newest whole checkpoint. The run ends bit for bit where it would
             have ended without the interruption.
-        allow_changes: whether a resumed run may have another recipe than before.
-        stop: called after each step; a signal's number ends the run after a checkpoint, 0 lets it go on.
-        quiet: whether to show no progress on stderr.
-        processes: how many processes a launcher was asked for, to be checked; None takes as many as there are.
+        allow_changes: Whether a resumed run may have another recipe than before.
+        stop: Called after each step; a signal's number ends the run after a checkpoint, 0 lets it go on.
+        quiet: Whether to show no progress on stderr.
+        processes: How many processes a launcher was asked for, to be checked; None takes as many as there are.
 
     Returns:
         The finished run, with its folder, summary and model.
 
     Raises:
-        ConfigError: the recipe, its data or the folder do not allow the run; all problems at once, and before
+        ConfigError: The recipe, its data or the folder do not allow the run; all problems at once, and before
             anything is trained.
-        NonFiniteError: a figure of the training became infinite or NaN.
+        NonFiniteError: A figure of the training became infinite or NaN.
         StoppedError: `stop` asked for the end; the run can be resumed.
-        CheckpointError: a checkpoint is damaged, or could not be written.
-        WriteError: another file could not be written.
+        CheckpointError: A checkpoint is damaged, or could not be written.
+        WriteError: Another file could not be written.
 
     Example:
         >>> run = jointgen.run("recipes/quickstart.toml", {"train.steps": 1000})       # doctest: +SKIP

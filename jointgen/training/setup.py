@@ -58,8 +58,8 @@ def set_up_training(
     Nothing is written before all that can be wrong with the recipe and its data has been found.
 
     Raises:
-        ConfigError: the folder, the recipe, its data, its devices or the run it starts from do not allow the run.
-        CheckpointError: no checkpoint of the run to resume is whole.
+        ConfigError: The folder, the recipe, its data, its devices or the run it starts from do not allow the run.
+        CheckpointError: No checkpoint of the run to resume is whole.
     """
     recipe, train = compiled.recipe, compiled.recipe.train
     folder = RunFolder(path)
@@ -164,7 +164,7 @@ def check_gradients(compiled: CompiledRecipe, split: Split) -> None:
     """Check in float64 that each update's gradients reach the parts that the plan says, on a few rows of data.
 
     Raises:
-        JointgenError: a gradient reaches a part that it must not, or misses one that it must reach.
+        JointgenError: A gradient reaches a part that it must not, or misses one that it must reach.
     """
     for plan in compiled.plans:
         rows = max(MIN_GRADIENT_CHECK_ROWS, plan.furthest_pairing + 1)  # rows are re-paired within a block of this size

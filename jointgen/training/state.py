@@ -41,11 +41,11 @@ class RunProgress:
     """The number of steps that a run has made, and the steps at which its stages end.
 
     Args:
-        step: steps made so far.
-        wall_s: seconds of training so far, over all parts of a resumed run.
-        ends: the step at which each stage ends. Early stopping moves them forward.
-        planned: the same by the recipe.
-        init_from: the weights that the run started with (`WarmStart.record`); None if it started as built.
+        step: Steps made so far.
+        wall_s: Seconds of training so far, over all parts of a resumed run.
+        ends: The step at which each stage ends. Early stopping moves them forward.
+        planned: The same by the recipe.
+        init_from: The weights that the run started with (`WarmStart.record`); None if it started as built.
     """
 
     step: int
@@ -132,8 +132,8 @@ def _saved_as(key: str, *, needs_same_recipe: bool = False) -> dict[str, Any]:
     """Describe a stateful object of `TrainingState`.
 
     Args:
-        key: its name in a checkpoint; `progress.best` is the entry `best` of the file `progress.json`.
-        needs_same_recipe: whether its state means nothing once the recipe has changed.
+        key: Its name in a checkpoint; `progress.best` is the entry `best` of the file `progress.json`.
+        needs_same_recipe: Whether its state means nothing once the recipe has changed.
     """
     return {"key": key, "needs_same_recipe": needs_same_recipe}
 

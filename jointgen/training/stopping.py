@@ -15,8 +15,8 @@ class EarlyStopping:
     """Ends a stage once none of the watched losses has improved for `patience` evaluations in a row.
 
     Args:
-        patience: how many evaluations; None never ends a stage.
-        watched: the names of the figures that are watched (`MetricFigure.watched`).
+        patience: How many evaluations; None never ends a stage.
+        watched: The names of the figures that are watched (`MetricFigure.watched`).
 
     >>> rule = EarlyStopping(patience=2)
     >>> [rule.should_stop([loss]) for loss in (3.0, 2.0, 2.5, 2.0)]
@@ -60,10 +60,10 @@ def early_stopping_of(
     Args:
         table: `train.early_stopping`; None gives a rule that never ends a stage.
         eval_every: `train.eval_every`, steps between evaluations.
-        figures: the figures that an evaluation finds.
+        figures: The figures that an evaluation finds.
 
     Raises:
-        ConfigError: no evaluation runs between steps, or no figure is a loss that early stopping may watch.
+        ConfigError: No evaluation runs between steps, or no figure is a loss that early stopping may watch.
     """
     if table is None:
         return EarlyStopping(None)
@@ -79,7 +79,7 @@ class BestCheckpoint:
     """Remembers the best value that a run has seen of one metric, and the checkpoint that has it.
 
     Args:
-        metric: the name of the metric; None keeps no best checkpoint.
+        metric: The name of the metric; None keeps no best checkpoint.
         better: "lower" or "higher".
     """
 
@@ -117,10 +117,10 @@ def best_checkpoint_of(name: str | None, eval_every: int | None, figures: Iterab
     Args:
         name: `train.keep_best`, the name of a metric; None keeps no best checkpoint.
         eval_every: `train.eval_every`, steps between evaluations.
-        figures: the figures that an evaluation finds.
+        figures: The figures that an evaluation finds.
 
     Raises:
-        ConfigError: no evaluation runs between steps, none finds this metric, or it does not say which way is better.
+        ConfigError: No evaluation runs between steps, none finds this metric, or it does not say which way is better.
     """
     if name is None:
         return BestCheckpoint()

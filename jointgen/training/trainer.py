@@ -50,16 +50,16 @@ class Trainer:
     """Trains a model to the end of its recipe. `set_up_training` makes one.
 
     Args:
-        compiled: the recipe.
-        workers: the processes of the run.
-        state: all that changes while the run trains, but for the files.
-        batches: the data and noise of each step, a pure function of the step.
-        reporter: evaluates, and writes the log, the pictures and the summary.
-        checkpoints: writes checkpoints of the state.
-        stop: asked after each step; a signal's number ends the run.
-        bar: shows the progress.
-        is_unchanged: whether the run was resumed with the recipe that it had.
-        not_synchronised: parts whose BatchNorm sees only the rows of its own process.
+        compiled: The recipe.
+        workers: The processes of the run.
+        state: All that changes while the run trains, but for the files.
+        batches: The data and noise of each step, a pure function of the step.
+        reporter: Evaluates, and writes the log, the pictures and the summary.
+        checkpoints: Writes checkpoints of the state.
+        stop: Asked after each step; a signal's number ends the run.
+        bar: Shows the progress.
+        is_unchanged: Whether the run was resumed with the recipe that it had.
+        not_synchronised: Parts whose BatchNorm sees only the rows of its own process.
     """
 
     compiled: CompiledRecipe
@@ -79,7 +79,7 @@ class Trainer:
         Within, the global random generators are the run's own; afterwards they are as they were before.
 
         Raises:
-            NonFiniteError: a figure is not finite any more.
+            NonFiniteError: A figure is not finite any more.
             StoppedError: `stop` asked for the end; a checkpoint was written before.
             CheckpointError, WriteError: the disk does not take a file. The summary then says why the run failed.
         """

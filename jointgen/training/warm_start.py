@@ -24,13 +24,13 @@ class WarmStart:
     """Weights of another run that fit this recipe.
 
     Args:
-        table: the recipe's `train.init_from`.
-        checkpoint: the name of the checkpoint that they are from.
-        sha256: the hash of its manifest, which covers every file.
+        table: The recipe's `train.init_from`.
+        checkpoint: The name of the checkpoint that they are from.
+        sha256: The hash of its manifest, which covers every file.
         weights: part -> tensors by name.
-        averaged: whether they are averaged weights.
-        as_built: the recipe's other parts that have weights.
-        passed_over: newer checkpoints that are damaged, a line each.
+        averaged: Whether they are averaged weights.
+        as_built: The recipe's other parts that have weights.
+        passed_over: Newer checkpoints that are damaged, a line each.
     """
 
     table: WarmStartTable
@@ -69,7 +69,7 @@ def warm_start(compiled: CompiledRecipe) -> WarmStart | None:
     """Read the weights that `train.init_from` asks for; None where the recipe has no such table.
 
     Raises:
-        ConfigError: there is no such run or whole checkpoint, or parts are missing or do not fit; names all of them.
+        ConfigError: There is no such run or whole checkpoint, or parts are missing or do not fit; names all of them.
     """
     table = compiled.recipe.train.warm_start
     if table is None:

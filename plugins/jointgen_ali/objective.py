@@ -30,7 +30,7 @@ class ALI:
     As in the authors' code, both gradients are taken at the same point.
 
     Args:
-        critic: the settings of the critic. With several steps, critic and model take turns.
+        critic: The settings of the critic. With several steps, critic and model take turns.
     """
 
     critic: CriticTable = attrs.field(factory=CriticTable)
@@ -45,9 +45,9 @@ class ALICE:
     """ALI with cycle consistency (Li et al. 2017, eq. 7): less `weight` times the distance of x to its reconstruction.
 
     Args:
-        weight: a number, or a table { start, to, over, cycles }.
-        distance: how x and its reconstruction are compared.
-        critic: the settings of the critic, as in `ALI`.
+        weight: A number, or a table { start, to, over, cycles }.
+        distance: How x and its reconstruction are compared.
+        critic: The settings of the critic, as in `ALI`.
     """
 
     weight: float | WeightTable = attrs.field(default=1.0, validator=non_negative_weight)

@@ -42,20 +42,20 @@ class ASVAE:
     Each weight is a number or a table { start, to, over, cycles }.
 
     Args:
-        form: the literal or the decomposed form.
-        ratio: the critic of the decomposed half g: "T" = log p(x,z) / q(x,z), or "d" = log p(x) / q(x).
-        weight_r: the weight of half r; 0 leaves it out.
-        weight_g: the weight of half g; 0 leaves it out.
-        lambda_: the weight of the critic in the decomposed half g. It may also be independent of scale, { r = 0.5 }:
+        form: The literal or the decomposed form.
+        ratio: The critic of the decomposed half g: "T" = log p(x,z) / q(x,z), or "d" = log p(x) / q(x).
+        weight_r: The weight of half r; 0 leaves it out.
+        weight_g: The weight of half g; 0 leaves it out.
+        lambda_: The weight of the critic in the decomposed half g. It may also be independent of scale, { r = 0.5 }:
             the critic's gradient at the decoder's output is then held at r times that of the likelihood
             (docs/as-vae-on-photographs.md).
-        w: the weight of log q(z|x) in the decomposed half g.
-        gamma: the weight of a critic e = log p(z) / q(z) in the decomposed half r, which holds the aggregate posterior
+        w: The weight of log q(z|x) in the decomposed half g.
+        gamma: The weight of a critic e = log p(z) / q(z) in the decomposed half r, which holds the aggregate posterior
             to the prior (as Makhzani et al. 2015 do). At p = q it is 0, so the fixed point stays. 0 leaves it out.
-        ramp: the share of the stage over which lambda rises from 0.
-        vae_first: the share of the run in which half r's bound is trained alone, before the full expression: the
+        ramp: The share of the stage over which lambda rises from 0.
+        vae_first: The share of the run in which half r's bound is trained alone, before the full expression: the
             stages are then "vae" and "asvae". With 0 there is only the second, as a warm start from a VAE wants it.
-        critic: the settings that the critics share.
+        critic: The settings that the critics share.
     """
 
     form: Literal["decomposed", "literal"] = "decomposed"

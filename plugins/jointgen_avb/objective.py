@@ -23,8 +23,8 @@ class AVB:
     estimate lies above it says how much the critic may have missed.
 
     Args:
-        adaptive_contrast: which of the two; for families that know the moments of their draws.
-        critic: the settings of the critic. With several steps, model and critic take turns.
+        adaptive_contrast: Which of the two; for families that know the moments of their draws.
+        critic: The settings of the critic. With several steps, model and critic take turns.
     """
 
     adaptive_contrast: bool = False

@@ -38,7 +38,7 @@ class Implicit:
     Args:
         noise: The size of eps ~ N(0, I), one more input of the trunk (AVB's encoder). 0 makes a deterministic function
             of the other inputs (ALI's decoder, BiGAN's encoder and decoder).
-        mean: linear, or sigmoid for a variable of known range.
+        mean: Linear, or sigmoid for a variable of known range.
     """
 
     noise: int = attrs.field(default=32, validator=attrs.validators.ge(0))

@@ -84,7 +84,7 @@ class LocationScale:
         init_scale: The scale at the start (per_element: at a zero output of the trunk), in the variable's units.
         min_log_scale: Log scales are clamped to this from below.
         max_log_scale: Log scales are clamped to this from above.
-        mean: linear, or sigmoid for a variable of known range.
+        mean: Linear, or sigmoid for a variable of known range.
     """
 
     name: ClassVar[str]

@@ -160,7 +160,7 @@ class Mixture:
         init_scale: The standard deviation of every component at a zero output, in the variable's units.
         min_log_scale: Log scales are clamped to this from below.
         max_log_scale: Log scales are clamped to this from above.
-        mean: linear, or sigmoid for a variable of known range (before the spread is added).
+        mean: Linear, or sigmoid for a variable of known range (before the spread is added).
     """
 
     components: int = attrs.field(default=10, validator=attrs.validators.ge(1))

@@ -200,7 +200,7 @@ class ConvDecoder:
 
     Args:
         widths: The channels before each stage, the last of which makes the image; each stage doubles the size.
-        upsample: nearest (neighbour, then a 3x3 convolution), which leaves no checkerboard
+        upsample: Nearest (neighbour, then a 3x3 convolution), which leaves no checkerboard
             (docs/as-vae-on-photographs.md; Odena et al., Distill 2016), or transposed convolutions (k4 s2).
         activation: The activation before every stage.
         norm: Group norm before each activation, or none.

@@ -24,10 +24,10 @@ class VAE:
     """The evidence lower bound E_q[log p(x|z) + log p(z) - log q(z|x)] (Kingma & Welling 2014, eq. 3).
 
     Args:
-        beta: the weight of the rate, log q(z|x) - log p(z): a number, or a table { start, to, over, cycles }. With 1
+        beta: The weight of the rate, log q(z|x) - log p(z): a number, or a table { start, to, over, cycles }. With 1
             this is the bound; with another it is the beta-VAE (Higgins et al. 2017).
-        warm_up: the share of the run over which a number `beta` rises from 0.
-        analytic: whether the rate is KL(q(z|x) : p(z)) in closed form (eq. 10), for families that have it.
+        warm_up: The share of the run over which a number `beta` rises from 0.
+        analytic: Whether the rate is KL(q(z|x) : p(z)) in closed form (eq. 10), for families that have it.
     """
 
     beta: float | WeightTable = attrs.field(default=1.0, validator=non_negative_weight)
@@ -50,8 +50,8 @@ class IWAE:
     """The K-sample bound E log 1/K sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x) (Burda et al. 2016, eq. 8).
 
     Args:
-        k: the number of samples; the bound rises with it.
-        beta: the power of p(z) / q(z|x), as a table to warm up with (Soenderby et al. 2016). A bound once it is 1.
+        k: The number of samples; the bound rises with it.
+        beta: The power of p(z) / q(z|x), as a table to warm up with (Soenderby et al. 2016). A bound once it is 1.
     """
 
     k: int = attrs.field(default=5, validator=positive)

@@ -33,7 +33,7 @@ class Coupling(NetworkFlow):
         length: The number of steps, which move the odd and the even dimensions in turn.
         context: How many numbers the trunk outputs for all steps beside the base's parameters; 0 for none.
         hidden: The widths of the hidden layers of each step's network.
-        transform: affine, y = exp(a) x + b with a in (-6.9, 6.9); or spline, monotone and rational-quadratic with
+        transform: Affine, y = exp(a) x + b with a in (-6.9, 6.9); or spline, monotone and rational-quadratic with
             8 bins between -5 and 5, and the identity outside.
     """
 

@@ -72,7 +72,7 @@ class Node:
 
     @property
     def scored_parts(self) -> tuple[str, ...]:
-        """The parts whose density it evaluates."""
+        """The parts whose parameters its value depends on: once one has moved, an earlier value is stale."""
         return ()
 
     def gradient_paths(self, traits: Traits) -> GradientPaths:

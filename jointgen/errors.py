@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,14 @@ from typing import Self
 
 import attrs
 
+from jointgen.text import MAX_LISTED, listed, shortened
+
 KeyPath = tuple[str | int, ...]
+
+MAX_SUGGESTED = 60
+"""So many known names are listed beside an unknown one, at the most."""
+MAX_LINE = 2_000
+"""So many characters of a problem are written out, at the most."""
 
 
 def dotted(path: Sequence[str | int]) -> str:
@@ -94,8 +102,10 @@ class ConfigError(JointgenError):
 
     @property
     def lines(self) -> list[str]:
-        """The problems as they are printed, one line each."""
-        return [str(problem) for problem in self.problems]
+        """The problems as they are printed, one line each, and how many more there are than can be read."""
+        lines = [shortened(problem, MAX_LINE) for problem in self.problems[:MAX_LISTED]]
+        more = len(self.problems) - len(lines)
+        return [*lines, f"... and {more:,} more problems"] if more else lines
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -168,6 +178,23 @@ class Problems(list[Problem]):
             raise ConfigError(dict.fromkeys(self))
 
 
+class FileError(ConfigError):
+    """A file that the user has, in a run folder or a data set, is not what it should be. The message names it.
+
+    Args:
+        path: The file.
+        reason: What is wrong with it and what to do, after the file's name.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str):
+        self.path, self.reason = os.fspath(path), reason
+        super().__init__(f"{self.path}: {reason}")
+
+
+class MissingFileError(FileError):
+    """There is no such file."""
+
+
 class PluginError(ConfigError):
     """A plugin claims a name that is taken, cannot be imported, or implements a hook that does not exist."""
 
@@ -228,5 +255,5 @@ def suggest(word: object, known: Iterable[object]) -> str:
     if not names:
         return "; none is known here"
     between = " | " if any("," in name for name in names) else ", "
-    near, listing = nearest(word, names), f"known: {between.join(names)}"
+    near, listing = nearest(word, names), f"known: {listed(names, between, MAX_SUGGESTED)}"
     return f"; did you mean {near!r}? ({listing})" if near else f"; {listing}"

@@ -122,6 +122,8 @@ class _Reader:
 
     def _union(self, want: Any) -> Hook:
         def read(value: Any, _: Any) -> Any:
+            if value is None and types.NoneType in get_args(want):  # JSON has null; TOML has no such value
+                return None
             member = _member(want, value)
             if member is None:
                 raise self._wrong(want, value)

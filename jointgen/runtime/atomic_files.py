@@ -14,8 +14,9 @@ _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_flushed(path: Path, *chunks: bytes | memoryview) -> None:
-    """Write a file, and wait until the disk has it."""
-    with open(path, "wb") as file:
+    """Write a new file, and wait until the disk has it. A link under its name is not followed, but replaced."""
+    path.unlink(missing_ok=True)
+    with open(path, "xb") as file:
         file.writelines(chunks)
         file.flush()
         os.fsync(file.fileno())
@@ -42,6 +43,13 @@ def replace_bytes(path: Path, *chunks: bytes | memoryview) -> None:
         aside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append to a file in UTF-8, or create it. OSError where it is a link, which could lead anywhere."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with open(os.open(path, flags, 0o666), "ab") as file:
+        file.write(text.encode())
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+
+from jointgen.runtime.console import log, say
+from jointgen.text import listed, shortened, spreadsheet_cell, visible
+
+
+def test_control_characters_are_shown_and_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    log("a\x1b]0;X\x07b\nc")
+    say("one\ntwo\x9b31m \udcff \u202ethree")
+    out, err = capsys.readouterr()
+    assert err == "jointgen: a\\x1b]0;X\\x07b\\nc\n"
+    assert out == "one\ntwo\\x9b31m \\udcff \\u202ethree\n"
+
+
+def test_ordinary_text_of_any_language_stays() -> None:
+    assert visible("λ = 0.5, naïve, 日本, 🙂") == "λ = 0.5, naïve, 日本, 🙂"
+
+
+def test_long_values_and_lists_are_cut() -> None:
+    assert listed(range(10_000)).endswith("18, 19, ... and 9,980 more")
+    assert listed("ab") == "a, b"
+    assert len(shortened("x" * 10_000)) == 200
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+x", "-x", "@sum", " =1", "-1+cmd"])
+def test_what_a_spreadsheet_would_compute_is_text(text: str) -> None:
+    assert spreadsheet_cell(text) == f"'{visible(text)}"
+
+
+@pytest.mark.parametrize("text", ["-1.5", "+2e-5", "1", "", "a=b", "x"])
+def test_numbers_and_words_stay_in_a_cell(text: str) -> None:
+    assert spreadsheet_cell(text) == text

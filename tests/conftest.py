@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
@@ -20,6 +21,11 @@ from support.commands import Said, in_words  # noqa: E402
 from support.paths import QUICKSTART  # noqa: E402
 
 torch.set_num_threads(1)
+
+# the default run tries the same few examples every time; `pytest --hypothesis-profile=long` looks for new ones
+hypothesis.settings.register_profile("default run", derandomize=True, deadline=None, max_examples=50, database=None)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=2_000, database=None, print_blob=True)
+hypothesis.settings.load_profile("default run")
 
 LABELLED = """
 format = 1

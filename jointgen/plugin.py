@@ -133,6 +133,8 @@ if TYPE_CHECKING:
     from jointgen.runtime.cache import cached as cached
     from jointgen.runtime.cache import fingerprint as fingerprint
     from jointgen.runtime.console import log as log
+    from jointgen.runtime.console import log_once as log_once
+    from jointgen.runtime.progress import Counter as Counter
 
 _MODULES = {
     "config.fields": (
@@ -282,7 +284,8 @@ _MODULES = {
         "cached",
         "fingerprint",
     ),
-    "runtime.console": ("log",),
+    "runtime.console": ("log", "log_once"),
+    "runtime.progress": ("Counter",),
 }
 _HOME = {name: f"jointgen.{module}" for module, names in _MODULES.items() for name in names}
 

@@ -15,6 +15,7 @@ import attrs
 
 from jointgen.errors import ConfigError, suggest
 from jointgen.registry.components import KINDS
+from jointgen.runtime.console import say
 
 Arguments = argparse.Namespace
 PICTURE, ARRAY, TENSORS = ".png", ".npz", ".safetensors"
@@ -33,6 +34,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError with argparse's message."""
         raise ConfigError(f"{message} (see {self.prog} --help)")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print --help and --version as results are printed; argparse would ignore that it cannot."""
+        say(message, end="")
 
     @property
     def options(self) -> list[str]:

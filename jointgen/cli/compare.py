@@ -17,7 +17,7 @@ from jointgen.reports.comparison.rows import group_rows
 from jointgen.reports.comparison.runs import ComparedRun, read_runs
 from jointgen.reports.comparison.table import Table, make_table
 from jointgen.runtime.atomic_files import replace_bytes, replace_text
-from jointgen.runtime.console import log_once
+from jointgen.runtime.console import log_once, say
 
 ENDINGS = (".md", ".csv", ".html")
 
@@ -36,9 +36,9 @@ def compare_command(arguments: Arguments) -> None:
         print_tables(tables)
     else:
         _write_tables(Path(arguments.output), tables, drawn, files)
-        print(arguments.output)
+        say(arguments.output)
     for path in (path for paths in files for path in paths):
-        print(path)
+        say(str(path))
 
 
 def compare(arguments: Arguments) -> list[Table]:

@@ -7,7 +7,7 @@ import signal
 from jointgen.cli.arguments import Arguments
 from jointgen.errors import StoppedError
 from jointgen.images import prepare
-from jointgen.runtime.console import log_once
+from jointgen.runtime.console import log_once, say
 from jointgen.runtime.progress import Counter
 
 
@@ -34,11 +34,11 @@ def _prepare(arguments: Arguments) -> None:
         raise StoppedError(f"{dest}: stopped; run the same command again to continue", signal.SIGINT) from None
     lines = prepare.report(manifest)
     log_once(*lines.skipped)
-    print(f"{dest}: {lines.held}" + ("" if worked else "; it was finished before, and nothing was done"))
-    print(f"train on it: jointgen run RECIPE --set data.type=prepared --set data.path={dest}")
+    say(f"{dest}: {lines.held}" + ("" if worked else "; it was finished before, and nothing was done"))
+    say(f"train on it: jointgen run RECIPE --set data.type=prepared --set data.path={dest}")
 
 
 def _verify(arguments: Arguments) -> None:
     with Counter("verifying") as counter:
         manifest = prepare.verify(arguments.destination, counter)
-    print(f"{arguments.destination}: {len(manifest.stored)} files are what the manifest says")
+    say(f"{arguments.destination}: {len(manifest.stored)} files are what the manifest says")

@@ -24,7 +24,7 @@ from jointgen.evaluation.partial_results import PartialResults
 from jointgen.inference.model import Model
 from jointgen.runs.checkpoint import MANIFEST
 from jointgen.runs.folder import RunFolder
-from jointgen.runtime.console import log
+from jointgen.runtime.console import log, say
 from jointgen.runtime.launcher import end_with_launcher
 from jointgen.runtime.progress import Counter
 from jointgen.runtime.ranks import is_launched, is_main
@@ -78,7 +78,7 @@ def _evaluate(arguments: Arguments) -> None:
         else:
             log("these figures are printed and not kept: --rows, --split and --images look at other rows than the run")
     finally:  # the figures are printed even if the disk is full
-        print(json.dumps(estimates, indent=2) if arguments.json else table_of(estimates), flush=True)
+        say(json.dumps(estimates, indent=2) if arguments.json else table_of(estimates))
     partial.discard()
 
 

@@ -8,10 +8,11 @@ from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.explain.explain import explain
+from jointgen.runtime.console import say
 
 
 def explain_command(arguments: Arguments) -> None:
     """Print the explanation of a recipe, checked whole."""
     registry = load_plugins().registry
     recipe = read_recipe(find_recipe(arguments.recipe), arguments.set, registry=registry)
-    print(explain(compile_recipe(recipe, registry)))
+    say(explain(compile_recipe(recipe, registry)))

@@ -11,7 +11,7 @@ from jointgen.inference import bulk as inference
 from jointgen.inference.loading import open_run
 from jointgen.inference.model import Model
 from jointgen.reports.gallery import check_picture, draw_pairs, draw_samples
-from jointgen.runtime.console import log_once
+from jointgen.runtime.console import log_once, say
 from jointgen.runtime.progress import Counter
 from jointgen.runtime.workers import Workers
 
@@ -33,7 +33,7 @@ def sample_command(arguments: Arguments) -> None:
             draw_samples(samples, space, path)
     else:
         write_arrays(path, {variable: samples.numpy()}, {})
-    print(f"{path}: {len(samples)} samples of {variable}, {space}")
+    say(f"{path}: {len(samples)} samples of {variable}, {space}")
 
 
 def reconstruct_command(arguments: Arguments) -> None:
@@ -48,7 +48,7 @@ def reconstruct_command(arguments: Arguments) -> None:
         truth, rebuilt = inference.reconstruct_many(model, split, arguments.given, progress=counter)
     with writing_output(path):
         draw_pairs(truth, rebuilt, space, path)
-    print(f"{path}: {len(truth)} pairs, each truth with its reconstruction at its right")
+    say(f"{path}: {len(truth)} pairs, each truth with its reconstruction at its right")
 
 
 def encode_command(arguments: Arguments) -> None:
@@ -61,7 +61,7 @@ def encode_command(arguments: Arguments) -> None:
     origins = [rows.origins for rows in split.sources.values() if isinstance(rows, UserImages)]
     texts = {"files": origins[0]} if origins else {}
     write_arrays(path, {name: values.numpy() for name, values in codes.items()}, texts)
-    print(f"{path}: {', '.join(f'{name} {tuple(values.shape)}' for name, values in codes.items())}")
+    say(f"{path}: {', '.join(f'{name} {tuple(values.shape)}' for name, values in codes.items())}")
 
 
 def open_model_of(arguments: Arguments) -> tuple[Model, Workers]:

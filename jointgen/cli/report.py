@@ -12,6 +12,7 @@ from jointgen.inference.model import Model
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.page import PageModel, write_report
 from jointgen.runs.folder import RunFolder
+from jointgen.runtime.console import say
 
 
 def report_command(arguments: Arguments) -> None:
@@ -24,7 +25,7 @@ def report_command(arguments: Arguments) -> None:
         write_report(folder, compile_recipe(read_recipe(folder.recipe, registry=registry), registry), str(error))
     else:
         write_report(folder, model.compiled, _shown(model))
-    print(f"{folder.report}: the run's page, for a browser")
+    say(f"{folder.report}: the run's page, for a browser")
 
 
 def _shown(model: Model) -> PageModel | str:

@@ -10,7 +10,7 @@ from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.contracts.figures import table_of
 from jointgen.registry.discovery import load_plugins
-from jointgen.runtime.console import log_once
+from jointgen.runtime.console import log_once, say
 from jointgen.runtime.launcher import end_with_launcher
 from jointgen.runtime.ranks import is_launched, is_local_main, is_main
 from jointgen.runtime.signals import StopRequest
@@ -37,7 +37,7 @@ def _dry_run(arguments: Arguments) -> None:
     compiled = compile_recipe(read_recipe(find_recipe(arguments.recipe), arguments.set, registry=registry), registry)
     if not arguments.resume:
         warm_start(compiled)
-    print(write_recipe(compiled.recipe, registry), end="")
+    say(write_recipe(compiled.recipe, registry), end="")
 
 
 def _default_processes(arguments: Arguments) -> int:
@@ -68,5 +68,5 @@ def _train(arguments: Arguments) -> None:
         )
     leave()
     if is_main():
-        print(table_of(done.metrics))
-        print(f"{done.path}: the run; look at it in {done.path / 'report.html'}")
+        say(table_of(done.metrics))
+        say(f"{done.path}: the run; look at it in {done.path / 'report.html'}")

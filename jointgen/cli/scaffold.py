@@ -20,6 +20,7 @@ from jointgen.errors import ConfigError, suggest
 from jointgen.registry.components import KINDS
 from jointgen.registry.discovery import load_plugins
 from jointgen.runtime.atomic_files import writing
+from jointgen.runtime.console import say
 
 CORE_PACKAGE = "jointgen"
 SUMMARIES = {
@@ -42,10 +43,10 @@ def plugin_command(arguments: Arguments) -> None:
     """Write a new plugin package and print how to install, test and run it."""
     name, kind = arguments.name, arguments.kind
     folder = write_plugin(name, kind, Path(arguments.out or name))
-    print(f"{folder}: a plugin package with the {kind.replace('_', ' ')} {name!r}")
-    print(f"install it: uv pip install -e {folder}")
-    print(f"test it: pytest {folder}")
-    print(f"run it: jointgen run {folder / 'recipes' / name}.toml")
+    say(f"{folder}: a plugin package with the {kind.replace('_', ' ')} {name!r}")
+    say(f"install it: uv pip install -e {folder}")
+    say(f"test it: pytest {folder}")
+    say(f"run it: jointgen run {folder / 'recipes' / name}.toml")
 
 
 def write_plugin(name: str, kind: str, folder: Path) -> Path:

@@ -9,6 +9,7 @@ from jointgen.cli.arguments import Arguments
 from jointgen.config.toml import read_toml
 from jointgen.errors import ConfigError, nearest, suggest
 from jointgen.runtime.atomic_files import replace_bytes, writing
+from jointgen.runtime.console import say
 
 
 def copy_command(arguments: Arguments) -> None:
@@ -17,8 +18,8 @@ def copy_command(arguments: Arguments) -> None:
         raise ConfigError(f"copy which recipe? shipped: {', '.join(shipped_recipes()) or 'none'}")
     copies = copy_recipe(arguments.recipe, Path(arguments.destination))
     for path in copies:
-        print(path)
-    print(f"run it: jointgen run {copies[0]}")
+        say(str(path))
+    say(f"run it: jointgen run {copies[0]}")
 
 
 def recipe_folder() -> Path:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-import rich.console
 import rich.progress
-import rich.text
+
+from jointgen.runtime.console import note, stderr_is_terminal
+from jointgen.runtime.terminal import Terminal, styled, terminal
+from jointgen.text import visible
 
 
 class Progress:
@@ -29,7 +30,7 @@ class Progress:
 
     def __init__(self, total: int, start: int = 0, *, every_s: float = 10.0, quiet: bool = False):
         self._total, self._start, self._every_s, self._quiet = total, start, every_s, quiet
-        self._console = rich.console.Console(stderr=True, quiet=quiet)
+        self._console = terminal(stderr=True, quiet=quiet)
         self._bar = _bar(self._console) if _is_terminal(self._console) and not quiet else None
         self._began = self._printed = time.monotonic()
         self._line = ""
@@ -51,7 +52,7 @@ class Progress:
         numbers = [f"{name} {value:.4g}" for name, value in figures.items()]
         shown = "  ".join([f"{images_per_s:,.0f} images/s", f"{left} left", *numbers])
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, status=shown)
+            self._bar.update(self._task, completed=step, status=visible(shown))
             return
         self._line = f"step {step}/{self._total}  {shown}"
         if time.monotonic() - self._printed >= self._every_s:
@@ -60,9 +61,9 @@ class Progress:
     def note(self, text: str) -> None:
         """Print a line of its own, above the bar where there is one."""
         if self._bar is not None:
-            self._console.print(rich.text.Text(text), soft_wrap=True)
+            self._console.print(styled(text), soft_wrap=True)
         elif not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+            note(text)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -74,7 +75,7 @@ class Progress:
 
     def _print_line(self) -> None:
         if self._line and not self._quiet:
-            print(self._line, file=sys.stderr, flush=True)
+            note(self._line)
         self._line, self._printed = "", time.monotonic()
 
 
@@ -91,7 +92,7 @@ class Counter:
 
     def __init__(self, what: str, *, every_s: float = 10.0):
         self._what, self._every_s = what, every_s
-        console = rich.console.Console(stderr=True)
+        console = terminal(stderr=True)
         self._bar = rich.progress.Progress(console=console, transient=True) if _is_terminal(console) else None
         self._printed = time.monotonic()
 
@@ -107,7 +108,7 @@ class Counter:
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total)
         elif time.monotonic() - self._printed >= self._every_s:
-            print(f"{self._what}: {done} of {total}", file=sys.stderr, flush=True)
+            note(f"{self._what}: {done} of {total}")
             self._printed = time.monotonic()
 
     def __exit__(
@@ -117,12 +118,12 @@ class Counter:
             self._bar.stop()
 
 
-def _is_terminal(console: rich.console.Console) -> bool:
+def _is_terminal(console: Terminal) -> bool:
     # the file is asked: with FORCE_COLOR, rich takes a log file for a terminal too
-    return sys.stderr.isatty() and not console.is_dumb_terminal
+    return stderr_is_terminal() and not console.is_dumb_terminal
 
 
-def _bar(console: rich.console.Console) -> rich.progress.Progress:
+def _bar(console: Terminal) -> rich.progress.Progress:
     return rich.progress.Progress(
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),

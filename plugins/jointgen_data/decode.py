@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
-from jointgen.plugin import ConfigError, decoding_images, drop_rows, too_many_broken
-
-log = logging.getLogger("jointgen.data")
+from jointgen.plugin import ConfigError, Counter, decoding_images, drop_rows, log_once, too_many_broken
 
 
 def decode_all(
     paths: Sequence[str], size: int, channels: int, workers: int, max_broken: int
 ) -> tuple[np.ndarray, list[int]]:
-    """Decode images, resize them and log one line for each broken file.
+    """Decode images, resize them and print one line for each broken file.
 
     Args:
         paths: The files.
@@ -36,20 +29,13 @@ def decode_all(
     """
     images = np.empty((len(paths), channels, size, size), np.uint8)
     broken: list[tuple[int, str]] = []
-    with _progress(len(paths)) as advance, decoding_images(workers) as decode:
+    done = 0
+    with Counter("reading images") as count, decoding_images(workers) as decode:
         for decoded in decode(paths, images):
             broken += decoded.failures
             if problem := too_many_broken([(paths[i], why) for i, why in broken], max_broken, "max_broken"):
                 raise ConfigError(problem, "max_broken")
-            advance(decoded.files)
-    for index, reason in broken:
-        log.warning("skipped %s: %s", paths[index], reason)
+            done += decoded.files
+            count(done, len(paths))
+    log_once(*(f"skipped {paths[index]}: {reason}" for index, reason in broken))
     return drop_rows(images, [index for index, _ in broken])
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on stderr if that is a terminal, and remove it when it is full."""
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("Reading images", total=total)
-        yield lambda done: progress.advance(task, done)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import rich.table
 
 from jointgen.runtime.console import log, say
+from jointgen.runtime.terminal import styled, terminal
 from jointgen.text import listed, shortened, spreadsheet_cell, visible
 
 
@@ -32,3 +34,20 @@ def test_what_a_spreadsheet_would_compute_is_text(text: str) -> None:
 @pytest.mark.parametrize("text", ["-1.5", "+2e-5", "1", "", "a=b", "x"])
 def test_numbers_and_words_stay_in_a_cell(text: str) -> None:
     assert spreadsheet_cell(text) == text
+
+
+def test_many_messages_at_once_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    log(*map(str, range(10_000)))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[19:] == ["jointgen: 19", "jointgen: ... and 9,980 more"]
+
+
+def test_tables_and_bars_show_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    table = rich.table.Table()
+    table.add_column(styled("\x1b[31mhead [bold]"))
+    table.add_column()
+    table.add_row("\x1b]0;X\x07 cell", "\x1b[0m")
+    terminal(width=60).print(table, styled("\x9b31m [red]text"))
+    out = capsys.readouterr().out
+    assert "\\x1b[31mhead [bold]" in out and "\\x1b]0;X" in out and "\\x9b31m [red]text" in out
+    assert not {"\x1b", "\x07", "\x9b"} & {*out}

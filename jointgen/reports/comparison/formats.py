@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 import rich.box
-import rich.console
 import rich.table
 import rich.text
 
 from jointgen.reports.comparison.table import Cell, Row, Table
 from jointgen.reports.html import fill_template
+from jointgen.runtime.terminal import styled, terminal
 
 _SUPERSCRIPTS = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹·")
 _FILE_WIDTH = 10_000
@@ -61,16 +61,16 @@ def _footnotes(table: Table) -> list[str]:
 
 def print_tables(tables: Sequence[Table]) -> None:
     """Print tables to stdout. In a terminal, columns that do not fit go into a further table below."""
-    console = rich.console.Console(highlight=False)
+    console = terminal()
     is_terminal = console.is_terminal
     if not is_terminal:
-        console = rich.console.Console(highlight=False, width=_FILE_WIDTH)
+        console = terminal(width=_FILE_WIDTH)
     for table in tables:
-        console.print(rich.text.Text(table.title, style="bold"), soft_wrap=True)
+        console.print(styled(table.title, style="bold"), soft_wrap=True)
         for columns in _fold(table, console.width):
             console.print(_rich_table(table, columns, starred=not is_terminal))
         for line in [table.legend("Bold" if is_terminal else "*"), *_footnotes(table), *table.remarks()]:
-            console.print(rich.text.Text(line, style="dim" if is_terminal else ""), soft_wrap=True)
+            console.print(styled(line, style="dim" if is_terminal else ""), soft_wrap=True)
 
 
 def _fold(table: Table, width: int) -> list[list[int]]:
@@ -95,24 +95,24 @@ def _rich_table(table: Table, columns: Sequence[int], starred: bool) -> rich.tab
     shown.add_column("")
     heads = table.heads()
     for i in columns:
-        shown.add_column(rich.text.Text("\n".join(heads[i])), justify="right", no_wrap=True)
+        shown.add_column(styled("\n".join(heads[i])), justify="right", no_wrap=True)
     for row in table.rows:
         shown.add_row(_label(row), *(_cell_text(row.cells[i], starred) for i in columns))
     if quoted := [row for row in table.published if any(row.cells[i].value is not None for i in columns)]:
         shown.add_section()
-        shown.add_row(rich.text.Text(table.published_title, style="italic"))
+        shown.add_row(styled(table.published_title, style="italic"))
         for row in quoted:
             shown.add_row(_label(row), *(_cell_text(row.cells[i], starred) for i in columns), style="dim")
     return shown
 
 
 def _label(row: Row) -> rich.text.Text:
-    return rich.text.Text(f"{row.label}{superscripts(row.notes)}")
+    return styled(f"{row.label}{superscripts(row.notes)}")
 
 
 def _cell_text(cell: Cell, starred: bool) -> rich.text.Text:
     star = "*" if cell.best and starred else ""
-    return rich.text.Text(f"{star}{cell.text}{superscripts(cell.notes)}", style="bold" if cell.best else "")
+    return styled(f"{star}{cell.text}{superscripts(cell.notes)}", style="bold" if cell.best else "")
 
 
 # --- Markdown --------------------------------------------------------------------------------------------------------

@@ -135,6 +135,7 @@ if TYPE_CHECKING:
     from jointgen.runtime.console import log as log
     from jointgen.runtime.console import log_once as log_once
     from jointgen.runtime.progress import Counter as Counter
+    from jointgen.runtime.regular_files import user_path as user_path
 
 _MODULES = {
     "config.fields": (
@@ -286,6 +287,7 @@ _MODULES = {
     ),
     "runtime.console": ("log", "log_once"),
     "runtime.progress": ("Counter",),
+    "runtime.regular_files": ("user_path",),
 }
 _HOME = {name: f"jointgen.{module}" for module, names in _MODULES.items() for name in names}
 

@@ -26,6 +26,14 @@ _KINDS = {
 }
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path that the user wrote, with a leading "~" written out. FileError where it stands for no folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise FileError(path, "begins with ~, and no home folder is known; write the path out") from None
+
+
 def read_regular(path: str | os.PathLike[str], limit: int = SMALL) -> bytes:
     """Read a regular file whole; a link to one counts.
 

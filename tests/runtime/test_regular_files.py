@@ -7,7 +7,7 @@ import pytest
 
 from jointgen.errors import FileError, MissingFileError
 from jointgen.runtime.atomic_files import append_text, replace_text
-from jointgen.runtime.regular_files import read_regular, read_regular_text
+from jointgen.runtime.regular_files import read_regular, read_regular_text, user_path
 
 
 def test_a_file_is_read_whole_also_through_a_link(tmp_path: Path) -> None:
@@ -62,3 +62,10 @@ def test_writing_follows_no_link(tmp_path: Path) -> None:
     replace_text(tmp_path / "a", "ours")
     assert elsewhere.read_text() == "theirs"
     assert (tmp_path / "a").read_text() == "ours" and not (tmp_path / "a").is_symlink()
+
+
+def test_a_home_folder_that_is_not_known_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert user_path("~/runs") == Path("/somewhere/runs")
+    with pytest.raises(FileError, match=r"^~nobody_of_this_name/runs: begins with ~, and no home folder is known"):
+        user_path("~nobody_of_this_name/runs")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from jointgen.cli.arguments import Arguments
 from jointgen.cli.models import open_model_of
-from jointgen.compiler.compiled_recipe import compile_recipe
-from jointgen.config.recipe import read_recipe
 from jointgen.data.split import open_split
 from jointgen.errors import CheckpointError, ConfigError
+from jointgen.inference.loading import compile_run
 from jointgen.inference.model import Model
-from jointgen.registry.discovery import load_plugins
 from jointgen.reports.page import PageModel, write_report
 from jointgen.runs.folder import RunFolder
 from jointgen.runtime.console import say
@@ -21,8 +19,7 @@ def report_command(arguments: Arguments) -> None:
     try:
         model, _ = open_model_of(arguments)
     except CheckpointError as error:  # the run has no whole checkpoint: the rest can be shown
-        registry = load_plugins().registry
-        write_report(folder, compile_recipe(read_recipe(folder.recipe, registry=registry), registry), str(error))
+        write_report(folder, compile_run(folder), str(error))
     else:
         write_report(folder, model.compiled, _shown(model))
     say(f"{folder.report}: the run's page, for a browser")

@@ -115,18 +115,24 @@ class Binding:
         return len(encoders) == 1 and variable in encoders[0].given and set(encoders[0].out) <= set(decoder.given)
 
 
-def bind(recipe: Recipe, objectives: Sequence[Objective], registry: Registry | None = None) -> Binding:
+def bind(
+    recipe: Recipe,
+    objectives: Sequence[Objective],
+    registry: Registry | None = None,
+    offered: Mapping[str, Mapping[str, Space]] | None = None,
+) -> Binding:
     """Match the objectives' joints with the recipe's parts.
 
     Args:
         recipe: The recipe that declares the parts.
         objectives: One for each stage.
         registry: Where to look for families that fit, to name them in problems.
+        offered: The Spaces of data sources that are known; the others are asked.
 
     Returns:
         The binding; its `problems` are to be raised by the caller.
     """
-    binding = Binding(recipe)
+    binding = Binding(recipe, offered={part: dict(spaces) for part, spaces in (offered or {}).items()})
     for objective in objectives:
         shared: list[tuple[dict[str, Any], Mapping[str, Any], str]] = [
             (binding.joints, objective.joints, "joint"),

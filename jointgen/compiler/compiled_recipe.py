@@ -5,7 +5,7 @@ recipe -> stages of objectives -> binding (which part computes what) -> a plan f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
@@ -17,6 +17,7 @@ from jointgen.compiler.plan import Plan, make_plan
 from jointgen.compiler.requirements import unmet
 from jointgen.config.optimizers import OptimizerTable, StageTables
 from jointgen.config.recipe import Recipe
+from jointgen.contracts.space import Space
 from jointgen.errors import Problem, Problems, placing, suggest
 from jointgen.objectives.objective import Stage, as_stages
 from jointgen.registry.components import Registry
@@ -67,14 +68,22 @@ class CompiledRecipe:
         return [stage.name for stage, begin, end in zip(self.stages, [0, *ends], ends, strict=False) if begin == end]
 
 
-def compile_recipe(recipe: Recipe, registry: Registry) -> CompiledRecipe:
+def compile_recipe(
+    recipe: Recipe, registry: Registry, offered: Mapping[str, Mapping[str, Space]] | None = None
+) -> CompiledRecipe:
     """Compile a recipe.
+
+    Args:
+        recipe: The recipe.
+        registry: The components that it was read with.
+        offered: The Spaces of the variables of data sources by part, where a run has recorded them; other sources are
+            asked for theirs.
 
     Raises:
         ConfigError: Every mismatch between the objective and the parts; families that would fit are named.
     """
     stages = stages_of(recipe, registry)
-    binding = bind(recipe, [stage.objective for stage in stages], registry)
+    binding = bind(recipe, [stage.objective for stage in stages], registry, offered)
     binding.problems.raise_any()
     with placing("objective"):
         plans = tuple(make_plan(s.objective, binding.traits, separate=recipe.train.compile != "off") for s in stages)

@@ -13,6 +13,7 @@ from jointgen.contracts.distributions import Distribution
 from jointgen.contracts.networks import Dropout
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
+from jointgen.errors import ConfigError
 
 
 class ConditionalPart(nn.Module):
@@ -135,7 +136,13 @@ def load_weights(parts: Parts, saved: Mapping[str, Mapping[str, Tensor]], averag
         parts: The parts.
         saved: State dicts by part; averages are named "ema.PART".
         average: Whether to take a part's averages where there are any.
+
+    Raises:
+        ConfigError: Tensors are missing, or have other shapes than the parts.
     """
+    names = {name: f"ema.{name}" if average and f"ema.{name}" in saved else name for name in parts.modules}
+    weights = {name: saved.get(key, {}) for name, key in names.items()}
+    if mismatches := shape_mismatches(parts.modules, weights):
+        raise ConfigError(f"the checkpoint is of other parts than the recipe's: {summarise_problems(mismatches)}")
     for name, module in parts.modules.items():
-        key = f"ema.{name}" if average and f"ema.{name}" in saved else name
-        module.load_state_dict(dict(saved[key]))
+        module.load_state_dict(dict(weights[name]))

@@ -39,6 +39,16 @@ class Space:
     high: float | None = None
     bins: int | None = None
 
+    def __attrs_post_init__(self) -> None:
+        if any(axis < 1 for axis in self.shape):
+            raise ValueError(f"'shape' must be of axes >= 1: {self.shape}")
+        if self.kind == "label" and len(self.shape) != 1:
+            raise ValueError(f"'shape' of a label must be (classes,): {self.shape}")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError(f"'low' must be < high = {self.high}: {self.low}")
+        if self.bins is not None and (self.bins < 1 or self.range is None):
+            raise ValueError(f"'bins' must be >= 1 between a low and a high end: {self.bins}")
+
     @property
     def size(self) -> int:
         """The number of scalar dimensions D."""

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
-from jointgen.compiler.compiled_recipe import compile_recipe
+from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.compiler.parts import load_weights
 from jointgen.config.recipe import read_recipe
 from jointgen.inference.model import Model
+from jointgen.inference.run_data import RunData
 from jointgen.registry.discovery import load_plugins
 from jointgen.runs.checkpoint import find
 from jointgen.runs.folder import RunFolder
@@ -44,14 +45,25 @@ def open_model(
 ) -> tuple[Model, list[str]]:
     """Load a model as `load` does, and give a line for each damaged checkpoint that was passed over."""
     folder = RunFolder.open(run)
-    registry = load_plugins().registry
-    compiled = compile_recipe(read_recipe(folder.recipe, registry=registry), registry)
+    compiled = compile_run(folder)
     saved = find(folder.checkpoints, checkpoint)
     doubled = torch.float64 if compiled.recipe.train.precision == "fp64" else None
     compiled.parts.modules.to(device, doubled).eval()  # before the weights, which would be rounded
     load_weights(compiled.parts, saved.parts, average)
     model = Model(compiled, compiled.parts, device, saved.path.name)
     return model, [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
+
+
+def compile_run(folder: RunFolder) -> CompiledRecipe:
+    """Compile the recipe of a run with what the run has recorded of its data, which need not be there.
+
+    Raises:
+        ConfigError: The run's recipe or its record is damaged, or the data of a run without a record is not there.
+    """
+    registry = load_plugins().registry
+    data = RunData.read(folder)
+    recipe = data.located(read_recipe(folder.recipe, registry=registry))
+    return compile_recipe(recipe, registry, data.offered(recipe))
 
 
 def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, list[str]]:

@@ -29,6 +29,7 @@ class RunFolder:
     def __init__(self, path: Path | str):
         self.path = Path(path)
         self.recipe = self.path / "recipe.toml"
+        self.data = self.path / "data.json"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self.evaluation = self.path / "evaluation.json"

@@ -21,6 +21,7 @@ from jointgen.engine.ema import EMA
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.engine.optimizers import Optimizers
 from jointgen.errors import ConfigError, Problem, placing
+from jointgen.inference.run_data import RunData
 from jointgen.inference.view import PartsView
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
@@ -116,6 +117,7 @@ def set_up_training(
         folder.create(resume=resuming)  # checks again: another run may have begun here while this one read its data
         if not resuming:
             folder.write_recipe(text)
+        RunData.of(compiled).write(folder)
     workers.barrier()
 
     # a resumed run goes on from its newest checkpoint

@@ -181,7 +181,8 @@ def _file(option: str, path: str) -> Path:
     if file.suffix.lower() not in READERS:
         raise ConfigError(f"{path!r} is none of {', '.join(READERS)}", option)
     if not file.is_file():
-        raise ConfigError(f"no file {str(file)!r}", option)
+        where = "" if file.is_absolute() else f" in {str(Path.cwd())!r}"
+        raise ConfigError(f"no file {str(file)!r}{where}", option)
     return file
 
 

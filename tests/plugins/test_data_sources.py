@@ -724,7 +724,10 @@ def test_splits_that_leave_nothing_or_do_not_match(tmp_path: Path) -> None:
     both = attrs.evolve(source, test_path=other.path, variables=None)
     assert problem(both, "test").startswith("test_path: 'x' is 3 real in 'images' of ")
     assert len(both.open("train")) == 1
-    assert problem(attrs.evolve(source, test_path="gone.npy"), "test") == "test_path: no file 'gone.npy'"
+    assert (
+        problem(attrs.evolve(source, test_path="gone.npy"), "test")
+        == f"test_path: no file 'gone.npy' in {str(Path.cwd())!r}"
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"test_fraction": 0.0}, {"test_fraction": 1.0}, {"levels": 1}, {"levels": 257}])

@@ -1,0 +1,90 @@
+"""What a run remembers of its data: the Spaces of its sources, and the folder in which it was started.
+
+A trained model needs no row of its data to sample, or to encode the user's own images; with this record it needs
+neither the files nor the folder that the run was started in.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from jointgen.compiler.compiled_recipe import CompiledRecipe
+from jointgen.config.documents import read_document
+from jointgen.config.recipe import Recipe
+from jointgen.contracts.data_keys import key_roles
+from jointgen.contracts.space import Space
+from jointgen.errors import MissingFileError
+from jointgen.runs.folder import RunFolder
+from jointgen.runtime.atomic_files import replace_text, writing
+
+REMEDY = "remove it: what it says is then read from the data"
+
+
+@attrs.frozen
+class RunData:
+    """The content of data.json.
+
+    Args:
+        started_in: The folder in which the run was started, from which relative paths of its recipe lead.
+        spaces: The Space of each variable by its source's name for it, by the part of the recipe that the source is.
+    """
+
+    started_in: str = ""
+    spaces: dict[str, dict[str, Space]] = attrs.field(factory=dict)
+
+    @classmethod
+    def of(cls, compiled: CompiledRecipe) -> RunData:
+        """Return the record of a run that starts here."""
+        try:
+            here = str(Path.cwd())
+        except OSError:  # the folder has been removed since
+            here = ""
+        return cls(here, compiled.binding.offered)
+
+    def write(self, folder: RunFolder) -> None:
+        """Write data.json."""
+        with writing(folder.data):
+            replace_text(folder.data, json.dumps(attrs.asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> RunData:
+        """Read data.json; an empty record where a run has none, since those before 0.1 have not.
+
+        Raises:
+            FileError: It is damaged.
+        """
+        try:
+            return read_document(folder.data, cls, REMEDY)
+        except MissingFileError:
+            return cls()
+
+    def located(self, recipe: Recipe) -> Recipe:
+        """Return the run's recipe with the relative paths of its data that lead somewhere from where it was started.
+
+        Others stay as they are written: a run may have been moved together with its data.
+        """
+        sources = {part: self._located(source) for part, source in recipe.sources.items()}
+        return attrs.evolve(recipe, data=self._located(recipe.data), sources=sources)
+
+    def offered(self, recipe: Recipe) -> dict[str, dict[str, Space]]:
+        """Return the recorded Spaces of the sources that the recipe has."""
+        return {part: spaces for part, spaces in self.spaces.items() if part in recipe.all_sources()}
+
+    def _located(self, source: Any) -> Any:
+        places = {key: getattr(source, key) for key, role in key_roles(type(source)).items() if role == "location"}
+        found = {key: str(path) for key, value in places.items() if (path := self._path(value)) is not None}
+        return attrs.evolve(source, **found) if found else source
+
+    def _path(self, value: Any) -> Path | None:
+        """Return where a relative path leads from the folder of the start; None where it leads nowhere."""
+        if not self.started_in or not isinstance(value, str) or not value or Path(value).is_absolute():
+            return None
+        try:
+            path = Path(self.started_in, value)
+            return path if path.exists() else None
+        except (OSError, ValueError):  # a name that no system takes
+            return None

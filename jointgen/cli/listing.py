@@ -34,14 +34,18 @@ def listing(plugins: Plugins, kind: str | None = None) -> str:
     if plugins.failed:
         failures = [f"  {plugin.name} ({plugin.provider}): {plugin.reason}" for plugin in plugins.failed]
         blocks.append("\n".join(["plugins that failed to load", *failures]))
+    if clashes := plugins.registry.clashes(kind):
+        blocks.append("\n".join(["names that several plugins claim", *(f"  {line}" for line in clashes)]))
     return "\n\n".join(blocks) or "nothing is registered"
 
 
 def listing_json(plugins: Plugins, kind: str | None = None) -> str:
     """List the same as JSON.
 
-    {"components": [{kind, name, provider, paper, summary}], "failed": [{name, distribution, version, reason}]}
+    {"components": [{kind, name, provider, paper, summary}], "failed": [{name, distribution, version, reason}],
+    "clashes": [line]}
     """
     shown = attrs.filters.exclude("target")
     components = [attrs.asdict(c, filter=shown) for c in plugins.registry.components(kind)]
-    return json.dumps({"components": components, "failed": list(map(attrs.asdict, plugins.failed))}, indent=2)
+    failed = list(map(attrs.asdict, plugins.failed))
+    return json.dumps({"components": components, "failed": failed, "clashes": plugins.registry.clashes(kind)}, indent=2)

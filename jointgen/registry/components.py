@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -84,10 +84,14 @@ class Component:
 
 
 class Registry:
-    """All components by kind and name. `failures` has a line for each plugin that could not be loaded, with why."""
+    """All components by kind and name. `failures` has a line for each plugin that could not be loaded, with why.
+
+    A name that two plugins claim is nobody's: only what needs it is refused. `clashes` has a line for each.
+    """
 
     def __init__(self) -> None:
         self._components: dict[str, dict[str, Component]] = {kind: {} for kind in KINDS}
+        self._claims: dict[tuple[str, str], list[Component]] = {}
         self.failures: list[str] = []
 
     def add(self, component: Component) -> None:
@@ -105,9 +109,20 @@ class Registry:
         self._of(component.kind)[component.name] = component
 
     def update(self, other: Registry) -> None:
-        """Add every component of another registry."""
+        """Add every component of another plugin's registry, and take away from both what both claim."""
         for component in other.components():
-            self.add(component)
+            key = component.kind, component.name
+            held = self._of(component.kind).pop(component.name, None)
+            if held is not None:
+                self._claims[key] = [held]
+            if key in self._claims:
+                self._claims[key].append(component)
+            else:
+                self.add(component)
+
+    def clashes(self, kind: str | None = None) -> list[str]:
+        """Return a line for each name (of one kind) that several plugins claim: who they are, and what to do."""
+        return [_clash(claims) for (of, _), claims in self._claims.items() if kind in (None, of)]
 
     def names(self, kind: str) -> list[str]:
         """Return the names of a kind, sorted."""
@@ -129,8 +144,10 @@ class Registry:
 
         Raises:
             ConfigError: The name is unknown; the message has the known names, the nearest one, and the plugins that
-                failed to load.
+                failed to load. Or several plugins claim it; the message names them.
         """
+        if claims := self._claims.get((kind, name)):
+            raise ConfigError(_clash(claims))
         if name not in self._of(kind):
             lost = "".join(f"; {failure}" for failure in self.failures)
             raise ConfigError(f"unknown {kind.replace('_', ' ')} {name!r}{suggest(name, self.names(kind))}{lost}")
@@ -160,6 +177,12 @@ class Registry:
         if kind not in self._components:
             raise ConfigError(f"unknown kind of component {kind!r}{suggest(kind, KINDS)}")
         return self._components[kind]
+
+
+def _clash(claims: Sequence[Component]) -> str:
+    providers = " and by ".join(component.provider for component in claims)
+    kind, name = claims[0].kind.replace("_", " "), claims[0].name
+    return f"{kind} {name!r} is registered by {providers}; uninstall all but one, or rename it in one of them"
 
 
 class Registrar:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 from collections.abc import Iterable
 from importlib import metadata
 
@@ -58,13 +57,11 @@ class Plugins:
 def load_plugins(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Plugins:
     """Load plugins and return what they register.
 
-    A plugin that cannot be imported or registers nothing is kept in `failed`: it stops only recipes that need it.
+    A plugin that cannot be imported or registers nothing is kept in `failed`: it stops only recipes that need it. So
+    does a component whose name another plugin claims too (`Registry.clashes`). Two plugins may have one name.
 
     Args:
         entry_points: The plugins to load; None for those installed, which are loaded once per process.
-
-    Raises:
-        PluginError: Two distributions claim one plugin name, or two plugins one component.
     """
     return _installed() if entry_points is None else _load(entry_points)
 
@@ -80,11 +77,9 @@ def _installed() -> Plugins:
 
 
 def _load(entry_points: Iterable[metadata.EntryPoint]) -> Plugins:
-    entry_points = sorted(entry_points, key=lambda entry: entry.name)
-    _refuse_shared_names(entry_points)
     plugins = Plugins(Registry(), [], [])
-    for entry in entry_points:
-        plugin = _describe(entry)
+    described = [(_describe(entry), entry) for entry in entry_points]
+    for plugin, entry in sorted(described, key=lambda pair: attrs.astuple(pair[0])):
         own = Registry()
         try:
             _fill(own, entry, plugin.provider)
@@ -115,16 +110,6 @@ def _refuse_wrong_hooks(manager: pluggy.PluginManager, module: object) -> None:
             raise PluginError(f"implements {hook.name}, which is no hook{suggest(hook.name, known)}")
     if not hooks:
         raise PluginError(f"implements no hook (known: {', '.join(known)}; mark yours with @jointgen.hookimpl)")
-
-
-def _refuse_shared_names(entry_points: Iterable[metadata.EntryPoint]) -> None:
-    problems = []
-    for name, group in itertools.groupby(entry_points, key=lambda entry: entry.name):
-        providers = [_describe(entry).provider for entry in group]
-        if len(providers) > 1:
-            problems.append(f"plugin name {name!r} is claimed by {' and by '.join(providers)}; uninstall or rename one")
-    if problems:
-        raise PluginError(problems)
 
 
 def _describe(entry: metadata.EntryPoint) -> Plugin:

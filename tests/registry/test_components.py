@@ -80,8 +80,10 @@ def test_registries_are_joined_with_the_same_care() -> None:
     Registrar(other, "others 2.0").prior("gauss", MLP)
     registry.update(other)
     assert registry.names("prior") == ["gauss"]
-    with pytest.raises(PluginError, match=r"by others 2\.0 and by others 2\.0"):
-        registry.update(other)
+    registry.update(other)
+    assert registry.names("prior") == []
+    with pytest.raises(ConfigError, match=r"prior 'gauss' is registered by others 2\.0 and by others 2\.0; uninstall"):
+        registry.get("prior", "gauss")
 
 
 def test_an_unknown_name_is_told_with_the_nearest_and_what_failed() -> None:

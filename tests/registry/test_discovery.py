@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jointgen.errors import ConfigError, PluginError
+from jointgen.cli.listing import listing, listing_json
+from jointgen.errors import ConfigError
 from jointgen.registry.discovery import GROUP, Plugins, forget_plugins, load_plugins
 
 GOOD = """
@@ -80,23 +82,35 @@ def test_a_plugin_registers_its_components_under_its_distributions_name(install:
     assert plugins.failed == []
 
 
-def test_two_distributions_claiming_one_plugin_name(install: Install, load: Load) -> None:
+def test_two_distributions_may_give_their_plugins_one_name(install: Install, load: Load) -> None:
     install("wide-nets", GOOD.format(name="wide"))
     install("deep-nets", GOOD.format(name="deep"), version="0.3")
-    with pytest.raises(PluginError) as caught:
-        load()
-    assert caught.value.lines[0].startswith("plugin name 'mine' is claimed by ")
-    assert "wide-nets 1.0" in str(caught.value)
-    assert "deep-nets 0.3" in str(caught.value)
+    plugins = load()
+    assert [plugin.provider for plugin in plugins.loaded] == ["deep-nets 0.3", "wide-nets 1.0"]
+    assert plugins.registry.names("encoder") == ["deep", "wide"]
 
 
-def test_two_plugins_claiming_one_component(install: Install, load: Load) -> None:
-    install("wide-nets", GOOD.format(name="wide"), name="a")
-    install("deep-nets", GOOD.format(name="wide"), name="b", version="0.3")
-    with pytest.raises(
-        PluginError, match=r"encoder 'wide' is registered twice: by wide-nets 1\.0 and by deep-nets 0\.3"
-    ):
-        load()
+def test_a_component_that_several_plugins_claim_stops_only_what_needs_it(install: Install, load: Load) -> None:
+    both = "    registry.encoder('second', WideMLP)\n"
+    install("wide-nets", GOOD.format(name="wide") + both, name="a")
+    install("deep-nets", GOOD.format(name="wide") + both, name="b", version="0.3")
+    install("late-nets", GOOD.format(name="wide") + "    registry.decoder('own', WideMLP)\n", name="c")
+    plugins = load()
+    assert plugins.failed == []
+    assert [component.name for component in plugins.registry.components()] == ["own"]
+    advice = "uninstall all but one, or rename it in one of them"
+    clashes = [
+        f"encoder 'second' is registered by wide-nets 1.0 and by deep-nets 0.3; {advice}",
+        f"encoder 'wide' is registered by wide-nets 1.0 and by deep-nets 0.3 and by late-nets 1.0; {advice}",
+    ]
+    assert sorted(plugins.registry.clashes()) == clashes
+    assert plugins.registry.clashes("decoder") == []
+    with pytest.raises(ConfigError) as caught:
+        plugins.registry.get("encoder", "wide")
+    assert str(caught.value) == clashes[1]
+    told = listing(plugins)
+    assert all(line in told for line in clashes)
+    assert json.loads(listing_json(plugins))["clashes"] == plugins.registry.clashes()
 
 
 def test_a_plugin_that_cannot_be_imported_stops_only_what_needs_it(install: Install, load: Load) -> None:

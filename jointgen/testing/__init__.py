@@ -81,7 +81,13 @@ def checks(
     try:
         return of[kind]() if kind in of else checks_of(nets_of(kind, config, settings), NETWORKS)
     except AssertionError as error:  # it serves nothing that was tried: one case fails, and the test file still loads
-        return [Check(described(config), "serves something", functools.partial(expect, False, str(error)))]
+        return [_failed(config, str(error))]
+    except Exception as error:  # whatever it raises where it is asked what it serves
+        return [_failed(config, f"raises {type(error).__name__}: {error}")]
+
+
+def _failed(config: Any, why: str) -> Check:
+    return Check(described(config), "serves something", functools.partial(expect, False, why))
 
 
 __all__ = ["Check", "checks", "tiny_model"]

@@ -94,6 +94,8 @@ def checks_of(subjects: Iterable[Any], promises: Sequence[Promise]) -> list[Chec
 
 def described(config: Any) -> str:
     """Return the class with the settings that differ from their defaults, such as Gaussian(scale='fixed')."""
+    if not attrs.has(type(config)):
+        return type(config).__name__
     settings = [
         f"{field.name}={value!r}"
         for field in attrs.fields(type(config))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jointgen.contracts.critics import CriticLoss
+from jointgen.contracts.noise import NoiseSource
 from jointgen.errors import ConfigError
 from jointgen.objectives import Expr, Objective, Ratio, Update, log_ratio, p, q, score
 from jointgen.objectives.objective import critic_update
@@ -25,7 +26,7 @@ from jointgen.testing.check import (
     skip,
 )
 from jointgen.testing.evaluation import pointwise
-from jointgen.testing.randomness import no_global_randomness, noise, normal_like
+from jointgen.testing.randomness import Recorded, no_global_randomness, noise, normal_like
 
 LOSSES: Promises = []
 PENALTIES: Promises = []
@@ -119,6 +120,9 @@ def slope(f: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
 # --- penalties -------------------------------------------------------------------------------------------------------
 
 
+ALL_ROWS = slice(None)
+
+
 class SmallCritic(nn.Module):
     """A smooth critic of two variables, (B, 3) and (B, 2) -> (B,), that does not mix rows."""
 
@@ -132,10 +136,10 @@ class SmallCritic(nn.Module):
         return torch.tanh(torch.cat([x, z], 1) @ self.inner) @ self.outer
 
 
-def penalised(subject: Subject, critic: nn.Module) -> Tensor:
-    """Return the penalty of fixed values, (6,)."""
-    sides = [tuple(normal_like(f"{side}{size}", 6, size) for size in (3, 2)) for side in ("positive", "negative")]
-    return subject.config(critic, *sides, noise(6))
+def penalised(subject: Subject, critic: nn.Module, source: NoiseSource | None = None, rows: slice = ALL_ROWS) -> Tensor:
+    """Return the penalty of 6 rows of fixed values, or of some of them."""
+    sides = [tuple(normal_like(f"{side}{size}", 6, size)[rows] for size in (3, 2)) for side in ("positive", "negative")]
+    return subject.config(critic, *sides, source or noise(6))
 
 
 @promise(PENALTIES)
@@ -147,6 +151,14 @@ def penalty_is_one_number_per_row_and_not_negative(subject: Subject) -> None:
     expect(bool((found >= 0).all()), f"the penalty is {found.min().item():g} in a row, it must not be negative")
     expect(isinstance(subject.config.every, int) and subject.config.every >= 1, f"every is {subject.config.every!r}")
     expect_close("the penalty with the same noise again", penalised(subject, SmallCritic()), found, 1e-12)
+
+
+@promise(PENALTIES)
+def penalty_does_not_mix_rows(subject: Subject) -> None:
+    source, critic = Recorded(noise(6)), SmallCritic()
+    whole = penalised(subject, critic, source)
+    alone = penalised(subject, critic, source.of_rows(slice(2, 3)), slice(2, 3))
+    expect_close("the penalty of a row alone is not its penalty among others", alone, whole[2:3], 1e-9)
 
 
 @promise(PENALTIES)
@@ -186,12 +198,12 @@ def expect_slopes(what: str, value: Tensor, inputs: Mapping[str, Tensor]) -> Non
 SHAPES = ((3,), (2, 4, 4))
 
 
-def applied(subject: Subject, shape: tuple[int, ...], order: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
-    """Return fixed values, as many as the term takes, and the term of them."""
+def applied(subject: Subject, shape: tuple[int, ...], rows: Tensor | slice = ALL_ROWS) -> tuple[list[Tensor], Tensor]:
+    """Return 5 rows of fixed values, as many as the term takes, and the term of these rows of them."""
     for count in (2, 1, 3):
         values = [normal_like(f"value{i}", 5, *shape).requires_grad_() for i in range(count)]
         try:
-            return values, subject.config(*(v if order is None else v[order] for v in values))
+            return values, subject.config(*(value[rows] for value in values))
         except TypeError:
             continue
         except ConfigError as error:
@@ -211,10 +223,10 @@ def term_is_one_number_per_row(subject: Subject) -> None:
 def term_does_not_mix_rows(subject: Subject) -> None:
     order = torch.tensor([3, 0, 4, 1, 2])
     for shape in SHAPES:
-        permuted = applied(subject, shape, order)[1]
-        expect_close(
-            "the term of permuted rows is not the permuted term", permuted, applied(subject, shape)[1][order], 1e-9
-        )
+        whole = applied(subject, shape)[1]
+        permuted, alone = (applied(subject, shape, rows)[1] for rows in (order, slice(2, 3)))
+        expect_close("the term of permuted rows is not the permuted term", permuted, whole[order], 1e-9)
+        expect_close("the term of a row alone is not its term among others", alone, whole[2:3], 1e-9)
 
 
 @promise(TERMS)

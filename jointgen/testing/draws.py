@@ -33,7 +33,7 @@ from jointgen.testing.check import (
 )
 from jointgen.testing.densities import Wave, can_integrate, density, integrable, scored, tolerance_of, waves
 from jointgen.testing.laws import Law, has_bins, leaves, scores_any, scores_own
-from jointgen.testing.randomness import Recorded, Replayed, no_global_randomness, noise, normal_like
+from jointgen.testing.randomness import Recorded, no_global_randomness, noise, normal_like
 
 DRAWS: Promises = []
 PATHS, PATHS_AT_ONCE = 6_000, 500  # number of draws whose gradients are averaged, and how many at a time
@@ -183,11 +183,13 @@ def draws_do_not_mix_rows(law: Law) -> None:
     draw = law.at(module, params).draw(source)
     for _, value in source.calls:
         expect(len(value) == 4, f"noise of shape {tuple(value.shape)} has not the 4 rows of the draw")
-    replay = Replayed([value[order] for _, value in source.calls])
-    permuted = law.at(module, params[order]).draw(replay)
+    permuted = law.at(module, params[order]).draw(source.of_rows(order))
+    alone = law.at(module, params[2:3]).draw(source.of_rows(slice(2, 3)))
     for reading in law.can.paths:
         what = f"reading {reading!r} of permuted rows is not the permuted reading"
         expect_close(what, permuted.read(reading), draw.read(reading)[order], 1e-9)
+        what = f"reading {reading!r} of a row alone is not its reading among others"
+        expect_close(what, alone.read(reading), draw.read(reading)[2:3], 1e-9)
 
 
 @promise(DRAWS)

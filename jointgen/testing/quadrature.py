@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from jointgen.contracts.space import Space
 from jointgen.testing.laws import Law
 
-PANELS = {1: (64, 8, 8), 2: (14, 5, 5)}
-"""For each number of dimensions, per axis: panels between quantiles of samples, panels beyond them at each end, and
-points in each panel."""
+SHARES = (1 / 2000, 1 / 200, 1 / 40)
+"""Shares of the samples below (and above) the edges of the panels in the tails, besides all of them."""
+PANELS = {1: (64, 8, 8), 2: (14, 2, 5)}
+"""For each number of dimensions, per axis: panels between the quantiles 0.05 and 0.95 of samples, panels beyond all of
+them at each end, and points in each panel."""
 MANY_BINS = 64  # a density with more bins is treated as smooth
 
 
@@ -43,11 +45,9 @@ def grid_of(law: Law, module: nn.Module, row: Tensor) -> Grid:
         return _patterns(law.space)
     samples = law.draws(module, row, 4000, "quadrature").flatten(1)
     inner, outer, order = PANELS[samples.shape[1]]
-    edges = [_edges(column, law.space, inner, outer) for column in samples.T]
-    axes = [_axis(one, order) for one in edges]
-    points = torch.cartesian_prod(*(points for points, _ in axes)).reshape(-1, *law.space.shape)
-    weights = axes[0][1] if len(axes) == 1 else torch.outer(axes[0][1], axes[1][1]).flatten()
-    return Grid(points, weights, edges[0])
+    edges, axes, weights = zip(*(_axis(column, law.space, inner, outer, order) for column in samples.T), strict=True)
+    points = torch.cartesian_prod(*axes).reshape(-1, *law.space.shape)
+    return Grid(points, weights[0] if len(weights) == 1 else torch.outer(*weights).flatten(), edges[0])
 
 
 def _patterns(space: Space) -> Grid:
@@ -56,25 +56,67 @@ def _patterns(space: Space) -> Grid:
     return Grid(points, torch.ones(len(points), dtype=torch.float64), torch.empty(0))
 
 
-def _edges(samples: Tensor, space: Space, panels: int, outer: int) -> Tensor:
-    """Return panels between quantiles, then wider and wider ones, within the range of the Space if all samples are."""
-    inner = torch.quantile(samples, torch.linspace(0, 1, panels + 1, dtype=torch.float64))
-    spread = (inner[-1] - inner[0]).clamp(min=1e-9)
-    beyond = 2 * spread * 2.0 ** torch.arange(1 - outer, 1, dtype=torch.float64)
-    edges = torch.cat([inner, inner[0] - beyond, inner[-1] + beyond])
+def _axis(samples: Tensor, space: Space, panels: int, outer: int, order: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the edges, the points and the weights of the panels of one axis.
+
+    Panels lie between quantiles, and beyond the samples go on to infinity, in a scale in which 1 / x^p is smooth:
+    a heavy tail has much of its mass where no sample is. They end with the range of the Space if all samples do.
+    """
+    shares = torch.tensor(SHARES, dtype=torch.float64)
+    inner = torch.linspace(0.05, 0.95, panels + 1, dtype=torch.float64)
+    quantiles = torch.quantile(samples, torch.cat([torch.tensor([0.0, 1.0]).double(), shares, inner, 1 - shares]))
+    scale = _Scale(*torch.quantile(samples, torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist())
+    least, most = scale.squashed(quantiles[:2])
+    beyond = torch.linspace(0, 1, outer + 1, dtype=torch.float64)
+    low, high = scale.ends
+    squashed = torch.cat([scale.squashed(quantiles), low + (least - low) * beyond, most + (high - most) * beyond])
     if space.range is not None:
-        low, high = space.range
-        ends = [low, high]
+        ends = list(space.range)
         if space.bins is not None and space.bins <= MANY_BINS:  # a density may have steps there
-            ends = torch.linspace(low, high, space.bins + 1).tolist()
-        edges = torch.cat([edges, torch.tensor(ends, dtype=torch.float64)])
-        if inner[0] >= low and inner[-1] <= high:
-            edges = edges.clamp(low, high)
-    return torch.unique(edges)
+            ends = torch.linspace(*space.range, space.bins + 1).tolist()
+        within = scale.squashed(torch.tensor(ends, dtype=torch.float64))
+        squashed = torch.cat([squashed, within])
+        if quantiles.min() >= space.range[0] and quantiles.max() <= space.range[1]:
+            squashed = squashed.clamp(within[0], within[-1])
+    edges = torch.unique(squashed)
+    points, weights = _gauss_legendre(edges, order)
+    return scale.stretched(edges), scale.stretched(points), weights * scale.slopes(points)
 
 
-def _axis(edges: Tensor, order: int) -> tuple[Tensor, Tensor]:
-    """Return the Gauss-Legendre points and weights of all panels."""
+@attrs.frozen
+class _Scale:
+    """A line whose ends are squashed: u = x between low and high, and beyond them x = high + v / (1 - v / width)."""
+
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        return max(self.high - self.low, 1e-9)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The u of minus infinity and infinity."""
+        return self.low - self.width, self.high + self.width
+
+    def squashed(self, x: Tensor) -> Tensor:
+        """Return u of x."""
+        over = x - x.clamp(self.low, self.high)
+        return x - over + over / (1 + over.abs() / self.width)
+
+    def stretched(self, u: Tensor) -> Tensor:
+        """Return x of u."""
+        over = u - u.clamp(self.low, self.high)
+        return u - over + over / (1 - over.abs() / self.width).clamp(min=0.0)
+
+    def slopes(self, u: Tensor) -> Tensor:
+        """Return dx/du."""
+        over = u - u.clamp(self.low, self.high)
+        return 1 / (1 - over.abs() / self.width) ** 2
+
+
+def _gauss_legendre(edges: Tensor, order: int) -> tuple[Tensor, Tensor]:
+    """Return the points and weights of all panels."""
     nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(order))
     half = (edges[1:] - edges[:-1])[:, None] / 2
     centre = (edges[1:] + edges[:-1])[:, None] / 2
@@ -88,5 +130,5 @@ def panel_masses(grid: Grid, values: Tensor) -> Tensor:
 
 def integrals(edges: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the integral of f, (N,) -> (N,), between each edge and the next."""
-    points, weights = _axis(edges, 32)
+    points, weights = _gauss_legendre(edges, 32)
     return (weights * f(points)).reshape(len(edges) - 1, -1).sum(1)

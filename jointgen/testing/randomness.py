@@ -36,6 +36,10 @@ class Recorded:
         self.calls.append((kind, value))
         return value
 
+    def of_rows(self, rows: Tensor | slice) -> Replayed:
+        """Return a source that gives the recorded numbers of these rows."""
+        return Replayed([value[rows] for _, value in self.calls])
+
 
 class Replayed:
     """A NoiseSource that returns these tensors, one after the other."""

@@ -14,6 +14,7 @@ from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.distributions import sum_event
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
+from jointgen.registry.components import KINDS
 from jointgen.testing import Check, checks
 
 BITS = Space((2,), kind="binary", bins=2)
@@ -75,6 +76,25 @@ def test_a_component_that_serves_nothing_is_one_case_that_fails() -> None:
     (check,) = checks("family", cls())
     with pytest.raises(AssertionError, match=r"Never\(\) serves none of the Spaces tried"):
         check()
+
+
+@attrs.frozen
+class Empty:
+    """A component that has none of the methods of its kind."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_component_without_its_methods_is_a_check_that_fails(kind: str) -> None:
+    reasons = ("raises AttributeError: ", "raises TypeError: ", "it takes neither one value, nor two, nor three")
+    told = failures(kind, Empty())
+    assert told
+    assert all(line.startswith("Empty()") and any(reason in line for reason in reasons) for line in told.values()), told
+
+
+def test_a_network_that_builds_no_module_is_a_check_that_fails() -> None:
+    config = attrs.frozen(type("Nothing", (), {"build": lambda self, inputs, output: None, "__annotations__": {}}))
+    (told,) = failures("encoder", config()).values()
+    assert told == "Nothing(): serves something: build() returns a NoneType, it must be an nn.Module"
 
 
 def test_an_unknown_kind_names_the_nearest() -> None:

@@ -66,6 +66,8 @@ def test_penalties() -> None:
     assert "it must not be negative" in failures("penalty", Penalty(lambda f: f))[one]
     cut = failures("penalty", Penalty(lambda f: f.square().detach()))["penalty has a finite gradient to the critic"]
     assert "the penalty's gradient to the critic does not exist" in cut
+    mixed = failures("penalty", Penalty(lambda f: (f - f.mean()).square()))["penalty does not mix rows"]
+    assert "the penalty of a row alone is not its penalty among others" in mixed
     root = failures("penalty", Penalty(lambda f: f.square().sqrt()))["penalty of a flat critic is finite"]
     assert "the gradient of the penalty of a flat critic has the value nan" in root
 
@@ -78,10 +80,21 @@ class Term:
         return self.of(a, b)
 
 
+def batch_mmd(a: Tensor, b: Tensor) -> Tensor:
+    """A statistic of the batch in every row: permuted rows have it permuted, but a row alone has another."""
+
+    def kernel(u: Tensor, v: Tensor) -> Tensor:
+        return torch.exp(-0.5 * torch.cdist(u.flatten(1), v.flatten(1)).square())
+
+    return (kernel(a, a) - 2 * kernel(a, b) + kernel(b, b)).mean().expand(len(a))
+
+
 def test_terms() -> None:
     assert failures("term", Term(lambda a, b: sum_event((a - b).abs()))) == {}
     assert "it must be (5,)" in failures("term", Term(lambda a, b: (a - b).square()))["term is one number per row"]
     mixed = failures("term", Term(lambda a, b: sum_event(a - b.flip(0))))["term does not mix rows"]
     assert "the term of permuted rows is not the permuted term" in mixed
+    (alone,) = failures("term", Term(batch_mmd)).values()
+    assert "term does not mix rows: the term of a row alone is not its term among others" in alone
     cut = failures("term", Term(lambda a, b: sum_event((a - b).abs()).detach()))["term has a gradient"]
     assert "the term's gradient to its values does not exist" in cut

@@ -194,6 +194,10 @@ def scaled(self: Any, law: Any, eps: Tensor) -> None:
     GaussianDraw.__init__(self, law, 1.1 * eps)
 
 
+def centred(self: Any, law: Any, eps: Tensor) -> None:
+    GaussianDraw.__init__(self, law, eps - eps.mean(0))
+
+
 FAMILIES: dict[str, tuple[Gaussian, str, str]] = {
     "a density off by a constant": (
         gaussian(**as_law("log_prob", lambda law, found, v: found + 0.1)),
@@ -204,6 +208,11 @@ FAMILIES: dict[str, tuple[Gaussian, str, str]] = {
         gaussian(**as_law("log_prob", mixing)),
         "log prob does not mix rows",
         "log_prob of permuted rows is not the permuted log_prob: ",
+    ),
+    "draws with the mean of the batch": (
+        gaussian(draw={"__init__": centred}),
+        "draws do not mix rows",
+        "reading 'sample' of a row alone is not its reading among others: ",
     ),
     "a sum over the batch": (
         gaussian(draw={"log_prob": lambda self: GaussianDraw.log_prob(self).sum()}),
@@ -392,3 +401,27 @@ def test_a_family_that_breaks_a_promise_is_told_which(fault: str) -> None:
     assert promise in found
     assert message in found[promise]
     assert found[promise].startswith("Gaussian(")
+
+
+class StudentDraw(GaussianDraw):
+    def log_prob(self) -> Tensor:
+        return self.law.log_prob(self.sample)
+
+
+class StudentLaw(GaussianLaw):
+    """Student's t of 2 degrees of freedom in each dimension: P(|t| > 40) is 1 in 1600, its variance infinite."""
+
+    draw_class = StudentDraw
+
+    def draw(self, noise: Any) -> Any:
+        u = noise.uniform(*self.mean.shape[1:]).clamp(1e-6, 1 - 1e-6)
+        return self.draw_class(self, (2 * u - 1) / (2 * u * (1 - u)).sqrt())  # the quantile function
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        standard = (value - self.mean) * torch.exp(-self.log_scale)
+        return -sum_event(1.5 * torch.log1p(standard**2 / 2) + 1.5 * math.log(2) + self.log_scale)
+
+
+def test_heavy_tails_in_the_plane_are_integrated() -> None:
+    module = type("Module", (GaussianModule,), {"law_class": StudentLaw})
+    assert failures("family", Gaussian(module, attrs.evolve(EXACT, kl_to=())), spaces=[Space((2,))]) == {}

@@ -147,7 +147,11 @@ def share(text: str) -> float:
 def _add_run_options(run: Parser) -> None:
     _add_recipe(run)
     run.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
-    run.add_argument("--resume", action="store_true", help="go on from the folder's newest checkpoint")
+    run.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the folder's newest checkpoint, or start where it has none yet",
+    )
     run.add_argument(
         "--allow-changes", action="store_true", help="with --resume: accept a recipe that differs from the run's"
     )

@@ -6,7 +6,6 @@ import torch
 
 from jointgen.cli.arguments import Arguments, launch_command
 from jointgen.cli.shipped_recipes import find_recipe
-from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.contracts.figures import table_of
 from jointgen.registry.discovery import load_plugins
@@ -15,8 +14,8 @@ from jointgen.runtime.launcher import end_with_launcher
 from jointgen.runtime.ranks import is_launched, is_local_main, is_main
 from jointgen.runtime.signals import StopRequest
 from jointgen.runtime.workers import leave
-from jointgen.training.run import run
-from jointgen.training.warm_start import warm_start
+from jointgen.training.check import check_run
+from jointgen.training.run import run, run_folder
 
 
 def run_command(arguments: Arguments) -> None:
@@ -34,10 +33,16 @@ def run_command(arguments: Arguments) -> None:
 
 def _dry_run(arguments: Arguments) -> None:
     registry = load_plugins().registry
-    compiled = compile_recipe(read_recipe(find_recipe(arguments.recipe), arguments.set, registry=registry), registry)
-    if not arguments.resume:
-        warm_start(compiled)
-    say(write_recipe(compiled.recipe, registry), end="")
+    recipe = read_recipe(find_recipe(arguments.recipe), arguments.set, registry=registry)
+    check_run(
+        recipe,
+        registry,
+        out=run_folder(arguments.out, recipe),
+        resume=arguments.resume,
+        allow_changes=arguments.allow_changes,
+        processes=arguments.processes or _default_processes(arguments),
+    )
+    say(write_recipe(recipe, registry), end="")
 
 
 def _default_processes(arguments: Arguments) -> int:

@@ -158,17 +158,40 @@ def bind(
 def _bind_spaces(binding: Binding) -> None:
     """Find every variable's Space: from the data sources, from the priors, or from the recipe's `latents`."""
     spaces, joints = binding.spaces, binding.joints.values()
+    roots: dict[str, tuple[Joint, Conditional, Space]] = {}  # by variable, the first root that draws it
     for name, size in binding.recipe.latents.items():
         spaces[name] = Space((size,) if isinstance(size, int) else tuple(size))
     for joint in joints:
         for factor in joint.own:
             if factor.is_root:
                 _bind_root_spaces(binding, joint, factor)
+                for variable in factor.out:
+                    if variable in spaces:
+                        first = roots.setdefault(variable, (joint, factor, spaces[variable]))
+                        _refuse_two_spaces(binding, variable, first, (joint, factor, spaces[variable]))
     inferred = {v for joint in joints for factor in joint.factors if not factor.is_root for v in factor.out}
     for variable in sorted(inferred - set(spaces) - _drawn_by_roots(binding.joints)):
         binding.problems.add(
             f"missing; no data source and no prior says what {variable!r} looks like", "latents", variable
         )
+
+
+Root = tuple[Joint, Conditional, Space]
+
+
+def _refuse_two_spaces(binding: Binding, variable: str, one: Root, other: Root) -> None:
+    """Report a variable that two roots draw, such as data and a prior, with different shapes or kinds."""
+    (*_, space), (*_, other_space) = one, other
+    if (space.shape, space.kind) == (other_space.shape, other_space.kind):
+        return
+    written = [f"{joint.name}({factor}) draws {s} from {factor.part!r}" for joint, factor, s in (one, other)]
+    message = f"{variable!r} is two different variables: {' and '.join(written)}"
+    sources = binding.recipe.all_sources()
+    (data, prior) = (one, other) if one[1].part in sources else (other, one)
+    if data[1].part in sources and prior[1].part not in sources:
+        name = f"{prior[0].name}({prior[1]})"
+        message += f'; if both come from the data: parts."{name}" = "{data[1].part}"'
+    binding.problems.add(message, "objective")
 
 
 def _drawn_by_roots(joints: Mapping[str, Joint]) -> set[str]:

@@ -163,7 +163,7 @@ def _unfit_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int = 1) -> 
     train = recipe.train
     batch, block, parts = train.batch, train.pair_block, processes * train.micro_batches
     if batch % processes:
-        return []  # RowOrder says so, for each source
+        return [Problem(f"{batch} does not divide over {processes} process(es)", "train", "batch")]
     divisions = (train.micro_batches, "micro-batches"), (processes, "processes")
     divided = " in each of ".join(f"{number} {name}" for number, name in divisions if number > 1)
     if batch % parts:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jointgen.errors import CheckpointError, ConfigError, nearest
+from jointgen.errors import CheckpointError, ConfigError, FileError, nearest
 from jointgen.runtime.atomic_files import replace_text, writing
+from jointgen.runtime.regular_files import unreadable
+from jointgen.text import shortened
 
 
 class RunFolder:
@@ -54,14 +59,8 @@ class RunFolder:
         hint = f"; did you mean '{runs[near]}'?" if near else ""
         raise ConfigError(f"{path}: not a run folder (it has no {folder.recipe.name}){hint}")
 
-    def create(self, *, resume: bool = False) -> RunFolder:
-        """Make the folder for a run to write to, and return this object.
-
-        Raises:
-            ConfigError: It holds a run already and `resume` is not asked for, or it cannot be made.
-        """
-        if not resume:
-            self.check_free()
+    def create(self) -> RunFolder:
+        """Make the folder for a run to write to, and return this object. Raises ConfigError if it cannot be made."""
         try:
             for part in (self.checkpoints, self.samples, self.tensorboard):
                 part.mkdir(parents=True, exist_ok=True)
@@ -72,16 +71,77 @@ class RunFolder:
     def holds_run(self) -> bool:
         """Return whether anything here belongs to a run: overwriting it would lose work."""
         named = any(file.exists() for file in (self.recipe, self.metrics, self.summary))
-        return named or any(self.checkpoints.glob("step-*"))
+        return named or self.has_checkpoints()
+
+    def has_checkpoints(self) -> bool:
+        """Return whether a checkpoint is here, whole or not; one that was never finished does not count."""
+        try:
+            return any(re.fullmatch(r"(\.old-\d+-)?step-\d+", name) for name in os.listdir(self.checkpoints))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise unreadable(self.checkpoints, error) from None
+
+    def goes_on(self, *, resume: bool) -> bool:
+        """Return whether a run goes on from a checkpoint here; if not, it may start here.
+
+        Args:
+            resume: Whether it goes on where there is something to go on from. A run that ended before its first
+                checkpoint has made nothing, so it starts again.
+
+        Raises:
+            ConfigError: A run that starts would lose work, or the folder cannot be made.
+        """
+        self.check_possible()
+        if not resume:
+            self.check_free()
+            return False
+        if self.has_checkpoints():
+            return True
+        status, step = self._known_state()
+        if status in ("done", "stopped") or (status == "running" and step):
+            state = _state_text(status, step)
+            raise ConfigError(
+                f"{self.path} holds a run ({state}) without its checkpoints, so nothing can go on; give another --out",
+                "out",
+            )
+        return False
 
     def check_free(self) -> None:
         """Raise ConfigError if a run is here that would be overwritten."""
         if not self.holds_run():
             return
-        summary = self.read_summary()
-        status, step = summary.get("status", "unknown"), summary.get("step")
-        found = f"status {status}" if step is None else f"status {status}, step {step}"
-        raise ConfigError(f"{self.path} already holds a run ({found}); give another --out, or --resume to go on", "out")
+        state = _state_text(*self._known_state())
+        ways = "--resume (resume=True) to go on"
+        if not self.has_checkpoints():
+            state, ways = f"{state}, no checkpoint", "--resume (resume=True) to start it again"
+        raise ConfigError(f"{self.path} already holds a run ({state}); give another --out, or {ways}", "out")
+
+    def check_possible(self) -> None:
+        """Raise ConfigError if the folder can neither be made nor written to."""
+        path = self.path.absolute()
+        for place in (path, *path.parents):
+            try:
+                mode = os.stat(place).st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
+                raise ConfigError(f"{self.path} cannot be made a run folder: {place}: {reason}", "out") from None
+            if not stat.S_ISDIR(mode):
+                raise ConfigError(f"{self.path} cannot be made a run folder: {place} is not a folder", "out")
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise ConfigError(f"{self.path} cannot be made a run folder: no permission to write to {place}", "out")
+            return
+
+    def _known_state(self) -> tuple[str, int | None]:
+        """Return (status, step) of the summary, as far as it says them."""
+        try:
+            summary = self.read_summary()
+        except FileError:
+            return "unknown", None
+        step = summary.get("step")
+        return shortened(summary.get("status", "unknown")), step if isinstance(step, int) else None
 
     # --- reading ---
 
@@ -150,6 +210,10 @@ def checkpoint_name(step: int) -> str:
     'step-00001000'
     """
     return f"step-{step:08d}"
+
+
+def _state_text(status: str, step: int | None) -> str:
+    return f"status {status}" if step is None else f"status {status}, step {step}"
 
 
 def without_nan(value: Any) -> Any:

@@ -69,6 +69,12 @@ class RunLog:
                 replace_bytes(metrics, kept)
         self._resumed_at = step
 
+    def begin_again(self) -> None:
+        """Remove the events of an attempt that ended before its first checkpoint."""
+        with writing(self.folder.metrics):
+            self.folder.metrics.unlink(missing_ok=True)
+        self._resumed_at = 0
+
     def close(self) -> None:
         """Flush the trackers. A disk that is full by then was reported before, or lacks only their copies."""
         if self._trackers is not None:

@@ -67,8 +67,8 @@ class Workers:
             ConfigError: This machine lacks the device or the precision.
             JointgenError: The launcher started fewer processes than it said.
         """
-        wanted = _device(device)
         check_variables()
+        wanted = find_device(device, precision, world_size())
         try:
             accelerator = _accelerator(cpu=wanted.type == "cpu")
         except dist.DistError as error:
@@ -83,8 +83,6 @@ class Workers:
         found = wanted if wanted.type == "cpu" or wanted.index is not None else accelerator.device
         if found.type == "cuda" and found.index is not None:
             torch.cuda.set_device(found)
-        if precision == "bf16" and found.type == "cuda" and not torch.cuda.is_bf16_supported():
-            raise ConfigError(f"'bf16' is not something {found} can compute; use 'fp32'", "precision")
         return cls(accelerator, found, precision)
 
     @property
@@ -242,18 +240,32 @@ def exchange_flat(tensors: Iterable[Tensor], exchange: Callable[[Tensor], object
 # --- starting ---------------------------------------------------------------------------------------------------------
 
 
-def _device(name: str) -> torch.device:
-    """Return the device of this name. Raises ConfigError if this machine lacks it."""
+def find_device(name: str, precision: Precision, processes: int) -> torch.device:
+    """Return the device of this name, without starting anything.
+
+    Args:
+        name: `train.device`.
+        precision: `train.precision`.
+        processes: How many processes train on this machine.
+
+    Raises:
+        ConfigError: This machine lacks the device or the precision, or the processes cannot share the device.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
+        device: torch.device | None = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    else:
+        try:
+            device = torch.device(name)
+        except RuntimeError:
+            device = None
     if device is None or device.type not in ("cpu", "cuda") or name.startswith("cpu:"):
         raise ConfigError(f"{name!r} is not a device; allowed: 'auto', 'cpu', 'cuda', 'cuda:N'", "device")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"{name!r}, but torch sees {torch.cuda.device_count()} GPUs; use 'cpu'", "device")
+    if device.index is not None and processes > 1:
+        raise ConfigError(f"'{device}' is for one process; several each take their own with 'cuda'", "device")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(f"'bf16' is not something {device} can compute; use 'fp32'", "precision")
     return device
 
 
@@ -270,5 +282,3 @@ def _check_device(wanted: torch.device, accelerator: Accelerator) -> None:
         raise ConfigError(
             f"{wanted.type!r}, but Accelerate's environment variables say {accelerator.device.type!r}", "device"
         )
-    if wanted.index is not None and accelerator.num_processes > 1:
-        raise ConfigError(f"'{wanted}' is for one process; several each take their own with 'cuda'", "device")

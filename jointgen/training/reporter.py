@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.contracts.data_keys import key_roles
 from jointgen.contracts.figures import Estimate
-from jointgen.contracts.metrics import MetricFigure
 from jointgen.data.split import Split
 from jointgen.engine.batch_norm import average_statistics
 from jointgen.engine.ema import EMA
-from jointgen.evaluation.evaluate import evaluate, list_figures, metrics_of
+from jointgen.evaluation.evaluate import evaluate, metrics_of
 from jointgen.inference.model import Model
-from jointgen.inference.view import PartsView
 from jointgen.reports.gallery import write_pictures
 from jointgen.runs.folder import RunFolder, checkpoint_name
 from jointgen.runs.log import RunLog
@@ -61,10 +59,6 @@ class RunReporter:
         return Model(self.compiled, self.ema.parts, self.workers.device)
 
     # --- evaluations
-
-    def figures(self) -> list[MetricFigure]:
-        """Return what an evaluation finds, without evaluating."""
-        return list_figures(self.metrics, PartsView(self.compiled, self.ema.parts))
 
     def evaluate(
         self, *, quick: bool = False, progress: Callable[[int, int], None] = lambda done, total: None

@@ -8,7 +8,6 @@ from typing import Any
 
 import attrs
 
-from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import Recipe, read_recipe
 from jointgen.objectives.objective import Objective, Stage
 from jointgen.objectives.recipe_text import Expression
@@ -17,6 +16,7 @@ from jointgen.registry.discovery import load_plugins
 from jointgen.reports.page import PageModel, write_report
 from jointgen.runs.folder import checkpoint_name
 from jointgen.runtime.torch_settings import switched
+from jointgen.training.check import check_run
 from jointgen.training.setup import set_up_training
 from jointgen.training.trainer import Run
 
@@ -42,9 +42,10 @@ def run(
         overrides: Settings that replace the recipe's, as {"train.steps": 1000} or ["train.steps=1000"].
         objective: An objective composed in Python, or its stages, in place of the recipe's.
         out: The run folder; None writes to runs/NAME.
-        resume: Whether to go on from the folder's newest whole checkpoint. The run ends bit for bit where it would
-            have ended without the interruption.
-        allow_changes: Whether a resumed run may have another recipe than before.
+        resume: Whether to go on from the folder's newest whole checkpoint, where it has any; the run ends bit for bit
+            where it would have ended without the interruption. Where there is no run, or it ended before its first
+            checkpoint, it starts, with the recipe as it is now.
+        allow_changes: Whether a run that goes on may have another recipe than before.
         stop: Called after each step; a signal's number ends the run after a checkpoint, 0 lets it go on.
         quiet: Whether to show no progress on stderr.
         processes: How many processes a launcher was asked for, to be checked; None takes as many as there are.
@@ -69,13 +70,13 @@ def run(
     resolved = read_recipe(recipe, overrides, registry=registry)
     if objective is not None:
         resolved = with_objective(resolved, objective, registry)
-    compiled = compile_recipe(resolved, registry)
-    path = Path(out) if out is not None else Path("runs") / resolved.name
+    path = run_folder(out, resolved)
+    checked = check_run(resolved, registry, out=path, resume=resume, allow_changes=allow_changes, processes=processes)
 
     with switched(deterministic=resolved.train.deterministic, threads=resolved.train.threads):
         # train
         trainer = set_up_training(
-            compiled, path, resuming=resume, allow_changes=allow_changes, stop=stop, quiet=quiet, processes=processes
+            checked, path, resuming=resume, allow_changes=allow_changes, stop=stop, quiet=quiet, processes=processes
         )
         if finished := trainer.finished_run():
             return finished
@@ -84,8 +85,13 @@ def run(
         # the page; where it cannot be written, the summary still says that the run is done
         if trainer.workers.is_main:
             shown = PageModel(done.model, trainer.reporter.pictured, checkpoint_name(done.summary["step"]))
-            write_report(trainer.reporter.folder, compiled, shown)
+            write_report(trainer.reporter.folder, checked.compiled, shown)
         return done
+
+
+def run_folder(out: str | Path | None, recipe: Recipe) -> Path:
+    """Return the folder of a run: `out`, or else runs/NAME."""
+    return Path(out) if out is not None else Path("runs") / recipe.name
 
 
 def with_objective(recipe: Recipe, objective: Objective | Sequence[Stage], registry: Registry) -> Recipe:

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from jointgen.compiler.build import start_at_data
-from jointgen.compiler.compiled_recipe import CompiledRecipe, check_rows
+from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.compiler.parts import Parts
-from jointgen.config.recipe import write_recipe
+from jointgen.config.recipe import changed_keys, write_recipe
 from jointgen.contracts.noise import Noise
 from jointgen.data.batches import TrainingBatches
 from jointgen.data.split import Split, open_split
@@ -20,15 +20,16 @@ from jointgen.engine.batch_norm import synchronise
 from jointgen.engine.ema import EMA
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.engine.optimizers import Optimizers
-from jointgen.errors import ConfigError, Problem, placing
+from jointgen.errors import ConfigError, FileError, Problem, placing
 from jointgen.inference.run_data import RunData
 from jointgen.inference.view import PartsView
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
-from jointgen.runs.trackers import check_installed
 from jointgen.runtime.console import log_once
 from jointgen.runtime.progress import Progress
 from jointgen.runtime.workers import Votes, Workers
+from jointgen.text import listed
+from jointgen.training.check import CheckedRun
 from jointgen.training.checkpoints import CheckpointWriter, resume
 from jointgen.training.critic_trust import CriticTrust
 from jointgen.training.log_window import LogWindow
@@ -36,7 +37,6 @@ from jointgen.training.reporter import RunReporter
 from jointgen.training.state import GlobalGenerators, RunProgress, TrainingState
 from jointgen.training.stopping import best_checkpoint_of, early_stopping_of
 from jointgen.training.trainer import Trainer
-from jointgen.training.warm_start import warm_start
 
 MIN_GRADIENT_CHECK_ROWS = 4
 """Rows of data on which the gradients are checked, at least."""
@@ -45,7 +45,7 @@ START_ROWS = 1024
 
 
 def set_up_training(
-    compiled: CompiledRecipe,
+    checked: CheckedRun,
     path: Path,
     *,
     resuming: bool = False,
@@ -56,34 +56,24 @@ def set_up_training(
 ) -> Trainer:
     """Make everything that a run needs, and the run folder on disk. The arguments are those of `jointgen.run`.
 
-    Nothing is written before all that can be wrong with the recipe and its data has been found.
+    Nothing is written before all that can be wrong with the data has been found, too.
 
     Raises:
-        ConfigError: The folder, the recipe, its data, its devices or the run it starts from do not allow the run.
+        ConfigError: The data, the folder or a changed recipe do not allow the run.
         CheckpointError: No checkpoint of the run to resume is whole.
     """
+    compiled, goes_on, warm = checked.compiled, checked.goes_on, checked.warm
     recipe, train = compiled.recipe, compiled.recipe.train
     folder = RunFolder(path)
-
-    # what can be known before minutes of reading data
-    if not resuming:
-        folder.check_free()
-    check_installed(train.trackers)
-    if allow_changes and not resuming:
-        raise ConfigError("says how to resume; use it with --resume", "--allow-changes")
-    if resuming and not any(folder.checkpoints.glob("step-*")):
-        raise ConfigError(f"{path} holds no checkpoint to resume from; start it without --resume", "out")
-    warm = None if resuming else warm_start(compiled)
 
     # processes and data
     with placing("train"):
         workers = Workers.start(train.device, train.precision, processes=processes)
-    check_rows(recipe, compiled.plans, workers.world)
     splits = {name: open_split(compiled.binding, name) for name in ("train", "test")}
     batches = TrainingBatches(recipe, splits["train"], workers, compiled.repeats)
 
     # parts: fresh ones start at the data, or warm from another run
-    if not resuming:
+    if not goes_on:
         start_at_mean(compiled, splits["train"])
     check_gradients(compiled, splits["train"])
     not_synchronised = synchronise(compiled.parts.modules, workers)
@@ -96,7 +86,6 @@ def set_up_training(
     ema = EMA(parts, train.ema)
     log = RunLog(folder, train.trackers)
     reporter = RunReporter(compiled, splits, ema, workers, folder, log)
-    figures = reporter.figures()
     ends = compiled.boundaries()
     state = TrainingState(
         parts=parts,
@@ -104,8 +93,8 @@ def set_up_training(
         optimizers=Optimizers(compiled, parts),
         balance_scales=BalanceScales(workers.device),
         progress=RunProgress(0, 0.0, ends, ends, warm.record() if warm else None),
-        early_stopping=early_stopping_of(train.early_stopping, train.eval_every, figures),
-        best=best_checkpoint_of(train.keep_best, train.eval_every, figures),
+        early_stopping=early_stopping_of(train.early_stopping, train.eval_every, checked.figures),
+        best=best_checkpoint_of(train.keep_best, train.eval_every, checked.figures),
         critic_trust=CriticTrust(train.batch),
         window=LogWindow(workers.device),
         generators=GlobalGenerators(recipe.seed, workers),
@@ -113,18 +102,23 @@ def set_up_training(
 
     # the folder, made by the main process before any other looks for something in it
     text = write_recipe(recipe, compiled.registry)
-    if workers.is_main:
-        folder.create(resume=resuming)  # checks again: another run may have begun here while this one read its data
-        if not resuming:
-            folder.write_recipe(text)
-        RunData.of(compiled).write(folder)
-    workers.barrier()
-
-    # a resumed run goes on from its newest checkpoint
     remarks = [f"stage {name!r} has no step: its share of the run is too small" for name in compiled.without_steps()]
     remarks += warm.lines if warm else []
+    if workers.is_main:
+        if folder.goes_on(resume=resuming) != goes_on:  # since this one read its data
+            raise ConfigError(f"another run has begun in {path}; give another --out", "out")
+        if resuming and not goes_on:
+            remarks.insert(0, start_again(folder, text))
+            log.begin_again()
+        folder.create()
+        if not goes_on:
+            folder.write_recipe(text)
+            RunData.of(compiled).write(folder)
+    workers.barrier()
+
+    # a run that goes on does so from its newest checkpoint
     changes: list[Problem] = []
-    if resuming:
+    if goes_on:
         point = resume(state, folder, text, allow_changes=allow_changes)
         changes = point.changes
         remarks += point.notes
@@ -132,6 +126,8 @@ def set_up_training(
             log.cut_back(state.progress.step)
             if changes:
                 folder.write_recipe(text)
+            if changes or not folder.data.exists():
+                RunData.of(compiled).write(folder)
     if workers.is_main:
         log_once(*remarks)
 
@@ -144,9 +140,21 @@ def set_up_training(
         checkpoints=CheckpointWriter(folder, workers, text, train.keep_checkpoints),
         stop=Votes(workers, stop),
         bar=Progress(state.progress.ends[-1], state.progress.step, quiet=quiet or not workers.is_main),
-        is_unchanged=resuming and not changes,
+        is_unchanged=goes_on and not changes,
         not_synchronised=not_synchronised,
     )
+
+
+def start_again(folder: RunFolder, text: str) -> str:
+    """Say why a run that was asked to go on starts, and what it has of its recipe that an earlier attempt had not."""
+    if not folder.holds_run():
+        return f"{folder.path} holds no run yet: it starts"
+    begins = f"{folder.path} holds no checkpoint: the run ended before its first, and starts again"
+    try:
+        changes = changed_keys(folder.read_recipe(), text)
+    except (FileError, OSError, ValueError):  # there is none that can be read, and it is written again
+        return begins
+    return f"{begins}, with another recipe: {listed(changes)}" if changes else begins
 
 
 def start_at_mean(compiled: CompiledRecipe, split: Split) -> None:

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.objectives import Apply, E, Expr, Joint, Value
+from jointgen.objectives import Apply, Conditional, E, Expr, Joint, Value
 from jointgen.plugin import (
     Batch,
     Display,
@@ -249,43 +249,35 @@ class Reconstruction:
         if not {"q", "p"} <= model.joints.keys():
             return []
         q, p = model.joints["q"], model.joints["p"]
-        return [*self._side(model, q, p), *self._side(model, p, q)]
+        return [self._loss(model, under, back, factor) for under, back, factor in _reconstructed(q, p)]
 
-    def _side(self, model: ModelView, under: Joint, back: Joint) -> list[MetricFigure]:
-        """The losses of variables drawn under one joint and reconstructed by the other joint's conditionals."""
-        found = []
-        for factor in back.factors:
-            if factor.is_root or not {*factor.out, *factor.given} <= set(under.variables):
-                continue
-            name = f"reconstruction_{factor.out[0]}"
-            display = Display(f"reconstruction of {factor.out[0]}", "reconstruction", 3)
-            nats = -E(under.everything, back.log(str(factor)))
-            if not model.missing(nats):
-                note = "a loss: lower is better"
-                losses = (per_row(name, model.row_function(nats)),)
-                found.append(
-                    MetricFigure(
-                        name, "nats", str(nats), losses, note=note, better="lower", display=display, watched=True
-                    )
-                )
-                continue
+    def _loss(self, model: ModelView, under: Joint, back: Joint, factor: Conditional) -> MetricFigure:
+        """The loss of a variable drawn under one joint and reconstructed by the other joint's conditional."""
+        variable, nats = factor.out[0], -E(under.everything, back.log(str(factor)))
+        both = [other for _, _, other in _reconstructed(under, back) if other.out == factor.out]
+        # a code between two layers is drawn by q and by p, and has a loss of each
+        name = f"reconstruction_{variable}" if len(both) == 1 else f"reconstruction_{variable}_{back.name}"
+        if model.missing(nats):
             distance = _squared(under, back, str(factor))
-            reason = model.missing(distance)
-            statistics = () if reason else (per_row(name, model.row_function(distance)),)
+            unit, estimator, reason = "squared error", str(distance), model.missing(distance)
             note = reason or f"{back.name}({factor}) has no density: squared error of its mean"
-            found.append(
-                MetricFigure(
-                    name,
-                    "squared error",
-                    str(distance),
-                    statistics,
-                    note=note,
-                    better="lower",
-                    display=display,
-                    watched=True,
-                )
-            )
-        return found
+            losses = () if reason else (per_row(name, model.row_function(distance)),)
+        else:
+            unit, estimator, note = "nats", str(nats), "a loss: lower is better"
+            losses = (per_row(name, model.row_function(nats)),)
+        title = name.replace("reconstruction_", "reconstruction of ").replace(f"{variable}_", f"{variable} by ")
+        display = Display(title, "reconstruction", 3)
+        return MetricFigure(name, unit, estimator, losses, note=note, better="lower", display=display, watched=True)
+
+
+def _reconstructed(q: Joint, p: Joint) -> list[tuple[Joint, Joint, Conditional]]:
+    """(joint that draws, other joint, the other's conditional that reconstructs) of each loss."""
+    return [
+        (under, back, factor)
+        for under, back in ((q, p), (p, q))
+        for factor in back.factors
+        if not factor.is_root and {*factor.out, *factor.given} <= set(under.variables)
+    ]
 
 
 def _squared(under: Joint, back: Joint, text: str) -> Expr:

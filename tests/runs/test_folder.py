@@ -20,8 +20,8 @@ def logged(log: RunLog, steps: Iterable[int]) -> None:
         log.add(step, 10 * step, 0.5 * step, {"elbo_nats": -step / 3})
 
 
-def log_in(path: Path, *, resume: bool = False) -> RunLog:
-    return RunLog(RunFolder(path).create(resume=resume))
+def log_in(path: Path) -> RunLog:
+    return RunLog(RunFolder(path).create())
 
 
 # --- the folder ---
@@ -46,21 +46,51 @@ def test_a_handle_touches_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", ["running", "done", "failed", "stopped"])
 def test_refuses_to_overwrite(tmp_path: Path, status: str) -> None:
-    RunFolder(tmp_path / "x").create().write_summary({"status": status, "step": 4000})
+    folder = RunFolder(tmp_path / "x").create()
+    folder.write_summary({"status": status, "step": 4000})
+    (folder.checkpoints / "step-00004000").mkdir()
     with pytest.raises(ConfigError) as caught:
-        RunFolder(tmp_path / "x").create()
+        RunFolder(tmp_path / "x").goes_on(resume=False)
     assert str(caught.value) == (
-        f"out: {tmp_path}/x already holds a run (status {status}, step 4000); give another --out, or --resume to go on"
+        f"out: {tmp_path}/x already holds a run (status {status}, step 4000); "
+        "give another --out, or --resume (resume=True) to go on"
     )
-    RunFolder(tmp_path / "x").create(resume=True)
+    assert RunFolder(tmp_path / "x").goes_on(resume=True)
 
 
 @pytest.mark.parametrize("left", ["recipe.toml", "metrics.jsonl", "checkpoints/step-00000001"])
 def test_refuses_whatever_a_killed_run_left(tmp_path: Path, left: str) -> None:
+    """What holds no checkpoint may start again, and what holds a damaged one goes on, or says that it cannot."""
     (tmp_path / left).parent.mkdir(exist_ok=True)
     (tmp_path / left).touch()
-    with pytest.raises(ConfigError, match=r"status unknown\)"):
-        RunFolder(tmp_path).create()
+    way = "to go on" if "step" in left else "to start it again"
+    with pytest.raises(ConfigError, match=rf"status unknown.*--resume \(resume=True\) {way}$"):
+        RunFolder(tmp_path).goes_on(resume=False)
+    assert RunFolder(tmp_path).goes_on(resume=True) == ("step" in left)
+
+
+def test_a_checkpoint_that_was_never_finished_is_none(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints/.tmp-step-00000001").mkdir(parents=True)
+    assert not RunFolder(tmp_path).goes_on(resume=True)
+    (tmp_path / "checkpoints/.old-0-step-00000001").mkdir()  # killed between the renames of a step's two
+    assert RunFolder(tmp_path).goes_on(resume=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "step", "refused"),
+    [("running", 0, False), ("failed", 7, False), ("running", 7, True), ("stopped", 7, True), ("done", 7, True)],
+)
+def test_a_run_whose_checkpoints_are_gone_is_not_started_over(
+    tmp_path: Path, status: str, step: int, refused: bool
+) -> None:
+    """Who fails before the first checkpoint has none; who was resumed, stopped or finished had one."""
+    folder = RunFolder(tmp_path).create()
+    folder.write_summary({"status": status, "step": step})
+    if not refused:
+        assert not folder.goes_on(resume=True)
+        return
+    with pytest.raises(ConfigError, match=rf"^out: .*\(status {status}, step 7\) without its checkpoints"):
+        folder.goes_on(resume=True)
 
 
 def test_an_empty_or_foreign_folder_will_do(tmp_path: Path) -> None:
@@ -77,8 +107,11 @@ def test_open_wants_a_run(tmp_path: Path) -> None:
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
-    with pytest.raises(ConfigError, match=r"^out: .*/x cannot be made a run folder"):
-        RunFolder(tmp_path / "x").create()
+    for path in (tmp_path / "x", tmp_path / "x/y/z"):
+        with pytest.raises(ConfigError, match=r"^out: .* cannot be made a run folder: .*/x is not a folder"):
+            RunFolder(path).goes_on(resume=False)
+    with pytest.raises(ConfigError, match=r"^out: .* cannot be made a run folder: .*File name too long"):
+        RunFolder(tmp_path / ("n" * 300)).goes_on(resume=True)
 
 
 def test_summary_is_strict_json(tmp_path: Path) -> None:
@@ -115,7 +148,7 @@ def test_tensorboard_shows_a_cut_back_run_once(tmp_path: Path, monkeypatch: pyte
         logged(log, range(1, 7))
     later = time.time() + 60  # event files are read in the order of the seconds in their names
     monkeypatch.setattr(time, "time", lambda: later)
-    with log_in(tmp_path, resume=True) as log:
+    with log_in(tmp_path) as log:
         log.cut_back(4)
         log.add(5, 50, 9.0, {"elbo_nats": 7.0})
     events = EventAccumulator(str(log.folder.tensorboard)).Reload().Scalars("elbo_nats")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import shutil
 import signal
 import sys
 import time
@@ -70,10 +69,7 @@ build, building._build_conditional = building._build_conditional, build_noisy
 
 
 def run(out: Path, stop: Callable[[], int] = lambda: 0) -> None:
-    resume = any((out / "checkpoints").glob("*step-*"))
-    if not resume:  # killed before its first checkpoint
-        shutil.rmtree(out, ignore_errors=True)
-    jointgen.run(QUICKSTART, SETTINGS, out=out, resume=resume, stop=stop, quiet=True)
+    jointgen.run(QUICKSTART, SETTINGS, out=out, resume=True, stop=stop, quiet=True)
 
 
 def forked(action: Callable[[], object]) -> int:

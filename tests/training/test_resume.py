@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from jointgen_data import digits
-from support.runs import SMALL, train_small, weights
+from support.runs import SMALL, logged, train_small, weights
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -167,6 +167,60 @@ def test_another_optimizer_cannot_be(finished: Path, table: dict[str, Any]) -> N
 def test_changes_are_allowed_only_to_a_run_that_is_resumed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--allow-changes: .*--resume"):
         train(tmp_path / "run", allow_changes=True)
+
+
+# --- nothing to go on from yet ----------------------------------------------------------------------------------------
+
+
+def test_resume_starts_where_nothing_is(tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path / "run", resume=True)
+    assert capsys.readouterr().err == f"jointgen: {tmp_path}/run holds no run yet: it starts\n"
+    assert logged(tmp_path / "run") == logged(finished)
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "done"
+
+
+def ended_early(out: Path, **changes: Any) -> None:
+    """A run that ended after step 5, which it logged, and before a checkpoint."""
+
+    def die() -> int:
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(out, changes={"train.log_every": 1, "train.checkpoint_every": None, **changes}, stop=die)
+    assert not (out / "checkpoints").exists() or not list((out / "checkpoints").iterdir())
+
+
+class Killed(BaseException):
+    """Ends a run as a kill does: nothing catches it."""
+
+
+def test_resume_starts_again_what_ended_before_its_first_checkpoint(
+    tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plain `run` refuses and names the way; --resume takes it, and what the first attempt logged is gone."""
+    out = tmp_path / "run"
+    ended_early(out)
+    (out / "metrics.jsonl").write_text("noise\n")
+    with pytest.raises(ConfigError, match=r"no checkpoint\); give another --out, or --resume .* to start it again"):
+        train(out)
+    capsys.readouterr()
+    train(out, resume=True)
+    said = capsys.readouterr().err
+    assert said.startswith(f"jointgen: {out} holds no checkpoint: the run ended before its first, and starts again")
+    assert "train.log_every: 1 -> 4, train.checkpoint_every: not set -> 4" in said
+    assert logged(out) == logged(finished)
+    assert (out / "recipe.toml").read_text() == (finished / "recipe.toml").read_text()
+    mine, theirs = (weights(run / "checkpoints/step-00000012") for run in (out, finished))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_damaged_checkpoints_are_not_started_over(copied: Path) -> None:
+    for manifest in copied.glob("checkpoints/*/manifest.json"):
+        manifest.unlink()
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        train(copied, resume=True)
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
 
 
 # --- a finished run --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from support.paths import QUICKSTART
-from support.runs import SMALL, stop_after
+from support.runs import SMALL, stop_after, train_small
 from torch import Tensor
 
 import jointgen
@@ -23,6 +23,7 @@ from jointgen.registry.components import Registry
 from jointgen.reports.explain.explain import explain
 from jointgen.runs import checkpoint
 from jointgen.runs.manifest import MANIFEST
+from jointgen.training.check import check_run
 from jointgen.training.setup import set_up_training
 from jointgen.training.trainer import Trainer
 from jointgen.training.warm_start import warm_start
@@ -69,11 +70,13 @@ def compiled(registry: Registry) -> Callable[..., CompiledRecipe]:
 
 
 @pytest.fixture
-def started(compiled: Callable[..., CompiledRecipe], tmp_path: Path) -> Callable[..., Trainer]:
+def started(registry: Registry, tmp_path: Path) -> Callable[..., Trainer]:
     """A run of AS-VAE that has begun and not made a step."""
 
     def made(changes: Any = None, source: Any = None) -> Trainer:
-        return set_up_training(compiled(changes, source), tmp_path / "started", quiet=True)
+        given = {**RUN, **(changes or {}), **({} if source is None else {"train.init_from": source})}
+        checked = check_run(read_recipe(QUICKSTART, given, registry=registry), registry)
+        return set_up_training(checked, tmp_path / "started", quiet=True)
 
     return made
 
@@ -315,7 +318,7 @@ def test_a_run_with_no_part_in_common(vae: Path, registry: Registry) -> None:
     assert line == f"train.init_from: {vae} has none of this recipe's parts (painter, f): encoder, decoder"
 
 
-def test_mistakes_are_told_before_anything_is_written(vae: Path, compiled: Any, tmp_path: Path) -> None:
+def test_mistakes_are_told_before_anything_is_written(vae: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not fit"):
-        set_up_training(compiled({"encoder.network.hidden": [9]}, str(vae)), tmp_path / "run", quiet=True)
+        train_small(tmp_path / "run", {**RUN, "encoder.network.hidden": [9], "train.init_from": str(vae)})
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,156 @@
+"""The one check short of reading data: explain, --dry-run, run and jointgen.run refuse the same, all of it at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jointgen_data.digits import Digits
+from support.paths import QUICKSTART
+from support.runs import SMALL
+
+import jointgen
+from jointgen.config.recipe import read_recipe
+from jointgen.config.toml import to_toml
+from jointgen.errors import ConfigError
+from jointgen.registry.components import Registry
+from jointgen.training.check import check_run
+
+GAUSSIAN = {"network": {"type": "mlp", "hidden": [8]}, "family": {"type": "gaussian"}}
+TWO_LAYERS: dict[str, Any] = {
+    "name": "two_layers",
+    "data": {"type": "digits"},
+    "prior": {"type": "normal", "size": 4},
+    "latents": {"z1": 8},
+    "encoder": GAUSSIAN,
+    "encoders": {"e2": GAUSSIAN},
+    "decoder": GAUSSIAN,
+    "decoders": {"d2": GAUSSIAN},
+    "objective": {
+        "type": "expression",
+        "joints": {"q": "q(x) q(z1|x) q(z|z1)", "p": "p(z) p(z1|z) p(x|z1)"},
+        "parts": {"q(z1|x)": "encoder", "q(z|z1)": "e2", "p(z1|z)": "d2", "p(x|z1)": "decoder"},
+        "maximize": "E[q(x,z1,z)](log p(x|z1) + log p(z1|z) + log p(z) - log q(z1|x) - log q(z|z1))",
+    },
+    "train": {"steps": 3, "batch": 16, "trackers": []},
+    "eval": {"rows": 32},
+}
+
+
+def checked(registry: Registry, source: Any, changes: Any = (), **options: Any) -> Any:
+    return check_run(read_recipe(source, changes, registry=registry), registry, **options)
+
+
+@pytest.fixture
+def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Digits, split: str) -> Any:
+        raise AssertionError("data was read")
+
+    monkeypatch.setattr(Digits, "open", refuse)
+
+
+WRONG = {
+    "train.device": "mps",
+    "train.init_from": "no_such_run",
+    "eval.metrics": [{"type": "elbo"}, {"type": "elbo"}],
+}
+SAID = [
+    "eval.metrics: two metrics give a figure named 'elbo'; leave one out",
+    "train.device: 'mps' is not a device; allowed: 'auto', 'cpu', 'cuda', 'cuda:N'",
+    "train.init_from: no_such_run: not a run folder (it has no recipe.toml)",
+]
+
+
+@pytest.mark.usefixtures("no_data")
+def test_every_door_refuses_the_same_at_once(say: Any, here: Path) -> None:
+    """What the recipe, the machine and another run's folder have wrong: no door lets it through, nor reads a row."""
+    changes = [word for key, value in WRONG.items() for word in ("--set", f"{key}={to_toml({'v': value})[4:]}")]
+    for door in (["explain"], ["run", "--dry-run"], ["run"]):
+        said = say(door[0], QUICKSTART, *door[1:], *changes)
+        assert (said.status, said.out) == (2, "")
+        assert sorted(line.removeprefix("jointgen: ") for line in said.problems) == SAID
+    with pytest.raises(ConfigError) as refused:
+        jointgen.run(QUICKSTART, WRONG, quiet=True)
+    assert sorted(refused.value.lines) == SAID
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "problem"),
+    [
+        ({"train.batch": 30}, {"processes": 4}, "train.batch: 30 does not divide over 4 process(es)"),
+        ({"train.device": "cuda:99"}, {}, "train.device: 'cuda:99', but torch sees"),
+        ({"train.trackers": ["mlflow"]}, {}, "train.trackers: 'mlflow' needs its package"),
+        ({"train.keep_best": "elbbo"}, {}, "train.keep_best: evaluations do not find 'elbbo'; did you mean 'elbo'?"),
+        ({"train.eval_every": None, "train.early_stopping": {}}, {}, "train.early_stopping: looks at evaluations"),
+        ({}, {"allow_changes": True}, "--allow-changes: says how to resume; use it with --resume"),
+        ({}, {"out": Path("/dev/null/x")}, "out: /dev/null/x cannot be made a run folder: /dev/null is not a folder"),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("no_data")
+def test_what_is_checked(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, changes: Any, options: Any, problem: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # no tracker is installed
+    with pytest.raises(ConfigError) as refused:
+        checked(registry, QUICKSTART, {"train.trackers": [], **changes}, **options)
+    (line,) = refused.value.lines
+    assert line.startswith(problem)
+
+
+def test_a_dry_run_refuses_a_folder_that_a_run_would_refuse(say: Any, here: Path) -> None:
+    (here / "runs/quickstart").mkdir(parents=True)
+    (here / "runs/quickstart/recipe.toml").touch()
+    refusals = [say("run", QUICKSTART, *how).refusal for how in ([], ["--dry-run"])]
+    assert refusals[0] == refusals[1] and "already holds a run" in refusals[0]
+    assert say("run", QUICKSTART, "--dry-run", "--resume").status == 0
+
+
+def test_two_layers_have_the_default_metrics(tmp_path: Path) -> None:
+    """The code between the layers is reconstructed by both sides: each loss has a name of its own."""
+    run = jointgen.run(TWO_LAYERS, out=tmp_path / "run", quiet=True)
+    losses = {name: figure["estimator"] for name, figure in run.metrics.items() if name.startswith("reconstruction")}
+    assert losses == {
+        "reconstruction_z1_p": "-E[q(x,z,z1)](log p(z1|z))",
+        "reconstruction_x": "-E[q(x,z,z1)](log p(x|z1))",
+        "reconstruction_z1_q": "-E[p(x,z,z1)](log q(z1|x))",
+        "reconstruction_z": "-E[p(x,z,z1)](log q(z|z1))",
+    }
+    assert all(run.metrics[name]["value"] is not None for name in losses)
+
+
+def test_data_and_a_prior_of_another_shape_are_not_one_variable(registry: Registry) -> None:
+    labelled = {
+        **TWO_LAYERS,
+        "data": {"type": "digits", "labels": True},
+        "latents": {},
+        "encoders": {},
+        "decoders": {},
+        "prior": None,
+        "priors": {"prior": {"type": "normal", "size": 8}, "code": {"type": "normal", "size": 4}},
+        "objective": {
+            "type": "expression",
+            "joints": {"q": "q(x,y) q(z|x,y)", "p": "p(y) p(z) p(x|y,z)"},
+            "parts": {"p(z)": "code"},
+            "maximize": "E[q(x,y,z)](log p(x|y,z) + log p(z) - log q(z|x,y))",
+        },
+    }
+    del labelled["prior"]
+    with pytest.raises(ConfigError) as refused:
+        checked(registry, labelled)
+    assert refused.value.lines == [
+        "objective: 'y' is two different variables: q(x,y) draws 10 label from 'data' and p(y) draws 8 real from "
+        '\'prior\'; if both come from the data: parts."p(y)" = "data"'
+    ]
+    del labelled["priors"]["prior"]
+    labelled["objective"]["parts"]["p(y)"] = "data"
+    checked(registry, labelled)
+
+
+@pytest.mark.usefixtures("no_data")
+def test_a_small_recipe_passes_without_its_data(registry: Registry, tmp_path: Path) -> None:
+    found = checked(registry, QUICKSTART, SMALL, out=tmp_path / "run")
+    assert "elbo" in [figure.name for figure in found.figures] and not found.goes_on and found.warm is None
+    assert list(tmp_path.iterdir()) == []

@@ -40,6 +40,7 @@ def dotted(path: Sequence[str | int]) -> str:
 
 
 def _quoted(key: str) -> str:
+    key = shortened(key)
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
 
 
@@ -188,7 +189,7 @@ class FileError(ConfigError):
 
     def __init__(self, path: str | os.PathLike[str], reason: str):
         self.path, self.reason = os.fspath(path), reason
-        super().__init__(f"{self.path}: {reason}")
+        super().__init__(f"{shortened(self.path, MAX_LINE // 2)}: {reason}")
 
 
 class MissingFileError(FileError):

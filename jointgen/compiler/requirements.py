@@ -10,7 +10,7 @@ import attrs
 from jointgen.compiler.binding import Binding
 from jointgen.compiler.nodes import Ability, Node
 from jointgen.config.structure import key_of
-from jointgen.config.toml import show
+from jointgen.config.values import show
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.distributions import PriorOfFamily
 from jointgen.contracts.space import Space

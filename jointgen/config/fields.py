@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import attrs
 
-from jointgen.config.toml import show
+from jointgen.config.values import show
 from jointgen.errors import ConfigError, suggest
 from jointgen.registry.components import Registry
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +22,9 @@ from jointgen.config.fields import (
 )
 from jointgen.config.optimizers import OptimizerTables
 from jointgen.config.structure import structure, unstructure
-from jointgen.config.toml import apply_overrides, load_tables, show, to_toml
-from jointgen.errors import KeyPath, Problem, Problems
+from jointgen.config.toml import apply_overrides, load_tables, parse_toml, to_toml
+from jointgen.config.values import show
+from jointgen.errors import ConfigError, KeyPath, Problem, Problems
 from jointgen.registry.components import Registry
 
 FORMAT = 1
@@ -225,7 +225,11 @@ def write_recipe(recipe: Recipe, registry: Registry) -> str:
 
 def changed_keys(old: str, new: str) -> list[Problem]:
     """List what differs between two resolved recipes, such as ``train.steps: 40 -> 60``."""
-    return list(_changes(tomllib.loads(old), tomllib.loads(new), ()))
+    try:
+        before, after = parse_toml(old), parse_toml(new)
+    except ValueError as error:
+        raise ConfigError(f"a recipe of the run is not TOML: {error}") from None
+    return list(_changes(before, after, ()))
 
 
 def _changes(old: Any, new: Any, at: KeyPath) -> Iterable[Problem]:

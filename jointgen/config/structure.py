@@ -29,9 +29,11 @@ from cattrs.errors import (
 from cattrs.gen import make_dict_structure_fn
 
 from jointgen.config.fields import OfKind, OneOf
-from jointgen.config.toml import plain, show
+from jointgen.config.toml import plain
+from jointgen.config.values import show
 from jointgen.errors import ConfigError, Problem, suggest
 from jointgen.registry.components import Registry
+from jointgen.text import MAX_LISTED
 
 T = TypeVar("T")
 Hook = Callable[[Any, Any], Any]  # (value, type) -> structured value, cattrs' own signature
@@ -283,7 +285,8 @@ def _problems_in(error: BaseException, registry: Registry) -> Iterator[Problem]:
             yield from (problem.under(*here) for problem in _problems_in(inner, registry))
     elif isinstance(error, ForbiddenExtraKeysError):
         known = [key_of(field) for field in attrs.fields(error.cl) if field.init]
-        yield from (Problem(f"unknown key{suggest(key, known)}", *here, key) for key in sorted(error.extra_fields))
+        for n, key in enumerate(sorted(error.extra_fields, key=str)):  # to look for near names takes its time
+            yield Problem(f"unknown key{suggest(key, known) if n < MAX_LISTED else ''}", *here, key)
     elif isinstance(note, AttributeValidationNote) and isinstance(error, KeyError):
         yield Problem(f"missing; {_describe(note.type, registry)}", *here)
     elif isinstance(error, ConfigError):

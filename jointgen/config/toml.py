@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import datetime
+import itertools
 import os
 import re
 import tomllib
@@ -13,28 +13,52 @@ from typing import Any
 
 import tomli_w
 
-from jointgen.errors import ConfigError, KeyPath, Problems, dotted, nearest
+from jointgen.config.values import MAX_DEPTH, check_values, show
+from jointgen.errors import ConfigError, FileError, KeyPath, MissingFileError, Problems, dotted, nearest, placing
+from jointgen.runtime.regular_files import read_regular
+from jointgen.text import shortened
 
-
-def show(value: object) -> str:
-    """Write a value for a message: short, and as TOML would write it.
-
-    >>> show(True), show({"type": "mlp"})
-    ('true', 'a table')
-    """
-    if isinstance(value, Mapping):
-        return "a table"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, datetime.date | datetime.time):
-        return str(value)
-    text = repr(list(value) if isinstance(value, tuple) else value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+MAX_BYTES = 1 << 20
+"""The limit in bytes of a recipe's file; the shipped ones have about 2,000."""
+MAX_BASES = 100
+"""So many files may be based on one another."""
 
 
 def to_toml(tables: Mapping[str, Any]) -> str:
     """Write tables as the text of a TOML file."""
     return tomli_w.dumps(tables)
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+_PART = r"""(?:[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
+# a key at one of its places; tomllib takes time and memory in the square of its parts
+_LONG_KEY = re.compile(rf"(?:^|[\[{{,])[ \t]*{_PART}(?:[ \t]*\.[ \t]*{_PART}){{{MAX_DEPTH},}}+", re.MULTILINE)
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Read TOML text.
+
+    Raises:
+        ValueError: The text is not TOML; in one line.
+        ConfigError: It is, and holds what no recipe can (`check_values`).
+    """
+    tables = _loads(text)
+    check_values(tables)
+    return tables
+
+
+def _loads(text: str) -> dict[str, Any]:
+    if _LONG_KEY.search(text):
+        raise ConfigError(f"a key has more than {MAX_DEPTH} parts")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError:
+        raise ConfigError(f"tables or lists are nested more than {MAX_DEPTH} deep") from None
+    except ValueError:  # Python reads no number of more than some thousand digits
+        raise ConfigError("a whole number has more than 64 bits") from None
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -44,21 +68,23 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the tables of one file, without following its ``base``.
 
     Raises:
-        ConfigError: The file is not there, cannot be read or is not TOML; the message names it.
+        FileError: The file is not there, cannot be read or is not TOML.
     """
     path = Path(path)
+    if os.path.isdir(path):
+        raise FileError(path, f"is a folder; expected a TOML file{_nearest_recipe(path / 'recipe.toml')}")
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file{_nearest_recipe(path)}") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path}: is a folder; expected a TOML file{_nearest_recipe(path / 'recipe.toml')}") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        return parse_toml(read_regular(path, MAX_BYTES).decode("utf-8-sig"))
+    except MissingFileError:
+        raise MissingFileError(path, f"no such file{_nearest_recipe(path)}") from None
+    except FileError:
+        raise
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not TOML: byte {error.start} is not UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
+        raise FileError(path, f"not TOML: byte {error.start} is not UTF-8") from None
+    except ValueError as error:
+        raise FileError(path, f"not TOML: {error}") from None
+    except ConfigError as error:
+        raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from None
 
 
 def load_tables(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -68,29 +94,33 @@ def load_tables(path: str | os.PathLike[str]) -> dict[str, Any]:
     differs replaces the base's table whole, because the base's other keys belong to another component.
 
     Raises:
-        ConfigError: A base is missing, or recipes are based on each other.
+        ConfigError: A base is missing, there are too many, or recipes are based on each other.
     """
-    return _load_chain(Path(path), ())
-
-
-def _load_chain(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in [recipe.resolve() for recipe in above]:
-        chain = " -> ".join(str(recipe) for recipe in (*above, path))
-        raise ConfigError(f"these recipes are based on each other: {chain}", "base")
-    tables = _read_base(path, above[-1]) if above else read_toml(path)
-    if "base" not in tables:
-        return tables
-    base = tables.pop("base")
-    if not isinstance(base, str):
-        raise ConfigError(f"{path}: base: expected the name of a TOML file, got {show(base)}")
-    return _merge(_load_chain(path.parent / base, (*above, path)), tables)
+    chain = [Path(path)]
+    levels = [read_toml(path)]
+    seen = {os.path.realpath(path)}
+    while "base" in levels[-1]:
+        recipe, base = chain[-1], levels[-1].pop("base")
+        if not isinstance(base, str):
+            raise ConfigError(f"{recipe}: base: expected the name of a TOML file, got {show(base)}")
+        chain.append(recipe.parent / base)
+        levels.append(_read_base(chain[-1], recipe))
+        if (file := os.path.realpath(chain[-1])) in seen:
+            raise ConfigError(f"these recipes are based on each other: {' -> '.join(map(str, chain))}", "base")
+        if len(chain) > MAX_BASES:
+            raise ConfigError(f"{path}: base: more than {MAX_BASES} recipes are based on one another")
+        seen.add(file)
+    tables: dict[str, Any] = {}
+    for own in reversed(levels):
+        tables = _merge(tables, own)
+    return tables
 
 
 def _read_base(path: Path, recipe: Path) -> dict[str, Any]:
     try:
         return read_toml(path)
     except ConfigError as error:
-        raise ConfigError(f"{recipe}: base: {error}") from None
+        raise ConfigError([f"{recipe}: base: {problem}" for problem in error.problems]) from None
 
 
 def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +168,11 @@ def apply_overrides(tables: Mapping[str, Any], overrides: Iterable[str] | Mappin
     given: list[Override] = []
     for text, value in items:
         with problems.collect():
-            given.append(_parse_text(text) if value is _TEXT else (_parse_key(text), plain(value)))
+            path, value = _parse_text(text) if value is _TEXT else (_parse_key(text), value)
+            with placing(*path[:-1]):
+                check_values({path[-1]: value})
+            given.append((path, plain(value)))
+    check_values(tables)
     result = plain(tables)
     for n, (path, value) in enumerate(given):
         with problems.collect():
@@ -165,7 +199,7 @@ def _has_other_type(tables: dict[str, Any], path: tuple[str, ...], value: Any) -
     held: Any = tables
     for part in path:
         if isinstance(held, list):
-            held = held[int(part)] if part.isdecimal() and int(part) < len(held) else None
+            held = held[int(part)] if _is_position(part, held) else None
         else:
             held = held.get(part) if _is_table(held) else None
     return _is_table(held) and held.get("type", value) != value
@@ -193,34 +227,39 @@ def _enter(holder: Any, part: str, path: tuple[str, ...]) -> Any:
 def _position(holder: dict[str, Any] | list[Any], part: str, path: tuple[str, ...]) -> Any:
     if not isinstance(holder, list):
         return part
-    if not (part.isdecimal() and int(part) < len(holder)):
-        raise ConfigError(f"{part!r} is no position in a list of {len(holder)}, counted from 0", *path)
+    if not _is_position(part, holder):
+        raise ConfigError(f"{_cut(part)} is no position in a list of {len(holder)}, counted from 0", *path)
     return int(part)
 
 
+def _is_position(part: str, holder: list[Any]) -> bool:
+    return part.isdecimal() and len(part) < 10 and int(part) < len(holder)
+
+
 _TEXT = object()
+_MAX_TRIES = 100
 
 
 def _parse_text(text: str) -> Override:
     """Split at the first ``=`` that has a whole key before it, because a quoted key may contain one."""
-    for equals in re.finditer("=", text):
+    for equals in itertools.islice(re.finditer("=", text), _MAX_TRIES):
         path = _try_key(text[: equals.start()])
         if path is not None:
-            return path, _parse_value(text, text[equals.end() :].strip())
-    raise ConfigError(f"override {text!r}: expected KEY=VALUE with a dotted key, such as train.steps=200")
+            return path, _parse_value(text, path, text[equals.end() :].strip())
+    raise ConfigError(f"override {_cut(text)}: expected KEY=VALUE with a dotted key, such as train.steps=200")
 
 
 def _parse_key(text: str) -> tuple[str, ...]:
     path = _try_key(text)
     if path is None:
-        raise ConfigError(f"override {text!r}: expected a dotted key, such as train.steps")
+        raise ConfigError(f"override {_cut(text)}: expected a dotted key, such as train.steps")
     return path
 
 
 def _try_key(text: str) -> tuple[str, ...] | None:
     try:
-        held: Any = tomllib.loads(f"{text} = 0")
-    except tomllib.TOMLDecodeError:
+        held: Any = _loads(f"{text} = 0")
+    except (ValueError, ConfigError):
         return None
     path: list[str] = []
     while _is_table(held):
@@ -231,17 +270,22 @@ def _try_key(text: str) -> tuple[str, ...] | None:
     return tuple(path)
 
 
-def _parse_value(text: str, value: str) -> Any:
+def _parse_value(text: str, path: tuple[str, ...], value: str) -> Any:
     if not value:
-        raise ConfigError(f'override {text!r}: the value is missing; an empty string is ""')
+        raise ConfigError(f'override {_cut(text)}: the value is missing; an empty string is ""')
     try:
-        parsed = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError as error:
+        with placing(*path):
+            parsed = _loads(f"value = {value}")
+    except ValueError as error:
         if value[0] in "[{\"'":
             reason = str(error).split(" (at ")[0]
-            raise ConfigError(f"override {text!r}: {value} is not a TOML value: {reason}") from None
+            raise ConfigError(f"override {_cut(text)}: {shortened(value)} is not a TOML value: {reason}") from None
         return value
     return parsed["value"] if len(parsed) == 1 else value
+
+
+def _cut(text: object) -> str:
+    return shortened(repr(text))
 
 
 # --- small helpers ---------------------------------------------------------------------------------------------------

@@ -59,6 +59,33 @@ class Expr:
             yield from child.walk()
 
 
+MAX_NESTING = 50
+"""So many expressions may stand in one another."""
+MAX_TERMS = 1_000
+"""So many expressions may stand in one update or report."""
+MAX_DRAWS = 10_000
+"""So many draws for each row of a batch an expectation takes, at the most: all are in memory at once."""
+MAX_NUMBER = 3.4e38
+"""The largest number that 32 bits hold."""
+
+
+def check_size(expr: Expr) -> None:
+    """Check, without recursion, that an expression is small enough for the functions that walk it by recursion.
+
+    Raises:
+        ConfigError: It is nested too deeply, or has too many terms.
+    """
+    left, terms = [(expr, 1)], 0
+    while left:
+        inner, depth = left.pop()
+        terms += 1
+        if depth > MAX_NESTING:
+            raise ConfigError(f"an expression is nested more than {MAX_NESTING} deep")
+        if terms > MAX_TERMS:
+            raise ConfigError(f"an expression has more than {MAX_TERMS:,} terms")
+        left += [(child, depth + 1) for child in inner.children]
+
+
 def as_expr(value: Expr | float) -> Expr:
     """Return an expression as it is, and a number as a constant."""
     if isinstance(value, Expr):

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from jointgen.errors import ConfigError, suggest
-from jointgen.objectives.algebra import Expr
+from jointgen.objectives.algebra import MAX_NESTING, Expr
 
 
 def names(value: str | Iterable[str]) -> tuple[str, ...]:
@@ -103,6 +103,8 @@ class Joint:
     factors: tuple[Conditional, ...]
 
     def __attrs_post_init__(self) -> None:
+        if len(self.factors) > MAX_NESTING:
+            raise ConfigError(f"joint {self.name} has {len(self.factors):,} factors; at most {MAX_NESTING} are drawn")
         seen: set[str] = set()
         for factor in self.factors:
             missing = [v for v in factor.given if v not in seen]

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import attrs
 
 from jointgen.errors import ConfigError
-from jointgen.objectives.algebra import Expr
+from jointgen.objectives.algebra import MAX_DRAWS, Expr, check_size
 from jointgen.objectives.distributions import Conditional, Joint, Marginal, Product, as_product
 
 
@@ -148,6 +148,8 @@ class Ratio(Expr):
     times: int = 1
 
     def __attrs_post_init__(self) -> None:
+        if self.known is not None:
+            check_size(self.known)
         if set(self.num.variables) != set(self.den.variables):
             raise ConfigError(f"ratio {self.definition}: the two sides are over different variables")
         for variable, seen in self.view:
@@ -221,8 +223,9 @@ class Expectation(Expr):
     reduce: Literal["mean", "logmeanexp"] = "mean"
 
     def __attrs_post_init__(self) -> None:
-        if self.k < 1:
-            raise ConfigError(f"{self}: k must be at least 1")
+        check_size(self.term)
+        if not 1 <= self.k <= MAX_DRAWS:
+            raise ConfigError(f"{self}: k must be from 1 to {MAX_DRAWS:,}")
         if any(isinstance(inner, Expectation) for inner in self.term.walk()):
             raise ConfigError(f"{self}: an expectation stands inside another")
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import attrs
 
 from jointgen.errors import ConfigError
-from jointgen.objectives.algebra import Expr, Weight, Weighted, summands
+from jointgen.objectives.algebra import Expr, Weight, Weighted, check_size, summands
 from jointgen.objectives.distributions import KL, Joint, LogDensity, names
 from jointgen.objectives.expressions import Apply, E, Expectation, PenaltyOf, Ratio, Standardized
 
@@ -43,6 +43,7 @@ class Update:
     def __attrs_post_init__(self) -> None:
         if self.every < 1 or self.times < 1:
             raise ConfigError(f"update {self.name}: every and times must be at least 1")
+        check_size(self.maximize)
         for _, term in summands(self.maximize):
             if not isinstance(term, Expectation | PenaltyOf):
                 raise ConfigError(f"update {self.name}: {term} stands outside an expectation E[...](...)")
@@ -92,6 +93,8 @@ class Objective:
         for name in called:
             if called.count(name) > 1:
                 raise ConfigError(f"two updates are called {name!r}")
+        for _, report in self.reports:
+            check_size(report)
         self._check_names()
 
     def _check_names(self) -> None:

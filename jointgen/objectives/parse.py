@@ -13,9 +13,23 @@ from typing import Any, Literal, NoReturn
 import attrs
 
 from jointgen.errors import ConfigError, suggest
-from jointgen.objectives.algebra import POINTWISE, Constant, Expr, Pointwise, Stop, Weight
+from jointgen.objectives.algebra import (
+    MAX_DRAWS,
+    MAX_NESTING,
+    MAX_NUMBER,
+    POINTWISE,
+    Constant,
+    Expr,
+    Pointwise,
+    Stop,
+    Weight,
+)
 from jointgen.objectives.distributions import KL, Joint, LogDensity, Marginal, Product, p, q
 from jointgen.objectives.expressions import Apply, CriticView, Expectation, Ratio, Standardized, Value
+from jointgen.text import MAX_SHOWN, shortened
+
+MAX_LENGTH = 50_000
+"""So many characters of an expression are read, at the most."""
 
 _TOKEN = re.compile(r"\s*(?:(?P<number>\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)|(?P<name>\w+)|(?P<symbol>.))", re.DOTALL)
 RESERVED = ("E", "KL", "hold", "log", "mass", "s", "stop", *POINTWISE)
@@ -110,7 +124,9 @@ class _Parser:
             for match in _TOKEN.finditer(text.rstrip())
             if match.lastgroup is not None
         ]
-        self.at, self.inside = 0, False
+        self.at, self.inside, self.depth = 0, False, 0
+        if len(text) > MAX_LENGTH:
+            raise ConfigError(f"has {len(text):,} characters; at most {MAX_LENGTH:,} are read")
 
     # --- tokens
 
@@ -146,7 +162,9 @@ class _Parser:
     def fail(self, message: str, at: int | None = None) -> NoReturn:
         position = self.at if at is None else at
         start, end = self.tokens[position][2:] if position < len(self.tokens) else (len(self.text), len(self.text))
-        marked = f"{self.text[:start]}⟨{self.text[start:end] or 'end'}⟩{self.text[end:]}"
+        before, after = self.text[:start], self.text[end:]
+        before = before if len(before) <= MAX_SHOWN else f"...{before[-MAX_SHOWN:]}"
+        marked = f"{before}⟨{shortened(self.text[start:end]) or 'end'}⟩{shortened(after)}"
         raise ConfigError(f"{message} at character {start + 1}: {marked}")
 
     def lookup(self, name: str, table: Mapping[str, Any], noun: str) -> Any:
@@ -165,20 +183,26 @@ class _Parser:
 
     def product(self) -> Expr:
         """Read weight * weight * term: all factors but the last are numbers or weights."""
+        if self.depth == MAX_NESTING:
+            self.fail(f"parentheses or factors are nested more than {MAX_NESTING} deep")
+        self.depth += 1
         factor = self.factor()
         if not self.accept("*"):
             if isinstance(factor, Weight):
                 self.fail(f"weight {factor.name!r} multiplies nothing; write {factor.name}*term", self.at - 1)
-            return factor
-        if isinstance(factor, Constant):
-            return factor.value * self.product()
-        if not isinstance(factor, Weight):
+            product = factor
+        elif isinstance(factor, Constant):
+            product = factor.value * self.product()
+        elif isinstance(factor, Weight):
+            product = factor * self.product()
+        else:
             self.fail("only a number or a weight can stand before '*'", self.at - 1)
-        return factor * self.product()
+        self.depth -= 1
+        return product
 
     def factor(self) -> Expr | Weight:
         if self.kind() == "number":
-            return Constant(float(self.next()))
+            return self.number()
         if self.accept("("):
             return self.closed(self.sum())
         name = self.take_name("a term")
@@ -191,6 +215,12 @@ class _Parser:
         if self.peek() == "(":
             return self.apply(name)
         return self.lookup(name, {**self.words.ratios, **self.words.weights}, "ratio or weight")
+
+    def number(self) -> Constant:
+        value = float(self.next())
+        if value > MAX_NUMBER:
+            self.fail(f"a number must be at most {MAX_NUMBER}", self.at - 1)
+        return Constant(value)
 
     def closed(self, expr: Expr) -> Expr:
         self.take(")")
@@ -213,11 +243,11 @@ class _Parser:
         if self.take_name("'k'") != "k":
             self.fail("expected k=NUMBER", self.at - 1)
         self.take("=")
-        if not self.peek().isdigit():
+        if not self.peek().isdecimal():
             self.fail("expected a whole number")
-        k = int(self.next())
-        if k < 1:
-            self.fail("k must be at least 1", self.at - 1)
+        k = int(self.next()[:20])
+        if not 1 <= k <= MAX_DRAWS:
+            self.fail(f"k must be from 1 to {MAX_DRAWS:,}", self.at - 1)
         if self.kind() != "name":
             return k, "mean"
         reduce = self.next()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jointgen.config.toml import apply_overrides, load_tables, read_toml, show, to_toml
+from jointgen.config.toml import apply_overrides, load_tables, read_toml, to_toml
+from jointgen.config.values import show
 from jointgen.errors import ConfigError, dotted
 
 
@@ -71,6 +73,58 @@ def test_a_run_folder_in_place_of_its_recipe(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path / 'run'}: is a folder; expected a TOML file; did you mean '{recipe}'?"
 
 
+REFUSED = {
+    "lists": (f"a = {'[' * 900}{']' * 900}", "tables or lists are nested more than 64 deep"),
+    "lists that tomllib reads": (f"a = {'[' * 70}{']' * 70}", "a: tables or lists are nested more than 64 deep"),
+    "inline tables": (f"a = {'{a=' * 900}1{'}' * 900}", "tables or lists are nested more than 64 deep"),
+    "a dotted key": (f"{'.'.join('a' * 2000)} = 1", "a key has more than 64 parts"),
+    "a quoted key": (" . ".join(['"a"'] * 2000) + " = 1", "a key has more than 64 parts"),
+    "a header": (f"[{'.'.join('a' * 100)}]", "a key has more than 64 parts"),
+    "digits": (f"seed = {'9' * 5000}", "a whole number has more than 64 bits"),
+    "hexadecimal digits": (f"seed = 0x{'f' * 5000}", "seed: has more than 64 bits"),
+    "65 bits": ("train.steps = 9223372036854775808", "train.steps: has more than 64 bits"),
+    "a float of 64 bits": ("lr = 1e300", "lr: must be 0 or of a size from 1.2e-38 to 3.4e+38, got 1e+300"),
+    "next to nothing": ("lr = -1e-300", "lr: must be 0 or of a size from 1.2e-38 to 3.4e+38, got -1e-300"),
+    "too many bytes": ("#" * (1 << 20) + "\n", "has 1,048,577 bytes, and no such file has more than 1,048,576"),
+}
+
+
+@pytest.mark.parametrize(("text", "problem"), REFUSED.values(), ids=REFUSED)
+def test_what_no_recipe_holds_is_told_in_one_line(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_tables(write(tmp_path / "a.toml", text))
+    assert caught.value.lines == [f"{tmp_path / 'a.toml'}: {problem}"]
+    tables, override = write(tmp_path / "b.toml", 'base = "a.toml"'), caught.value.lines[0]
+    with pytest.raises(ConfigError) as caught:
+        load_tables(tables)
+    assert caught.value.lines == [f"{tables}: base: {override}"]
+
+
+def test_limits_themselves_are_read(tmp_path: Path) -> None:
+    """A string of many dots is no key, and a number may take all of its bits."""
+    text = f"""a = "{"x." * 5000}"\nb = {"[" * 63}{"]" * 63}\n{".".join("c" * 64)} = 1
+d = [9223372036854775807, -9223372036854775808, 0.0, 1.2e-38, -3.4e38]"""
+    tables = read_toml(write(tmp_path / "a.toml", text))
+    assert tables["d"] == [2**63 - 1, -(2**63), 0.0, 1.2e-38, -3.4e38]
+
+
+def test_what_is_no_file_is_neither_waited_for_nor_followed(tmp_path: Path) -> None:
+    (tmp_path / "l.toml").symlink_to("l.toml")
+    os.mkfifo(tmp_path / "f.toml")
+    for name, problem in (
+        ("l.toml", "is a link that leads back to itself"),
+        ("f.toml", "is a pipe; expected a file"),
+        ("n\0.toml", "cannot be read: embedded null byte"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load_tables(tmp_path / name)
+        assert str(caught.value) == f"{tmp_path}/{name}: {problem}".replace("\0", "\\x00")
+        based = write(tmp_path / "b.toml", to_toml({"base": name}))
+        with pytest.raises(ConfigError) as caught:
+            load_tables(based)
+        assert str(caught.value) == f"{based}: base: {tmp_path}/{name}: {problem}".replace("\0", "\\x00")
+
+
 # --- base ------------------------------------------------------------------------------------------------------------
 
 
@@ -117,6 +171,16 @@ def test_recipes_based_on_each_other_are_told_as_a_chain(tmp_path: Path) -> None
         load_tables(tmp_path / "a.toml")
     chain = " -> ".join(str(tmp_path / f"{name}.toml") for name in "abcb")
     assert str(caught.value) == f"base: these recipes are based on each other: {chain}"
+
+
+def test_a_chain_of_bases_has_an_end(tmp_path: Path) -> None:
+    for n in range(150):
+        write(tmp_path / f"{n}.toml", f'base = "{n + 1}.toml"\nlast = {n}')
+    write(tmp_path / "150.toml", "first = 150")
+    assert load_tables(tmp_path / "51.toml") == {"first": 150, "last": 51}  # 100 files
+    with pytest.raises(ConfigError) as caught:
+        load_tables(tmp_path / "50.toml")
+    assert str(caught.value) == f"{tmp_path / '50.toml'}: base: more than 100 recipes are based on one another"
 
 
 def test_a_base_that_is_no_name(tmp_path: Path) -> None:
@@ -228,6 +292,41 @@ def test_a_wrong_override_is_told(override: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         apply_overrides({"train": {"steps": 5}, "penalties": [{}]}, [override])
     assert caught.value.lines == [problem]
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        (f"train.steps={'9' * 5000}", "train.steps: a whole number has more than 64 bits"),
+        (f"train.steps=0x{'f' * 5000}", "train.steps: has more than 64 bits"),
+        ("train.lr=1e300", "train.lr: must be 0 or of a size from 1.2e-38 to 3.4e+38, got 1e+300"),
+        (f"a.b={'[' * 900}", "a.b: tables or lists are nested more than 64 deep"),
+        ("data.path=\udcff", "data.path: is no text that a file of TOML can hold, got '\\udcff'"),
+        (f"penalties.{'9' * 5000}.weight=1", "... is no position in a list of 1, counted from 0"),
+        (
+            f"{'.'.join('a' * 3000)}=1",
+            "override 'a.a.a... expected KEY=VALUE with a dotted key, such as train.steps=200",
+        ),
+        ("=" * 100_000, "override '=====... expected KEY=VALUE with a dotted key, such as train.steps=200"),
+    ],
+)
+def test_an_override_of_no_size_is_told_in_a_short_line(override: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides({"train": {"steps": 5}, "penalties": [{}]}, [override])
+    (line,) = caught.value.lines
+    begin, _, end = problem.rpartition("...")
+    assert line.startswith(begin) and line.endswith(end) and len(line) < 800
+
+
+def test_values_from_python_have_the_same_limits() -> None:
+    endless: list[Any] = []
+    endless += [endless, endless]
+    for tables, overrides in (({"a": endless}, {}), ({}, {"a": endless})):
+        with pytest.raises(ConfigError, match="a: tables or lists are nested more than 64 deep"):
+            apply_overrides(tables, overrides)
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides({"a": {"b": [1, 2**63]}, "c": 10**5000}, {})
+    assert caught.value.lines == ["a.b[1]: has more than 64 bits", "c: has more than 64 bits"]
 
 
 def test_all_wrong_overrides_are_told_at_once() -> None:

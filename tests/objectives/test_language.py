@@ -254,7 +254,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
         lambda: score(q.x, p.x, name="c", loss="hinge", known=q.log_z_given_x),
         "a known part belongs to a log-ratio, not to a score",
     ),
-    (lambda: E(q.x, f, k=0), "k must be at least 1"),
+    (lambda: E(q.x, f, k=0), "k must be from 1 to 10,000"),
     (lambda: E(q.x, 2 * E(q.x, f)), "an expectation stands inside another"),
     (lambda: joint_from_text("q", "q(x) p(z|x)"), r"joint q: expected q\(...\) at 'p\(z\|x\)'"),
     (lambda: joint_from_text("q", "q(x) q(z|x", {}), r"joint q: expected q\(...\) at 'q\(z\|x'"),

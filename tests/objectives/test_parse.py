@@ -19,6 +19,7 @@ from jointgen.objectives import (
     Pointwise,
     Stop,
     Sum,
+    Update,
     Value,
     Vocabulary,
     Weight,
@@ -250,7 +251,7 @@ MISTAKES = [
     ("E[q(x,z); k ⟨5⟩](f)", "expected '='"),
     ("E[q(x,z); k=⟨five⟩](f)", "expected a whole number"),
     ("E[q(x,z); k=⟨2.5⟩](f)", "expected a whole number"),
-    ("E[q(x,z); k=⟨0⟩](f)", "k must be at least 1"),
+    ("E[q(x,z); k=⟨0⟩](f)", "k must be from 1 to 10,000"),
     ("E[q(x,z); k=5 ⟨logmenexp⟩](f)", "unknown reduction 'logmenexp'; did you mean 'logmeanexp'?"),
     ("E[q(x,z)](2*⟨E⟩[q(x)](g))", "an expectation stands inside another"),
     ("E[q(x,z)](log ⟨s⟩ f)", "unknown joint 's'"),
@@ -289,6 +290,42 @@ def test_mistakes_are_pointed_at(marked: str, message: str) -> None:
     (problem,) = error.value.lines
     assert problem.endswith(f" at character {marked.index('⟨') + 1}: {place}")
     assert message in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"E[q(x,z)]({'(' * 3000}f{')' * 3000})", "parentheses or factors are nested more than 50 deep at character "),
+        (f"E[q(x,z)]({'2*' * 3000}f)", "parentheses or factors are nested more than 50 deep at character "),
+        (f"E[q(x,z)]({'-abs(' * 30}f{')' * 30})", "an expression is nested more than 50 deep"),
+        (f"E[q(x,z)]({' + '.join(['f'] * 1500)})", "an expression has more than 1,000 terms"),
+        (" + ".join(["E[q(x,z)](f)"] * 20_000), "has 299,997 characters; at most 50,000 are read"),
+        (f"E[q(x,z)](1{'0' * 400}*f)", "a number must be at most 3.4e+38 at character 11: "),
+        (f"E[q(x,z); k={'9' * 5000}](f)", "k must be from 1 to 10,000 at character 13: "),
+        ("E[q(x,z); k=²](f)", "expected a whole number at character 13: "),
+    ],
+)
+def test_what_is_too_large_is_told_in_a_short_line(text: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Update("model", parse(text, WORDS))
+    (line,) = error.value.lines
+    assert line.startswith(problem) and len(line) < 800
+
+
+def test_an_expression_composed_in_python_has_the_same_limits() -> None:
+    deep: Expr = WORDS.ratios["f"]
+    for _ in range(5000):
+        deep = stop(deep)
+    with pytest.raises(ConfigError, match="an expression is nested more than 50 deep"):
+        E(q.xz, deep)
+    chain = " ".join(["q(v0)", *(f"q(v{n + 1}|v{n})" for n in range(3000))])
+    with pytest.raises(ConfigError, match="joint q has 3,001 factors; at most 50 are drawn"):
+        joint_from_text("q", chain)
+
+
+def test_the_largest_expression_prints_and_reads_back() -> None:
+    text = f"E[q(x,z)]({'abs(' * 40}f{')' * 40} + {' + '.join(['f'] * 900)})"
+    assert str(parse(text, WORDS)) == text
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from jointgen.config.toml import show
+from jointgen.config.values import show
 from jointgen.errors import ConfigError
 from jointgen.reports.comparison.runs import ComparedRun, source_tables
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jointgen.config.toml import flatten, show
+from jointgen.config.toml import flatten
+from jointgen.config.values import show
 from jointgen.errors import ConfigError
 from jointgen.reports.comparison.runs import ComparedRun, settings_of
 

@@ -14,6 +14,7 @@ from jointgen.data.step_inputs import StepInputs
 from jointgen.errors import ConfigError, Problems, suggest
 from jointgen.images.user_images import UserImages
 from jointgen.inference.streams import StreamBatch, batches
+from jointgen.text import shortened
 
 if TYPE_CHECKING:
     from jointgen.inference.model import Model
@@ -45,11 +46,14 @@ def given_values(texts: Iterable[str], model: Model, rows: int) -> dict[str, Ten
     problems = Problems()
     for text in texts:
         name, _, value = text.partition("=")
+        if name in values:
+            problems.add(f"{shortened(text)}: {name} is given twice", "--given")
         try:
-            values[name] = _parse_value(name, value, model)[None].expand(rows, *model.spaces[name].shape)
+            row = _parse_value(name, value, model)[None]
+            values[name] = model.input(name).read(row).expand(rows, *model.spaces[name].shape)
         except ConfigError as error:
             for problem in error.problems:
-                problems.add(f"{text}: {problem.message}", "--given")
+                problems.add(f"{shortened(text)}: {problem.message}", "--given")
     problems.raise_any()
     return values
 
@@ -61,7 +65,7 @@ def _parse_value(name: str, text: str, model: Model) -> Tensor:
     space = model.spaces[name]
     if space.kind == "label":
         classes = space.shape[0]
-        if not (text.isdecimal() and int(text) < classes):
+        if not (text.isdecimal() and len(text) < 10 and int(text) < classes):
             raise ConfigError(f"{text!r} is not a class; allowed: 0 to {classes - 1}")
         return F.one_hot(torch.tensor(int(text)), classes).float()
     try:
@@ -117,7 +121,7 @@ def sample_many(
             raw = held_out.take((start + torch.arange(rows)) % len(held_out), model.device)
             _, samples = model.view.observe(StepInputs(raw, noise, rows))
             known = {**{v: samples[v] for v in roots if v in samples}, **known}
-        done.append(model.draw("p", known, rows, noise, reading)[variable].cpu())
+        done.append(model.view.draw("p", known, rows, noise, reading)[variable].cpu())
         progress(start + rows, n)
     return torch.cat(done)
 
@@ -169,7 +173,7 @@ def encode_many(
     for batch in _counted_batches(model, split, seed, progress):
         _, observed = model.view.observe(batch)
         known = {**observed, **given_values(given, model, batch.rows)}
-        drawn = model.draw("q", {v: known[v] for v in known if v not in codes}, batch.rows, batch.noise, "mean")
+        drawn = model.view.draw("q", {v: known[v] for v in known if v not in codes}, batch.rows, batch.noise, "mean")
         for name, values in {**batch.labels(), **{v: drawn[v] for v in codes}}.items():
             found.setdefault(name, []).append(values.cpu())
     return {name: torch.cat(values) for name, values in found.items()}

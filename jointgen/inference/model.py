@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ from jointgen.contracts.noise import Noise
 from jointgen.contracts.observation import Observation
 from jointgen.contracts.space import Space
 from jointgen.data.step_inputs import StepInputs
-from jointgen.errors import ConfigError
+from jointgen.errors import ConfigError, Problems, suggest
+from jointgen.inference.inputs import Input
 from jointgen.inference.view import PartsView, require_given
 from jointgen.objectives.bounds import elbo
 from jointgen.objectives.distributions import Joint
@@ -21,16 +22,18 @@ if TYPE_CHECKING:
     from jointgen.compiler.compiled_recipe import CompiledRecipe
     from jointgen.compiler.parts import Parts
 
-Given = Mapping[str, Tensor] | None
-"""Values of variables that are not to be drawn, by name: {"y": one-hot labels}."""
+Given = Mapping[str, Any] | None
+"""Values of variables that are not to be drawn, by name: {"y": class numbers, or one-hot rows}."""
 
 
 class Model:
     """A trained model: `jointgen.load(RUN)`, or `jointgen.run(RECIPE).model`.
 
     By convention the joint "q" is the inference side (encoder) and "p" the model side (prior and decoder). Values are
-    in model space, such as [0, 1] for images: x (B, *X) and z (B, *Z). Results depend on the weights, the arguments
-    and the seed alone, never on the state of a global random generator, and carry no gradient.
+    in model space, such as [0, 1] for images: x (B, *X) and z (B, *Z). They are given as tensors or arrays; whole
+    numbers are levels of a variable that has levels, and class numbers of a label. What does not fit the variable's
+    Space is refused (`jointgen.inference.inputs`). Results depend on the weights, the arguments and the seed alone,
+    never on the state of a global random generator, and carry no gradient.
 
     Args:
         compiled: The recipe that the parts were built from.
@@ -77,9 +80,9 @@ class Model:
             torch.Size([64, 1, 8, 8])
         """
         variable = self._only_observed("sample")
-        return self.draw("p", given or {}, n, self.noise(seed, "sample"), reading)[variable]
+        return self.draw("p", {} if given is None else given, n, self.noise(seed, "sample"), reading)[variable]
 
-    def encode(self, x: Tensor, given: Given = None, *, seed: int | None = None) -> Tensor:
+    def encode(self, x: Any, given: Given = None, *, seed: int | None = None) -> Tensor:
         """Encode data by q(z|x).
 
         Args:
@@ -92,20 +95,28 @@ class Model:
         """
         variable = self._only_observed("encode")
         reading = "mean" if seed is None else "sample"
-        known = {variable: x, **(given or {})}
-        return self.draw("q", known, len(x), self.noise(seed or 0, "encode"), reading)[self._only_code()]
+        known = self._read(("q",), {variable: x}, given)
+        rows = len(known[variable])
+        return self.view.draw("q", known, rows, self.noise(seed or 0, "encode"), reading)[self._only_code()]
 
-    def decode(self, z: Tensor, given: Given = None) -> Tensor:
+    def decode(self, z: Any, given: Given = None) -> Tensor:
         """Decode codes (B, *Z) to the mean of p(x|z), (B, *X); `given` has values of what else p is given."""
         variable = self._only_observed("decode")
-        known = {self._only_code(): z, **(given or {})}
-        return self.draw("p", known, len(z), self.noise(0, "decode"), "mean")[variable]
+        known = self._read(("p",), {self._only_code(): z}, given)
+        rows = len(known[self._only_code()])
+        return self.view.draw("p", known, rows, self.noise(0, "decode"), "mean")[variable]
 
-    def reconstruct(self, x: Tensor, given: Given = None) -> Tensor:
-        """Decode the mean code of x: (B, *X) to (B, *X)."""
-        return self.decode(self.encode(x, given), given)
+    def reconstruct(self, x: Any, given: Given = None) -> Tensor:
+        """Decode the mean code of x: (B, *X) to (B, *X); `given` has values of what else q or p are given."""
+        variable, code = self._only_observed("reconstruct"), self._only_code()
+        known = self._read(("q", "p"), {variable: x}, given)
+        others = {name: value for name, value in known.items() if name != variable}
+        of_q, of_p = ({v: others[v] for v in others if v in self.joints[side].variables} for side in ("q", "p"))
+        rows = len(known[variable])
+        codes = self.view.draw("q", {variable: known[variable], **of_q}, rows, self.noise(0, "encode"), "mean")[code]
+        return self.view.draw("p", {**of_p, code: codes}, rows, self.noise(0, "decode"), "mean")[variable]
 
-    def elbo(self, x: Tensor, given: Given = None, *, seed: int = 0) -> Tensor:
+    def elbo(self, x: Any, given: Given = None, *, seed: int = 0) -> Tensor:
         """Estimates the evidence lower bound on log p(x) (Kingma & Welling 2014, eq. 3).
 
         It is log p(x|z) + log p(z) - log q(z|x) at one draw z ~ q(z|x) for each row, which is unbiased for the bound.
@@ -125,29 +136,88 @@ class Model:
         expr = elbo(*joints, self.binding.is_data)
         if reason := self.view.missing(expr):
             raise ConfigError(f"this model has no ELBO: {reason}")
-        observed = {**(given or {}), self._only_observed("elbo"): x}
+        variable = self._only_observed("elbo")
+        observed = self._read(("q", "p"), {variable: x}, given, scored=True)
         for joint in joints:
             for factor in filter(self.binding.is_data, joint.factors):
                 require_given(joint, factor, observed)
         observed = {name: value.to(self.device, self.view.dtype) for name, value in observed.items()}
         variables = {part: self.binding.variables_of(part) for part in self.binding.data_parts}
-        data = {part: {v: Observation(observed[v], observed[v]) for v in names} for part, names in variables.items()}
+        data = {
+            part: {v: Observation(observed[v], observed[v]) for v in names if v in observed}
+            for part, names in variables.items()
+        }
         per_row = self.view.per_row(expr, as_observed=True)
         with self.view.evaluating():
-            return per_row(StepInputs(data, self.noise(seed, "elbo"), len(x)))
+            return per_row(StepInputs(data, self.noise(seed, "elbo"), len(observed[variable])))
 
     def draw(
-        self, joint: str, given: Mapping[str, Tensor], rows: int, noise: Noise, reading: str = "sample"
+        self, joint: str, given: Mapping[str, Any], rows: int, noise: Noise, reading: str = "sample"
     ) -> dict[str, Tensor]:
         """Draw every variable of a joint, for models with several codes or observed variables.
 
         See `jointgen.plugin.ModelView.draw`; the noise is `model.noise(seed, name)`.
         """
-        return self.view.draw(joint, given, rows, noise, reading)
+        if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+            raise ConfigError(f"expected a number of rows >= 1, got {rows!r}", "n")
+        return self.view.draw(joint, self._read((joint,), {}, given, rows), rows, noise, reading)
 
     def noise(self, seed: int, name: str) -> Noise:
         """The noise of a draw, a pure function of the seed and the name."""
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ConfigError(f"expected a whole number, got {seed!r}", "seed")
         return self.view.noise(seed, name)
+
+    def input(self, name: str, *, scored: bool = False) -> Input:
+        """The variable of this name as one whose values are given.
+
+        Args:
+            name: A variable of the model.
+            scored: Whether its probability is asked for.
+        """
+        is_data = any(name in self.binding.data_roots(joint) for joint in self.joints.values())
+        return Input(name, self.spaces[name], is_data, scored)
+
+    def _read(
+        self,
+        joints: tuple[str, ...],
+        values: Mapping[str, Any],
+        given: Given,
+        rows: int | None = None,
+        *,
+        scored: bool = False,
+    ) -> dict[str, Tensor]:
+        """Bring values that a caller gives to model space.
+
+        Args:
+            joints: The joints whose variables they are.
+            values: Values of a variable that is an argument of its own.
+            given: The argument `given`.
+            rows: How many rows each has; None: as many as the first.
+            scored: Whether the values' probability is asked for, so that only data can be given.
+
+        Raises:
+            ConfigError: With every problem.
+        """
+        if given is not None and not isinstance(given, Mapping):
+            raise ConfigError(f"expected values by variable, {{'y': ...}}, got {type(given).__name__}", "given")
+        names = [v for joint in joints for v in self.binding.joint(joint, "drawing").variables]
+        allowed = [v for v in dict.fromkeys(names) if not scored or self.input(v).is_data]
+        problems, read = Problems(), dict[str, Tensor]()
+        for name, value in [*values.items(), *(given or {}).items()]:
+            if name not in allowed:
+                problems.add(f"is not a variable that can be given{suggest(name, allowed)}", str(name))
+            elif name in values and name in (given or {}):
+                problems.add("is given twice", name)
+            else:
+                with problems.collect():
+                    read[name] = self.input(name, scored=scored).read(value)
+        expected = next((len(value) for value in read.values()), 0) if rows is None else rows
+        for name, tensor in read.items():
+            if len(tensor) != expected:
+                problems.add(f"has {len(tensor)} rows, expected {expected}", name)
+        problems.raise_any()
+        return read
 
     def _only_code(self) -> str:
         codes = self.binding.latents

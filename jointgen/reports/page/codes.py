@@ -57,7 +57,7 @@ class InterpolationRows:
         for i in range(0, len(codes), BATCH):
             some = codes[i : i + BATCH]
             given = {name: value[rows[i : i + BATCH]] for name, value in self.known.items()} | {self.code: some}
-            drawn = self.model.draw("p", given, len(some), self.model.noise(0, "report"), "mean")
+            drawn = self.model.view.draw("p", given, len(some), self.model.noise(0, "report"), "mean")
             decoded.append(drawn[self.variable].cpu())
         return torch.cat(decoded)
 
@@ -87,7 +87,7 @@ def interpolation_rows(model: Model, split: Split) -> InterpolationRows:
     batch = fixed_batch(model.view, split, min(2 * PATHS, len(split)))
     means, samples = model.view.observe(batch)
     given = {name: value for name, value in samples.items() if name != code}
-    codes = model.draw("q", given, batch.rows, model.noise(0, "encode"), "mean")[code]
+    codes = model.view.draw("q", given, batch.rows, model.noise(0, "encode"), "mean")[code]
     known = {name: value for name, value in given.items() if name != variable}
     return InterpolationRows(model, variable, code, means[variable].cpu(), known, codes)
 

@@ -1,77 +1,39 @@
-"""`jointgen run`: train, evaluate and write a run folder, in one process or in several."""
+"""`jointgen run`: says at once what it does, and then imports what trains (`jointgen.cli.training`). Torch-free."""
 
 from __future__ import annotations
 
-import torch
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from jointgen.cli.arguments import Arguments, launch_command
+from jointgen.cli.arguments import Arguments, load
 from jointgen.cli.shipped_recipes import find_recipe
-from jointgen.config.recipe import read_recipe, write_recipe
-from jointgen.contracts.figures import table_of
-from jointgen.registry.discovery import load_plugins
-from jointgen.runtime.console import log_once, say
-from jointgen.runtime.launcher import end_with_launcher
-from jointgen.runtime.ranks import is_launched, is_local_main, is_main
-from jointgen.runtime.signals import StopRequest
-from jointgen.runtime.workers import leave
-from jointgen.training.check import check_run
-from jointgen.training.run import run, run_folder
+from jointgen.config.toml import apply_overrides, load_tables, show
+from jointgen.runtime.console import log_once
+from jointgen.runtime.ranks import LAUNCHED
 
 
 def run_command(arguments: Arguments) -> None:
     """Train a recipe, or check it and print it resolved (--dry-run)."""
-    if arguments.dry_run:
-        _dry_run(arguments)
-    elif is_launched():
-        end_with_launcher()
-        _train(arguments)
-    elif (processes := arguments.processes or _default_processes(arguments)) > 1:
-        launch_command(arguments, processes)
-    else:
-        _train(arguments)
+    # the processes that this command started come here too, and it has said so before
+    if not (arguments.dry_run or arguments.quiet or LAUNCHED in os.environ):
+        recipe = find_recipe(arguments.recipe)
+        log_once(announcement(recipe, apply_overrides(load_tables(recipe), arguments.set), arguments.out))
+    load("jointgen.cli.training:train_command")(arguments)
 
 
-def _dry_run(arguments: Arguments) -> None:
-    registry = load_plugins().registry
-    recipe = read_recipe(find_recipe(arguments.recipe), arguments.set, registry=registry)
-    check_run(
-        recipe,
-        registry,
-        out=run_folder(arguments.out, recipe),
-        resume=arguments.resume,
-        allow_changes=arguments.allow_changes,
-        processes=arguments.processes or _default_processes(arguments),
-    )
-    say(write_recipe(recipe, registry), end="")
+def announcement(recipe: Path, tables: Mapping[str, Any], out: str | None) -> str:
+    """Say what a recipe will do, before the seconds that imports and data take. Its values are not checked yet.
 
-
-def _default_processes(arguments: Arguments) -> int:
-    """Count the GPUs of this machine that the batch divides over; 1 where there is none."""
-    gpus = torch.cuda.device_count()
-    if gpus < 2:
-        return 1
-    train = read_recipe(find_recipe(arguments.recipe), arguments.set, registry=load_plugins().registry).train
-    if train.device not in ("auto", "cuda"):
-        return 1
-    processes = max(n for n in range(1, gpus + 1) if train.batch % n == 0)
-    log_once(f"training in {processes} processes, one for each GPU; --processes overrides this")
-    return processes
-
-
-def _train(arguments: Arguments) -> None:
-    recipe = find_recipe(arguments.recipe)
-    with StopRequest(quiet=not is_local_main()) as stop:
-        done = run(
-            recipe,
-            arguments.set,
-            out=arguments.out,
-            resume=arguments.resume,
-            allow_changes=arguments.allow_changes,
-            stop=stop,
-            quiet=arguments.quiet,
-            processes=arguments.processes,
-        )
-    leave()
-    if is_main():
-        say(table_of(done.metrics))
-        say(f"{done.path}: the run; look at it in {done.path / 'report.html'}")
+    Args:
+        recipe: The recipe's file.
+        tables: What is in it.
+        out: The run folder, where it was given.
+    """
+    train = tables.get("train")
+    train = train if isinstance(train, Mapping) else {}
+    name = tables.get("name") or recipe.stem
+    budget = next((f"{show(train[key])} {key}" for key in ("steps", "images") if train.get(key) is not None), "")
+    how = [text for text in (budget, f"device {train.get('device', 'auto')}") if text]
+    return f"training {name} into {out or Path('runs') / str(name)} ({', '.join(how)})"

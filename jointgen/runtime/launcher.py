@@ -20,10 +20,9 @@ from types import FrameType
 from torch.distributed import TCPStore
 
 from jointgen.errors import JointgenError, StoppedError
+from jointgen.runtime.ranks import LAUNCHED
 from jointgen.runtime.signals import SIGNALS, handled
 
-LAUNCHED = "JOINTGEN_LAUNCHED"
-"""Set in the environment of the processes started here."""
 POLL_S = 0.1
 """Seconds between looks at the processes."""
 GRACE_S = 20.0

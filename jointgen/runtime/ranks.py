@@ -10,6 +10,8 @@ import os
 
 from jointgen.errors import JointgenError
 
+LAUNCHED = "JOINTGEN_LAUNCHED"
+"""Set in the environment of the processes that `jointgen run --processes N` started."""
 REMEDY = "start them with `jointgen run --processes N` or torchrun"
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 

@@ -15,7 +15,9 @@ from support.commands import in_words
 from support.paths import QUICKSTART, REPO
 
 import jointgen
+from jointgen.cli import run
 from jointgen.cli import shipped_recipes as shipped
+from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry
 
 # --- help, words and options -----------------------------------------------------------------------------------------
@@ -221,6 +223,28 @@ def test_a_run_ends_with_its_numbers_and_its_folder(say: Any, here: Path) -> Non
     assert say("run", QUICKSTART, "--quiet", *in_words()).refusal.startswith("out: runs/quickstart already holds a run")
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "training quickstart into runs/quickstart (2000 steps, device auto)"),
+        (["--out", "r", "--set", "train.steps=7", "--set", "train.device=cpu", "--set", "name=mine"],
+         "training mine into r (7 steps, device cpu)"),
+        (["--set", "train=3", "--set", "name=4"], "training 4 into runs/4 (device auto)"),
+    ],
+)  # fmt: skip
+def test_a_run_says_what_it_does_before_it_imports_what_does_it(
+    words: list[str], line: str, say: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(function: str) -> Any:
+        raise ConfigError(f"{function} is imported")
+
+    monkeypatch.setattr(run, "load", refuse)
+    imported = "jointgen: jointgen.cli.training:train_command is imported"
+    assert say("run", QUICKSTART, *words).problems == [f"jointgen: {line}", imported]
+    for silent in ("--quiet", "--dry-run"):
+        assert say("run", QUICKSTART, silent, *words).problems == [imported]
+
+
 def test_dry_run_prints_a_recipe_that_repeats_itself_and_writes_nothing(say: Any, here: Path) -> None:
     said = say("run", QUICKSTART, "--dry-run", "--set", "train.steps=7")
     assert said.status == 0
@@ -232,7 +256,7 @@ def test_dry_run_prints_a_recipe_that_repeats_itself_and_writes_nothing(say: Any
 
 def test_all_problems_of_a_recipe_are_said_at_once(say: Any, here: Path) -> None:
     wrong = ("train.steps=1.5", "encoder.network.widht=3", "objective.form=literl")
-    said = say("run", QUICKSTART, *(word for one in wrong for word in ("--set", one)))
+    said = say("run", QUICKSTART, "--quiet", *(word for one in wrong for word in ("--set", one)))
     assert (said.status, said.out) == (2, "")
     assert [line.split(":")[1].strip() for line in sorted(said.problems)] == [
         "encoder.network.widht",

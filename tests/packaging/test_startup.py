@@ -28,6 +28,7 @@ def slow_modules_after(code: str, folder: Path, slow: tuple[str, ...] = SLOW) ->
         "import jointgen.registry.discovery",
         "from jointgen.registry.discovery import load_plugins; load_plugins()",
         "from jointgen.cli.main import main; main(['--help'])",
+        "import jointgen.cli.run",  # which says what it does before the seconds that torch takes
     ],
 )
 def test_no_torch(code: str, tmp_path: Path) -> None:

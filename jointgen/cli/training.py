@@ -1,0 +1,77 @@
+"""What `jointgen run` does: trains in one process or in several, or only checks (`--dry-run`)."""
+
+from __future__ import annotations
+
+import torch
+
+from jointgen.cli.arguments import Arguments, launch_command
+from jointgen.cli.shipped_recipes import find_recipe
+from jointgen.config.recipe import read_recipe, write_recipe
+from jointgen.contracts.figures import table_of
+from jointgen.registry.discovery import load_plugins
+from jointgen.runtime.console import log_once, say
+from jointgen.runtime.launcher import end_with_launcher
+from jointgen.runtime.ranks import is_launched, is_local_main, is_main
+from jointgen.runtime.signals import StopRequest
+from jointgen.runtime.workers import leave
+from jointgen.training.check import check_run
+from jointgen.training.run import run, run_folder
+
+
+def train_command(arguments: Arguments) -> None:
+    """Train a recipe, or check it and print it resolved (--dry-run)."""
+    if arguments.dry_run:
+        _dry_run(arguments)
+    elif is_launched():
+        end_with_launcher()
+        _train(arguments)
+    elif (processes := arguments.processes or _default_processes(arguments)) > 1:
+        launch_command(arguments, processes)
+    else:
+        _train(arguments)
+
+
+def _dry_run(arguments: Arguments) -> None:
+    registry = load_plugins().registry
+    recipe = read_recipe(find_recipe(arguments.recipe), arguments.set, registry=registry)
+    check_run(
+        recipe,
+        registry,
+        out=run_folder(arguments.out, recipe),
+        resume=arguments.resume,
+        allow_changes=arguments.allow_changes,
+        processes=arguments.processes or _default_processes(arguments),
+    )
+    say(write_recipe(recipe, registry), end="")
+
+
+def _default_processes(arguments: Arguments) -> int:
+    """Count the GPUs of this machine that the batch divides over; 1 where there is none."""
+    gpus = torch.cuda.device_count()
+    if gpus < 2:
+        return 1
+    train = read_recipe(find_recipe(arguments.recipe), arguments.set, registry=load_plugins().registry).train
+    if train.device not in ("auto", "cuda"):
+        return 1
+    processes = max(n for n in range(1, gpus + 1) if train.batch % n == 0)
+    log_once(f"training in {processes} processes, one for each GPU; --processes overrides this")
+    return processes
+
+
+def _train(arguments: Arguments) -> None:
+    recipe = find_recipe(arguments.recipe)
+    with StopRequest(quiet=not is_local_main()) as stop:
+        done = run(
+            recipe,
+            arguments.set,
+            out=arguments.out,
+            resume=arguments.resume,
+            allow_changes=arguments.allow_changes,
+            stop=stop,
+            quiet=arguments.quiet,
+            processes=arguments.processes,
+        )
+    leave()
+    if is_main():
+        say(table_of(done.metrics))
+        say(f"{done.path}: the run; look at it in {done.path / 'report.html'}")

@@ -1,38 +1,51 @@
 """jointgen: joint-distribution generative models, composed from plugins and equations.
 
-`import jointgen` loads neither torch nor any plugin; `jointgen.run` and `jointgen.load` do so when called.
+A name is imported when it is first asked for: `import jointgen` loads neither torch nor any plugin; `jointgen.run` and
+`jointgen.load` do so when called.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
-from jointgen.errors import CheckpointError, ConfigError, JointgenError, NonFiniteError, OwnershipError, PluginError
-from jointgen.registry.components import Registrar
-from jointgen.registry.hooks import hookimpl
+TYPE_CHECKING = False  # as typing has it, which takes a while to import
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jointgen.errors import CheckpointError as CheckpointError
+    from jointgen.errors import ConfigError as ConfigError
+    from jointgen.errors import JointgenError as JointgenError
+    from jointgen.errors import NonFiniteError as NonFiniteError
+    from jointgen.errors import OwnershipError as OwnershipError
+    from jointgen.errors import PluginError as PluginError
+    from jointgen.inference.loading import load as load
+    from jointgen.registry.components import Registrar as Registrar
+    from jointgen.registry.hooks import hookimpl as hookimpl
+    from jointgen.training.run import run as run
 
 __version__ = "0.1.0"
 
-_LAZY = {"run": "jointgen.training.run", "load": "jointgen.inference.loading"}
+_MODULES = {
+    "CheckpointError": "jointgen.errors",
+    "ConfigError": "jointgen.errors",
+    "JointgenError": "jointgen.errors",
+    "NonFiniteError": "jointgen.errors",
+    "OwnershipError": "jointgen.errors",
+    "PluginError": "jointgen.errors",
+    "Registrar": "jointgen.registry.components",
+    "hookimpl": "jointgen.registry.hooks",
+    "load": "jointgen.inference.loading",
+    "run": "jointgen.training.run",
+}
+
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'jointgen' has no attribute {name!r}")
 
 
-__all__ = [
-    "CheckpointError",
-    "ConfigError",
-    "JointgenError",
-    "NonFiniteError",
-    "OwnershipError",
-    "PluginError",
-    "Registrar",
-    "__version__",
-    "hookimpl",
-    "load",
-    "run",
-]
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

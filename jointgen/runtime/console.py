@@ -6,9 +6,12 @@ instead of sending them (`jointgen.text.visible`): what is printed may come out 
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TextIO
 
+from jointgen.errors import WriteError
+from jointgen.runtime.atomic_files import why_not_written
 from jointgen.runtime.ranks import is_local_main
 from jointgen.text import MAX_LISTED, visible
 
@@ -28,21 +31,56 @@ def log_once(*lines: str) -> None:
 
 def note(*lines: str) -> None:
     """Print lines to stderr as they are: how far something is."""
-    for line in lines:
-        _print(visible(line), sys.stderr)
+    if sys.stderr is None:
+        return
+    try:
+        _print("".join(f"{visible(line)}\n" for line in lines), sys.stderr)
+    except BrokenPipeError:
+        raise
+    except OSError:  # a full disk, which must not end a run that only wants to say how far it is
+        return
 
 
 def say(text: str, end: str = "\n") -> None:
-    """Print a result of one or more lines to stdout."""
-    _print(visible(text, keep="\n\t"), sys.stdout, end)
+    """Print a result of one or more lines to stdout. Raises as `send` does."""
+    send(visible(text, keep="\n\t") + end)
+
+
+def send(text: str) -> None:
+    """Print to stdout what `jointgen.runtime.terminal` has made safe, with its colours.
+
+    Raises:
+        BrokenPipeError: The reader went away.
+        WriteError: The text cannot be printed, because the disk is full or stdout is closed.
+    """
+    if sys.stdout is None:
+        raise WriteError("the result could not be printed: standard output is closed")
+    try:
+        _print(text, sys.stdout)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        abandon_stdout()
+        raise WriteError(f"the result could not be printed: {why_not_written(error)}") from None
+
+
+def flush() -> None:
+    """Send what libraries have printed to stdout, too. Raises as `send` does."""
+    if sys.stdout is not None:
+        send("")
+
+
+def abandon_stdout() -> None:
+    """Send what is still to be printed nowhere: Python flushes stdout again when it exits, and would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def stderr_is_terminal() -> bool:
     """Whether somebody may be watching: there a bar that moves is better than lines."""
-    return sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
-def _print(text: str, file: TextIO, end: str = "\n") -> None:
+def _print(text: str, file: TextIO) -> None:
     # a terminal whose encoding lacks a character gets its escape
     encoding = file.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=file, end=end, flush=True)
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=file, end="", flush=True)

@@ -1,0 +1,69 @@
+"""Runs one command, and turns what it raises into messages and an exit status."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Sequence
+
+from jointgen.cli.arguments import COMMANDS, load, parse
+from jointgen.errors import JointgenError, LostError, StoppedError
+from jointgen.runtime import console
+from jointgen.runtime.ranks import is_launched, is_local_main
+
+WRONG_PATH = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}
+"""Errors of the system about a path that the user gave. What is not said where the path is used is said here."""
+NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
+"""Errors of the system about the machine. All others are faults of the program, and keep their traceback."""
+
+
+def dispatch(argv: Sequence[str], loaded: Callable[[], object], interrupted: Callable[[], bool]) -> int:
+    """Run the command of a command line, and return the exit status.
+
+    Args:
+        argv: The command line without the program's name.
+        loaded: Called when the command's modules are imported.
+        interrupted: Whether a KeyboardInterrupt was raised since.
+    """
+    try:
+        arguments = parse(argv)
+        function = load(COMMANDS[arguments.command].function)  # imports torch, which takes seconds
+        loaded()
+        function(arguments)
+        console.flush()  # a reader that went away shows here, and not as a traceback while Python shuts down
+        return 0
+    except BaseException as error:
+        status = _status_of(error, interrupted())
+        if status is None:
+            raise
+        return status
+
+
+def _status_of(error: BaseException, interrupted: bool) -> int | None:
+    """Say what an error means, and return the exit status; None for a fault of the program."""
+    if isinstance(error, SystemExit):  # argparse after --help and --version, and the status of launched processes
+        return int(error.code or 0)
+    # a library may have turned Ctrl-C into an error of its own
+    if isinstance(error, KeyboardInterrupt) or (interrupted and not isinstance(error, StoppedError)):
+        console.log_once("stopped; nothing was written since the last checkpoint")
+        return 128 + signal.SIGINT
+    if isinstance(error, JointgenError):
+        if _prints(error):
+            console.log(*str(error).split("\n"))
+        return error.exit_status
+    if isinstance(error, BrokenPipeError):
+        console.abandon_stdout()
+        return 141
+    if isinstance(error, OSError) and error.filename is not None and error.errno in WRONG_PATH | NO_MORE:
+        console.log_once(f"{os.fsdecode(error.filename)}: {error.strerror}")
+        return 2 if error.errno in WRONG_PATH else 1
+    return None
+
+
+def _prints(error: JointgenError) -> bool:
+    """Whether this process prints the error: of several that met the same one, the first on its machine does."""
+    if isinstance(error, LostError) or not is_launched():
+        return is_local_main()
+    first = load("jointgen.runtime.launcher:says_first")(str(error))
+    return is_local_main() if first is None else bool(first)

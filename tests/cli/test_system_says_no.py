@@ -1,0 +1,130 @@
+"""The system refuses: a full disk, closed streams, paths that cannot be, and Ctrl-C at any moment. One line each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.paths import QUICKSTART
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX shells and signals")
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a shell command in which `J` is the command line."""
+    words = f'J() {{ "{sys.executable}" -m jointgen "$@"; }}; {command}'
+    return subprocess.run(["sh", "-c", words], capture_output=True, text=True, cwd=folder, check=False, timeout=120)
+
+
+# --- standard streams ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("J list > /dev/full", 1, "jointgen: the result could not be printed: the disk is full\n"),
+        ("J --help > /dev/full", 1, "jointgen: the result could not be printed: the disk is full\n"),
+        ("J list >&-", 1, "jointgen: the result could not be printed: standard output is closed\n"),
+        ("J lst 2>&-", 2, ""),
+        ("J lst 2> /dev/full", 2, ""),
+        ("J list <&- > /dev/null", 0, ""),
+    ],
+)
+def test_standard_streams_that_are_full_or_closed(command: str, status: int, said: str, tmp_path: Path) -> None:
+    done = shell(command, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", said)
+
+
+def test_a_file_does_not_take_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    """The first file that a process opens takes the lowest free number, and would get what is printed there."""
+    code = "from jointgen.cli.main import main; main(); f = open('made', 'w'); print(f.fileno())"
+    done = shell(f'"{sys.executable}" -c "{code}" --version <&- 2>&-', tmp_path)
+    assert int(done.stdout.splitlines()[-1]) > 2
+
+
+# --- paths -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["explain", f"{'n' * 300}.toml"],
+        ["run", QUICKSTART, "--out", "n" * 300, "--set", "train.steps=1"],
+        ["copy", "quickstart", f"{'n' * 300}.toml"],
+        ["plugin", "new", "my_nets", "--out", "n" * 300],
+        ["report", "n" * 300],
+        ["compare", "n" * 300],
+    ],
+)
+def test_a_name_that_is_too_long_is_one_line(argv: list[Any], say: Any, here: Path) -> None:
+    said = say(*argv)
+    assert said.status == 2 and len(said.problems) == 1
+    assert "nnnn" in said.problems[0] and "too long" in said.problems[0]
+    assert list(here.iterdir()) == []
+
+
+def test_what_the_system_refuses_in_a_path_is_one_line(say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(arguments: object) -> None:
+        raise PermissionError(13, "Permission denied", "secret\x1b[31m.toml")
+
+    monkeypatch.setattr("jointgen.cli.listing.list_command", refused)
+    said = say("list")
+    assert (said.status, said.problems) == (2, ["jointgen: secret\\x1b[31m.toml: Permission denied"])
+
+
+@pytest.mark.parametrize("error", [OSError("of a library"), FileNotFoundError(2, "No such file", "of/a/library.so")])
+def test_an_error_of_a_library_keeps_its_traceback(error: OSError, say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("jointgen.cli.listing.list_command", failing)
+    with pytest.raises(OSError, match="library"):
+        say("list")
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------------------------------
+
+STARTED = "import sys, jointgen.cli.main as cli; print('main', flush=True); sys.argv[1:] = {argv}; sys.exit(cli.main())"
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.1, 0.7])
+def test_ctrl_c_while_modules_are_imported_is_one_line(after_s: float, tmp_path: Path) -> None:
+    """Torch takes seconds to import, and libraries swallow exceptions while they are imported."""
+    code = STARTED.format(argv=["explain", str(QUICKSTART)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "main\n"
+    time.sleep(after_s + 0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "\njointgen: stopped\n")
+
+
+def test_ctrl_c_that_a_library_turned_into_its_own_error(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+import jointgen.cli.listing as listing
+from jointgen.cli.main import main
+
+def list_command(arguments):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError("numpy could not be imported")
+
+listing.list_command = list_command
+sys.argv[1:] = ["list"]
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "jointgen: stopped; nothing was written since the last checkpoint\n"
+    assert os.listdir(tmp_path) == []

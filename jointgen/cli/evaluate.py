@@ -16,7 +16,7 @@ from jointgen.cli.arguments import Arguments, launch_command
 from jointgen.cli.models import open_model_of, user_rows
 from jointgen.config.fields import MetricField
 from jointgen.config.structure import structure, unstructure
-from jointgen.contracts.figures import table_of
+from jointgen.contracts.figures import Estimate, table_of
 from jointgen.data.split import Split, open_split
 from jointgen.errors import ConfigError, Problem, StoppedError
 from jointgen.evaluation.evaluate import evaluate, metrics_of
@@ -31,7 +31,6 @@ from jointgen.runtime.ranks import is_launched, is_main
 from jointgen.runtime.signals import handled
 from jointgen.runtime.torch_settings import switched
 from jointgen.runtime.workers import leave
-from jointgen.training.critic_trust import distrusted
 
 
 def eval_command(arguments: Arguments) -> None:
@@ -51,11 +50,15 @@ def eval_command(arguments: Arguments) -> None:
 
 
 def _evaluate(arguments: Arguments) -> None:
+    folder = RunFolder.open(arguments.run)
+    folder.check_own()
+    if keeps := arguments.rows is None and arguments.split is None and arguments.images is None:
+        folder.read_evaluation()  # one that is damaged is refused before anything is evaluated
     model, workers = open_model_of(arguments)
     recipe = model.compiled.recipe
     metrics = chosen_metrics(arguments.metrics, model)
     split = _split(arguments, model)
-    partial = PartialResults(Path(arguments.run) / "evaluations" / _name(arguments, model, metrics, split))
+    partial = PartialResults(folder.evaluations / _name(arguments, model, metrics, split))
     with switched(deterministic=recipe.train.deterministic, threads=None), Counter("evaluating") as counter:
         found = evaluate(
             model,
@@ -69,17 +72,20 @@ def _evaluate(arguments: Arguments) -> None:
         )
     if not is_main():
         return
-    estimates = {name: estimate.as_dict() for name, estimate in found.items()}
-    folder = RunFolder.open(arguments.run)
-    log(*distrusted(folder.read_summary()))
+    summary, _ = folder.summary_or_remark()  # a remark on it was printed when the model was opened
+    log(*(summary.distrusted() if summary is not None else ()))
     try:
-        if arguments.rows is None and arguments.split is None and arguments.images is None:
-            folder.add_evaluation(model.checkpoint, estimates)
+        if keeps:
+            folder.add_evaluation(model.checkpoint, found)
         else:
             log("these figures are printed and not kept: --rows, --split and --images look at other rows than the run")
     finally:  # the figures are printed even if the disk is full
-        say(json.dumps(estimates, indent=2) if arguments.json else table_of(estimates))
+        say(json.dumps(_as_dicts(found), indent=2) if arguments.json else table_of(found))
     partial.discard()
+
+
+def _as_dicts(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {name: estimate.as_dict() for name, estimate in estimates.items()}
 
 
 def _split(arguments: Arguments, model: Model) -> Split:

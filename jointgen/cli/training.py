@@ -73,5 +73,5 @@ def _train(arguments: Arguments) -> None:
         )
     leave()
     if is_main():
-        say(table_of(done.metrics))
+        say(table_of(done.record.metrics))
         say(f"{done.path}: the run; look at it in {done.path / 'report.html'}")

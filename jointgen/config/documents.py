@@ -6,14 +6,15 @@ Nothing is coerced, left out or replaced.
 
 from __future__ import annotations
 
-import json
+from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from jointgen.config.structure import structure
 from jointgen.errors import ConfigError, FileError
 from jointgen.registry.components import Registry
 from jointgen.runtime.regular_files import SMALL, read_regular
+from jointgen.runtime.strict_json import read_json
 
 T = TypeVar("T")
 
@@ -42,33 +43,17 @@ def read_document(path: Path, cls: type[T], remedy: str, limit: int = SMALL) -> 
 
 def parse_document(data: bytes, cls: type[T]) -> T:
     """Read JSON text into a class. Raises ValueError with the first problem, in one line."""
-    try:
-        held = json.loads(data, parse_constant=_refuse, parse_int=_integer, object_pairs_hook=_table)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is not UTF-8") from None
+    return as_document(read_json(data), cls)
+
+
+def as_document(held: Any, cls: type[T]) -> T:
+    """Build a class from what `read_json` has read. Raises ValueError with the first problem, in one line."""
     try:
         return structure(held, cls, _NO_COMPONENTS)
     except ConfigError as error:
-        more = f", and {len(error.problems) - 1:,} more" if len(error.problems) > 1 else ""
-        raise ValueError(error.lines[0] + more) from None
+        first, more = error.lines[0], len(error.problems) - 1
+        if error.problems[0].message.startswith("unknown key"):
+            first += f"; jointgen {metadata.version('jointgen')} writes no such key, a later version may"
+        raise ValueError(first + (f", and {more:,} more" if more else "")) from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:
-        raise ValueError(f"{digits[:20]}... has more than 64 bits")
-    return int(digits)
-
-
-def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        raise ValueError("a key stands twice")
-    return table

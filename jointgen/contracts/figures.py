@@ -47,21 +47,6 @@ class Display:
     headline: bool = False
     nll: bool = False
 
-    @classmethod
-    def read(cls, fields: Mapping[str, Any]) -> Display:
-        """Read the display of a figure that stands in a file.
-
-        Args:
-            fields: A figure of `summary.json` or `evaluation.json`. One that an older version wrote has no "display";
-                it is shown by its name and unit, in the group "other", and counts as a log likelihood where it is a
-                bound or an estimate in nats of which more is better.
-        """
-        if "display" not in fields:
-            bounds = fields.get("unit") == "nats" and fields.get("bound") is not None
-            return cls(nll=bounds and fields.get("better") == "higher")
-        known = {field.name for field in attrs.fields(cls)}
-        return cls(**{key: value for key, value in fields["display"].items() if key in known})
-
     def heading(self, name: str) -> str:
         """The title, or the figure's name in words where it has none.
 
@@ -92,29 +77,29 @@ class Estimate:
         note: What a reader should know besides.
         protocol: What else must be equal for two figures of one name to be compared.
         better: Which way is better; None where that is not a question.
-        display: How tables and pages show it.
+        display: How tables and pages show it. A figure that an older version wrote has none: it is shown by its name
+            and unit, in the group "other", and counts as a log likelihood where it is a bound or an estimate in nats
+            of which more is better.
     """
 
     value: float | None
     unit: str
     estimator: str
     split: str
-    n: int
+    n: int = attrs.field(validator=attrs.validators.ge(0))
     standard_error: float | None = None
     bound: Bound | None = None
     note: str = ""
     protocol: str = ""
     better: Better | None = None
-    display: Display = Display()
+    display: Display = attrs.Factory(lambda figure: figure._undisplayed(), takes_self=True)
+
+    def _undisplayed(self) -> Display:
+        return Display(nll=self.unit == "nats" and self.bound is not None and self.better == "higher")
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain values, as they stand in `summary.json` and `evaluation.json`."""
         return attrs.asdict(self)
-
-    @classmethod
-    def read(cls, fields: Mapping[str, Any]) -> Estimate:
-        """The inverse of `as_dict`, also of what an older version wrote."""
-        return cls(**{**fields, "display": Display.read(fields)})
 
     def describe(self, name: str) -> str:
         """Write the figure as one line: elbo: -101.3 nats +- 0.4 (lower bound; ...; test, n = 10000)."""
@@ -125,6 +110,6 @@ class Estimate:
         return f"{name}: {self.value:.4f} {self.unit}{error} ({kind}{self.estimator}; {self.split}, n = {self.n})"
 
 
-def table_of(estimates: Mapping[str, Mapping[str, Any]]) -> str:
-    """Write a line for each figure of a `summary.json`."""
-    return "\n".join(Estimate.read(fields).describe(name) for name, fields in estimates.items())
+def table_of(estimates: Mapping[str, Estimate]) -> str:
+    """Write a line for each figure."""
+    return "\n".join(estimate.describe(name) for name, estimate in estimates.items())

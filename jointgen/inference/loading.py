@@ -15,6 +15,7 @@ from jointgen.inference.run_data import RunData
 from jointgen.registry.discovery import load_plugins
 from jointgen.runs.checkpoint import find
 from jointgen.runs.folder import RunFolder
+from jointgen.runs.records import describe_progress
 
 
 def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, device: str = "cpu") -> Model:
@@ -70,15 +71,14 @@ def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, 
     """Load a model for a command.
 
     Returns:
-        The model, and remarks where checkpoints are damaged or the run is not finished.
+        The model, and remarks where checkpoints or the summary are damaged or the run is not finished.
 
     Raises:
         ConfigError: If `run` is no run folder; names the nearest one.
     """
-    summary = RunFolder.open(run).read_summary()
+    summary, damaged = RunFolder.open(run).summary_or_remark()
     model, remarks = open_model(run, checkpoint, device=device)
-    if summary.get("status") == "done" or checkpoint != "latest":
-        return model, remarks
-    step, total = summary.get("step", "?"), model.compiled.recipe.train.total_steps
-    status = f"status {summary.get('status', 'unknown')}, step {step} of {total}"
+    if damaged or checkpoint != "latest" or (summary is not None and summary.is_done):
+        return model, [*damaged, *remarks]
+    status = describe_progress(summary, model.compiled.recipe.train.total_steps)
     return model, [*remarks, f"{run}: this run is not finished ({status}); its newest checkpoint is used"]

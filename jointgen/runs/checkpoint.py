@@ -29,8 +29,8 @@ import safetensors.torch
 from torch import Tensor
 
 from jointgen.errors import CheckpointError, ConfigError, suggest
-from jointgen.runs.folder import checkpoint_name
 from jointgen.runs.manifest import FORMAT, MANIFEST, describe, problems, read_manifest, seal, sealed
+from jointgen.runs.records import checkpoint_name
 from jointgen.runs.tensor_tree import Chunks, join, plain_tensor, serialize, split
 from jointgen.runtime.atomic_files import replace_text, sync_folder, why_not_written, write_flushed
 

@@ -5,19 +5,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jointgen.errors import CheckpointError, ConfigError, FileError, nearest
-from jointgen.runtime.atomic_files import replace_text, writing
-from jointgen.runtime.regular_files import unreadable
-from jointgen.text import shortened
+import attrs
+
+from jointgen.config.documents import read_document
+from jointgen.contracts.figures import Estimate
+from jointgen.errors import ConfigError, FileError, MissingFileError, nearest
+from jointgen.runs.log_file import LogFile
+from jointgen.runs.records import CHECKPOINT_NAME, EvaluatedCheckpoint, Evaluation, Summary, describe_progress
+from jointgen.runtime.atomic_files import locked_folder, replace_text, writing
+from jointgen.runtime.regular_files import check_regular, read_regular_text, unreadable
+from jointgen.text import listed
+
+OWN = (
+    *("recipe.toml", "metrics.jsonl", "summary.json", "evaluation.json", "report.html", "trackers.json", "data.json"),
+    *("checkpoints", "samples", "evaluations", "tensorboard", "wandb", "mlflow.db", "mlartifacts"),
+)
+"""What a run and its trackers write into its folder."""
 
 
 class RunFolder:
@@ -42,6 +54,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
         self.tensorboard = self.path / "tensorboard"
+        self.evaluations = self.path / "evaluations"
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:
@@ -49,18 +62,31 @@ class RunFolder:
 
         Raises:
             ConfigError: There is no run; the message names the nearest one that there is.
+            FileError: The place of its recipe is taken by something that is no file.
         """
         folder = cls(path)
-        if folder.recipe.is_file():
-            return folder
-        around = [file.parent for root in (folder.path.parent, Path("runs")) for file in root.glob("*/recipe.toml")]
-        runs = {run.name: run for run in around}
-        near = nearest(folder.path.name, runs)
-        hint = f"; did you mean '{runs[near]}'?" if near else ""
-        raise ConfigError(f"{path}: not a run folder (it has no {folder.recipe.name}){hint}")
+        try:
+            check_regular(folder.recipe)
+        except MissingFileError:
+            hint = f"; did you mean '{near}'?" if (near := folder._nearest_run()) else ""
+            raise ConfigError(f"{path}: not a run folder (it has no {folder.recipe.name}){hint}") from None
+        return folder
+
+    def _nearest_run(self) -> Path | None:
+        with contextlib.suppress(OSError):  # folders that cannot be listed
+            around = [file.parent for root in (self.path.parent, Path("runs")) for file in root.glob("*/recipe.toml")]
+            runs = {run.name: run for run in around}
+            return runs.get(nearest(self.path.name, runs) or "")
+        return None
 
     def create(self) -> RunFolder:
-        """Make the folder for a run to write to, and return this object. Raises ConfigError if it cannot be made."""
+        """Make the folder for a run to write to, and return this object.
+
+        Raises:
+            ConfigError: It cannot be made.
+            FileError: Something in it is a link, which could lead out of it.
+        """
+        self.check_own()
         try:
             for part in (self.checkpoints, self.samples, self.tensorboard):
                 part.mkdir(parents=True, exist_ok=True)
@@ -68,15 +94,27 @@ class RunFolder:
             raise ConfigError(f"{self.path} cannot be made a run folder: {error}", "out") from error
         return self
 
+    def check_own(self) -> None:
+        """Check that nothing in the folder that a run writes is a link: it would write elsewhere.
+
+        The folder itself may be one.
+
+        Raises:
+            FileError: Something is; the message names it.
+        """
+        for name in OWN:
+            if (path := self.path / name).is_symlink():
+                raise FileError(path, "is a link, and a run writes into its own folder only; remove it")
+
     def holds_run(self) -> bool:
         """Return whether anything here belongs to a run: overwriting it would lose work."""
-        named = any(file.exists() for file in (self.recipe, self.metrics, self.summary))
+        named = any(os.path.lexists(file) for file in (self.recipe, self.metrics, self.summary))
         return named or self.has_checkpoints()
 
     def has_checkpoints(self) -> bool:
         """Return whether a checkpoint is here, whole or not; one that was never finished does not count."""
         try:
-            return any(re.fullmatch(r"(\.old-\d+-)?step-\d+", name) for name in os.listdir(self.checkpoints))
+            return any(CHECKPOINT_NAME.fullmatch(name) for name in os.listdir(self.checkpoints))
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -91,27 +129,29 @@ class RunFolder:
 
         Raises:
             ConfigError: A run that starts would lose work, or the folder cannot be made.
+            FileError: The summary is damaged, or something in the folder is a link, which could lead out of it.
         """
         self.check_possible()
+        self.check_own()
         if not resume:
             self.check_free()
             return False
         if self.has_checkpoints():
             return True
-        status, step = self._known_state()
-        if status in ("done", "stopped") or (status == "running" and step):
-            state = _state_text(status, step)
-            raise ConfigError(
-                f"{self.path} holds a run ({state}) without its checkpoints, so nothing can go on; give another --out",
-                "out",
-            )
+        summary = self.read_summary()
+        if summary is not None and summary.had_checkpoints:
+            state = f"{self.path} holds a run ({describe_progress(summary)}) without its checkpoints"
+            raise ConfigError(f"{state}, so nothing can go on; give another --out", "out")
         return False
 
     def check_free(self) -> None:
         """Raise ConfigError if a run is here that would be overwritten."""
         if not self.holds_run():
             return
-        state = _state_text(*self._known_state())
+        try:
+            state = describe_progress(self.read_summary())
+        except FileError as error:
+            state = str(error)
         ways = "--resume (resume=True) to go on"
         if not self.has_checkpoints():
             state, ways = f"{state}, no checkpoint", "--resume (resume=True) to start it again"
@@ -134,53 +174,50 @@ class RunFolder:
                 raise ConfigError(f"{self.path} cannot be made a run folder: no permission to write to {place}", "out")
             return
 
-    def _known_state(self) -> tuple[str, int | None]:
-        """Return (status, step) of the summary, as far as it says them."""
-        try:
-            summary = self.read_summary()
-        except FileError:
-            return "unknown", None
-        step = summary.get("step")
-        return shortened(summary.get("status", "unknown")), step if isinstance(step, int) else None
-
     # --- reading ---
 
     def read_recipe(self) -> str:
-        """Return the resolved recipe as TOML."""
-        return self.recipe.read_text(encoding="utf-8")
+        """Return the resolved recipe as TOML. Raises FileError if it is missing or cannot be read."""
+        return read_regular_text(self.recipe)
 
-    def read_summary(self) -> dict[str, Any]:
-        """Return the summary, or an empty dict where the run has not written one."""
-        return _read_table(self.summary)
-
-    def read_evaluation(self) -> dict[str, Any]:
-        """Return {checkpoint: {"metrics": {name: figure}}} of evaluations after the run.
-
-        Empty where there was none; entries that are not figures are left out.
-        """
-        found = {}
-        for checkpoint, entry in _read_table(self.evaluation).items():
-            metrics = entry.get("metrics") if isinstance(entry, dict) else None
-            figures = metrics.items() if isinstance(metrics, dict) else ()
-            found[checkpoint] = {"metrics": {n: f for n, f in figures if isinstance(f, dict) and "value" in f}}
-        return found
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Return every logged event, in order. A torn last line, which a killed run can leave, is not one."""
-        return [event for _, event in self.logged_lines()]
-
-    def logged_lines(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Yield each whole line of the log, and the event in it.
+    def read_summary(self) -> Summary | None:
+        """Return the summary; None where the run has written none.
 
         Raises:
-            CheckpointError: A line is damaged.
+            FileError: It is damaged.
         """
-        lines = self.metrics.read_bytes().split(b"\n") if self.metrics.exists() else [b""]
-        for number, line in enumerate(lines[:-1], 1):  # what follows the last line end is empty, or torn
-            try:
-                yield line, json.loads(line)
-            except ValueError as error:
-                raise CheckpointError(f"{self.metrics}: line {number} is damaged: {error}") from error
+        remedy = "remove it: `jointgen run` with --resume writes another"
+        with contextlib.suppress(MissingFileError):
+            return read_document(self.summary, Summary, remedy)
+        return None
+
+    def summary_or_remark(self) -> tuple[Summary | None, list[str]]:
+        """Return the summary for a command that can do without it, and a line on it where it is damaged."""
+        try:
+            return self.read_summary(), []
+        except FileError as error:
+            return None, [str(error)]
+
+    def read_evaluation(self) -> Evaluation:
+        """Return what evaluations after the run found; empty where there was none.
+
+        Raises:
+            FileError: The file is damaged.
+        """
+        remedy = f"remove it and run `jointgen eval {self.path}` again"
+        try:
+            found = read_document(self.evaluation, Evaluation, remedy)
+        except MissingFileError:
+            return {}
+        if odd := [name for name in found if not CHECKPOINT_NAME.fullmatch(name)]:
+            raise FileError(
+                self.evaluation, f"is damaged ({listed(map(repr, odd))}: no name of a checkpoint); {remedy}"
+            )
+        return found
+
+    def read_log(self) -> LogFile:
+        """Return the log; one that is not there has no events. Raises FileError if it cannot be read."""
+        return LogFile.read(self.metrics)
 
     # --- writing ---
 
@@ -189,31 +226,23 @@ class RunFolder:
         with writing(self.recipe):
             replace_text(self.recipe, text)
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
+    def write_summary(self, summary: Summary) -> None:
         """Write the summary. NaN and infinities become null."""
         with writing(self.summary):
-            replace_text(self.summary, json.dumps(without_nan(summary), indent=2, allow_nan=False) + "\n")
+            replace_text(self.summary, json.dumps(without_nan(summary.as_dict()), indent=2, allow_nan=False) + "\n")
 
-    def add_evaluation(self, checkpoint: str, figures: Mapping[str, Any]) -> None:
-        """Add figures of one checkpoint to those that were found before."""
-        known = self.read_evaluation()
-        found = {**known.get(checkpoint, {}).get("metrics", {}), **figures}
-        with writing(self.evaluation):
-            text = json.dumps(without_nan({**known, checkpoint: {"metrics": found}}), indent=2, allow_nan=False)
-            replace_text(self.evaluation, text + "\n")
+    def add_evaluation(self, checkpoint: str, figures: Mapping[str, Estimate]) -> None:
+        """Add figures of one checkpoint to those that were found before.
 
-
-def checkpoint_name(step: int) -> str:
-    """Return the name of a step's checkpoint folder.
-
-    >>> checkpoint_name(1000)
-    'step-00001000'
-    """
-    return f"step-{step:08d}"
-
-
-def _state_text(status: str, step: int | None) -> str:
-    return f"status {status}" if step is None else f"status {status}, step {step}"
+        Raises:
+            FileError: What was found before is damaged; it stays as it is.
+        """
+        with writing(self.evaluation), locked_folder(self.path):
+            known = self.read_evaluation()
+            before = known[checkpoint].metrics if checkpoint in known else {}
+            found = {**known, checkpoint: EvaluatedCheckpoint({**before, **figures})}
+            whole = {name: attrs.asdict(evaluated) for name, evaluated in found.items()}
+            replace_text(self.evaluation, json.dumps(without_nan(whole), indent=2, allow_nan=False) + "\n")
 
 
 def without_nan(value: Any) -> Any:
@@ -227,12 +256,3 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: without_nan(item) for key, item in value.items()}
     return [without_nan(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _read_table(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; empty where there is none, or it is damaged."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from jointgen.runs.folder import RunFolder, without_nan
+from jointgen.runs.folder import RunFolder
+from jointgen.runs.log_file import LogEvent
 from jointgen.runs.trackers import Trackers, start_trackers
-from jointgen.runtime.atomic_files import replace_bytes, writing
+from jointgen.runtime.atomic_files import append_text, replace_bytes, writing
 
 
 class RunLog:
@@ -49,10 +50,9 @@ class RunLog:
         Raises:
             WriteError: The disk does not take them.
         """
-        event = {"step": step, "images_seen": images_seen, "wall_s": round(wall_s, 3), **values}
-        metrics = self.folder.metrics
-        with writing(metrics), open(metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps(without_nan(event), allow_nan=False) + "\n")
+        event = LogEvent(step, images_seen, round(wall_s, 3), values)
+        with writing(self.folder.metrics):
+            append_text(self.folder.metrics, json.dumps(event.as_dict(), allow_nan=False) + "\n")
         with writing(self.folder.tensorboard):
             self.start_trackers().log(values, step)
 
@@ -60,14 +60,26 @@ class RunLog:
         """Hand pictures in `samples/` to the trackers."""
         self.start_trackers().pictures(paths, step)
 
-    def cut_back(self, step: int) -> None:
-        """Remove events after `step`, which a resumed run logs again. Trackers hide or keep their own."""
-        metrics = self.folder.metrics
-        kept = b"".join(line + b"\n" for line, event in self.folder.logged_lines() if event["step"] <= step)
-        if metrics.exists() and metrics.read_bytes() != kept:
-            with writing(metrics):
-                replace_bytes(metrics, kept)
-        self._resumed_at = step
+    def cut_back(self, step: int, logged: int | None = None, every: int | None = None) -> list[str]:
+        """Remove events after `step`, which a resumed run logs again. Trackers hide or keep their own.
+
+        Args:
+            step: The step that the run goes on from.
+            logged: How many events the run had logged by then; None if that is not known.
+            every: `train.log_every`; None if it has changed.
+
+        Returns:
+            A line on each thing that the log has lost.
+
+        Raises:
+            FileError: The log cannot be read.
+            WriteError: The disk does not take the shorter one.
+        """
+        log, self._resumed_at = self.folder.read_log(), step
+        if log.data != (kept := log.up_to(step)):
+            with writing(log.path):
+                replace_bytes(log.path, kept)
+        return log.losses(step, logged, every)
 
     def begin_again(self) -> None:
         """Remove the events of an attempt that ended before its first checkpoint."""

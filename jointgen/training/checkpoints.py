@@ -12,7 +12,8 @@ from jointgen.config.recipe import changed_keys
 from jointgen.engine.batch_norm import average_statistics
 from jointgen.errors import ConfigError, Problem
 from jointgen.runs import checkpoint
-from jointgen.runs.folder import RunFolder, checkpoint_name
+from jointgen.runs.folder import RunFolder
+from jointgen.runs.records import checkpoint_name
 from jointgen.runtime.workers import Workers
 
 if TYPE_CHECKING:

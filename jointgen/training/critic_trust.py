@@ -24,6 +24,7 @@ import attrs
 
 from jointgen.compiler.plan import Plan
 from jointgen.objectives.expressions import SIDES
+from jointgen.runs.records import CriticVerdict
 
 MIN_EVENTS, MIN_ROWS = 5, 500
 """The fewest log events, and the fewest rows of each side, that a verdict is based on."""
@@ -168,26 +169,22 @@ class CriticTrust:
             f"{'; '.join(reasons)}"
         )
 
-    def summary(self) -> dict[str, dict[str, Any]]:
-        """Return the verdicts by critic.
-
-        Each has its ratio, whether it is trusted (None: a score, or too few log events), since when it is not, and its
-        figures over `rows` rows of each side up to `step`.
-        """
+    def summary(self) -> dict[str, CriticVerdict]:
+        """Return the verdicts by critic."""
         verdicts = {}
         for name, critic in self._critics.items():
             if critic.events:
                 trusted = critic.distrusted is None if self._is_judged(critic) else None
                 sides = f"{critic.num}/{critic.den}", f"{critic.num} : {critic.den}"
-                verdicts[name] = {
-                    "ratio": f"log {sides[0]}" if critic.is_log_ratio else f"score {sides[1]}",
-                    "trusted": trusted,
-                    "distrusted_since": critic.distrusted,
-                    "step": critic.step,
-                    "rows": self._rows * len(critic.events),
-                    "figures": critic.figures(),
-                    "note": self._explain(critic) if trusted is False else "",
-                }
+                verdicts[name] = CriticVerdict(
+                    ratio=f"log {sides[0]}" if critic.is_log_ratio else f"score {sides[1]}",
+                    trusted=trusted,
+                    distrusted_since=critic.distrusted,
+                    step=critic.step,
+                    rows=self._rows * len(critic.events),
+                    figures=dict(critic.figures()),
+                    note=self._explain(critic) if trusted is False else "",
+                )
         return verdicts
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -197,12 +194,6 @@ class CriticTrust:
     def load_state_dict(self, state: Sequence[Mapping[str, Any]]) -> None:
         """Restore what is known of each critic."""
         self._critics = {critic["name"]: Critic(**critic) for critic in state}
-
-
-def distrusted(summary: Mapping[str, Any]) -> list[str]:
-    """Return a line for each critic that was not trusted at its last log event, by a run's summary."""
-    critics = summary.get("critics", {}).values()
-    return [f"step {critic['step']}: {critic['note']}" for critic in critics if critic["trusted"] is False]
 
 
 def _exp(nats: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.contracts.data_keys import key_roles
@@ -15,8 +15,9 @@ from jointgen.engine.ema import EMA
 from jointgen.evaluation.evaluate import evaluate, metrics_of
 from jointgen.inference.model import Model
 from jointgen.reports.gallery import write_pictures
-from jointgen.runs.folder import RunFolder, checkpoint_name
+from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
+from jointgen.runs.records import BestRecord, EnvironmentRecord, Status, Summary, WarmStartRecord, checkpoint_name
 from jointgen.runtime.atomic_files import writing
 from jointgen.runtime.environment import environment
 from jointgen.runtime.workers import Workers
@@ -97,7 +98,9 @@ class RunReporter:
     # --- files
 
     def write_log(self, progress: RunProgress, values: Mapping[str, float]) -> None:
-        """Add an event to the log."""
+        """Add an event to the log. Every process counts it."""
+        if progress.log_events is not None:
+            progress.log_events += 1
         if self.workers.is_main:
             self.log.add(progress.step, self._images_seen(progress), progress.wall_s, values)
 
@@ -110,8 +113,8 @@ class RunReporter:
                 self.log.add_pictures(written, step)
 
     def write_summary(
-        self, status: str, state: TrainingState, found: Mapping[str, Estimate], note: str = ""
-    ) -> dict[str, Any]:
+        self, status: Status, state: TrainingState, found: Mapping[str, Estimate], note: str = ""
+    ) -> Summary:
         """Write summary.json and return what is in it.
 
         Args:
@@ -121,28 +124,29 @@ class RunReporter:
             note: Why the run stopped or failed.
         """
         progress, best = state.progress, state.best
-        summary = {
-            "status": status,
-            "note": note,
-            "step": progress.step,
-            "images_seen": self._images_seen(progress),
-            "wall_s": round(progress.wall_s, 3),
-            "seed": self.recipe.seed,
-            **({"init_from": progress.init_from} if progress.init_from is not None else {}),
-            **({"best": best.state_dict()} if best.metric is not None else {}),
-            "critics": state.critic_trust.summary(),
-            "data_keys": {part: key_roles(type(source)) for part, source in self.recipe.all_sources().items()},
-            "metrics": {name: estimate.as_dict() for name, estimate in found.items()},
-            "environment": self._environment,
-        }
+        summary = Summary(
+            status=status,
+            note=note,
+            step=progress.step,
+            images_seen=self._images_seen(progress),
+            wall_s=round(progress.wall_s, 3),
+            log_events=progress.log_events,
+            seed=self.recipe.seed,
+            init_from=WarmStartRecord(**progress.init_from) if progress.init_from is not None else None,
+            best=BestRecord(**best.state_dict()) if best.metric is not None else None,
+            critics=state.critic_trust.summary(),
+            data_keys={part: key_roles(type(source)) for part, source in self.recipe.all_sources().items()},
+            metrics=dict(found),
+            environment=self._environment,
+        )
         if self.workers.is_main:
             self.folder.write_summary(summary)
         return summary
 
     @cached_property
-    def _environment(self) -> dict[str, Any]:
+    def _environment(self) -> EnvironmentRecord:
         # asked once: the run is that of the code it began with, and git takes longer than a small run's summary
-        return environment(self.workers.device)
+        return EnvironmentRecord(**environment(self.workers.device))
 
     def _images_seen(self, progress: RunProgress) -> int:
         return progress.step * self.recipe.train.batch

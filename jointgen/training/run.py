@@ -14,7 +14,7 @@ from jointgen.objectives.recipe_text import Expression
 from jointgen.registry.components import Registry
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.page import PageModel, write_report
-from jointgen.runs.folder import checkpoint_name
+from jointgen.runs.records import checkpoint_name
 from jointgen.runtime.torch_settings import switched
 from jointgen.training.check import check_run
 from jointgen.training.setup import set_up_training
@@ -84,7 +84,7 @@ def run(
 
         # the page; where it cannot be written, the summary still says that the run is done
         if trainer.workers.is_main:
-            shown = PageModel(done.model, trainer.reporter.pictured, checkpoint_name(done.summary["step"]))
+            shown = PageModel(done.model, trainer.reporter.pictured, checkpoint_name(done.record.step))
             write_report(trainer.reporter.folder, checked.compiled, shown)
         return done
 

@@ -123,7 +123,8 @@ def set_up_training(
         changes = point.changes
         remarks += point.notes
         if workers.is_main:
-            log.cut_back(state.progress.step)
+            every = None if any(change.path == ("train", "log_every") for change in changes) else train.log_every
+            remarks += log.cut_back(state.progress.step, state.progress.log_events, every)
             if changes:
                 folder.write_recipe(text)
             if changes or not folder.data.exists():

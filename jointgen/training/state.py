@@ -46,6 +46,7 @@ class RunProgress:
         ends: The step at which each stage ends. Early stopping moves them forward.
         planned: The same by the recipe.
         init_from: The weights that the run started with (`WarmStart.record`); None if it started as built.
+        log_events: The number of events in its log; None if it went on from a checkpoint that does not say.
     """
 
     step: int
@@ -53,6 +54,7 @@ class RunProgress:
     ends: list[int]
     planned: list[int]
     init_from: Mapping[str, Any] | None = None
+    log_events: int | None = 0
 
     @property
     def stage(self) -> int:
@@ -87,6 +89,7 @@ class RunProgress:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the progress. Where the recipe's stages now have other lengths, these hold from the start."""
         self.step, self.wall_s, self.init_from = state["step"], state["wall_s"], state["init_from"]
+        self.log_events = state.get("log_events")
         self.ends = list(state["ends"] if state["planned"] == self.planned else self.planned)
 
 

@@ -16,7 +16,7 @@ from jointgen.engine.step import Step
 from jointgen.engine.torch_compile import TorchCompiler
 from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedError, WriteError
 from jointgen.runs import checkpoint
-from jointgen.runs.folder import checkpoint_name
+from jointgen.runs.records import Status, Summary, checkpoint_name
 from jointgen.runtime.console import log_once
 
 if TYPE_CHECKING:  # the trainer is given these
@@ -33,11 +33,16 @@ if TYPE_CHECKING:  # the trainer is given these
 
 @attrs.frozen
 class Run:
-    """A finished run: its folder, its summary (`summary.json`) and its model."""
+    """A finished run: its folder, its summary and its model."""
 
     path: Path
-    summary: Mapping[str, Any]
+    record: Summary
     model: Model
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """The content of `summary.json`."""
+        return self.record.as_dict()
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -209,15 +214,15 @@ class Trainer:
         """Return the run if it was resumed as it is and is finished already; nothing in its folder is touched."""
         folder, progress = self.reporter.folder, self.state.progress
         summary = folder.read_summary()
-        if not self.is_unchanged or summary.get("status") != "done":
+        if not self.is_unchanged or summary is None or not summary.is_done:
             return None
-        if not summary["step"] == progress.step == progress.ends[-1]:
+        if not summary.step == progress.step == progress.ends[-1]:
             return None
         if self.workers.is_main:
             log_once(f"{folder.path} is finished (step {progress.step}); nothing was done")
         return self._result(summary)
 
-    def _result(self, summary: dict[str, Any]) -> Run:
+    def _result(self, summary: Summary) -> Run:
         """Return the finished run. Its model is left in evaluation mode."""
         model = self.reporter.model()
         model.parts.modules.eval()
@@ -240,5 +245,5 @@ class Trainer:
         self._summarise("stopped", f"stopped by signal {signal} {when}")
         raise StoppedError(f"stopped at step {self.state.progress.step}; --resume goes on from {path}", signal)
 
-    def _summarise(self, status: str, note: str = "", found: Mapping[str, Estimate] | None = None) -> dict[str, Any]:
+    def _summarise(self, status: Status, note: str = "", found: Mapping[str, Estimate] | None = None) -> Summary:
         return self.reporter.write_summary(status, self.state, found or {}, note)

@@ -22,8 +22,8 @@ ROOMS = [
     "registry",  # components by kind and name, and the plugins that bring them
     "config",  # recipes as data
     "objectives",  # the language
-    "runs",  # the run folder
     "contracts",  # what a component promises
+    "runs",  # the run folder
     "images",  # image files and prepared images
     "compiler",  # from an objective to a plan
     "data",  # rows, splits, batches, and what a step sees

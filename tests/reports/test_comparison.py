@@ -55,7 +55,7 @@ ROLES = {"root": "location", "observe": "reading", "labels": "loading", "size": 
 
 
 def figure(name: str, value: float | None, error: float | None = 0.5, **more: Any) -> dict[str, Any]:
-    whole = {"split": "test", "n": 1000, "note": "", "protocol": "", "bound": None, **KINDS[name]}
+    whole = {"estimator": "", "split": "test", "n": 1000, "note": "", "protocol": "", "bound": None, **KINDS[name]}
     return {**whole, "value": value, "standard_error": error, **more}
 
 
@@ -139,7 +139,7 @@ def test_figures_of_a_run_without_a_summary_are_those_of_its_newest_evaluation(m
     Path("a/evaluation.json").write_text(json.dumps(found))
     row = table("a")["a"]
     assert row[RMSES] == "9.0"
-    assert row["notes"] == "not finished (status unknown, step ? of 10)"
+    assert row["notes"] == "not finished (no summary.json)"
 
 
 def test_figures_that_no_run_has_are_named_below_with_why(make_run: MakeRun, say: Any) -> None:
@@ -150,7 +150,9 @@ def test_figures_that_no_run_has_are_named_below_with_why(make_run: MakeRun, say
 
 
 def test_critics_that_cannot_be_trusted_and_unfinished_runs_are_marked(make_run: MakeRun, table: Any) -> None:
-    critics = {"t": {"trusted": False, "note": "critic t cannot be trusted"}, "f": {"trusted": True, "note": ""}}
+    verdict = {"ratio": "log q(x)/p(x)", "distrusted_since": None, "step": 4, "rows": 64, "figures": {}}
+    critics = {"t": {**verdict, "trusted": False, "note": "critic t cannot be trusted"}}
+    critics["f"] = {**verdict, "trusted": True, "note": ""}
     make_run("a", elbo=-3.0, summary={"critics": critics, "status": "stopped", "step": 4})
     assert table("a")["a"]["notes"] == "not finished (status stopped, step 4 of 10); critic t cannot be trusted"
 
@@ -330,8 +332,9 @@ def test_every_mistake_is_named_at_once(make_run: MakeRun, say: Any) -> None:
         "jointgen: --published: unknown table 'mnits'; did you mean 'mnist'? (known: cifar10, imagenet64, mnist)",
         "jointgen: ./runs-a: is given twice, also as runs-a",
         "jointgen: runs-b: not a run folder (it has no recipe.toml); did you mean 'runs-a'?",
-        "jointgen: empty: has no figures (status running); find them: jointgen eval empty",
-        "jointgen: torn: has no figures (no summary.json that can be read); find them: jointgen eval torn",
+        "jointgen: empty: has no figures (status running, step 10); find them: jointgen eval empty",
+        "jointgen: torn/summary.json: is damaged (Unterminated string starting at: line 1 column 12 (char 11)); "
+        "remove it: `jointgen run` with --resume writes another",
     ]
 
 

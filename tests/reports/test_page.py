@@ -6,7 +6,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +22,8 @@ from support.paths import QUICKSTART
 from torch import Tensor
 
 import jointgen
+from jointgen.config.documents import as_document
+from jointgen.contracts.figures import Estimate
 from jointgen.contracts.space import Space
 from jointgen.data.split import open_split
 from jointgen.errors import ConfigError, WriteError
@@ -38,6 +40,8 @@ from jointgen.reports.page.codes import (
 from jointgen.reports.page.curves import curves, frame, thinned
 from jointgen.reports.page.equation import typeset
 from jointgen.reports.run_figures import RunFigures, figures_of_run
+from jointgen.runs.log_file import LogEvent
+from jointgen.runs.records import Evaluation, Summary
 
 LOADS = {"src", "href", "srcset", "data", "poster", "action", "background"}
 
@@ -132,7 +136,8 @@ def test_what_users_write_is_text(copied: Path, reported: Callable[[], Page]) ->
     (copied / "recipe.toml").write_text(recipe)
     summary = json.loads((copied / "summary.json").read_text())
     summary["note"] = summary["environment"]["device"] = summary["metrics"]["elbo"]["note"] = bad
-    summary["critics"] = {bad: {"note": bad, "figures": {bad: bad}}}
+    verdict = {"ratio": bad, "trusted": False, "distrusted_since": None, "step": 20, "rows": 64}
+    summary["critics"] = {bad: {**verdict, "note": bad, "figures": {bad: 1.0}}}
     (copied / "summary.json").write_text(json.dumps(summary))
     with open(copied / "metrics.jsonl", "a") as file:
         file.write(
@@ -204,29 +209,34 @@ def test_a_number_has_the_digits_that_its_error_leaves(value: float, error: floa
     assert figures.in_digits(value, error) == shown
 
 
-SUMMARY = {"step": 20, "metrics": {"elbo": figure(-3.0), "rmse": figure(5.0)}}
+SUMMARY = as_document({"status": "done", "step": 20, "metrics": {"elbo": figure(-3.0), "rmse": figure(5.0)}}, Summary)
+
+
+def evaluation_of(found: Mapping[str, Any]) -> Evaluation:
+    return as_document({name: {"metrics": metrics} for name, metrics in found.items()}, Evaluation)
 
 
 def test_a_run_stands_for_the_figures_of_its_summarys_checkpoint() -> None:
     """An evaluation of the same checkpoint replaces and adds figures; those of other weights are left out."""
     evaluation = {
-        "step-00000020": {"metrics": {"elbo": figure(-2.0), "fid": figure(7.0)}},
-        "step-00000030": {"metrics": {"elbo": figure(-1.0)}},
-        "step-00000010": {"metrics": {"elbo": figure(-9.0), "kid": figure(1.0)}},
+        "step-00000020": {"elbo": figure(-2.0), "fid": figure(7.0)},
+        "step-00000030": {"elbo": figure(-1.0)},
+        "step-00000010": {"elbo": figure(-9.0), "kid": figure(1.0)},
     }
-    run = figures_of_run(SUMMARY, evaluation)
+    run = figures_of_run(SUMMARY, evaluation_of(evaluation))
     assert run.checkpoint == "step-00000020"
-    assert {name: found["value"] for name, found in run.figures.items()} == {"elbo": -2.0, "rmse": 5.0, "fid": 7.0}
+    assert {name: found.value for name, found in run.figures.items()} == {"elbo": -2.0, "rmse": 5.0, "fid": 7.0}
     assert run.from_eval == {"elbo", "fid"}
     assert run.other_checkpoints == ("step-00000010", "step-00000030")
 
 
 def test_a_run_without_final_figures_stands_for_its_newest_evaluation() -> None:
     """By the number of the step: 100 is newer than 20."""
-    evaluation = {name: {"metrics": {"elbo": figure(-float(name[5:]))}} for name in ("step-100", "step-20")}
-    run = figures_of_run({"step": 120}, evaluation)
-    assert (run.checkpoint, run.figures["elbo"]["value"]) == ("step-100", -100.0)
-    assert figures_of_run({}, {}).figures == {}
+    evaluation = evaluation_of({name: {"elbo": figure(-float(name[5:]))} for name in ("step-100", "step-20")})
+    for summary in (None, Summary(status="stopped", step=120)):
+        run = figures_of_run(summary, evaluation)
+        assert (run.checkpoint, run.figures["elbo"].value) == ("step-100", -100.0)
+    assert figures_of_run(None, {}).figures == {}
 
 
 def test_page_and_comparison_show_the_same_figures(copied: Path, reported: Callable[[], Page], say: Any) -> None:
@@ -265,7 +275,7 @@ def test_what_is_said_first() -> None:
         "c": displayed("other"),
         "scores": displayed("samples", 3, headline=True),
     }
-    rows = figures.figure_rows(RunFigures("step-1", found))
+    rows = figures.figure_rows(RunFigures("step-1", as_document(found, dict[str, Estimate])))
     assert [row["name"] for row in rows] == ["b", "scores", "a", "mine_5", "mine_64", "c", "f/accuracy"]
     assert [row["name"] for row in figures.highlights(rows)] == ["scores", "b", "a", "mine_5", "mine_64", "c"]
 
@@ -295,22 +305,30 @@ def test_figures_that_do_not_exist_say_why(copied: Path, reported: Callable[[], 
 def test_the_health_of_critics_is_shown_with_its_warning(copied: Path, reported: Callable[[], Page]) -> None:
     summary = json.loads((copied / "summary.json").read_text())
     summary["critics"] = {
-        "d": {"ratio": "log p(x)/q(x)", "trusted": False, "figures": {"max_abs": 12.5}, "note": "d cannot be trusted"}
+        "d": {
+            "ratio": "log p(x)/q(x)",
+            "trusted": False,
+            "distrusted_since": 10,
+            "step": 20,
+            "rows": 32,
+            "figures": {"max_abs": 12.5},
+            "note": "d cannot be trusted",
+        }
     }
     (copied / "summary.json").write_text(json.dumps(summary))
     page = reported()
     assert "d cannot be trusted" in page
-    assert "trusted no max abs 12.5" in page
+    assert "trusted no distrusted since 10 step 20 rows 32 max abs 12.5" in page
 
 
 # --- curves ----------------------------------------------------------------------------------------------------------
 
 
-def event(step: int, **values: float | None) -> dict[str, Any]:
-    return {"step": step, "images_seen": 8 * step, "wall_s": step / 2, **values}
+def event(step: int, **values: float | None) -> LogEvent:
+    return LogEvent(step, 8 * step, step / 2, values)
 
 
-def plots(events: list[dict[str, Any]], figures: Any = None) -> dict[str, dict[str, Any]]:
+def plots(events: list[LogEvent], figures: Any = None) -> dict[str, dict[str, Any]]:
     found = curves(events, figures or {}, 512)
     return {f"{s['title']}: {p['title']}": p for s in found["sections"] for p in s["plots"]}
 
@@ -359,7 +377,7 @@ def test_curves_of_one_clock_share_it_and_gaps_stay_gaps() -> None:
 
 
 def test_evaluations_end_at_the_final_figure() -> None:
-    final = figure(-3.5, standard_error=0.25)
+    final = as_document(figure(-3.5, standard_error=0.25), Estimate)
     plot = plots([event(1, **{"eval/elbo": -4.0})], {"elbo": final})["Evaluations: elbo"]
     assert (plot["unit"], plot["final"]) == ("nats", {"value": -3.5, "standard_error": 0.25, "n": 4})
     assert "final" not in plots([event(1, **{"eval/elbo": -4.0})])["Evaluations: elbo"]
@@ -376,7 +394,7 @@ def test_a_logarithmic_axis_is_for_positive_numbers_that_span_a_decade(values: l
 def test_long_curves_are_thinned_evenly_to_their_end() -> None:
     """4,001 events in at most 1,500 points: every third, 0, 3, ..., 3999, and the last, 4000."""
     events = [event(i) for i in range(4001)]
-    assert [e["step"] for e in thinned(events)] == [*range(0, 4000, 3), 4000]
+    assert [e.step for e in thinned(events)] == [*range(0, 4000, 3), 4000]
     assert thinned(events[:1500]) == events[:1500]
 
 

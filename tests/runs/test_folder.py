@@ -2,17 +2,22 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from jointgen.errors import CheckpointError, ConfigError
+from jointgen.contracts.figures import Estimate
+from jointgen.errors import ConfigError, FileError
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
+from jointgen.runs.log_file import LogEvent
+from jointgen.runs.records import Summary
 
 
 def logged(log: RunLog, steps: Iterable[int]) -> None:
@@ -30,7 +35,7 @@ def log_in(path: Path) -> RunLog:
 def test_layout(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "runs" / "x").create()
     folder.write_recipe("format = 1\n")
-    folder.write_summary({"status": "running", "step": 0})
+    folder.write_summary(Summary(status="running", step=0))
     with RunLog(folder) as log:
         logged(log, [1])
     names = {"recipe.toml", "metrics.jsonl", "summary.json", "checkpoints", "samples", "tensorboard"}
@@ -40,14 +45,14 @@ def test_layout(tmp_path: Path) -> None:
 
 def test_a_handle_touches_nothing(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "x")
-    assert not folder.holds_run() and folder.read_summary() == {} and folder.read_metrics() == []
+    assert not folder.holds_run() and folder.read_summary() is None and folder.read_log().events == []
     assert not folder.path.exists()
 
 
 @pytest.mark.parametrize("status", ["running", "done", "failed", "stopped"])
-def test_refuses_to_overwrite(tmp_path: Path, status: str) -> None:
+def test_refuses_to_overwrite(tmp_path: Path, status: Any) -> None:
     folder = RunFolder(tmp_path / "x").create()
-    folder.write_summary({"status": status, "step": 4000})
+    folder.write_summary(Summary(status=status, step=4000))
     (folder.checkpoints / "step-00004000").mkdir()
     with pytest.raises(ConfigError) as caught:
         RunFolder(tmp_path / "x").goes_on(resume=False)
@@ -64,7 +69,7 @@ def test_refuses_whatever_a_killed_run_left(tmp_path: Path, left: str) -> None:
     (tmp_path / left).parent.mkdir(exist_ok=True)
     (tmp_path / left).touch()
     way = "to go on" if "step" in left else "to start it again"
-    with pytest.raises(ConfigError, match=rf"status unknown.*--resume \(resume=True\) {way}$"):
+    with pytest.raises(ConfigError, match=rf"no summary\.json.*--resume \(resume=True\) {way}$"):
         RunFolder(tmp_path).goes_on(resume=False)
     assert RunFolder(tmp_path).goes_on(resume=True) == ("step" in left)
 
@@ -81,11 +86,11 @@ def test_a_checkpoint_that_was_never_finished_is_none(tmp_path: Path) -> None:
     [("running", 0, False), ("failed", 7, False), ("running", 7, True), ("stopped", 7, True), ("done", 7, True)],
 )
 def test_a_run_whose_checkpoints_are_gone_is_not_started_over(
-    tmp_path: Path, status: str, step: int, refused: bool
+    tmp_path: Path, status: Any, step: int, refused: bool
 ) -> None:
     """Who fails before the first checkpoint has none; who was resumed, stopped or finished had one."""
     folder = RunFolder(tmp_path).create()
-    folder.write_summary({"status": status, "step": step})
+    folder.write_summary(Summary(status=status, step=step))
     if not refused:
         assert not folder.goes_on(resume=True)
         return
@@ -116,12 +121,10 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 def test_summary_is_strict_json(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path).create()
-    folder.write_summary({"metrics": {"fid": {"value": float("nan"), "n": 3}}, "list": [1.0, float("inf")]})
-    text = folder.summary.read_text()
-    assert json.loads(text, parse_constant=pytest.fail) == {
-        "metrics": {"fid": {"value": None, "n": 3}},
-        "list": [1, None],
-    }
+    fid = Estimate(float("nan"), "", "", "test", 3, float("inf"))
+    folder.write_summary(Summary(status="done", step=3, metrics={"fid": fid}))
+    text = json.loads(folder.summary.read_text(), parse_constant=pytest.fail)
+    assert text["metrics"]["fid"] == {**fid.as_dict(), "value": None, "standard_error": None}
     assert os.listdir(tmp_path) != [] and not any(name.startswith(".tmp") for name in os.listdir(tmp_path))
 
 
@@ -133,14 +136,14 @@ def test_one_object_per_event(tmp_path: Path) -> None:
         log.add(5, 640, 1.23456, {"elbo_nats": -101.25, "f1": float("nan"), "f2": float("-inf")})
     line = log.folder.metrics.read_text()
     assert line == '{"step": 5, "images_seen": 640, "wall_s": 1.235, "elbo_nats": -101.25, "f1": null, "f2": null}\n'
-    assert log.folder.read_metrics() == [json.loads(line)]
+    assert log.folder.read_log().events == [LogEvent(5, 640, 1.235, {"elbo_nats": -101.25, "f1": None, "f2": None})]
 
 
 def test_numbers_survive_exactly(tmp_path: Path) -> None:
     value = torch.rand((), generator=torch.Generator().manual_seed(0)).item() / 3
     with log_in(tmp_path) as log:
         log.add(1, 1, 0.0, {"x": value})
-    assert log.folder.read_metrics()[0]["x"] == value
+    assert log.folder.read_log().events[0].values["x"] == value
 
 
 def test_tensorboard_shows_a_cut_back_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +162,7 @@ def test_tensorboard_shows_a_cut_back_run_once(tmp_path: Path, monkeypatch: pyte
 def test_no_event_file_without_a_log(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path).create()
     with RunLog(folder):
-        folder.write_summary({})
+        folder.write_summary(Summary(status="running", step=0))
     assert os.listdir(folder.tensorboard) == []
 
 
@@ -179,17 +182,61 @@ def test_a_torn_last_line_is_no_event(tmp_path: Path, torn: bytes) -> None:
         logged(log, [2, 4])
     whole = log.folder.metrics.read_bytes()
     log.folder.metrics.write_bytes(whole + torn)
-    assert [event["step"] for event in log.folder.read_metrics()] == [2, 4]
+    assert [event.step for event in log.folder.read_log().events] == [2, 4]
     log.cut_back(6)
     assert log.folder.metrics.read_bytes() == whole
 
 
-def test_damage_elsewhere_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "damage"),
+    [
+        (b"{oops", "Expecting property name enclosed in double quotes"),
+        (b"[]", "expected a table, got []"),
+        (b'{"step": 1}', "images_seen: missing"),
+        (b'{"step": 1.5, "images_seen": 1, "wall_s": 0}', "step: expected a number, got 1.5"),
+        (b'{"step": -1, "images_seen": 1, "wall_s": 0}', "step: must be >= 0, got -1"),
+        (b'{"step": 1, "images_seen": 1, "wall_s": 0, "x": "1"}', "x: expected a number, got '1'"),
+        (b'{"step": 1, "images_seen": 1, "wall_s": 0, "x": NaN}', "NaN is not JSON"),
+        (b'{"step": 1, "images_seen": 1, "wall_s": 1e999}', "1e999 is too large for a number"),
+        (b"\xff", "byte 0 is not UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_damaged_line_is_said_and_stays(tmp_path: Path, line: bytes, damage: str) -> None:
     with log_in(tmp_path) as log:
         logged(log, [2, 4])
-    log.folder.metrics.write_bytes(b"{oops\n" + log.folder.metrics.read_bytes())
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: line 1 is damaged"):
-        log.cut_back(2)
+    whole = line + b"\n" + log.folder.metrics.read_bytes()
+    log.folder.metrics.write_bytes(whole)
+    (said,) = log.cut_back(4)
+    assert said.startswith(f"{tmp_path}/metrics.jsonl: damaged and left as it is: line 1 ({damage}")
+    assert log.folder.metrics.read_bytes() == whole
+    assert [event.step for event in log.folder.read_log().events] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (range(2, 13, 2), []),
+        ([2, 4, 6], ["has lost 3 of the 6 events that the run logged up to step 12, those of steps 8 to 12"]),
+        ([], ["has lost 6 of the 6 events that the run logged up to step 12, those of steps 2 to 12"]),
+        ([2, 6, 10, 12], ["has lost 2 of the 6 events that the run logged up to step 12, those of steps 4, 8"]),
+        ([2, *range(2, 13, 2)], ["has 7 events up to step 12, and the run logged 6"]),
+    ],
+)
+def test_lost_events_are_said(tmp_path: Path, kept: Iterable[int], said: list[str]) -> None:
+    """Six were logged by step 12, one every second step; that of step 14 is none of them."""
+    with log_in(tmp_path) as log:
+        logged(log, [*kept, 14])
+    assert log.folder.read_log().losses(12, 6, 2) == [f"{tmp_path}/metrics.jsonl: {line}" for line in said]
+
+
+def test_lost_events_at_other_steps_are_counted(tmp_path: Path) -> None:
+    """An evaluation's event is lost: the steps that `log_every` names are all there."""
+    with log_in(tmp_path) as log:
+        logged(log, [2, 4])
+    (line,) = log.folder.read_log().losses(4, 3, 2)
+    assert line.endswith("has lost 1 of the 3 events that the run logged up to step 4")
+    assert log.folder.read_log().losses(4, None, 3) == []
 
 
 def test_cut_back_without_a_log(tmp_path: Path) -> None:
@@ -198,13 +245,76 @@ def test_cut_back_without_a_log(tmp_path: Path) -> None:
     assert not log.folder.metrics.exists()
 
 
-@pytest.mark.parametrize(
-    "text", ["", '{"a"', "[]", '{"step-1": 3}', '{"step-1": {"metrics": {"elbo": {}, "rmse": 2}}}']
-)
-def test_what_is_no_figure_is_not_read(tmp_path: Path, text: str) -> None:
-    """Nor in the way of others."""
+# --- figures found later ---
+
+
+def estimate(value: float) -> Estimate:
+    return Estimate(value, "nats", "K = 1", "test", 4)
+
+
+def test_figures_found_later_are_added(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path).create()
+    folder.add_evaluation("step-1", {"a": estimate(1.0), "b": estimate(2.0)})
+    folder.add_evaluation("step-2", {"a": estimate(3.0)})
+    folder.add_evaluation("step-1", {"a": estimate(4.0)})
+    found = {name: evaluated.metrics for name, evaluated in folder.read_evaluation().items()}
+    assert found == {"step-1": {"a": estimate(4.0), "b": estimate(2.0)}, "step-2": {"a": estimate(3.0)}}
+
+
+def test_evaluations_at_once_all_count(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path).create()
+    adding = [
+        threading.Thread(target=folder.add_evaluation, args=("step-1", {f"m{n}": estimate(n)})) for n in range(16)
+    ]
+    for thread in adding:
+        thread.start()
+    for thread in adding:
+        thread.join()
+    assert {*folder.read_evaluation()["step-1"].metrics} == {f"m{n}" for n in range(16)}
+
+
+DAMAGED = {
+    "": "Expecting value",
+    '{"a"': "Expecting ':' delimiter",
+    "[]": "expected a table, got []",
+    '{"step-1": 3}': "step-1: expected a table, got 3",
+    '{"step-1": {"metrics": {"elbo": {}}}}': "step-1.metrics.elbo.value: missing",
+    '{"step-1": {"metrics": {"elbo": {"value": NaN}}}}': "NaN is not JSON",
+    '{"../step-1": {"metrics": {}}}': "'../step-1': no name of a checkpoint",
+    '{"step-1": {"metrics": {}}, "step-1": {"metrics": {}}}': "a key stands twice",
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_damaged_evaluations_are_neither_read_nor_replaced(tmp_path: Path, text: str) -> None:
     folder = RunFolder(tmp_path).create()
     folder.evaluation.write_text(text)
-    assert not any(entry["metrics"] for entry in folder.read_evaluation().values())
-    folder.add_evaluation("step-1", {"elbo": {"value": 1.0}})
-    assert folder.read_evaluation() == {"step-1": {"metrics": {"elbo": {"value": 1.0}}}}
+    with pytest.raises(FileError) as caught:
+        folder.add_evaluation("step-1", {"elbo": estimate(1.0)})
+    assert str(caught.value).startswith(f"{folder.evaluation}: is damaged ({DAMAGED[text]}")
+    assert str(caught.value).endswith(f"; remove it and run `jointgen eval {tmp_path}` again")
+    assert folder.evaluation.read_text() == text
+
+
+# --- links out of the folder ---
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoints", "samples", "tensorboard", "evaluations", "metrics.jsonl", "recipe.toml"]
+)
+def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
+    folder = RunFolder(tmp_path / "run").create()
+    away = tmp_path / "away"
+    if (folder.path / name).is_dir():
+        (folder.path / name).rmdir()
+    (folder.path / name).symlink_to(away)
+    with pytest.raises(FileError, match=rf"run/{name}: is a link, and a run writes into its own folder only"):
+        folder.goes_on(resume=True)
+    assert not away.exists()
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "away").mkdir()
+    (tmp_path / "run").symlink_to("away")
+    RunFolder(tmp_path / "run").create().write_recipe("format = 1\n")
+    assert (tmp_path / "away/recipe.toml").read_text() == "format = 1\n"

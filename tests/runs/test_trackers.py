@@ -35,7 +35,7 @@ def picture(path: Path) -> Path:
 
 
 def log_of(path: Path, *trackers: str, resume: bool = False) -> RunLog:
-    return RunLog(RunFolder(path).create(resume=resume), trackers)
+    return RunLog(RunFolder(path).create(), trackers)
 
 
 # --- TensorBoard -----------------------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ def test_tensorboard_has_figures_and_pictures(tmp_path: Path) -> None:
 def test_no_tracker_leaves_the_log_alone(tmp_path: Path) -> None:
     with log_of(tmp_path) as log:
         log.add(1, 10, 0.5, {"loss": 1.0})
-    assert log.folder.read_metrics()[0]["loss"] == 1.0
+    assert log.folder.read_log().events[0].values["loss"] == 1.0
     assert os.listdir(tmp_path / "tensorboard") == [] and not (tmp_path / "trackers.json").exists()
 
 

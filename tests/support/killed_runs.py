@@ -32,8 +32,9 @@ from jointgen.compiler import build as building
 from jointgen.errors import JointgenError
 from jointgen.registry.discovery import load_plugins
 from jointgen.runs import checkpoint
-from jointgen.runs.folder import RunFolder, checkpoint_name
+from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
+from jointgen.runs.records import checkpoint_name
 from jointgen.training import reporter as reporting
 from support.paths import QUICKSTART
 from support.runs import SMALL

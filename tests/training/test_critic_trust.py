@@ -29,7 +29,8 @@ from jointgen.engine.critic_statistics import critic_figures
 from jointgen.errors import StoppedError
 from jointgen.objectives import E, Objective, Update, log_ratio, log_sigmoid, p, q, score
 from jointgen.objectives.objective import resolved
-from jointgen.training.critic_trust import CriticTrust, distrusted
+from jointgen.runs.records import Summary
+from jointgen.training.critic_trust import CriticTrust
 
 ROWS = 128
 F = resolved(log_ratio(q.x, p.x, name="f"), resolve)
@@ -170,6 +171,10 @@ def test_every_log_event_has_the_last_run_of_each_update(every: int, log_every: 
     assert had == sorted({max(number for number in due if number <= end) for end in ends})
 
 
+def summary_with(health: CriticTrust) -> Summary:
+    return Summary(status="running", step=0, critics=health.summary())
+
+
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
@@ -179,11 +184,11 @@ def test_nothing_is_said_of_an_exact_ratio(m: float, watching: Callable[..., Cri
     health = watching()
     assert said(health, events(exact(m), m, 200)) == []
     found = health.summary()["f"]
-    assert (found["trusted"], found["distrusted_since"], found["note"]) == (True, None, "")
-    assert (found["ratio"], found["rows"], found["step"]) == ("log q(x)/p(x)", 5 * ROWS, 20000)
+    assert (found.trusted, found.distrusted_since, found.note) == (True, None, "")
+    assert (found.ratio, found.rows, found.step) == ("log q(x)/p(x)", 5 * ROWS, 20000)
     error = 4 * math.sqrt((math.exp(m * m) - 1) / (5 * ROWS)) + 1e-9
     for side in ("positive", "negative"):
-        assert math.exp(found["figures"][f"{side}_log_mean_exp"]) == pytest.approx(1.0, abs=error)
+        assert math.exp(found.figures[f"{side}_log_mean_exp"]) == pytest.approx(1.0, abs=error)
 
 
 def test_a_ratio_of_what_lies_apart_is_not_trusted(watching: Callable[..., CriticTrust]) -> None:
@@ -198,9 +203,9 @@ def test_a_ratio_of_what_lies_apart_is_not_trusted(watching: Callable[..., Criti
         "the log-ratio is more than so many rows can tell (about log 640 = 6.5 nats)"
     )
     found = health.summary()["f"]
-    assert (found["trusted"], found["distrusted_since"], found["step"]) == (False, 500, 2000)
-    assert distrusted({"critics": health.summary()}) == [f"step 2000: {found['note']}"]
-    json.dumps(found, allow_nan=False)
+    assert (found.trusted, found.distrusted_since, found.step) == (False, 500, 2000)
+    assert summary_with(health).distrusted() == [f"step 2000: {found.note}"]
+    json.dumps(attrs.asdict(found), allow_nan=False)
 
 
 def test_a_ratio_that_overstates_is_not_trusted(watching: Callable[..., CriticTrust]) -> None:
@@ -228,8 +233,8 @@ def test_trust_begins_anew(watching: Callable[..., CriticTrust]) -> None:
     ended, began = said(health, [*far, *near])
     assert ended.startswith("step 500: critic f cannot be trusted")
     assert began.startswith("step 1700: critic f can be trusted again: E[p(x)] exp(f) is ")
-    assert health.summary()["f"]["trusted"] is True
-    assert distrusted({"critics": health.summary()}) == distrusted({}) == []
+    assert health.summary()["f"].trusted is True
+    assert summary_with(health).distrusted() == []
 
 
 def test_small_batches_take_more_log_events(watching: Callable[..., CriticTrust]) -> None:
@@ -253,7 +258,7 @@ def test_scores_are_not_judged(watching: Callable[..., CriticTrust]) -> None:
     d = attrs.evolve(d, loss=Hinge())
     assert said(health, [figures(torch.full((4,), 99.0), torch.full((4,), -99.0), d)] * 9) == []
     found = health.summary()["f"]
-    assert (found["trusted"], found["ratio"], found["figures"]["max_abs"]) == (None, "score q(x) : p(x)", 99.0)
+    assert (found.trusted, found.ratio, found.figures["max_abs"]) == (None, "score q(x) : p(x)", 99.0)
 
 
 def test_a_stage_keeps_what_it_knows_of_the_same_ratio(watching: Callable[..., CriticTrust]) -> None:
@@ -261,13 +266,13 @@ def test_a_stage_keeps_what_it_knows_of_the_same_ratio(watching: Callable[..., C
     health = watching()
     said(health, events(exact(20.0), 20.0, 8))
     health.watch(plan_of(F))
-    assert health.summary()["f"]["trusted"] is False
+    assert health.summary()["f"].trusted is False
     health.watch(plan_of(log_ratio(q.x, p.x, name="g")))
-    assert health.summary()["f"]["step"] == 800
+    assert health.summary()["f"].step == 800
     health.watch(plan_of(log_ratio(p.x, q.x, name="f")))
     assert health.summary() == {}
     assert health.add(900, next(iter(events(exact(20.0), 20.0, 1)))) == []
-    assert health.summary()["f"]["trusted"] is None
+    assert health.summary()["f"].trusted is None
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

@@ -236,7 +236,7 @@ def test_a_finished_run_is_left_alone(finished: Path, capsys: pytest.CaptureFixt
 
 def test_without_its_summary_it_is_finished_again(copied: Path, finished: Path) -> None:
     """Killed after the last step and before summary.json."""
-    (copied / "summary.json").write_text('{"status": "running"}')
+    (copied / "summary.json").write_text('{"status": "running", "step": 0}')
     shutil.rmtree(copied / "samples")
     train(copied, resume=True)
     metrics = [json.loads((run / "summary.json").read_text())["metrics"] for run in (copied, finished)]
@@ -471,7 +471,7 @@ def full(*_: Any, **__: Any) -> None:
     ("module", "name", "where", "newest"),
     [
         (checkpoint, "write_flushed", "checkpoint {}/checkpoints/step-00000008", 4),
-        (run_log, "open", "{}/metrics.jsonl", 4),
+        (run_log, "append_text", "{}/metrics.jsonl", 4),
         (SummaryWriter, "add_scalar", "{}/tensorboard", 4),
         (pictures, "replace_bytes", "{}/samples", 12),
     ],

@@ -11,11 +11,12 @@ import attrs
 
 from jointgen.config.toml import read_toml
 from jointgen.contracts.data_keys import KeyRole, key_roles
-from jointgen.contracts.figures import Display, Estimate
+from jointgen.contracts.figures import Estimate
 from jointgen.errors import ConfigError, PluginError, Problem
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.run_figures import figures_of_run
 from jointgen.runs.folder import RunFolder
+from jointgen.runs.records import Summary, describe_progress
 
 MAY_DIFFER = {
     "name": None,
@@ -55,11 +56,9 @@ class Figure(Estimate):
     observed: str = ""
 
     @classmethod
-    def of(cls, name: str, fields: Mapping[str, Any], observed: str) -> Figure:
-        """Make a figure of the fields that stand in a run's files; `observed` is how the run's data was read."""
-        known = {key: fields[key] for key in attrs.fields_dict(Estimate) if key in fields}
-        missing: dict[str, Any] = {"unit": "", "estimator": "", "split": "", "n": 0}
-        figure = cls(**{**missing, **known, "display": Display.read(fields)}, name=name)
+    def of(cls, name: str, estimate: Estimate, observed: str) -> Figure:
+        """Make a figure of one that stands in a run's files; `observed` is how the run's data was read."""
+        figure = cls(**attrs.asdict(estimate, recurse=False), name=name)
         if figure.unit in DENSITY_UNITS:
             figure = attrs.evolve(figure, observed=observed)
         if not figure.display.nll:
@@ -167,22 +166,20 @@ def _read_run(path: str) -> ComparedRun:
     recipe, summary = read_toml(folder.recipe), folder.read_summary()
     figures = figures_of_run(summary, folder.read_evaluation()).figures
     if not figures:
-        status = f"status {summary['status']}" if "status" in summary else "no summary.json that can be read"
-        raise ConfigError(f"{path}: has no figures ({status}); find them: jointgen eval {path}")
+        raise ConfigError(f"{path}: has no figures ({describe_progress(summary)}); find them: jointgen eval {path}")
 
     run = ComparedRun(path, recipe, {}, _key_roles(recipe, summary), tuple(_doubts(recipe, summary)))
     readings: dict[str, list[str]] = {}
     for key, value in run.data_keys("reading").items():
         readings.setdefault(key.rpartition(".")[2], []).append(str(value))
     observed = "; ".join(f"{key} = {', '.join(values)}" for key, values in readings.items())
-    return attrs.evolve(run, figures={name: Figure.of(name, fields, observed) for name, fields in figures.items()})
+    return attrs.evolve(run, figures={name: Figure.of(name, estimate, observed) for name, estimate in figures.items()})
 
 
-def _key_roles(recipe: Mapping[str, Any], summary: Mapping[str, Any]) -> Mapping[str, Mapping[str, KeyRole]]:
+def _key_roles(recipe: Mapping[str, Any], summary: Summary | None) -> Mapping[str, Mapping[str, KeyRole]]:
     """Read the roles of data keys from the summary; without one, asks the data sources, which may import torch."""
-    if "data_keys" in summary:
-        found: Mapping[str, Mapping[str, KeyRole]] = summary["data_keys"]
-        return found
+    if summary is not None and summary.data_keys is not None:
+        return summary.data_keys
     roles = {}
     for source, table in source_tables(recipe).items():
         with contextlib.suppress(ConfigError, PluginError):  # without its plugin, every key decides what the data is
@@ -190,10 +187,9 @@ def _key_roles(recipe: Mapping[str, Any], summary: Mapping[str, Any]) -> Mapping
     return roles
 
 
-def _doubts(recipe: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterable[str]:
-    if summary.get("status") != "done":
-        total = recipe.get("train", {}).get("steps", "?")
-        yield f"not finished (status {summary.get('status', 'unknown')}, step {summary.get('step', '?')} of {total})"
-    for name, critic in summary.get("critics", {}).items():
-        if critic.get("trusted") is False:
-            yield critic.get("note") or f"critic {name} cannot be trusted"
+def _doubts(recipe: Mapping[str, Any], summary: Summary | None) -> Iterable[str]:
+    if summary is None or not summary.is_done:
+        yield f"not finished ({describe_progress(summary, recipe.get('train', {}).get('steps', '?'))})"
+    for name, critic in summary.critics.items() if summary is not None else ():
+        if critic.trusted is False:
+            yield critic.note or f"critic {name} cannot be trusted"

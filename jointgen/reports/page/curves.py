@@ -9,15 +9,13 @@ from typing import Any
 
 import attrs
 
-from jointgen.contracts.figures import Display
+from jointgen.contracts.figures import Display, Estimate
+from jointgen.runs.log_file import CLOCKS, LogEvent
 
 MAX_POINTS = 1500
 """A curve has at most so many points. Of longer ones, evenly spaced events are shown, and the last."""
 MIN_FRAMED_POINTS = 50
 """A plot of fewer points shows all of them."""
-
-Event = Mapping[str, Any]
-CLOCKS = ("step", "images_seen", "wall_s")
 
 
 @attrs.frozen
@@ -59,7 +57,7 @@ PLOT_KINDS = [
 SECTIONS = ["Evaluations", "Losses and terms", "Critics", "Optimisation", "Others"]
 
 
-def curves(events: Sequence[Event], figures: Mapping[str, Mapping[str, Any]], quick_rows: int) -> dict[str, Any]:
+def curves(events: Sequence[LogEvent], figures: Mapping[str, Estimate], quick_rows: int) -> dict[str, Any]:
     """Arranges logged values in plots for the page's script.
 
     Args:
@@ -72,7 +70,7 @@ def curves(events: Sequence[Event], figures: Mapping[str, Mapping[str, Any]], qu
     """
     clocks: list[dict[str, list[Any]]] = []
     plots: dict[tuple[str, str], dict[str, Any]] = {}
-    for name in dict.fromkeys(key for event in events for key in event if key not in CLOCKS):
+    for name in dict.fromkeys(key for event in events for key in event.values):
         kind, match = next((kind, match) for kind in PLOT_KINDS if (match := kind.pattern.fullmatch(name)))
         title = kind.title.format(**match.groupdict())
         plot = plots.setdefault(
@@ -80,20 +78,20 @@ def curves(events: Sequence[Event], figures: Mapping[str, Mapping[str, Any]], qu
         )
 
         # Curves that were logged at the same events share a clock, which is written once.
-        shown = thinned([event for event in events if name in event])
-        clock = {key: [event.get(key) for event in shown] for key in CLOCKS}
+        shown = thinned([event for event in events if name in event.values])
+        clock = {key: [getattr(event, key) for event in shown] for key in CLOCKS}
         if clock not in clocks:
             clocks.append(clock)
-        values = [rounded(event[name]) for event in shown]
+        values = [rounded(event.values[name]) for event in shown]
         plot["lines"].append({"name": match["curve"], "clock": clocks.index(clock), "y": values})
 
         if kind.section == "Evaluations":
             plot["lines"][0]["name"] = f"between steps, at most {quick_rows:,} rows"
-            figure = figures.get(match["figure"], {})
-            plot["title"] = Display.read(figure).heading(match["figure"])
-            plot["unit"] = figure.get("unit", "")
-            if figure.get("value") is not None:
-                plot["final"] = {key: rounded(figure[key]) for key in ("value", "standard_error", "n")}
+            figure = figures.get(match["figure"])
+            plot["title"] = (figure.display if figure else Display()).heading(match["figure"])
+            plot["unit"] = figure.unit if figure else ""
+            if figure is not None and figure.value is not None:
+                plot["final"] = {key: rounded(getattr(figure, key)) for key in ("value", "standard_error", "n")}
     for plot in plots.values():
         finite = sorted(y for line in plot["lines"] for y in line["y"] if y is not None)
         plot["log"] = plot["log"] and bool(finite) and finite[0] > 0 and finite[-1] >= 10 * finite[0]
@@ -109,7 +107,7 @@ def curves(events: Sequence[Event], figures: Mapping[str, Mapping[str, Any]], qu
     return {"clocks": clocks, "sections": sections}
 
 
-def thinned(events: Sequence[Event], most: int = MAX_POINTS) -> Sequence[Event]:
+def thinned(events: Sequence[LogEvent], most: int = MAX_POINTS) -> Sequence[LogEvent]:
     """Select evenly spaced events, at most `most` of them, and the last one."""
     every = -(-len(events) // most)
     return events if every <= 1 else [*events[:-1:every], events[-1]]

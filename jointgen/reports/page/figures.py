@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
-from jointgen.contracts.figures import BOUND_WORDS, Display
+import attrs
+
+from jointgen.contracts.figures import BOUND_WORDS
 from jointgen.reports.run_figures import RunFigures
+from jointgen.runs.records import Summary
 
 MAX_HIGHLIGHTS = 6
 BOUND_MEANINGS = {
@@ -23,13 +26,11 @@ def figure_rows(run: RunFigures) -> list[dict[str, Any]]:
     """Make a row of the page's table for each figure that has a value, in the order in which figures are displayed."""
     rows = []
     for name, figure in run.figures.items():
-        value, error, bound = figure["value"], figure.get("standard_error"), figure.get("bound")
+        value, error, bound = figure.value, figure.standard_error, figure.bound
         if value is not None:
-            display = Display.read(figure)
             row = {
                 "name": name,
-                "title": display.heading(name),
-                "display": display,
+                "title": figure.display.heading(name),
                 "exact": repr(value),
                 "value": in_digits(value, error),
                 "error": in_digits(error, error) if error is not None else "",
@@ -37,13 +38,13 @@ def figure_rows(run: RunFigures) -> list[dict[str, Any]]:
                 "meaning": f"{BOUND_WORDS[bound]}: {BOUND_MEANINGS[bound]}" if bound else "",
                 "from_eval": name in run.from_eval,
             }
-            rows.append({**dict.fromkeys(("unit", "estimator", "split", "note", "protocol"), ""), **figure, **row})
+            rows.append({**attrs.asdict(figure, recurse=False), **row})
     return sorted(rows, key=lambda row: row["display"].sort_key(row["name"]))
 
 
 def absent_figures(run: RunFigures) -> list[tuple[str, str]]:
     """List the figures that do not exist for this model, as (name, reason)."""
-    return [(name, figure.get("note", "")) for name, figure in run.figures.items() if figure["value"] is None]
+    return [(name, figure.note) for name, figure in run.figures.items() if figure.value is None]
 
 
 def highlights(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -64,28 +65,28 @@ def in_digits(value: float, error: float | None) -> str:
     return f"{value:.{max(0, 1 - math.floor(math.log10(error)))}f}"
 
 
-def facts_of(summary: Mapping[str, Any], total_steps: int) -> Iterator[tuple[str, str]]:
+def facts_of(summary: Summary, total_steps: int) -> Iterator[tuple[str, str]]:
     """Yield (name, value) of the facts that stand under the run's name, as far as the summary has them."""
-    if "step" in summary:
-        yield "steps", f"{summary['step']:,} of {total_steps:,}"
-    if "images_seen" in summary:
-        yield "rows seen", f"{summary['images_seen']:,}"
-    if "wall_s" in summary:
-        yield "training took", str(timedelta(seconds=round(summary["wall_s"])))
-    if "seed" in summary:
-        yield "seed", str(summary["seed"])
-    if best := summary.get("best"):
-        yield "best checkpoint", f"{best['checkpoint']} ({best['metric']})"
-    if device := summary.get("environment", {}).get("device"):
+    yield "steps", f"{summary.step:,} of {total_steps:,}"
+    if summary.images_seen is not None:
+        yield "rows seen", f"{summary.images_seen:,}"
+    if summary.wall_s is not None:
+        yield "training took", str(timedelta(seconds=round(summary.wall_s)))
+    if summary.seed is not None:
+        yield "seed", str(summary.seed)
+    if best := summary.best:
+        yield "best checkpoint", f"{best.checkpoint} ({best.metric})"
+    if device := summary.environment.device:
         yield "device", device
 
 
-def critic_rows(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def critic_rows(summary: Summary) -> dict[str, dict[str, Any]]:
     """List, for each critic, the figures that the run found and the warning where the critic cannot be trusted."""
     found = {}
-    for name, critic in summary.get("critics", {}).items():
-        rows = [(key.removeprefix("figures."), value) for key, value in flattened(critic) if key != "note"]
-        found[name] = {"note": critic.get("note", ""), "rows": [(key.replace("_", " "), value) for key, value in rows]}
+    for name, critic in summary.critics.items():
+        whole = flattened(attrs.asdict(critic))
+        rows = [(key.removeprefix("figures."), value) for key, value in whole if key != "note"]
+        found[name] = {"note": critic.note, "rows": [(key.replace("_", " "), value) for key, value in rows]}
     return found
 
 

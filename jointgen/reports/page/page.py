@@ -17,12 +17,13 @@ from jointgen.errors import ConfigError
 from jointgen.reports.explain.explain import explained
 from jointgen.reports.html import fill_template
 from jointgen.reports.page.codes import code_map, interpolation_rows, interpolations, map_codes, traversal
-from jointgen.reports.page.curves import CLOCKS, curves
+from jointgen.reports.page.curves import curves
 from jointgen.reports.page.equation import equations, joints
 from jointgen.reports.page.figures import absent_figures, critic_rows, facts_of, figure_rows, flattened, highlights
 from jointgen.reports.page.training_pictures import frames
 from jointgen.reports.run_figures import figures_of_run
 from jointgen.runs.folder import RunFolder
+from jointgen.runs.log_file import CLOCKS
 from jointgen.runtime.atomic_files import replace_text, writing
 
 if TYPE_CHECKING:
@@ -61,22 +62,22 @@ def write_report(folder: RunFolder, compiled: CompiledRecipe, source: PageModel 
     summary = folder.read_summary()
     figures = figures_of_run(summary, folder.read_evaluation())
     rows = figure_rows(figures)
-    plotted = curves(folder.read_metrics(), figures.figures, compiled.recipe.eval.quick_rows)
+    plotted = curves(folder.read_log().events, figures.figures, compiled.recipe.eval.quick_rows)
     codes = _show_codes(source)
     (_, about), *plan = explained(compiled)
     page = fill_template(
         "report.html",
         name=compiled.recipe.name,
-        status=summary.get("status", "unknown"),
-        note=summary.get("note", ""),
+        status="unknown" if summary is None else summary.status,
+        note="" if summary is None else summary.note,
         about=[line.removeprefix(f"{compiled.recipe.name}: ") for line in about],
-        facts=list(facts_of(summary, compiled.recipe.train.total_steps)),
+        facts=list(facts_of(summary, compiled.recipe.train.total_steps)) if summary is not None else [],
         figures=rows,
         figures_of=figures.checkpoint,
         other_checkpoints=figures.other_checkpoints,
         highlights=highlights(rows),
         absent=absent_figures(figures),
-        critics=critic_rows(summary),
+        critics=critic_rows(summary) if summary is not None else {},
         stages=equations(compiled),
         joints=joints(compiled),
         history=frames(folder.samples),
@@ -85,12 +86,12 @@ def write_report(folder: RunFolder, compiled: CompiledRecipe, source: PageModel 
         curves=plotted["sections"],
         plan=plan,
         recipe=highlight_toml(folder.read_recipe()),
-        environment=list(flattened(summary.get("environment", {}))),
+        environment=list(flattened(attrs.asdict(summary.environment))) if summary is not None else [],
         data={  # what the page's script draws
             **plotted,
             "maps": codes["maps"],
             **{name: codes.get(name, {}).get("lines") for name in ("paths", "dimensions")},
-            "end": {clock: summary.get(clock) for clock in CLOCKS},
+            "end": {clock: getattr(summary, clock, None) for clock in CLOCKS},
         },
         plotly=Markup(plotly.offline.get_plotlyjs()),
     )

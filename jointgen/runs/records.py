@@ -1,0 +1,169 @@
+"""What the files of a run hold, as classes: whoever writes a file and whoever reads it use the same one. Torch-free.
+
+They are read by `jointgen.runs.folder`, strictly: a key that is missing, unknown or of another type is an error that
+names the file. A field with a default is one that runs of earlier versions of jointgen lack.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import attrs
+from attrs.validators import ge, optional
+
+from jointgen.contracts.data_keys import KeyRole
+from jointgen.contracts.figures import Estimate
+
+Status = Literal["running", "done", "stopped", "failed"]
+
+
+CHECKPOINT_NAME = re.compile(r"(?P<aside>\.old-[0-9]+-)?step-(?P<step>[0-9]{1,18})")
+"""The names of checkpoint folders, `aside` while they are being replaced or removed."""
+
+
+# --- summary.json ----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class CriticVerdict:
+    """Whether a critic can be trusted, and its figures over its last log events.
+
+    Args:
+        ratio: What it estimates, such as "log q(x,z)/p(x,z)".
+        trusted: Whether it is trusted; None where it is a score or had too few log events.
+        distrusted_since: The step since which it is not.
+        step: The step of its last log event.
+        rows: The rows of each side that the figures are of.
+        figures: Its figures by name.
+        note: Why it is not trusted.
+    """
+
+    ratio: str
+    trusted: bool | None
+    distrusted_since: int | None
+    step: int = attrs.field(validator=ge(0))
+    rows: int = attrs.field(validator=ge(0))
+    figures: dict[str, float | None]
+    note: str = ""
+
+
+@attrs.frozen
+class BestRecord:
+    """The best checkpoint so far by `train.keep_best`: the metric, its value there, and the checkpoint's name."""
+
+    metric: str
+    value: float | None
+    checkpoint: str | None
+
+
+@attrs.frozen
+class WarmStartRecord:
+    """The weights that a run began with (`train.init_from`).
+
+    Args:
+        run: The folder of the run that they are of.
+        checkpoint: The name of its checkpoint.
+        sha256: The hash of the checkpoint's manifest, which covers every file.
+        averaged: Whether they are averages.
+        parts: The parts that began with them.
+    """
+
+    run: str
+    checkpoint: str
+    sha256: str
+    averaged: bool
+    parts: list[str]
+
+
+@attrs.frozen
+class EnvironmentRecord:
+    """The software and the machine of a run (`jointgen.runtime.environment`)."""
+
+    versions: dict[str, str | None] = attrs.Factory(dict)
+    platform: str = ""
+    device: str = ""
+    git_commit: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Summary:
+    """The content of `summary.json`.
+
+    Args:
+        status: Whether the run is under way, done, stopped or failed; a run that was killed is still "running".
+        note: Why it stopped or failed.
+        step: The steps that it has made.
+        images_seen: The rows of training data that it has seen.
+        wall_s: The seconds of training.
+        log_events: The number of log events up to this step; None in runs of earlier versions.
+        seed: Its seed.
+        init_from: The weights that it began with, if they are of another run.
+        best: Its best checkpoint, if it keeps one.
+        critics: The verdict on each critic.
+        data_keys: The roles of the keys of its data sources, by part and key; None in runs of earlier versions.
+        metrics: The figures of the last evaluation, by name.
+        environment: The software and the machine.
+    """
+
+    status: Status
+    note: str = ""
+    step: int = attrs.field(validator=ge(0))
+    images_seen: int | None = attrs.field(default=None, validator=optional(ge(0)))
+    wall_s: float | None = None
+    log_events: int | None = attrs.field(default=None, validator=optional(ge(0)))
+    seed: int | None = None
+    init_from: WarmStartRecord | None = None
+    best: BestRecord | None = None
+    critics: dict[str, CriticVerdict] = attrs.Factory(dict)
+    data_keys: dict[str, dict[str, KeyRole]] | None = None
+    metrics: dict[str, Estimate] = attrs.Factory(dict)
+    environment: EnvironmentRecord = EnvironmentRecord()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content as plain values, without what the run does not have."""
+        return {key: value for key, value in attrs.asdict(self).items() if value is not None}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run came to its end."""
+        return self.status == "done"
+
+    @property
+    def had_checkpoints(self) -> bool:
+        """Whether the run cannot have ended without a checkpoint: who goes on is running at a later step than 0."""
+        return self.status in ("done", "stopped") or (self.status == "running" and self.step > 0)
+
+    def distrusted(self) -> list[str]:
+        """Return a line for each critic that was not trusted at its last log event."""
+        return [f"step {critic.step}: {critic.note}" for critic in self.critics.values() if critic.trusted is False]
+
+
+def describe_progress(summary: Summary | None, total: int | str | None = None) -> str:
+    """Say how far a run is: "status done, step 4000", or "no summary.json"."""
+    if summary is None:
+        return "no summary.json"
+    return f"status {summary.status}, step {summary.step}" + ("" if total is None else f" of {total}")
+
+
+# --- evaluation.json -------------------------------------------------------------------------------------------------
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the name of a step's checkpoint folder.
+
+    >>> checkpoint_name(1000)
+    'step-00001000'
+    """
+    return f"step-{step:08d}"
+
+
+@attrs.frozen
+class EvaluatedCheckpoint:
+    """The figures that `jointgen eval` found of a checkpoint, by name."""
+
+    metrics: dict[str, Estimate]
+
+
+Evaluation = dict[str, EvaluatedCheckpoint]
+"""The content of `evaluation.json`: figures by the name of the checkpoint."""

@@ -269,7 +269,7 @@ def _add_eval_options(evaluate: Parser) -> None:
         "--split", choices=("test", "train"), help="which split to evaluate (default: the recipe's eval.split)"
     )
     evaluate.add_argument(
-        "--rows", type=count, metavar="N", help="evaluate only the first N rows (default: the recipe's eval.rows)"
+        "--rows", type=count, metavar="N", help="evaluate only N rows, evenly apart (default: the recipe's eval.rows)"
     )
     evaluate.add_argument(
         "--processes", type=count, metavar="N", help="evaluate in N processes of this machine (default: one)"

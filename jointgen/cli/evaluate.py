@@ -95,13 +95,14 @@ def _split(arguments: Arguments, model: Model) -> Split:
     else:
         split = open_split(model.compiled.binding, arguments.split or table.split)
     rows = arguments.rows or (table.rows if arguments.images is None else None)
-    return split if rows is None else split.first(rows)
+    return split if rows is None else split.spread(rows)
 
 
 def _name(arguments: Arguments, model: Model, metrics: list[Any], split: Split) -> str:
     """Name the folder of partial results: the checkpoint and a hash of everything that the figures depend on."""
     manifest = Path(arguments.run) / "checkpoints" / model.checkpoint / MANIFEST
     dependencies = [_tables(metrics, model), split.name, len(split), str(arguments.images), model.compiled.recipe.seed]
+    dependencies.append("spread rows")  # partial results of before were of the first ones
     digest = hashlib.blake2b(manifest.read_bytes(), digest_size=8)
     digest.update(json.dumps(dependencies, sort_keys=True).encode())
     return f"{model.checkpoint}-{digest.hexdigest()}"

@@ -43,7 +43,7 @@ def reconstruct_command(arguments: Arguments) -> None:
     variable = inference.reconstructed_variable(model)
     space = model.spaces[variable]
     check_picture(variable, space, points=False)
-    split = _rows(arguments, model, variable, "test").first(arguments.n)
+    split = _rows(arguments, model, variable, "test").spread(arguments.n)
     with Counter("reconstructing") as counter:
         truth, rebuilt = inference.reconstruct_many(model, split, arguments.given, progress=counter)
     with writing_output(path):

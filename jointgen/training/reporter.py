@@ -75,7 +75,7 @@ class RunReporter:
             The estimates by name.
         """
         table, kept = self.recipe.eval, self.recipe.train.keep_best
-        split = self.evaluated if table.rows is None else self.evaluated.first(table.rows)
+        split = self.evaluated if table.rows is None else self.evaluated.spread(table.rows)
         model, metrics = self.model(), self.metrics
         if quick:
             metrics = [

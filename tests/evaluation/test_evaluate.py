@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import pytest
 import torch
+from jointgen_metrics.reconstruction import RMSE
 from support.paths import QUICKSTART
 from torch import Tensor
 
@@ -343,3 +344,15 @@ def test_two_processes_find_what_one_does(trained: Path, tmp_path: Path) -> None
     found, reported = json.loads(done.stdout), json.loads((trained / "summary.json").read_text())["metrics"]
     assert found == reported
     assert json.loads((run / "evaluation.json").read_text()) == {"step-00000020": {"metrics": found}}
+
+
+def test_a_run_and_eval_look_at_rows_that_are_evenly_apart(trained: Path, say: Any) -> None:
+    """The run has eval.rows = 64 of 297: row floor(297 i / 64), and so has --rows 64."""
+    model = jointgen.load(trained)
+    rows = open_split(model.compiled.binding, "test").spread(64)
+    assert rows.chosen is not None
+    assert rows.chosen.tolist() == [297 * i // 64 for i in range(64)]
+    reported = json.loads((trained / "summary.json").read_text())["metrics"]["rmse"]["value"]
+    assert evaluate(model, rows, [RMSE()], seed=model.compiled.recipe.seed)["rmse"].value == reported
+    asked = json.loads(say("eval", trained, "--metrics", "rmse", "--rows", 64, "--json").out)
+    assert asked["rmse"]["value"] == reported

@@ -172,7 +172,7 @@ def map_codes(model: Model, split: Split) -> tuple[dict[str, Tensor], Tensor | N
         the run did not read them.
     """
     names = latent_variables(model)
-    rows = split.first(min(MAP_ROWS, model.compiled.recipe.eval.rows or MAP_ROWS))
+    rows = split.spread(min(MAP_ROWS, model.compiled.recipe.eval.rows or MAP_ROWS))
     codes = encode_many(model, rows, progress=lambda done, total: None)
     encoded_parts = dict.fromkeys(model.binding.data_roots(model.joints["q"]).values())
     encoded = attrs.evolve(rows, components={part: rows.components[part] for part in encoded_parts})

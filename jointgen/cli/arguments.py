@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
 import attrs
 
+from jointgen.cli.interrupts import INTERRUPTS
 from jointgen.errors import ConfigError, suggest
 from jointgen.registry.components import KINDS
-from jointgen.runtime.console import say
+from jointgen.runtime.console import say_text
 
 Arguments = argparse.Namespace
 PICTURE, ARRAY, TENSORS = ".png", ".npz", ".safetensors"
@@ -31,13 +33,29 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any):
         super().__init__(**{**options, "allow_abbrev": False})
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, but say which options do not exist before asking for what is missing."""
+        words = list(args or ())
+        if any(isinstance(action, argparse._SubParsersAction) for action in self._actions):
+            words = [*itertools.takewhile(lambda word: word.startswith("-"), words)]  # the command checks its own
+        words = [*itertools.takewhile(lambda word: word != "--", words)]
+        if unknown := [word for word in words if self._is_unknown(word)]:
+            raise ConfigError([f"unknown option {word}{suggest(word.split('=')[0], self.options)}" for word in unknown])
+        return super().parse_known_args(args, namespace)
+
+    def _is_unknown(self, word: str) -> bool:
+        if word.startswith("--"):
+            return word.split("=")[0] not in self.options and " " not in word
+        is_option = word.startswith("-") and len(word) > 1 and not self._negative_number_matcher.match(word)
+        return is_option and word[:2] not in self.options and " " not in word
+
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError with argparse's message."""
         raise ConfigError(f"{message} (see {self.prog} --help)")
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Print --help and --version as results are printed; argparse would ignore that it cannot."""
-        say(message, end="")
+        say_text(message)
 
     @property
     def options(self) -> list[str]:
@@ -73,8 +91,12 @@ class Command:
 def load(function: str) -> Callable[..., Any]:
     """Import a function by "module:name"."""
     module, _, name = function.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return found
+    INTERRUPTS.importing(True)
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return found
+    finally:
+        INTERRUPTS.importing(False)
 
 
 def launch_command(arguments: Arguments, processes: int) -> None:
@@ -104,9 +126,6 @@ def parse(argv: Sequence[str]) -> Arguments:
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise ConfigError(f"unknown command {argv[0]!r}{suggest(argv[0], COMMANDS)}")
     arguments, unknown = parser.parse_known_args(argv)
-    if options := [word for word in unknown if word.startswith("-")]:
-        known = arguments.parser.options
-        raise ConfigError([f"unknown option {word}{suggest(word.split('=')[0], known)}" for word in options])
     if unknown:
         raise ConfigError(f"unexpected argument {unknown[0]!r} (see {arguments.parser.prog} --help)")
     arguments.argv = list(argv)
@@ -162,7 +181,7 @@ def _add_run_options(run: Parser) -> None:
         metavar="N",
         help="train in N processes of this machine (default: one for each GPU, or one)",
     )
-    run.add_argument("--quiet", action="store_true", help="show no progress on stderr")
+    run.add_argument("--quiet", action="store_true", help="print nothing to stderr but errors")
 
 
 def _add_list_options(listed: Parser) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from jointgen.cli.arguments import COMMANDS, load, parse
+from jointgen.cli.interrupts import INTERRUPTS
 from jointgen.errors import JointgenError, LostError, StoppedError
 from jointgen.runtime import console
 from jointgen.runtime.ranks import is_launched, is_local_main
@@ -18,34 +19,26 @@ NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
 """Errors of the system about the machine. All others are faults of the program, and keep their traceback."""
 
 
-def dispatch(argv: Sequence[str], loaded: Callable[[], object], interrupted: Callable[[], bool]) -> int:
-    """Run the command of a command line, and return the exit status.
-
-    Args:
-        argv: The command line without the program's name.
-        loaded: Called when the command's modules are imported.
-        interrupted: Whether a KeyboardInterrupt was raised since.
-    """
+def dispatch(argv: Sequence[str]) -> int:
+    """Run the command of a command line without the program's name, and return the exit status."""
     try:
         arguments = parse(argv)
-        function = load(COMMANDS[arguments.command].function)  # imports torch, which takes seconds
-        loaded()
-        function(arguments)
+        COMMANDS[arguments.command](arguments)
         console.flush()  # a reader that went away shows here, and not as a traceback while Python shuts down
         return 0
     except BaseException as error:
-        status = _status_of(error, interrupted())
+        status = _status_of(error)
         if status is None:
             raise
         return status
 
 
-def _status_of(error: BaseException, interrupted: bool) -> int | None:
+def _status_of(error: BaseException) -> int | None:
     """Say what an error means, and return the exit status; None for a fault of the program."""
     if isinstance(error, SystemExit):  # argparse after --help and --version, and the status of launched processes
         return int(error.code or 0)
     # a library may have turned Ctrl-C into an error of its own
-    if isinstance(error, KeyboardInterrupt) or (interrupted and not isinstance(error, StoppedError)):
+    if isinstance(error, KeyboardInterrupt) or (INTERRUPTS.came and not isinstance(error, StoppedError)):
         console.log_once("stopped; nothing was written since the last checkpoint")
         return 128 + signal.SIGINT
     if isinstance(error, JointgenError):

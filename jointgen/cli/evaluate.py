@@ -24,7 +24,7 @@ from jointgen.evaluation.partial_results import PartialResults
 from jointgen.inference.model import Model
 from jointgen.runs.checkpoint import MANIFEST
 from jointgen.runs.folder import RunFolder
-from jointgen.runtime.console import log, say
+from jointgen.runtime.console import log, say_text
 from jointgen.runtime.launcher import end_with_launcher
 from jointgen.runtime.progress import Counter
 from jointgen.runtime.ranks import is_launched, is_main
@@ -80,7 +80,7 @@ def _evaluate(arguments: Arguments) -> None:
         else:
             log("these figures are printed and not kept: --rows, --split and --images look at other rows than the run")
     finally:  # the figures are printed even if the disk is full
-        say(json.dumps(_as_dicts(found), indent=2) if arguments.json else table_of(found))
+        say_text(json.dumps(_as_dicts(found), indent=2) if arguments.json else table_of(found))
     partial.discard()
 
 

@@ -7,7 +7,7 @@ from jointgen.cli.shipped_recipes import find_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.explain.explain import explain
-from jointgen.runtime.console import say
+from jointgen.runtime.console import say_text
 from jointgen.training.check import check_run
 
 
@@ -15,4 +15,4 @@ def explain_command(arguments: Arguments) -> None:
     """Print the explanation of a recipe, checked whole."""
     registry = load_plugins().registry
     recipe = read_recipe(find_recipe(arguments.recipe), arguments.set, registry=registry)
-    say(explain(check_run(recipe, registry).compiled))
+    say_text(explain(check_run(recipe, registry).compiled))

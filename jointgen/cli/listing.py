@@ -9,12 +9,12 @@ import attrs
 
 from jointgen.cli.arguments import Arguments
 from jointgen.registry.discovery import Plugins, load_plugins
-from jointgen.runtime.console import say
+from jointgen.runtime.console import say_text
 
 
 def list_command(arguments: Arguments) -> None:
     """Print every registered component (of one kind), as text or as JSON."""
-    say((listing_json if arguments.json else listing)(load_plugins(), arguments.kind))
+    say_text((listing_json if arguments.json else listing)(load_plugins(), arguments.kind))
 
 
 def listing(plugins: Plugins, kind: str | None = None) -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
+
+from jointgen.cli.interrupts import INTERRUPTS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,47 +25,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status. A mistake or a failure has been printed on stderr, one line for each problem.
     """
-    interrupts = Interrupts()
     if argv is None:
         argv = sys.argv[1:]
         _open_standard_streams()
-        # not so under nohup, which ignores it
-        interrupts.ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    interrupts.leave_at_once()
-    # imported now, which takes a tenth of a second in which Ctrl-C may come
-    dispatch = importlib.import_module("jointgen.cli.dispatch").dispatch
-    status: int = dispatch(argv, loaded=interrupts.raise_errors, interrupted=lambda: interrupts.came)
-    interrupts.leave_at_once()
+        INTERRUPTS.take_over()
+    INTERRUPTS.importing(True)
+    dispatch = importlib.import_module("jointgen.cli.dispatch").dispatch  # now: it takes a tenth of a second
+    INTERRUPTS.importing(False)
+    status: int = dispatch(argv)
+    INTERRUPTS.importing(True)
     return status
-
-
-class Interrupts:
-    """What Ctrl-C does where no command handles it.
-
-    Attributes:
-        ours: Whether this process is the command's, so that its handler may be set.
-        came: Whether Ctrl-C became a KeyboardInterrupt.
-    """
-
-    ours = came = False
-
-    def leave_at_once(self) -> None:
-        """End the process on Ctrl-C: while modules are imported, libraries swallow exceptions or print them."""
-        if self.ours:
-            signal.signal(signal.SIGINT, self._leave)
-
-    def raise_errors(self) -> None:
-        """Raise KeyboardInterrupt on Ctrl-C, and note that it came."""
-        if self.ours:
-            signal.signal(signal.SIGINT, self._raise)
-
-    def _leave(self, number: int, frame: FrameType | None) -> None:
-        os.write(2, b"\njointgen: stopped\n")
-        os._exit(128 + number)
-
-    def _raise(self, number: int, frame: FrameType | None) -> None:
-        self.came = True
-        raise KeyboardInterrupt
 
 
 def _open_standard_streams() -> None:

@@ -10,17 +10,19 @@ from typing import Any
 from jointgen.cli.arguments import Arguments, load
 from jointgen.cli.shipped_recipes import find_recipe
 from jointgen.config.toml import apply_overrides, load_tables, show
-from jointgen.runtime.console import log_once
+from jointgen.runtime.console import log_once, quietly
 from jointgen.runtime.ranks import LAUNCHED
 
 
 def run_command(arguments: Arguments) -> None:
     """Train a recipe, or check it and print it resolved (--dry-run)."""
-    # the processes that this command started come here too, and it has said so before
-    if not (arguments.dry_run or arguments.quiet or LAUNCHED in os.environ):
+    with quietly(arguments.quiet):
         recipe = find_recipe(arguments.recipe)
-        log_once(announcement(recipe, apply_overrides(load_tables(recipe), arguments.set), arguments.out))
-    load("jointgen.cli.training:train_command")(arguments)
+        arguments.recipe = str(recipe)
+        # the processes that this command started come here too, and it has said so before
+        if not (arguments.dry_run or LAUNCHED in os.environ):
+            log_once(announcement(recipe, apply_overrides(load_tables(recipe), arguments.set), arguments.out))
+        load("jointgen.cli.training:train_command")(arguments)
 
 
 def announcement(recipe: Path, tables: Mapping[str, Any], out: str | None) -> str:

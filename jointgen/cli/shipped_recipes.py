@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from jointgen.cli.arguments import Arguments
 from jointgen.config.toml import read_toml
 from jointgen.errors import ConfigError, nearest, suggest
 from jointgen.runtime.atomic_files import replace_bytes, writing
-from jointgen.runtime.console import say
+from jointgen.runtime.console import log_once, say
+from jointgen.runtime.ranks import LAUNCHED
 
 
 def copy_command(arguments: Arguments) -> None:
@@ -34,22 +36,28 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(path: str) -> Path:
-    """Return the path of a recipe file.
+    """Return the path of a recipe file. A shipped recipe is also found by its name, which a line says.
 
     Raises:
         ConfigError: There is no such file, but a shipped recipe of that name, or of nearly that name. Any other missing
             file is left to the reader of the recipe, which names the nearest file beside it.
     """
-    if not Path(path).exists():
-        name, shipped = _name(path), shipped_recipes()
-        if name in shipped:
-            raise ConfigError(
-                f"{path}: no such file; a shipped recipe has that name, copy it first: jointgen copy {name}"
-            )
-        beside = [file.stem for file in Path(path).parent.glob("*.toml")]  # nearer: the reader of TOML names those
+    if Path(path).exists():
+        return Path(path)
+    name, shipped = _name(path), shipped_recipes()
+    beside = [file.stem for file in Path(path).parent.glob("*.toml")]  # nearer: the reader of TOML names those
+    if name in beside or name not in shipped:
         if not nearest(name, beside) and (near := nearest(name, shipped)):
-            raise ConfigError(f"{path}: no such file; did you mean the shipped recipe {near!r}? jointgen copy {near}")
-    return Path(path)
+            raise ConfigError(f"{path}: no such file; did you mean {near!r}, which comes with jointgen?")
+        return Path(path)
+    if path != name:
+        raise ConfigError(
+            f"{path}: no such file; a recipe that comes with jointgen goes by its name alone, {name!r}, and "
+            f"`jointgen copy {name}` copies it here"
+        )
+    if LAUNCHED not in os.environ:  # the processes that a command starts have been told
+        log_once(f"{name}: the recipe that comes with jointgen, {shipped[name]}")
+    return shipped[name]
 
 
 def copy_recipe(name: str, destination: Path) -> list[Path]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 
 from jointgen.cli.arguments import Arguments, launch_command
-from jointgen.cli.shipped_recipes import find_recipe
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.contracts.figures import table_of
 from jointgen.registry.discovery import load_plugins
-from jointgen.runtime.console import log_once, say
+from jointgen.runtime.console import log_once, say, say_text
 from jointgen.runtime.launcher import end_with_launcher
 from jointgen.runtime.ranks import is_launched, is_local_main, is_main
 from jointgen.runtime.signals import StopRequest
@@ -33,7 +32,7 @@ def train_command(arguments: Arguments) -> None:
 
 def _dry_run(arguments: Arguments) -> None:
     registry = load_plugins().registry
-    recipe = read_recipe(find_recipe(arguments.recipe), arguments.set, registry=registry)
+    recipe = read_recipe(arguments.recipe, arguments.set, registry=registry)
     check_run(
         recipe,
         registry,
@@ -42,7 +41,7 @@ def _dry_run(arguments: Arguments) -> None:
         allow_changes=arguments.allow_changes,
         processes=arguments.processes or _default_processes(arguments),
     )
-    say(write_recipe(recipe, registry), end="")
+    say_text(write_recipe(recipe, registry))
 
 
 def _default_processes(arguments: Arguments) -> int:
@@ -50,7 +49,7 @@ def _default_processes(arguments: Arguments) -> int:
     gpus = torch.cuda.device_count()
     if gpus < 2:
         return 1
-    train = read_recipe(find_recipe(arguments.recipe), arguments.set, registry=load_plugins().registry).train
+    train = read_recipe(arguments.recipe, arguments.set, registry=load_plugins().registry).train
     if train.device not in ("auto", "cuda"):
         return 1
     processes = max(n for n in range(1, gpus + 1) if train.batch % n == 0)
@@ -59,10 +58,9 @@ def _default_processes(arguments: Arguments) -> int:
 
 
 def _train(arguments: Arguments) -> None:
-    recipe = find_recipe(arguments.recipe)
     with StopRequest(quiet=not is_local_main()) as stop:
         done = run(
-            recipe,
+            arguments.recipe,
             arguments.set,
             out=arguments.out,
             resume=arguments.resume,
@@ -73,5 +71,5 @@ def _train(arguments: Arguments) -> None:
         )
     leave()
     if is_main():
-        say(table_of(done.record.metrics))
+        say_text(table_of(done.record.metrics))
         say(f"{done.path}: the run; look at it in {done.path / 'report.html'}")

@@ -141,7 +141,7 @@ class RunFolder:
         summary = self.read_summary()
         if summary is not None and summary.had_checkpoints:
             state = f"{self.path} holds a run ({describe_progress(summary)}) without its checkpoints"
-            raise ConfigError(f"{state}, so nothing can go on; give another --out", "out")
+            raise ConfigError(f"{state}, so nothing can go on; give another --out (out=DIR)", "out")
         return False
 
     def check_free(self) -> None:
@@ -155,7 +155,7 @@ class RunFolder:
         ways = "--resume (resume=True) to go on"
         if not self.has_checkpoints():
             state, ways = f"{state}, no checkpoint", "--resume (resume=True) to start it again"
-        raise ConfigError(f"{self.path} already holds a run ({state}); give another --out, or {ways}", "out")
+        raise ConfigError(f"{self.path} already holds a run ({state}); give another --out (out=DIR), or {ways}", "out")
 
     def check_possible(self) -> None:
         """Raise ConfigError if the folder can neither be made nor written to."""

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from jointgen.errors import WriteError
 from jointgen.runtime.atomic_files import why_not_written
 from jointgen.runtime.ranks import is_local_main
 from jointgen.text import MAX_LISTED, visible
+
+_silences: list[None] = []
+"""One for each `quietly` that is entered."""
 
 
 def log(*lines: str) -> None:
@@ -31,7 +36,7 @@ def log_once(*lines: str) -> None:
 
 def note(*lines: str) -> None:
     """Print lines to stderr as they are: how far something is."""
-    if sys.stderr is None:
+    if sys.stderr is None or _silences:
         return
     try:
         _print("".join(f"{visible(line)}\n" for line in lines), sys.stderr)
@@ -41,9 +46,27 @@ def note(*lines: str) -> None:
         return
 
 
-def say(text: str, end: str = "\n") -> None:
-    """Print a result of one or more lines to stdout. Raises as `send` does."""
-    send(visible(text, keep="\n\t") + end)
+@contextmanager
+def quietly(is_so: bool = True) -> Iterator[None]:
+    """Print nothing to stderr within, as a caller asked; what is raised is still printed by whoever handles it."""
+    if not is_so:
+        yield
+        return
+    _silences.append(None)
+    try:
+        yield
+    finally:
+        _silences.pop()
+
+
+def say(*lines: str) -> None:
+    """Print a result to stdout, line by line. Raises as `send` does."""
+    send("".join(f"{visible(line, keep='	')}\n" for line in lines))
+
+
+def say_text(text: str) -> None:
+    """Print a result of several lines, with or without a last line end, to stdout. Raises as `send` does."""
+    say(*text.removesuffix("\n").split("\n"))
 
 
 def send(text: str) -> None:

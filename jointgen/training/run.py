@@ -15,6 +15,7 @@ from jointgen.registry.components import Registry
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.page import PageModel, write_report
 from jointgen.runs.records import checkpoint_name
+from jointgen.runtime.console import quietly
 from jointgen.runtime.torch_settings import switched
 from jointgen.training.check import check_run
 from jointgen.training.setup import set_up_training
@@ -47,7 +48,7 @@ def run(
             checkpoint, it starts, with the recipe as it is now.
         allow_changes: Whether a run that goes on may have another recipe than before.
         stop: Called after each step; a signal's number ends the run after a checkpoint, 0 lets it go on.
-        quiet: Whether to show no progress on stderr.
+        quiet: Whether to print nothing to stderr: no progress and no remarks. Errors are raised as ever.
         processes: How many processes a launcher was asked for, to be checked; None takes as many as there are.
 
     Returns:
@@ -73,7 +74,7 @@ def run(
     path = run_folder(out, resolved)
     checked = check_run(resolved, registry, out=path, resume=resume, allow_changes=allow_changes, processes=processes)
 
-    with switched(deterministic=resolved.train.deterministic, threads=resolved.train.threads):
+    with switched(deterministic=resolved.train.deterministic, threads=resolved.train.threads), quietly(quiet):
         # train
         trainer = set_up_training(
             checked, path, resuming=resume, allow_changes=allow_changes, stop=stop, quiet=quiet, processes=processes

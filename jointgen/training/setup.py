@@ -106,7 +106,7 @@ def set_up_training(
     remarks += warm.lines if warm else []
     if workers.is_main:
         if folder.goes_on(resume=resuming) != goes_on:  # since this one read its data
-            raise ConfigError(f"another run has begun in {path}; give another --out", "out")
+            raise ConfigError(f"another run has begun in {path}; give another --out (out=DIR)", "out")
         if resuming and not goes_on:
             remarks.insert(0, start_again(folder, text))
             log.begin_again()

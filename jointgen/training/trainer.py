@@ -36,8 +36,8 @@ class Run:
     """A finished run: its folder, its summary and its model."""
 
     path: Path
-    record: Summary
-    model: Model
+    record: Summary = attrs.field(repr=lambda summary: f"<{summary.status}, step {summary.step}>")
+    model: Model = attrs.field(repr=False)
 
     @property
     def summary(self) -> Mapping[str, Any]:

@@ -79,7 +79,11 @@ def test_every_command_of_the_contract_has_help(say: Any) -> None:
         (["plugin", "new", "mine", "--knd", "data"], "unknown option --knd; did you mean '--kind'?"),
         (["data", "prepair"], "argument ACTION: invalid choice: 'prepair'"),
         (["data", "prepare", "a", "b"], "the following arguments are required: --size (see jointgen data prepare --he"),
-        (["data", "prepare", "a", "b", "--sze", "8"], "the following arguments are required: --size"),
+        (["data", "prepare", "a", "b", "--sze", "8"], "unknown option --sze; did you mean '--size'?"),
+        (["run", "--hlep"], "unknown option --hlep; did you mean '--help'?"),
+        (["run", "-x"], "unknown option -x; known: "),
+        (["--vresion", "list"], "unknown option --vresion; did you mean '--version'?"),
+        (["data", "--sze", "prepare"], "unknown option --sze; known: --help, -h"),
         (["data", "prepare", "a", "b", "--size", "8", "--worker", "2"], "unknown option --worker; did you mean '--w"),
         (["data", "prepare", "a", "b", "--size", "0"], "argument --size: expected a whole number above 0, got '0'"),
         (["data", "prepare", "a", "b", "--size", "8", "--channels", "2"], "argument --channels: invalid choice: 2"),
@@ -197,15 +201,28 @@ def test_recipes_are_found_in_an_installed_package(tmp_path: Path, monkeypatch: 
     assert shipped.recipe_folder() == tmp_path / "recipes"
 
 
-@pytest.mark.parametrize("given", ["quickstart.toml", "recipes/quickstart.toml", "quickstart"])
-def test_a_shipped_recipe_that_is_not_here_is_to_be_copied(given: str, say: Any, here: Path) -> None:
+def test_a_shipped_recipe_goes_by_its_name_and_says_so(say: Any, here: Path) -> None:
+    said = say("run", "quickstart", "--dry-run")
+    assert said.status == 0 and tomllib.loads(said.out)["name"] == "quickstart"
+    assert said.problems == [
+        f"jointgen: quickstart: the recipe that comes with jointgen, {shipped.shipped_recipes()['quickstart']}"
+    ]
+
+
+@pytest.mark.parametrize("given", ["quickstart.toml", "recipes/quickstart.toml"])
+def test_a_path_is_not_taken_for_a_name(given: str, say: Any, here: Path) -> None:
     problem = say("run", given).refusal
     assert problem.startswith(f"{given}: no such file; ")
-    assert problem.endswith("copy it first: jointgen copy quickstart")
+    assert "by its name alone, 'quickstart'" in problem and "`jointgen copy quickstart`" in problem
+
+
+def test_ones_own_recipe_is_nearer_than_a_shipped_one(say: Any, here: Path) -> None:
+    Path("quickstart.toml").write_text("")
+    assert say("run", "quickstart").refusal == "quickstart: no such file; did you mean 'quickstart.toml'?"
 
 
 def test_a_misspelt_recipe_has_a_nearest(say: Any, here: Path) -> None:
-    assert "did you mean the shipped recipe 'quickstart'? jointgen copy quickstart" in say("run", "quikstart").refusal
+    assert say("run", "quikstart").refusal.endswith("did you mean 'quickstart', which comes with jointgen?")
     Path("my_recipe.toml").write_text("")
     assert say("explain", "my_recip.toml").refusal == "my_recip.toml: no such file; did you mean 'my_recipe.toml'?"
 

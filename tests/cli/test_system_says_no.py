@@ -55,7 +55,7 @@ def test_a_file_does_not_take_the_place_of_a_closed_stream(tmp_path: Path) -> No
     "argv",
     [
         ["explain", f"{'n' * 300}.toml"],
-        ["run", QUICKSTART, "--out", "n" * 300, "--set", "train.steps=1"],
+        ["run", QUICKSTART, "--out", "n" * 300, "--quiet"],
         ["copy", "quickstart", f"{'n' * 300}.toml"],
         ["plugin", "new", "my_nets", "--out", "n" * 300],
         ["report", "n" * 300],

@@ -3,17 +3,18 @@ from __future__ import annotations
 import pytest
 import rich.table
 
-from jointgen.runtime.console import log, say
+from jointgen.runtime.console import log, quietly, say, say_text
 from jointgen.runtime.terminal import styled, terminal
 from jointgen.text import listed, shortened, spreadsheet_cell, visible
 
 
 def test_control_characters_are_shown_and_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
     log("a\x1b]0;X\x07b\nc")
-    say("one\ntwo\x9b31m \udcff \u202ethree")
+    say("one\x1b", "two\n")
+    say_text("one\ntwo\x9b31m \udcff \u202ethree\n")
     out, err = capsys.readouterr()
     assert err == "jointgen: a\\x1b]0;X\\x07b\\nc\n"
-    assert out == "one\ntwo\\x9b31m \\udcff \\u202ethree\n"
+    assert out == "one\\x1b\ntwo\\n\none\ntwo\\x9b31m \\udcff \\u202ethree\n"
 
 
 def test_ordinary_text_of_any_language_stays() -> None:
@@ -51,3 +52,11 @@ def test_tables_and_bars_show_control_characters(capsys: pytest.CaptureFixture[s
     out = capsys.readouterr().out
     assert "\\x1b[31mhead [bold]" in out and "\\x1b]0;X" in out and "\\x9b31m [red]text" in out
     assert not {"\x1b", "\x07", "\x9b"} & {*out}
+
+
+def test_nothing_is_said_quietly(capsys: pytest.CaptureFixture[str]) -> None:
+    with quietly(), quietly(False):
+        log("a remark")
+        say("a result")
+    log("after")
+    assert capsys.readouterr() == ("a result\n", "jointgen: after\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,21 @@ def test_window_goes_on_from_its_state() -> None:
             second.load_state_dict(first.state_dict())
     assert second.means() == whole.means() and second.steps == 5
     assert second.first_non_finite() == whole.first_non_finite() == (0, "b")
+
+
+def test_a_quiet_run_prints_nothing_and_its_repr_is_a_line(
+    whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    found = {
+        quiet: train_small(tmp_path / "run", {**RUN, "train.steps": 40}, resume=True, quiet=quiet)
+        for quiet in (True, False)
+    }
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert [line for line in printed.err.splitlines() if "is finished" in line] == printed.err.splitlines()
+    assert len(printed.err.splitlines()) == 1  # that of the run which was not quiet
+    assert repr(found[True]) == f"Run(path={tmp_path / 'run'!r}, record=<done, step 40>)"
 
 
 def test_load_gives_the_averaged_model(whole: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Self
 
 import attrs
 
-from jointgen.text import MAX_LISTED, listed, shortened
+from jointgen.text import MAX_LISTED, MAX_SHOWN, listed, shortened
 
 KeyPath = tuple[str | int, ...]
 
@@ -40,8 +40,10 @@ def dotted(path: Sequence[str | int]) -> str:
 
 
 def _quoted(key: str) -> str:
-    key = shortened(key)
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
+    key = key if len(key) <= MAX_SHOWN else f"{key[: MAX_SHOWN - 3]}..."
+    if re.fullmatch(r"[A-Za-z0-9_-]+", key):
+        return key
+    return json.dumps(key, ensure_ascii=False).replace("\x7f", r"\u007f")  # TOML has no raw DEL, JSON has
 
 
 @attrs.frozen(init=False)

@@ -202,6 +202,10 @@ class PluginError(ConfigError):
     """A plugin claims a name that is taken, cannot be imported, or implements a hook that does not exist."""
 
 
+class ComponentError(JointgenError):
+    """A component raised, or returned what it must not. The message names the part, the component and its package."""
+
+
 class CheckpointError(JointgenError):
     """A checkpoint is missing, incomplete or altered. The message names the file."""
 

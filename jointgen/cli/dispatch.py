@@ -5,14 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import traceback
 from collections.abc import Sequence
 
 from jointgen.cli.arguments import COMMANDS, load, parse
 from jointgen.cli.interrupts import INTERRUPTS
-from jointgen.errors import JointgenError, LostError, StoppedError
+from jointgen.errors import ComponentError, JointgenError, LostError, StoppedError
+from jointgen.registry.faults import foreign_provider_of, said
 from jointgen.runtime import console
 from jointgen.runtime.ranks import is_launched, is_local_main
 
+TRACEBACK = "JOINTGEN_TRACEBACK"
+"""The environment variable with which errors are shown with their traceback."""
 WRONG_PATH = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}
 """Errors of the system about a path that the user gave. What is not said where the path is used is said here."""
 NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
@@ -42,16 +46,25 @@ def _status_of(error: BaseException) -> int | None:
         console.log_once("stopped; nothing was written since the last checkpoint")
         return 128 + signal.SIGINT
     if isinstance(error, JointgenError):
-        if _prints(error):
-            console.log(*str(error).split("\n"))
-        return error.exit_status
+        return _said(error)
     if isinstance(error, BrokenPipeError):
         console.abandon_stdout()
         return 141
     if isinstance(error, OSError) and error.filename is not None and error.errno in WRONG_PATH | NO_MORE:
         console.log_once(f"{os.fsdecode(error.filename)}: {error.strerror}")
         return 2 if error.errno in WRONG_PATH else 1
+    if provider := foreign_provider_of(error):
+        return _said(ComponentError(f"a component of {provider} raises {said(error)}; {TRACEBACK}=1 shows more"))
     return None
+
+
+def _said(error: JointgenError) -> int:
+    """Print an error, and return its exit status."""
+    if _prints(error):
+        if os.environ.get(TRACEBACK):
+            console.note(*traceback.format_exc().splitlines())
+        console.log(*str(error).split("\n"))
+    return error.exit_status
 
 
 def _prints(error: JointgenError) -> bool:

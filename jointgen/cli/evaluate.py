@@ -18,7 +18,7 @@ from jointgen.config.fields import MetricField
 from jointgen.config.structure import structure, unstructure
 from jointgen.contracts.figures import Estimate, table_of
 from jointgen.data.split import Split, open_split
-from jointgen.errors import ConfigError, Problem, StoppedError
+from jointgen.errors import ComponentError, ConfigError, Problem, StoppedError
 from jointgen.evaluation.evaluate import evaluate, metrics_of
 from jointgen.evaluation.partial_results import PartialResults
 from jointgen.inference.model import Model
@@ -59,6 +59,7 @@ def _evaluate(arguments: Arguments) -> None:
     metrics = chosen_metrics(arguments.metrics, model)
     split = _split(arguments, model)
     partial = PartialResults(folder.evaluations / _name(arguments, model, metrics, split))
+    failed: list[str] = []
     with switched(deterministic=recipe.train.deterministic, threads=None), Counter("evaluating") as counter:
         found = evaluate(
             model,
@@ -69,6 +70,7 @@ def _evaluate(arguments: Arguments) -> None:
             workers=workers,
             partial=partial,
             progress=counter if is_main() else lambda done, total: None,
+            failed=failed,
         )
     if not is_main():
         return
@@ -76,12 +78,15 @@ def _evaluate(arguments: Arguments) -> None:
     log(*(summary.distrusted() if summary is not None else ()))
     try:
         if keeps:
-            folder.add_evaluation(model.checkpoint, found)
+            kept = {name: estimate for name, estimate in found.items() if estimate.note not in failed}
+            folder.add_evaluation(model.checkpoint, kept)
         else:
             log("these figures are printed and not kept: --rows, --split and --images look at other rows than the run")
     finally:  # the figures are printed even if the disk is full
         say_text(json.dumps(_as_dicts(found), indent=2) if arguments.json else table_of(found))
     partial.discard()
+    if failed:  # the other figures are kept
+        raise ComponentError("\n".join(failed))
 
 
 def _as_dicts(estimates: Mapping[str, Estimate]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def listing(plugins: Plugins, kind: str | None = None) -> str:
 def listing_json(plugins: Plugins, kind: str | None = None) -> str:
     """List the same as JSON.
 
-    {"components": [{kind, name, provider, paper, summary}], "failed": [{name, distribution, version, reason}],
+    {"components": [{kind, name, provider, paper, summary}], "failed": [{name, distribution, version, package, reason}],
     "clashes": [line]}
     """
     shown = attrs.filters.exclude("target")

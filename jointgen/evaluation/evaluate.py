@@ -7,7 +7,7 @@ stream; each stream is gone through once, shared out over processes; the merged 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,15 +15,18 @@ import torch
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.contracts.figures import Estimate
-from jointgen.contracts.metrics import Metric, MetricFigure, ModelView, Provenance, StatisticSpec
+from jointgen.contracts.metrics import Batch, FigureValue, Metric, MetricFigure, ModelView, Provenance, StatisticSpec
 from jointgen.contracts.statistics import Statistic, merge_into, pack, unpack
 from jointgen.data.split import Split, open_split
-from jointgen.errors import ConfigError
+from jointgen.errors import ComponentError, ConfigError, JointgenError
 from jointgen.evaluation.merging import merge_over
 from jointgen.evaluation.partial_results import EarlierAttempts, PartialResults
 from jointgen.inference.streams import Stream
+from jointgen.registry.components import Registry
+from jointgen.registry.faults import attributing, described, said
 from jointgen.runtime.cache import cached, fingerprint
 from jointgen.runtime.workers import Workers
+from jointgen.text import shortened
 
 if TYPE_CHECKING:
     from jointgen.inference.model import Model
@@ -42,18 +45,34 @@ def metrics_of(compiled: CompiledRecipe) -> list[Metric]:
     return [metric() for metric in cheap]
 
 
-def list_figures(metrics: Iterable[Metric], model: ModelView) -> list[MetricFigure]:
+def list_figures(metrics: Iterable[Metric], model: ModelView, registry: Registry | None = None) -> list[MetricFigure]:
     """The figures that metrics give of a model, without evaluating any.
 
     Raises:
-        ConfigError: If two metrics give one name to their figures.
+        ConfigError: Two metrics give one name to their figures.
+        ComponentError: A metric raises, or gives something else than figures.
     """
-    figures = [figure for metric in metrics for figure in metric.figures(model)]
-    names = [figure.name for figure in figures]
+    return [figure for _, figure in _owned_figures(metrics, model, registry)]
+
+
+def _owned_figures(
+    metrics: Iterable[Metric], model: ModelView, registry: Registry | None
+) -> list[tuple[str, MetricFigure]]:
+    """The figures of metrics, each with the metric in words."""
+    owned: list[tuple[str, MetricFigure]] = []
+    for metric in metrics:
+        owner = described(registry, "metric", metric)
+        with attributing(owner):
+            found = list(metric.figures(model))
+        for figure in found:
+            if not isinstance(figure, MetricFigure):
+                raise ComponentError(f"{owner}: figures() has a {type(figure).__name__}, it must be a MetricFigure")
+            owned.append((owner, figure))
+    names = [figure.name for _, figure in owned]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         lines = [f"two metrics give a figure named {name!r}; leave one out" for name in twice]
         raise ConfigError(lines, "eval", "metrics")
-    return figures
+    return owned
 
 
 def evaluate(
@@ -67,6 +86,7 @@ def evaluate(
     workers: Workers | None = None,
     partial: PartialResults | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    failed: list[str] | None = None,
 ) -> dict[str, Estimate]:
     """Evaluate metrics of a model over a split. The estimates are the same for any number of processes.
 
@@ -80,12 +100,17 @@ def evaluate(
         workers: The processes to share the rows out over; each of them calls this function.
         partial: Where to save what is done, and to continue from.
         progress: Called with (rows done, rows in all), counted over all streams.
+        failed: With a list, a metric that raises costs its own figures only: they are absent, their notes say why, and
+            so does a line in this list. None: the error is raised.
 
     Returns:
         The estimate of every figure, by name.
+
+    Raises:
+        ComponentError: A metric raises while it names its figures or, without `failed`, at any time.
     """
-    figures = list_figures(metrics, model.view)
-    specs = {spec.name: spec for figure in figures for spec in figure.statistics}
+    owned = _owned_figures(metrics, model.view, model.compiled.registry)
+    specs = {spec.name: spec for _, figure in owned for spec in figure.statistics}
 
     # statistics over the same rows in the same batches share a stream
     opened = {split.name: split}
@@ -103,11 +128,15 @@ def evaluate(
         streams.setdefault(stream.key, (stream, []))[1].append(spec)
 
     total = sum(stream.n for stream, _ in streams.values())
-    collector = _Collector(model.view, seed, workers, partial, progress, total)
+    owners = {spec.name: owner for owner, figure in owned for spec in figure.statistics}
+    collector = _Collector(model.view, seed, workers, partial, progress, total, owners, is_lenient=failed is not None)
     with model.view.evaluating(), torch.no_grad():
         for stream, wanted in streams.values():
             collector.collect(stream, wanted)
-    return {figure.name: _estimate(figure, collector, split.name) for figure in figures}
+    found = {figure.name: _estimate(figure, owner, collector, split.name) for owner, figure in owned}
+    if failed is not None:
+        failed += dict.fromkeys(collector.faults.values())
+    return found
 
 
 def _rows_for_draws(model: Model) -> Split | None:
@@ -121,7 +150,11 @@ def _rows_for_draws(model: Model) -> Split | None:
 
 @attrs.define
 class _Collector:
-    """Collects the statistics of streams, shared out over processes, and counts the rows that are done."""
+    """Collects the statistics of streams, shared out over processes, and counts the rows that are done.
+
+    `owners` has the metric of each statistic, in words. `faults` says why a statistic or a figure could not be had,
+    by its name.
+    """
 
     model: ModelView
     seed: int
@@ -129,9 +162,20 @@ class _Collector:
     partial: PartialResults | None
     progress: Callable[[int, int], None]
     total: int
+    owners: Mapping[str, str]
+    is_lenient: bool
     done: int = 0
     statistics: dict[str, Statistic] = attrs.field(factory=dict)
     provenance: dict[str, Provenance] = attrs.field(factory=dict)
+    faults: dict[str, str] = attrs.field(factory=dict)
+
+    def fail(self, name: str, owner: str, error: Exception) -> None:
+        """Keep the fault of a statistic or figure, or raise it."""
+        if not self.is_lenient:
+            if isinstance(error, JointgenError):
+                raise error
+            raise ComponentError(f"{owner} raises {said(error)}") from error
+        self.faults.setdefault(name, f"{owner} raises {said(error)}")
 
     def collect(self, stream: Stream, wanted: Sequence[StatisticSpec]) -> None:
         """Add the merged statistics of a stream; those of the data alone come from the cache where it has them."""
@@ -170,17 +214,46 @@ class _Collector:
         starts = {start: rows for start, rows in stream.starts.items() if start not in earlier.done}
         self._advance(stream.n - sum(starts.values()))
         rank, world = (self.workers.rank, self.workers.world) if self.workers else (0, 1)
-        statistics: dict[str, Statistic] = {}
-        with earlier.continued(statistics, rank) as record:
+        saved: dict[str, Statistic] = {}
+        statistics = saved
+        with earlier.continued(saved, rank) as record:
             for i, (start, rows) in enumerate(starts.items()):
                 if i % world == rank:
-                    batch = stream.batch(self.model, start, self.seed)
-                    merge_into(statistics, {spec.name: spec.compute(batch) for spec in wanted})
-                    record(start)
+                    found = self._statistics_of(stream.batch(self.model, start, self.seed), wanted)
+                    if len(found) < len(wanted) and statistics is saved:
+                        statistics = dict(saved)  # from here on nothing is saved: another attempt does all of it again
+                    merge_into(statistics, found)
+                    if statistics is saved:
+                        record(start)
                 self._advance(rows)
+        self._share_faults(wanted)
         merged = merge_over(self.workers, statistics, kinds) if self.workers else statistics
         merge_into(merged, earlier.statistics)
-        return merged
+        return {name: statistic for name, statistic in merged.items() if name not in self.faults}
+
+    def _statistics_of(self, batch: Batch, wanted: Sequence[StatisticSpec]) -> dict[str, Statistic]:
+        """The statistics of a batch by name, without those of a metric that has raised."""
+        found: dict[str, Statistic] = {}
+        for spec in wanted:
+            if spec.name in self.faults:
+                continue
+            try:
+                statistic = spec.compute(batch)
+                if not isinstance(statistic, spec.kind):
+                    raise TypeError(f"{spec.key!r} gives a {type(statistic).__name__}, not a {spec.kind.__name__}")
+                found[spec.name] = statistic
+            except Exception as error:  # whatever a metric raises
+                self.fail(spec.name, self.owners[spec.name], error)
+        return found
+
+    def _share_faults(self, wanted: Sequence[StatisticSpec]) -> None:
+        """Let every process leave out what one of them could not compute."""
+        if self.workers is None or self.workers.world == 1:
+            return
+        flags = torch.tensor([spec.name in self.faults for spec in wanted], device=self.workers.device).long()
+        for spec, count in zip(wanted, self.workers.sum_(flags).tolist(), strict=True):
+            if count:
+                self.faults.setdefault(spec.name, f"{self.owners[spec.name]} raises an exception in another process")
 
     def _advance(self, rows: int) -> None:
         self.done += rows
@@ -202,7 +275,7 @@ def _hash_rows(stream: Stream) -> str:
 # --- estimates -------------------------------------------------------------------------------------------------------
 
 
-def _estimate(figure: MetricFigure, collector: _Collector, split: str) -> Estimate:
+def _estimate(figure: MetricFigure, owner: str, collector: _Collector, split: str) -> Estimate:
     """Finishes a figure; one that is no number is absent, and its note says why."""
     sources = [collector.provenance[spec.name] for spec in figure.statistics]
     found = [collector.statistics[spec.name] for spec in figure.statistics if spec.name in collector.statistics]
@@ -224,17 +297,31 @@ def _estimate(figure: MetricFigure, collector: _Collector, split: str) -> Estima
         )
 
     protocol = figure.protocol if isinstance(figure.protocol, str) else ""
+    if faults := [collector.faults[spec.name] for spec in figure.statistics if spec.name in collector.faults]:
+        return estimate(None, None, faults[0], protocol=protocol)
     if not found or len(found) < len(sources):  # the model has no such figure, or there were no rows
         return estimate(None, None, figure.note, protocol=protocol)
     n = found[0].n
-    if not isinstance(figure.protocol, str):
-        protocol = figure.protocol(*sources)
-    if any(tensor.isnan().any() for statistic in found for tensor in statistic.tensors().values()):
-        return estimate(None, None, "the model gives NaN", n, protocol)
-    value, error = figure.finish(*found)
+    try:
+        if not isinstance(figure.protocol, str):
+            protocol = figure.protocol(*sources)
+        if any(tensor.isnan().any() for statistic in found for tensor in statistic.tensors().values()):
+            return estimate(None, None, "the model gives NaN", n, protocol)
+        value, error = _finished(figure, found)
+    except Exception as raised:  # whatever a metric raises
+        collector.fail(figure.name, owner, raised)
+        return estimate(None, None, collector.faults[figure.name], n, protocol)
     if value is None:
         reason = f"cannot be had from {' and '.join(str(statistic.n) for statistic in found)} rows"
         return estimate(None, None, f"{reason}; {figure.note}" if figure.note else reason, n, protocol)
     if not math.isfinite(value):
         return estimate(None, None, f"the model gives {value}", n, protocol)
     return estimate(value, error if error is None or math.isfinite(error) else None, figure.note, n, protocol)
+
+
+def _finished(figure: MetricFigure, found: Sequence[Statistic]) -> FigureValue:
+    """Finish a figure; what is no pair of numbers could not be written to a file."""
+    pair = figure.finish(*found)
+    if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(x, float | int | None) for x in pair)):
+        raise TypeError(f"finish() of {figure.name!r} gives {shortened(pair)}, it must be a pair of numbers or None")
+    return pair

@@ -23,11 +23,12 @@ GROUP = "jointgen.plugins"
 
 @attrs.frozen
 class Plugin:
-    """One entry point. `distribution` and `version` say who provides it."""
+    """One entry point. `distribution` and `version` say who provides it, `package` is where its code is."""
 
     name: str
     distribution: str
     version: str
+    package: str
 
     @property
     def provider(self) -> str:
@@ -84,7 +85,7 @@ def _load(entry_points: Iterable[metadata.EntryPoint]) -> Plugins:
         try:
             _fill(own, entry, plugin.provider)
         except Exception as error:  # whatever a plugin raises while it is imported or registers
-            plugins.failed.append(FailedPlugin(plugin.name, plugin.distribution, plugin.version, _reason(error)))
+            plugins.failed.append(FailedPlugin(**attrs.asdict(plugin), reason=_reason(error)))
         else:
             plugins.registry.update(own)
             plugins.loaded.append(plugin)
@@ -113,9 +114,10 @@ def _refuse_wrong_hooks(manager: pluggy.PluginManager, module: object) -> None:
 
 
 def _describe(entry: metadata.EntryPoint) -> Plugin:
+    package = entry.module.partition(".")[0]
     if entry.dist is None:  # made by hand, not found in an installed distribution
-        return Plugin(entry.name, entry.value, "")
-    return Plugin(entry.name, entry.dist.name, entry.dist.version)
+        return Plugin(entry.name, entry.value, "", package)
+    return Plugin(entry.name, entry.dist.name, entry.dist.version, package)
 
 
 def _reason(error: Exception) -> str:

@@ -26,8 +26,8 @@ from jointgen.contracts.figures import Display
 from jointgen.contracts.metrics import Batch, MetricFigure, ModelView, StatisticSpec, per_row
 from jointgen.contracts.statistics import KeptRows, Mean, pack, unpack
 from jointgen.data.split import open_split
-from jointgen.errors import StoppedError
-from jointgen.evaluation.evaluate import evaluate
+from jointgen.errors import ComponentError, StoppedError
+from jointgen.evaluation.evaluate import evaluate, list_figures
 from jointgen.evaluation.partial_results import PartialResults
 from jointgen.objectives import E
 from jointgen.registry.components import Registry
@@ -356,3 +356,75 @@ def test_a_run_and_eval_look_at_rows_that_are_evenly_apart(trained: Path, say: A
     assert evaluate(model, rows, [RMSE()], seed=model.compiled.recipe.seed)["rmse"].value == reported
     asked = json.loads(say("eval", trained, "--metrics", "rmse", "--rows", 64, "--json").out)
     assert asked["rmse"]["value"] == reported
+
+
+# --- a metric that raises --------------------------------------------------------------------------------------------
+
+
+def divide(batch: Batch) -> Tensor:
+    return torch.ones(batch.rows) * (1 // (batch.index[0].item() - 16))  # the second batch of 16 rows divides by 0
+
+
+def broken(subject: ModelView) -> list[MetricFigure]:
+    shared = per_row("a", lambda batch: torch.ones(batch.rows))
+    return [
+        MetricFigure("divides", "1", "", (per_row("d", divide),)),
+        MetricFigure("halves", "1", "", (shared,), finish=lambda mean: (mean.mean / 0, None)),  # type: ignore
+        MetricFigure("tensor", "1", "", (shared,), finish=lambda mean: (torch.ones(()), None)),  # type: ignore
+        MetricFigure("other kind", "1", "", (StatisticSpec("k", lambda batch: Mean(1, 1.0, 0.0), KeptRows),)),
+    ]
+
+
+def test_a_metric_that_raises_costs_its_own_figures_only(model: Any, split: Any) -> None:
+    sound = Given(lambda s: [MetricFigure("sound", "1", "", (per_row("a", lambda batch: torch.ones(batch.rows)),))])
+    failed: list[str] = []
+    found = evaluate(model, split, [Given(broken), sound], batch=16, failed=failed)
+    assert {name: estimate.value for name, estimate in found.items()} == {
+        "divides": None,
+        "halves": None,
+        "tensor": None,
+        "other kind": None,
+        "sound": 1.0,
+    }
+    owner = f"metric {Given.__module__}.Given raises"
+    assert found["divides"].note == f"{owner} ZeroDivisionError: integer division or modulo by zero"
+    assert found["halves"].note == f"{owner} ZeroDivisionError: float division by zero"
+    assert "finish() of 'tensor' gives (tensor(1.), None), it must be a pair of numbers" in found["tensor"].note
+    assert found["other kind"].note == f"{owner} TypeError: 'k' gives a Mean, not a KeptRows"
+    assert sorted(failed) == sorted(found[name].note for name in ("divides", "halves", "tensor", "other kind"))
+
+
+def test_without_a_list_for_it_the_error_of_a_metric_is_raised(model: Any, split: Any) -> None:
+    with pytest.raises(ComponentError, match=r"test_evaluate\.Given raises ZeroDivisionError: integer division"):
+        evaluate(model, split, [Given(lambda s: broken(s)[:1])], batch=16)
+
+
+def test_figures_must_be_figures(model: Any) -> None:
+    with pytest.raises(ComponentError, match=r"Given: figures\(\) has a str, it must be a MetricFigure"):
+        list_figures([Given(lambda s: ["elbo"])], model.view)  # type: ignore[list-item]
+
+
+def number_of_rows(rows: Any) -> tuple[float, None]:
+    return float(rows.n), None
+
+
+def test_what_a_metric_that_raises_leaves_is_not_gone_on_from(model: Any, split: Any, tmp_path: Path) -> None:
+    """Batches that the broken metric has seen half are done again, for every statistic, and none is counted twice."""
+    partial = PartialResults(tmp_path / "partial")
+    metric = Given(
+        lambda s: [
+            broken(s)[0],
+            MetricFigure("rows", "1", "", (kept("rows", lambda b: b.index.float()),), finish=number_of_rows),
+        ]
+    )
+
+    def stop(done: int, total: int) -> None:
+        if done >= 32:
+            raise StoppedError("stopped", 15)
+
+    with pytest.raises(StoppedError):
+        evaluate(model, split, [metric], batch=16, partial=partial, progress=stop, failed=[])
+    failed: list[str] = []
+    found = evaluate(model, split, [metric], batch=16, partial=partial, failed=failed)
+    assert found["rows"].value == 40.0
+    assert failed == [found["divides"].note]

@@ -28,6 +28,7 @@ from jointgen.runtime.console import log, say_text
 from jointgen.runtime.launcher import end_with_launcher
 from jointgen.runtime.progress import Counter
 from jointgen.runtime.ranks import is_launched, is_main
+from jointgen.runtime.regular_files import read_regular
 from jointgen.runtime.signals import handled
 from jointgen.runtime.torch_settings import switched
 from jointgen.runtime.workers import leave
@@ -108,7 +109,7 @@ def _name(arguments: Arguments, model: Model, metrics: list[Any], split: Split) 
     manifest = Path(arguments.run) / "checkpoints" / model.checkpoint / MANIFEST
     dependencies = [_tables(metrics, model), split.name, len(split), str(arguments.images), model.compiled.recipe.seed]
     dependencies.append("spread rows")  # partial results of before were of the first ones
-    digest = hashlib.blake2b(manifest.read_bytes(), digest_size=8)
+    digest = hashlib.blake2b(read_regular(manifest), digest_size=8)
     digest.update(json.dumps(dependencies, sort_keys=True).encode())
     return f"{model.checkpoint}-{digest.hexdigest()}"
 

@@ -18,9 +18,9 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,16 @@ import attrs
 import safetensors.torch
 from torch import Tensor
 
-from jointgen.errors import CheckpointError, ConfigError, suggest
-from jointgen.runs.manifest import FORMAT, MANIFEST, describe, problems, read_manifest, seal, sealed
-from jointgen.runs.records import checkpoint_name
-from jointgen.runs.tensor_tree import Chunks, join, plain_tensor, serialize, split
+from jointgen.errors import CheckpointError, ConfigError, FileError, MissingFileError, suggest
+from jointgen.runs.manifest import FORMAT, MANIFEST, NAME, CheckpointManifest, Seal, describe, problems, read_manifest
+from jointgen.runs.records import CHECKPOINT_NAME, checkpoint_name
+from jointgen.runs.tensor_tree import Chunks, parse, plain_tensor, serialize, split
 from jointgen.runtime.atomic_files import replace_text, sync_folder, why_not_written, write_flushed
+from jointgen.runtime.regular_files import read_regular, read_regular_text, unreadable
+from jointgen.text import listed, shortened
 
-_NAME = re.compile(r"\w[\w.-]*")
-_FOLDER = re.compile(r"(?P<aside>\.old-\d+-)?step-(?P<step>\d+)")
+MAX_NAME = 4096
+"""So many bytes, at the most, has the file that names the best checkpoint."""
 
 
 @attrs.frozen
@@ -96,16 +98,18 @@ def save(
     assert keep >= 1, "a run without its newest checkpoint cannot resume"
     names = [*parts, *state]
     assert len(set(names)) == len(names), f"a part and a state share a name: {sorted(names)}"
-    fits = [_NAME.fullmatch(name) and name != "manifest" for name in names]
+    fits = [NAME.fullmatch(name) and name != "manifest" for name in names]
     assert all(fits), f"not all of these can be file names: {names}"
     root = Path(root)
     final = root / checkpoint_name(step)
     try:
         root.mkdir(parents=True, exist_ok=True)
         for unfinished in root.glob(".tmp-*"):  # a killed run was writing these
-            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
-        aside = _write_aside(root, final.name, _encode(parts, state, recipe), describe(step, parts, state, recipe))
-        if final.exists():  # the same step again, after a resume: the old one is still found under its new name
+            _remove(unfinished)
+        aside = _write_aside(
+            root, final.name, _encode(parts, state, recipe), partial(describe, step, parts, state, recipe)
+        )
+        if os.path.lexists(final):  # the same step again, after a resume: the old one is still found under its new name
             _set_aside(final)
         os.rename(aside, final)
         sync_folder(root)
@@ -136,16 +140,21 @@ def _encode(
         yield f"{name}.safetensors", serialize(tensors, metadata)
 
 
-def _write_aside(root: Path, name: str, files: Iterable[tuple[str, Chunks]], body: dict[str, Any]) -> Path:
+def _write_aside(
+    root: Path,
+    name: str,
+    files: Iterable[tuple[str, Chunks]],
+    describing: Callable[[dict[str, Seal]], CheckpointManifest],
+) -> Path:
     """Write a whole checkpoint under a name that no checkpoint has. Leave nothing behind if that fails."""
     aside = root / f".tmp-{name}"
     aside.mkdir()
     try:
-        body["files"] = {}
+        seals = {}
         for file, chunks in files:
             write_flushed(aside / file, *chunks)
-            body["files"][file] = seal(*chunks)
-        write_flushed(aside / MANIFEST, sealed(body))
+            seals[file] = Seal.of(*chunks)
+        write_flushed(aside / MANIFEST, describing(seals).to_bytes())
         sync_folder(aside)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
@@ -156,7 +165,7 @@ def _write_aside(root: Path, name: str, files: Iterable[tuple[str, Chunks]], bod
 def _set_aside(path: Path) -> Path:
     """Rename a checkpoint that is to be removed, so that a kill meanwhile leaves no half of it under its name."""
     free = (path.with_name(f".old-{n}-{path.name}") for n in itertools.count())
-    aside = next(candidate for candidate in free if not candidate.exists())
+    aside = next(candidate for candidate in free if not os.path.lexists(candidate))
     os.rename(path, aside)
     return aside
 
@@ -168,7 +177,15 @@ def _remove_old(root: Path, final: Path, keep: int, best: str | None) -> None:
         if path == final or path in past[: keep - 1] or (path in past and path.name == best):
             continue
         with contextlib.suppress(OSError):  # a file still open on a network disk, say; the next save tries again
-            shutil.rmtree(path if _is_aside(path) else _set_aside(path))
+            _remove(path if _is_aside(path) else _set_aside(path))
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder or a file; of a link, the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -181,10 +198,11 @@ def load(path: Path) -> Checkpoint:
         CheckpointError: It is damaged; the message names every damaged file and the checkpoint to use instead.
     """
     path = Path(path)
-    if bad := problems(path):
-        lines = "\n".join(f"  {line}" for line in bad)
-        raise CheckpointError(f"checkpoint {path} is damaged:\n{lines}\n{_offer(path)}")
-    return _read(path)
+    try:
+        return _read(path)
+    except _DamagedError as error:
+        lines = "\n".join(f"  {line}" for line in error.lines)
+        raise CheckpointError(f"checkpoint {path} is damaged:\n{lines}\n{_offer(path)}") from None
 
 
 def find(root: Path, which: str = "latest") -> Checkpoint:
@@ -204,25 +222,26 @@ def find(root: Path, which: str = "latest") -> Checkpoint:
     name = _named_best(root) if which == "best" else which
     there = [path.name for path in _newest_first(root) if not _is_aside(path)]
     if name not in there:
-        raise ConfigError(f"{name!r} is not in {root}{suggest(name, [*there, 'latest', 'best'])}", "checkpoint")
+        known = suggest(name, [*there, "latest", "best"])
+        raise ConfigError(f"{shortened(repr(name))} is not in {root}{known}", "checkpoint")
     return load(root / name)
 
 
 def _newest_whole(root: Path) -> Checkpoint:
     damaged: list[str] = []
     for path in _newest_first(root):
-        bad = problems(path)
-        if not bad:
+        try:
             return attrs.evolve(_read(path), passed_over=tuple(damaged))
-        if not _is_aside(path):
-            damaged.append(f"{path.name} is damaged ({'; '.join(bad)})")
+        except _DamagedError as error:
+            if not _is_aside(path):
+                damaged.append(f"{path.name} is damaged ({listed(error.lines, '; ')})")
     raise CheckpointError(f"{root}: no whole checkpoint{': ' if damaged else ''}{'; '.join(damaged)}")
 
 
 def _named_best(root: Path) -> str:
     try:
-        return (root / "best").read_text().strip()
-    except FileNotFoundError:
+        return read_regular_text(root / "best", MAX_NAME).strip()
+    except MissingFileError:
         raise ConfigError(
             f"{root} has no 'best' one: its recipe has no train.keep_best, or nothing was evaluated yet", "checkpoint"
         ) from None
@@ -236,24 +255,50 @@ def latest(root: Path) -> Path | None:
     return next((path for path in _newest_first(Path(root)) if not problems(path)), None)
 
 
-def _read(path: Path) -> Checkpoint:
-    def tensors_of(name: str) -> dict[str, Tensor]:
-        # from bytes, not from a mapped file: the folder may be removed while the tensors live on
-        return safetensors.torch.load((path / f"{name}.safetensors").read_bytes())
+class _DamagedError(Exception):
+    """A folder is no whole checkpoint, or holds what nobody has written. `lines` say why, one for each file."""
 
+    def __init__(self, lines: list[str]):
+        super().__init__(lines)
+        self.lines = lines
+
+
+def _read(path: Path) -> Checkpoint:
+    if bad := problems(path):
+        raise _DamagedError(bad)
     try:
-        manifest = read_manifest(path)
-        state = {}
-        for name in manifest["state"]:
-            state[name] = join(json.loads((path / f"{name}.json").read_bytes()), tensors_of(name))
-        parts = {}
-        for name, order in manifest["parts"].items():
-            tensors = tensors_of(name)
-            parts[name] = {key: tensors[key] for key in order}
-    except OSError as error:  # its run has removed it since it was verified
+        return _parse(path, read_manifest(path))
+    except MissingFileError as error:  # its run has removed it since it was verified
         raise CheckpointError(f"checkpoint {path} went away while it was read: {error}\n{_offer(path)}") from error
-    about = {key: manifest[key] for key in ("recipe", "versions", "sha256")}
-    return Checkpoint(path, manifest["step"], parts, state, **about)
+    except FileError as error:
+        raise _DamagedError([f"{Path(error.path).name}: {error.reason}"]) from None
+
+
+def _parse(path: Path, manifest: CheckpointManifest) -> Checkpoint:
+    """Read the files of a checkpoint. Raises FileError where their contents are not what a run writes."""
+    state = {}
+    for name in manifest.state:
+        file = path / f"{name}.json"
+        try:
+            state[name] = parse(read_regular(file, manifest.files[file.name].size), _tensors(path, name, manifest))
+        except ValueError as error:
+            raise FileError(file, f"is no state ({error})") from None
+    parts = {}
+    for name, order in manifest.parts.items():
+        tensors = _tensors(path, name, manifest)
+        if other := {*order} ^ {*tensors}:
+            raise FileError(path / f"{name}.safetensors", f"has other tensors than listed: {listed(sorted(other))}")
+        parts[name] = {key: tensors[key] for key in order}
+    return Checkpoint(path, manifest.step, parts, state, manifest.recipe, manifest.versions, manifest.sha256)
+
+
+def _tensors(path: Path, name: str, manifest: CheckpointManifest) -> dict[str, Tensor]:
+    """Read a file of tensors: from bytes, not mapped, as the folder may be removed while the tensors live on."""
+    file = path / f"{name}.safetensors"
+    try:
+        return safetensors.torch.load(read_regular(file, manifest.files[file.name].size))
+    except safetensors.SafetensorError as error:
+        raise FileError(file, f"holds no tensors ({error})") from None
 
 
 def _offer(path: Path) -> str:
@@ -266,12 +311,15 @@ def _offer(path: Path) -> str:
 
 def _newest_first(root: Path) -> list[Path]:
     """List checkpoint folders, whole or not, by step; one set aside comes after the one that replaced it."""
-    found = [path for path in root.iterdir() if _FOLDER.fullmatch(path.name)] if root.is_dir() else []
+    try:
+        found = [path for path in root.iterdir() if CHECKPOINT_NAME.fullmatch(path.name)] if root.is_dir() else []
+    except OSError as error:
+        raise unreadable(root, error) from None
     return sorted(found, key=lambda path: (_step(path), not _is_aside(path), path.name), reverse=True)
 
 
 def _step(path: Path) -> int:
-    match = _FOLDER.fullmatch(path.name)
+    match = CHECKPOINT_NAME.fullmatch(path.name)
     assert match is not None, path
     return int(match["step"])
 

@@ -10,6 +10,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from jointgen.text import shortened
+
 Chunks = tuple[bytes | memoryview, ...]
 """The contents of a file in pieces, so that weights are not copied to join them."""
 
@@ -44,17 +46,30 @@ def split(value: Any, tensors: dict[str, Tensor], at: str) -> Any:
     return _scalar(value, at)
 
 
-def join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the tree that `split` took apart."""
-    if not isinstance(value, dict):
+def parse(data: bytes, tensors: Mapping[str, Tensor]) -> Any:
+    """Read the tree that `split` took apart. Raises ValueError where the JSON is that of no such tree."""
+    try:
+        return _join(json.loads(data), tensors)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
         return value
-    ((kind, inner),) = value.items()
-    if kind == "tensor":
+    kind, inner = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (None, value)
+    if kind == "tensor" and isinstance(inner, str) and inner in tensors:
         return tensors[inner]
-    if kind == "dict":
-        return {key: join(item, tensors) for key, item in inner}
-    items = [join(item, tensors) for item in inner]
-    return items if kind == "list" else tuple(items)
+    if kind == "dict" and isinstance(inner, list) and all(map(_is_entry, inner)):
+        return {key: _join(item, tensors) for key, item in inner}
+    if kind in ("list", "tuple") and isinstance(inner, list):
+        items = [_join(item, tensors) for item in inner]
+        return items if kind == "list" else tuple(items)
+    raise ValueError(f"{shortened(value, 60)} is no part of one")
+
+
+def _is_entry(pair: Any) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and not isinstance(pair[0], list | dict)
 
 
 def _scalar(value: Any, at: str) -> Any:

@@ -19,6 +19,7 @@ SMALL = 64 << 20
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a link",
     stat.S_IFIFO: "a pipe",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
@@ -34,22 +35,24 @@ def user_path(path: str | os.PathLike[str]) -> Path:
         raise FileError(path, "begins with ~, and no home folder is known; write the path out") from None
 
 
-def read_regular(path: str | os.PathLike[str], limit: int = SMALL) -> bytes:
-    """Read a regular file whole; a link to one counts.
+def read_regular(path: str | os.PathLike[str], limit: int = SMALL, *, follow: bool = True) -> bytes:
+    """Read a regular file whole.
 
     Args:
         path: The file.
         limit: Its largest size in bytes.
+        follow: Whether a link to a regular file counts as one.
 
     Raises:
         MissingFileError: There is none.
         FileError: It is something else than a regular file, too large, or the system does not let us read it.
     """
     path = Path(path)
-    check_regular(path, limit)
+    check_regular(path, limit, follow=follow)
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
     try:
         # not to wait for a pipe that took its place since
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as file:
             _check(path, os.fstat(descriptor), limit)
             data = file.read(limit + 1)
@@ -68,7 +71,7 @@ def read_regular_text(path: str | os.PathLike[str], limit: int = SMALL) -> str:
         raise FileError(path, f"is not text: byte {error.start} is not UTF-8") from None
 
 
-def check_regular(path: str | os.PathLike[str], limit: int | None = None) -> os.stat_result:
+def check_regular(path: str | os.PathLike[str], limit: int | None = None, *, follow: bool = True) -> os.stat_result:
     """Check that a path leads to a regular file that may be opened without waiting, and return its status.
 
     Raises:
@@ -77,7 +80,7 @@ def check_regular(path: str | os.PathLike[str], limit: int | None = None) -> os.
     """
     path = Path(path)
     try:
-        status = os.stat(path)
+        status = os.stat(path, follow_symlinks=follow)
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
     _check(path, status, limit)

@@ -10,14 +10,19 @@ import attrs
 from jointgen.compiler.parts import shape_mismatches, summarise_problems
 from jointgen.config.recipe import changed_keys
 from jointgen.engine.batch_norm import average_statistics
-from jointgen.errors import ConfigError, Problem
+from jointgen.errors import CheckpointError, ConfigError, Problem
 from jointgen.runs import checkpoint
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.records import checkpoint_name
 from jointgen.runtime.workers import Workers
+from jointgen.text import listed, shortened
 
 if TYPE_CHECKING:
     from jointgen.training.state import TrainingState
+
+
+_UNFIT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+"""What objects raise that are given the state of something else."""
 
 
 @attrs.frozen
@@ -107,13 +112,19 @@ def resume(state: TrainingState, folder: RunFolder, recipe: str, *, allow_change
         raise ConfigError(f"{saved.path} cannot be resumed with this recipe: {summarise_problems(wrong)}", "out")
 
     # the weights, then everything else
-    for name, module in state.modules().items():
-        known = name if name in saved.parts else name.removeprefix("ema.")  # averages that begin now
-        module.load_state_dict(saved.parts[known])
     try:
-        state.load_state_dict(saved.state, recipe_changed=bool(changes))
+        for name, module in state.modules().items():
+            known = name if name in saved.parts else name.removeprefix("ema.")  # averages that begin now
+            module.load_state_dict(saved.parts[known])
+        unknown = state.load_state_dict(saved.state, recipe_changed=bool(changes))
+        if (state.progress.step, type(state.progress.step)) != (saved.step, int):
+            raise ValueError(f"step {shortened(state.progress.step)} in progress.json, {saved.step} in manifest.json")
     except ConfigError as error:
         raise ConfigError(f"{saved.path} cannot be resumed with this recipe: {error}", "out") from None
+    except _UNFIT as error:  # whole to the byte, so somebody has edited it, or it is of another version
+        reason = f"{type(error).__name__}: {shortened(error)}"
+        remedy = "remove it to go on from the one before"
+        raise CheckpointError(f"checkpoint {saved.path} holds what no such run writes ({reason}); {remedy}") from error
 
     # a changed recipe may leave fewer steps, or other lengths of stages
     progress = state.progress
@@ -124,4 +135,5 @@ def resume(state: TrainingState, folder: RunFolder, recipe: str, *, allow_change
             f"a budget of {progress.ends[-1]} steps is less than the {progress.step} that the run has made", "train"
         )
     damaged = [f"{line}; going on from {saved.path.name}" for line in saved.passed_over]
-    return ResumePoint(changes, [*damaged, *state.generators.notes])
+    anew = [f"{saved.path.name} does not know {listed(unknown)}, which begin anew"] if unknown else []
+    return ResumePoint(changes, [*damaged, *anew, *state.generators.notes])

@@ -131,14 +131,15 @@ class GlobalGenerators:
         )
 
 
-def _saved_as(key: str, *, needs_same_recipe: bool = False) -> dict[str, Any]:
+def _saved_as(key: str, *, needs_same_recipe: bool = False, always: bool = False) -> dict[str, Any]:
     """Describe a stateful object of `TrainingState`.
 
     Args:
         key: Its name in a checkpoint; `progress.best` is the entry `best` of the file `progress.json`.
         needs_same_recipe: Whether its state means nothing once the recipe has changed.
+        always: Whether the checkpoints of every version have it.
     """
-    return {"key": key, "needs_same_recipe": needs_same_recipe}
+    return {"key": key, "needs_same_recipe": needs_same_recipe, "always": always}
 
 
 @attrs.frozen
@@ -150,9 +151,9 @@ class TrainingState:
 
     parts: Parts
     ema: EMA
-    optimizers: Optimizers = attrs.field(metadata=_saved_as("optimizers"))
+    optimizers: Optimizers = attrs.field(metadata=_saved_as("optimizers", always=True))
     balance_scales: BalanceScales = attrs.field(metadata=_saved_as("balances"))
-    progress: RunProgress = attrs.field(metadata=_saved_as("progress"))
+    progress: RunProgress = attrs.field(metadata=_saved_as("progress", always=True))
     early_stopping: EarlyStopping = attrs.field(metadata=_saved_as("progress.patience", needs_same_recipe=True))
     best: BestCheckpoint = attrs.field(metadata=_saved_as("progress.best"))
     critic_trust: CriticTrust = attrs.field(metadata=_saved_as("progress.health", needs_same_recipe=True))
@@ -173,13 +174,26 @@ class TrainingState:
             (states[above] if above else states)[name] = item.state_dict()
         return states
 
-    def load_state_dict(self, states: Mapping[str, Any], *, recipe_changed: bool = False) -> None:
-        """Restore all objects but the modules. One that an older checkpoint does not know stays as it was made."""
+    def load_state_dict(self, states: Mapping[str, Any], *, recipe_changed: bool = False) -> list[str]:
+        """Restore all objects but the modules.
+
+        Returns:
+            The keys that an older checkpoint does not know; their objects stay as they were made.
+
+        Raises:
+            KeyError: A key that every checkpoint has is missing.
+        """
+        unknown = []
         for field, item in self._stateful():
             above, _, name = field.metadata["key"].rpartition(".")
             known = states[above] if above else states
-            if name in known and not (recipe_changed and field.metadata["needs_same_recipe"]):
+            if name not in known and field.metadata["always"]:
+                raise KeyError(name)
+            if name not in known:
+                unknown.append(field.metadata["key"])
+            elif not (recipe_changed and field.metadata["needs_same_recipe"]):
                 item.load_state_dict(known[name])
+        return unknown
 
     def _stateful(self) -> Iterator[tuple[attrs.Attribute[Any], Stateful]]:
         for field in attrs.fields(type(self)):

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from support.tampering import SPECIAL, reseal
 from torch import Tensor
 
-from jointgen.errors import CheckpointError
+from jointgen.errors import CheckpointError, ConfigError
 from jointgen.runs import checkpoint
 from jointgen.runs.checkpoint import latest, load, problems, save
+from jointgen.runs.tensor_tree import serialize
 from jointgen.runtime import atomic_files as files
 
 RECIPE = 'format = 1\n# "π", for one\n'
@@ -234,14 +236,139 @@ def test_all_damage_is_told_at_once(tmp_path: Path) -> None:
     size = (path / "encoder.safetensors").stat().st_size
     assert problems(path) == [
         f"encoder.safetensors: {size} bytes, {size - 1} expected",
-        "progress.json: No such file or directory",
+        "progress.json: no such file",
     ]
 
 
 def test_nothing_there(tmp_path: Path) -> None:
     assert latest(tmp_path) is None and latest(tmp_path / "no") is None
-    with pytest.raises(CheckpointError, match=r"manifest\.json: No such file"):
+    with pytest.raises(CheckpointError, match=r"manifest\.json: no such file"):
         load(tmp_path / "step-00000001")
+
+
+# --- tampered with, and given the hashes of what it is now ---
+
+
+def without(*keys: str) -> Callable[[dict[str, Any]], object]:
+    return lambda manifest: [manifest.pop(key) for key in keys]
+
+
+def setting(key: str, value: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda manifest: manifest.update({key: value})
+
+
+SEAL = {"size": 0, "sha256": ""}
+EDITS = {
+    **{f"no {key}": without(key) for key in ("step", "versions", "recipe", "parts", "state", "files")},
+    **{
+        f"{key} = {value!r}": setting(key, value)
+        for key in ("step", "versions", "recipe", "parts", "state", "files")
+        for value in (None, -1, 1.5, "", [[]], [1], {"a": None}, {"../x": []})
+        if (key, value) not in (("recipe", ""), ("step", 2))
+    },
+    "no files": setting("files", {}),
+    "a file that is not its own": lambda manifest: manifest["files"].update({"../x": SEAL}),
+    "a part that is not its own": lambda manifest: manifest["parts"].update({"../x": []}),
+    "a state that is not its own": lambda manifest: manifest["state"].append("../x"),
+    "a part without a file": lambda manifest: manifest["parts"].update({"decoder": []}),
+    "a state twice": lambda manifest: manifest["state"].append("progress"),
+    "a part that is a state": lambda manifest: manifest["parts"].update({"progress": []}),
+    "a state that is the manifest": lambda manifest: manifest["state"].append("manifest"),
+    "a size that is none": lambda manifest: manifest["files"].update({"progress.json": {"size": -1, "sha256": ""}}),
+    "a seal that is none": lambda manifest: manifest["files"].update({"progress.json": 1}),
+    "another step": setting("step", 3),
+    "a later version's key": setting("later", 1),
+    "no recipe": setting("recipe", "["),
+    "a deep recipe": setting("recipe", "a = " + "[" * 5000),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_manifest_that_no_run_writes_is_damaged(tmp_path: Path, edit: str) -> None:
+    tiny(tmp_path, 1)
+    path = tiny(tmp_path, 2)
+    reseal(path, EDITS[edit])
+    (line,) = problems(path)
+    assert line.startswith("manifest.json: ") and len(line) < 400
+    with pytest.raises(CheckpointError, match=r"is damaged:\n  manifest\.json: "):
+        load(path)
+    found = checkpoint.find(tmp_path)
+    assert (found.step, found.passed_over) == (1, (f"step-00000002 is damaged ({line})",))
+
+
+def test_a_manifest_as_it_was_is_whole(tmp_path: Path) -> None:
+    """So it is the edits that are found."""
+    reseal(tiny(tmp_path, 2))
+    assert load(tmp_path / "step-00000002").step == 2
+
+
+META = {"format": "pt"}
+CONTENTS = {
+    "progress.json": [
+        *(b"", b"\xff", b"[]", b"{}", b"[" * 100_000, b'{"dict": [["step", 1, 2]]}', b'{"dict": [[[], 1]]}'),
+        *(b'{"dict": 1}', b'{"tensor": "gone"}', b'{"list": {}}', b'{"set": []}', b'{"dict": [], "list": []}'),
+    ],
+    "progress.safetensors": [b"", b"\xff" * 64, b"\x08\0\0\0\0\0\0\0[[[[[[[["],
+    "encoder.safetensors": [b"", serialize({}, META), serialize({"another": torch.zeros(1)}, META)],
+}
+
+
+@pytest.mark.parametrize(("name", "contents"), [(name, data) for name in CONTENTS for data in CONTENTS[name]])
+def test_contents_that_no_run_writes_are_damaged(tmp_path: Path, name: str, contents: Any) -> None:
+    """Though the hashes are right: the one before is used."""
+    tiny(tmp_path, 1)
+    path = tiny(tmp_path, 2)
+    (path / name).write_bytes(b"".join(contents) if isinstance(contents, tuple) else contents)
+    reseal(path)
+    assert problems(path) == []
+    with pytest.raises(CheckpointError, match=rf"is damaged:\n  {name}: "):
+        load(path)
+    assert checkpoint.find(tmp_path).step == 1
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("replace", SPECIAL)
+def test_what_is_no_file_of_a_checkpoint_is_not_read(
+    tmp_path: Path, name: str, replace: Callable[[Path], object]
+) -> None:
+    tiny(tmp_path, 1)
+    path = tiny(tmp_path, 2)
+    replace(path / name)
+    (line,) = problems(path)
+    assert line.startswith(f"{name}: ")
+    assert checkpoint.find(tmp_path).step == 1
+
+
+def test_links_are_no_part_of_a_checkpoint(tmp_path: Path) -> None:
+    """Neither to a file elsewhere that is what it should be, nor to a folder."""
+    tiny(tmp_path / "run", 1)
+    path = tiny(tmp_path / "run", 2)
+    os.rename(path / "progress.json", tmp_path / "progress.json")
+    (path / "progress.json").symlink_to(tmp_path / "progress.json")
+    assert problems(path) == ["progress.json: is a link; expected a file"]
+    os.rename(tmp_path / "run/step-00000001", tmp_path / "elsewhere")
+    (tmp_path / "run/step-00000001").symlink_to(tmp_path / "elsewhere")
+    assert problems(tmp_path / "run/step-00000001") == ["is a link; expected a folder"]
+    tiny(tmp_path / "run", 3, keep=1)
+    assert steps(tmp_path / "run") == ["step-00000003"] and problems(tmp_path / "elsewhere") == []
+
+
+@pytest.mark.parametrize("name", [".tmp-step-00000002", "step-00000002", "latest", "best"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "away").mkdir()
+    (tmp_path / "run" / name).symlink_to(tmp_path / "away")
+    tiny(tmp_path / "run", 2, best="step-00000002")
+    assert os.listdir(tmp_path / "away") == []
+    assert load(tmp_path / "run/step-00000002").step == 2
+
+
+@pytest.mark.parametrize(("text", "said"), [(b"\xff", "is not text"), (b"../../etc", "'../../etc' is not in")])
+def test_a_name_of_the_best_that_is_none(tmp_path: Path, text: bytes, said: str) -> None:
+    tiny(tmp_path, 1)
+    (tmp_path / "best").write_bytes(text)
+    with pytest.raises(ConfigError, match=said):
+        checkpoint.find(tmp_path, "best")
 
 
 # --- which ones stay ---
@@ -293,9 +420,9 @@ def test_a_future_not_taken_goes(tmp_path: Path) -> None:
 def test_the_same_step_again(tmp_path: Path) -> None:
     tiny(tmp_path, 3)
     tiny(tmp_path, 4)
-    save(tmp_path, 4, {"encoder": {"weight": torch.zeros(1)}}, {}, recipe="other", keep=2)
+    save(tmp_path, 4, {"encoder": {"weight": torch.zeros(1)}}, {}, recipe="name = 'other'", keep=2)
     assert steps(tmp_path) == ["step-00000003", "step-00000004"]
-    assert load(tmp_path / "step-00000004").recipe == "other"
+    assert load(tmp_path / "step-00000004").recipe == "name = 'other'"
 
 
 # --- crashes ---

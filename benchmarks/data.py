@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jointgen_data.compiled import PreparedImages
+from jointgen_data.prepared import PreparedImages
 
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.sources import augmentation_of
@@ -34,6 +34,7 @@ from jointgen.images.prepare import SHARD_BYTES, prepare_images
 from jointgen.images.shards import MANIFEST, PreparationPlan, PreparedManifest, PreparedSplit, StoredFile
 
 SIDE, BATCH, BATCHES = 32, 128, 500
+NO_HASH = "0" * 64
 
 
 def main() -> None:
@@ -72,9 +73,9 @@ def growing(folder: str | None, largest: int) -> None:
 
 def write_set(folder: Path, rows: int) -> None:
     """Write random images, shard by shard, with a manifest without valid hashes."""
-    plan = PreparationPlan("", SIDE, 3, None, SHARD_BYTES // (3 * SIDE * SIDE))
+    plan = PreparationPlan(NO_HASH, SIDE, 3, None, SHARD_BYTES // (3 * SIDE * SIDE))
     splits = {
-        split: PreparedSplit(n, list(write_shards(folder, split, n, plan.shard_files)))
+        split: PreparedSplit(n, list(write_shards(folder, split, n, plan.shard_files)), modes={"RGB": n})
         for split, n in (("train", rows), ("test", 1))
     }
     (folder / MANIFEST).write_text(PreparedManifest(plan, splits, finished=True, unlabelled="synthetic").to_json())
@@ -85,7 +86,7 @@ def write_shards(folder: Path, split: str, rows: int, each: int) -> Iterator[Sto
     for number, start in enumerate(range(0, rows, each)):
         name, count = f"{split}-{number:05d}.npy", min(each, rows - start)
         np.save(folder / name, generator.integers(0, 256, (count, 3, SIDE, SIDE), np.uint8))
-        yield StoredFile(name, count, (folder / name).stat().st_size, "")
+        yield StoredFile(name, count, (folder / name).stat().st_size, NO_HASH)
 
 
 def read(folder: str) -> dict[str, float]:

@@ -107,26 +107,25 @@ if TYPE_CHECKING:
     from jointgen.contracts.statistics import Mean as Mean
     from jointgen.contracts.statistics import Statistic as Statistic
     from jointgen.errors import ConfigError as ConfigError
+    from jointgen.errors import FileError as FileError
+    from jointgen.errors import MissingFileError as MissingFileError
     from jointgen.errors import placing as placing
     from jointgen.errors import suggest as suggest
     from jointgen.images.decode import decoding_images as decoding_images
     from jointgen.images.decode import drop_rows as drop_rows
     from jointgen.images.decode import error_text as error_text
+    from jointgen.images.decode import named_at_most as named_at_most
     from jointgen.images.decode import quiet_pillow as quiet_pillow
     from jointgen.images.decode import read_image as read_image
     from jointgen.images.decode import too_many_broken as too_many_broken
-    from jointgen.images.folders import IMAGE_SUFFIXES as IMAGE_SUFFIXES
-    from jointgen.images.folders import SPLIT_FOLDERS as SPLIT_FOLDERS
+    from jointgen.images.folders import Listing as Listing
     from jointgen.images.folders import class_names as class_names
-    from jointgen.images.folders import list_images as list_images
-    from jointgen.images.folders import number_classes as number_classes
-    from jointgen.images.folders import split_folder as split_folder
+    from jointgen.images.folders import list_source as list_source
+    from jointgen.images.folders import split_folders as split_folders
     from jointgen.images.shards import PreparedManifest as PreparedManifest
-    from jointgen.images.shards import StoredFile as StoredFile
-    from jointgen.images.shards import hash_faults as hash_faults
-    from jointgen.images.shards import map_array as map_array
+    from jointgen.images.shards import check_files as check_files
+    from jointgen.images.shards import map_split as map_split
     from jointgen.images.shards import read_manifest as read_manifest
-    from jointgen.images.shards import size_faults as size_faults
     from jointgen.registry.components import Registrar as Registrar
     from jointgen.registry.components import Registry as Registry
     from jointgen.runtime.cache import CacheFile as CacheFile
@@ -249,11 +248,14 @@ _MODULES = {
     ),
     "errors": (
         "ConfigError",
+        "FileError",
+        "MissingFileError",
         "placing",
         "suggest",
     ),
     "images.decode": (
         "decoding_images",
+        "named_at_most",
         "quiet_pillow",
         "read_image",
         "error_text",
@@ -261,19 +263,15 @@ _MODULES = {
         "drop_rows",
     ),
     "images.folders": (
-        "SPLIT_FOLDERS",
-        "IMAGE_SUFFIXES",
+        "Listing",
         "class_names",
-        "list_images",
-        "number_classes",
-        "split_folder",
+        "list_source",
+        "split_folders",
     ),
     "images.shards": (
         "PreparedManifest",
-        "StoredFile",
-        "size_faults",
-        "hash_faults",
-        "map_array",
+        "check_files",
+        "map_split",
         "read_manifest",
     ),
     "registry.components": (

@@ -16,6 +16,10 @@ import attrs
 import numpy as np
 from PIL import Image, ImageOps
 
+from jointgen.errors import FileError
+from jointgen.runtime.regular_files import check_regular
+from jointgen.text import MAX_LISTED
+
 FILES_PER_TASK = 16  # a future for every file would take gigabytes over the whole of ImageNet
 MAX_NAMED = 3  # broken files that a message names
 
@@ -35,6 +39,7 @@ def read_image(file: str | Path | IO[bytes], height: int, width: int, channels: 
         (channels, height, width) uint8.
 
     Raises:
+        FileError: The path leads to no regular file: to a pipe, which would never end, or to nothing.
         Exception: Whatever Pillow raises for a damaged file, and for one of so many pixels that it is an attack.
     """
     return _read(file, height, width, channels)[0]
@@ -42,6 +47,8 @@ def read_image(file: str | Path | IO[bytes], height: int, width: int, channels: 
 
 def _read(file: str | Path | IO[bytes], height: int, width: int, channels: int) -> tuple[np.ndarray, str]:
     """Read one image; returns it with its mode in the file."""
+    if isinstance(file, str | Path):
+        check_regular(file)
     with Image.open(file) as image:
         # libjpeg can halve large photographs while it decodes; from 4 pixels for each of ours the result is the same
         image.draft(None, (4 * width, 4 * height))
@@ -144,8 +151,15 @@ def _fill(paths: Sequence[str], images: np.ndarray, start: int) -> DecodingResul
 
 
 def error_text(error: Exception) -> str:
-    """The text of an error in one line, to say why a file cannot be read."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The text of an error in one line, without the name of the file, to say why that file cannot be read."""
+    reason = error.reason if isinstance(error, FileError) else str(error)
+    return " ".join(reason.split()) or type(error).__name__
+
+
+def named_at_most(lines: Sequence[str]) -> list[str]:
+    """The lines about broken files as they are printed: the first of them, and how many more there are."""
+    more = len(lines) - MAX_LISTED
+    return [*lines[:MAX_LISTED], f"... and {more:,} more"] if more > 0 else [*lines]
 
 
 def drop_rows(images: np.ndarray, broken: Sequence[int]) -> tuple[np.ndarray, list[int]]:

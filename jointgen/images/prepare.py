@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import collections
 import io
+import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,22 +20,24 @@ import attrs
 import numpy as np
 from filelock import FileLock, Timeout
 
-from jointgen.errors import ConfigError, JointgenError
+from jointgen.errors import ConfigError, FileError, JointgenError, MissingFileError, Problems
 from jointgen.images.decode import Decode, decoding_images, drop_rows, too_many_broken
 from jointgen.images.folders import Listing, list_source
 from jointgen.images.shards import (
     MANIFEST,
+    MAX_SIDE,
     PreparationPlan,
     PreparedManifest,
     PreparedSplit,
     SkippedFile,
     StoredFile,
-    hash_faults,
+    check_files,
     read_manifest,
-    size_faults,
 )
 from jointgen.runtime.atomic_files import replace_bytes, replace_text, writing
 from jointgen.runtime.hashing import sha256_of
+from jointgen.runtime.regular_files import unreadable, user_path
+from jointgen.text import visible
 
 SHARD_BYTES = 128 << 20  # in memory while a shard is made
 LOCK = ".lock"
@@ -56,13 +60,14 @@ def prepare_images(
     """Prepare the images of a folder, or continue an interrupted preparation.
 
     Args:
-        source: A folder with train/CLASS/* and val/CLASS/* (or test/), or with images in any folders.
+        source: A folder with train/CLASS/* and val/CLASS/* (or test/), or with only one of these, or with images in
+            any folders.
         dest: The new folder.
         size: Height and width of the prepared images, in pixels.
         channels: 1 (grey) or 3 (colour).
         workers: The number of threads; 0: one for each core.
         max_broken: How many files may be unreadable; each is skipped and named in the manifest.
-        test_fraction: The share that becomes the test split where `source` has neither val/ nor test/.
+        test_fraction: The share that becomes the test split where `source` has no test images of its own.
         shard_bytes: The size of a shard, in bytes.
         progress: Called with (files done, files in all).
 
@@ -73,8 +78,10 @@ def prepare_images(
         ConfigError: The source has no images, the destination holds something else, or too many files are broken.
         JointgenError: The disk is full. Whole shards are kept.
     """
-    listing = list_source(Path(source).expanduser(), test_fraction)
-    dest = Path(dest).expanduser()
+    if size > MAX_SIDE:
+        raise ConfigError(f"{size} pixels a side; expected at most {MAX_SIDE}", "--size")
+    listing = list_source(user_path(source), test_fraction)
+    dest = user_path(dest)
     _check_apart(dest, listing)
     shard_files = max(1, shard_bytes // (channels * size * size))
     plan = PreparationPlan(listing.digest(), size, channels, listing.test_fraction, shard_files)
@@ -93,28 +100,33 @@ def prepare_images(
 
 def _check_apart(dest: Path, listing: Listing) -> None:
     for folder in listing.folders.values():
-        if dest.resolve().is_relative_to(folder.resolve()):
-            raise ConfigError(f"{dest}: lies inside {folder}, whose images are to be prepared; give a folder elsewhere")
+        if Path(os.path.realpath(dest)).is_relative_to(os.path.realpath(folder)):
+            raise FileError(dest, f"lies inside {folder}, whose images are to be prepared; give a folder elsewhere")
 
 
 def _held(dest: Path, plan: PreparationPlan) -> PreparedManifest | None:
     """The manifest of a preparation that exists, whole or begun; ConfigError for another one and for other files."""
     try:
         held = read_manifest(dest)
-    except FileNotFoundError:
-        strangers = [file.name for file in dest.iterdir() if not file.name.startswith(".")] if dest.is_dir() else []
-        if strangers:
-            raise ConfigError(f"{dest}: holds other files ({min(strangers)}); give a new folder") from None
+    except MissingFileError:
+        if strangers := [name for name in _names_in(dest) if not name.startswith(".")]:
+            raise FileError(dest, f"holds other files ({min(strangers)}); give a new folder") from None
         return None
-    except ValueError as error:
-        raise ConfigError(f"{error}; remove the folder, or give another") from None
-    except OSError as error:
-        raise ConfigError(f"{dest}: cannot be read: {error.strerror}") from error
     if held.plan != plan:
-        raise ConfigError(f"{dest}: holds another preparation ({_difference(held.plan, plan)}); give another folder")
-    if problems := list(size_faults(dest, held.stored)):
-        raise ConfigError(f"{problems[0]}; remove the folder and prepare it again")
+        raise FileError(dest, f"holds another preparation ({_difference(held.plan, plan)}); give another folder")
+    check_files(dest, held)
     return held
+
+
+def _names_in(dest: Path) -> list[str]:
+    try:
+        return os.listdir(dest)
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        raise FileError(dest, "is not a folder") from None
+    except OSError as error:
+        raise unreadable(dest, error) from None
 
 
 def _difference(held: PreparationPlan, wanted: PreparationPlan) -> str:
@@ -132,11 +144,13 @@ def _locked(dest: Path) -> Iterator[None]:
     lock = FileLock(dest / LOCK, timeout=0)
     try:
         dest.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(dest / LOCK) and not stat.S_ISREG(os.lstat(dest / LOCK).st_mode):
+            raise FileError(dest / LOCK, "is not a file, as `jointgen data prepare` leaves it; remove it")
         lock.acquire()
     except Timeout:
-        raise ConfigError(f"{dest}: another `jointgen data prepare` is writing there") from None
+        raise FileError(dest, "another `jointgen data prepare` is writing there") from None
     except OSError as error:
-        raise ConfigError(f"{dest}: cannot be written: {error.strerror or error}") from error
+        raise FileError(dest, f"cannot be written: {error.strerror or error}") from error
     try:
         yield
     finally:
@@ -194,7 +208,7 @@ class _Packer:
         held = self.manifest.splits[split]
         if not held.rows:
             folder = self.listing.folders[split]
-            raise ConfigError(f"{folder}: none of its {held.files} images can be read: {held.skipped[0].reason}")
+            raise FileError(folder, f"none of its {held.files} images can be read: {held.skipped[0].reason}")
         if self.listing.labels and held.labels is None:
             gone = {one.name for one in held.skipped}
             pairs = zip(self.listing.names[split], self.listing.labels[split], strict=True)
@@ -244,7 +258,7 @@ def report(manifest: PreparedManifest) -> Report:
     """Describe a finished preparation."""
     plan, splits = manifest.plan, manifest.splits
     rows = " + ".join(f"{split.rows} {name}" for name, split in splits.items())
-    classes = f"{len(manifest.classes)} classes" if manifest.classes else f"no labels ({manifest.unlabelled})"
+    classes = f"{len(manifest.classes)} classes" if manifest.classes else f"no labels ({visible(manifest.unlabelled)})"
     mebibytes = sum(one.bytes for one in manifest.stored) / 2**20
     held = [f"{rows} images {plan.channels}x{plan.size}x{plan.size}, {classes}, {mebibytes:.1f} MiB"]
     modes = sum((collections.Counter(split.modes) for split in splits.values()), collections.Counter[str]())
@@ -252,12 +266,8 @@ def report(manifest: PreparedManifest) -> Report:
     held += [f"converted: {', '.join(others)}"] if others else []
     skipped = [f"skipped {name}/{one.name}: {one.reason}" for name, split in splits.items() for one in split.skipped]
     held += [f"{len(skipped)} skipped"] if skipped else []
-    return Report(_printable("; ".join(held)), [_printable(line) for line in skipped])
-
-
-def _printable(text: str) -> str:
-    """The text on one line, with the bytes of file names that are no text escaped."""
-    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
+    held += [f"the test images are held out, a share of {plan.test_fraction:g}"] if plan.test_fraction else []
+    return Report("; ".join(held), skipped)
 
 
 def verify(dest: str | Path, progress: Progress = lambda done, total: None) -> PreparedManifest:
@@ -273,16 +283,15 @@ def verify(dest: str | Path, progress: Progress = lambda done, total: None) -> P
     Raises:
         ConfigError: With a problem for each file that is not what the manifest says.
     """
-    folder = Path(dest).expanduser()
+    folder, problems = user_path(dest), Problems()
     try:
         manifest = read_manifest(folder)
-    except FileNotFoundError:
-        raise ConfigError(f"{folder}: holds no prepared images (it has no {MANIFEST})") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(str(error)) from None
-    problems = list(hash_faults(folder, manifest.stored, progress))
-    if not manifest.finished:
-        problems.append(f"{folder}: is not finished; run the same `jointgen data prepare` again to continue")
-    if problems:
-        raise ConfigError(problems)
+    except MissingFileError:
+        raise FileError(folder, f"holds no prepared images (it has no {MANIFEST})") from None
+    with problems.collect():
+        check_files(folder, manifest, every_byte=True, progress=progress)
+    with problems.collect():
+        if not manifest.finished:
+            raise FileError(folder, "is not finished; run the same `jointgen data prepare` again to continue")
+    problems.raise_any()
     return manifest

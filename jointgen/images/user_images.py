@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError
+from jointgen.errors import ConfigError, FileError, placing
 from jointgen.images.decode import error_text, fit_image, quiet_pillow, read_image
+from jointgen.images.folders import list_images
+from jointgen.runtime.regular_files import check_regular, user_path
 
 Progress = Callable[[int, int], None]
 ARRAYS = (".npy", ".npz")
@@ -60,14 +63,14 @@ def read_user_images(
         ConfigError: The Space is not of images, the path does not exist, or no image there can be read.
     """
     size = _image_shape(space, variable)
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise ConfigError(f"{path}: no such file or folder", "--images")
-    if path.suffix.lower() in ARRAYS and path.is_file():
+    with placing("--images"):
+        path = user_path(path)
+        files = _files(path)
+    if path.suffix.lower() in ARRAYS and files == [path]:
         pixels, origins = _read_array(path, size, variable)
         skipped: list[str] = []
     else:
-        pixels, origins, skipped = _read_files(_files(path), size, progress)
+        pixels, origins, skipped = _read_files(files, size, progress)
     if not origins:
         raise ConfigError(skipped[:10], "--images")
     return UserImages(variable, to_levels(torch.from_numpy(pixels), space), origins, skipped)
@@ -101,14 +104,14 @@ def _image_shape(space: Space, variable: str) -> Size:
 
 def _files(path: Path) -> list[Path]:
     """The file, or every image under the folder by its ending, sorted; hidden files are left out."""
-    if path.is_file():
+    if not os.path.isdir(path):
+        check_regular(path)
         return [path]
     Image.init()
-    endings = Image.registered_extensions().keys()
-    found = [file for file in path.rglob("*") if file.suffix.lower() in endings and not file.name.startswith(".")]
-    if not found:
-        raise ConfigError(f"{path}: no image in this folder", "--images")
-    return sorted(found)
+    names = list_images(path, Image.registered_extensions())
+    if not names:
+        raise FileError(path, "no image in this folder")
+    return [path / name for name in names]
 
 
 def _read_files(files: list[Path], size: Size, progress: Progress) -> tuple[np.ndarray, list[str], list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jointgen.plugin import ConfigError, Counter, decoding_images, drop_rows, log_once, too_many_broken
+from jointgen.plugin import ConfigError, Counter, decoding_images, drop_rows, log_once, named_at_most, too_many_broken
 
 
 def decode_all(
@@ -37,5 +37,5 @@ def decode_all(
                 raise ConfigError(problem, "max_broken")
             done += decoded.files
             count(done, len(paths))
-    log_once(*(f"skipped {paths[index]}: {reason}" for index, reason in broken))
+    log_once(*named_at_most([f"skipped {paths[index]}: {reason}" for index, reason in broken]))
     return drop_rows(images, [index for index, _ in broken])

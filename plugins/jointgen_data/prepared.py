@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import attrs
 import numpy as np
 import torch
@@ -13,14 +11,15 @@ from jointgen.plugin import (
     LOADING,
     LOCATION,
     ConfigError,
+    MissingFileError,
     NoiseSource,
     PreparedManifest,
     Space,
-    StoredFile,
-    hash_faults,
-    map_array,
+    check_files,
+    map_split,
+    placing,
     read_manifest,
-    size_faults,
+    user_path,
 )
 from jointgen_data.common import flip, image_space, is_train, label_space
 
@@ -36,7 +35,8 @@ class PreparedImages:
             which classifiers use, would put black borders into the data that a generative model learns.
         flip: Whether training images are mirrored left to right with probability 1/2.
         labels: Whether the labels are further variables, y.
-        verify: Whether every byte is compared with the manifest's SHA-256 when a split is opened; sizes always are.
+        verify: Whether every byte is compared with the manifest's SHA-256 when a split is opened. The manifest and the
+            labels always are, and the sizes, types and shapes of the images.
     """
 
     path: str = attrs.field(metadata=LOCATION)
@@ -53,34 +53,25 @@ class PreparedImages:
         return spaces | {"y": label_space(len(manifest.classes))} if self.labels else spaces
 
     def open(self, split: str) -> PreparedRows:
-        """Open a split; raise ConfigError as `spaces` does, and for files that are missing or torn."""
+        """Open a split; raise ConfigError as `spaces` does, and for files that are not what the manifest says."""
         manifest, train = self._manifest(), is_train(split)
-        stored = manifest.splits[split]
-        check = hash_faults if self.verify else size_faults
-        if problems := list(check(self._folder, stored.stored)):
-            more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-            raise ConfigError(f"{problems[0]}{more}; prepare it again", "path")
-        shards = [self._map(shard, manifest) for shard in stored.shards if shard.rows]
-        labels = self._map(stored.labels, manifest) if self.labels and stored.labels else None
+        with placing("path"):
+            folder = user_path(self.path)
+            check_files(folder, manifest, [split], every_byte=self.verify)
+            shards, labels = map_split(folder, manifest, split)
+        labels = labels if self.labels else None
         if train and (self.flip or self.crop):
             return AugmentedRows(shards, labels, self.crop, self.flip)
         return PreparedRows(shards, labels, self.crop)
 
-    @property
-    def _folder(self) -> Path:
-        return Path(self.path).expanduser()
-
     def _manifest(self) -> PreparedManifest:
-        try:
-            manifest = read_manifest(self._folder)
-        except (FileNotFoundError, NotADirectoryError):
-            raise ConfigError(
-                f"nothing prepared in {self.path!r}; see `jointgen data prepare --help`", "path"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise ConfigError(str(error), "path") from error
-        if not manifest.finished:
-            raise ConfigError(f"{self.path!r} is not finished; run the same `jointgen data prepare` to its end", "path")
+        with placing("path"):
+            try:
+                manifest = read_manifest(user_path(self.path))
+            except MissingFileError:
+                raise ConfigError(f"nothing prepared in {self.path!r}; see `jointgen data prepare --help`") from None
+            if not manifest.finished:
+                raise ConfigError(f"{self.path!r} is not finished; run the same `jointgen data prepare` to its end")
         if self.crop is not None and self.crop > manifest.plan.size:
             raise ConfigError(
                 f"{self.crop} is more than the {manifest.plan.size} pixels of the prepared images", "crop"
@@ -88,17 +79,6 @@ class PreparedImages:
         if self.labels and not manifest.classes:
             raise ConfigError(f"the images in {self.path!r} have none: {manifest.unlabelled}", "labels")
         return manifest
-
-    def _map(self, stored: StoredFile, manifest: PreparedManifest) -> np.ndarray:
-        path, side = self._folder / stored.name, manifest.plan.size
-        images = (stored.rows, manifest.plan.channels, side, side), np.dtype(np.uint8)
-        try:
-            array = map_array(path)
-        except Exception as error:  # numpy raises several things for a header that is none
-            raise ConfigError(f"{path} cannot be read: {error}", "path") from error
-        if (array.shape, array.dtype) not in (images, ((stored.rows,), np.dtype(np.int64))):
-            raise ConfigError(f"{path} holds {array.dtype} {array.shape}, which is not what the manifest says", "path")
-        return array
 
 
 class PreparedRows:

@@ -20,11 +20,11 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from jointgen.errors import ConfigError, JointgenError
+from jointgen.errors import ConfigError, JointgenError, MissingFileError
 from jointgen.images import prepare as packing
 from jointgen.images.decode import read_image
 from jointgen.images.prepare import prepare_images, report, verify
-from jointgen.images.shards import read_manifest
+from jointgen.images.shards import REMEDY, read_manifest
 
 SIDE = 8
 SHARD = 4 * 3 * SIDE * SIDE  # bytes of four images
@@ -136,12 +136,19 @@ def test_files_of_every_kind(tmp_path: Path) -> None:
     (folder / ".hidden").mkdir()
     (folder / ".hidden/a.png").write_text("")
     os.mkfifo(folder / "pipe.png")  # opening it would wait for ever
+    (folder / "random.png").symlink_to("/dev/urandom")
+    (folder / "self.png").symlink_to("self.png")
     manifest = pack(folder, tmp_path / "dest", test_fraction=0.2)
     kept = manifest.splits["train"], manifest.splits["test"]
     skipped = {one.name: one.reason for split in kept for one in split.skipped}
-    assert sorted(skipped) == ["bomb.png", "nowhere.png"]
-    assert "decompression bomb" in skipped["bomb.png"]
-    assert sum(split.files for split in kept) == 9 and sum(split.rows for split in kept) == 7
+    assert "decompression bomb" in skipped.pop("bomb.png")
+    assert skipped == {
+        "nowhere.png": "no such file",
+        "pipe.png": "is a pipe; expected a file",
+        "random.png": "is a device; expected a file",
+        "self.png": "is a link that leads back to itself",
+    }
+    assert sum(split.files for split in kept) == 12 and sum(split.rows for split in kept) == 7
     assert {"CMYK", "P", "1", "RGBA"} <= {mode for split in kept for mode in split.modes}
 
 
@@ -234,7 +241,7 @@ def test_killed_and_begun_again_it_ends_with_the_same_bytes(
 def whole_shards(dest: Path) -> list[str]:
     try:
         return [one.name for split in read_manifest(dest).splits.values() for one in split.shards]
-    except FileNotFoundError:
+    except MissingFileError:
         return []
 
 
@@ -321,7 +328,7 @@ def test_destinations_that_cannot_be(source: Path, tmp_path: Path) -> None:
     assert "lies inside" in refusal(source, source / "train/packed")
     assert "lies inside" in refusal(source / "train", source / "train")
     (tmp_path / "file").write_text("")
-    assert "Not a directory" in refusal(source, tmp_path / "file")
+    assert refusal(source, tmp_path / "file") == f"{tmp_path / 'file'}: is not a folder"
     assert pack(source, source / "packed").finished  # beside train/ and val/
 
 
@@ -345,13 +352,40 @@ def test_a_manifest_or_a_shard_that_was_damaged_is_named(source: Path, tmp_path:
     dest = tmp_path / "dest"
     pack(source, dest)
     text = (dest / "manifest.json").read_text()
-    for damaged, why in ((text[:50], "is damaged"), (text.replace('"format": 1', '"format": 2'), "has format 2")):
+    for damaged, why in ((text[:50], "is damaged"), (text.replace('"format": 2', '"format": 3'), "has format 3")):
         (dest / "manifest.json").write_text(damaged)
-        assert f"manifest.json {why}" in refusal(source, dest)
+        assert f"manifest.json: {why}" in refusal(source, dest)
     (dest / "manifest.json").write_text(text)
     (dest / "train-00001.npy").unlink()
-    message = f"{dest / 'train-00001.npy'} is missing; remove the folder and prepare it again"
+    message = f"{dest / 'train-00001.npy'}: is missing; remove the folder and prepare it again"
     assert refusal(source, dest) == message
+
+
+def test_no_link_leads_the_writing_out_of_the_folder(source: Path, tmp_path: Path) -> None:
+    pack(source, tmp_path / "whole")
+    (tmp_path / "thesis").write_text("years of work")
+    dest = tmp_path / "dest"
+    with pytest.raises(ConfigError):
+        pack(source, dest, max_broken=0)  # begun
+    for name in ("manifest.json", "train-00000.npy", "train-labels.npy"):
+        (dest / f".tmp-{name}").symlink_to(tmp_path / "thesis")
+    (dest / "train-00001.npy").symlink_to(tmp_path / "thesis")
+    pack(source, dest)
+    assert contents(dest) == contents(tmp_path / "whole")
+    assert (tmp_path / "thesis").read_text() == "years of work"
+
+
+def test_a_lock_that_is_a_link_is_not_opened(source: Path, tmp_path: Path) -> None:
+    """To open it would empty the file that it leads to."""
+    (tmp_path / "thesis").write_text("years of work")
+    (tmp_path / "dest").mkdir()
+    (tmp_path / "dest/.lock").symlink_to(tmp_path / "thesis")
+    assert refusal(source, tmp_path / "dest").startswith(f"{tmp_path / 'dest/.lock'}: is not a file, as ")
+    assert (tmp_path / "thesis").read_text() == "years of work"
+
+
+def test_sizes_that_no_machine_holds(source: Path, tmp_path: Path) -> None:
+    assert refusal(source, tmp_path / "dest", size=10**9) == "--size: 1000000000 pixels a side; expected at most 16384"
 
 
 @pytest.mark.parametrize(
@@ -360,7 +394,10 @@ def test_a_manifest_or_a_shard_that_was_damaged_is_named(source: Path, tmp_path:
         (lambda root: None, ": no such folder"),
         (lambda root: root.write_text(""), ": is not a folder"),
         (lambda root: root.mkdir(), ": no image in it (looked for .jpg, "),
-        (lambda root: fill(root, val__cat=2), ": there is val/, but no train/ beside it"),
+        (
+            lambda root: fill(root, val__cat=2, cat=1),
+            "has val/ and 1 images outside it (cat/00.png, say), but no train/; move those to train on to train/",
+        ),
         (lambda root: (fill(root, train__cat=2) / "val").mkdir(), "/val: no image in it"),
         (lambda root: fill(root, cat=1), "--test-fraction: 0.1 of the 1 images in "),
     ],
@@ -374,6 +411,17 @@ def test_sources_that_hold_nothing_to_prepare(make: Any, problem: str, tmp_path:
 def test_a_test_fraction_beside_test_images_is_refused(source: Path, tmp_path: Path) -> None:
     message = refusal(source, tmp_path / "dest", test_fraction=0.2)
     assert message == f"--test-fraction: {source} has test images of its own, in val/"
+
+
+@pytest.mark.parametrize(
+    ("share", "lacking"), [(1e-12, "1e-12 of the 5 images in "), (0.09, "0.09 of the 5"), (0.95, "0.95 of the 5")]
+)
+def test_a_share_of_nobody_is_refused(share: float, lacking: str, tmp_path: Path) -> None:
+    fill(tmp_path / "source", cat=5)
+    message = refusal(tmp_path / "source", tmp_path / "dest", test_fraction=share)
+    assert message.startswith(f"--test-fraction: {lacking}")
+    assert message.endswith("none to train on" if share > 0.5 else "none to test on")
+    assert not (tmp_path / "dest").exists()
 
 
 def test_nothing_but_broken_files(tmp_path: Path) -> None:
@@ -398,8 +446,8 @@ def test_verify_reads_every_byte(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         verify(dest)
     assert caught.value.lines == [
-        f"{dest / 'train-labels.npy'} is missing",
-        f"{shard} is damaged: its SHA-256 is not the manifest's",
+        f"{dest / 'train-labels.npy'}: is missing; {REMEDY}",
+        f"{shard}: is damaged: its SHA-256 is not the manifest's; {REMEDY}",
     ]
 
 
@@ -423,8 +471,29 @@ def test_the_command_prepares_says_so_and_verifies(source: Path, tmp_path: Path,
     assert "--set data.type=prepared --set data.path=" in said.out
     assert [line[:26] for line in said.problems] == ["jointgen: skipped train/ca", *["jointgen: skipped train/do"] * 2]
     assert "it was finished before, and nothing was done" in say(*words).out
-    assert say("data", "verify", tmp_path / "dest").out.endswith(": 4 files are what the manifest says\n")
+    assert say("data", "verify", tmp_path / "dest").out == (
+        f"{tmp_path / 'dest'}: the manifest agrees with itself, and 4 files with the manifest to the last byte "
+        "(10 train + 3 test images, labels of 2 classes)\n"
+    )
     assert "size 8, not 9" in say("data", "prepare", source, tmp_path / "dest", "--size", "9").refusal
+    words = ["data", "prepare", source / "train", tmp_path / "other", "--size", "8", "--test-fraction", "1e-9"]
+    assert say(*words).refusal.startswith("--test-fraction: 1e-09 of the 13 images in ")
+
+
+def test_the_command_says_what_is_held_out(tmp_path: Path, say: Said) -> None:
+    fill(tmp_path / "source", cat=20)
+    said = say("data", "prepare", tmp_path / "source", tmp_path / "dest", "--size", "8")
+    assert "18 train + 2 test images" in said.out
+    assert "; the test images are held out, a share of 0.1\n" in said.out
+
+
+def test_of_very_many_broken_files_the_first_are_printed(tmp_path: Path, say: Said) -> None:
+    fill(tmp_path / "source", train__cat=1, val__cat=1)
+    for number in range(30):
+        (tmp_path / f"source/train/cat/broken_{number}.png").write_text("no image")
+    words = ["data", "prepare", tmp_path / "source", tmp_path / "dest", "--size", "8", "--max-broken", "30"]
+    problems = say(*words).problems
+    assert len(problems) == 21 and problems[-1] == "jointgen: ... and 10 more"
 
 
 def test_names_that_are_no_text_and_longer_than_a_line_are_told_on_one(tmp_path: Path, say: Said) -> None:

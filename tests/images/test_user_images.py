@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -178,7 +179,9 @@ def pickled(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "write", "said"),
     [
-        ("none.png", lambda path: None, "no such file or folder"),
+        ("none.png", lambda path: None, "no such file"),
+        ("pipe.png", os.mkfifo, "is a pipe; expected a file"),
+        ("self.png", lambda path: path.symlink_to(path), "is a link that leads back to itself"),
         ("a.png", lambda path: path.write_bytes(b"no image"), "cannot be read: cannot identify image file"),
         ("a.txt", lambda path: path.write_text("no image"), "cannot be read: cannot identify image file"),
         ("empty", lambda path: path.mkdir(), "no image in this folder"),

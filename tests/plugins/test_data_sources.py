@@ -21,6 +21,7 @@ from jointgen_data.common import FlippedRows, TensorRows
 from jointgen_data.digits import Digits
 from jointgen_data.image_folder import ImageFolder
 from jointgen_data.mnist import MNIST
+from jointgen_data.prepared import PreparedImages
 from jointgen_data.toys import Ring
 from jointgen_data.vision import load_torchvision
 from PIL import Image
@@ -34,6 +35,7 @@ from jointgen.contracts.noise import Noise
 from jointgen.contracts.observation import observe
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
+from jointgen.images.prepare import prepare_images
 from jointgen.registry.components import Registrar, Registry
 
 real_data = pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=f"no real data at {SHARED_DATA}")
@@ -252,6 +254,7 @@ def photograph(width: int = 200, height: int = 150) -> Image.Image:
 def read_one(tmp_path: Path, image: Image.Image, name: str, size: int = 8, channels: Any = 3, **save: Any) -> Any:
     """(C, size, size) float levels of one image written to and read from a folder without classes."""
     (tmp_path / "train").mkdir()
+    (tmp_path / "val").mkdir()
     image.save(tmp_path / "train" / name, **save)
     rows = ImageFolder(str(tmp_path), size=size, channels=channels, max_broken=0).open("train")
     assert len(rows) == 1
@@ -393,6 +396,7 @@ def test_broken_files_beyond_the_limit_are_an_error_that_names_them(folder: Path
 
 def test_nothing_but_broken_files_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
+    (tmp_path / "val").mkdir()
     (tmp_path / "train" / "a.jpg").write_text("no image")
     assert "none of the 1 images" in problem(ImageFolder(str(tmp_path)), "train")
 
@@ -449,19 +453,73 @@ def test_flips_are_of_training_rows_one_coin_each(folder: Path) -> None:
 
 def test_links_are_followed_but_not_in_circles(folder: Path) -> None:
     (folder / "train" / "dog" / "back").symlink_to(folder / "train")
-    (folder / "train" / "wolf").symlink_to(folder / "train" / "dog")
+    (folder / "train" / "dog" / "up").symlink_to(folder)  # would lead to the test images
+    (folder / "train" / "bird").symlink_to(folder / "train" / "dog")  # dogs stay dogs
+    (folder / "wolves").mkdir()
+    photograph().save(folder / "wolves" / "a.png")
+    (folder / "train" / "wolf").symlink_to(folder / "wolves")
     rows = ImageFolder(str(folder), size=8, labels=True).open("train")
-    assert everything(rows)["y"].bincount().tolist() == [5, 3, 3]
+    assert everything(rows)["y"].bincount().tolist() == [0, 5, 3, 1]
 
 
-def test_missing_folders_say_where_they_were_looked_for(tmp_path: Path) -> None:
-    source = ImageFolder(str(tmp_path))
-    assert f"(looked for {tmp_path}/train)" in problem(source, "train")
-    assert f"(looked for {tmp_path}/val and {tmp_path}/test)" in problem(source, "test")
-    assert f"no train images under '{tmp_path}'" in problem(attrs.evolve(source, labels=True))
-    (tmp_path / "train").mkdir()
-    assert "no image under" in problem(source, "train")
+def scatter(root: Path, **counts: int) -> Path:
+    """scatter(root, val__cat=5): so many images, each of its own grey level, in root/val/cat; `here` is root itself."""
+    level = 0
+    for name, count in counts.items():
+        place = root / name.replace("__", "/").replace("here", ".")
+        place.mkdir(parents=True)
+        for index in range(count):
+            Image.new("L", (9, 9), level := level + 1).save(place / f"{index:02d}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("counts", "labels"),
+    [({"here": 30}, 0), ({"cat": 20, "dog": 10}, 2), ({"val__cat": 20, "val__dog": 10}, 2), ({"train__cat": 30}, 1)],
+    ids=["flat", "classes", "only val", "only train"],
+)
+def test_photographs_as_people_have_them(
+    counts: dict[str, int], labels: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = scatter(tmp_path / "photos", **counts)
+    source = ImageFolder(str(root), size=8, channels=1, labels=labels > 0)
+    train, test = everything(source.open("train")), everything(source.open("test"))
+    assert (len(train["x"]), len(test["x"])) == (27, 3)
+    assert sorted(torch.cat([train["x"], test["x"]])[:, 0, 0, 0].tolist()) == list(range(1, 31)), "a partition"
+    held_out = "3 of its 30 images are held out as the test split (a share of 0.1, by name)"
+    assert capsys.readouterr().err == f"jointgen: {root} has no test images of its own: {held_out}\n"
+    prepared, _ = prepare_images(root, tmp_path / "prepared", 8, 1)  # which holds out the same images
+    assert prepared.plan.test_fraction == 0.1
+    for split, theirs in (("train", train), ("test", test)):
+        rows = everything(PreparedImages(str(tmp_path / "prepared"), labels=labels > 0).open(split))
+        assert all(torch.equal(rows[name], theirs[name]) for name in theirs)
+    if labels:
+        assert source.spaces()["y"] == Space((labels,), "label")
+
+
+def test_the_share_that_is_held_out_can_be_chosen(folder: Path, tmp_path: Path) -> None:
+    scatter(tmp_path / "photos", here=10)
+    source = ImageFolder(str(tmp_path / "photos"), test_fraction=0.4)
+    assert [len(source.open(split)) for split in ("train", "test")] == [6, 4]
+    for share, lacking in ((0.0, "test"), (1e-12, "test"), (1.0, "train")):
+        message = problem(attrs.evolve(source, test_fraction=share), "train")
+        assert message.startswith(f"test_fraction: {share:g} of the 10 images in ")
+        assert message.endswith(f"leaves none to {lacking} on")
+    assert problem(ImageFolder(str(folder), test_fraction=0.4), "train").endswith("test images of its own, in val/")
+
+
+def test_folders_that_hold_nothing_to_train_on(tmp_path: Path) -> None:
+    source = ImageFolder(str(tmp_path / "photos"))
+    assert problem(source, "train") == f"root: {tmp_path}/photos: no such folder"
+    (tmp_path / "photos").mkdir()
+    assert problem(source, "test").startswith(f"root: {tmp_path}/photos: no image in it (looked for .jpg, ")
     assert "no class folder" in problem(attrs.evolve(source, labels=True))
+    scatter(tmp_path / "mixed", val=2, cat=3)
+    assert problem(ImageFolder(str(tmp_path / "mixed")), "train") == (
+        f"root: {tmp_path}/mixed: has val/ and 3 images outside it (cat/00.png, say), but no train/; "
+        "move those to train on to train/"
+    )
+    assert problem(ImageFolder(str(tmp_path / "photos.png")), "train").endswith("no such folder")
 
 
 def test_classes_that_do_not_fit(folder: Path) -> None:

@@ -22,6 +22,7 @@ from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
 from jointgen.images.prepare import prepare_images
+from jointgen.images.shards import REMEDY, PreparedSplit, StoredFile, read_manifest
 from jointgen.registry.discovery import load_plugins
 from jointgen.testing import checks
 
@@ -162,8 +163,8 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 def test_not_finished(copied: Path) -> None:
-    manifest = json.loads((copied / "manifest.json").read_text())
-    (copied / "manifest.json").write_text(json.dumps(manifest | {"finished": False}))
+    manifest = attrs.evolve(read_manifest(copied), finished=False)
+    (copied / "manifest.json").write_text(manifest.to_json())
     assert problem(PreparedImages(str(copied))) == (
         f"path: '{copied}' is not finished; run the same `jointgen data prepare` to its end"
     )
@@ -173,16 +174,19 @@ def test_a_missing_a_torn_and_a_damaged_shard_are_named(copied: Path) -> None:
     source, shard = PreparedImages(str(copied)), copied / "train-00001.npy"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert len(source.open("train")) == 16, "hashes only when they are asked for"
-    assert f"{shard} is damaged: its SHA-256 is not" in problem(attrs.evolve(source, verify=True), "train")
+    assert len(source.open("train")) == 16, "hashes of images only when they are asked for"
+    assert f"{shard}: is damaged: its SHA-256 is not" in problem(attrs.evolve(source, verify=True), "train")
     shard.write_bytes(whole[:-7])
-    message = f"{shard} is torn: {len(whole) - 7} bytes, where the manifest says {len(whole)}; prepare it again"
+    message = f"{shard}: is torn: {len(whole) - 7} bytes, where the manifest says {len(whole)}; {REMEDY}"
     assert problem(source, "train") == f"path: {message}"
     shard.write_bytes(b"x" * len(whole))
-    assert problem(source, "train").startswith(f"path: {shard} cannot be read: ")
+    assert problem(source, "train").startswith(f"path: {shard}: is damaged: numpy cannot read its header")
     shard.unlink()
     (copied / "train-00002.npy").unlink()
-    assert problem(source, "train") == f"path: {shard} is missing, and 1 more; prepare it again"
+    with pytest.raises(ConfigError) as caught:
+        source.open("train")
+    missing = [f"path: {copied / f'train-0000{number}.npy'}: is missing; {REMEDY}" for number in (1, 2)]
+    assert caught.value.lines == missing
     assert len(source.open("test")) == 6
 
 
@@ -190,7 +194,16 @@ def test_a_damaged_manifest(copied: Path) -> None:
     text = (copied / "manifest.json").read_text()
     for damage in ("", "[]", "{}", text[:-30], text.replace('"size": 8', '"size": "eight"'), text.replace("plan", "p")):
         (copied / "manifest.json").write_text(damage)
-        assert problem(PreparedImages(str(copied))).startswith(f"path: {copied / 'manifest.json'} ")
+        assert problem(PreparedImages(str(copied))).startswith(f"path: {copied / 'manifest.json'}: ")
+
+
+def test_labels_are_read_to_the_last_byte_also_where_nobody_asks_for_them(copied: Path) -> None:
+    labels = copied / "train-labels.npy"
+    whole = labels.read_bytes()
+    labels.write_bytes(whole[:-8] + bytes([1 - whole[-8]]) + whole[-7:])  # the last dog becomes a cat
+    for asked in (False, True):
+        message = problem(PreparedImages(str(copied), labels=asked), "train")
+        assert message == f"path: {labels}: is damaged: its SHA-256 is not the manifest's; {REMEDY}"
 
 
 def test_crops_and_labels_that_are_not_there(images: Path, tmp_path: Path, made: Path) -> None:
@@ -231,13 +244,15 @@ def test_memory_holds_a_batch_and_not_the_data(tmp_path: Path) -> None:
         Image.new("RGB", (9, 9), (index, 0, 0)).save(tmp_path / f"images/{index}.png")
     made = tmp_path / "made"
     prepare_images(tmp_path / "images", made, 64)
-    manifest = json.loads((made / "manifest.json").read_text())
-    stored = manifest["splits"]["train"]["shards"] = []
+    manifest, stored = read_manifest(made), []
     for number in range(4):
         np.save(made / f"train-0000{number}.npy", np.full((1366, 3, 64, 64), number, np.uint8))
         size = (made / f"train-0000{number}.npy").stat().st_size
-        stored.append({"name": f"train-0000{number}.npy", "rows": 1366, "bytes": size, "sha256": ""})
-    (made / "manifest.json").write_text(json.dumps(manifest))
+        stored.append(StoredFile(f"train-0000{number}.npy", 1366, size, "0" * 64))
+    plan = attrs.evolve(manifest.plan, shard_files=1366)
+    train = PreparedSplit(4 * 1366, stored, modes={"RGB": 4 * 1366})
+    manifest = attrs.evolve(manifest, plan=plan, splits=manifest.splits | {"train": train})
+    (made / "manifest.json").write_text(manifest.to_json())
     told = subprocess.run([sys.executable, "-c", MEASURED, str(made)], capture_output=True, text=True, check=True)
     rows, grown = json.loads(told.stdout)
     assert rows == 4 * 1366

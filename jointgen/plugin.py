@@ -134,6 +134,8 @@ if TYPE_CHECKING:
     from jointgen.runtime.console import log as log
     from jointgen.runtime.console import log_once as log_once
     from jointgen.runtime.progress import Counter as Counter
+    from jointgen.runtime.regular_files import check_regular as check_regular
+    from jointgen.runtime.regular_files import read_regular as read_regular
     from jointgen.runtime.regular_files import user_path as user_path
 
 _MODULES = {
@@ -285,7 +287,11 @@ _MODULES = {
     ),
     "runtime.console": ("log", "log_once"),
     "runtime.progress": ("Counter",),
-    "runtime.regular_files": ("user_path",),
+    "runtime.regular_files": (
+        "check_regular",
+        "read_regular",
+        "user_path",
+    ),
 }
 _HOME = {name: f"jointgen.{module}" for module, names in _MODULES.items() for name in names}
 

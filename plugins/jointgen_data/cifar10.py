@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import attrs
 import torch
 import torchvision
@@ -9,7 +11,7 @@ from einops import rearrange
 
 from jointgen.plugin import LOADING, LOCATION, Space
 from jointgen_data.common import FlippedRows, TensorRows, image_space, is_train, label_space
-from jointgen_data.vision import load_torchvision
+from jointgen_data.vision import find_files, read_checked
 
 BATCHES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]
 FILES = [f"cifar-10-batches-py/{name}" for name in BATCHES]
@@ -39,7 +41,11 @@ class CIFAR10:
     def open(self, split: str) -> TensorRows:
         """Open the split "train" or "test"."""
         train, dataset = is_train(split), torchvision.datasets.CIFAR10
-        found = load_torchvision(dataset, self.root, FILES, train=train, download=self.download)
+        fetch = partial(dataset, download=True) if self.download else None
+        folder = find_files("CIFAR10", self.root, FILES, fetch)
+        sums = {f"{dataset.base_folder}/{name}": md5 for name, md5 in [*dataset.train_list, *dataset.test_list]}
+        sums[f"{dataset.base_folder}/{dataset.meta['filename']}"] = dataset.meta["md5"]
+        found = read_checked(dataset, folder, train, sums)
         values = {"x": rearrange(torch.from_numpy(found.data), "n h w c -> n c h w").contiguous()}  # uint8
         if self.labels:
             values["y"] = torch.tensor(found.targets)

@@ -1,15 +1,19 @@
-"""MNIST, through torchvision."""
+"""MNIST, from the files that torchvision fetches."""
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import attrs
+import numpy as np
+import torch
 import torchvision
-from torch import Tensor
 from torch.nn import functional as F
 
-from jointgen.plugin import LOADING, LOCATION, READING, Space
+from jointgen.plugin import LOADING, LOCATION, READING, FileError, Space, placing, read_regular
 from jointgen_data.common import Observed, TensorRows, image_space, is_observed, is_train, label_space
-from jointgen_data.vision import load_torchvision
+from jointgen_data.vision import MAX_BYTES, find_files
 
 FILES = [f"MNIST/raw/{split}-{what}-ubyte" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
 
@@ -41,10 +45,34 @@ class MNIST:
 
     def open(self, split: str) -> TensorRows:
         """Open the split "train" or "test"."""
-        dataset = torchvision.datasets.MNIST
-        found = load_torchvision(dataset, self.root, FILES, train=is_train(split), download=self.download)
-        images: Tensor = found.data[:, None]  # (N, 1, 28, 28) uint8
-        values = {"x": F.pad(images, (2, 2, 2, 2)) if self.pad else images}
+        prefix = "train" if is_train(split) else "t10k"
+        fetch = partial(torchvision.datasets.MNIST, download=True) if self.download else None
+        folder = find_files("MNIST", self.root, FILES, fetch)
+        with placing("root"):
+            images = read_idx(folder / f"MNIST/raw/{prefix}-images-idx3-ubyte", (28, 28))
+            path = folder / f"MNIST/raw/{prefix}-labels-idx1-ubyte"
+            labels = read_idx(path, ())
+            if len(labels) != len(images):
+                raise FileError(path, f"is damaged: {len(labels)} labels of {len(images)} images")
+            if labels.max() > 9:
+                raise FileError(path, f"is damaged: it holds {labels.max()}, and labels are 0 to 9")
+        x = torch.from_numpy(images)[:, None]  # (N, 1, 28, 28)
+        values = {"x": F.pad(x, (2, 2, 2, 2)) if self.pad else x}
         if self.labels:
-            values["y"] = found.targets.long()
+            values["y"] = torch.from_numpy(labels).long()
         return TensorRows(values)
+
+
+def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Read an IDX file of bytes, (N, *shape) uint8. FileError where its header or its length says something else.
+
+    The header is big-endian: two zeros, the type (8: bytes), the number of axes, and 32 bits for the length of each.
+    """
+    data = read_regular(path, MAX_BYTES)
+    header = 4 * (2 + len(shape))
+    magic, *held = np.frombuffer(data[:header].ljust(header, b"\0"), ">u4").tolist()
+    if magic != 0x800 + 1 + len(shape) or tuple(held[1:]) != shape or not held[0]:
+        raise FileError(path, f"is damaged: its header is not that of {' x '.join(map(str, ('N', *shape)))} bytes")
+    if len(data) - header != held[0] * max(1, int(np.prod(shape))):
+        raise FileError(path, f"is damaged: {len(data)} bytes, where its header says {held[0]} rows")
+    return np.frombuffer(data, np.uint8, offset=header).reshape(held[0], *shape).copy()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import shutil
+import struct
 import subprocess
 import sys
 import threading
@@ -23,7 +26,7 @@ from jointgen_data.image_folder import ImageFolder
 from jointgen_data.mnist import MNIST
 from jointgen_data.prepared import PreparedImages
 from jointgen_data.toys import Ring
-from jointgen_data.vision import load_torchvision
+from jointgen_data.vision import find_files
 from PIL import Image
 from safetensors.numpy import save_file
 from sklearn.datasets import load_digits
@@ -215,22 +218,100 @@ def test_a_missing_torchvision_set_says_where_it_looked_and_what_to_do(
     assert source(str(tmp_path)).spaces()  # which needs no files
 
 
-def test_damaged_torchvision_files_are_one_line_for_the_user(tmp_path: Path) -> None:
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
-        (raw / f"{name}-ubyte").write_bytes(b"not an image")
-    assert problem(MNIST(str(tmp_path)), "train").startswith(f"root: MNIST cannot be read under '{tmp_path}': ")
+def idx(array: np.ndarray) -> bytes:
+    """A file of MNIST's format: two zeros, 8 for bytes, the number of axes, their lengths, the bytes."""
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+
+
+IMAGES, LABELS = "MNIST/raw/train-images-idx3-ubyte", "MNIST/raw/train-labels-idx1-ubyte"
+
+
+@pytest.fixture
+def small_mnist(tmp_path: Path) -> Path:
+    """Ten training images, each of the level of its label, and the same for tests."""
+    (tmp_path / "MNIST/raw").mkdir(parents=True)
+    for split in ("train", "t10k"):
+        levels = np.arange(10)
+        (tmp_path / f"MNIST/raw/{split}-images-idx3-ubyte").write_bytes(
+            idx(np.full((28, 28, 10), levels).transpose(2, 0, 1))
+        )
+        (tmp_path / f"MNIST/raw/{split}-labels-idx1-ubyte").write_bytes(idx(levels))
+    return tmp_path
+
+
+def test_files_in_the_format_of_mnist_are_read(small_mnist: Path) -> None:
+    rows = everything(MNIST(str(small_mnist), labels=True).open("train"))
+    assert rows["x"].shape == (10, 1, 28, 28) and rows["x"].dtype == torch.uint8
+    assert (
+        rows["x"].amax((1, 2, 3)).tolist()
+        == rows["x"].amin((1, 2, 3)).tolist()
+        == rows["y"].tolist()
+        == list(range(10))
+    )
+
+
+def header(*lengths: int, kind: int = 8) -> bytes:
+    return struct.pack(f">BBBB{len(lengths)}I", 0, 0, kind, len(lengths), *lengths)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        (IMAGES, b"not an image", "its header is not that of N x 28 x 28 bytes"),
+        (IMAGES, b"", "its header is not that of N x 28 x 28 bytes"),
+        (IMAGES, header(10, 28, 28)[:-1], "its header is not that of"),
+        (IMAGES, header(10, 28, 28, kind=9) + bytes(7840), "its header is not that of"),
+        (IMAGES, header(10, 14, 56) + bytes(7840), "its header is not that of"),
+        (IMAGES, header(7840), "its header is not that of"),
+        (IMAGES, header(0, 28, 28), "its header is not that of"),
+        (IMAGES, header(10, 28, 28) + bytes(7839), "7855 bytes, where its header says 10 rows"),
+        (IMAGES, header(10, 28, 28) + bytes(7841), "7857 bytes, where its header says 10 rows"),
+        (IMAGES, header(2**32 - 1, 28, 28) + bytes(7840), "7856 bytes, where its header says 4294967295 rows"),
+        (LABELS, header(9) + bytes(9), "9 labels of 10 images"),
+        (LABELS, header(10) + bytes(9), "17 bytes, where its header says 10 rows"),
+        (LABELS, header(10) + bytes([0] * 9 + [10]), "it holds 10, and labels are 0 to 9"),
+        (LABELS, header(10, 1) + bytes(10), "its header is not that of N bytes"),
+        (LABELS, b"\x1f\x8b" + bytes(40), "its header is not that of N bytes"),
+    ],
+)
+def test_files_of_mnist_that_are_damaged_or_lie(name: str, data: bytes, said: str, small_mnist: Path) -> None:
+    (small_mnist / name).write_bytes(data)
+    assert problem(MNIST(str(small_mnist)), "train").startswith(f"root: {small_mnist / name}: is damaged: {said}")
+    assert len(MNIST(str(small_mnist)).open("test")) == 10
+
+
+@pytest.mark.parametrize(("source", "name"), [(MNIST, LABELS), (CIFAR10, "cifar-10-batches-py/data_batch_1")])
+def test_files_of_torchvision_that_are_no_files(source: Any, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(parents=True)
+    os.mkfifo(tmp_path / name)
+    assert problem(source(str(tmp_path)), "train") == f"root: {tmp_path / name}: is a pipe; expected a file"
+
+
+def test_a_damaged_file_of_cifar_is_named_before_anything_is_unpickled(tmp_path: Path) -> None:
+    """The damage is a pickle that would write a file."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+
+    class Attack:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "attacked",)
+
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]:
+        (folder / name).write_bytes(pickle.dumps(Attack()))
+    message = problem(CIFAR10(str(tmp_path)), "train")
+    assert message.startswith(f"root: {folder / 'data_batch_1'}: is damaged: its MD5 is not the published one; ")
+    assert not (tmp_path / "attacked").exists()
 
 
 def test_a_download_that_fails_is_one_line_for_the_user(tmp_path: Path) -> None:
-    class Offline:
-        def __init__(self, root: Path, train: bool, download: bool):
-            assert download
-            raise OSError("no route\nto host")
+    def offline(root: Path) -> None:
+        raise OSError("no route\nto host")
 
-    with pytest.raises(ConfigError, match=r"Offline cannot be fetched into '.*': no route to host$"):
-        load_torchvision(Offline, str(tmp_path), ["a"], train=True, download=True)
+    with pytest.raises(ConfigError, match=r"^root: Some cannot be fetched into '.*': no route to host$"):
+        find_files("Some", str(tmp_path), ["a"], offline)
+    with pytest.raises(ConfigError, match=r"^root: Some was fetched into '.*', and .*/a is not there$"):
+        find_files("Some", str(tmp_path), ["a"], lambda root: None)
+    assert find_files("Some", str(tmp_path), ["a"], lambda root: (root / "a").touch()) == tmp_path
 
 
 # --- image folders ----------------------------------------------------------------------------------------------------

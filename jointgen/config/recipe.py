@@ -26,6 +26,7 @@ from jointgen.config.toml import apply_overrides, load_tables, parse_toml, to_to
 from jointgen.config.values import show
 from jointgen.errors import ConfigError, KeyPath, Problem, Problems
 from jointgen.registry.components import Registry
+from jointgen.text import visible
 
 FORMAT = 1
 
@@ -198,7 +199,7 @@ def read_recipe(
     recipe = structure(apply_overrides(tables, overrides), Recipe, registry)
     _problems(recipe).raise_any()
     if not recipe.name:
-        recipe = attrs.evolve(recipe, name="run" if isinstance(source, Mapping) else Path(source).stem)
+        recipe = attrs.evolve(recipe, name="run" if isinstance(source, Mapping) else visible(Path(source).stem))
     return recipe
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from jointgen.text import visible
+
 
 def fill_template(file: str, /, **values: Any) -> str:
     """Fill one of `templates/`. Text is escaped; a value that the template needs and that is missing is an error."""
@@ -28,11 +30,17 @@ def _environment() -> jinja2.Environment:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
+        finalize=_shown,
         lstrip_blocks=True,
     )
     environment.globals["asset"] = _read_asset
     environment.globals["png_uri"] = png_uri
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """Show control characters of all that a page is filled with; what is HTML already stays so."""
+    return type(value)(visible(value, keep="\n\t")) if isinstance(value, str) else value
 
 
 def _read_asset(name: str) -> Markup:

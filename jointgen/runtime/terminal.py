@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import rich.console
 import rich.segment
 import rich.text
 
+from jointgen.runtime.console import send
 from jointgen.text import visible
 
 
@@ -31,6 +33,19 @@ def terminal(*, stderr: bool = False, quiet: bool = False, width: int | None = N
     return Terminal(stderr=stderr, quiet=quiet, width=width, highlight=False)
 
 
-def styled(text: object, style: Any = "") -> rich.text.Text:
+@contextmanager
+def on_stdout(file_width: int) -> Iterator[Terminal]:
+    """Yield a console whose output is sent to stdout at the end. Raises as `jointgen.runtime.console.send` does.
+
+    Args:
+        file_width: The width where stdout is no terminal.
+    """
+    stdout, out = terminal(), io.StringIO()
+    width = stdout.width if stdout.is_terminal else file_width
+    yield Terminal(file=out, force_terminal=stdout.is_terminal, width=width, highlight=False)
+    send(out.getvalue())
+
+
+def styled(*lines: str, style: str = "") -> rich.text.Text:
     """Make a text for a table or a bar, which is as wide as it will be shown. Brackets are no markup in it."""
-    return rich.text.Text(visible(text, keep="\n"), style=style)
+    return rich.text.Text("\n".join(map(visible, lines)), style=style)

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -500,6 +501,34 @@ def test_markdown_cannot_be_broken_by_names(make_run: MakeRun, say: Any, here: P
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|")]
     assert {len(row) for row in rows} == {2}
     assert rows[2][0].strip() == r"a\|b\_\*c\*"
+
+
+HOSTILE = "=cmd|x!A0 \x1b]0;X\x07\x9b31m\u202e [l](javascript:x) $m$"
+
+
+def test_hostile_names_are_shown_and_nothing_more_in_every_format(make_run: MakeRun, say: Any, here: Path) -> None:
+    run = make_run(os.fsdecode(b"-caf\xe9\x1b[31m\n"), name=HOSTILE, rmse=2.0)
+    shown = {"terminal": say("compare", "--no-figures", "--", run).out}
+    for ending in ("csv", "md", "html"):
+        said = say("compare", "--no-figures", "-o", f"t.{ending}", "--", run)
+        assert (said.status, said.problems) == (0, [])
+        shown[ending] = Path(f"t.{ending}").read_text(encoding="utf-8")
+    for text in shown.values():
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
+    assert "=cmd|x!A0 \\x1b]0;X\\x07\\x9b31m\\u202e" in shown["terminal"]
+    assert "-caf\\udce9\\x1b[31m\\n" in shown["terminal"]
+    (row,) = csv.DictReader(io.StringIO(shown["csv"]))
+    assert row["model"].startswith("'=cmd|x!A0 \\x1b") and row["runs"].startswith("'-caf\\udce9\\x1b[31m\\n")
+    assert row[RMSES] == "2.0"  # numbers stay numbers
+    assert "](javascript" not in shown["md"] and "\\[l\\](javascript:x) \\$m\\$" in shown["md"]
+    assert "=cmd|x!A0 \\x1b]0;X" in Addresses(shown["html"]).text
+
+
+def test_a_table_to_a_full_disk_is_one_line(make_run: MakeRun) -> None:
+    command = [sys.executable, "-m", "jointgen", "compare", "--no-figures", make_run("a", rmse=2.0)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "jointgen: the result could not be printed: the disk is full\n")
 
 
 def test_tables_alone_import_no_torch(make_run: MakeRun) -> None:

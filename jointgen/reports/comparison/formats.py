@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import re
+import urllib.parse
 from collections.abc import Iterable, Sequence
 
 import attrs
@@ -13,7 +16,8 @@ import rich.text
 
 from jointgen.reports.comparison.table import Cell, Row, Table
 from jointgen.reports.html import fill_template
-from jointgen.runtime.terminal import styled, terminal
+from jointgen.runtime.terminal import on_stdout, styled
+from jointgen.text import spreadsheet_cell, visible
 
 _SUPERSCRIPTS = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹·")
 _FILE_WIDTH = 10_000
@@ -61,16 +65,14 @@ def _footnotes(table: Table) -> list[str]:
 
 def print_tables(tables: Sequence[Table]) -> None:
     """Print tables to stdout. In a terminal, columns that do not fit go into a further table below."""
-    console = terminal()
-    is_terminal = console.is_terminal
-    if not is_terminal:
-        console = terminal(width=_FILE_WIDTH)
-    for table in tables:
-        console.print(styled(table.title, style="bold"), soft_wrap=True)
-        for columns in _fold(table, console.width):
-            console.print(_rich_table(table, columns, starred=not is_terminal))
-        for line in [table.legend("Bold" if is_terminal else "*"), *_footnotes(table), *table.remarks()]:
-            console.print(styled(line, style="dim" if is_terminal else ""), soft_wrap=True)
+    with on_stdout(_FILE_WIDTH) as console:
+        is_terminal = console.is_terminal
+        for table in tables:
+            console.print(styled(table.title, style="bold"), soft_wrap=True)
+            for columns in _fold(table, console.width):
+                console.print(_rich_table(table, columns, starred=not is_terminal))
+            for line in [table.legend("Bold" if is_terminal else "*"), *_footnotes(table), *table.remarks()]:
+                console.print(styled(line, style="dim" if is_terminal else ""), soft_wrap=True)
 
 
 def _fold(table: Table, width: int) -> list[list[int]]:
@@ -95,7 +97,7 @@ def _rich_table(table: Table, columns: Sequence[int], starred: bool) -> rich.tab
     shown.add_column("")
     heads = table.heads()
     for i in columns:
-        shown.add_column(styled("\n".join(heads[i])), justify="right", no_wrap=True)
+        shown.add_column(styled(*heads[i]), justify="right", no_wrap=True)
     for row in table.rows:
         shown.add_row(_label(row), *(_cell_text(row.cells[i], starred) for i in columns))
     if quoted := [row for row in table.published if any(row.cells[i].value is not None for i in columns)]:
@@ -137,14 +139,18 @@ def markdown_of(table: Table, pictures: Sequence[tuple[str, str]] = ()) -> str:
     lines += [f"{_escape(footnote)}  " for footnote in _footnotes(table)]
     lines += ["", *(f"- {_escape(remark)}" for remark in table.remarks())]
     for title, path in pictures:
-        lines += ["", f"![{_escape(title)}]({path})"]
+        lines += ["", f"![{_escape(title)}]({_address(path)})"]
     return "\n".join(lines) + "\n"
 
 
 def _escape(text: str) -> str:
-    for character in ("\\", "|", "*", "_", "<", "`", "["):
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+    """Write text so that Markdown and the HTML within it have nothing to read in it."""
+    return re.sub(r"[\\|*_<>`\[\]&~$]", lambda found: f"\\{found[0]}", " ".join(visible(text).split()))
+
+
+def _address(path: str) -> str:
+    """Write the path of a file as the address of a link."""
+    return urllib.parse.quote(os.fsencode(path))
 
 
 # --- CSV -------------------------------------------------------------------------------------------------------------
@@ -160,8 +166,8 @@ def csv_of(tables: Sequence[Table]) -> str:
     fields = ["data", "source", "model", "runs", "seeds", "notes"]
     fields += [f"{column.identity}{suffix}" for column in columns for suffix in ("", " ±", " notes")]
     out = io.StringIO()
-    writer = csv.DictWriter(out, fields, restval="", lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(spreadsheet_cell, fields))
     for table in tables:
         rows = [("run", row) for row in table.rows] + [(table.published_title, row) for row in table.published]
         for source, row in rows:
@@ -177,7 +183,7 @@ def csv_of(tables: Sequence[Table]) -> str:
                 record[column.identity] = "" if cell.value is None else repr(cell.value)
                 record[f"{column.identity} ±"] = "" if cell.spread is None else repr(cell.spread)
                 record[f"{column.identity} notes"] = "; ".join(table.footnotes[i - 1] for i in cell.notes)
-            writer.writerow(record)
+            writer.writerow(spreadsheet_cell(record.get(field, "")) for field in fields)
     return out.getvalue()
 
 

@@ -97,6 +97,7 @@ if TYPE_CHECKING:
     from jointgen.contracts.observation import pixels as pixels
     from jointgen.contracts.observation import place_in_bin as place_in_bin
     from jointgen.contracts.sources import AugmentedRows as AugmentedRows
+    from jointgen.contracts.sources import CountedSource as CountedSource
     from jointgen.contracts.sources import DataSource as DataSource
     from jointgen.contracts.sources import OptionalLabels as OptionalLabels
     from jointgen.contracts.sources import Rows as Rows
@@ -237,6 +238,7 @@ _MODULES = {
     "contracts.sources": (
         "AugmentedRows",
         "DataSource",
+        "CountedSource",
         "OptionalLabels",
         "Rows",
         "StoredRows",

@@ -7,12 +7,14 @@ from jointgen.cli.shipped_recipes import find_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.explain.explain import explain
-from jointgen.runtime.console import say_text
+from jointgen.runtime.console import log, say_text
 from jointgen.training.check import check_run
 
 
 def explain_command(arguments: Arguments) -> None:
-    """Print the explanation of a recipe, checked whole."""
+    """Print the explanation of a recipe, checked as `jointgen run` checks it."""
     registry = load_plugins().registry
     recipe = read_recipe(find_recipe(arguments.recipe), arguments.set, registry=registry)
-    say_text(explain(check_run(recipe, registry).compiled))
+    checked = check_run(recipe, registry, needs_data=False)
+    say_text(explain(checked.compiled))
+    log(*checked.unchecked)

@@ -8,7 +8,7 @@ from jointgen.cli.arguments import Arguments, launch_command
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.contracts.figures import table_of
 from jointgen.registry.discovery import load_plugins
-from jointgen.runtime.console import log_once, say, say_text
+from jointgen.runtime.console import log, log_once, say, say_text
 from jointgen.runtime.launcher import end_with_launcher
 from jointgen.runtime.ranks import is_launched, is_local_main, is_main
 from jointgen.runtime.signals import StopRequest
@@ -33,7 +33,7 @@ def train_command(arguments: Arguments) -> None:
 def _dry_run(arguments: Arguments) -> None:
     registry = load_plugins().registry
     recipe = read_recipe(arguments.recipe, arguments.set, registry=registry)
-    check_run(
+    checked = check_run(
         recipe,
         registry,
         out=run_folder(arguments.out, recipe),
@@ -42,6 +42,7 @@ def _dry_run(arguments: Arguments) -> None:
         processes=arguments.processes or _default_processes(arguments),
     )
     say_text(write_recipe(recipe, registry))
+    log(*checked.unchecked)
 
 
 def _default_processes(arguments: Arguments) -> int:

@@ -103,6 +103,24 @@ class OptionalLabels(Protocol):
         """Whether the labels are asked for; False by default."""
 
 
+@runtime_checkable
+class CountedSource(Protocol):
+    """A data source that knows how many rows a split has without reading them: from a setting, a header, a manifest.
+
+    So a run whose batch is larger than that, or whose files are not there, is refused before anything is read.
+    """
+
+    def count_rows(self, split: str) -> int:
+        """Return the number of rows of a split.
+
+        Args:
+            split: "train" or "test".
+
+        Raises:
+            ConfigError: The data is not there, as `DataSource.open` says it.
+        """
+
+
 def labelled(source: Source) -> Source:
     """Return the data source with its labels where it can give any, and as it is otherwise."""
     if not isinstance(source, OptionalLabels) or source.labels:

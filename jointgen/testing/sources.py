@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from jointgen.contracts.observation import observe
-from jointgen.contracts.sources import AugmentedRows, reader_of
+from jointgen.contracts.sources import AugmentedRows, CountedSource, reader_of
 from jointgen.contracts.space import Space
 from jointgen.testing.check import Promises, expect, expect_equal, expect_finite, expect_shape, promise, skip
 from jointgen.testing.critics import Subject
@@ -52,6 +52,16 @@ def _expect_raw(what: str, value: Tensor, space: Space, n: int) -> None:
         expect_finite(what, value)
         low, high = (-torch.inf if space.low is None else space.low), (torch.inf if space.high is None else space.high)
         expect(bool((value >= low).all() and (value <= high).all()), f"{what} is not in [{low}, {high}]")
+
+
+@promise(SOURCES)
+def rows_are_counted_as_they_are_opened(subject: Subject) -> None:
+    source = subject.config
+    if not isinstance(source, CountedSource):
+        skip("it has no count_rows()")
+    for split in ("train", "test"):
+        counted, opened = source.count_rows(split), len(subject.config.open(split))
+        expect(counted == opened, f"count_rows({split!r}) is {counted}, and the opened split has {opened} rows")
 
 
 @promise(SOURCES)

@@ -13,6 +13,7 @@ import attrs
 from jointgen.compiler.compiled_recipe import CompiledRecipe, check_rows, compile_recipe
 from jointgen.config.recipe import Recipe
 from jointgen.contracts.metrics import MetricFigure
+from jointgen.contracts.sources import CountedSource
 from jointgen.errors import ConfigError, Problems
 from jointgen.evaluation.evaluate import list_figures, metrics_of
 from jointgen.inference.view import PartsView
@@ -21,6 +22,7 @@ from jointgen.runs.folder import RunFolder
 from jointgen.runs.trackers import check_installed
 from jointgen.runtime.ranks import check_variables, world_size
 from jointgen.runtime.workers import find_device
+from jointgen.text import listed
 from jointgen.training.stopping import best_checkpoint_of, early_stopping_of
 from jointgen.training.warm_start import WarmStart, warm_start
 
@@ -34,12 +36,14 @@ class CheckedRun:
         figures: What its evaluations find.
         goes_on: Whether the run goes on from a checkpoint in its folder, instead of starting there.
         warm: The weights of another run that it starts from.
+        unchecked: What is not checked before the data is read, a line each.
     """
 
     compiled: CompiledRecipe
     figures: list[MetricFigure]
     goes_on: bool = False
     warm: WarmStart | None = None
+    unchecked: tuple[str, ...] = ()
 
 
 def check_run(
@@ -50,8 +54,9 @@ def check_run(
     resume: bool = False,
     allow_changes: bool = False,
     processes: int | None = None,
+    needs_data: bool = True,
 ) -> CheckedRun:
-    """Check all of a run but its data. Nothing is written.
+    """Check all of a run but the rows of its data. Nothing is written.
 
     Args:
         recipe: The recipe.
@@ -60,6 +65,7 @@ def check_run(
         resume: Whether the run goes on where there is something to go on from.
         allow_changes: Whether a resumed run may have another recipe than before.
         processes: How many processes train; None: as many as the launcher says.
+        needs_data: Whether data whose files are not there is a problem. It is none to who explains a recipe.
 
     Raises:
         ConfigError: With every problem of the recipe, of the machine, of the folder and of the run to start from.
@@ -68,7 +74,7 @@ def check_run(
     check_variables()
     train, world = recipe.train, processes or world_size()
     problems = Problems()
-    compiled, figures, warm = None, list[MetricFigure](), None
+    compiled, figures, warm, unchecked = None, list[MetricFigure](), None, list[str]()
 
     # the command, the folder and the machine
     goes_on = False
@@ -94,9 +100,40 @@ def check_run(
                 early_stopping_of(train.early_stopping, train.eval_every, figures)
             with problems.collect():
                 best_checkpoint_of(train.keep_best, train.eval_every, figures)
+        unchecked = check_sources(compiled, problems, needs_data=needs_data)
         if not goes_on:
             with problems.collect():
                 warm = warm_start(compiled)
     if problems or compiled is None:
         raise ConfigError(dict.fromkeys(problems))
-    return CheckedRun(compiled, figures, goes_on, warm)
+    return CheckedRun(compiled, figures, goes_on, warm, tuple(unchecked))
+
+
+def check_sources(compiled: CompiledRecipe, problems: Problems, *, needs_data: bool) -> list[str]:
+    """Check that data sources are there and have rows enough, as far as they know it without reading.
+
+    Args:
+        compiled: The recipe.
+        problems: Where to add what is wrong.
+        needs_data: Whether a source whose files are not there is a problem; if not, a line says so.
+
+    Returns:
+        What only the data can tell, a line each.
+    """
+    recipe, batch = compiled.recipe, compiled.recipe.train.batch
+    absent, uncounted = Problems(), list[str]()
+    for part in compiled.binding.data_parts:
+        source = recipe.all_sources()[part]
+        if not isinstance(source, CountedSource):
+            uncounted.append(part)
+            continue
+        with absent.collect(*recipe.path_of(part)):
+            if (rows := source.count_rows("train")) < batch:
+                problems.add(f"{batch} is more than the {rows} rows of the training split of {part}", "train", "batch")
+            source.count_rows("test")
+    if needs_data:
+        problems += absent
+    lines = [f"the values of {listed(compiled.binding.data_parts)}, which a run reads first"]
+    lines += [f"whether the training split of {part} has the {batch} rows of a batch" for part in uncounted]
+    lines += [] if needs_data else map(str, dict.fromkeys(absent))
+    return [f"not checked without the data: {line}" for line in lines]

@@ -62,6 +62,14 @@ class Arrays:
             raise ConfigError(f"{self.observe!r} is for images or vectors of uint8 levels, but {found}", "observe")
         return {name: self._space(array) for name, array in arrays.items()}
 
+    def count_rows(self, split: str) -> int:
+        """Return the number of rows of the split, from the file's header; raise ConfigError as `spaces` does."""
+        train = is_train(split)
+        option = "path" if self.test_path is None or train else "test_path"
+        path = self.path if option == "path" else self.test_path
+        rows = next(iter(self._arrays(option, path or "").values())).header.shape[0]
+        return rows if option == "test_path" else len(range(rows)[self._rows(rows, train)])
+
     def open(self, split: str) -> TensorRows:
         """Open a split; raise ConfigError as `spaces` does, and for values that do not fit their Space."""
         spaces, train = self.spaces(), is_train(split)

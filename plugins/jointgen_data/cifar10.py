@@ -38,6 +38,12 @@ class CIFAR10:
         spaces = {"x": image_space((3, 32, 32), "dequantise")}
         return spaces | {"y": label_space(10)} if self.labels else spaces
 
+    def count_rows(self, split: str) -> int:
+        """Return the number of rows of the split; raise ConfigError where a file is missing and is not fetched."""
+        if not self.download:
+            find_files("CIFAR10", self.root, FILES, None)
+        return 50_000 if is_train(split) else 10_000
+
     def open(self, split: str) -> TensorRows:
         """Open the split "train" or "test"."""
         train, dataset = is_train(split), torchvision.datasets.CIFAR10

@@ -14,7 +14,7 @@ from jointgen.plugin import LOADING, READING, Space
 from jointgen_data.common import Observed, TensorRows, image_space, is_observed, is_train, label_space
 
 LEVELS = 17  # 0..16: a pixel is the number of set bits in a 4x4 block of the scan
-TRAIN_ROWS = 1500
+ROWS, TRAIN_ROWS = 1797, 1500
 
 
 @attrs.frozen
@@ -37,6 +37,10 @@ class Digits:
         """Return the Space of each variable."""
         spaces = {"x": image_space((1, 8, 8), self.observe, LEVELS)}
         return spaces | {"y": label_space(10)} if self.labels else spaces
+
+    def count_rows(self, split: str) -> int:
+        """Return the number of rows of the split."""
+        return TRAIN_ROWS if is_train(split) else ROWS - TRAIN_ROWS
 
     def open(self, split: str) -> TensorRows:
         """Open the split "train" or "test"."""

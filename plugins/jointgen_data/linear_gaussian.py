@@ -58,6 +58,11 @@ class LinearGaussian:
         """Return the Space of each variable."""
         return {"x": Space((len(self.weights),))}
 
+    def count_rows(self, split: str) -> int:
+        """Return the number of rows of the split."""
+        is_train(split)
+        return self.rows
+
     def open(self, split: str) -> TensorRows:
         """Open the split "train" or "test"."""
         noise = Noise(self.seed, "train" if is_train(split) else "test").named("linear_gaussian", self.rows)

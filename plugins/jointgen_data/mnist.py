@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch.nn import functional as F
 
-from jointgen.plugin import LOADING, LOCATION, READING, FileError, Space, placing, read_regular
+from jointgen.plugin import LOADING, LOCATION, READING, FileError, Space, check_regular, placing, read_regular
 from jointgen_data.common import Observed, TensorRows, image_space, is_observed, is_train, label_space
 from jointgen_data.vision import MAX_BYTES, find_files
 
@@ -42,6 +42,15 @@ class MNIST:
         side = 32 if self.pad else 28
         spaces = {"x": image_space((1, side, side), self.observe)}
         return spaces | {"y": label_space(10)} if self.labels else spaces
+
+    def count_rows(self, split: str) -> int:
+        """Return the number of rows of the split; raise ConfigError where a file is missing and is not fetched."""
+        if self.download:
+            return 60_000 if is_train(split) else 10_000
+        folder = find_files("MNIST", self.root, FILES, None)
+        images = folder / f"MNIST/raw/{'train' if is_train(split) else 't10k'}-images-idx3-ubyte"
+        with placing("root"):
+            return max(0, check_regular(images).st_size - 16) // 784  # 16 bytes of header, and 28 x 28 of each image
 
     def open(self, split: str) -> TensorRows:
         """Open the split "train" or "test"."""

@@ -52,6 +52,11 @@ class PreparedImages:
         spaces = {"x": image_space((manifest.plan.channels, side, side), "dequantise")}
         return spaces | {"y": label_space(len(manifest.classes))} if self.labels else spaces
 
+    def count_rows(self, split: str) -> int:
+        """Return the number of rows of the split, as the manifest says; raise ConfigError as `spaces` does."""
+        is_train(split)
+        return self._manifest().splits[split].rows
+
     def open(self, split: str) -> PreparedRows:
         """Open a split; raise ConfigError as `spaces` does, and for files that are not what the manifest says."""
         manifest, train = self._manifest(), is_train(split)

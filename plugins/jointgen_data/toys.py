@@ -39,6 +39,11 @@ class PlanarMixture:
         spaces = {"x": Space((2,))}
         return spaces | {"y": label_space(int(self.classes().max()) + 1)} if self.labels else spaces
 
+    def count_rows(self, split: str) -> int:
+        """Return the number of rows of the split."""
+        is_train(split)
+        return self.rows
+
     def open(self, split: str) -> TensorRows:
         """Draw the rows of the split "train" or "test", always the same ones."""
         noise = Noise(self.seed, "train" if is_train(split) else "test").named("mixture", self.rows)

@@ -86,6 +86,12 @@ def test_every_door_refuses_the_same_at_once(say: Any, here: Path) -> None:
         ({"train.trackers": ["mlflow"]}, {}, "train.trackers: 'mlflow' needs its package"),
         ({"train.keep_best": "elbbo"}, {}, "train.keep_best: evaluations do not find 'elbbo'; did you mean 'elbo'?"),
         ({"train.eval_every": None, "train.early_stopping": {}}, {}, "train.early_stopping: looks at evaluations"),
+        ({"train.batch": 1600}, {}, "train.batch: 1600 is more than the 1500 rows of the training split of data"),
+        (
+            {"data": {"type": "mnist", "root": "/nowhere", "observe": "dequantise"}},
+            {},
+            "data.root: no MNIST under '/nowhere' (looked for /nowhere/MNIST/raw/train-images-idx3-ubyte)",
+        ),
         ({}, {"allow_changes": True}, "--allow-changes: says how to resume; use it with --resume"),
         ({}, {"out": Path("/dev/null/x")}, "out: /dev/null/x cannot be made a run folder: /dev/null is not a folder"),
     ],
@@ -100,6 +106,25 @@ def test_what_is_checked(
         checked(registry, QUICKSTART, {"train.trackers": [], **changes}, **options)
     (line,) = refused.value.lines
     assert line.startswith(problem)
+
+
+def test_what_only_the_data_can_tell_is_said(say: Any, here: Path) -> None:
+    """A recipe is explained without its data, and checked with it; a folder of images is counted when it is read."""
+    values = "jointgen: not checked without the data: the values of data, which a run reads first"
+    for words in (["explain", QUICKSTART], ["run", QUICKSTART, "--dry-run"]):
+        said = say(*words)
+        assert (said.status, said.problems) == (0, [values])
+    folder = ["--set", "data={type = 'image_folder', root = 'photos', size = 8, channels = 1}"]
+    said = say("explain", QUICKSTART, *folder)
+    assert (said.status, said.problems[0]) == (0, values)
+    assert said.problems[1:] == [
+        "jointgen: not checked without the data: whether the training split of data has the 128 rows of a batch"
+    ]
+    mnist = ["--set", "data={type = 'mnist', root = 'photos', observe = 'dequantise'}"]
+    said = say("explain", QUICKSTART, *mnist)
+    assert said.status == 0
+    assert said.problems[1].startswith("jointgen: not checked without the data: data.root: no MNIST under 'photos'")
+    assert say("run", QUICKSTART, "--dry-run", *mnist).refusal.startswith("data.root: no MNIST under 'photos'")
 
 
 def test_a_dry_run_refuses_a_folder_that_a_run_would_refuse(say: Any, here: Path) -> None:

@@ -36,11 +36,11 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.noise import NamedNoise
 from jointgen.data.row_order import RowOrder
 from jointgen.registry.discovery import load_plugins
+from jointgen.training.check import check_run
 from jointgen.training.setup import set_up_training
 from jointgen.training.trainer import Trainer
 
@@ -141,12 +141,10 @@ class Comparison:
             data = self.data(Path(folder))
             given = [*self.row.settings, *data, *loop, *never, *settings, *self.arguments.set]
             registry = load_plugins().registry
-            compiled = compile_recipe(
-                read_recipe(RECIPES / f"{self.row.recipe}.toml", given, registry=registry), registry
-            )
+            checked = check_run(read_recipe(RECIPES / f"{self.row.recipe}.toml", given, registry=registry), registry)
             rounds = self.row.rounds if self.arguments.rounds is None else self.arguments.rounds
             arms = Interleaved(window, rounds)
-            trainer = set_up_training(compiled, Path(folder) / "run", stop=arms.after_step, quiet=True)
+            trainer = set_up_training(checked, Path(folder) / "run", stop=arms.after_step, quiet=True)
             arms.bare = bare_loop(self.row.loop, trainer)
             with arms.recorded:
                 trainer.fit()

@@ -19,6 +19,7 @@ from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry
+from jointgen.training.check import check_run
 from jointgen.training.setup import set_up_training
 
 Overrides = list[str] | dict[str, Any]
@@ -27,6 +28,11 @@ Rows = dict[str, tuple[Overrides, list[str]]]
 
 def compiled(registry: Registry, overrides: Overrides, path: str | Path = QUICKSTART) -> CompiledRecipe:
     return compile_recipe(read_recipe(path, overrides, registry=registry), registry)
+
+
+def start(registry: Registry, overrides: Overrides, out: Path) -> None:
+    """Begin a run, up to its first step."""
+    set_up_training(check_run(read_recipe(QUICKSTART, overrides, registry=registry), registry), out, quiet=True)
 
 
 def problems(registry: Registry, overrides: Overrides, path: str | Path = QUICKSTART) -> list[str]:
@@ -862,9 +868,8 @@ def test_rows_of_a_further_data_source_that_cannot_be_used_are_a_problem_of_its_
     codes = tmp_path / "codes.npy"
     np.save(codes, np.full((2000, 2), np.nan, np.float32))
     table = {"type": "arrays", "path": str(codes)}
-    fine = compiled(registry, {"objective": {"type": "ali"}, "sources.prior": table, "prior": None})
     with pytest.raises(ConfigError) as caught:
-        set_up_training(fine, tmp_path / "run", quiet=True)
+        start(registry, {"objective": {"type": "ali"}, "sources.prior": table, "prior": None}, tmp_path / "run")
     assert_says(caught.value.lines, ["sources.prior.path: ... is not finite in row 0 of the split"])
 
 
@@ -874,9 +879,8 @@ def test_rows_of_several_data_sources_that_cannot_be_used_are_told_together(regi
     images, codes = ({"type": "arrays", "path": str(tmp_path / f"{name}.npy")} for name in ("images", "codes"))
     decoder = {"network": {"type": "mlp"}, "family": {"type": "gaussian"}}
     tables = {"objective": {"type": "ali"}, "data": images, "sources.prior": codes, "prior": None, "decoder": decoder}
-    both = compiled(registry, tables)
     with pytest.raises(ConfigError) as caught:
-        set_up_training(both, tmp_path / "run", quiet=True)
+        start(registry, tables, tmp_path / "run")
     finite = "... is not finite in row 0 of the split"
     assert_says(caught.value.lines, [f"data.path: {finite}", f"sources.prior.path: {finite}"])
 
@@ -907,8 +911,8 @@ DATA: Rows = {
 def test_a_recipe_that_does_not_fit_its_data_is_told_before_anything_is_written(
     overrides: Overrides, expected: list[str], registry: Registry, tmp_path: Path
 ) -> None:
-    fine = compiled(registry, overrides)
+    compiled(registry, overrides)
     with pytest.raises(ConfigError) as caught:
-        set_up_training(fine, tmp_path / "run", quiet=True)
+        start(registry, overrides, tmp_path / "run")
     assert_says(caught.value.lines, expected)
     assert not (tmp_path / "run").exists()

@@ -100,6 +100,8 @@ if TYPE_CHECKING:
     from jointgen.contracts.sources import CountedSource as CountedSource
     from jointgen.contracts.sources import DataSource as DataSource
     from jointgen.contracts.sources import OptionalLabels as OptionalLabels
+    from jointgen.contracts.sources import PlacedRows as PlacedRows
+    from jointgen.contracts.sources import RemarkedRows as RemarkedRows
     from jointgen.contracts.sources import Rows as Rows
     from jointgen.contracts.sources import StoredRows as StoredRows
     from jointgen.contracts.sources import labelled as labelled
@@ -138,6 +140,7 @@ if TYPE_CHECKING:
     from jointgen.runtime.regular_files import check_regular as check_regular
     from jointgen.runtime.regular_files import read_regular as read_regular
     from jointgen.runtime.regular_files import user_path as user_path
+    from jointgen.text import listed as listed
 
 _MODULES = {
     "config.fields": (
@@ -240,6 +243,8 @@ _MODULES = {
         "DataSource",
         "CountedSource",
         "OptionalLabels",
+        "PlacedRows",
+        "RemarkedRows",
         "Rows",
         "StoredRows",
         "labelled",
@@ -294,6 +299,7 @@ _MODULES = {
         "read_regular",
         "user_path",
     ),
+    "text": ("listed",),
 }
 _HOME = {name: f"jointgen.{module}" for module, names in _MODULES.items() for name in names}
 

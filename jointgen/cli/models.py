@@ -52,15 +52,17 @@ def reconstruct_command(arguments: Arguments) -> None:
 
 
 def encode_command(arguments: Arguments) -> None:
-    """Write the codes of images, and their labels where the data has them."""
+    """Write the codes of images, their labels where the data has them, and the rows or files that they are of."""
     path = check_output(arguments.output, ARRAY, TENSORS)
     model, _ = open_model_of(arguments)
-    split = _rows(arguments, model, inference.encoded_variable(model), arguments.split)
+    variable = inference.encoded_variable(model)
+    split = _rows(arguments, model, variable, arguments.split)
     with Counter("encoding") as counter:
         codes = inference.encode_many(model, split, arguments.given, progress=counter)
     origins = [rows.origins for rows in split.sources.values() if isinstance(rows, UserImages)]
     texts = {"files": origins[0]} if origins else {}
-    write_arrays(path, {name: values.numpy() for name, values in codes.items()}, texts)
+    places = {} if origins else {"rows": split.places(model.binding.source_of(variable))}
+    write_arrays(path, {name: values.numpy() for name, values in {**places, **codes}.items()}, texts)
     say(f"{path}: {', '.join(f'{name} {tuple(values.shape)}' for name, values in codes.items())}")
 
 

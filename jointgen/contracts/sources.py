@@ -56,6 +56,23 @@ class AugmentedRows(Protocol):
         """
 
 
+@runtime_checkable
+class PlacedRows(Protocol):
+    """Rows of a split that know where they are in the data as the user has it."""
+
+    def places(self, index: Tensor) -> Tensor:
+        """Return the numbers of rows in the user's data, counted from 0, (B,) int64; index as in `Rows.take`."""
+
+
+@runtime_checkable
+class RemarkedRows(Protocol):
+    """Rows of which the user should know something, such as how a test split was chosen."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """The remarks, a line each, which a run prints once."""
+
+
 Reader = Callable[[Tensor], dict[str, Tensor]]
 """A function from row numbers, (B,) int64, to rows by variable."""
 Augmentation = Callable[[dict[str, Tensor], NoiseSource], dict[str, Tensor]]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from jointgen.compiler.binding import Binding
-from jointgen.contracts.sources import Rows, labelled
+from jointgen.contracts.sources import PlacedRows, RemarkedRows, Rows, labelled
 from jointgen.data.device import send
 from jointgen.errors import Problems
 
@@ -73,6 +73,17 @@ class Split:
             part: under_joint_names(source.take(rows), self.variables[part]) for part, source in self.sources.items()
         }
         return {part: {v: send(value, device) for v, value in values.items()} for part, values in taken.items()}
+
+    def places(self, part: str) -> Tensor:
+        """Return the number that each row has in the data of a source as the user has it, (n,) int64."""
+        rows, source = self._row_numbers(torch.arange(len(self))), self.sources[part]
+        return source.places(rows) if isinstance(source, PlacedRows) else rows
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should know of the rows, a line each, which begins with the source's part."""
+        said = {part: rows.remarks for part, rows in self.sources.items() if isinstance(rows, RemarkedRows)}
+        return [f"{part}: {line}" for part, lines in said.items() for line in lines]
 
     def labels(self, index: Tensor) -> dict[str, Tensor]:
         """Read labels, also where the recipe does not ask the source for them.

@@ -9,17 +9,20 @@ import torch
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.compiler.parts import load_weights
-from jointgen.config.recipe import read_recipe
+from jointgen.config.recipe import changed_keys, read_recipe, write_recipe
 from jointgen.inference.model import Model
 from jointgen.inference.run_data import RunData
 from jointgen.registry.discovery import load_plugins
 from jointgen.runs.checkpoint import find
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.records import describe_progress
+from jointgen.text import listed
+
+MAX_CHANGES_SHOWN = 5
 
 
 def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, device: str = "cpu") -> Model:
-    """Load the model of a run folder. Warns of newer checkpoints that are damaged.
+    """Load the model of a run folder. Warns of newer checkpoints that are damaged, and of a recipe that has changed.
 
     Args:
         run: The run folder.
@@ -44,7 +47,12 @@ def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, d
 def open_model(
     run: str | Path, checkpoint: str = "latest", *, average: bool = True, device: str = "cpu"
 ) -> tuple[Model, list[str]]:
-    """Load a model as `load` does, and give a line for each damaged checkpoint that was passed over."""
+    """Load a model as `load` does.
+
+    Returns:
+        The model, and a line for each damaged checkpoint that was passed over, and one if the run's recipe, as it reads
+        today, is not the one that the checkpoint was trained with.
+    """
     folder = RunFolder.open(run)
     compiled = compile_run(folder)
     saved = find(folder.checkpoints, checkpoint)
@@ -52,7 +60,15 @@ def open_model(
     compiled.parts.modules.to(device, doubled).eval()  # before the weights, which would be rounded
     load_weights(compiled.parts, saved.parts, average)
     model = Model(compiled, compiled.parts, device, saved.path.name)
-    return model, [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
+    remarks = [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
+    registry = compiled.registry
+    changes = changed_keys(saved.recipe, write_recipe(read_recipe(folder.recipe, registry=registry), registry))
+    if changes:
+        remarks.append(
+            f"{run}: its recipe reads today otherwise than when {saved.path.name} was trained: "
+            f"{listed(changes, '; ', MAX_CHANGES_SHOWN)}"
+        )
+    return model, remarks
 
 
 def compile_run(folder: RunFolder) -> CompiledRecipe:

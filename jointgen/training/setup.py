@@ -104,6 +104,7 @@ def set_up_training(
     text = write_recipe(recipe, compiled.registry)
     remarks = [f"stage {name!r} has no step: its share of the run is too small" for name in compiled.without_steps()]
     remarks += warm.lines if warm else []
+    remarks += dict.fromkeys(line for split in splits.values() for line in split.remarks)
     if workers.is_main:
         if folder.goes_on(resume=resuming) != goes_on:  # since this one read its data
             raise ConfigError(f"another run has begun in {path}; give another --out (out=DIR)", "out")

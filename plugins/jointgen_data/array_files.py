@@ -1,7 +1,10 @@
-"""Read .npy, .npz and .safetensors: headers first, then the rows that are wanted. Never a pickle."""
+"""Read .npy, .npz and .safetensors: headers first, then the arrays that are wanted. Never a pickle."""
 
 from __future__ import annotations
 
+import math
+import os
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -15,7 +18,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 # numpy's names for the types of safetensors; a type that is not here keeps its own name and is refused later
-DTYPE_NAMES = {"U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
+DTYPE_NAMES = {"U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64"}
+DTYPE_NAMES |= {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
 DTYPE_NAMES |= {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool"}
 
 
@@ -35,48 +39,67 @@ class Header:
 def read_headers(path: Path) -> dict[str, Header]:
     """Return the headers of a file's arrays by key; the one array of a .npy file has the key "x".
 
-    Raises whatever the format's reader raises.
+    Raises whatever the format's reader raises, and ValueError for a header that promises more than the file holds.
     """
     return READERS[path.suffix.lower()][0](path)
 
 
-def read_rows(path: Path, key: str, rows: slice) -> Tensor:
-    """Return rows of an array, (N, *shape).
+def read_array(path: Path, key: str) -> Tensor:
+    """Return an array, (N, *shape).
 
-    A .npy or .safetensors file is mapped, so that the processes of a machine share its pages.
+    A .npy or .safetensors file is mapped, so that the processes of a machine share its pages; an array of a .npz file
+    is read into memory.
     """
-    return READERS[path.suffix.lower()][1](path, key, rows)
+    return READERS[path.suffix.lower()][1](path, key)
 
 
-def _npy_header(file: IO[bytes]) -> Header:
+def _npy_header(file: IO[bytes], size: int) -> Header:
+    """Read the header of an array that is stored in so many bytes."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
+    wanted, held = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if any(axis < 0 for axis in shape) or (wanted > held and not dtype.hasobject):
+        raise ValueError(f"its header promises {wanted:,} bytes, shape {shape}, and {held:,} follow")
     return Header(dtype.name, shape)
 
 
 def _npy_headers(path: Path) -> dict[str, Header]:
     with path.open("rb") as file:
-        return {"x": _npy_header(file)}
+        return {"x": _npy_header(file, path.stat().st_size)}
 
 
-def _npy_rows(path: Path, key: str, rows: slice) -> Tensor:
+def _npy_array(path: Path, key: str) -> Tensor:
     # not mode "c" (copy on write): Linux refuses to map a file so that is larger than the machine's memory
-    return _to_torch(np.load(path, mmap_mode="r", allow_pickle=False)[rows])
+    return _to_torch(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def _npz_headers(path: Path) -> dict[str, Header]:
     headers = {}
     with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
-            with archive.open(member) as file:
-                headers[member.removesuffix(".npy")] = _npy_header(file)
+        for member in archive.infolist():
+            if member.filename.endswith(".npy"):
+                with archive.open(member) as file:
+                    headers[member.filename.removesuffix(".npy")] = _npy_header(file, member.file_size)
     return headers
 
 
-def _npz_rows(path: Path, key: str, rows: slice) -> Tensor:
+def _npz_array(path: Path, key: str) -> Tensor:
+    with zipfile.ZipFile(path) as archive:
+        wanted, memory = archive.getinfo(f"{key}.npy").file_size, _memory()
+    if wanted > memory:
+        sizes = f"{wanted / 2**30:,.1f} GiB of memory, and this machine has {memory / 2**30:,.1f}"
+        raise ValueError(f"it takes {sizes}; save it as .npy, which is not read whole")
     with np.load(path, allow_pickle=False) as archive:
-        return _to_torch(archive[key][rows])
+        return _to_torch(archive[key])
+
+
+def _memory() -> int:
+    """The bytes of this machine's memory, or a number beyond any where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return sys.maxsize
 
 
 def _safetensors_headers(path: Path) -> dict[str, Header]:
@@ -90,9 +113,9 @@ def _safetensors_header(part: Any) -> Header:
     return Header(DTYPE_NAMES.get(dtype, dtype), tuple(part.get_shape()))
 
 
-def _safetensors_rows(path: Path, key: str, rows: slice) -> Tensor:
+def _safetensors_array(path: Path, key: str) -> Tensor:
     with safe_open(path, framework="pt") as file:
-        return file.get_tensor(key)[rows]
+        return file.get_tensor(key)
 
 
 def _to_torch(array: np.ndarray) -> Tensor:
@@ -102,8 +125,8 @@ def _to_torch(array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(array, dtype=array.dtype.newbyteorder("=")))
 
 
-READERS: dict[str, tuple[Callable[[Path], dict[str, Header]], Callable[[Path, str, slice], Tensor]]] = {
-    ".npy": (_npy_headers, _npy_rows),
-    ".npz": (_npz_headers, _npz_rows),
-    ".safetensors": (_safetensors_headers, _safetensors_rows),
+READERS: dict[str, tuple[Callable[[Path], dict[str, Header]], Callable[[Path, str], Tensor]]] = {
+    ".npy": (_npy_headers, _npy_array),
+    ".npz": (_npz_headers, _npz_array),
+    ".safetensors": (_safetensors_headers, _safetensors_array),
 }

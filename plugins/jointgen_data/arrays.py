@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import attrs
+import numpy as np
+import torch
 from einops import rearrange
-from torch import Tensor, isfinite, uint8
+from torch import Tensor
 
-from jointgen.plugin import LOCATION, READING, ConfigError, Space, suggest
-from jointgen_data.array_files import READERS, Header, read_headers, read_rows
+from jointgen.plugin import (
+    LOCATION,
+    READING,
+    ConfigError,
+    FileError,
+    MissingFileError,
+    Space,
+    check_regular,
+    listed,
+    log,
+    suggest,
+    user_path,
+)
+from jointgen_data.array_files import READERS, Header, read_array, read_headers
 from jointgen_data.common import Observed, TensorRows, image_space, is_train, label_space
 
-INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
+INTEGERS = ("uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 CHANNELS = (1, 3, 4)
-CHUNK_ROWS = 4096  # rows checked at a time, so that checking a file does not double its memory
+BLOCK_NUMBERS = 2**24  # checked at a time, so that checking a file does not double its memory
+LARGE_BYTES = 2**32  # of values that are checked: reading them takes so long that it is said
+MAX_ROWS_NAMED = 5
+LARGEST = float(np.finfo(np.float32).max)  # what a model computes with
 
 optional = attrs.validators.optional
 fraction = [attrs.validators.gt(0.0), attrs.validators.lt(1.0)]
@@ -27,6 +45,9 @@ is_observed = optional(attrs.validators.in_(("none", "dequantise", "binarise")))
 class Arrays:
     """The user's arrays, with rows along the first axis. The type and the axes of an array decide what it is.
 
+    The test split is chosen by a hash of the number of each row: the same rows in each run, from all over the file, and
+    still held out when rows are appended.
+
     - uint8, two axes or more: levels 0..levels-1, dequantised on [0, 1), or binarised, or left as they are.
     - floats: as they are, and finite; (N,) becomes (N, 1).
     - whole numbers (N,): labels 0..classes-1.
@@ -36,8 +57,10 @@ class Arrays:
 
     Args:
         path: A .npy, .npz or .safetensors file.
-        test_path: A file with the test split and the same arrays. Without it, the last `test_fraction` of the rows.
+        test_path: A file with the test split and the same arrays. Without it, some rows of `path` are held out.
         test_fraction: The share of rows that is held out.
+        split: Which rows are held out: those that a hash of their number chooses, so that their share is near
+            `test_fraction`, or the last ones of the file.
         variables: The key in the file for each variable; by default x is the key "x", or the only array.
         observe: How uint8 is observed; "dequantise" by default.
         levels: The number of levels of uint8; 2 for zeros and ones.
@@ -47,6 +70,7 @@ class Arrays:
     path: str = attrs.field(metadata=LOCATION)
     test_path: str | None = attrs.field(default=None, metadata=LOCATION)
     test_fraction: float = attrs.field(default=0.1, validator=fraction)
+    split: Literal["hash", "last"] = attrs.field(default="hash", validator=attrs.validators.in_(("hash", "last")))
     variables: dict[str, str] | None = None
     observe: Literal["none", "dequantise", "binarise"] | None = attrs.field(
         default=None, validator=is_observed, metadata=READING
@@ -60,26 +84,37 @@ class Arrays:
         if self.observe in ("dequantise", "binarise") and all(array.role != "levels" for array in arrays.values()):
             found = ", ".join(f"{array.key!r} is {array.header.dtype}" for array in arrays.values())
             raise ConfigError(f"{self.observe!r} is for images or vectors of uint8 levels, but {found}", "observe")
+        if self.classes is not None and all(array.role != "label" for array in arrays.values()):
+            found = ", ".join(
+                f"{array.key!r} is {array.header.dtype} {array.header.shape}" for array in arrays.values()
+            )
+            raise ConfigError(f"is for labels, whole numbers (N,), but {found}", "classes")
         return {name: self._space(array) for name, array in arrays.items()}
 
     def count_rows(self, split: str) -> int:
         """Return the number of rows of the split, from the file's header; raise ConfigError as `spaces` does."""
         train = is_train(split)
-        option = "path" if self.test_path is None or train else "test_path"
-        path = self.path if option == "path" else self.test_path
-        rows = next(iter(self._arrays(option, path or "").values())).header.shape[0]
-        return rows if option == "test_path" else len(range(rows)[self._rows(rows, train)])
+        rows = next(iter(self._arrays(*self._file_of(train)).values())).header.shape[0]
+        return rows if self.test_path is not None else len(self._places(rows, train))
 
-    def open(self, split: str) -> TensorRows:
+    def open(self, split: str) -> ArrayRows:
         """Open a split; raise ConfigError as `spaces` does, and for values that do not fit their Space."""
         spaces, train = self.spaces(), is_train(split)
-        if self.test_path is None or train:
-            arrays = self._arrays("path", self.path)
-            rows = self._rows(next(iter(arrays.values())).header.shape[0], train)
-        else:
-            arrays, rows = self._arrays("test_path", self.test_path), slice(None)
+        arrays = self._arrays(*self._file_of(train))
+        if self.test_path is not None and not train:
             self._check_same(spaces, arrays)
-        return TensorRows({name: self._values(array, rows, spaces[name]) for name, array in arrays.items()})
+        count = next(iter(arrays.values())).header.shape[0]
+        places = self._places(count, train) if self.test_path is None else None
+        rows = ArrayRows({name: array.read() for name, array in arrays.items()}, places)
+        for name, array in arrays.items():
+            self._check_values(array, spaces[name], rows, name)
+        if train:
+            rows.remarks += self._remarks(arrays, spaces, rows)
+        return rows
+
+    def _file_of(self, train: bool) -> tuple[str, str]:
+        """Return the key and the path of the file with the rows of a split."""
+        return ("path", self.path) if self.test_path is None or train else ("test_path", self.test_path)
 
     def _arrays(self, option: str, path: str) -> dict[str, _Array]:
         """Return the array of each variable in the file that this option names, from headers only."""
@@ -103,14 +138,38 @@ class Arrays:
         observed: Observed = "binarise" if self.observe == "binarise" else "dequantise"
         return image_space(array.row_shape, observed, self.levels)
 
-    def _rows(self, rows: int, train: bool) -> slice:
-        """Return the rows of `path` that make the split."""
-        if self.test_path is not None:
-            return slice(0, rows)
-        start = rows - max(1, round(rows * self.test_fraction))
-        if start < 1:
-            raise ConfigError(f"{self.test_fraction} of {rows} rows leaves none to train on", "test_fraction")
-        return slice(0, start) if train else slice(start, rows)
+    def _places(self, rows: int, train: bool) -> Tensor:
+        """Return the numbers of the rows of `path` that make the split, in order, (n,) int64."""
+        test = np.zeros(rows, bool)
+        if self.split == "last":
+            test[rows - max(1, round(rows * self.test_fraction)) :] = True
+        else:
+            blocks = [slice(start, min(start + BLOCK_NUMBERS, rows)) for start in range(0, rows, BLOCK_NUMBERS)]
+            for block in blocks:
+                test[block] = hashed_shares(block.start, block.stop) < self.test_fraction
+            if not test.any():  # of so few rows, the one that a larger share would hold out first
+                test[hashed_shares(0, rows).argmin()] = True
+        if test.all():
+            raise ConfigError(f"{self.test_fraction} of {rows:,} rows leaves none to train on", "test_fraction")
+        return torch.from_numpy(np.flatnonzero(~test if train else test))
+
+    def _remarks(self, arrays: dict[str, _Array], spaces: dict[str, Space], rows: ArrayRows) -> Iterator[str]:
+        """Yield what the user should know of the training rows."""
+        if self.test_path is None:
+            held, how = rows.total - len(rows), "the last ones" if self.split == "last" else "by a hash of their number"
+            yield f"{held:,} of the {rows.total:,} rows of {self.path!r} are held out for tests, {how}"
+        for name, array in arrays.items():
+            space = spaces[name]
+            if space.kind == "label":
+                seen = torch.cat([block for _, block in rows.blocks(name)]).unique()
+                if absent := sorted(set(range(space.shape[0])) - set(seen.tolist())):
+                    yield f"{array} has no row to train on of the classes {listed(absent, most=MAX_ROWS_NAMED)}"
+            elif space.bins is None and (constant := _constant(rows, name)):
+                yield (
+                    f"{array} is constant in {len(constant):,} of its {space.size:,} columns "
+                    f"({listed(constant, most=MAX_ROWS_NAMED)}): a density there has no upper limit but the smallest "
+                    "scale that the family allows; leave them out"
+                )
 
     def _check_same(self, spaces: dict[str, Space], arrays: dict[str, _Array]) -> None:
         for name, array in arrays.items():
@@ -118,18 +177,15 @@ class Arrays:
             if there != spaces[name]:
                 raise ConfigError(f"{name!r} is {there} in {array}, but {spaces[name]} in {self.path!r}", "test_path")
 
-    def _values(self, array: _Array, rows: slice, space: Space) -> Tensor:
-        """Return the values, (N, *shape), each checked against its Space."""
-        values = array.read(rows)
+    def _check_values(self, array: _Array, space: Space, rows: ArrayRows, name: str) -> None:
+        """Raise ConfigError for values that do not fit their Space; names the rows by their numbers in the file."""
         if array.role == "label":
-            values = values.long()
-            _check_whole(array, values, "classes", space.shape[0])
+            _check_whole(array, rows, name, "classes", space.shape[0])
         elif array.role == "real":
-            _check_finite(array, values)
+            _check_finite(array, rows, name)
         elif space.bins is not None:
-            _check_whole(array, values, "levels", space.bins)
-            _check_not_bits(array, values, space.bins)
-        return values
+            _check_whole(array, rows, name, "levels", space.bins)
+            _check_not_bits(array, rows, name, space.bins)
 
 
 @attrs.frozen
@@ -154,9 +210,20 @@ class _Array:
             return "levels"
         if dtype in FLOATS:
             return "real"
-        hint = "; save it as uint8 and give levels = 2" if dtype == "bool" else ""
         allowed = f"uint8, {', '.join(FLOATS)}, or whole numbers (N,) for labels"
-        raise ConfigError(f"{self} is {dtype} {self.header.shape}; allowed are {allowed}{hint}", self.option)
+        raise ConfigError(f"{self} is {dtype} {self.header.shape}; allowed are {allowed}{self._hint}", self.option)
+
+    @property
+    def _hint(self) -> str:
+        """How an array of a type that has no role could be saved."""
+        dtype, shape = self.header.dtype, self.header.shape
+        if dtype == "bool":
+            return "; save it as uint8" + ("" if len(shape) == 1 else " and give levels = 2")
+        if dtype.startswith("str") and len(shape) == 1:
+            return "; number the classes: np.unique(y, return_inverse=True)[1]"
+        if dtype in INTEGERS and len(shape) == 2:
+            return "; labels have one axis: save y[:, 0]" if shape[1] == 1 else "; of one-hot labels save y.argmax(1)"
+        return ""
 
     @property
     def channels_last(self) -> bool:
@@ -173,24 +240,31 @@ class _Array:
             return 1, *shape
         return shape
 
-    def read(self, rows: slice) -> Tensor:
-        """Return the values of these rows, (N, *row_shape)."""
+    def read(self) -> Tensor:
+        """Return the values, (N, *row_shape), mapped where the format allows it."""
         try:
-            values = read_rows(self.file, self.key, rows)
+            values = read_array(self.file, self.key)
+            assert tuple(values.shape) == self.header.shape, "it changed after its header was read"
         except Exception as error:  # an array can be torn behind a header that is whole
             raise ConfigError(f"{self} cannot be read: {error}", self.option) from error
+        if self.role == "label":
+            return values.long()
         if self.channels_last:
             return rearrange(values, "n h w c -> n c h w")
         return values.reshape(len(values), *self.row_shape)
 
 
 def _file(option: str, path: str) -> Path:
-    file = Path(path).expanduser()
+    file = user_path(path)
     if file.suffix.lower() not in READERS:
         raise ConfigError(f"{path!r} is none of {', '.join(READERS)}", option)
-    if not file.is_file():
+    try:
+        check_regular(file)
+    except MissingFileError:
         where = "" if file.is_absolute() else f" in {str(Path.cwd())!r}"
-        raise ConfigError(f"no file {str(file)!r}{where}", option)
+        raise ConfigError(f"no file {str(file)!r}{where}", option) from None
+    except FileError as error:
+        raise ConfigError(f"{str(file)!r} {error.reason}", option) from None
     return file
 
 
@@ -206,7 +280,7 @@ def _default_keys(headers: dict[str, Header], file: Path) -> dict[str, str]:
         return {"x": "x"}
     if len(headers) == 1:
         return {"x": next(iter(headers))}
-    held = ", ".join(sorted(headers)) or "none"
+    held = listed(sorted(headers)) or "none"
     raise ConfigError(f"which array of {str(file)!r} is x? It holds {held}; give variables.x = its key", "variables")
 
 
@@ -221,26 +295,96 @@ def _check_rows(arrays: list[_Array]) -> None:
         raise ConfigError(f"the arrays of {str(arrays[0].file)!r} differ in rows: {counts}", arrays[0].option)
 
 
-def _check_whole(array: _Array, values: Tensor, option: str, count: int) -> None:
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+class ArrayRows(TensorRows):
+    """Rows of whole arrays, which may be mapped: a split holds the numbers of its rows, and copies none.
+
+    Args:
+        values: The arrays by variable, (total, *shape).
+        places: The numbers of the rows that make the split, (N,) int64; None: all.
+
+    Attributes:
+        total: The number of rows of the file.
+        remarks: What the user should know of the rows.
+    """
+
+    def __init__(self, values: dict[str, Tensor], places: Tensor | None):
+        super().__init__(values, places=torch.arange(len(next(iter(values.values())))) if places is None else places)
+        self.total, self.remarks = super().__len__(), list[str]()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def take(self, index: Tensor) -> dict[str, Tensor]:
+        """Return the rows with these numbers, (B,) int64, (B, *shape) each."""
+        return super().take(self._places[index])
+
+    def blocks(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the numbers of some rows in the file, (n,) int64, and their values of a variable, (n, D)."""
+        values = self.values[name]
+        for places in self._places.split(max(1, BLOCK_NUMBERS // max(1, values[0].numel()))):
+            yield places, values[places].flatten(1) if values.ndim > 1 else values[places][:, None]
+
+
+def hashed_shares(first: int, end: int) -> np.ndarray:
+    """Return a number in [0, 1) for each row of a range, a hash of the row's number.
+
+    It is the finaliser of SplitMix64 (Steele, Lea & Flood 2014, section 5).
+    """
+    mixed = (np.arange(first, end, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    shares: np.ndarray = ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+    return shares
+
+
+def _check_whole(array: _Array, rows: ArrayRows, name: str, option: str, count: int) -> None:
     """Raise ConfigError for whole numbers outside 0..count-1."""
-    if values.dtype == uint8 and count == 256:
+    if array.header.dtype == "uint8" and count == 256:
         return  # it cannot fail, and a mapped file of many GB would be read for it
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high >= count:
+    if wrong := _rows_where(lambda block: (block < 0) | (block >= count), rows, name):
+        ends = [(int(block.min()), int(block.max())) for _, block in rows.blocks(name)]
+        low, high = min(low for low, _ in ends), max(high for _, high in ends)
         worst = low if low < 0 else high
-        raise ConfigError(f"{array} holds {worst}, but {option} = {count} allows 0 to {count - 1}", option)
+        raise ConfigError(
+            f"{array} holds {worst}, but {option} = {count} allows 0 to {count - 1} (see {_named(wrong)})", option
+        )
 
 
-def _check_not_bits(array: _Array, values: Tensor, levels: int) -> None:
+def _check_not_bits(array: _Array, rows: ArrayRows, name: str, levels: int) -> None:
     """Raise ConfigError for zeros and ones as levels of many, which would silently be almost black images."""
-    if levels > 2 and all(int(part.max()) <= 1 for part in values.split(CHUNK_ROWS)):
-        raise ConfigError(f"{array} holds nothing but 0 and 1, with levels = {levels}; give levels = 2", "levels")
+    if levels > 2 and all(int(block.max()) <= 1 for _, block in rows.blocks(name)):
+        one_hot = "; of one-hot labels save y.argmax(1)" if len(array.header.shape) == 2 else ""
+        raise ConfigError(
+            f"{array} holds nothing but 0 and 1, with levels = {levels}; give levels = 2{one_hot}", "levels"
+        )
 
 
-def _check_finite(array: _Array, values: Tensor) -> None:
-    for start, part in zip(range(0, len(values), CHUNK_ROWS), values.split(CHUNK_ROWS), strict=True):
-        bad = ~isfinite(part.flatten(1)).all(1)  # (N,)
-        if bad.any():
-            raise ConfigError(
-                f"{array} is not finite in row {start + int(bad.nonzero()[0])} of the split", array.option
-            )
+def _check_finite(array: _Array, rows: ArrayRows, name: str) -> None:
+    size = len(rows) * rows.values[name][0].nbytes
+    if size > LARGE_BYTES:
+        log(f"reading {size / 2**30:,.1f} GiB of {array}, to see that every number is finite")
+    if wrong := _rows_where(lambda block: ~(block.abs() <= LARGEST), rows, name):
+        raise ConfigError(f"{array} is not finite, or too large for float32, in {_named(wrong)}", array.option)
+
+
+def _rows_where(is_wrong: Callable[[Tensor], Tensor], rows: ArrayRows, name: str) -> list[int]:
+    """Return the numbers in the file of the rows with a wrong value."""
+    return [row for places, block in rows.blocks(name) for row in places[is_wrong(block).any(1)].tolist()]
+
+
+def _named(rows: list[int]) -> str:
+    return f"row{'s' if len(rows) > 1 else ''} {listed(rows, most=MAX_ROWS_NAMED)}"
+
+
+def _constant(rows: ArrayRows, name: str) -> list[int]:
+    """Return the columns, of D, in which every row has the same value."""
+    first = rows.take(torch.zeros(1, dtype=torch.int64))[name].flatten(1)
+    constant = torch.ones(first.shape[1], dtype=torch.bool)
+    for _, block in rows.blocks(name):
+        constant &= (block == first).all(0)
+        if not constant.any():
+            break
+    return constant.nonzero().flatten().tolist()

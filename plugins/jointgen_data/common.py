@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 import attrs
+import torch
 from torch import Tensor, where
 
 from jointgen.plugin import ConfigError, NoiseSource, Space
@@ -37,12 +38,14 @@ class TensorRows:
     Args:
         values: One tensor for each variable, (N, *shape).
         skipped: Names of files that could not be read.
+        places: The number of each row in the data as the user has it, (N,) int64; None: these are its rows.
     """
 
-    def __init__(self, values: dict[str, Tensor], skipped: Iterable[str] = ()):
+    def __init__(self, values: dict[str, Tensor], skipped: Iterable[str] = (), places: Tensor | None = None):
         assert len({len(value) for value in values.values()}) == 1, "every variable has the same number of rows"
         self.values = values
         self.skipped = list(skipped)
+        self._places = torch.arange(len(self)) if places is None else places
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
@@ -50,6 +53,10 @@ class TensorRows:
     def take(self, index: Tensor) -> dict[str, Tensor]:
         """Return the rows with these numbers, (B,) int64, as contiguous tensors, (B, *shape) each."""
         return {name: value.index_select(0, index).contiguous() for name, value in self.values.items()}
+
+    def places(self, index: Tensor) -> Tensor:
+        """Return the numbers of these rows in the data as the user has it, (B,) int64."""
+        return self._places[index]
 
 
 class Flipping:

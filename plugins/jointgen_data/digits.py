@@ -52,7 +52,7 @@ class Digits:
         values = {"x": LEVELS - 1 - x if self.negative else x}
         if self.labels:
             values["y"] = torch.from_numpy(labels[mine].astype(np.int64))
-        return TensorRows(values)
+        return TensorRows(values, places=torch.from_numpy(mine))
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from jointgen_data.digits import Digits
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
+from sklearn.datasets import load_digits
 
 import jointgen
 from jointgen.errors import ConfigError
@@ -302,7 +303,9 @@ def test_codes_and_labels_of_a_split(trained: Path, say: Any, here: Path, regist
     digits: Any = registry.get("data", "digits").load()
     labels = digits(labels=True).open("test").take(torch.arange(297))["y"]
     assert codes["y"].tolist() == labels.tolist()
-    for name in ("y", "z"):
+    assert load_digits().target[codes["rows"]].tolist() == labels.tolist()  # the numbers of the rows in the file
+    assert len(set(codes["rows"].tolist())) == 297
+    for name in ("y", "z", "rows"):
         assert (codes[name] == tensors[name]).all()
     assert not (codes["z"][:41] == codes["z"][256:]).all(), "the second batch is not the first"
 

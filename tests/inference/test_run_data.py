@@ -121,3 +121,16 @@ def test_a_record_of_other_data_than_the_weights_is_refused(away: Path) -> None:
     changed(shape=[1, 9, 9])(away / "r/data.json")
     with pytest.raises(ConfigError, match=r"the checkpoint is of other parts than the recipe's: encoder/trunk\.\S+ is"):
         jointgen.load(away / "r")
+
+
+def test_a_recipe_that_lacks_a_key_of_today_is_remarked_on(away: Path, say: Any) -> None:
+    """As of a run on arrays from before `split`: its test rows are others than those that it held out."""
+    (manifest,) = (away / "r/checkpoints").glob("step-*/manifest.json")
+    recipe = away / "r/recipe.toml"
+    recipe.write_text(recipe.read_text().replace('split = "hash"', 'split = "last"'))
+    said = say("sample", away / "r", "-o", "s.png")
+    assert said.status == 0
+    assert said.problems == [
+        f"jointgen: {away / 'r'}: its recipe reads today otherwise than when {manifest.parent.name} was trained: "
+        "data.split: 'hash' -> 'last'"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import shutil
@@ -9,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from jointgen_data import jointgen_register
-from jointgen_data.arrays import Arrays
+from jointgen_data import arrays, jointgen_register
+from jointgen_data.arrays import Arrays, hashed_shares
 from jointgen_data.cifar10 import CIFAR10
 from jointgen_data.common import FlippedRows, TensorRows
 from jointgen_data.digits import Digits
@@ -657,7 +659,7 @@ FORMS = ["npy", "npz", "safetensors"]
 
 
 def write(path: Path, form: str, x: np.ndarray) -> Arrays:
-    """The array alone in a file, and the source that reads it."""
+    """The array alone in a file, and the source that reads it and holds out the last rows."""
     file = path / f"data.{form}"
     if form == "npy":
         np.save(file, x)
@@ -665,7 +667,7 @@ def write(path: Path, form: str, x: np.ndarray) -> Arrays:
         np.savez(file, images=x)
     else:
         save_file({"images": np.ascontiguousarray(x)}, file)
-    return Arrays(str(file))
+    return Arrays(str(file), split="last")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -758,23 +760,76 @@ def test_several_variables_with_labels_and_a_test_file(tmp_path: Path) -> None:
 
 def test_a_file_larger_than_memory_is_mapped(tmp_path: Path) -> None:
     """A terabyte of holes: where a write might need memory for every page, Linux refuses to map it."""
-    file, rows = tmp_path / "data.npy", 2**40 // 4096
+    file, rows = tmp_path / "data.npy", 2**40 // 2**18
     with file.open("wb") as opened:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (rows, 64, 64)}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (rows, 512, 512)}
         np.lib.format.write_array_header_1_0(opened, header)
-        opened.write(np.full((1, 64, 64), 7, np.uint8).tobytes())  # so that it is not all zeros and ones
-        opened.truncate(opened.tell() + (rows - 1) * 4096)
+        opened.write(np.full((1, 512, 512), 7, np.uint8).tobytes())  # so that it is not all zeros and ones
+        opened.truncate(opened.tell() + (rows - 1) * 2**18)
     taken = Arrays(str(file)).open("train").take(torch.tensor([rows // 2, 0]))["x"]
-    assert taken.sum((1, 2, 3)).tolist() == [0, 7 * 4096]
+    assert taken.sum((1, 2, 3)).tolist() == [0, 7 * 2**18]
 
 
 def test_spaces_read_the_header_and_nothing_else(tmp_path: Path) -> None:
-    """The data behind the header is cut off: spaces() does not notice, open() does."""
-    source = write(tmp_path, "npy", np.zeros((100, 50)))
+    """The values are NaN: spaces() does not notice, open() does."""
+    source = write(tmp_path, "npy", np.full((100, 50), np.nan))
+    assert source.spaces() == {"x": Space((50,))}
+    assert "is not finite" in problem(source, "train")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_that_is_cut_off_is_refused_before_it_is_read(tmp_path: Path, form: str) -> None:
+    source = write(tmp_path, form, np.zeros((100, 50)))
     file = Path(source.path)
     file.write_bytes(file.read_bytes()[:1000])
-    assert source.spaces() == {"x": Space((50,))}
-    assert "cannot be read" in problem(source, "train")
+    message = problem(source)
+    assert message.startswith(f"path: '{file}' cannot be read as .{form}: ")
+    if form == "npy":  # 128 bytes of header are followed by 872 of the 100 * 50 * 8
+        assert message.endswith("its header promises 40,000 bytes, shape (100, 50), and 872 follow")
+
+
+@pytest.mark.parametrize("form", ["npy", "npz"])
+@pytest.mark.parametrize("shape", [(2**62, 2**62), (4, 2**62), (-1, 8), (2**31, 0, 2)])
+def test_headers_that_lie_are_refused(tmp_path: Path, form: str, shape: tuple[int, ...]) -> None:
+    held = io.BytesIO()
+    np.lib.format.write_array_header_1_0(held, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    held.write(bytes(64))
+    file = tmp_path / f"data.{form}"
+    if form == "npy":
+        file.write_bytes(held.getvalue())
+    else:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("x.npy", held.getvalue())
+    expected = "which holds no rows" if 0 in shape else "its header promises "
+    assert expected in problem(Arrays(str(file)))
+
+
+def test_an_array_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    """100 MB of zeros are 100 kB in a .npz; the machine is said to have 50 MB."""
+    np.savez_compressed(tmp_path / "data.npz", np.zeros((25_000, 1000), np.float32))
+    monkeypatch.setattr("jointgen_data.array_files._memory", lambda: 50 * 2**20)
+    source = Arrays(str(tmp_path / "data.npz"))
+    assert source.spaces() == {"x": Space((1000,))}
+    assert "it takes 0.1 GiB of memory, and this machine has 0.0; save it as .npy" in problem(source, "train")
+
+
+def test_other_members_of_an_archive_are_left_alone(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", images=np.zeros((10, 2)))
+    with zipfile.ZipFile(tmp_path / "data.npz", "a") as archive:
+        archive.writestr("readme.txt", "no array")
+    assert Arrays(str(tmp_path / "data.npz")).spaces() == {"x": Space((2,))}
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a device"])
+def test_a_path_that_is_no_file_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "data.npy"
+    make = {
+        "a folder": path.mkdir,
+        "a pipe": lambda: os.mkfifo(path),
+        "a device": lambda: path.symlink_to("/dev/zero"),
+    }
+    make[kind]()
+    assert problem(Arrays(str(path))) == f"path: '{path}' is {kind}; expected a file"
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -835,10 +890,120 @@ def test_unequal_row_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite(tmp_path: Path, bad: float) -> None:
     x = np.zeros((5000, 2))
-    x[4400, 1] = bad  # past the first chunk that is checked
+    x[4400, 1] = bad
     source = write(tmp_path, "npy", x)
-    assert problem(source, "train") == f"path: 'x' of '{source.path}' is not finite in row 4400 of the split"
+    assert (
+        problem(source, "train") == f"path: 'x' of '{source.path}' is not finite, or too large for float32, in row 4400"
+    )
     assert len(source.open("test")) == 500
+
+
+def test_rows_that_are_not_finite_are_named_by_their_numbers_in_the_file(tmp_path: Path, monkeypatch: Any) -> None:
+    """Eight rows are checked at a time; 1e39 is infinite in float32, in which models compute."""
+    monkeypatch.setattr(arrays, "BLOCK_NUMBERS", 16)
+    x = np.zeros((100, 2))
+    x[[3, 20, 21, 40, 60, 80, 97], 1] = [np.nan, 1e39, np.inf, -1e39, np.nan, -np.inf, np.nan]
+    source = write(tmp_path, "npy", x)
+    assert problem(source, "train").endswith("in rows 3, 20, 21, 40, 60, ... and 1 more")
+    assert problem(source, "test").endswith("in row 97")
+
+
+# --- arrays: which rows are held out ----------------------------------------------------------------------------------
+
+
+def held_out(rows: int, **keys: Any) -> list[int]:
+    """The numbers of the test rows; the training rows are all others."""
+    places = [Arrays("x.npy", **keys)._places(rows, train).tolist() for train in (True, False)]
+    assert sorted(places[0] + places[1]) == list(range(rows))
+    assert all(part == sorted(part) for part in places)
+    return places[1]
+
+
+def test_the_hash_of_a_row_is_that_of_splitmix64() -> None:
+    """The first outputs of SplitMix64 seeded with 0 (as published with xoshiro), over 2^64."""
+    first = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    assert hashed_shares(0, 3).tolist() == pytest.approx([value / 2**64 for value in first], abs=2**-52)
+    assert hashed_shares(1, 3).tolist() == hashed_shares(0, 3)[1:].tolist()
+
+
+def test_held_out_rows_are_a_share_of_every_part_of_a_sorted_file() -> None:
+    """Of ten classes of 1000 rows each, a tenth is 100 rows; 5 standard deviations of a binomial are 47."""
+    chosen = np.array(held_out(10_000))
+    counts = np.bincount(chosen // 1000, minlength=10)
+    assert (np.abs(counts - 100) < 47).all()
+    assert abs(len(chosen) - 1000) < 150
+
+
+def test_held_out_rows_stay_so_when_rows_are_appended() -> None:
+    assert held_out(500) == [row for row in held_out(800) if row < 500]
+
+
+def test_one_row_at_the_least_is_held_out() -> None:
+    """Row 2 has the smallest hash of the first four, 0.03."""
+    assert held_out(4, test_fraction=1e-9) == [2]
+    assert held_out(4, split="last") == [3]
+    with pytest.raises(ConfigError, match=r"0\.999 of 4 rows leaves none to train on"):
+        held_out(4, test_fraction=0.999)
+
+
+def test_the_last_rows_are_held_out_where_that_is_asked_for() -> None:
+    assert held_out(20, split="last", test_fraction=0.25) == [15, 16, 17, 18, 19]
+
+
+def test_a_split_says_where_its_rows_are_in_the_file_and_how_it_was_chosen(tmp_path: Path) -> None:
+    x = np.random.RandomState(0).randn(50, 3).astype(np.float32)
+    source = attrs.evolve(write(tmp_path, "npy", x), split="hash", test_fraction=0.2)
+    for split in ("train", "test"):
+        rows = source.open(split)
+        places = rows.places(torch.arange(len(rows)))
+        assert torch.equal(everything(rows)["x"], torch.from_numpy(x[places]))
+    train = source.open("train")
+    assert train.remarks == [
+        f"{50 - len(train)} of the 50 rows of '{source.path}' are held out for tests, by a hash of their number"
+    ]
+
+
+# --- arrays: values ---------------------------------------------------------------------------------------------------
+
+
+def test_constant_columns_are_remarked_on(tmp_path: Path) -> None:
+    x = np.random.RandomState(0).randn(50, 3)
+    x[:, 1] = 4.0
+    (_, remark) = write(tmp_path, "npy", x).open("train").remarks
+    assert remark.startswith(f"'x' of '{tmp_path}/data.npy' is constant in 1 of its 3 columns (1): a density there has")
+    levels = np.zeros((50, 4, 4), np.uint8)
+    levels[:, 1] = 9
+    assert len(write(tmp_path, "npy", levels).open("train").remarks) == 1  # dequantised, they have a width
+
+
+def test_classes_without_a_row_are_remarked_on(tmp_path: Path) -> None:
+    labels = attrs.evolve(write(tmp_path, "npy", np.arange(20) % 2 * 3), classes=5)
+    (_, remark) = labels.open("train").remarks
+    assert remark.endswith("has no row to train on of the classes 1, 2, 4")
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "<i2", ">i4", "i8", "u2", "u4", "u8"])
+def test_labels_of_any_whole_type_are_class_numbers(tmp_path: Path, dtype: str) -> None:
+    source = attrs.evolve(write(tmp_path, "npy", np.array([2, 0, 1, 2], dtype)), classes=3)
+    taken = everything(source.open("train"))["x"]
+    assert (taken.dtype, taken.tolist()) == (torch.int64, [2, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "complaint"),
+    [
+        (np.array([0.0, 1.0, 2.0, 1.0]), "classes: is for labels, whole numbers (N,), but 'x' is float64 (4,)"),
+        (np.array(["a", "b", "a", "b"]), "number the classes: np.unique(y, return_inverse=True)[1]"),
+        (np.array([True, False, True, False]), "is bool (4,); allowed are"),
+        (np.eye(4, dtype=np.int64), "of one-hot labels save y.argmax(1)"),
+        (np.eye(4, dtype=np.uint8), "classes: is for labels, whole numbers (N,), but 'x' is uint8 (4, 4)"),
+        (np.arange(4)[:, None], "labels have one axis: save y[:, 0]"),
+        (np.array([0, 1, -1, 0]), "holds -1, but classes = 3 allows 0 to 2 (see row 2)"),
+        (np.array([0, 2**62, 1, 0]), f"holds {2**62}, but classes = 3"),
+    ],
+)
+def test_labels_that_are_no_class_numbers(tmp_path: Path, labels: np.ndarray, complaint: str) -> None:
+    assert complaint in problem(attrs.evolve(write(tmp_path, "npy", labels), classes=3), "train")
 
 
 def test_labels_and_levels_out_of_range(tmp_path: Path) -> None:

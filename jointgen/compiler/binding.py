@@ -7,20 +7,21 @@ and check a recipe.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
 from jointgen.compiler.gradient_paths import PartTraits
-from jointgen.config.recipe import DecoderTable, EncoderTable, Recipe
+from jointgen.config.recipe import Recipe
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.distributions import PriorThroughParts
 from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError, Problem, Problems, suggest
+from jointgen.errors import ComponentError, ConfigError, Problem, Problems, dotted, suggest
 from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective
 from jointgen.registry.components import Registry
+from jointgen.registry.faults import attributing, described
 
 
 @attrs.frozen
@@ -35,6 +36,7 @@ class Binding:
         traits: What the planner must know of each part.
         capabilities: What the family of each conditional, and each prior, declares that it can do.
         problems: Every mismatch, with its key path. A part with a problem may be missing from the fields above.
+        registry: Where components have their names from; None: what is installed.
     """
 
     recipe: Recipe
@@ -45,6 +47,29 @@ class Binding:
     traits: dict[str, PartTraits] = attrs.field(factory=dict)
     capabilities: dict[str, Capabilities] = attrs.field(factory=dict)
     problems: Problems = attrs.field(factory=Problems)
+    registry: Registry | None = None
+
+    def named(self, part: str, role: Literal["", "network", "family"] = "") -> str:
+        """Name a component by its key, itself and its package: "encoder.family: family 'student' of tails 0.1".
+
+        Args:
+            part: The part of the recipe.
+            role: Which component of a conditional; "" for both, and for other parts, which have one.
+        """
+        recipe = self.recipe
+        path = ("discriminator",) if part in self.ratios and part not in recipe.discriminators else recipe.path_of(part)
+        if (table := recipe.all_conditionals().get(part)) is not None:
+            kind = path[0].removesuffix("s") if isinstance(path[0], str) else "encoder"
+            components = {"network": (kind, table.network), "family": ("family", table.family)}
+            if role:
+                return f"{dotted((*path, role))}: {described(self.registry, *components[role])}"
+            return f"{dotted(path)}: {' and '.join(described(self.registry, *one) for one in components.values())}"
+        if (prior := recipe.all_priors().get(part)) is not None:
+            return f"{dotted(path)}: {described(self.registry, 'prior', prior)}"
+        if (source := recipe.all_sources().get(part)) is not None:
+            return f"{dotted(path)}: {described(self.registry, 'data', source)}"
+        critic = recipe.discriminators.get(part, recipe.discriminator)
+        return f"{dotted(path)}: {described(self.registry, 'discriminator', critic)}"
 
     @property
     def data_parts(self) -> list[str]:
@@ -132,7 +157,9 @@ def bind(
     Returns:
         The binding; its `problems` are to be raised by the caller.
     """
-    binding = Binding(recipe, offered={part: dict(spaces) for part, spaces in (offered or {}).items()})
+    binding = Binding(
+        recipe, registry=registry, offered={part: dict(spaces) for part, spaces in (offered or {}).items()}
+    )
     for objective in objectives:
         shared: list[tuple[dict[str, Any], Mapping[str, Any], str]] = [
             (binding.joints, objective.joints, "joint"),
@@ -204,7 +231,8 @@ def _bind_root_spaces(binding: Binding, joint: Joint, factor: Conditional) -> No
     sources, priors = recipe.all_sources(), recipe.all_priors()
     written = f"{joint.name}({factor})"
     if part in priors:
-        binding.spaces[factor.out[0]] = priors[part].space
+        with attributing(binding.named(part)):
+            binding.spaces[factor.out[0]] = priors[part].space
         return
     if part not in sources:
         names = ", ".join(sorted([*sources, *priors]))
@@ -215,7 +243,7 @@ def _bind_root_spaces(binding: Binding, joint: Joint, factor: Conditional) -> No
         )
         return
     if part not in binding.offered:
-        with problems.collect(*recipe.path_of(part)):
+        with problems.collect(*recipe.path_of(part)), attributing(binding.named(part)):
             binding.offered[part] = sources[part].spaces()
     offered = binding.offered.get(part)
     if offered is None:
@@ -245,7 +273,7 @@ def _bind_part(binding: Binding, joint: Joint, factor: Conditional, registry: Re
             _report_missing_table(binding, joint, factor)
         elif (space := binding.spaces.get(factor.out[0])) is not None:
             try:
-                can = _capabilities_of(table, space)
+                can = _capabilities_of(binding, part, space)
             except ConfigError as error:
                 fitting = _families_that_serve(space, type(table.family), registry)
                 where = (*binding.recipe.path_of(part), "family")
@@ -261,14 +289,26 @@ def _bind_part(binding: Binding, joint: Joint, factor: Conditional, registry: Re
         return
     through = prior.through if isinstance(prior, PriorThroughParts) else ()
     binding.traits[part] = PartTraits("prior", through=through)
+    named = binding.named(part)
     with binding.problems.collect(*binding.recipe.path_of(part)):
-        can = prior.capabilities(prior.space, *(_capabilities_for_prior(binding, name, factor) for name in through))
+        of_parts = [_capabilities_for_prior(binding, name, factor) for name in through]
+        with attributing(named):
+            can = prior.capabilities(prior.space, *of_parts)
+        can = _checked(named, can)
         binding.traits[part] = PartTraits("prior", can.paths, trainable=can.trainable, through=through)
         binding.capabilities[part] = can
 
 
-def _capabilities_of(table: EncoderTable | DecoderTable, space: Space) -> Capabilities:
-    can: Capabilities = table.family.capabilities(space)
+def _capabilities_of(binding: Binding, part: str, space: Space) -> Capabilities:
+    named = binding.named(part, "family")
+    with attributing(named):
+        can = binding.recipe.all_conditionals()[part].family.capabilities(space)
+    return _checked(named, can)
+
+
+def _checked(named: str, can: object) -> Capabilities:
+    if not isinstance(can, Capabilities):
+        raise ComponentError(f"{named}: capabilities() gives a {type(can).__name__}, it must be Capabilities")
     return can
 
 
@@ -288,7 +328,7 @@ def _capabilities_for_prior(binding: Binding, part: str, root: Conditional) -> C
     if table is None or space is None:
         return Capabilities()  # another problem says so
     try:
-        can = _capabilities_of(table, space)
+        can = _capabilities_of(binding, part, space)
     except ConfigError:  # a problem of that part, which is reported where it is bound
         return Capabilities()
     if can.noise_input:

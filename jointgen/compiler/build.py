@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from jointgen.compiler.binding import Binding
 from jointgen.compiler.parts import ConditionalPart, Parts
 from jointgen.contracts.distributions import StartsAtMean, StartsAtRows
 from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError, Problem, Problems, placing
+from jointgen.errors import ComponentError, ConfigError, Problem, Problems, placing
+from jointgen.registry.faults import attributing
 from jointgen.runtime.global_rng import seeded
 
 
@@ -21,6 +22,7 @@ def build(binding: Binding) -> Parts:
 
     Raises:
         ConfigError: Every network that cannot serve its shapes.
+        ComponentError: A component raises where it is built, or builds no module.
     """
     recipe = binding.recipe
     modules: dict[str, nn.Module] = {}
@@ -48,7 +50,7 @@ def _build_prior(binding: Binding, name: str) -> nn.Module:
     """Build a prior from the Spaces of the inputs of each conditional that it goes through."""
     prior = binding.recipe.all_priors()[name]
     with placing(*binding.recipe.path_of(name)):
-        module: nn.Module = prior.build(*binding.inputs_of_prior(name))
+        module = _built(binding.named(name), lambda: prior.build(*binding.inputs_of_prior(name)))
         if not binding.traits[name].trainable and any(True for _ in module.parameters()):
             raise ConfigError("its module has parameters, so its Capabilities must say trainable=True")
     return module
@@ -61,10 +63,13 @@ def _build_conditional(binding: Binding, name: str) -> ConditionalPart:
     inputs = {v: binding.spaces[v] for v in factor.given}
     if binding.traits[name].noise_input:
         inputs["eps"] = Space((binding.traits[name].noise_input,))
+    network, family = binding.named(name, "network"), binding.named(name, "family")
+    with placing(*path, "family"), attributing(family):
+        outputs = tuple(table.family.outputs(space))
     with placing(*path, "network"):
-        trunk = table.network.build(inputs, table.family.outputs(space))
+        trunk = _built(network, lambda: table.network.build(inputs, outputs))
     with placing(*path, "family"):
-        return ConditionalPart(trunk, table.family.build(space))
+        return ConditionalPart(trunk, _built(family, lambda: table.family.build(space)))
 
 
 def _build_critic(binding: Binding, name: str) -> nn.Module:
@@ -73,10 +78,19 @@ def _build_critic(binding: Binding, name: str) -> nn.Module:
     assert config is not None, "bind() found it"
     path = ("discriminators", name) if name in recipe.discriminators else ("discriminator",)
     try:
-        module: nn.Module = config.build({v: binding.spaces[v] for v in binding.ratios[name].variables})
+        inputs = {v: binding.spaces[v] for v in binding.ratios[name].variables}
+        module = _built(binding.named(name), lambda: config.build(inputs))
     except ConfigError as error:
         problems = [Problem(f"{p.message} (critic {name!r})", *path, *p.path) for p in error.problems]
         raise ConfigError(problems) from None
+    return module
+
+
+def _built(named: str, build: Callable[[], Any]) -> nn.Module:
+    with attributing(named):
+        module = build()
+    if not isinstance(module, nn.Module):
+        raise ComponentError(f"{named}: build() gives a {type(module).__name__}, it must be a torch.nn.Module")
     return module
 
 

@@ -119,3 +119,44 @@ def pixels(values: Tensor, space: Space) -> Tensor:
     if space.kind == "real" and space.bins is not None:
         share = (share * space.bins).floor().clamp(max=space.bins - 1) / (space.bins - 1)
     return (share * 255.0).round().to(torch.uint8)
+
+
+def example(space: Space, noise: NoiseSource) -> Tensor:
+    """Return made-up values in model space, (B, *shape), to try components on where there is no data yet."""
+    if space.kind == "label":
+        return torch.eye(space.size, dtype=noise.dtype)[torch.arange(noise.rows) % space.size]
+    if space.kind == "binary":
+        return (noise.uniform(*space.shape) > 0.5).to(noise.dtype)
+    if space.range is not None:
+        low, high = space.range
+        return low + (high - low) * noise.uniform(*space.shape)
+    return noise.normal(*space.shape)
+
+
+def fault_of_raw(raw: object, space: Space, rows: int) -> str:
+    """Say what is wrong with raw rows of a variable, as a verb and what follows it; "" if nothing is.
+
+    Args:
+        raw: The rows as `Rows.take` returns them.
+        space: The variable's Space.
+        rows: How many there should be.
+    """
+    shape = (rows,) if space.kind == "label" else (rows, *space.shape)
+    if not isinstance(raw, Tensor):
+        return f"is a {type(raw).__name__}, it must be a tensor"
+    if tuple(raw.shape) != shape:
+        return f"has shape {tuple(raw.shape)}, it must be {shape}"
+    if space.kind == "label" or space.bins is not None:
+        top = space.size if space.bins is None or space.kind == "label" else space.bins
+        if space.kind == "label" and raw.dtype != torch.int64:
+            return f"is {raw.dtype}, labels are int64"
+        if raw.is_floating_point():
+            return f"is {raw.dtype}, levels are whole numbers"
+        levels = raw.long()  # torch compares uint8 with 256 as with 0
+        return "" if bool(((levels >= 0) & (levels < top)).all()) else f"is not in 0..{top - 1}"
+    if not raw.is_floating_point():
+        return f"is {raw.dtype}, real values without bins are floating"
+    if not bool(raw.isfinite().all()):
+        return f"has the value {raw[~raw.isfinite()][0].item()}, it must be finite"
+    low, high = (-torch.inf if space.low is None else space.low), (torch.inf if space.high is None else space.high)
+    return "" if bool(((raw >= low) & (raw <= high)).all()) else f"is not in [{low}, {high}]"

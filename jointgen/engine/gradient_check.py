@@ -69,16 +69,22 @@ def check_ownership(plan: Plan, parts: Parts, data: RawRows, rows: int, seed: in
         _check_others(f"update {update_plan.name}", update_plan.trains, copied, before)
 
 
-def _perturbed_copy(parts: Parts, seed: int) -> Parts:
-    """Float64, in evaluation mode but for dropout, a little off its start, so that no zero hides a leak."""
+def double_copy(parts: Parts) -> Parts:
+    """Copy parts to float64 on the CPU, in evaluation mode but for dropout."""
     modules = copy.deepcopy(parts.modules).cpu().double().eval()
-    noise = Noise(seed, "perturbation", dtype=torch.float64)
-    for name, parameter in modules.named_parameters():
-        parameter.data += 0.05 * noise.named(name, 1).normal(*parameter.shape)[0]
     for module in modules.modules():
         if isinstance(module, Dropout):
             module.train()
     return attrs.evolve(parts, modules=modules)
+
+
+def _perturbed_copy(parts: Parts, seed: int) -> Parts:
+    """Copy parts to float64, a little off their start, so that no zero hides a leak."""
+    copied = double_copy(parts)
+    noise = Noise(seed, "perturbation", dtype=torch.float64)
+    for name, parameter in copied.modules.named_parameters():
+        parameter.data += 0.05 * noise.named(name, 1).normal(*parameter.shape)[0]
+    return copied
 
 
 def _check_update(update: UpdatePlan, parts: Parts, inputs: StepInputs) -> None:
@@ -88,9 +94,11 @@ def _check_update(update: UpdatePlan, parts: Parts, inputs: StepInputs) -> None:
     for summand in update.summands:
         gradient = naive_gradient(update, summand, parts, inputs)
         _check_paths(summand, gradient, naive_gradient(update, summand, parts, inputs, detach=True))
-        for key, value in gradient.items():
+        for (part, name), value in gradient.items():
             if value is not None:
-                total[key] -= summand.weight(inputs.at) * value
+                if not bool(value.isfinite().all()):
+                    raise OwnershipError(f"the gradient of term {summand.label!r} to {part}.{name} is not finite")
+                total[part, name] -= summand.weight(inputs.at) * value
     scale = max((value.abs().max().item() for value in total.values()), default=0.0) or 1.0
     for (part, name), naive in total.items():
         found = params[part, name].grad

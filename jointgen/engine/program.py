@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
@@ -73,15 +74,30 @@ class Program:
                 is_cut = node not in differentiable or (detach_reads and isinstance(node, ReadNode))
                 self._computed.append((i, _detached(operation) if node.is_tensor and is_cut else operation))
 
-    def run(self, inputs: StepInputs, imports: Mapping[Node, Any] | None = None) -> Values:
-        """Compute all values. `imports` gives those of the imported nodes."""
+    def run(
+        self,
+        inputs: StepInputs,
+        imports: Mapping[Node, Any] | None = None,
+        watch: Callable[[Node], AbstractContextManager[None]] | None = None,
+    ) -> Values:
+        """Compute all values.
+
+        Args:
+            inputs: The inputs of the step.
+            imports: The values of the imported nodes.
+            watch: A context for the computation of each node.
+        """
         values: Values = [None] * len(self.nodes)
         for i, node in self._imported:
             assert imports is not None
             value = imports[node]
             values[i] = value.detach() if isinstance(value, Tensor) else value
         for i, operation in self._computed:
-            values[i] = operation(inputs, values)
+            if watch is None:
+                values[i] = operation(inputs, values)
+            else:
+                with watch(self.nodes[i]):
+                    values[i] = operation(inputs, values)
         return values
 
     def watch_outputs(self, part: str) -> list[Tensor]:

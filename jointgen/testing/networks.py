@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from jointgen.contracts.networks import Dropout
+from jointgen.contracts.observation import example
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
 from jointgen.testing.check import (
@@ -88,7 +89,7 @@ class Net:
 
     def values(self, rows: int = 6) -> list[Tensor]:
         """Return example inputs."""
-        return [example(space, name, rows) for name, space in self.inputs.items()]
+        return [example(space, noise(rows, name)) for name, space in self.inputs.items()]
 
     def run(self, net: nn.Module, values: Sequence[Tensor]) -> Tensor:
         """Run a forward pass with named noise for every dropout layer, as the engine does."""
@@ -101,19 +102,6 @@ class Net:
         return f"{described(self.config)} of {inputs}" + (
             f" to {'x'.join(map(str, self.output))}" if self.output else ""
         )
-
-
-def example(space: Space, name: str, rows: int) -> Tensor:
-    """Return values in the Space, (rows, *shape)."""
-    source = noise(rows, name)
-    if space.kind == "label":
-        return torch.eye(space.size, dtype=torch.float64)[torch.arange(rows) % space.size]
-    if space.kind == "binary":
-        return (source.uniform(*space.shape) > 0.5).double()
-    if space.range is not None:
-        low, high = space.range
-        return low + (high - low) * source.uniform(*space.shape)
-    return source.normal(*space.shape)
 
 
 def nets_of(kind: str, config: Any, settings: Sequence[Setting] | None) -> list[Net]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from jointgen.contracts.observation import observe
+from jointgen.contracts.observation import fault_of_raw, observe
 from jointgen.contracts.sources import AugmentedRows, CountedSource, reader_of
 from jointgen.contracts.space import Space
-from jointgen.testing.check import Promises, expect, expect_equal, expect_finite, expect_shape, promise, skip
+from jointgen.testing.check import Promises, expect, expect_equal, expect_shape, promise, skip
 from jointgen.testing.critics import Subject
 from jointgen.testing.randomness import no_global_randomness, noise
 
@@ -33,25 +32,7 @@ def rows_match_the_spaces(subject: Subject) -> None:
         spaces = subject.config.spaces()
         expect(set(taken) == set(spaces), f"rows of {split!r} have {sorted(taken)}, spaces() promises {sorted(spaces)}")
         for name, space in spaces.items():
-            _expect_raw(f"{name!r} of {n} rows of {split!r}", taken[name], space, n)
-
-
-def _expect_raw(what: str, value: Tensor, space: Space, n: int) -> None:
-    if space.kind == "label":
-        expect_shape(what, value, (n,))
-        expect(value.dtype == torch.int64, f"{what} is {value.dtype}, labels are int64")
-        expect(bool((value >= 0).all() and (value < space.size).all()), f"{what} is not in 0..{space.size - 1}")
-        return
-    expect_shape(what, value, (n, *space.shape))
-    if space.bins is not None:
-        expect(not value.is_floating_point(), f"{what} is {value.dtype}, levels are whole numbers")
-        levels = value.long()  # torch compares uint8 with 256 as with 0
-        expect(bool((levels >= 0).all() and (levels < space.bins).all()), f"{what} is not in 0..{space.bins - 1}")
-    else:
-        expect(value.is_floating_point(), f"{what} is {value.dtype}, real values without bins are floating")
-        expect_finite(what, value)
-        low, high = (-torch.inf if space.low is None else space.low), (torch.inf if space.high is None else space.high)
-        expect(bool((value >= low).all() and (value <= high).all()), f"{what} is not in [{low}, {high}]")
+            expect(not (why := fault_of_raw(taken[name], space, n)), f"{name!r} of {n} rows of {split!r} {why}")
 
 
 @promise(SOURCES)

@@ -14,10 +14,12 @@ from jointgen.compiler.compiled_recipe import CompiledRecipe, check_rows, compil
 from jointgen.config.recipe import Recipe
 from jointgen.contracts.metrics import MetricFigure
 from jointgen.contracts.sources import CountedSource
+from jointgen.engine.trial import try_parts
 from jointgen.errors import ConfigError, Problems
 from jointgen.evaluation.evaluate import list_figures, metrics_of
 from jointgen.inference.view import PartsView
 from jointgen.registry.components import Registry
+from jointgen.registry.faults import attributing
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.trackers import check_installed
 from jointgen.runtime.ranks import check_variables, world_size
@@ -69,6 +71,7 @@ def check_run(
 
     Raises:
         ConfigError: With every problem of the recipe, of the machine, of the folder and of the run to start from.
+        ComponentError: A component raises, or returns something of a wrong shape.
         JointgenError: The environment promises processes that do not exist.
     """
     check_variables()
@@ -106,6 +109,7 @@ def check_run(
                 warm = warm_start(compiled)
     if problems or compiled is None:
         raise ConfigError(dict.fromkeys(problems))
+    try_parts(compiled)
     return CheckedRun(compiled, figures, goes_on, warm, tuple(unchecked))
 
 
@@ -127,7 +131,7 @@ def check_sources(compiled: CompiledRecipe, problems: Problems, *, needs_data: b
         if not isinstance(source, CountedSource):
             uncounted.append(part)
             continue
-        with absent.collect(*recipe.path_of(part)):
+        with absent.collect(*recipe.path_of(part)), attributing(compiled.binding.named(part)):
             if (rows := source.count_rows("train")) < batch:
                 problems.add(f"{batch} is more than the {rows} rows of the training split of {part}", "train", "batch")
             source.count_rows("test")

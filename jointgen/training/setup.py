@@ -20,6 +20,7 @@ from jointgen.engine.batch_norm import synchronise
 from jointgen.engine.ema import EMA
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.engine.optimizers import Optimizers
+from jointgen.engine.trial import check_raw, try_terms
 from jointgen.errors import ConfigError, FileError, Problem, placing
 from jointgen.inference.run_data import RunData
 from jointgen.inference.view import PartsView
@@ -71,6 +72,9 @@ def set_up_training(
         workers = Workers.start(train.device, train.precision, processes=processes)
     splits = {name: open_split(compiled.binding, name) for name in ("train", "test")}
     batches = TrainingBatches(recipe, splits["train"], workers, compiled.repeats)
+
+    few = torch.arange(MIN_GRADIENT_CHECK_ROWS) % len(splits["train"])
+    check_raw(compiled.binding, splits["train"].take(few), len(few), "train split")
 
     # parts: fresh ones start at the data, or warm from another run
     if not goes_on:
@@ -173,14 +177,16 @@ def start_at_mean(compiled: CompiledRecipe, split: Split) -> None:
 
 
 def check_gradients(compiled: CompiledRecipe, split: Split) -> None:
-    """Check in float64 that each update's gradients reach the parts that the plan says, on a few rows of data.
+    """Check in float64 that terms are finite numbers of rows and gradients reach what the plan says, on a few rows.
 
     Raises:
-        JointgenError: A gradient reaches a part that it must not, or misses one that it must reach.
+        ComponentError: The data are not as their source says, or a component raises or gives no finite number.
+        OwnershipError: A gradient reaches a part that it must not, or misses one that it must reach.
     """
     for plan in compiled.plans:
         rows = max(MIN_GRADIENT_CHECK_ROWS, plan.furthest_pairing + 1)  # rows are re-paired within a block of this size
         data = split.take(torch.arange(rows) % len(split))
+        try_terms(plan, compiled.parts, compiled.binding, data, rows, compiled.recipe.seed)
         check_ownership(plan, compiled.parts, data, rows, compiled.recipe.seed)
 
 

@@ -186,6 +186,7 @@ def _add_run_options(run: Parser) -> None:
 
 def _add_list_options(listed: Parser) -> None:
     listed.add_argument("kind", nargs="?", metavar="KIND", help="list only this kind: encoder, data, metric, ...")
+    listed.add_argument("name", nargs="?", metavar="NAME", help="show the keys of this component, as in `encoder mlp`")
     listed.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
 
@@ -359,7 +360,7 @@ COMMANDS = {
         "jointgen.cli.explain:explain_command",
     ),
     "list": Command(
-        "list every registered component, and plugins that failed to load",
+        "list every registered component and plugins that failed to load, or a component's keys",
         _add_list_options,
         "jointgen.cli.listing:list_command",
     ),

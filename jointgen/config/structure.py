@@ -75,7 +75,7 @@ class _Reader:
         add(_is(dict), lambda want: self._shaped(want, mapping_structure_factory(want, self.converter)))
         add(_is(tuple), self._tuple)
         add(_is(Union, types.UnionType), self._union)
-        add(_is_component, self._component)
+        add(is_component, self._component)
 
     def _shaped(self, want: Any, inner: Hook) -> Hook:
         """Check that the value is a table or a list where `want` is one, before cattrs walks into it."""
@@ -135,7 +135,7 @@ class _Reader:
 
     def _component(self, want: Any) -> Hook:
         def read(value: Any, _: Any) -> Any:
-            cls = self._component_class(_marker(want), value)
+            cls = self._component_class(marker_of(want), value)
             return self.converter.structure({key: value[key] for key in value if key != "type"}, cls)
 
         return self._shaped(want, read)
@@ -158,7 +158,7 @@ class _Reader:
         return want(value)
 
     def _wrong(self, want: Any, value: Any) -> ConfigError:
-        return ConfigError(f"expected {_describe(want, self.registry)}, got {show(value)}")
+        return ConfigError(f"expected {describe(want, self.registry)}, got {show(value)}")
 
 
 def _read_literal(value: Any, want: Any) -> Any:
@@ -188,14 +188,14 @@ def _writer(registry: Registry) -> Converter:
         }
 
     def component(want: Any) -> WriteHook:
-        return lambda tree: {"type": _marker(want).name_of(type(tree), registry), **converter.unstructure(tree)}
+        return lambda tree: {"type": marker_of(want).name_of(type(tree), registry), **converter.unstructure(tree)}
 
     def union(want: Any) -> WriteHook:
         return lambda value: converter.unstructure(value, _member(want, value))
 
     converter.register_unstructure_hook_factory(attrs.has, table)
     converter.register_unstructure_hook_factory(_is(Union, types.UnionType), union)
-    converter.register_unstructure_hook_factory(_is_component, component)
+    converter.register_unstructure_hook_factory(is_component, component)
     return converter
 
 
@@ -208,11 +208,13 @@ def _is(*origins: Any) -> Callable[[Any], bool]:
     return lambda want: want in origins or get_origin(want) in origins
 
 
-def _is_component(want: Any) -> bool:
+def is_component(want: Any) -> bool:
+    """Whether a field of this type holds a component, or one of some classes, chosen by the key ``type``."""
     return any(isinstance(extra, OfKind | OneOf) for extra in getattr(want, "__metadata__", ()))
 
 
-def _marker(component: Any) -> OfKind | OneOf:
+def marker_of(component: Any) -> OfKind | OneOf:
+    """Return the marker of a field for which `is_component` holds."""
     return next(extra for extra in component.__metadata__ if isinstance(extra, OfKind | OneOf))
 
 
@@ -250,16 +252,17 @@ def _keys_shared(member: Any, value: Any) -> int:
     return len({key_of(field) for field in attrs.fields(member)} & {*value})
 
 
-def _describe(want: Any, registry: Registry) -> str:
+def describe(want: Any, registry: Registry) -> str:
+    """Say what a value of this type must be, for a message."""
     if _is(Union, types.UnionType)(want):
         members = [member for member in get_args(want) if member is not types.NoneType]
-        return " or ".join(dict.fromkeys(_describe(member, registry) for member in members))
+        return " or ".join(dict.fromkeys(describe(member, registry) for member in members))
     if _is(Literal)(want):
         return f"one of {', '.join(map(show, get_args(want)))}"
     if _is(list, tuple)(want):
         return "a list" if _length(want) is None else f"a list of {_length(want)}"
-    if _is_component(want):
-        return f"a table with a type (known: {', '.join(_marker(want).names(registry)) or 'none'})"
+    if is_component(want):
+        return f"a table with a type (known: {', '.join(marker_of(want).names(registry)) or 'none'})"
     return _SCALARS.get(want, "a table")
 
 
@@ -288,7 +291,7 @@ def _problems_in(error: BaseException, registry: Registry) -> Iterator[Problem]:
         for n, key in enumerate(sorted(error.extra_fields, key=str)):  # to look for near names takes its time
             yield Problem(f"unknown key{suggest(key, known) if n < MAX_LISTED else ''}", *here, key)
     elif isinstance(note, AttributeValidationNote) and isinstance(error, KeyError):
-        yield Problem(f"missing; {_describe(note.type, registry)}", *here)
+        yield Problem(f"missing; {describe(note.type, registry)}", *here)
     elif isinstance(error, ConfigError):
         yield from (problem.under(*here) for problem in error.problems)
     elif isinstance(error, ValueError | OverflowError) or (note is not None and isinstance(error, TypeError)):

@@ -138,6 +138,24 @@ def test_list_shows_who_provides_what(say: Any) -> None:
     ]
 
 
+def test_list_shows_the_keys_of_a_component(say: Any) -> None:
+    said = say("list", "penalty", "r1")
+    assert said.status == 0
+    assert said.out.startswith("penalty r1: ")
+    assert "\n  at: one of 'numerator', 'denominator', 'both'; default 'denominator'\n      " in said.out
+    keys = json.loads(say("list", "penalty", "r1", "--json").out)["keys"]
+    assert {key["name"] for key in keys} == {
+        "weight",
+        "weight.start",
+        "weight.to",
+        "weight.over",
+        "weight.cycles",
+        "every",
+        "at",
+    }
+    assert say("list", "penalty", "r2").refusal.startswith("unknown penalty 'r2'; did you mean 'r1'?")
+
+
 def test_list_for_scripts(say: Any, registry: Registry) -> None:
     found = json.loads(say("list", "--json").out)
     assert {(c["kind"], c["name"]) for c in found["components"]} == {(c.kind, c.name) for c in registry.components()}

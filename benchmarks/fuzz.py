@@ -69,7 +69,6 @@ from tampering import (
 )
 
 from jointgen.cli.main import main as jointgen
-from jointgen.images.shards import PreparedManifest
 from jointgen.registry.components import Registry
 from jointgen.registry.discovery import load_plugins
 from jointgen.text import visible
@@ -396,11 +395,9 @@ def same_json(before: bytes, after: bytes) -> bool:
 
 def reseal_prepared(folder: Path) -> None:
     held = json.loads((folder / "manifest.json").read_bytes())
-    held.pop("sha256", None)
-    digest = hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
-    if "sha256" in attrs.fields_dict(PreparedManifest):
-        held["sha256"] = digest
-    (folder / "manifest.json").write_text(json.dumps(held, indent=1) + "\n")
+    text = json.dumps({**held, "sha256": ""}, indent=1) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "manifest.json").write_text(text.replace('"sha256": ""', f'"sha256": "{digest}"'))
 
 
 def recipe_commands(recipe: Path) -> list[list[Any]]:

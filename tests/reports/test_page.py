@@ -515,6 +515,13 @@ def test_paths_begin_and_end_at_reconstructions(trained: Path) -> None:
     torch.testing.assert_close(ends, model.reconstruct(observed))
 
 
+def test_a_single_held_out_row_makes_no_map(trained: Path) -> None:
+    """A data set of one test image, or `eval.rows = 1`: no path leads from one code to itself, and nothing varies."""
+    model = jointgen.load(trained)
+    with pytest.raises(ConfigError, match="one held-out row shows nothing of a space of codes; it takes two"):
+        map_codes(model, open_split(model.compiled.binding, "test").spread(1))
+
+
 def test_labels_are_found_though_the_run_does_not_read_them(trained: Path, tmp_path: Path) -> None:
     """With `data.labels = false`, of the same rows."""
     model = jointgen.load(trained)

@@ -170,9 +170,14 @@ def map_codes(model: Model, split: Split) -> tuple[dict[str, Tensor], Tensor | N
     Returns:
         The mean codes (N, *Z) by latent variable, and the labels (N,) of the rows where the data has any, also where
         the run did not read them.
+
+    Raises:
+        ConfigError: The model has no codes, or there is a single row.
     """
     names = latent_variables(model)
     rows = split.spread(min(MAP_ROWS, model.compiled.recipe.eval.rows or MAP_ROWS))
+    if len(rows) < 2:
+        raise ConfigError("one held-out row shows nothing of a space of codes; it takes two")
     codes = encode_many(model, rows, progress=lambda done, total: None)
     encoded_parts = dict.fromkeys(model.binding.data_roots(model.joints["q"]).values())
     encoded = attrs.evolve(rows, components={part: rows.components[part] for part in encoded_parts})

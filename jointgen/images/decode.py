@@ -152,7 +152,8 @@ def _fill(paths: Sequence[str], images: np.ndarray, start: int) -> DecodingResul
 
 def error_text(error: Exception) -> str:
     """The text of an error in one line, without the name of the file, to say why that file cannot be read."""
-    reason = error.reason if isinstance(error, FileError) else str(error)
+    strerror = error.strerror if isinstance(error, OSError) else None
+    reason = error.reason if isinstance(error, FileError) else strerror or str(error)
     return " ".join(reason.split()) or type(error).__name__
 
 

@@ -25,9 +25,17 @@ def decode_all(
         The images, (M, C, size, size) uint8, and the M indices of the files that could be read, in order.
 
     Raises:
-        ConfigError: More than `max_broken` files are broken.
+        ConfigError: More than `max_broken` files are broken, or the images do not fit into memory.
     """
-    images = np.empty((len(paths), channels, size, size), np.uint8)
+    try:
+        images = np.empty((len(paths), channels, size, size), np.uint8)
+    except (MemoryError, ValueError):  # numpy raises the second for more bytes than there are addresses
+        wanted = f"{len(paths) * channels * size * size / 2**30:,.1f} GiB"
+        raise ConfigError(
+            f"{len(paths):,} images take {wanted} of memory, which this machine does not give; choose a smaller size, "
+            "or prepare them (`jointgen data prepare`) and train on the result, of which memory holds a batch",
+            "size",
+        ) from None
     broken: list[tuple[int, str]] = []
     done = 0
     with Counter("reading images") as count, decoding_images(workers) as decode:

@@ -74,7 +74,9 @@ class PreparedImages:
             try:
                 manifest = read_manifest(user_path(self.path))
             except MissingFileError:
-                raise ConfigError(f"nothing prepared in {self.path!r}; see `jointgen data prepare --help`") from None
+                raise ConfigError(
+                    f"nothing prepared in {self.path!r} (no manifest.json); see `jointgen data prepare --help`"
+                ) from None
             if not manifest.finished:
                 raise ConfigError(f"{self.path!r} is not finished; run the same `jointgen data prepare` to its end")
         if self.crop is not None and self.crop > manifest.plan.size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pickle
@@ -475,6 +476,38 @@ def test_broken_files_beyond_the_limit_are_an_error_that_names_them(folder: Path
     assert first in message and second in message and third in message
     assert "truncated" in message
     assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
+
+
+@pytest.mark.parametrize("size", [2**21, 2**31, 2**62])
+def test_images_that_no_memory_holds_are_an_error_that_says_so(size: int, folder: Path) -> None:
+    """A side of 2^21: 8 * 3 * 2^42 bytes = 96 TiB."""
+    message = problem(ImageFolder(str(folder), size=size), "train")
+    assert message.startswith("size: 8 images take ") and "GiB of memory, which this machine does not give" in message
+    assert size > 2**21 or "take 98,304.0 GiB" in message
+
+
+def test_a_moving_image_is_its_first_picture(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (9, 9), colour) for colour in (RED, GREEN, BLUE)]
+    first, *others = pictures
+    options: dict[str, Any] = {"save_all": True, "append_images": others}
+    assert colour(read_one(tmp_path, first, "a.webp", lossless=True, **options)) == list(RED)
+    for name in ("b.png", "c.tiff"):
+        (tmp_path / name).mkdir()
+        assert colour(read_one(tmp_path / name, first, name, **options)) == list(RED)
+
+
+def test_a_file_that_may_not_be_read_is_a_broken_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked, opened = str(folder / "train/dog/1.png"), Image.open
+
+    def refuse(file: Any) -> Any:
+        if file == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", file)
+        return opened(file)
+
+    monkeypatch.setattr(Image, "open", refuse)
+    source = ImageFolder(str(folder), size=8)
+    assert source.open("train").skipped == [locked]
+    assert f"{locked} (Permission denied); repair" in problem(attrs.evolve(source, max_broken=0), "train")
 
 
 def test_nothing_but_broken_files_is_an_error(tmp_path: Path) -> None:

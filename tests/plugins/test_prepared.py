@@ -159,7 +159,9 @@ def test_flips_are_of_training_rows_one_coin_each(made: Path) -> None:
 
 def test_nothing_there(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "gone", Path(__file__)):
-        assert problem(PreparedImages(str(path))).startswith(f"path: nothing prepared in '{path}'; see `jointgen")
+        assert problem(PreparedImages(str(path))).startswith(
+            f"path: nothing prepared in '{path}' (no manifest.json); see `"
+        )
 
 
 def test_not_finished(copied: Path) -> None:

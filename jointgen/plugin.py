@@ -21,6 +21,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jointgen.config.fields import MAX_SIZE as MAX_SIZE
     from jointgen.config.fields import CriticLossField as CriticLossField
     from jointgen.config.fields import DataField as DataField
     from jointgen.config.fields import DecoderField as DecoderField
@@ -33,9 +34,20 @@ if TYPE_CHECKING:
     from jointgen.config.fields import PenaltyField as PenaltyField
     from jointgen.config.fields import PriorField as PriorField
     from jointgen.config.fields import below_one as below_one
+    from jointgen.config.fields import between as between
     from jointgen.config.fields import fraction as fraction
     from jointgen.config.fields import non_negative as non_negative
     from jointgen.config.fields import positive as positive
+    from jointgen.config.fields import valid_count as valid_count
+    from jointgen.config.fields import valid_depth as valid_depth
+    from jointgen.config.fields import valid_layers as valid_layers
+    from jointgen.config.fields import valid_log_scale as valid_log_scale
+    from jointgen.config.fields import valid_seed as valid_seed
+    from jointgen.config.fields import valid_shape as valid_shape
+    from jointgen.config.fields import valid_share as valid_share
+    from jointgen.config.fields import valid_side as valid_side
+    from jointgen.config.fields import valid_size as valid_size
+    from jointgen.config.fields import valid_size_or_none as valid_size_or_none
     from jointgen.contracts.capabilities import Capabilities as Capabilities
     from jointgen.contracts.capabilities import DensityKind as DensityKind
     from jointgen.contracts.capabilities import PathKind as PathKind
@@ -155,6 +167,18 @@ _MODULES = {
         "ObjectiveField",
         "PenaltyField",
         "PriorField",
+        "MAX_SIZE",
+        "between",
+        "valid_count",
+        "valid_layers",
+        "valid_depth",
+        "valid_seed",
+        "valid_share",
+        "valid_side",
+        "valid_log_scale",
+        "valid_size",
+        "valid_size_or_none",
+        "valid_shape",
         "below_one",
         "fraction",
         "non_negative",

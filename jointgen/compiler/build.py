@@ -15,19 +15,25 @@ from jointgen.contracts.space import Space
 from jointgen.errors import ComponentError, ConfigError, Problem, Problems, placing
 from jointgen.registry.faults import attributing
 from jointgen.runtime.global_rng import seeded
+from jointgen.runtime.memory import GIB, AllocationLimit, machine_memory
+
+TRAINING_SHARE = 8
+"""Training holds so many times the parameters: gradients, moments, averages, and both in float64 at the start."""
 
 
 def build(binding: Binding) -> Parts:
     """Build the modules on the CPU, initialised from the recipe's seed whatever was drawn before.
 
     Raises:
-        ConfigError: Every network that cannot serve its shapes.
+        ConfigError: Every network that cannot serve its shapes, or that this machine could not train.
         ComponentError: A component raises where it is built, or builds no module.
     """
     recipe = binding.recipe
     modules: dict[str, nn.Module] = {}
     problems = Problems()
-    with seeded(recipe.seed):
+    limit = machine_memory() // TRAINING_SHARE
+    too_large = f"takes more than {limit / GIB:,.1f} GiB, an eighth of this machine's memory; training takes the rest"
+    with seeded(recipe.seed), AllocationLimit(limit, too_large):
         for name, trait in binding.traits.items():
             with problems.collect():
                 if trait.kind == "prior":
@@ -37,6 +43,10 @@ def build(binding: Binding) -> Parts:
                 elif trait.kind == "critic":
                     modules[name] = _build_critic(binding, name)
     for name, module in modules.items():
+        if sum(held.numel() * held.element_size() for held in (*module.parameters(), *module.buffers())) > limit:
+            shared = binding.traits[name].kind == "critic" and name not in recipe.discriminators
+            path = ("discriminator",) if shared else recipe.path_of(name)
+            problems.add(too_large, *path)  # made of tensors that nothing asked for by their size
         for inner, layer in module.named_modules():
             if isinstance(layer, nn.modules.dropout._DropoutNd):  # its masks depend on what ran before the run
                 kind = type(layer).__name__

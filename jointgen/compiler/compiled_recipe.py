@@ -21,6 +21,9 @@ from jointgen.contracts.space import Space
 from jointgen.errors import Problem, Problems, placing, suggest
 from jointgen.objectives.objective import Stage, as_stages
 from jointgen.registry.components import Registry
+from jointgen.runtime.memory import machine_memory
+
+BYTES_OF_A_NUMBER = 4  # float32
 
 
 @attrs.frozen
@@ -92,7 +95,7 @@ def compile_recipe(
     problems = Problems()
     for plan in plans:
         problems += unmet(plan, binding, registry) or _idle(plan)
-    problems += [*_unfit_rows(recipe, plans), *_untrained(recipe, stages, binding, plans)]
+    problems += [*_unfit_rows(recipe, plans), *_too_many_rows(binding), *_untrained(recipe, stages, binding, plans)]
     with problems.collect():
         parts = build(binding)
     problems.raise_any()
@@ -152,6 +155,18 @@ def _unused(tables: StageTables, trained: Sequence[str], binding: Binding) -> It
 def check_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int) -> None:
     """Check that a batch divides as it must over so many processes, or raise a ConfigError."""
     Problems(_unfit_rows(recipe, plans, processes)).raise_any()
+
+
+def _too_many_rows(binding: Binding) -> Iterable[Problem]:
+    """Yield the batches of which not even the values themselves fit into memory."""
+    recipe, numbers = binding.recipe, sum(space.size for space in binding.spaces.values())
+    for rows, key in (
+        (recipe.train.batch // recipe.train.micro_batches, ("train", "batch")),
+        (recipe.eval.batch, ("eval", "batch")),
+        (recipe.eval.samples, ("eval", "samples")),
+    ):
+        if rows * numbers * BYTES_OF_A_NUMBER > machine_memory():
+            yield Problem(f"{rows:,} rows of {numbers:,} numbers are more than this machine's memory holds", *key)
 
 
 def _unfit_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int = 1) -> list[Problem]:

@@ -10,6 +10,7 @@ The annotation of a field says which kind of component its table describes:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -76,10 +77,25 @@ MetricField = Annotated[Any, OfKind("metric")]
 ExtractorField = Annotated[Any, OfKind("extractor")]
 
 
-def _require(holds: Callable[[float], bool], allowed: str) -> Callable[[Any, Any, Any], None]:
+# --- validators of numbers -------------------------------------------------------------------------------------------
+#
+# Each takes a number, or every number in a list, and lets other values (None, a table) pass. A bound from above says
+# what no machine could hold or no run could live to see, not what is wise.
+
+MAX_SIZE = 1 << 24
+"""The largest size of one axis: units of a layer, numbers of a code, rows of a batch."""
+MAX_LAYERS = 1_000
+"""So many layers a network has, at the most."""
+MAX_COUNT = 10**9
+"""So often a run does anything, at the most."""
+
+Validator = Callable[[Any, Any, Any], None]
+
+
+def _require(holds: Callable[[float], bool], allowed: str) -> Validator:
     def validator(instance: Any, attribute: Any, value: Any) -> None:
         for number in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(number, int | float) and not holds(number):
+            if isinstance(number, int | float) and not (abs(number) < math.inf and holds(number)):
                 raise ValueError(f"{attribute.name!r} must be {allowed}, got {number}")
 
     validator.__doc__ = f"A number, or every number in a list, must be {allowed}. Other values (None, a table) pass."
@@ -88,7 +104,41 @@ def _require(holds: Callable[[float], bool], allowed: str) -> Callable[[Any, Any
 
 positive = _require(lambda value: value > 0, "> 0")
 non_negative = _require(lambda value: value >= 0, ">= 0")
-
-
 fraction = _require(lambda value: 0 <= value <= 1, "between 0 and 1")
 below_one = _require(lambda value: 0 <= value < 1, ">= 0 and < 1")
+valid_share = _require(lambda value: 0 < value < 1, "> 0 and < 1")
+
+
+def between(low: float, high: float) -> Validator:
+    """A number, or every number in a list, must be in [low, high]."""
+    at_least, at_most = (f"{bound:,}" if isinstance(bound, int) else f"{bound:g}" for bound in (low, high))
+    bounds = [
+        _require(lambda value: value >= low, f">= {at_least}"),
+        _require(lambda value: value <= high, f"<= {at_most}"),
+    ]
+    return attrs.validators.and_(*bounds)
+
+
+valid_size = between(1, MAX_SIZE)
+valid_size_or_none = between(0, MAX_SIZE)
+valid_count = between(1, MAX_COUNT)
+valid_depth = between(1, MAX_LAYERS)
+valid_seed = between(0, 2**63 - 1)
+valid_side = between(1, 8_192)
+valid_log_scale = between(-40.0, 40.0)
+
+
+def valid_layers(instance: Any, attribute: Any, value: list[int]) -> None:
+    """A list of the sizes of a network's layers."""
+    if len(value) > MAX_LAYERS:
+        raise ValueError(f"{attribute.name!r} must have at most {MAX_LAYERS:,} layers, got {len(value):,}")
+    valid_size(instance, attribute, value)
+
+
+def valid_shape(instance: Any, attribute: Any, value: int | list[int]) -> None:
+    """A size, or a list of such: the shape of a variable, which has no more numbers than an axis may."""
+    sizes = [value] if isinstance(value, int) else value
+    if not sizes or any(one < 1 for one in sizes):
+        raise ValueError(f"{attribute.name!r} must be a size >= 1 or a list of such, got {show(value)}")
+    if math.prod(sizes) > MAX_SIZE:
+        raise ValueError(f"{attribute.name!r} must have at most {MAX_SIZE:,} numbers, got {show(value)}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import attrs
 
-from jointgen.config.fields import OneOf, below_one, fraction, non_negative, positive
+from jointgen.config.fields import OneOf, below_one, between, fraction, non_negative, positive
 from jointgen.errors import ConfigError
 
 
@@ -28,7 +28,7 @@ class Rate:
     0.05
     """
 
-    lr: float = attrs.field(default=1e-3, validator=positive)
+    lr: float = attrs.field(default=1e-3, validator=[positive, between(0, 1000)])
     warmup: float = attrs.field(default=0.0, validator=fraction)
     schedule: Literal["constant", "linear", "cosine"] | None = None
     decay_from: float | None = attrs.field(default=None, validator=fraction)

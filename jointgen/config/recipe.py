@@ -9,6 +9,8 @@ from typing import Any, Literal
 import attrs
 
 from jointgen.config.fields import (
+    MAX_COUNT,
+    MAX_SIZE,
     DataField,
     DecoderField,
     DiscriminatorField,
@@ -17,8 +19,13 @@ from jointgen.config.fields import (
     MetricField,
     ObjectiveField,
     PriorField,
-    fraction,
+    below_one,
+    between,
     positive,
+    valid_count,
+    valid_seed,
+    valid_shape,
+    valid_size,
 )
 from jointgen.config.optimizers import OptimizerTables
 from jointgen.config.structure import structure, unstructure
@@ -58,7 +65,7 @@ class EarlyStoppingTable:
         patience: The number of evaluations in a row in which none of them improves.
     """
 
-    patience: int = attrs.field(default=5, validator=positive)
+    patience: int = attrs.field(default=5, validator=valid_count)
 
 
 def _names_something(instance: Any, attribute: Any, value: list[str] | None) -> None:
@@ -92,16 +99,16 @@ class Train:
         trackers: Where figures and pictures go besides metrics.jsonl and samples/ (jointgen.runs.trackers).
     """
 
-    steps: int | None = attrs.field(default=None, validator=positive)
-    images: int | None = attrs.field(default=None, validator=positive)
-    batch: int = attrs.field(default=128, validator=positive)  # rows of the global batch
-    micro_batches: int = attrs.field(default=1, validator=positive)  # parts of a batch, run one after the other
-    pair_block: int = attrs.field(default=16, validator=attrs.validators.ge(2))  # re-pairings shift within so many rows
+    steps: int | None = attrs.field(default=None, validator=valid_count)
+    images: int | None = attrs.field(default=None, validator=between(1, 1000 * MAX_COUNT))
+    batch: int = attrs.field(default=128, validator=valid_size)  # rows of the global batch
+    micro_batches: int = attrs.field(default=1, validator=valid_size)  # parts of a batch, run one after the other
+    pair_block: int = attrs.field(default=16, validator=between(2, MAX_SIZE))  # re-pairings shift within so many rows
     clip: float | None = attrs.field(default=None, validator=positive)
-    ema: float | None = attrs.field(default=0.99, validator=fraction)
+    ema: float | None = attrs.field(default=0.99, validator=below_one)
     init_from: str | WarmStartTable | None = None
     device: str = "auto"
-    threads: int | None = attrs.field(default=None, validator=positive)  # of torch on the CPU; None: torch decides
+    threads: int | None = attrs.field(default=None, validator=between(1, 1024))  # of the CPU; None: torch decides
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"  # fp32 without TF32; bf16 by autocast
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"  # torch.compile's modes; see README
     channels_last: bool = False  # images and convolutions in NHWC memory: pays on a GPU, with bf16
@@ -136,8 +143,18 @@ class Eval:
     split: Literal["test", "train"] = "test"
     rows: int | None = attrs.field(default=None, validator=positive)
     quick_rows: int = attrs.field(default=512, validator=positive)
-    batch: int = attrs.field(default=256, validator=positive)
-    samples: int = attrs.field(default=64, validator=positive)  # pictures in a grid
+    batch: int = attrs.field(default=256, validator=valid_size)
+    samples: int = attrs.field(default=64, validator=between(1, 10_000))  # pictures in a grid
+
+
+def _are_sizes(instance: Any, attribute: Any, value: dict[str, int | list[int]]) -> None:
+    problems = Problems()
+    for variable, one in value.items():
+        try:
+            valid_shape(instance, attribute, one)
+        except ValueError as error:
+            problems.add(str(error).partition("' ")[2], variable)
+    problems.raise_any()
 
 
 @attrs.frozen
@@ -149,9 +166,9 @@ class Recipe:
     train: Train
     format: int = FORMAT
     name: str = ""
-    seed: int = attrs.field(default=0, validator=[attrs.validators.ge(0), attrs.validators.lt(2**63)])
+    seed: int = attrs.field(default=0, validator=valid_seed)
     sources: dict[str, DataField] = attrs.field(factory=dict)
-    latents: dict[str, int | list[int]] = attrs.field(factory=dict)
+    latents: dict[str, int | list[int]] = attrs.field(factory=dict, validator=_are_sizes)
     prior: PriorField | None = None
     priors: dict[str, PriorField] = attrs.field(factory=dict)
     encoder: EncoderTable | None = None
@@ -210,9 +227,8 @@ def _problems(recipe: Recipe) -> Problems:
         problems.add(f"this version reads format {FORMAT}, got {recipe.format}", "format")
     if (recipe.train.steps is None) == (recipe.train.images is None):
         problems.add("give the budget as steps or as images, one of the two", "train")
-    for variable, size in recipe.latents.items():
-        if size == [] or any(n < 1 for n in (size if isinstance(size, list) else [size])):
-            problems.add(f"must be a size >= 1 or a list of such, got {size}", "latents", variable)
+    elif recipe.train.total_steps > MAX_COUNT:
+        problems.add(f"make more than {MAX_COUNT:,} steps of {recipe.train.batch} rows", "train", "images")
     names = [*recipe.all_sources(), *recipe.all_priors(), *recipe.all_conditionals()]
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.add("two parts have this name", name)

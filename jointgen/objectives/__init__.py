@@ -41,6 +41,7 @@ See also `docs/objectives.md`.
 """
 
 from jointgen.objectives.algebra import (
+    MAX_DRAWS,
     POINTWISE,
     Constant,
     Expr,
@@ -96,6 +97,7 @@ from jointgen.objectives.tables import (
 
 __all__ = [
     "KL",
+    "MAX_DRAWS",
     "POINTWISE",
     "Apply",
     "BalanceTable",

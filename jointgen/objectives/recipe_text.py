@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from jointgen.config.fields import CriticLossField, PenaltyField, positive
+from jointgen.config.fields import CriticLossField, PenaltyField, between, valid_count
 from jointgen.errors import ConfigError, Problems, placing, suggest
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Joint, joint_from_text, p, q
@@ -28,7 +28,7 @@ class RatioTable:
     known: str | None = None
     view: dict[str, str] = attrs.field(factory=dict)
     penalties: list[PenaltyField] = attrs.field(factory=list)
-    times: int = attrs.field(default=1, validator=positive)
+    times: int = attrs.field(default=1, validator=between(1, 1000))
 
 
 @attrs.frozen
@@ -37,8 +37,8 @@ class UpdateTable:
 
     maximize: str
     trains: list[str] | None = None
-    every: int = attrs.field(default=1, validator=positive)
-    times: int = attrs.field(default=1, validator=positive)
+    every: int = attrs.field(default=1, validator=valid_count)
+    times: int = attrs.field(default=1, validator=between(1, 1000))
 
 
 @attrs.frozen

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from jointgen.config.fields import PenaltyField, fraction, non_negative, positive
+from jointgen.config.fields import PenaltyField, between, fraction, non_negative, valid_count
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import Weight
 from jointgen.objectives.distributions import Marginal, Product, as_product
@@ -30,7 +30,7 @@ class WeightTable:
     to: float
     start: float
     over: float = attrs.field(validator=fraction)
-    cycles: int = attrs.field(default=1, validator=positive)
+    cycles: int = attrs.field(default=1, validator=valid_count)
 
     def named(self, name: str) -> Weight:
         """Return the weight that the table describes, with a name."""
@@ -59,7 +59,7 @@ class BalanceTable:
     against: str = "log p(x|z)"
     start: float = attrs.field(default=0.0, validator=non_negative)
     over: float = attrs.field(default=0.0, validator=fraction)
-    cycles: int = attrs.field(default=1, validator=positive)
+    cycles: int = attrs.field(default=1, validator=valid_count)
 
     def __attrs_post_init__(self) -> None:
         if not self.against.strip():
@@ -122,7 +122,7 @@ class CriticTable:
 
     view: dict[str, str] = attrs.field(factory=dict)
     penalties: list[PenaltyField] = attrs.field(factory=list)
-    steps: int = attrs.field(default=1, validator=positive)
+    steps: int = attrs.field(default=1, validator=between(1, 1000))
 
     def order(self, alternating: Order) -> Order:
         """Return "same point" where the critic runs once a step, and `alternating` where it runs more often."""

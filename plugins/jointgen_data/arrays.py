@@ -19,11 +19,14 @@ from jointgen.plugin import (
     FileError,
     MissingFileError,
     Space,
+    between,
     check_regular,
     listed,
     log,
     suggest,
     user_path,
+    valid_share,
+    valid_size,
 )
 from jointgen_data.array_files import READERS, Header, read_array, read_headers
 from jointgen_data.common import Observed, TensorRows, image_space, is_train, label_space
@@ -37,7 +40,6 @@ MAX_ROWS_NAMED = 5
 LARGEST = float(np.finfo(np.float32).max)  # what a model computes with
 
 optional = attrs.validators.optional
-fraction = [attrs.validators.gt(0.0), attrs.validators.lt(1.0)]
 is_observed = optional(attrs.validators.in_(("none", "dequantise", "binarise")))
 
 
@@ -69,14 +71,14 @@ class Arrays:
 
     path: str = attrs.field(metadata=LOCATION)
     test_path: str | None = attrs.field(default=None, metadata=LOCATION)
-    test_fraction: float = attrs.field(default=0.1, validator=fraction)
+    test_fraction: float = attrs.field(default=0.1, validator=valid_share)
     split: Literal["hash", "last"] = attrs.field(default="hash", validator=attrs.validators.in_(("hash", "last")))
     variables: dict[str, str] | None = None
     observe: Literal["none", "dequantise", "binarise"] | None = attrs.field(
         default=None, validator=is_observed, metadata=READING
     )
-    levels: int = attrs.field(default=256, validator=[attrs.validators.ge(2), attrs.validators.le(256)])
-    classes: int | None = attrs.field(default=None, validator=optional(attrs.validators.gt(0)))
+    levels: int = attrs.field(default=256, validator=between(2, 256))
+    classes: int | None = attrs.field(default=None, validator=valid_size)
 
     def spaces(self) -> dict[str, Space]:
         """Return the Spaces from the file's header; raise ConfigError for a file, key or type that cannot be used."""

@@ -19,11 +19,15 @@ from jointgen.plugin import (
     SIZE,
     ConfigError,
     Space,
+    between,
     error_text,
+    non_negative,
     quiet_pillow,
     read_image,
     suggest,
     too_many_broken,
+    valid_side,
+    valid_size,
 )
 from jointgen_data.common import Flipping, image_space, is_train, label_space
 
@@ -33,9 +37,6 @@ except ImportError:  # it comes with an extra
     datasets = None
 
 BATCH_SIZE = 64  # images decoded, and written to the cache, at a time
-
-optional = attrs.validators.optional
-positive = attrs.validators.gt(0)
 
 
 @attrs.frozen
@@ -73,13 +74,13 @@ class HuggingFace:
     label: str = "label"
     train_split: str = "train"
     test_split: str = "test"
-    size: int = attrs.field(default=64, validator=positive, metadata=SIZE)
+    size: int = attrs.field(default=64, validator=valid_side, metadata=SIZE)
     channels: Literal[1, 3] = attrs.field(default=3, validator=attrs.validators.in_((1, 3)))
     flip: bool = attrs.field(default=False, metadata=LOADING)
     labels: bool = attrs.field(default=False, metadata=LOADING)
-    classes: int | None = attrs.field(default=None, validator=optional(positive))
-    max_broken: int = attrs.field(default=10, validator=attrs.validators.ge(0), metadata=LOADING)
-    workers: int = attrs.field(default=1, validator=positive, metadata=LOADING)
+    classes: int | None = attrs.field(default=None, validator=valid_size)
+    max_broken: int = attrs.field(default=10, validator=non_negative, metadata=LOADING)
+    workers: int = attrs.field(default=1, validator=between(1, 1024), metadata=LOADING)
 
     def spaces(self) -> dict[str, Space]:
         """Return the Spaces; raise ConfigError if `datasets` is not installed, and for labels without `classes`."""

@@ -17,12 +17,16 @@ from jointgen.plugin import (
     FileError,
     Listing,
     Space,
+    between,
     class_names,
-    fraction,
     list_source,
     log_once,
+    non_negative,
     split_folders,
     user_path,
+    valid_share,
+    valid_side,
+    valid_size,
 )
 from jointgen_data.common import FlippedRows, TensorRows, image_space, is_train, label_space
 from jointgen_data.decode import decode_all
@@ -49,14 +53,14 @@ class ImageFolder:
     """
 
     root: str = attrs.field(metadata=LOCATION)
-    size: int = attrs.field(default=64, validator=attrs.validators.gt(0), metadata=SIZE)
+    size: int = attrs.field(default=64, validator=valid_side, metadata=SIZE)
     channels: Literal[1, 3] = attrs.field(default=3, validator=attrs.validators.in_((1, 3)))
     flip: bool = attrs.field(default=False, metadata=LOADING)
     labels: bool = attrs.field(default=False, metadata=LOADING)
-    classes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
-    test_fraction: float | None = attrs.field(default=None, validator=attrs.validators.optional(fraction))
-    max_broken: int = attrs.field(default=10, validator=attrs.validators.ge(0), metadata=LOADING)
-    workers: int = attrs.field(default=0, validator=attrs.validators.ge(0), metadata=LOADING)
+    classes: int | None = attrs.field(default=None, validator=valid_size)
+    test_fraction: float | None = attrs.field(default=None, validator=valid_share)
+    max_broken: int = attrs.field(default=10, validator=non_negative, metadata=LOADING)
+    workers: int = attrs.field(default=0, validator=between(0, 1024), metadata=LOADING)
 
     def spaces(self) -> dict[str, Space]:
         """Return the Spaces; raise ConfigError where labels need class folders and there are none."""

@@ -13,11 +13,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import LOG_2PI, Noise, Space
+from jointgen.plugin import LOG_2PI, Noise, Space, positive, valid_seed, valid_size
 from jointgen_data.common import TensorRows, is_train
-
-positive = attrs.validators.gt(0)
-positive_real = attrs.validators.gt(0.0)
 
 
 def _is_matrix(source: object, field: attrs.Attribute[list[list[float]]], value: list[list[float]]) -> None:
@@ -50,9 +47,9 @@ class LinearGaussian:
 
     weights: list[list[float]] = attrs.field(validator=_is_matrix)
     bias: list[float] | None = attrs.field(default=None, validator=_fits_weights)
-    scale: float = attrs.field(default=1.0, validator=positive_real)
-    rows: int = attrs.field(default=4096, validator=positive)
-    seed: int = 0
+    scale: float = attrs.field(default=1.0, validator=positive)
+    rows: int = attrs.field(default=4096, validator=valid_size)
+    seed: int = attrs.field(default=0, validator=valid_seed)
 
     def spaces(self) -> dict[str, Space]:
         """Return the Space of each variable."""

@@ -20,6 +20,7 @@ from jointgen.plugin import (
     placing,
     read_manifest,
     user_path,
+    valid_side,
 )
 from jointgen_data.common import flip, image_space, is_train, label_space
 
@@ -40,7 +41,7 @@ class PreparedImages:
     """
 
     path: str = attrs.field(metadata=LOCATION)
-    crop: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
+    crop: int | None = attrs.field(default=None, validator=valid_side)
     flip: bool = attrs.field(default=False, metadata=LOADING)
     labels: bool = attrs.field(default=False, metadata=LOADING)
     verify: bool = attrs.field(default=False, metadata=LOADING)

@@ -8,11 +8,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import LOADING, Noise, Space
+from jointgen.plugin import LOADING, Noise, Space, between, positive, valid_seed, valid_size
 from jointgen_data.common import TensorRows, is_train, label_space
-
-positive = attrs.validators.gt(0)
-positive_real = attrs.validators.gt(0.0)
 
 
 class PlanarMixture:
@@ -73,11 +70,11 @@ class Ring(PlanarMixture):
         labels: Whether the mode that a row was drawn from is a further variable, y.
     """
 
-    modes: int = attrs.field(default=8, validator=positive)
-    radius: float = attrs.field(default=2.0, validator=positive_real)
-    sd: float = attrs.field(default=0.1, validator=positive_real)
-    rows: int = attrs.field(default=4096, validator=positive)
-    seed: int = 0
+    modes: int = attrs.field(default=8, validator=between(1, 10_000))
+    radius: float = attrs.field(default=2.0, validator=positive)
+    sd: float = attrs.field(default=0.1, validator=positive)
+    rows: int = attrs.field(default=4096, validator=valid_size)
+    seed: int = attrs.field(default=0, validator=valid_seed)
     labels: bool = attrs.field(default=False, metadata=LOADING)
 
     def centres(self) -> Tensor:
@@ -99,11 +96,11 @@ class Grid(PlanarMixture):
         labels: Whether the mode that a row was drawn from is a further variable, y.
     """
 
-    side: int = attrs.field(default=5, validator=positive)
-    spacing: float = attrs.field(default=2.0, validator=positive_real)
-    sd: float = attrs.field(default=0.05, validator=positive_real)
-    rows: int = attrs.field(default=4096, validator=positive)
-    seed: int = 0
+    side: int = attrs.field(default=5, validator=between(1, 100))
+    spacing: float = attrs.field(default=2.0, validator=positive)
+    sd: float = attrs.field(default=0.05, validator=positive)
+    rows: int = attrs.field(default=4096, validator=valid_size)
+    seed: int = attrs.field(default=0, validator=valid_seed)
     labels: bool = attrs.field(default=False, metadata=LOADING)
 
     def centres(self) -> Tensor:
@@ -127,10 +124,10 @@ class Moons(PlanarMixture):
         labels: Whether the half circle, 0 above and 1 below, is a further variable, y.
     """
 
-    points: int = attrs.field(default=32, validator=attrs.validators.ge(2))
-    sd: float = attrs.field(default=0.1, validator=positive_real)
-    rows: int = attrs.field(default=4096, validator=positive)
-    seed: int = 0
+    points: int = attrs.field(default=32, validator=between(2, 10_000))
+    sd: float = attrs.field(default=0.1, validator=positive)
+    rows: int = attrs.field(default=4096, validator=valid_size)
+    seed: int = attrs.field(default=0, validator=valid_seed)
     labels: bool = attrs.field(default=False, metadata=LOADING)
 
     def centres(self) -> Tensor:

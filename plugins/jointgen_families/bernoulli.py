@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.plugin import Capabilities, ConfigError, Draw, NoiseSource, PathKind, Space, sum_event
+from jointgen.plugin import Capabilities, ConfigError, Draw, NoiseSource, PathKind, Space, between, sum_event
 from jointgen_families.draws import straight_through
 
 PathName = Literal["straight-through", "relaxed", "none"]
@@ -97,7 +97,7 @@ class Bernoulli:
     """
 
     path: PathName = attrs.field(default="straight-through", validator=attrs.validators.in_(get_args(PathName)))
-    temperature: float = attrs.field(default=0.5, validator=attrs.validators.gt(0.0))
+    temperature: float = attrs.field(default=0.5, validator=between(0.001, 1000.0))
 
     def capabilities(self, space: Space) -> Capabilities:
         """Return what the family can do; raise ConfigError for a variable that it does not serve."""

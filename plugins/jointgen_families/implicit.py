@@ -7,7 +7,7 @@ from typing import get_args
 import attrs
 from torch import Tensor, nn
 
-from jointgen.plugin import Capabilities, NoiseSource, Space
+from jointgen.plugin import Capabilities, NoiseSource, Space, valid_size_or_none
 from jointgen_families.means import MeanModule, MeanName, check_mean
 
 
@@ -41,7 +41,7 @@ class Implicit:
         mean: Linear, or sigmoid for a variable of known range.
     """
 
-    noise: int = attrs.field(default=32, validator=attrs.validators.ge(0))
+    noise: int = attrs.field(default=32, validator=valid_size_or_none)
     mean: MeanName = attrs.field(default="linear", validator=attrs.validators.in_(get_args(MeanName)))
 
     def capabilities(self, space: Space) -> Capabilities:

@@ -12,7 +12,16 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.plugin import Capabilities, NoiseSource, ReadyDraw, Space, at_least_float32
+from jointgen.plugin import (
+    Capabilities,
+    NoiseSource,
+    ReadyDraw,
+    Space,
+    at_least_float32,
+    positive,
+    valid_layers,
+    valid_size,
+)
 from jointgen_families.correlated import CorrelatedGaussian
 from jointgen_families.gaussian import DiagonalGaussian
 from jointgen_families.location_scale import check_real
@@ -75,11 +84,6 @@ class BasisDistribution:
         return flat.unflatten(1, self.space.shape)
 
 
-def _widths(instance: object, attribute: attrs.Attribute[list[int]], value: list[int]) -> None:
-    if any(width < 1 for width in value):
-        raise ValueError(f"{attribute.name!r} must be widths >= 1: {value}")
-
-
 @attrs.frozen
 class ImplicitBasis:
     """z = z0(x) + sum_{i <= basis} a_i(x) v_i(eps_i), eps_i ~ N(0, I): AVB's encoder for adaptive contrast.
@@ -100,10 +104,10 @@ class ImplicitBasis:
             correlation that the estimate did not see (benchmarks/README.md).
     """
 
-    basis: int = attrs.field(default=16, validator=attrs.validators.ge(1))
-    noise: int = attrs.field(default=4, validator=attrs.validators.ge(1))
-    hidden: list[int] = attrs.field(factory=lambda: [64, 64], validator=_widths)
-    init_scale: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
+    basis: int = attrs.field(default=16, validator=valid_size)
+    noise: int = attrs.field(default=4, validator=valid_size)
+    hidden: list[int] = attrs.field(factory=lambda: [64, 64], validator=valid_layers)
+    init_scale: float = attrs.field(default=1.0, validator=positive)
     covariance: CovarianceName = attrs.field(default="full", validator=attrs.validators.in_(get_args(CovarianceName)))
 
     def capabilities(self, space: Space) -> Capabilities:

@@ -20,9 +20,11 @@ from jointgen.plugin import (
     ReadyDraw,
     Space,
     placing,
+    valid_shape,
+    valid_size,
 )
 from jointgen_families.mixture import Mixture
-from jointgen_families.priors import shape_of, valid_size
+from jointgen_families.priors import shape_of
 
 # --- any family ------------------------------------------------------------------------------------------------------
 
@@ -39,7 +41,7 @@ class Learned:
         family: A family with a density, of a real variable of that size.
     """
 
-    size: int | list[int] = attrs.field(default=16, validator=valid_size)
+    size: int | list[int] = attrs.field(default=16, validator=valid_shape)
     family: FamilyField = attrs.field(factory=Mixture)
 
     def __attrs_post_init__(self) -> None:
@@ -93,8 +95,8 @@ class VampPrior:
         encoder: The name of the part whose posteriors are mixed.
     """
 
-    size: int | list[int] = attrs.field(default=16, validator=valid_size)
-    components: int = attrs.field(default=100, validator=attrs.validators.ge(1))
+    size: int | list[int] = attrs.field(default=16, validator=valid_shape)
+    components: int = attrs.field(default=100, validator=valid_size)
     encoder: str = "encoder"
 
     @property

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import ConfigError, Draw, NoiseSource, PathKind, Space, at_least_float32
+from jointgen.plugin import ConfigError, Draw, NoiseSource, PathKind, Space, at_least_float32, positive, valid_log_scale
 from jointgen_families.bins import Bins
 from jointgen_families.means import MeanModule, MeanName, check_mean
 
@@ -90,9 +90,9 @@ class LocationScale:
     name: ClassVar[str]
 
     scale: ScaleName = attrs.field(default="per_element", validator=attrs.validators.in_(get_args(ScaleName)))
-    init_scale: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
-    min_log_scale: float = -6.0
-    max_log_scale: float = 3.0
+    init_scale: float = attrs.field(default=1.0, validator=positive)
+    min_log_scale: float = attrs.field(default=-6.0, validator=valid_log_scale)
+    max_log_scale: float = attrs.field(default=3.0, validator=valid_log_scale)
     mean: MeanName = attrs.field(default="linear", validator=attrs.validators.in_(get_args(MeanName)))
 
     @init_scale.validator

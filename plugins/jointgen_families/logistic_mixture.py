@@ -13,7 +13,18 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from jointgen.plugin import Capabilities, ConfigError, NoiseSource, ReadyDraw, Space, at_least_float32, sum_event
+from jointgen.plugin import (
+    Capabilities,
+    ConfigError,
+    NoiseSource,
+    ReadyDraw,
+    Space,
+    at_least_float32,
+    positive,
+    sum_event,
+    valid_log_scale,
+    valid_size,
+)
 from jointgen_families.bins import Bins, extended_logistic_log_mass
 from jointgen_families.draws import standard_logistic, straight_through
 from jointgen_families.location_scale import check_init_scale, check_quantised
@@ -132,11 +143,11 @@ class LogisticMixture:
         max_log_scale: Log scales are clamped to this from above.
     """
 
-    components: int = attrs.field(default=10, validator=attrs.validators.ge(1))
+    components: int = attrs.field(default=10, validator=valid_size)
     coupling: bool = True
-    init_scale: float = attrs.field(default=0.1, validator=attrs.validators.gt(0.0))
-    min_log_scale: float = -7.0
-    max_log_scale: float = 3.0
+    init_scale: float = attrs.field(default=0.1, validator=positive)
+    min_log_scale: float = attrs.field(default=-7.0, validator=valid_log_scale)
+    max_log_scale: float = attrs.field(default=3.0, validator=valid_log_scale)
 
     @init_scale.validator
     def _within_bounds(self, attribute: attrs.Attribute[float], value: float) -> None:

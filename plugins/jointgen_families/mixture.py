@@ -11,7 +11,18 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.plugin import LOG_2PI, Capabilities, NoiseSource, ReadyDraw, Space, at_least_float32
+from jointgen.plugin import (
+    LOG_2PI,
+    Capabilities,
+    NoiseSource,
+    ReadyDraw,
+    Space,
+    at_least_float32,
+    non_negative,
+    positive,
+    valid_log_scale,
+    valid_size,
+)
 from jointgen_families.gaussian import DiagonalGaussian
 from jointgen_families.location_scale import check_init_scale, check_real
 from jointgen_families.means import MeanModule, MeanName, check_mean
@@ -163,11 +174,11 @@ class Mixture:
         mean: Linear, or sigmoid for a variable of known range (before the spread is added).
     """
 
-    components: int = attrs.field(default=10, validator=attrs.validators.ge(1))
-    spread: float = attrs.field(default=1.0, validator=attrs.validators.ge(0.0))
-    init_scale: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
-    min_log_scale: float = -6.0
-    max_log_scale: float = 3.0
+    components: int = attrs.field(default=10, validator=valid_size)
+    spread: float = attrs.field(default=1.0, validator=non_negative)
+    init_scale: float = attrs.field(default=1.0, validator=positive)
+    min_log_scale: float = attrs.field(default=-6.0, validator=valid_log_scale)
+    max_log_scale: float = attrs.field(default=3.0, validator=valid_log_scale)
     mean: MeanName = attrs.field(default="linear", validator=attrs.validators.in_(get_args(MeanName)))
 
     @init_scale.validator

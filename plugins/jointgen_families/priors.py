@@ -8,15 +8,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import LOG_2PI, Capabilities, NoiseSource, ReadyDraw, Space, sum_event
+from jointgen.plugin import LOG_2PI, Capabilities, NoiseSource, ReadyDraw, Space, sum_event, valid_shape
 from jointgen_families.gaussian import DiagonalGaussian
-
-
-def valid_size(instance: object, attribute: attrs.Attribute[int], value: int | list[int]) -> None:
-    """Raise ValueError, as an attrs validator, for what is not a size >= 1 or a list of sizes."""
-    sizes = [value] if isinstance(value, int) else value
-    if not sizes or any(size < 1 for size in sizes):
-        raise ValueError(f"{attribute.name!r} must be a size >= 1 or a list of such: {value}")
 
 
 def shape_of(size: int | list[int]) -> tuple[int, ...]:
@@ -54,7 +47,7 @@ class Normal:
         size: The size of the code, a number or a shape such as [8, 4, 4].
     """
 
-    size: int | list[int] = attrs.field(default=16, validator=valid_size)
+    size: int | list[int] = attrs.field(default=16, validator=valid_shape)
 
     @property
     def space(self) -> Space:
@@ -118,7 +111,7 @@ class Uniform:
         size: The size of the code, a number or a shape such as [8, 4, 4].
     """
 
-    size: int | list[int] = attrs.field(default=16, validator=valid_size)
+    size: int | list[int] = attrs.field(default=16, validator=valid_shape)
 
     @property
     def space(self) -> Space:

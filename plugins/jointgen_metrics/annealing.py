@@ -24,8 +24,10 @@ from jointgen.plugin import (
     ModelView,
     Noise,
     NoiseSource,
+    between,
     log_mean_exp,
     per_row,
+    valid_size,
 )
 from jointgen_metrics.hmc import TARGET, Path, adapted, transition
 from jointgen_metrics.latents import Codes, Values, codes_of, missing_encoder
@@ -38,7 +40,6 @@ FIRST_STEP = 0.2
 STEEPNESS = 4.0
 """The steepness of the sigmoidal schedule (Wu et al. 2017, section 4)."""
 
-at_least_one = attrs.validators.ge(1)
 Start = Literal["prior", "encoder"]
 
 
@@ -58,13 +59,13 @@ class Annealing:
         chunk: At most so many chains, of all rows of a batch together, move at once; it does not change figures.
     """
 
-    steps: int = attrs.field(default=500, validator=attrs.validators.ge(2))
-    chains: int = attrs.field(default=16, validator=at_least_one)
-    leapfrog: int = attrs.field(default=10, validator=at_least_one)
+    steps: int = attrs.field(default=500, validator=between(2, 1_000_000))
+    chains: int = attrs.field(default=16, validator=between(1, 100_000))
+    leapfrog: int = attrs.field(default=10, validator=between(1, 10_000))
     start: Start = attrs.field(default="prior", validator=attrs.validators.in_(("prior", "encoder")))
-    rows: int = attrs.field(default=100, validator=at_least_one)
-    batch: int = attrs.field(default=NOISE_BLOCK, validator=at_least_one)
-    chunk: int = attrs.field(default=2048, validator=at_least_one)
+    rows: int = attrs.field(default=100, validator=valid_size)
+    batch: int = attrs.field(default=NOISE_BLOCK, validator=valid_size)
+    chunk: int = attrs.field(default=2048, validator=valid_size)
 
     @property
     def joint(self) -> str:

@@ -19,12 +19,13 @@ from jointgen.plugin import (
     Noise,
     Rows,
     Space,
+    between,
     cached,
     fingerprint,
     log,
     observe,
     pixels,
-    positive,
+    valid_size,
 )
 from jointgen_metrics.classifier_network import TRAINING, Network, accuracy, train
 
@@ -45,9 +46,9 @@ class Classifier:
         rows: Rows of the training split, evenly apart, at the most.
     """
 
-    steps: int = attrs.field(default=2000, validator=positive)
-    width: int = attrs.field(default=16, validator=positive)
-    rows: int = attrs.field(default=60_000, validator=positive)
+    steps: int = attrs.field(default=2000, validator=between(1, 1_000_000))
+    width: int = attrs.field(default=16, validator=between(1, 4096))
+    rows: int = attrs.field(default=60_000, validator=valid_size)
 
     name: ClassVar[str] = "classifier"
     takes: ClassVar[Literal["pixels"]] = "pixels"

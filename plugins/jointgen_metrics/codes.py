@@ -6,7 +6,7 @@ import attrs
 from torch import Tensor
 
 from jointgen.objectives import Conditional
-from jointgen.plugin import Batch, Display, FigureValue, MetricFigure, ModelView, StatisticSpec
+from jointgen.plugin import Batch, Display, FigureValue, MetricFigure, ModelView, StatisticSpec, positive
 from jointgen_metrics.moments import Moments
 
 NO_CODES = "no conditional of a joint q draws a code that a joint p has"
@@ -85,7 +85,7 @@ class ActiveUnits:
         threshold: The variance over x of a unit's mean code above which it is active, in the code's units squared.
     """
 
-    threshold: float = attrs.field(default=0.01, validator=attrs.validators.gt(0.0))
+    threshold: float = attrs.field(default=0.01, validator=positive)
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
         """The figures of this metric, or why the model has none."""

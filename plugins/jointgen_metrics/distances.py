@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jointgen.plugin import (
+    MAX_SIZE,
     Batch,
     Display,
     FigureValue,
@@ -18,12 +19,12 @@ from jointgen.plugin import (
     Noise,
     Provenance,
     StatisticSpec,
+    between,
 )
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, prior_codes
 
 CHUNK_ROWS = 256
 """Rows whose kernels with all others are held at a time."""
-at_least_two = attrs.validators.ge(2)
 
 
 def code_draws(model: ModelView, code: str, rows: int) -> StatisticSpec:
@@ -53,8 +54,8 @@ class SlicedWasserstein:
         directions: Fixed directions, in orthonormal bases (Rowland et al. 2019).
     """
 
-    rows: int = attrs.field(default=10_000, validator=at_least_two)
-    directions: int = attrs.field(default=256, validator=attrs.validators.ge(1))
+    rows: int = attrs.field(default=10_000, validator=between(2, MAX_SIZE))
+    directions: int = attrs.field(default=256, validator=between(1, 100_000))
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
         """The figures of this metric, or why the model has none."""
@@ -128,7 +129,7 @@ class MMD:
         scales: The scales of the kernel.
     """
 
-    rows: int = attrs.field(default=2000, validator=at_least_two)
+    rows: int = attrs.field(default=2000, validator=between(2, 1_000_000))
     scales: list[float] = attrs.field(factory=lambda: [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0], validator=are_positive)
 
     def figures(self, model: ModelView) -> list[MetricFigure]:

@@ -8,7 +8,18 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import LOG_2PI, NOISE_BLOCK, Batch, Display, MetricFigure, ModelView, Noise, per_row
+from jointgen.plugin import (
+    LOG_2PI,
+    NOISE_BLOCK,
+    Batch,
+    Display,
+    MetricFigure,
+    ModelView,
+    Noise,
+    per_row,
+    valid_share,
+    valid_size,
+)
 from jointgen_metrics.latents import Codes, Values, codes_of, slope_and_hessian, with_slope
 from jointgen_metrics.likelihood import density_note
 from jointgen_metrics.quadrature import Integral, integrate
@@ -21,7 +32,6 @@ MAX_GRID_DIMENSIONS = 2
 """So many numbers of a code, at the most, are integrated over on a grid."""
 
 DISPLAY = Display("exact", "likelihood", 5, nll=True)
-at_least_one = attrs.validators.ge(1)
 
 
 @attrs.frozen
@@ -38,9 +48,9 @@ class Exact:
             figure of its own, `exact_error`.
     """
 
-    rows: int = attrs.field(default=100, validator=at_least_one)
-    chunk: int = attrs.field(default=4096, validator=at_least_one)
-    tolerance: float = attrs.field(default=1e-3, validator=attrs.validators.gt(0.0))
+    rows: int = attrs.field(default=100, validator=valid_size)
+    chunk: int = attrs.field(default=4096, validator=valid_size)
+    tolerance: float = attrs.field(default=1e-3, validator=valid_share)
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
         """The figures of this metric, or why the model has none."""

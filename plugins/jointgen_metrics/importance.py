@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from jointgen.objectives import Expectation, Expr
-from jointgen.plugin import Batch, Display, MetricFigure, ModelView, per_row
+from jointgen.plugin import Batch, Display, MetricFigure, ModelView, between, per_row, valid_size
 from jointgen_metrics.likelihood import bound, code_length, density_note
-
-at_least_one = attrs.validators.ge(1)
 
 
 @attrs.frozen
@@ -29,9 +27,9 @@ class IWAE:
         rows: At most so many rows, evenly apart; None for all.
     """
 
-    k: int = attrs.field(default=64, validator=at_least_one)
-    chunk: int = attrs.field(default=2048, validator=at_least_one)
-    rows: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least_one))
+    k: int = attrs.field(default=64, validator=between(1, 10_000_000))
+    chunk: int = attrs.field(default=2048, validator=valid_size)
+    rows: int | None = attrs.field(default=None, validator=valid_size)
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
         """The figures of this metric, or why the model has none."""

@@ -8,7 +8,16 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import Batch, ExtractorField, FeatureBatch, Mean, MetricFigure, ModelView, positive
+from jointgen.plugin import (
+    Batch,
+    ExtractorField,
+    FeatureBatch,
+    Mean,
+    MetricFigure,
+    ModelView,
+    between,
+    valid_size,
+)
 from jointgen_metrics.generation import Compared, Reading, side_by_side
 
 
@@ -74,10 +83,10 @@ class InceptionScore:
             standard deviation, which is sqrt(splits) times the standard error here. Smaller splits have lower scores.
     """
 
-    samples: int = attrs.field(default=10_000, validator=positive)
+    samples: int = attrs.field(default=10_000, validator=valid_size)
     reading: Reading = "mean"
     extractor: ExtractorField | None = None
-    splits: int = attrs.field(default=10, validator=positive)
+    splits: int = attrs.field(default=10, validator=between(1, 10_000))
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
         """The figures of this metric, or why the model has none."""

@@ -21,6 +21,7 @@ from jointgen.plugin import (
     ModelView,
     Provenance,
     StatisticSpec,
+    between,
     per_row,
 )
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, encoder_of, observed
@@ -114,7 +115,7 @@ class MutualInformation:
         rows: N; time is quadratic in it.
     """
 
-    rows: int = attrs.field(default=2000, validator=attrs.validators.ge(2))
+    rows: int = attrs.field(default=2000, validator=between(2, 100_000))
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
         """The figures of this metric, or why the model has none."""

@@ -6,7 +6,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import ExtractorField, FigureValue, KeptRows, MetricFigure, ModelView, positive
+from jointgen.plugin import ExtractorField, FigureValue, KeptRows, MetricFigure, ModelView, between
 from jointgen_metrics.generation import Against, Compared, Reading, kept_features, side_by_side
 
 MAX_CELLS = 2**23
@@ -27,7 +27,7 @@ class KID:
         against: The split of the data.
     """
 
-    samples: int = attrs.field(default=10_000, validator=positive)
+    samples: int = attrs.field(default=10_000, validator=between(1, 1_000_000))
     reading: Reading = "mean"
     extractor: ExtractorField | None = None
     against: Against = "train"

@@ -6,7 +6,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import ExtractorField, FigureValue, KeptRows, MetricFigure, ModelView, positive
+from jointgen.plugin import ExtractorField, FigureValue, KeptRows, MetricFigure, ModelView, between
 from jointgen_metrics.generation import Against, Compared, Reading, kept_features, side_by_side
 
 MAX_CELLS = 2**23
@@ -34,8 +34,8 @@ class PRDC:
         against: The split of the data.
     """
 
-    k: int = attrs.field(default=5, validator=positive)
-    samples: int = attrs.field(default=10_000, validator=positive)
+    k: int = attrs.field(default=5, validator=between(1, 10_000))
+    samples: int = attrs.field(default=10_000, validator=between(1, 1_000_000))
     reading: Reading = "mean"
     extractor: ExtractorField | None = None
     against: Against = "train"

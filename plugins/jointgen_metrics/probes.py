@@ -22,13 +22,15 @@ from jointgen.plugin import (
     MetricFigure,
     ModelView,
     StatisticSpec,
+    between,
     labelled,
+    positive,
+    valid_size,
 )
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, has_mean, suffixed
 
 MAX_ITERATIONS = 1000
 """Iterations of the logistic regression, at the most."""
-at_least_one = attrs.validators.ge(1)
 
 
 @attrs.frozen
@@ -42,8 +44,8 @@ class LinearProbe:
         penalty: The factor of 1/2 |w|^2, the penalty on the weights beside the summed log loss.
     """
 
-    train_rows: int = attrs.field(default=10_000, validator=at_least_one)
-    penalty: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
+    train_rows: int = attrs.field(default=10_000, validator=valid_size)
+    penalty: float = attrs.field(default=1.0, validator=positive)
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
         """The figures of this metric, or why the model has none."""
@@ -66,8 +68,8 @@ class NeighborProbe:
         neighbors: How many neighbours vote.
     """
 
-    train_rows: int = attrs.field(default=10_000, validator=at_least_one)
-    neighbors: int = attrs.field(default=5, validator=at_least_one)
+    train_rows: int = attrs.field(default=10_000, validator=valid_size)
+    neighbors: int = attrs.field(default=5, validator=between(1, 10_000))
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
         """The figures of this metric, or why the model has none."""

@@ -31,8 +31,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 one_activation = attrs.validators.in_(get_args(ActivationName))
 one_init = attrs.validators.in_(get_args(InitName))
-dropout_rate = attrs.validators.and_(attrs.validators.ge(0.0), attrs.validators.lt(1.0))
-layer_widths = attrs.validators.deep_iterable(attrs.validators.ge(1))
 
 # --- inputs ----------------------------------------------------------------------------------------------------------
 

@@ -16,17 +16,15 @@ from typing import Any, Literal, get_args
 import attrs
 from torch import Tensor, nn
 
-from jointgen.plugin import ConfigError, Space
+from jointgen.plugin import ConfigError, Space, below_one, valid_layers, valid_size
 from jointgen_nets.common import (
     ActivationName,
     AddedMaps,
     Centre,
     InitName,
     activated,
-    dropout_rate,
     initialise,
     joined,
-    layer_widths,
     one_activation,
     one_init,
     spectrally_normalised,
@@ -37,7 +35,7 @@ from jointgen_nets.mlp import MLPDiscriminator
 NormName = Literal["none", "group"]
 UpsampleName = Literal["transposed", "nearest"]
 
-some_widths: Any = attrs.validators.and_(attrs.validators.min_len(1), layer_widths)
+some_widths: Any = attrs.validators.and_(attrs.validators.min_len(1), valid_layers)
 one_norm = attrs.validators.in_(get_args(NormName))
 
 # --- shapes ----------------------------------------------------------------------------------------------------------
@@ -162,7 +160,7 @@ class ConvEncoder:
     widths: list[int] = attrs.field(factory=_widths_down, validator=some_widths)
     activation: ActivationName = attrs.field(default="silu", validator=one_activation)
     norm: NormName = attrs.field(default="none", validator=one_norm)
-    dropout: float = attrs.field(default=0.0, validator=dropout_rate)
+    dropout: float = attrs.field(default=0.0, validator=below_one)
     init: InitName = attrs.field(default="xavier", validator=one_init)
 
     def build(self, inputs: Mapping[str, Space], output: tuple[int, ...]) -> nn.Module:
@@ -212,7 +210,7 @@ class ConvDecoder:
     upsample: UpsampleName = attrs.field(default="nearest", validator=attrs.validators.in_(get_args(UpsampleName)))
     activation: ActivationName = attrs.field(default="silu", validator=one_activation)
     norm: NormName = attrs.field(default="none", validator=one_norm)
-    dropout: float = attrs.field(default=0.0, validator=dropout_rate)
+    dropout: float = attrs.field(default=0.0, validator=below_one)
     init: InitName = attrs.field(default="xavier", validator=one_init)
 
     def build(self, inputs: Mapping[str, Space], output: tuple[int, ...]) -> nn.Module:
@@ -264,8 +262,8 @@ class ConvDiscriminator:
     """
 
     widths: list[int] = attrs.field(factory=_widths_down, validator=some_widths)
-    features: int = attrs.field(default=128, validator=attrs.validators.ge(1))
-    dropout: float = attrs.field(default=0.0, validator=dropout_rate)
+    features: int = attrs.field(default=128, validator=valid_size)
+    dropout: float = attrs.field(default=0.0, validator=below_one)
     init: InitName = attrs.field(default="xavier", validator=one_init)
     spectral_norm: bool = False
 

@@ -9,17 +9,15 @@ from itertools import pairwise
 import attrs
 from torch import Tensor, nn
 
-from jointgen.plugin import Space
+from jointgen.plugin import Space, below_one, valid_layers
 from jointgen_nets.common import (
     ActivationName,
     AddedMaps,
     Centre,
     InitName,
     activated,
-    dropout_rate,
     initialise,
     joined,
-    layer_widths,
     one_activation,
     one_init,
     spectrally_normalised,
@@ -42,9 +40,9 @@ class MLP:
         init: The initialisation: xavier (as in the AS-VAE paper), dcgan, or torch's own.
     """
 
-    hidden: list[int] = attrs.field(factory=_default_hidden, validator=layer_widths)
+    hidden: list[int] = attrs.field(factory=_default_hidden, validator=valid_layers)
     activation: ActivationName = attrs.field(default="relu", validator=one_activation)
-    dropout: float = attrs.field(default=0.0, validator=dropout_rate)
+    dropout: float = attrs.field(default=0.0, validator=below_one)
     init: InitName = attrs.field(default="xavier", validator=one_init)
 
     def build(self, inputs: Mapping[str, Space], output: tuple[int, ...]) -> nn.Module:
@@ -85,8 +83,8 @@ class MLPDiscriminator:
         spectral_norm: Whether every weight is divided by its largest singular value.
     """
 
-    hidden: list[int] = attrs.field(factory=_default_hidden, validator=layer_widths)
-    dropout: float = attrs.field(default=0.0, validator=dropout_rate)
+    hidden: list[int] = attrs.field(factory=_default_hidden, validator=valid_layers)
+    dropout: float = attrs.field(default=0.0, validator=below_one)
     init: InitName = attrs.field(default="xavier", validator=one_init)
     spectral_norm: bool = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from jointgen.objectives import (
+    MAX_DRAWS,
     E,
     Objective,
     WeightTable,
@@ -16,7 +17,7 @@ from jointgen.objectives import (
     q,
     weight_of,
 )
-from jointgen.plugin import fraction, positive
+from jointgen.plugin import between, fraction
 
 
 @attrs.frozen
@@ -54,7 +55,7 @@ class IWAE:
         beta: The power of p(z) / q(z|x), as a table to warm up with (Soenderby et al. 2016). A bound once it is 1.
     """
 
-    k: int = attrs.field(default=5, validator=positive)
+    k: int = attrs.field(default=5, validator=between(1, MAX_DRAWS))
     beta: float | WeightTable = attrs.field(default=1.0, validator=non_negative_weight)
 
     def objective(self) -> Objective:

@@ -250,12 +250,12 @@ TYPES: Rows = {
 # --- values out of range ---------------------------------------------------------------------------------------------
 
 VALUES: Rows = {
-    "no draws": (['eval.metrics=[{type="kid", samples=0}]'], ["eval.metrics[0].samples: must be > 0, got 0"]),
+    "no draws": (['eval.metrics=[{type="kid", samples=0}]'], ["eval.metrics[0].samples: must be >= 1, got 0"]),
     "a reading that is none": (
         ['eval.metrics=[{type="is", reading="mode"}]'],
         ["eval.metrics[0].reading: 'mode' is not allowed; known: mean, sample"],
     ),
-    "no steps": (["train.steps=0"], ["train.steps: must be > 0, got 0"]),
+    "no steps": (["train.steps=0"], ["train.steps: must be >= 1, got 0"]),
     "optimizer": (
         ['optimizer.model={type="admaw"}'],
         ["optimizer.model.type: 'admaw' is not allowed; did you mean 'adamw'? (known: adam, adamw, rmsprop, sgd)"],
@@ -299,7 +299,7 @@ VALUES: Rows = {
     "learning rate": (["optimizer.model.lr=-1e-3"], ["optimizer.model.lr: must be > 0, got -0.001"]),
     "betas": (["optimizer.critics.betas=[0.5, 1.5]"], ["optimizer.critics.betas: must be >= 0 and < 1, got 1.5"]),
     "weight decay": (["optimizer.model.weight_decay=-1.0"], ["optimizer.model.weight_decay: must be >= 0, got -1.0"]),
-    "average": (["train.ema=1.5"], ["train.ema: must be between 0 and 1, got 1.5"]),
+    "average": (["train.ema=1.5"], ["train.ema: must be >= 0 and < 1, got 1.5"]),
     "seed": (["seed=-1"], ["seed: must be >= 0, got -1"]),
     "seed beyond 64 bits": (["seed=99999999999999999999"], ["seed: has more than 64 bits"]),
     "format": (["format=2"], ["format: this version reads format 1, got 2"]),
@@ -312,7 +312,7 @@ VALUES: Rows = {
         ["train.precision: 'fp16' is not allowed; did you mean 'fp64'? (known: bf16, fp32, fp64)"],
     ),
     "width of a layer": (["encoder.network.hidden=[8, 0]"], ["encoder.network.hidden: must be >= 1, got 0"]),
-    "dropout": (["encoder.network.dropout=1.0"], ["encoder.network.dropout: must be < 1.0, got 1.0"]),
+    "dropout": (["encoder.network.dropout=1.0"], ["encoder.network.dropout: must be >= 0 and < 1, got 1.0"]),
     "size of the code": (["prior.size=0"], ["prior.size: must be a size >= 1 or a list of such, got 0"]),
     "scale": (
         ['decoder.family.scale="globl"'],
@@ -328,7 +328,7 @@ VALUES: Rows = {
     ),
     "gate of a flow, too far to compute": (
         ['encoder.family={type="iaf", bias=-800.0}'],
-        ["encoder.family.bias: must be >= -3.0, got -800.0"],
+        ["encoder.family.bias: must be >= -3, got -800.0"],
     ),
     "weight": (["objective.lambda=-1.0"], ["objective.lambda: must be >= 0, got -1.0"]),
     "share": (["objective.vae_first=1.5"], ["objective.vae_first: must be between 0 and 1, got 1.5"]),
@@ -336,7 +336,7 @@ VALUES: Rows = {
         ["objective.critic.penalties.0.weight=-0.1"],
         ["objective.critic.penalties[0].weight: must be >= 0, got -0.1"],
     ),
-    "micro-batches": (["train.micro_batches=0"], ["train.micro_batches: must be > 0, got 0"]),
+    "micro-batches": (["train.micro_batches=0"], ["train.micro_batches: must be >= 1, got 0"]),
     "parts of a batch": (
         ["train.batch=10", "train.micro_batches=4"],
         ["train.micro_batches: a batch of 10 does not divide into 4 micro-batches"],
@@ -346,6 +346,98 @@ VALUES: Rows = {
 }
 
 # --- what is not there -----------------------------------------------------------------------------------------------
+
+ABSURD: Rows = {
+    "steps": (["train.steps=1000000000000"], ["train.steps: must be <= 1,000,000,000, got 1000000000000"]),
+    "images": (
+        {"train.steps": None, "train.images": 10**12, "train.batch": 8},
+        ["train.images: make more than 1,000,000,000 steps of 8 rows"],
+    ),
+    "batch": (["train.batch=1000000000000"], ["train.batch: must be <= 16,777,216, got 1000000000000"]),
+    "threads": (["train.threads=100000"], ["train.threads: must be <= 1,024, got 100000"]),
+    "average that never moves": (["train.ema=1.0"], ["train.ema: must be >= 0 and < 1, got 1.0"]),
+    "pictures": (["eval.samples=1000000000"], ["eval.samples: must be <= 10,000, got 1000000000"]),
+    "code": (["prior.size=10000000000"], ["prior.size: must have at most 16,777,216 numbers, got 10000000000"]),
+    "shape of a code": (
+        ["prior.size=[65536, 65536]"],
+        ["prior.size: must have at most 16,777,216 numbers, got [65536, 65536]"],
+    ),
+    "latent": (
+        ["latents.z=10000000000", "latents.h=[]"],
+        [
+            "latents.z: must have at most 16,777,216 numbers, got 10000000000",
+            "latents.h: must be a size >= 1 or a list of such, got []",
+        ],
+    ),
+    "layer": (["encoder.network.hidden=[100000000]"], ["encoder.network.hidden: must be <= 16,777,216, got 100000000"]),
+    "layers": (
+        {"encoder.network.hidden": [8] * 20_000},
+        ["encoder.network.hidden: must have at most 1,000 layers, got 20,000"],
+    ),
+    "convolutions": (
+        {"encoder.network": {"type": "conv", "widths": [8] * 2_000}},
+        ["encoder.network.widths: must have at most 1,000 layers, got 2,000"],
+    ),
+    "layers together": (
+        {f"{part}.hidden": [10**6] * 4 for part in ("encoder.network", "decoder.network", "discriminator")},
+        [
+            "encoder.network: takes more than ... GiB, an eighth of this machine's memory; training takes the rest",
+            "decoder.network: takes more than ... GiB, an eighth of this machine's memory; training takes the rest",
+            "discriminator: takes more than ... GiB, ... (critic 'T')",
+        ],
+    ),
+    "rows of a batch": (
+        ["prior.size=65536", "eval.batch=16777216"],
+        ["eval.batch: 16,777,216 rows of 65,600 numbers are more than this machine's memory holds"],
+    ),
+    "steps of a flow": (
+        ['encoder.family={type="planar", length=1000000}'],
+        ["encoder.family.length: must be <= 1,000, got 1000000"],
+    ),
+    "components": (
+        ['prior={type="vamp", components=1000000000}'],
+        ["prior.components: must be <= 16,777,216, got 1000000000"],
+    ),
+    "scales beyond float32": (
+        ["decoder.family.max_log_scale=1000.0", "decoder.family.min_log_scale=-1e4"],
+        [
+            "decoder.family.min_log_scale: must be >= -40, got -10000.0",
+            "decoder.family.max_log_scale: must be <= 40, got 1000.0",
+        ],
+    ),
+    "temperature": (
+        ['decoder.family={type="bernoulli", temperature=1e-30}'],
+        ["decoder.family.temperature: must be >= 0.001, got 1e-30"],
+    ),
+    "learning rate": (["optimizer.model.lr=1e30"], ["optimizer.model.lr: must be <= 1,000, got 1e+30"]),
+    "learning rate of nothing": (["optimizer.model.lr=0"], ["optimizer.model.lr: must be > 0, got 0.0"]),
+    "number beyond float32": (
+        ["objective.lambda=1e300"],
+        ["objective.lambda: must be 0 or of a size from 1.2e-38 to 3.4e+38, got 1e+300"],
+    ),
+    "draws of an objective": (
+        ['objective={type="iwae", k=1000000000}'],
+        ["objective.k: must be <= 10,000, got 1000000000"],
+    ),
+    "draws of a metric": (
+        ['eval.metrics=[{type="iwae", k=1000000000}]'],
+        ["eval.metrics[0].k: must be <= 10,000,000, got 1000000000"],
+    ),
+    "critic's updates": (
+        ["objective.critic.steps=1000000"],
+        ["objective.critic.steps: must be <= 1,000, got 1000000"],
+    ),
+    "rows of a toy": (['data={type="ring", rows=1000000000}'], ["data.rows: must be <= 16,777,216, got 1000000000"]),
+    "seed of a toy": (['data={type="ring", seed=-1}'], ["data.seed: must be >= 0, got -1"]),
+    "test share of nobody": (
+        ['data={type="arrays", path="x.npy", test_fraction=0}'],
+        ["data.test_fraction: must be > 0 and < 1, got 0.0"],
+    ),
+    "side of an image": (
+        ['data={type="image_folder", root="x", size=100000}'],
+        ["data.size: must be <= 8,192, got 100000"],
+    ),
+}
 
 MISSING: Rows = {
     "data": ({"data": None}, ["data: missing; a table with a type (known: ...)"]),
@@ -716,6 +808,7 @@ BROKEN = {
         "unknown": COMPONENTS,
         "type": TYPES,
         "value": VALUES,
+        "absurd": ABSURD,
         "missing": MISSING,
         "mismatch": MISMATCHES,
         "equation": EQUATIONS,
@@ -898,7 +991,7 @@ DATA: Rows = {
     ),
     "no images there": (
         ['data={type="image_folder", root="/no/such/folder", size=8}'],
-        ["data.root: no train images under '/no/such/folder' (looked for /no/such/folder/train); give root = ..."],
+        ["data.root: /no/such/folder: no such folder"],
     ),
     "device that does not exist": (
         ['train.device="gpu"'],

@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import ConfigError, Space, non_negative, positive
+from jointgen.plugin import ConfigError, Space, valid_depth, valid_size_or_none
 from jointgen_families.flows.distribution import Flow, Transform
 
 MIN_SLOPE = 1e-3
@@ -48,8 +48,8 @@ class NetworkFlow(Flow):
         context: How many numbers the trunk outputs for all steps beside the base's parameters; 0 for none.
     """
 
-    length: int = attrs.field(default=4, validator=positive)
-    context: int = attrs.field(default=64, validator=non_negative)
+    length: int = attrs.field(default=4, validator=valid_depth)
+    context: int = attrs.field(default=64, validator=valid_size_or_none)
 
     def context_size(self, size: int) -> int:
         """Return how many numbers the trunk outputs for the flow."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zuko.nn import MLP
 from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
-from jointgen.plugin import DensityKind, positive
+from jointgen.plugin import DensityKind, valid_layers
 from jointgen_families.flows.chain import MIN_SLOPE, Chain, NetworkFlow, start_small
 
 TransformName = Literal["affine", "spline"]
@@ -40,7 +40,7 @@ class Coupling(NetworkFlow):
     name: ClassVar[str] = "coupling"
     foreign_density: ClassVar[DensityKind] = "analytic"
 
-    hidden: list[int] = attrs.field(factory=_default_hidden, validator=positive)
+    hidden: list[int] = attrs.field(factory=_default_hidden, validator=valid_layers)
     transform: TransformName = attrs.field(default="affine", validator=attrs.validators.in_(get_args(TransformName)))
 
     def flow(self, size: int) -> nn.Module:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.plugin import DensityKind, positive
+from jointgen.plugin import DensityKind, between, valid_layers
 from jointgen_families.flows.chain import MIN_SLOPE, Chain, NetworkFlow
 from jointgen_families.flows.made import MADE
 
@@ -40,8 +40,8 @@ class IAF(NetworkFlow):
     name: ClassVar[str] = "iaf"
     foreign_density: ClassVar[DensityKind] = "D passes"
 
-    hidden: list[int] = attrs.field(factory=_default_hidden, validator=positive)
-    bias: float = attrs.field(default=2.0, validator=[attrs.validators.ge(-3.0), attrs.validators.le(10.0)])
+    hidden: list[int] = attrs.field(factory=_default_hidden, validator=valid_layers)
+    bias: float = attrs.field(default=2.0, validator=between(-3.0, 10.0))
 
     def flow(self, size: int) -> nn.Module:
         """Build the flow's module, (B, context) -> Transform."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from jointgen.plugin import DensityKind, fraction, positive
+from jointgen.plugin import DensityKind, below_one, positive, valid_depth
 from jointgen_families.flows.distribution import Flow
 from jointgen_families.flows.recursion import Backwards, Direction, Forwards, opened
 
@@ -191,9 +191,9 @@ class Planar(Flow):
     name: ClassVar[str] = "planar"
     foreign_density: ClassVar[DensityKind] = "numeric"
 
-    length: int = attrs.field(default=80, validator=positive)
+    length: int = attrs.field(default=80, validator=valid_depth)
     amortized: bool = True
-    margin: float = attrs.field(default=0.0, validator=[fraction, attrs.validators.lt(1.0)])
+    margin: float = attrs.field(default=0.0, validator=below_one)
     init_scale: float = attrs.field(default=0.01, validator=positive)
 
     def context_size(self, size: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jointgen.plugin import DensityKind, positive
+from jointgen.plugin import DensityKind, valid_depth
 from jointgen_families.flows.chain import MIN_SLOPE, Chain
 from jointgen_families.flows.distribution import Flow
 
@@ -29,7 +29,7 @@ class Radial(Flow):
     name: ClassVar[str] = "radial"
     foreign_density: ClassVar[DensityKind] = "analytic"
 
-    length: int = attrs.field(default=10, validator=positive)
+    length: int = attrs.field(default=10, validator=valid_depth)
     amortized: bool = True
 
     def context_size(self, size: int) -> int:

@@ -117,9 +117,10 @@ def start_at_data(parts: Parts, binding: Binding, rows: Mapping[str, Tensor]) ->
         if trait.kind not in ("prior", "conditional"):
             continue
         part: Any = parts.modules[name]
-        if isinstance(part, StartsAtRows):
-            part.start_at_rows(rows)
-        if trait.kind == "conditional":
-            variable = binding.factor_of(name)[1].out[0]
-            if variable in rows and isinstance(part.family, StartsAtMean):
-                part.family.start_at(rows[variable].mean(0))
+        with attributing(binding.named(name)):
+            if isinstance(part, StartsAtRows):
+                part.start_at_rows(rows)
+            if trait.kind == "conditional":
+                variable = binding.factor_of(name)[1].out[0]
+                if variable in rows and isinstance(part.family, StartsAtMean):
+                    part.family.start_at(rows[variable].mean(0))

@@ -332,6 +332,8 @@ class MetricFigure:
             each of `statistics`.
         display: How tables and pages show the figure.
         watched: Whether early stopping may watch it: a loss, which training lowers as long as it helps.
+        remark: Maps the merged statistics to what a reader should know of this very number, such as too few rows; ""
+            for nothing.
     """
 
     name: str
@@ -345,6 +347,7 @@ class MetricFigure:
     protocol: str | Callable[..., str] = ""
     display: Display = attrs.field(factory=Display)
     watched: bool = False
+    remark: Callable[..., str] = lambda *statistics: ""
 
 
 @runtime_checkable

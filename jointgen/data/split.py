@@ -16,6 +16,7 @@ from jointgen.compiler.binding import Binding
 from jointgen.contracts.sources import PlacedRows, RemarkedRows, Rows, labelled
 from jointgen.data.device import send
 from jointgen.errors import Problems
+from jointgen.registry.faults import attributing
 
 CPU = torch.device("cpu")
 
@@ -128,7 +129,7 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
     sources: dict[str, Rows] = {}
     problems = Problems()
     for part, component in components.items():
-        with problems.collect(*binding.recipe.path_of(part)):
+        with problems.collect(*binding.recipe.path_of(part)), attributing(binding.named(part)):
             sources[part] = component.open(name)
     problems.raise_any()
     return Split(name, sources, {part: binding.variables_of(part) for part in sources}, components)

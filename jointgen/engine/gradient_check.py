@@ -33,7 +33,7 @@ Gradients = Mapping[tuple[str, str], Tensor | None]
 """(part, name of the parameter) -> its gradient; None where there is none."""
 
 
-def check_ownership(plan: Plan, parts: Parts, data: RawRows, rows: int, seed: int = 0) -> None:
+def check_ownership(plan: Plan, parts: Parts, data: RawRows, rows: int, seed: int = 0) -> dict[str, int]:
     """Check the gradients of every update of a plan. `parts` stays as it is.
 
     Args:
@@ -42,6 +42,9 @@ def check_ownership(plan: Plan, parts: Parts, data: RawRows, rows: int, seed: in
         data: A few raw rows.
         rows: How many.
         seed: Of the noise and of the perturbation.
+
+    Returns:
+        The parameters that an update trains and no term of any update depends on: their size, by name.
 
     Raises:
         OwnershipError: A gradient leaks, is missing or is wrong; it names the term and the part.
@@ -52,12 +55,13 @@ def check_ownership(plan: Plan, parts: Parts, data: RawRows, rows: int, seed: in
     inputs = StepInputs(data, noise, rows, pair_block=rows, scales=one)  # a balanced weight is a number like any other
     before = {name: p.detach().clone() for name, p in copied.modules.named_parameters()}
     copied.modules.zero_grad(set_to_none=True)
+    reached: dict[tuple[str, str], bool] = {}
     if plan.one_graph:
         JointGraph(plan, copied).gradient([inputs])
         for update_plan in plan.updates:
-            _check_update(update_plan, copied, inputs)
+            _check_update(update_plan, copied, inputs, reached)
         _check_others("all updates", [part for update in plan.updates for part in update.trains], copied, before)
-        return
+        return _unreached(reached, copied)
     known: dict[Node, Any] = {}
     for index, update_plan in enumerate(plan.updates):
         update = UpdateRunner(update_plan, copied, plan.handed_over(index))
@@ -65,8 +69,9 @@ def check_ownership(plan: Plan, parts: Parts, data: RawRows, rows: int, seed: in
         _, values = update.gradient(inputs, known)
         later = frozenset().union(*(plan.handed_over(i) for i in range(index + 1, len(plan.updates))))
         known.update({node: values[update.program.index[node]] for node in later & set(update_plan.nodes)})
-        _check_update(update_plan, copied, inputs)
+        _check_update(update_plan, copied, inputs, reached)
         _check_others(f"update {update_plan.name}", update_plan.trains, copied, before)
+    return _unreached(reached, copied)
 
 
 def double_copy(parts: Parts) -> Parts:
@@ -87,15 +92,27 @@ def _perturbed_copy(parts: Parts, seed: int) -> Parts:
     return copied
 
 
-def _check_update(update: UpdatePlan, parts: Parts, inputs: StepInputs) -> None:
-    """Compare the gradient of an update with the weighted sum of its terms' gradients, each term run alone."""
+def _unreached(reached: Mapping[tuple[str, str], bool], parts: Parts) -> dict[str, int]:
+    names = [f"{part}.{name}" for (part, name), is_reached in reached.items() if not is_reached]
+    sizes = {name: parameter.numel() for name, parameter in parts.modules.named_parameters()}
+    return {name: sizes[name] for name in names}
+
+
+def _check_update(update: UpdatePlan, parts: Parts, inputs: StepInputs, reached: dict[tuple[str, str], bool]) -> None:
+    """Compare the gradient of an update with the weighted sum of its terms' gradients, each term run alone.
+
+    `reached` is filled with whether a term depends on each trained parameter.
+    """
     params = _trained_parameters(parts, update)
+    for key in params:
+        reached.setdefault(key, False)
     total = {key: torch.zeros_like(p) for key, p in params.items()}
     for summand in update.summands:
         gradient = naive_gradient(update, summand, parts, inputs)
         _check_paths(summand, gradient, naive_gradient(update, summand, parts, inputs, detach=True))
         for (part, name), value in gradient.items():
             if value is not None:
+                reached[part, name] = True
                 if not bool(value.isfinite().all()):
                     raise OwnershipError(f"the gradient of term {summand.label!r} to {part}.{name} is not finite")
                 total[part, name] -= summand.weight(inputs.at) * value

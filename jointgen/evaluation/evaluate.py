@@ -308,6 +308,7 @@ def _estimate(figure: MetricFigure, owner: str, collector: _Collector, split: st
         if any(tensor.isnan().any() for statistic in found for tensor in statistic.tensors().values()):
             return estimate(None, None, "the model gives NaN", n, protocol)
         value, error = _finished(figure, found)
+        note = "; ".join(filter(None, (figure.note, figure.remark(*found))))
     except Exception as raised:  # whatever a metric raises
         collector.fail(figure.name, owner, raised)
         return estimate(None, None, collector.faults[figure.name], n, protocol)
@@ -316,7 +317,7 @@ def _estimate(figure: MetricFigure, owner: str, collector: _Collector, split: st
         return estimate(None, None, f"{reason}; {figure.note}" if figure.note else reason, n, protocol)
     if not math.isfinite(value):
         return estimate(None, None, f"the model gives {value}", n, protocol)
-    return estimate(value, error if error is None or math.isfinite(error) else None, figure.note, n, protocol)
+    return estimate(value, error if error is None or math.isfinite(error) else None, note, n, protocol)
 
 
 def _finished(figure: MetricFigure, found: Sequence[Statistic]) -> FigureValue:

@@ -79,7 +79,7 @@ def set_up_training(
     # parts: fresh ones start at the data, or warm from another run
     if not goes_on:
         start_at_mean(compiled, splits["train"])
-    check_gradients(compiled, splits["train"])
+    unused = check_gradients(compiled, splits["train"])
     not_synchronised = synchronise(compiled.parts.modules, workers)
     parts = place_parts(compiled, workers)
     if warm is not None:
@@ -108,6 +108,10 @@ def set_up_training(
     text = write_recipe(recipe, compiled.registry)
     remarks = [f"stage {name!r} has no step: its share of the run is too small" for name in compiled.without_steps()]
     remarks += warm.lines if warm else []
+    remarks += compiled.registry.clashes("metric")
+    if unused:
+        names = listed(f"{name} ({size:,})" for name, size in unused.items())
+        remarks.append(f"no term depends on these parameters, so they learn nothing: {names}")
     remarks += dict.fromkeys(line for split in splits.values() for line in split.remarks)
     if workers.is_main:
         if folder.goes_on(resume=resuming) != goes_on:  # since this one read its data
@@ -176,18 +180,28 @@ def start_at_mean(compiled: CompiledRecipe, split: Split) -> None:
     start_at_data(compiled.parts, compiled.binding, observed)
 
 
-def check_gradients(compiled: CompiledRecipe, split: Split) -> None:
+def check_gradients(compiled: CompiledRecipe, split: Split) -> dict[str, int]:
     """Check in float64 that terms are finite numbers of rows and gradients reach what the plan says, on a few rows.
+
+    Returns:
+        The size of each parameter, by name, that is trained and that no term of any stage depends on.
 
     Raises:
         ComponentError: The data are not as their source says, or a component raises or gives no finite number.
         OwnershipError: A gradient reaches a part that it must not, or misses one that it must reach.
     """
+    unused: list[dict[str, int]] = []
     for plan in compiled.plans:
         rows = max(MIN_GRADIENT_CHECK_ROWS, plan.furthest_pairing + 1)  # rows are re-paired within a block of this size
         data = split.take(torch.arange(rows) % len(split))
         try_terms(plan, compiled.parts, compiled.binding, data, rows, compiled.recipe.seed)
-        check_ownership(plan, compiled.parts, data, rows, compiled.recipe.seed)
+        unused.append(check_ownership(plan, compiled.parts, data, rows, compiled.recipe.seed))
+    # a part that a stage does not train is not in that stage's
+    trained = [{part for update in plan.updates for part in update.trains} for plan in compiled.plans]
+    everywhere = {name for found in unused for name in found}
+    for found, parts in zip(unused, trained, strict=True):
+        everywhere -= {name for name in everywhere - set(found) if name.split(".")[0] in parts}
+    return {name: size for found in unused for name, size in found.items() if name in everywhere}
 
 
 def place_parts(compiled: CompiledRecipe, workers: Workers) -> Parts:

@@ -74,7 +74,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 class FID:
     """The Fréchet distance between Gaussians fitted to features of draws and of data (Heusel et al. 2017, eq. 6).
 
-    A squared distance of features; lower is better. Few draws bias it upwards.
+    A squared distance of features; lower is better. Few draws bias it upwards, and with fewer rows than features, whose
+    covariance is then singular, by multiples; the figure says so.
 
     Args:
         samples: The number of draws; published figures usually have 50000.
@@ -100,7 +101,7 @@ class FID:
             compared.of_draws("moments", _moments, Moments, self.samples),
             compared.of_real("moments", _moments, Moments, self.against),
         )
-        return compared.figure("fid", unit, estimator, statistics, finish=_finish, better="lower")
+        return compared.figure("fid", unit, estimator, statistics, finish=_finish, remark=_remark, better="lower")
 
 
 def _moments(extracted: FeatureBatch, batch: Batch) -> Moments:
@@ -109,3 +110,8 @@ def _moments(extracted: FeatureBatch, batch: Batch) -> Moments:
 
 def _finish(draws: Moments, data: Moments) -> tuple[float | None, float | None]:
     return (frechet_distance(draws, data), None) if min(draws.n, data.n) > 1 else (None, None)
+
+
+def _remark(draws: Moments, data: Moments) -> str:
+    rows, features = min(draws.n, data.n), len(data.mean)
+    return f"{rows} rows for {features} features: biased upwards by much" if rows <= features else ""

@@ -438,6 +438,25 @@ def test_a_critic_that_shares_a_weight_with_the_model_is_caught() -> None:
         check(model)
 
 
+class Idle(nn.Module):
+    """A network with parameters that it does not use."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner, self.idle = inner, nn.Linear(3, 2)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.inner(*inputs)
+
+
+def test_parameters_that_no_term_depends_on_are_told() -> None:
+    model = small_model(VAE().objective())
+    assert check_ownership(model.plan, model.parts, model.data(4), 4) == {}
+    model.parts.modules["encoder"].trunk = Idle(model.parts.modules["encoder"].trunk)
+    unused = {"encoder.trunk.idle.weight": 6, "encoder.trunk.idle.bias": 2}
+    assert check_ownership(model.plan, model.parts, model.data(4), 4) == unused
+
+
 # --- other joints ----------------------------------------------------------------------------------------------------
 
 

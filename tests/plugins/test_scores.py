@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 import torch
 from jointgen_metrics import kernel, manifolds
-from jointgen_metrics.frechet import Moments, frechet_distance
+from jointgen_metrics.frechet import FID, Moments, frechet_distance
 from jointgen_metrics.inception_score import Predictions
 from jointgen_metrics.kernel import kernel_distance
 from jointgen_metrics.manifolds import prdc
+from jointgen_metrics.values import Values
 from torch import Tensor
 from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
+
+from jointgen.data.split import open_split
+from jointgen.evaluation.evaluate import evaluate
+from jointgen.testing.evaluation import model_of, tiny
 
 DOUBLE = torch.float64
 
@@ -220,3 +225,14 @@ def test_moments_are_those_of_all_rows() -> None:
     found = Moments.of(rows[:30]).merge(Moments.of(rows[30:]))
     torch.testing.assert_close(found.covariance, torch.cov(rows.T))
     torch.testing.assert_close(found.mean, rows.mean(0))
+
+
+def test_fid_of_fewer_rows_than_features_says_so() -> None:
+    """Images of 8x8 pixels have 64 values, so a covariance of 64 rows has no full rank."""
+    model = model_of(tiny())
+    split = open_split(model.compiled.binding, "test").first(8)
+    notes = {}
+    for samples in (64, 65):
+        (estimate,) = evaluate(model, split, [FID(samples=samples, extractor=Values())]).values()
+        notes[samples] = estimate.note
+    assert notes == {64: "64 rows for 64 features: biased upwards by much", 65: ""}

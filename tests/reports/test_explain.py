@@ -299,7 +299,7 @@ def test_settings_of_terms_that_are_not_there_are_named() -> None:
 
 def test_an_objectives_own_note_is_the_advice() -> None:
     advice = " ".join(section(explained(objective__form="literal"), "ADVICE"))
-    assert "form = 'decomposed' has the same fixed point" in advice
+    assert "form = 'decomposed' has the same fixed point p = q, where the model reaches it" in advice
     assert "compares a joint with a product" not in advice
 
 

@@ -170,7 +170,7 @@ class Arrays:
                 yield (
                     f"{array} is constant in {len(constant):,} of its {space.size:,} columns "
                     f"({listed(constant, most=MAX_ROWS_NAMED)}): a density there has no upper limit but the smallest "
-                    "scale that the family allows; leave them out"
+                    "scale that the family allows (min_log_scale); leave them out"
                 )
 
     def _check_same(self, spaces: dict[str, Space], arrays: dict[str, _Array]) -> None:

@@ -78,8 +78,10 @@ def interpolation_rows(model: Model, split: Split) -> InterpolationRows:
     """Encode the first held-out rows, to interpolate between.
 
     Raises:
-        ConfigError: The model cannot decode a code, or what it decodes makes no picture.
+        ConfigError: The model cannot decode a code, what it decodes makes no picture, or there are no two rows.
     """
+    if len(split) < 2:
+        raise ConfigError(f"it takes two held-out rows, and there is {len(split)}")
     names, variable = latent_variables(model), reconstructed_variable(model)
     if reason := pictures.no_picture(variable, model.spaces[variable]):
         raise ConfigError(reason)
@@ -202,6 +204,8 @@ def code_map(name: str, codes: Tensor, labels: Tensor | None) -> dict[str, Any]:
     flat = codes.flatten(1).double()
     finite = flat.isfinite().all(1)
     flat = flat[finite]
+    if len(codes) < 2:
+        raise ConfigError(f"it takes two held-out rows, and there is {len(codes)}")
     if len(flat) < 2:
         raise ConfigError(f"the codes {name} are not finite numbers")
     size = flat.shape[1]

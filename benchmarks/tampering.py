@@ -316,8 +316,8 @@ NAMES = [
 ]
 
 
-def image_tree(draw: random.Random, root: Path) -> str:
-    """Changes a folder of images as folders of people are."""
+def image_tree(draw: random.Random, root: Path) -> tuple[str, Path | None]:
+    """Changes a folder of images as folders of people are; also returns a broken image, if there is one."""
     folders = sorted(folder for folder in root.rglob("*") if folder.is_dir())
     folder = draw.choice([root, *folders])
     how = draw.randrange(14)
@@ -351,8 +351,9 @@ def image_tree(draw: random.Random, root: Path) -> str:
         for file in folder.rglob("*.png"):
             file.unlink()
     elif how in (10, 11):
-        for file in draw.sample(sorted(root.rglob("*.png")), draw.choice((1, 3, 30))):
+        for file in draw.sample(sorted(root.rglob("*.png")), draw.choice((1, 1, 3, 30))):
             file.write_bytes(draw.choice([*PICTURES.values(), picture[: draw.randrange(len(picture))]]))
+        return f"{file.name} is broken", file
     elif how == 12:
         for mode in ("1", "P", "RGBA", "I;16", "F", "CMYK", "LA"):
             file = folder / f"m{mode.replace(';', '')}"
@@ -360,8 +361,8 @@ def image_tree(draw: random.Random, root: Path) -> str:
             Image.new(mode, (draw.choice((1, 8, 700)), draw.choice((1, 9)))).save(file)
     else:
         file = draw.choice(sorted(root.rglob("*.png")))
-        return f"{file.name} {draw.choice((flip, truncate, replaced, grow))(draw, file)}"
-    return f"tree {how} at {folder.name}"
+        return f"{file.name} {draw.choice((flip, truncate, replaced, grow))(draw, file)}", file
+    return f"tree {how} at {folder.name}", None
 
 
 def folder_swap(draw: random.Random, path: Path) -> str:

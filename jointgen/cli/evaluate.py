@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +15,7 @@ from jointgen.cli.arguments import Arguments, launch_command
 from jointgen.cli.models import open_model_of, user_rows
 from jointgen.config.fields import MetricField
 from jointgen.config.structure import structure, unstructure
+from jointgen.config.toml import parse_toml
 from jointgen.contracts.figures import Estimate, table_of
 from jointgen.data.split import Split, open_split
 from jointgen.errors import ComponentError, ConfigError, Problem, StoppedError
@@ -32,6 +32,7 @@ from jointgen.runtime.regular_files import read_regular
 from jointgen.runtime.signals import handled
 from jointgen.runtime.torch_settings import switched
 from jointgen.runtime.workers import leave
+from jointgen.text import shortened
 
 
 def eval_command(arguments: Arguments) -> None:
@@ -52,7 +53,7 @@ def eval_command(arguments: Arguments) -> None:
 
 def _evaluate(arguments: Arguments) -> None:
     folder = RunFolder.open(arguments.run)
-    folder.check_own()
+    folder.check_own(folder.evaluation.name, folder.evaluations.name)
     if keeps := arguments.rows is None and arguments.split is None and arguments.images is None:
         folder.read_evaluation()  # one that is damaged is refused before anything is evaluated
     model, workers = open_model_of(arguments)
@@ -117,6 +118,10 @@ def _name(arguments: Arguments, model: Model, metrics: list[Any], split: Split) 
 # --- which metrics ---------------------------------------------------------------------------------------------------
 
 
+MAX_TEXT = 10_000
+"""So many characters are read in --metrics."""
+
+
 @attrs.frozen
 class _MetricTables:
     metrics: list[MetricField]
@@ -137,6 +142,8 @@ def chosen_metrics(text: str | None, model: Model) -> list[Any]:
         return metrics_of(model.compiled)
     if not text.strip():
         _refuse("names no metric")
+    if len(text) > MAX_TEXT:
+        _refuse(f"has {len(text):,} characters, and no list of metrics has more than {MAX_TEXT:,}")
     tables: list[Mapping[str, Any]] = []
     for name, settings in _named(text):
         own = [t for t in _tables(model.compiled.recipe.eval.metrics, model) if t["type"] == name]
@@ -158,8 +165,8 @@ def _named(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         table = _inline_table(rest[found.end() :]) if found else ""
         end = re.match(r"\s*(,|$)\s*", rest[found.end() + len(table) :]) if found else None
         if found is None or end is None:
-            _refuse(f"{rest!r} is not NAME or NAME{{key = value}}, with commas between")
-        yield found[1], tomllib.loads(f"settings = {table or '{}'}")["settings"]
+            _refuse(f"{shortened(repr(rest))} is not NAME or NAME{{key = value}}, with commas between")
+        yield found[1], parse_toml(f"settings = {table or '{}'}")["settings"]
         rest = rest[found.end() + len(table) + end.end() :]
 
 
@@ -170,10 +177,12 @@ def _inline_table(text: str) -> str:
     ends = [end for end, letter in enumerate(text, 1) if letter == "}"]  # of this table, or of one within it
     for end in [*ends, len(text)]:
         try:
-            tomllib.loads(f"x = {text[:end]}")
+            parse_toml(f"settings = {text[:end]}")
             return text[:end]
-        except tomllib.TOMLDecodeError as error:
-            message = f"{text} is not a TOML inline table: {error}"
+        except ConfigError as error:
+            _refuse(str(error))
+        except ValueError as error:
+            message = f"{shortened(text)} is not a TOML inline table: {error}"
     raise ConfigError(message, "--metrics")
 
 

@@ -10,18 +10,22 @@ from jointgen.inference.loading import compile_run
 from jointgen.inference.model import Model
 from jointgen.reports.page import PageModel, write_report
 from jointgen.runs.folder import RunFolder
-from jointgen.runtime.console import say
+from jointgen.runtime.console import log_once, say
 
 
 def report_command(arguments: Arguments) -> None:
     """Write report.html, without what needs a checkpoint or data where the run or this machine has none."""
-    folder = RunFolder(arguments.run)
+    folder = RunFolder.open(arguments.run)
+    folder.check_own(folder.report.name)
+    folder.read_summary()  # one that is damaged is refused before the model is loaded
+    shown: PageModel | str
     try:
         model, _ = open_model_of(arguments)
+        compiled, shown = model.compiled, _shown(model)
     except CheckpointError as error:  # the run has no whole checkpoint: the rest can be shown
-        write_report(folder, compile_run(folder), str(error))
-    else:
-        write_report(folder, model.compiled, _shown(model))
+        compiled, shown = compile_run(folder), str(error)
+    log_once(*folder.log_losses(compiled.recipe.train.log_every))
+    write_report(folder, compiled, shown)
     say(f"{folder.report}: the run's page, for a browser")
 
 

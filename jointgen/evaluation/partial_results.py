@@ -1,6 +1,6 @@
 """A long evaluation that may be killed: each process saves what it has collected so far in files of its own.
 
-    FOLDER/STREAM-ATTEMPT-RANK.safetensors     the statistics of the batches whose first rows it lists
+    FOLDER/STREAM-ATTEMPT-RANK.sealed     the statistics of the batches whose first rows it lists
 
 An attempt leaves out what the files of earlier attempts have, so that all files of a stream together count each row
 once, whatever the number of processes of each attempt.
@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load
 
 from jointgen.contracts.statistics import Statistic, merge_into, pack, unpack
-from jointgen.runtime.atomic_files import replace_bytes, writing
+from jointgen.runtime.atomic_files import writing
+from jointgen.runtime.sealed_files import read_sealed, write_sealed
 
 WRITE_EVERY_S = 30.0
 """Seconds between two writes, at the least."""
@@ -42,11 +43,13 @@ class PartialResults:
             stream: The key of the stream.
             kinds: The class of each statistic, by name.
         """
-        files = sorted(self.folder.glob(f"{stream}-*-*.safetensors"))
+        files = sorted(self.folder.glob(f"{stream}-*-*.sealed"))
         attempts = [int(file.stem.split("-")[-2]) for file in files]
         earlier = EarlierAttempts(self.folder / f"{stream}-{max(attempts, default=-1) + 1}")
         for file in files:
-            data = file.read_bytes()
+            data = read_sealed(file, "its rows are evaluated again")
+            if data is None:
+                continue
             earlier.done.update(load(data)[DONE_KEY].tolist())
             merge_into(earlier.statistics, unpack(data, kinds))
         return earlier
@@ -88,14 +91,13 @@ class EarlierAttempts:
         if self.path is None:
             yield lambda start: None
             return
-        path, done = self.path.with_name(f"{self.path.name}-{rank}.safetensors"), list[int]()
+        path, done = self.path.with_name(f"{self.path.name}-{rank}.sealed"), list[int]()
         began = time.monotonic()
         due = began + WRITE_EVERY_S
 
         def write() -> None:
             with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                replace_bytes(path, pack(statistics, **{DONE_KEY: torch.tensor(done)}))
+                write_sealed(path, pack(statistics, **{DONE_KEY: torch.tensor(done)}))
 
         def record(start: int) -> None:
             nonlocal due

@@ -10,6 +10,7 @@ import torch
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.compiler.parts import load_weights
 from jointgen.config.recipe import changed_keys, read_recipe, write_recipe
+from jointgen.errors import ConfigError, FileError
 from jointgen.inference.model import Model
 from jointgen.inference.run_data import RunData
 from jointgen.registry.discovery import load_plugins
@@ -79,7 +80,12 @@ def compile_run(folder: RunFolder) -> CompiledRecipe:
     """
     registry = load_plugins().registry
     data = RunData.read(folder)
-    recipe = data.located(read_recipe(folder.recipe, registry=registry))
+    try:
+        recipe = data.located(read_recipe(folder.recipe, registry=registry))
+    except FileError:
+        raise
+    except ConfigError as error:
+        raise ConfigError([f"{folder.recipe}: {problem}" for problem in error.problems]) from None
     return compile_recipe(recipe, registry, data.offered(recipe))
 
 

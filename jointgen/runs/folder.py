@@ -94,15 +94,18 @@ class RunFolder:
             raise ConfigError(f"{self.path} cannot be made a run folder: {error}", "out") from error
         return self
 
-    def check_own(self) -> None:
-        """Check that nothing in the folder that a run writes is a link: it would write elsewhere.
+    def check_own(self, *names: str) -> None:
+        """Check that nothing in the folder that is to be written is a link: it would be written elsewhere.
 
         The folder itself may be one.
+
+        Args:
+            names: What is to be written; nothing for all that a run writes.
 
         Raises:
             FileError: Something is; the message names it.
         """
-        for name in OWN:
+        for name in names or OWN:
             if (path := self.path / name).is_symlink():
                 raise FileError(path, "is a link, and a run writes into its own folder only; remove it")
 
@@ -218,6 +221,15 @@ class RunFolder:
     def read_log(self) -> LogFile:
         """Return the log; one that is not there has no events. Raises FileError if it cannot be read."""
         return LogFile.read(self.metrics)
+
+    def log_losses(self, every: int) -> list[str]:
+        """Say what the log has lost of what the summary says of it, a line each; `every` is `train.log_every`.
+
+        Raises:
+            FileError: The log or the summary cannot be read.
+        """
+        summary, log = self.read_summary(), self.read_log()
+        return log.losses(0, None, None) if summary is None else log.losses(summary.step, summary.log_events, every)
 
     # --- writing ---
 

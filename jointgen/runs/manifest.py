@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +17,8 @@ from attrs.validators import ge
 from torch import Tensor
 
 from jointgen.config.documents import as_document
-from jointgen.errors import FileError
+from jointgen.config.toml import parse_toml
+from jointgen.errors import ConfigError, FileError
 from jointgen.runs.records import CHECKPOINT_NAME
 from jointgen.runtime.hashing import sha256_of, sha256_of_file
 from jointgen.runtime.regular_files import check_regular, read_regular
@@ -132,9 +132,9 @@ def _check(manifest: CheckpointManifest, folder: str) -> None:
     if other := {*expected} ^ {*manifest.files}:
         raise ValueError(f"parts and states have other files than it lists: {listed(map(repr, sorted(other)))}")
     try:
-        tomllib.loads(manifest.recipe)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"recipe: {str(error) or 'nested too deeply'}") from None
+        parse_toml(manifest.recipe)
+    except (ValueError, ConfigError) as error:
+        raise ValueError(f"recipe: {error}") from None
 
 
 def problems(path: Path) -> list[str]:

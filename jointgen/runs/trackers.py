@@ -23,8 +23,9 @@ from accelerate import PartialState
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
 from PIL import Image
 
+from jointgen.config.documents import read_document
 from jointgen.config.toml import flatten
-from jointgen.errors import ConfigError
+from jointgen.errors import ConfigError, MissingFileError
 from jointgen.runtime.atomic_files import replace_text
 
 PROJECT = "jointgen"
@@ -113,9 +114,11 @@ def start_trackers(names: Iterable[str], folder: Path, recipe: str, step: int | 
 
     Raises:
         ConfigError: One of them does not start.
+        FileError: The file of their ids is damaged.
     """
-    file = folder / "trackers.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
+    file, known = folder / "trackers.json", dict[str, str]()
+    with contextlib.suppress(MissingFileError):
+        known = read_document(file, dict[str, str], "remove it: the trackers then begin runs of their own")
     settings = {key: str(value) if isinstance(value, list) else value for key, value in flatten(tomllib.loads(recipe))}
     PartialState(cpu=True)  # Accelerate's trackers ask it for their rank; the run's own, where there is one
     started = dict[str, StartedTracker]()

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import attrs
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
 
 from jointgen.errors import WriteError
-from jointgen.runtime.atomic_files import replace_bytes, writing
+from jointgen.runtime.atomic_files import writing
 from jointgen.runtime.console import log
+from jointgen.runtime.sealed_files import read_sealed, write_sealed
 
 
 def cache_folder() -> Path:
@@ -36,20 +35,14 @@ class CacheFile:
     path: Path
 
     def read(self) -> bytes | None:
-        """Return the contents, or None if the file cannot be read or is no whole safetensors file."""
-        try:
-            data = self.path.read_bytes()
-            load(data)
-        except (OSError, SafetensorError):
-            return None
-        return data
+        """Return the contents, or None if there are none, or none that are whole, which is said."""
+        return read_sealed(self.path, "it is made again")
 
     def write(self, data: bytes) -> bool:
         """Replace the file at once. Return False if the disk does not take it, which is logged and costs only time."""
         try:
             with writing(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                replace_bytes(self.path, data)
+                write_sealed(self.path, data)
         except WriteError as error:
             log(f"nothing is kept for other runs: {error}")
             return False
@@ -61,13 +54,16 @@ class CacheFile:
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(FileLock(self.path.with_suffix(".lock")))
+                lock = self.path.with_suffix(".lock")
+                if lock.is_symlink():
+                    lock.unlink()
+                stack.enter_context(FileLock(lock))
             yield
 
 
 def cached(name: str) -> CacheFile:
     """Return the file for a name that says all that its contents depend on."""
-    return CacheFile(cache_folder() / f"{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.safetensors")
+    return CacheFile(cache_folder() / f"{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.sealed")
 
 
 def fingerprint(blocks: Iterable[Mapping[str, Tensor]]) -> str:

@@ -54,12 +54,13 @@ def read_regular(path: str | os.PathLike[str], limit: int = SMALL, *, follow: bo
         # not to wait for a pipe that took its place since
         descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as file:
-            _check(path, os.fstat(descriptor), limit)
-            data = file.read(limit + 1)
+            status = os.fstat(descriptor)
+            _check(path, status, limit)
+            data = file.read(status.st_size)  # no more: Python takes the memory for what it is asked to read
     except OSError as error:
         raise unreadable(path, error) from None
-    if len(data) > limit:
-        raise FileError(path, f"has more than {limit:,} bytes, which no such file has")
+    if len(data) < status.st_size:
+        raise FileError(path, "was changed while it was read; try again")
     return data
 
 

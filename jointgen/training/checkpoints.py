@@ -10,7 +10,7 @@ import attrs
 from jointgen.compiler.parts import shape_mismatches, summarise_problems
 from jointgen.config.recipe import changed_keys
 from jointgen.engine.batch_norm import average_statistics
-from jointgen.errors import CheckpointError, ConfigError, Problem
+from jointgen.errors import CheckpointError, ConfigError, FileError, MissingFileError, Problem
 from jointgen.runs import checkpoint
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.records import checkpoint_name
@@ -137,3 +137,28 @@ def resume(state: TrainingState, folder: RunFolder, recipe: str, *, allow_change
     damaged = [f"{line}; going on from {saved.path.name}" for line in saved.passed_over]
     anew = [f"{saved.path.name} does not know {listed(unknown)}, which begin anew"] if unknown else []
     return ResumePoint(changes, [*damaged, *anew, *state.generators.notes])
+
+
+def restore_recipe(folder: RunFolder, recipe: str) -> list[str]:
+    """Write the recipe of a run that goes on where the folder has no such one any more.
+
+    Returns:
+        A line where that was so.
+
+    Raises:
+        FileError: What is there cannot be read; it stays as it is.
+    """
+    remedy = "remove it, and it is written again from the checkpoint"
+    try:
+        changes = changed_keys(folder.read_recipe(), recipe)
+        fault = f"was not that of the checkpoint ({listed(changes)})" if changes else ""
+    except MissingFileError:
+        fault = "was missing"
+    except FileError as error:
+        raise FileError(folder.recipe, f"{error.reason}; {remedy}") from None
+    except ConfigError as error:
+        raise FileError(folder.recipe, f"is damaged ({error}); {remedy}") from None
+    if not fault:
+        return []
+    folder.write_recipe(recipe)
+    return [f"{folder.recipe}: {fault}, and is written again"]

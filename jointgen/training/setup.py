@@ -31,7 +31,7 @@ from jointgen.runtime.progress import Progress
 from jointgen.runtime.workers import Votes, Workers
 from jointgen.text import listed
 from jointgen.training.check import CheckedRun
-from jointgen.training.checkpoints import CheckpointWriter, resume
+from jointgen.training.checkpoints import CheckpointWriter, restore_recipe, resume
 from jointgen.training.critic_trust import CriticTrust
 from jointgen.training.log_window import LogWindow
 from jointgen.training.reporter import RunReporter
@@ -136,6 +136,8 @@ def set_up_training(
             remarks += log.cut_back(state.progress.step, state.progress.log_events, every)
             if changes:
                 folder.write_recipe(text)
+            else:
+                remarks += restore_recipe(folder, text)
             if changes or not folder.data.exists():
                 RunData.of(compiled).write(folder)
     if workers.is_main:

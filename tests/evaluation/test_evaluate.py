@@ -242,7 +242,11 @@ def test_a_cache_that_fails_costs_time_alone(
         shutil.rmtree(cache)
         cache.write_text("a file")
     assert evaluate(model, split, [metric]) == first
-    assert ("nothing is kept for other runs" in capsys.readouterr().err) == (harm == "no folder")
+    said = {"torn": f"{file}: is damaged: contents differ from what was written; it is made again"}
+    said["no folder"] = "nothing is kept for other runs"
+    assert said[harm] in capsys.readouterr().err
+    assert evaluate(model, split, [metric]) == first
+    assert ("is damaged" in capsys.readouterr().err) is False
     with cached("v1").locked():
         pass
 
@@ -295,6 +299,33 @@ def test_an_evaluation_that_was_stopped_goes_on(model: Any, split: Any, tmp_path
     assert found["k"] == whole["k"]
     partial.discard()
     assert not (tmp_path / "partial").exists()
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: data[:200] + b"?" + data[201:], lambda data: b""]
+)
+def test_damaged_partial_results_are_said_and_found_again(
+    model: Any, split: Any, tmp_path: Path, capsys: Any, damage: Callable[[bytes], bytes]
+) -> None:
+    """A byte of a number that has changed would be a wrong figure."""
+    partial = PartialResults(tmp_path / "partial")
+
+    def stopped(stop_at: int | None) -> Given:
+        def values(batch: Batch) -> Tensor:
+            if int(batch.index[0]) == stop_at:
+                raise StoppedError("stopped", 15)
+            return batch.index.double()
+
+        return Given(lambda s: [MetricFigure("m", "1", "", (per_row("m", values),))])
+
+    with pytest.raises(StoppedError):
+        evaluate(model, split, [stopped(16)], batch=8, partial=partial)
+    (file,) = (tmp_path / "partial").iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    found = evaluate(model, split, [stopped(None)], batch=8, partial=partial)
+    assert (found["m"].n, found["m"].value) == (40, 19.5)
+    line = f"{file}: is damaged: contents differ from what was written; its rows are evaluated again"
+    assert line in capsys.readouterr().err
 
 
 def test_statistics_as_bytes() -> None:

@@ -19,7 +19,7 @@ from support.runs import stop_after, train_small
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import jointgen
-from jointgen.errors import ConfigError, StoppedError
+from jointgen.errors import ConfigError, FileError, StoppedError
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
 from jointgen.runs.trackers import check_installed
@@ -273,3 +273,11 @@ def test_real_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run_id,) = json.loads((tmp_path / "trackers.json").read_text()).values()
     history = client.get_metric_history(run_id, "model/E_q_x_z___log p_x_z__")
     assert [(entry.step, entry.value) for entry in history] == [(7, 1.5), (8, 1.5)]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"wandb": 1}', '{"wandb": null}'])
+def test_damaged_ids_are_one_line(tmp_path: Path, text: str) -> None:
+    with log_of(tmp_path) as log:
+        (tmp_path / "trackers.json").write_text(text)
+        with pytest.raises(FileError, match=r"trackers\.json: is damaged .*; remove it: the trackers then begin"):
+            log.start_trackers()

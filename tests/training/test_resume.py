@@ -17,7 +17,7 @@ import pytest
 import torch
 from jointgen_data import digits
 from support.runs import SMALL, logged, train_small, weights
-from support.tampering import reseal
+from support.tampering import SPECIAL, reseal
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -458,6 +458,59 @@ def test_python_may_train_in_any_thread_and_keeps_its_signal_handlers(tmp_path: 
     thread.join()
     assert found[0].summary["status"] == "done"
     assert during and all(seen == before for seen in during)
+
+
+# --- its other files -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (Path.unlink, "was missing, and is written again"),
+        (
+            lambda path: path.write_text(path.read_text().replace("steps = 12", "steps = 13")),
+            "was not that of the checkpoint (train.steps: 13 -> 12), and is written again",
+        ),
+    ],
+)
+def test_a_recipe_that_is_gone_is_written_again(
+    copied: Path, damage: Callable[[Path], object], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (copied / "recipe.toml").read_text()
+    damage(copied / "recipe.toml")
+    train(copied, resume=True, quiet=False)
+    assert f"jointgen: {copied}/recipe.toml: {said}\n" in capsys.readouterr().err
+    assert (copied / "recipe.toml").read_text() == whole
+
+
+@pytest.mark.parametrize("name", ["recipe.toml", "metrics.jsonl"])
+@pytest.mark.parametrize("damage", SPECIAL)
+def test_what_is_no_file_of_a_run_is_refused_before_anything_is_trained(
+    copied: Path, name: str, damage: Callable[[Path], object]
+) -> None:
+    damage(copied / name)
+    before = {path: path.lstat().st_mtime_ns for path in copied.rglob("*")}
+    with pytest.raises(ConfigError, match=rf"^{copied}/{name}: "):
+        train(copied, resume=True)
+    assert {path: path.lstat().st_mtime_ns for path in copied.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "samples", "tensorboard"])
+def test_a_run_that_goes_on_writes_through_no_link(copied: Path, tmp_path: Path, name: str) -> None:
+    away = shutil.move(copied / name, tmp_path / "away")
+    (copied / name).symlink_to(away)
+    before = sorted(Path(away).rglob("*"))
+    with pytest.raises(ConfigError, match=rf"{name}: is a link, and a run writes into its own folder only"):
+        train(copied, changes={"train.steps": 14}, resume=True, allow_changes=True, quiet=False)
+    assert sorted(Path(away).rglob("*")) == before
+
+
+def test_events_that_the_log_has_lost_are_said(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (copied / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (copied / "metrics.jsonl").write_bytes(b"".join(lines[:-1]))
+    train(copied, changes={"train.steps": 14}, resume=True, allow_changes=True, quiet=False)
+    lost = f"has lost 1 of the {len(lines)} events that the run logged up to step 12"
+    assert f"jointgen: {copied}/metrics.jsonl: {lost}" in capsys.readouterr().err
 
 
 # --- a checkpoint that is whole, and not of such a run --------------------------------------------------------

@@ -9,10 +9,11 @@ from typing import Any
 
 import attrs
 
-from jointgen.config.toml import read_toml
+from jointgen.config.documents import as_document
+from jointgen.config.toml import read_toml, show
 from jointgen.contracts.data_keys import KeyRole, key_roles
 from jointgen.contracts.figures import Estimate
-from jointgen.errors import ConfigError, PluginError, Problem
+from jointgen.errors import ConfigError, FileError, PluginError, Problem
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.run_figures import figures_of_run
 from jointgen.runs.folder import RunFolder
@@ -129,7 +130,7 @@ def settings_of(recipe: Mapping[str, Any], within: tuple[str, ...] = ()) -> dict
         folder = os.path.realpath(start["run"])
         if folder not in within:
             with contextlib.suppress(ConfigError):  # a run that is gone is named by its path
-                start["run"] = settings_of(read_toml(RunFolder(start["run"]).recipe), (*within, folder))
+                start["run"] = settings_of(_read_recipe(RunFolder(start["run"])), (*within, folder))
         kept["train"]["init_from"] = start
     return kept
 
@@ -163,7 +164,7 @@ def read_runs(paths: Iterable[str]) -> list[ComparedRun]:
 
 def _read_run(path: str) -> ComparedRun:
     folder = RunFolder.open(path)
-    recipe, summary = read_toml(folder.recipe), folder.read_summary()
+    recipe, summary = _read_recipe(folder), folder.read_summary()
     figures = figures_of_run(summary, folder.read_evaluation()).figures
     if not figures:
         raise ConfigError(f"{path}: has no figures ({describe_progress(summary)}); find them: jointgen eval {path}")
@@ -174,6 +175,32 @@ def _read_run(path: str) -> ComparedRun:
         readings.setdefault(key.rpartition(".")[2], []).append(str(value))
     observed = "; ".join(f"{key} = {', '.join(values)}" for key, values in readings.items())
     return attrs.evolve(run, figures={name: Figure.of(name, estimate, observed) for name, estimate in figures.items()})
+
+
+@attrs.frozen
+class _Tables:
+    """The tables of a recipe, as far as comparisons look into them."""
+
+    data: dict[str, Any]
+    objective: dict[str, Any]
+    train: dict[str, Any]
+    eval: dict[str, Any] = attrs.Factory(dict)
+    sources: dict[str, dict[str, Any]] = attrs.Factory(dict)
+    name: str = ""
+    seed: int = 0
+
+
+def _read_recipe(folder: RunFolder) -> dict[str, Any]:
+    """Read a run's recipe without its components, whose plugins need not be here."""
+    recipe = read_toml(folder.recipe)
+    try:
+        tables = as_document({key: recipe[key] for key in attrs.fields_dict(_Tables) if key in recipe}, _Tables)
+        start = tables.train.get("init_from", "")
+        if not isinstance(start["run"] if isinstance(start, dict) and "run" in start else start, str):
+            raise ValueError(f"train.init_from: expected the folder of a run, got {show(start)}")
+    except ValueError as error:
+        raise FileError(folder.recipe, f"is no recipe of a run ({error})") from None
+    return recipe
 
 
 def _key_roles(recipe: Mapping[str, Any], summary: Summary | None) -> Mapping[str, Mapping[str, KeyRole]]:

@@ -302,7 +302,7 @@ def _tensors(path: Path, name: str, manifest: CheckpointManifest) -> dict[str, T
 
 
 def _offer(path: Path) -> str:
-    whole = latest(path.parent)
+    whole = next((other for other in _newest_first(path.parent) if other != path and not problems(other)), None)
     return f"the newest whole one is {whole}" if whole else f"there is no whole one in {path.parent}"
 
 

@@ -67,6 +67,11 @@ class ImageFolder:
         spaces = {"x": image_space((self.channels, self.size, self.size), "dequantise")}
         return spaces | {"y": label_space(self.classes or self._count_classes())} if self.labels else spaces
 
+    def count_rows(self, split: str) -> int:
+        """Return the number of image files of the split, broken ones included; raise ConfigError as `open` does."""
+        is_train(split)
+        return len(self._list(split).names[split])
+
     def open(self, split: str) -> TensorRows:
         """Decode a split; raise ConfigError for a missing folder, no images, too many broken ones, or other classes."""
         train = is_train(split)

@@ -54,21 +54,26 @@ class PreparedImages:
         return spaces | {"y": label_space(len(manifest.classes))} if self.labels else spaces
 
     def count_rows(self, split: str) -> int:
-        """Return the number of rows of the split, as the manifest says; raise ConfigError as `spaces` does."""
+        """Return the number of rows of the split; raise ConfigError as `open` does."""
         is_train(split)
-        return self._manifest().splits[split].rows
+        return self._checked(split, every_byte=False).splits[split].rows
 
     def open(self, split: str) -> PreparedRows:
         """Open a split; raise ConfigError as `spaces` does, and for files that are not what the manifest says."""
-        manifest, train = self._manifest(), is_train(split)
+        train = is_train(split)
+        manifest = self._checked(split, every_byte=self.verify)
         with placing("path"):
-            folder = user_path(self.path)
-            check_files(folder, manifest, [split], every_byte=self.verify)
-            shards, labels = map_split(folder, manifest, split)
+            shards, labels = map_split(user_path(self.path), manifest, split)
         labels = labels if self.labels else None
         if train and (self.flip or self.crop):
             return AugmentedRows(shards, labels, self.crop, self.flip)
         return PreparedRows(shards, labels, self.crop)
+
+    def _checked(self, split: str, every_byte: bool) -> PreparedManifest:
+        manifest = self._manifest()
+        with placing("path"):
+            check_files(user_path(self.path), manifest, [split], every_byte=every_byte)
+        return manifest
 
     def _manifest(self) -> PreparedManifest:
         with placing("path"):

@@ -613,6 +613,15 @@ def test_photographs_as_people_have_them(
         assert source.spaces()["y"] == Space((labels,), "label")
 
 
+def test_files_are_counted_before_any_is_read(folder: Path) -> None:
+    for image in folder.rglob("*.png"):
+        image.write_bytes(b"")
+    source = ImageFolder(str(folder))
+    assert (source.count_rows("train"), source.count_rows("test")) == (8, 3)
+    with pytest.raises(ConfigError, match=r"^root: .*/gone: no such folder$"):
+        ImageFolder(str(folder / "gone")).count_rows("train")
+
+
 def test_the_share_that_is_held_out_can_be_chosen(folder: Path, tmp_path: Path) -> None:
     scatter(tmp_path / "photos", here=10)
     source = ImageFolder(str(tmp_path / "photos"), test_fraction=0.4)

@@ -192,6 +192,15 @@ def test_a_missing_a_torn_and_a_damaged_shard_are_named(copied: Path) -> None:
     assert len(source.open("test")) == 6
 
 
+def test_rows_are_counted_where_the_files_are_what_the_manifest_says(copied: Path) -> None:
+    source = PreparedImages(str(copied))
+    assert (source.count_rows("train"), source.count_rows("test")) == (16, 6)
+    (copied / "test-00001.npy").unlink()
+    assert source.count_rows("train") == 16
+    with pytest.raises(ConfigError, match=r"^path: .*test-00001\.npy: is missing; "):
+        source.count_rows("test")
+
+
 def test_a_damaged_manifest(copied: Path) -> None:
     text = (copied / "manifest.json").read_text()
     for damage in ("", "[]", "{}", text[:-30], text.replace('"size": 8', '"size": "eight"'), text.replace("plan", "p")):

@@ -48,21 +48,37 @@ def write_pictures(model: Model, split: Split, folder: Path, name: str, n: int, 
 
     samples = {v: gathered(sample_pictures(view, v, n // shares, batch)) for v in model.observed}
     truth = {v: gathered(mean) for v, mean in view.observe(batch)[0].items()}
-    reconstructed = next((v for v in model.observed if view.can_reconstruct(v)), None)
+    reconstructed = _reconstructed(view)
     pairs = [gathered(values) for values in view.reconstruct_batch(batch, reconstructed)] if reconstructed else []
     if not workers.is_main:
         return []
 
-    drawn = {}
-    for variable in model.observed:
-        kind = "samples" if len(model.observed) == 1 else f"samples-{variable}"
-        drawn[f"{kind}-{name}.png"] = pictures.draw_values(samples[variable], model.spaces[variable], truth[variable])
-    if reconstructed:
-        drawn[f"reconstructions-{name}.png"] = _draw_pairs(pairs[0], pairs[1], model.spaces[reconstructed])
-    written = {folder / file: image for file, image in drawn.items() if image is not None}
-    for path, image in written.items():
-        pictures.save(image, path)
-    return list(written)
+    written = []
+    for file, variable in picture_files(view, name).items():
+        space = model.spaces[variable]
+        if file.startswith("reconstructions"):
+            image = _draw_pairs(pairs[0], pairs[1], space)
+        else:
+            image = pictures.draw_values(samples[variable], space, truth[variable])
+        assert image is not None, "picture_files() names what makes a picture"
+        pictures.save(image, folder / file)
+        written.append(folder / file)
+    return written
+
+
+def picture_files(view: PartsView, name: str) -> dict[str, str]:
+    """Return the files that `write_pictures` writes, each with the variable that it shows."""
+    observed, spaces = view.observed, view.spaces
+    several = len(observed) > 1
+    files = {f"samples{f'-{v}' * several}-{name}.png": v for v in observed if not pictures.no_picture(v, spaces[v])}
+    reconstructed = _reconstructed(view)
+    if reconstructed and not pictures.no_picture(reconstructed, spaces[reconstructed], points=False):
+        files[f"reconstructions-{name}.png"] = reconstructed
+    return files
+
+
+def _reconstructed(view: PartsView) -> str | None:
+    return next((v for v in view.observed if view.can_reconstruct(v)), None)
 
 
 def fixed_batch(view: PartsView, split: Split, rows: int) -> StepInputs:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -34,9 +34,19 @@ def log_once(*lines: str) -> None:
         log(*lines)
 
 
+def warn(*lines: str) -> None:
+    """Print messages as `log` does, and within `quietly` too: what is lost or damaged concerns everybody."""
+    _to_stderr(f"jointgen: {line}" for line in lines)
+
+
 def note(*lines: str) -> None:
     """Print lines to stderr as they are: how far something is."""
-    if sys.stderr is None or _silences:
+    if not _silences:
+        _to_stderr(lines)
+
+
+def _to_stderr(lines: Iterable[str]) -> None:
+    if sys.stderr is None:
         return
     try:
         _print("".join(f"{visible(line)}\n" for line in lines), sys.stderr)
@@ -48,7 +58,7 @@ def note(*lines: str) -> None:
 
 @contextmanager
 def quietly(is_so: bool = True) -> Iterator[None]:
-    """Print nothing to stderr within, as a caller asked; what is raised is still printed by whoever handles it."""
+    """Print nothing but warnings to stderr within, as a caller asked; whoever handles an error still prints it."""
     if not is_so:
         yield
         return

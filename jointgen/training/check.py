@@ -98,7 +98,7 @@ def check_run(
         with problems.collect():
             check_rows(recipe, compiled.plans, world)
         with problems.collect():
-            figures = list_figures(metrics_of(compiled), PartsView(compiled, compiled.parts))
+            figures = list_figures(metrics_of(compiled), PartsView(compiled, compiled.parts), registry)
             with problems.collect():
                 early_stopping_of(train.early_stopping, train.eval_every, figures)
             with problems.collect():

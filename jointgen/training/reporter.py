@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
@@ -14,7 +16,7 @@ from jointgen.engine.batch_norm import average_statistics
 from jointgen.engine.ema import EMA
 from jointgen.evaluation.evaluate import evaluate, metrics_of
 from jointgen.inference.model import Model
-from jointgen.reports.gallery import write_pictures
+from jointgen.reports.gallery import picture_files, write_pictures
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
 from jointgen.runs.records import BestRecord, EnvironmentRecord, Status, Summary, WarmStartRecord, checkpoint_name
@@ -62,7 +64,11 @@ class RunReporter:
     # --- evaluations
 
     def evaluate(
-        self, *, quick: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
+        self,
+        *,
+        quick: bool = False,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        failed: list[str] | None = None,
     ) -> dict[str, Estimate]:
         """Evaluate the averaged weights.
 
@@ -70,9 +76,10 @@ class RunReporter:
             quick: Whether to leave out costly metrics, but for the one that the best checkpoint is kept by, and to
                 use at most `eval.quick_rows` rows, as between steps.
             progress: Called with (rows done, rows in all).
+            failed: Where to add a line for each metric that raised.
 
         Returns:
-            The estimates by name.
+            The estimates by name; those of a metric that raised are absent.
         """
         table, kept = self.recipe.eval, self.recipe.train.keep_best
         split = self.evaluated if table.rows is None else self.evaluated.spread(table.rows)
@@ -93,7 +100,38 @@ class RunReporter:
             limit=table.quick_rows if quick else None,
             workers=self.workers,
             progress=progress,
+            failed=[] if failed is None else failed,
         )
+
+    def passed_its_best(self, found: Mapping[str, Estimate]) -> str:
+        """Say where an evaluation during training had a better bound than the end has; empty where none had.
+
+        What the rows of both leave to chance is not told: a difference counts from two standard errors on.
+
+        Args:
+            found: The estimates of the last evaluation.
+        """
+        events = self.folder.read_log().events
+        for name, last in found.items():
+            if last.bound is None or last.better is None or last.value is None or last.standard_error is None:
+                continue
+            sign = 1.0 if last.better == "higher" else -1.0
+            seen = [(event.values.get(f"eval/{name}"), event.step) for event in events]
+            best, step = max(((v, s) for v, s in seen if v is not None), default=(None, 0), key=lambda at: sign * at[0])
+            rows = min(last.n, self.recipe.eval.quick_rows)
+            chance = 2 * last.standard_error * math.sqrt(1 + last.n / rows)
+            if best is not None and sign * (best - last.value) > chance:
+                return (
+                    f"{name} was {best:.4g} at step {step:,} and is {last.value:.4g} at the end; "
+                    f'train.keep_best = "{name}" keeps the checkpoint where it is best'
+                )
+        return ""
+
+    def missing_files(self, step: int) -> list[Path]:
+        """Return the pictures and the page that a run finished at this step should have and has not."""
+        pictures = picture_files(self.model().view, checkpoint_name(step))
+        files = [*(self.folder.samples / name for name in pictures), self.folder.report]
+        return [file for file in files if not file.is_file()]
 
     # --- files
 
@@ -111,6 +149,12 @@ class RunReporter:
             written = write_pictures(self.model(), self.pictured, folder, checkpoint_name(step), n, self.workers)
             if written:
                 self.log.add_pictures(written, step)
+
+    def remove_page(self) -> None:
+        """Remove the page of the run as it was when it had finished before: it is written again at the end."""
+        if self.workers.is_main:
+            with writing(self.folder.report):
+                self.folder.report.unlink(missing_ok=True)
 
     def write_summary(
         self, status: Status, state: TrainingState, found: Mapping[str, Estimate], note: str = ""

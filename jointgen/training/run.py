@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from jointgen.config.recipe import Recipe, read_recipe
+from jointgen.errors import ComponentError
 from jointgen.objectives.objective import Objective, Stage
 from jointgen.objectives.recipe_text import Expression
 from jointgen.registry.components import Registry
@@ -57,6 +58,8 @@ def run(
     Raises:
         ConfigError: The recipe, its data or the folder do not allow the run; all problems at once, and before
             anything is trained.
+        ComponentError: A plugin raised. If it was a metric in the last evaluation, all other figures and the page are
+            there.
         NonFiniteError: A figure of the training became infinite or NaN.
         StoppedError: `stop` asked for the end; the run can be resumed.
         CheckpointError: A checkpoint is damaged, or could not be written.
@@ -79,14 +82,14 @@ def run(
         trainer = set_up_training(
             checked, path, resuming=resume, allow_changes=allow_changes, stop=stop, quiet=quiet, processes=processes
         )
-        if finished := trainer.finished_run():
-            return finished
-        done = trainer.fit()
+        done = trainer.finished_run() or trainer.fit()
 
         # the page; where it cannot be written, the summary still says that the run is done
-        if trainer.workers.is_main:
+        if trainer.workers.is_main and not trainer.reporter.folder.report.is_file():
             shown = PageModel(done.model, trainer.reporter.pictured, checkpoint_name(done.record.step))
             write_report(trainer.reporter.folder, checked.compiled, shown)
+        if done.record.status == "failed":  # in a metric of the last evaluation
+            raise ComponentError(done.record.note)
         return done
 
 

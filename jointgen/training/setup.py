@@ -26,7 +26,7 @@ from jointgen.inference.run_data import RunData
 from jointgen.inference.view import PartsView
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
-from jointgen.runtime.console import log_once
+from jointgen.runtime.console import log, warn
 from jointgen.runtime.progress import Progress
 from jointgen.runtime.workers import Votes, Workers
 from jointgen.text import listed
@@ -88,8 +88,8 @@ def set_up_training(
 
     # the state to train from, and what reports on it
     ema = EMA(parts, train.ema)
-    log = RunLog(folder, train.trackers)
-    reporter = RunReporter(compiled, splits, ema, workers, folder, log)
+    run_log = RunLog(folder, train.trackers)
+    reporter = RunReporter(compiled, splits, ema, workers, folder, run_log)
     ends = compiled.boundaries()
     state = TrainingState(
         parts=parts,
@@ -106,8 +106,8 @@ def set_up_training(
 
     # the folder, made by the main process before any other looks for something in it
     text = write_recipe(recipe, compiled.registry)
-    remarks = [f"stage {name!r} has no step: its share of the run is too small" for name in compiled.without_steps()]
-    remarks += warm.lines if warm else []
+    warnings = [f"stage {name!r} has no step: its share of the run is too small" for name in compiled.without_steps()]
+    remarks = warm.lines if warm else []
     remarks += compiled.registry.clashes("metric")
     if unused:
         names = listed(f"{name} ({size:,})" for name, size in unused.items())
@@ -118,7 +118,7 @@ def set_up_training(
             raise ConfigError(f"another run has begun in {path}; give another --out (out=DIR)", "out")
         if resuming and not goes_on:
             remarks.insert(0, start_again(folder, text))
-            log.begin_again()
+            run_log.begin_again()
         folder.create()
         if not goes_on:
             folder.write_recipe(text)
@@ -130,18 +130,19 @@ def set_up_training(
     if goes_on:
         point = resume(state, folder, text, allow_changes=allow_changes)
         changes = point.changes
-        remarks += point.notes
+        warnings += point.notes
         if workers.is_main:
             every = None if any(change.path == ("train", "log_every") for change in changes) else train.log_every
-            remarks += log.cut_back(state.progress.step, state.progress.log_events, every)
+            warnings += run_log.cut_back(state.progress.step, state.progress.log_events, every)
             if changes:
                 folder.write_recipe(text)
             else:
-                remarks += restore_recipe(folder, text)
+                warnings += restore_recipe(folder, text)
             if changes or not folder.data.exists():
                 RunData.of(compiled).write(folder)
     if workers.is_main:
-        log_once(*remarks)
+        warn(*warnings)
+        log(*remarks)
 
     return Trainer(
         compiled=compiled,

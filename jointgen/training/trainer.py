@@ -14,10 +14,12 @@ import attrs
 
 from jointgen.engine.step import Step
 from jointgen.engine.torch_compile import TorchCompiler
-from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedError, WriteError
+from jointgen.errors import JointgenError, NonFiniteError, StoppedError, WriteError
+from jointgen.registry.faults import said
 from jointgen.runs import checkpoint
 from jointgen.runs.records import Status, Summary, checkpoint_name
-from jointgen.runtime.console import log_once
+from jointgen.runtime.console import log, warn
+from jointgen.text import listed
 
 if TYPE_CHECKING:  # the trainer is given these
     from jointgen.compiler.compiled_recipe import CompiledRecipe
@@ -86,34 +88,39 @@ class Trainer:
         Raises:
             NonFiniteError: A figure is not finite any more.
             StoppedError: `stop` asked for the end; a checkpoint was written before.
-            CheckpointError, WriteError: the disk does not take a file. The summary then says why the run failed.
+            CheckpointError, WriteError: the disk does not take a file. As after any other error, of a plugin for
+                example, the summary then says that the run failed, and why.
         """
+        with self.state.generators.seeded(), self.reporter.log, self.bar:
+            # before anything is trained: trackers that do not start say so
+            if self.workers.is_main:
+                self.reporter.log.start_trackers()
+            try:
+                return self._train()
+            except (NonFiniteError, StoppedError):  # the summary tells already
+                raise
+            except BaseException as error:  # whatever a plugin raises, or Ctrl-C: no run that has ended is "running"
+                with contextlib.suppress(WriteError):
+                    self._summarise("failed", self._why(error))
+                raise
+
+    def _why(self, error: BaseException) -> str:
+        if isinstance(error, KeyboardInterrupt):
+            return f"interrupted at step {self.state.progress.step}"
+        return str(error) if isinstance(error, JointgenError) else said(error)
+
+    def _train(self) -> Run:
+        """Train stage by stage, and finish the run."""
         progress, mode = self.state.progress, self.compiled.recipe.train.compile
-        try:
-            with self.state.generators.seeded(), self.reporter.log, self.bar:
-                # before anything is trained: trackers that do not start say so
-                if self.workers.is_main:
-                    self.reporter.log.start_trackers()
-                began = time.monotonic() - progress.wall_s
-                self._summarise("running")
-                for name in self.not_synchronised:
-                    self.bar.note(
-                        f"{name}: its BatchNorm sees each process's own rows, so this is not quite one process's run"
-                    )
-
-                # stage by stage
-                compiler = None if mode == "off" else TorchCompiler(mode, self.workers.device, self.bar.note)
-                while not progress.is_over:
-                    self._train_stage(progress.stage, compiler, began)
-
-                # the last checkpoint, pictures and evaluation
-                return self._finish()
-        except (ConfigError, NonFiniteError, StoppedError):  # nothing was trained, or the summary tells already
-            raise
-        except JointgenError as error:
-            with contextlib.suppress(WriteError):
-                self._summarise("failed", str(error))
-            raise
+        began = time.monotonic() - progress.wall_s
+        self._summarise("running")
+        self.reporter.remove_page()
+        for name in self.not_synchronised:
+            self.bar.note(f"{name}: its BatchNorm sees each process's own rows, so this is not quite one process's run")
+        compiler = None if mode == "off" else TorchCompiler(mode, self.workers.device, self.bar.note)
+        while not progress.is_over:
+            self._train_stage(progress.stage, compiler, began)
+        return self._finish()
 
     def _train_stage(self, stage: int, compiler: TorchCompiler | None, began: float) -> None:
         """Train a stage to its end, which early stopping may move."""
@@ -173,10 +180,14 @@ class Trainer:
     def _evaluate(self, stage: int) -> bool:
         """Evaluate between steps, which may end the stage. Return whether this is the best checkpoint so far."""
         state, progress = self.state, self.state.progress
-        found = self.reporter.evaluate(quick=True)
+        failed: list[str] = []
+        found = self.reporter.evaluate(quick=True, failed=failed)
         values = {name: e.value for name, e in found.items() if e.value is not None}
         self.reporter.write_log(progress, {f"eval/{name}": value for name, value in values.items()})
         self.bar.note(f"step {progress.step}: {', '.join(f'{name} {value:.4g}' for name, value in values.items())}")
+
+        for line in failed:
+            self.bar.note(f"step {progress.step}: {line}")
 
         watched = [found[name] for name in state.early_stopping.watched if name in found and found[name].n]
         losses = [math.nan if estimate.value is None else estimate.value for estimate in watched]
@@ -207,19 +218,40 @@ class Trainer:
 
         stop_early()
         # several processes have different numbers of batches, so only one alone asks between them
-        found = self.reporter.evaluate(progress=stop_early if self.workers.world == 1 else lambda *_: None)
+        failed: list[str] = []
+        stopping = stop_early if self.workers.world == 1 else lambda *_: None
+        found = self.reporter.evaluate(progress=stopping, failed=failed)
+        if self.workers.is_main and self.state.best.metric is None and (line := self.reporter.passed_its_best(found)):
+            self.bar.note(line)
+        if failed:
+            note = f"{'; '.join(failed)}; all other figures are there, and --resume evaluates again"
+            return self._result(self._summarise("failed", note, found))
         return self._result(self._summarise("done", found=found))
 
     def finished_run(self) -> Run | None:
-        """Return the run if it was resumed as it is and is finished already; nothing in its folder is touched."""
+        """Return the run if it was resumed as it is and is finished already; what its folder has is not touched.
+
+        Pictures that it lacks are written here, and its page by the caller. Without a summary of its last step the run
+        is not finished: `fit` evaluates it again.
+        """
         folder, progress = self.reporter.folder, self.state.progress
-        summary = folder.read_summary()
-        if not self.is_unchanged or summary is None or not summary.is_done:
-            return None
-        if not summary.step == progress.step == progress.ends[-1]:
-            return None
+        summary, damage = folder.summary_or_remark()
         if self.workers.is_main:
-            log_once(f"{folder.path} is finished (step {progress.step}); nothing was done")
+            warn(*damage)
+        if not (self.is_unchanged and progress.is_over):
+            return None
+        if summary is None or not summary.is_done or summary.step != progress.step or not summary.metrics:
+            if self.workers.is_main:
+                log(f"{folder.path} has made all its {progress.step} steps; its last evaluation is made again")
+            return None
+        missing = self.reporter.missing_files(progress.step)
+        self.workers.barrier()  # all have looked before one writes
+        if any(file.parent == folder.samples for file in missing):
+            self.reporter.write_pictures(progress.step)
+        if self.workers.is_main:
+            names = listed(str(file.relative_to(folder.path)) for file in missing)
+            done = f"written again: {names}" if missing else "nothing was done"
+            log(f"{folder.path} is finished (step {progress.step}); {done}")
         return self._result(summary)
 
     def _result(self, summary: Summary) -> Run:

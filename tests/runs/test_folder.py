@@ -58,7 +58,7 @@ def test_refuses_to_overwrite(tmp_path: Path, status: Any) -> None:
         RunFolder(tmp_path / "x").goes_on(resume=False)
     assert str(caught.value) == (
         f"out: {tmp_path}/x already holds a run (status {status}, step 4000); "
-        "give another --out, or --resume (resume=True) to go on"
+        "give another --out (out=DIR), or --resume (resume=True) to go on"
     )
     assert RunFolder(tmp_path / "x").goes_on(resume=True)
 

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 import signal
 import threading
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
 from jointgen_data import digits
+from jointgen_metrics import reconstruction
 from support.runs import SMALL, logged, train_small, weights
 from support.tampering import SPECIAL, reseal
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 import jointgen
-from jointgen.config.recipe import changed_keys
+from jointgen.config.recipe import Eval, changed_keys
+from jointgen.contracts.figures import Estimate
 from jointgen.contracts.metrics import MetricFigure, per_row
-from jointgen.errors import CheckpointError, ConfigError, StoppedError, WriteError
+from jointgen.errors import CheckpointError, ComponentError, ConfigError, StoppedError, WriteError
 from jointgen.reports import pictures
 from jointgen.runs import checkpoint
 from jointgen.runs import log as run_log
+from jointgen.runs.folder import RunFolder
+from jointgen.runs.log import RunLog
+from jointgen.training.reporter import RunReporter
 from jointgen.training.state import GlobalGenerators
 from jointgen.training.stopping import BestCheckpoint, best_checkpoint_of
 
@@ -175,8 +183,8 @@ def test_changes_are_allowed_only_to_a_run_that_is_resumed(tmp_path: Path) -> No
 
 
 def test_resume_starts_where_nothing_is(tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train(tmp_path / "run", resume=True)
-    assert capsys.readouterr().err == f"jointgen: {tmp_path}/run holds no run yet: it starts\n"
+    train(tmp_path / "run", resume=True, quiet=False)
+    assert capsys.readouterr().err.startswith(f"jointgen: {tmp_path}/run holds no run yet: it starts\n")
     assert logged(tmp_path / "run") == logged(finished)
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "done"
 
@@ -203,10 +211,10 @@ def test_resume_starts_again_what_ended_before_its_first_checkpoint(
     out = tmp_path / "run"
     ended_early(out)
     (out / "metrics.jsonl").write_text("noise\n")
-    with pytest.raises(ConfigError, match=r"no checkpoint\); give another --out, or --resume .* to start it again"):
+    with pytest.raises(ConfigError, match=r"no checkpoint\); give another --out .*--resume .* to start it again"):
         train(out)
     capsys.readouterr()
-    train(out, resume=True)
+    train(out, resume=True, quiet=False)
     said = capsys.readouterr().err
     assert said.startswith(f"jointgen: {out} holds no checkpoint: the run ended before its first, and starts again")
     assert "train.log_every: 1 -> 4, train.checkpoint_every: not set -> 4" in said
@@ -230,10 +238,59 @@ def test_damaged_checkpoints_are_not_started_over(copied: Path) -> None:
 
 def test_a_finished_run_is_left_alone(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
-    done = train(finished, resume=True)
+    done = train(finished, resume=True, quiet=False)
     assert capsys.readouterr().err == f"jointgen: {finished} is finished (step 12); nothing was done\n"
     assert done.metrics["elbo"]["n"] == 32
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ["report.html"],
+        ["samples/samples-step-00000012.png"],
+        ["samples/reconstructions-step-00000012.png", "report.html"],
+    ],
+)
+def test_what_a_finished_run_lacks_is_written(
+    lost: list[str], copied: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in lost:
+        (copied / name).unlink()
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.suffix in (".json", ".jsonl")}
+    train(copied, resume=True, quiet=False)
+    said = f"jointgen: {copied} is finished (step 12); written again: {', '.join(lost)}\n"
+    assert capsys.readouterr().err == said
+    for name in lost:
+        assert (copied / name).stat().st_size > 0
+        assert name == "report.html" or (copied / name).read_bytes() == (finished / name).read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize(
+    "summary", [b"", b"noise", b'{"status": "done", "step": 12}', b'{"status": "done", "step": 8}']
+)
+def test_a_summary_that_says_nothing_is_written_again(
+    summary: bytes, copied: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copied / "summary.json").write_bytes(summary)
+    train(copied, resume=True)
+    found = [json.loads((run / "summary.json").read_text()) for run in (copied, finished)]
+    assert found[0]["status"] == "done" and found[0]["metrics"] == found[1]["metrics"]
+    said = capsys.readouterr().err
+    assert said.startswith(f"jointgen: {copied}/summary.json: is damaged") == (not summary.startswith(b"{"))
+
+
+def test_the_page_of_an_earlier_end_does_not_stay(copied: Path) -> None:
+    """A run that goes on is not what its page shows; it has the new one at its new end."""
+    seen = []
+
+    def look() -> int:
+        seen.append((copied / "report.html").exists())
+        return 0
+
+    train(copied, resume=True, allow_changes=True, changes={"train.steps": 14}, stop=look)
+    assert not any(seen) and "step-00000014" in (copied / "report.html").read_text()
 
 
 def test_without_its_summary_it_is_finished_again(copied: Path, finished: Path) -> None:
@@ -427,6 +484,92 @@ class Counted:
     def take(self, index: Tensor) -> dict[str, Tensor]:
         self.taken.append(len(index))
         return self.rows.take(index)
+
+
+# --- what plugins raise ----------------------------------------------------------------------------------------------
+
+
+def test_what_a_plugin_raises_is_in_the_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After step 5 of 12, with checkpoints at every fourth. It is a fault, so it is raised as it is."""
+    opened: list[Any] = []
+    real = digits.Digits.open
+    monkeypatch.setattr(digits.Digits, "open", lambda self, split: opened.append(real(self, split)) or opened[-1])
+    steps: list[int] = []
+
+    def breaks() -> int:
+        steps.append(1)
+        if len(steps) == 5:
+            for rows in opened:
+                rows.values["y"] = None
+        return 0
+
+    with pytest.raises(AttributeError):
+        train(tmp_path / "run", stop=breaks)
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert summary["note"].startswith("AttributeError: 'NoneType' object has no attribute 'index_select' (")
+    assert re.search(r"jointgen_data/common\.py:\d+, in TensorRows\.take\b.*\)$", summary["note"])
+    monkeypatch.undo()
+    assert train(tmp_path / "run", resume=True).summary["status"] == "done"
+
+
+def test_an_interrupted_cell_leaves_no_running_run(tmp_path: Path) -> None:
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", stop=interrupt)
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["status"], summary["note"]) == ("failed", "interrupted at step 1")
+    assert train(tmp_path / "run", resume=True).summary["status"] == "done"
+
+
+def test_a_metric_that_raises_at_the_end_costs_its_own_figures(
+    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All others and the page are there, the summary names it, and once it is mended --resume has its figures too."""
+
+    def root(*_: object) -> Any:
+        raise ZeroDivisionError("no rows")
+
+    out, whole = tmp_path / "run", json.loads((finished / "summary.json").read_text())["metrics"]
+    monkeypatch.setattr(reconstruction, "root", root)
+    with pytest.raises(ComponentError, match=r"metric 'rmse' .* raises ZeroDivisionError: no rows") as failed:
+        train(out)
+    assert failed.value.exit_status == 1
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["status"] == "failed" and "metric 'rmse'" in summary["note"]
+    assert summary["note"].endswith("all other figures are there, and --resume evaluates again")
+    assert summary["metrics"].keys() == whole.keys()
+    broken = {name for name, figure in summary["metrics"].items() if figure != whole[name]}
+    assert broken == {"rmse", "code_rmse"} and summary["metrics"]["rmse"]["value"] is None
+    assert (out / "report.html").stat().st_size > 0 and checkpoint.find(out / "checkpoints").step == 12
+    monkeypatch.undo()
+    train(out, resume=True)
+    assert json.loads((out / "summary.json").read_text())["metrics"] == whole
+
+
+@pytest.mark.parametrize(
+    ("better", "bound", "logged", "line"),
+    [
+        ("higher", "lower", [30.0, 43.5, 40.0], "m was 43.5 at step 1,000 and is 38.2 at the end; train.keep_best"),
+        ("higher", "lower", [30.0, 41.0], ""),  # 2.8 more, and twice the error of the difference is 2.83
+        ("lower", "upper", [43.5, 33.0], "m was 33 at step 1,000 and is 38.2 at the end; "),
+        ("higher", None, [43.5], ""),
+        ("higher", "lower", [], ""),
+    ],
+)
+def test_a_better_bound_during_training_is_said(
+    better: Any, bound: Any, logged: list[float], line: str, tmp_path: Path
+) -> None:
+    """An error of 1 nat on 100 rows each makes sqrt(2) of the difference."""
+    log = RunLog(RunFolder(tmp_path).create(), [])
+    for number, value in enumerate(logged, 1):
+        log.add(500 * number, 0, 0.0, {"eval/m": value})
+    last = Estimate(38.2, "nats", "", "test", 100, 1.0, bound, better=better)
+    reporter = SimpleNamespace(folder=RunFolder(tmp_path), recipe=SimpleNamespace(eval=Eval(quick_rows=100)))
+    found = RunReporter.passed_its_best(reporter, {"none": attrs.evolve(last, value=None), "m": last})  # type: ignore[arg-type]
+    assert found.startswith(line) and bool(found) == bool(line)
 
 
 # --- signals ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from jointgen_data.digits import Digits
-from jointgen_data.image_folder import ImageFolder
 from support.paths import QUICKSTART
 from support.runs import SMALL
 
@@ -118,9 +117,10 @@ def test_what_only_the_data_can_tell_is_said(say: Any, here: Path, monkeypatch: 
     folder = ["--set", "data={type = 'image_folder', root = 'photos', size = 8, channels = 1}"]
     counted = "jointgen: not checked without the data: data.root: photos: no such folder"
     assert say("explain", QUICKSTART, *folder).problems == [values, counted]
-    monkeypatch.delattr(ImageFolder, "count_rows")
     uncounted = "jointgen: not checked without the data: whether the training split of data has the 128 rows of a batch"
-    assert say("explain", QUICKSTART, *folder).problems == [values, uncounted]
+    with monkeypatch.context() as patched:
+        patched.setattr("jointgen.training.check.CountedSource", type("Nobody", (), {}))
+        assert say("explain", QUICKSTART, *folder).problems == [values, uncounted]
     mnist = ["--set", "data={type = 'mnist', root = 'photos', observe = 'dequantise'}"]
     said = say("explain", QUICKSTART, *mnist)
     assert said.status == 0

@@ -118,8 +118,8 @@ def evaluate(
     for spec in specs.values():
         size = min(batch, spec.max_batch or batch)
         if spec.over == "draws":
-            n = spec.rows or len(split)
-            stream = Stream("draws", min(n, limit or n), _rows_for_draws(model), size)
+            n = min(spec.rows or len(split), limit or spec.rows or len(split))
+            stream = Stream("draws", n, _rows_for_draws(model, n), size)
         else:
             name = split.name if spec.over == "eval" else spec.over
             rows = opened[name] if name in opened else opened.setdefault(name, open_split(model.compiled.binding, name))
@@ -139,10 +139,10 @@ def evaluate(
     return found
 
 
-def _rows_for_draws(model: Model) -> Split | None:
-    """The held-out rows of the data sources that p draws from, if it draws from any."""
+def _rows_for_draws(model: Model, n: int) -> Split | None:
+    """At most n held-out rows, evenly apart, of the data sources that p draws from, if it draws from any."""
     parts = set(model.binding.data_roots(model.binding.joint("p", "drawing samples")).values())
-    return open_split(model.compiled.binding, "test", sorted(parts)) if parts else None
+    return open_split(model.compiled.binding, "test", sorted(parts)).spread(n) if parts else None
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------

@@ -93,8 +93,8 @@ def sample_many(
 ) -> Tensor:
     """Sample any number of rows; up to a batch of them are `model.sample(n, seed=seed, reading=reading)`.
 
-    What p draws from data sources and is not given comes from their held-out rows, which are taken again from the
-    first one on where there are fewer than n.
+    What p draws from data sources and is not given comes from their held-out rows, evenly apart; where there are fewer
+    than n, they are taken again from the first one on.
 
     Args:
         model: The model.
@@ -112,7 +112,7 @@ def sample_many(
     roots = model.binding.data_roots(model.binding.joint("p", "sampling"))
     names = {text.partition("=")[0] for text in given}
     parts = [part for name, part in roots.items() if name not in names]
-    held_out = open_split(model.compiled.binding, "test", parts) if parts else None
+    held_out = open_split(model.compiled.binding, "test", parts).spread(n) if parts else None
     for start in range(0, n, BATCH):
         rows = min(BATCH, n - start)
         noise = model.noise(seed, f"sample {start}" if start else "sample")

@@ -39,7 +39,7 @@ class Header:
 def read_headers(path: Path) -> dict[str, Header]:
     """Return the headers of a file's arrays by key; the one array of a .npy file has the key "x".
 
-    Raises whatever the format's reader raises, and ValueError for a header that promises more than the file holds.
+    Raises whatever the format's reader raises, and ValueError where a header does not fit the size of the file.
     """
     return READERS[path.suffix.lower()][0](path)
 
@@ -59,7 +59,7 @@ def _npy_header(file: IO[bytes], size: int) -> Header:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
     wanted, held = math.prod(shape) * dtype.itemsize, size - file.tell()
-    if any(axis < 0 for axis in shape) or (wanted > held and not dtype.hasobject):
+    if any(axis < 0 for axis in shape) or (wanted != held and not dtype.hasobject):
         raise ValueError(f"its header promises {wanted:,} bytes, shape {shape}, and {held:,} follow")
     return Header(dtype.name, shape)
 

@@ -459,3 +459,25 @@ def test_what_a_metric_that_raises_leaves_is_not_gone_on_from(model: Any, split:
     found = evaluate(model, split, [metric], batch=16, partial=partial, failed=failed)
     assert found["rows"].value == 40.0
     assert failed == [found["divides"].note]
+
+
+def test_draws_take_rows_that_are_evenly_apart(labelled: Path) -> None:
+    """p(y) is data: 5 draws take the labels of rows 0, 59, 118, 178 and 237 of 297; twice as many as there are
+    rows begin again."""
+    model = jointgen.load(labelled)
+    split = open_split(model.compiled.binding, "test")
+    labels = split.labels(torch.arange(297))["y"]
+
+    def drawn(n: int) -> list[int]:
+        seen: list[KeptRows] = []
+
+        def finish(rows: KeptRows) -> tuple[float, None]:
+            seen.append(rows)
+            return 0.0, None
+
+        collect = kept("y", lambda batch: batch.labels()["y"], over="draws", rows=n)
+        evaluate(model, split, [Given(lambda s: [MetricFigure("m", "1", "", (collect,), finish=finish)])])
+        return seen[0].in_order()["x"].tolist()
+
+    assert drawn(5) == labels[[0, 59, 118, 178, 237]].tolist()
+    assert drawn(594) == [*labels.tolist(), *labels.tolist()]

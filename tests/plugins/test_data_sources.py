@@ -831,7 +831,7 @@ def test_a_file_that_is_cut_off_is_refused_before_it_is_read(tmp_path: Path, for
 
 
 @pytest.mark.parametrize("form", ["npy", "npz"])
-@pytest.mark.parametrize("shape", [(2**62, 2**62), (4, 2**62), (-1, 8), (2**31, 0, 2)])
+@pytest.mark.parametrize("shape", [(2**62, 2**62), (4, 2**62), (-1, 8), (4, 2), (2**31, 0, 2)])
 def test_headers_that_lie_are_refused(tmp_path: Path, form: str, shape: tuple[int, ...]) -> None:
     held = io.BytesIO()
     np.lib.format.write_array_header_1_0(held, {"descr": "<f4", "fortran_order": False, "shape": shape})
@@ -842,8 +842,7 @@ def test_headers_that_lie_are_refused(tmp_path: Path, form: str, shape: tuple[in
     else:
         with zipfile.ZipFile(file, "w") as archive:
             archive.writestr("x.npy", held.getvalue())
-    expected = "which holds no rows" if 0 in shape else "its header promises "
-    assert expected in problem(Arrays(str(file)))
+    assert "its header promises " in problem(Arrays(str(file)))
 
 
 def test_an_array_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: Path, monkeypatch: Any) -> None:

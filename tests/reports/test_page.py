@@ -19,6 +19,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from support.commands import in_words
 from support.paths import QUICKSTART
+from support.tampering import SPECIAL
 from torch import Tensor
 
 import jointgen
@@ -428,6 +429,30 @@ def test_a_slider_has_thirty_frames_at_most(tmp_path: Path) -> None:
     assert found["of"] == 59
     assert [f["step"] for f in found["frames"]] == [*range(1, 60, 2)]
     assert [p["title"] for p in found["frames"][0]["pictures"]] == ["samples", "reconstructions"]
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [*SPECIAL, _cut, _empty])
+def test_what_is_no_picture_is_said_and_left_out(
+    tmp_path: Path, damage: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(tmp_path, range(1, 3))
+    damage(tmp_path / "samples-step-00000001.png")
+    found = training_pictures.frames(tmp_path)
+    assert [[p["title"] for p in f["pictures"]] for f in found["frames"]] == [
+        ["reconstructions"],
+        ["samples", "reconstructions"],
+    ]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"jointgen: {tmp_path}/samples-step-00000001.png: ")
+    assert line.endswith("; it is not on the page")
 
 
 def test_large_pictures_are_fewer_and_the_newest_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -333,10 +333,20 @@ def test_every_mistake_is_named_at_once(make_run: MakeRun, say: Any) -> None:
         "jointgen: --published: unknown table 'mnits'; did you mean 'mnist'? (known: cifar10, imagenet64, mnist)",
         "jointgen: ./runs-a: is given twice, also as runs-a",
         "jointgen: runs-b: not a run folder (it has no recipe.toml); did you mean 'runs-a'?",
-        "jointgen: empty: has no figures (status running, step 10); find them: jointgen eval empty",
         "jointgen: torn/summary.json: is damaged (Unterminated string starting at: line 1 column 12 (char 11)); "
         "remove it: `jointgen run` with --resume writes another",
+        "jointgen: empty: has no figures (status running, step 10); find them: jointgen eval empty",
     ]
+
+
+def test_runs_without_figures_are_left_out_beside_others(make_run: MakeRun, say: Any) -> None:
+    make_run("a", rmse=1.0)
+    make_run("b", summary={"status": "running", "step": 3})
+    said = say("compare", "a", "b")
+    assert said.status == 0 and "b (" not in said.out
+    line = "b: has no figures (status running, step 3); find them: jointgen eval b"
+    assert said.problems == [f"jointgen: left out: {line}"]
+    assert say("compare", "b").problems == [f"jointgen: {line}"]
 
 
 # --- columns and the best --------------------------------------------------------------------------------------------

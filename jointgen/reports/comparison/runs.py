@@ -18,6 +18,7 @@ from jointgen.registry.discovery import load_plugins
 from jointgen.reports.run_figures import figures_of_run
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.records import Summary, describe_progress
+from jointgen.runtime.console import log_once
 
 MAY_DIFFER = {
     "name": None,
@@ -136,16 +137,17 @@ def settings_of(recipe: Mapping[str, Any], within: tuple[str, ...] = ()) -> dict
 
 
 def read_runs(paths: Iterable[str]) -> list[ComparedRun]:
-    """Read runs.
+    """Read runs. Those that have no figures, as one that is under way, are left out beside others, which is said.
 
     Args:
         paths: Their folders.
 
     Raises:
-        ConfigError: Some are no runs, have no figures or are given twice; it names all of these problems.
+        ConfigError: Some are no runs or given twice, or none has figures; it names all of these problems.
     """
     runs: list[ComparedRun] = []
     problems: list[str | Problem] = []
+    bare: list[Problem] = []
     seen: dict[str, str] = {}
     for path in paths:
         real = os.path.realpath(path)
@@ -155,11 +157,18 @@ def read_runs(paths: Iterable[str]) -> list[ComparedRun]:
         seen[real] = path
         try:
             runs.append(_read_run(path))
+        except _BareRunError as error:
+            bare += error.problems
         except ConfigError as error:
             problems += error.problems
-    if problems:
-        raise ConfigError(problems)
+    if problems or not runs:
+        raise ConfigError([*problems, *bare])
+    log_once(*(f"left out: {problem}" for problem in bare))
     return runs
+
+
+class _BareRunError(ConfigError):
+    """A run has no figures."""
 
 
 def _read_run(path: str) -> ComparedRun:
@@ -167,7 +176,7 @@ def _read_run(path: str) -> ComparedRun:
     recipe, summary = _read_recipe(folder), folder.read_summary()
     figures = figures_of_run(summary, folder.read_evaluation()).figures
     if not figures:
-        raise ConfigError(f"{path}: has no figures ({describe_progress(summary)}); find them: jointgen eval {path}")
+        raise _BareRunError(f"{path}: has no figures ({describe_progress(summary)}); find them: jointgen eval {path}")
 
     run = ComparedRun(path, recipe, {}, _key_roles(recipe, summary), tuple(_doubts(recipe, summary)))
     readings: dict[str, list[str]] = {}

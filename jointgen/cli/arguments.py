@@ -77,14 +77,18 @@ class Command:
         summary: What it does, as `jointgen --help` shows it.
         add_arguments: Adds the command's arguments to its parser.
         function: "module:function", imported when the command is called; it takes the parsed arguments.
+        check: The same of a function that is called before, and that imports little; empty for none.
     """
 
     summary: str
     add_arguments: Callable[[Parser], None]
     function: str
+    check: str = ""
 
     def __call__(self, arguments: Arguments) -> None:
-        """Import the function and call it."""
+        """Import the function and call it, after the check."""
+        if self.check:
+            load(self.check)(arguments)
         load(self.function)(arguments)
 
 
@@ -352,12 +356,16 @@ def _add_given(parser: Parser) -> None:
     )
 
 
+_CHECK = "jointgen.cli.shipped_recipes:check_recipe"
 COMMANDS = {
-    "run": Command("train, evaluate and write the run folder", _add_run_options, "jointgen.cli.run:run_command"),
+    "run": Command(
+        "train, evaluate and write the run folder", _add_run_options, "jointgen.cli.run:run_command", check=_CHECK
+    ),
     "explain": Command(
         "show a recipe's equation, the plan of a step, sizes and requirements",
         _add_recipe,
         "jointgen.cli.explain:explain_command",
+        check=_CHECK,
     ),
     "list": Command(
         "list every registered component and plugins that failed to load, or a component's keys",

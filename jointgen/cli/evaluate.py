@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,10 +14,10 @@ from jointgen.cli.arguments import Arguments, launch_command
 from jointgen.cli.models import open_model_of, user_rows
 from jointgen.config.fields import MetricField
 from jointgen.config.structure import structure, unstructure
-from jointgen.config.toml import parse_toml
+from jointgen.config.toml import named_tables
 from jointgen.contracts.figures import Estimate, table_of
 from jointgen.data.split import Split, open_split
-from jointgen.errors import ComponentError, ConfigError, Problem, StoppedError
+from jointgen.errors import ComponentError, ConfigError, Problem, StoppedError, placing
 from jointgen.evaluation.evaluate import evaluate, metrics_of
 from jointgen.evaluation.partial_results import PartialResults
 from jointgen.inference.model import Model
@@ -32,7 +31,6 @@ from jointgen.runtime.regular_files import read_regular
 from jointgen.runtime.signals import handled
 from jointgen.runtime.torch_settings import switched
 from jointgen.runtime.workers import leave
-from jointgen.text import shortened
 
 
 def eval_command(arguments: Arguments) -> None:
@@ -118,10 +116,6 @@ def _name(arguments: Arguments, model: Model, metrics: list[Any], split: Split) 
 # --- which metrics ---------------------------------------------------------------------------------------------------
 
 
-MAX_TEXT = 10_000
-"""So many characters are read in --metrics."""
-
-
 @attrs.frozen
 class _MetricTables:
     metrics: list[MetricField]
@@ -141,13 +135,13 @@ def chosen_metrics(text: str | None, model: Model) -> list[Any]:
     if text is None:
         return metrics_of(model.compiled)
     if not text.strip():
-        _refuse("names no metric")
-    if len(text) > MAX_TEXT:
-        _refuse(f"has {len(text):,} characters, and no list of metrics has more than {MAX_TEXT:,}")
+        raise ConfigError("names no metric", "--metrics")
     tables: list[Mapping[str, Any]] = []
-    for name, settings in _named(text):
-        own = [t for t in _tables(model.compiled.recipe.eval.metrics, model) if t["type"] == name]
-        tables += [{**table, **settings} for table in own or [{"type": name}]]
+    with placing("--metrics"):
+        named = named_tables(text)
+    for settings in named:
+        own = [t for t in _tables(model.compiled.recipe.eval.metrics, model) if t["type"] == settings["type"]]
+        tables += [{**table, **settings} for table in own or [{}]]
     try:
         return structure({"metrics": tables}, _MetricTables, model.compiled.registry).metrics
     except ConfigError as error:
@@ -155,39 +149,6 @@ def chosen_metrics(text: str | None, model: Model) -> list[Any]:
         keys = [tuple(key for key in problem.path[2:] if key != "type") for problem in error.problems]
         lines = [str(Problem(p.message, *path)) for p, path in zip(error.problems, keys, strict=True)]
         raise ConfigError(lines, "--metrics") from None
-
-
-def _named(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (name, settings) of each metric; settings are written as a TOML inline table."""
-    rest = text.strip()
-    while rest:
-        found = re.match(r"([\w-]+)\s*(?=[{,]|$)", rest)
-        table = _inline_table(rest[found.end() :]) if found else ""
-        end = re.match(r"\s*(,|$)\s*", rest[found.end() + len(table) :]) if found else None
-        if found is None or end is None:
-            _refuse(f"{shortened(repr(rest))} is not NAME or NAME{{key = value}}, with commas between")
-        yield found[1], parse_toml(f"settings = {table or '{}'}")["settings"]
-        rest = rest[found.end() + len(table) + end.end() :]
-
-
-def _inline_table(text: str) -> str:
-    """The TOML inline table with which the text begins, or an empty string."""
-    if not text.startswith("{"):
-        return ""
-    ends = [end for end, letter in enumerate(text, 1) if letter == "}"]  # of this table, or of one within it
-    for end in [*ends, len(text)]:
-        try:
-            parse_toml(f"settings = {text[:end]}")
-            return text[:end]
-        except ConfigError as error:
-            _refuse(str(error))
-        except ValueError as error:
-            message = f"{shortened(text)} is not a TOML inline table: {error}"
-    raise ConfigError(message, "--metrics")
-
-
-def _refuse(problem: str) -> NoReturn:
-    raise ConfigError(problem, "--metrics")
 
 
 def _tables(metrics: list[Any], model: Model) -> list[dict[str, Any]]:

@@ -7,10 +7,12 @@ from importlib import resources
 from pathlib import Path
 
 from jointgen.cli.arguments import Arguments
+from jointgen.config.recipe import check_names
 from jointgen.config.toml import read_toml
 from jointgen.errors import ConfigError, nearest, suggest
+from jointgen.registry.discovery import load_plugins
 from jointgen.runtime.atomic_files import replace_bytes, writing
-from jointgen.runtime.console import log_once, say
+from jointgen.runtime.console import log_once, quietly, say
 from jointgen.runtime.ranks import LAUNCHED
 
 
@@ -58,6 +60,13 @@ def find_recipe(path: str) -> Path:
     if LAUNCHED not in os.environ:  # the processes that a command starts have been told
         log_once(f"{name}: the recipe that comes with jointgen, {shipped[name]}")
     return shipped[name]
+
+
+def check_recipe(arguments: Arguments) -> None:
+    """Check what can be known of a recipe before the seconds that its components take to import."""
+    with quietly(getattr(arguments, "quiet", False)):
+        arguments.recipe = str(find_recipe(arguments.recipe))
+    check_names(arguments.recipe, arguments.set, registry=load_plugins().registry)
 
 
 def copy_recipe(name: str, destination: Path) -> list[Path]:

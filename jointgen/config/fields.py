@@ -18,14 +18,20 @@ import attrs
 
 from jointgen.config.values import show
 from jointgen.errors import ConfigError, suggest
-from jointgen.registry.components import Registry
+from jointgen.registry.components import Component, Registry
 
 
 @attrs.frozen
 class OfKind:
-    """A marker of fields whose table is a registered component of one kind, chosen by the table's key ``type``."""
+    """A marker of fields whose table is a registered component of one kind, chosen by the table's key ``type``.
+
+    Args:
+        kind: The kind.
+        as_text: Whether text may stand for the table: "iwae" or "iwae{k=1000}".
+    """
 
     kind: str
+    as_text: bool = False
 
     def names(self, registry: Registry) -> list[str]:
         """Return the types that may be chosen."""
@@ -33,9 +39,13 @@ class OfKind:
 
     def find(self, table: Mapping[str, Any], registry: Registry) -> type:
         """Return the class that a table chooses by its type, or raise a ConfigError."""
+        return self.component(table, registry).load()
+
+    def component(self, table: Mapping[str, Any], registry: Registry) -> Component:
+        """Return the component that a table chooses by its type, without importing it, or raise a ConfigError."""
         if "type" not in table:
             raise ConfigError(f"missing; known: {', '.join(self.names(registry)) or 'none'}")
-        return registry.get(self.kind, table["type"]).load()
+        return registry.get(self.kind, table["type"])
 
     def name_of(self, cls: type, registry: Registry) -> str:
         """Return the type that chooses a class."""
@@ -73,7 +83,7 @@ ObjectiveField = Annotated[Any, OfKind("objective")]
 CriticLossField = Annotated[Any, OfKind("critic_loss")]
 PenaltyField = Annotated[Any, OfKind("penalty")]
 DataField = Annotated[Any, OfKind("data")]
-MetricField = Annotated[Any, OfKind("metric")]
+MetricField = Annotated[Any, OfKind("metric", as_text=True)]
 ExtractorField = Annotated[Any, OfKind("extractor")]
 
 

@@ -220,6 +220,18 @@ def read_recipe(
     return recipe
 
 
+def check_names(source: str | Path, overrides: Iterable[str], *, registry: Registry) -> None:
+    """Check what can be known without importing a component: names of tables and components, and the engine's own keys.
+
+    Components take seconds to import, so who may end here looks first. The arguments are those of `read_recipe`, which
+    says all that this says, and what is wrong with the keys of components.
+
+    Raises:
+        ConfigError: Every problem found, each with its key path.
+    """
+    _problems(structure(apply_overrides(load_tables(source), overrides), Recipe, registry, load=False)).raise_any()
+
+
 def _problems(recipe: Recipe) -> Problems:
     """Find what no single table can know to be wrong."""
     problems = Problems()

@@ -29,7 +29,7 @@ from cattrs.errors import (
 from cattrs.gen import make_dict_structure_fn
 
 from jointgen.config.fields import OfKind, OneOf
-from jointgen.config.toml import plain
+from jointgen.config.toml import named_tables, plain
 from jointgen.config.values import show
 from jointgen.errors import ConfigError, Problem, suggest
 from jointgen.registry.components import Registry
@@ -47,8 +47,15 @@ def key_of(field: attrs.Attribute) -> str:
     return field.name.rstrip("_")
 
 
-def structure(tables: Mapping[str, Any], cls: type[T], registry: Registry) -> T:
+def structure(tables: Mapping[str, Any], cls: type[T], registry: Registry, *, load: bool = True) -> T:
     """Build the tree of class `cls` that the tables describe.
+
+    Args:
+        tables: The tables.
+        cls: An attrs class, or a list or dict of such.
+        registry: Where components are found.
+        load: Whether components are imported. Without them only their names are checked, which is quick, and the tree
+            has something of no use in their places.
 
     Raises:
         ConfigError: A problem for everything that is wrong: unknown, missing and misspelt keys, wrong types (nothing
@@ -56,7 +63,7 @@ def structure(tables: Mapping[str, Any], cls: type[T], registry: Registry) -> T:
             components, and what a class's ``__attrs_post_init__`` raises.
     """
     try:
-        return _Reader(registry).converter.structure(tables, cls)
+        return _Reader(registry, load).converter.structure(tables, cls)
     except (BaseValidationError, ConfigError) as error:
         raise ConfigError(_problems_in(error, registry)) from None
 
@@ -64,8 +71,8 @@ def structure(tables: Mapping[str, Any], cls: type[T], registry: Registry) -> T:
 class _Reader:
     """A cattrs converter whose hooks refuse what cattrs would coerce, and report what they expected."""
 
-    def __init__(self, registry: Registry):
-        self.registry, self.converter = registry, Converter(forbid_extra_keys=True)
+    def __init__(self, registry: Registry, load: bool):
+        self.registry, self.load, self.converter = registry, load, Converter(forbid_extra_keys=True)
         for scalar in (int, float, str, bool):
             self.converter.register_structure_hook(scalar, self._read_scalar)
         self.converter.register_structure_hook_func(_is(Literal), _read_literal)
@@ -135,16 +142,23 @@ class _Reader:
 
     def _component(self, want: Any) -> Hook:
         def read(value: Any, _: Any) -> Any:
+            if isinstance(value, str):
+                value = _one_table(value)
             cls = self._component_class(marker_of(want), value)
+            if cls is None:
+                return _NOT_LOADED
             return self.converter.structure({key: value[key] for key in value if key != "type"}, cls)
 
         return self._shaped(want, read)
 
-    def _component_class(self, marker: OfKind | OneOf, table: Mapping[str, Any]) -> type:
+    def _component_class(self, marker: OfKind | OneOf, table: Mapping[str, Any]) -> type | None:
         try:
             if not isinstance(table.get("type", ""), str):
                 known = ", ".join(marker.names(self.registry)) or "none"
                 raise ConfigError(f"expected a string, got {show(table['type'])}; known: {known}")
+            if isinstance(marker, OfKind) and not self.load:
+                marker.component(table, self.registry)
+                return None
             return marker.find(table, self.registry)
         except ConfigError as error:
             error.add_note(AttributeValidationNote("", "type", str))
@@ -159,6 +173,16 @@ class _Reader:
 
     def _wrong(self, want: Any, value: Any) -> ConfigError:
         return ConfigError(f"expected {describe(want, self.registry)}, got {show(value)}")
+
+
+_NOT_LOADED = object()
+
+
+def _one_table(text: str) -> dict[str, Any]:
+    tables = named_tables(text)
+    if len(tables) != 1:
+        raise ConfigError(f"expected NAME or NAME{{key = value}}, got {show(text)}")
+    return tables[0]
 
 
 def _read_literal(value: Any, want: Any) -> Any:
@@ -226,7 +250,8 @@ def _takes(want: Any, value: Any) -> bool:
         return any(type(value) is type(choice) for choice in get_args(want))
     if _is(list, tuple)(want):
         return isinstance(value, list | tuple) and _length(want) in (None, len(value))
-    return isinstance(value, Mapping)
+    as_text = is_component(want) and isinstance(marker := marker_of(want), OfKind) and marker.as_text
+    return isinstance(value, Mapping) or (as_text and isinstance(value, str))
 
 
 def _length(want: Any) -> int | None:

@@ -20,6 +20,8 @@ from jointgen.text import shortened
 
 MAX_BYTES = 1 << 20
 """The limit in bytes of a recipe's file; the shipped ones have about 2,000."""
+MAX_NAMED = 2_000
+"""So many characters are read, at the most."""
 MAX_BASES = 100
 """So many files may be based on one another."""
 
@@ -286,6 +288,50 @@ def _parse_value(text: str, path: tuple[str, ...], value: str) -> Any:
 
 def _cut(text: object) -> str:
     return shortened(repr(text))
+
+
+# --- components as text ---------------------------------------------------------------------------------------------
+
+
+def named_tables(text: str) -> list[dict[str, Any]]:
+    """Return the table of each component that a text names, with the name as its `type` and inline tables of settings.
+
+    Raises:
+        ConfigError: The text is no such list.
+
+    >>> named_tables("elbo, iwae{k=1000}")
+    [{'type': 'elbo'}, {'type': 'iwae', 'k': 1000}]
+    """
+    if len(text) > MAX_NAMED:
+        raise ConfigError(f"has {len(text):,} characters; at most {MAX_NAMED:,} are read")
+    rest, tables = text.strip(), list[dict[str, Any]]()
+    while rest:
+        found = re.match(r"([\w-]+)\s*(?=[{,]|$)", rest)
+        written, settings = _inline_table(rest[found.end() :]) if found else ("", {})
+        end = re.match(r"\s*(,|$)\s*", rest[found.end() + len(written) :]) if found else None
+        if found is None or end is None:
+            raise ConfigError(f"{shortened(repr(rest))} is not NAME or NAME{{key = value}}, with commas between")
+        if "type" in settings:
+            raise ConfigError(f"{shortened(repr(found[0] + written))}: the name is its type; remove the key 'type'")
+        tables.append({"type": found[1], **settings})
+        rest = rest[found.end() + len(written) + end.end() :]
+    return tables
+
+
+def _inline_table(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the TOML inline table with which the text begins, as text and as a table; both empty without one."""
+    if not text.startswith("{"):
+        return "", {}
+    problem: object = "it has no end"
+    for end in _MAYBE_ENDS.finditer(text):  # of this table, or of one within it, or a brace in a string
+        try:
+            return text[: end.end()], parse_toml(f"settings = {text[: end.end()]}")["settings"]
+        except ValueError as error:
+            problem = error
+    raise ConfigError(f"{shortened(text)} is not a TOML inline table: {problem}")
+
+
+_MAYBE_ENDS = re.compile("}")
 
 
 # --- small helpers ---------------------------------------------------------------------------------------------------

@@ -348,6 +348,16 @@ VALUES: Rows = {
 # --- what is not there -----------------------------------------------------------------------------------------------
 
 ABSURD: Rows = {
+    "metric as text": (
+        {"eval.metrics": ["elob", "iwae{k=0}", "iwae{", "elbo, rmse", 3]},
+        [
+            "eval.metrics[0].type: unknown metric 'elob'; did you mean 'elbo'? (known: ...)",
+            "eval.metrics[1].k: must be >= 1, got 0",
+            "eval.metrics[2]: { is not a TOML inline table: it has no end",
+            "eval.metrics[3]: expected NAME or NAME{key = value}, got 'elbo, rmse'",
+            "eval.metrics[4]: expected a table with a type (known: ...), got 3",
+        ],
+    ),
     "steps": (["train.steps=1000000000000"], ["train.steps: must be <= 1,000,000,000, got 1000000000000"]),
     "images": (
         {"train.steps": None, "train.images": 10**12, "train.batch": 8},
@@ -963,7 +973,7 @@ def test_rows_of_a_further_data_source_that_cannot_be_used_are_a_problem_of_its_
     table = {"type": "arrays", "path": str(codes)}
     with pytest.raises(ConfigError) as caught:
         start(registry, {"objective": {"type": "ali"}, "sources.prior": table, "prior": None}, tmp_path / "run")
-    assert_says(caught.value.lines, ["sources.prior.path: ... is not finite in row 0 of the split"])
+    assert_says(caught.value.lines, ["sources.prior.path: ... is not finite, or too large for float32, in rows 0, ..."])
 
 
 def test_rows_of_several_data_sources_that_cannot_be_used_are_told_together(registry: Registry, tmp_path: Path) -> None:
@@ -974,7 +984,7 @@ def test_rows_of_several_data_sources_that_cannot_be_used_are_told_together(regi
     tables = {"objective": {"type": "ali"}, "data": images, "sources.prior": codes, "prior": None, "decoder": decoder}
     with pytest.raises(ConfigError) as caught:
         start(registry, tables, tmp_path / "run")
-    finite = "... is not finite in row 0 of the split"
+    finite = "... is not finite, or too large for float32, in rows 0, ..."
     assert_says(caught.value.lines, [f"data.path: {finite}", f"sources.prior.path: {finite}"])
 
 

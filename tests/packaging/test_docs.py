@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import doctest
 import re
+from pathlib import Path
 
 import pytest
 from support.paths import REPO
+
+from jointgen.compiler.compiled_recipe import compile_recipe
+from jointgen.config.recipe import read_recipe
+from jointgen.registry.components import Registry
 
 DOCS = REPO / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md") if ">>> " in path.read_text(encoding="utf-8"))
@@ -65,3 +70,15 @@ def imported_rooms(room: str) -> set[str]:
     sources = (path.read_text(encoding="utf-8") for path in (REPO / "jointgen" / room).rglob("*.py"))
     found = {name for text in sources for name in re.findall(r"^from jointgen\.(\w+)", text, re.MULTILINE)}
     return found & {*ROOMS} - {room}
+
+
+def test_the_recipes_of_hidden_layers_and_labels_are_whole(registry: Registry, tmp_path: Path) -> None:
+    """The two recipes of docs/objectives.md compile on top of the shipped one, and read back as they are written."""
+    page = (REPO / "docs/objectives.md").read_text(encoding="utf-8")
+    recipes = [text for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if text.startswith("base = ")]
+    assert len(recipes) == 2
+    (tmp_path / "quickstart.toml").write_bytes((REPO / "recipes/quickstart.toml").read_bytes())
+    for text, drawn in zip(recipes, (["z1", "z"], ["z"]), strict=True):
+        (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+        compiled = compile_recipe(read_recipe(tmp_path / "mine.toml", registry=registry), registry)
+        assert compiled.binding.latents == drawn

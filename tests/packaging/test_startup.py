@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.paths import REPO
 
 SLOW = ("torch", "torchvision", "accelerate", "sklearn", "plotly", "jinja2")
 
@@ -53,4 +54,27 @@ assert metrics_of(compile_recipe(read_recipe(tables, registry=registry), registr
 
 def test_importing_jointgen_loads_no_plugin(tmp_path: Path) -> None:
     code = "import sys, jointgen, jointgen.plugin\nassert not [name for name in sys.modules if 'jointgen_' in name]"
+    assert slow_modules_after(code, tmp_path) == "[]"
+
+
+@pytest.mark.parametrize("command", ["explain", "run"])
+def test_a_mistake_in_names_is_told_before_torch_is_imported(command: str, tmp_path: Path) -> None:
+    """All of them together: a table, a key of the engine's, its type, its range, and the name of a component."""
+    changes = {"trian.steps": 1, "train.stpes": 1, "train.batch": "'ten'", "train.ema": 2.0, "prior.type": "'nromal'"}
+    words = [
+        command,
+        str(REPO / "recipes/quickstart.toml"),
+        *(f"--set={key}={value}" for key, value in changes.items()),
+    ]
+    code = f"""
+from jointgen.cli.main import main
+from jointgen.runtime import console
+import contextlib, io
+with contextlib.redirect_stderr(io.StringIO()) as said:
+    status = main({words!r})
+lines = said.getvalue().splitlines()
+assert status == 2, said.getvalue()
+for key in ('trian', *{[*changes][1:]!r}):
+    assert any(f"{{key}}: " in line for line in lines), (key, lines)
+"""
     assert slow_modules_after(code, tmp_path) == "[]"

@@ -111,9 +111,9 @@ def test_budget_in_images(tmp_path: Path) -> None:
 
 
 def test_a_term_that_breaks_stops_the_run(tmp_path: Path) -> None:
-    """A learning rate of 1e30 breaks the second step: its number and its term are named, and nothing is saved."""
-    with pytest.raises(NonFiniteError, match=r"step 1: 'model/E\[.*' is not finite.*no checkpoint yet"):
-        train(tmp_path / "run", train__steps=40, optimizer__model__lr=1e30)
+    """A learning rate of 1000 breaks the third step: its number and its term are named, and nothing is saved."""
+    with pytest.raises(NonFiniteError, match=r"step 2: 'model/E\[.*' is not finite.*no checkpoint yet"):
+        train(tmp_path / "run", train__steps=40, optimizer__model={"type": "sgd", "lr": 1000.0})
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "failed"
     assert not list((tmp_path / "run/checkpoints").glob("step-*"))
 
@@ -121,8 +121,8 @@ def test_a_term_that_breaks_stops_the_run(tmp_path: Path) -> None:
 def test_a_term_that_breaks_does_not_pass_for_early_stopping(tmp_path: Path) -> None:
     """NaN is no improvement; the evaluation that would end the stage comes before the log would have noticed."""
     settings = {"train__log_every": 1000, "train__eval_every": 2, "train__early_stopping": {"patience": 1}}
-    with pytest.raises(NonFiniteError, match=r"step 1: 'model/E\[.*' is not finite"):
-        train(tmp_path / "run", train__steps=40, optimizer__model__lr=1e30, **settings)
+    with pytest.raises(NonFiniteError, match=r"step 2: 'model/E\[.*' is not finite"):
+        train(tmp_path / "run", train__steps=40, optimizer__model={"type": "sgd", "lr": 1000.0}, **settings)
     assert not list((tmp_path / "run/checkpoints").glob("step-*"))
 
 

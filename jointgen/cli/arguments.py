@@ -185,7 +185,7 @@ def _add_run_options(run: Parser) -> None:
         metavar="N",
         help="train in N processes of this machine (default: one for each GPU, or one)",
     )
-    run.add_argument("--quiet", action="store_true", help="print nothing to stderr but errors")
+    run.add_argument("--quiet", action="store_true", help="print nothing to stderr but errors and losses")
 
 
 def _add_list_options(listed: Parser) -> None:

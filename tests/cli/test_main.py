@@ -153,7 +153,7 @@ def test_list_shows_the_keys_of_a_component(say: Any) -> None:
         "every",
         "at",
     }
-    assert say("list", "penalty", "r2").refusal.startswith("unknown penalty 'r2'; did you mean 'r1'?")
+    assert say("list", "penalty", "r2").refusal.startswith("unknown penalty 'r2'; known: gradient_penalty, r1")
 
 
 def test_list_for_scripts(say: Any, registry: Registry) -> None:
@@ -222,9 +222,8 @@ def test_recipes_are_found_in_an_installed_package(tmp_path: Path, monkeypatch: 
 def test_a_shipped_recipe_goes_by_its_name_and_says_so(say: Any, here: Path) -> None:
     said = say("run", "quickstart", "--dry-run")
     assert said.status == 0 and tomllib.loads(said.out)["name"] == "quickstart"
-    assert said.problems == [
-        f"jointgen: quickstart: the recipe that comes with jointgen, {shipped.shipped_recipes()['quickstart']}"
-    ]
+    which = f"jointgen: quickstart: the recipe that comes with jointgen, {shipped.shipped_recipes()['quickstart']}"
+    assert said.problems[0] == which
 
 
 @pytest.mark.parametrize("given", ["quickstart.toml", "recipes/quickstart.toml"])

@@ -12,6 +12,7 @@ from jointgen.contracts.figures import BOUND_WORDS, Better
 from jointgen.reports.comparison.columns import Column, place_of
 from jointgen.reports.comparison.published import PublishedTable
 from jointgen.reports.comparison.runs import ComparedRun, Figure
+from jointgen.text import listed
 
 _ARROWS: Mapping[Better | None, str] = {"higher": "↑", "lower": "↓", None: ""}
 
@@ -120,8 +121,8 @@ class Table:
         heads = [f"{title} ({kind})" if kind else title for title, kind in self.heads()]
         lines = [f"{head}: {meaning}." for head, meaning in zip(heads, self.meanings, strict=True) if meaning]
         for row in self.rows:
-            seeds = f"seed{'s' if len(row.runs) > 1 else ''} {', '.join(str(run.seed) for run in row.runs)}"
-            lines.append(f"{row.label}: {', '.join(run.path for run in row.runs)} ({seeds}).")
+            seeds = f"seed{'s' if len(row.runs) > 1 else ''} {listed(run.seed for run in row.runs)}"
+            lines.append(f"{row.label}: {listed(run.path for run in row.runs)} ({seeds}).")
         lines += [f"No run has {name}" + (f" ({reason})." if reason else ".") for name, reason in self.left_out]
         return lines
 

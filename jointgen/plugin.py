@@ -129,7 +129,6 @@ if TYPE_CHECKING:
     from jointgen.images.decode import decoding_images as decoding_images
     from jointgen.images.decode import drop_rows as drop_rows
     from jointgen.images.decode import error_text as error_text
-    from jointgen.images.decode import named_at_most as named_at_most
     from jointgen.images.decode import quiet_pillow as quiet_pillow
     from jointgen.images.decode import read_image as read_image
     from jointgen.images.decode import too_many_broken as too_many_broken
@@ -148,6 +147,7 @@ if TYPE_CHECKING:
     from jointgen.runtime.cache import fingerprint as fingerprint
     from jointgen.runtime.console import log as log
     from jointgen.runtime.console import log_once as log_once
+    from jointgen.runtime.console import warn_once as warn_once
     from jointgen.runtime.progress import Counter as Counter
     from jointgen.runtime.regular_files import check_regular as check_regular
     from jointgen.runtime.regular_files import read_regular as read_regular
@@ -288,7 +288,6 @@ _MODULES = {
     ),
     "images.decode": (
         "decoding_images",
-        "named_at_most",
         "quiet_pillow",
         "read_image",
         "error_text",
@@ -316,7 +315,7 @@ _MODULES = {
         "cached",
         "fingerprint",
     ),
-    "runtime.console": ("log", "log_once"),
+    "runtime.console": ("log", "log_once", "warn_once"),
     "runtime.progress": ("Counter",),
     "runtime.regular_files": (
         "check_regular",

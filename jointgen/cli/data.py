@@ -7,7 +7,6 @@ import signal
 from jointgen.cli.arguments import Arguments
 from jointgen.errors import StoppedError
 from jointgen.images import prepare
-from jointgen.images.decode import named_at_most
 from jointgen.runtime.console import log_once, say
 from jointgen.runtime.progress import Counter
 
@@ -34,7 +33,7 @@ def _prepare(arguments: Arguments) -> None:
     except KeyboardInterrupt:
         raise StoppedError(f"{dest}: stopped; run the same command again to continue", signal.SIGINT) from None
     lines = prepare.report(manifest)
-    log_once(*named_at_most(lines.skipped))
+    log_once(*lines.skipped)
     say(f"{dest}: {lines.held}" + ("" if worked else "; it was finished before, and nothing was done"))
     say(f"train on it: jointgen run RECIPE --set data.type=prepared --set data.path={dest}")
 

@@ -6,13 +6,12 @@ from jointgen.cli.arguments import ARRAY, PICTURE, TENSORS, Arguments
 from jointgen.cli.output_files import check_output, write_arrays, writing_output
 from jointgen.data.split import Split, open_split
 from jointgen.errors import placing_options
-from jointgen.images.decode import named_at_most
 from jointgen.images.user_images import UserImages, read_user_images
 from jointgen.inference import bulk as inference
 from jointgen.inference.loading import open_run
 from jointgen.inference.model import Model
 from jointgen.reports.gallery import check_picture, draw_pairs, draw_samples
-from jointgen.runtime.console import log_once, say
+from jointgen.runtime.console import log_once, say, warn_once
 from jointgen.runtime.progress import Counter
 from jointgen.runtime.workers import Workers
 
@@ -94,5 +93,5 @@ def user_rows(arguments: Arguments, model: Model, variable: str | None = None) -
     variable = variable or inference.encoded_variable(model)
     with Counter("reading images") as counter:
         images = read_user_images(arguments.images, model.spaces[variable], variable, counter)
-    log_once(*named_at_most([f"skipped {line}" for line in images.skipped]))
+    warn_once(*(f"skipped {line}" for line in images.skipped))
     return inference.as_split(images, model)

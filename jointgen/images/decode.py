@@ -18,7 +18,6 @@ from PIL import Image, ImageOps
 
 from jointgen.errors import FileError
 from jointgen.runtime.regular_files import check_regular
-from jointgen.text import MAX_LISTED
 
 FILES_PER_TASK = 16  # a future for every file would take gigabytes over the whole of ImageNet
 MAX_NAMED = 3  # broken files that a message names
@@ -155,12 +154,6 @@ def error_text(error: Exception) -> str:
     strerror = error.strerror if isinstance(error, OSError) else None
     reason = error.reason if isinstance(error, FileError) else strerror or str(error)
     return " ".join(reason.split()) or type(error).__name__
-
-
-def named_at_most(lines: Sequence[str]) -> list[str]:
-    """The lines about broken files as they are printed: the first of them, and how many more there are."""
-    more = len(lines) - MAX_LISTED
-    return [*lines[:MAX_LISTED], f"... and {more:,} more"] if more > 0 else [*lines]
 
 
 def drop_rows(images: np.ndarray, broken: Sequence[int]) -> tuple[np.ndarray, list[int]]:

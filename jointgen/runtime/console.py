@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -23,9 +23,7 @@ _silences: list[None] = []
 
 def log(*lines: str) -> None:
     """Print messages to stderr, a line each, marked as jointgen's; of very many, the first."""
-    more = len(lines) - MAX_LISTED
-    shown = lines if more <= 1 else [*lines[:MAX_LISTED], f"... and {more:,} more"]
-    note(*(f"jointgen: {line}" for line in shown))
+    note(*_marked(lines))
 
 
 def log_once(*lines: str) -> None:
@@ -36,7 +34,19 @@ def log_once(*lines: str) -> None:
 
 def warn(*lines: str) -> None:
     """Print messages as `log` does, and within `quietly` too: what is lost or damaged concerns everybody."""
-    _to_stderr(f"jointgen: {line}" for line in lines)
+    _to_stderr(_marked(lines))
+
+
+def warn_once(*lines: str) -> None:
+    """Print messages as `warn` does, from the first process of this machine only."""
+    if is_local_main():
+        warn(*lines)
+
+
+def _marked(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - MAX_LISTED
+    shown = lines if more <= 1 else [*lines[:MAX_LISTED], f"... and {more:,} more"]
+    return [f"jointgen: {line}" for line in shown]
 
 
 def note(*lines: str) -> None:

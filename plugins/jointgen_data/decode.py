@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jointgen.plugin import ConfigError, Counter, decoding_images, drop_rows, log_once, named_at_most, too_many_broken
+from jointgen.plugin import ConfigError, Counter, decoding_images, drop_rows, too_many_broken, warn_once
 
 
 def decode_all(
@@ -45,5 +45,5 @@ def decode_all(
                 raise ConfigError(problem, "max_broken")
             done += decoded.files
             count(done, len(paths))
-    log_once(*named_at_most([f"skipped {paths[index]}: {reason}" for index, reason in broken]))
+    warn_once(*(f"skipped {paths[index]}: {reason}" for index, reason in broken))
     return drop_rows(images, [index for index, _ in broken])

@@ -71,7 +71,7 @@ def read_checked(dataset: Any, folder: Path, train: bool, sums: dict[str, str]) 
     except Exception as error:  # torchvision says that something is corrupted, and not what
         with placing("root"):
             for file, md5 in sums.items():
-                if hashlib.md5((folder / file).read_bytes(), usedforsecurity=False).hexdigest() != md5:
+                if hashlib.new("md5", (folder / file).read_bytes(), usedforsecurity=False).hexdigest() != md5:
                     raise FileError(
                         folder / file,
                         "is damaged: its MD5 is not the published one; remove it and fetch it again (download = true)",

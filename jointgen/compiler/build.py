@@ -31,6 +31,11 @@ def build(binding: Binding) -> Parts:
     recipe = binding.recipe
     modules: dict[str, nn.Module] = {}
     problems = Problems()
+    for name, trait in binding.traits.items():
+        if trait.kind != "data" and ("." in name or not name or hasattr(nn.ModuleDict(), name)):
+            table = "ratios" if trait.kind == "critic" else f"{binding.recipe.path_of(name)[0]}"
+            problems.add("torch takes no such name for a part; give it another", table, name)
+    problems.raise_any()
     limit = machine_memory() // TRAINING_SHARE
     too_large = f"takes more than {limit / GIB:,.1f} GiB, an eighth of this machine's memory; training takes the rest"
     with seeded(recipe.seed), AllocationLimit(limit, too_large):

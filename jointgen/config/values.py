@@ -45,6 +45,9 @@ def check_values(tables: Mapping[str, Any]) -> None:
         if len(path) > MAX_DEPTH:
             raise ConfigError(f"tables or lists are nested more than {MAX_DEPTH} deep", path[0])
         if isinstance(value, Mapping):
+            for key in value:
+                if not isinstance(key, str) or _wrong_with(key):
+                    raise ConfigError(f"a key must be text that a file of TOML can hold, got {key!r}", *path)
             left += [(inner, (*path, key)) for key, inner in reversed([*value.items()])]
         elif isinstance(value, list | tuple):
             left += [(inner, (*path, n)) for n, inner in reversed(list(enumerate(value)))]

@@ -65,8 +65,8 @@ MAX_TERMS = 1_000
 """So many expressions may stand in one update or report."""
 MAX_DRAWS = 10_000
 """So many draws for each row of a batch an expectation takes, at the most: all are in memory at once."""
-MAX_NUMBER = 3.4e38
-"""The largest number that 32 bits hold."""
+MAX_NUMBER = 1e12
+"""The largest number and weight in an expression: float32 has no digits left beside such a term."""
 
 
 def check_size(expr: Expr) -> None:
@@ -150,6 +150,8 @@ class Weight:
             raise ConfigError(f"weight {self.name}: {wrong}")
 
     def _problem(self) -> str:
+        if max(abs(self.to), abs(self.start or 0.0)) > MAX_NUMBER:
+            return f"must be at most {MAX_NUMBER:g} in size"
         if not 0.0 <= self.over <= 1.0:
             return f"over is a share of the stage, 0 to 1, got {self.over:g}"
         if self.cycles < 1:

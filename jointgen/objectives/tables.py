@@ -9,7 +9,7 @@ import attrs
 
 from jointgen.config.fields import PenaltyField, between, fraction, non_negative, valid_count
 from jointgen.errors import ConfigError, suggest
-from jointgen.objectives.algebra import Weight
+from jointgen.objectives.algebra import MAX_NUMBER, Weight
 from jointgen.objectives.distributions import Marginal, Product, as_product
 from jointgen.objectives.expressions import CriticView, Ratio, log_ratio
 from jointgen.objectives.objective import Order
@@ -102,6 +102,8 @@ def non_negative_weight(instance: Any, attribute: Any, value: float | WeightTabl
     for key, number in ends.items():
         if isinstance(number, int | float) and number < 0:
             raise ValueError(f"{attribute.name!r} must be >= 0, got {key}{number}")
+        if isinstance(number, int | float) and number > MAX_NUMBER:
+            raise ValueError(f"{attribute.name!r} must be <= {MAX_NUMBER:g}, got {key}{number}")
 
 
 def check_one_ramp(value: float | WeightTable | BalanceTable, ramp: float, name: str, ramp_name: str) -> None:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from jointgen.objectives import WeightTable, non_negative_weight
-from jointgen.plugin import CriticCall, NoiseSource, sum_event
-from jointgen.plugin import positive as is_positive
+from jointgen.plugin import CriticCall, NoiseSource, sum_event, valid_count
 
 CriticInputs = tuple[Tensor, ...]
 """One (B, *shape) tensor for each variable that a critic sees."""
@@ -40,7 +39,7 @@ class R1:
     """
 
     weight: float | WeightTable = attrs.field(default=0.1, validator=non_negative_weight)
-    every: int = attrs.field(default=4, validator=is_positive)
+    every: int = attrs.field(default=4, validator=valid_count)
     at: Literal["numerator", "denominator", "both"] = "denominator"
 
     def __call__(
@@ -61,7 +60,7 @@ class GradientPenalty:
     """
 
     weight: float | WeightTable = attrs.field(default=10.0, validator=non_negative_weight)
-    every: int = attrs.field(default=1, validator=is_positive)
+    every: int = attrs.field(default=1, validator=valid_count)
 
     def __call__(
         self, critic: CriticCall, positive: CriticInputs, negative: CriticInputs, noise: NoiseSource

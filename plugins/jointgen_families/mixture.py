@@ -18,7 +18,7 @@ from jointgen.plugin import (
     ReadyDraw,
     Space,
     at_least_float32,
-    non_negative,
+    between,
     positive,
     valid_log_scale,
     valid_size,
@@ -175,7 +175,7 @@ class Mixture:
     """
 
     components: int = attrs.field(default=10, validator=valid_size)
-    spread: float = attrs.field(default=1.0, validator=non_negative)
+    spread: float = attrs.field(default=1.0, validator=between(0.0, 1e6))
     init_scale: float = attrs.field(default=1.0, validator=positive)
     min_log_scale: float = attrs.field(default=-6.0, validator=valid_log_scale)
     max_log_scale: float = attrs.field(default=3.0, validator=valid_log_scale)

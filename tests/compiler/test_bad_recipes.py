@@ -425,6 +425,28 @@ ABSURD: Rows = {
         ["objective.lambda=1e300"],
         ["objective.lambda: must be 0 or of a size from 1.2e-38 to 3.4e+38, got 1e+300"],
     ),
+    "weight": (["objective.lambda=1e30"], ["objective.lambda: must be <= 1e+12, got 1e+30"]),
+    "weight of an expression": (
+        expression("objective.maximize='E[q(x,z)](w*log p(x|z))'", "objective.weights.w=-1e30"),
+        ["objective: weight w: must be at most 1e+12 in size"],
+    ),
+    "part whose name torch has": (
+        {
+            "encoder": None,
+            "encoders.keys": {"network": {"type": "mlp"}, "family": {"type": "gaussian"}},
+            "objective": {
+                "type": "expression",
+                "maximize": "E[q(x,z)](log p(x|z) + log p(z) - log q(z|x) - training)",
+                "parts": {"q(z|x)": "keys"},
+                "ratios": {"training": "q(x,z) : p(x,z)"},
+            },
+        },
+        [
+            "encoders.keys: torch takes no such name for a part; give it another",
+            "ratios.training: torch takes no such name for a part; give it another",
+        ],
+    ),
+    "key that is no text": ({"weights": {3: 1.0}}, ["weights: a key must be text that a file of TOML can hold, got 3"]),
     "draws of an objective": (
         ['objective={type="iwae", k=1000000000}'],
         ["objective.k: must be <= 10,000, got 1000000000"],

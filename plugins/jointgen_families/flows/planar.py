@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from jointgen.plugin import DensityKind, below_one, positive, valid_depth
+from jointgen.plugin import DensityKind, below_one, between, positive, valid_depth
 from jointgen_families.flows.distribution import Flow
 from jointgen_families.flows.recursion import Backwards, Direction, Forwards, opened
 
@@ -194,7 +194,7 @@ class Planar(Flow):
     length: int = attrs.field(default=80, validator=valid_depth)
     amortized: bool = True
     margin: float = attrs.field(default=0.0, validator=below_one)
-    init_scale: float = attrs.field(default=0.01, validator=positive)
+    init_scale: float = attrs.field(default=0.01, validator=[positive, between(0.0, 1000.0)])
 
     def context_size(self, size: int) -> int:
         """Return how many numbers the trunk outputs for the flow."""

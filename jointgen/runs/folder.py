@@ -132,7 +132,7 @@ class RunFolder:
 
         Raises:
             ConfigError: A run that starts would lose work, or the folder cannot be made.
-            FileError: The summary is damaged, or something in the folder is a link, which could lead out of it.
+            FileError: A file of the run is damaged, or something in the folder is a link, which could lead out of it.
         """
         self.check_possible()
         self.check_own()
@@ -140,6 +140,9 @@ class RunFolder:
             self.check_free()
             return False
         if self.has_checkpoints():
+            self.read_evaluation()  # the page needs it at the end: one that is damaged is refused before anything else
+            with contextlib.suppress(MissingFileError):  # which is said, and mended from the checkpoint
+                self.read_recipe()
             return True
         summary = self.read_summary()
         if summary is not None and summary.had_checkpoints:

@@ -17,6 +17,7 @@ from jointgen.inference.inputs import Input
 from jointgen.inference.view import PartsView, require_given
 from jointgen.objectives.bounds import elbo
 from jointgen.objectives.distributions import Joint
+from jointgen.text import shortened
 
 if TYPE_CHECKING:
     from jointgen.compiler.compiled_recipe import CompiledRecipe
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 Given = Mapping[str, Any] | None
 """Values of variables that are not to be drawn, by name: {"y": class numbers, or one-hot rows}."""
+
+MAX_VALUE = 60
+"""So many characters of a wrong argument are shown, at the most."""
 
 
 class Model:
@@ -159,13 +163,13 @@ class Model:
         See `jointgen.plugin.ModelView.draw`; the noise is `model.noise(seed, name)`.
         """
         if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
-            raise ConfigError(f"expected a number of rows >= 1, got {rows!r}", "n")
+            raise ConfigError(f"expected a number of rows >= 1, got {shortened(repr(rows), MAX_VALUE)}", "n")
         return self.view.draw(joint, self._read((joint,), {}, given, rows), rows, noise, reading)
 
     def noise(self, seed: int, name: str) -> Noise:
         """The noise of a draw, a pure function of the seed and the name."""
         if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ConfigError(f"expected a whole number, got {seed!r}", "seed")
+            raise ConfigError(f"expected a whole number, got {shortened(repr(seed), MAX_VALUE)}", "seed")
         return self.view.noise(seed, name)
 
     def input(self, name: str, *, scored: bool = False) -> Input:

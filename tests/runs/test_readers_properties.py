@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jointgen.contracts.statistics import Mean
 from jointgen.errors import CheckpointError, JointgenError
+from jointgen.evaluation.partial_results import PartialResults
 from jointgen.runs import checkpoint
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.manifest import MANIFEST, problems
@@ -207,3 +209,25 @@ def test_a_tree_of_values_and_tensors_is_joined_as_it_was(tree: Any) -> None:
     tensors: dict[str, torch.Tensor] = {}
     text = json.dumps(split(tree, tensors, "state")).encode()
     assert equal(parse(text, tensors), tree)
+
+
+# --- evaluations that were stopped ------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30)
+@given(data=st.data())
+def test_damaged_partial_results_count_for_nothing(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("partial")
+    partial = PartialResults(folder)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        partial.open("test", {"a": Mean}).continued({"a": Mean(4, 1.0, 2.0)}, 0) as done,
+    ):
+        done(0)
+        raise KeyboardInterrupt
+    assert partial.open("test", {"a": Mean}).statistics == {"a": Mean(4, 1.0, 2.0)}
+    (file,) = folder.iterdir()
+    file.write_bytes(changed(data, file.read_bytes()))
+    assert partial.open("test", {"a": Mean}).statistics in ({"a": Mean(4, 1.0, 2.0)}, {})

@@ -85,7 +85,9 @@ def check_run(
         problems.add("says how to resume; use it with --resume", "--allow-changes")
     if out is not None:
         with problems.collect():
-            goes_on = RunFolder(out).goes_on(resume=resume)
+            folder = RunFolder(out)
+            goes_on = folder.goes_on(resume=resume)
+            folder.read_evaluation()  # the page shows it at the end: damage is told now
     with problems.collect("train"):
         find_device(train.device, train.precision, world)
     with problems.collect():

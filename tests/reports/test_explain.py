@@ -347,7 +347,7 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr()
     assert "d = log-ratio p(x) : q(x)" in shown.out
     assert "w = 0.5" in shown.out
-    assert shown.err == ""
+    assert shown.err == "jointgen: not checked without the data: the values of data, which a run reads first\n"
 
 
 def test_what_does_not_fit_is_said_before_anything_is_built(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,7 @@ from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
 from jointgen.runs.records import checkpoint_name
 from jointgen.training import reporter as reporting
+from jointgen.training import run as training_run
 from support.paths import QUICKSTART
 from support.runs import SMALL
 
@@ -131,7 +132,24 @@ def between_steps(steps: int) -> Callable[[], int]:
     return lambda: 0 if next(calls) + 1 < steps else die() or 0
 
 
+def at_boundary(number: int) -> None:
+    """Kills this process before the nth file or checkpoint that it puts at its place."""
+    left = [number]
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            left[0] -= 1
+            return die() if left[0] == 0 else real(*arguments, **options)
+
+        return call
+
+    for name in ("replace", "rename"):
+        setattr(os, name, counted(getattr(os, name)))
+
+
 POINTS: dict[str, Callable[[], Any]] = {
+    "before the recipe is there": lambda: at_call(os, "replace", path="recipe.toml"),
+    "before the first summary": lambda: at_call(os, "replace", path="summary.json"),
     "before the first checkpoint": lambda: between_steps(3),
     "after step 17, between checkpoints": lambda: between_steps(17),
     "in the first file of a checkpoint": lambda: at_call(checkpoint, "write_flushed", 1, half),
@@ -149,6 +167,7 @@ POINTS: dict[str, Callable[[], Any]] = {
     "between the renames of the last step's two": lambda: at_call(os, "rename", path=".tmp-step-00000040"),
     "in the last evaluation": lambda: last_evaluation(),
     "before the last summary": lambda: at_call(RunFolder, "write_summary", 2),
+    "before the page": lambda: at_call(training_run, "write_report"),
 }
 
 
@@ -203,6 +222,17 @@ def points(folder: Path) -> None:
     for point in POINTS:
         killed_at(folder / "killed", point)
     assert forked(lambda: run(folder / "killed")) == 0
+
+
+def boundaries(folder: Path, apart: int) -> None:
+    """A run killed at each of its file boundaries, or at every so many, and resumed."""
+    for number in itertools.count(1, apart):
+        out = folder / f"killed{number}"
+        status = forked(lambda out=out, number=number: (at_boundary(number), run(out)))
+        if status == 0:  # it has fewer
+            return
+        print(f"kill -9 before file {number}: {state_of(out)}")
+        assert forked(lambda out=out: run(out)) == 0
 
 
 def torture(folder: Path, kills: int) -> None:
@@ -292,4 +322,7 @@ if __name__ == "__main__":
         pairs(Path(where))
     else:
         assert forked(lambda: run(Path(where) / "whole")) == 0
-        points(Path(where)) if what == "points" else torture(Path(where), int(rest[0]))
+        if what == "points":
+            points(Path(where))
+        else:
+            {"torture": torture, "boundaries": boundaries}[what](Path(where), int(rest[0]))

@@ -59,13 +59,16 @@ def assert_same(killed: Path, whole: Path) -> None:
     assert logged(killed) == logged(whole)
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (killed, whole)]
     assert without(summaries[0], "wall_s", "environment") == without(summaries[1], "wall_s", "environment")
-    assert summaries[0]["status"] == "done"
+    assert summaries[0]["status"] == "done" and (killed / "report.html").stat().st_size > 0
 
 
 def test_killed_at_every_point_it_ends_where_an_uninterrupted_run_does(tmp_path: Path) -> None:
-    """One run, killed 17 times; its decoder draws from torch's, numpy's and Python's global generators."""
+    """One run, killed 20 times, before its first checkpoint and after its last too.
+
+    Its decoder draws from torch's, numpy's and Python's global generators.
+    """
     said = drive(tmp_path, "points")
-    assert len(said) == 17 and all(line.startswith("kill -9 ") for line in said)
+    assert len(said) == 20 and all(line.startswith("kill -9 ") for line in said)
     assert "kill -9 after step 17, between checkpoints: goes on from step-00000016" in said
     (between,) = (line for line in said if "between the renames" in line)
     assert "goes on from .old-0-step-00000040, beside .old-0-step-00000040, .tmp-step-00000040" in between
@@ -81,6 +84,15 @@ def test_two_processes_of_which_one_is_killed_end_where_uninterrupted_ones_do(tm
     assert all("-9, 1;" in line for line in kills) and len(kills) == 3  # who loses the other ends with status 1
     assert all(line.startswith("SIGTERM to process 1: 143, 143;") for line in stops) and len(stops) == 3
     assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_killed_at_file_boundaries_from_the_first_file_to_the_page(tmp_path: Path) -> None:
+    """Every seventh file that a run puts at its place, each in a run of its own."""
+    said = drive(tmp_path, "boundaries", "7")
+    assert len(said) >= 5 and all(line.startswith("kill -9 ") for line in said)
+    for killed in tmp_path.glob("killed*"):
+        assert_same(killed, tmp_path / "whole")
 
 
 @pytest.mark.slow

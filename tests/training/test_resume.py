@@ -224,6 +224,18 @@ def test_resume_starts_again_what_ended_before_its_first_checkpoint(
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
+def test_a_damaged_evaluation_is_told_before_more_is_trained(copied: Path) -> None:
+    """The page shows it at the end; a damaged summary is written again, and is no reason to refuse."""
+    (copied / "evaluation.json").write_text("noise")
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"evaluation\.json: is damaged"):
+        train(copied, resume=True, allow_changes=True, changes={"train.steps": 14})
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+    (copied / "evaluation.json").unlink()
+    (copied / "summary.json").write_text("noise")
+    assert train(copied, resume=True, allow_changes=True, changes={"train.steps": 14}).summary["step"] == 14
+
+
 def test_damaged_checkpoints_are_not_started_over(copied: Path) -> None:
     for manifest in copied.glob("checkpoints/*/manifest.json"):
         manifest.unlink()

@@ -288,7 +288,7 @@ def test_images_that_cannot_be_read_leave_nothing(trained: Path, say: Any, here:
     Path("broken.png").write_bytes(b"\x89PNG")
     for argv in (["reconstruct", trained, "-o", "a.png"], ["encode", trained, "-o", "a.npz"]):
         assert say(*argv, "--images", "broken.png").refusal.startswith("--images: broken.png: cannot be read")
-        assert say(*argv, "--images", "none.png").refusal == "--images: none.png: no such file or folder"
+        assert say(*argv, "--images", "none.png").refusal == "--images: none.png: no such file"
     assert [path.name for path in here.iterdir()] == ["broken.png"]
 
 

@@ -17,6 +17,7 @@ from support.paths import REPO
 from jointgen.cli.evaluate import chosen_metrics
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe, write_recipe
+from jointgen.contracts.figures import Display, Estimate
 from jointgen.errors import ConfigError
 from jointgen.registry.discovery import load_plugins
 
@@ -61,7 +62,7 @@ def test_every_row_of_a_study_is_a_run_that_could_begin(path: Path, table: Modul
 
 def test_runs_without_a_figure_of_an_axis_are_no_points(table: ModuleType) -> None:
     def figure(name: str, value: float, unit: str) -> Any:
-        return table.Figure.of(name, {"value": value, "unit": unit, "display": {"title": name.upper()}}, "")
+        return table.Figure.of(name, Estimate(value, unit, "", "test", 1, display=Display(name.upper())), "")
 
     ali = table.ComparedRun("ali", {}, {"rmse": figure("rmse", 2.0, "0-255")})
     vae = table.ComparedRun("vae", {}, {"rmse": figure("rmse", 1.0, "0-255"), "elbo": figure("elbo", -9.0, "nats")})
@@ -76,9 +77,9 @@ def test_runs_stand_beside_the_one_of_their_seed(table: ModuleType) -> None:
     def run(name: str, seed: int, distance: float, bound: float | None) -> Any:
         figures = {
             "iwae_64": table.Figure.of(
-                "iwae_64", {"value": bound, "unit": "nats", "bound": "lower", "better": "higher"}, ""
+                "iwae_64", Estimate(bound, "nats", "", "test", 1, bound="lower", better="higher"), ""
             ),
-            "fid/net": table.Figure.of("fid/net", {"value": distance}, ""),
+            "fid/net": table.Figure.of("fid/net", Estimate(distance, "", "", "draws", 1), ""),
         }
         return table.ComparedRun(f"{name}-{seed}", {"name": name, "seed": seed}, figures)
 

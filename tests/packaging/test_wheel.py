@@ -228,10 +228,14 @@ def jointgen_register(registry):
     registry.encoder("wide_nets", Another)
 """
     crowded = attrs.evolve(environment, extra=install_beside(tmp_path, "rival-nets", claims))
-    done = crowded.run("jointgen", "list", folder=tmp_path)
-    assert done.returncode == 2
-    assert "encoder 'wide_nets' is registered twice: by rival-nets 0.7 and by wide-nets 0.1.0" in done.stderr
-    assert "Traceback" not in done.stderr
+    listed = crowded.run("jointgen", "list", folder=tmp_path)
+    needed = crowded.run(
+        "jointgen", "explain", "quickstart", "--set", "encoder.network.type=wide_nets", folder=tmp_path
+    )
+    assert (listed.returncode, needed.returncode) == (0, 2)
+    for said in (listed.stdout, needed.stderr):
+        assert "registered by rival-nets 0.7 and by wide-nets 0.1.0" in said
+    assert "Traceback" not in needed.stderr
 
 
 def test_a_package_that_cannot_be_imported_is_listed_and_stops_only_what_needs_it(
@@ -244,6 +248,7 @@ def test_a_package_that_cannot_be_imported_is_listed_and_stops_only_what_needs_i
             "name": "broken_nets",
             "distribution": "broken-nets",
             "version": "0.7",
+            "package": "broken_nets",
             "reason": "ModuleNotFoundError: No module named 'not_there'",
         }
     ]

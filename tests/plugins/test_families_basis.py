@@ -216,7 +216,7 @@ def test_noises_that_have_died_leave_the_narrowest_gaussian() -> None:
 def test_a_setting_or_a_variable_it_cannot_serve_is_named() -> None:
     for wrong in ({"basis": 0}, {"noise": 0}, {"hidden": [4, 0]}, {"init_scale": 0.0}, {"covariance": "low"}):
         (key, value), = wrong.items()  # fmt: skip
-        with pytest.raises(ValueError, match=f"{key}.*{value}".replace("[", r"\[")):
+        with pytest.raises(ValueError, match=f"{key}.*{value[-1] if key == 'hidden' else value}"):
             ImplicitBasis(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match='type: "implicit_basis" is a family of real variables, this one is 4 binary'):
         ImplicitBasis().capabilities(Space((4,), kind="binary", bins=2))

@@ -44,7 +44,7 @@ def train(out: Path, changes: Any = None, **options: Any) -> Any:
     given = {**RUN, **(changes or {})}
     if "objective" in given:
         given.pop("objective.critic.penalties")
-    return jointgen.run(QUICKSTART, given, out=out, quiet=True, **options)
+    return jointgen.run(QUICKSTART, given, out=out, **{"quiet": True, **options})
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_a_critic_of_the_same_name_goes_on(started: Any, tmp_path: Path) -> None
 
 
 def test_what_came_from_where_is_said_and_recorded(vae: Path, tmp_path: Path, capsys: Any) -> None:
-    summary = train(tmp_path / "run", {"train.init_from": str(vae)}).summary
+    summary = train(tmp_path / "run", {"train.init_from": str(vae)}, quiet=False).summary
     step = vae / "checkpoints/step-00000012"
     expected = {
         "run": str(vae),
@@ -168,7 +168,7 @@ def test_what_came_from_where_is_said_and_recorded(vae: Path, tmp_path: Path, ca
     }
     assert json.loads((tmp_path / "run/summary.json").read_text())["init_from"] == summary["init_from"] == expected
     line = f"starts with encoder, decoder from the averaged weights of {vae} (step-00000012); as built: T"
-    assert capsys.readouterr().err.splitlines() == [f"jointgen: {line}"]
+    assert f"jointgen: {line}" in capsys.readouterr().err.splitlines()
 
 
 def test_a_run_that_starts_cold_records_nothing(vae: Path) -> None:

@@ -179,7 +179,7 @@ def map_codes(model: Model, split: Split) -> tuple[dict[str, Tensor], Tensor | N
     names = latent_variables(model)
     rows = split.spread(min(MAP_ROWS, model.compiled.recipe.eval.rows or MAP_ROWS))
     if len(rows) < 2:
-        raise ConfigError("one held-out row shows nothing of a space of codes; it takes two")
+        raise ConfigError(f"it takes two held-out rows, and there is {len(rows)}")
     codes = encode_many(model, rows, progress=lambda done, total: None)
     encoded_parts = dict.fromkeys(model.binding.data_roots(model.joints["q"]).values())
     encoded = attrs.evolve(rows, components={part: rows.components[part] for part in encoded_parts})
@@ -204,8 +204,6 @@ def code_map(name: str, codes: Tensor, labels: Tensor | None) -> dict[str, Any]:
     flat = codes.flatten(1).double()
     finite = flat.isfinite().all(1)
     flat = flat[finite]
-    if len(codes) < 2:
-        raise ConfigError(f"it takes two held-out rows, and there is {len(codes)}")
     if len(flat) < 2:
         raise ConfigError(f"the codes {name} are not finite numbers")
     size = flat.shape[1]

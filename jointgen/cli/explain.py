@@ -15,6 +15,6 @@ def explain_command(arguments: Arguments) -> None:
     """Print the explanation of a recipe, checked as `jointgen run` checks it."""
     registry = load_plugins().registry
     recipe = read_recipe(find_recipe(arguments.recipe), arguments.set, registry=registry)
-    checked = check_run(recipe, registry, needs_data=False)
+    checked = check_run(recipe, registry, runs_here=False)
     say_text(explain(checked.compiled))
     log(*checked.unchecked)

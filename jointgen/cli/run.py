@@ -9,7 +9,8 @@ from typing import Any
 
 from jointgen.cli.arguments import Arguments, load
 from jointgen.cli.shipped_recipes import find_recipe
-from jointgen.config.toml import apply_overrides, load_tables, show
+from jointgen.config.toml import apply_overrides, load_tables
+from jointgen.config.values import show
 from jointgen.runtime.console import log_once, quietly
 from jointgen.runtime.ranks import LAUNCHED
 

@@ -13,19 +13,23 @@ from jointgen.compiler.parts import ConditionalPart, Parts
 from jointgen.contracts.distributions import StartsAtMean, StartsAtRows
 from jointgen.contracts.space import Space
 from jointgen.errors import ComponentError, ConfigError, Problem, Problems, placing
-from jointgen.registry.faults import attributing
+from jointgen.registry.faults import attributing, said
 from jointgen.runtime.global_rng import seeded
-from jointgen.runtime.memory import GIB, AllocationLimit, machine_memory
+from jointgen.runtime.memory import GIB, AllocationLimit, is_out_of_memory, machine_memory
 
 TRAINING_SHARE = 8
 """Training holds so many times the parameters: gradients, moments, averages, and both in float64 at the start."""
 
 
-def build(binding: Binding) -> Parts:
+def build(binding: Binding, *, trains: bool = False) -> Parts:
     """Build the modules on the CPU, initialised from the recipe's seed whatever was drawn before.
 
+    Args:
+        binding: What they compute.
+        trains: Whether this machine is to train them, which takes several times the memory that they take.
+
     Raises:
-        ConfigError: Every network that cannot serve its shapes, or that this machine could not train.
+        ConfigError: Every network that cannot serve its shapes, or that this machine has no memory for.
         ComponentError: A component raises where it is built, or builds no module.
     """
     recipe = binding.recipe
@@ -36,8 +40,14 @@ def build(binding: Binding) -> Parts:
             table = "ratios" if trait.kind == "critic" else f"{binding.recipe.path_of(name)[0]}"
             problems.add("torch takes no such name for a part; give it another", table, name)
     problems.raise_any()
-    limit = machine_memory() // TRAINING_SHARE
-    too_large = f"takes more than {limit / GIB:,.1f} GiB, an eighth of this machine's memory; training takes the rest"
+    limit = machine_memory() // (TRAINING_SHARE if trains else 1)
+    has = f"this machine has {_in_gib(machine_memory())}"
+    if trains:
+        has += f", of which the parameters may take an eighth, {_in_gib(limit)}, because training takes the rest"
+
+    def too_large(size: int) -> str:
+        return f"the model takes at least {_in_gib(size)} with it; {has}"
+
     with seeded(recipe.seed), AllocationLimit(limit, too_large):
         for name, trait in binding.traits.items():
             with problems.collect():
@@ -48,10 +58,11 @@ def build(binding: Binding) -> Parts:
                 elif trait.kind == "critic":
                     modules[name] = _build_critic(binding, name)
     for name, module in modules.items():
-        if sum(held.numel() * held.element_size() for held in (*module.parameters(), *module.buffers())) > limit:
+        size = sum(held.numel() * held.element_size() for held in (*module.parameters(), *module.buffers()))
+        if size > limit:
             shared = binding.traits[name].kind == "critic" and name not in recipe.discriminators
             path = ("discriminator",) if shared else recipe.path_of(name)
-            problems.add(too_large, *path)  # made of tensors that nothing asked for by their size
+            problems.add(too_large(size), *path)  # made of tensors that nothing asked for by their size
         for inner, layer in module.named_modules():
             if isinstance(layer, nn.modules.dropout._DropoutNd):  # its masks depend on what ran before the run
                 kind = type(layer).__name__
@@ -59,6 +70,10 @@ def build(binding: Binding) -> Parts:
     problems.raise_any()
     through = {name: trait.through for name, trait in binding.traits.items() if trait.through}
     return Parts(nn.ModuleDict(modules), binding.spaces, through)
+
+
+def _in_gib(size: int) -> str:
+    return f"{size / GIB:,.1f} GiB"
 
 
 def _build_prior(binding: Binding, name: str) -> nn.Module:
@@ -103,7 +118,12 @@ def _build_critic(binding: Binding, name: str) -> nn.Module:
 
 def _built(named: str, build: Callable[[], Any]) -> nn.Module:
     with attributing(named):
-        module = build()
+        try:
+            module = build()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ConfigError(f"takes more memory than this machine gives: {said(error)}") from error
     if not isinstance(module, nn.Module):
         raise ComponentError(f"{named}: build() gives a {type(module).__name__}, it must be a torch.nn.Module")
     return module

@@ -72,7 +72,11 @@ class CompiledRecipe:
 
 
 def compile_recipe(
-    recipe: Recipe, registry: Registry, offered: Mapping[str, Mapping[str, Space]] | None = None
+    recipe: Recipe,
+    registry: Registry,
+    offered: Mapping[str, Mapping[str, Space]] | None = None,
+    *,
+    trains: bool = False,
 ) -> CompiledRecipe:
     """Compile a recipe.
 
@@ -81,6 +85,7 @@ def compile_recipe(
         registry: The components that it was read with.
         offered: The Spaces of the variables of data sources by part, where a run has recorded them; other sources are
             asked for theirs.
+        trains: Whether this machine is to train it, which takes several times the memory of its parts.
 
     Raises:
         ConfigError: Every mismatch between the objective and the parts; families that would fit are named.
@@ -97,7 +102,7 @@ def compile_recipe(
         problems += unmet(plan, binding, registry) or _idle(plan)
     problems += [*_unfit_rows(recipe, plans), *_too_many_rows(binding), *_untrained(recipe, stages, binding, plans)]
     with problems.collect():
-        parts = build(binding)
+        parts = build(binding, trains=trains)
     problems.raise_any()
     return CompiledRecipe(recipe, registry, stages, binding, plans, parts)
 

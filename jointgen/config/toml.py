@@ -21,7 +21,7 @@ from jointgen.text import shortened
 MAX_BYTES = 1 << 20
 """The limit in bytes of a recipe's file; the shipped ones have about 2,000."""
 MAX_NAMED = 2_000
-"""So many characters are read, at the most."""
+"""So many characters of a list of named tables, such as of metrics, are read, at the most (`named_tables`)."""
 MAX_BASES = 100
 """So many files may be based on one another."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from jointgen.config.toml import show
+from jointgen.config.values import show
 from jointgen.errors import MissingFileError
 from jointgen.runtime.regular_files import read_regular
 from jointgen.runtime.strict_json import read_json

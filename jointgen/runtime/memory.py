@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
 
 from jointgen.errors import ConfigError
 
@@ -31,43 +34,71 @@ def machine_memory() -> int:
     return min(machine, container)
 
 
-class AllocationLimit(TorchDispatchMode):
-    """While it is entered, refuses to make tensors that take more than so many bytes in all.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception is the allocator's refusal: Python's, numpy's, or torch's, which has no class for it."""
+    said = str(error)
+    refused = "DefaultCPUAllocator" in said or "Storage size calculation overflowed" in said
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and refused)
+
+
+class AllocationLimit(TorchFunctionMode):
+    """While it is entered, refuses to make tensors that take more than so many bytes together.
 
     It looks at the sizes that are asked for, so what is refused has not been allocated, nor has it made the machine
-    swap. Tensors that do not live long count, too.
+    swap. It sees torch's functions that make a tensor of a size; a dispatch mode would see more, but makes torch import
+    its compiler, which takes seconds.
 
     Args:
         limit: The number of bytes.
-        problem: What to say of what takes more.
+        problem: Says what is wrong with so many bytes.
     """
 
-    def __init__(self, limit: int, problem: str):
+    def __init__(self, limit: int, problem: Callable[[int], str]):
         super().__init__()
-        self.limit, self.problem, self.made = limit, problem, 0
+        self.limit, self.problem = limit, problem
+        self._made: list[tuple[StorageWeakRef, int]] = []
+        self._held = 0
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Count what a function that makes a tensor is asked for, and run it."""
         kwargs = kwargs or {}
-        asked = _bytes_asked(func, args, kwargs)
-        if self.made + asked > self.limit:
-            raise ConfigError(self.problem)
-        self.made += asked
-        return func(*args, **kwargs)
+        if func not in _MAKERS:
+            return func(*args, **kwargs)
+        asked = _bytes_asked(args, kwargs)
+        if self._held + asked > self.limit and (held := self.count_held()) + asked > self.limit:
+            raise ConfigError(self.problem(held + asked))
+        tensor = func(*args, **kwargs)
+        storage = tensor.untyped_storage()
+        self._made.append((StorageWeakRef(storage), storage.nbytes()))
+        self._held += storage.nbytes()
+        return tensor
+
+    def count_held(self) -> int:
+        """Count the bytes of what was made and is still there; an initialiser's own tensors are not."""
+        self._made = [(storage, size) for storage, size in self._made if not storage.expired()]
+        self._held = sum(size for _, size in self._made)
+        return self._held
 
 
-_MAKERS = {f"aten::{name}" for name in ("empty", "empty_strided", "zeros", "ones", "full", "rand", "randn", "randint")}
-_MAKERS |= {f"aten::new_{name}" for name in ("empty", "empty_strided", "zeros", "ones", "full")}
+_MAKERS = {
+    getattr(torch, name)
+    for name in ("empty", "empty_strided", "zeros", "ones", "full", "rand", "randn", "randint", "eye")
+}
+_MAKERS |= {getattr(torch, f"{name}_like") for name in ("empty", "zeros", "ones", "full", "rand", "randn", "randint")}
+_MAKERS |= {getattr(Tensor, f"new_{name}") for name in ("empty", "empty_strided", "zeros", "ones", "full")}
 
 
-def _bytes_asked(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Return the bytes of the tensor that a function makes by its argument `size`; 0 if it makes none in this way."""
-    if func._schema.name not in _MAKERS:
-        return 0
-    names = [argument.name for argument in func._schema.arguments]
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    like: Any = given.get("self")
-    dtype: torch.dtype = given.get("dtype") or (torch.get_default_dtype() if like is None else like.dtype)
-    return math.prod(given["size"]) * dtype.itemsize
+def _bytes_asked(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Return the bytes of the tensor that a function makes of a size, or like a tensor."""
+    like = next((value for value in (*args[:1], kwargs.get("input")) if isinstance(value, Tensor)), None)
+    numbers = args if like is None else args[1:]
+    size = kwargs.get("size") or next((value for value in numbers if isinstance(value, tuple | list)), numbers)
+    if like is not None and not size:
+        size = like.shape
+    dtype = kwargs.get("dtype") or (torch.get_default_dtype() if like is None else like.dtype)
+    try:
+        return math.prod(map(operator.index, size)) * dtype.itemsize
+    except TypeError:  # no size; torch says what is wrong with it, or it is the value of `full_like`
+        return 0 if like is None else like.numel() * dtype.itemsize

@@ -56,7 +56,7 @@ def check_run(
     resume: bool = False,
     allow_changes: bool = False,
     processes: int | None = None,
-    needs_data: bool = True,
+    runs_here: bool = True,
 ) -> CheckedRun:
     """Check all of a run but the rows of its data. Nothing is written.
 
@@ -67,7 +67,8 @@ def check_run(
         resume: Whether the run goes on where there is something to go on from.
         allow_changes: Whether a resumed run may have another recipe than before.
         processes: How many processes train; None: as many as the launcher says.
-        needs_data: Whether data whose files are not there is a problem. It is none to who explains a recipe.
+        runs_here: Whether this machine is to make the run: then data whose files are not there, and too little memory
+            to train, are problems. They are none to who explains a recipe.
 
     Raises:
         ConfigError: With every problem of the recipe, of the machine, of the folder and of the run to start from.
@@ -95,7 +96,7 @@ def check_run(
 
     # the model, and what asks for figures of it
     with problems.collect():
-        compiled = compile_recipe(recipe, registry)
+        compiled = compile_recipe(recipe, registry, trains=runs_here)
     if compiled is not None:
         with problems.collect():
             check_rows(recipe, compiled.plans, world)
@@ -105,7 +106,7 @@ def check_run(
                 early_stopping_of(train.early_stopping, train.eval_every, figures)
             with problems.collect():
                 best_checkpoint_of(train.keep_best, train.eval_every, figures)
-        unchecked = check_sources(compiled, problems, needs_data=needs_data)
+        unchecked = check_sources(compiled, problems, needs_data=runs_here)
         if not goes_on:
             with problems.collect():
                 warm = warm_start(compiled)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -16,6 +14,8 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
+
+from jointgen.plugin import machine_memory
 
 # numpy's names for the types of safetensors; a type that is not here keeps its own name and is refused later
 DTYPE_NAMES = {"U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64"}
@@ -86,20 +86,12 @@ def _npz_headers(path: Path) -> dict[str, Header]:
 
 def _npz_array(path: Path, key: str) -> Tensor:
     with zipfile.ZipFile(path) as archive:
-        wanted, memory = archive.getinfo(f"{key}.npy").file_size, _memory()
+        wanted, memory = archive.getinfo(f"{key}.npy").file_size, machine_memory()
     if wanted > memory:
         sizes = f"{wanted / 2**30:,.1f} GiB of memory, and this machine has {memory / 2**30:,.1f}"
         raise ValueError(f"it takes {sizes}; save it as .npy, which is not read whole")
     with np.load(path, allow_pickle=False) as archive:
         return _to_torch(archive[key])
-
-
-def _memory() -> int:
-    """The bytes of this machine's memory, or a number beyond any where the system does not tell."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return sys.maxsize
 
 
 def _safetensors_headers(path: Path) -> dict[str, Header]:

@@ -391,9 +391,9 @@ ABSURD: Rows = {
     "layers together": (
         {f"{part}.hidden": [10**6] * 4 for part in ("encoder.network", "decoder.network", "discriminator")},
         [
-            "encoder.network: takes more than ... GiB, an eighth of this machine's memory; training takes the rest",
-            "decoder.network: takes more than ... GiB, an eighth of this machine's memory; training takes the rest",
-            "discriminator: takes more than ... GiB, ... (critic 'T')",
+            "encoder.network: the model takes at least 3,725... GiB with it; this machine has ... GiB",
+            "decoder.network: the model takes at least 3,725... GiB with it; this machine has ... GiB",
+            "discriminator: the model takes at least 3,725... GiB with it; this machine has ... GiB (critic 'T')",
         ],
     ),
     "rows of a batch": (

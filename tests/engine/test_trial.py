@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.engine.trial import check_raw, try_parts, try_terms
-from jointgen.errors import ComponentError
+from jointgen.errors import ComponentError, ConfigError
 from jointgen.registry.components import Registrar, Registry
 from jointgen.registry.discovery import load_plugins
 
@@ -212,6 +212,12 @@ class NoModule:
 
 
 @attrs.frozen
+class TooLarge:
+    def build(self, inputs: Any, output: Any) -> Any:
+        return nn.ParameterList([torch.Tensor(2**50)])  # torch's old constructor, which no limit sees
+
+
+@attrs.frozen
 class NoCapabilities:
     def capabilities(self, space: Any) -> Any:
         return {"sample": "exact"}
@@ -224,9 +230,7 @@ BUILT = {
 }
 
 
-@pytest.mark.parametrize("fault", BUILT)
-def test_a_component_that_cannot_be_built_is_named_with_its_package(fault: str) -> None:
-    kind, key, cls, told = BUILT[fault]
+def compile_bad(kind: str, key: str, cls: type) -> None:
     registry = Registry()
     registry.update(load_plugins().registry)
     getattr(Registrar(registry, "bad-parts 0.1"), kind)("bad", cls)
@@ -239,7 +243,20 @@ def test_a_component_that_cannot_be_built_is_named_with_its_package(fault: str) 
         "objective": {"type": "vae"},
         "train": {"steps": 1, "batch": 8},
     }
+    compile_recipe(read_recipe(tables, registry=registry), registry)
+
+
+@pytest.mark.parametrize("fault", BUILT)
+def test_a_component_that_cannot_be_built_is_named_with_its_package(fault: str) -> None:
+    kind, key, cls, told = BUILT[fault]
     with pytest.raises(ComponentError) as caught:
-        compile_recipe(read_recipe(tables, registry=registry), registry)
+        compile_bad(kind, key, cls)
     assert str(caught.value).startswith(f"encoder.{key}: {kind} 'bad' of bad-parts 0.1")
     assert str(caught.value).endswith(told)
+
+
+def test_a_component_that_the_allocator_refuses_is_told_by_its_key() -> None:
+    with pytest.raises(ConfigError) as caught:
+        compile_bad("encoder", "network", TooLarge)
+    (line,) = caught.value.lines
+    assert line.startswith("encoder.network: takes more memory than this machine gives: RuntimeError: ")

@@ -57,6 +57,30 @@ def test_importing_jointgen_loads_no_plugin(tmp_path: Path) -> None:
     assert slow_modules_after(code, tmp_path) == "[]"
 
 
+@pytest.mark.parametrize("words", [["list"], ["list", "metric"], ["list", "--json"]])
+def test_a_listing_imports_nothing_that_structures_recipes(words: list[str], tmp_path: Path) -> None:
+    code = f"from jointgen.cli.main import main; assert main({words!r}) == 0"
+    assert slow_modules_after(code, tmp_path, (*SLOW, "cattrs")) == "[]"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        """
+from jointgen.config.recipe import read_recipe
+from jointgen.compiler.compiled_recipe import compile_recipe  # as jointgen.load does
+from jointgen.registry.discovery import load_plugins
+registry = load_plugins().registry
+compile_recipe(read_recipe('quickstart.toml', registry=registry), registry).parts.modules.to("cpu").eval()
+""",
+        "from jointgen.cli.main import main; assert main(['explain', 'quickstart.toml']) == 0",
+    ],
+)
+def test_building_a_model_imports_no_compiler_of_torch(code: str, tmp_path: Path) -> None:
+    (tmp_path / "quickstart.toml").write_bytes((REPO / "recipes/quickstart.toml").read_bytes())
+    assert slow_modules_after(code, tmp_path, ("torch._dynamo", "sympy", "triton")) == "[]"
+
+
 @pytest.mark.parametrize("command", ["explain", "run"])
 def test_a_mistake_in_names_is_told_before_torch_is_imported(command: str, tmp_path: Path) -> None:
     """All of them together: a table, a key of the engine's, its type, its range, and the name of a component."""

@@ -852,7 +852,7 @@ def test_headers_that_lie_are_refused(tmp_path: Path, form: str, shape: tuple[in
 def test_an_array_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
     """100 MB of zeros are 100 kB in a .npz; the machine is said to have 50 MB."""
     np.savez_compressed(tmp_path / "data.npz", np.zeros((25_000, 1000), np.float32))
-    monkeypatch.setattr("jointgen_data.array_files._memory", lambda: 50 * 2**20)
+    monkeypatch.setattr("jointgen_data.array_files.machine_memory", lambda: 50 * 2**20)
     source = Arrays(str(tmp_path / "data.npz"))
     assert source.spaces() == {"x": Space((1000,))}
     assert "it takes 0.1 GiB of memory, and this machine has 0.0; save it as .npy" in problem(source, "train")

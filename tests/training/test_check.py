@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from support.paths import QUICKSTART
 from support.runs import SMALL
 
 import jointgen
+from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.config.toml import to_toml
 from jointgen.errors import ConfigError
@@ -182,3 +184,23 @@ def test_a_small_recipe_passes_without_its_data(registry: Registry, tmp_path: Pa
     found = checked(registry, QUICKSTART, SMALL, out=tmp_path / "run")
     assert "elbo" in [figure.name for figure in found.figures] and not found.goes_on and found.warm is None
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_data")
+def test_training_takes_eight_times_the_memory_of_the_parts(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This machine holds four times the parts of the recipe: enough for all but training."""
+    parts = checked(registry, QUICKSTART).compiled.parts.modules
+    size = sum(held.numel() * held.element_size() for held in (*parts.parameters(), *parts.buffers()))
+    monkeypatch.setattr("jointgen.compiler.build.machine_memory", lambda: 4 * size)
+    monkeypatch.setattr("jointgen.compiler.build.GIB", size)
+    assert checked(registry, QUICKSTART, runs_here=False).compiled
+    compile_recipe(read_recipe(QUICKSTART, registry=registry), registry)
+    with pytest.raises(ConfigError) as refused:
+        checked(registry, QUICKSTART)
+    assert re.fullmatch(
+        r"decoder.network: the model takes at least 0\.6 GiB with it; this machine has 4\.0 GiB, of which the "
+        r"parameters may take an eighth, 0\.5 GiB, because training takes the rest",
+        refused.value.lines[0],
+    )

@@ -10,7 +10,8 @@ from typing import Any
 import attrs
 
 from jointgen.config.documents import as_document
-from jointgen.config.toml import read_toml, show
+from jointgen.config.toml import read_toml
+from jointgen.config.values import show
 from jointgen.contracts.data_keys import KeyRole, key_roles
 from jointgen.contracts.figures import Estimate
 from jointgen.errors import ConfigError, FileError, PluginError, Problem

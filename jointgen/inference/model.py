@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -162,15 +163,16 @@ class Model:
 
         See `jointgen.plugin.ModelView.draw`; the noise is `model.noise(seed, name)`.
         """
-        if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+        if (number := _integer(rows)) is None or number < 1:
             raise ConfigError(f"expected a number of rows >= 1, got {shortened(repr(rows), MAX_VALUE)}", "n")
+        rows = number
         return self.view.draw(joint, self._read((joint,), {}, given, rows), rows, noise, reading)
 
     def noise(self, seed: int, name: str) -> Noise:
         """The noise of a draw, a pure function of the seed and the name."""
-        if isinstance(seed, bool) or not isinstance(seed, int):
+        if (number := _integer(seed)) is None:
             raise ConfigError(f"expected a whole number, got {shortened(repr(seed), MAX_VALUE)}", "seed")
-        return self.view.noise(seed, name)
+        return self.view.noise(number, name)
 
     def input(self, name: str, *, scored: bool = False) -> Input:
         """The variable of this name as one whose values are given.
@@ -233,3 +235,14 @@ class Model:
         if len(self.observed) != 1:
             raise ConfigError(f"{method}() is for one observed variable, not {self.observed}; use draw()")
         return self.observed[0]
+
+
+def _integer(value: object) -> int | None:
+    """Return an integer of any type, such as numpy's, as Python's; None of anything else, and of bool."""
+    is_bool = isinstance(value, bool) or getattr(value, "dtype", None) is torch.bool
+    if is_bool or not isinstance(value, SupportsIndex):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:  # an array that has several numbers, or one that is not whole
+        return None

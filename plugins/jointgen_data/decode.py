@@ -10,7 +10,7 @@ from jointgen.plugin import ConfigError, Counter, decoding_images, drop_rows, to
 
 
 def decode_all(
-    paths: Sequence[str], size: int, channels: int, workers: int, max_broken: int
+    paths: Sequence[str], size: int, channels: int, workers: int, max_broken: int, said: set[str]
 ) -> tuple[np.ndarray, list[int]]:
     """Decode images, resize them and print one line for each broken file.
 
@@ -20,6 +20,7 @@ def decode_all(
         channels: 1 for grey and 3 for colour.
         workers: The number of threads; 0 for as many as there are cores.
         max_broken: How many files may be broken.
+        said: The lines that were printed before and are not printed again; those of these files are added.
 
     Returns:
         The images, (M, C, size, size) uint8, and the M indices of the files that could be read, in order.
@@ -45,5 +46,7 @@ def decode_all(
                 raise ConfigError(problem, "max_broken")
             done += decoded.files
             count(done, len(paths))
-    warn_once(*(f"skipped {paths[index]}: {reason}" for index, reason in broken))
+    lines = [f"skipped {paths[index]}: {reason}" for index, reason in broken]
+    warn_once(*(line for line in lines if line not in said))
+    said.update(lines)
     return drop_rows(images, [index for index, _ in broken])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Literal
 
 import attrs
@@ -36,7 +37,8 @@ from jointgen_data.decode import decode_all
 class ImageFolder:
     """Images x (channels, size, size), dequantised on [0, 1); with ``labels = true`` also the class y.
 
-    Images are decoded once, when a split is opened, and kept as uint8 in memory: 16 GB for ImageNet at size 64.
+    Images are decoded once, when a split is opened, and kept as uint8 in memory: 16 GB for ImageNet at size 64. The
+    folders are walked once for an instance, which takes minutes over a network.
 
     Args:
         root: The folder that holds train/<class>/ and val/<class>/ (or test/), or only one of these, or images in any
@@ -65,7 +67,7 @@ class ImageFolder:
     def spaces(self) -> dict[str, Space]:
         """Return the Spaces; raise ConfigError where labels need class folders and there are none."""
         spaces = {"x": image_space((self.channels, self.size, self.size), "dequantise")}
-        return spaces | {"y": label_space(self.classes or self._count_classes())} if self.labels else spaces
+        return spaces | {"y": label_space(self.classes or self._class_count)} if self.labels else spaces
 
     def count_rows(self, split: str) -> int:
         """Return the number of image files of the split, broken ones included; raise ConfigError as `open` does."""
@@ -76,11 +78,12 @@ class ImageFolder:
         """Decode a split; raise ConfigError for a missing folder, no images, too many broken ones, or other classes."""
         train = is_train(split)
         listing = self._list(split)
-        if train and listing.held_out:
+        if train and listing.held_out and listing.held_out not in self._said:
             log_once(listing.held_out)
+            self._said.add(listing.held_out)
         folder, names = listing.folders[split], listing.names[split]
         files = [f"{folder}/{name}" for name in names]
-        images, kept = decode_all(files, self.size, self.channels, self.workers, self.max_broken)
+        images, kept = decode_all(files, self.size, self.channels, self.workers, self.max_broken, self._said)
         if not kept:
             raise ConfigError(f"none of the {len(files)} images under {str(folder)!r} can be read", "root")
         values = {"x": torch.from_numpy(images)}
@@ -89,16 +92,31 @@ class ImageFolder:
         skipped = sorted(set(files) - {files[index] for index in kept})
         return (FlippedRows if self.flip and train else TensorRows)(values, skipped)
 
+    @cached_property
+    def _listings(self) -> dict[str, Listing]:
+        """What was found, by split."""
+        return {}
+
+    @cached_property
+    def _said(self) -> set[str]:
+        """The lines that were printed, so that a split that is opened again does not repeat them."""
+        return set()
+
     def _list(self, split: str) -> Listing:
-        with _under_root():
-            listing = list_source(user_path(self.root), self.test_fraction, [split], "test_fraction")
+        if split not in self._listings:
+            with _under_root():
+                found = list_source(user_path(self.root), self.test_fraction, [split], "test_fraction")
+            self._listings.update(dict.fromkeys(found.names, found))
+        listing = self._listings[split]
         if self.labels:
-            self._count_classes()
+            _ = self._class_count  # is checked
             if listing.unlabelled:
                 raise ConfigError(f"{listing.folders[split]}: {listing.unlabelled}", "labels")
         return listing
 
-    def _count_classes(self) -> int:
+    @cached_property
+    def _class_count(self) -> int:
+        """The number of class folders; raises ConfigError where there are none, or not as many as `classes`."""
         with _under_root():
             train, _ = split_folders(user_path(self.root))
             count = len(class_names(train))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from jointgen.cli.arguments import Arguments
-from jointgen.cli.shipped_recipes import find_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.explain.explain import explain
@@ -14,7 +13,7 @@ from jointgen.training.check import check_run
 def explain_command(arguments: Arguments) -> None:
     """Print the explanation of a recipe, checked as `jointgen run` checks it."""
     registry = load_plugins().registry
-    recipe = read_recipe(find_recipe(arguments.recipe), arguments.set, registry=registry)
+    recipe = read_recipe(arguments.tables, registry=registry)
     checked = check_run(recipe, registry, runs_here=False)
     say_text(explain(checked.compiled))
     log(*checked.unchecked)

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from jointgen.cli.arguments import Arguments, load
-from jointgen.cli.shipped_recipes import find_recipe
-from jointgen.config.toml import apply_overrides, load_tables
 from jointgen.config.values import show
 from jointgen.runtime.console import log_once, quietly
 from jointgen.runtime.ranks import LAUNCHED
@@ -18,25 +16,21 @@ from jointgen.runtime.ranks import LAUNCHED
 def run_command(arguments: Arguments) -> None:
     """Train a recipe, or check it and print it resolved (--dry-run)."""
     with quietly(arguments.quiet):
-        recipe = find_recipe(arguments.recipe)
-        arguments.recipe = str(recipe)
         # the processes that this command started come here too, and it has said so before
         if not (arguments.dry_run or LAUNCHED in os.environ):
-            log_once(announcement(recipe, apply_overrides(load_tables(recipe), arguments.set), arguments.out))
+            log_once(announcement(arguments.tables, arguments.out))
         load("jointgen.cli.training:train_command")(arguments)
 
 
-def announcement(recipe: Path, tables: Mapping[str, Any], out: str | None) -> str:
+def announcement(tables: Mapping[str, Any], out: str | None) -> str:
     """Say what a recipe will do, before the seconds that imports and data take. Its values are not checked yet.
 
     Args:
-        recipe: The recipe's file.
-        tables: What is in it.
+        tables: The recipe.
         out: The run folder, where it was given.
     """
     train = tables.get("train")
     train = train if isinstance(train, Mapping) else {}
-    name = tables.get("name") or recipe.stem
     budget = next((f"{show(train[key])} {key}" for key in ("steps", "images") if train.get(key) is not None), "")
     how = [text for text in (budget, f"device {train.get('device', 'auto')}") if text]
-    return f"training {name} into {out or Path('runs') / str(name)} ({', '.join(how)})"
+    return f"training {tables['name']} into {out or Path('runs') / str(tables['name'])} ({', '.join(how)})"

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from jointgen.cli.arguments import Arguments
-from jointgen.config.recipe import check_names
+from jointgen.config.recipe import check_names, read_tables
 from jointgen.config.toml import read_toml
 from jointgen.errors import ConfigError, nearest, suggest
 from jointgen.registry.discovery import load_plugins
@@ -63,10 +63,14 @@ def find_recipe(path: str) -> Path:
 
 
 def check_recipe(arguments: Arguments) -> None:
-    """Check what can be known of a recipe before the seconds that its components take to import."""
+    """Check what can be known of a recipe before the seconds that its components take to import.
+
+    Its file is read here, once: the command works with `arguments.tables`, in which the overrides are.
+    """
     with quietly(getattr(arguments, "quiet", False)):
-        arguments.recipe = str(find_recipe(arguments.recipe))
-    check_names(arguments.recipe, arguments.set, registry=load_plugins().registry)
+        recipe = find_recipe(arguments.recipe)
+    arguments.tables = read_tables(recipe, arguments.set)
+    check_names(arguments.tables, registry=load_plugins().registry)
 
 
 def copy_recipe(name: str, destination: Path) -> list[Path]:

@@ -25,6 +25,8 @@ def train_command(arguments: Arguments) -> None:
         end_with_launcher()
         _train(arguments)
     elif (processes := arguments.processes or _default_processes(arguments)) > 1:
+        if arguments.processes is None:
+            log_once(f"training in {processes} processes, one for each GPU; --processes overrides this")
         launch_command(arguments, processes)
     else:
         _train(arguments)
@@ -32,7 +34,7 @@ def train_command(arguments: Arguments) -> None:
 
 def _dry_run(arguments: Arguments) -> None:
     registry = load_plugins().registry
-    recipe = read_recipe(arguments.recipe, arguments.set, registry=registry)
+    recipe = read_recipe(arguments.tables, registry=registry)
     checked = check_run(
         recipe,
         registry,
@@ -50,19 +52,16 @@ def _default_processes(arguments: Arguments) -> int:
     gpus = torch.cuda.device_count()
     if gpus < 2:
         return 1
-    train = read_recipe(arguments.recipe, arguments.set, registry=load_plugins().registry).train
+    train = read_recipe(arguments.tables, registry=load_plugins().registry).train
     if train.device not in ("auto", "cuda"):
         return 1
-    processes = max(n for n in range(1, gpus + 1) if train.batch % n == 0)
-    log_once(f"training in {processes} processes, one for each GPU; --processes overrides this")
-    return processes
+    return max(n for n in range(1, gpus + 1) if train.batch % n == 0)
 
 
 def _train(arguments: Arguments) -> None:
     with StopRequest(quiet=not is_local_main()) as stop:
         done = run(
-            arguments.recipe,
-            arguments.set,
+            arguments.tables,
             out=arguments.out,
             resume=arguments.resume,
             allow_changes=arguments.allow_changes,

@@ -212,24 +212,48 @@ def read_recipe(
     Raises:
         ConfigError: Every problem found, each with its key path.
     """
-    tables = dict(source) if isinstance(source, Mapping) else load_tables(source)
-    recipe = structure(apply_overrides(tables, overrides), Recipe, registry)
+    recipe = structure(read_tables(source, overrides), Recipe, registry)
     _problems(recipe).raise_any()
-    if not recipe.name:
-        recipe = attrs.evolve(recipe, name="run" if isinstance(source, Mapping) else visible(Path(source).stem))
     return recipe
 
 
-def check_names(source: str | Path, overrides: Iterable[str], *, registry: Registry) -> None:
+def read_tables(
+    source: str | Path | Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any] = ()
+) -> dict[str, Any]:
+    """Return the tables of a recipe, with its name. The arguments are those of `read_recipe`, which takes the result.
+
+    Raises:
+        ConfigError: The file cannot be read, or an override does not fit; the problems of both.
+    """
+    try:
+        tables = dict(source) if isinstance(source, Mapping) else load_tables(source)
+    except ConfigError as error:
+        problems = Problems()
+        with problems.collect():
+            apply_overrides({}, overrides)
+        if not problems:
+            raise
+        raise ConfigError([*error.problems, *problems]) from None
+    tables = apply_overrides(tables, overrides)
+    if tables.get("name", "") == "":
+        tables["name"] = "run" if isinstance(source, Mapping) else visible(Path(source).stem)
+    return tables
+
+
+def check_names(tables: Mapping[str, Any], *, registry: Registry) -> None:
     """Check what can be known without importing a component: names of tables and components, and the engine's own keys.
 
-    Components take seconds to import, so who may end here looks first. The arguments are those of `read_recipe`, which
-    says all that this says, and what is wrong with the keys of components.
+    Components take seconds to import, so who may end here looks first. `read_recipe` says all that this says, and what
+    is wrong with the keys of components.
+
+    Args:
+        tables: Of `read_tables`.
+        registry: Where components are found.
 
     Raises:
         ConfigError: Every problem found, each with its key path.
     """
-    _problems(structure(apply_overrides(load_tables(source), overrides), Recipe, registry, load=False)).raise_any()
+    _problems(structure(tables, Recipe, registry, load=False)).raise_any()
 
 
 def _problems(recipe: Recipe) -> Problems:

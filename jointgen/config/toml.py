@@ -174,11 +174,12 @@ def apply_overrides(tables: Mapping[str, Any], overrides: Iterable[str] | Mappin
             with placing(*path[:-1]):
                 check_values({path[-1]: value})
             given.append((path, plain(value)))
-    check_values(tables)
-    result = plain(tables)
-    for n, (path, value) in enumerate(given):
-        with problems.collect():
-            _apply(result, path, value, given[:n])
+    with problems.collect():
+        check_values(tables)
+        result = plain(tables)
+        for n, (path, value) in enumerate(given):
+            with problems.collect():
+                _apply(result, path, value, given[:n])
     problems.raise_any()
     return result
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from jointgen.config.recipe import read_tables
 from jointgen.config.toml import apply_overrides, load_tables, read_toml, to_toml
 from jointgen.config.values import show
-from jointgen.errors import ConfigError, dotted
+from jointgen.errors import ConfigError, MissingFileError, dotted
 
 
 def write(path: Path, text: str) -> Path:
@@ -292,6 +293,19 @@ def test_a_wrong_override_is_told(override: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         apply_overrides({"train": {"steps": 5}, "penalties": [{}]}, [override])
     assert caught.value.lines == [problem]
+
+
+def test_problems_of_overrides_are_told_beside_those_of_the_recipe(tmp_path: Path) -> None:
+    wrong, steps = "override 'steps': expected KEY=VALUE with a dotted key, such as train.steps=200", 2**63
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides({"train": {"steps": steps}}, ["steps"])
+    assert caught.value.lines == [wrong, "train.steps: has more than 64 bits"]
+    recipe = write(tmp_path / "a.toml", f"train.steps = {steps}")
+    with pytest.raises(ConfigError) as caught:
+        read_tables(recipe, ["steps"])
+    assert caught.value.lines == [f"{recipe}: train.steps: has more than 64 bits", wrong]
+    with pytest.raises(MissingFileError):  # whose kind is kept where nothing else is wrong
+        read_tables(tmp_path / "b.toml", ["train.steps=1"])
 
 
 @pytest.mark.parametrize(

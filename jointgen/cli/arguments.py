@@ -15,9 +15,11 @@ from typing import Any, NoReturn
 import attrs
 
 from jointgen.cli.interrupts import INTERRUPTS
+from jointgen.config.fields import MAX_COUNT, MAX_SIDE, MAX_WORKERS
 from jointgen.errors import ConfigError, suggest
 from jointgen.registry.components import KINDS
 from jointgen.runtime.console import say_text
+from jointgen.text import shortened
 
 Arguments = argparse.Namespace
 PICTURE, ARRAY, TENSORS = ".png", ".npz", ".safetensors"
@@ -139,18 +141,22 @@ def parse(argv: Sequence[str]) -> Arguments:
 # --- types of arguments ----------------------------------------------------------------------------------------------
 
 
-def count(text: str) -> int:
-    """Read a whole number above 0."""
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
-    return int(text)
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Return what reads a whole number in [low, high]."""
+
+    def read(text: str) -> int:
+        if not (text.isdecimal() and len(text) <= MAX_DIGITS and low <= int(text) <= high):
+            allowed = f"expected a whole number from {low:,} to {high:,}"
+            raise argparse.ArgumentTypeError(f"{allowed}, got {shortened(repr(text))}")
+        return int(text)
+
+    return read
 
 
-def whole(text: str) -> int:
-    """Read a whole number."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
-    return int(text)
+MAX_DIGITS = 40
+"""So many digits of a number are read, leading zeros included."""
+count = whole(1, MAX_COUNT)
+worker_count = whole(1, MAX_WORKERS)
 
 
 def share(text: str) -> float:
@@ -181,7 +187,7 @@ def _add_run_options(run: Parser) -> None:
     run.add_argument("--dry-run", action="store_true", help="check everything, print the resolved recipe, and stop")
     run.add_argument(
         "--processes",
-        type=count,
+        type=worker_count,
         metavar="N",
         help="train in N processes of this machine (default: one for each GPU, or one)",
     )
@@ -220,11 +226,15 @@ def _add_data_actions(data: Parser) -> None:
         help="a folder with train/CLASS/* and val/CLASS/* (or test/), or with images in any folders",
     )
     prepare.add_argument("destination", metavar="DEST", help="the new folder; an interrupted one is continued")
-    prepare.add_argument("--size", type=count, required=True, metavar="N", help="pixels a side")
+    prepare.add_argument("--size", type=whole(1, MAX_SIDE), required=True, metavar="N", help="pixels a side")
     prepare.add_argument("--channels", type=int, choices=(1, 3), default=3, help="grey or colour (default: 3)")
-    prepare.add_argument("--workers", type=count, metavar="W", help="threads (default: one for each core)")
+    prepare.add_argument("--workers", type=worker_count, metavar="W", help="threads (default: one for each core)")
     prepare.add_argument(
-        "--max-broken", type=whole, default=10, metavar="K", help="how many files may be unreadable (default: 10)"
+        "--max-broken",
+        type=whole(0, MAX_COUNT),
+        default=10,
+        metavar="K",
+        help="how many files may be unreadable (default: 10)",
     )
     prepare.add_argument(
         "--test-fraction",
@@ -296,7 +306,7 @@ def _add_eval_options(evaluate: Parser) -> None:
         "--rows", type=count, metavar="N", help="evaluate only N rows, evenly apart (default: the recipe's eval.rows)"
     )
     evaluate.add_argument(
-        "--processes", type=count, metavar="N", help="evaluate in N processes of this machine (default: one)"
+        "--processes", type=worker_count, metavar="N", help="evaluate in N processes of this machine (default: one)"
     )
     _add_images(evaluate)
 

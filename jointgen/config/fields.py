@@ -97,7 +97,11 @@ MAX_SIZE = 1 << 24
 MAX_LAYERS = 1_000
 """So many layers a network has, at the most."""
 MAX_COUNT = 10**9
-"""So often a run does anything, at the most."""
+"""So often a run does anything, and so many rows it takes, at the most."""
+MAX_SIDE = 16_384
+"""The largest side of an image in pixels: 805 MB each in colour."""
+MAX_WORKERS = 1_024
+"""So many threads or processes of one machine work at once, at the most."""
 
 Validator = Callable[[Any, Any, Any], None]
 
@@ -134,7 +138,7 @@ valid_size_or_none = between(0, MAX_SIZE)
 valid_count = between(1, MAX_COUNT)
 valid_depth = between(1, MAX_LAYERS)
 valid_seed = between(0, 2**63 - 1)
-valid_side = between(1, 8_192)
+valid_side = between(1, MAX_SIDE)
 valid_log_scale = between(-40.0, 40.0)
 
 

@@ -20,12 +20,12 @@ import attrs
 import numpy as np
 from filelock import FileLock, Timeout
 
+from jointgen.config.fields import MAX_SIDE
 from jointgen.errors import ConfigError, FileError, JointgenError, MissingFileError, Problems
 from jointgen.images.decode import Decode, decoding_images, drop_rows, too_many_broken
 from jointgen.images.folders import Listing, list_source
 from jointgen.images.shards import (
     MANIFEST,
-    MAX_SIDE,
     PreparationPlan,
     PreparedManifest,
     PreparedSplit,
@@ -79,7 +79,7 @@ def prepare_images(
         JointgenError: The disk is full. Whole shards are kept.
     """
     if size > MAX_SIDE:
-        raise ConfigError(f"{size} pixels a side; expected at most {MAX_SIDE}", "--size")
+        raise ConfigError(f"{size} pixels a side; expected at most {MAX_SIDE:,}", "--size")
     listing = list_source(user_path(source), test_fraction)
     dest = user_path(dest)
     _check_apart(dest, listing)

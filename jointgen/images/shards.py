@@ -24,7 +24,7 @@ import cattrs
 import numpy as np
 
 from jointgen.config.documents import parse_document
-from jointgen.config.fields import fraction, non_negative, positive
+from jointgen.config.fields import fraction, non_negative, positive, valid_side
 from jointgen.errors import FileError, MissingFileError, Problems
 from jointgen.runtime.hashing import sha256_of, sha256_of_file
 from jointgen.runtime.regular_files import check_regular, read_regular, unreadable
@@ -32,8 +32,6 @@ from jointgen.runtime.regular_files import check_regular, read_regular, unreadab
 FORMAT = 2
 """The format that is written. Format 1, which is read too, has no hash of the manifest."""
 MANIFEST = "manifest.json"
-MAX_SIDE = 16_384
-"""The largest side of prepared images, in pixels: 805 MB each in colour."""
 REMEDY = "remove the folder and prepare it again"
 
 _MAX_HEADER_BYTES = 4096  # of a .npy file; numpy writes 128
@@ -62,7 +60,7 @@ class PreparationPlan:
     """
 
     source: str = attrs.field(validator=_is_hash)
-    size: int = attrs.field(validator=[positive, attrs.validators.le(MAX_SIDE)])
+    size: int = attrs.field(validator=valid_side)
     channels: int = attrs.field(validator=attrs.validators.in_((1, 3)))
     test_fraction: float | None = attrs.field(validator=fraction)
     shard_files: int = attrs.field(validator=positive)

@@ -14,6 +14,7 @@ from jointgen.data.step_inputs import StepInputs
 from jointgen.errors import ConfigError, Problems, suggest
 from jointgen.images.user_images import UserImages
 from jointgen.inference.streams import StreamBatch, batches
+from jointgen.runtime.memory import GIB, machine_memory
 from jointgen.text import shortened
 
 if TYPE_CHECKING:
@@ -106,8 +107,15 @@ def sample_many(
 
     Returns:
         (n, *shape) of `generated_variable(model)`, on the CPU.
+
+    Raises:
+        ConfigError: A given value does not fit, or so many rows do not fit into the memory of this machine.
     """
     variable, done = generated_variable(model), []
+    needed = 2 * n * model.spaces[variable].size * model.view.dtype.itemsize  # the batches, and all of them in one
+    if needed > (memory := machine_memory()):
+        reason = f"{n:,} samples of {variable} take {needed / GIB:,.0f} GiB of memory, and this machine has"
+        raise ConfigError(f"{reason} {memory / GIB:,.0f}", "-n")
     given_values(given, model, 1)  # finds mistakes before data is read
     roots = model.binding.data_roots(model.binding.joint("p", "sampling"))
     names = {text.partition("=")[0] for text in given}

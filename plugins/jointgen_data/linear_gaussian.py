@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import LOG_2PI, Noise, Space, positive, valid_seed, valid_size
+from jointgen.plugin import LOG_2PI, Noise, Space, positive, valid_count, valid_seed
 from jointgen_data.common import TensorRows, is_train
 
 
@@ -48,7 +48,7 @@ class LinearGaussian:
     weights: list[list[float]] = attrs.field(validator=_is_matrix)
     bias: list[float] | None = attrs.field(default=None, validator=_fits_weights)
     scale: float = attrs.field(default=1.0, validator=positive)
-    rows: int = attrs.field(default=4096, validator=valid_size)
+    rows: int = attrs.field(default=4096, validator=valid_count)
     seed: int = attrs.field(default=0, validator=valid_seed)
 
     def spaces(self) -> dict[str, Space]:

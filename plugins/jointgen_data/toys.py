@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import LOADING, Noise, Space, between, positive, valid_seed, valid_size
+from jointgen.plugin import LOADING, Noise, Space, between, positive, valid_count, valid_seed
 from jointgen_data.common import TensorRows, is_train, label_space
 
 
@@ -73,7 +73,7 @@ class Ring(PlanarMixture):
     modes: int = attrs.field(default=8, validator=between(1, 10_000))
     radius: float = attrs.field(default=2.0, validator=positive)
     sd: float = attrs.field(default=0.1, validator=positive)
-    rows: int = attrs.field(default=4096, validator=valid_size)
+    rows: int = attrs.field(default=4096, validator=valid_count)
     seed: int = attrs.field(default=0, validator=valid_seed)
     labels: bool = attrs.field(default=False, metadata=LOADING)
 
@@ -99,7 +99,7 @@ class Grid(PlanarMixture):
     side: int = attrs.field(default=5, validator=between(1, 100))
     spacing: float = attrs.field(default=2.0, validator=positive)
     sd: float = attrs.field(default=0.05, validator=positive)
-    rows: int = attrs.field(default=4096, validator=valid_size)
+    rows: int = attrs.field(default=4096, validator=valid_count)
     seed: int = attrs.field(default=0, validator=valid_seed)
     labels: bool = attrs.field(default=False, metadata=LOADING)
 
@@ -126,7 +126,7 @@ class Moons(PlanarMixture):
 
     points: int = attrs.field(default=32, validator=between(2, 10_000))
     sd: float = attrs.field(default=0.1, validator=positive)
-    rows: int = attrs.field(default=4096, validator=valid_size)
+    rows: int = attrs.field(default=4096, validator=valid_count)
     seed: int = attrs.field(default=0, validator=valid_seed)
     labels: bool = attrs.field(default=False, metadata=LOADING)
 

@@ -27,6 +27,7 @@ from jointgen.plugin import (
     between,
     log_mean_exp,
     per_row,
+    valid_count,
     valid_size,
 )
 from jointgen_metrics.hmc import TARGET, Path, adapted, transition
@@ -63,9 +64,9 @@ class Annealing:
     chains: int = attrs.field(default=16, validator=between(1, 100_000))
     leapfrog: int = attrs.field(default=10, validator=between(1, 10_000))
     start: Start = attrs.field(default="prior", validator=attrs.validators.in_(("prior", "encoder")))
-    rows: int = attrs.field(default=100, validator=valid_size)
+    rows: int = attrs.field(default=100, validator=valid_count)
     batch: int = attrs.field(default=NOISE_BLOCK, validator=valid_size)
-    chunk: int = attrs.field(default=2048, validator=valid_size)
+    chunk: int = attrs.field(default=2048, validator=valid_count)
 
     @property
     def joint(self) -> str:

@@ -25,7 +25,7 @@ from jointgen.plugin import (
     log,
     observe,
     pixels,
-    valid_size,
+    valid_count,
 )
 from jointgen_metrics.classifier_network import TRAINING, Network, accuracy, train
 
@@ -48,7 +48,7 @@ class Classifier:
 
     steps: int = attrs.field(default=2000, validator=between(1, 1_000_000))
     width: int = attrs.field(default=16, validator=between(1, 4096))
-    rows: int = attrs.field(default=60_000, validator=valid_size)
+    rows: int = attrs.field(default=60_000, validator=valid_count)
 
     name: ClassVar[str] = "classifier"
     takes: ClassVar[Literal["pixels"]] = "pixels"

@@ -16,9 +16,10 @@ from jointgen.plugin import (
     MetricFigure,
     ModelView,
     Noise,
+    between,
     per_row,
-    valid_share,
-    valid_size,
+    positive,
+    valid_count,
 )
 from jointgen_metrics.latents import Codes, Values, codes_of, slope_and_hessian, with_slope
 from jointgen_metrics.likelihood import density_note
@@ -48,9 +49,9 @@ class Exact:
             figure of its own, `exact_error`.
     """
 
-    rows: int = attrs.field(default=100, validator=valid_size)
-    chunk: int = attrs.field(default=4096, validator=valid_size)
-    tolerance: float = attrs.field(default=1e-3, validator=valid_share)
+    rows: int = attrs.field(default=100, validator=valid_count)
+    chunk: int = attrs.field(default=4096, validator=valid_count)
+    tolerance: float = attrs.field(default=1e-3, validator=[positive, between(0.0, 1e6)])
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
         """The figures of this metric, or why the model has none."""

@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import Batch, ExtractorField, FeatureBatch, MetricFigure, ModelView, valid_size
+from jointgen.plugin import Batch, ExtractorField, FeatureBatch, MetricFigure, ModelView, valid_count
 from jointgen_metrics.generation import Against, Compared, Reading, side_by_side
 
 
@@ -84,7 +84,7 @@ class FID:
         against: The split of the data, all of whose rows are taken.
     """
 
-    samples: int = attrs.field(default=10_000, validator=valid_size)
+    samples: int = attrs.field(default=10_000, validator=valid_count)
     reading: Reading = "mean"
     extractor: ExtractorField | None = None
     against: Against = "train"

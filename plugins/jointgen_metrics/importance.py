@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jointgen.objectives import Expectation, Expr
-from jointgen.plugin import Batch, Display, MetricFigure, ModelView, between, per_row, valid_size
+from jointgen.plugin import Batch, Display, MetricFigure, ModelView, between, per_row, valid_count
 from jointgen_metrics.likelihood import bound, code_length, density_note
 
 
@@ -28,8 +28,8 @@ class IWAE:
     """
 
     k: int = attrs.field(default=64, validator=between(1, 10_000_000))
-    chunk: int = attrs.field(default=2048, validator=valid_size)
-    rows: int | None = attrs.field(default=None, validator=valid_size)
+    chunk: int = attrs.field(default=2048, validator=valid_count)
+    rows: int | None = attrs.field(default=None, validator=valid_count)
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
         """The figures of this metric, or why the model has none."""

@@ -16,7 +16,7 @@ from jointgen.plugin import (
     MetricFigure,
     ModelView,
     between,
-    valid_size,
+    valid_count,
 )
 from jointgen_metrics.generation import Compared, Reading, side_by_side
 
@@ -83,7 +83,7 @@ class InceptionScore:
             standard deviation, which is sqrt(splits) times the standard error here. Smaller splits have lower scores.
     """
 
-    samples: int = attrs.field(default=10_000, validator=valid_size)
+    samples: int = attrs.field(default=10_000, validator=valid_count)
     reading: Reading = "mean"
     extractor: ExtractorField | None = None
     splits: int = attrs.field(default=10, validator=between(1, 10_000))

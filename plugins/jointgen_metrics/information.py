@@ -115,7 +115,7 @@ class MutualInformation:
         rows: N; time is quadratic in it.
     """
 
-    rows: int = attrs.field(default=2000, validator=between(2, 100_000))
+    rows: int = attrs.field(default=2000, validator=between(2, 1_000_000))
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
         """The figures of this metric, or why the model has none."""

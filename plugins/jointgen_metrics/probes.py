@@ -25,7 +25,7 @@ from jointgen.plugin import (
     between,
     labelled,
     positive,
-    valid_size,
+    valid_count,
 )
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, has_mean, suffixed
 
@@ -44,7 +44,7 @@ class LinearProbe:
         penalty: The factor of 1/2 |w|^2, the penalty on the weights beside the summed log loss.
     """
 
-    train_rows: int = attrs.field(default=10_000, validator=valid_size)
+    train_rows: int = attrs.field(default=10_000, validator=valid_count)
     penalty: float = attrs.field(default=1.0, validator=positive)
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
@@ -68,7 +68,7 @@ class NeighborProbe:
         neighbors: How many neighbours vote.
     """
 
-    train_rows: int = attrs.field(default=10_000, validator=valid_size)
+    train_rows: int = attrs.field(default=10_000, validator=valid_count)
     neighbors: int = attrs.field(default=5, validator=between(1, 10_000))
 
     def figures(self, model: ModelView) -> list[MetricFigure]:

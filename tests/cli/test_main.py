@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,10 +16,13 @@ from support.commands import in_words
 from support.paths import QUICKSTART, REPO
 
 import jointgen
-from jointgen.cli import run
+from jointgen.cli import run, training
 from jointgen.cli import shipped_recipes as shipped
 from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry
+from jointgen.training.check import check_run
+
+COUNT = "expected a whole number from 1 to 1,000,000,000"
 
 # --- help, words and options -----------------------------------------------------------------------------------------
 
@@ -46,6 +50,11 @@ def test_the_module_is_the_command_and_its_status_the_exit_status(tmp_path: Path
     assert wrong.stderr.startswith("jointgen: unknown command 'lst'; did you mean 'list'?")
 
 
+def test_the_package_lists_what_it_offers() -> None:
+    assert {name for name in dir(jointgen) if not name.startswith("__")} == {*jointgen.__all__} - {"__version__"}
+    assert {"__version__", "__name__", "__file__"} <= {*dir(jointgen)}
+
+
 def test_every_command_of_the_contract_has_help(say: Any) -> None:
     commands = "run explain list copy plugin data sample reconstruct encode eval compare"
     for command in commands.split():
@@ -63,8 +72,15 @@ def test_every_command_of_the_contract_has_help(say: Any) -> None:
         (["run", "x.toml", "--ouput", "y"], "unknown option --ouput; did you mean '--out'?"),
         (["run", "x.toml", "--dry"], "unknown option --dry; did you mean '--dry-run'?"),
         (["run", "x.toml", "y.toml"], "unexpected argument 'y.toml' (see jointgen run --help)"),
-        (["run", "x.toml", "--processes", "0"], "argument --processes: expected a whole number above 0, got '0'"),
-        (["sample", "x", "-o", "a.png", "-n", "1.5"], "argument -n: expected a whole number above 0, got '1.5'"),
+        (
+            ["run", "x.toml", "--processes", "0"],
+            "argument --processes: expected a whole number from 1 to 1,024, g",
+        ),
+        (["sample", "x", "-o", "a.png", "-n", "1.5"], f"argument -n: {COUNT}, got '1.5'"),
+        (["sample", "x", "-o", "a.png", "-n", str(2**63)], f"argument -n: {COUNT}, got '9223372036854775808'"),
+        (["reconstruct", "x", "-o", "a.png", "-n", "9" * 5000], f"argument -n: {COUNT}, got '999"),
+        (["eval", "x", "--rows", str(2**63)], f"argument --rows: {COUNT}, got '92"),
+        (["eval", "x", "--processes", str(2**63)], "argument --processes: expected a whole number from 1 to 1,024"),
         (["sample", "x", "-o", "a.png", "--reading", "men"], "argument --reading: invalid choice: 'men'"),
         (["sample", "x"], "the following arguments are required: -o/--output"),
         (["sample", "x", "-o", "a.jpg"], "-o: a.jpg: expected a file name that ends in .png or .npz"),
@@ -85,7 +101,12 @@ def test_every_command_of_the_contract_has_help(say: Any) -> None:
         (["--vresion", "list"], "unknown option --vresion; did you mean '--version'?"),
         (["data", "--sze", "prepare"], "unknown option --sze; known: --help, -h"),
         (["data", "prepare", "a", "b", "--size", "8", "--worker", "2"], "unknown option --worker; did you mean '--w"),
-        (["data", "prepare", "a", "b", "--size", "0"], "argument --size: expected a whole number above 0, got '0'"),
+        (["data", "prepare", "a", "b", "--size", "0"], "argument --size: expected a whole number from 1 to 16,384"),
+        (["data", "prepare", "a", "b", "--size", "16385"], "argument --size: expected a whole number from 1 to 16,384"),
+        (
+            ["data", "prepare", "a", "b", "--size", "8", "--workers", "1025"],
+            "argument --workers: expected a whole n",
+        ),
         (["data", "prepare", "a", "b", "--size", "8", "--channels", "2"], "argument --channels: invalid choice: 2"),
         (["data", "prepare", "a", "b", "--size", "8", "--max-broken", "-1"], "argument --max-broken: expected a whole"),
         (
@@ -276,6 +297,44 @@ def test_a_run_says_what_it_does_before_it_imports_what_does_it(
     assert say("run", QUICKSTART, *words).problems == [f"jointgen: {line}", imported]
     for silent in ("--quiet", "--dry-run"):
         assert say("run", QUICKSTART, silent, *words).problems == [imported]
+
+
+def test_what_is_announced_is_what_is_trained(say: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe that changes while the command starts is not read again."""
+    recipe = Path("mine.toml")
+    shutil.copy(QUICKSTART, recipe)
+    load = run.load
+
+    def change(function: str) -> Any:
+        recipe.unlink()
+        return load(function)
+
+    monkeypatch.setattr(run, "load", change)
+    said = say("run", recipe, *in_words(train__steps="2", eval__metrics="[]"))
+    assert said.status == 0, said
+    assert said.problems[0] == "jointgen: training mine into runs/mine (2 steps, device auto)"
+    assert tomllib.loads(Path("runs/mine/recipe.toml").read_text())["train"]["steps"] == 2
+
+
+def test_only_a_run_that_trains_says_in_how_many_processes(
+    say: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe is checked for as many as would train."""
+    checked: list[int] = []
+
+    def check(*arguments: Any, processes: int, **options: Any) -> Any:
+        checked.append(processes)
+        return check_run(*arguments, **options)
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setattr(training, "launch_command", lambda arguments, processes: None)
+    monkeypatch.setattr(training, "check_run", check)
+    line = "jointgen: training in 3 processes, one for each GPU; --processes overrides this"
+    words = ["run", QUICKSTART, "--set", "train.batch=99"]
+    assert line in say(*words).problems
+    assert line not in say(*words, "--processes", "3").problems
+    said = say(*words, "--dry-run")
+    assert said.status == 0 and line not in said.problems and checked == [3]
 
 
 def test_dry_run_prints_a_recipe_that_repeats_itself_and_writes_nothing(say: Any, here: Path) -> None:

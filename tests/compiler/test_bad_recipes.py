@@ -459,7 +459,14 @@ ABSURD: Rows = {
         ["objective.critic.steps=1000000"],
         ["objective.critic.steps: must be <= 1,000, got 1000000"],
     ),
-    "rows of a toy": (['data={type="ring", rows=1000000000}'], ["data.rows: must be <= 16,777,216, got 1000000000"]),
+    "rows of a toy": (
+        ['data={type="ring", rows=10000000000}'],
+        ["data.rows: must be <= 1,000,000,000, got 10000000000"],
+    ),
+    "tolerance of nothing": (
+        ['eval.metrics=[{type="exact", tolerance=0}]'],
+        ["eval.metrics[0].tolerance: must be > 0, got 0.0"],
+    ),
     "seed of a toy": (['data={type="ring", seed=-1}'], ["data.seed: must be >= 0, got -1"]),
     "test share of nobody": (
         ['data={type="arrays", path="x.npy", test_fraction=0}'],
@@ -467,7 +474,7 @@ ABSURD: Rows = {
     ),
     "side of an image": (
         ['data={type="image_folder", root="x", size=100000}'],
-        ["data.size: must be <= 8,192, got 100000"],
+        ["data.size: must be <= 16,384, got 100000"],
     ),
 }
 

@@ -132,7 +132,7 @@ TRAIN = ("splits", "train")
         (lambda manifest: manifest.pop("plan"), "plan: missing"),
         (set_to("splits", value=[]), "splits: expected a table, got []"),
         (set_to("plan", "size", value=9), "bytes: 272 for 3 images of 243 bytes"),
-        (set_to("plan", "size", value=10**9), "plan.size: must be <= 16384"),
+        (set_to("plan", "size", value=10**9), "plan.size: must be <= 16,384"),
         (set_to("plan", "channels", value=2), "plan.channels: must be in (1, 3)"),
         (set_to("plan", "test_fraction", value=7), "plan.test_fraction: must be between 0 and 1, got 7"),
         (set_to("plan", "colour", value=7), "plan.colour: unknown key"),

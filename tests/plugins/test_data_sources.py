@@ -37,10 +37,12 @@ from support.paths import SHARED_DATA
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
+from jointgen.config.fields import MAX_SIDE
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.observation import observe
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
+from jointgen.images.folders import list_images
 from jointgen.images.prepare import prepare_images
 from jointgen.registry.components import Registrar, Registry
 from jointgen.runtime.console import quietly
@@ -458,13 +460,15 @@ def break_three(folder: Path) -> list[str]:
 
 
 def test_broken_files_are_skipped_and_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = ImageFolder(str(folder), size=8, labels=True)
-    whole = everything(source.open("train"))
+    whole = everything(ImageFolder(str(folder), size=8, labels=True).open("train"))
     broken = break_three(folder)
+    source = ImageFolder(str(folder), size=8, labels=True)
     with quietly():  # what is missing is said all the same
         rows = source.open("train")
     assert rows.skipped == broken
     said = capsys.readouterr().err.splitlines()
+    assert source.open("train").skipped == broken
+    assert capsys.readouterr().err == "", "each file is named once"
     assert all(line.startswith(f"jointgen: skipped {name}: ") for line, name in zip(said, broken, strict=True))
     for name, values in everything(rows).items():  # neither images nor labels have moved against each other
         assert torch.equal(values, whole[name])
@@ -615,6 +619,33 @@ def test_photographs_as_people_have_them(
         assert all(torch.equal(rows[name], theirs[name]) for name in theirs)
     if labels:
         assert source.spaces()["y"] == Space((labels,), "label")
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_folder_is_walked_once_for_a_source(folder: Path, monkeypatch: pytest.MonkeyPatch, labels: bool) -> None:
+    walked: list[str] = []
+    monkeypatch.setattr(
+        "jointgen.images.folders.list_images", lambda folder: walked.append(Path(folder).name) or list_images(folder)
+    )
+    source = ImageFolder(str(folder), size=8, labels=labels)
+    source.spaces()
+    for split in ("train", "test", "train"):
+        assert len(source.open(split)) == source.count_rows(split)
+    assert walked == ["train", "val"]
+    fresh = ImageFolder(str(folder), size=8, labels=labels)
+    assert (source, repr(source), hash(source)) == (fresh, repr(fresh), hash(fresh))
+    assert len(attrs.evolve(source, root=str(folder / "train" / "cat"), labels=False).open("train")) < 8, "no copy"
+    flat = ImageFolder(str(folder / "train"), size=8, test_fraction=0.5)  # both splits are of the same files
+    assert [len(flat.open(split)) for split in ("train", "test")] == [4, 4]
+    assert walked[3:] == ["train"]
+
+
+def test_bounds_are_those_of_what_can_be_made() -> None:
+    assert Ring(rows=10**8).count_rows("train") == 10**8
+    assert PreparedImages("x", crop=MAX_SIDE).crop == 16_384, "as large as `jointgen data prepare` makes them"
+    for refused in (lambda: Ring(rows=10**9 + 1), lambda: PreparedImages("x", crop=MAX_SIDE + 1)):
+        with pytest.raises(ValueError, match="must be <= "):
+            refused()
 
 
 def test_files_are_counted_before_any_is_read(folder: Path) -> None:

@@ -222,3 +222,10 @@ def test_two_priors_modes_are_both_counted(tmp_path: Path) -> None:
     integral = by_grid(built, batch, Exact(tolerance=1e-6))
     truth = torch.distributions.Normal(0.0, 0.5).log_prob(x).sum(1)
     assert torch.allclose(integral.value, truth, rtol=0, atol=1e-6)
+
+
+def test_a_tolerance_is_in_nats_and_no_share() -> None:
+    assert [Exact(tolerance=nats).tolerance for nats in (1e-6, 1.0, 2.0)] == [1e-6, 1.0, 2.0]
+    for wrong in (0.0, -1.0, 1e9):
+        with pytest.raises(ValueError, match=r"^'tolerance' must be "):
+            Exact(tolerance=wrong)

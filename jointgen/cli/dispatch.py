@@ -40,7 +40,10 @@ def dispatch(argv: Sequence[str]) -> int:
 def _status_of(error: BaseException) -> int | None:
     """Say what an error means, and return the exit status; None for a fault of the program."""
     if isinstance(error, SystemExit):  # argparse after --help and --version, and the status of launched processes
-        return int(error.code or 0)
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        console.log(str(error.code))  # a library's sys.exit("why")
+        return 1
     # a library may have turned Ctrl-C into an error of its own
     if isinstance(error, KeyboardInterrupt) or (INTERRUPTS.came and not isinstance(error, StoppedError)):
         console.log_once("stopped; nothing was written since the last checkpoint")
@@ -51,7 +54,9 @@ def _status_of(error: BaseException) -> int | None:
         console.abandon_stdout()
         return 141
     if isinstance(error, OSError) and error.filename is not None and error.errno in WRONG_PATH | NO_MORE:
-        console.log_once(f"{os.fsdecode(error.filename)}: {error.strerror}")
+        if is_local_main():
+            _show_traceback()
+            console.log(f"{os.fsdecode(error.filename)}: {error.strerror}")
         return 2 if error.errno in WRONG_PATH else 1
     if provider := foreign_provider_of(error):
         return _said(ComponentError(f"a component of {provider} raises {said(error)}; {TRACEBACK}=1 shows more"))
@@ -61,10 +66,14 @@ def _status_of(error: BaseException) -> int | None:
 def _said(error: JointgenError) -> int:
     """Print an error, and return its exit status."""
     if _prints(error):
-        if os.environ.get(TRACEBACK):
-            console.note(*traceback.format_exc().splitlines())
+        _show_traceback()
         console.log(*str(error).split("\n"))
     return error.exit_status
+
+
+def _show_traceback() -> None:
+    if os.environ.get(TRACEBACK):
+        console.note(*traceback.format_exc().splitlines())
 
 
 def _prints(error: JointgenError) -> bool:

@@ -76,6 +76,30 @@ def test_what_the_system_refuses_in_a_path_is_one_line(say: Any, monkeypatch: py
     assert (said.status, said.problems) == (2, ["jointgen: secret\\x1b[31m.toml: Permission denied"])
 
 
+def test_the_traceback_of_what_the_system_refuses(say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(arguments: object) -> None:
+        raise PermissionError(13, "Permission denied", "secret.toml")
+
+    monkeypatch.setattr("jointgen.cli.listing.list_command", refused)
+    monkeypatch.setenv("JOINTGEN_TRACEBACK", "1")
+    said = say("list")
+    assert said.status == 2
+    assert said.problems[0] == "Traceback (most recent call last):"
+    assert said.problems[-1] == "jointgen: secret.toml: Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "problems"),
+    [("no licence\x1b", 1, ["jointgen: no licence\\x1b"]), (None, 0, []), (3, 3, []), (True, 1, [])],
+)
+def test_a_library_that_ends_the_process(
+    code: Any, status: int, problems: list[str], say: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jointgen.cli.listing.list_command", lambda arguments: sys.exit(code))
+    said = say("list")
+    assert (said.status, said.problems) == (status, problems)
+
+
 @pytest.mark.parametrize("error", [OSError("of a library"), FileNotFoundError(2, "No such file", "of/a/library.so")])
 def test_an_error_of_a_library_keeps_its_traceback(error: OSError, say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(arguments: object) -> None:

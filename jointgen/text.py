@@ -55,9 +55,9 @@ def listed(items: Iterable[object], between: str = ", ", most: int = MAX_LISTED)
     >>> listed(range(10_000), most=3)
     '0, 1, 2, ... and 9,997 more'
     """
-    texts = [shortened(item) for item in items]
-    kept = texts if len(texts) <= most else [*texts[:most], f"... and {len(texts) - most:,} more"]
-    return between.join(kept)
+    items = [*items]
+    texts = [shortened(item) for item in items[:most]]
+    return between.join([*texts, f"... and {len(items) - most:,} more"] if len(items) > most else texts)
 
 
 def spreadsheet_cell(text: object) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import attrs
 
 from jointgen.config.values import show
 from jointgen.errors import MissingFileError
+from jointgen.runs.records import valid_rows, valid_seconds, valid_step
 from jointgen.runtime.regular_files import read_regular
 from jointgen.runtime.strict_json import read_json
 from jointgen.text import listed
@@ -32,9 +34,9 @@ class LogEvent:
         values: The figures by name; None stands for NaN and infinities.
     """
 
-    step: int
-    images_seen: int
-    wall_s: float
+    step: int = attrs.field(validator=valid_step)
+    images_seen: int = attrs.field(validator=valid_rows)
+    wall_s: float = attrs.field(validator=valid_seconds)
     values: Mapping[str, float | None]
 
     @classmethod
@@ -49,10 +51,7 @@ class LogEvent:
                 raise ValueError(f"{key}: expected a number, got {show(value)}")
         if absent := [key for key in CLOCKS if key not in held]:
             raise ValueError(f"{absent[0]}: missing")
-        clocks = {key: held.pop(key) for key in CLOCKS}
-        if negative := [f"{key}: must be >= 0, got {value}" for key, value in clocks.items() if value < 0]:
-            raise ValueError(negative[0])
-        return cls(**clocks, values=held)
+        return cls(**{key: held.pop(key) for key in CLOCKS}, values=held)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the event as the keys of its line; NaN and infinities, which JSON does not have, become None."""
@@ -131,11 +130,11 @@ class LogFile:
         if len(steps) > logged:
             lines.append(f"{self.path}: has {len(steps):,} events up to step {step:,}, and the run logged {logged:,}")
         if len(steps) < logged:
-            known = {*steps}
-            missing = [s for s in range(every, step + 1, every) if s not in known] if every else []
-            which = f", those of steps {listed(_ranges(missing, every))}" if every and missing else ""
+            gaps = _gaps(steps, step, every) if every else []
+            known = gaps and sum(gap.events for gap in gaps) <= logged - len(steps)
+            which = f", those of steps {listed(gaps)}" if known else ""
             lost = f"{logged - len(steps):,} of the {logged:,} events that the run logged up to step {step:,}"
-            lines.append(f"{self.path}: has lost {lost}{which if len(missing) <= logged - len(steps) else ''}")
+            lines.append(f"{self.path}: has lost {lost}{which}")
         return lines
 
 
@@ -146,15 +145,28 @@ def _parsed(number: int, text: bytes) -> LogLine:
         return LogLine(number, text, None, str(error))
 
 
-def _ranges(steps: Sequence[int], every: int) -> Iterator[str]:
-    """Write evenly spaced steps in ranges.
+@attrs.frozen
+class _Gap:
+    """Events that are missing in a row, one every so many steps."""
 
-    >>> list(_ranges([10, 20, 30, 50], 10))
+    first: int
+    last: int
+    every: int
+
+    @property
+    def events(self) -> int:
+        return (self.last - self.first) // self.every + 1
+
+    def __str__(self) -> str:
+        return f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
+
+
+def _gaps(steps: Iterable[int], end: int, every: int) -> list[_Gap]:
+    """Find the multiples of `every` up to `end` that are not among these steps; of each gap, its ends only.
+
+    >>> [str(gap) for gap in _gaps([40, 45], 55, 10)]
     ['10 to 30', '50']
     """
-    starts = [step for step in steps if step - every not in {*steps}]
-    for start in starts:
-        end = start
-        while end + every in {*steps}:
-            end += every
-        yield str(start) if end == start else f"{start} to {end}"
+    there = sorted({step for step in steps if step % every == 0 and 0 < step <= end})
+    around = itertools.pairwise([0, *there, end - end % every + every])
+    return [_Gap(one + every, other - every, every) for one, other in around if other - one > every]

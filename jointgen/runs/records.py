@@ -10,13 +10,19 @@ import re
 from typing import Any, Literal
 
 import attrs
-from attrs.validators import ge, optional
 
+from jointgen.config.fields import MAX_COUNT, MAX_SIZE, between
 from jointgen.contracts.data_keys import KeyRole
 from jointgen.contracts.figures import Estimate
 
 Status = Literal["running", "done", "stopped", "failed"]
 
+MAX_SECONDS = 1e10
+"""No run trains for longer: 317 years."""
+valid_step = between(0, MAX_COUNT)
+valid_rows = between(0, MAX_COUNT * MAX_SIZE)  # a whole batch in each step
+valid_events = between(0, 10 * MAX_COUNT)  # a step logs few
+valid_seconds = between(0.0, MAX_SECONDS)
 
 CHECKPOINT_NAME = re.compile(r"(?P<aside>\.old-[0-9]+-)?step-(?P<step>[0-9]{1,18})")
 """The names of checkpoint folders, `aside` while they are being replaced or removed."""
@@ -42,8 +48,8 @@ class CriticVerdict:
     ratio: str
     trusted: bool | None
     distrusted_since: int | None
-    step: int = attrs.field(validator=ge(0))
-    rows: int = attrs.field(validator=ge(0))
+    step: int = attrs.field(validator=valid_step)
+    rows: int = attrs.field(validator=valid_rows)
     figures: dict[str, float | None]
     note: str = ""
 
@@ -108,10 +114,10 @@ class Summary:
 
     status: Status
     note: str = ""
-    step: int = attrs.field(validator=ge(0))
-    images_seen: int | None = attrs.field(default=None, validator=optional(ge(0)))
-    wall_s: float | None = None
-    log_events: int | None = attrs.field(default=None, validator=optional(ge(0)))
+    step: int = attrs.field(validator=valid_step)
+    images_seen: int | None = attrs.field(default=None, validator=valid_rows)
+    wall_s: float | None = attrs.field(default=None, validator=valid_seconds)
+    log_events: int | None = attrs.field(default=None, validator=valid_events)
     seed: int | None = None
     init_from: WarmStartRecord | None = None
     best: BestRecord | None = None

@@ -128,6 +128,24 @@ def test_summary_is_strict_json(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) != [] and not any(name.startswith(".tmp") for name in os.listdir(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("step", 10**18, "step: must be <= 1,000,000,000, got 1000000000000000000"),
+        ("images_seen", 2**63, "images_seen: must be <= "),
+        ("log_events", 10**18, "log_events: must be <= 10,000,000,000, got "),
+        ("wall_s", 1e308, "wall_s: must be <= 1e+10, got 1e+308"),
+        ("wall_s", -5.0, "wall_s: must be >= 0, got -5.0"),
+    ],
+)
+def test_what_no_run_can_have_done_is_refused(tmp_path: Path, key: str, value: float, said: str) -> None:
+    folder = RunFolder(tmp_path).create()
+    folder.summary.write_text(json.dumps({"status": "done", "step": 3, key: value}))
+    with pytest.raises(FileError) as refused:
+        folder.read_summary()
+    assert said in str(refused.value)
+
+
 # --- the log ---
 
 
@@ -194,7 +212,9 @@ def test_a_torn_last_line_is_no_event(tmp_path: Path, torn: bytes) -> None:
         (b"[]", "expected a table, got []"),
         (b'{"step": 1}', "images_seen: missing"),
         (b'{"step": 1.5, "images_seen": 1, "wall_s": 0}', "step: expected a number, got 1.5"),
-        (b'{"step": -1, "images_seen": 1, "wall_s": 0}', "step: must be >= 0, got -1"),
+        (b'{"step": -1, "images_seen": 1, "wall_s": 0}', "'step' must be >= 0, got -1"),
+        (b'{"step": 1, "images_seen": 1, "wall_s": 1e308}', "'wall_s' must be <= 1e+10, got 1e+308"),
+        (b'{"step": 1000000000000000000, "images_seen": 1, "wall_s": 0}', "'step' must be <= 1,000,000,000, got 10"),
         (b'{"step": 1, "images_seen": 1, "wall_s": 0, "x": "1"}', "x: expected a number, got '1'"),
         (b'{"step": 1, "images_seen": 1, "wall_s": 0, "x": NaN}', "NaN is not JSON"),
         (b'{"step": 1, "images_seen": 1, "wall_s": 1e999}', "1e999 is too large for a number"),
@@ -237,6 +257,24 @@ def test_lost_events_at_other_steps_are_counted(tmp_path: Path) -> None:
     (line,) = log.folder.read_log().losses(4, 3, 2)
     assert line.endswith("has lost 1 of the 3 events that the run logged up to step 4")
     assert log.folder.read_log().losses(4, None, 3) == []
+
+
+def test_the_losses_of_a_long_log_are_not_written_out_to_be_counted(tmp_path: Path) -> None:
+    """Every fourth step has its event, every second one had: the gaps are 20,000, and then one of 10^18."""
+    with log_in(tmp_path):
+        events = (LogEvent(step, 0, 0.0, {}).as_dict() for step in range(4, 80_001, 4))
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    log = RunFolder(tmp_path).read_log()
+    (line,) = log.losses(80_000, 40_000, 2)
+    first = ", ".join(str(step) for step in range(2, 80, 4))
+    assert line.endswith(
+        f"has lost 20,000 of the 40,000 events that the run logged up to step 80,000, "
+        f"those of steps {first}, ... and 19,980 more"
+    )
+    (line,) = log.losses(10**18, 10**18, 1)
+    assert ", those of steps 1 to 3, 5 to 7, " in line
+    (line,) = log.losses(10**18, 20_001, 1)  # fewer were lost than log_every leads to expect: no step is named
+    assert line.endswith("has lost 1 of the 20,001 events that the run logged up to step 1,000,000,000,000,000,000")
 
 
 def test_cut_back_without_a_log(tmp_path: Path) -> None:

@@ -276,10 +276,10 @@ def write_recipe(recipe: Recipe, registry: Registry) -> str:
     return to_toml(unstructure(recipe, registry))
 
 
-def changed_keys(old: str, new: str) -> list[Problem]:
-    """List what differs between two resolved recipes, such as ``train.steps: 40 -> 60``."""
+def changed_keys(old: str | Mapping[str, Any], new: str | Mapping[str, Any]) -> list[Problem]:
+    """List what differs between two resolved recipes, as text or tables, such as ``train.steps: 40 -> 60``."""
     try:
-        before, after = parse_toml(old), parse_toml(new)
+        before, after = (parse_toml(recipe) if isinstance(recipe, str) else recipe for recipe in (old, new))
     except ValueError as error:
         raise ConfigError(f"a recipe of the run is not TOML: {error}") from None
     return list(_changes(before, after, ()))

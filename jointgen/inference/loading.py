@@ -63,7 +63,7 @@ def open_model(
     model = Model(compiled, compiled.parts, device, saved.path.name)
     remarks = [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
     registry = compiled.registry
-    changes = changed_keys(saved.recipe, write_recipe(read_recipe(folder.recipe, registry=registry), registry))
+    changes = changed_keys(saved.recipe, write_recipe(read_recipe(folder.read_tables(), registry=registry), registry))
     if changes:
         remarks.append(
             f"{run}: its recipe reads today otherwise than when {saved.path.name} was trained: "
@@ -79,9 +79,9 @@ def compile_run(folder: RunFolder) -> CompiledRecipe:
         ConfigError: The run's recipe or its record is damaged, or the data of a run without a record is not there.
     """
     registry = load_plugins().registry
-    data = RunData.read(folder)
+    data, tables = RunData.read(folder), folder.read_tables()
     try:
-        recipe = data.located(read_recipe(folder.recipe, registry=registry))
+        recipe = data.located(read_recipe(tables, registry=registry))
     except FileError:
         raise
     except ConfigError as error:

@@ -17,12 +17,16 @@ from typing import Any
 import attrs
 
 from jointgen.config.documents import read_document
+from jointgen.config.toml import MAX_BYTES as MAX_RECIPE_BYTES
+from jointgen.config.toml import read_toml
+from jointgen.config.values import show
 from jointgen.contracts.figures import Estimate
 from jointgen.errors import ConfigError, FileError, MissingFileError, nearest
+from jointgen.runs.log_file import MAX_BYTES as MAX_LOG_BYTES
 from jointgen.runs.log_file import LogFile
 from jointgen.runs.records import CHECKPOINT_NAME, EvaluatedCheckpoint, Evaluation, Summary, describe_progress
 from jointgen.runtime.atomic_files import locked_folder, replace_text, writing
-from jointgen.runtime.regular_files import check_regular, read_regular_text, unreadable
+from jointgen.runtime.regular_files import check_regular, read_regular, read_regular_text, unreadable
 from jointgen.text import listed
 
 OWN = (
@@ -30,6 +34,8 @@ OWN = (
     *("checkpoints", "samples", "evaluations", "tensorboard", "wandb", "mlflow.db", "mlartifacts"),
 )
 """What a run and its trackers write into its folder."""
+WRITTEN_AGAIN = "remove it, and it is written again from the checkpoint"
+"""What to do about a damaged recipe of a run that goes on."""
 
 
 class RunFolder:
@@ -142,7 +148,8 @@ class RunFolder:
         if self.has_checkpoints():
             self.read_evaluation()  # the page needs it at the end: one that is damaged is refused before anything else
             with contextlib.suppress(MissingFileError):  # which is said, and mended from the checkpoint
-                self.read_recipe()
+                self.read_tables(WRITTEN_AGAIN)
+            self._check_log()
             return True
         summary = self.read_summary()
         if summary is not None and summary.had_checkpoints:
@@ -180,11 +187,44 @@ class RunFolder:
                 raise ConfigError(f"{self.path} cannot be made a run folder: no permission to write to {place}", "out")
             return
 
+    def _check_log(self) -> None:
+        """Check that the log can be read, since a run that goes on cuts it back, and says what it has lost."""
+        try:
+            read_regular(self.metrics, MAX_LOG_BYTES)
+        except MissingFileError:  # what is lost is said
+            return
+        except FileError as error:
+            remedy = "move it away, and the run goes on with a new log"
+            raise FileError(self.metrics, f"{error.reason}; {remedy}") from None
+
     # --- reading ---
 
     def read_recipe(self) -> str:
-        """Return the resolved recipe as TOML. Raises FileError if it is missing or cannot be read."""
-        return read_regular_text(self.recipe)
+        """Return the text of the resolved recipe, to be shown. Raises FileError as `read_tables` does for no file."""
+        return read_regular_text(self.recipe, MAX_RECIPE_BYTES)
+
+    def read_tables(self, remedy: str = "") -> dict[str, Any]:
+        """Return the tables of the resolved recipe.
+
+        Args:
+            remedy: What to do where it is damaged.
+
+        Raises:
+            MissingFileError: There is none.
+            FileError: It cannot be read, is not TOML, or is based on another file: a resolved recipe is whole.
+        """
+        try:
+            tables = read_toml(self.recipe)
+            if "base" not in tables:
+                return tables
+            reason = f"base: the recipe of a run is based on no other, got {show(tables['base'])}"
+        except MissingFileError:
+            raise
+        except FileError as error:
+            reason = error.reason
+        except ConfigError as error:
+            reason = "; ".join(str(problem).removeprefix(f"{self.recipe}: ") for problem in error.problems)
+        raise FileError(self.recipe, f"{reason}; {remedy}" if remedy else reason)
 
     def read_summary(self) -> Summary | None:
         """Return the summary; None where the run has written none.

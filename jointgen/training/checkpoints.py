@@ -10,9 +10,9 @@ import attrs
 from jointgen.compiler.parts import shape_mismatches, summarise_problems
 from jointgen.config.recipe import changed_keys
 from jointgen.engine.batch_norm import average_statistics
-from jointgen.errors import CheckpointError, ConfigError, FileError, MissingFileError, Problem
+from jointgen.errors import CheckpointError, ConfigError, MissingFileError, Problem
 from jointgen.runs import checkpoint
-from jointgen.runs.folder import RunFolder
+from jointgen.runs.folder import WRITTEN_AGAIN, RunFolder
 from jointgen.runs.records import checkpoint_name
 from jointgen.runtime.workers import Workers
 from jointgen.text import listed, shortened
@@ -148,16 +148,11 @@ def restore_recipe(folder: RunFolder, recipe: str) -> list[str]:
     Raises:
         FileError: What is there cannot be read; it stays as it is.
     """
-    remedy = "remove it, and it is written again from the checkpoint"
     try:
-        changes = changed_keys(folder.read_recipe(), recipe)
+        changes = changed_keys(folder.read_tables(WRITTEN_AGAIN), recipe)
         fault = f"was not that of the checkpoint ({listed(changes)})" if changes else ""
     except MissingFileError:
         fault = "was missing"
-    except FileError as error:
-        raise FileError(folder.recipe, f"{error.reason}; {remedy}") from None
-    except ConfigError as error:
-        raise FileError(folder.recipe, f"is damaged ({error}); {remedy}") from None
     if not fault:
         return []
     folder.write_recipe(recipe)

@@ -103,29 +103,37 @@ class RunReporter:
             failed=[] if failed is None else failed,
         )
 
-    def passed_its_best(self, found: Mapping[str, Estimate]) -> str:
+    def passed_its_best(self, found: Mapping[str, Estimate]) -> list[str]:
         """Say where an evaluation during training had a better bound than the end has; empty where none had.
 
-        What the rows of both leave to chance is not told: a difference counts from two standard errors on.
+        What the rows of both leave to chance is not told.
 
         Args:
             found: The estimates of the last evaluation.
+
+        Raises:
+            FileError: The log cannot be read.
         """
         events = self.folder.read_log().events
         for name, last in found.items():
             if last.bound is None or last.better is None or last.value is None or last.standard_error is None:
                 continue
             sign = 1.0 if last.better == "higher" else -1.0
-            seen = [(event.values.get(f"eval/{name}"), event.step) for event in events]
-            best, step = max(((v, s) for v, s in seen if v is not None), default=(None, 0), key=lambda at: sign * at[0])
+            logged = [(event.values.get(f"eval/{name}"), event.step) for event in events]
+            seen = [(value, step) for value, step in logged if value is not None]
+            if not seen:
+                continue
+            best, step = max(seen, key=lambda at: sign * at[0])
+            # the best of n equally good evaluations lies by chance about sqrt(2 ln n) standard errors above their
+            # mean, the bound on the expected maximum of n normal numbers; two more are a difference
             rows = min(last.n, self.recipe.eval.quick_rows)
-            chance = 2 * last.standard_error * math.sqrt(1 + last.n / rows)
-            if best is not None and sign * (best - last.value) > chance:
-                return (
+            error = last.standard_error * math.sqrt(1 + last.n / rows)
+            if sign * (best - last.value) > error * (2 + math.sqrt(2 * math.log(len(seen)))):
+                return [
                     f"{name} was {best:.4g} at step {step:,} and is {last.value:.4g} at the end; "
                     f'train.keep_best = "{name}" keeps the checkpoint where it is best'
-                )
-        return ""
+                ]
+        return []
 
     def missing_files(self, step: int) -> list[Path]:
         """Return the pictures and the page that a run finished at this step should have and has not."""

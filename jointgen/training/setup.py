@@ -107,7 +107,7 @@ def set_up_training(
     # the folder, made by the main process before any other looks for something in it
     text = write_recipe(recipe, compiled.registry)
     warnings = [f"stage {name!r} has no step: its share of the run is too small" for name in compiled.without_steps()]
-    remarks = warm.lines if warm else []
+    remarks = [*warm.lines] if warm else []
     remarks += compiled.registry.clashes("metric")
     if unused:
         names = listed(f"{name} ({size:,})" for name, size in unused.items())
@@ -164,8 +164,8 @@ def start_again(folder: RunFolder, text: str) -> str:
         return f"{folder.path} holds no run yet: it starts"
     begins = f"{folder.path} holds no checkpoint: the run ended before its first, and starts again"
     try:
-        changes = changed_keys(folder.read_recipe(), text)
-    except (FileError, OSError, ValueError):  # there is none that can be read, and it is written again
+        changes = changed_keys(folder.read_tables(), text)
+    except FileError:  # there is none that can be read, and it is written again
         return begins
     return f"{begins}, with another recipe: {listed(changes)}" if changes else begins
 

@@ -14,7 +14,7 @@ import attrs
 
 from jointgen.engine.step import Step
 from jointgen.engine.torch_compile import TorchCompiler
-from jointgen.errors import JointgenError, NonFiniteError, StoppedError, WriteError
+from jointgen.errors import FileError, JointgenError, NonFiniteError, StoppedError, WriteError
 from jointgen.registry.faults import said
 from jointgen.runs import checkpoint
 from jointgen.runs.records import Status, Summary, checkpoint_name
@@ -221,12 +221,16 @@ class Trainer:
         failed: list[str] = []
         stopping = stop_early if self.workers.world == 1 else lambda *_: None
         found = self.reporter.evaluate(progress=stopping, failed=failed)
-        if self.workers.is_main and self.state.best.metric is None and (line := self.reporter.passed_its_best(found)):
-            self.bar.note(line)
-        if failed:
-            note = f"{'; '.join(failed)}; all other figures are there, and --resume evaluates again"
-            return self._result(self._summarise("failed", note, found))
-        return self._result(self._summarise("done", found=found))
+        note = f"{'; '.join(failed)}; all other figures are there, and --resume evaluates again" if failed else ""
+        summary = self._summarise("failed" if failed else "done", note, found)
+        # after the summary, which needs nothing of the log
+        if self.workers.is_main and self.state.best.metric is None:
+            try:
+                for line in self.reporter.passed_its_best(found):
+                    self.bar.note(line)
+            except FileError as error:
+                warn(str(error))
+        return self._result(summary)
 
     def finished_run(self) -> Run | None:
         """Return the run if it was resumed as it is and is finished already; what its folder has is not touched.

@@ -12,6 +12,7 @@ import pytest
 from support.commands import Said
 from support.tampering import SPECIAL
 
+from jointgen.errors import FileError
 from jointgen.runs.folder import RunFolder
 
 Say = Callable[..., Said]
@@ -121,6 +122,20 @@ def test_a_damaged_recipe(copied: Path, say: Say, way: str) -> None:
         said = say(*words)
         assert said.status == 2 and said.problems, (name, said)
         assert all(recipe.name in line for line in said.problems)
+
+
+def test_a_recipe_that_follows_another_file(copied: Path, say: Say) -> None:
+    """What a run has trained stands in its folder: nothing is read from elsewhere, not even by one of the commands."""
+    recipe = RunFolder(copied).recipe
+    (copied.parent / "elsewhere.toml").write_text("seed = 7\n")
+    recipe.write_text(f'base = "../elsewhere.toml"\n{recipe.read_text()}')
+    problem = f"{recipe}: base: the recipe of a run is based on no other, got '../elsewhere.toml'"
+    for name, words in commands(copied).items():
+        said = say(*words)
+        assert (said.status, said.problems) == (2, [f"jointgen: {problem}"]), (name, said)
+    with pytest.raises(FileError) as refused:
+        RunFolder(copied).goes_on(resume=True)
+    assert str(refused.value) == f"{problem}; remove it, and it is written again from the checkpoint"
 
 
 @pytest.mark.parametrize("replace", SPECIAL)

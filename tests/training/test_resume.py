@@ -565,7 +565,10 @@ def test_a_metric_that_raises_at_the_end_costs_its_own_figures(
     ("better", "bound", "logged", "line"),
     [
         ("higher", "lower", [30.0, 43.5, 40.0], "m was 43.5 at step 1,000 and is 38.2 at the end; train.keep_best"),
-        ("higher", "lower", [30.0, 41.0], ""),  # 2.8 more, and twice the error of the difference is 2.83
+        ("higher", "lower", [41.1], "m was 41.1 at step 500 and "),  # 2.9 more; 2 errors of the difference are 2.83
+        ("higher", "lower", [41.0], ""),
+        ("higher", "lower", [43.1], "m was 43.1 at step 500 and "),
+        ("higher", "lower", [30.0, 43.0, 40.0], ""),  # 4.8 more; the best of three is allowed 3.48 errors, 4.92
         ("lower", "upper", [43.5, 33.0], "m was 33 at step 1,000 and is 38.2 at the end; "),
         ("higher", None, [43.5], ""),
         ("higher", "lower", [], ""),
@@ -581,7 +584,37 @@ def test_a_better_bound_during_training_is_said(
     last = Estimate(38.2, "nats", "", "test", 100, 1.0, bound, better=better)
     reporter = SimpleNamespace(folder=RunFolder(tmp_path), recipe=SimpleNamespace(eval=Eval(quick_rows=100)))
     found = RunReporter.passed_its_best(reporter, {"none": attrs.evolve(last, value=None), "m": last})  # type: ignore[arg-type]
-    assert found.startswith(line) and bool(found) == bool(line)
+    assert [one[: len(line)] for one in found] == ([line] if line else [])
+
+
+def test_a_log_that_is_lost_in_the_last_evaluation_costs_no_figure(
+    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The summary is there. To go on is refused until the log is moved away, and then what it has lost is said."""
+    out, evaluate = tmp_path / "run", RunReporter.evaluate
+
+    def lose_log(reporter: RunReporter, **options: Any) -> Any:
+        if not options.get("quick"):
+            (out / "metrics.jsonl").rename(tmp_path / "moved")
+            (out / "metrics.jsonl").mkdir()
+        return evaluate(reporter, **options)
+
+    monkeypatch.setattr(RunReporter, "evaluate", lose_log)
+    reason = f"{out}/metrics.jsonl: is a folder; expected a file"
+    with pytest.raises(ConfigError, match=r"metrics\.jsonl: is a folder"):  # the page shows curves
+        train(out)
+    assert f"jointgen: {reason}\n" in capsys.readouterr().err
+    summary, whole = (json.loads((run / "summary.json").read_text()) for run in (out, finished))
+    assert (summary["status"], summary["metrics"]) == ("done", whole["metrics"])
+    monkeypatch.undo()
+
+    with pytest.raises(ConfigError) as refused:
+        train(out, resume=True)
+    assert str(refused.value) == f"{reason}; move it away, and the run goes on with a new log"
+    (out / "metrics.jsonl").rmdir()
+    train(out, resume=True)
+    assert "has lost 5 of the 5 events that the run logged up to step 12" in capsys.readouterr().err
+    assert (out / "report.html").is_file() and json.loads((out / "summary.json").read_text()) == summary
 
 
 # --- signals ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from typing import Any
 import attrs
 
 from jointgen.config.documents import as_document
-from jointgen.config.toml import read_toml
 from jointgen.config.values import show
 from jointgen.contracts.data_keys import KeyRole, key_roles
 from jointgen.contracts.figures import Estimate
@@ -202,7 +201,7 @@ class _Tables:
 
 def _read_recipe(folder: RunFolder) -> dict[str, Any]:
     """Read a run's recipe without its components, whose plugins need not be here."""
-    recipe = read_toml(folder.recipe)
+    recipe = folder.read_tables()
     try:
         tables = as_document({key: recipe[key] for key in attrs.fields_dict(_Tables) if key in recipe}, _Tables)
         start = tables.train.get("init_from", "")

@@ -79,7 +79,7 @@ def prepare_images(
         JointgenError: The disk is full. Whole shards are kept.
     """
     if size > MAX_SIDE:
-        raise ConfigError(f"{size} pixels a side; expected at most {MAX_SIDE:,}", "--size")
+        raise ConfigError(f"{size} pixels a side; expected at most {MAX_SIDE}", "--size")
     listing = list_source(user_path(source), test_fraction)
     dest = user_path(dest)
     _check_apart(dest, listing)

@@ -59,6 +59,7 @@ def _evaluate(arguments: Arguments) -> None:
     metrics = chosen_metrics(arguments.metrics, model)
     split = _split(arguments, model)
     partial = PartialResults(folder.evaluations / _name(arguments, model, metrics, split))
+    folder.check_own(f"{folder.evaluations.name}/{partial.folder.name}")
     failed: list[str] = []
     with switched(deterministic=recipe.train.deterministic, threads=None), Counter("evaluating") as counter:
         found = evaluate(

@@ -24,6 +24,7 @@ def report_command(arguments: Arguments) -> None:
         compiled, shown = model.compiled, _shown(model)
     except CheckpointError as error:  # the run has no whole checkpoint: the rest can be shown
         compiled, shown = compile_run(folder), str(error)
+        log_once(f"{' '.join(shown.split())}; the page is written without what needs a checkpoint")
     log_once(*folder.log_losses(compiled.recipe.train.log_every))
     write_report(folder, compiled, shown)
     say(f"{folder.report}: the run's page, for a browser")

@@ -124,6 +124,16 @@ def shape_mismatches(
     return mismatches
 
 
+def dtype_mismatches(modules: Mapping[str, nn.Module], saved: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
+    """List the tensors of modules that are of another type in `saved`, where they would be cast."""
+    return [
+        f"{name}/{key} is {tensor.dtype} now, and {saved[name][key].dtype} there"
+        for name, module in modules.items()
+        for key, tensor in module.state_dict().items()
+        if key in saved.get(name, {}) and tensor.dtype != saved[name][key].dtype
+    ]
+
+
 def summarise_problems(lines: Sequence[str]) -> str:
     """Write the first line, and how many more there are."""
     return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")

@@ -91,8 +91,10 @@ class Mean:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Mean:
-        """The inverse of `tensors`."""
+        """The inverse of `tensors`. Raises ValueError where they are none."""
         n, mean, m2 = tensors["n_mean_m2"].tolist()
+        if not (isinstance(n, float) and n.is_integer() and n >= 0):
+            raise ValueError(f"{n} is no number of values")
         return cls(int(n), mean, m2)
 
 
@@ -135,9 +137,12 @@ class KeptRows:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> KeptRows:
-        """The inverse of `tensors`."""
+        """The inverse of `tensors`. Raises ValueError where they are none."""
+        index = tensors["index"]
         values = {name.removeprefix("values."): value for name, value in tensors.items() if name != "index"}
-        return cls(tensors["index"], values)
+        if index.ndim != 1 or any(value.shape[:1] != index.shape for value in values.values()):
+            raise ValueError("the values have not one row for each index")
+        return cls(index, values)
 
 
 # --- several by name --------------------------------------------------------------------------------------------------
@@ -167,13 +172,15 @@ def unpack(data: bytes, kinds: Mapping[str, type[Statistic]]) -> dict[str, Stati
 
     Args:
         data: The bytes.
-        kinds: The class of each statistic, by name.
+        kinds: The class of each statistic, by name; others are left out.
     """
     length = int.from_bytes(data[:8], "little")
     names = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     tensors = load(data)
     found = {}
     for i, name in names.items():
+        if name not in kinds:
+            continue
         prefix = f"{i}{SEPARATOR}"
         own_tensors = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
         found[name] = kinds[name].from_tensors(own_tensors)

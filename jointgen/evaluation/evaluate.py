@@ -208,7 +208,7 @@ class _Collector:
     def _compute(self, stream: Stream, wanted: Sequence[StatisticSpec]) -> dict[str, Statistic]:
         """Goes through the batches of a stream, and merges the statistics of all processes and earlier attempts."""
         kinds = {spec.name: spec.kind for spec in wanted}
-        earlier = self.partial.open(stream.key, kinds) if self.partial else EarlierAttempts(None)
+        earlier = self.partial.open(stream.key, kinds, stream.starts) if self.partial else EarlierAttempts(None)
         if self.workers:
             self.workers.barrier()  # all have read the same attempts before anyone adds to them
         starts = {start: rows for start, rows in stream.starts.items() if start not in earlier.done}

@@ -9,9 +9,10 @@ once, whatever the number of processes of each attempt.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -20,7 +21,9 @@ from safetensors.torch import load
 
 from jointgen.contracts.statistics import Statistic, merge_into, pack, unpack
 from jointgen.runtime.atomic_files import writing
+from jointgen.runtime.console import log_once
 from jointgen.runtime.sealed_files import read_sealed, write_sealed
+from jointgen.text import listed, shortened
 
 WRITE_EVERY_S = 30.0
 """Seconds between two writes, at the least."""
@@ -28,6 +31,18 @@ MAX_WRITE_SHARE = 0.05
 """The share of the time that goes into writing, at the most."""
 DONE_KEY = "done"
 """The name of the tensor that lists the first rows of the batches that are done."""
+NAME_KEY = "file"
+"""The name of the tensor that spells the file's folder and name, so that a copy elsewhere is no partial result."""
+_ATTEMPT_AND_RANK = re.compile(r"(?P<attempt>0|[1-9][0-9]{0,8})-(0|[1-9][0-9]{0,8})\.sealed")
+_AGAIN = "its rows are evaluated again"
+
+
+class _UnfitError(Exception):
+    """A file is not what an attempt at this evaluation wrote; the message says why."""
+
+
+def _sealed_name(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
 
 
 @attrs.frozen
@@ -36,23 +51,30 @@ class PartialResults:
 
     folder: Path
 
-    def open(self, stream: str, kinds: Mapping[str, type[Statistic]]) -> EarlierAttempts:
-        """Read what earlier attempts have of a stream.
+    def open(self, stream: str, kinds: Mapping[str, type[Statistic]], starts: Container[int]) -> EarlierAttempts:
+        """Read what earlier attempts have of a stream. A file that is not as an attempt wrote it is said and left out.
 
         Args:
             stream: The key of the stream.
             kinds: The class of each statistic, by name.
+            starts: The first row of each batch of the stream.
         """
-        files = sorted(self.folder.glob(f"{stream}-*-*.sealed"))
-        attempts = [int(file.stem.split("-")[-2]) for file in files]
-        earlier = EarlierAttempts(self.folder / f"{stream}-{max(attempts, default=-1) + 1}")
-        for file in files:
-            data = read_sealed(file, "its rows are evaluated again")
+        earlier, last = EarlierAttempts(None), -1
+        for file in sorted(self.folder.glob(f"{stream}-*")):
+            name = _ATTEMPT_AND_RANK.fullmatch(file.name.removeprefix(f"{stream}-"))
+            if name is None:
+                log_once(f"{file}: is no name of partial results; it is left out")
+                continue
+            last = max(last, int(name["attempt"]))
+            data = read_sealed(file, _AGAIN)
             if data is None:
                 continue
-            earlier.done.update(load(data)[DONE_KEY].tolist())
-            merge_into(earlier.statistics, unpack(data, kinds))
-        return earlier
+            try:
+                earlier = earlier.with_file(data, _sealed_name(file), kinds, starts)
+            except Exception as error:  # whatever statistics of plugins make of tensors that are not theirs
+                reason = str(error) if isinstance(error, _UnfitError) else f"holds no such results ({shortened(error)})"
+                log_once(f"{file}: {reason}; {_AGAIN}")
+        return attrs.evolve(earlier, path=self.folder / f"{stream}-{last + 1}")
 
     def discard(self) -> None:
         """Remove the folder once the evaluation is done."""
@@ -74,6 +96,27 @@ class EarlierAttempts:
     path: Path | None
     done: set[int] = attrs.field(factory=set)
     statistics: dict[str, Statistic] = attrs.field(factory=dict)
+
+    def with_file(
+        self, data: bytes, name: str, kinds: Mapping[str, type[Statistic]], starts: Container[int]
+    ) -> EarlierAttempts:
+        """Return these attempts with those in a file, too. Raises an exception of any kind where they do not fit."""
+        more = load(data)
+        if bytes(more[NAME_KEY].tolist()) != name.encode():
+            raise _UnfitError("was written under another name")
+        if any(tensor.isnan().any() for tensor in more.values()):
+            raise _UnfitError("holds NaN")
+        done = more[DONE_KEY].tolist()
+        if len({*done}) < len(done) or not all(type(start) is int and start in starts for start in done):
+            raise _UnfitError("has other rows than the evaluation")
+        if not self.done.isdisjoint(done):
+            raise _UnfitError("has rows that another file has, too")
+        found = unpack(data, kinds)
+        if lacking := [kind for kind in kinds if kind not in found]:
+            raise _UnfitError(f"lacks {listed(lacking)}")
+        merged = dict(self.statistics)
+        merge_into(merged, found)
+        return EarlierAttempts(self.path, self.done | {*done}, merged)
 
     @contextlib.contextmanager
     def continued(self, statistics: Mapping[str, Statistic], rank: int) -> Iterator[Callable[[int], None]]:
@@ -97,7 +140,8 @@ class EarlierAttempts:
 
         def write() -> None:
             with writing(path):
-                write_sealed(path, pack(statistics, **{DONE_KEY: torch.tensor(done)}))
+                name = torch.tensor(list(_sealed_name(path).encode()), dtype=torch.uint8)
+                write_sealed(path, pack(statistics, **{DONE_KEY: torch.tensor(done), NAME_KEY: name}))
 
         def record(start: int) -> None:
             nonlocal due

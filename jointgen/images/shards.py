@@ -28,6 +28,7 @@ from jointgen.config.fields import fraction, non_negative, positive, valid_side
 from jointgen.errors import FileError, MissingFileError, Problems
 from jointgen.runtime.hashing import sha256_of, sha256_of_file
 from jointgen.runtime.regular_files import check_regular, read_regular, unreadable
+from jointgen.text import listed
 
 FORMAT = 2
 """The format that is written. Format 1, which is read too, has no hash of the manifest."""
@@ -180,6 +181,8 @@ def _contradictions(manifest: PreparedManifest, data: bytes) -> Iterator[str]:
         yield "it does not have both splits"
     if bool(manifest.classes) == bool(manifest.unlabelled):
         yield "it has to have either classes or a reason why there are none"
+    if twice := sorted({name for name in manifest.classes or () if manifest.classes.count(name) > 1}):
+        yield f"classes that stand twice: {listed(map(repr, twice))}"
     for split, held in manifest.splits.items():
         yield from (f"splits.{split}{what}" for what in _contradictions_in(manifest, split, held))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from jointgen.errors import ConfigError, FileError
 from jointgen.inference.model import Model
 from jointgen.inference.run_data import RunData
 from jointgen.registry.discovery import load_plugins
-from jointgen.runs.checkpoint import find
+from jointgen.runs.checkpoint import Checkpoint, find, named_latest
 from jointgen.runs.folder import RunFolder
-from jointgen.runs.records import describe_progress
+from jointgen.runs.records import checkpoint_name, describe_progress, step_of
 from jointgen.text import listed
 
 MAX_CHANGES_SHOWN = 5
@@ -51,8 +52,8 @@ def open_model(
     """Load a model as `load` does.
 
     Returns:
-        The model, and a line for each damaged checkpoint that was passed over, and one if the run's recipe, as it reads
-        today, is not the one that the checkpoint was trained with.
+        The model, and a line for each damaged or missing checkpoint that was passed over, and one if the run's recipe,
+        as it reads today, is not the one that the checkpoint was trained with.
     """
     folder = RunFolder.open(run)
     compiled = compile_run(folder)
@@ -62,6 +63,7 @@ def open_model(
     load_weights(compiled.parts, saved.parts, average)
     model = Model(compiled, compiled.parts, device, saved.path.name)
     remarks = [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
+    remarks += _gone(folder, saved) if checkpoint == "latest" else []
     registry = compiled.registry
     changes = changed_keys(saved.recipe, write_recipe(read_recipe(folder.read_tables(), registry=registry), registry))
     if changes:
@@ -70,6 +72,22 @@ def open_model(
             f"{listed(changes, '; ', MAX_CHANGES_SHOWN)}"
         )
     return model, remarks
+
+
+def _gone(folder: RunFolder, saved: Checkpoint) -> list[str]:
+    """Return a line if the run has named a newer checkpoint than this, and that is not there any more."""
+    summary, _ = folder.summary_or_remark()
+    ended = summary is not None and summary.status in ("done", "stopped")
+    names = {
+        "latest": named_latest(folder.checkpoints),
+        folder.summary.name: checkpoint_name(summary.step) if summary is not None and ended else None,
+    }
+    newer = {file: name for file, name in names.items() if name and step_of(name) > saved.step}
+    gone = {file: name for file, name in newer.items() if not os.path.lexists(folder.checkpoints / name)}
+    return [
+        f"{folder.checkpoints / name}: is missing, and {file} names it; {saved.path.name} is used"
+        for file, name in list(gone.items())[:1]
+    ]
 
 
 def compile_run(folder: RunFolder) -> CompiledRecipe:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from jointgen.errors import CheckpointError, ConfigError, FileError, MissingFileError, suggest
 from jointgen.runs.manifest import FORMAT, MANIFEST, NAME, CheckpointManifest, Seal, describe, problems, read_manifest
-from jointgen.runs.records import CHECKPOINT_NAME, checkpoint_name
+from jointgen.runs.records import CHECKPOINT_NAME, checkpoint_name, step_of
 from jointgen.runs.tensor_tree import Chunks, parse, plain_tensor, serialize, split
 from jointgen.runtime.atomic_files import replace_text, sync_folder, why_not_written, write_flushed
 from jointgen.runtime.regular_files import read_regular, read_regular_text, unreadable
@@ -255,6 +255,14 @@ def latest(root: Path) -> Path | None:
     return next((path for path in _newest_first(Path(root)) if not problems(path)), None)
 
 
+def named_latest(root: Path) -> str | None:
+    """Return the name in the file `latest`, whether that checkpoint is there or not; None without a name."""
+    with contextlib.suppress(FileError):  # the file is for people: nothing depends on it
+        name = read_regular_text(root / "latest", MAX_NAME).strip()
+        return name if CHECKPOINT_NAME.fullmatch(name) and not name.startswith(".") else None
+    return None
+
+
 class _DamagedError(Exception):
     """A folder is no whole checkpoint, or holds what nobody has written. `lines` say why, one for each file."""
 
@@ -319,9 +327,7 @@ def _newest_first(root: Path) -> list[Path]:
 
 
 def _step(path: Path) -> int:
-    match = CHECKPOINT_NAME.fullmatch(path.name)
-    assert match is not None, path
-    return int(match["step"])
+    return step_of(path.name)
 
 
 def _is_aside(path: Path) -> bool:

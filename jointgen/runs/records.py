@@ -164,6 +164,17 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def step_of(name: str) -> int:
+    """Return the step in the name of a checkpoint folder.
+
+    >>> step_of("step-00001000")
+    1000
+    """
+    match = CHECKPOINT_NAME.fullmatch(name)
+    assert match is not None, name
+    return int(match["step"])
+
+
 @attrs.frozen
 class EvaluatedCheckpoint:
     """The figures that `jointgen eval` found of a checkpoint, by name."""

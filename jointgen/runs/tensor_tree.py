@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from jointgen.runtime.strict_json import read_json
 from jointgen.text import shortened
 
 Chunks = tuple[bytes | memoryview, ...]
@@ -49,7 +50,7 @@ def split(value: Any, tensors: dict[str, Tensor], at: str) -> Any:
 def parse(data: bytes, tensors: Mapping[str, Tensor]) -> Any:
     """Read the tree that `split` took apart. Raises ValueError where the JSON is that of no such tree."""
     try:
-        return _join(json.loads(data), tensors)
+        return _join(read_json(data, non_finite=True), tensors)  # early stopping keeps NaN of a loss that was absent
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -61,7 +62,10 @@ def _join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "tensor" and isinstance(inner, str) and inner in tensors:
         return tensors[inner]
     if kind == "dict" and isinstance(inner, list) and all(map(_is_entry, inner)):
-        return {key: _join(item, tensors) for key, item in inner}
+        table = {key: _join(item, tensors) for key, item in inner}
+        if len(table) < len(inner):
+            raise ValueError("a key stands twice")
+        return table
     if kind in ("list", "tuple") and isinstance(inner, list):
         items = [_join(item, tensors) for item in inner]
         return items if kind == "list" else tuple(items)
@@ -73,6 +77,8 @@ def _is_entry(pair: Any) -> bool:
 
 
 def _scalar(value: Any, at: str) -> Any:
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise TypeError(f"{at}: a checkpoint holds integers of 64 bits")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{at}: a checkpoint holds tensors and plain values, not {type(value).__qualname__}")

@@ -9,11 +9,17 @@ from typing import Any, NoReturn
 from jointgen.text import shortened
 
 
-def read_json(data: bytes) -> Any:
-    """Read JSON text strictly. Raises ValueError, in one line, also for numbers that JSON or 64 bits do not have."""
+def read_json(data: bytes, *, non_finite: bool = False) -> Any:
+    """Read JSON text strictly. Raises ValueError, in one line, also for numbers that JSON or 64 bits do not have.
+
+    Args:
+        data: The text.
+        non_finite: Whether NaN, Infinity and -Infinity may stand in it, as Python writes them.
+    """
+    constant = float if non_finite else _refuse
     try:
         return json.loads(
-            data, parse_constant=_refuse, parse_int=_integer, parse_float=_finite, object_pairs_hook=_table
+            data, parse_constant=constant, parse_int=_integer, parse_float=_finite, object_pairs_hook=_table
         )
     except RecursionError:
         raise ValueError("nested too deeply") from None

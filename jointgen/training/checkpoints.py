@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from jointgen.compiler.parts import shape_mismatches, summarise_problems
+from jointgen.compiler.parts import dtype_mismatches, shape_mismatches, summarise_problems
 from jointgen.config.recipe import changed_keys
 from jointgen.engine.batch_norm import average_statistics
 from jointgen.errors import CheckpointError, ConfigError, MissingFileError, Problem
@@ -108,7 +108,10 @@ def resume(state: TrainingState, folder: RunFolder, recipe: str, *, allow_change
         first = f"the run in {folder.path} has another recipe"
         remedy = "to go on with this one: --allow-changes (allow_changes=True)"
         raise ConfigError([Problem(f"{first}; {remedy}", "out"), *(f"  {change}" for change in changes)])
-    if wrong := shape_mismatches(state.parts.modules, saved.parts):
+    wrong = shape_mismatches(state.parts.modules, saved.parts)
+    if all(change.path[:2] != ("train", "precision") for change in changes):
+        wrong += dtype_mismatches(state.modules(), saved.parts)
+    if wrong:
         raise ConfigError(f"{saved.path} cannot be resumed with this recipe: {summarise_problems(wrong)}", "out")
 
     # the weights, then everything else

@@ -16,6 +16,7 @@ import attrs
 import pytest
 import torch
 from jointgen_metrics.reconstruction import RMSE
+from safetensors.torch import load, save
 from support.paths import QUICKSTART
 from torch import Tensor
 
@@ -32,6 +33,7 @@ from jointgen.evaluation.partial_results import PartialResults
 from jointgen.objectives import E
 from jointgen.registry.components import Registry
 from jointgen.runtime.cache import cache_folder, cached
+from jointgen.runtime.sealed_files import write_sealed
 from jointgen.testing.evaluation import model_of, tiny
 
 
@@ -326,6 +328,95 @@ def test_damaged_partial_results_are_said_and_found_again(
     assert (found["m"].n, found["m"].value) == (40, 19.5)
     line = f"{file}: is damaged: contents differ from what was written; its rows are evaluated again"
     assert line in capsys.readouterr().err
+
+
+def stopped_evaluation(model: Any, split: Any, partial: PartialResults) -> tuple[Path, Given]:
+    """An evaluation that was stopped after two batches of five: its one file, and the metric that goes on."""
+
+    def metric(stop_at: int | None) -> Given:
+        def values(batch: Batch) -> Tensor:
+            if int(batch.index[0]) == stop_at:
+                raise StoppedError("stopped", 15)
+            return batch.index.double()
+
+        return Given(lambda s: [MetricFigure("m", "1", "", (per_row("m", values),))])
+
+    with pytest.raises(StoppedError):
+        evaluate(model, split, [metric(16)], batch=8, partial=partial)
+    (file,) = partial.folder.iterdir()
+    return file, metric(None)
+
+
+@pytest.mark.parametrize(
+    "name", ["{}-1-0.sealed", "{}-0-1.sealed", "{}-0-0 (copy).sealed", "{}-x-0.sealed", "{}--.sealed", "{}-00-0.sealed"]
+)
+def test_a_copy_of_partial_results_counts_no_row_twice(
+    model: Any, split: Any, tmp_path: Path, capsys: Any, name: str
+) -> None:
+    """The mean of the row numbers 0 to 39 is 19.5; of rows that count twice it would be another, and n 56."""
+    partial = PartialResults(tmp_path / "partial")
+    file, metric = stopped_evaluation(model, split, partial)
+    copy = file.with_name(name.format(file.name.removesuffix("-0-0.sealed")))
+    shutil.copy(file, copy)
+    found = evaluate(model, split, [metric], batch=8, partial=partial)
+    assert (found["m"].n, found["m"].value) == (40, 19.5)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(copy) in line
+
+
+def test_partial_results_of_another_evaluation_are_not_taken(
+    model: Any, split: Any, tmp_path: Path, capsys: Any
+) -> None:
+    file, metric = stopped_evaluation(model, split, PartialResults(tmp_path / "of step 10"))
+    shutil.copytree(file.parent, tmp_path / "of step 20")
+    evaluate(model, split, [metric], batch=8, partial=PartialResults(tmp_path / "of step 20"))
+    copy = tmp_path / "of step 20" / file.name
+    assert f"{copy}: was written under another name; its rows are evaluated again" in capsys.readouterr().err
+
+
+def without(name: str) -> Callable[[dict[str, Tensor]], None]:
+    return lambda tensors: tensors.__delitem__(name)
+
+
+def with_(name: str, value: Tensor) -> Callable[[dict[str, Tensor]], None]:
+    return lambda tensors: tensors.__setitem__(name, value)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        None,
+        without("done"),
+        without("file"),
+        without("0/n_mean_m2"),
+        with_("done", torch.tensor([0, -8])),
+        with_("done", torch.tensor([0, 40])),
+        with_("done", torch.tensor([0, 4])),
+        with_("done", torch.tensor([0, 0])),
+        with_("done", torch.tensor([0.0, 8.0])),
+        with_("0/n_mean_m2", torch.zeros(3, 4)),
+        with_("0/n_mean_m2", torch.tensor([16.0, float("nan"), 1.0])),
+        with_("0/n_mean_m2", torch.tensor([-16.0, 1.0, 1.0])),
+        with_("0/n_mean_m2", torch.tensor([1.5, 1.0, 1.0])),
+    ],
+)
+def test_partial_results_that_were_edited_and_sealed_again_count_for_nothing(
+    model: Any, split: Any, tmp_path: Path, capsys: Any, edit: Callable[[dict[str, Tensor]], None] | None
+) -> None:
+    partial = PartialResults(tmp_path / "partial")
+    file, metric = stopped_evaluation(model, split, partial)
+    body = file.read_bytes().partition(b"\n")[2]
+    tensors = load(body)
+    assert tensors["0/n_mean_m2"].tolist() == [16.0, 7.5, 340.0]  # rows 0 to 15
+    metadata = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
+    if edit is not None:
+        edit(tensors)
+    write_sealed(file, b"junk" if edit is None else save(tensors, metadata))
+    found = evaluate(model, split, [metric], batch=8, partial=partial)
+    assert (found["m"].n, found["m"].value) == (40, 19.5)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"jointgen: {file}: ")
+    assert line.endswith("; its rows are evaluated again")
 
 
 def test_statistics_as_bytes() -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from jointgen.errors import ConfigError, FileError
 from jointgen.images.prepare import prepare_images, verify
 from jointgen.images.shards import REMEDY, check_files, read_manifest
+from jointgen.runtime.hashing import sha256_of
 
 SIDE = 4
 Say = Callable[..., Any]
@@ -39,6 +40,16 @@ def copied(made: Path, tmp_path: Path) -> Path:
     for file in made.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     return tmp_path
+
+
+def test_a_class_that_stands_twice(copied: Path) -> None:
+    file = copied / "manifest.json"
+    whole = json.loads(file.read_text())
+    written = json.dumps({**whole, "classes": [*whole["classes"], "cat"], "sha256": ""}, indent=1)
+    digest = sha256_of(written.encode())
+    file.write_text(written.replace('"sha256": ""', f'"sha256": "{digest}"', 1))
+    with pytest.raises(ConfigError, match="classes that stand twice: 'cat'"):
+        read_manifest(copied)
 
 
 def fault(folder: Path) -> str:

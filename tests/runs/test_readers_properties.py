@@ -182,13 +182,14 @@ def test_a_manifest_that_was_hashed_again_is_read_or_refused(saved: Path, data: 
         file.write_bytes(whole)
 
 
-SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=5))
+INTEGERS = st.integers(-(2**63), 2**64 - 1)
+SCALARS = st.one_of(st.none(), st.booleans(), INTEGERS, st.floats(allow_nan=False), st.text(max_size=5))
 TREES = st.recursive(
     SCALARS | st.lists(st.floats(width=32), max_size=3).map(torch.tensor),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.lists(inner, max_size=3).map(tuple),
-        st.dictionaries(st.integers() | st.text(max_size=3), inner, max_size=3),
+        st.dictionaries(INTEGERS | st.text(max_size=3), inner, max_size=3),
     ),
     max_leaves=8,
 )
@@ -211,6 +212,25 @@ def test_a_tree_of_values_and_tensors_is_joined_as_it_was(tree: Any) -> None:
     assert equal(parse(text, tensors), tree)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"dict": [["a", 1], ["a", 2]]}', "a key stands twice"),
+        ('{"dict": [], "dict": []}', "a key stands twice"),
+        ("18446744073709551616", "more than 64 bits"),
+    ],
+)
+def test_states_that_no_run_writes(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse(text.encode(), {})
+
+
+def test_a_loss_that_was_absent_is_kept_and_a_number_of_65_bits_is_not_written() -> None:
+    assert equal(parse(json.dumps(split([float("nan"), float("inf")], {}, "s")).encode(), {})[1:], [float("inf")])
+    with pytest.raises(TypeError, match="progress: a checkpoint holds integers of 64 bits"):
+        split(2**64, {}, "progress")
+
+
 # --- evaluations that were stopped ------------------------------------------------------------------------------------
 
 
@@ -219,15 +239,15 @@ def test_a_tree_of_values_and_tensors_is_joined_as_it_was(tree: Any) -> None:
 def test_damaged_partial_results_count_for_nothing(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    folder = tmp_path_factory.mktemp("partial")
+    folder = tmp_path_factory.mktemp("partial") / "same"  # its name is in the file, whose bytes are drawn from
     partial = PartialResults(folder)
     with (
         pytest.raises(KeyboardInterrupt),
-        partial.open("test", {"a": Mean}).continued({"a": Mean(4, 1.0, 2.0)}, 0) as done,
+        partial.open("test", {"a": Mean}, [0]).continued({"a": Mean(4, 1.0, 2.0)}, 0) as done,
     ):
         done(0)
         raise KeyboardInterrupt
-    assert partial.open("test", {"a": Mean}).statistics == {"a": Mean(4, 1.0, 2.0)}
+    assert partial.open("test", {"a": Mean}, [0]).statistics == {"a": Mean(4, 1.0, 2.0)}
     (file,) = folder.iterdir()
     file.write_bytes(changed(data, file.read_bytes()))
-    assert partial.open("test", {"a": Mean}).statistics in ({"a": Mean(4, 1.0, 2.0)}, {})
+    assert partial.open("test", {"a": Mean}, [0]).statistics in ({"a": Mean(4, 1.0, 2.0)}, {})

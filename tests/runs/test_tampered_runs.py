@@ -13,6 +13,8 @@ from support.commands import Said
 from support.tampering import SPECIAL
 
 from jointgen.errors import FileError
+from jointgen.evaluation import partial_results
+from jointgen.evaluation.partial_results import PartialResults
 from jointgen.runs.folder import RunFolder
 
 Say = Callable[..., Said]
@@ -162,3 +164,28 @@ def test_what_the_log_has_lost_is_said_by_report(
     shown = say("report", copied)
     assert shown.status == 0
     assert shown.problems == [f"jointgen: {metrics}: {said}"]
+
+
+def test_a_folder_of_partial_results_that_is_a_link_is_not_written_through(
+    copied: Path, say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PartialResults, "discard", lambda self: None)
+    monkeypatch.setattr(partial_results, "WRITE_EVERY_S", 0.0)
+    say("eval", copied, "--metrics", "rmse")
+    (folder,) = (copied / "evaluations").iterdir()
+    shutil.rmtree(folder)
+    (tmp_path / "elsewhere").mkdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    said = say("eval", copied, "--metrics", "rmse")
+    assert said.status == 2
+    assert lines_on(said, folder) == [
+        f"jointgen: {folder}: is a link, and a run writes into its own folder only; remove it"
+    ]
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_report_without_a_checkpoint_says_so(copied: Path, say: Say) -> None:
+    shutil.rmtree(copied / "checkpoints")
+    said = say("report", copied)
+    line = "no whole checkpoint; the page is written without what needs a checkpoint"
+    assert lines_on(said, copied / "checkpoints") == [f"jointgen: {copied / 'checkpoints'}: {line}"]

@@ -20,6 +20,7 @@ import pytest
 import torch
 from jointgen_data import digits
 from jointgen_metrics import reconstruction
+from safetensors.torch import load, save
 from support.runs import SMALL, logged, train_small, weights
 from support.tampering import SPECIAL, reseal
 from torch import Tensor
@@ -335,6 +336,36 @@ def test_resume_passes_over_a_damaged_one_and_says_so(
         weights(finished / "checkpoints/step-00000012"),
     )
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_a_tensor_of_another_type_is_no_weight_to_resume_with(copied: Path) -> None:
+    """It would be cast. `load` takes it: models are used in other precisions than they were trained in."""
+    newest = copied / "checkpoints/step-00000012"
+    file = newest / "encoder.safetensors"
+    tensors = load(file.read_bytes())
+    name = next(iter(tensors))
+    tensors[name] = tensors[name].to(torch.float16)
+    file.write_bytes(save(tensors))
+    reseal(newest)
+    line = f"encoder/{name} is torch.float32 now, and torch.float16 there"
+    with pytest.raises(ConfigError, match=re.escape(line)):
+        train(copied, resume=True, changes={"train.steps": 16}, allow_changes=True)
+    assert jointgen.load(copied).checkpoint == "step-00000012"
+
+
+def test_a_run_goes_on_in_another_precision(copied: Path) -> None:
+    changes = {"train.steps": 14, "train.precision": "fp64"}
+    assert train(copied, resume=True, changes=changes, allow_changes=True).summary["step"] == 14
+
+
+@pytest.mark.parametrize("file", ["latest", "summary.json"])
+def test_a_newest_checkpoint_that_was_removed_is_said(copied: Path, file: str) -> None:
+    shutil.rmtree(copied / "checkpoints/step-00000012")
+    (copied / ("summary.json" if file == "latest" else "checkpoints/latest")).unlink()
+    line = f"{copied}/checkpoints/step-00000012: is missing, and {file} names it; step-00000008 is used"
+    with pytest.warns(UserWarning, match=re.escape(line)) as said:
+        jointgen.load(copied)
+    assert len(said) == 1
 
 
 def test_load_passes_over_a_damaged_one_and_warns(copied: Path) -> None:

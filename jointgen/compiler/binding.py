@@ -7,6 +7,7 @@ and check a recipe.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import attrs
@@ -32,6 +33,7 @@ class Binding:
         joints: The joints of all stages, by name.
         ratios: The ratios of all stages, by name; each has a critic, which is a part of the same name.
         offered: For each data source that the joints draw from, the Spaces of the source's variables.
+        recorded_in: The file that those are from which the sources were not asked for.
         spaces: The Space of each variable of the joints.
         traits: What the planner must know of each part.
         capabilities: What the family of each conditional, and each prior, declares that it can do.
@@ -43,6 +45,7 @@ class Binding:
     joints: dict[str, Joint] = attrs.field(factory=dict)
     ratios: dict[str, Ratio] = attrs.field(factory=dict)
     offered: dict[str, dict[str, Space]] = attrs.field(factory=dict)
+    recorded_in: Path | None = None
     spaces: dict[str, Space] = attrs.field(factory=dict)
     traits: dict[str, PartTraits] = attrs.field(factory=dict)
     capabilities: dict[str, Capabilities] = attrs.field(factory=dict)
@@ -145,6 +148,7 @@ def bind(
     objectives: Sequence[Objective],
     registry: Registry | None = None,
     offered: Mapping[str, Mapping[str, Space]] | None = None,
+    recorded_in: Path | None = None,
 ) -> Binding:
     """Match the objectives' joints with the recipe's parts.
 
@@ -153,13 +157,13 @@ def bind(
         objectives: One for each stage.
         registry: Where to look for families that fit, to name them in problems.
         offered: The Spaces of data sources that are known; the others are asked.
+        recorded_in: The file that they are known from.
 
     Returns:
         The binding; its `problems` are to be raised by the caller.
     """
-    binding = Binding(
-        recipe, registry=registry, offered={part: dict(spaces) for part, spaces in (offered or {}).items()}
-    )
+    known = {part: dict(spaces) for part, spaces in (offered or {}).items()}
+    binding = Binding(recipe, registry=registry, offered=known, recorded_in=recorded_in)
     for objective in objectives:
         shared: list[tuple[dict[str, Any], Mapping[str, Any], str]] = [
             (binding.joints, objective.joints, "joint"),

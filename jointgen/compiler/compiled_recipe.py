@@ -6,6 +6,7 @@ recipe -> stages of objectives -> binding (which part computes what) -> a plan f
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import attrs
 
@@ -75,6 +76,7 @@ def compile_recipe(
     recipe: Recipe,
     registry: Registry,
     offered: Mapping[str, Mapping[str, Space]] | None = None,
+    recorded_in: Path | None = None,
     *,
     trains: bool = False,
 ) -> CompiledRecipe:
@@ -85,13 +87,14 @@ def compile_recipe(
         registry: The components that it was read with.
         offered: The Spaces of the variables of data sources by part, where a run has recorded them; other sources are
             asked for theirs.
+        recorded_in: The file that they are recorded in. Whoever opens the data compares them with the sources' own.
         trains: Whether this machine is to train it, which takes several times the memory of its parts.
 
     Raises:
         ConfigError: Every mismatch between the objective and the parts; families that would fit are named.
     """
     stages = stages_of(recipe, registry)
-    binding = bind(recipe, [stage.objective for stage in stages], registry, offered)
+    binding = bind(recipe, [stage.objective for stage in stages], registry, offered, recorded_in)
     binding.problems.raise_any()
     with placing("objective"):
         plans = tuple(make_plan(s.objective, binding.traits, separate=recipe.train.compile != "off") for s in stages)
@@ -101,6 +104,8 @@ def compile_recipe(
     for plan in plans:
         problems += unmet(plan, binding, registry) or _idle(plan)
     problems += [*_unfit_rows(recipe, plans), *_too_many_rows(binding), *_untrained(recipe, stages, binding, plans)]
+    if _bytes_of_rows(binding, 1) > machine_memory():  # no network for such a row can be asked for, either
+        problems.raise_any()
     with problems.collect():
         parts = build(binding, trains=trains)
     problems.raise_any()
@@ -170,8 +175,12 @@ def _too_many_rows(binding: Binding) -> Iterable[Problem]:
         (recipe.eval.batch, ("eval", "batch")),
         (recipe.eval.samples, ("eval", "samples")),
     ):
-        if rows * numbers * BYTES_OF_A_NUMBER > machine_memory():
+        if _bytes_of_rows(binding, rows) > machine_memory():
             yield Problem(f"{rows:,} rows of {numbers:,} numbers are more than this machine's memory holds", *key)
+
+
+def _bytes_of_rows(binding: Binding, rows: int) -> int:
+    return rows * sum(space.size for space in binding.spaces.values()) * BYTES_OF_A_NUMBER
 
 
 def _unfit_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int = 1) -> list[Problem]:

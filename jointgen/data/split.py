@@ -14,9 +14,11 @@ from torch import Tensor
 
 from jointgen.compiler.binding import Binding
 from jointgen.contracts.sources import PlacedRows, RemarkedRows, Rows, labelled
+from jointgen.contracts.space import Space
 from jointgen.data.device import send
-from jointgen.errors import Problems
+from jointgen.errors import FileError, Problems
 from jointgen.registry.faults import attributing
+from jointgen.text import listed
 
 CPU = torch.device("cpu")
 
@@ -123,6 +125,7 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
 
     Raises:
         ConfigError: With a problem for each source whose data is not there.
+        FileError: The run's record of the data says something else than the data.
     """
     wanted = dict.fromkeys(binding.data_parts if parts is None else parts)
     components = {part: binding.recipe.all_sources()[part] for part in wanted}
@@ -132,4 +135,26 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
         with problems.collect(*binding.recipe.path_of(part)), attributing(binding.named(part)):
             sources[part] = component.open(name)
     problems.raise_any()
+    if binding.recorded_in is not None:
+        for part, component in components.items():
+            with attributing(binding.named(part)):
+                spaces = component.spaces()
+            if found := [*differences(binding.offered[part], spaces)]:
+                raise FileError(
+                    binding.recorded_in,
+                    f"is not of this data ({part}: {listed(found)}); if this is the data that the run was "
+                    "trained on, remove the file: what it says is then read from the data",
+                )
     return Split(name, sources, {part: binding.variables_of(part) for part in sources}, components)
+
+
+def differences(recorded: Mapping[str, Space], found: Mapping[str, Space]) -> Iterable[str]:
+    """Yield what a record says otherwise of its variables than their source does, which may have more by now."""
+    for name, space in recorded.items():
+        if name not in found:
+            yield f"{name} is no variable of it"
+            continue
+        for field in attrs.fields(Space):
+            said, true = getattr(space, field.name), getattr(found[name], field.name)
+            if said != (tuple(true) if isinstance(true, list) else true):
+                yield f"{name} has {field.name} {said} in the file and {true} in the data"

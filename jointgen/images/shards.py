@@ -26,7 +26,7 @@ import numpy as np
 from jointgen.config.documents import parse_document
 from jointgen.config.fields import fraction, non_negative, positive, valid_side
 from jointgen.errors import FileError, MissingFileError, Problems
-from jointgen.runtime.hashing import sha256_of, sha256_of_file
+from jointgen.runtime.hashing import has_seal, sealed, sha256_of_file
 from jointgen.runtime.regular_files import check_regular, read_regular, unreadable
 from jointgen.text import listed
 
@@ -36,7 +36,6 @@ MANIFEST = "manifest.json"
 REMEDY = "remove the folder and prepare it again"
 
 _MAX_HEADER_BYTES = 4096  # of a .npy file; numpy writes 128
-_NO_HASH = '"sha256": ""'
 
 Progress = Callable[[int, int], None]
 
@@ -145,8 +144,7 @@ class PreparedManifest:
     def to_json(self) -> str:
         """The manifest as it is written, in the present format and with its hash."""
         bare = attrs.evolve(self, format=FORMAT, sha256="")
-        text = json.dumps(cattrs.unstructure(bare), indent=1) + "\n"
-        return text.replace(_NO_HASH, f'"sha256": "{sha256_of(text.encode())}"')
+        return sealed(json.dumps(cattrs.unstructure(bare), indent=1) + "\n")
 
 
 def read_manifest(folder: Path) -> PreparedManifest:
@@ -172,11 +170,8 @@ def read_manifest(folder: Path) -> PreparedManifest:
 
 def _contradictions(manifest: PreparedManifest, data: bytes) -> Iterator[str]:
     """Yield what shows that a manifest is not what was written; `data` is its text."""
-    digest = manifest.sha256
-    if manifest.format != 1 or digest:
-        bare = data.replace(f'"sha256": "{digest}"'.encode(), _NO_HASH.encode())
-        if sha256_of(bare) != digest:
-            yield "its SHA-256 is another than it says"
+    if (manifest.format != 1 or manifest.sha256) and not has_seal(data, manifest.sha256):
+        yield "its SHA-256 is another than it says"
     if set(manifest.splits) != {"train", "test"}:
         yield "it does not have both splits"
     if bool(manifest.classes) == bool(manifest.unlabelled):

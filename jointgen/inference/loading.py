@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.compiler.parts import load_weights
-from jointgen.config.recipe import changed_keys, read_recipe, write_recipe
-from jointgen.errors import ConfigError, FileError
+from jointgen.config.recipe import Recipe, changed_keys, read_recipe, write_recipe
+from jointgen.contracts.space import Space
+from jointgen.data.split import differences
+from jointgen.errors import ConfigError, FileError, JointgenError
 from jointgen.inference.model import Model
-from jointgen.inference.run_data import RunData
+from jointgen.inference.run_data import REMEDY, RunData
 from jointgen.registry.discovery import load_plugins
+from jointgen.registry.faults import attributing
 from jointgen.runs.checkpoint import Checkpoint, find, named_latest
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.records import checkpoint_name, describe_progress, step_of
@@ -60,7 +65,8 @@ def open_model(
     saved = find(folder.checkpoints, checkpoint)
     doubled = torch.float64 if compiled.recipe.train.precision == "fp64" else None
     compiled.parts.modules.to(device, doubled).eval()  # before the weights, which would be rounded
-    load_weights(compiled.parts, saved.parts, average)
+    with _naming_record(folder, compiled.recipe, compiled.binding.offered if compiled.binding.recorded_in else {}):
+        load_weights(compiled.parts, saved.parts, average)
     model = Model(compiled, compiled.parts, device, saved.path.name)
     remarks = [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
     remarks += _gone(folder, saved) if checkpoint == "latest" else []
@@ -104,7 +110,34 @@ def compile_run(folder: RunFolder) -> CompiledRecipe:
         raise
     except ConfigError as error:
         raise ConfigError([f"{folder.recipe}: {problem}" for problem in error.problems]) from None
-    return compile_recipe(recipe, registry, data.offered(recipe))
+    offered = data.offered(recipe)
+    with _naming_record(folder, recipe, offered):
+        return compile_recipe(recipe, registry, offered, folder.data if offered else None)
+
+
+@contextmanager
+def _naming_record(folder: RunFolder, recipe: Recipe, offered: Mapping[str, Mapping[str, Space]]) -> Iterator[None]:
+    """Name data.json in one line where a run does not fit together and the data does not bear out what it says."""
+    try:
+        yield
+    except ConfigError as error:
+        if isinstance(error, FileError) or _is_true(recipe, offered):
+            raise
+        more = f", and {len(error.problems) - 1:,} more" if len(error.problems) > 1 else ""
+        fault = f"does not fit the run's {folder.recipe.name} and checkpoints ({error.lines[0]}{more})"
+        raise FileError(folder.data, f"{fault}; {REMEDY}") from None
+
+
+def _is_true(recipe: Recipe, offered: Mapping[str, Mapping[str, Space]]) -> bool:
+    """Whether the data is there and is what the record says."""
+    try:
+        for part, spaces in offered.items():
+            with attributing(part):
+                if any(differences(spaces, recipe.all_sources()[part].spaces())):
+                    return False
+    except JointgenError:  # it is not there
+        return False
+    return True
 
 
 def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, list[str]]:

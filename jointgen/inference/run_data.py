@@ -13,13 +13,15 @@ from typing import Any
 import attrs
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
-from jointgen.config.documents import read_document
+from jointgen.config.documents import parse_document
 from jointgen.config.recipe import Recipe
 from jointgen.contracts.data_keys import key_roles
 from jointgen.contracts.space import Space
-from jointgen.errors import MissingFileError
+from jointgen.errors import FileError, MissingFileError
 from jointgen.runs.folder import RunFolder
 from jointgen.runtime.atomic_files import replace_text, writing
+from jointgen.runtime.hashing import has_seal, sealed
+from jointgen.runtime.regular_files import read_regular
 
 REMEDY = "remove it: what it says is then read from the data"
 
@@ -31,10 +33,12 @@ class RunData:
     Args:
         started_in: The folder in which the run was started, from which relative paths of its recipe lead.
         spaces: The Space of each variable by its source's name for it, by the part of the recipe that the source is.
+        sha256: The hash of the file's own text, with nothing in the place of this hash; empty before it is written.
     """
 
     started_in: str = ""
     spaces: dict[str, dict[str, Space]] = attrs.field(factory=dict)
+    sha256: str = attrs.field(default="", eq=False)
 
     @classmethod
     def of(cls, compiled: CompiledRecipe) -> RunData:
@@ -48,19 +52,27 @@ class RunData:
     def write(self, folder: RunFolder) -> None:
         """Write data.json."""
         with writing(folder.data):
-            replace_text(folder.data, json.dumps(attrs.asdict(self), indent=1) + "\n")
+            bare = attrs.asdict(attrs.evolve(self, sha256=""))
+            replace_text(folder.data, sealed(json.dumps(bare, indent=1) + "\n"))
 
     @classmethod
     def read(cls, folder: RunFolder) -> RunData:
         """Read data.json; an empty record where a run has none, since those before 0.1 have not.
 
         Raises:
-            FileError: It is damaged.
+            FileError: It is damaged, or is not as it was written.
         """
         try:
-            return read_document(folder.data, cls, REMEDY)
+            data = read_regular(folder.data)
         except MissingFileError:
             return cls()
+        try:
+            found = parse_document(data, cls)
+            if not has_seal(data, found.sha256):
+                raise ValueError("its SHA-256 is another than it says" if found.sha256 else "it has no SHA-256")
+        except ValueError as error:
+            raise FileError(folder.data, f"is damaged ({error}); {REMEDY}") from None
+        return found
 
     def located(self, recipe: Recipe) -> Recipe:
         """Return the run's recipe with the relative paths of its data that lead somewhere from where it was started.

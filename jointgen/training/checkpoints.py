@@ -120,8 +120,10 @@ def resume(state: TrainingState, folder: RunFolder, recipe: str, *, allow_change
             known = name if name in saved.parts else name.removeprefix("ema.")  # averages that begin now
             module.load_state_dict(saved.parts[known])
         unknown = state.load_state_dict(saved.state, recipe_changed=bool(changes))
-        if (state.progress.step, type(state.progress.step)) != (saved.step, int):
+        if state.progress.step != saved.step:
             raise ValueError(f"step {shortened(state.progress.step)} in progress.json, {saved.step} in manifest.json")
+        if not changes and (planned := saved.state["progress"]["planned"]) != state.progress.planned:
+            raise ValueError(f"progress.planned: {shortened(planned)}, and {state.progress.planned} by the recipe")
     except ConfigError as error:
         raise ConfigError(f"{saved.path} cannot be resumed with this recipe: {error}", "out") from None
     except _UNFIT as error:  # whole to the byte, so somebody has edited it, or it is of another version

@@ -23,8 +23,11 @@ from typing import Any
 import attrs
 
 from jointgen.compiler.plan import Plan
+from jointgen.config.documents import as_document
+from jointgen.config.fields import non_negative
 from jointgen.objectives.expressions import SIDES
 from jointgen.runs.records import CriticVerdict
+from jointgen.text import shortened
 
 MIN_EVENTS, MIN_ROWS = 5, 500
 """The fewest log events, and the fewest rows of each side, that a verdict is based on."""
@@ -57,10 +60,10 @@ class Critic:
     num: str
     den: str
     is_log_ratio: bool
-    step: int = 0
+    step: int = attrs.field(default=0, validator=non_negative)
     events: list[dict[str, float]] = attrs.field(factory=list)
-    distrusted: int | None = None
-    sound: int = 0
+    distrusted: int | None = attrs.field(default=None, validator=non_negative)
+    sound: int = attrs.field(default=0, validator=non_negative)
 
     def has_ratio_of(self, other: Critic) -> bool:
         """Return whether both estimate the same ratio."""
@@ -192,8 +195,14 @@ class CriticTrust:
         return [attrs.asdict(critic) for critic in self._critics.values()]
 
     def load_state_dict(self, state: Sequence[Mapping[str, Any]]) -> None:
-        """Restore what is known of each critic."""
-        self._critics = {critic["name"]: Critic(**critic) for critic in state}
+        """Restore what is known of each critic. Raises ValueError where it is what no run knows."""
+        critics = as_document(state, list[Critic])
+        for critic in critics:
+            for event in critic.events:
+                judged = "saturation" in event and any(f"{side}_accuracy" in event for side in SIDES)
+                if event.keys() - {*_FIGURES} or (critic.is_log_ratio and not judged):
+                    raise ValueError(f"critic {critic.name}: no log event has just the figures {shortened([*event])}")
+        self._critics = {critic.name: critic for critic in critics}
 
 
 def _exp(nats: float) -> str:

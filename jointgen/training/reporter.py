@@ -19,7 +19,7 @@ from jointgen.inference.model import Model
 from jointgen.reports.gallery import picture_files, write_pictures
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
-from jointgen.runs.records import BestRecord, EnvironmentRecord, Status, Summary, WarmStartRecord, checkpoint_name
+from jointgen.runs.records import BestRecord, EnvironmentRecord, Status, Summary, checkpoint_name
 from jointgen.runtime.atomic_files import writing
 from jointgen.runtime.environment import environment
 from jointgen.runtime.workers import Workers
@@ -184,7 +184,7 @@ class RunReporter:
             wall_s=round(progress.wall_s, 3),
             log_events=progress.log_events,
             seed=self.recipe.seed,
-            init_from=WarmStartRecord(**progress.init_from) if progress.init_from is not None else None,
+            init_from=progress.init_from,
             best=BestRecord(**best.state_dict()) if best.metric is not None else None,
             critics=state.critic_trust.summary(),
             data_keys={part: key_roles(type(source)) for part, source in self.recipe.all_sources().items()},

@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 from torch import nn
 
+from jointgen.config.documents import as_document
+from jointgen.config.fields import between, non_negative
 from jointgen.contracts.noise import Noise
+from jointgen.runs.records import WarmStartRecord
 from jointgen.runtime.global_rng import State, global_state, seeded, set_global_state
+from jointgen.text import shortened
 
 if TYPE_CHECKING:  # the state holds these, and knows of them only that they are stateful
     from jointgen.compiler.parts import Parts
@@ -26,6 +30,10 @@ if TYPE_CHECKING:  # the state holds these, and knows of them only that they are
     from jointgen.training.stopping import BestCheckpoint, EarlyStopping
 
 
+MAX_SECONDS = 1e12
+"""So many seconds, which are 30,000 years, no run takes."""
+
+
 class Stateful(Protocol):
     """An object with a state to save, like torch's modules and optimizers."""
 
@@ -33,10 +41,13 @@ class Stateful(Protocol):
         """Return nested dicts and lists of plain values and tensors. Every process of the run calls it."""
 
     def load_state_dict(self, state: Any, /) -> None:
-        """Restore what `state_dict` returned; its tensors are on the CPU."""
+        """Restore what `state_dict` returned; its tensors are on the CPU.
+
+        Plain values are what a file says: they are read strictly, and nothing is set before all of them are.
+        """
 
 
-@attrs.define
+@attrs.define(on_setattr=attrs.setters.NO_OP)  # a step need not check what it counts
 class RunProgress:
     """The number of steps that a run has made, and the steps at which its stages end.
 
@@ -49,12 +60,12 @@ class RunProgress:
         log_events: The number of events in its log; None if it went on from a checkpoint that does not say.
     """
 
-    step: int
-    wall_s: float
-    ends: list[int]
-    planned: list[int]
-    init_from: Mapping[str, Any] | None = None
-    log_events: int | None = 0
+    step: int = attrs.field(validator=non_negative)
+    wall_s: float = attrs.field(validator=between(0.0, MAX_SECONDS))
+    ends: list[int] = attrs.field(validator=non_negative)
+    planned: list[int] = attrs.field(validator=non_negative)
+    init_from: WarmStartRecord | None = None
+    log_events: int | None = attrs.field(default=0, validator=between(0, 2**63 - 1))
 
     @property
     def stage(self) -> int:
@@ -87,10 +98,30 @@ class RunProgress:
         return attrs.asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the progress. Where the recipe's stages now have other lengths, these hold from the start."""
-        self.step, self.wall_s, self.init_from = state["step"], state["wall_s"], state["init_from"]
-        self.log_events = state.get("log_events")
-        self.ends = list(state["ends"] if state["planned"] == self.planned else self.planned)
+        """Restore the progress. Where the recipe's stages now have other lengths, these hold from the start.
+
+        Raises:
+            ValueError: It is that of no run.
+        """
+        own = {field.name for field in attrs.fields(RunProgress)}  # progress.json holds other objects' states, too
+        known = {key: value for key, value in state.items() if key in own}
+        saved = as_document({"log_events": None, **known}, RunProgress)  # older checkpoints do not say how many
+        saved.check_ends()
+        self.step, self.wall_s, self.init_from = saved.step, saved.wall_s, saved.init_from
+        self.log_events = saved.log_events
+        self.ends = list(saved.ends if saved.planned == self.planned else self.planned)
+
+    def check_ends(self) -> None:
+        """Raise ValueError where no run has made so many steps with stages of these ends."""
+        if len(self.ends) != len(self.planned) or not self.ends:
+            raise ValueError(f"ends: {len(self.ends)} stages, and {len(self.planned)} in planned")
+        for name, steps in (("ends", self.ends), ("planned", self.planned)):
+            if steps != sorted(steps):
+                raise ValueError(f"{name}: must be in order, got {shortened(steps)}")
+        if any(end > planned for end, planned in zip(self.ends, self.planned, strict=True)):
+            raise ValueError(f"ends: {shortened(self.ends)} is later than planned, {shortened(self.planned)}")
+        if self.step > self.ends[-1]:
+            raise ValueError(f"step: {self.step} is after the end, {self.ends[-1]}")
 
 
 class GlobalGenerators:
@@ -182,6 +213,7 @@ class TrainingState:
 
         Raises:
             KeyError: A key that every checkpoint has is missing.
+            ValueError: A plain state is that of no run; the message begins with its key.
         """
         unknown = []
         for field, item in self._stateful():
@@ -192,7 +224,10 @@ class TrainingState:
             if name not in known:
                 unknown.append(field.metadata["key"])
             elif not (recipe_changed and field.metadata["needs_same_recipe"]):
-                item.load_state_dict(known[name])
+                try:
+                    item.load_state_dict(known[name])
+                except ValueError as error:
+                    raise ValueError(f"{field.metadata['key']}: {error}") from error
         return unknown
 
     def _stateful(self) -> Iterator[tuple[attrs.Attribute[Any], Stateful]]:

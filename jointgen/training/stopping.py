@@ -6,9 +6,49 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import attrs
+
+from jointgen.config.documents import as_document
+from jointgen.config.fields import non_negative
 from jointgen.config.recipe import EarlyStoppingTable
 from jointgen.contracts.metrics import MetricFigure
 from jointgen.errors import ConfigError, suggest
+from jointgen.runs.records import CHECKPOINT_NAME, checkpoint_name
+from jointgen.text import shortened
+
+
+def _are_numbers(instance: Any, attribute: Any, value: list[Any]) -> None:
+    """Losses that are numbers; one that was NaN when it was saved is, too."""
+    if not all(type(loss) in (int, float) for loss in value):
+        raise ValueError(f"{attribute.name!r} must be numbers, got {shortened(value)}")
+
+
+@attrs.frozen
+class Patience:
+    """The state of `EarlyStopping` in a checkpoint; older ones do not say what was watched."""
+
+    best: list[Any] = attrs.field(validator=_are_numbers)
+    waited: int = attrs.field(validator=non_negative)
+    watched: list[str] | None = None
+
+
+def _is_checkpoint(instance: Any, attribute: Any, value: str | None) -> None:
+    found = CHECKPOINT_NAME.fullmatch(value or checkpoint_name(0))
+    if found is None or found["aside"]:
+        raise ValueError(f"{attribute.name!r} must be the name of a checkpoint, got {shortened(repr(value))}")
+
+
+@attrs.frozen
+class BestSoFar:
+    """The state of `BestCheckpoint` in a checkpoint."""
+
+    metric: str | None
+    value: float | None
+    checkpoint: str | None = attrs.field(validator=_is_checkpoint)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.value is None) != (self.checkpoint is None):
+            raise ValueError("there are a value and its checkpoint, or neither")
 
 
 class EarlyStopping:
@@ -36,8 +76,9 @@ class EarlyStopping:
         """Take in the losses of an evaluation, in the same order each time, and return whether to end the stage."""
         if self._patience is None or not losses:
             return False
-        best = self._best or losses
-        improved = not self._best or any(new < old for new, old in zip(losses, best, strict=True))
+        known = len(self._best) == len(losses)  # where a metric has failed, other losses are compared from then on
+        best = self._best if known else losses
+        improved = not known or any(new < old for new, old in zip(losses, best, strict=True))
         self._best = [min(new, old) for new, old in zip(losses, best, strict=True)]
         self._waited = 0 if improved else self._waited + 1
         return self._waited >= self._patience
@@ -48,8 +89,9 @@ class EarlyStopping:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the losses of the stage; if other figures are watched than when they were saved, begin anew."""
-        if state.get("watched", list(self.watched)) == list(self.watched):  # older checkpoints do not say
-            self._best, self._waited = list(state["best"]), state["waited"]
+        saved = as_document(state, Patience)
+        if saved.watched in (None, list(self.watched)):
+            self._best, self._waited = list(saved.best), saved.waited
 
 
 def early_stopping_of(
@@ -107,8 +149,9 @@ class BestCheckpoint:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the best value, unless it was saved for another metric."""
-        if state["metric"] == self.metric:
-            self.value, self.checkpoint = state["value"], state["checkpoint"]
+        saved = as_document(state, BestSoFar)
+        if saved.metric == self.metric:
+            self.value, self.checkpoint = saved.value, saved.checkpoint
 
 
 def best_checkpoint_of(name: str | None, eval_every: int | None, figures: Iterable[MetricFigure]) -> BestCheckpoint:

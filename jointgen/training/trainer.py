@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ import attrs
 
 from jointgen.engine.step import Step
 from jointgen.engine.torch_compile import TorchCompiler
-from jointgen.errors import FileError, JointgenError, NonFiniteError, StoppedError, WriteError
+from jointgen.errors import FileError, JointgenError, NonFiniteError, StoppedError
 from jointgen.registry.faults import said
 from jointgen.runs import checkpoint
 from jointgen.runs.records import Status, Summary, checkpoint_name
@@ -100,8 +99,10 @@ class Trainer:
             except (NonFiniteError, StoppedError):  # the summary tells already
                 raise
             except BaseException as error:  # whatever a plugin raises, or Ctrl-C: no run that has ended is "running"
-                with contextlib.suppress(WriteError):
+                try:
                     self._summarise("failed", self._why(error))
+                except Exception as second:  # the first error is why the run ended, whatever else goes wrong
+                    error.add_note(f"summary.json could not say so: {said(second)}")
                 raise
 
     def _why(self, error: BaseException) -> str:

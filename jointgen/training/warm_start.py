@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 import attrs
 from torch import Tensor
@@ -14,6 +13,7 @@ from jointgen.config.recipe import WarmStartTable
 from jointgen.errors import CheckpointError, ConfigError, Problems, placing, suggest
 from jointgen.runs.checkpoint import Checkpoint, find
 from jointgen.runs.folder import RunFolder
+from jointgen.runs.records import WarmStartRecord
 
 AVERAGE_PREFIX = "ema."
 """Stands before the names of averaged parts in a checkpoint."""
@@ -54,15 +54,9 @@ class WarmStart:
         rest = f"; as built: {', '.join(self.as_built)}" if self.as_built else ""
         return [*(f"{line}; {self.checkpoint} is used" for line in self.passed_over), f"starts with {source}{rest}"]
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> WarmStartRecord:
         """Return what the summary says about the warm start."""
-        return {
-            "run": self.table.run,
-            "checkpoint": self.checkpoint,
-            "sha256": self.sha256,
-            "averaged": self.averaged,
-            "parts": list(self.weights),
-        }
+        return WarmStartRecord(self.table.run, self.checkpoint, self.sha256, self.averaged, list(self.weights))
 
 
 def warm_start(compiled: CompiledRecipe) -> WarmStart | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from support.runs import train_small
+from support.tampering import edit_data
 
 import jointgen
 from jointgen.contracts.space import Space
@@ -37,15 +40,17 @@ def away(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     copy = shutil.copytree(home, tmp_path / "home")
-    record = json.loads((copy / "r/data.json").read_text())
-    (copy / "r/data.json").write_text(json.dumps({**record, "started_in": str(copy)}))
+    edit_data(copy / "r/data.json", lambda held: held.update(started_in=str(copy)))
     return copy
 
 
 def test_the_record_says_where_the_run_began_and_what_its_data_is(home: Path) -> None:
     record = json.loads((home / "r/data.json").read_text())
     space = {"shape": [1, 8, 8], "kind": "real", "low": 0.0, "high": 1.0, "bins": 256}
+    digest = record.pop("sha256")
     assert record == {"started_in": str(home), "spaces": {"data": {"x": space}}}
+    bare = (home / "r/data.json").read_text().replace(digest, "")
+    assert digest == hashlib.sha256(bare.encode()).hexdigest()
 
 
 def test_relative_paths_lead_from_where_the_run_began(away: Path, say: Any) -> None:
@@ -90,12 +95,7 @@ def test_a_run_without_a_record_asks_its_data(away: Path, monkeypatch: pytest.Mo
 
 
 def changed(**changes: Any) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        record = json.loads(path.read_text())
-        record["spaces"]["data"]["x"] |= changes
-        path.write_text(json.dumps(record))
-
-    return write
+    return lambda path: edit_data(path, lambda held: held["spaces"]["data"]["x"].update(changes))
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,11 @@ def changed(**changes: Any) -> Callable[[Path], None]:
         (lambda path: path.write_bytes(b"\xff"), "is damaged "),
         (lambda path: path.write_text('{"spaces": {}, "more": 1}'), "is damaged .more: unknown key"),
         (lambda path: (path.unlink(), os.mkfifo(path)), "is a pipe; expected a file"),
+        (
+            lambda path: path.write_text(path.read_text().replace('"high": 1.0', '"high": 2.0')),
+            "its SHA-256 is another",
+        ),
+        (lambda path: path.write_text('{"spaces": {}}'), "it has no SHA-256.; remove it"),
         (changed(shape=[-1]), "shape: must be of axes >= 1, got"),
         (changed(low=2.0), "low: must be < high = 1.0, got 2.0"),
         (changed(low=None), "bins: must be >= 1 between a low and a high end, got 256"),
@@ -117,10 +122,53 @@ def test_a_damaged_record_is_one_line(damage: Callable[[Path], Any], message: st
     assert len(caught.value.lines) == 1
 
 
-def test_a_record_of_other_data_than_the_weights_is_refused(away: Path) -> None:
-    changed(shape=[1, 9, 9])(away / "r/data.json")
-    with pytest.raises(ConfigError, match=r"the checkpoint is of other parts than the recipe's: encoder/trunk\.\S+ is"):
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": [1, 9, 9]}, r"the checkpoint is of other parts than the recipe's: encoder/trunk\.\S+ is"),
+        ({"low": None, "high": None, "bins": None}, r"decoder\.family\.mean: "),
+        ({"kind": "binary", "low": None, "high": None, "bins": None}, r"decoder\.family\.type: "),
+        ({"shape": [1, 10**5, 10**5]}, r"train\.batch: 16 rows of 10,000,000,016 numbers are more than this machine"),
+        ({"shape": [2**62, 2**62, 4]}, r"train\.batch: 16 rows of "),
+    ],
+)
+def test_a_record_of_other_data_than_the_weights_is_refused(
+    changes: dict[str, Any], message: str, is_there: bool, away: Path
+) -> None:
+    changed(**changes)(away / "r/data.json")
+    if not is_there:
+        os.remove(away / "x.npy")
+    with pytest.raises(FileError) as caught:
         jointgen.load(away / "r")
+    (line,) = caught.value.lines
+    assert re.match(rf"{away}/r/data\.json: does not fit the run's recipe\.toml and checkpoints \({message}", line)
+    assert line.endswith("; remove it: what it says is then read from the data")
+
+
+def test_what_is_wrong_with_the_recipe_is_not_said_of_the_record(away: Path) -> None:
+    recipe = away / "r/recipe.toml"
+    recipe.write_text(re.sub(r"(hidden = \[\s*)8", r"\g<1>9", recipe.read_text(), count=1))
+    with pytest.raises(ConfigError, match=r"^the checkpoint is of other parts than the recipe's: "):
+        jointgen.load(away / "r")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda held: held["x"].update(high=2.0), "data: x has high 2.0 in the file and 1.0 in the data"),
+        (lambda held: held["x"].update(bins=16), "data: x has bins 16 in the file and 256 in the data"),
+        (lambda held: held.update(w=held.pop("x")), "data: w is no variable of it"),
+    ],
+)
+@pytest.mark.parametrize("words", [["eval"], ["encode", "-o", "c.npz"], ["reconstruct", "-o", "p.png"]])
+def test_whoever_opens_the_data_compares_it_with_the_record(
+    words: list[str], edit: Callable[[dict[str, Any]], object], message: str, away: Path, say: Any
+) -> None:
+    """The ELBO of a decoder in [0, 2] is another one, so nothing is found with it."""
+    edit_data(away / "r/data.json", lambda held: edit(held["spaces"]["data"]))
+    refusal = say(words[0], away / "r", *words[1:]).refusal
+    assert refusal.startswith(f"{away}/r/data.json: is not of this data ({message}); if this is the data that ")
 
 
 def test_a_recipe_that_lacks_a_key_of_today_is_remarked_on(away: Path, say: Any) -> None:

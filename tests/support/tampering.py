@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jointgen.runtime.hashing import sha256_of
+from jointgen.runtime.hashing import sealed, sha256_of
 
 
 def reseal(checkpoint: Path, edit: Callable[[dict[str, Any]], object] = lambda manifest: None) -> None:
@@ -21,6 +21,13 @@ def reseal(checkpoint: Path, edit: Callable[[dict[str, Any]], object] = lambda m
     manifest.pop("sha256", None)
     digest = sha256_of(json.dumps(manifest, sort_keys=True).encode())
     (checkpoint / "manifest.json").write_text(json.dumps({"sha256": digest, **manifest}, indent=1))
+
+
+def edit_data(record: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Edit a run's data.json, and give it the hash of what it is now."""
+    held = json.loads(record.read_text())
+    edit(held)
+    record.write_text(sealed(json.dumps({**held, "sha256": ""})))
 
 
 def replace_by_fifo(path: Path) -> None:

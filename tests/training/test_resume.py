@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import re
 import shutil
 import signal
@@ -32,13 +33,14 @@ from jointgen.contracts.figures import Estimate
 from jointgen.contracts.metrics import MetricFigure, per_row
 from jointgen.errors import CheckpointError, ComponentError, ConfigError, StoppedError, WriteError
 from jointgen.reports import pictures
-from jointgen.runs import checkpoint
+from jointgen.runs import checkpoint, tensor_tree
 from jointgen.runs import log as run_log
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
+from jointgen.training.critic_trust import CriticTrust
 from jointgen.training.reporter import RunReporter
-from jointgen.training.state import GlobalGenerators
-from jointgen.training.stopping import BestCheckpoint, best_checkpoint_of
+from jointgen.training.state import GlobalGenerators, RunProgress
+from jointgen.training.stopping import BestCheckpoint, EarlyStopping, best_checkpoint_of
 
 RUN: dict[str, Any] = {
     "objective.critic.penalties": [],
@@ -411,14 +413,18 @@ def measure(name: str, better: Any = None, values: Any = lambda batch: batch) ->
 
 @pytest.mark.parametrize(
     ("better", "figures", "best"),
-    [("higher", [1.0, 3.0, float("nan"), 3.0, 2.0], "b"), ("lower", [2.0, None, float("-inf"), 1.0, 1.0], "d")],
+    [
+        ("higher", [1.0, 3.0, float("nan"), 3.0, 2.0], "step-2"),
+        ("lower", [2.0, None, float("-inf"), 1.0, 1.0], "step-4"),
+    ],
 )
 def test_the_best_by_hand(better: str, figures: list[float | None], best: str) -> None:
     """NaN, infinities and equal values are no improvement."""
     seen = BestCheckpoint("m", better)
-    improved = [seen.improved({"m": value}, name) for value, name in zip(figures, "abcde", strict=True)]
+    names = [f"step-{step}" for step in "12345"]
+    improved = [seen.improved({"m": value}, name) for value, name in zip(figures, names, strict=True)]
     assert seen.checkpoint == best
-    assert [name for name, better in zip("abcde", improved, strict=True) if better][-1] == best
+    assert [name for name, better in zip(names, improved, strict=True) if better][-1] == best
     again = BestCheckpoint("m", better)
     again.load_state_dict(seen.state_dict())
     assert (again.value, again.checkpoint) == (seen.value, best)
@@ -554,6 +560,16 @@ def test_what_a_plugin_raises_is_in_the_summary(tmp_path: Path, monkeypatch: pyt
     assert re.search(r"jointgen_data/common\.py:\d+, in TensorRows\.take\b.*\)$", summary["note"])
     monkeypatch.undo()
     assert train(tmp_path / "run", resume=True).summary["status"] == "done"
+
+
+def test_a_summary_that_cannot_be_written_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks() -> int:
+        monkeypatch.setattr(RunReporter, "write_summary", lambda *_: {}["x"])
+        raise ZeroDivisionError("first")
+
+    with pytest.raises(ZeroDivisionError, match="first") as caught:
+        train(tmp_path / "run", stop=breaks)
+    assert caught.value.__notes__ == ["summary.json could not say so: KeyError: 'x'"]
 
 
 def test_an_interrupted_cell_leaves_no_running_run(tmp_path: Path) -> None:
@@ -735,31 +751,107 @@ def test_events_that_the_log_has_lost_are_said(copied: Path, capsys: pytest.Capt
 # --- a checkpoint that is whole, and not of such a run --------------------------------------------------------
 
 
+def edit_progress(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Edit the plain values of a checkpoint's progress.json, and seal the checkpoint again."""
+    state = tensor_tree.parse((path / "progress.json").read_bytes(), {})
+    edit(state)
+    (path / "progress.json").write_text(json.dumps(tensor_tree.split(state, {}, "")))
+    reseal(path)
+
+
 @pytest.mark.parametrize(
     "edit",
     [
         lambda state: state.clear(),
-        lambda state: state.pop("step"),
-        lambda state: state.update(step="12"),
         lambda state: state.update(step=11),
-        lambda state: state.update(ends=None),
-        lambda state: state.update(best=7),
-        lambda state: state.update(health={"list": [7]}),
+        lambda state: state.update(planned=[13]),
+        lambda state: state.update(wall_s="x"),
+        lambda state: state.update(init_from=5),
+        lambda state: state["best"].update(value=1.0, checkpoint="../../x"),
+        lambda state: state["health"][0].update(events=[1, "a"]),
     ],
 )
 def test_a_state_of_something_else_is_one_line(copied: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     path = copied / "checkpoints/step-00000012"
-    held = json.loads((path / "progress.json").read_text())
-    pairs = dict(held["dict"])
-    edit(pairs)
-    (path / "progress.json").write_text(json.dumps({"dict": list(pairs.items())}))
-    reseal(path)
+    edit_progress(path, edit)
+    before = {file: file.read_bytes() for file in copied.rglob("*") if file.is_file()}
     with pytest.raises(CheckpointError) as caught:
         train(copied, resume=True)
+    assert {file: file.read_bytes() for file in copied.rglob("*") if file.is_file()} == before
     assert str(caught.value).startswith(f"checkpoint {path} holds what no such run writes (")
     assert "\n" not in str(caught.value)
-    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda state: state.pop("step"),
+        lambda state: state.update(step="12"),
+        lambda state: state.update(step=True),
+        lambda state: state.update(ends=None),
+        lambda state: state.update(ends=[]),
+        lambda state: state.update(ends=["a", "b"]),
+        lambda state: state.update(ends=[11]),
+        lambda state: state.update(ends=[13]),
+        lambda state: state.update(planned=[1]),
+        lambda state: state.update(wall_s=None),
+        lambda state: state.update(wall_s=1e308),
+        lambda state: state.update(wall_s=math.nan),
+        lambda state: state.update(init_from={"run": "r"}),
+        lambda state: state.update(log_events="x"),
+        lambda state: state.update(log_events=-5),
+        lambda state: state.update(patience=7),
+        lambda state: state["patience"].update(best=["a"]),
+        lambda state: state["patience"].update(waited="x"),
+        lambda state: state.update(best=7),
+        lambda state: state["best"].update(value="x", checkpoint="step-00000004"),
+        lambda state: state["best"].update(value=1.0),
+        lambda state: state.update(health=[7]),
+        lambda state: state["health"][0].update(step="s"),
+        lambda state: state["health"][0].update(events=[{"saturation": "a"}]),
+        lambda state: state["health"][0].update(events=[{"negative_log_mean_exp": 5.0}] * 50),
+        lambda state: state["health"][0].update(name=[]),
+        lambda state: state["health"][0].update(more=1),
+    ],
+)
+def test_a_plain_state_is_read_strictly_before_anything_is_set(
+    finished: Path, edit: Callable[[dict[str, Any]], object]
+) -> None:
+    held = checkpoint.find(finished / "checkpoints").state["progress"]
+    edit(held)
+    parts: list[tuple[Any, Any]] = [
+        (RunProgress(0, 0.0, [12], [12]), held),
+        (EarlyStopping(None), held["patience"]),
+        (BestCheckpoint(), held["best"]),
+        (CriticTrust(9), held["health"]),
+    ]
+    refused = 0
+    for item, state in parts:
+        before = item.state_dict()
+        try:
+            item.load_state_dict(state)
+        except ValueError as error:
+            refused += 1
+            assert "\n" not in str(error) and item.state_dict() == before
+    assert refused == 1
+
+
+def test_the_checkpoint_before_one_of_something_else_goes_on(copied: Path) -> None:
+    shutil.rmtree(copied / "checkpoints/step-00000012")
     assert train(copied, resume=True).summary["step"] == 12
+
+
+def test_states_of_earlier_versions_are_read(copied: Path) -> None:
+    """They do not say how many events were logged, nor what was watched; a loss may have been NaN."""
+
+    def age(state: dict[str, Any]) -> None:
+        del state["log_events"], state["patience"]["watched"]
+        state["patience"]["best"] = [math.nan, 1]
+
+    edit_progress(copied / "checkpoints/step-00000012", age)
+    train(copied, resume=True, allow_changes=True, changes={"train.steps": 14})
+    edit_progress(copied / "checkpoints/step-00000014", age)
+    assert train(copied, resume=True, changes={"train.steps": 14}).summary["step"] == 14
 
 
 def drop_state(checkpoint: Path, name: str) -> None:

@@ -138,7 +138,7 @@ def test_plain_weights_where_none_are_averaged(started: Any, tmp_path: Path) -> 
     train(tmp_path / "plain", {**VAE, "train.ema": 0.0, "train.steps": 2})
     warm = started(source=str(tmp_path / "plain"))
     assert equal(of(warm, "encoder"), saved(tmp_path / "plain")["encoder"])
-    assert warm.state.progress.init_from["averaged"] is False
+    assert warm.state.progress.init_from.averaged is False
 
 
 def test_weights_keep_their_precision(started: Any, tmp_path: Path) -> None:

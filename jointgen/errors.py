@@ -72,6 +72,10 @@ class Problem:
         return f"{dotted(self.path)}: {self.message}" if self.path else self.message
 
 
+RAISED = (Exception, SystemExit)
+"""What may come out of a component and is its fault: `sys.exit()` too, which would end a command without a word."""
+
+
 class JointgenError(Exception):
     """A run failed for a reason that the message states. The command line exits with `exit_status`."""
 

@@ -27,6 +27,9 @@ def dispatch(argv: Sequence[str]) -> int:
     """Run the command of a command line without the program's name, and return the exit status."""
     try:
         arguments = parse(argv)
+    except SystemExit as error:  # argparse after --help and --version
+        return int(error.code or 0)
+    try:
         COMMANDS[arguments.command](arguments)
         console.flush()  # a reader that went away shows here, and not as a traceback while Python shuts down
         return 0
@@ -39,7 +42,8 @@ def dispatch(argv: Sequence[str]) -> int:
 
 def _status_of(error: BaseException) -> int | None:
     """Say what an error means, and return the exit status; None for a fault of the program."""
-    if isinstance(error, SystemExit):  # argparse after --help and --version, and the status of launched processes
+    # the status of launched processes; that of a component is its fault
+    if isinstance(error, SystemExit) and not foreign_provider_of(error):
         if error.code is None or isinstance(error.code, int):
             return error.code or 0
         console.log(str(error.code))  # a library's sys.exit("why")

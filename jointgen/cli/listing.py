@@ -16,6 +16,10 @@ from jointgen.cli.arguments import Arguments, load
 from jointgen.registry.components import Component
 from jointgen.registry.discovery import Plugins, load_plugins
 from jointgen.runtime.console import say_text
+from jointgen.text import shortened
+
+MAX_SUMMARY = 400
+"""So many characters of a component's summary are written out, at the most; as JSON it is whole."""
 
 
 def list_command(arguments: Arguments) -> None:
@@ -35,7 +39,10 @@ def listing(plugins: Plugins, kind: str | None = None) -> str:
     """
     blocks = []
     for name, components in groupby(plugins.registry.components(kind), key=lambda component: component.kind):
-        entries = [(c.name, c.summary, "; ".join(filter(None, (c.provider, c.paper)))) for c in components]
+        entries = [
+            (c.name, shortened(c.summary, MAX_SUMMARY), "; ".join(filter(None, (c.provider, c.paper))))
+            for c in components
+        ]
         width = max(len(entry[0]) for entry in entries)
         lines = [
             f"  {n:<{width}}  {summary}".rstrip() + f"\n  {'':<{width}}  [{origin}]" for n, summary, origin in entries

@@ -18,7 +18,7 @@ from jointgen.contracts.figures import Estimate
 from jointgen.contracts.metrics import Batch, FigureValue, Metric, MetricFigure, ModelView, Provenance, StatisticSpec
 from jointgen.contracts.statistics import Statistic, merge_into, pack, unpack
 from jointgen.data.split import Split, open_split
-from jointgen.errors import ComponentError, ConfigError, JointgenError
+from jointgen.errors import RAISED, ComponentError, ConfigError, JointgenError
 from jointgen.evaluation.merging import merge_over
 from jointgen.evaluation.partial_results import EarlierAttempts, PartialResults
 from jointgen.inference.streams import Stream
@@ -169,7 +169,7 @@ class _Collector:
     provenance: dict[str, Provenance] = attrs.field(factory=dict)
     faults: dict[str, str] = attrs.field(factory=dict)
 
-    def fail(self, name: str, owner: str, error: Exception) -> None:
+    def fail(self, name: str, owner: str, error: BaseException) -> None:
         """Keep the fault of a statistic or figure, or raise it."""
         if not self.is_lenient:
             if isinstance(error, JointgenError):
@@ -242,7 +242,7 @@ class _Collector:
                 if not isinstance(statistic, spec.kind):
                     raise TypeError(f"{spec.key!r} gives a {type(statistic).__name__}, not a {spec.kind.__name__}")
                 found[spec.name] = statistic
-            except Exception as error:  # whatever a metric raises
+            except RAISED as error:  # whatever a metric raises
                 self.fail(spec.name, self.owners[spec.name], error)
         return found
 
@@ -309,7 +309,7 @@ def _estimate(figure: MetricFigure, owner: str, collector: _Collector, split: st
             return estimate(None, None, "the model gives NaN", n, protocol)
         value, error = _finished(figure, found)
         note = "; ".join(filter(None, (figure.note, figure.remark(*found))))
-    except Exception as raised:  # whatever a metric raises
+    except RAISED as raised:  # whatever a metric raises
         collector.fail(figure.name, owner, raised)
         return estimate(None, None, collector.faults[figure.name], n, protocol)
     if value is None:

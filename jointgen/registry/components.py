@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from jointgen.errors import ConfigError, PluginError, suggest
+from jointgen.errors import RAISED, ConfigError, PluginError, suggest
 
 KINDS = (
     "encoder",
@@ -62,14 +62,14 @@ class Component:
             raise PluginError(f"{self} cannot be used: {self.target} is not an attrs class")
         try:
             return attrs.resolve_types(loaded)
-        except Exception as error:  # evaluating an annotation runs code of its module
+        except RAISED as error:  # evaluating an annotation runs code of its module
             raise PluginError(f"{self} cannot be used: an annotation of its class fails: {error}") from error
 
     def _import(self) -> type:
         module, _, attribute = str(self.target).partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # whatever a module raises while it is imported
+        except RAISED as error:  # whatever a module raises while it is imported
             raise PluginError(f"{self} cannot be loaded: {type(error).__name__}: {error}") from error
 
     def is_class(self, cls: type) -> bool:

@@ -14,7 +14,7 @@ from importlib import metadata
 import attrs
 import pluggy
 
-from jointgen.errors import PluginError, suggest
+from jointgen.errors import RAISED, PluginError, suggest
 from jointgen.registry import hooks as hookspecs
 from jointgen.registry.components import Registrar, Registry
 
@@ -84,7 +84,7 @@ def _load(entry_points: Iterable[metadata.EntryPoint]) -> Plugins:
         own = Registry()
         try:
             _fill(own, entry, plugin.provider)
-        except Exception as error:  # whatever a plugin raises while it is imported or registers
+        except RAISED as error:  # whatever a plugin raises while it is imported or registers
             plugins.failed.append(FailedPlugin(**attrs.asdict(plugin), reason=_reason(error)))
         else:
             plugins.registry.update(own)
@@ -120,6 +120,6 @@ def _describe(entry: metadata.EntryPoint) -> Plugin:
     return Plugin(entry.name, entry.dist.name, entry.dist.version, package)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, PluginError) else ": ".join(filter(None, (type(error).__name__, text)))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jointgen.errors import ComponentError, ConfigError, JointgenError
+from jointgen.errors import RAISED, ComponentError, ConfigError, JointgenError
 from jointgen.registry.components import Component, Registry
 from jointgen.registry.discovery import load_plugins
 from jointgen.text import shortened
@@ -37,7 +37,7 @@ def attributing(what: str) -> Iterator[None]:
         yield
     except JointgenError:
         raise
-    except Exception as error:
+    except RAISED as error:
         raise ComponentError(f"{what} raises {said(error)}") from error
 
 

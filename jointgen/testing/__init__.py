@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jointgen.contracts.space import Space
-from jointgen.errors import ConfigError, suggest
+from jointgen.errors import RAISED, ConfigError, suggest
 from jointgen.registry.components import KINDS
 from jointgen.testing.bins import BINS
 from jointgen.testing.check import Check, checks_of, described, expect
@@ -82,7 +82,7 @@ def checks(
         return of[kind]() if kind in of else checks_of(nets_of(kind, config, settings), NETWORKS)
     except AssertionError as error:  # it serves nothing that was tried: one case fails, and the test file still loads
         return [_failed(config, str(error))]
-    except Exception as error:  # whatever it raises where it is asked what it serves
+    except RAISED as error:  # whatever it raises where it is asked what it serves
         return [_failed(config, f"raises {type(error).__name__}: {error}")]
 
 

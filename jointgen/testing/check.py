@@ -10,6 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from jointgen.errors import RAISED
+
 
 @attrs.frozen
 class Check:
@@ -36,7 +38,7 @@ class Check:
             raise AssertionError(f"{self}: {error}") from error
         except unittest.SkipTest:
             raise
-        except Exception as error:  # whatever a component raises where it should have given a result
+        except RAISED as error:  # whatever a component raises where it should have given a result
             raise AssertionError(f"{self}: raises {type(error).__name__}: {error}") from error
 
     def __str__(self) -> str:
@@ -61,7 +63,7 @@ class Promise:
         """Return whether the component makes the promise."""
         try:
             return self.applies(subject)
-        except Exception:  # it cannot even answer: the check will fail for that reason, and the others still run
+        except RAISED:  # it cannot even answer: the check will fail for that reason, and the others still run
             return True
 
     def of(self, subject: Any) -> Check:

@@ -177,3 +177,21 @@ def test_ours_enter_by_the_same_door() -> None:
     failed = [plugin.name for plugin in load_plugins().failed if plugin.distribution == "jointgen"]
     declared = {entry.name for entry in metadata.distribution("jointgen").entry_points if entry.group == GROUP}
     assert {*ours, *failed} == declared
+
+
+def test_a_plugin_that_ends_the_process_failed_to_load(install: Install, load: Load) -> None:
+    install("rude-nets", "import sys\n\nsys.exit(0)\n")
+    install("shy-nets", GOOD.format(name="shy") + "    raise SystemExit\n")
+    install("wide-nets", GOOD.format(name="wide"))
+    plugins = load()
+    assert [str(plugin) for plugin in plugins.failed] == [
+        "plugin 'mine' (rude-nets 1.0) failed to load: SystemExit: 0",
+        "plugin 'mine' (shy-nets 1.0) failed to load: SystemExit",
+    ]
+    assert plugins.registry.names("encoder") == ["wide"]
+
+
+def test_a_long_summary_is_cut_in_a_listing(install: Install, load: Load) -> None:
+    install("wide-nets", GOOD.format(name="wide").replace('paper="none"', f'summary="{"s" * 5000}"'))
+    assert f"  wide  {'s' * 397}...\n" in listing(load())
+    assert "s" * 5000 in listing_json(load())

@@ -88,3 +88,30 @@ def test_an_exception_that_came_through_no_plugin_has_no_place() -> None:
     except ValueError as error:
         assert said(error) == "ValueError: invalid literal for int() with base 10: 'x\\ny'"
         assert foreign_provider_of(error) == ""
+
+
+def leaving() -> None:
+    raise SystemExit(0)
+
+
+def test_a_component_that_ends_the_process_is_a_fault_and_ctrl_c_is_none(wide: Any) -> None:
+    with pytest.raises(ComponentError, match=r"^metric 'm' raises SystemExit: 0$"), attributing("metric 'm'"):
+        leaving()
+    with pytest.raises(KeyboardInterrupt), attributing("metric 'm'"):
+        raise KeyboardInterrupt
+
+
+def test_a_command_that_a_component_ends_fails_with_a_line(
+    install: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> None:
+    """Also where no component is named beforehand, as in a step of the training."""
+    request.addfinalizer(forget_plugins)
+    install("wide-nets", PLUGIN.replace("return 1 / 0", "raise SystemExit(0)"), name="late")
+    forget_plugins()
+    assert run(monkeypatch, importlib.import_module("wide_nets").WideMLP().build) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("jointgen: a component of wide-nets 1.0 raises SystemExit: 0 (")
+    assert run(monkeypatch, leaving) == 0  # the status of launched processes, for example

@@ -13,14 +13,17 @@ import torch
 from torch import Tensor
 
 from jointgen.compiler.binding import Binding
-from jointgen.contracts.sources import PlacedRows, RemarkedRows, Rows, labelled
+from jointgen.contracts.observation import fault_of_raw
+from jointgen.contracts.sources import PlacedRows, RemarkedRows, Rows, StoredRows, labelled
 from jointgen.contracts.space import Space
 from jointgen.data.device import send
-from jointgen.errors import FileError, Problems
+from jointgen.errors import ComponentError, FileError, Problems
 from jointgen.registry.faults import attributing
 from jointgen.text import listed
 
 CPU = torch.device("cpu")
+MAX_ROWS = 2**36
+"""So many rows has a split, at the most: their order alone takes 8 bytes a row."""
 
 
 @attrs.frozen(eq=False)
@@ -126,6 +129,7 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
     Raises:
         ConfigError: With a problem for each source whose data is not there.
         FileError: The run's record of the data says something else than the data.
+        ComponentError: A source raises, or opens what are no rows of its Spaces.
     """
     wanted = dict.fromkeys(binding.data_parts if parts is None else parts)
     components = {part: binding.recipe.all_sources()[part] for part in wanted}
@@ -145,6 +149,9 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
                     f"is not of this data ({part}: {listed(found)}); if this is the data that the run was "
                     "trained on, remove the file: what it says is then read from the data",
                 )
+    for part, rows in sources.items():  # after the record, whose Spaces the rows would not have
+        with attributing(binding.named(part)):
+            _check_opened(rows, binding, part, name)
     return Split(name, sources, {part: binding.variables_of(part) for part in sources}, components)
 
 
@@ -158,3 +165,34 @@ def differences(recorded: Mapping[str, Space], found: Mapping[str, Space]) -> It
             said, true = getattr(space, field.name), getattr(found[name], field.name)
             if said != (tuple(true) if isinstance(true, list) else true):
                 yield f"{name} has {field.name} {said} in the file and {true} in the data"
+
+
+def _check_opened(rows: Any, binding: Binding, part: str, name: str) -> None:
+    """Raise ComponentError unless these are rows, as the first of them shows; call it where exceptions are attributed.
+
+    What else a reader of rows takes in good faith is as the source's Spaces say (`engine.trial.check_raw`).
+    """
+    named = f"{binding.named(part)}: open({name!r})"
+    if not callable(getattr(rows, "take", None)) or not hasattr(rows, "__len__"):
+        raise ComponentError(f"{named} gives a {type(rows).__name__}, it must be rows, with __len__ and take")
+    try:
+        count = len(rows)
+    except (ValueError, OverflowError) as error:  # Python's own words, for a number below 0 or beyond 2**63
+        raise ComponentError(f"{named}: __len__ gives no number of rows: {error}") from error
+    if count > MAX_ROWS:
+        raise ComponentError(f"{named}: __len__ gives {count:,} rows, more than {MAX_ROWS:,}")
+    if not count:
+        return
+    variables, index = binding.variables_of(part), torch.zeros(1, dtype=torch.int64)
+    taken = rows.take(index)
+    if not isinstance(taken, Mapping):
+        raise ComponentError(f"{named}: take() gives a {type(taken).__name__}, it must be a dict of tensors")
+    if missing := [own for own in variables.values() if own not in taken]:
+        raise ComponentError(f"{named}: take() gives no {listed(missing)}, but {listed(taken) or 'nothing'}")
+    for variable, own in variables.items():
+        if why := fault_of_raw(taken[own], binding.spaces[variable], 1):
+            raise ComponentError(f"{named}: {own} in the first row {why}")
+    if isinstance(rows, StoredRows):
+        stored = rows.stored(index)
+        if not isinstance(stored, Mapping) or not all(isinstance(value, Tensor) for value in stored.values()):
+            raise ComponentError(f"{named}: stored() gives a {type(stored).__name__}, it must be a dict of tensors")

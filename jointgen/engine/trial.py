@@ -80,7 +80,7 @@ def _try_conditional(binding: Binding, parts: Parts, name: str) -> None:
     part = _copied(binding, parts, name)
     with attributing(network):
         outputs = part.trunk(*inputs)
-    _expect(network, "its output", outputs, tuple(table.family.outputs(space)))
+    _expect_numbers(network, "its output", outputs, tuple(table.family.outputs(space)))
     _try_law(family, lambda: part.family(outputs), space, binding.capabilities[name])
 
 
@@ -96,7 +96,7 @@ def _try_critic(binding: Binding, parts: Parts, name: str) -> None:
     critic = _copied(binding, parts, name)
     with attributing(named):
         outputs = critic(*inputs)
-    _expect(named, f"the output of critic {name!r}", outputs, ())
+    _expect_numbers(named, f"the output of critic {name!r}", outputs, ())
 
 
 def _try_law(named: str, make: Callable[[], Any], space: Space, can: Capabilities) -> None:
@@ -106,7 +106,7 @@ def _try_law(named: str, make: Callable[[], Any], space: Space, can: Capabilitie
         draw = law.draw(_noise("draw"))
         readings = {reading: draw.read(reading) for reading in dict.fromkeys(["sample", *can.paths])}
     for reading, value in readings.items():
-        _expect(named, f"the reading {reading!r} of a draw", value, space.shape)
+        _expect_numbers(named, f"the reading {reading!r} of a draw", value, space.shape)
     densities = {}
     with attributing(named):
         if can.own_density != "none":
@@ -116,7 +116,7 @@ def _try_law(named: str, make: Callable[[], Any], space: Space, can: Capabilitie
         if can.bin_mass:
             densities["log_prob_bins"] = law.log_prob_bins(example(space, _noise("value")))
     for what, value in densities.items():
-        _expect(named, what, value, ())
+        _expect_numbers(named, what, value, ())
 
 
 def _copied(binding: Binding, parts: Parts, name: str) -> Any:
@@ -141,6 +141,13 @@ def _expect(named: str, what: str, value: Any, shape: tuple[int, ...], rows: int
         )
     if not value.is_floating_point():
         raise ComponentError(f"{named}: {what} is {value.dtype}, it must be floating")
+
+
+def _expect_numbers(named: str, what: str, value: Any, shape: tuple[int, ...]) -> None:
+    """Expect a tensor without NaN. Infinite values pass: a density of made-up rows may be."""
+    _expect(named, what, value, shape)
+    if bool(value.isnan().any()):
+        raise ComponentError(f"{named}: {what} {_count(value)} that are made up to try it")
 
 
 # --- every term, on rows of the data ---------------------------------------------------------------------------------

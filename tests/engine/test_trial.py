@@ -82,6 +82,10 @@ def divide(found: Any) -> Any:
     raise ZeroDivisionError("division by zero")
 
 
+def leave(found: Any) -> Any:
+    raise SystemExit(0)
+
+
 SHAPES: dict[str, tuple[Callable[[SmallModel], None], str]] = {
     "a log_prob summed over the batch": (
         with_law(log_prob=lambda found: found.sum()),
@@ -106,6 +110,14 @@ SHAPES: dict[str, tuple[Callable[[SmallModel], None], str]] = {
     "a prior's draws": (
         with_prior,
         PRIOR + "the reading 'sample' of a draw has shape (3, 1) for 3 rows, it must be (3, 2)",
+    ),
+    "a network's output that is NaN": (
+        with_network(lambda found: found / 0 * 0),
+        NETWORK + "its output is NaN in 3 of 3 rows that are made up to try it",
+    ),
+    "a network that ends the process": (
+        with_network(leave),
+        NETWORK.removesuffix(": ") + " raises SystemExit: 0",
     ),
     "a network that raises": (
         with_network(divide),

@@ -26,10 +26,10 @@ NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
 def dispatch(argv: Sequence[str]) -> int:
     """Run the command of a command line without the program's name, and return the exit status."""
     try:
-        arguments = parse(argv)
-    except SystemExit as error:  # argparse after --help and --version
-        return int(error.code or 0)
-    try:
+        try:
+            arguments = parse(argv)
+        except SystemExit as error:  # argparse after --help and --version, before any plugin is loaded
+            return int(error.code or 0)
         COMMANDS[arguments.command](arguments)
         console.flush()  # a reader that went away shows here, and not as a traceback while Python shuts down
         return 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from jointgen.cli.listing import described
+from jointgen.cli.listing import MAX_SUMMARY, described
 from jointgen.config.keys import Key, keys_of
 from jointgen.registry.components import Component, Registry
 from jointgen.text import shortened
@@ -30,7 +30,7 @@ def keys_as(registry: Registry, kind: str, name: str, *, json: bool) -> str:
 def keys_text(component: Component, keys: Sequence[Key]) -> str:
     """Describe the keys of a component's table."""
     lines = [
-        f"{component.kind} {component.name}: {component.summary}",
+        f"{component.kind} {component.name}: {shortened(component.summary, MAX_SUMMARY)}",
         f"[{'; '.join(filter(None, (component.provider, component.paper)))}]",
     ]
     for key in keys:

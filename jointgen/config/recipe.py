@@ -36,6 +36,8 @@ from jointgen.registry.components import Registry
 from jointgen.text import visible
 
 FORMAT = 1
+MAX_NAME_BYTES = 200
+"""So many bytes has a run's name, at the most: a folder may have 255."""
 
 
 @attrs.frozen
@@ -157,6 +159,20 @@ def _are_sizes(instance: Any, attribute: Any, value: dict[str, int | list[int]])
     problems.raise_any()
 
 
+def _is_plain_name(instance: Any, attribute: Any, value: str) -> None:
+    """A name of a folder in runs/ and of a row in tables; "" stands for the name of the recipe's file."""
+    if value and not _can_name_a_folder(value):
+        raise ValueError(
+            f"{attribute.name!r} must be a plain name of a folder, at most {MAX_NAME_BYTES} bytes, without / and "
+            f"\\ and control characters, and neither blank nor '.' nor '..' nor beginning with '~', got {show(value)}"
+        )
+
+
+def _can_name_a_folder(name: str) -> bool:
+    plain = name.strip() not in ("", ".", "..") and not name.startswith("~") and not {"/", "\\"} & set(name)
+    return plain and name == visible(name) and len(name.encode()) <= MAX_NAME_BYTES
+
+
 @attrs.frozen
 class Recipe:
     """A recipe. `encoder` is the part of that name, `encoders.NAME` are further parts, and so for the other kinds."""
@@ -165,7 +181,7 @@ class Recipe:
     objective: ObjectiveField
     train: Train
     format: int = FORMAT
-    name: str = ""
+    name: str = attrs.field(default="", validator=_is_plain_name)
     seed: int = attrs.field(default=0, validator=valid_seed)
     sources: dict[str, DataField] = attrs.field(factory=dict)
     latents: dict[str, int | list[int]] = attrs.field(factory=dict, validator=_are_sizes)
@@ -236,7 +252,8 @@ def read_tables(
         raise ConfigError([*error.problems, *problems]) from None
     tables = apply_overrides(tables, overrides)
     if tables.get("name", "") == "":
-        tables["name"] = "run" if isinstance(source, Mapping) else visible(Path(source).stem)
+        stem = "" if isinstance(source, Mapping) else Path(source).stem
+        tables["name"] = stem if _can_name_a_folder(stem) else "run"
     return tables
 
 

@@ -30,12 +30,14 @@ class Input:
         is_data: Whether a data source yields it, so that its range is that of the data. Codes have no such range.
         bits_only: Whether a binary variable must be given as bits, because they are scored; otherwise grey values,
             the probabilities of ones, will do.
+        dtype: What the model computes with.
     """
 
     name: str
     space: Space
     is_data: bool
     bits_only: bool = False
+    dtype: torch.dtype = torch.float32
 
     def read(self, value: object) -> Tensor:
         """Bring values to model space.
@@ -121,6 +123,8 @@ class Input:
 
     def _check_finite(self, tensor: Tensor) -> None:
         self._check_rows(~tensor.isfinite().flatten(1).all(1), "is not finite")
+        held = tensor.to(self.dtype).isfinite().flatten(1).all(1)
+        self._check_rows(~held, f"is too large for {str(self.dtype).removeprefix('torch.')}")
 
     def _check_rows(self, wrong: Tensor, what: str) -> None:
         """Raise ConfigError for rows that are wrong, (B,) bool; names the first."""

@@ -23,6 +23,7 @@ from jointgen.registry.faults import attributing
 from jointgen.runs.checkpoint import Checkpoint, find, named_latest
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.records import checkpoint_name, describe_progress, step_of
+from jointgen.runtime.workers import find_device
 from jointgen.text import listed
 
 MAX_CHANGES_SHOWN = 5
@@ -42,7 +43,7 @@ def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, d
         The model, in evaluation mode.
 
     Raises:
-        ConfigError: If there is no such run or checkpoint.
+        ConfigError: If there is no such run, checkpoint or device.
         CheckpointError: If no checkpoint is whole.
     """
     model, damaged = open_model(run, checkpoint, average=average, device=device)
@@ -60,14 +61,15 @@ def open_model(
         The model, and a line for each damaged or missing checkpoint that was passed over, and one if the run's recipe,
         as it reads today, is not the one that the checkpoint was trained with.
     """
+    place = find_device(device, "fp32", 1)
     folder = RunFolder.open(run)
     compiled = compile_run(folder)
     saved = find(folder.checkpoints, checkpoint)
     doubled = torch.float64 if compiled.recipe.train.precision == "fp64" else None
-    compiled.parts.modules.to(device, doubled).eval()  # before the weights, which would be rounded
+    compiled.parts.modules.to(place, doubled).eval()  # before the weights, which would be rounded
     with _naming_record(folder, compiled.recipe, compiled.binding.offered if compiled.binding.recorded_in else {}):
         load_weights(compiled.parts, saved.parts, average)
-    model = Model(compiled, compiled.parts, device, saved.path.name)
+    model = Model(compiled, compiled.parts, place, saved.path.name)
     remarks = [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
     remarks += _gone(folder, saved) if checkpoint == "latest" else []
     registry = compiled.registry

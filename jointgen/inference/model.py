@@ -182,7 +182,7 @@ class Model:
             scored: Whether its probability is asked for.
         """
         is_data = any(name in self.binding.data_roots(joint) for joint in self.joints.values())
-        return Input(name, self.spaces[name], is_data, scored)
+        return Input(name, self.spaces[name], is_data, scored, self.view.dtype)
 
     def _read(
         self,

@@ -255,10 +255,10 @@ def find_device(name: str, precision: Precision, processes: int) -> torch.device
         device: torch.device | None = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     else:
         try:
-            device = torch.device(name)
+            device = torch.device(name) if isinstance(name, str | torch.device) else None
         except RuntimeError:
             device = None
-    if device is None or device.type not in ("cpu", "cuda") or name.startswith("cpu:"):
+    if device is None or device.type not in ("cpu", "cuda") or str(name).startswith("cpu:"):
         raise ConfigError(f"{name!r} is not a device; allowed: 'auto', 'cpu', 'cuda', 'cuda:N'", "device")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"{name!r}, but torch sees {torch.cuda.device_count()} GPUs; use 'cpu'", "device")

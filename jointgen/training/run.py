@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import attrs
 
 from jointgen.config.recipe import Recipe, read_recipe
-from jointgen.errors import ComponentError
+from jointgen.config.values import show
+from jointgen.errors import ComponentError, Problems
 from jointgen.objectives.objective import Objective, Stage
 from jointgen.objectives.recipe_text import Expression
 from jointgen.registry.components import Registry
@@ -69,6 +71,8 @@ def run(
         >>> run = jointgen.run("recipes/quickstart.toml", {"train.steps": 1000})       # doctest: +SKIP
         >>> run.metrics["elbo"]["value"], run.model.sample(16).shape                   # doctest: +SKIP
     """
+    _check_arguments(out, stop, processes, objective)
+
     # the recipe, checked whole
     registry = load_plugins().registry
     resolved = read_recipe(recipe, overrides, registry=registry)
@@ -91,6 +95,23 @@ def run(
         if done.record.status == "failed":  # in a metric of the last evaluation
             raise ComponentError(done.record.note)
         return done
+
+
+def _check_arguments(out: Any, stop: Any, processes: Any, objective: Any) -> None:
+    """Raise ConfigError for arguments that are not what `run` takes."""
+    problems = Problems()
+    if out is not None and (not isinstance(out, str | os.PathLike) or os.fspath(out) == ""):
+        problems.add(f"must be the path of a folder, got {show(out)}", "out")
+    if not callable(stop):
+        problems.add(f"must be a function without arguments that returns a number, got {show(stop)}", "stop")
+    if processes is not None and (not isinstance(processes, int) or isinstance(processes, bool) or processes < 1):
+        problems.add(f"must be a whole number >= 1, got {show(processes)}", "processes")
+    stages = objective if isinstance(objective, Sequence) and not isinstance(objective, str) else None
+    if not (objective is None or isinstance(objective, Objective) or stages):
+        problems.add(f"must be an Objective or a list of Stages, got {show(objective)}", "objective")
+    elif stages and not all(isinstance(stage, Stage) for stage in stages):
+        problems.add("must be an Objective or a list of Stages, got a list of something else", "objective")
+    problems.raise_any()
 
 
 def run_folder(out: str | Path | None, recipe: Recipe) -> Path:

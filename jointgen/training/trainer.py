@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
+import torch
 
 from jointgen.engine.step import Step
 from jointgen.engine.torch_compile import TorchCompiler
@@ -30,6 +31,9 @@ if TYPE_CHECKING:  # the trainer is given these
     from jointgen.training.checkpoints import CheckpointWriter
     from jointgen.training.reporter import RunReporter
     from jointgen.training.state import TrainingState
+
+ROWS_LOOKED_AT = 1_000
+LARGE_VALUE = 1e6  # of a variable's data, from which on its squares, sums and exponentials may leave float32
 
 
 @attrs.frozen
@@ -273,9 +277,18 @@ class Trainer:
         step, term = first
         newest = checkpoint.latest(self.reporter.folder.checkpoints)
         good = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
-        error = NonFiniteError(f"step {step}: {term!r} is not finite any more; {good}")
+        error = NonFiniteError(f"step {step}: {term!r} is not finite any more{self._large_values()}; {good}")
         self._summarise("failed", str(error))
         raise error
+
+    def _large_values(self) -> str:
+        """Say which variables have values in the data that are so large that they may be the reason; "" for none."""
+        rows = self.reporter.pictured.spread(ROWS_LOOKED_AT)
+        taken = rows.take(torch.arange(len(rows)))
+        tops = {
+            v: float(raw.abs().max()) for raws in taken.values() for v, raw in raws.items() if raw.is_floating_point()
+        }
+        return "".join(f"; {v} has values up to {top:.3g} in the data" for v, top in tops.items() if top > LARGE_VALUE)
 
     def _stop(self, signal: int, path: Path, when: str) -> NoReturn:
         """End the run after a signal; it goes on from the checkpoint at `path`."""

@@ -35,6 +35,7 @@ INTEGERS = ("uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uin
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 CHANNELS = (1, 3, 4)
 BLOCK_NUMBERS = 2**24  # checked at a time, so that checking a file does not double its memory
+FEW_ROWS = 4096
 LARGE_BYTES = 2**32  # of values that are checked: reading them takes so long that it is said
 MAX_ROWS_NAMED = 5
 LARGEST = float(np.finfo(np.float32).max)  # what a model computes with
@@ -83,6 +84,8 @@ class Arrays:
     def spaces(self) -> dict[str, Space]:
         """Return the Spaces from the file's header; raise ConfigError for a file, key or type that cannot be used."""
         arrays = self._arrays("path", self.path)
+        if self.test_path is None:
+            self._check_leaves_rows(next(iter(arrays.values())).header.shape[0])
         if self.observe in ("dequantise", "binarise") and all(array.role != "levels" for array in arrays.values()):
             found = ", ".join(f"{array.key!r} is {array.header.dtype}" for array in arrays.values())
             raise ConfigError(f"{self.observe!r} is for images or vectors of uint8 levels, but {found}", "observe")
@@ -142,6 +145,7 @@ class Arrays:
 
     def _places(self, rows: int, train: bool) -> Tensor:
         """Return the numbers of the rows of `path` that make the split, in order, (n,) int64."""
+        self._check_leaves_rows(rows)
         test = np.zeros(rows, bool)
         if self.split == "last":
             test[rows - max(1, round(rows * self.test_fraction)) :] = True
@@ -151,9 +155,18 @@ class Arrays:
                 test[block] = hashed_shares(block.start, block.stop) < self.test_fraction
             if not test.any():  # of so few rows, the one that a larger share would hold out first
                 test[hashed_shares(0, rows).argmin()] = True
-        if test.all():
-            raise ConfigError(f"{self.test_fraction} of {rows:,} rows leaves none to train on", "test_fraction")
         return torch.from_numpy(np.flatnonzero(~test if train else test))
+
+    def _check_leaves_rows(self, rows: int) -> None:
+        """Raise ConfigError unless rows are left to train on; usually the first few show it."""
+        if self.split == "last":
+            leaves = rows > max(1, round(rows * self.test_fraction))
+        else:
+            starts = range(0, rows, FEW_ROWS)
+            shares = (hashed_shares(start, min(start + FEW_ROWS, rows)) for start in starts)
+            leaves = rows > 1 and any((share >= self.test_fraction).any() for share in shares)
+        if not leaves:
+            raise ConfigError(f"{self.test_fraction} of {rows:,} rows leaves none to train on", "test_fraction")
 
     def _remarks(self, arrays: dict[str, _Array], spaces: dict[str, Space], rows: ArrayRows) -> Iterator[str]:
         """Yield what the user should know of the training rows."""

@@ -78,6 +78,8 @@ def test_what_is_read_carries_no_gradient() -> None:
         (REAL, torch.tensor([[0.0, 1.0], [0.0, torch.nan], [torch.inf, 0.0]]), "is not finite in rows 1, 2$"),
         (REAL, torch.full((9, 2), torch.nan), "is not finite in rows 0, 1, 2, 3, 4, ... and 4 more"),
         (CODE, torch.tensor([[0.0, torch.nan]]), "is not finite in row 0$"),
+        (REAL, np.full((1, 2), 1e200), "is too large for float32 in row 0$"),
+        (CODE, np.full((2, 2), -1e39), "is too large for float32 in rows 0, 1$"),
         (REAL, "abc", r"expected numbers \(B, 2\), got str"),
         (REAL, None, "got NoneType"),
         (REAL, [[1.0], [1.0, 2.0]], "got list"),

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from jointgen_data.digits import Digits
 from support.paths import QUICKSTART
@@ -15,7 +16,7 @@ import jointgen
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.config.toml import to_toml
-from jointgen.errors import ConfigError
+from jointgen.errors import ConfigError, NonFiniteError
 from jointgen.registry.components import Registry
 from jointgen.training.check import check_run
 
@@ -204,3 +205,75 @@ def test_training_takes_eight_times_the_memory_of_the_parts(
         r"parameters may take an eighth, 0\.5 GiB, because training takes the rest",
         refused.value.lines[0],
     )
+
+
+@pytest.mark.parametrize("name", ["r = 1", "AS-VAE r = 0.5", "größe", "a.b", ".hidden", "n" * 200])
+def test_names_that_a_folder_may_have(name: str, registry: Registry) -> None:
+    assert read_recipe(QUICKSTART, {"name": name}, registry=registry).name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "a/b", "a\\b", ".", "..", " ", "~", "~root", "n" * 201, "ü" * 101, "a\nb", "\x1b[31m", "\u202e"]
+)
+def test_names_that_lead_elsewhere_are_refused(name: str, registry: Registry) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_recipe(QUICKSTART, {"name": name}, registry=registry)
+    (line,) = refused.value.lines
+    assert line.startswith("name: must be a plain name of a folder, at most 200 bytes")
+
+
+def test_a_recipe_without_a_name_has_that_of_its_file(registry: Registry, tmp_path: Path) -> None:
+    text = QUICKSTART.read_text()
+    named = [line for line in text.splitlines() if not line.startswith("name")]
+    for stem, name in {"mine": "mine", "~": "run", "a\nb": "run"}.items():
+        path = tmp_path / f"{stem}.toml"
+        path.write_text("\n".join(named))
+        assert read_recipe(path, registry=registry).name == name
+
+
+def test_arguments_of_run_that_it_cannot_take_are_told_at_once(here: Path) -> None:
+    wrong: dict[str, Any] = {"out": "", "stop": 5, "processes": "2", "objective": 5}
+    with pytest.raises(ConfigError) as refused:
+        jointgen.run(QUICKSTART, quiet=True, **wrong)
+    assert refused.value.lines == [
+        "out: must be the path of a folder, got ''",
+        "stop: must be a function without arguments that returns a number, got 5",
+        "processes: must be a whole number >= 1, got '2'",
+        "objective: must be an Objective or a list of Stages, got 5",
+    ]
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("device", ["nope", "cuda:99", 5, None])
+def test_load_refuses_a_device_as_a_recipe_does(device: Any) -> None:
+    with pytest.raises(ConfigError, match=f"^device: {device!r}") as refused:
+        jointgen.load("no run", device=device)
+    assert len(refused.value.lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys"),
+    [(1, {}), (40, {"test_fraction": 0.999}), (40, {"test_fraction": 0.99, "split": "last"})],
+    ids=str,
+)
+def test_arrays_that_leave_nothing_to_train_on_are_not_explained(
+    rows: int, keys: dict[str, Any], registry: Registry, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((rows, 64), np.float32))
+    changes = {"data": {"type": "arrays", "path": str(tmp_path / "x.npy"), **keys}, "train.batch": 1}
+    with pytest.raises(ConfigError, match=r"^data.test_fraction: 0\.\d+ of \d+ rows leaves none to train on"):
+        checked(registry, QUICKSTART, changes, runs_here=False)
+
+
+def test_a_run_that_breaks_says_which_values_are_large(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32)
+    values[:, 3] = 1e9
+    np.save(tmp_path / "x.npy", values)
+    changes = {
+        **SMALL,
+        "data": {"type": "arrays", "path": str(tmp_path / "x.npy")},
+        "decoder.family": {"type": "gaussian"},
+    }
+    changes |= {"train.steps": 40, "train.trackers": [], "optimizer.model": {"type": "sgd", "lr": 1000.0}}
+    with pytest.raises(NonFiniteError, match=r"not finite any more; x has values up to 1e\+09 in the data; there is"):
+        jointgen.run(QUICKSTART, changes, out=tmp_path / "run", quiet=True)

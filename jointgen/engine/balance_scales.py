@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jointgen.config.documents import as_document
+
 DECAY = 0.6
 """The share of the running means that a measurement leaves: they look back over some 40 steps."""
 
@@ -44,6 +46,9 @@ class BalanceScales:
         return {pair: {"norms": norms, "begun": self._begun[pair]} for pair, norms in self._norms.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
+        """Take over what `state_dict` returned. Raises ValueError where it is something else."""
+        as_document({pair: entry["begun"] for pair, entry in state.items()}, dict[str, int])
+        if wrong := [pair for pair, entry in state.items() if entry["norms"].shape != (2,)]:
+            raise ValueError(f"{wrong[0]}: expected two norms")
         self._norms = {pair: entry["norms"].to(self._device) for pair, entry in state.items()}
         self._begun = {pair: entry["begun"] for pair, entry in state.items()}

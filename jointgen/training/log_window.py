@@ -6,8 +6,28 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
+
+from jointgen.config.documents import as_document
+from jointgen.config.fields import non_negative
+
+
+@attrs.frozen
+class SavedRows:
+    """The plain values of the rows of a saved window: the names of the figures, and the steps that have them."""
+
+    names: list[str]
+    at: list[int] = attrs.field(validator=non_negative)
+
+
+@attrs.frozen
+class SavedWindow:
+    """The plain values of a saved window."""
+
+    steps: int = attrs.field(validator=non_negative)
+    rows: list[SavedRows]
 
 
 class LogWindow:
@@ -67,7 +87,13 @@ class LogWindow:
         return {"steps": self.steps, "rows": rows}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the figures, on this window's device."""
-        self.steps = state["steps"]
-        self._rows = {tuple(held["names"]): list(held["rows"].to(self._device)) for held in state["rows"]}
-        self._steps = {tuple(held["names"]): list(held["at"]) for held in state["rows"]}
+        """Restore the figures, on this window's device. Raises ValueError where it is the state of no window."""
+        rows = [{"names": held["names"], "at": held["at"]} for held in state["rows"]]
+        saved = as_document({"steps": state["steps"], "rows": rows}, SavedWindow)
+        tensors = [held["rows"] for held in state["rows"]]
+        for n, (held, tensor) in enumerate(zip(saved.rows, tensors, strict=True)):
+            if tensor.shape != (len(held.at), len(held.names)) or len(held.at) > saved.steps:
+                raise ValueError(f"rows[{n}]: {len(held.at)} steps of {saved.steps}, and figures {tuple(tensor.shape)}")
+        self.steps = saved.steps
+        self._rows = {tuple(held.names): list(t.to(self._device)) for held, t in zip(saved.rows, tensors, strict=True)}
+        self._steps = {tuple(held.names): held.at for held in saved.rows}

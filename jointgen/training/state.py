@@ -151,10 +151,19 @@ class GlobalGenerators:
         return {name: self.workers.gather(tensor[None].to(self.workers.device)) for name, tensor in mine.items()}
 
     def load_state_dict(self, state: State) -> None:
-        """Keep this process's generators for `seeded`; a checkpoint of another number of processes has none for it."""
+        """Keep this process's generators for `seeded`; a checkpoint of another number of processes has none for it.
+
+        They are tried at once, so that what no generator takes is refused before anything is trained.
+        """
         world = len(state["torch"])
         if world == self.workers.world:
-            self._restored = {name: states[self.workers.rank] for name, states in state.items()}
+            restored = {name: states[self.workers.rank] for name, states in state.items()}
+            before = global_state(self.workers.device)
+            try:
+                set_global_state(restored, self.workers.device)
+            finally:
+                set_global_state(before, self.workers.device)
+            self._restored = restored
             return
         self.notes.append(
             f"the checkpoint was written by {world} process(es) and this run has {self.workers.world}: the global "

@@ -18,6 +18,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from jointgen_data import digits
 from jointgen_metrics import reconstruction
@@ -749,6 +750,32 @@ def test_events_that_the_log_has_lost_are_said(copied: Path, capsys: pytest.Capt
 
 
 # --- a checkpoint that is whole, and not of such a run --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, edit",
+    [
+        ("window", lambda state: state.update(steps="x")),
+        ("window", lambda state: state.update(steps=-1)),
+        ("window", lambda state: state.update(steps=True)),
+        ("window", lambda state: state["rows"].append({"names": ["a"], "at": ["1"], "rows": torch.ones(1, 1)})),
+        ("window", lambda state: state["rows"].append({"names": ["a"], "at": [1], "rows": torch.ones(1, 2)})),
+        ("randomness", lambda state: state.pop("python")),
+        ("randomness", lambda state: state.update(numpy="text")),
+    ],
+)
+def test_a_state_beside_tensors_is_one_line(copied: Path, name: str, edit: Callable[[Any], object]) -> None:
+    path = copied / "checkpoints/step-00000012"
+    tensors = safetensors.torch.load((path / f"{name}.safetensors").read_bytes())
+    state = tensor_tree.parse((path / f"{name}.json").read_bytes(), tensors)
+    edit(state)
+    tensors = {}
+    (path / f"{name}.json").write_text(json.dumps(tensor_tree.split(state, tensors, name)))
+    (path / f"{name}.safetensors").write_bytes(safetensors.torch.save(tensors))
+    reseal(path)
+    with pytest.raises(CheckpointError) as caught:
+        train(copied, resume=True)
+    assert str(caught.value).startswith(f"checkpoint {path}") and "\n" not in str(caught.value)
 
 
 def edit_progress(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:

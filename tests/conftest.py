@@ -23,7 +23,7 @@ from support.paths import QUICKSTART  # noqa: E402
 torch.set_num_threads(1)
 
 # the default run tries the same few examples every time; `pytest --hypothesis-profile=long` looks for new ones
-hypothesis.settings.register_profile("default run", derandomize=True, deadline=None, max_examples=50, database=None)
+hypothesis.settings.register_profile("default run", derandomize=True, deadline=None, max_examples=25, database=None)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=2_000, database=None, print_blob=True)
 hypothesis.settings.load_profile("default run")
 

@@ -117,6 +117,8 @@ import os, signal, sys
 from importlib.abc import MetaPathFinder
 from jointgen.cli.main import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind with SIGINT ignored
+
 class CtrlC(MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == {module!r}:
@@ -141,6 +143,8 @@ def test_ctrl_c_that_a_library_turned_into_its_own_error(tmp_path: Path) -> None
 import os, signal, sys
 import jointgen.cli.listing as listing
 from jointgen.cli.main import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def list_command(arguments):
     try:

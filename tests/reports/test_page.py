@@ -136,7 +136,8 @@ def test_a_page_that_cannot_be_written_costs_neither_the_figures_nor_the_checkpo
 
 def test_what_users_write_is_text(copied: Path, reported: Callable[[], Page]) -> None:
     bad = "</script><script>alert('x')</script><img src=x onerror=y>"
-    recipe = (copied / "recipe.toml").read_text().replace('name = "quickstart"', f'name = "{bad}"')
+    name = "<img src=x onerror=y>"  # a name is that of a folder, and has no slash
+    recipe = (copied / "recipe.toml").read_text().replace('name = "quickstart"', f'name = "{name}"')
     (copied / "recipe.toml").write_text(recipe)
     summary = json.loads((copied / "summary.json").read_text())
     summary["note"] = summary["environment"]["device"] = summary["metrics"]["elbo"]["note"] = bad
@@ -148,7 +149,7 @@ def test_what_users_write_is_text(copied: Path, reported: Callable[[], Page]) ->
             json.dumps({"step": 20, "images_seen": 1, "wall_s": 1.0, f"eval/{bad}": 1.0, f"{bad}/loss": 1.0}) + "\n"
         )
     page = reported()
-    assert page.title == f"{bad} · done"
+    assert page.title == f"{name} · done"
     assert "<script>alert" not in page.html and "<img src=x" not in page.html
     assert page.text.count(bad) >= 6
     assert not [a for _, a in page.elements if "onerror" in a]
@@ -557,6 +558,7 @@ def test_labels_are_found_though_the_run_does_not_read_them(trained: Path, tmp_p
     recipe = (trained / "recipe.toml").read_text().replace("labels = true", "labels = false")
     shutil.copytree(trained, tmp_path / "copy")
     (tmp_path / "copy/recipe.toml").write_text(recipe)
+    (tmp_path / "copy/data.json").unlink()  # it says that there is a y
     with pytest.warns(UserWarning, match="data.labels: true -> false"):
         other = jointgen.load(tmp_path / "copy")
     codes, found = map_codes(other, open_split(other.compiled.binding, "test"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 import attrs
@@ -58,7 +57,7 @@ def _evaluate(arguments: Arguments) -> None:
     recipe = model.compiled.recipe
     metrics = chosen_metrics(arguments.metrics, model)
     split = _split(arguments, model)
-    partial = PartialResults(folder.evaluations / _name(arguments, model, metrics, split))
+    partial = PartialResults(folder.evaluations / _name(folder, arguments, model, metrics, split))
     folder.check_own(f"{folder.evaluations.name}/{partial.folder.name}")
     failed: list[str] = []
     with switched(deterministic=recipe.train.deterministic, threads=None), Counter("evaluating") as counter:
@@ -104,11 +103,10 @@ def _split(arguments: Arguments, model: Model) -> Split:
     return split if rows is None else split.spread(rows)
 
 
-def _name(arguments: Arguments, model: Model, metrics: list[Any], split: Split) -> str:
+def _name(folder: RunFolder, arguments: Arguments, model: Model, metrics: list[Any], split: Split) -> str:
     """Name the folder of partial results: the checkpoint and a hash of everything that the figures depend on."""
-    manifest = Path(arguments.run) / "checkpoints" / model.checkpoint / MANIFEST
+    manifest = folder.checkpoints / model.checkpoint / MANIFEST
     dependencies = [_tables(metrics, model), split.name, len(split), str(arguments.images), model.compiled.recipe.seed]
-    dependencies.append("spread rows")  # partial results of before were of the first ones
     digest = hashlib.blake2b(read_regular(manifest), digest_size=8)
     digest.update(json.dumps(dependencies, sort_keys=True).encode())
     return f"{model.checkpoint}-{digest.hexdigest()}"

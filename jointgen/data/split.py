@@ -22,6 +22,8 @@ from jointgen.registry.faults import attributing
 from jointgen.text import listed
 
 CPU = torch.device("cpu")
+CHECKED_ROWS = 4
+"""So many rows are looked at when a split is opened."""
 MAX_ROWS = 2**36
 """So many rows has a split, at the most: their order alone takes 8 bytes a row."""
 
@@ -168,9 +170,9 @@ def differences(recorded: Mapping[str, Space], found: Mapping[str, Space]) -> It
 
 
 def _check_opened(rows: Any, binding: Binding, part: str, name: str) -> None:
-    """Raise ComponentError unless these are rows, as the first of them shows; call it where exceptions are attributed.
+    """Raise ComponentError unless these are rows as the source's Spaces say, which a few of them, evenly apart, show.
 
-    What else a reader of rows takes in good faith is as the source's Spaces say (`engine.trial.check_raw`).
+    Call it where exceptions are attributed.
     """
     named = f"{binding.named(part)}: open({name!r})"
     if not callable(getattr(rows, "take", None)) or not hasattr(rows, "__len__"):
@@ -183,15 +185,16 @@ def _check_opened(rows: Any, binding: Binding, part: str, name: str) -> None:
         raise ComponentError(f"{named}: __len__ gives {count:,} rows, more than {MAX_ROWS:,}")
     if not count:
         return
-    variables, index = binding.variables_of(part), torch.zeros(1, dtype=torch.int64)
+    few = min(CHECKED_ROWS, count)
+    variables, index = binding.variables_of(part), torch.arange(few) * count // few
     taken = rows.take(index)
     if not isinstance(taken, Mapping):
         raise ComponentError(f"{named}: take() gives a {type(taken).__name__}, it must be a dict of tensors")
     if missing := [own for own in variables.values() if own not in taken]:
         raise ComponentError(f"{named}: take() gives no {listed(missing)}, but {listed(taken) or 'nothing'}")
     for variable, own in variables.items():
-        if why := fault_of_raw(taken[own], binding.spaces[variable], 1):
-            raise ComponentError(f"{named}: {own} in the first row {why}")
+        if why := fault_of_raw(taken[own], binding.spaces[variable], few):
+            raise ComponentError(f"{named}: {own} in {few} rows {why}")
     if isinstance(rows, StoredRows):
         stored = rows.stored(index)
         if not isinstance(stored, Mapping) or not all(isinstance(value, Tensor) for value in stored.values()):

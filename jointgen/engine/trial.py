@@ -34,7 +34,7 @@ from jointgen.compiler.plan import Plan, Summand, UpdatePlan
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.distributions import log_prob_of_draw
 from jointgen.contracts.noise import Noise
-from jointgen.contracts.observation import example, fault_of_raw
+from jointgen.contracts.observation import example
 from jointgen.contracts.space import Space
 from jointgen.data.step_inputs import RawRows, StepInputs
 from jointgen.engine.gradient_check import double_copy
@@ -151,28 +151,6 @@ def _expect_numbers(named: str, what: str, value: Any, shape: tuple[int, ...]) -
 
 
 # --- every term, on rows of the data ---------------------------------------------------------------------------------
-
-
-def check_raw(binding: Binding, data: RawRows, rows: int, split: str) -> None:
-    """Check that raw rows are as the Spaces of their data source say.
-
-    Args:
-        binding: What the recipe declares.
-        data: Raw rows by source and by the joints' name of each variable.
-        rows: How many.
-        split: The split that they are of, in words.
-
-    Raises:
-        ComponentError: They are not.
-    """
-    faults = [
-        f"{binding.named(source)}: {variable} in {rows} rows of the {split} {why}"
-        for source, values in data.items()
-        for variable, raw in values.items()
-        if (why := fault_of_raw(raw, binding.spaces[variable], rows))
-    ]
-    if faults:
-        raise ComponentError("\n".join(faults))
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from jointgen.engine.batch_norm import synchronise
 from jointgen.engine.ema import EMA
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.engine.optimizers import Optimizers
-from jointgen.engine.trial import check_raw, try_terms
+from jointgen.engine.trial import try_terms
 from jointgen.errors import ConfigError, FileError, Problem, placing
 from jointgen.inference.run_data import RunData
 from jointgen.inference.view import PartsView
@@ -72,9 +72,6 @@ def set_up_training(
         workers = Workers.start(train.device, train.precision, processes=processes)
     splits = {name: open_split(compiled.binding, name) for name in ("train", "test")}
     batches = TrainingBatches(recipe, splits["train"], workers, compiled.repeats)
-
-    few = torch.arange(MIN_GRADIENT_CHECK_ROWS) % len(splits["train"])
-    check_raw(compiled.binding, splits["train"].take(few), len(few), "train split")
 
     # parts: fresh ones start at the data, or warm from another run
     if not goes_on:
@@ -176,9 +173,9 @@ def start_at_mean(compiled: CompiledRecipe, split: Split) -> None:
     The rows are spread over the split, since folders of images come sorted by class, and they are without the noise
     of observing them.
     """
-    rows = min(START_ROWS, len(split))
-    spread = torch.arange(rows) * len(split) // rows
-    inputs = StepInputs(split.take(spread), Noise(compiled.recipe.seed, "means"), rows)
+    spread = split.spread(START_ROWS)
+    rows = len(spread)
+    inputs = StepInputs(spread.take(torch.arange(rows)), Noise(compiled.recipe.seed, "means"), rows)
     observed = PartsView(compiled, compiled.parts).observe(inputs)[0]  # (rows, *shape) by variable
     start_at_data(compiled.parts, compiled.binding, observed)
 

@@ -52,8 +52,9 @@ class Source:
         (Rows(2**62), "__len__ gives 4,611,686,018,427,387,904 rows, more than 68,719,476,736"),
         (Rows(take=lambda x: None), "take() gives a NoneType, it must be a dict of tensors"),
         (Rows(take=lambda x: {"y": x}), "take() gives no x, but y"),
-        (Rows(take=lambda x: {"x": x.tolist()}), "x in the first row is a list, it must be a tensor"),
-        (Rows(take=lambda x: {"x": x[:, :1]}), "x in the first row has shape (1, 1), it must be (1, 2)"),
+        (Rows(take=lambda x: {"x": x.tolist()}), "x in 4 rows is a list, it must be a tensor"),
+        (Rows(take=lambda x: {"x": x[:, :1]}), "x in 4 rows has shape (4, 1), it must be (4, 2)"),
+        (Rows(take=lambda x: {"x": x * torch.nan}), "x in 4 rows has the value nan"),
         (Rows(take=leave), "raises SystemExit: 0"),
     ],
 )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
-from jointgen.engine.trial import check_raw, try_parts, try_terms
+from jointgen.engine.trial import try_parts, try_terms
 from jointgen.errors import ComponentError, ConfigError
 from jointgen.registry.components import Registrar, Registry
 from jointgen.registry.discovery import load_plugins
@@ -194,19 +194,6 @@ def test_data_that_are_not_finite_are_named_and_not_the_networks() -> None:
         ComponentError, match=r"^data: data 'ring' of jointgen \S+: q\(x\)\.x is NaN in 1 of 4 rows of the"
     ):
         try_terms(model.plan, model.parts, model.compiled.binding, data, 4)
-    with pytest.raises(
-        ComponentError, match=r"^data: data 'ring' of .*: x in 4 rows of the train split has the value nan"
-    ):
-        check_raw(model.compiled.binding, data, 4, "train split")
-
-
-def test_rows_that_are_not_as_their_space_says_are_named() -> None:
-    model = small_model(VAE().objective())
-    data = {"data": {"x": torch.zeros(4, 3)}}
-    with pytest.raises(
-        ComponentError, match=r"x in 4 rows of the train split has shape \(4, 3\), it must be \(4, 2\)$"
-    ):
-        check_raw(model.compiled.binding, data, 4, "train split")
 
 
 # --- components that are built ---------------------------------------------------------------------------------------

@@ -311,20 +311,9 @@ def test_damaged_partial_results_are_said_and_found_again(
 ) -> None:
     """A byte of a number that has changed would be a wrong figure."""
     partial = PartialResults(tmp_path / "partial")
-
-    def stopped(stop_at: int | None) -> Given:
-        def values(batch: Batch) -> Tensor:
-            if int(batch.index[0]) == stop_at:
-                raise StoppedError("stopped", 15)
-            return batch.index.double()
-
-        return Given(lambda s: [MetricFigure("m", "1", "", (per_row("m", values),))])
-
-    with pytest.raises(StoppedError):
-        evaluate(model, split, [stopped(16)], batch=8, partial=partial)
-    (file,) = (tmp_path / "partial").iterdir()
+    file, metric = stopped_evaluation(model, split, partial)
     file.write_bytes(damage(file.read_bytes()))
-    found = evaluate(model, split, [stopped(None)], batch=8, partial=partial)
+    found = evaluate(model, split, [metric], batch=8, partial=partial)
     assert (found["m"].n, found["m"].value) == (40, 19.5)
     line = f"{file}: is damaged: contents differ from what was written; its rows are evaluated again"
     assert line in capsys.readouterr().err

@@ -195,7 +195,12 @@ def _add_run_options(run: Parser) -> None:
 
 
 def _add_list_options(listed: Parser) -> None:
-    listed.add_argument("kind", nargs="?", metavar="KIND", help="list only this kind: encoder, data, metric, ...")
+    listed.add_argument(
+        "kind",
+        nargs="?",
+        metavar="KIND",
+        help="list only this kind: encoder, data, metric, ...; or `recipe`: those that come along",
+    )
     listed.add_argument("name", nargs="?", metavar="NAME", help="show the keys of this component, as in `encoder mlp`")
     listed.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
@@ -378,7 +383,7 @@ COMMANDS = {
         check=_CHECK,
     ),
     "list": Command(
-        "list every registered component and plugins that failed to load, or a component's keys",
+        "list every registered component and plugins that failed to load, a component's keys, or the shipped recipes",
         _add_list_options,
         "jointgen.cli.listing:list_command",
     ),

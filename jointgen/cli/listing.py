@@ -1,4 +1,4 @@
-"""`jointgen list`: the registered components and who provides them, and the keys of one of them.
+"""`jointgen list`: the registered components and who provides them, the keys of one of them, and the shipped recipes.
 
 A listing imports no component, so no torch; to read a component's keys, it is imported, and what
 structures recipes (`jointgen.cli.listed_keys`).
@@ -18,6 +18,8 @@ from jointgen.registry.discovery import Plugins, load_plugins
 from jointgen.runtime.console import say_text
 from jointgen.text import shortened
 
+RECIPE = "recipe"
+"""The word that lists the shipped recipes in place of a kind of component."""
 MAX_SUMMARY = 400
 """So many characters of a component's summary are written out, at the most; as JSON it is whole."""
 
@@ -25,7 +27,9 @@ MAX_SUMMARY = 400
 def list_command(arguments: Arguments) -> None:
     """Print every registered component (of one kind), or the keys of one, as text or as JSON."""
     plugins, kind = load_plugins(), arguments.kind
-    if arguments.name is not None:
+    if kind == RECIPE:
+        say_text(load("jointgen.cli.listed_recipes:recipes_as")(arguments.name, json=arguments.json))
+    elif arguments.name is not None:
         say_text(load("jointgen.cli.listed_keys:keys_as")(plugins.registry, kind, arguments.name, json=arguments.json))
     else:
         say_text((listing_json if arguments.json else listing)(plugins, kind))

@@ -1,8 +1,13 @@
-"""The recipes that come with jointgen, and `jointgen copy`, which copies them to be changed. Torch-free."""
+"""The recipes that come with jointgen, and `jointgen copy`, which copies them to be changed. Torch-free.
+
+A shipped recipe lies in a folder for its group, and its name is unique among all of them. It begins with comments that
+`jointgen list recipe` shows: a line that says what it is, and the lines "# figure: ..." and "# time: ...".
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -11,7 +16,7 @@ from jointgen.config.recipe import check_names, read_tables
 from jointgen.config.toml import read_toml
 from jointgen.errors import ConfigError, nearest, suggest
 from jointgen.registry.discovery import load_plugins
-from jointgen.runtime.atomic_files import replace_bytes, writing
+from jointgen.runtime.atomic_files import replace_text, writing
 from jointgen.runtime.console import log_once, quietly, say
 from jointgen.runtime.ranks import LAUNCHED
 
@@ -33,8 +38,9 @@ def recipe_folder() -> Path:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The recipe files by name, without their ending."""
-    return {path.stem: path for path in sorted(recipe_folder().glob("*.toml"))}
+    """The recipe files by name, without their ending: those of the folder itself, and then each group's."""
+    files = recipe_folder().rglob("*.toml")
+    return {path.stem: path for path in sorted(files, key=lambda path: (path.parent, path.name))}
 
 
 def find_recipe(path: str) -> Path:
@@ -92,11 +98,10 @@ def copy_recipe(name: str, destination: Path) -> list[Path]:
     copies = _copies(shipped[_name(name)], destination)
     if taken := [path for path in copies if path.exists()]:
         raise ConfigError([f"{path}: already exists; copy to another folder or remove it" for path in taken])
-    for path, source in copies.items():
-        data = source.read_bytes()
+    for path, text in copies.items():
         with writing(path, ConfigError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_bytes(path, data)
+            replace_text(path, text)
     return list(copies)
 
 
@@ -104,11 +109,15 @@ def _name(path: str) -> str:
     return Path(path).name.removesuffix(".toml")
 
 
-def _copies(recipe: Path, destination: Path) -> dict[Path, Path]:
-    """Return {copy: original}. A base keeps its file name, because the recipe refers to it by that."""
+_BASE = re.compile(r'^base = ".*"$', re.MULTILINE)
+
+
+def _copies(recipe: Path, destination: Path) -> dict[Path, str]:
+    """Return {copy: text}. All copies lie in one folder, so that of a base only the file name is left."""
     own = destination if destination.suffix == ".toml" else destination / recipe.name
-    copies = {own: recipe}
+    copies, path = {}, own
     while base := read_toml(recipe).get("base"):
+        copies[path] = _BASE.sub(f'base = "{Path(base).name}"', recipe.read_text())
         recipe = recipe.parent / base
-        copies[own.parent / base] = recipe
-    return copies
+        path = own.parent / recipe.name
+    return {**copies, path: recipe.read_text()}

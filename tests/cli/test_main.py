@@ -226,11 +226,35 @@ def test_copy_under_another_name(say: Any, here: Path) -> None:
     assert [str(path) for path in Path("a").iterdir()] == ["a/first.toml"]
 
 
+def test_a_copy_from_a_group_finds_its_bases_beside_it(say: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe of a group is based on one of the folder above; all copies lie in one folder."""
+    (here / "shipped" / "paper").mkdir(parents=True)
+    (here / "shipped" / "whole.toml").write_text("# Whole.\nformat = 1\n")
+    (here / "shipped" / "paper" / "part.toml").write_text('# Part.\nbase = "../whole.toml"\n[train]\nsteps = 2\n')
+    monkeypatch.setattr(shipped, "recipe_folder", lambda: here / "shipped")
+    assert say("copy", "part", "mine").status == 0
+    assert Path("mine/part.toml").read_text() == '# Part.\nbase = "whole.toml"\n[train]\nsteps = 2\n'
+    assert Path("mine/whole.toml").read_text() == "# Whole.\nformat = 1\n"
+
+
 def test_shipped_recipes_are_based_on_each_other_only() -> None:
-    """So that a copy finds its base beside it."""
-    recipes = shipped.shipped_recipes()
-    bases = [tomllib.loads(path.read_text()).get("base") for path in recipes.values()]
-    assert {base for base in bases if base} <= {path.name for path in recipes.values()}
+    """And their names are unique, so that each goes by its name."""
+    files = sorted(shipped.recipe_folder().rglob("*.toml"))
+    assert sorted(shipped.shipped_recipes().values()) == files
+    bases = [(path.parent, tomllib.loads(path.read_text()).get("base")) for path in files]
+    assert {(folder / base).resolve() for folder, base in bases if base} <= set(files)
+
+
+def test_the_shipped_recipes_are_listed(say: Any) -> None:
+    said = say("list", "recipe", "vae_mnist")
+    assert said.status == 0
+    assert said.out.splitlines()[:2] == ["recipes", "  vae_mnist  VAE (Kingma & Welling 2014) on MNIST."]
+    assert "data mnist" in said.out and "minutes on one CPU core" in said.out and "ELBO" in said.out
+    (found,) = json.loads(say("list", "recipe", "vae_mnist", "--json").out)["recipes"]
+    assert (found["name"], found["group"], found["data"]) == ("vae_mnist", "", "mnist")
+    assert say("list", "recipe", "vae_mnits").refusal.startswith(
+        "unknown recipe 'vae_mnits'; did you mean 'vae_mnist'?"
+    )
 
 
 def test_recipes_are_found_in_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

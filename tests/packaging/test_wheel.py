@@ -141,8 +141,8 @@ def test_the_wheel_holds_every_package_and_the_recipes_and_no_tests(wheel: Path)
     info = {name.split("/")[0] for name in names if ".dist-info/" in name}
     assert {name.split("/")[0] for name in names} == {"jointgen", *plugins, *info}
     assert len(info) == 1
-    recipes = {path.name for path in (REPO / "recipes").glob("*.toml")}
-    assert {Path(name).name for name in names if name.startswith("jointgen/recipes/")} == recipes
+    recipes = {f"jointgen/{path.relative_to(REPO)}" for path in (REPO / "recipes").rglob("*.toml")}
+    assert {name for name in names if name.startswith("jointgen/recipes/")} == recipes
     data = {path for path in (REPO / "jointgen").rglob("*.*") if path.suffix not in (".py", ".pyc")}
     assert {str(path.relative_to(REPO)) for path in data} | {"jointgen/py.typed"} <= {*names}
     modules = {str(path.relative_to(REPO)) for path in (REPO / "jointgen").rglob("*.py")}

@@ -30,7 +30,7 @@ from jointgen.compiler.nodes import (
     differentiable_nodes,
 )
 from jointgen.errors import ConfigError
-from jointgen.objectives.algebra import Constant, Expr, Pointwise, Stop, Sum, Weighted
+from jointgen.objectives.algebra import Clip, Constant, Expr, Pointwise, Stop, Sum, Weighted
 from jointgen.objectives.distributions import KL, Conditional, Joint, LogDensity, Product
 from jointgen.objectives.expressions import Apply, Expectation, PenaltyOf, Ratio, Standardized, Value
 
@@ -258,6 +258,8 @@ def lower_tree(term: Expr, leaf: Callable[[Expr, bool], Node], held: bool = Fals
             return Weighted(term.weight, lower_tree(term.term, leaf, held))
         case Pointwise():
             return Pointwise(term.function, lower_tree(term.term, leaf, held))
+        case Clip():
+            return attrs.evolve(term, term=lower_tree(term.term, leaf, held))
         case Stop():
             return Stop(lower_tree(term.term, leaf, held))
     value = NodeValue(leaf(term, held))

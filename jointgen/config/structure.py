@@ -33,7 +33,7 @@ from jointgen.config.toml import named_tables, plain
 from jointgen.config.values import show
 from jointgen.errors import ConfigError, Problem, suggest
 from jointgen.registry.components import Registry
-from jointgen.text import MAX_LISTED
+from jointgen.text import MAX_LISTED, listed
 
 T = TypeVar("T")
 Hook = Callable[[Any, Any], Any]  # (value, type) -> structured value, cattrs' own signature
@@ -136,6 +136,10 @@ class _Reader:
             member = _member(want, value)
             if member is None:
                 raise self._wrong(want, value)
+            tables = [one for one in get_args(want) if attrs.has(one)]
+            if len(tables) > 1 and isinstance(value, Mapping) and not _keys_shared(member, value):
+                forms = " or ".join(f"{{ {', '.join(_required(one))} }}" for one in tables)
+                raise ConfigError(f"a table here is {forms}, got {{ {listed(map(str, value))} }}")
             return self.converter.structure(value, member)
 
         return read
@@ -275,6 +279,11 @@ def _keys_shared(member: Any, value: Any) -> int:
     if not attrs.has(member) or not isinstance(value, Mapping):
         return 0
     return len({key_of(field) for field in attrs.fields(member)} & {*value})
+
+
+def _required(cls: Any) -> list[str]:
+    """The keys that a table of a class must have."""
+    return [f"{key_of(field)} = .." for field in attrs.fields(cls) if field.init and field.default is attrs.NOTHING]
 
 
 def describe(want: Any, registry: Registry) -> str:

@@ -17,7 +17,7 @@ from jointgen.contracts.noise import NoiseSource
 from jointgen.contracts.numerics import log_mean_exp
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.program import Program, Values
-from jointgen.objectives.algebra import Constant, Expr, Pointwise, Stop, Sum, Weight, Weighted
+from jointgen.objectives.algebra import Clip, Constant, Expr, Pointwise, Stop, Sum, Weight, Weighted
 
 if TYPE_CHECKING:
     from jointgen.compiler.parts import Parts
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "log_sigmoid": F.logsigmoid,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
     "exp": torch.exp,
+    "log": torch.log,
     "abs": torch.abs,
     "square": torch.square,
     "softplus": F.softplus,
@@ -61,6 +64,9 @@ def term_function(lowered: Expr, index: Mapping[Node, int]) -> Term:
         case Pointwise():
             inner, function = term_function(lowered.term, index), _FUNCTIONS[lowered.function]
             return lambda inputs, values: function(as_tensor(inner(inputs, values), inputs))
+        case Clip():
+            inner, low, high = term_function(lowered.term, index), lowered.low, lowered.high
+            return lambda inputs, values: as_tensor(inner(inputs, values), inputs).clamp(low, high)
         case Stop():
             inner = term_function(lowered.term, index)
             return lambda inputs, values: as_tensor(inner(inputs, values), inputs).detach()

@@ -25,16 +25,16 @@ class Expr:
 
     __slots__ = ()
 
-    def __add__(self, other: Expr | float) -> Expr:
+    def __add__(self, other: Expr | float | Weight | Weights) -> Expr:
         return Sum((*_terms(self), *_terms(as_expr(other))))
 
-    def __radd__(self, other: float) -> Expr:
+    def __radd__(self, other: float | Weight | Weights) -> Expr:
         return as_expr(other) + self
 
-    def __sub__(self, other: Expr | float) -> Expr:
+    def __sub__(self, other: Expr | float | Weight | Weights) -> Expr:
         return self + -as_expr(other)
 
-    def __rsub__(self, other: float) -> Expr:
+    def __rsub__(self, other: float | Weight | Weights) -> Expr:
         return as_expr(other) + -self
 
     def __neg__(self) -> Expr:
@@ -86,10 +86,17 @@ def check_size(expr: Expr) -> None:
         left += [(child, depth + 1) for child in inner.children]
 
 
-def as_expr(value: Expr | float) -> Expr:
-    """Return an expression as it is, and a number as a constant."""
+def as_expr(value: Expr | float | Weight | Weights) -> Expr:
+    """Return an expression as it is, and a number or a weight as the same number in every row.
+
+    >>> print(Constant(2.0) - Weight("C", to=25))
+    2 - C
+    """
     if isinstance(value, Expr):
         return value
+    if isinstance(value, Weight | Weights):
+        weighed: Expr = value * Constant(1.0)
+        return weighed
     return -Constant(-float(value)) if value < 0 else Constant(float(value))
 
 
@@ -114,8 +121,24 @@ def _is_negative(expr: Expr) -> TypeGuard[Weighted]:
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 
+class _AddsItself:
+    """What weights add to a term where they multiply none: `kl(...) - C`."""
+
+    def __add__(self, other: Expr | float | Weight | Weights) -> Expr:
+        return as_expr(self) + other  # type: ignore[arg-type]
+
+    def __radd__(self, other: float) -> Expr:
+        return as_expr(other) + as_expr(self)  # type: ignore[arg-type]
+
+    def __sub__(self, other: Expr | float | Weight | Weights) -> Expr:
+        return as_expr(self) - other  # type: ignore[arg-type]
+
+    def __rsub__(self, other: float) -> Expr:
+        return as_expr(other) - as_expr(self)  # type: ignore[arg-type]
+
+
 @attrs.frozen(cache_hash=True)
-class Weight:
+class Weight(_AddsItself):
     """A named weight of a term: constant, on a linear schedule, or balanced against another term.
 
     Args:
@@ -212,7 +235,7 @@ class Weight:
 
 
 @attrs.frozen
-class Weights:
+class Weights(_AddsItself):
     """A product of weights without a term yet, such as -lambda or 2 * lambda."""
 
     factors: tuple[float | Weight, ...]
@@ -281,6 +304,8 @@ def _signed(expr: Expr) -> tuple[int, str]:
         return (-1 if expr.value < 0 else 1), _number(abs(expr.value))
     if not isinstance(expr, Weighted):
         return 1, f"({expr})" if isinstance(expr, Sum) else str(expr)
+    if isinstance(expr.weight, Weight) and expr.term == Constant(1.0):
+        return 1, expr.weight.name  # a weight that stands alone
     sign, body = _signed(expr.term)
     if isinstance(expr.weight, Weight):
         return sign, f"{expr.weight}*{body}"
@@ -294,7 +319,8 @@ def _number(value: float) -> str:
     return short if float(short) == value else repr(value)
 
 
-POINTWISE = ("log_sigmoid", "exp", "abs", "square", "softplus", "relu")
+POINTWISE = ("log_sigmoid", "sigmoid", "tanh", "exp", "log", "abs", "square", "softplus", "relu")
+_PRINTED = {"log_sigmoid": "log s", "sigmoid": "s"}
 
 
 @attrs.frozen(cache_hash=True)
@@ -313,7 +339,7 @@ class Pointwise(Expr):
         return (self.term,)
 
     def __str__(self) -> str:
-        return f"{'log s' if self.function == 'log_sigmoid' else self.function}({self.term})"
+        return f"{_PRINTED.get(self.function, self.function)}({self.term})"
 
 
 def log_sigmoid(term: Expr) -> Pointwise:
@@ -325,9 +351,28 @@ def log_sigmoid(term: Expr) -> Pointwise:
     return Pointwise("log_sigmoid", term)
 
 
+def sigmoid(term: Expr) -> Pointwise:
+    """Return the logistic sigmoid of a term, s(t) = 1 / (1 + exp(-t)).
+
+    >>> print(sigmoid(-Constant(2.0)))
+    s(-2)
+    """
+    return Pointwise("sigmoid", term)
+
+
+def tanh(term: Expr) -> Pointwise:
+    """Return the hyperbolic tangent of a term."""
+    return Pointwise("tanh", term)
+
+
 def exp(term: Expr) -> Pointwise:
     """Return the exponential of a term."""
     return Pointwise("exp", term)
+
+
+def log(term: Expr) -> Pointwise:
+    """Return the natural logarithm of a term, which must be positive. A log-density is `joint.log("x|z")`."""
+    return Pointwise("log", term)
 
 
 def absolute(term: Expr) -> Pointwise:
@@ -348,6 +393,42 @@ def softplus(term: Expr) -> Pointwise:
 def relu(term: Expr) -> Pointwise:
     """Return the positive part of a term, max(t, 0)."""
     return Pointwise("relu", term)
+
+
+@attrs.frozen(cache_hash=True)
+class Clip(Expr):
+    """A term between bounds: outside of them it is the nearer bound, and has no gradient.
+
+    Raises:
+        ConfigError: The lower bound is not below the upper one.
+    """
+
+    term: Expr
+    low: float
+    high: float
+
+    def __attrs_post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ConfigError(f"{self}: the lower bound must be less than the upper one")
+        if max(abs(self.low), abs(self.high)) > MAX_NUMBER:
+            raise ConfigError(f"{self}: bounds must be at most {MAX_NUMBER:g} in size")
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        """The one term."""
+        return (self.term,)
+
+    def __str__(self) -> str:
+        return f"clip({self.term}, {_number(self.low)}, {_number(self.high)})"
+
+
+def clip(term: Expr, low: float, high: float) -> Clip:
+    """Return a term between bounds.
+
+    >>> print(clip(Constant(3.0), -1, 1))
+    clip(3, -1, 1)
+    """
+    return Clip(term, float(low), float(high))
 
 
 @attrs.frozen(cache_hash=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import attrs
 
 from jointgen.errors import ConfigError
-from jointgen.objectives.algebra import Expr, Weight, Weighted, check_size, summands
+from jointgen.objectives.algebra import Expr, Weight, Weighted, Weights, check_size, summands
 from jointgen.objectives.distributions import KL, Joint, LogDensity, names
 from jointgen.objectives.expressions import Apply, E, Expectation, PenaltyOf, Ratio, Standardized
 
@@ -44,9 +44,10 @@ class Update:
         if self.every < 1 or self.times < 1:
             raise ConfigError(f"update {self.name}: every and times must be at least 1")
         check_size(self.maximize)
-        for _, term in summands(self.maximize):
+        for weights, term in summands(self.maximize):
             if not isinstance(term, Expectation | PenaltyOf):
-                raise ConfigError(f"update {self.name}: {term} stands outside an expectation E[...](...)")
+                alone = Weights(weights) * term
+                raise ConfigError(f"update {self.name}: {alone} stands outside an expectation E[...](...)")
 
     def __str__(self) -> str:
         return f"maximise {self.maximize}"

@@ -18,11 +18,13 @@ from jointgen.objectives.algebra import (
     MAX_NESTING,
     MAX_NUMBER,
     POINTWISE,
+    Clip,
     Constant,
     Expr,
     Pointwise,
     Stop,
     Weight,
+    as_expr,
 )
 from jointgen.objectives.distributions import KL, Joint, LogDensity, Marginal, Product, p, q
 from jointgen.objectives.expressions import Apply, CriticView, Expectation, Ratio, Standardized, Value
@@ -32,7 +34,7 @@ MAX_LENGTH = 50_000
 """So many characters of an expression are read, at the most."""
 
 _TOKEN = re.compile(r"\s*(?:(?P<number>\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)|(?P<name>\w+)|(?P<symbol>.))", re.DOTALL)
-RESERVED = ("E", "KL", "hold", "log", "mass", "s", "stop", *POINTWISE)
+RESERVED = ("E", "KL", "clip", "hold", "log", "mass", "s", "stop", *POINTWISE)
 
 
 @attrs.frozen
@@ -188,9 +190,7 @@ class _Parser:
         self.depth += 1
         factor = self.factor()
         if not self.accept("*"):
-            if isinstance(factor, Weight):
-                self.fail(f"weight {factor.name!r} multiplies nothing; write {factor.name}*term", self.at - 1)
-            product = factor
+            product = as_expr(factor)  # a weight that multiplies nothing adds itself
         elif isinstance(factor, Constant):
             product = factor.value * self.product()
         elif isinstance(factor, Weight):
@@ -206,7 +206,15 @@ class _Parser:
         if self.accept("("):
             return self.closed(self.sum())
         name = self.take_name("a term")
-        special = {"E": self.expectation, "log": self.log, "hold": self.hold, "stop": self.stop, "KL": self.kl}
+        special = {
+            "E": self.expectation,
+            "log": self.log,
+            "s": self.sigmoid,
+            "clip": self.clip,
+            "hold": self.hold,
+            "stop": self.stop,
+            "KL": self.kl,
+        }
         if name in special:
             return special[name]()
         if name in POINTWISE:
@@ -292,7 +300,28 @@ class _Parser:
         if self.peek() == "s" and self.peek(1) == "(":
             self.at += 2
             return Pointwise("log_sigmoid", self.closed(self.sum()))
+        if self.accept("("):
+            return Pointwise("log", self.closed(self.sum()))
         return self.density()
+
+    def sigmoid(self) -> Expr:
+        self.take("(")
+        return Pointwise("sigmoid", self.closed(self.sum()))
+
+    def clip(self) -> Expr:
+        opened = self.at - 1
+        self.take("(")
+        term = self.sum()
+        bounds = []
+        for _ in range(2):
+            if not self.accept(","):
+                self.fail("clip(term, low, high) has two bounds; expected ','")
+            sign = -1.0 if self.accept("-") else 1.0
+            if self.kind() != "number":
+                self.fail("a bound of clip(term, low, high) is a number")
+            bounds.append(sign * self.number().value)
+        self.take(")")
+        return self.checked(opened, lambda: Clip(term, *bounds))
 
     def density(self, hold: bool = False) -> LogDensity:
         mass = self.peek() == "mass" and bool(self.accept("mass"))

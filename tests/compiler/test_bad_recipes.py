@@ -755,6 +755,13 @@ EQUATIONS: Rows = {
         maximize(f"b*{G}", "objective.weights.b={to=1.0, start=0.0, over=2.0}"),
         ["objective.weights.b.over: must be between 0 and 1, got 2.0"],
     ),
+    "table of a weight that is of no form": (
+        maximize(f"b*{G}", 'objective.weights.b={ contrl = "log p(z)", gain_ = 0.1 }'),
+        [
+            "objective.weights.b: a table here is { to = .., start = .., over = .. } or { r = .. }, "
+            "got { contrl, gain_ }"
+        ],
+    ),
     "strength of a balanced weight": (
         ["objective.lambda={ r = -0.5 }"],
         ["objective.lambda.r: must be >= 0, got -0.5"],

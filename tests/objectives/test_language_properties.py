@@ -14,6 +14,7 @@ from jointgen.config.toml import to_toml
 from jointgen.errors import ConfigError
 from jointgen.objectives import (
     POINTWISE,
+    Clip,
     E,
     Expr,
     Objective,
@@ -69,6 +70,8 @@ def grown(terms: st.SearchStrategy[Expr]) -> st.SearchStrategy[Expr]:
         terms.map(lambda term: -term),
         terms.map(Stop),
         st.builds(Pointwise, st.sampled_from(POINTWISE), terms),
+        st.tuples(st.sampled_from([lam, w]), terms).map(lambda both: both[1] - both[0]),
+        st.builds(Clip, terms, st.floats(-1e6, -1e-6), st.floats(1e-6, 1e6)),
     )
 
 

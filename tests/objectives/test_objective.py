@@ -226,7 +226,7 @@ def test_clashing_names_are_refused(write: Callable[[], Any], message: str) -> N
     ("write", "message"),
     [
         (lambda: Update("a", f1), "update a: f1 stands outside an expectation"),
-        (lambda: Update("a", E(q.xz, f1) - 1), "update a: 1 stands outside an expectation"),
+        (lambda: Update("a", E(q.xz, f1) - 1), "update a: -1 stands outside an expectation"),
         (lambda: Update("a", E(q.xz, f1), every=0), "every and times must be at least 1"),
         (lambda: Update("a", E(q.xz, f1), times=0), "every and times must be at least 1"),
         (lambda: Objective(()), "needs at least one update"),

@@ -24,9 +24,13 @@ from jointgen.objectives import (
     Vocabulary,
     Weight,
     Weighted,
+    absolute,
+    clip,
     cycle,
+    exp,
     joint_from_text,
     kl,
+    log,
     log_ratio,
     log_sigmoid,
     p,
@@ -34,8 +38,10 @@ from jointgen.objectives import (
     parse_product,
     parse_ratio_sides,
     q,
+    sigmoid,
     square,
     stop,
+    tanh,
 )
 from jointgen.objectives.objective import as_stages
 from jointgen.registry.components import Registry
@@ -109,6 +115,10 @@ TRICKY = [
     E(q.xz, Apply("l1", (Value("x", "mean"), Value("x")))),
     E(r.on("x", "y", "code"), r.log("x|code,y") + r.log("code") - r.log("x|code,y", stop="code")),
     E(r.on("code") * q.x, r.log("code")),
+    E(q.x, sigmoid(-f) - tanh(log(exp(g)))) - E(p.x, log(sigmoid(f)) - log_sigmoid(f)),
+    E(q.xz, clip(f - 1, -0.5, 1e-7) + clip(g, 0, 3)),
+    E(q.xz, absolute(kl(q.log_z_given_x, p.log_z) - w) - lam + (2 * w - 3) - lam * (w - 1)),
+    E(q.xz, lam - f + 0.5 * (w + 1)),
 ]
 
 
@@ -208,6 +218,16 @@ def test_the_number_of_a_random_expression_is_not_always_the_same() -> None:
         assert value_of(one, leaves) != value_of(other, leaves)
 
 
+def test_a_weight_that_multiplies_nothing_adds_itself() -> None:
+    distance = kl(q.log_z_given_x, p.log_z)
+    for text in ("E[q(x,z)](abs(KL(q(z|x) : p(z)) - w))", "E[q(x,z)](abs(KL(q(z|x) : p(z)) - w*1))"):
+        assert parse(text, WORDS) == E(q.xz, absolute(distance - w))
+    assert str(2 * w - distance) == "2*w - KL(q(z|x) : p(z))"
+    assert str(3 - lam) == "3 - lambda"
+    with pytest.raises(ConfigError, match=r"update model: -2\*w stands outside an expectation"):
+        Update("model", E(q.xz, f) - 2 * w)
+
+
 def test_spaces_and_lines_do_not_matter() -> None:
     written = "  E[ q ( x , z ) ] (\n log  p(x | z)\n - f )  "
     assert parse(written, WORDS) == E(q.xz, p.log_x_given_z - f)
@@ -265,8 +285,11 @@ MISTAKES = [
     ("E[q(x,z)](exp ⟨f⟩)", "expected '('"),
     ("E[q(x,z)](⟨h⟩)", "unknown ratio or weight 'h'; known: f, g, lambda, w"),
     ("E[q(x,z)](⟨lamda⟩*f)", "unknown ratio or weight 'lamda'; did you mean 'lambda'?"),
-    ("E[q(x,z)](⟨lambda⟩)", "weight 'lambda' multiplies nothing; write lambda*term"),
-    ("E[q(x,z)](lambda*⟨w⟩)", "weight 'w' multiplies nothing; write w*term"),
+    ("E[q(x,z)](lambda*⟨)⟩", "expected a term"),
+    ("E[q(x,z)](clip(f⟨)⟩)", "clip(term, low, high) has two bounds; expected ','"),
+    ("E[q(x,z)](clip(f, 0, ⟨w⟩))", "a bound of clip(term, low, high) is a number"),
+    ("E[q(x,z)](⟨clip⟩(f, 1, 0))", "clip(f, 1, 0): the lower bound must be less than the upper one"),
+    ("E[q(x,z)](s ⟨f⟩)", "expected '('"),
     ("E[q(x,z)](f⟨*⟩2)", "only a number or a weight can stand before '*'"),
     ("E[q(x,z)](f⟨*⟩g)", "only a number or a weight can stand before '*'"),
     ("E[q(x,z)](2*⟨-⟩f)", "expected a term"),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import attrs
 
 from jointgen.compiler.gradient_paths import PartTraits
+from jointgen.compiler.used_factors import used_joints
 from jointgen.config.recipe import Recipe
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.distributions import PriorThroughParts
@@ -30,7 +31,8 @@ class Binding:
     """A recipe whose parts are matched with the joints of its objectives.
 
     Args:
-        joints: The joints of all stages, by name.
+        joints: The joints of all stages, by name, with the factors that the objectives use.
+        unused: The conditionals of these joints that no objective uses, as text; nothing computes them.
         ratios: The ratios of all stages, by name; each has a critic, which is a part of the same name.
         offered: For each data source that the joints draw from, the Spaces of the source's variables.
         recorded_in: The file that those are from which the sources were not asked for.
@@ -43,6 +45,7 @@ class Binding:
 
     recipe: Recipe
     joints: dict[str, Joint] = attrs.field(factory=dict)
+    unused: list[str] = attrs.field(factory=list)
     ratios: dict[str, Ratio] = attrs.field(factory=dict)
     offered: dict[str, dict[str, Space]] = attrs.field(factory=dict)
     recorded_in: Path | None = None
@@ -51,6 +54,19 @@ class Binding:
     capabilities: dict[str, Capabilities] = attrs.field(factory=dict)
     problems: Problems = attrs.field(factory=Problems)
     registry: Registry | None = None
+
+    def drop_unused(self, objectives: Sequence[Objective]) -> None:
+        """Take the conditionals out of the joints that no objective uses."""
+        priors = self.recipe.all_priors()
+        roots = [f.part for joint in self.joints.values() for f in joint.factors if f.is_root and f.part in priors]
+        through = [prior.through for part in roots if isinstance(prior := priors[part], PriorThroughParts)]
+        expressions = [update.maximize for objective in objectives for update in objective.updates]
+        expressions += [report for objective in objectives for _, report in objective.reports]
+        used = used_joints(self.joints, expressions, {part for parts in through for part in parts})
+        for name, joint in self.joints.items():
+            left_out = [f for f in joint.own if f not in used[name].factors]
+            self.unused.extend(joint.written(factor) for factor in left_out)
+        self.joints.update(used)
 
     def named(self, part: str, role: Literal["", "network", "family"] = "") -> str:
         """Name a component by its key, itself and its package: "encoder.family: family 'student' of tails 0.1".
@@ -140,6 +156,9 @@ class Binding:
             return False
         encoders = [f for f in self.joints["q"].factors if not f.is_root]
         decoder = self.joints["p"].drawn_by(variable)
+        known = {*self.joints["q"].variables, *self.data_roots(self.joints["p"])}
+        if not set(decoder.given) <= known:  # such as the noise of InfoGAN, which nothing infers
+            return False
         return len(encoders) == 1 and variable in encoders[0].given and set(encoders[0].out) <= set(decoder.given)
 
 
@@ -173,6 +192,7 @@ def bind(
             for name, item in new.items():
                 if held.setdefault(name, item) != item:
                     binding.problems.add(f"two stages define the {noun} {name!r} differently", "objective")
+    binding.drop_unused(objectives)
     _bind_spaces(binding)
     for joint in binding.joints.values():
         for factor in joint.own:

@@ -48,12 +48,21 @@ def reconstructed(
     """
     variables = [v for v in model.observed if model.can_reconstruct(v)]
     if not variables:
-        return [
-            MetricFigure(name, unit, AT_MEAN_CODE, note="q encodes no data to one code from which p draws it again")
-        ]
+        return [MetricFigure(name, unit, AT_MEAN_CODE, note=_why_none(model))]
     found = [figure(model, v, name if v == "x" else f"{name}_{v}") for v in variables]
     (code,) = (v for factor in model.joints["q"].factors if not factor.is_root for v in factor.out)
     return found if has_mean(model, code) else [attrs.evolve(one, estimator=AT_DRAWN_CODE) for one in found]
+
+
+def _why_none(model: ModelView) -> str:
+    """Explain why nothing can be reconstructed."""
+    if {"q", "p"} <= model.joints.keys():
+        q, p = model.joints["q"], model.joints["p"]
+        encodes = any(not factor.is_root for factor in q.factors)
+        for factor in p.factors if encodes else ():
+            if missing := [v for v in factor.given if v not in q.variables and not model.is_data(p.drawn_by(v))]:
+                return f"p({factor}) needs {missing[0]}, which q does not infer"
+    return "q encodes no data to one code from which p draws it again"
 
 
 def display_of(title: str, variable: str, order: int) -> Display:

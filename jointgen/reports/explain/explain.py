@@ -109,6 +109,8 @@ def _joints(compiled: CompiledRecipe) -> Lines:
         yield f"  {joint}"
         rows = [[f"    {joint.written(f)}", f.computed_by, component_names(compiled, f.part)] for f in joint.factors]
         yield from _table(rows)
+    if unused := compiled.binding.unused:
+        yield f"  not built: {', '.join(unused)}, which the objective neither draws from nor scores"
 
 
 def _variables(compiled: CompiledRecipe) -> Lines:

@@ -31,6 +31,7 @@ from jointgen.compiler.nodes import (
 )
 from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import Clip, Constant, Expr, Pointwise, Stop, Sum, Weighted
+from jointgen.objectives.components import component_of
 from jointgen.objectives.distributions import KL, Conditional, Joint, LogDensity, Product
 from jointgen.objectives.expressions import Apply, Expectation, PenaltyOf, Ratio, Standardized, Value
 
@@ -152,7 +153,7 @@ class Lowering:
             case Ratio():
                 return self.critic(term, point)
             case Apply():
-                return TermNode(term.term, tuple(self._value(v, point) for v in term.values))
+                return TermNode(component_of(term.term), tuple(self._value(v, point) for v in term.values))
         raise TypeError(f"{term!r} cannot be evaluated at a point")
 
     def _density(self, term: LogDensity, point: Point, held: bool) -> DensityNode:

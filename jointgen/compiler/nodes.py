@@ -528,7 +528,7 @@ class CriticNode(Node):
 class TermNode(Node):
     """A registered term of values, (rows,)."""
 
-    term: Any
+    term: Any = attrs.field(hash=False)
     inputs: tuple[ReadNode, ...]
     is_never_handed_over = True
 

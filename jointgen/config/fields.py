@@ -83,6 +83,7 @@ ObjectiveField = Annotated[Any, OfKind("objective")]
 CriticLossField = Annotated[Any, OfKind("critic_loss")]
 PenaltyField = Annotated[Any, OfKind("penalty")]
 DataField = Annotated[Any, OfKind("data")]
+TermField = Annotated[Any, OfKind("term")]
 MetricField = Annotated[Any, OfKind("metric", as_text=True)]
 ExtractorField = Annotated[Any, OfKind("extractor")]
 

@@ -30,6 +30,7 @@ The text is read back by `parse`, and recipes hold it. Nothing here imports torc
 
 - `distributions`: conditionals, joints, marginals and products of marginals; log-densities `joint.log("x|z")` and `kl`.
 - `algebra`: what every term can do, `+`, `-`, weights, and pointwise functions such as `log_sigmoid` and `stop`.
+- `components`: registered components under names of an equation's own, `named`.
 - `expressions`: `log_ratio` and `score` (critics), `cycle`, and the expectation `E`.
 - `bounds`: `elbo`, the evidence lower bound of any two joints.
 - `objective`: `Update` (what one optimizer maximises), `Objective` (updates in an order), `Stage` (a period of a run).
@@ -64,6 +65,7 @@ from jointgen.objectives.algebra import (
     tanh,
 )
 from jointgen.objectives.bounds import elbo
+from jointgen.objectives.components import Named, named
 from jointgen.objectives.distributions import (
     KL,
     Conditional,
@@ -116,6 +118,7 @@ __all__ = [
     "Joint",
     "LogDensity",
     "Marginal",
+    "Named",
     "Objective",
     "Order",
     "Pointwise",
@@ -143,6 +146,7 @@ __all__ = [
     "log",
     "log_ratio",
     "log_sigmoid",
+    "named",
     "non_negative_weight",
     "p",
     "parse",

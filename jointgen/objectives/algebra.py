@@ -7,7 +7,7 @@ normal form, so that equal expressions are equal objects and print alike.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeGuard
+from typing import Any, ClassVar, TypeGuard
 
 import attrs
 
@@ -24,6 +24,9 @@ class Expr:
     """
 
     __slots__ = ()
+
+    component_slots: ClassVar[tuple[Any, ...]] = ()
+    """The fields that hold a registered component, see `jointgen.objectives.components.Slot`."""
 
     def __add__(self, other: Expr | float | Weight | Weights) -> Expr:
         return Sum((*_terms(self), *_terms(as_expr(other))))

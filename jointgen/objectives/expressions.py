@@ -12,12 +12,13 @@ E[q(x,z)](log s(-f)) + E[p(x,z)](log s(f))
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
 
 from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import MAX_DRAWS, Expr, check_size
+from jointgen.objectives.components import Slot, as_component, name_of
 from jointgen.objectives.distributions import Conditional, Joint, Marginal, Product, as_product
 
 
@@ -77,14 +78,20 @@ CriticView = str | Standardized
 
 @attrs.frozen(cache_hash=True)
 class Apply(Expr):
-    """A registered term of values, such as the cycle term l1(x, mean p(x|z)). `term`: the component or its name."""
+    """A term of values, such as the cycle term l1(x, mean p(x|z)).
 
-    term: Any
+    Args:
+        term: A registered term or its name, any attrs class with `__call__`, or a function of as many tensors as there
+            are values, (B, *shape) each -> (B,).
+        values: The values.
+    """
+
+    term: Any = attrs.field(converter=as_component, hash=False)
     values: tuple[Value, ...]
+    component_slots: ClassVar[tuple[Slot, ...]] = (Slot("term", "term"),)
 
     def __str__(self) -> str:
-        name = self.term if isinstance(self.term, str) else type(self.term).__name__.lower()
-        return f"{name}({', '.join(map(str, self.values))})"
+        return f"{name_of(self.term)}({', '.join(map(str, self.values))})"
 
 
 def cycle(joint: Joint, text: str, *, distance: Any = "l1", reading: str = "mean") -> Apply:
@@ -93,7 +100,7 @@ def cycle(joint: Joint, text: str, *, distance: Any = "l1", reading: str = "mean
     Args:
         joint: The joint that reconstructs.
         text: Its factor, such as "x|z".
-        distance: A registered term of two values, or its name: "l1", "l2".
+        distance: A registered term of two values, its name ("l1", "l2"), or a function of one's own.
         reading: Which reading of the reconstruction.
 
     >>> from jointgen.objectives import p, q

@@ -9,12 +9,11 @@ import attrs
 
 from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import Expr, Weight, Weighted, Weights, check_size, summands
+from jointgen.objectives.components import Named, Resolve, uses, with_components
 from jointgen.objectives.distributions import KL, Joint, LogDensity, names
 from jointgen.objectives.expressions import Apply, E, Expectation, PenaltyOf, Ratio, Standardized
 
 Order = Literal["model, critics", "critics, model", "same point"]
-Resolve = Callable[[str, str], Any]
-"""A function from a kind and a name to the registered component with its default settings."""
 ONLY_STAGE = "train"
 """The name of the stage of an objective that has only one, unless the objective gives another."""
 
@@ -109,12 +108,21 @@ class Objective:
             if any(u.name == name and name not in (u.trains or ()) for u in self.updates):
                 raise ConfigError(f"update {name!r} has the name of a ratio and does not train its critic")
 
+    @property
+    def expressions(self) -> tuple[Expr, ...]:
+        """What the updates maximise, and the reports."""
+        return (*(update.maximize for update in self.updates), *(report for _, report in self.reports))
+
     def walk(self) -> Iterable[Expr]:
         """Yield every expression in the updates and the reports."""
-        for update in self.updates:
-            yield from update.maximize.walk()
-        for _, report in self.reports:
-            yield from report.walk()
+        for expr in self.expressions:
+            yield from expr.walk()
+
+    def rewritten(self, rewrite: Callable[[Expr], Expr]) -> Objective:
+        """Return the objective with `rewrite` applied to what each update maximises and to each report."""
+        updates = tuple(attrs.evolve(u, maximize=rewrite(u.maximize)) for u in self.updates)
+        reports = tuple((name, rewrite(report)) for name, report in self.reports)
+        return attrs.evolve(self, updates=updates, reports=reports)
 
     @property
     def ratios(self) -> dict[str, Ratio]:
@@ -132,6 +140,12 @@ class Objective:
         """The joints in it, by name."""
         return _by_name((joint for expr in self.walk() for joint in _joints_in(expr)), "joints")
 
+    @property
+    def components(self) -> dict[str, Named]:
+        """The components that it gives names to, by name."""
+        held = (use.held for expr in self.expressions for use in uses(expr))
+        return _by_name((one for one in held if isinstance(one, Named)), "components")
+
     def complete(self, resolve: Resolve) -> Objective:
         """Return the objective with components for their names, and with the critics' updates written out.
 
@@ -142,9 +156,8 @@ class Objective:
             ConfigError: A name is unknown, a critic's loss does not fit its ratio, or a written update would drop
                 what its ratio says.
         """
-        written = tuple(attrs.evolve(u, maximize=resolved(u.maximize, resolve)) for u in self.updates)
-        reports = tuple((name, resolved(report, resolve)) for name, report in self.reports)
-        whole = attrs.evolve(self, updates=written, reports=reports)
+        whole = self.rewritten(lambda expr: resolved(expr, resolve))
+        written = whole.updates
         _check_written(written, whole.ratios)
         critics = tuple(critic_update(r) for r in whole.ratios.values() if r.name not in {u.name for u in written})
         updates = critics + written if self.order == "critics, model" else written + critics
@@ -154,6 +167,7 @@ class Objective:
         lines = [str(u) if len(self.updates) == 1 else f"{u.name}: {u}" for u in self.updates]
         lines += [ratio.definition for ratio in self.ratios.values()]
         lines += [weight.describe() for weight in self.weights.values()]
+        lines += [one.describe() for one in self.components.values() if not one.is_plain]
         return "\n".join(lines)
 
 
@@ -232,9 +246,10 @@ def resolved(expr: Expr, resolve: Resolve) -> Expr:
     def one(node: Expr) -> Expr:
         if isinstance(node, Ratio):
             return _resolved_ratio(node, resolve)
-        if isinstance(node, Apply) and isinstance(node.term, str):
-            return attrs.evolve(node, term=resolve("term", node.term))
-        return node
+        return with_components(node, component)
+
+    def component(kind: str, held: Any) -> Any:
+        return Named(held, resolve(kind, held)) if isinstance(held, str) else held
 
     return rebuilt(expr, one)
 
@@ -246,19 +261,6 @@ def _resolved_ratio(ratio: Ratio, resolve: Resolve) -> Ratio:
         raise ConfigError(f"{ratio.definition}: a critic trained by {type(loss).__name__} gives {sense}")
     penalties = tuple(resolve("penalty", p) if isinstance(p, str) else p for p in ratio.penalties)
     return attrs.evolve(ratio, loss=loss, penalties=penalties)
-
-
-def unresolved(objective: Objective, name_of: Callable[[str, Any], str]) -> Objective:
-    """Return the objective with the registered name in place of every term component."""
-
-    def one(node: Expr) -> Expr:
-        if isinstance(node, Apply) and not isinstance(node.term, str):
-            return attrs.evolve(node, term=name_of("term", node.term))
-        return node
-
-    updates = tuple(attrs.evolve(u, maximize=rebuilt(u.maximize, one)) for u in objective.updates)
-    reports = tuple((name, rebuilt(report, one)) for name, report in objective.reports)
-    return attrs.evolve(objective, updates=updates, reports=reports)
 
 
 def rebuilt(expr: Expr, one: Callable[[Expr], Expr]) -> Expr:

@@ -26,6 +26,7 @@ from jointgen.objectives.algebra import (
     Weight,
     as_expr,
 )
+from jointgen.objectives.components import Named
 from jointgen.objectives.distributions import KL, Joint, LogDensity, Marginal, Product, p, q
 from jointgen.objectives.expressions import Apply, CriticView, Expectation, Ratio, Standardized, Value
 from jointgen.text import MAX_SHOWN, shortened
@@ -46,6 +47,7 @@ class Vocabulary:
         ratios: Ratios by name.
         weights: Weights by name.
         terms: The registered terms that may stand before a parenthesis; None for any name.
+        components: Components with settings by kind and name, such as those of an objective's table `terms`.
 
     Raises:
         ConfigError: A name is a word of the language, or names both a ratio and a weight.
@@ -55,13 +57,24 @@ class Vocabulary:
     ratios: Mapping[str, Ratio] = attrs.field(factory=dict)
     weights: Mapping[str, Weight] = attrs.field(factory=dict)
     terms: tuple[str, ...] | None = None
+    components: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        for name in (*self.joints, *self.ratios, *self.weights):
+        for name in (
+            *self.joints,
+            *self.ratios,
+            *self.weights,
+            *(n for named in self.components.values() for n in named),
+        ):
             if name in RESERVED:
                 raise ConfigError(f"{name!r} is a word of the objective language and cannot name anything else")
         for name in self.ratios.keys() & self.weights.keys():
             raise ConfigError(f"{name!r} names both a ratio and a weight")
+
+    def component(self, kind: str, name: str) -> str | Named:
+        """Return the component of a name that has settings, or else the name of a registered one."""
+        named = self.components.get(kind, {})
+        return Named(name, named[name]) if name in named else name
 
 
 def parse(text: str, vocabulary: Vocabulary | None = None) -> Expr:
@@ -366,15 +379,16 @@ class _Parser:
         return self.checked(opened, lambda: KL(joint, factor, other_joint, other))
 
     def apply(self, name: str) -> Expr:
-        if self.words.terms is not None and name not in self.words.terms:
-            known = {*self.words.terms, *POINTWISE, "log", "stop", "hold", "KL", "E"}
+        own = self.words.components.get("term", {})
+        if self.words.terms is not None and name not in {*self.words.terms, *own}:
+            known = {*self.words.terms, *own, *POINTWISE, "log", "stop", "hold", "KL", "E"}
             self.fail(f"unknown term {name!r}{suggest(name, known)}", self.at - 1)
         self.take("(")
         values = [self.value()]
         while self.accept(","):
             values.append(self.value())
         self.take(")")
-        return Apply(name, tuple(values))
+        return Apply(self.words.component("term", name), tuple(values))
 
     def value(self) -> Value:
         reading = self.next() if self.kind(1) == "name" else "sample"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from jointgen.config.fields import CriticLossField, PenaltyField, between, valid_count
+from jointgen.config.fields import CriticLossField, PenaltyField, TermField, between, valid_count
 from jointgen.errors import ConfigError, Problems, placing, suggest
 from jointgen.objectives.algebra import Expr
+from jointgen.objectives.components import TABLES, Named, is_default, name_of, uses, with_components
 from jointgen.objectives.distributions import Joint, joint_from_text, p, q
 from jointgen.objectives.expressions import CriticView, Ratio
-from jointgen.objectives.objective import ONLY_STAGE, Objective, Order, Stage, Update, as_stages, resolved, unresolved
+from jointgen.objectives.objective import ONLY_STAGE, Objective, Order, Stage, Update, as_stages, rebuilt, resolved
 from jointgen.objectives.parse import Vocabulary, parse, parse_ratio_sides, parse_view
 from jointgen.objectives.tables import BalanceTable, WeightTable, table_of, weight_of
 from jointgen.registry.components import Registrar, Registry
@@ -76,6 +78,8 @@ class Expression:
         parts: The part that computes a conditional: {"q(z|x)" = "encoder"}, or {"r(z|x)" = "moments of encoder"} for
             the Gaussian of its moments.
         reports: Further expressions that evaluation reports, by name.
+        terms: Terms of the equation that have settings, by name; a registered term needs no table where its default
+            settings will do.
     """
 
     maximize: str | None = None
@@ -88,6 +92,7 @@ class Expression:
     joints: dict[str, str] = attrs.field(factory=dict)
     parts: dict[str, str] = attrs.field(factory=dict)
     reports: dict[str, str] = attrs.field(factory=dict)
+    terms: dict[str, TermField] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         if sum(map(bool, (self.maximize, self.updates, self.stages))) != 1:
@@ -127,6 +132,11 @@ class Expression:
             for name in table:
                 if name not in used:
                     problems.add("no update and no report uses it", kind, name)
+        held = {(use.kind, name_of(use.held)) for o in objectives for expr in o.expressions for use in uses(expr)}
+        for kind, key in TABLES.items():
+            for name in getattr(self, key):
+                if (kind, name) not in held:
+                    problems.add("no update and no report uses it", key, name)
         problems.raise_any()
 
     def vocabulary(self) -> Vocabulary:
@@ -141,8 +151,12 @@ class Expression:
         for kind, tables in (("log_ratio", self.ratios), ("score", self.scores)):
             for name, table in tables.items():
                 ratios[name] = _ratio(name, kind, table, words)
+        components = {kind: getattr(self, key) for kind, key in TABLES.items()}
+        for kind, key in TABLES.items():
+            with placing(key):
+                Vocabulary({}, components={kind: components[kind]})
         with placing("ratios"):
-            return Vocabulary(joints, ratios, weights)
+            return Vocabulary(joints, ratios, weights, components=components)
 
     def all_joints(self) -> dict[str, Joint]:
         """Return q and p, as the recipe has them, and the joints that it adds."""
@@ -164,12 +178,8 @@ class Expression:
         Raises:
             ConfigError: Text cannot say it.
         """
-        stages = as_stages(objective)
-        written = [
-            attrs.evolve(s, objective=unresolved(s.objective, lambda kind, obj: _name(registry, kind, obj)))
-            for s in stages
-        ]
-        text = _write(written, registry)
+        stages, tables = _with_names(as_stages(objective), registry)
+        text = _write(stages, tables, registry)
         again = as_stages(text.objective())
         if [_complete(s, registry) for s in again] != [_complete(s, registry) for s in stages]:
             raise ConfigError(
@@ -213,27 +223,68 @@ def _ratio(name: str, kind: Any, table: str | RatioTable, words: Vocabulary) -> 
 # --- back to text ----------------------------------------------------------------------------------------------------
 
 
-def _name(registry: Registry, kind: str, component: Any) -> str:
-    """Return the registered name of a component with default settings; text can name no other."""
-    name = registry.name_of(kind, type(component))
-    if component != type(component)():
-        raise ConfigError(f"{component} has settings, which text cannot say for a {kind}", "objective")
-    return name
+Tables = dict[str, dict[str, Any]]
+"""Kind -> name -> component, for those that need a table in text."""
 
 
-def _write(stages: Sequence[Stage], registry: Registry) -> Expression:
+def _with_names(stages: Sequence[Stage], registry: Registry) -> tuple[tuple[Stage, ...], Tables]:
+    """Name every component of the equations, and return those that need a table: their names do not say it all.
+
+    A class that no plugin registers is adopted by the registry, so that this process can write and read it.
+    """
+    taken: dict[tuple[str, str], Any] = {}
+    held = [use for stage in stages for expr in stage.objective.expressions for use in uses(expr)]
+    for kind, one in held:
+        if isinstance(one, str):
+            taken[kind, one] = registry.default(kind, one)
+    for kind, one in held:
+        if isinstance(one, Named) and taken.setdefault((kind, one.name), one.component) != one.component:
+            raise ConfigError(f"two different {TABLES[kind]} are called {one.name!r}", "objective")
+
+    def registered(kind: str, component: Any) -> str:
+        cls = type(component)
+        return (registry.find(kind, cls) or registry.adopt(kind, cls)).name
+
+    def with_name(kind: str, one: Any) -> Named:
+        if isinstance(one, str | Named):
+            return Named(name_of(one), taken[kind, name_of(one)])
+        name = registered(kind, one)
+        name = name if name.isidentifier() else name_of(one)
+        free = next(n for n in _numbered(name) if taken.get((kind, n), one) == one)
+        taken[kind, free] = one
+        return Named(free, one)
+
+    def whole(expr: Expr) -> Expr:
+        return rebuilt(expr, lambda node: with_components(node, with_name))
+
+    renamed = tuple(attrs.evolve(stage, objective=stage.objective.rewritten(whole)) for stage in stages)
+    tables: Tables = {kind: {} for kind in TABLES}
+    for (kind, name), component in taken.items():
+        if not (registered(kind, component) == name and is_default(component)):
+            tables[kind][name] = component
+    return renamed, tables
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """Yield near, near_2, near_3, ..."""
+    yield name
+    yield from (f"{name}_{nth}" for nth in itertools.count(2))
+
+
+def _write(stages: Sequence[Stage], tables: Tables, registry: Registry) -> Expression:
     objectives = [stage.objective for stage in stages]
     joints: dict[str, Joint] = {name: j for o in objectives for name, j in o.joints.items()}
     ratios = {name: r for o in objectives for name, r in o.ratios.items()}
     weights = {name: w for o in objectives for name, w in o.weights.items()}
-    tables = {name: _ratio_table(ratio, registry) for name, ratio in ratios.items()}
+    critics = {name: _ratio_table(ratio, registry) for name, ratio in ratios.items()}
     common: dict[str, Any] = {
-        "ratios": {name: table for name, table in tables.items() if ratios[name].kind == "log_ratio"},
-        "scores": {name: table for name, table in tables.items() if ratios[name].kind == "score"},
+        "ratios": {name: table for name, table in critics.items() if ratios[name].kind == "log_ratio"},
+        "scores": {name: table for name, table in critics.items() if ratios[name].kind == "score"},
         "weights": {name: table_of(weight) for name, weight in weights.items()},
         "joints": {name: joint.product for name, joint in joints.items()},
         "parts": {joint.written(f): f.computed_by for joint in joints.values() for f in joint.own},
         "reports": {name: str(expr) for name, expr in objectives[-1].reports},
+        **{TABLES[kind]: named for kind, named in tables.items()},
     }
     if len(stages) == 1 and stages[0].name == ONLY_STAGE:
         return Expression(updates=_update_tables(objectives[0]), order=objectives[0].order, **common)

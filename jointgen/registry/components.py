@@ -92,6 +92,7 @@ class Registry:
     def __init__(self) -> None:
         self._components: dict[str, dict[str, Component]] = {kind: {} for kind in KINDS}
         self._claims: dict[tuple[str, str], list[Component]] = {}
+        self._adopted: dict[tuple[str, str], Component] = {}
         self.failures: list[str] = []
 
     def add(self, component: Component) -> None:
@@ -119,6 +120,16 @@ class Registry:
                 self._claims[key].append(component)
             else:
                 self.add(component)
+
+    def adopt(self, kind: str, cls: type) -> Component:
+        """Let this process write and read a class that it was given in Python, under the class's path.
+
+        No list has it, and another process does not know it: its recipes need a plugin that registers the class. A
+        class that is defined again, as in a notebook, takes the place of the earlier one.
+        """
+        name = f"{cls.__module__}.{cls.__qualname__}"
+        self._adopted[kind, name] = Component(kind, name, cls, provider="this Python process")
+        return self._adopted[kind, name]
 
     def clashes(self, kind: str | None = None) -> list[str]:
         """Return a line for each name (of one kind) that several plugins claim: who they are, and what to do."""
@@ -148,6 +159,13 @@ class Registry:
         """
         if claims := self._claims.get((kind, name)):
             raise ConfigError(_clash(claims))
+        if (kind, name) in self._adopted:
+            return self._adopted[kind, name]
+        if name not in self._of(kind) and "." in name:
+            raise ConfigError(
+                f"no plugin registers the {kind.replace('_', ' ')} {name!r}: it was given in Python, to "
+                "jointgen.run(objective=...), and only a process that gives it knows it"
+            )
         if name not in self._of(kind):
             lost = "".join(f"; {failure}" for failure in self.failures)
             raise ConfigError(f"unknown {kind.replace('_', ' ')} {name!r}{suggest(name, self.names(kind))}{lost}")
@@ -168,10 +186,15 @@ class Registry:
 
     def component_of(self, kind: str, cls: type) -> Component:
         """Return the component of a class, or raise a ConfigError."""
-        for component in self._of(kind).values():
-            if component.is_class(cls):
-                return component
-        raise ConfigError(f"{cls.__module__}.{cls.__qualname__} is not a registered {kind.replace('_', ' ')}")
+        found = self.find(kind, cls)
+        if found is None:
+            raise ConfigError(f"{cls.__module__}.{cls.__qualname__} is not a registered {kind.replace('_', ' ')}")
+        return found
+
+    def find(self, kind: str, cls: type) -> Component | None:
+        """Return the component of a class, or None."""
+        adopted = (component for (of, _), component in self._adopted.items() if of == kind)
+        return next((one for one in (*self._of(kind).values(), *adopted) if one.is_class(cls)), None)
 
     def _of(self, kind: str) -> dict[str, Component]:
         if kind not in self._components:

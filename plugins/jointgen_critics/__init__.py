@@ -36,3 +36,6 @@ def jointgen_register(registry: Registrar) -> None:
     )
     registry.term("l1", f"{terms}:L1", paper="Li et al. 2017 (ALICE)", summary="sum of absolute differences")
     registry.term("l2", f"{terms}:L2", paper="Li et al. 2017 (ALICE)", summary="sum of squared differences")
+    kernels = "jointgen_critics.kernels"
+    registry.term("rbf", f"{kernels}:RBF", paper="Gretton et al. 2012", summary="Gaussian kernel of two values")
+    registry.term("imq", f"{kernels}:IMQ", paper="Tolstikhin et al. 2018", summary="inverse multiquadratic kernel")

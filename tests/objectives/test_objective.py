@@ -102,7 +102,7 @@ def test_every_name_is_replaced_by_its_component() -> None:
     ratio = log_ratio(q.xz, p.xz, name="c", known=-loop)
     whole = Objective.of(E(q.xz, log_sigmoid(-ratio) - loop), reports=(("loop", E(q.xz, loop)),)).complete(resolve)
     terms = [e.term for e in whole.walk() if type(e).__name__ == "Apply"]
-    assert {type(term).__name__ for term in terms} == {"L1"}
+    assert {type(term.component).__name__ for term in terms} == {"L1"}
     assert type(whole.ratios["c"].loss).__name__ == "Logistic"
     assert str(whole.updates[0].maximize) == "E[q(x,z)](log s(-c) - l1(x, mean p(x|z)))"
 

@@ -16,6 +16,7 @@ from jointgen.compiler.nodes import DrawNode, ForwardNode, Node, PriorNode, Root
 from jointgen.compiler.plan import Plan, Summand
 from jointgen.compiler.requirements import is_met, law_names, requirements
 from jointgen.objectives.algebra import Weight
+from jointgen.objectives.components import summary_of
 from jointgen.reports.explain.advice import advice_on
 from jointgen.reports.explain.descriptions import (
     component_names,
@@ -99,6 +100,9 @@ def _objective(compiled: CompiledRecipe, number: int) -> Lines:
     for ratio in objective.ratios.values():
         yield f"  {ratio.definition}"
         yield from (f"    {line}" for line in describe_critic(ratio))
+    for one in objective.components.values():
+        if not one.is_plain:
+            yield f"  {one.describe()}: {summary_of(one.component)}"
     yield f"  order: {describe_order(objective)}"
     yield from (f"  reported as {name}: {expr}" for name, expr in objective.reports)
 

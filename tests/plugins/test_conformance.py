@@ -33,7 +33,7 @@ SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ],
     ("family", "iaf"): [{"hidden": [6, 5], "context": 0}],
     ("family", "implicit"): [{"noise": 0}, {"noise": 0, "mean": "sigmoid"}],
-    ("family", "implicit_basis"): [{"covariance": "diagonal"}],
+    ("family", "implicit_basis"): [{"covariance": "diagonal", "basis": 4}],
     ("family", "laplace"): [
         {"scale": "global"},
         {"scale": "per_channel"},
@@ -62,6 +62,8 @@ SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
 
 REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("data", "linear_gaussian"): {"weights": [[1.0, 0.0], [0.5, 1.0], [0.0, -1.0]]},
+    ("family", "implicit_basis"): {"basis": 4},
+    ("family", "planar"): {"length": 5},  # a point is found through all layers, again for every entry of a Jacobian
     ("objective", "expression"): {"maximize": "E[q(x,z)](log p(x|z) + log p(z) - log q(z|x))"},
     ("metric", "ais"): {"steps": 3, "chains": 2, "leapfrog": 2},
     ("metric", "bdmc"): {"steps": 3, "chains": 2, "leapfrog": 2},

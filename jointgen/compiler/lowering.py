@@ -32,7 +32,7 @@ from jointgen.compiler.nodes import (
 from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import Clip, Constant, Expr, Pointwise, Stop, Sum, Weighted
 from jointgen.objectives.components import component_of
-from jointgen.objectives.distributions import KL, Conditional, Joint, LogDensity, Product
+from jointgen.objectives.distributions import KL, Conditional, Distribution, Joint, LogDensity, Product
 from jointgen.objectives.expressions import Apply, Expectation, PenaltyOf, Ratio, Standardized, Value
 
 
@@ -72,13 +72,13 @@ class Lowering:
         """
         if isinstance(source, PenaltyOf):
             return self._penalty(source)
-        point = self.point(source.over, source.k)
+        point = self.point(_one(source.over), source.k)
         tree = lower_tree(term, lambda leaf, held: self._leaf(leaf, point, held))
         return tree if source.k == 1 else OverDraws(tree, source.k, source.reduce)
 
     def _penalty(self, source: PenaltyOf) -> CriticPenalty:
         positives, negatives = (
-            self.critic(source.ratio, self.point(side, 1)).inputs for side in (source.ratio.num, source.ratio.den)
+            self.critic(source.ratio, self.point(_one(side), 1)).inputs for side in (source.ratio.num, source.ratio.den)
         )
         seen = {*positives, *negatives}
         detached = frozenset(seen - differentiable_nodes(seen, self.trains, self.traits))
@@ -267,6 +267,12 @@ def lower_tree(term: Expr, leaf: Callable[[Expr, bool], Node], held: bool = Fals
     if isinstance(term, Ratio) and term.known is not None:
         return Sum((value, lower_tree(term.known, leaf, held=True)))
     return value
+
+
+def _one(over: Distribution) -> Product:
+    """The distribution, which is no mixture: the plan lowers mixtures component by component."""
+    assert isinstance(over, Product), f"{over} is a mixture"
+    return over
 
 
 def _repeated(read: ReadNode, rows: int) -> ReadNode:

@@ -75,12 +75,14 @@ class CriticOutput:
     """The whole output of a critic that an update trains, on one of its sides, for its figures.
 
     Args:
+        share: The share of the side's draws that it is on: less than 1 for a component of a mixture.
         node: The run of the critic's network, without the known part of the ratio.
         lowered: The output with the known part, (B,).
     """
 
     ratio: Ratio
     side: Side
+    share: float
     node: Node
     lowered: Expr
 
@@ -252,8 +254,7 @@ def lower_expression(expr: Expr, joints: Mapping[str, Joint], traits: Mapping[st
 
 def _lower_update(update: Update, lowering: Lowering) -> tuple[Summand, ...]:
     found = []
-    for outer, source in summands(update.maximize):
-        assert isinstance(source, Expectation | PenaltyOf)
+    for outer, source in _without_mixtures(update):
         for inner, term in _terms_of(source):
             lowered = lowering.lower(source, term)
             title = str(source) if isinstance(source, PenaltyOf) else f"{source.sign} {term}"
@@ -261,6 +262,14 @@ def _lower_update(update: Update, lowering: Lowering) -> tuple[Summand, ...]:
                 Summand(f"{update.name}/{title}", (*outer, *inner), term, lowered, paths_of(lowered, lowering.traits))
             )
     return tuple(found)
+
+
+def _without_mixtures(update: Update) -> Iterable[tuple[tuple[float | Weight, ...], Expectation | PenaltyOf]]:
+    """The expectations and penalties of an update with their weights; one over a mixture as those of its components."""
+    for weights, whole in summands(update.maximize):
+        assert isinstance(whole, Expectation | PenaltyOf)
+        for share, source in whole.components:
+            yield (weights if share == 1.0 else (*weights, share)), source
 
 
 def _terms_of(source: Expectation | PenaltyOf) -> Iterable[tuple[tuple[float | Weight, ...], Expr]]:
@@ -277,6 +286,15 @@ def _critic_outputs(
     for ratio in ratios.values():
         for side, over in zip(SIDES, (ratio.num, ratio.den), strict=True):
             if ratio.name in trains:
-                node = lowering.critic(ratio, lowering.point(over, 1))
-                if node in nodes:
-                    yield CriticOutput(ratio, side, node, lowering.lower(Expectation(over, ratio), ratio))
+                outputs = [
+                    CriticOutput(
+                        ratio,
+                        side,
+                        share,
+                        lowering.critic(ratio, lowering.point(product, 1)),
+                        lowering.lower(Expectation(product, ratio), ratio),
+                    )
+                    for share, product in over.components
+                ]
+                if all(output.node in nodes for output in outputs):
+                    yield from outputs

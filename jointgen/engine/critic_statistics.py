@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,12 +16,17 @@ SATURATED_LOGIT = math.log(99.0)
 """The logit from which a row's probability is above 0.99: it has a hundredth, or less, of its gradient left."""
 
 
-def critic_figures(ratio: Ratio, sides: Mapping[Side, Tensor]) -> dict[str, Tensor]:
+Outputs = Sequence[tuple[float, Tensor]]
+"""The whole outputs of a critic on one side, (rows,), the known part of the ratio included: of each component of a
+mixture with its share, and of another distribution with share 1."""
+
+
+def critic_figures(ratio: Ratio, sides: Mapping[Side, Outputs]) -> dict[str, Tensor]:
     """Describe what a critic puts out.
 
     Args:
         ratio: The ratio that the critic estimates.
-        sides: The whole outputs of the critic on each side, (rows,), known part included.
+        sides: What it puts out on each side.
 
     Returns:
         Scalars by "NAME/FIGURE". Each side has its mean and, where the critic's loss has a decision boundary, its
@@ -31,16 +36,42 @@ def critic_figures(ratio: Ratio, sides: Mapping[Side, Tensor]) -> dict[str, Tens
     """
     found: dict[str, Tensor] = {}
     is_log_ratio, boundary = ratio.kind == "log_ratio", decision_boundary(ratio.loss)
-    right = {side: f if side == "positive" else -f for side, f in sides.items()}  # positive where the critic is right
-    for side, f in sides.items():
-        found[f"{side}_mean"] = f.mean()
+    right = {side: outputs if side == "positive" else _negated(outputs) for side, outputs in sides.items()}
+    for side, outputs in sides.items():
+        found[f"{side}_mean"] = _mean(outputs)
         if boundary is not None:
             sign = 1 if side == "positive" else -1
-            found[f"{side}_accuracy"] = (sign * (f - boundary) > 0).to(f.dtype).mean()
+            found[f"{side}_accuracy"] = _mean([(share, _above(sign * (f - boundary), 0.0)) for share, f in outputs])
         if is_log_ratio:
-            found[f"{side}_log_mean_exp"] = log_mean_exp(-right[side], 0)
-    found["max_abs"] = torch.cat(list(sides.values())).abs().max()
+            found[f"{side}_log_mean_exp"] = _log_mean_exp(_negated(right[side]))
+    found["max_abs"] = torch.cat([f for outputs in sides.values() for _, f in outputs]).abs().max()
     if is_log_ratio:
-        is_saturated = torch.cat(list(right.values())) > SATURATED_LOGIT
-        found["saturation"] = is_saturated.to(found["max_abs"].dtype).mean()
+        saturated = [[(share, _above(f, SATURATED_LOGIT)) for share, f in outputs] for outputs in right.values()]
+        if any(len(outputs) > 1 for outputs in saturated):
+            shares = torch.stack([_mean(outputs) for outputs in saturated])
+        else:
+            shares = torch.cat([outputs[0][1] for outputs in saturated])
+        found["saturation"] = shares.mean()
     return {f"{ratio.name}/{figure}": value for figure, value in found.items()}
+
+
+def _negated(outputs: Outputs) -> Outputs:
+    return [(share, -f) for share, f in outputs]
+
+
+def _above(values: Tensor, bound: float) -> Tensor:
+    return (values > bound).to(values.dtype)
+
+
+def _mean(outputs: Outputs) -> Tensor:
+    """The mean over a side."""
+    if len(outputs) == 1:
+        return outputs[0][1].mean()
+    return torch.stack([share * f.mean() for share, f in outputs]).sum()
+
+
+def _log_mean_exp(outputs: Outputs) -> Tensor:
+    """The log of the mean of exp over a side."""
+    if len(outputs) == 1:
+        return log_mean_exp(outputs[0][1], 0)
+    return torch.stack([math.log(share) + log_mean_exp(f, 0) for share, f in outputs]).logsumexp(0)

@@ -152,9 +152,9 @@ class UpdateRunner:
 
     def critic_figures(self, outputs: Tensor) -> StepFigures:
         """StepFigures of the critics, from their outputs on all rows of the batch."""
-        sides: dict[Ratio, dict[Side, Tensor]] = {}
+        sides: dict[Ratio, dict[Side, list[tuple[float, Tensor]]]] = {}
         for critic, rows in zip(self.plan.critics, outputs.unbind(1), strict=True):
-            sides.setdefault(critic.ratio, {})[critic.side] = rows
+            sides.setdefault(critic.ratio, {}).setdefault(critic.side, []).append((critic.share, rows))
         found: StepFigures = {}
         for ratio, by_side in sides.items():
             found |= critic_figures(ratio, by_side)

@@ -264,7 +264,7 @@ class Constant(Expr):
     value: float
 
     def __str__(self) -> str:
-        return _number(self.value)
+        return number_text(self.value)
 
 
 @attrs.frozen(cache_hash=True)
@@ -304,7 +304,7 @@ class Weighted(Expr):
 def _signed(expr: Expr) -> tuple[int, str]:
     """Return the sign of a summand and its text without the sign."""
     if isinstance(expr, Constant):
-        return (-1 if expr.value < 0 else 1), _number(abs(expr.value))
+        return (-1 if expr.value < 0 else 1), number_text(abs(expr.value))
     if not isinstance(expr, Weighted):
         return 1, f"({expr})" if isinstance(expr, Sum) else str(expr)
     if isinstance(expr.weight, Weight) and expr.term == Constant(1.0):
@@ -313,10 +313,10 @@ def _signed(expr: Expr) -> tuple[int, str]:
     if isinstance(expr.weight, Weight):
         return sign, f"{expr.weight}*{body}"
     scale = abs(expr.weight)
-    return (-sign if expr.weight < 0 else sign), body if scale == 1 else f"{_number(scale)}*{body}"
+    return (-sign if expr.weight < 0 else sign), body if scale == 1 else f"{number_text(scale)}*{body}"
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     """Write a number as short as possible, but so that it reads back as the same number."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
@@ -422,7 +422,7 @@ class Clip(Expr):
         return (self.term,)
 
     def __str__(self) -> str:
-        return f"clip({self.term}, {_number(self.low)}, {_number(self.high)})"
+        return f"clip({self.term}, {number_text(self.low)}, {number_text(self.high)})"
 
 
 def clip(term: Expr, low: float, high: float) -> Clip:

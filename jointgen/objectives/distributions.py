@@ -9,6 +9,7 @@ log p(x|y,z)
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import attrs
 
 from jointgen.errors import ConfigError, suggest
-from jointgen.objectives.algebra import MAX_NESTING, Expr
+from jointgen.objectives.algebra import MAX_NESTING, Expr, number_text
 
 
 def names(value: str | Iterable[str]) -> tuple[str, ...]:
@@ -235,6 +236,9 @@ class Marginal:
     def __mul__(self, other: Marginal | Product) -> Product:
         return Product((self,)) * other
 
+    def __rmul__(self, share: float) -> Mixture:
+        return share * Product((self,))
+
     def __str__(self) -> str:
         return f"{self.joint.name}({','.join(self.variables)})"
 
@@ -255,8 +259,16 @@ class Product:
         """The variables of all marginals, in the order of the marginals."""
         return tuple(v for marginal in self.marginals for v in marginal.variables)
 
+    @property
+    def components(self) -> tuple[tuple[float, Product], ...]:
+        """The product as a mixture of one: (1, itself)."""
+        return ((1.0, self),)
+
     def __mul__(self, other: Marginal | Product) -> Product:
         return Product(self.marginals + as_product(other).marginals)
+
+    def __rmul__(self, share: float) -> Mixture:
+        return Mixture(((share, self),))
 
     def __str__(self) -> str:
         return "".join(map(str, self.marginals))
@@ -265,6 +277,75 @@ class Product:
 def as_product(over: Marginal | Product) -> Product:
     """Return a product as it is, and a marginal as a product of one."""
     return over if isinstance(over, Product) else Product((over,))
+
+
+@attrs.frozen(cache_hash=True)
+class Mixture:
+    """A mixture of distributions over the same variables: a draw is of one of them, of each with its share.
+
+    It stands as a side of a ratio or under an expectation, where its shares must sum to 1:
+
+    >>> print(0.5 * q.x + 0.5 * p.x)
+    0.5 q(x) + 0.5 p(x)
+
+    Args:
+        components: Each with its share. An expectation over the mixture is the sum of those over its components,
+            weighted by the shares, and has a full batch of each: no component is drawn at random.
+    """
+
+    components: tuple[tuple[float, Product], ...]
+
+    def __attrs_post_init__(self) -> None:
+        products = [product for _, product in self.components]
+        for share, product in self.components:
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < math.inf:
+                raise ConfigError(f"{self}: a share is a number above 0, got {share}")
+            if set(product.variables) != set(products[0].variables):
+                raise ConfigError(f"{self}: {products[0]} and {product} are over different variables")
+            if products.count(product) > 1:
+                raise ConfigError(f"{self}: {product} stands in it twice; add up its shares")
+
+    @property
+    def marginals(self) -> tuple[Marginal, ...]:
+        """The marginals of all components."""
+        return tuple(marginal for _, product in self.components for marginal in product.marginals)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The variables, in the order of the first component."""
+        return self.components[0][1].variables
+
+    def __add__(self, other: Mixture | Marginal | Product) -> Mixture:
+        more = other.components if isinstance(other, Mixture) else as_product(other).components
+        return Mixture((*self.components, *more))
+
+    def __radd__(self, other: Marginal | Product) -> Mixture:
+        return Mixture(as_product(other).components) + self
+
+    def __str__(self) -> str:
+        return " + ".join(f"{number_text(share)} {product}" for share, product in self.components)
+
+
+Distribution = Product | Mixture
+"""What an expectation can be over, and what a ratio can compare."""
+
+
+def as_distribution(over: Marginal | Product | Mixture) -> Distribution:
+    """Return a product or a mixture in its normal form: a mixture of one is this one.
+
+    Raises:
+        ConfigError: The shares of a mixture do not sum to 1.
+    """
+    if not isinstance(over, Mixture):
+        return as_product(over)
+    total = math.fsum(share for share, _ in over.components)
+    if abs(total - 1.0) > MAX_ERROR_OF_SHARES:
+        raise ConfigError(f"{over}: the shares of a mixture sum to 1, these sum to {number_text(total)}")
+    return over if len(over.components) > 1 else over.components[0][1]
+
+
+MAX_ERROR_OF_SHARES = 1e-5
+"""By so much may the shares of a mixture miss 1: 0.33333 three times is a third."""
 
 
 _CONDITIONAL = re.compile(r"\s*(\w+)\s*\(([^()|]*)(?:\|([^()]*))?\)\s*")

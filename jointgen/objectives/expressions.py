@@ -19,7 +19,15 @@ import attrs
 from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import MAX_DRAWS, Expr, check_size
 from jointgen.objectives.components import Slot, as_component, name_of
-from jointgen.objectives.distributions import Conditional, Joint, Marginal, Product, as_product
+from jointgen.objectives.distributions import (
+    Conditional,
+    Distribution,
+    Joint,
+    Marginal,
+    Mixture,
+    Product,
+    as_distribution,
+)
 
 
 @attrs.frozen(cache_hash=True)
@@ -145,8 +153,8 @@ class Ratio(Expr):
     """
 
     name: str
-    num: Product = attrs.field(converter=as_product)
-    den: Product = attrs.field(converter=as_product)
+    num: Distribution = attrs.field(converter=as_distribution)
+    den: Distribution = attrs.field(converter=as_distribution)
     kind: Literal["log_ratio", "score"] = "log_ratio"
     loss: Any = "logistic"
     known: Expr | None = None
@@ -190,7 +198,9 @@ class Ratio(Expr):
         return self.name
 
 
-def log_ratio(num: Marginal | Product, den: Marginal | Product, *, name: str, **options: Any) -> Ratio:
+def log_ratio(
+    num: Marginal | Product | Mixture, den: Marginal | Product | Mixture, *, name: str, **options: Any
+) -> Ratio:
     """Return a critic that estimates log num/den, in nats. The options are those of `Ratio`.
 
     >>> from jointgen.objectives import p, q
@@ -200,7 +210,9 @@ def log_ratio(num: Marginal | Product, den: Marginal | Product, *, name: str, **
     return Ratio(name, num, den, "log_ratio", **options)
 
 
-def score(num: Marginal | Product, den: Marginal | Product, *, name: str, loss: Any, **options: Any) -> Ratio:
+def score(
+    num: Marginal | Product | Mixture, den: Marginal | Product | Mixture, *, name: str, loss: Any, **options: Any
+) -> Ratio:
     """Return a critic that scores draws of `num` above those of `den` without being a log-ratio.
 
     Args:
@@ -218,13 +230,13 @@ def score(num: Marginal | Product, den: Marginal | Product, *, name: str, loss: 
 
 @attrs.frozen(cache_hash=True)
 class Expectation(Expr):
-    """The expectation of a term over a joint, a marginal or a product of marginals. Write it with `E`.
+    """The expectation of a term over a joint, a marginal, a product of marginals or a mixture. Write it with `E`.
 
     Raises:
         ConfigError: k is less than 1, or an expectation stands inside another.
     """
 
-    over: Product = attrs.field(converter=as_product)
+    over: Distribution = attrs.field(converter=as_distribution)
     term: Expr
     k: int = 1
     reduce: Literal["mean", "logmeanexp"] = "mean"
@@ -242,6 +254,11 @@ class Expectation(Expr):
         return (self.term,)
 
     @property
+    def components(self) -> tuple[tuple[float, Expectation], ...]:
+        """The expectations over the components of a mixture, with their shares; over a product itself alone."""
+        return tuple((share, attrs.evolve(self, over=product)) for share, product in self.over.components)
+
+    @property
     def sign(self) -> str:
         """The expectation without its term, such as "E[q(x,z); k=5 logmeanexp]"."""
         reduce = "" if self.reduce == "mean" else f" {self.reduce}"
@@ -253,12 +270,12 @@ class Expectation(Expr):
 
 
 def E(  # noqa: N802 - the paper's sign
-    over: Marginal | Product, term: Expr, *, k: int = 1, reduce: Literal["mean", "logmeanexp"] = "mean"
+    over: Marginal | Product | Mixture, term: Expr, *, k: int = 1, reduce: Literal["mean", "logmeanexp"] = "mean"
 ) -> Expr:
     """Return the expectation of a term, estimated by the mean over the rows of a batch.
 
     Args:
-        over: The joint, marginal or product of marginals that the variables of the term are drawn from.
+        over: What the variables of the term are drawn from: a joint, marginal or product of marginals, or a mixture.
         term: The term, (B,) per draw.
         k: The number of draws per row, of all variables but those of roots.
         reduce: How the k values of a row are reduced: "mean", or "logmeanexp" as in IWAE (Burda et al. 2016, eq. 8).
@@ -273,15 +290,37 @@ def E(  # noqa: N802 - the paper's sign
 
 @attrs.frozen(cache_hash=True)
 class PenaltyOf(Expr):
-    """A penalty on a critic, computed from its positives and negatives. It stands only in that critic's update."""
+    """A penalty on a critic, computed from its positives and negatives. It stands only in that critic's update.
+
+    Args:
+        ratio: The ratio of the critic.
+        penalty: The component.
+        at: The sides that it is computed at where they are components of mixtures, "q(x) : p(x)".
+    """
 
     ratio: Ratio
     penalty: Any
+    at: str = ""
 
     @property
     def children(self) -> tuple[Expr, ...]:
         """The ratio whose critic is penalised."""
         return (self.ratio,)
 
+    @property
+    def components(self) -> tuple[tuple[float, PenaltyOf], ...]:
+        """The penalty for each pair of components of the two sides, with the share of the pair.
+
+        So a penalty is an expectation over independent draws of both sides, and a mixture of one is no other penalty.
+        """
+        positives, negatives = self.ratio.num.components, self.ratio.den.components
+        if len(positives) == len(negatives) == 1:
+            return ((1.0, self),)
+        return tuple(
+            (a * b, PenaltyOf(attrs.evolve(self.ratio, num=num, den=den), self.penalty, f"{num} : {den}"))
+            for a, num in positives
+            for b, den in negatives
+        )
+
     def __str__(self) -> str:
-        return f"{type(self.penalty).__name__}({self.ratio})"
+        return f"{type(self.penalty).__name__}({self.ratio}{f' at {self.at}' if self.at else ''})"

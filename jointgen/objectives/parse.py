@@ -27,7 +27,18 @@ from jointgen.objectives.algebra import (
     as_expr,
 )
 from jointgen.objectives.components import Named
-from jointgen.objectives.distributions import KL, Joint, LogDensity, Marginal, Product, p, q
+from jointgen.objectives.distributions import (
+    KL,
+    Distribution,
+    Joint,
+    LogDensity,
+    Marginal,
+    Mixture,
+    Product,
+    as_distribution,
+    p,
+    q,
+)
 from jointgen.objectives.expressions import Apply, CriticView, Expectation, Ratio, Standardized, Value
 from jointgen.text import MAX_SHOWN, shortened
 
@@ -105,15 +116,15 @@ def parse_product(text: str, vocabulary: Vocabulary | None = None) -> Product:
     return product
 
 
-def parse_ratio_sides(text: str, vocabulary: Vocabulary | None = None) -> tuple[Product, Product]:
+def parse_ratio_sides(text: str, vocabulary: Vocabulary | None = None) -> tuple[Distribution, Distribution]:
     """Read the numerator and the denominator of a ratio.
 
     >>> numerator, denominator = parse_ratio_sides("q(x,z) : p(x)p(z)")
     """
     parser = _Parser(text, vocabulary or Vocabulary())
-    numerator = parser.product_of_marginals()
+    numerator = parser.distribution()
     parser.take(":")
-    denominator = parser.product_of_marginals()
+    denominator = parser.distribution()
     parser.expect_end()
     return numerator, denominator
 
@@ -251,7 +262,7 @@ class _Parser:
         if self.inside:
             self.fail("an expectation stands inside another", self.at - 1)
         self.take("[")
-        over = self.product_of_marginals()
+        over = self.distribution()
         k, reduce = self.draws() if self.accept(";") else (1, "mean")
         self.take("]")
         self.take("(")
@@ -275,6 +286,24 @@ class _Parser:
         if reduce not in ("mean", "logmeanexp"):
             self.fail(f"unknown reduction {reduce!r}{suggest(reduce, ('mean', 'logmeanexp'))}", self.at - 1)
         return k, "logmeanexp" if reduce == "logmeanexp" else "mean"
+
+    def distribution(self) -> Distribution:
+        """Read a product, or the mixture "0.5 p(x) + 0.5 r(x)"."""
+        opened = self.at
+        if self.kind() != "number":
+            product = self.product_of_marginals()
+            if self.peek() == "+":
+                self.fail("a mixture has a share before each distribution, as in 0.5 q(x) + 0.5 p(x)", opened)
+            return product
+        mixture: Mixture | None = None
+        while mixture is None or self.accept("+"):
+            start = self.at
+            if self.kind() != "number":
+                self.fail("expected the share of a mixture, a number")
+            share, product = self.number().value, self.product_of_marginals()
+            component: Mixture = self.checked(start, lambda share=share, product=product: share * product)
+            mixture = component if mixture is None else self.checked(start, lambda a=mixture, b=component: a + b)
+        return self.checked(opened, lambda: as_distribution(mixture))
 
     def product_of_marginals(self) -> Product:
         product = Product((self.marginal(),))

@@ -10,7 +10,7 @@ import attrs
 from jointgen.config.fields import PenaltyField, between, fraction, non_negative, valid_count
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import MAX_NUMBER, Weight
-from jointgen.objectives.distributions import Marginal, Product, as_product
+from jointgen.objectives.distributions import Marginal, Mixture, Product, as_distribution
 from jointgen.objectives.expressions import CriticView, Ratio, log_ratio
 from jointgen.objectives.objective import Order
 
@@ -133,8 +133,8 @@ class CriticTable:
     def log_ratio(
         self,
         name: str,
-        num: Marginal | Product,
-        den: Marginal | Product,
+        num: Marginal | Product | Mixture,
+        den: Marginal | Product | Mixture,
         view: Mapping[str, CriticView] | None = None,
         **options: Any,
     ) -> Ratio:
@@ -150,11 +150,11 @@ class CriticTable:
         Raises:
             ConfigError: The recipe names a view of a variable that the joints do not have.
         """
-        sides = (*as_product(num).marginals, *as_product(den).marginals)
+        sides = (*as_distribution(num).marginals, *as_distribution(den).marginals)
         known = {variable for marginal in sides for variable in marginal.joint.variables}
         for variable in self.view:
             if variable not in known:
                 raise ConfigError(f"no variable {variable!r}{suggest(variable, known)}", "critic", "view")
-        seen = as_product(num).variables
+        seen = as_distribution(num).variables
         view = {**(view or {}), **{variable: seen_as for variable, seen_as in self.view.items() if variable in seen}}
         return log_ratio(num, den, name=name, view=view, penalties=tuple(self.penalties), times=self.steps, **options)

@@ -65,6 +65,11 @@ class Critic:
     distrusted: int | None = attrs.field(default=None, validator=non_negative)
     sound: int = attrs.field(default=0, validator=non_negative)
 
+    @property
+    def log_ratio(self) -> str:
+        """The log-ratio as text, with parentheses around a mixture: "log q(x)/(0.5 p(x) + 0.5 r(x))"."""
+        return "log " + "/".join(f"({side})" if " + " in side else side for side in (self.num, self.den))
+
     def has_ratio_of(self, other: Critic) -> bool:
         """Return whether both estimate the same ratio."""
         return attrs.astuple(self)[:4] == attrs.astuple(other)[:4]
@@ -167,7 +172,7 @@ class CriticTrust:
             missed = f"it is off, or the log-ratio is more than so many rows can tell ({nats})"
             reasons.append(f"{sides}: {apart if accuracy > SEPARATING_ACCURACY else missed}")
         return (
-            f"critic {critic.name} cannot be trusted as log {critic.num}/{critic.den}: over {rows} rows "
+            f"critic {critic.name} cannot be trusted as {critic.log_ratio}: over {rows} rows "
             f"{critic.describe_identities()}, where {'both' if len(critic.identities()) > 1 else 'it'} should be 1; "
             f"{'; '.join(reasons)}"
         )
@@ -178,9 +183,8 @@ class CriticTrust:
         for name, critic in self._critics.items():
             if critic.events:
                 trusted = critic.distrusted is None if self._is_judged(critic) else None
-                sides = f"{critic.num}/{critic.den}", f"{critic.num} : {critic.den}"
                 verdicts[name] = CriticVerdict(
-                    ratio=f"log {sides[0]}" if critic.is_log_ratio else f"score {sides[1]}",
+                    ratio=critic.log_ratio if critic.is_log_ratio else f"score {critic.num} : {critic.den}",
                     trusted=trusted,
                     distrusted_since=critic.distrusted,
                     step=critic.step,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import torch
@@ -27,6 +27,9 @@ DISPLAY = Display(group="critics")
 MIN_ROWS = 4
 """Rows of a batch that can be re-paired; a last batch of fewer is left out."""
 
+Sides = Sequence[tuple[float, Callable[[Batch], Tensor]]]
+"""The critic as a function of a batch, (B,), on each component of a side with its share."""
+
 
 @attrs.frozen
 class Critics:
@@ -43,11 +46,13 @@ class Critics:
         return [figure for ratio in ratios for figure in self._of(model, ratio)]
 
     def _of(self, model: ModelView, ratio: Ratio) -> list[MetricFigure]:
-        sides = {"positive": E(ratio.num, ratio), "negative": E(ratio.den, ratio)}
-        reason = next(filter(None, map(model.missing, sides.values())), "")
-        statistics = (
-            () if reason else (self._collect(ratio, {s: model.row_function(expr) for s, expr in sides.items()}),)
-        )
+        sides = {"positive": ratio.num.components, "negative": ratio.den.components}
+        outputs = {s: [(share, E(product, ratio)) for share, product in side] for s, side in sides.items()}
+        reason = next(filter(None, (model.missing(expr) for side in outputs.values() for _, expr in side)), "")
+        statistics: tuple[StatisticSpec, ...] = ()
+        if not reason:
+            functions = {s: [(share, model.row_function(e)) for share, e in side] for s, side in outputs.items()}
+            statistics = (self._collect(ratio, functions),)
         name, note = ratio.name, reason or "of a critic: 0 is necessary for a log-ratio, not sufficient"
         above, below = f"log E[{ratio.num}] exp(-{name})", f"log E[{ratio.den}] exp({name})"
         return [
@@ -69,17 +74,34 @@ class Critics:
             ),
         ]
 
-    def _collect(self, ratio: Ratio, sides: dict[str, Callable[[Batch], Tensor]]) -> StatisticSpec:
+    def _collect(self, ratio: Ratio, sides: Mapping[str, Sides]) -> StatisticSpec:
+        """Collect, for each row, the log of exp(-f) above and of exp(f) below, and the share of signs that are right.
+
+        Over a mixture each row has a draw of every component, so these are weighted means of its components.
+        """
+
         def outputs(batch: Batch) -> KeptRows:
             if batch.rows < MIN_ROWS:
-                return KeptRows.of(batch.index[:0], **{side: torch.empty(0) for side in sides})
-            return KeptRows.of(batch.index, **{side: rows(batch) for side, rows in sides.items()})
+                nothing = torch.empty(0)
+                return KeptRows.of(batch.index[:0], positive=nothing, negative=nothing, right=nothing)
+            positive = [(share, f(batch)) for share, f in sides["positive"]]
+            negative = [(share, -f(batch)) for share, f in sides["negative"]]
+            right = sum(share * (f > 0).double() for side in (positive, negative) for share, f in side)
+            logs = {"positive": _over_mixture(positive), "negative": _over_mixture(negative)}
+            return KeptRows.of(batch.index, **logs, right=torch.as_tensor(right) / 2)
 
         return StatisticSpec(f"critic {ratio.name}", outputs, KeptRows)
 
 
+def _over_mixture(outputs: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """log sum_i share_i exp(-f_i) of each row."""
+    if len(outputs) == 1:
+        return -outputs[0][1]
+    return torch.stack([math.log(share) - f for share, f in outputs]).logsumexp(0)
+
+
 def _positive(kept: KeptRows) -> FigureValue:
-    return _identity(-kept.in_order()["positive"])
+    return _identity(kept.in_order()["positive"])
 
 
 def _negative(kept: KeptRows) -> FigureValue:
@@ -100,6 +122,4 @@ def _identity(logs: Tensor) -> FigureValue:
 
 
 def _accuracy(kept: KeptRows) -> FigureValue:
-    sides = kept.in_order()
-    right = (sides["positive"] > 0).double() + (sides["negative"] < 0).double()
-    return mean_and_error(Mean.of(right / 2))
+    return mean_and_error(Mean.of(kept.in_order()["right"].double()))

@@ -51,6 +51,7 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
     "asvae, balanced": lambda: ASVAE(lambda_=BalanceTable(0.5), ratio="d", critic=penalised()).objective(),
     "asvae, T": lambda: ASVAE(ratio="T").objective(),
     "not always due": not_always_due,
+    "mixture": lambda: Objective.of(E(p.x, log_sigmoid(log_ratio(q.x, 0.25 * p.x + 0.75 * q.x, name="d")))),
 }
 
 DROPPING: dict[str, Any] = {

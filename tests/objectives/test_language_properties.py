@@ -44,6 +44,8 @@ g = log_ratio(q.x, p.x, name="g", known=p.log_x_given_z - q.log_z_given_x)
 lam, w = Weight("lambda", 10.0, start=0.0, over=0.5), Weight("w", 0.1)
 WORDS = Vocabulary({"q": q, "p": p}, {"f": f, "g": g}, {"lambda": lam, "w": w}, ("l1", "l2"))
 MARGINALS = st.sampled_from([q.xz, p.xz, q.x * p.z, p.x * q.z, q.x])
+SOME_SHARES = st.floats(1e-3, 1.0, exclude_max=True)
+MIXTURES = st.builds(lambda share, a, b: share * a + (1 - share) * b, SOME_SHARES, st.just(q.xz), st.just(p.x * q.z))
 LEAVES = st.sampled_from(
     [
         f,
@@ -77,7 +79,7 @@ def grown(terms: st.SearchStrategy[Expr]) -> st.SearchStrategy[Expr]:
 
 TERMS = st.recursive(LEAVES, grown, max_leaves=12)
 DRAWS = st.sampled_from([{}, {"k": 3}, {"k": 10_000, "reduce": "logmeanexp"}])
-EXPECTATIONS = st.builds(lambda over, term, draws: E(over, term, **draws), MARGINALS, TERMS, DRAWS)
+EXPECTATIONS = st.builds(lambda over, term, draws: E(over, term, **draws), st.one_of(MARGINALS, MIXTURES), TERMS, DRAWS)
 SUMS = st.recursive(
     EXPECTATIONS,
     lambda sums: st.one_of(

@@ -54,6 +54,23 @@ def test_the_exact_ratio() -> None:
     assert error == pytest.approx(math.sqrt(share * (1 - share) / 2 / ROWS), rel=0.05)
 
 
+def test_the_exact_ratio_against_a_mixture() -> None:
+    """log N(1, 1) / (N(1, 1)/4 + 3 N(0, 1)/4): exp(-f) = 1/4 + 3/4 exp(1/2 - x) of mean 1 and variance 9/16 (e - 1)."""
+    mixed = log_ratio(q.x, 0.25 * q.x + 0.75 * p.x, name="f")
+    log_a, log_b = (lambda x, m=mean: -((x - m) ** 2) / 2 for mean in (1.0, 0.0))
+    figures = found(
+        Critics().figures(subject(lambda x: log_a(x) - (log_a(x).exp() / 4 + 3 * log_b(x).exp() / 4).log(), mixed))
+    )
+    value, error = figures["f/positive_log_mean_exp"]
+    assert error == pytest.approx(0.75 * math.sqrt((math.e - 1) / ROWS), rel=0.1)
+    assert value == pytest.approx(0.0, abs=4 * error)
+    value, error = figures["f/negative_log_mean_exp"]
+    assert value == pytest.approx(0.0, abs=4 * error)
+    right = [(1 + math.erf(z / math.sqrt(2))) / 2 for z in (0.5, -0.5, 0.5)]  # f > 0 where x > 1/2: under a, a and b
+    share = (right[0] + right[1] / 4 + 3 * right[2] / 4) / 2
+    assert figures["f/accuracy"][0] == pytest.approx(share, abs=0.01)
+
+
 def test_a_ratio_that_is_off_and_one_of_any_size() -> None:
     """With 3 added, log E_b exp(f) is 3 and log E_a exp(-f) is -3; times 1000 the exponentials overflow."""
     figures = found(Critics().figures(subject(lambda x: x + 2.5)))

@@ -59,7 +59,7 @@ def sides(m: float, event: int, rows: int = ROWS) -> tuple[Tensor, Tensor]:
 
 
 def figures(positive: Tensor, negative: Tensor, ratio: Any = F) -> dict[str, float]:
-    found = critic_figures(ratio, {"positive": positive, "negative": negative})
+    found = critic_figures(ratio, {"positive": [(1.0, positive)], "negative": [(1.0, negative)]})
     return {name: value.item() for name, value in found.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from jointgen.compiler.binding import Binding
-from jointgen.objectives.distributions import Marginal
+from jointgen.objectives.distributions import Marginal, Mixture
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective
 
@@ -26,6 +26,8 @@ def advice_on_ratio(ratio: Ratio, binding: Binding) -> str:
     At the optimum such a ratio is large, tens of nats or more, and a logistic critic learns only a few. A ratio with a
     known part learns the rest alone, and a score is no log-ratio: neither needs the warning. See docs/objectives.md.
     """
+    if isinstance(ratio.num, Mixture) or isinstance(ratio.den, Mixture):
+        return ""
     sides = ((ratio.num, ratio.den), (ratio.den, ratio.num))
     compared = [(a.marginals[0], b) for a, b in sides if len(a.marginals) == 1 and len(b.marginals) > 1]
     if not compared or ratio.known is not None or ratio.kind == "score":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from jointgen.config.recipe import EncoderTable
 from jointgen.contracts.distributions import PriorOfFamily
+from jointgen.objectives.distributions import Mixture
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective, Update
 
@@ -42,6 +43,9 @@ def describe_critic(ratio: Ratio) -> Iterator[str]:
     seen = ", ".join(f"{v} as {r}" if (r := ratio.reading(v)) != "sample" else v for v in ratio.variables)
     updates = "one update" if ratio.times == 1 else f"{ratio.times} updates"
     yield f"a critic that sees {seen}; loss {str(ratio.loss).removesuffix('()')}; {updates} a step"
+    for side, over in (("numerator", ratio.num), ("denominator", ratio.den)):
+        if isinstance(over, Mixture):
+            yield f"its {side} is a mixture: a full batch of each component, weighted by its share"
     yield from (f"penalty {str(penalty).removesuffix('()')}" for penalty in ratio.penalties)
     if ratio.known is not None:
         yield f"known part {ratio.known}"

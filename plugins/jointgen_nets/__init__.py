@@ -1,10 +1,11 @@
-"""Trunks and discriminators: multilayer perceptrons and DCGAN-like convolutional networks.
+"""Trunks and discriminators: multilayer perceptrons, DCGAN-like convolutional networks, and residual ones.
 
 References:
     AVB: Mescheder, Nowozin & Geiger, ICML 2017 (noise enters each convolution by an added linear map).
     DCGAN: Radford, Metz & Chintala, ICLR 2016 (strided convolutions, leaky ReLU, N(0, 0.02) weights).
     AS-VAE: Pu et al., NIPS 2017 (Xavier initialisation, dropout as the only regulariser).
     Spectral normalisation: Miyato et al., ICLR 2018.
+    Residual networks: He et al., ECCV 2016 (pre-activation); Gulrajani et al., NIPS 2017 (as GANs use them).
 """
 
 from __future__ import annotations
@@ -41,4 +42,22 @@ def jointgen_register(registry: Registrar) -> None:
         "jointgen_nets.conv:ConvDiscriminator",
         paper="Radford et al., ICLR 2016",
         summary="Strided convolutions over the image; vectors enter the last hidden layer by an added linear map.",
+    )
+    registry.encoder(
+        "resnet",
+        "jointgen_nets.resnet:ResNetEncoder",
+        paper="He et al., ECCV 2016",
+        summary="Residual stages that halve an image of any size; labels and codes shift channels of every block.",
+    )
+    registry.decoder(
+        "resnet",
+        "jointgen_nets.resnet:ResNetDecoder",
+        paper="He et al., ECCV 2016; Gulrajani et al., NIPS 2017",
+        summary="Residual stages that double up to an image of any size; labels shift the channels of every block.",
+    )
+    registry.discriminator(
+        "resnet",
+        "jointgen_nets.resnet:ResNetDiscriminator",
+        paper="Gulrajani et al., NIPS 2017; Miyato et al., ICLR 2018",
+        summary="Residual stages without norm over an image of any size; vectors enter the hidden layer.",
     )

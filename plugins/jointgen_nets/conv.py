@@ -41,7 +41,8 @@ one_norm = attrs.validators.in_(get_args(NormName))
 # --- shapes ----------------------------------------------------------------------------------------------------------
 
 
-def _text(shape: Sequence[int]) -> str:
+def shape_text(shape: Sequence[int]) -> str:
+    """Write a shape as 3x32x32."""
     return "x".join(map(str, shape))
 
 
@@ -55,7 +56,7 @@ def halved(shape: Sequence[int], stages: int, what: str) -> tuple[int, int]:
     _, H, W = shape
     if H % multiple or W % multiple:
         raise ConfigError(
-            f"{stages} stages need a size that is a multiple of {multiple}, {what} is {_text(shape)}", "widths"
+            f"{stages} stages need a size that is a multiple of {multiple}, {what} is {shape_text(shape)}", "widths"
         )
     return H // multiple, W // multiple
 
@@ -67,7 +68,7 @@ class Split:
 
     Args:
         inputs: The Spaces of the inputs by name.
-        kind: The kind of network, for messages.
+        kind: The kind of network, such as "conv encoder", for messages.
 
     Raises:
         ConfigError: No input is an image.
@@ -76,8 +77,8 @@ class Split:
     def __init__(self, inputs: Mapping[str, Space], kind: str):
         largest = max((space.shape[1:] for space in inputs.values() if len(space.shape) == 3), default=None)
         if largest is None:
-            shapes = ", ".join(f"{name} is {_text(space.shape)}" for name, space in inputs.items())
-            raise ConfigError(f'a conv {kind} needs an image (C, H, W), {shapes}; use "mlp"', "type")
+            shapes = ", ".join(f"{name} is {shape_text(space.shape)}" for name, space in inputs.items())
+            raise ConfigError(f'a {kind} needs an image (C, H, W), {shapes}; use "mlp"', "type")
         spaces = list(inputs.values())
         self.is_image = [len(space.shape) == 3 and space.shape[1:] == largest for space in spaces]
         self.vectors = [space for space, image in zip(spaces, self.is_image, strict=True) if not image]
@@ -173,7 +174,7 @@ class ConvEncoderNet(nn.Module):
 
     def __init__(self, config: ConvEncoder, inputs: Mapping[str, Space], output: tuple[int, ...]):
         super().__init__()
-        self.centre, self.split, self.output = Centre(inputs.values()), Split(inputs, "encoder"), output
+        self.centre, self.split, self.output = Centre(inputs.values()), Split(inputs, "conv encoder"), output
         channels, H, W = self.split.shape
         h, w = halved(self.split.shape, len(config.widths), self.split.names)
         self.stages = nn.ModuleList()
@@ -217,7 +218,7 @@ class ConvDecoder:
         """Build the trunk; see `jointgen.plugin.Network`."""
         if len(output) != 3:
             raise ConfigError(
-                f'a conv decoder makes images (C, H, W), the output is {_text(output)}; use "mlp"', "type"
+                f'a conv decoder makes images (C, H, W), the output is {shape_text(output)}; use "mlp"', "type"
             )
         return initialise(ConvDecoderNet(self, inputs, output), self.init)
 
@@ -281,7 +282,7 @@ class ConvCritic(nn.Module):
 
     def __init__(self, config: ConvDiscriminator, inputs: Mapping[str, Space]):
         super().__init__()
-        self.centre, self.split = Centre(inputs.values()), Split(inputs, "discriminator")
+        self.centre, self.split = Centre(inputs.values()), Split(inputs, "conv discriminator")
         h, w = halved(self.split.shape, len(config.widths), self.split.names)
         layers: list[nn.Module] = []
         for before, after in pairwise([self.split.shape[0], *config.widths]):

@@ -100,7 +100,7 @@ def value_in(space: Space, count: int, generator: torch.Generator) -> Tensor:
 def test_everything_is_registered_and_loads() -> None:
     registry = Registry()
     jointgen_nets.jointgen_register(Registrar(registry, "test"))
-    assert [registry.names(kind) for kind in ("encoder", "decoder", "discriminator")] == [["conv", "mlp"]] * 3
+    assert [registry.names(kind) for kind in ("encoder", "decoder", "discriminator")] == [["conv", "mlp", "resnet"]] * 3
     for component in registry.components():
         assert component.summary and component.paper
         assert isinstance(component.load()(), Discriminator if component.kind == "discriminator" else Network)

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from jointgen.contracts.distributions import HasBinMass as HasBinMass
     from jointgen.contracts.distributions import HasDensity as HasDensity
     from jointgen.contracts.distributions import HasMoments as HasMoments
+    from jointgen.contracts.distributions import HasValues as HasValues
     from jointgen.contracts.distributions import MatchedGaussian as MatchedGaussian
     from jointgen.contracts.distributions import PartCall as PartCall
     from jointgen.contracts.distributions import Prior as Prior

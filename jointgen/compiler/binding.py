@@ -14,7 +14,7 @@ import attrs
 
 from jointgen.compiler.gradient_paths import PartTraits
 from jointgen.compiler.used_factors import used_joints
-from jointgen.config.recipe import Recipe
+from jointgen.config.recipe import LatentTable, Recipe
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.distributions import PriorThroughParts
 from jointgen.contracts.space import Space
@@ -198,6 +198,7 @@ def bind(
         for factor in joint.own:
             if not (factor.moments and factor.part in binding.traits):  # the part itself has been bound
                 _bind_part(binding, joint, factor, registry)
+    _refuse_unlike_uses(binding)
     _refuse_unused_tables(binding)
     _bind_critics(binding)
     return binding
@@ -210,8 +211,9 @@ def _bind_spaces(binding: Binding) -> None:
     """Find every variable's Space: from the data sources, from the priors, or from the recipe's `latents`."""
     spaces, joints = binding.spaces, binding.joints.values()
     roots: dict[str, tuple[Joint, Conditional, Space]] = {}  # by variable, the first root that draws it
-    for name, size in binding.recipe.latents.items():
-        spaces[name] = Space((size,) if isinstance(size, int) else tuple(size))
+    for name, latent in binding.recipe.latents.items():
+        if (space := _space_of(latent)) is not None:
+            spaces[name] = space
     for joint in joints:
         for factor in joint.own:
             if factor.is_root:
@@ -221,10 +223,71 @@ def _bind_spaces(binding: Binding) -> None:
                         first = roots.setdefault(variable, (joint, factor, spaces[variable]))
                         _refuse_two_spaces(binding, variable, first, (joint, factor, spaces[variable]))
     inferred = {v for joint in joints for factor in joint.factors if not factor.is_root for v in factor.out}
-    for variable in sorted(inferred - set(spaces) - _drawn_by_roots(binding.joints)):
-        binding.problems.add(
-            f"missing; no data source and no prior says what {variable!r} looks like", "latents", variable
+    unknown = sorted(inferred - set(spaces) - _drawn_by_roots(binding.joints))
+    _copy_spaces(binding, unknown)
+    for variable in unknown:
+        if variable not in spaces and variable not in binding.recipe.latents:
+            binding.problems.add(
+                f"missing; no data source and no prior says what {variable!r} looks like", "latents", variable
+            )
+
+
+def _space_of(latent: int | list[int] | LatentTable) -> Space | None:
+    """Return the Space that the recipe gives a variable, or None where it is that of another variable."""
+    table = latent if isinstance(latent, LatentTable) else LatentTable(size=latent)
+    if table.classes is not None:
+        return Space((table.classes,), "label")
+    if table.size is not None:
+        return Space(
+            (table.size,) if isinstance(table.size, int) else tuple(table.size), low=table.low, high=table.high
         )
+    return None
+
+
+def _copy_spaces(binding: Binding, variables: Sequence[str]) -> None:
+    """Give variables without a Space that of the variable that they are like, or that their part draws elsewhere."""
+    spaces, latents = binding.spaces, binding.recipe.latents
+    uses = [factor for joint in binding.joints.values() for factor in joint.factors if len(factor.out) == 1]
+    for _ in variables:  # one may be like another
+        for variable in variables:
+            latent = latents.get(variable)
+            if isinstance(latent, LatentTable):
+                same = [latent.like]
+            else:
+                parts = {factor.part for factor in uses if factor.out == (variable,)}
+                same = [factor.out[0] for factor in uses if factor.part in parts]
+            if found := [spaces[one] for one in same if one in spaces]:
+                spaces.setdefault(variable, found[0])
+    known = {v for joint in binding.joints.values() for v in joint.variables}
+    for variable in variables:
+        latent = latents.get(variable)
+        if variable not in spaces and isinstance(latent, LatentTable) and latent.like is not None:
+            hint = suggest(latent.like, known - {variable}) if latent.like not in known else ""
+            binding.problems.add(
+                f"{latent.like!r} is no variable whose Space is known{hint}", "latents", variable, "like"
+            )
+
+
+def _refuse_unlike_uses(binding: Binding) -> None:
+    """Report a part that computes two conditionals whose variables have different Spaces: it is built for one."""
+    spaces = binding.spaces
+    first: dict[str, tuple[Joint, Conditional]] = {}
+    for joint in binding.joints.values():
+        for factor in joint.own:
+            if factor.is_root or not {*factor.out, *factor.given} <= spaces.keys():
+                continue
+            other_joint, other = first.setdefault(factor.part, (joint, factor))
+            mine, others = (factor.out, factor.given), (other.out, other.given)
+            if any([spaces[v] for v in a] != [spaces[v] for v in b] for a, b in zip(mine, others, strict=True)):
+                written = [
+                    f"{j.name}({f}) with {', '.join(f'{v} {spaces[v]}' for v in dict.fromkeys((*f.out, *f.given)))}"
+                    for j, f in ((other_joint, other), (joint, factor))
+                ]
+                binding.problems.add(
+                    f"computes both {' and '.join(written)}: the Spaces of what it draws, and of what it is given, in "
+                    'order, must agree; latents.VARIABLE = { like = "OTHER" } copies one',
+                    *binding.recipe.path_of(factor.part),
+                )
 
 
 Root = tuple[Joint, Conditional, Space]
@@ -301,7 +364,8 @@ def _bind_part(binding: Binding, joint: Joint, factor: Conditional, registry: Re
             except ConfigError as error:
                 fitting = _families_that_serve(space, type(table.family), registry)
                 where = (*binding.recipe.path_of(part), "family")
-                problems = [Problem(p.message + fitting, *where, *p.path) for p in error.problems]
+                drawn = f" (it draws {factor.out[0]!r})"
+                problems = [Problem(p.message + drawn + fitting, *where, *p.path) for p in error.problems]
                 binding.problems.extend(problems)
             else:
                 binding.traits[part] = PartTraits("conditional", can.paths, can.noise_input)

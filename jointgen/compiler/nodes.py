@@ -17,7 +17,7 @@ from jointgen.compiler.gradient_paths import GradientPaths, Traits, merge_paths
 Mode = Literal["live", "held"]
 """How a network runs. held: the gradient flows through its inputs and not to its parameters."""
 
-Ability = Literal["own density", "foreign density", "bin mass", "reading", "path", "KL", "moments"]
+Ability = Literal["own density", "foreign density", "bin mass", "reading", "path", "KL", "moments", "values"]
 
 
 class Need(NamedTuple):

@@ -12,7 +12,7 @@ from jointgen.compiler.nodes import Ability, Node
 from jointgen.config.structure import key_of
 from jointgen.config.values import show
 from jointgen.contracts.capabilities import Capabilities
-from jointgen.contracts.distributions import PriorOfFamily
+from jointgen.contracts.distributions import Prior, PriorOfFamily
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError, Problem
 from jointgen.registry.components import Registry
@@ -54,6 +54,7 @@ _SENTENCES = {
     "path": "a gradient path through the reading {detail!r} of its draws",
     "KL": "KL to {detail!r} in closed form",
     "moments": "the moments of its draws",
+    "values": "a list of all values that {detail!r} can take, to sum over",
 }
 
 
@@ -165,6 +166,8 @@ def _ways(name: str, cls: Any, need: Requirement, own: Any, space: Space) -> Ite
 
 
 def _fits(config: Any, need: Requirement, space: Space) -> bool:
+    if isinstance(config, Prior) and config.space.kind != space.kind:
+        return False
     try:
         return need.met_by(config.capabilities(space))
     except ConfigError:  # it does not serve this Space

@@ -150,8 +150,10 @@ def valid_layers(instance: Any, attribute: Any, value: list[int]) -> None:
     valid_size(instance, attribute, value)
 
 
-def valid_shape(instance: Any, attribute: Any, value: int | list[int]) -> None:
-    """A size, or a list of such: the shape of a variable, which has no more numbers than an axis may."""
+def valid_shape(instance: Any, attribute: Any, value: int | list[int] | None) -> None:
+    """A size, or a list of such: the shape of a variable, which has no more numbers than an axis may. None passes."""
+    if value is None:
+        return
     sizes = [value] if isinstance(value, int) else value
     if not sizes or any(one < 1 for one in sizes):
         raise ValueError(f"{attribute.name!r} must be a size >= 1 or a list of such, got {show(value)}")

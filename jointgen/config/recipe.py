@@ -149,9 +149,37 @@ class Eval:
     samples: int = attrs.field(default=64, validator=between(1, 10_000))  # pictures in a grid
 
 
-def _are_sizes(instance: Any, attribute: Any, value: dict[str, int | list[int]]) -> None:
+@attrs.frozen
+class LatentTable:
+    """The Space of a variable that no data source and no prior draws. A size or a shape stands for { size = .. }.
+
+    Args:
+        classes: The number of classes of a label.
+        size: The size or the shape of a real variable.
+        low, high: The range of its values, where it has one.
+        like: A variable whose Space it has.
+    """
+
+    classes: int | None = attrs.field(default=None, validator=between(2, MAX_SIZE))
+    size: int | list[int] | None = attrs.field(default=None, validator=valid_shape)
+    low: float | None = None
+    high: float | None = None
+    like: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if sum(one is not None for one in (self.classes, self.size, self.like)) != 1:
+            raise ConfigError("write classes, size or like, one of the three")
+        if (self.low is None) != (self.high is None) or (self.low is not None and self.size is None):
+            raise ConfigError("a range is both low and high, and belongs to a size")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ConfigError(f"must be > low = {self.low:g}, got {self.high:g}", "high")
+
+
+def _are_sizes(instance: Any, attribute: Any, value: dict[str, int | list[int] | LatentTable]) -> None:
     problems = Problems()
     for variable, one in value.items():
+        if isinstance(one, LatentTable):
+            continue
         try:
             valid_shape(instance, attribute, one)
         except ValueError as error:
@@ -184,7 +212,7 @@ class Recipe:
     name: str = attrs.field(default="", validator=_is_plain_name)
     seed: int = attrs.field(default=0, validator=valid_seed)
     sources: dict[str, DataField] = attrs.field(factory=dict)
-    latents: dict[str, int | list[int]] = attrs.field(factory=dict, validator=_are_sizes)
+    latents: dict[str, int | list[int] | LatentTable] = attrs.field(factory=dict, validator=_are_sizes)
     prior: PriorField | None = None
     priors: dict[str, PriorField] = attrs.field(factory=dict)
     encoder: EncoderTable | None = None

@@ -34,6 +34,8 @@ class Capabilities:
         bin_mass: Whether it knows the exact probability of a quantisation bin, see `HasBinMass`.
         moments: Whether it knows the mean and the (co)variance of its draws, see `HasMoments`.
         trainable: Of a prior, whether its module has parameters of its own, which are then learned.
+        values: How many values the variable can take, where the family can list them, see `HasValues`, so that an
+            expectation can be summed over them; 0 where it cannot.
         noise_input: The size of a noise vector eps ~ N(0, I) that the trunk takes as one more input, as implicit
             families do; 0 for none.
 
@@ -49,6 +51,7 @@ class Capabilities:
     noise_input: int = 0
     moments: bool = False
     trainable: bool = False
+    values: int = 0
 
     def __str__(self) -> str:
         paths = ", ".join(f"{reading} ({path})" for reading, path in self.paths.items())
@@ -59,4 +62,6 @@ class Capabilities:
             rest.append("exact bin mass")
         if self.moments:
             rest.append("moments of its draws")
+        if self.values:
+            rest.append(f"{self.values:,} values that can be summed over")
         return f"readings {paths}; " + "; ".join(rest)

@@ -133,6 +133,17 @@ class HasMoments(Protocol):
         """Return the Gaussian with the same mean and (co)variance, without a gradient."""
 
 
+@runtime_checkable
+class HasValues(Protocol):
+    """A distribution over finitely many values, which it can list; its family declares how many as ``values``."""
+
+    def values(self) -> Tensor:
+        """Return every value that the variable can take, (C, *shape), the same ones in every row and at every call.
+
+        `Distribution.log_prob` gives the probability of each, and the C probabilities of a row have the sum 1.
+        """
+
+
 class MatchedGaussian(Distribution, Protocol):
     """The Gaussian that has the mean and the variance or covariance of another distribution.
 

@@ -75,7 +75,7 @@ def _scored(distribution: Distribution) -> tuple[Tensor, Tensor]:
 
 def tolerance_of(law: Law) -> float:
     """Return the error that the grid may have."""
-    return 1e-3 if law.space.size == 1 or law.space.kind == "binary" else 5e-3
+    return 1e-3 if law.space.size == 1 or law.space.kind != "real" else 5e-3
 
 
 # --- what a density is -----------------------------------------------------------------------------------------------
@@ -103,7 +103,8 @@ def log_prob_does_not_mix_rows(law: Law) -> None:
 @promise(DENSITIES, can_integrate)
 def density_integrates_to_one(law: Law) -> None:
     for one in integrable(law):
-        what = "sum of exp(log_prob) over all patterns" if law.space.kind == "binary" else "integral of exp(log_prob)"
+        is_finite = law.space.kind in ("binary", "label")
+        what = "sum of exp(log_prob) over all values" if is_finite else "integral of exp(log_prob)"
         expect_close(what, one.grid.integral(one.values), 1.0, tolerance_of(law))
 
 
@@ -161,6 +162,17 @@ def bump(z: Tensor) -> Tensor:
     centre, half = (low + high) / 2, (high - low) / 2
     u = (z - centre) / half
     return torch.where(u.abs() < 1, (1 + torch.cos(math.pi * u)) / (2 * half), 0.0).prod(1)
+
+
+@promise(DENSITIES, lambda law: bool(law.can.values))
+def values_are_all_that_the_variable_can_take(law: Law) -> None:
+    module = law.built()
+    for row in law.params(ROWS):
+        values = law.at(module, row[None]).values()
+        expect_shape("values()", values, (law.can.values, *law.space.shape))
+        expect(len(values.unique(dim=0)) == len(values), "values() lists a value twice")
+        total = density(law, module, row, values).sum()
+        expect_close("the sum of exp(log_prob) over values()", total, 1.0, 1e-9)
 
 
 # --- what else a distribution may offer ------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from jointgen.contracts.distributions import (
     HasBinMass,
     HasDensity,
     HasMoments,
+    HasValues,
     ScoredDraw,
     StartsAtMean,
     ViewsData,
@@ -64,6 +65,7 @@ def capabilities_are_true(law: Law) -> None:
         f"KL to {', '.join(can.kl_to)} is declared without kl_to",
     )
     expect(not can.bin_mass or isinstance(distribution, HasBinMass), "bin_mass is declared without log_prob_bins")
+    expect(not can.values or isinstance(distribution, HasValues), "values are declared, but there is no values()")
     expect(not can.moments or isinstance(distribution, HasMoments), "moments are declared, but there is no moments()")
     if law.is_prior:
         learned = any(True for _ in law.built().parameters())
@@ -89,6 +91,10 @@ def draws_lie_in_the_space(law: Law) -> None:
         expect(
             set(bits.unique().tolist()) <= {0.0, 1.0}, f"draws of a binary variable have the values {bits.unique()[:4]}"
         )
+    if law.space.kind == "label" and scores_own(law):
+        labels = law.at(law.built(), law.params(50)).draw(noise(50)).read("sample")
+        hard = (labels == 0).sum(1) == law.space.size - 1
+        expect(bool(hard.all()) and bool((labels.sum(1) == 1).all()), f"draws of a label are no one-hot: {labels[:1]}")
 
 
 @promise(DRAWS)
@@ -211,6 +217,7 @@ def a_draw_stays_when_parameters_move(law: Law) -> None:
 def start_at_brings_the_mean_to_the_datas(law: Law) -> None:
     low, high = law.space.range or (0.0, 1.0)
     target = low + (high - low) * (0.2 + 0.6 * noise(1).uniform(*law.space.shape)[0])
+    target = target / target.sum() if law.space.kind == "label" else target  # shares of the classes
     module: Any = law.config.build(law.space).double()
     zero = torch.zeros(1, *law.outputs, dtype=torch.float64)
     reading = "mean" if "mean" in law.can.paths else "sample"
@@ -232,7 +239,9 @@ def views_of_data_match_the_readings(law: Law) -> None:
     bins = law.space.bins or 2
     for reading in set(law.can.paths) - {"sample", "mean"}:
         levels = (noise(5).uniform(*law.space.shape) * bins).floor()
-        raw = levels if law.space.kind == "binary" or law.space.bins else noise(5).normal(*law.space.shape)
+        if law.space.kind == "label":
+            levels = (noise(5).uniform() * law.space.size).long()
+        raw = levels if law.space.kind != "real" or law.space.bins else noise(5).normal(*law.space.shape)
         data = observe(law.space, raw, noise(5, "observe"))
         value = module.view(reading, data, noise(5, "view"))
         expect_shape(f"view({reading!r}) of 5 rows of data", value, (5, *law.space.shape))

@@ -151,7 +151,7 @@ def scores_any(law: Law) -> bool:
 
 def has_grid(law: Law) -> bool:
     """Return whether an integral over the variable is affordable."""
-    return law.space.size <= (4 if law.space.kind == "binary" else 2) and law.space.kind != "label"
+    return law.space.size <= {"label": 64, "binary": 4, "real": 2}[law.space.kind]
 
 
 def can_integrate(law: Law) -> bool:

@@ -1,4 +1,4 @@
-"""Integrals over a variable of one or two dimensions, or over all patterns of a few bits."""
+"""Integrals over a variable of one or two dimensions, or over all labels or all patterns of a few bits."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ def grid_of(law: Law, module: nn.Module, row: Tensor) -> Grid:
     """Return a grid that follows samples of the distribution of one row of params and goes well beyond them."""
     if law.space.kind == "binary":
         return _patterns(law.space)
+    if law.space.kind == "label":
+        return Grid(torch.eye(law.space.size).double(), torch.ones(law.space.size).double(), torch.empty(0))
     samples = law.draws(module, row, 4000, "quadrature").flatten(1)
     inner, outer, order = PANELS[samples.shape[1]]
     edges, axes, weights = zip(*(_axis(column, law.space, inner, outer, order) for column in samples.T), strict=True)

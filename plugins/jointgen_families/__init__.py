@@ -2,7 +2,8 @@
 
 References:
     VAE: Kingma & Welling, ICLR 2014 (reparameterised Gaussian; its KL, appendix B).
-    Binary concrete: Maddison, Mnih & Teh, ICLR 2017; Jang, Gu & Poole, ICLR 2017 (straight-through).
+    Binary concrete and Gumbel-softmax: Maddison, Mnih & Teh, ICLR 2017; Jang, Gu & Poole, ICLR 2017
+        (straight-through).
     Discretised logistic: Kingma et al., NIPS 2016 (IAF); mixtures of them: Salimans et al., ICLR 2017 (PixelCNN++).
     Continuous Bernoulli: Loaiza-Ganem & Cunningham, NeurIPS 2019.
     ALI and BiGAN: Dumoulin et al. and Donahue et al., ICLR 2017 (decoders without a density).
@@ -32,6 +33,12 @@ def jointgen_register(registry: Registrar) -> None:
         "jointgen_families.bernoulli:Bernoulli",
         paper="Kingma & Welling, ICLR 2014; Maddison et al., ICLR 2017",
         summary="Independent bits, with a straight-through sample path and a binary-concrete reading.",
+    )
+    registry.family(
+        "categorical",
+        "jointgen_families.categorical:Categorical",
+        paper="Jang, Gu & Poole, ICLR 2017; Maddison et al., ICLR 2017",
+        summary="One of C classes: a straight-through sample path, a Gumbel-softmax reading, and exact sums.",
     )
     registry.family(
         "laplace",
@@ -100,6 +107,11 @@ def jointgen_register(registry: Registrar) -> None:
     )
     registry.prior("normal", "jointgen_families.priors:Normal", summary="Standard normal N(0, I).")
     registry.prior("uniform", "jointgen_families.priors:Uniform", summary="Uniform on (-1, 1)^D (BiGAN, DCGAN).")
+    registry.prior(
+        "categorical",
+        "jointgen_families.categorical:CategoricalPrior",
+        summary="Classes of equal or of learned probabilities, with exact sums.",
+    )
     registry.prior(
         "learned",
         "jointgen_families.learned:Learned",

@@ -14,6 +14,7 @@ from jointgen_families.draws import straight_through
 
 PathName = Literal["straight-through", "relaxed", "none"]
 
+MAX_SUMMED = 10  # so many bits have patterns that can be summed over
 EDGE = 1e-6  # uniform numbers keep this distance from 0 and 1, where logits are infinite
 
 
@@ -70,6 +71,13 @@ class BernoulliDistribution:
         u = open_uniform(noise, *self.logits.shape[1:])
         return BernoulliDraw(self.logits, torch.logit(u), self._temperature, self._path)
 
+    def values(self) -> Tensor:
+        """Return all patterns of D bits, (2^D, *shape)."""
+        shape, size = self.logits.shape[1:], self.logits[0].numel()
+        number = torch.arange(1 << size, device=self.logits.device)[:, None]
+        bits = number >> torch.arange(size - 1, -1, -1, device=self.logits.device) & 1
+        return bits.to(self.logits.dtype).view(-1, *shape)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the sum of v log p + (1 - v) log(1 - p), minus the cross-entropy, (B, *shape) -> (B,) nats.
 
@@ -103,7 +111,7 @@ class Bernoulli:
         """Return what the family can do; raise ConfigError for a variable that it does not serve."""
         self._check(space)
         paths: dict[str, PathKind] = {"sample": self.path, "relaxed": "exact", "mean": "exact"}
-        return Capabilities(paths)
+        return Capabilities(paths, values=1 << space.size if space.size <= MAX_SUMMED else 0)
 
     def outputs(self, space: Space) -> tuple[int, ...]:
         """Return the shape of the parameters that the trunk must output, without the batch axis."""

@@ -497,7 +497,7 @@ MISSING: Rows = {
     "root of mnist": (['data.type="mnist"'], ["data.root: missing; a string"]),
     "type": (
         {"prior": {"size": 16}},
-        ["prior.type: missing; known: learned, normal, uniform, vamp"],
+        ["prior.type: missing; known: categorical, learned, normal, uniform, vamp"],
     ),
 }
 
@@ -521,6 +521,15 @@ MISMATCHES: Rows = {
         ],
     ),
     "latent of nothing": (["latents.w=4"], ["latents.w: the objective has no variable of this name; known: x, z"]),
+    "latent of two kinds": (
+        ["latents.w={classes=3, size=2}"],
+        ["latents.w: write classes, size or like, one of the three"],
+    ),
+    "half a range": (
+        ["latents.w={size=2, low=0.0}"],
+        ["latents.w: a range is both low and high, and belongs to a size"],
+    ),
+    "one class": (["latents.w={classes=1}"], ["latents.w.classes: must be >= 2, got 1"]),
     "latent that the prior has": (
         ["latents.z=4"],
         ["latents.z: a data source or prior says what 'z' looks like; remove this key"],
@@ -569,19 +578,22 @@ MISMATCHES: Rows = {
         ['decoder.family.type="bernoulli"'],
         [
             'decoder.family.type: "bernoulli" is a family of binary variables, this one is 1x8x8 real in [0, 1], '
-            "17 levels; families that serve it: ...gaussian...implicit..."
+            "17 levels (it draws 'x'); families that serve it: ...gaussian...implicit..."
         ],
     ),
     "real numbers for bits": (
         ['data.observe="binarise"'],
         [
             'decoder.family.type: "gaussian" is a family of real variables, this one is 1x8x8 binary in [0, 1], '
-            "17 levels; families that serve it: bernoulli, implicit..."
+            "17 levels (it draws 'x'); families that serve it: bernoulli, implicit..."
         ],
     ),
     "sigmoid without a range": (
         ['data.type="ring"'],
-        ['decoder.family.mean: "sigmoid" needs a variable of known range, this one is 2 real; use "linear"'],
+        [
+            'decoder.family.mean: "sigmoid" needs a variable of known range, this one is 2 real; use "linear" '
+            "(it draws 'x')"
+        ],
     ),
     "smoothed view of a scale per element": (
         ['decoder.family.scale="per_element"', 'objective.critic.view={x="smoothed"}'],

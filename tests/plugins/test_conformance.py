@@ -21,6 +21,7 @@ torch.set_num_threads(1)
 
 SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("family", "bernoulli"): [{"path": "none"}],
+    ("family", "categorical"): [{"path": "none", "temperature": 1.0}],
     ("family", "coupling"): [
         {"transform": "spline", "context": 0, "hidden": [4], "length": 2}
     ],  # few bends: grids are coarse
@@ -43,6 +44,7 @@ SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("family", "logistic_mixture"): [{"components": 2}, {"components": 3, "coupling": False}],
     ("family", "mixture"): [{"components": 3}, {"components": 3, "mean": "sigmoid", "init_scale": 0.2}],
     ("family", "radial"): [{"amortized": False}],
+    ("prior", "categorical"): [{"probabilities": "learned"}],
     ("encoder", "conv"): [{"norm": "group", "widths": [4, 8]}],
     ("decoder", "conv"): [{"norm": "group", "upsample": "transposed", "widths": [8, 4]}],
     ("discriminator", "mlp"): [{"spectral_norm": True}],
@@ -89,6 +91,13 @@ UNKEPT: list[tuple[str, str, dict[str, Any], set[str]]] = [
     (
         "family",
         "bernoulli",
+        {"path": "relaxed"},
+        {"draws lie in the space", "expectations under draws are those under the density"},
+    ),
+    # soft draws, scored as the label that they round to
+    (
+        "family",
+        "categorical",
         {"path": "relaxed"},
         {"draws lie in the space", "expectations under draws are those under the density"},
     ),

@@ -213,6 +213,7 @@ _MODULES = {
         "HasBinMass",
         "HasDensity",
         "HasMoments",
+        "HasValues",
         "MatchedGaussian",
         "PartCall",
         "Prior",

@@ -237,6 +237,7 @@ class CodeRMSE:
 # --- losses ----------------------------------------------------------------------------------------------------------
 
 
+@attrs.frozen
 class SquaredError:
     """The squared distance |a - b|^2 over event dimensions, (B, *shape) each -> (B,)."""
 

@@ -101,16 +101,18 @@ def _bears(weight: Weight, expr: object) -> bool:
 
 
 def _named(text: str, term: Summand, update: UpdatePlan) -> Summand:
-    """The term of the update that prints so."""
+    """The term of the update that prints so, alone or with its expectation: "E[q(x,z)] log p(x|z)"."""
     others = [s for s in update.summands if s is not term and not s.penalty]
-    found = [summand for summand in others if _bare(str(summand.term)) == _bare(text)]
+    found = [summand for summand in others if _bare(text) in (_bare(str(summand.term)), _bare(_titled(summand)))]
     if not found:
         names = [str(summand.term) for summand in others]
         raise ConfigError(
             f"against {text!r}, which is no other term of update {update.name!r}{suggest(text, names) if names else ''}"
         )
     if len(found) > 1:
-        raise ConfigError(f"against {text!r}, which stands in several expectations: {_listed(found)}")
+        is_told_apart = len(set(map(_titled, found))) == len(found)
+        remedy = "; write one of these" if is_told_apart else ""
+        raise ConfigError(f"against {text!r}, which stands in several expectations: {_listed(found)}{remedy}")
     return found[0]
 
 
@@ -119,7 +121,12 @@ def _bare(text: str) -> str:
 
 
 def _listed(summands: Iterable[Summand]) -> str:
-    return ", ".join(summand.label.split("/", 1)[1] for summand in summands)
+    return ", ".join(map(_titled, summands))
+
+
+def _titled(summand: Summand) -> str:
+    """The term with its expectation: "E[q(x,z)] log p(x|z)"."""
+    return summand.label.split("/", 1)[1]
 
 
 def _place(term: Summand, against: Summand, update: UpdatePlan) -> str:

@@ -124,6 +124,19 @@ def _view(view: Mapping[str, CriticView] | tuple[tuple[str, CriticView], ...]) -
     return tuple(sorted(view.items() if isinstance(view, Mapping) else view, key=lambda item: item[0]))
 
 
+@attrs.frozen
+class AsWritten:
+    """In the place of a critic's loss where the objective writes the critic's update itself.
+
+    What the critic then estimates is known to who wrote it: that of an f-GAN is a function of the log-ratio, say.
+    """
+
+    is_ratio = False
+
+    def __str__(self) -> str:
+        return "as its update is written"
+
+
 Side = Literal["positive", "negative"]
 SIDES: tuple[Side, Side] = ("positive", "negative")
 """The sides of a ratio: draws of its numerator are its critic's positives, those of its denominator its negatives."""
@@ -140,7 +153,8 @@ class Ratio(Expr):
         num: The numerator; its draws are the positives.
         den: The denominator; its draws are the negatives.
         kind: "log_ratio" estimates log num/den in nats; "score" is a Wasserstein, hinge or least-squares critic, which
-            must not be read as a log-ratio.
+            must not be read as a log-ratio. "critic": neither is known, since its update is written by hand; an
+            objective finds this out when it is completed.
         loss: The critic's loss, a registered component or its name.
         known: An expression that is added to the critic's output, for a part of the log-ratio that can be written
             down. Its parameters take no gradient; in the model's update its gradient flows through the samples.
@@ -155,7 +169,7 @@ class Ratio(Expr):
     name: str
     num: Distribution = attrs.field(converter=as_distribution)
     den: Distribution = attrs.field(converter=as_distribution)
-    kind: Literal["log_ratio", "score"] = "log_ratio"
+    kind: Literal["log_ratio", "score", "critic"] = "log_ratio"
     loss: Any = "logistic"
     known: Expr | None = None
     view: tuple[tuple[str, CriticView], ...] = attrs.field(converter=_view, default=())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -11,7 +12,7 @@ from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import Expr, Weight, Weighted, Weights, check_size, summands
 from jointgen.objectives.components import Named, Resolve, uses, with_components
 from jointgen.objectives.distributions import KL, Joint, LogDensity, names
-from jointgen.objectives.expressions import Apply, E, Expectation, PenaltyOf, Ratio, Standardized
+from jointgen.objectives.expressions import Apply, AsWritten, E, Expectation, PenaltyOf, Ratio, Standardized
 
 Order = Literal["model, critics", "critics, model", "same point"]
 ONLY_STAGE = "train"
@@ -159,9 +160,11 @@ class Objective:
         whole = self.rewritten(lambda expr: resolved(expr, resolve))
         written = whole.updates
         _check_written(written, whole.ratios)
+        by_hand = {name for name, ratio in whole.ratios.items() if any(_is_by_hand(u, ratio) for u in written)}
         critics = tuple(critic_update(r) for r in whole.ratios.values() if r.name not in {u.name for u in written})
         updates = critics + written if self.order == "critics, model" else written + critics
-        return attrs.evolve(whole, updates=updates)
+        completed = attrs.evolve(whole, updates=updates)
+        return completed.rewritten(lambda expr: rebuilt(expr, lambda node: _as_written(node, by_hand)))
 
     def __str__(self) -> str:
         lines = [str(u) if len(self.updates) == 1 else f"{u.name}: {u}" for u in self.updates]
@@ -228,6 +231,42 @@ def critic_update(ratio: Ratio) -> Update:
     for penalty, weight in zip(ratio.penalties, _penalty_weights(ratio), strict=True):
         maximize = maximize - weight * PenaltyOf(ratio, penalty)
     return Update(ratio.name, maximize, trains=(ratio.name,), times=ratio.times)
+
+
+def _is_by_hand(update: Update, ratio: Ratio) -> bool:
+    """Whether an update trains the critic of a ratio by another expression than the critic's loss.
+
+    One that trains it for what else it computes, such as its features, does not look at its output.
+    """
+    looks = any(isinstance(expr, Ratio) and expr.name == ratio.name for expr in update.maximize.walk())
+    if ratio.name not in (update.trains or ()) or not looks:
+        return False
+    return update.name != ratio.name or _written_out(update.maximize) != _written_out(critic_update(ratio).maximize)
+
+
+def _written_out(maximize: Expr) -> list[str]:
+    """Return the terms of a sum of expectations, each with its weight, such that equal sums give equal lists."""
+    lines = []
+    for outer, whole in summands(maximize):
+        for share, source in whole.components if isinstance(whole, Expectation) else ():
+            for inner, term in summands(source.term) if source.reduce == "mean" else [((), source.term)]:
+                lines.append(_weighed((*outer, share, *inner)) + f" {source.sign} {term}")
+        if not isinstance(whole, Expectation):
+            lines.append(_weighed(outer) + f" {whole}")
+    return sorted(lines)
+
+
+def _weighed(weights: Sequence[float | Weight]) -> str:
+    """Write a product of weights in one way."""
+    number = math.prod(weight for weight in weights if not isinstance(weight, Weight))
+    return f"{number:.12g} {sorted(weight.name for weight in weights if isinstance(weight, Weight))}"
+
+
+def _as_written(node: Expr, by_hand: Collection[str]) -> Expr:
+    """A ratio whose critic's update is written by hand is that of a critic of which no more is known."""
+    if isinstance(node, Ratio) and node.name in by_hand:
+        return attrs.evolve(node, kind="critic", loss=AsWritten())
+    return node
 
 
 def _penalty_weights(ratio: Ratio) -> Iterator[float | Weight]:

@@ -51,7 +51,8 @@ class BalanceTable:
 
     Args:
         r: The relative strength.
-        against: The other term, of the same update, as the equation prints it without its weights.
+        against: The other term, of the same update, as the equation prints it without its weights. Where it stands in
+            several expectations, with the one that is meant: "E[q(x,z)] log p(x|z)".
         start, over, cycles: the schedule of r, as in `WeightTable`.
     """
 

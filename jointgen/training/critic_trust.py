@@ -49,11 +49,12 @@ class Critic:
         name: The name of its ratio.
         num: The distribution above, of the positive side.
         den: The distribution below, of the negative side.
-        is_log_ratio: Whether it estimates a log-ratio; a score is not judged.
+        is_log_ratio: Whether it estimates a log-ratio; no other critic is judged.
         step: The step of its last log event.
         events: The figures of its last log events.
         distrusted: The step since which it is not trusted; None if it is.
         sound: The number of log events in a row in which its identities have held again.
+        is_written: Whether its update is written by hand, so that what it estimates is not known.
     """
 
     name: str
@@ -64,11 +65,17 @@ class Critic:
     events: list[dict[str, float]] = attrs.field(factory=list)
     distrusted: int | None = attrs.field(default=None, validator=non_negative)
     sound: int = attrs.field(default=0, validator=non_negative)
+    is_written: bool = False
 
     @property
     def log_ratio(self) -> str:
         """The log-ratio as text, with parentheses around a mixture: "log q(x)/(0.5 p(x) + 0.5 r(x))"."""
         return "log " + "/".join(f"({side})" if " + " in side else side for side in (self.num, self.den))
+
+    @property
+    def sides(self) -> str:
+        """The sides as text, with what the critic is of them: "score q(x) : p(x)"."""
+        return f"{'critic' if self.is_written else 'score'} {self.num} : {self.den}"
 
     def has_ratio_of(self, other: Critic) -> bool:
         """Return whether both estimate the same ratio."""
@@ -123,6 +130,7 @@ class CriticTrust:
         """Judge the ratios of a stage from now on; one of a name that stood for another ratio begins afresh."""
         for ratio in plan.objective.ratios.values():
             new = Critic(ratio.name, str(ratio.num), str(ratio.den), ratio.kind == "log_ratio")
+            new.is_written = ratio.kind == "critic"
             old = self._critics.get(ratio.name)
             if old is None or not old.has_ratio_of(new):
                 self._critics[ratio.name] = new
@@ -184,7 +192,7 @@ class CriticTrust:
             if critic.events:
                 trusted = critic.distrusted is None if self._is_judged(critic) else None
                 verdicts[name] = CriticVerdict(
-                    ratio=critic.log_ratio if critic.is_log_ratio else f"score {critic.num} : {critic.den}",
+                    ratio=critic.log_ratio if critic.is_log_ratio else critic.sides,
                     trusted=trusted,
                     distrusted_since=critic.distrusted,
                     step=critic.step,

@@ -393,6 +393,15 @@ def test_the_place_is_where_both_terms_arrive() -> None:
     assert found.part == "encoder"
 
 
+def test_one_of_two_equal_terms_is_named_with_its_expectation() -> None:
+    """log p(x|z) at the reconstruction, and at the model's own draw; the space after E[...] does not matter."""
+    for over in ("q(x,z)", "p(x,z)"):
+        weight = Weight("lambda", 0.5, against=f"E[{over}]log p(x|z)")
+        twice = elbo(q, p) + 0.5 * E(p.xz, p.log_x_given_z) - E(p.xz, weight * d)
+        (found,) = balances_of(small_model(Objective.of(twice)).plan)
+        assert found.against.label == f"model/E[{over}] log p(x|z)"
+
+
 def broken(made: Callable[[], Objective]) -> str:
     with pytest.raises(ConfigError) as caught:
         small_model(made())
@@ -424,6 +433,11 @@ MISTAKES: dict[str, tuple[Callable[[], Objective], str]] = {
     "in several expectations": (
         lambda: Objective.of(elbo(q, p) + E(q.xz, p.log_x_given_z) - E(p.xz, half() * d)),
         "against 'log p(x|z)', which stands in several expectations: E[q(x,z)] log p(x|z), E[q(x,z)] log p(x|z)",
+    ),
+    "in two that differ": (
+        lambda: Objective.of(elbo(q, p) + E(p.xz, p.log_x_given_z) - E(p.xz, half() * d)),
+        "against 'log p(x|z)', which stands in several expectations: E[q(x,z)] log p(x|z), E[p(x,z)] log p(x|z); "
+        "write one of these",
     ),
     "in a report": (
         lambda: attrs.evolve(objective(half()), reports=(("mine", E(p.xz, half() * d)),)),

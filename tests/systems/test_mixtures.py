@@ -7,20 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from support.cells import COUNTS, JOINTS, SOURCES, Cells, exact_rows
 from support.models import assemble, resolve, small_model
-from support.networks import DOUBLE
-from torch import Tensor, nn
+from torch import Tensor
 
-from jointgen.compiler.gradient_paths import PartTraits
-from jointgen.contracts.noise import Noise
-from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.engine.update import UpdateRunner
 from jointgen.errors import ConfigError
 from jointgen.objectives import (
-    Conditional,
     E,
-    Joint,
     Mixture,
     Objective,
     Vocabulary,
@@ -37,34 +32,11 @@ from jointgen.objectives.recipe_text import Expression
 from jointgen.registry.components import Registry
 from jointgen.training.critic_trust import CriticTrust
 
-# Three sources of a number in {0, 1, 2}; in twelve rows each has it exactly as often as its law says.
-ROWS = {"q": (6, 3, 3), "r": (3, 6, 3), "s": (2, 2, 8)}
-COUNTS = {name: torch.tensor(counts, dtype=DOUBLE) / 12 for name, counts in ROWS.items()}
-JOINTS = {name: Joint(name, (Conditional("x", part=f"source_{name}"),)) for name in ROWS}
-
-
-class Cells(nn.Module):
-    """A critic with a free output for each of three values."""
-
-    def __init__(self, outputs: Tensor):
-        super().__init__()
-        self.outputs = nn.Parameter(outputs.clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.outputs[x[:, 0].long()]
-
-
-def exact_rows() -> StepInputs:
-    """All twelve rows of each source, so that a mean over the batch is the expectation."""
-    values = torch.arange(3, dtype=DOUBLE)
-    data = {f"source_{n}": {"x": values.repeat_interleave(torch.tensor(c)).unsqueeze(1)} for n, c in ROWS.items()}
-    return StepInputs(data, Noise(0, dtype=DOUBLE), 12)
-
 
 def critic_of(ratio: Any, outputs: Tensor) -> tuple[UpdateRunner, Cells]:
     critic = Cells(outputs)
     objective = Objective((critic_update(resolved(ratio, resolve)),))
-    plan, parts = assemble(objective, {"f": critic}, {f"source_{name}": PartTraits("data") for name in ROWS})
+    plan, parts = assemble(objective, {"f": critic}, SOURCES)
     return UpdateRunner(plan.updates[0], parts), critic
 
 
@@ -118,7 +90,7 @@ def test_a_penalty_is_the_mean_over_pairs_of_components() -> None:
     """100 E_num x + E_den x, where E_q x = 3/4, E_r x = 1 and E_s x = 3/2."""
     sides = 0.5 * JOINTS["q"].x + 0.5 * JOINTS["r"].x, 0.25 * JOINTS["r"].x + 0.75 * JOINTS["s"].x
     ratio = log_ratio(*sides, name="f", penalties=(Slope(),))
-    update, _ = critic_of(ratio, torch.zeros(3, dtype=DOUBLE))
+    update, _ = critic_of(ratio, torch.zeros(3, dtype=torch.float64))
     loss, figures, _ = update.loss(exact_rows())
     penalty = 100 * (0.5 * 0.75 + 0.5 * 1.0) + (0.25 * 1.0 + 0.75 * 1.5)
     assert loss.item() == pytest.approx(penalty + 2 * math.log(2.0))  # f = 0: each half of the logistic loss is log 2

@@ -30,7 +30,7 @@ def advice_on_ratio(ratio: Ratio, binding: Binding) -> str:
         return ""
     sides = ((ratio.num, ratio.den), (ratio.den, ratio.num))
     compared = [(a.marginals[0], b) for a, b in sides if len(a.marginals) == 1 and len(b.marginals) > 1]
-    if not compared or ratio.known is not None or ratio.kind == "score":
+    if not compared or ratio.known is not None or ratio.kind != "log_ratio":
         return ""
     joint, product = compared[0]
 

@@ -42,7 +42,10 @@ def describe_critic(ratio: Ratio) -> Iterator[str]:
     """Say what the critic of a ratio sees and how it is trained, in one line each."""
     seen = ", ".join(f"{v} as {r}" if (r := ratio.reading(v)) != "sample" else v for v in ratio.variables)
     updates = "one update" if ratio.times == 1 else f"{ratio.times} updates"
-    yield f"a critic that sees {seen}; loss {str(ratio.loss).removesuffix('()')}; {updates} a step"
+    if ratio.kind == "critic":
+        yield f"a critic that sees {seen}; trained as its update is written, so its output is not judged"
+    else:
+        yield f"a critic that sees {seen}; loss {str(ratio.loss).removesuffix('()')}; {updates} a step"
     for side, over in (("numerator", ratio.num), ("denominator", ratio.den)):
         if isinstance(over, Mixture):
             yield f"its {side} is a mixture: a full batch of each component, weighted by its share"

@@ -44,7 +44,7 @@ def equations(compiled: CompiledRecipe) -> list[dict[str, Any]]:
                 "name": typeset(ratio.name),
                 "over": typeset(str(ratio.num)),
                 "under": typeset(str(ratio.den)),
-                "log_ratio": ratio.kind == "log_ratio",
+                "kind": ratio.kind,
                 "notes": "; ".join(describe_critic(ratio)),
             }
             for ratio in objective.ratios.values()

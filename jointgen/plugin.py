@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from jointgen.contracts.distributions import PartCall as PartCall
     from jointgen.contracts.distributions import Prior as Prior
     from jointgen.contracts.distributions import PriorOfFamily as PriorOfFamily
+    from jointgen.contracts.distributions import PriorOfVariable as PriorOfVariable
     from jointgen.contracts.distributions import PriorThroughParts as PriorThroughParts
     from jointgen.contracts.distributions import ReadyDraw as ReadyDraw
     from jointgen.contracts.distributions import ScoredDraw as ScoredDraw
@@ -218,6 +219,7 @@ _MODULES = {
         "PartCall",
         "Prior",
         "PriorOfFamily",
+        "PriorOfVariable",
         "PriorThroughParts",
         "ReadyDraw",
         "ScoredDraw",

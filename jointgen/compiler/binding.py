@@ -16,9 +16,9 @@ from jointgen.compiler.gradient_paths import PartTraits
 from jointgen.compiler.used_factors import used_joints
 from jointgen.config.recipe import LatentTable, Recipe
 from jointgen.contracts.capabilities import Capabilities
-from jointgen.contracts.distributions import PriorThroughParts
+from jointgen.contracts.distributions import PriorOfVariable, PriorThroughParts
 from jointgen.contracts.space import Space
-from jointgen.errors import ComponentError, ConfigError, Problem, Problems, dotted, suggest
+from jointgen.errors import ComponentError, ConfigError, KeyPath, Problem, Problems, dotted, suggest
 from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective
@@ -135,8 +135,8 @@ class Binding:
 
     @property
     def observed(self) -> list[str]:
-        """The variables that data sources yield and that some conditional draws: x."""
-        drawn = {v for joint in self.joints.values() for f in joint.factors if not f.is_root for v in f.out}
+        """The variables that data sources yield and that the model draws, by a conditional or by a prior: x."""
+        drawn = {v for joint in self.joints.values() for f in joint.factors if not self.is_data(f) for v in f.out}
         return sorted(v for v in drawn if any(v in self.data_roots(joint) for joint in self.joints.values()))
 
     @property
@@ -147,8 +147,10 @@ class Binding:
         return [v for factor in factors if not factor.is_root for v in factor.out if v not in data]
 
     def generator_of(self, variable: str) -> Joint:
-        """The joint in which a conditional draws an observed variable."""
-        return next(j for j in self.joints.values() if variable in j.variables and not j.drawn_by(variable).is_root)
+        """The joint in which the model draws an observed variable, by a conditional or by a prior."""
+        return next(
+            j for j in self.joints.values() if variable in j.variables and not self.is_data(j.drawn_by(variable))
+        )
 
     def can_reconstruct(self, variable: str) -> bool:
         """Whether q encodes the variable to one code from which p draws it again."""
@@ -210,21 +212,21 @@ def bind(
 def _bind_spaces(binding: Binding) -> None:
     """Find every variable's Space: from the data sources, from the priors, or from the recipe's `latents`."""
     spaces, joints = binding.spaces, binding.joints.values()
-    roots: dict[str, tuple[Joint, Conditional, Space]] = {}  # by variable, the first root that draws it
     for name, latent in binding.recipe.latents.items():
         if (space := _space_of(latent)) is not None:
             spaces[name] = space
+    roots: dict[str, list[Root]] = {}  # by variable, those that say what it looks like
     for joint in joints:
         for factor in joint.own:
             if factor.is_root:
-                _bind_root_spaces(binding, joint, factor)
-                for variable in factor.out:
-                    if variable in spaces:
-                        first = roots.setdefault(variable, (joint, factor, spaces[variable]))
-                        _refuse_two_spaces(binding, variable, first, (joint, factor, spaces[variable]))
+                for variable, space in _spaces_of_root(binding, joint, factor).items():
+                    roots.setdefault(variable, []).append((joint, factor, space))
+    for variable, found in roots.items():
+        spaces[variable] = _agreed_space(binding, variable, found)
     inferred = {v for joint in joints for factor in joint.factors if not factor.is_root for v in factor.out}
     unknown = sorted(inferred - set(spaces) - _drawn_by_roots(binding.joints))
-    _copy_spaces(binding, unknown)
+    _copy_spaces(binding, [*unknown, *(v for v in _likenesses(binding) if v not in spaces)])
+    _check_likenesses(binding)
     for variable in unknown:
         if variable not in spaces and variable not in binding.recipe.latents:
             binding.problems.add(
@@ -246,26 +248,44 @@ def _space_of(latent: int | list[int] | LatentTable) -> Space | None:
 
 def _copy_spaces(binding: Binding, variables: Sequence[str]) -> None:
     """Give variables without a Space that of the variable that they are like, or that their part draws elsewhere."""
-    spaces, latents = binding.spaces, binding.recipe.latents
+    spaces, likenesses = binding.spaces, _likenesses(binding)
     uses = [factor for joint in binding.joints.values() for factor in joint.factors if len(factor.out) == 1]
     for _ in variables:  # one may be like another
         for variable in variables:
-            latent = latents.get(variable)
-            if isinstance(latent, LatentTable):
-                same = [latent.like]
+            if variable in likenesses:
+                same = [likenesses[variable][0]]
             else:
                 parts = {factor.part for factor in uses if factor.out == (variable,)}
                 same = [factor.out[0] for factor in uses if factor.part in parts]
             if found := [spaces[one] for one in same if one in spaces]:
                 spaces.setdefault(variable, found[0])
-    known = {v for joint in binding.joints.values() for v in joint.variables}
-    for variable in variables:
-        latent = latents.get(variable)
-        if variable not in spaces and isinstance(latent, LatentTable) and latent.like is not None:
-            hint = suggest(latent.like, known - {variable}) if latent.like not in known else ""
-            binding.problems.add(
-                f"{latent.like!r} is no variable whose Space is known{hint}", "latents", variable, "like"
-            )
+
+
+def _likenesses(binding: Binding) -> dict[str, tuple[str, KeyPath]]:
+    """Return, for each variable that the recipe says is like another, that one, and the key that says so."""
+    recipe, priors = binding.recipe, binding.recipe.all_priors()
+    found: dict[str, tuple[str, KeyPath]] = {}
+    for name, latent in recipe.latents.items():
+        if isinstance(latent, LatentTable) and latent.like is not None:
+            found[name] = latent.like, ("latents", name, "like")
+    for factor in (factor for joint in binding.joints.values() for factor in joint.own if factor.is_root):
+        prior = priors.get(factor.part)
+        if isinstance(prior, PriorOfVariable) and prior.like:
+            found[factor.out[0]] = prior.like, (*recipe.path_of(factor.part), "like")
+    return found
+
+
+def _check_likenesses(binding: Binding) -> None:
+    """Report variables that are like one whose Space is not known, or has another Space than its other root says."""
+    spaces, known = binding.spaces, {v for joint in binding.joints.values() for v in joint.variables}
+    for variable, (like, path) in _likenesses(binding).items():
+        if variable not in known:
+            continue  # another problem says so
+        if like not in spaces:
+            hint = suggest(like, known - {variable}) if like not in known else ""
+            binding.problems.add(f"{like!r} is no variable whose Space is known{hint}", *path)
+        elif variable in spaces and spaces[variable] != spaces[like]:
+            binding.problems.add(f"{like!r} is {spaces[like]}, and {variable!r} is {spaces[variable]}", *path)
 
 
 def _refuse_unlike_uses(binding: Binding) -> None:
@@ -291,13 +311,38 @@ def _refuse_unlike_uses(binding: Binding) -> None:
 
 
 Root = tuple[Joint, Conditional, Space]
+"""(joint, factor, Space of one of the variables that it draws)."""
+
+
+def _agreed_space(binding: Binding, variable: str, roots: Sequence[Root]) -> Space:
+    """Return the Space of a variable that all its roots draw. Problems say which two of them do not agree.
+
+    Data decides, since its rows are observed by its range and levels, which a prior may leave open. A range that not
+    all of several priors keep is none.
+    """
+    sources = binding.recipe.all_sources()
+    data = [root for root in roots if root[1].part in sources]
+    first = (data or roots)[0]
+    for other in roots:
+        if not _agree(first[2], other[2], both_data=other in data and first in data):
+            _refuse_two_spaces(binding, variable, first, other)
+            break
+    (*_, space) = first
+    return space if data or all(other == space for *_, other in roots) else Space(space.shape, space.kind)
+
+
+def _agree(one: Space, other: Space, both_data: bool) -> bool:
+    """Whether two roots draw the same variable: rows of two sources are observed alike, of a prior what it says."""
+    if both_data:
+        return one == other
+    stated = [(one.range, other.range), (one.bins, other.bins)]
+    return (one.shape, one.kind) == (other.shape, other.kind) and all(
+        None in pair or pair[0] == pair[1] for pair in stated
+    )
 
 
 def _refuse_two_spaces(binding: Binding, variable: str, one: Root, other: Root) -> None:
-    """Report a variable that two roots draw, such as data and a prior, with different shapes or kinds."""
-    (*_, space), (*_, other_space) = one, other
-    if (space.shape, space.kind) == (other_space.shape, other_space.kind):
-        return
+    """Report a variable that two roots draw, such as data and a prior, in Spaces that do not agree."""
     written = [f"{joint.name}({factor}) draws {s} from {factor.part!r}" for joint, factor, s in (one, other)]
     message = f"{variable!r} is two different variables: {' and '.join(written)}"
     sources = binding.recipe.all_sources()
@@ -305,6 +350,10 @@ def _refuse_two_spaces(binding: Binding, variable: str, one: Root, other: Root) 
     if data[1].part in sources and prior[1].part not in sources:
         name = f"{prior[0].name}({prior[1]})"
         message += f'; if both come from the data: parts."{name}" = "{data[1].part}"'
+        if isinstance(binding.recipe.all_priors()[prior[1].part], PriorOfVariable):
+            message += (
+                f'; if the prior models the data: {dotted(binding.recipe.path_of(prior[1].part))}.like = "{variable}"'
+            )
     binding.problems.add(message, "objective")
 
 
@@ -313,14 +362,16 @@ def _drawn_by_roots(joints: Mapping[str, Joint]) -> set[str]:
     return {v for joint in joints.values() for factor in joint.factors if factor.is_root for v in factor.out}
 
 
-def _bind_root_spaces(binding: Binding, joint: Joint, factor: Conditional) -> None:
+def _spaces_of_root(binding: Binding, joint: Joint, factor: Conditional) -> dict[str, Space]:
+    """Return what a root says of the variables that it draws, and report what it cannot say."""
     recipe, problems, part = binding.recipe, binding.problems, factor.part
     sources, priors = recipe.all_sources(), recipe.all_priors()
     written = f"{joint.name}({factor})"
     if part in priors:
+        if isinstance(priors[part], PriorOfVariable) and priors[part].like:
+            return {}
         with attributing(binding.named(part)):
-            binding.spaces[factor.out[0]] = priors[part].space
-        return
+            return {factor.out[0]: priors[part].space}
     if part not in sources:
         names = ", ".join(sorted([*sources, *priors]))
         problems.add(
@@ -328,23 +379,21 @@ def _bind_root_spaces(binding: Binding, joint: Joint, factor: Conditional) -> No
             f"take its place{f'; the recipe has {names}' if names else ''}",
             *(("prior",) if part == "prior" else ("priors", part)),
         )
-        return
+        return {}
     if part not in binding.offered:
         with problems.collect(*recipe.path_of(part)), attributing(binding.named(part)):
             binding.offered[part] = sources[part].spaces()
     offered = binding.offered.get(part)
     if offered is None:
-        return
+        return {}
     if len(offered) == 1 and len(factor.out) == 1:  # a source with one variable takes the joint's name for it
-        binding.spaces[factor.out[0]] = next(iter(offered.values()))
-        return
+        return {factor.out[0]: next(iter(offered.values()))}
     for variable in factor.out:
-        if variable in offered:
-            binding.spaces[variable] = offered[variable]
-        else:
+        if variable not in offered:
             problems.add(
                 f"yields no {variable!r}, which {written} draws{suggest(variable, offered)}", *recipe.path_of(part)
             )
+    return {variable: offered[variable] for variable in factor.out if variable in offered}
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
@@ -377,11 +426,14 @@ def _bind_part(binding: Binding, joint: Joint, factor: Conditional, registry: Re
         return
     through = prior.through if isinstance(prior, PriorThroughParts) else ()
     binding.traits[part] = PartTraits("prior", through=through)
+    space = binding.spaces.get(factor.out[0])
+    if space is None:  # a problem says what the prior is not like
+        return
     named = binding.named(part)
     with binding.problems.collect(*binding.recipe.path_of(part)):
         of_parts = [_capabilities_for_prior(binding, name, factor) for name in through]
         with attributing(named):
-            can = prior.capabilities(prior.space, *of_parts)
+            can = prior.capabilities(space, *of_parts)
         can = _checked(named, can)
         binding.traits[part] = PartTraits("prior", can.paths, trainable=can.trainable, through=through)
         binding.capabilities[part] = can

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from jointgen.compiler.binding import Binding
 from jointgen.compiler.parts import ConditionalPart, Parts
-from jointgen.contracts.distributions import StartsAtMean, StartsAtRows
+from jointgen.contracts.distributions import PriorOfVariable, StartsAtMean, StartsAtRows
 from jointgen.contracts.space import Space
 from jointgen.errors import ComponentError, ConfigError, Problem, Problems, placing
 from jointgen.registry.faults import attributing, said
@@ -80,7 +80,11 @@ def _build_prior(binding: Binding, name: str) -> nn.Module:
     """Build a prior from the Spaces of the inputs of each conditional that it goes through."""
     prior = binding.recipe.all_priors()[name]
     with placing(*binding.recipe.path_of(name)):
-        module = _built(binding.named(name), lambda: prior.build(*binding.inputs_of_prior(name)))
+        if isinstance(prior, PriorOfVariable):
+            space = binding.spaces[binding.factor_of(name)[1].out[0]]
+            module = _built(binding.named(name), lambda: prior.build_for(space))
+        else:
+            module = _built(binding.named(name), lambda: prior.build(*binding.inputs_of_prior(name)))
         if not binding.traits[name].trainable and any(True for _ in module.parameters()):
             raise ConfigError("its module has parameters, so its Capabilities must say trainable=True")
     return module
@@ -131,7 +135,7 @@ def _built(named: str, build: Callable[[], Any]) -> nn.Module:
 
 @torch.no_grad()
 def start_at_data(parts: Parts, binding: Binding, rows: Mapping[str, Tensor]) -> None:
-    """Let decoders begin at the mean of the data and priors at rows of it, where they can.
+    """Let what models the data begin at its mean, and priors at rows of it, where they can.
 
     Args:
         parts: The modules.
@@ -145,7 +149,7 @@ def start_at_data(parts: Parts, binding: Binding, rows: Mapping[str, Tensor]) ->
         with attributing(binding.named(name)):
             if isinstance(part, StartsAtRows):
                 part.start_at_rows(rows)
-            if trait.kind == "conditional":
-                variable = binding.factor_of(name)[1].out[0]
-                if variable in rows and isinstance(part.family, StartsAtMean):
-                    part.family.start_at(rows[variable].mean(0))
+            variable = binding.factor_of(name)[1].out[0]
+            module = part.family if trait.kind == "conditional" else part
+            if variable in rows and isinstance(module, StartsAtMean):
+                module.start_at(rows[variable].mean(0))

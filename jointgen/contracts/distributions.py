@@ -235,13 +235,29 @@ class Prior(Protocol):
 
     @property
     def space(self) -> Space:
-        """The Space of the variable that the prior draws."""
+        """The Space of the variable that the prior draws. Where data has the variable too, the data's levels count."""
 
     def capabilities(self, space: Space) -> Capabilities:
-        """Return what the prior can do."""
+        """Return what the prior can do for a variable in `space`."""
 
     def build(self) -> nn.Module:
         """Return a module that maps a number of rows B to a `Distribution` over B rows."""
+
+
+@runtime_checkable
+class PriorOfVariable(Protocol):
+    """A prior that can take the Space of a variable in place of one of its own, to model the data itself.
+
+    Such a prior has no `build()` of its own: it is built for the Space that its variable has in the recipe, which is
+    that of the data where the data has the variable too.
+    """
+
+    @property
+    def like(self) -> str:
+        """The variable whose Space it takes; "" where it has one of its own."""
+
+    def build_for(self, space: Space) -> nn.Module:
+        """Return the module that `Prior.build` returns, for a variable in `space`."""
 
 
 @runtime_checkable

@@ -355,7 +355,10 @@ class Metric(Protocol):
     """A component of kind "metric". One that is registered as costly is evaluated only where it is asked for."""
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
-        """The figures of this model, without evaluating any; one that the model cannot have says why in its note."""
+        """The figures of this model, without evaluating any; one that the model cannot have says why in its note.
+
+        Two metrics that give the same object (see `ModelView.recall`) give one figure; two of one name are refused.
+        """
 
 
 # --- features of generated rows ---------------------------------------------------------------------------------------

@@ -88,7 +88,8 @@ def _try_prior(binding: Binding, parts: Parts, name: str) -> None:
     copies = {part: _copied(binding, parts, part) for part in (name, *binding.traits[name].through)}
     noise = Noise(0, "trial")
     law = lambda: parts.prior(name, ROWS, noise, copies)  # noqa: E731
-    _try_law(binding.named(name), law, binding.recipe.all_priors()[name].space, binding.capabilities[name])
+    space = binding.spaces[binding.factor_of(name)[1].out[0]]
+    _try_law(binding.named(name), law, space, binding.capabilities[name])
 
 
 def _try_critic(binding: Binding, parts: Parts, name: str) -> None:

@@ -67,7 +67,8 @@ def _owned_figures(
         for figure in found:
             if not isinstance(figure, MetricFigure):
                 raise ComponentError(f"{owner}: figures() has a {type(figure).__name__}, it must be a MetricFigure")
-            owned.append((owner, figure))
+            if not any(figure is other for _, other in owned):  # two metrics may give one and the same figure
+                owned.append((owner, figure))
     names = [figure.name for _, figure in owned]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         lines = [f"two metrics give a figure named {name!r}; leave one out" for name in twice]

@@ -19,6 +19,7 @@ from jointgen.plugin import (
     PartCall,
     ReadyDraw,
     Space,
+    StartsAtMean,
     placing,
     valid_shape,
     valid_size,
@@ -34,48 +35,80 @@ class Learned:
     """A prior of any family, whose parameters are learned numbers in place of a network's output.
 
     The mixture makes a mixture-of-Gaussians prior, the Gaussian one with a learned mean and scale, and a flow makes a
-    flow prior. It can do what its family can.
+    flow prior. It can do what its family can. With `like` it models the data itself, without a code (docs/no-code.md).
 
     Args:
-        size: The size of the code, a number or a shape such as [8, 4, 4].
-        family: A family with a density, of a real variable of that size.
+        like: The variable whose shape, kind, range and levels it takes in place of a size, such as "x".
+        size: The size of the code, a number or a shape such as [8, 4, 4]; 16 unless `like` says it.
+        family: A family with a density, of a variable like that.
     """
 
-    size: int | list[int] = attrs.field(default=16, validator=valid_shape)
+    like: str = ""
+    size: int | list[int] | None = attrs.field()
     family: FamilyField = attrs.field(factory=Mixture)
 
+    @size.default
+    def _usual_size(self) -> int | None:
+        return None if self.like else 16
+
+    @size.validator
+    def _one_of_both(self, attribute: attrs.Attribute[int | list[int] | None], value: int | list[int] | None) -> None:
+        if self.like and value is not None:
+            raise ValueError(f"'size' must be left out beside like = {self.like!r}, which says it, got {value}")
+        if not self.like and value is None:
+            raise ValueError("'size' must be given, or a variable that the prior is 'like'")
+        if value is not None:
+            valid_shape(self, attribute, value)
+
     def __attrs_post_init__(self) -> None:
-        with placing("family"):
-            can = self.family.capabilities(self.space)
-            if can.own_density == "none" or can.noise_input:
-                raise ConfigError("a prior is a distribution with a density, and this family has none")
+        if not self.like:
+            try:
+                self.capabilities(self.space)
+            except ConfigError as error:
+                hint = '; a prior that models data has like = "x" in place of a size'
+                problem = error.problems[0]
+                raise ConfigError(problem.message + hint * bool(problem.path[1:]), *problem.path) from None
 
     @property
     def space(self) -> Space:
-        """The Space of the code."""
+        """The Space of the code; where the prior is like a variable, that variable has it."""
+        assert self.size is not None, f"the Space is that of {self.like!r}"
         return Space(shape_of(self.size))
 
     def capabilities(self, space: Space) -> Capabilities:
-        """Return what the prior can do."""
-        return attrs.evolve(self.family.capabilities(space), trainable=True)
+        """Return what the prior can do; raise ConfigError where the family cannot be a prior of this variable."""
+        with placing("family"):
+            can = self.family.capabilities(space)
+            if can.own_density == "none" or can.noise_input:
+                raise ConfigError("a prior is a distribution with a density, and this family has none")
+        return attrs.evolve(can, trainable=True)
 
     def build(self) -> nn.Module:
         """Build the module that maps a number of rows to a distribution."""
-        return LearnedModule(self)
+        return self.build_for(self.space)
+
+    def build_for(self, space: Space) -> nn.Module:
+        """Build the module for a variable in `space`."""
+        return LearnedModule(self, space)
 
 
 class LearnedModule(nn.Module):
     """The prior's module: a number of rows -> the distribution, repeated. It starts near a zero output."""
 
-    def __init__(self, config: Learned):
+    def __init__(self, config: Learned, space: Space):
         super().__init__()
-        self.family = config.family.build(config.space)
-        self.output = nn.Parameter(0.01 * torch.randn(1, *config.family.outputs(config.space)))
+        self.family = config.family.build(space)
+        self.output = nn.Parameter(0.01 * torch.randn(1, *config.family.outputs(space)))
 
     def forward(self, rows: int) -> Distribution:
         """Return the distribution of each row."""
         distribution: Distribution = self.family(self.output.expand(rows, *self.output.shape[1:]))
         return distribution
+
+    def start_at(self, mean: Tensor) -> None:
+        """Start at the mean of the data, (*shape), where the prior models data and the family can."""
+        if isinstance(self.family, StartsAtMean):
+            self.family.start_at(mean)
 
 
 # --- the mixture of posteriors ---------------------------------------------------------------------------------------

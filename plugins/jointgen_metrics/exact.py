@@ -22,7 +22,7 @@ from jointgen.plugin import (
     valid_count,
 )
 from jointgen_metrics.latents import Codes, Values, codes_of, slope_and_hessian, with_slope
-from jointgen_metrics.likelihood import density_note
+from jointgen_metrics.likelihood import EXACT_DISPLAY, bound, density_note, infers_codes, log_likelihood
 from jointgen_metrics.quadrature import Integral, integrate
 
 PROBES = 16
@@ -32,15 +32,14 @@ FAR = 3.0
 MAX_GRID_DIMENSIONS = 2
 """So many numbers of a code, at the most, are integrated over on a grid."""
 
-DISPLAY = Display("exact", "likelihood", 5, nll=True)
-
 
 @attrs.frozen
 class Exact:
     """log p(x) itself, in nats, neither a bound nor an estimate: the mean over rows.
 
     Where log p(x, z) is quadratic in z (linear networks and Gaussians), it is a Gaussian integral. Where z has one or
-    two numbers, the integral over z is computed on a grid, which is refined until it no longer changes.
+    two numbers, the integral over z is computed on a grid, which is refined until it no longer changes. A model without
+    a code has it from one pass, for all rows.
 
     Args:
         rows: At most so many rows, evenly apart.
@@ -55,6 +54,9 @@ class Exact:
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
         """The figures of this metric, or why the model has none."""
+        expr, _ = bound(model)
+        if expr is not None and not infers_codes(model):
+            return [log_likelihood(model, expr)]
         codes, reason = codes_of(model)
         if codes is None:
             return [MetricFigure("exact", "nats", "", note=reason)]
@@ -62,7 +64,9 @@ class Exact:
             statistics = (per_row("exact", lambda batch: gaussian_integral(codes, batch), rows=self.rows),)
             estimator, note = "Gaussian integral over z", density_note(model)
             return [
-                MetricFigure("exact", "nats", estimator, statistics, "exact", note, better="higher", display=DISPLAY)
+                MetricFigure(
+                    "exact", "nats", estimator, statistics, "exact", note, better="higher", display=EXACT_DISPLAY
+                )
             ]
         if codes.size <= MAX_GRID_DIMENSIONS:
             return self._quadrature(codes)
@@ -77,7 +81,7 @@ class Exact:
         value = per_row("exact", lambda batch: integral(batch).value, rows=self.rows, max_batch=NOISE_BLOCK)
         change = per_row("exact_error", lambda batch: integral(batch).change, rows=self.rows, max_batch=NOISE_BLOCK)
         return [
-            MetricFigure("exact", "nats", estimator, (value,), "exact", note, better="higher", display=DISPLAY),
+            MetricFigure("exact", "nats", estimator, (value,), "exact", note, better="higher", display=EXACT_DISPLAY),
             MetricFigure(
                 "exact_error",
                 "nats",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jointgen.objectives import Expectation, Expr
 from jointgen.plugin import Batch, Display, MetricFigure, ModelView, between, per_row, valid_count
-from jointgen_metrics.likelihood import bound, code_length, density_note
+from jointgen_metrics.likelihood import NO_CODE, bound, code_length, density_note, infers_codes
 
 
 @attrs.frozen
@@ -37,6 +37,8 @@ class IWAE:
         expr, reason = bound(model)
         if expr is None:
             return [MetricFigure(name, "nats", "", note=f"no bound: {reason}")]
+        if not infers_codes(model):
+            return [MetricFigure(name, "nats", "", note=NO_CODE)]
         statistics = (per_row(name, LogMeanWeight(self, model, expr), rows=self.rows),)
         display = Display(f"IWAE-{self.k}", "likelihood", 3, headline=True, nll=True)
         found = [

@@ -84,6 +84,8 @@ def distortion(model: ModelView) -> Expr:
     shown = [f for f in p.factors if not model.is_data(f) and not set(f.out) & _inferred(model)]
     if not shown:
         raise ConfigError("p models nothing that q has as data")
+    if not _inferred(model):
+        raise ConfigError(NO_CODES)
     return -E(q.everything, _sum([p.log(str(factor)) for factor in shown]))
 
 

@@ -38,6 +38,11 @@ def bound(model: ModelView, mass: bool = False) -> tuple[Expr | None, str]:
     return evaluable(model, of)
 
 
+def infers_codes(model: ModelView) -> bool:
+    """Whether q draws anything that the data does not have. Where it does not, the "bound" is log p(x) itself."""
+    return not all(model.is_data(factor) for factor in model.joints["q"].factors)
+
+
 def evaluable(model: ModelView, of: Callable[[ModelView], Expr]) -> tuple[Expr | None, str]:
     """Write an expression over the joints q and p.
 
@@ -78,6 +83,31 @@ def density_note(model: ModelView) -> str:
     return "; ".join(notes)
 
 
+NO_CODE = "q infers no code, so that nothing is bounded: log p(x) itself is the figure 'exact'"
+EXACT_DISPLAY = Display("exact", "likelihood", 5, nll=True)
+
+
+def log_likelihood(model: ModelView, expr: Expr) -> MetricFigure:
+    """The figure "exact" of a model whose log p(x) needs no code: `expr` is E[q(x)](log p(x)).
+
+    Several metrics give this very figure.
+    """
+
+    def figure() -> MetricFigure:
+        return MetricFigure(
+            "exact",
+            "nats",
+            "log p(x) itself, since it needs no code",
+            (per_row("exact", model.row_function(expr, observed=True)),),
+            "exact",
+            density_note(model),
+            better="higher",
+            display=attrs.evolve(EXACT_DISPLAY, headline=True),
+        )
+
+    return model.recall("log p(x) without a code", figure)
+
+
 ELBO_DISPLAY = Display("ELBO", "likelihood", 0, headline=True, nll=True)
 BITS_DISPLAY = Display("bits/dim", "likelihood", 9, headline=True)
 
@@ -86,7 +116,8 @@ BITS_DISPLAY = Display("bits/dim", "likelihood", 9, headline=True)
 class ELBO:
     """The evidence lower bound on log p(x), in nats: the mean over rows (Kingma & Welling 2014, eq. 3).
 
-    Each row has log p(x|z) + log p(z) - log q(z|x) at one draw z ~ q(z|x), which is unbiased for the bound.
+    Each row has log p(x|z) + log p(z) - log q(z|x) at one draw z ~ q(z|x), which is unbiased for the bound. A model
+    without a code has log p(x) itself, the figure "exact", in its place.
     """
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
@@ -94,6 +125,8 @@ class ELBO:
         expr, reason = bound(model)
         if expr is None:
             return [MetricFigure("elbo", "nats", "", note=f"no bound: {reason}")]
+        if not infers_codes(model):
+            return [MetricFigure("elbo", "nats", "", note=NO_CODE), log_likelihood(model, expr)]
         estimator = "one draw of q(z|x) per row"
         statistics = (per_row("elbo", model.row_function(expr, observed=True)),)
         return [
@@ -119,12 +152,14 @@ class CodeLength:
         basis: What the bound is made of.
         size: D, the numbers in a row.
         correction: Nats that are added to the bound: the log-determinant of the map from model space to levels.
+        is_exact: Whether the probabilities of levels are exact, and not bounded by those of dequantised values.
     """
 
     expr: Expr
     basis: str
     size: int
     correction: float
+    is_exact: bool
 
     def finish(self, mean: Mean) -> FigureValue:
         """Finishes bits per dimension, -bound / (D log 2), from the mean of the bound."""
@@ -141,12 +176,12 @@ def code_length(model: ModelView) -> tuple[CodeLength | None, str]:
     size = sum(model.spaces[v].size for v in quantised)
     exact, _ = bound(model, mass=True)
     if exact is not None:
-        return CodeLength(exact, "exact bin mass", size, 0.0), ""
+        return CodeLength(exact, "exact bin mass", size, 0.0, is_exact=True), ""
     density, reason = bound(model)
     if density is None:
         return None, f"no bound: {reason}"
     correction = sum(model.spaces[v].log_det_to_data for v in quantised)
-    return CodeLength(density, "density of dequantised data", size, correction), ""
+    return CodeLength(density, "density of dequantised data", size, correction, is_exact=False), ""
 
 
 @attrs.frozen
@@ -154,7 +189,8 @@ class BitsPerDim:
     """Bits per dimension of quantised data, -ELBO / (D log 2): an upper bound (Pu et al. 2017, section 5).
 
     It takes the exact probability of each value's bin where the family has it, and otherwise the density of
-    dequantised data with the log-determinant of its preprocessing, which is an upper bound too.
+    dequantised data with the log-determinant of its preprocessing, which is an upper bound too (Theis et al. 2016,
+    section 3.1). A model without a code whose family has bins has the very number, which is marked as exact.
     """
 
     def figures(self, model: ModelView) -> list[MetricFigure]:
@@ -163,13 +199,14 @@ class BitsPerDim:
         if length is None:
             return [MetricFigure("bits_per_dim", "bits", "", note=reason)]
         statistics = (per_row("bits_per_dim", model.row_function(length.expr, observed=True)),)
+        needs_code = infers_codes(model)
         return [
             MetricFigure(
                 "bits_per_dim",
                 "bits",
-                f"{length.basis}, one draw of q(z|x) per row",
+                f"{length.basis}, one draw of q(z|x) per row" if needs_code else length.basis,
                 statistics,
-                "upper",
+                "upper" if needs_code or not length.is_exact else "exact",
                 finish=length.finish,
                 better="lower",
                 display=BITS_DISPLAY,

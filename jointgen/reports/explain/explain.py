@@ -150,7 +150,7 @@ def _step(plan: Plan) -> Lines:
         for title, rows in (("draws", draws), ("runs", runs), ("penalties", penalties)):
             for number, row in enumerate(_table(rows)):
                 yield f"     {title if number == 0 else '':<9} {row}"
-    counts = ", ".join(f"{part} {n}" for part, n in sorted(plan.runs().items()))
+    counts = ", ".join(f"{part} {n}" for part, n in sorted(plan.runs().items())) or "none"
     has_penalty = any(summand.penalty for update in plan.updates for summand in update.summands)
     yield f"  forward runs when every update is due once: {counts}" + (", penalties not counted" if has_penalty else "")
 

@@ -110,6 +110,10 @@ if TYPE_CHECKING:
     from jointgen.contracts.observation import observe as observe
     from jointgen.contracts.observation import pixels as pixels
     from jointgen.contracts.observation import place_in_bin as place_in_bin
+    from jointgen.contracts.reductions import ChecksDraws as ChecksDraws
+    from jointgen.contracts.reductions import GradientReduction as GradientReduction
+    from jointgen.contracts.reductions import Reduction as Reduction
+    from jointgen.contracts.reductions import TermDraws as TermDraws
     from jointgen.contracts.sources import AugmentedRows as AugmentedRows
     from jointgen.contracts.sources import CountedSource as CountedSource
     from jointgen.contracts.sources import DataSource as DataSource
@@ -266,6 +270,12 @@ _MODULES = {
         "observe",
         "pixels",
         "place_in_bin",
+    ),
+    "contracts.reductions": (
+        "ChecksDraws",
+        "GradientReduction",
+        "Reduction",
+        "TermDraws",
     ),
     "contracts.sources": (
         "AugmentedRows",

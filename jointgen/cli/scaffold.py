@@ -31,6 +31,7 @@ SUMMARIES = {
     "discriminator": "A linear score and what one hidden layer adds.",
     "objective": "The symmetric KL between the joints, by one critic.",
     "term": "A distance that is square near zero and linear far away.",
+    "reduction": "The mean of the draws, less a share of their variance.",
     "critic_loss": "The exponential loss of boosting; f becomes log a/b in nats.",
     "penalty": "The squared output of the critic at its positives.",
     "data": "A spiral in the plane.",

@@ -7,7 +7,7 @@ registered term has become a `NodeValue`. `jointgen.compiler.lowering` makes the
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
@@ -28,16 +28,45 @@ class NodeValue(Expr):
 
 @attrs.frozen(cache_hash=True)
 class OverDraws(Expr):
-    """The mean, or the log of the mean of exp, over the k draws of each row of the batch: (B k,) -> (B,)."""
+    """A term reduced over the k draws of each row of the batch: (B k,) -> (B,).
+
+    Args:
+        reduction: The reduction; None for the mean.
+        draws: What a reduction with a gradient of its own looks at; None for any other.
+    """
 
     term: Expr
     k: int
-    reduce: Literal["mean", "logmeanexp"]
+    reduction: Any = attrs.field(default=None, hash=False)
+    draws: ReducedDraws | None = None
 
     @property
     def children(self) -> tuple[Expr, ...]:
-        """The term that is averaged."""
-        return (self.term,)
+        """The term, and the values of the draws."""
+        return (self.term, *(map(NodeValue, self.draws.nodes) if self.draws else ()))
+
+
+@attrs.frozen(cache_hash=True)
+class ReducedDraws:
+    """The draws whose gradient a reduction makes itself, by variable in one order.
+
+    Args:
+        variables: The variables.
+        leaves: The draws as leaves: the term stands at them.
+        paths: The same draws with their path; none where the reduction does not use it.
+        densities: The log-density of each draw, as a leaf, under the conditional that made it; none where the
+            reduction does not use it.
+    """
+
+    variables: tuple[str, ...]
+    leaves: tuple[ReadNode, ...]
+    paths: tuple[ReadNode, ...] = ()
+    densities: tuple[Node, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes that the reduction needs beside its term."""
+        return (*self.leaves, *self.paths, *self.densities)
 
 
 @attrs.frozen(cache_hash=True)

@@ -38,10 +38,15 @@ from jointgen.objectives.expressions import Apply, Expectation, PenaltyOf, Ratio
 
 @attrs.frozen
 class Point:
-    """The point at which a term is evaluated: a `ReadNode` for each variable, with k rows per row of the batch."""
+    """The point at which a term is evaluated: a `ReadNode` for each variable, with k rows per row of the batch.
+
+    Args:
+        held: The conditionals, each with the joint that owns it, whose densities are held at this point.
+    """
 
     reads: Mapping[str, ReadNode]
     k: int
+    held: frozenset[tuple[str, Conditional]] = frozenset()
 
     def at(self, variable: str, asker: object) -> ReadNode:
         """The value of a variable, for `asker`. Raises ConfigError where the expectation does not draw it."""
@@ -72,9 +77,12 @@ class Lowering:
         """
         if isinstance(source, PenaltyOf):
             return self._penalty(source)
-        point = self.point(_one(source.over), source.k)
-        tree = lower_tree(term, lambda leaf, held: self._leaf(leaf, point, held))
-        return tree if source.k == 1 else OverDraws(tree, source.k, source.reduce)
+        tree = self.lower_at(term, self.point(_one(source.over), source.k))
+        return tree if source.k == 1 else OverDraws(tree, source.k, component_of(source.reduce))
+
+    def lower_at(self, term: Expr, point: Point) -> Expr:
+        """The tree of a term at a point."""
+        return lower_tree(term, lambda leaf, held: self._leaf(leaf, point, held))
 
     def _penalty(self, source: PenaltyOf) -> CriticPenalty:
         positives, negatives = (
@@ -86,8 +94,13 @@ class Lowering:
 
     # --- draws
 
-    def point(self, over: Product, k: int) -> Point:
+    def point(self, over: Product, k: int, drawn: frozenset[str] = frozenset()) -> Point:
         """Draw each marginal independently.
+
+        Args:
+            over: What is drawn.
+            k: The number of draws for each row.
+            drawn: The variables of priors that are drawn k times too, and not once for each row.
 
         The first marginal of a joint is the joint's shared draw. A further one is drawn afresh where that takes
         priors only. Otherwise it is re-paired: its rows are shifted within blocks, past the rows that other joints
@@ -103,15 +116,17 @@ class Lowering:
             times_drawn |= dict.fromkeys(owners, nth + 1)
             fresh = all(f.is_root and self.traits[f.part].kind == "prior" for f in factors)
             for variable in marginal.variables:
-                read = self._read(marginal.joint, nth if fresh else 0, variable, k)
+                read = self._read(marginal.joint, nth if fresh else 0, variable, k, drawn)
                 stride = max(1, *(len(self._joints_rooted_in(f)) for f in factors))
                 reads[variable] = read if fresh or not nth else attrs.evolve(read, shift=nth * stride)
         return Point({v: _repeated(reads[v], k) for v in over.variables}, k)
 
-    def _read(self, joint: Joint, index: int, variable: str, k: int) -> ReadNode:
-        return ReadNode(self._draw(joint, index, joint.drawn_by(variable), k), variable)
+    def _read(self, joint: Joint, index: int, variable: str, k: int, drawn: frozenset[str]) -> ReadNode:
+        return ReadNode(self._draw(joint, index, joint.drawn_by(variable), k, drawn), variable)
 
-    def _draw(self, joint: Joint, index: int, factor: Conditional, k: int) -> RootNode | SampleNode:
+    def _draw(
+        self, joint: Joint, index: int, factor: Conditional, k: int, drawn: frozenset[str]
+    ) -> RootNode | SampleNode:
         owner = factor.of or joint.name
         if factor.is_root:
             trait = self.traits[factor.part]
@@ -119,8 +134,9 @@ class Lowering:
             # two joints rooted in one data source must not share rows: q(x) and p(y) are independent
             rooted = self._joints_rooted_in(factor)
             shift = rooted.index(owner) if is_data and owner in rooted else 0
-            return RootNode(owner, index, factor.part, factor.out, is_data, shift, through=trait.through)
-        given = {v: self._read(joint, index, v, k) for v in factor.given}
+            times = 1 if is_data or drawn.isdisjoint(factor.out) else k
+            return RootNode(owner, index, factor.part, factor.out, is_data, shift, trait.through, times)
+        given = {v: self._read(joint, index, v, k, drawn) for v in factor.given}
         title = f"{owner}{index or ''}({factor})" + (f" k={k}" if k > 1 else "")
         return SampleNode(self._forward(factor, given, k, "live", title), factor.out, title)
 
@@ -147,7 +163,7 @@ class Lowering:
         """The node of a term that is no combination of others."""
         match term:
             case LogDensity():
-                return self._density(term, point, held)
+                return self.density(term, point, held)
             case KL():
                 return self._closed_kl(term, point, held)
             case Ratio():
@@ -156,8 +172,10 @@ class Lowering:
                 return TermNode(component_of(term.term), tuple(self._value(v, point) for v in term.values))
         raise TypeError(f"{term!r} cannot be evaluated at a point")
 
-    def _density(self, term: LogDensity, point: Point, held: bool) -> DensityNode:
-        mode: Mode = "held" if held or term.hold else "live"
+    def density(self, term: LogDensity, point: Point, held: bool = False) -> DensityNode:
+        """The node of a log-density at a point, with the parameters held or not."""
+        is_held = held or term.hold or (term.factor.of or term.joint.name, term.factor) in point.held
+        mode: Mode = "held" if is_held else "live"
         if len(term.factor.out) != 1:
             raise ConfigError(f"{term.factor} draws several variables at once; write it as a product of conditionals")
         (out,) = term.factor.out
@@ -293,8 +311,8 @@ def _refuse_matched(factor: Conditional, term: Expr) -> None:
 
 def _is_draw_of(value: ReadNode, law: ForwardNode | PriorNode | MomentsNode) -> bool:
     """Whether the value is a draw of this very distribution as it stands: nothing held, stopped or re-paired."""
-    if isinstance(law, MomentsNode) or value.shift or value.reading != "sample":  # a matched Gaussian scores any point
-        return False
+    if isinstance(law, MomentsNode) or value.leaf or value.shift or value.reading != "sample":
+        return False  # a matched Gaussian scores any point
     if isinstance(law, PriorNode):
         return isinstance(value.source, RootNode) and value.source.part == law.part and law.mode == "live"
     return isinstance(value.source, SampleNode) and value.source.law == law

@@ -49,6 +49,11 @@ class Node:
     """Whether each update computes it anew, even where an earlier one of the step has its value."""
 
     @property
+    def is_leaf(self) -> bool:
+        """Whether the gradient of what is computed from it is taken in its value."""
+        return False
+
+    @property
     def parents(self) -> tuple[Node, ...]:
         return ()
 
@@ -127,6 +132,7 @@ class RootNode(DrawNode):
         out: The variables that are drawn.
         shift: By how many rows the rows of a source are shifted, where it is the root of two joints.
         through: The conditionals that a prior is computed with.
+        k: How often a prior is drawn for each row of the batch.
     """
 
     joint: str
@@ -136,14 +142,15 @@ class RootNode(DrawNode):
     is_data: bool
     shift: int = 0
     through: tuple[str, ...] = ()
+    k: int = 1
 
     @property
     def rows(self) -> int:
-        return 1
+        return self.k
 
     @property
     def title(self) -> str:
-        return f"{self.joint}{self.index or ''}({','.join(self.out)})"
+        return f"{self.joint}{self.index or ''}({','.join(self.out)})" + (f" k={self.k}" if self.k > 1 else "")
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -249,6 +256,7 @@ class ReadNode(Node):
         stop: Cut the gradient.
         shift: Re-pair the rows, by shifting them so far within blocks.
         repeat: Repeat each row so often.
+        leaf: Cut the gradient as `stop` does, but so that a reduction can take the gradient of its term in the value.
     """
 
     source: RootNode | SampleNode | ViewNode
@@ -257,6 +265,11 @@ class ReadNode(Node):
     stop: bool = False
     shift: int = 0
     repeat: int = 1
+    leaf: bool = False
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.leaf and not self.stop
 
     @property
     def parents(self) -> tuple[Node, ...]:
@@ -270,16 +283,17 @@ class ReadNode(Node):
     def title(self) -> str:
         marks = (" re-paired" if self.shift else "") + (f" x{self.repeat}" if self.repeat > 1 else "")
         text = self.source.title_of(self.variable, self.reading) + marks
-        return f"stop({text})" if self.stop else text
+        return f"stop({text})" if self.stop or self.leaf else text
 
     def gradient_paths(self, traits: Traits) -> GradientPaths:
         paths = self.source.gradient_paths(traits)
-        if self.stop or not paths or not traits[self.source.drawn_by].has_path(self.reading):
+        if self.stop or self.leaf or not paths or not traits[self.source.drawn_by].has_path(self.reading):
             return {}
         return dict.fromkeys(paths, SAMPLES)
 
     def needs(self, differentiable: Collection[Node], handed_over: Collection[Node]) -> Iterator[Need]:
-        return self.source.reading_needs(self.reading, not self.stop and self.source in differentiable)
+        is_cut = self.stop or self.leaf
+        return self.source.reading_needs(self.reading, not is_cut and self.source in differentiable)
 
 
 # --- distributions ---------------------------------------------------------------------------------------------------
@@ -341,7 +355,8 @@ class ForwardNode(DistributionNode):
 
     def unmarked(self) -> ForwardNode:
         """The same run with nothing held or stopped. It gives the same numbers, so it has the same dropout masks."""
-        return attrs.evolve(self, mode="live", inputs=tuple(attrs.evolve(node, stop=False) for node in self.inputs))
+        inputs = tuple(attrs.evolve(node, stop=False, leaf=False) for node in self.inputs)
+        return attrs.evolve(self, mode="live", inputs=inputs)
 
 
 @attrs.frozen(cache_hash=True)

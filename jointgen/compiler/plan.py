@@ -12,6 +12,7 @@ import attrs
 
 from jointgen.compiler.gradient_paths import GradientPaths, PartTraits, merge_paths
 from jointgen.compiler.lowered import CriticPenalty, leaves_of, paths_of
+from jointgen.compiler.lowered_reductions import lower_summand
 from jointgen.compiler.lowering import Lowering
 from jointgen.compiler.nodes import (
     DrawNode,
@@ -164,7 +165,7 @@ class Plan:
             and node not in plan.differentiable
             and trained.isdisjoint(self._measured(node))
             and moved.isdisjoint(node.scored_parts)
-            and not any(below.is_never_handed_over for below in ordered([node]))
+            and not any(below.is_never_handed_over or below.is_leaf for below in ordered([node]))
         }
         known -= _drawn_again(plan, before, known)
         # a distribution that this update asks for something new is its own: an earlier one carries an older graph, or
@@ -256,7 +257,7 @@ def _lower_update(update: Update, lowering: Lowering) -> tuple[Summand, ...]:
     found = []
     for outer, source in _without_mixtures(update):
         for inner, term in _terms_of(source):
-            lowered = lowering.lower(source, term)
+            lowered = lower_summand(lowering, source, term)
             title = str(source) if isinstance(source, PenaltyOf) else f"{source.sign} {term}"
             found.append(
                 Summand(f"{update.name}/{title}", (*outer, *inner), term, lowered, paths_of(lowered, lowering.traits))
@@ -273,10 +274,10 @@ def _without_mixtures(update: Update) -> Iterable[tuple[tuple[float | Weight, ..
 
 
 def _terms_of(source: Expectation | PenaltyOf) -> Iterable[tuple[tuple[float | Weight, ...], Expr]]:
-    """A mean is taken term by term. A log-mean-exp and a penalty are one term."""
+    """A mean is taken term by term. Any other reduction and a penalty are one term."""
     if isinstance(source, PenaltyOf):
         return [((), source)]
-    return summands(source.term) if source.reduce == "mean" else [((), source.term)]
+    return summands(source.term) if source.reduce is None else [((), source.term)]
 
 
 def _critic_outputs(

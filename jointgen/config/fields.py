@@ -84,6 +84,7 @@ CriticLossField = Annotated[Any, OfKind("critic_loss")]
 PenaltyField = Annotated[Any, OfKind("penalty")]
 DataField = Annotated[Any, OfKind("data")]
 TermField = Annotated[Any, OfKind("term")]
+ReductionField = Annotated[Any, OfKind("reduction")]
 MetricField = Annotated[Any, OfKind("metric", as_text=True)]
 ExtractorField = Annotated[Any, OfKind("extractor")]
 

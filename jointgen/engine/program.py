@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from jointgen.compiler.nodes import (
@@ -68,10 +69,12 @@ class Program:
         self._held: dict[str, nn.Module] = {}
         self._imported = [(i, node) for i, node in enumerate(self.nodes) if node in imported]
         self._computed: list[tuple[int, Operation]] = []
+        above_leaves = _above_leaves(self.nodes)
         for i, node in enumerate(self.nodes):
             if node not in imported:
                 operation = _OPERATIONS[type(node)](self, node)
-                is_cut = node not in differentiable or (detach_reads and isinstance(node, ReadNode))
+                is_cut = node not in above_leaves and node not in differentiable
+                is_cut |= detach_reads and isinstance(node, ReadNode) and not node.is_leaf
                 self._computed.append((i, _detached(operation) if node.is_tensor and is_cut else operation))
 
     def run(
@@ -155,8 +158,9 @@ class Program:
         title, (variable,) = node.title, node.out
 
         def draw(inputs: StepInputs, values: Values) -> dict[str, Any]:
-            prior = self.parts.prior(node.part, inputs.rows, inputs.noise, modules)
-            return {variable: prior.draw(inputs.noise.named(title, inputs.rows))}
+            rows = inputs.rows * node.k
+            prior = self.parts.prior(node.part, rows, inputs.noise, modules)
+            return {variable: prior.draw(inputs.noise.named(title, rows))}
 
         return draw
 
@@ -218,13 +222,13 @@ class Program:
         else:
             read = lambda inputs, values: values[at][variable].read(reading)  # noqa: E731
         if not node.shift and node.repeat == 1:
-            return read
+            return _as_leaf(read) if node.is_leaf else read
 
         def rearranged(inputs: StepInputs, values: Values) -> Tensor:
             value = re_pair(read(inputs, values), node.shift, inputs.pair_block)
             return value if node.repeat == 1 else value.repeat_interleave(node.repeat, 0)
 
-        return rearranged
+        return _as_leaf(rearranged) if node.is_leaf else rearranged
 
     def _standardized(self, node: StandardizedNode) -> Operation:
         value, moments = self.index[node.value], self.index[node.moments]
@@ -280,6 +284,23 @@ def _detached(operation: Operation) -> Operation:
         return value.detach() if value.requires_grad else value  # most need no cut, and each would be an operation
 
     return run
+
+
+def _as_leaf(operation: Operation) -> Operation:
+    def run(inputs: StepInputs, values: Values) -> Any:
+        value = operation(inputs, values).detach()
+        return value.requires_grad_() if torch.is_grad_enabled() else value
+
+    return run
+
+
+def _above_leaves(nodes: Iterable[Node]) -> set[Node]:
+    """The nodes of which a leaf is one, or is below: the gradient of a term in the leaf passes through them."""
+    found: set[Node] = set()
+    for node in nodes:  # parents first
+        if node.is_leaf or not found.isdisjoint(node.parents):
+            found.add(node)
+    return found
 
 
 def _dropouts_of(module: nn.Module) -> list[Dropout]:

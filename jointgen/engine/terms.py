@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from jointgen.compiler.lowered import CriticPenalty, NodeValue, OverDraws
 from jointgen.compiler.nodes import Node, furthest_shift, ordered
 from jointgen.contracts.noise import NoiseSource
-from jointgen.contracts.numerics import log_mean_exp
+from jointgen.contracts.reductions import TermDraws
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.program import Program, Values
 from jointgen.objectives.algebra import Clip, Constant, Expr, Pointwise, Stop, Sum, Weight, Weighted
@@ -86,9 +86,35 @@ def summand_function(lowered: Expr, program: Program) -> Term:
         return _penalty_function(lowered, program)
     if not isinstance(lowered, OverDraws):
         return term_function(lowered, program.index)
-    rows, k = term_function(lowered.term, program.index), lowered.k
-    reduce = log_mean_exp if lowered.reduce == "logmeanexp" else torch.mean
-    return lambda inputs, values: reduce(as_tensor(rows(inputs, values), inputs).unflatten(0, (-1, k)), 1)
+    return _reduction_function(lowered, program)
+
+
+def _reduction_function(lowered: OverDraws, program: Program) -> Term:
+    """(B k,) values of the term -> (B,), with the gradient that the reduction says."""
+    rows, k, index = term_function(lowered.term, program.index), lowered.k, program.index
+    reduce: Any = functools.partial(torch.mean, dim=1) if lowered.reduction is None else lowered.reduction
+
+    def by_row(value: Tensor | float, inputs: StepInputs) -> Tensor:
+        return as_tensor(value, inputs).expand(inputs.rows * k).unflatten(0, (-1, k))
+
+    if (drawn := lowered.draws) is None:
+        return lambda inputs, values: reduce(by_row(rows(inputs, values), inputs))
+    leaves, paths, densities = (
+        [index[node] for node in nodes] for nodes in (drawn.leaves, drawn.paths, drawn.densities)
+    )
+
+    def run(inputs: StepInputs, values: Values) -> Tensor:
+        terms = by_row(rows(inputs, values), inputs)
+        figure: Tensor = reduce(terms.detach())
+        if not (torch.is_grad_enabled() and terms.requires_grad):
+            return figure
+        points = {variable: values[i] for variable, i in zip(drawn.variables, leaves, strict=True)}
+        moved = dict(zip(drawn.variables, [values[i] for i in paths], strict=False))
+        log_density = by_row(sum(values[i] for i in densities), inputs) if densities else None
+        surrogate: Tensor = reduce.surrogate(TermDraws(terms, points, moved, log_density))
+        return figure + (surrogate - surrogate.detach())
+
+    return run
 
 
 def _penalty_function(lowered: CriticPenalty, program: Program) -> Term:

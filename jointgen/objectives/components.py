@@ -15,7 +15,7 @@ import attrs
 from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import Expr
 
-TABLES = {"term": "terms"}
+TABLES = {"term": "terms", "reduction": "reductions"}
 """For each kind of component that equations name, the table of an objective with those that have settings."""
 
 Resolve = Callable[[str, str], Any]

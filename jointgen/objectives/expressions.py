@@ -11,12 +11,12 @@ E[q(x,z)](log s(-f)) + E[p(x,z)](log s(f))
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 import attrs
 
-from jointgen.errors import ConfigError
+from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import MAX_DRAWS, Expr, check_size
 from jointgen.objectives.components import Slot, as_component, name_of
 from jointgen.objectives.distributions import (
@@ -27,6 +27,7 @@ from jointgen.objectives.distributions import (
     Mixture,
     Product,
     as_distribution,
+    names,
 )
 
 
@@ -242,23 +243,45 @@ def score(
 # --- expectations ----------------------------------------------------------------------------------------------------
 
 
+MEAN = "mean"
+"""The reduction of an expectation that names none."""
+
+
+def _reduction(held: Any) -> Any:
+    return None if held is None or held == MEAN else as_component(held)
+
+
 @attrs.frozen(cache_hash=True)
 class Expectation(Expr):
     """The expectation of a term over a joint, a marginal, a product of marginals or a mixture. Write it with `E`.
 
+    Args:
+        over: What the variables are drawn from.
+        term: The term, one number per draw.
+        k: The number of draws for each row.
+        reduce: How the k values of a row become one: a registered reduction or its name; None for their mean.
+        wrt: The variables whose draws the reduction looks at; none for those that it looks at by itself.
+
     Raises:
-        ConfigError: k is less than 1, or an expectation stands inside another.
+        ConfigError: k is less than 1, an expectation stands inside another, or `wrt` does not fit.
     """
 
     over: Distribution = attrs.field(converter=as_distribution)
     term: Expr
     k: int = 1
-    reduce: Literal["mean", "logmeanexp"] = "mean"
+    reduce: Any = attrs.field(default=None, converter=_reduction, hash=False)
+    wrt: tuple[str, ...] = attrs.field(default=(), converter=names)
+    component_slots: ClassVar[tuple[Slot, ...]] = (Slot("reduce", "reduction"),)
 
     def __attrs_post_init__(self) -> None:
         check_size(self.term)
         if not 1 <= self.k <= MAX_DRAWS:
             raise ConfigError(f"{self}: k must be from 1 to {MAX_DRAWS:,}")
+        if self.wrt and self.reduce is None:
+            raise ConfigError(f"{self}: a mean looks at no variable; write k={self.k}, or another reduction")
+        for variable in self.wrt:
+            if variable not in self.over.variables:
+                raise ConfigError(f"{self}: {self.over} has no {variable!r}{suggest(variable, self.over.variables)}")
         if any(isinstance(inner, Expectation) for inner in self.term.walk()):
             raise ConfigError(f"{self}: an expectation stands inside another")
 
@@ -275,7 +298,8 @@ class Expectation(Expr):
     @property
     def sign(self) -> str:
         """The expectation without its term, such as "E[q(x,z); k=5 logmeanexp]"."""
-        reduce = "" if self.reduce == "mean" else f" {self.reduce}"
+        reduce = "" if self.reduce is None else f" {name_of(self.reduce)}"
+        reduce += f"({', '.join(self.wrt)})" if self.wrt else ""
         draws = "" if self.k == 1 and not reduce else f"; k={self.k}{reduce}"
         return f"E[{self.over}{draws}]"
 
@@ -284,7 +308,12 @@ class Expectation(Expr):
 
 
 def E(  # noqa: N802 - the paper's sign
-    over: Marginal | Product | Mixture, term: Expr, *, k: int = 1, reduce: Literal["mean", "logmeanexp"] = "mean"
+    over: Marginal | Product | Mixture,
+    term: Expr,
+    *,
+    k: int = 1,
+    reduce: Any = MEAN,
+    wrt: str | Iterable[str] = (),
 ) -> Expr:
     """Return the expectation of a term, estimated by the mean over the rows of a batch.
 
@@ -292,14 +321,18 @@ def E(  # noqa: N802 - the paper's sign
         over: What the variables of the term are drawn from: a joint, marginal or product of marginals, or a mixture.
         term: The term, (B,) per draw.
         k: The number of draws per row, of all variables but those of roots.
-        reduce: How the k values of a row are reduced: "mean", or "logmeanexp" as in IWAE (Burda et al. 2016, eq. 8).
+        reduce: How the k values of a row become one: "mean", or a registered reduction or its name, such as
+            "logmeanexp" of IWAE (Burda et al. 2016, eq. 8).
+        wrt: The variables whose draws the reduction looks at. A prior's variable is then drawn k times as well.
 
     >>> from jointgen.objectives import p, q
     >>> log_w = p.log_x_given_z + p.log_z - q.log_z_given_x
     >>> print(E(q.xz, log_w, k=5, reduce="logmeanexp"))
     E[q(x,z); k=5 logmeanexp](log p(x|z) + log p(z) - log q(z|x))
+    >>> print(E(q.xz, p.log_x_given_z + p.log_z, k=5, reduce="stein", wrt="z"))
+    E[q(x,z); k=5 stein(z)](log p(x|z) + log p(z))
     """
-    return Expectation(over, term, k, reduce)
+    return Expectation(over, term, k, reduce, wrt)
 
 
 @attrs.frozen(cache_hash=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import attrs
 
@@ -39,7 +39,7 @@ from jointgen.objectives.distributions import (
     p,
     q,
 )
-from jointgen.objectives.expressions import Apply, CriticView, Expectation, Ratio, Standardized, Value
+from jointgen.objectives.expressions import MEAN, Apply, CriticView, Expectation, Ratio, Standardized, Value
 from jointgen.text import MAX_SHOWN, shortened
 
 MAX_LENGTH = 50_000
@@ -59,6 +59,7 @@ class Vocabulary:
         weights: Weights by name.
         terms: The registered terms that may stand before a parenthesis; None for any name.
         components: Components with settings by kind and name, such as those of an objective's table `terms`.
+        reductions: The registered reductions that may stand after k; None for any name.
 
     Raises:
         ConfigError: A name is a word of the language, or names both a ratio and a weight.
@@ -69,6 +70,7 @@ class Vocabulary:
     weights: Mapping[str, Weight] = attrs.field(factory=dict)
     terms: tuple[str, ...] | None = None
     components: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    reductions: tuple[str, ...] | None = None
 
     def __attrs_post_init__(self) -> None:
         for name in (
@@ -261,17 +263,19 @@ class _Parser:
     def expectation(self) -> Expectation:
         if self.inside:
             self.fail("an expectation stands inside another", self.at - 1)
+        opened = self.at - 1
         self.take("[")
         over = self.distribution()
-        k, reduce = self.draws() if self.accept(";") else (1, "mean")
+        k, reduce, wrt = self.draws() if self.accept(";") else (1, MEAN, ())
         self.take("]")
         self.take("(")
         self.inside = True
         term = self.closed(self.sum())
         self.inside = False
-        return Expectation(over, term, k, reduce)
+        return self.checked(opened, lambda: Expectation(over, term, k, reduce, wrt))
 
-    def draws(self) -> tuple[int, Literal["mean", "logmeanexp"]]:
+    def draws(self) -> tuple[int, Any, tuple[str, ...]]:
+        """Read "k=5 stein(z)": the number of draws, the name of the reduction, and the variables it looks at."""
         if self.take_name("'k'") != "k":
             self.fail("expected k=NUMBER", self.at - 1)
         self.take("=")
@@ -281,11 +285,19 @@ class _Parser:
         if not 1 <= k <= MAX_DRAWS:
             self.fail(f"k must be from 1 to {MAX_DRAWS:,}", self.at - 1)
         if self.kind() != "name":
-            return k, "mean"
-        reduce = self.next()
-        if reduce not in ("mean", "logmeanexp"):
-            self.fail(f"unknown reduction {reduce!r}{suggest(reduce, ('mean', 'logmeanexp'))}", self.at - 1)
-        return k, "logmeanexp" if reduce == "logmeanexp" else "mean"
+            return k, MEAN, ()
+        name, own = self.next(), self.words.components.get("reduction", {})
+        if self.words.reductions is not None and name not in (MEAN, *self.words.reductions, *own):
+            known = (MEAN, *self.words.reductions, *own)
+            self.fail(f"unknown reduction {name!r}{suggest(name, known)}", self.at - 1)
+        reduce = self.words.component("reduction", name)
+        if not self.accept("("):
+            return k, reduce, ()
+        wrt = [self.take_name("a variable")]
+        while self.accept(","):
+            wrt.append(self.take_name("a variable"))
+        self.take(")")
+        return k, reduce, tuple(wrt)
 
     def distribution(self) -> Distribution:
         """Read a product, or the mixture "0.5 p(x) + 0.5 r(x)"."""

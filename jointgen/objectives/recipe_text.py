@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from jointgen.config.fields import CriticLossField, PenaltyField, TermField, between, valid_count
+from jointgen.config.fields import CriticLossField, PenaltyField, ReductionField, TermField, between, valid_count
 from jointgen.errors import ConfigError, Problems, placing, suggest
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.components import TABLES, Named, is_default, name_of, uses, with_components
@@ -80,6 +80,7 @@ class Expression:
         reports: Further expressions that evaluation reports, by name.
         terms: Terms of the equation that have settings, by name; a registered term needs no table where its default
             settings will do.
+        reductions: Reductions of the equation that have settings, likewise.
     """
 
     maximize: str | None = None
@@ -93,6 +94,7 @@ class Expression:
     parts: dict[str, str] = attrs.field(factory=dict)
     reports: dict[str, str] = attrs.field(factory=dict)
     terms: dict[str, TermField] = attrs.field(factory=dict)
+    reductions: dict[str, ReductionField] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         if sum(map(bool, (self.maximize, self.updates, self.stages))) != 1:

@@ -20,6 +20,7 @@ KINDS = (
     "discriminator",
     "objective",
     "term",
+    "reduction",
     "critic_loss",
     "penalty",
     "data",
@@ -254,6 +255,10 @@ class Registrar:
     def term(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
         """Register a pointwise term of the language."""
         self._add("term", name, target, paper, summary)
+
+    def reduction(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register a reduction of the K values of a term in each row to one."""
+        self._add("reduction", name, target, paper, summary)
 
     def critic_loss(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
         """Register the loss of a critic."""

@@ -37,6 +37,7 @@ from jointgen.testing.modules import MODULES
 from jointgen.testing.moments import MOMENTS
 from jointgen.testing.networks import NETWORKS, Setting, nets_of
 from jointgen.testing.objectives import METRICS, OBJECTIVES, OnTinyModel
+from jointgen.testing.reductions import REDUCTIONS
 from jointgen.testing.sources import SOURCES
 
 LAWS = [*DRAWS, *MODULES, *DENSITIES, *BINS, *DIVERGENCES, *MOMENTS]
@@ -73,6 +74,7 @@ def checks(
         "critic_loss": lambda: checks_of([Subject(config)], LOSSES),
         "penalty": lambda: checks_of([Subject(config)], PENALTIES),
         "term": lambda: checks_of([Subject(config)], TERMS),
+        "reduction": lambda: checks_of([Subject(config)], REDUCTIONS),
         "data": lambda: checks_of([Subject(config)], SOURCES),
         "objective": lambda: checks_of([OnTinyModel(config, tables or {})], OBJECTIVES),
         "metric": lambda: checks_of([OnTinyModel(config, tables or {})], METRICS),

@@ -51,7 +51,9 @@ f = log_ratio(q.xz, p.xz, name="f")
 g = log_ratio(q.x, p.x, name="g")
 lam = Weight("lambda", 10.0, start=0.0, over=0.5)
 w = Weight("w", 0.1)
-WORDS = Vocabulary({"q": q, "p": p, "r": r}, {"f": f, "g": g}, {"lambda": lam, "w": w}, ("l1", "l2"))
+WORDS = Vocabulary(
+    {"q": q, "p": p, "r": r}, {"f": f, "g": g}, {"lambda": lam, "w": w}, ("l1", "l2"), reductions=("logmeanexp",)
+)
 
 # --- there and back --------------------------------------------------------------------------------------------------
 

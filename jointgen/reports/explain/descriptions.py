@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from jointgen.config.recipe import EncoderTable
 from jointgen.contracts.distributions import PriorOfFamily
+from jointgen.contracts.reductions import as_gradient_reduction
+from jointgen.objectives.components import component_of
 from jointgen.objectives.distributions import Mixture
-from jointgen.objectives.expressions import Ratio
+from jointgen.objectives.expressions import Expectation, Ratio
 from jointgen.objectives.objective import Objective, Update
 
 if TYPE_CHECKING:
@@ -36,6 +38,16 @@ def describe_schedule(update: Update) -> Iterator[str]:
         yield f"every {update.every} steps"
     if update.times > 1:
         yield f"{update.times} times a step, with new draws after the first time"
+
+
+def describe_reductions(update: Update) -> Iterator[str]:
+    """Say which gradient each reduction makes itself, by the expectations that it reduces."""
+    for expr in update.maximize.walk():
+        if (
+            isinstance(expr, Expectation)
+            and (reduction := as_gradient_reduction(component_of(expr.reduce))) is not None
+        ):
+            yield f"{expr.sign}: {reduction.gradient}"
 
 
 def describe_critic(ratio: Ratio) -> Iterator[str]:

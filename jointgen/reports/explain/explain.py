@@ -22,6 +22,7 @@ from jointgen.reports.explain.descriptions import (
     component_names,
     describe_critic,
     describe_order,
+    describe_reductions,
     describe_schedule,
     split_sum,
 )
@@ -87,6 +88,7 @@ def _objective(compiled: CompiledRecipe, number: int) -> Lines:
         first, *rest = split_sum(str(update.maximize))
         yield head + first
         yield from (" " * (len(head) - 2) + line for line in rest)
+        yield from (f"    {line}" for line in describe_reductions(update))
         yield from (f"    {line}" for line in describe_schedule(update))
 
     balanced_at = {balance.weight.name: balance.part for balance in balances_of(plan)}

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from jointgen.plugin import Dropout, Space
 
-ActivationName = Literal["relu", "leaky_relu", "elu", "silu", "tanh"]
+ActivationName = Literal["relu", "leaky_relu", "elu", "silu", "tanh", "gated"]
 InitName = Literal["xavier", "torch", "dcgan"]
 
 LEAK = 0.2  # slope of every leaky ReLU (DCGAN)
@@ -25,6 +25,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
+    "gated": partial(nn.GLU, 1),  # a times sigmoid(b), a and b the halves of the layer's outputs
 }
 
 # --- validators of recipe keys ---------------------------------------------------------------------------------------
@@ -94,6 +95,14 @@ def total_size(inputs: Mapping[str, Space]) -> int:
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------
+
+
+def before_activation(activation: str, width: int) -> int:
+    """Return how many outputs a layer needs for so many after its activation: a gated one takes two for each.
+
+    Gated layers are those of Dauphin et al. (ICML 2017) and of the VampPrior's networks (Tomczak & Welling 2018).
+    """
+    return 2 * width if activation == "gated" else width
 
 
 def activated(activation: str, dropout: float) -> list[nn.Module]:

@@ -23,6 +23,7 @@ from jointgen_nets.common import (
     Centre,
     InitName,
     activated,
+    before_activation,
     initialise,
     joined,
     one_activation,
@@ -115,6 +116,7 @@ class Halve(nn.Module):
 
     def __init__(self, before: int, shape: tuple[int, int, int], vectors: Sequence[Space], config: ConvEncoder):
         super().__init__()
+        shape = (before_activation(config.activation, shape[0]), *shape[1:])
         self.conv = nn.Conv2d(before, shape[0], kernel_size=4, stride=2, padding=1)
         self.norm = normaliser(config.norm, shape[0])
         self.added = AddedMaps(vectors, shape)
@@ -229,12 +231,14 @@ class ConvDecoderNet(nn.Module):
     def __init__(self, config: ConvDecoder, inputs: Mapping[str, Space], output: tuple[int, ...]):
         super().__init__()
         self.centre = Centre(inputs.values())
-        self.start = (config.widths[0], *halved(output, len(config.widths), "the output"))
+        first = before_activation(config.activation, config.widths[0])
+        self.start = (first, *halved(output, len(config.widths), "the output"))
         self.head = nn.Linear(total_size(inputs), math.prod(self.start))
         layers: list[nn.Module] = []
-        for before, after in pairwise([*config.widths, output[0]]):
-            layers += [normaliser(config.norm, before), *activated(config.activation, config.dropout)]
-            layers += doubler(config.upsample, before, after)
+        outputs = [*(before_activation(config.activation, width) for width in config.widths[1:]), output[0]]
+        for width, inner, after in zip(config.widths, [self.start[0], *outputs], outputs, strict=False):
+            layers += [normaliser(config.norm, inner), *activated(config.activation, config.dropout)]
+            layers += doubler(config.upsample, width, after)
         self.layers = nn.Sequential(*layers)
 
     def forward(self, *inputs: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from jointgen_nets.common import (
     Centre,
     InitName,
     activated,
+    before_activation,
     initialise,
     joined,
     one_activation,
@@ -35,7 +36,8 @@ class MLP:
 
     Args:
         hidden: The widths of the hidden layers; none gives a linear map.
-        activation: The activation after every hidden layer; leaky_relu has slope 0.2.
+        activation: The activation after every hidden layer; leaky_relu has slope 0.2, and a gated layer is
+            (W h + b) times sigmoid(V h + c).
         dropout: The dropout rate after every hidden activation.
         init: The initialisation: xavier (as in the AS-VAE paper), dcgan, or torch's own.
     """
@@ -59,7 +61,8 @@ class MLPNet(nn.Module):
         sizes = [total_size(inputs), *config.hidden]
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), *activated(config.activation, config.dropout)]
+            outputs = before_activation(config.activation, after)
+            layers += [nn.Linear(before, outputs), *activated(config.activation, config.dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], math.prod(output)))
 
     def forward(self, *inputs: Tensor) -> Tensor:

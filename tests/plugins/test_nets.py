@@ -31,7 +31,7 @@ EPS = Space((5,))
 LABEL = Space((10,), kind="label")
 SPATIAL = Space((4, 2, 2))  # a code that is an image-shaped one, but smaller than x
 
-SMOOTH: list[Any] = ["leaky_relu", "elu", "silu", "tanh"]
+SMOOTH: list[Any] = ["leaky_relu", "elu", "silu", "tanh", "gated"]
 ENCODERS: list[Any] = [
     MLP(),
     MLP(hidden=[]),
@@ -41,12 +41,14 @@ ENCODERS: list[Any] = [
     ConvEncoder(),
     ConvEncoder(widths=[8, 32], norm="group", activation="relu"),
     ConvEncoder(widths=[4], init="torch"),
+    ConvEncoder(widths=[4, 8], norm="group", activation="gated"),
 ]
 DECODERS: list[Any] = [
     MLP(),
     ConvDecoder(),
     ConvDecoder(upsample="transposed", norm="group"),
     ConvDecoder(widths=[16, 8], activation="elu", init="dcgan"),
+    ConvDecoder(widths=[16, 8], activation="gated", norm="group"),
 ]
 CRITICS: list[Any] = [
     MLPDiscriminator(),
@@ -282,6 +284,19 @@ def test_noise_is_added_to_every_feature_map_of_a_conv_encoder() -> None:
     # AVB: a weight for every position of the map; 16x16 halves to 8x8, 4x4, 2x2
     net = build(ConvEncoder(widths=[4, 6, 8]), {"x": X, "eps": EPS}, (2,))
     assert [stage.added.maps[0].weight.shape for stage in net.stages] == [(4 * 64, 5), (6 * 16, 5), (8 * 4, 5)]
+
+
+def test_gated_layer_is_a_map_times_the_gate_of_another() -> None:
+    net = build(MLP(hidden=[5, 4], activation="gated"), {"z": Z}, (2,)).double()
+    (z,) = rows({"z": Z})
+    h = z
+    for layer, width in ((net.layers[0], 5), (net.layers[2], 4)):
+        value, gate = layer.weight[:width], layer.weight[width:]  # biases are zero at the start
+        h = (h @ value.T) * torch.sigmoid(h @ gate.T)
+    torch.testing.assert_close(net(z), h @ net.layers[4].weight.T)
+    decoder = build(ConvDecoder(widths=[6, 4], activation="gated"), {"z": Z}, (3, 8, 8))
+    convs = [m.weight.shape for m in decoder.modules() if isinstance(m, nn.Conv2d)]
+    assert convs == [(8, 6, 3, 3), (3, 4, 3, 3)]  # 6 -> 4 values and 4 gates -> an image, which has no gate
 
 
 # --- initialisation --------------------------------------------------------------------------------------------------

@@ -112,6 +112,14 @@ def jointgen_register(registry: Registrar) -> None:
         "jointgen_families.categorical:CategoricalPrior",
         summary="Classes of equal or of learned probabilities, with exact sums.",
     )
+    registry.prior("bits", "jointgen_families.bits:Bits", summary="Fair coins, for codes of bits.")
+    registry.prior(
+        "particles",
+        "jointgen_families.particles:Particles",
+        paper="Liu & Wang, NIPS 2016",
+        summary="Particles that are learned, without a density; with the reduction stein, SVGD.",
+    )
+    registry.prior("modes", "jointgen_families.particles:Modes", summary="Gaussians on a circle, as a target.")
     registry.prior(
         "learned",
         "jointgen_families.learned:Learned",

@@ -77,6 +77,7 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
 """Keys without defaults, and such whose defaults take minutes."""
 
 ELSEWHERE = {
+    ("prior", "particles"): "tests/systems/test_particles.py; drawn in turn, so that a row depends on where it stands",
     ("data", "mnist"): "tests/plugins/test_data_sources.py, on the files beside the checkout",
     ("data", "cifar10"): "tests/plugins/test_data_sources.py, on the files beside the checkout",
     ("data", "image_folder"): "tests/plugins/test_data_sources.py",

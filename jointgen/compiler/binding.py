@@ -14,6 +14,7 @@ import attrs
 
 from jointgen.compiler.gradient_paths import PartTraits
 from jointgen.compiler.used_factors import used_joints
+from jointgen.compiler.value_spaces import misplaced_values
 from jointgen.config.recipe import LatentTable, Recipe
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.distributions import PriorOfVariable, PriorThroughParts
@@ -203,6 +204,8 @@ def bind(
     _refuse_unlike_uses(binding)
     _refuse_unused_tables(binding)
     _bind_critics(binding)
+    for objective in objectives:
+        binding.problems.extend(misplaced_values(objective.walk(), binding.spaces))
     return binding
 
 

@@ -13,7 +13,7 @@ import attrs
 
 from jointgen.compiler.gradient_paths import GradientPaths, Traits, merge_paths
 from jointgen.compiler.nodes import EXPLICIT, Node, ReadNode, StandardizedNode
-from jointgen.objectives.algebra import Expr, Stop
+from jointgen.objectives.algebra import Expr, Stop, Tree
 
 
 @attrs.frozen(cache_hash=True)
@@ -90,7 +90,7 @@ class CriticPenalty(Expr):
         return int(self.penalty.every)
 
 
-def leaves_of(lowered: Expr) -> list[Node]:
+def leaves_of(lowered: Tree) -> list[Node]:
     """The nodes that evaluating a lowered term needs directly."""
     if isinstance(lowered, NodeValue):
         return [lowered.node]
@@ -99,7 +99,7 @@ def leaves_of(lowered: Expr) -> list[Node]:
     return [node for child in lowered.children for node in leaves_of(child)]
 
 
-def paths_of(lowered: Expr, traits: Traits) -> GradientPaths:
+def paths_of(lowered: Tree, traits: Traits) -> GradientPaths:
     """Return how a gradient of a lowered term reaches the parameters of each part."""
     if isinstance(lowered, Stop):
         return {}

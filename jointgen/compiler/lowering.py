@@ -33,7 +33,8 @@ from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import Clip, Constant, Expr, Pointwise, Stop, Sum, Weighted
 from jointgen.objectives.components import component_of
 from jointgen.objectives.distributions import KL, Conditional, Distribution, Joint, LogDensity, Product
-from jointgen.objectives.expressions import Apply, Expectation, PenaltyOf, Ratio, Standardized, Value
+from jointgen.objectives.expressions import Apply, Expectation, PenaltyOf, Ratio, Standardized
+from jointgen.objectives.values import Argument, Arguments, StoppedValue, Value, unstopped
 
 
 @attrs.frozen
@@ -169,7 +170,7 @@ class Lowering:
             case Ratio():
                 return self.critic(term, point)
             case Apply():
-                return TermNode(component_of(term.term), tuple(self._value(v, point) for v in term.values))
+                return TermNode(component_of(term.term), tuple(self._value(v, point, held) for v in term.values))
         raise TypeError(f"{term!r} cannot be evaluated at a point")
 
     def density(self, term: LogDensity, point: Point, held: bool = False) -> DensityNode:
@@ -181,10 +182,9 @@ class Lowering:
         (out,) = term.factor.out
         if term.mass:
             _refuse_matched(term.factor, term)
-        law = self._law(term.joint, term.factor, point, mode, term.stop)
-        value = point.at(out, term)
-        own = out not in term.stop and _is_draw_of(value, law)
-        value = attrs.evolve(value, stop=True) if out in term.stop else value
+        law = self._law(term.joint, term.factor, point, mode, term.at, held)
+        value = self._value(dict(term.at).get(out, Value(out)), point, held, term)
+        own = _is_draw_of(value, law)
         if term.mass and isinstance(value.source, RootNode):
             value = attrs.evolve(value, reading="mean")  # a bin's centre: a dequantised value can round out of its bin
         return DensityNode(law, value, own, term.mass)
@@ -193,15 +193,20 @@ class Lowering:
         mode: Mode = "held" if held else "live"
         for factor in (term.factor, term.other):
             _refuse_matched(factor, term)
-        law = self._law(term.joint, term.factor, point, mode)
-        other = self._law(term.other_joint, term.other, point, mode)
+        law = self._law(term.joint, term.factor, point, mode, term.at, held)
+        other = self._law(term.other_joint, term.other, point, mode, term.other_at, held)
         assert not isinstance(law, MomentsNode) and not isinstance(other, MomentsNode)
         return ClosedKLNode(law, other)
 
     def _law(
-        self, joint: Joint, factor: Conditional, point: Point, mode: Mode, stop: frozenset[str] = frozenset()
+        self, joint: Joint, factor: Conditional, point: Point, mode: Mode, at: Arguments = (), held: bool = False
     ) -> ForwardNode | PriorNode | MomentsNode:
-        """The distribution `factor` at the point: a run of its network, or the prior itself."""
+        """The distribution `factor` at the point: a run of its network, or the prior itself.
+
+        Args:
+            at: Values in the place of the variables that it is given.
+            held: Whether no parameter takes a gradient that these values are computed with.
+        """
         if factor.is_root:
             trait = self.traits[factor.part]
             if trait.kind == "data":
@@ -209,12 +214,19 @@ class Lowering:
                 raise ConfigError(f"log {joint.name}({factor}): the data's density is not known{remedy}")
             trained = self.trains & {factor.part, *trait.through}
             return PriorNode(factor.part, mode if trained else "live", point.k, through=trait.through)
-        given = {}
+        given = self._given(joint, factor, point, at, held)
+        return self._forward(factor, given, point.k, mode, f"{joint.name}({factor.show(unstopped(at))})")
+
+    def _given(self, joint: Joint, factor: Conditional, point: Point, at: Arguments, held: bool) -> dict[str, ReadNode]:
+        """The value of each variable that `factor` is given, once for each row of what it is read from."""
+        instead, given = dict(at), {}
         for variable in factor.given:
-            read = point.at(variable, f"{joint.name}({factor})")
-            # roots are repeated after the network, not before it
-            given[variable] = attrs.evolve(read, repeat=1, stop=variable in stop and not factor.moments)
-        return self._forward(factor, given, point.k, mode, f"{joint.name}({factor})")
+            value = instead.get(variable, Value(variable))
+            if factor.moments and isinstance(value, StoppedValue):  # moments have no gradient that could be stopped
+                value = value.value
+            read = self._value(value, point, held, f"{joint.name}({factor})")
+            given[variable] = attrs.evolve(read, repeat=1)  # roots are repeated after the network, not before it
+        return given
 
     def critic(self, ratio: Ratio, point: Point) -> CriticNode:
         """The run of a ratio's critic at the point."""
@@ -251,12 +263,21 @@ class Lowering:
                     return factor.part
         raise ConfigError(f"no conditional draws {variable!r}, so no family can give a view of it")
 
-    def _value(self, value: Value, point: Point) -> ReadNode:
+    def _value(self, value: Argument, point: Point, held: bool = False, asker: object = None) -> ReadNode:
+        """The node of a value at the point, with k rows for each row of the batch.
+
+        Args:
+            held: Whether no parameter takes a gradient that it is computed with.
+            asker: What asks for it, for messages; by default the value itself.
+        """
+        if isinstance(value, StoppedValue):
+            return attrs.evolve(self._value(value.value, point, held, asker), stop=True)
+        assert isinstance(value, Value), value
         if value.factor is None or value.joint is None:
-            return self._viewed(point.at(value.variable, value), value.reading)
-        given = {v: attrs.evolve(point.at(v, value), repeat=1) for v in value.factor.given}
-        title = f"{value.joint.name}'({value.factor})"
-        law = self._forward(value.factor, given, point.k, "live", title)
+            return self._viewed(point.at(value.variable, asker or value), value.reading)
+        given = self._given(value.joint, value.factor, point, value.at, held)
+        title = f"{value.joint.name}'({value.factor.show(unstopped(value.at))})"
+        law = self._forward(value.factor, given, point.k, "held" if held else "live", title)
         return ReadNode(SampleNode(law, value.factor.out, title), value.variable, value.reading)
 
 
@@ -311,7 +332,7 @@ def _refuse_matched(factor: Conditional, term: Expr) -> None:
 
 def _is_draw_of(value: ReadNode, law: ForwardNode | PriorNode | MomentsNode) -> bool:
     """Whether the value is a draw of this very distribution as it stands: nothing held, stopped or re-paired."""
-    if isinstance(law, MomentsNode) or value.leaf or value.shift or value.reading != "sample":
+    if isinstance(law, MomentsNode) or value.leaf or value.stop or value.shift or value.reading != "sample":
         return False  # a matched Gaussian scores any point
     if isinstance(law, PriorNode):
         return isinstance(value.source, RootNode) and value.source.part == law.part and law.mode == "live"

@@ -31,6 +31,7 @@ The text is read back by `parse`, and recipes hold it. Nothing here imports torc
 - `distributions`: conditionals, joints, marginals and products of marginals; log-densities `joint.log("x|z")` and `kl`.
 - `algebra`: what every term can do, `+`, `-`, weights, and pointwise functions such as `log_sigmoid` and `stop`.
 - `components`: registered components under names of an equation's own, `named`.
+- `values`: what terms are about: variables, new draws of conditionals `joint.draw("x|z", "mean")`, `stop`.
 - `expressions`: `log_ratio` and `score` (critics), `cycle`, and the expectation `E`.
 - `bounds`: `elbo`, the evidence lower bound of any two joints.
 - `objective`: `Update` (what one optimizer maximises), `Objective` (updates in an order), `Stage` (a period of a run).
@@ -61,7 +62,6 @@ from jointgen.objectives.algebra import (
     sigmoid,
     softplus,
     square,
-    stop,
     tanh,
 )
 from jointgen.objectives.bounds import elbo
@@ -85,7 +85,7 @@ from jointgen.objectives.expressions import (
     Expectation,
     Ratio,
     Standardized,
-    Value,
+    apply,
     cycle,
     log_ratio,
     score,
@@ -102,12 +102,14 @@ from jointgen.objectives.tables import (
     table_of,
     weight_of,
 )
+from jointgen.objectives.values import Argument, StoppedValue, Value, stop
 
 __all__ = [
     "KL",
     "MAX_DRAWS",
     "POINTWISE",
     "Apply",
+    "Argument",
     "BalanceTable",
     "Clip",
     "Conditional",
@@ -129,6 +131,7 @@ __all__ = [
     "Stage",
     "Standardized",
     "Stop",
+    "StoppedValue",
     "Sum",
     "Update",
     "Value",
@@ -137,6 +140,7 @@ __all__ = [
     "WeightTable",
     "Weighted",
     "absolute",
+    "apply",
     "as_stages",
     "check_one_ramp",
     "clip",

@@ -14,7 +14,27 @@ import attrs
 from jointgen.errors import ConfigError
 
 
-class Expr:
+class Tree:
+    """What an objective is written with: terms, expectations, and the values that terms are about."""
+
+    __slots__ = ()
+
+    component_slots: ClassVar[tuple[Any, ...]] = ()
+    """The fields that hold a registered component, see `jointgen.objectives.components.Slot`."""
+
+    @property
+    def children(self) -> tuple[Tree, ...]:
+        """What this one is made of."""
+        return ()
+
+    def walk(self) -> Iterator[Tree]:
+        """Yield this one and everything inside it, the known parts of ratios and the values of terms included."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+class Expr(Tree):
     """A term, which is one number for each row of a batch, or an expectation of terms.
 
     Expressions are added, subtracted, and multiplied by a number or a `Weight`:
@@ -24,9 +44,6 @@ class Expr:
     """
 
     __slots__ = ()
-
-    component_slots: ClassVar[tuple[Any, ...]] = ()
-    """The fields that hold a registered component, see `jointgen.objectives.components.Slot`."""
 
     def __add__(self, other: Expr | float | Weight | Weights) -> Expr:
         return Sum((*_terms(self), *_terms(as_expr(other))))
@@ -50,17 +67,6 @@ class Expr:
 
     __rmul__ = __mul__
 
-    @property
-    def children(self) -> tuple[Expr, ...]:
-        """The expressions that this one is made of."""
-        return ()
-
-    def walk(self) -> Iterator[Expr]:
-        """Yield this expression and every expression inside it, the known parts of ratios included."""
-        yield self
-        for child in self.children:
-            yield from child.walk()
-
 
 MAX_NESTING = 50
 """So many expressions may stand in one another."""
@@ -72,13 +78,14 @@ MAX_NUMBER = 1e12
 """The largest number and weight in an expression: float32 has no digits left beside such a term."""
 
 
-def check_size(expr: Expr) -> None:
+def check_size(expr: Tree) -> None:
     """Check, without recursion, that an expression is small enough for the functions that walk it by recursion.
 
     Raises:
         ConfigError: It is nested too deeply, or has too many terms.
     """
-    left, terms = [(expr, 1)], 0
+    left: list[tuple[Tree, int]] = [(expr, 1)]
+    terms = 0
     while left:
         inner, depth = left.pop()
         terms += 1
@@ -447,11 +454,6 @@ class Stop(Expr):
 
     def __str__(self) -> str:
         return f"stop({self.term})"
-
-
-def stop(term: Expr) -> Stop:
-    """Cut every gradient of a term. To cut only that through an argument, see `Joint.log(..., stop="x")`."""
-    return Stop(term)
 
 
 def summands(expr: Expr) -> Iterator[tuple[tuple[float | Weight, ...], Expr]]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import attrs
 
 from jointgen.errors import ConfigError
-from jointgen.objectives.algebra import Expr
+from jointgen.objectives.algebra import Expr, Tree
 
 TABLES = {"term": "terms", "reduction": "reductions"}
 """For each kind of component that equations name, the table of an objective with those that have settings."""
@@ -125,7 +125,7 @@ def uses(expr: Expr) -> Iterator[Use]:
                 yield Use(kind, held)
 
 
-def with_components(expr: Expr, change: Callable[[str, Any], Any]) -> Expr:
+def with_components(expr: Tree, change: Callable[[str, Any], Any]) -> Tree:
     """Return this expression, not those inside it, with `change(kind, held)` in place of every component."""
     node: Any = expr
     held = {slot: getattr(node, slot.field) for slot in expr.component_slots}

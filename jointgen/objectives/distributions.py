@@ -18,6 +18,16 @@ import attrs
 
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import MAX_NESTING, Expr, number_text
+from jointgen.objectives.values import (
+    Argument,
+    Arguments,
+    StoppedValue,
+    Value,
+    arguments,
+    as_argument,
+    check_arguments,
+    show_argument,
+)
 
 
 def names(value: str | Iterable[str]) -> tuple[str, ...]:
@@ -68,11 +78,12 @@ class Conditional:
         """The part as a recipe writes it: "encoder", or "moments of encoder"."""
         return f"{_MOMENTS}{self.part}" if self.moments else self.part
 
-    def show(self, stop: frozenset[str] = frozenset()) -> str:
-        """Write the factor, with the variables in `stop` marked as arguments without a gradient."""
+    def show(self, at: Arguments = ()) -> str:
+        """Write the factor, with the values in `at` in the place of their variables."""
+        instead = dict(at)
 
         def listed(variables: tuple[str, ...]) -> str:
-            return ",".join(f"stop({v})" if v in stop else v for v in variables)
+            return ",".join(show_argument(v, instead[v]) if v in instead else v for v in variables)
 
         return listed(self.out) + (f"|{listed(self.given)}" if self.given else "")
 
@@ -179,20 +190,45 @@ class Joint:
         """Return the factor that draws a variable."""
         return next(factor for factor in self.factors if variable in factor.out)
 
-    def log(self, text: str, *, stop: str | Iterable[str] = (), hold: bool = False, mass: bool = False) -> LogDensity:
+    def log(
+        self,
+        text: str,
+        *,
+        stop: str | Iterable[str] = (),
+        at: Mapping[str, Argument | str] | None = None,
+        hold: bool = False,
+        mass: bool = False,
+    ) -> LogDensity:
         """Return a log-density as a term, in nats.
 
         Args:
             text: The factor, such as "x|z" or "z".
             stop: Variables, the factor's own or those it is conditioned on, through which no gradient flows.
+            at: Values in the place of some of these variables; a name stands for the variable of this name.
             hold: Whether no gradient reaches the parameters of the factor's part.
             mass: Whether the exact probability of the quantisation bin that the value lies in takes the place of
                 the density.
 
         >>> print(q.log("z|x", stop="x"))
         log q(z|stop(x))
+        >>> print(q.log("z|x", at={"x": p.draw("x|z", "mean")}))
+        log q(z|x=mean p(x|z))
         """
-        return LogDensity(self, self.factor(text), frozenset(names(stop)), hold, mass)
+        return LogDensity(self, self.factor(text), _stopped(at or {}, names(stop)), hold, mass)
+
+    def draw(self, text: str, reading: str = "sample", *, at: Mapping[str, Argument | str] | None = None) -> Value:
+        """Return a new draw of a conditional as a value.
+
+        Args:
+            text: The factor, such as "x|z".
+            reading: Which reading of the draw, such as "mean".
+            at: Values in the place of the variables that it is given.
+
+        >>> print(q.draw("z|x", "mean", at={"x": "z"}))
+        mean q(z|x=z)
+        """
+        factor = self.factor(text)
+        return Value(factor.out[0], reading, self, factor, at or {})
 
     def ancestors(self, variables: Iterable[str]) -> tuple[Conditional, ...]:
         """Return the factors that must be drawn, in order, to have these variables."""
@@ -402,25 +438,29 @@ def default_part(joint: str, conditional: Conditional) -> str:
 class LogDensity(Expr):
     """A log-density such as log p(x|z), (B,) nats, at the draw of the expectation that it stands in. See `Joint.log`.
 
+    Args:
+        at: Values in the place of the factor's variables, `stop(x)` among them.
+
     Raises:
-        ConfigError: `stop` names a variable that is no argument of the factor.
+        ConfigError: `at` names a variable that is no argument of the factor.
     """
 
     joint: Joint
     factor: Conditional
-    stop: frozenset[str] = frozenset()
+    at: Arguments = attrs.field(converter=arguments, default=())
     hold: bool = False
     mass: bool = False
 
     def __attrs_post_init__(self) -> None:
-        unknown = self.stop - {*self.factor.out, *self.factor.given}
-        if unknown:
-            raise ConfigError(
-                f"log {self.joint.name}({self.factor}): stop names {sorted(unknown)[0]!r}, not an argument"
-            )
+        check_arguments(f"log {self.joint.name}({self.factor})", self.at, (*self.factor.out, *self.factor.given))
+
+    @property
+    def children(self) -> tuple[Argument, ...]:
+        """The values that take the place of its variables."""
+        return tuple(value for _, value in self.at)
 
     def __str__(self) -> str:
-        text = f"log {'mass ' if self.mass else ''}{self.joint.name}({self.factor.show(self.stop)})"
+        text = f"log {'mass ' if self.mass else ''}{self.joint.name}({self.factor.show(self.at)})"
         return f"hold({text})" if self.hold else text
 
 
@@ -432,13 +472,23 @@ class KL(Expr):
     factor: Conditional
     other_joint: Joint
     other: Conditional
+    at: Arguments = attrs.field(converter=arguments, default=())
+    other_at: Arguments = attrs.field(converter=arguments, default=())
 
     def __attrs_post_init__(self) -> None:
         if set(self.factor.out) != set(self.other.out):
             raise ConfigError(f"{self}: the two sides are over different variables")
+        check_arguments(self, self.at, self.factor.given)
+        check_arguments(self, self.other_at, self.other.given)
+
+    @property
+    def children(self) -> tuple[Argument, ...]:
+        """The values that its two sides are given."""
+        return tuple(value for _, value in (*self.at, *self.other_at))
 
     def __str__(self) -> str:
-        return f"KL({self.joint.name}({self.factor}) : {self.other_joint.name}({self.other}))"
+        one, other = self.factor.show(self.at), self.other.show(self.other_at)
+        return f"KL({self.joint.name}({one}) : {self.other_joint.name}({other}))"
 
 
 def kl(a: LogDensity, b: LogDensity) -> KL:
@@ -447,7 +497,13 @@ def kl(a: LogDensity, b: LogDensity) -> KL:
     >>> print(kl(q.log_z_given_x, p.log_z))
     KL(q(z|x) : p(z))
     """
-    return KL(a.joint, a.factor, b.joint, b.factor)
+    return KL(a.joint, a.factor, b.joint, b.factor, a.at, b.at)
+
+
+def _stopped(at: Mapping[str, Argument | str], stop: tuple[str, ...]) -> dict[str, Argument]:
+    """Return the values with those of the variables in `stop` stopped."""
+    instead = {variable: as_argument(value) for variable, value in at.items()}
+    return instead | {variable: StoppedValue(instead.get(variable, Value(variable))) for variable in stop}
 
 
 q = Joint("q", (Conditional("x", part="data"), Conditional("z", "x", part="encoder")))

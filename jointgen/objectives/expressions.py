@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import attrs
 
 from jointgen.errors import ConfigError, suggest
-from jointgen.objectives.algebra import MAX_DRAWS, Expr, check_size
+from jointgen.objectives.algebra import MAX_DRAWS, Expr, Tree, check_size
 from jointgen.objectives.components import Slot, as_component, name_of
 from jointgen.objectives.distributions import (
     Conditional,
@@ -29,31 +29,7 @@ from jointgen.objectives.distributions import (
     as_distribution,
     names,
 )
-
-
-@attrs.frozen(cache_hash=True)
-class Value:
-    """The value of a variable, as an argument of a term.
-
-    Args:
-        variable: The variable.
-        reading: Which reading of the draw: "sample", "mean", "relaxed", whatever the family offers.
-        joint, factor: None for the draw of the expectation itself; a factor of a joint for a new draw of it, given the
-            draw of the expectation.
-    """
-
-    variable: str
-    reading: str = "sample"
-    joint: Joint | None = None
-    factor: Conditional | None = None
-
-    def __attrs_post_init__(self) -> None:
-        if self.factor is not None and self.factor.moments and self.reading not in ("sample", "mean"):
-            raise ConfigError(f"{self}: a matched Gaussian has the readings sample and mean")
-
-    def __str__(self) -> str:
-        name = self.variable if self.factor is None or self.joint is None else f"{self.joint.name}({self.factor})"
-        return name if self.reading == "sample" else f"{self.reading} {name}"
+from jointgen.objectives.values import Argument, Value, as_argument
 
 
 @attrs.frozen(cache_hash=True)
@@ -96,11 +72,26 @@ class Apply(Expr):
     """
 
     term: Any = attrs.field(converter=as_component, hash=False)
-    values: tuple[Value, ...]
+    values: tuple[Argument, ...]
     component_slots: ClassVar[tuple[Slot, ...]] = (Slot("term", "term"),)
+
+    @property
+    def children(self) -> tuple[Argument, ...]:
+        """The values."""
+        return self.values
 
     def __str__(self) -> str:
         return f"{name_of(self.term)}({', '.join(map(str, self.values))})"
+
+
+def apply(term: Any, *values: Argument | str) -> Apply:
+    """Return a registered term of values; a name stands for the variable of this name.
+
+    >>> from jointgen.objectives import q, stop
+    >>> print(apply("l2", stop(q.draw("z|x", "mean")), "z"))
+    l2(stop(mean q(z|x)), z)
+    """
+    return Apply(term, tuple(map(as_argument, values)))
 
 
 def cycle(joint: Joint, text: str, *, distance: Any = "l1", reading: str = "mean") -> Apply:
@@ -196,7 +187,7 @@ class Ratio(Expr):
         return tuple(sorted(self.num.variables))
 
     @property
-    def children(self) -> tuple[Expr, ...]:
+    def children(self) -> tuple[Tree, ...]:
         """The known part, where there is one."""
         return () if self.known is None else (self.known,)
 

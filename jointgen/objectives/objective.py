@@ -9,10 +9,11 @@ from typing import Any, Literal
 import attrs
 
 from jointgen.errors import ConfigError
-from jointgen.objectives.algebra import Expr, Weight, Weighted, Weights, check_size, summands
+from jointgen.objectives.algebra import Expr, Tree, Weight, Weighted, Weights, check_size, summands
 from jointgen.objectives.components import Named, Resolve, uses, with_components
 from jointgen.objectives.distributions import KL, Joint, LogDensity, names
-from jointgen.objectives.expressions import Apply, AsWritten, E, Expectation, PenaltyOf, Ratio, Standardized
+from jointgen.objectives.expressions import AsWritten, E, Expectation, PenaltyOf, Ratio, Standardized
+from jointgen.objectives.values import Value
 
 Order = Literal["model, critics", "critics, model", "same point"]
 ONLY_STAGE = "train"
@@ -114,8 +115,8 @@ class Objective:
         """What the updates maximise, and the reports."""
         return (*(update.maximize for update in self.updates), *(report for _, report in self.reports))
 
-    def walk(self) -> Iterable[Expr]:
-        """Yield every expression in the updates and the reports."""
+    def walk(self) -> Iterable[Tree]:
+        """Yield every expression and value in the updates and the reports."""
         for expr in self.expressions:
             yield from expr.walk()
 
@@ -262,7 +263,7 @@ def _weighed(weights: Sequence[float | Weight]) -> str:
     return f"{number:.12g} {sorted(weight.name for weight in weights if isinstance(weight, Weight))}"
 
 
-def _as_written(node: Expr, by_hand: Collection[str]) -> Expr:
+def _as_written(node: Tree, by_hand: Collection[str]) -> Tree:
     """A ratio whose critic's update is written by hand is that of a critic of which no more is known."""
     if isinstance(node, Ratio) and node.name in by_hand:
         return attrs.evolve(node, kind="critic", loss=AsWritten())
@@ -282,7 +283,7 @@ def _penalty_weights(ratio: Ratio) -> Iterator[float | Weight]:
 def resolved(expr: Expr, resolve: Resolve) -> Expr:
     """Return the expression with a component in place of every name of one."""
 
-    def one(node: Expr) -> Expr:
+    def one(node: Tree) -> Tree:
         if isinstance(node, Ratio):
             return _resolved_ratio(node, resolve)
         return with_components(node, component)
@@ -302,21 +303,23 @@ def _resolved_ratio(ratio: Ratio, resolve: Resolve) -> Ratio:
     return attrs.evolve(ratio, loss=loss, penalties=penalties)
 
 
-def rebuilt(expr: Expr, one: Callable[[Expr], Expr]) -> Expr:
-    """Return the expression with `one` applied to every expression in it, innermost first."""
+def rebuilt(expr: Expr, one: Callable[[Tree], Tree]) -> Any:
+    """Return the expression with `one` applied to every expression and value in it, innermost first."""
 
     def field(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(field(v) for v in value)
-        return rebuilt(value, one) if isinstance(value, Expr) else value
+        return whole(value) if isinstance(value, Tree) else value
 
-    node: Any = expr  # every expression is an attrs class
-    held = attrs.asdict(node, recurse=False).items()
-    changes = {name: field(value) for name, value in held if isinstance(value, Expr | tuple)}
-    return one(attrs.evolve(node, **changes) if changes else node)
+    def whole(tree: Any) -> Tree:  # every expression and value is an attrs class
+        held = attrs.asdict(tree, recurse=False).items()
+        changes = {name: field(value) for name, value in held if isinstance(value, Tree | tuple)}
+        return one(attrs.evolve(tree, **changes) if changes else tree)
+
+    return whole(expr)
 
 
-def _joints_in(expr: Expr) -> list[Joint]:
+def _joints_in(expr: Tree) -> list[Joint]:
     if isinstance(expr, Expectation):
         return [marginal.joint for marginal in expr.over.marginals]
     if isinstance(expr, Ratio):
@@ -326,8 +329,8 @@ def _joints_in(expr: Expr) -> list[Joint]:
         return [expr.joint, expr.other_joint]
     if isinstance(expr, LogDensity):
         return [expr.joint]
-    if isinstance(expr, Apply):
-        return [value.joint for value in expr.values if value.joint is not None]
+    if isinstance(expr, Value):
+        return [] if expr.joint is None else [expr.joint]
     return []
 
 

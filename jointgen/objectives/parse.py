@@ -39,7 +39,8 @@ from jointgen.objectives.distributions import (
     p,
     q,
 )
-from jointgen.objectives.expressions import MEAN, Apply, CriticView, Expectation, Ratio, Standardized, Value
+from jointgen.objectives.expressions import MEAN, Apply, CriticView, Expectation, Ratio, Standardized
+from jointgen.objectives.values import Argument, Arguments, StoppedValue, Value
 from jointgen.text import MAX_SHOWN, shortened
 
 MAX_LENGTH = 50_000
@@ -47,6 +48,8 @@ MAX_LENGTH = 50_000
 
 _TOKEN = re.compile(r"\s*(?:(?P<number>\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)|(?P<name>\w+)|(?P<symbol>.))", re.DOTALL)
 RESERVED = ("E", "KL", "clip", "hold", "log", "mass", "s", "stop", *POINTWISE)
+
+VALUES = "a variable x, a reading of it such as mean x, a new draw such as mean p(x|z), or stop(...) of a value"
 
 
 @attrs.frozen
@@ -137,7 +140,7 @@ def parse_view(text: str, vocabulary: Vocabulary | None = None) -> CriticView:
         return text
     parser = _Parser(text, vocabulary or Vocabulary())
     parser.take("standardized")
-    joint, factor = parser.unstopped("a view")
+    joint, factor = parser.plain("a view")
     parser.expect_end()
     return Standardized(joint, factor)
 
@@ -337,18 +340,33 @@ class _Parser:
                 self.take(")")
                 return marginal
 
-    def arguments(self) -> tuple[list[str], set[str]]:
-        """Read "x, stop(z)": the variables, and those through which no gradient flows."""
-        variables, stopped = [], set()
+    def arguments(self) -> tuple[list[str], dict[str, Argument]]:
+        """Read "x, stop(y), z=mean q(z|x)": the variables, and the values that take the place of some."""
+        variables: list[str] = []
+        instead: dict[str, Argument] = {}
         while True:
-            name = self.take_name("a variable")
-            if name == "stop" and self.accept("("):
+            start = self.at
+            if self.peek() == "stop":
+                name, value = self.stopped_argument()
+                instead[name] = value
+            else:
                 name = self.take_name("a variable")
-                self.take(")")
-                stopped.add(name)
+                if self.accept("="):
+                    instead[name] = self.value()
+            if name in variables:
+                self.fail(f"{name!r} stands here twice", start)
             variables.append(name)
             if not self.accept(","):
-                return variables, stopped
+                return variables, instead
+
+    def stopped_argument(self) -> tuple[str, Argument]:
+        """Read "stop(x)", which is the variable x without its gradient."""
+        start = self.at
+        value = self.value()
+        assert isinstance(value, StoppedValue)
+        if value.value != Value(str(value.value)):
+            self.fail("say in which variable's place this value stands, as in z=stop(mean q(z|x))", start)
+        return str(value.value), value
 
     def log(self) -> Expr:
         if self.peek() == "s" and self.peek(1) == "(":
@@ -381,23 +399,23 @@ class _Parser:
         mass = self.peek() == "mass" and bool(self.accept("mass"))
         return LogDensity(*self.conditional(), hold=hold, mass=mass)
 
-    def conditional(self) -> tuple[Joint, Any, frozenset[str]]:
-        """Read "p(x|stop(z))": the joint, the factor, and the variables through which no gradient flows."""
+    def conditional(self) -> tuple[Joint, Any, Arguments]:
+        """Read "p(x|stop(z))": the joint, the factor, and the values that take the place of its variables."""
         joint = self.lookup(self.take_name("a joint, such as p(x|z)"), self.words.joints, "joint")
         self.take("(")
         start = self.at
-        out, stopped = self.arguments()
-        given, stopped_given = self.arguments() if self.accept("|") else ([], set())
+        out, instead = self.arguments()
+        given, instead_given = self.arguments() if self.accept("|") else ([], {})
         self.take(")")
         text = ",".join(out) + ("|" + ",".join(given) if given else "")
         factor = self.checked(start, lambda: joint.factor(text))
-        return joint, factor, frozenset(stopped | stopped_given)
+        return joint, factor, tuple((instead | instead_given).items())
 
-    def unstopped(self, where: str) -> tuple[Joint, Any]:
+    def plain(self, where: str) -> tuple[Joint, Any]:
         start = self.at
-        joint, factor, stopped = self.conditional()
-        if stopped:
-            self.fail(f"{where} takes no stop(...) on an argument", start)
+        joint, factor, at = self.conditional()
+        if at:
+            self.fail(f"{where} takes no value in the place of an argument", start)
         return joint, factor
 
     def hold(self) -> Expr:
@@ -413,11 +431,11 @@ class _Parser:
     def kl(self) -> Expr:
         opened = self.at - 1
         self.take("(")
-        joint, factor = self.unstopped("KL(q(z|x) : p(z))")
+        joint, factor, at = self.conditional()
         self.take(":")
-        other_joint, other = self.unstopped("KL(q(z|x) : p(z))")
+        other_joint, other, other_at = self.conditional()
         self.take(")")
-        return self.checked(opened, lambda: KL(joint, factor, other_joint, other))
+        return self.checked(opened, lambda: KL(joint, factor, other_joint, other, at, other_at))
 
     def apply(self, name: str) -> Expr:
         own = self.words.components.get("term", {})
@@ -431,12 +449,32 @@ class _Parser:
         self.take(")")
         return Apply(self.words.component("term", name), tuple(values))
 
-    def value(self) -> Value:
+    def value(self) -> Argument:
+        """Read a value: "x", "mean x", "mean p(x|z)", "stop(x)", and others nested in it."""
+        if self.depth == MAX_NESTING:
+            self.fail(f"values are nested more than {MAX_NESTING} deep")
+        self.depth += 1
+        value = self.stopped_value() if self.accept("stop") else self.reading()
+        self.depth -= 1
+        return value
+
+    def stopped_value(self) -> StoppedValue:
+        self.take("(")
+        value = StoppedValue(self.value())
+        self.take(")")
+        return value
+
+    def reading(self) -> Value:
+        """Read a variable, or a new draw of a conditional, each perhaps after the name of a reading."""
+        start = self.at
         reading = self.next() if self.kind(1) == "name" else "sample"
         if self.peek(1) != "(":
-            return Value(self.take_name("a variable"), reading)
-        joint, factor = self.unstopped("a value")
-        return Value(factor.out[0], reading, joint, factor)
+            return Value(self.take_name(f"a value, which is {VALUES}"), reading)
+        if self.kind() == "name" and self.peek() not in self.words.joints:
+            known = suggest(self.peek(), self.words.joints)
+            self.fail(f"unknown joint {self.peek()!r}{known}; a value is {VALUES}")
+        joint, factor, at = self.conditional()
+        return self.checked(start, lambda: Value(factor.out[0], reading, joint, factor, at))
 
     def checked(self, at: int, make: Any) -> Any:
         """Call `make` and add the place in the text to what it raises."""

@@ -246,7 +246,10 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: q.x * p.x, "'x' stands in two factors of the product"),
     (lambda: q.xz * p.z, "'z' stands in two factors of the product"),
     (lambda: p.log("z|x"), r"p\(z\|x\) is no factor of p\(x,z\) = p\(z\) p\(x\|z\)"),
-    (lambda: p.log("x|z", stop="y"), "stop names 'y', not an argument"),
+    (
+        lambda: p.log("x|z", stop="y"),
+        r"log p\(x\|z\): 'y' is no argument that a value can take the place of; known: x, z",
+    ),
     (lambda: kl(q.log_z_given_x, p.log_x_given_z), "the two sides are over different variables"),
     (lambda: log_ratio(q.x, p.z, name="f"), r"f = log-ratio q\(x\) : p\(z\): the two sides are over different"),
     (lambda: log_ratio(q.x, p.x, name="f", view={"z": "mean"}), "view names 'z', which the critic does not see"),

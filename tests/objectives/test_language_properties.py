@@ -20,8 +20,10 @@ from jointgen.objectives import (
     Objective,
     Pointwise,
     Stop,
+    Value,
     Vocabulary,
     Weight,
+    apply,
     cycle,
     joint_from_text,
     kl,
@@ -31,6 +33,7 @@ from jointgen.objectives import (
     parse_product,
     parse_ratio_sides,
     q,
+    stop,
 )
 from jointgen.objectives.parse import parse_view
 from jointgen.objectives.recipe_text import Expression
@@ -61,6 +64,23 @@ LEAVES = st.sampled_from(
 )
 
 
+VALUES = st.recursive(
+    st.sampled_from(["x", "z", "mean x"]).map(lambda text: Value(*reversed(text.split()))),
+    lambda values: st.one_of(
+        values.map(stop),
+        values.map(lambda value: p.draw("x|z", "mean", at={"z": value})),
+        values.map(lambda value: q.draw("z|x", at={"x": value})),
+    ),
+    max_leaves=4,
+)
+OF_VALUES = st.one_of(
+    st.tuples(VALUES, VALUES).map(lambda both: apply("l2", *both)),
+    VALUES.map(lambda value: q.log("z|x", at={"x": value}, hold=True)),
+    st.tuples(VALUES, VALUES).map(lambda both: p.log("x|z", at={"x": both[0], "z": both[1]}, mass=True)),
+    VALUES.map(lambda value: kl(q.log("z|x", at={"x": value}), p.log_z)),
+)
+
+
 def grown(terms: st.SearchStrategy[Expr]) -> st.SearchStrategy[Expr]:
     pairs = st.tuples(terms, terms)
     return st.one_of(
@@ -77,7 +97,7 @@ def grown(terms: st.SearchStrategy[Expr]) -> st.SearchStrategy[Expr]:
     )
 
 
-TERMS = st.recursive(LEAVES, grown, max_leaves=12)
+TERMS = st.recursive(st.one_of(LEAVES, OF_VALUES), grown, max_leaves=12)
 DRAWS = st.sampled_from([{}, {"k": 3}, {"k": 10_000, "reduce": "logmeanexp"}])
 EXPECTATIONS = st.builds(lambda over, term, draws: E(over, term, **draws), st.one_of(MARGINALS, MIXTURES), TERMS, DRAWS)
 SUMS = st.recursive(
@@ -141,7 +161,7 @@ def test_a_schedule_stays_between_its_ends(table: WeightTable, progress: float) 
 
 # --- any text --------------------------------------------------------------------------------------------------------
 
-SOUP = "E [ ] ( ) q p x z f g lambda w log s stop hold KL mass l1 mean exp , ; : | * + - . k = 5 1e3 9 logmeanexp ² λ"
+SOUP = "E [ ] ( ) q p x z f g lambda w log s stop hold KL mass l1 mean exp , ; : | * + - . k = 5 1e3 9 logmeanexp = ² λ"
 WORDS_OF_TEXT = st.sampled_from([*SOUP.split(), "q(x,z)", "log p(x|z)", "E[q(x,z)](", " ", "\n", "standardized "])
 TEXTS = st.one_of(st.lists(WORDS_OF_TEXT, max_size=20).map("".join), st.text())
 

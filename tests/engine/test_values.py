@@ -1,0 +1,134 @@
+"""Values in values: a draw at another draw, a density at a value, a stop anywhere, against losses written by hand.
+
+Networks are lines: q(z|x) = N(a x + b, s^2) and p(x|z) = N(c z + d, t^2), so each loss is a line of plain torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from support.models import assemble, small_model
+from support.networks import DOUBLE, Line, StandardNormal
+from torch import Tensor
+
+from jointgen.contracts.noise import Noise
+from jointgen.data.step_inputs import StepInputs
+from jointgen.engine.gradient_check import check_ownership
+from jointgen.engine.update import UpdateRunner
+from jointgen.errors import ConfigError
+from jointgen.objectives import E, Expr, Objective, Update, apply, joint_from_text, kl, p, parse, q, stop
+
+X = torch.tensor([[0.5], [-1.25], [2.0], [0.1]], dtype=DOUBLE)
+encoder, decoder = Line(0.7, -0.2, math.log(0.6)), Line(-1.3, 0.4, math.log(0.8))
+NUMBERS = {"a": encoder.slope, "b": encoder.offset, "c": decoder.slope, "d": decoder.offset}
+
+
+def q_mean(x: Tensor) -> Tensor:
+    return encoder.slope * x + encoder.offset
+
+
+def p_mean(z: Tensor) -> Tensor:
+    return decoder.slope * z + decoder.offset
+
+
+def log_q(z: Tensor, x: Tensor) -> Tensor:
+    return encoder(x).log_prob(z)
+
+
+def squared(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).square().sum(1)
+
+
+# text -> the same number for each row in plain torch. z is what the prior draws for the expectation.
+LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "E[q(x)](l2(x, mean p(x|z=mean q(z|x))))": lambda z: squared(X, p_mean(q_mean(X))),
+    "E[q(x)](l2(x, mean p(x|z=stop(mean q(z|x)))))": lambda z: squared(X, p_mean(q_mean(X).detach())),
+    "E[q(x)](l2(stop(x), stop(mean p(x|z=x))))": lambda z: squared(X, p_mean(X)).detach(),
+    "E[p(z)](l2(z, mean q(z|x=z)))": lambda z: squared(z, q_mean(z)),
+    "E[p(z)](l2(stop(mean q(z|x=z)), mean q(z|x=mean p(x|z))))": lambda z: squared(
+        q_mean(z).detach(), q_mean(p_mean(z))
+    ),
+    "E[p(z)](log q(z|x=mean p(x|z)))": lambda z: log_q(z, p_mean(z)),
+    "E[p(z)](log q(z|x=stop(mean p(x|z))))": lambda z: log_q(z, p_mean(z).detach()),
+    "E[p(z)](hold(log q(z|x=mean p(x|z))))": lambda z: Line.forward(HELD, p_mean(z)).log_prob(z),
+    "E[q(x)](log q(z=mean q(z|x=stop(x))|x=mean p(x|z=x)))": lambda z: log_q(q_mean(X), p_mean(X)),
+}
+HELD = Line(0.7, -0.2, math.log(0.6)).requires_grad_(False)
+
+
+@pytest.mark.parametrize("text", LOSSES)
+def test_a_value_is_what_it_says(text: str) -> None:
+    plan, parts = assemble(
+        Objective((Update("model", parse(text), trains=("encoder", "decoder")),)),
+        {"encoder": encoder, "decoder": decoder, "prior": StandardNormal()},
+    )
+    noise = Noise(3, "values", dtype=DOUBLE)
+    z = noise.named("p(z)", len(X)).normal(1)
+    update = UpdateRunner(plan.updates[0], parts)
+    parts.modules.zero_grad()
+    figures, _ = update.gradient(StepInputs({"data": {"x": X}}, noise, len(X)))
+    found = {name: number.grad.item() for name, number in NUMBERS.items() if number.grad is not None}
+    parts.modules.zero_grad()
+    mean = LOSSES[text](z).mean()
+    assert figures["model/loss"].item() == pytest.approx(-mean.item(), abs=1e-12)
+    wanted = [0.0] * 4
+    if mean.requires_grad:
+        gradients = torch.autograd.grad(-mean, list(NUMBERS.values()), allow_unused=True)
+        wanted = [0.0 if gradient is None else gradient.item() for gradient in gradients]
+    assert found == pytest.approx(dict(zip(NUMBERS, wanted, strict=True)), abs=1e-12)
+
+
+# --- small models: everything agrees with the plan, and what does not fit is refused ---------------------------------
+
+r = joint_from_text("r", "r(x) r(w|x)", {"r(x)": "data", "r(w|x)": "encoder"})
+q_at_p = q.draw("z|x", at={"x": p.draw("x|z", at={"z": stop("z")})})
+CHECKED: dict[str, Expr] = {
+    "cycle of codes": E(q.xz, p.log_x_given_z - apply("l2", "z", stop(q_at_p)) - apply("l1", q_at_p, "z")),
+    "KL at a draw": E(p.xz, p.log_x_given_z - kl(q.log("z|x", stop="x"), q.log("z|x", at={"x": p.draw("x|z")}))),
+    "density of a draw": E(q.xz, p.log("x|z", at={"z": q_at_p}) - q.log("z|x", at={"z": q_at_p}), k=3),
+    "own density": E(q.x, q.log("z|x", at={"z": q.draw("z|x")}), k=2) + E(p.z, p.log_z),
+}
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_gradients_go_where_the_plan_says(name: str) -> None:
+    model = small_model(Objective.of(CHECKED[name]))
+    check_ownership(model.plan, model.parts, model.data(4), 4)
+
+
+def test_equal_draws_with_and_without_a_stop_are_one_draw() -> None:
+    """q'(z|x=mean p(x|z)) with its input stopped has the noise of the draw with it: their difference is zero."""
+    mean = p.draw("x|z", "mean")
+    live, stopped = (q.draw("z|x", at={"x": value}) for value in (mean, stop(mean)))
+    found = small_model(Objective.of(E(q.xz, p.log_x_given_z))).double()
+    rows = found.rows(E(q.xz, apply("l2", live, stopped)))(found.inputs())
+    assert rows.abs().max().item() == 0.0
+
+
+WRONG: list[tuple[Any, str]] = [
+    (
+        E(p.xz, apply("l2", "z", q.draw("z|x", at={"x": "z"}))),
+        "q(z|x=z): z is 3 real, and it takes the place of x, which is 2 real",
+    ),
+    (
+        E(q.xz, q.log("z|x", at={"z": p.draw("x|z", "mean")})),
+        "log q(z=mean p(x|z)|x): mean p(x|z) is 2 real, and it takes the place of z, which is 3 real",
+    ),
+    (
+        E(q.x, p.log("x|z")),
+        "p(x|z) needs 'z', which its expectation over x does not draw",
+    ),
+]
+
+
+@pytest.mark.parametrize(("expr", "problem"), WRONG, ids=[problem for _, problem in WRONG])
+def test_values_that_do_not_fit_are_refused(expr: Expr, problem: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        small_model(
+            Objective.of(expr + E(p.x, p.log("z", at={"z": q.draw("z|x")}))), prior={"type": "normal", "size": 3}
+        )
+    assert error.value.lines == [f"objective: {problem}"]

@@ -420,7 +420,7 @@ def _bind_part(binding: Binding, joint: Joint, factor: Conditional, registry: Re
                 problems = [Problem(p.message + drawn + fitting, *where, *p.path) for p in error.problems]
                 binding.problems.extend(problems)
             else:
-                binding.traits[part] = PartTraits("conditional", can.paths, can.noise_input)
+                binding.traits[part] = PartTraits("conditional", can.paths, can.noise_input, values=can.values)
                 binding.capabilities[part] = can
         return
     prior = binding.recipe.all_priors().get(part)
@@ -438,7 +438,9 @@ def _bind_part(binding: Binding, joint: Joint, factor: Conditional, registry: Re
         with attributing(named):
             can = prior.capabilities(space, *of_parts)
         can = _checked(named, can)
-        binding.traits[part] = PartTraits("prior", can.paths, trainable=can.trainable, through=through)
+        binding.traits[part] = PartTraits(
+            "prior", can.paths, trainable=can.trainable, through=through, values=can.values
+        )
         binding.capabilities[part] = can
 
 

@@ -27,6 +27,7 @@ class PartTraits:
         any_path: Treat every reading as if it had a path. This finds what an objective would train if the families
             allowed it.
         through: The conditionals that a prior is computed with, besides its own parameters.
+        values: How many values its draws can take, where a sum over them is possible; 0 where it is not.
     """
 
     kind: Literal["data", "prior", "conditional", "critic"]
@@ -35,6 +36,7 @@ class PartTraits:
     trainable: bool = True
     any_path: bool = False
     through: tuple[str, ...] = ()
+    values: int = 0
 
     def has_path(self, reading: str) -> bool:
         """Whether a gradient flows from this reading of a draw to the parameters."""

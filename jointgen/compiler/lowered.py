@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from jointgen.compiler.axes import Axes
 from jointgen.compiler.gradient_paths import GradientPaths, Traits, merge_paths
 from jointgen.compiler.nodes import EXPLICIT, Node, ReadNode, StandardizedNode
 from jointgen.objectives.algebra import Expr, Stop, Tree
@@ -67,6 +68,28 @@ class ReducedDraws:
     def nodes(self) -> tuple[Node, ...]:
         """All nodes that the reduction needs beside its term."""
         return (*self.leaves, *self.paths, *self.densities)
+
+
+@attrs.frozen(cache_hash=True)
+class OverValues(Expr):
+    """The weighted mean of a term over summed variables and draws, or another weighted reduction: (B * rows,) -> (B,).
+
+    Args:
+        term: The term, every leaf of which has all axes.
+        axes: What it is averaged over.
+        log_probs: The log-probabilities of the values of the summed variables, by which it is weighed.
+        reduction: The reduction; None for the mean.
+    """
+
+    term: Expr
+    axes: Axes
+    log_probs: tuple[NodeValue, ...]
+    reduction: Any = attrs.field(default=None, hash=False)
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        """The term, and the log-probabilities."""
+        return (self.term, *self.log_probs)
 
 
 @attrs.frozen(cache_hash=True)

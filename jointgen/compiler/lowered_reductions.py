@@ -33,6 +33,8 @@ def lower_summand(lowering: Lowering, source: Expectation | PenaltyOf, term: Exp
         return lowering.lower(source, term)
     _check_draws(source)
     reduction = as_gradient_reduction(component_of(source.reduce))
+    if reduction is not None and source.sums:
+        raise ConfigError(f"{source.sign}: {name_of(source.reduce)} looks at draws, so it goes with no sum")
     if reduction is not None:
         return lower_gradient_reduction(lowering, source, term, reduction)
     if source.wrt:

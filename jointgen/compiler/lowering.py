@@ -6,12 +6,14 @@ The flow is expression -> lowered tree (`jointgen.compiler.lowered`) -> nodes ->
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import attrs
 
+from jointgen.compiler.axes import Axes, draws_axis, merge_axes, size_of, summed_in
 from jointgen.compiler.gradient_paths import Traits
-from jointgen.compiler.lowered import CriticPenalty, NodeValue, OverDraws
+from jointgen.compiler.lowered import CriticPenalty, NodeValue, OverDraws, OverValues, leaves_of
 from jointgen.compiler.nodes import (
     ClosedKLNode,
     CriticNode,
@@ -29,9 +31,11 @@ from jointgen.compiler.nodes import (
     ViewNode,
     differentiable_nodes,
 )
+from jointgen.compiler.sums import ValuesNode, spread
+from jointgen.contracts.reductions import WeightedReduction
 from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import Clip, Constant, Expr, Pointwise, Stop, Sum, Weighted
-from jointgen.objectives.components import component_of
+from jointgen.objectives.components import component_of, name_of
 from jointgen.objectives.distributions import KL, Conditional, Distribution, Joint, LogDensity, Product
 from jointgen.objectives.expressions import Apply, Expectation, PenaltyOf, Ratio, Standardized
 from jointgen.objectives.values import Argument, Arguments, StoppedValue, Value, unstopped
@@ -41,13 +45,23 @@ from jointgen.objectives.values import Argument, Arguments, StoppedValue, Value,
 class Point:
     """The point at which a term is evaluated: a `ReadNode` for each variable, with k rows per row of the batch.
 
+    Where variables are summed over, a value has the axes that it depends on, and is spread where it meets others.
+
     Args:
         held: The conditionals, each with the joint that owns it, whose densities are held at this point.
+        sums: The summed variables in order.
+        log_probs: The log-probability of each value of these.
     """
 
     reads: Mapping[str, ReadNode]
     k: int
     held: frozenset[tuple[str, Conditional]] = frozenset()
+    sums: tuple[str, ...] = ()
+    log_probs: Mapping[str, DensityNode] = attrs.field(factory=dict)
+
+    def axes_of(self, *found: Axes) -> Axes:
+        """The axes of what is computed from values with these: theirs, and without sums the k draws in any case."""
+        return merge_axes(found, self.sums) if self.sums else draws_axis(self.k)
 
     def at(self, variable: str, asker: object) -> ReadNode:
         """The value of a variable, for `asker`. Raises ConfigError where the expectation does not draw it."""
@@ -56,6 +70,22 @@ class Point:
                 f"{asker} needs {variable!r}, which its expectation over {', '.join(self.reads)} does not draw"
             )
         return self.reads[variable]
+
+
+@attrs.frozen
+class Draws:
+    """The draw of a joint that a marginal is read from: the `index`-th, k times.
+
+    Args:
+        again: The variables of priors that are drawn k times too.
+        sums: The variables that take every value in place of a draw.
+    """
+
+    joint: Joint
+    index: int
+    k: int
+    again: frozenset[str]
+    sums: tuple[str, ...]
 
 
 class Lowering:
@@ -78,8 +108,17 @@ class Lowering:
         """
         if isinstance(source, PenaltyOf):
             return self._penalty(source)
-        tree = self.lower_at(term, self.point(_one(source.over), source.k))
-        return tree if source.k == 1 else OverDraws(tree, source.k, component_of(source.reduce))
+        sums = source.sums
+        point = self.point(_one(source.over), source.k, sums=sums)
+        tree = self.lower_at(term, point)
+        reduction = component_of(source.reduce)
+        if not sums:
+            return tree if source.k == 1 else OverDraws(tree, source.k, reduction)
+        if reduction is not None and not isinstance(reduction, WeightedReduction):
+            raise ConfigError(f"{source.sign}: {name_of(source.reduce)} takes no weights, so it goes with no sum")
+        axes, log_probs = _summed_axes(tree, point)
+        tree = lower_tree(term, lambda leaf, held: spread(self._leaf(leaf, point, held), axes))
+        return OverValues(tree, axes, log_probs, reduction) if axes else tree
 
     def lower_at(self, term: Expr, point: Point) -> Expr:
         """The tree of a term at a point."""
@@ -95,19 +134,21 @@ class Lowering:
 
     # --- draws
 
-    def point(self, over: Product, k: int, drawn: frozenset[str] = frozenset()) -> Point:
+    def point(self, over: Product, k: int, drawn: frozenset[str] = frozenset(), sums: tuple[str, ...] = ()) -> Point:
         """Draw each marginal independently.
 
         Args:
             over: What is drawn.
             k: The number of draws for each row.
             drawn: The variables of priors that are drawn k times too, and not once for each row.
+            sums: The variables that take every value in place of a draw.
 
         The first marginal of a joint is the joint's shared draw. A further one is drawn afresh where that takes
         priors only. Otherwise it is re-paired: its rows are shifted within blocks, past the rows that other joints
         with the same data source have.
         """
         reads: dict[str, ReadNode] = {}
+        log_probs: dict[str, DensityNode] = {}
         times_drawn: dict[str, int] = {}
         largest_first = sorted(over.marginals, key=lambda m: -len(m.joint.ancestors(m.variables)))
         for marginal in largest_first:
@@ -116,30 +157,67 @@ class Lowering:
             nth = max(times_drawn.get(owner, 0) for owner in owners)
             times_drawn |= dict.fromkeys(owners, nth + 1)
             fresh = all(f.is_root and self.traits[f.part].kind == "prior" for f in factors)
+            draws = Draws(marginal.joint, nth if fresh else 0, k, drawn, sums)
+            for factor in factors:
+                if summed := set(factor.out) & set(sums):
+                    (variable,) = summed
+                    if variable in log_probs or (nth and not fresh):
+                        raise ConfigError(f"sum {variable}: {over} draws it twice, so it has no one sum")
+                    log_probs[variable] = self._log_prob(draws, factor)
             for variable in marginal.variables:
-                read = self._read(marginal.joint, nth if fresh else 0, variable, k, drawn)
+                read = self._read(draws, variable)
                 stride = max(1, *(len(self._joints_rooted_in(f)) for f in factors))
                 reads[variable] = read if fresh or not nth else attrs.evolve(read, shift=nth * stride)
-        return Point({v: _repeated(reads[v], k) for v in over.variables}, k)
+        found = {v: reads[v] if sums else spread(reads[v], draws_axis(k)) for v in over.variables}
+        return Point(found, k, sums=sums, log_probs=log_probs)
 
-    def _read(self, joint: Joint, index: int, variable: str, k: int, drawn: frozenset[str]) -> ReadNode:
-        return ReadNode(self._draw(joint, index, joint.drawn_by(variable), k, drawn), variable)
+    def _read(self, draws: Draws, variable: str) -> ReadNode:
+        return ReadNode(self._draw(draws, draws.joint.drawn_by(variable)), variable)
 
-    def _draw(
-        self, joint: Joint, index: int, factor: Conditional, k: int, drawn: frozenset[str]
-    ) -> RootNode | SampleNode:
+    def _draw(self, draws: Draws, factor: Conditional) -> RootNode | SampleNode | ValuesNode:
+        joint, index = draws.joint, draws.index
         owner = factor.of or joint.name
+        if set(factor.out) & set(draws.sums):
+            return self._values(draws, factor)
         if factor.is_root:
             trait = self.traits[factor.part]
             is_data = trait.kind == "data"
             # two joints rooted in one data source must not share rows: q(x) and p(y) are independent
             rooted = self._joints_rooted_in(factor)
             shift = rooted.index(owner) if is_data and owner in rooted else 0
-            times = 1 if is_data or drawn.isdisjoint(factor.out) else k
+            times = 1 if is_data or draws.again.isdisjoint(factor.out) else draws.k
             return RootNode(owner, index, factor.part, factor.out, is_data, shift, trait.through, times)
-        given = {v: self._read(joint, index, v, k, drawn) for v in factor.given}
-        title = f"{owner}{index or ''}({factor})" + (f" k={k}" if k > 1 else "")
-        return SampleNode(self._forward(factor, given, k, "live", title), factor.out, title)
+        given = {v: self._read(draws, v) for v in factor.given}
+        axes = merge_axes([*(read.axes for read in given.values()), draws_axis(draws.k)], draws.sums)
+        title = f"{owner}{index or ''}({factor}){_over(axes)}" + (f" k={draws.k}" if draws.k > 1 else "")
+        return SampleNode(self._forward(factor, given, axes, "live", title), factor.out, title)
+
+    def _values(self, draws: Draws, factor: Conditional) -> ValuesNode:
+        """Every value of a variable that is summed over."""
+        (variable,) = factor.out
+        trait, written = self.traits[factor.part], f"{factor.of or draws.joint.name}({factor})"
+        if trait.kind == "data":
+            raise ConfigError(
+                f"sum {variable}: {written} is drawn from a data source, whose probabilities are not known; "
+                "sum over what a family or a prior draws"
+            )
+        if factor.moments:
+            raise ConfigError(f"sum {variable}: {written} is a matched Gaussian, which has no list of values")
+        count = max(trait.values, 1)  # a law that has none is a requirement that is not met
+        own = ((variable, count),)
+        if factor.is_root:
+            return ValuesNode(PriorNode(factor.part, "live", count, trait.through), variable, count, written)
+        given = {v: self._read(draws, v) for v in factor.given}
+        axes = merge_axes([*(read.axes for read in given.values()), own], draws.sums)
+        law = self._forward(factor, given, axes, "live", written)
+        assert isinstance(law, ForwardNode)
+        return ValuesNode(law, variable, count, written)
+
+    def _log_prob(self, draws: Draws, factor: Conditional) -> DensityNode:
+        """The log-probability of every value of a variable that is summed over."""
+        values = self._values(draws, factor)
+        axes = values.axes if isinstance(values.law, PriorNode) else values.law.axes
+        return DensityNode(values.law, spread(ReadNode(values, values.variable), axes), own=False)
 
     def _joints_rooted_in(self, root: Conditional) -> list[str]:
         if not root.is_root:
@@ -147,15 +225,16 @@ class Lowering:
         return [j.name for j in self.joints.values() if any(f.is_root and f.part == root.part for f in j.own)]
 
     def _forward(
-        self, factor: Conditional, given: Mapping[str, ReadNode], k: int, mode: Mode, title: str
+        self, factor: Conditional, given: Mapping[str, ReadNode], axes: Axes, mode: Mode, title: str
     ) -> ForwardNode | MomentsNode:
-        """The run of the network of `factor` given these values, with k rows per row of the batch."""
+        """The run of the network of `factor` given these values, with these axes."""
         noise_size = self.traits[factor.part].noise_input
-        rows = k if noise_size else max(given[v].rows for v in factor.given)
-        inputs = tuple(_repeated(given[v], rows) for v in factor.given)
+        below = axes if noise_size else merge_axes((given[v].axes for v in factor.given), summed_in(axes))
+        inputs = tuple(spread(given[v], below) for v in factor.given)
         if mode == "held" and (factor.moments or factor.part not in self.trains):
             mode = "live"  # the same thing where no gradient reaches the part, and one run fewer
-        run = ForwardNode(factor.part, inputs, mode, k // rows, f"{title}/eps" if noise_size else "", noise_size)
+        k, layout = size_of(axes) // size_of(below), axes if summed_in(axes) else ()
+        run = ForwardNode(factor.part, inputs, mode, k, f"{title}/eps" if noise_size else "", noise_size, layout)
         return MomentsNode(run) if factor.moments else run
 
     # --- terms
@@ -170,7 +249,8 @@ class Lowering:
             case Ratio():
                 return self.critic(term, point)
             case Apply():
-                return TermNode(component_of(term.term), tuple(self._value(v, point, held) for v in term.values))
+                values = [self._value(v, point, held) for v in term.values]
+                return TermNode(component_of(term.term), _met(point, values))
         raise TypeError(f"{term!r} cannot be evaluated at a point")
 
     def density(self, term: LogDensity, point: Point, held: bool = False) -> DensityNode:
@@ -182,30 +262,42 @@ class Lowering:
         (out,) = term.factor.out
         if term.mass:
             _refuse_matched(term.factor, term)
-        law = self._law(term.joint, term.factor, point, mode, term.at, held)
         value = self._value(dict(term.at).get(out, Value(out)), point, held, term)
+        law = self._law(term.joint, term.factor, point, mode, term.at, held, value.axes)
         own = _is_draw_of(value, law)
         if term.mass and isinstance(value.source, RootNode):
             value = attrs.evolve(value, reading="mean")  # a bin's centre: a dequantised value can round out of its bin
+        if point.sums:
+            value = spread(value, value.axes if isinstance(law, PriorNode) else law.axes)
         return DensityNode(law, value, own, term.mass)
 
     def _closed_kl(self, term: KL, point: Point, held: bool) -> ClosedKLNode:
         mode: Mode = "held" if held else "live"
         for factor in (term.factor, term.other):
             _refuse_matched(factor, term)
-        law = self._law(term.joint, term.factor, point, mode, term.at, held)
-        other = self._law(term.other_joint, term.other, point, mode, term.other_at, held)
+        sides = ((term.joint, term.factor, term.at), (term.other_joint, term.other, term.other_at))
+        given = [self._given(joint, factor, point, at, held) for joint, factor, at in sides]
+        axes = point.axes_of(*(read.axes for reads in given for read in reads.values()))
+        law, other = (self._law(*side[:2], point, mode, side[2], held, axes) for side in sides)
         assert not isinstance(law, MomentsNode) and not isinstance(other, MomentsNode)
         return ClosedKLNode(law, other)
 
     def _law(
-        self, joint: Joint, factor: Conditional, point: Point, mode: Mode, at: Arguments = (), held: bool = False
+        self,
+        joint: Joint,
+        factor: Conditional,
+        point: Point,
+        mode: Mode,
+        at: Arguments = (),
+        held: bool = False,
+        beside: Axes = (),
     ) -> ForwardNode | PriorNode | MomentsNode:
         """The distribution `factor` at the point: a run of its network, or the prior itself.
 
         Args:
             at: Values in the place of the variables that it is given.
             held: Whether no parameter takes a gradient that these values are computed with.
+            beside: The axes of what it is used with.
         """
         if factor.is_root:
             trait = self.traits[factor.part]
@@ -213,9 +305,11 @@ class Lowering:
                 remedy = "" if factor.part == "data" else _remedy_for_source(factor)
                 raise ConfigError(f"log {joint.name}({factor}): the data's density is not known{remedy}")
             trained = self.trains & {factor.part, *trait.through}
-            return PriorNode(factor.part, mode if trained else "live", point.k, through=trait.through)
+            rows = size_of(point.axes_of(beside))
+            return PriorNode(factor.part, mode if trained else "live", rows, through=trait.through)
         given = self._given(joint, factor, point, at, held)
-        return self._forward(factor, given, point.k, mode, f"{joint.name}({factor.show(unstopped(at))})")
+        axes = point.axes_of(beside, *(read.axes for read in given.values()))
+        return self._forward(factor, given, axes, mode, f"{joint.name}({factor.show(unstopped(at))})")
 
     def _given(self, joint: Joint, factor: Conditional, point: Point, at: Arguments, held: bool) -> dict[str, ReadNode]:
         """The value of each variable that `factor` is given, once for each row of what it is read from."""
@@ -230,14 +324,15 @@ class Lowering:
 
     def critic(self, ratio: Ratio, point: Point) -> CriticNode:
         """The run of a ratio's critic at the point."""
-        return CriticNode(ratio.name, tuple(self._seen(ratio, v, point) for v in ratio.variables))
+        return CriticNode(ratio.name, _met(point, [self._seen(ratio, v, point) for v in ratio.variables]))
 
     def _seen(self, ratio: Ratio, variable: str, point: Point) -> ReadNode | StandardizedNode:
         """Return the value of a variable that the critic of a ratio sees."""
         read, view = point.at(variable, ratio), ratio.reading(variable)
         if not isinstance(view, Standardized):
             return self._viewed(read, view)
-        law = self._law(view.joint, view.factor, point, "live")
+        law = self._law(view.joint, view.factor, point, "live", beside=read.axes)
+        (read,) = _met(point, [read], law.axes)
         return StandardizedNode(read, law if isinstance(law, MomentsNode) else MomentsNode(law))
 
     def _viewed(self, read: ReadNode, reading: str) -> ReadNode:
@@ -249,8 +344,8 @@ class Lowering:
         if isinstance(source, RootNode) and source.is_data and reading not in ("sample", "mean"):
             view = ViewNode(self._likelihood_of(read.variable), source, read.variable, reading)
             return attrs.evolve(read, source=view)
-        if isinstance(source, RootNode) and not source.is_data:
-            reading = "sample"  # a prior's draw has one reading
+        if isinstance(source, ValuesNode) or (isinstance(source, RootNode) and not source.is_data):
+            reading = "sample"  # a prior's draw has one reading, and so has a value that is summed over
         if isinstance(source, SampleNode) and isinstance(source.law, MomentsNode) and reading != "mean":
             reading = "sample"  # a matched Gaussian's draw has two
         return attrs.evolve(read, reading=reading)
@@ -276,8 +371,9 @@ class Lowering:
         if value.factor is None or value.joint is None:
             return self._viewed(point.at(value.variable, asker or value), value.reading)
         given = self._given(value.joint, value.factor, point, value.at, held)
-        title = f"{value.joint.name}'({value.factor.show(unstopped(value.at))})"
-        law = self._forward(value.factor, given, point.k, "held" if held else "live", title)
+        axes = point.axes_of(*(read.axes for read in given.values()))
+        title = f"{value.joint.name}'({value.factor.show(unstopped(value.at))}){_over(axes)}"
+        law = self._forward(value.factor, given, axes, "held" if held else "live", title)
         return ReadNode(SampleNode(law, value.factor.out, title), value.variable, value.reading)
 
 
@@ -314,8 +410,27 @@ def _one(over: Distribution) -> Product:
     return over
 
 
-def _repeated(read: ReadNode, rows: int) -> ReadNode:
-    return read if read.rows == rows else attrs.evolve(read, repeat=rows // read.source.rows)
+def _over(axes: Axes) -> str:
+    """The mark of a draw that is made for every value of summed variables: noise for more rows has another name."""
+    return f" sum {', '.join(summed_in(axes))}" if summed_in(axes) else ""
+
+
+def _met(point: Point, nodes: Sequence[Any], beside: Axes = ()) -> tuple[Any, ...]:
+    """The nodes that are used together, with the same axes."""
+    axes = point.axes_of(beside, *(node.axes for node in nodes))
+    return tuple(spread(node, axes) for node in nodes)
+
+
+def _summed_axes(tree: Expr, point: Point) -> tuple[Axes, tuple[NodeValue, ...]]:
+    """The axes over which a term is summed, with the log-probabilities that it is weighed by.
+
+    These are the axes that it depends on, and those that the probabilities of these depend on. Over others it is a
+    constant, and their probabilities have the sum 1.
+    """
+    axes = point.axes_of(*(node.axes for node in leaves_of(tree)))
+    while (more := point.axes_of(axes, *(point.log_probs[v].axes for v in summed_in(axes)))) != axes:
+        axes = more
+    return axes, tuple(NodeValue(spread(point.log_probs[v], axes)) for v in summed_in(axes))
 
 
 def _remedy_for_source(root: Conditional) -> str:

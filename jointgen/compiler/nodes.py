@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import attrs
 
+from jointgen.compiler.axes import Axes, draws_axis
 from jointgen.compiler.gradient_paths import GradientPaths, Traits, merge_paths
 
 Mode = Literal["live", "held"]
@@ -37,6 +38,7 @@ class Node:
     Attributes:
         parents: The nodes that it is computed from.
         rows: How many rows its value has for each row of the batch.
+        axes: Over what: the values of summed variables, and draws (`jointgen.compiler.axes`).
         title: Its text in `jointgen explain`. The title of a draw or of a run also names its noise, so another title
             means other random numbers.
     """
@@ -60,6 +62,10 @@ class Node:
     @property
     def rows(self) -> int:
         return max(parent.rows for parent in self.parents)
+
+    @property
+    def axes(self) -> Axes:
+        return max((parent.axes for parent in self.parents), key=len, default=())
 
     @property
     def title(self) -> str:
@@ -147,6 +153,10 @@ class RootNode(DrawNode):
     @property
     def rows(self) -> int:
         return self.k
+
+    @property
+    def axes(self) -> Axes:
+        return draws_axis(self.k)
 
     @property
     def title(self) -> str:
@@ -259,7 +269,7 @@ class ReadNode(Node):
         leaf: Cut the gradient as `stop` does, but so that a reduction can take the gradient of its term in the value.
     """
 
-    source: RootNode | SampleNode | ViewNode
+    source: DrawNode
     variable: str
     reading: str = "sample"
     stop: bool = False
@@ -278,6 +288,14 @@ class ReadNode(Node):
     @property
     def rows(self) -> int:
         return self.source.rows * self.repeat
+
+    @property
+    def axes(self) -> Axes:
+        return (*self.source.axes, *draws_axis(self.repeat))
+
+    def unstopped(self) -> ReadNode:
+        """The same value with its gradient."""
+        return attrs.evolve(self, stop=False, leaf=False)
 
     @property
     def title(self) -> str:
@@ -319,14 +337,16 @@ class ForwardNode(DistributionNode):
         mode: See `Mode`.
         k: How often the output of the network is repeated for each of its rows.
         noise: The name of the noise that the network takes as a further input, `noise_size` numbers a row; "" for none.
+        layout: The axes of the output, where variables are summed over; () for those of the inputs, and k draws.
     """
 
     part: str
-    inputs: tuple[ReadNode, ...]
+    inputs: tuple[Any, ...]
     mode: Mode
     k: int
     noise: str = ""
     noise_size: int = 0
+    layout: Axes = ()
 
     @property
     def parents(self) -> tuple[Node, ...]:
@@ -335,6 +355,10 @@ class ForwardNode(DistributionNode):
     @property
     def rows(self) -> int:
         return self.k * max(node.rows for node in self.inputs)
+
+    @property
+    def axes(self) -> Axes:
+        return self.layout or (*super().axes, *draws_axis(self.k))
 
     @property
     def title(self) -> str:
@@ -355,8 +379,7 @@ class ForwardNode(DistributionNode):
 
     def unmarked(self) -> ForwardNode:
         """The same run with nothing held or stopped. It gives the same numbers, so it has the same dropout masks."""
-        inputs = tuple(attrs.evolve(node, stop=False, leaf=False) for node in self.inputs)
-        return attrs.evolve(self, mode="live", inputs=inputs)
+        return attrs.evolve(self, mode="live", inputs=tuple(node.unstopped() for node in self.inputs))
 
 
 @attrs.frozen(cache_hash=True)
@@ -367,6 +390,10 @@ class PriorNode(DistributionNode):
     mode: Mode
     rows: int
     through: tuple[str, ...] = ()
+
+    @property
+    def axes(self) -> Axes:
+        return draws_axis(self.rows)
 
     @property
     def title(self) -> str:
@@ -464,6 +491,10 @@ class DensityNode(Node):
         return self.value.rows
 
     @property
+    def axes(self) -> Axes:
+        return self.value.axes
+
+    @property
     def title(self) -> str:
         return f"log {self.law.title} at {self.value.title}"
 
@@ -498,6 +529,10 @@ class ClosedKLNode(Node):
     @property
     def rows(self) -> int:
         return self.law.rows
+
+    @property
+    def axes(self) -> Axes:
+        return (self.other if isinstance(self.law, PriorNode) else self.law).axes
 
     @property
     def title(self) -> str:

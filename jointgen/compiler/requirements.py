@@ -43,6 +43,7 @@ class Requirement:
             "path": can.paths.get(self.detail, "none") != "none",
             "KL": self.detail in can.kl_to,
             "moments": can.moments,
+            "values": can.values > 0,
         }[self.ability]
 
 

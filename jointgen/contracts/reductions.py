@@ -60,6 +60,20 @@ class ChecksDraws(Protocol):
         """Raise ConfigError where the reduction takes no k draws."""
 
 
+@runtime_checkable
+class WeightedReduction(Reduction, Protocol):
+    """A reduction that can also be taken over values of unequal weights, as an exact sum over labels has them."""
+
+    def weighted(self, terms: Tensor, log_weights: Tensor) -> Tensor:
+        """Return the figure of each row, (B, K) -> (B,). Equal weights give what calling it gives.
+
+        Args:
+            terms: The values of the term, (B, K).
+            log_weights: The logarithms of their weights, (B, K), whose exponentials have the sum 1 in each row. The
+                gradient flows into them.
+        """
+
+
 @attrs.frozen
 class TermDraws:
     """The K draws of each row, and the values of the term at them.

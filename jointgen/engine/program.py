@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jointgen.compiler.axes import Axes
 from jointgen.compiler.nodes import (
     ClosedKLNode,
     CriticNode,
@@ -27,7 +28,8 @@ from jointgen.compiler.nodes import (
     ViewNode,
 )
 from jointgen.compiler.parts import Parts
-from jointgen.contracts.distributions import ViewsData, log_prob_of_draw
+from jointgen.compiler.sums import SpreadNode, ValuesNode
+from jointgen.contracts.distributions import ReadyDraw, ViewsData, log_prob_of_draw
 from jointgen.contracts.networks import Dropout
 from jointgen.contracts.numerics import at_least_float32
 from jointgen.contracts.observation import Observation, observe
@@ -182,13 +184,18 @@ class Program:
         module, at = self._module(node.part, node.mode), [self.index[i] for i in node.inputs]
         rows, k, dropouts = max(i.rows for i in node.inputs), node.k, _dropouts_of(module)
         title = node.unmarked().title  # a held run has the dropout masks of the live one
+        below = node.inputs[0].axes
+        is_in_order = node.layout[: len(below)] == below or not node.layout  # then it is repeated row by row
 
         def run(inputs: StepInputs, values: Values) -> Any:
             arguments = [values[i] for i in at]
             if node.noise:
                 arguments.append(inputs.noise.named(node.noise, inputs.rows * rows).normal(node.noise_size))
             _name_dropout(dropouts, title, inputs, rows)
-            return module(*arguments, k=k)
+            if is_in_order:
+                return module(*arguments, k=k)
+            number = torch.arange(inputs.rows * rows, device=arguments[0].device)
+            return module(*arguments, rows=spread_rows(number, below, node.layout))
 
         return run
 
@@ -230,6 +237,20 @@ class Program:
 
         return _as_leaf(rearranged) if node.is_leaf else rearranged
 
+    def _values(self, node: ValuesNode) -> Operation:
+        at, variable = self.index[node.law], node.variable
+
+        def every(inputs: StepInputs, values: Values) -> dict[str, ReadyDraw]:
+            listed = values[at].values()
+            assert len(listed) == node.count, f"{node.law.part} declares {node.count} values and lists {len(listed)}"
+            return {variable: ReadyDraw(sample=listed.expand(inputs.rows, *listed.shape).flatten(0, 1))}
+
+        return every
+
+    def _spread(self, node: SpreadNode) -> Operation:
+        at, below, axes = self.index[node.node], node.node.axes, node.over
+        return lambda inputs, values: spread_rows(values[at], below, axes)
+
     def _standardized(self, node: StandardizedNode) -> Operation:
         value, moments = self.index[node.value], self.index[node.moments]
         return lambda inputs, values: values[moments].standardize(values[value])
@@ -270,6 +291,8 @@ _OPERATIONS: dict[type[Node], Callable[[Program, Any], Operation]] = {
     SampleNode: Program._sample,
     ViewNode: Program._view,
     ReadNode: Program._read,
+    ValuesNode: Program._values,
+    SpreadNode: Program._spread,
     StandardizedNode: Program._standardized,
     DensityNode: Program._density,
     ClosedKLNode: Program._closed_kl,
@@ -321,6 +344,25 @@ def held_twin(module: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {id(p): p.detach() for p in module.parameters()}
     memo |= {id(b): b for b in module.buffers()}
     return copy.deepcopy(module, memo)
+
+
+def spread_rows(x: Tensor, below: Axes, axes: Axes) -> Tensor:
+    """Repeat rows over further axes.
+
+    Args:
+        x: (B * size of below, *shape).
+        below: The axes that it has.
+        axes: The axes that it is to have, in order, with `below` among them.
+
+    Returns:
+        (B * size of axes, *shape).
+
+    >>> spread_rows(torch.tensor([1, 2]), (("", 2),), (("y", 2), ("", 2))).tolist()
+    [1, 2, 1, 2]
+    """
+    has = dict(below)
+    split = x.unflatten(0, (-1, *(has.get(name, 1) for name, _ in axes)))
+    return split.expand(len(split), *(size for _, size in axes), *x.shape[1:]).flatten(0, len(axes))
 
 
 def re_pair(x: Tensor, shift: int, block: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jointgen.compiler.lowered import CriticPenalty, NodeValue, OverDraws
+from jointgen.compiler.axes import DRAWS, size_of
+from jointgen.compiler.lowered import CriticPenalty, NodeValue, OverDraws, OverValues
 from jointgen.compiler.nodes import Node, furthest_shift, ordered
 from jointgen.contracts.noise import NoiseSource
 from jointgen.contracts.reductions import TermDraws
@@ -84,6 +86,8 @@ def summand_function(lowered: Expr, program: Program) -> Term:
     """Make the function that evaluates a summand: one number for each row of the batch, (B,)."""
     if isinstance(lowered, CriticPenalty):
         return _penalty_function(lowered, program)
+    if isinstance(lowered, OverValues):
+        return _sum_function(lowered, program)
     if not isinstance(lowered, OverDraws):
         return term_function(lowered, program.index)
     return _reduction_function(lowered, program)
@@ -115,6 +119,24 @@ def _reduction_function(lowered: OverDraws, program: Program) -> Term:
         return figure + (surrogate - surrogate.detach())
 
     return run
+
+
+def _sum_function(lowered: OverValues, program: Program) -> Term:
+    """Make the function of a weighted mean over summed variables and draws, (B,)."""
+    term, size, k = term_function(lowered.term, program.index), size_of(lowered.axes), dict(lowered.axes).get(DRAWS, 1)
+    log_probs = [term_function(inner, program.index) for inner in lowered.log_probs]
+
+    def mean(inputs: StepInputs, values: Values) -> Tensor:
+        rows = as_tensor(term(inputs, values), inputs).expand(inputs.rows * size).unflatten(0, (-1, size))
+        weights = rows.new_full((), -math.log(k))
+        for log_prob in log_probs:
+            weights = weights + as_tensor(log_prob(inputs, values), inputs).unflatten(0, (-1, size))
+        if lowered.reduction is None:
+            return (weights.exp() * rows).sum(1)
+        reduced: Tensor = lowered.reduction.weighted(rows, weights.expand_as(rows))
+        return reduced
+
+    return mean
 
 
 def _penalty_function(lowered: CriticPenalty, program: Program) -> Term:

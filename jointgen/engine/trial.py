@@ -31,6 +31,7 @@ from jointgen.compiler.nodes import (
 )
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, Summand, UpdatePlan
+from jointgen.compiler.sums import SpreadNode, ValuesNode
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.distributions import log_prob_of_draw
 from jointgen.contracts.noise import Noise
@@ -251,7 +252,9 @@ def _named(binding: Binding, node: Node) -> str:
         return _named(binding, node.source)
     if isinstance(node, StandardizedNode):
         return _named(binding, node.moments)
-    if isinstance(node, SampleNode | DensityNode | ClosedKLNode):
+    if isinstance(node, SpreadNode):
+        return _named(binding, node.node)
+    if isinstance(node, SampleNode | DensityNode | ClosedKLNode | ValuesNode):
         part = node.law.part
         return binding.named(part, "family" if part in binding.recipe.all_conditionals() else "")
     assert hasattr(node, "part"), f"{node.title} is computed by no part"

@@ -252,9 +252,11 @@ class Expectation(Expr):
         k: The number of draws for each row.
         reduce: How the k values of a row become one: a registered reduction or its name; None for their mean.
         wrt: The variables whose draws the reduction looks at; none for those that it looks at by itself.
+        sums: The variables that take every value in place of a draw.
 
     Raises:
-        ConfigError: k is less than 1, an expectation stands inside another, or `wrt` does not fit.
+        ConfigError: k is less than 1, an expectation stands inside another, `wrt` does not fit, or a variable is summed
+            over that it does not draw.
     """
 
     over: Distribution = attrs.field(converter=as_distribution)
@@ -262,10 +264,12 @@ class Expectation(Expr):
     k: int = 1
     reduce: Any = attrs.field(default=None, converter=_reduction, hash=False)
     wrt: tuple[str, ...] = attrs.field(default=(), converter=names)
+    sums: tuple[str, ...] = attrs.field(default=(), converter=names)
     component_slots: ClassVar[tuple[Slot, ...]] = (Slot("reduce", "reduction"),)
 
     def __attrs_post_init__(self) -> None:
         check_size(self.term)
+        check_sums(self.over, self.sums)
         if not 1 <= self.k <= MAX_DRAWS:
             raise ConfigError(f"{self}: k must be from 1 to {MAX_DRAWS:,}")
         if self.wrt and self.reduce is None:
@@ -292,7 +296,8 @@ class Expectation(Expr):
         reduce = "" if self.reduce is None else f" {name_of(self.reduce)}"
         reduce += f"({', '.join(self.wrt)})" if self.wrt else ""
         draws = "" if self.k == 1 and not reduce else f"; k={self.k}{reduce}"
-        return f"E[{self.over}{draws}]"
+        sums = f"; sum {', '.join(self.sums)}" if self.sums else ""
+        return f"E[{self.over}{sums}{draws}]"
 
     def __str__(self) -> str:
         return f"{self.sign}({self.term})"
@@ -305,6 +310,7 @@ def E(  # noqa: N802 - the paper's sign
     k: int = 1,
     reduce: Any = MEAN,
     wrt: str | Iterable[str] = (),
+    sums: str | Iterable[str] = (),
 ) -> Expr:
     """Return the expectation of a term, estimated by the mean over the rows of a batch.
 
@@ -315,6 +321,7 @@ def E(  # noqa: N802 - the paper's sign
         reduce: How the k values of a row become one: "mean", or a registered reduction or its name, such as
             "logmeanexp" of IWAE (Burda et al. 2016, eq. 8).
         wrt: The variables whose draws the reduction looks at. A prior's variable is then drawn k times as well.
+        sums: Variables that take every value in place of a draw, each weighed by its probability (docs/discrete.md).
 
     >>> from jointgen.objectives import p, q
     >>> log_w = p.log_x_given_z + p.log_z - q.log_z_given_x
@@ -323,7 +330,21 @@ def E(  # noqa: N802 - the paper's sign
     >>> print(E(q.xz, p.log_x_given_z + p.log_z, k=5, reduce="stein", wrt="z"))
     E[q(x,z); k=5 stein(z)](log p(x|z) + log p(z))
     """
-    return Expectation(over, term, k, reduce, wrt)
+    return Expectation(over, term, k, reduce, wrt, sums)
+
+
+def check_sums(over: Distribution, sums: tuple[str, ...]) -> None:
+    """Raise ConfigError unless every component of a distribution draws the variables that are summed over."""
+    for variable in sums:
+        for _, product in over.components:
+            factors = [f for m in product.marginals for f in m.joint.ancestors(m.variables)]
+            drawn = {v: factor for factor in factors for v in factor.out}
+            if variable not in drawn:
+                raise ConfigError(f"sum {variable}: {product} draws no {variable!r}{suggest(variable, drawn)}")
+            if len(drawn[variable].out) > 1:
+                raise ConfigError(f"sum {variable}: {drawn[variable]} draws several variables at once")
+    if len(set(sums)) < len(sums):
+        raise ConfigError(f"sum {', '.join(sums)}: names each variable once")
 
 
 @attrs.frozen(cache_hash=True)

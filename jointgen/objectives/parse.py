@@ -39,7 +39,7 @@ from jointgen.objectives.distributions import (
     p,
     q,
 )
-from jointgen.objectives.expressions import MEAN, Apply, CriticView, Expectation, Ratio, Standardized
+from jointgen.objectives.expressions import MEAN, Apply, CriticView, Expectation, Ratio, Standardized, check_sums
 from jointgen.objectives.values import Argument, Arguments, StoppedValue, Value
 from jointgen.text import MAX_SHOWN, shortened
 
@@ -269,18 +269,37 @@ class _Parser:
         opened = self.at - 1
         self.take("[")
         over = self.distribution()
-        k, reduce, wrt = self.draws() if self.accept(";") else (1, MEAN, ())
+        k, reduce, wrt, sums = self.options(over)
         self.take("]")
         self.take("(")
         self.inside = True
         term = self.closed(self.sum())
         self.inside = False
-        return self.checked(opened, lambda: Expectation(over, term, k, reduce, wrt))
+        return self.checked(opened, lambda: Expectation(over, term, k, reduce, wrt, sums))
+
+    def options(self, over: Distribution) -> tuple[int, Any, tuple[str, ...], tuple[str, ...]]:
+        """Read what stands behind the distribution of an expectation: "; sum y; k=5 stein(z)"."""
+        draws: tuple[int, Any, tuple[str, ...]] = (1, MEAN, ())
+        sums: list[str] = []
+        given: set[str] = set()
+        while self.accept(";"):
+            start, word = self.at, self.take_name("'sum' or 'k'")
+            if word not in ("sum", "k"):
+                self.fail(f"unknown option {word!r}{suggest(word, ('sum', 'k'))}", start)
+            if word in given:
+                self.fail(f"{word!r} is given twice", start)
+            given.add(word)
+            if word == "k":
+                draws = self.draws()
+                continue
+            while not sums or self.accept(","):
+                start = self.at
+                sums.append(self.take_name("a variable"))
+                self.checked(start, lambda: check_sums(over, tuple(sums)))
+        return *draws, tuple(sums)
 
     def draws(self) -> tuple[int, Any, tuple[str, ...]]:
-        """Read "k=5 stein(z)": the number of draws, the name of the reduction, and the variables it looks at."""
-        if self.take_name("'k'") != "k":
-            self.fail("expected k=NUMBER", self.at - 1)
+        """Read "=5 stein(z)": the number of draws, the name of the reduction, and the variables it looks at."""
         self.take("=")
         if not self.peek().isdecimal():
             self.fail("expected a whole number")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jointgen.contracts.reductions import ChecksDraws, GradientReduction, TermDraws
+from jointgen.contracts.reductions import ChecksDraws, GradientReduction, TermDraws, WeightedReduction
 from jointgen.errors import ConfigError
 from jointgen.testing.check import Promises, expect, expect_close, expect_finite, expect_shape, gradients, promise
 from jointgen.testing.critics import Subject
@@ -55,6 +55,20 @@ def figure_does_not_mix_rows(subject: Subject) -> None:
     terms = values(subject.config)
     alone = subject.config(terms[2:3])
     expect_close("the figure of a row alone is not its figure among others", alone, subject.config(terms)[2:3], 1e-9)
+
+
+@promise(REDUCTIONS, lambda subject: isinstance(subject.config, WeightedReduction))
+def weights_are_repetitions(subject: Subject) -> None:
+    """Equal weights are none, and a value of weight 2/(K + 1) counts as if it stood there twice."""
+    terms = values(subject.config)
+    k = terms.shape[1]
+    equal = torch.full_like(terms, 1 / k).log()
+    expect_close("the figure with equal weights", subject.config.weighted(terms, equal), subject.config(terms), 1e-9)
+    twice = torch.cat([terms, terms[:, :1]], 1)
+    weights = torch.full_like(terms, 1 / (k + 1))
+    weights[:, 0] *= 2
+    found = subject.config.weighted(terms, weights.log())
+    expect_close("the figure with a value of twice the weight", found, subject.config(twice), 1e-9)
 
 
 @promise(REDUCTIONS, lambda subject: not is_gradient_reduction(subject))

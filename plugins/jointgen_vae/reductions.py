@@ -34,6 +34,10 @@ class LogMeanExp:
         """(B, K) -> (B,)."""
         return log_mean_exp(terms, 1)
 
+    def weighted(self, terms: Tensor, log_weights: Tensor) -> Tensor:
+        """Return log sum_k w_k exp t_k, (B, K) -> (B,)."""
+        return torch.logsumexp(terms + log_weights, 1)
+
 
 @attrs.frozen
 class Renyi:
@@ -50,6 +54,12 @@ class Renyi:
         if self.alpha == 1.0:
             return terms.mean(1)
         return log_mean_exp((1 - self.alpha) * terms, 1) / (1 - self.alpha)
+
+    def weighted(self, terms: Tensor, log_weights: Tensor) -> Tensor:
+        """Return 1/(1 - alpha) log sum_k w_k exp((1 - alpha) t_k), (B, K) -> (B,)."""
+        if self.alpha == 1.0:
+            return (log_weights.exp() * terms).sum(1)
+        return torch.logsumexp((1 - self.alpha) * terms + log_weights, 1) / (1 - self.alpha)
 
 
 @attrs.frozen

@@ -15,6 +15,7 @@ from jointgen.compiler.balanced_weights import STEPS_BETWEEN, balances_of
 from jointgen.compiler.nodes import DrawNode, ForwardNode, Node, PriorNode, RootNode, SampleNode, ViewNode
 from jointgen.compiler.plan import Plan, Summand
 from jointgen.compiler.requirements import is_met, law_names, requirements
+from jointgen.compiler.sums import ValuesNode
 from jointgen.objectives.algebra import Weight
 from jointgen.objectives.components import summary_of
 from jointgen.reports.explain.advice import advice_on
@@ -162,6 +163,8 @@ def _describe_draw(node: DrawNode) -> str:
         return f"{node.title} from {node.part}"
     if isinstance(node, ViewNode):
         return f"{node.title}, as {node.part}'s family shows it"
+    if isinstance(node, ValuesNode):
+        return f"{node.variable}: each of its {node.count:,} values, weighed by {node.title}"
     assert isinstance(node, SampleNode)
     noise = " with noise" if isinstance(node.law, ForwardNode) and node.law.noise else ""
     return f"{node.title} by {node.law.title}{noise}"

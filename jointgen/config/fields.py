@@ -28,10 +28,20 @@ class OfKind:
     Args:
         kind: The kind.
         as_text: Whether text may stand for the table: "iwae" or "iwae{k=1000}".
+        around: A class whose keys the table of any component of the kind may hold beside the component's own; it holds
+            the component as `component`. The component stands alone where its table has none of them.
     """
 
     kind: str
     as_text: bool = False
+    around: type | None = None
+
+    def keys_around(self, cls: type) -> set[str]:
+        """Return the keys that a table may hold beside those of a component of this class."""
+        if self.around is None:
+            return set()
+        own = {field.name for field in attrs.fields(cls)}
+        return {field.name for field in attrs.fields(self.around)} - own - {"component"}
 
     def names(self, registry: Registry) -> list[str]:
         """Return the types that may be chosen."""
@@ -82,7 +92,6 @@ DiscriminatorField = Annotated[Any, OfKind("discriminator")]
 ObjectiveField = Annotated[Any, OfKind("objective")]
 CriticLossField = Annotated[Any, OfKind("critic_loss")]
 PenaltyField = Annotated[Any, OfKind("penalty")]
-DataField = Annotated[Any, OfKind("data")]
 TermField = Annotated[Any, OfKind("term")]
 ReductionField = Annotated[Any, OfKind("reduction")]
 MetricField = Annotated[Any, OfKind("metric", as_text=True)]
@@ -160,3 +169,33 @@ def valid_shape(instance: Any, attribute: Any, value: int | list[int] | None) ->
         raise ValueError(f"{attribute.name!r} must be a size >= 1 or a list of such, got {show(value)}")
     if math.prod(sizes) > MAX_SIZE:
         raise ValueError(f"{attribute.name!r} must have at most {MAX_SIZE:,} numbers, got {show(value)}")
+
+
+# --- data sources ----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class SampledSource:
+    """A data source of which a run takes some training rows, or so many of them in a step: `Recipe.sampling` of it.
+
+    Args:
+        component: The data source.
+        rows: How many of its training rows are used, chosen once; None: all.
+        balanced: Whether the chosen rows have as many of each class.
+        seed: Another choice for each seed.
+        batch: How many rows of it a step takes; None: `train.batch`.
+    """
+
+    component: Any = None
+    rows: int | None = attrs.field(default=None, validator=valid_count)
+    balanced: bool = False
+    seed: int = attrs.field(default=0, validator=valid_seed)
+    batch: int | None = attrs.field(default=None, validator=valid_size)
+
+    def __attrs_post_init__(self) -> None:
+        if self.rows is None and (self.balanced or self.seed):
+            key = "balanced" if self.balanced else "seed"
+            raise ConfigError("says how rows are chosen; give rows, how many", key)
+
+
+DataField = Annotated[Any, OfKind("data", around=SampledSource)]

@@ -19,6 +19,7 @@ from jointgen.config.fields import (
     MetricField,
     ObjectiveField,
     PriorField,
+    SampledSource,
     below_one,
     between,
     positive,
@@ -226,7 +227,17 @@ class Recipe:
 
     def all_sources(self) -> dict[str, Any]:
         """Return every data source by the name of its part."""
-        return {"data": self.data, **self.sources}
+        tables = {"data": self.data, **self.sources}
+        return {part: t.component if isinstance(t, SampledSource) else t for part, t in tables.items()}
+
+    def sampling(self, part: str) -> SampledSource:
+        """Return which training rows of a data source are used, and how many of them in a step."""
+        table = {"data": self.data, **self.sources}[part]
+        return table if isinstance(table, SampledSource) else SampledSource(table)
+
+    def batch_of(self, part: str) -> int:
+        """Return how many rows of a data source a step takes."""
+        return self.sampling(part).batch or self.train.batch
 
     def all_priors(self) -> dict[str, Any]:
         """Return every prior by the name of its part."""

@@ -148,12 +148,29 @@ class _Reader:
         def read(value: Any, _: Any) -> Any:
             if isinstance(value, str):
                 value = _one_table(value)
-            cls = self._component_class(marker_of(want), value)
+            marker = marker_of(want)
+            cls = self._component_class(marker, value)
             if cls is None:
                 return _NOT_LOADED
-            return self.converter.structure({key: value[key] for key in value if key != "type"}, cls)
+            table = {key: value[key] for key in value if key != "type"}
+            if isinstance(marker, OfKind) and (around := marker.keys_around(cls) & table.keys()):
+                return self._both(table, cls, {key: table.pop(key) for key in sorted(around)}, marker.around)
+            return self.converter.structure(table, cls)
 
         return self._shaped(want, read)
+
+    def _both(self, table: Mapping[str, Any], cls: type, keys: Mapping[str, Any], around: Any) -> Any:
+        """Read a component and what its table says around it, with the problems of both."""
+        read, errors = [], []
+        for part, want in ((table, cls), (keys, around)):
+            try:
+                read.append(self.converter.structure(part, want))
+            except (BaseValidationError, ConfigError) as error:
+                errors.append(error)
+        if errors:
+            raise ConfigError([problem for error in errors for problem in _problems_in(error, self.registry)])
+        component, settings = read
+        return attrs.evolve(settings, component=component)
 
     def _component_class(self, marker: OfKind | OneOf, table: Mapping[str, Any]) -> type | None:
         try:
@@ -216,7 +233,17 @@ def _writer(registry: Registry) -> Converter:
         }
 
     def component(want: Any) -> WriteHook:
-        return lambda tree: {"type": marker_of(want).name_of(type(tree), registry), **converter.unstructure(tree)}
+        marker = marker_of(want)
+
+        def write(tree: Any) -> dict[str, Any]:
+            if isinstance(marker, OfKind) and marker.around is not None and isinstance(tree, marker.around):
+                whole: Any = tree
+                names = marker.keys_around(type(whole.component))
+                around = {f.name: getattr(tree, f.name) for f in attrs.fields(marker.around) if f.name in names}
+                return {**write(whole.component), **{key: value for key, value in around.items() if value is not None}}
+            return {"type": marker.name_of(type(tree), registry), **converter.unstructure(tree)}
+
+        return write
 
     def union(want: Any) -> WriteHook:
         return lambda value: converter.unstructure(value, _member(want, value))

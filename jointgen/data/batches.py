@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from jointgen.config.recipe import Recipe
@@ -11,7 +13,33 @@ from jointgen.data.device import DeviceRows, resides
 from jointgen.data.row_order import RowOrder
 from jointgen.data.split import Split, under_joint_names
 from jointgen.data.step_inputs import StepInputs
+from jointgen.errors import Problem, Problems
 from jointgen.runtime.workers import Workers
+
+
+def too_few_rows(recipe: Recipe, counts: Mapping[str, int]) -> tuple[list[Problem], list[str]]:
+    """Look for data sources with fewer rows than a step takes of them.
+
+    Rows of such a source repeat within a step, where it stands beside others: a few labelled rows beside many without
+    labels. Where no source has enough, the batch is too large.
+
+    Args:
+        recipe: The recipe.
+        counts: The training rows of each data source that the objective draws from.
+
+    Returns:
+        The problems, and what is remarkable, a line each.
+    """
+    few = {part: rows for part, rows in counts.items() if 0 < rows < recipe.batch_of(part)}
+    problems, remarks = [], []
+    for part, rows in few.items():
+        batch = recipe.batch_of(part)
+        if len(few) == len(counts):
+            path = (*recipe.path_of(part), "batch") if recipe.sampling(part).batch else ("train", "batch")
+            problems.append(Problem(f"{batch} is more than the {rows} rows of the training split of {part}", *path))
+        else:
+            remarks.append(f"{part}: a step takes {batch} of its {rows} rows, so that rows repeat within it")
+    return problems, remarks
 
 
 class TrainingBatches:
@@ -24,19 +52,21 @@ class TrainingBatches:
         repeats: How many batches of its own a step may ask for (an update that runs several times asks for several).
 
     Raises:
-        ConfigError: The batch is too large for the data or does not divide over the processes, or the data must stay
-            on the device and does not fit.
+        ConfigError: The batch is too large for all of the data or does not divide over the processes, or the data must
+            stay on the device and does not fit.
     """
 
     def __init__(self, recipe: Recipe, split: Split, workers: Workers, repeats: int = 1):
         self._recipe, self._split, self._workers, self._repeats = recipe, split, workers, repeats
+        problems, self.remarks = too_few_rows(recipe, {part: len(rows) for part, rows in split.sources.items()})
+        Problems(problems).raise_any()
         resident = resides(recipe.train.resident, split.sources.values(), workers.device)
         self._augment = {part: augmentation_of(rows) for part, rows in split.sources.items()}
         self._device_rows = {}
         for part, rows in split.sources.items():
             order = RowOrder(
                 rows,
-                recipe.train.batch,
+                recipe.batch_of(part),
                 recipe.seed,
                 rank=workers.rank,
                 world=workers.world,

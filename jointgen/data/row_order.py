@@ -1,7 +1,8 @@
 """The order of the rows: a pure function of (seed, step).
 
 Nothing of it needs a checkpoint, and any number of processes sees the same global batches. Epochs are concatenated:
-every row is seen exactly once in an epoch, and a batch may end one epoch and begin the next.
+every row is seen exactly once in an epoch, and a batch may end one epoch and begin the next. A batch that is larger
+than the split has several epochs, each in an order of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class RowOrder:
         order: The name of the noise that shuffles. Two sources with one name would have their rows paired.
 
     Raises:
-        ConfigError: The batch is larger than the split, or does not divide over the processes.
+        ConfigError: The split has no row, or the batch does not divide over the processes.
     """
 
     def __init__(
@@ -41,8 +42,8 @@ class RowOrder:
         name: str = "the training split",
         order: str = "order of rows",
     ):
-        if batch > len(rows):
-            raise ConfigError(f"{batch} is more than the {len(rows)} rows of {name}", "train", "batch")
+        if not len(rows):
+            raise ConfigError(f"{name} has no row", "train", "batch")
         if batch < 1 or batch % world:
             raise ConfigError(f"{batch} does not divide over {world} process(es)", "train", "batch")
         self._batch, self._rows, self._seed, self._rank, self._world = batch, rows, seed, rank, world
@@ -60,8 +61,11 @@ class RowOrder:
         own = self._batch // self._world
         first = batch_index * self._batch + self._rank * own
         epoch, start = divmod(first, len(self._rows))
-        rows = self._order(epoch)[start : start + own]
-        return rows if len(rows) == own else torch.cat([rows, self._order(epoch + 1)[: own - len(rows)]])
+        taken = [self._order(epoch)[start : start + own]]
+        while missing := own - sum(map(len, taken)):
+            epoch += 1
+            taken.append(self._order(epoch)[:missing])
+        return taken[0] if len(taken) == 1 else torch.cat(taken)
 
     def _order(self, epoch: int) -> Tensor:
         """The (rows,) int64 permutation of an epoch. Two epochs are remembered, since a batch can need both."""

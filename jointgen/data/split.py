@@ -16,6 +16,7 @@ from jointgen.compiler.binding import Binding
 from jointgen.contracts.observation import fault_of_raw
 from jointgen.contracts.sources import PlacedRows, RemarkedRows, Rows, StoredRows, labelled
 from jointgen.contracts.space import Space
+from jointgen.data.chosen_rows import ChosenRows, choose
 from jointgen.data.device import send
 from jointgen.errors import ComponentError, FileError, Problems
 from jointgen.registry.faults import attributing
@@ -38,6 +39,7 @@ class Split:
         variables: For each source, the joints' names of its variables -> its own names for them.
         components: The data sources themselves, where `sources` are their rows.
         chosen: (n,) int64, the numbers of the rows that belong to the split; None: all.
+        subsets: The numbers of the rows of the sources of which a run takes some only, (n,) int64 by part.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Split:
     variables: dict[str, dict[str, str]]
     components: dict[str, Any] = attrs.field(factory=dict)
     chosen: Tensor | None = None
+    subsets: dict[str, Tensor] = attrs.field(factory=dict)
     _labelled: dict[str, Rows] = attrs.field(factory=dict, init=False)
 
     def __len__(self) -> int:
@@ -109,7 +112,9 @@ class Split:
             if not names:
                 continue
             if part not in self._labelled:
-                self._labelled[part] = self.sources[part] if source is component else source.open(self.name)
+                opened = self.sources[part] if source is component else source.open(self.name)
+                subset = None if source is component else self.subsets.get(part)
+                self._labelled[part] = opened if subset is None else ChosenRows(opened, subset)
             taken = self._labelled[part].take(self._row_numbers(index))
             labels |= {name: taken[name] for name in names}
         return labels
@@ -141,6 +146,8 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
         with problems.collect(*binding.recipe.path_of(part)), attributing(binding.named(part)):
             sources[part] = component.open(name)
     problems.raise_any()
+    samplings = {part: binding.recipe.sampling(part) for part in wanted if name == "train"}
+    subsets: dict[str, Tensor] = {}
     if binding.recorded_in is not None:
         for part, component in components.items():
             with attributing(binding.named(part)):
@@ -154,7 +161,13 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
     for part, rows in sources.items():  # after the record, whose Spaces the rows would not have
         with attributing(binding.named(part)):
             _check_opened(rows, binding, part, name)
-    return Split(name, sources, {part: binding.variables_of(part) for part in sources}, components)
+    for part, sampling in samplings.items():
+        if sampling.rows is not None:
+            with problems.collect(*binding.recipe.path_of(part)), attributing(binding.named(part)):
+                subsets[part] = choose(sources[part], sampling, name)
+                sources[part] = ChosenRows(sources[part], subsets[part])
+    problems.raise_any()
+    return Split(name, sources, {part: binding.variables_of(part) for part in sources}, components, subsets=subsets)
 
 
 def differences(recorded: Mapping[str, Space], found: Mapping[str, Space]) -> Iterable[str]:

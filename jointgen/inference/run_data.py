@@ -6,14 +6,18 @@ neither the files nor the folder that the run was started in.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
+from torch import Tensor
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.config.documents import parse_document
+from jointgen.config.fields import SampledSource
 from jointgen.config.recipe import Recipe
 from jointgen.contracts.data_keys import key_roles
 from jointgen.contracts.space import Space
@@ -33,21 +37,38 @@ class RunData:
     Args:
         started_in: The folder in which the run was started, from which relative paths of its recipe lead.
         spaces: The Space of each variable by its source's name for it, by the part of the recipe that the source is.
+        chosen: The hash of the numbers of the training rows that the run takes, by source, where it takes some only.
         sha256: The hash of the file's own text, with nothing in the place of this hash; empty before it is written.
     """
 
     started_in: str = ""
     spaces: dict[str, dict[str, Space]] = attrs.field(factory=dict)
+    chosen: dict[str, str] = attrs.field(factory=dict)
     sha256: str = attrs.field(default="", eq=False)
 
     @classmethod
-    def of(cls, compiled: CompiledRecipe) -> RunData:
-        """Return the record of a run that starts here."""
+    def of(cls, compiled: CompiledRecipe, subsets: Mapping[str, Tensor] | None = None) -> RunData:
+        """Return the record of a run that starts here.
+
+        Args:
+            compiled: The run's recipe.
+            subsets: The numbers of the training rows of the sources of which it takes some only, (n,) int64 by part.
+        """
         try:
             here = str(Path.cwd())
         except OSError:  # the folder has been removed since
             here = ""
-        return cls(here, compiled.binding.offered)
+        return cls(here, compiled.binding.offered, {part: _hash_of(rows) for part, rows in (subsets or {}).items()})
+
+    def check_chosen(self, folder: RunFolder, subsets: Mapping[str, Tensor]) -> None:
+        """Raise a FileError where a run that goes on would take other rows of its data than before."""
+        for part, rows in subsets.items():
+            if self.chosen.get(part, "") not in ("", _hash_of(rows)):
+                raise FileError(
+                    folder.data,
+                    f"says that the run began with {len(rows)} other rows of {part}: the data has changed since; start "
+                    "it anew in another folder",
+                )
 
     def write(self, folder: RunFolder) -> None:
         """Write data.json."""
@@ -87,6 +108,8 @@ class RunData:
         return {part: spaces for part, spaces in self.spaces.items() if part in recipe.all_sources()}
 
     def _located(self, source: Any) -> Any:
+        if isinstance(source, SampledSource):
+            return attrs.evolve(source, component=self._located(source.component))
         places = {key: getattr(source, key) for key, role in key_roles(type(source)).items() if role == "location"}
         found = {key: str(path) for key, value in places.items() if (path := self._path(value)) is not None}
         return attrs.evolve(source, **found) if found else source
@@ -100,3 +123,8 @@ class RunData:
             return path if path.exists() else None
         except (OSError, ValueError):  # a name that no system takes
             return None
+
+
+def _hash_of(rows: Tensor) -> str:
+    """The SHA-256 of row numbers, (n,) int64."""
+    return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()

@@ -14,6 +14,7 @@ from jointgen.compiler.compiled_recipe import CompiledRecipe, check_rows, compil
 from jointgen.config.recipe import Recipe
 from jointgen.contracts.metrics import MetricFigure
 from jointgen.contracts.sources import CountedSource
+from jointgen.data.batches import too_few_rows
 from jointgen.engine.trial import try_parts
 from jointgen.errors import ConfigError, Problems
 from jointgen.evaluation.evaluate import list_figures, metrics_of
@@ -127,20 +128,29 @@ def check_sources(compiled: CompiledRecipe, problems: Problems, *, needs_data: b
     Returns:
         What only the data can tell, a line each.
     """
-    recipe, batch = compiled.recipe, compiled.recipe.train.batch
-    absent, uncounted = Problems(), list[str]()
+    recipe = compiled.recipe
+    absent, uncounted, counts = Problems(), list[str](), dict[str, int]()
     for part in compiled.binding.data_parts:
-        source = recipe.all_sources()[part]
+        source, wanted = recipe.all_sources()[part], recipe.sampling(part).rows
         if not isinstance(source, CountedSource):
             uncounted.append(part)
             continue
         with absent.collect(*recipe.path_of(part)), attributing(compiled.binding.named(part)):
-            if (rows := source.count_rows("train")) < batch:
-                problems.add(f"{batch} is more than the {rows} rows of the training split of {part}", "train", "batch")
+            counts[part] = source.count_rows("train")
+            if wanted is not None:
+                if wanted > counts[part]:
+                    message = f"{wanted} is more than the {counts[part]} rows of its training split"
+                    problems.add(message, *recipe.path_of(part), "rows")
+                counts[part] = min(wanted, counts[part])
             source.count_rows("test")
+    too_few, remarks = too_few_rows(recipe, counts)
+    if not uncounted:
+        problems += Problems(too_few)
     if needs_data:
         problems += absent
     lines = [f"the values of {listed(compiled.binding.data_parts)}, which a run reads first"]
-    lines += [f"whether the training split of {part} has the {batch} rows of a batch" for part in uncounted]
+    lines += [
+        f"whether the training split of {part} has the {recipe.batch_of(part)} rows of a batch" for part in uncounted
+    ]
     lines += [] if needs_data else map(str, dict.fromkeys(absent))
-    return [f"not checked without the data: {line}" for line in lines]
+    return [*(f"not checked without the data: {line}" for line in lines), *remarks]

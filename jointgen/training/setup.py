@@ -110,6 +110,7 @@ def set_up_training(
         names = listed(f"{name} ({size:,})" for name, size in unused.items())
         remarks.append(f"no term depends on these parameters, so they learn nothing: {names}")
     remarks += dict.fromkeys(line for split in splits.values() for line in split.remarks)
+    remarks += batches.remarks
     if workers.is_main:
         if folder.goes_on(resume=resuming) != goes_on:  # since this one read its data
             raise ConfigError(f"another run has begun in {path}; give another --out (out=DIR)", "out")
@@ -119,7 +120,7 @@ def set_up_training(
         folder.create()
         if not goes_on:
             folder.write_recipe(text)
-            RunData.of(compiled).write(folder)
+            RunData.of(compiled, splits["train"].subsets).write(folder)
     workers.barrier()
 
     # a run that goes on does so from its newest checkpoint
@@ -127,6 +128,8 @@ def set_up_training(
     if goes_on:
         point = resume(state, folder, text, allow_changes=allow_changes)
         changes = point.changes
+        if not changes:
+            RunData.read(folder).check_chosen(folder, splits["train"].subsets)
         warnings += point.notes
         if workers.is_main:
             every = None if any(change.path == ("train", "log_every") for change in changes) else train.log_every
@@ -136,7 +139,7 @@ def set_up_training(
             else:
                 warnings += restore_recipe(folder, text)
             if changes or not folder.data.exists():
-                RunData.of(compiled).write(folder)
+                RunData.of(compiled, splits["train"].subsets).write(folder)
     if workers.is_main:
         warn(*warnings)
         log(*remarks)

@@ -23,7 +23,9 @@ class Numbered:
         return {"x": index.double()[:, None]}
 
 
-@pytest.mark.parametrize(("rows", "batch"), [(10, 10), (10, 3), (12, 4), (7, 6), (297, 64), (1, 1)])
+@pytest.mark.parametrize(
+    ("rows", "batch"), [(10, 10), (10, 3), (12, 4), (7, 6), (297, 64), (1, 1), (3, 8), (5, 12), (1, 4)]
+)
 def test_every_row_once_per_epoch(rows: int, batch: int) -> None:
     loader = RowOrder(Numbered(rows), batch, seed=0)
     seen = torch.cat([loader.rows_of(i) for i in range(3 * rows)])  # 3 * batch whole epochs
@@ -61,11 +63,21 @@ def test_processes_take_slices_of_the_same_batch(world: int) -> None:
         assert torch.equal(torch.cat([shard.rows_of(i) for shard in shards]), whole.rows_of(i))
 
 
-def test_more_than_there_is() -> None:
-    with pytest.raises(
-        ConfigError, match=r"^train\.batch: 512 is more than the 297 rows of the training split of toy$"
-    ):
-        RowOrder(Numbered(297), 512, seed=0, name="the training split of toy")
+def test_a_split_smaller_than_a_batch_gives_whole_epochs_within_it() -> None:
+    """Of five rows a batch of twelve has two epochs and two rows of the third, whatever process takes which of them."""
+    whole = RowOrder(Numbered(5), 12, seed=5)
+    first = whole.rows_of(0).tolist()
+    assert sorted(first[:5]) == sorted(first[5:10]) == [0, 1, 2, 3, 4]
+    assert first[:5] != first[5:10]
+    assert sorted([*first[10:], *whole.rows_of(1).tolist()[:3]]) == [0, 1, 2, 3, 4]
+    shards = [RowOrder(Numbered(5), 12, seed=5, rank=rank, world=3) for rank in range(3)]
+    for i in (7, 0, 1):
+        assert torch.equal(torch.cat([shard.rows_of(i) for shard in shards]), whole.rows_of(i))
+
+
+def test_no_rows_at_all() -> None:
+    with pytest.raises(ConfigError, match=r"^train\.batch: the training split of toy has no row$"):
+        RowOrder(Numbered(0), 512, seed=0, name="the training split of toy")
 
 
 @pytest.mark.parametrize(("batch", "world"), [(10, 4), (0, 1), (-2, 1)])

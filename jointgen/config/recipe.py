@@ -61,14 +61,14 @@ class DecoderTable:
 class EarlyStoppingTable:
     """The table `[train.early_stopping]`: a stage ends once the watched losses on held-out data stopped improving.
 
-    The watched losses are those of metrics that early stopping may watch: reconstruction losses, as in Pu et al. 2017,
-    section 5.
-
     Args:
         patience: The number of evaluations in a row in which none of them improves.
+        watch: The figures that are watched, by name; none for those that metrics offer for it: the reconstruction
+            losses of x and of z, as in Pu et al. 2017, section 5.
     """
 
     patience: int = attrs.field(default=5, validator=valid_count)
+    watch: list[str] = attrs.field(factory=list)
 
 
 def _names_something(instance: Any, attribute: Any, value: list[str] | None) -> None:

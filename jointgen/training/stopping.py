@@ -11,8 +11,9 @@ import attrs
 from jointgen.config.documents import as_document
 from jointgen.config.fields import non_negative
 from jointgen.config.recipe import EarlyStoppingTable
+from jointgen.contracts.figures import Estimate
 from jointgen.contracts.metrics import MetricFigure
-from jointgen.errors import ConfigError, suggest
+from jointgen.errors import ConfigError, Problems, placing, suggest
 from jointgen.runs.records import CHECKPOINT_NAME, checkpoint_name
 from jointgen.text import shortened
 
@@ -56,16 +57,23 @@ class EarlyStopping:
 
     Args:
         patience: How many evaluations; None never ends a stage.
-        watched: The names of the figures that are watched (`MetricFigure.watched`).
+        watched: The names of the figures that are watched.
+        higher: Those of them of which more is better.
 
     >>> rule = EarlyStopping(patience=2)
     >>> [rule.should_stop([loss]) for loss in (3.0, 2.0, 2.5, 2.0)]
     [False, False, False, True]
     """
 
-    def __init__(self, patience: int | None, watched: Sequence[str] = ()):
-        self._patience, self.watched = patience, watched
+    def __init__(self, patience: int | None, watched: Sequence[str] = (), higher: Sequence[str] = ()):
+        self._patience, self.watched, self._higher = patience, watched, frozenset(higher)
         self.restart()
+
+    def losses_of(self, found: Mapping[str, Estimate]) -> list[float]:
+        """Return the watched figures of an evaluation as losses; one that failed is left out, an absent one is NaN."""
+        estimates = {name: found[name] for name in self.watched if name in found and found[name].n}
+        values = {name: math.nan if e.value is None else e.value for name, e in estimates.items()}
+        return [-value if name in self._higher else value for name, value in values.items()]
 
     def restart(self) -> None:
         """Forget all losses: the next stage has losses of its own."""
@@ -105,16 +113,35 @@ def early_stopping_of(
         figures: The figures that an evaluation finds.
 
     Raises:
-        ConfigError: No evaluation runs between steps, or no figure is a loss that early stopping may watch.
+        ConfigError: No evaluation runs between steps, no figure is a loss that early stopping may watch, or one that
+            the table names cannot be watched.
     """
     if table is None:
         return EarlyStopping(None)
     if eval_every is None:
         raise ConfigError("looks at evaluations, so train.eval_every must say how often", "train", "early_stopping")
-    watched = [figure.name for figure in figures if figure.watched and figure.statistics]
+    known = {figure.name: figure for figure in figures}
+    if table.watch:
+        problems = Problems()
+        for i, name in enumerate(table.watch):
+            with problems.collect("train", "early_stopping", "watch", i):
+                check_followed(name, known)
+        problems.raise_any()
+    watched = table.watch or [name for name, figure in known.items() if figure.watched and figure.statistics]
     if not watched:
         raise ConfigError("no metric of eval.metrics has a loss that it watches", "train", "early_stopping")
-    return EarlyStopping(table.patience, watched)
+    return EarlyStopping(table.patience, watched, [name for name in watched if known[name].better == "higher"])
+
+
+def check_followed(name: str, known: Mapping[str, MetricFigure]) -> None:
+    """Check that evaluations between steps find a figure by which one is better than another, or raise ConfigError."""
+    usable = [figure.name for figure in known.values() if figure.statistics and figure.better is not None]
+    if name not in known:
+        raise ConfigError(f"evaluations do not find {name!r}{suggest(name, usable)}")
+    if not known[name].statistics:
+        raise ConfigError(f"this model has no {name!r} ({known[name].note}){suggest(name, usable)}")
+    if known[name].better is None:
+        raise ConfigError(f"{name!r} does not say which way is better{suggest(name, usable)}")
 
 
 class BestCheckpoint:
@@ -167,16 +194,9 @@ def best_checkpoint_of(name: str | None, eval_every: int | None, figures: Iterab
     """
     if name is None:
         return BestCheckpoint()
-    known = {figure.name: figure for figure in figures}
-    usable = [figure.name for figure in known.values() if figure.statistics and figure.better is not None]
     if eval_every is None:
         raise ConfigError("looks at evaluations, so train.eval_every must say how often", "train", "keep_best")
-    if name not in known:
-        raise ConfigError(f"evaluations do not find {name!r}{suggest(name, usable)}", "train", "keep_best")
-    if not known[name].statistics:
-        raise ConfigError(
-            f"this model has no {name!r} ({known[name].note}){suggest(name, usable)}", "train", "keep_best"
-        )
-    if known[name].better is None:
-        raise ConfigError(f"{name!r} does not say which way is better{suggest(name, usable)}", "train", "keep_best")
+    known = {figure.name: figure for figure in figures}
+    with placing("train", "keep_best"):
+        check_followed(name, known)
     return BestCheckpoint(name, known[name].better)

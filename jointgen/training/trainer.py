@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -194,9 +193,7 @@ class Trainer:
         for line in failed:
             self.bar.note(f"step {progress.step}: {line}")
 
-        watched = [found[name] for name in state.early_stopping.watched if name in found and found[name].n]
-        losses = [math.nan if estimate.value is None else estimate.value for estimate in watched]
-        if state.early_stopping.should_stop(losses):
+        if state.early_stopping.should_stop(state.early_stopping.losses_of(found)):
             if state.window.steps:
                 self._log()  # raises if the losses stopped improving because they are not finite any more
             self.bar.note(f"step {progress.step}: the watched losses stopped improving; stage {stage + 1} ends here")

@@ -14,6 +14,7 @@ import torch
 from support.runs import logged, stop_after, train_small, weights
 
 import jointgen
+from jointgen.contracts.figures import Estimate
 from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedError
 from jointgen.objectives import E, Objective, Stage, elbo, p, q
 from jointgen.runs import checkpoint
@@ -196,6 +197,30 @@ def test_losses_of_other_figures_are_not_restored() -> None:
 def test_a_stage_without_a_step_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tmp_path / "run", train__steps=2, objective__vae_first=1.0)
     assert "stage 'asvae' has no step: its share of the run is too small" in capsys.readouterr().err
+
+
+def test_early_stopping_watches_what_it_is_told_to() -> None:
+    """An ELBO that rises is an improvement; rmse, which the table does not name, counts for nothing."""
+    rule = EarlyStopping(2, ["elbo"], higher=["elbo"])
+
+    def after(elbo: float | None, n: int = 8) -> bool:
+        found = {name: Estimate(value, "", "", "test", n) for name, value in (("elbo", elbo), ("rmse", 1.0))}
+        return rule.should_stop(rule.losses_of(found))
+
+    assert [after(value) for value in (-100.0, -90.0, -95.0, -89.0, -91.0, None)] == [False] * 5 + [True]
+
+
+def test_early_stopping_refuses_figures_that_cannot_be_watched(tmp_path: Path) -> None:
+    with pytest.raises(jointgen.ConfigError) as error:
+        train(
+            tmp_path / "run",
+            train__steps=10,
+            train__eval_every=5,
+            train__early_stopping={"watch": ["reconstruction", "elbo", "distortion", "rate"]},
+        )
+    first, second = error.value.lines
+    assert first.startswith("train.early_stopping.watch[0]: evaluations do not find 'reconstruction'")
+    assert second.startswith("train.early_stopping.watch[3]: 'rate' does not say which way is better")
 
 
 def test_early_stopping_needs_evaluations(tmp_path: Path) -> None:

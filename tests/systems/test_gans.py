@@ -223,10 +223,10 @@ def vampprior(d: Drawn) -> Tensor:
 
 
 def wae_gan(d: Drawn) -> Tensor:
-    """Tolstikhin et al. 2018, algorithm 1, in the authors' units: 0.05 |x - x'|^2 - 10 log D(code)."""
+    """Tolstikhin et al. 2018, algorithm 1, in the authors' units: 0.05 |x - x'|^2 - log D(code)."""
     x, code = d["q.x"], d.code(d["q.x"])
     distance = (x - d.image(code)).square().flatten(1).sum(1)
-    return (0.05 * distance + 10 * softplus(d.f(code))).mean()
+    return (0.05 * distance + softplus(d.f(code))).mean()
 
 
 def rae(d: Drawn) -> Tensor:

@@ -29,6 +29,8 @@ def on_digits(path: Path) -> dict[str, Any]:
         if source["type"] in IMAGES:
             _be_digits(source)
     own = {key: value for key, value in tables["train"].items() if key in KEPT}
+    if "early_stopping" in own:
+        own["eval_every"] = 10  # early stopping looks at evaluations
     return {**tables, "train": {**own, **TRAIN}, "eval": {**tables.get("eval", {}), **EVALUATION}, "name": path.stem}
 
 

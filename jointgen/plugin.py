@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from jointgen.contracts.distributions import ScoredDraw as ScoredDraw
     from jointgen.contracts.distributions import StartsAtMean as StartsAtMean
     from jointgen.contracts.distributions import StartsAtRows as StartsAtRows
+    from jointgen.contracts.distributions import StartsAtValues as StartsAtValues
     from jointgen.contracts.distributions import ViewsData as ViewsData
     from jointgen.contracts.distributions import sum_event as sum_event
     from jointgen.contracts.figures import Display as Display
@@ -229,6 +230,7 @@ _MODULES = {
         "ScoredDraw",
         "StartsAtMean",
         "StartsAtRows",
+        "StartsAtValues",
         "ViewsData",
         "sum_event",
     ),

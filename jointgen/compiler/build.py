@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from jointgen.compiler.binding import Binding
 from jointgen.compiler.parts import ConditionalPart, Parts
-from jointgen.contracts.distributions import PriorOfVariable, StartsAtMean, StartsAtRows
+from jointgen.contracts.distributions import PriorOfVariable, StartsAtMean, StartsAtRows, StartsAtValues
 from jointgen.contracts.space import Space
 from jointgen.errors import ComponentError, ConfigError, Problem, Problems, placing
 from jointgen.registry.faults import attributing, said
@@ -153,3 +153,5 @@ def start_at_data(parts: Parts, binding: Binding, rows: Mapping[str, Tensor]) ->
             module = part.family if trait.kind == "conditional" else part
             if variable in rows and isinstance(module, StartsAtMean):
                 module.start_at(rows[variable].mean(0))
+            if variable in rows and isinstance(module, StartsAtValues):
+                module.start_at_values(rows[variable])

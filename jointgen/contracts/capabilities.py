@@ -33,6 +33,7 @@ class Capabilities:
         kl_to: Names of the families or priors to which it has a KL in closed form, see `ClosedFormKL`.
         bin_mass: Whether it knows the exact probability of a quantisation bin, see `HasBinMass`.
         moments: Whether it knows the mean and the (co)variance of its draws, see `HasMoments`.
+        draws: How a draw is made: in one pass of the module, or in one for each of the variable's D numbers in turn.
         trainable: Of a prior, whether its module has parameters of its own, which are then learned.
         values: How many values the variable can take, where the family can list them, see `HasValues`, so that an
             expectation can be summed over them; 0 where it cannot.
@@ -52,6 +53,7 @@ class Capabilities:
     moments: bool = False
     trainable: bool = False
     values: int = 0
+    draws: Literal["one pass", "D passes"] = "one pass"
 
     def __str__(self) -> str:
         paths = ", ".join(f"{reading} ({path})" for reading, path in self.paths.items())
@@ -62,6 +64,8 @@ class Capabilities:
             rest.append("exact bin mass")
         if self.moments:
             rest.append("moments of its draws")
+        if self.draws != "one pass":
+            rest.append(f"draws in {self.draws}")
         if self.values:
             rest.append(f"{self.values:,} values that can be summed over")
         return f"readings {paths}; " + "; ".join(rest)

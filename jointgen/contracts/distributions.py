@@ -189,6 +189,17 @@ class StartsAtMean(Protocol):
 
 
 @runtime_checkable
+class StartsAtValues(Protocol):
+    """A module, of a family or of a prior, that can start at rows of the data that it models."""
+
+    def start_at_values(self, values: Tensor) -> None:
+        """Set the module from rows of its variable without the noise of observing them, (N, *shape).
+
+        Called once before training, after `StartsAtMean.start_at`, for a part that models a variable of the data.
+        """
+
+
+@runtime_checkable
 class ViewsData(Protocol):
     """A family module that can show *observed* data in the family's own readings.
 

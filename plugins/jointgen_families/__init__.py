@@ -105,6 +105,18 @@ def jointgen_register(registry: Registrar) -> None:
         paper="Graves, arXiv 2016; Figurnov, Mohamed & Mnih, NeurIPS 2018 (its sample path)",
         summary="Mixture of diagonal Gaussians over the whole vector; exact sample path through the weights, too.",
     )
+    registry.family(
+        "pixelcnn",
+        "jointgen_families.autoregressive.family:PixelCNN",
+        paper="van den Oord et al., ICML and NIPS 2016",
+        summary="Gated PixelCNN: levels or bits of images one after another; exact probabilities, draws in D passes.",
+    )
+    registry.family(
+        "pixelcnnpp",
+        "jointgen_families.autoregressive.family:PixelCNNPP",
+        paper="Salimans et al., ICLR 2017",
+        summary="PixelCNN++: residual blocks in two streams, mixtures of discretised logistics with coupled channels.",
+    )
     registry.prior("normal", "jointgen_families.priors:Normal", summary="Standard normal N(0, I).")
     registry.prior("uniform", "jointgen_families.priors:Uniform", summary="Uniform on (-1, 1)^D (BiGAN, DCGAN).")
     registry.prior(

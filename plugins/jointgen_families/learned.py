@@ -20,6 +20,7 @@ from jointgen.plugin import (
     ReadyDraw,
     Space,
     StartsAtMean,
+    StartsAtValues,
     placing,
     valid_shape,
     valid_size,
@@ -109,6 +110,11 @@ class LearnedModule(nn.Module):
         """Start at the mean of the data, (*shape), where the prior models data and the family can."""
         if isinstance(self.family, StartsAtMean):
             self.family.start_at(mean)
+
+    def start_at_values(self, values: Tensor) -> None:
+        """Start at rows of the data, (N, *shape), where the prior models data and the family can."""
+        if isinstance(self.family, StartsAtValues):
+            self.family.start_at_values(values)
 
 
 # --- the mixture of posteriors ---------------------------------------------------------------------------------------

@@ -83,6 +83,10 @@ class LogisticMixtureDistribution:
         reaches the weights: the exact gradient of a mixture's draw, by its distribution function, has a second moment
         that grows exponentially in the gap between two components over their scale.
         """
+        return ReadyDraw(sample=self.draw_values(noise), mean=self.mean)
+
+    def draw_values(self, noise: NoiseSource) -> Tensor:
+        """Return the sample of `draw`, (B, C, H, W)."""
         shape = self.locations.shape[2:]
         picked = self._pick(noise.uniform(1, *shape[1:]))  # (B, 1, H, W)
         eps, places = standard_logistic(noise, *shape), noise.uniform(*shape)
@@ -96,7 +100,7 @@ class LogisticMixtureDistribution:
             level = self.bins.level(value)
             earlier.append(straight_through(self._centre(level), y))
             sample.append(straight_through(self.bins.within(level, places[:, channel : channel + 1]), value))
-        return ReadyDraw(sample=torch.cat(sample, 1), mean=self.mean)
+        return torch.cat(sample, 1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the sum of the log masses of the values' bins, - D log bin width, (B, C, H, W) -> (B,) nats."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jointgen.config.fields import MAX_SIZE as MAX_SIZE
+    from jointgen.config.fields import ConstraintField as ConstraintField
     from jointgen.config.fields import CriticLossField as CriticLossField
     from jointgen.config.fields import DataField as DataField
     from jointgen.config.fields import DecoderField as DecoderField
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from jointgen.contracts.capabilities import Capabilities as Capabilities
     from jointgen.contracts.capabilities import DensityKind as DensityKind
     from jointgen.contracts.capabilities import PathKind as PathKind
+    from jointgen.contracts.constraints import Constraint as Constraint
     from jointgen.contracts.critics import CriticCall as CriticCall
     from jointgen.contracts.critics import CriticLoss as CriticLoss
     from jointgen.contracts.critics import HasBoundary as HasBoundary
@@ -164,6 +166,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "config.fields": (
+        "ConstraintField",
         "CriticLossField",
         "DataField",
         "DecoderField",
@@ -197,6 +200,7 @@ _MODULES = {
         "DensityKind",
         "PathKind",
     ),
+    "contracts.constraints": ("Constraint",),
     "contracts.critics": (
         "CriticCall",
         "CriticLoss",

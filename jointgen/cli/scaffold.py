@@ -34,6 +34,7 @@ SUMMARIES = {
     "reduction": "The mean of the draws, less a share of their variance.",
     "critic_loss": "The exponential loss of boosting; f becomes log a/b in nats.",
     "penalty": "The squared output of the critic at its positives.",
+    "constraint": "A largest norm of the weights of each unit.",
     "data": "A spiral in the plane.",
     "metric": "The mean absolute error of reconstructions.",
     "extractor": "How far each pixel is from those beside it.",

@@ -52,10 +52,9 @@ class CompiledRecipe:
         critic = self.binding.traits[part].kind == "critic"
         return self.recipe.optimizer.of(part, self.stages[stage].name, critic=critic)
 
-    @property
-    def repeats(self) -> int:
-        """The number of sets of rows that a step may need: as many as the times that an update runs in it."""
-        return max(u.update.times for plan in self.plans for u in plan.updates)
+    def batches_of(self, step: int) -> int:
+        """Return how many batches a step of the run may ask for: as many as the times that an update runs in it."""
+        return max(u.update.times_at(step) for plan in self.plans for u in plan.updates)
 
     def boundaries(self) -> list[int]:
         """Return the step at which each stage ends."""
@@ -120,7 +119,7 @@ def stages_of(recipe: Recipe, registry: Registry) -> tuple[Stage, ...]:
 
 
 def _idle(plan: Plan) -> Iterable[Problem]:
-    """Yield updates that train nothing, and parts that an update names and no gradient of it reaches."""
+    """Yield updates that train nothing, and parts that are to be trained or constrained and that nothing trains."""
     for update in plan.updates:
         reached = {part for summand in update.summands for part in summand.gradient_paths}
         if not update.trains:
@@ -129,6 +128,11 @@ def _idle(plan: Plan) -> Iterable[Problem]:
         for part in update.trains:
             if part not in reached:
                 yield Problem(f"update {update.name!r} trains {part!r}, which no gradient of it reaches", "objective")
+    trained = {part for update in plan.updates for part in update.trains}
+    for part, _ in plan.objective.constraints:
+        if part not in trained:
+            message = f"the objective trains no part of this name{suggest(part, trained)}"
+            yield Problem(message, "objective", "constraints", part)
 
 
 def _untrained(recipe: Recipe, stages: Sequence[Stage], binding: Binding, plans: Sequence[Plan]) -> Iterable[Problem]:

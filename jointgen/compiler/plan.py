@@ -6,7 +6,7 @@ A plan keeps what it lowered: each `Summand` has its tree of nodes, and nothing 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -101,6 +101,7 @@ class UpdatePlan:
         nodes: Everything that it needs, parents first.
         differentiable: The nodes whose gradient reaches a part that it trains.
         critics: The outputs of the critics that it trains, on the sides that it looks at.
+        constraints: What the parts that it trains are held to after each of its optimizer steps, by the part's name.
     """
 
     update: Update
@@ -109,6 +110,7 @@ class UpdatePlan:
     nodes: tuple[Node, ...]
     differentiable: frozenset[Node]
     critics: tuple[CriticOutput, ...]
+    constraints: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
     @property
     def name(self) -> str:
@@ -241,7 +243,8 @@ def _plan_update(update: Update, objective: Objective, traits: Mapping[str, Part
     nodes = ordered(node for summand in lowered for node in leaves_of(summand.lowered))
     differentiable = differentiable_nodes(nodes, trains, traits)
     critics = tuple(_critic_outputs(update, trains, lowering, frozenset(nodes)))
-    return UpdatePlan(update, trains, lowered, nodes, differentiable, critics)
+    constraints = tuple((part, held) for part, held in objective.constraints if part in trains)
+    return UpdatePlan(update, trains, lowered, nodes, differentiable, critics, constraints)
 
 
 def lower_expression(expr: Expr, joints: Mapping[str, Joint], traits: Mapping[str, PartTraits]) -> tuple[Summand, ...]:

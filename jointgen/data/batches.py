@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -42,6 +42,28 @@ def too_few_rows(recipe: Recipe, counts: Mapping[str, int]) -> tuple[list[Proble
     return problems, remarks
 
 
+class BatchNumbers:
+    """Numbers the batches of a run, of which each step takes as many as `batches_of` says.
+
+    >>> numbers = BatchNumbers(lambda step: 100 if step < 2 else 5)
+    >>> [numbers.first_of(step) for step in (0, 1, 2, 3, 1)]
+    [0, 100, 200, 205, 100]
+    """
+
+    def __init__(self, batches_of: Callable[[int], int]):
+        self._batches_of = batches_of
+        self._step, self._first = 0, 0
+
+    def first_of(self, step: int) -> int:
+        """Return the number of the first batch of a step, counted from 0."""
+        if step < self._step:
+            self._step, self._first = 0, 0
+        while self._step < step:  # a step of training goes on from the one before it
+            self._first += self._batches_of(self._step)
+            self._step += 1
+        return self._first
+
+
 class TrainingBatches:
     """The training split of a run, step by step: a pure function of (seed, step), so it has no state to save.
 
@@ -49,15 +71,18 @@ class TrainingBatches:
         recipe: The run's.
         split: The training split.
         workers: The processes that share each batch.
-        repeats: How many batches of its own a step may ask for (an update that runs several times asks for several).
+        batches_of: The number of a step -> how many batches it may ask for (an update that runs several times asks for
+            several). A batch belongs to one step and one repetition in it, and none is left out.
 
     Raises:
         ConfigError: The batch is too large for all of the data or does not divide over the processes, or the data must
             stay on the device and does not fit.
     """
 
-    def __init__(self, recipe: Recipe, split: Split, workers: Workers, repeats: int = 1):
-        self._recipe, self._split, self._workers, self._repeats = recipe, split, workers, repeats
+    def __init__(
+        self, recipe: Recipe, split: Split, workers: Workers, batches_of: Callable[[int], int] = lambda step: 1
+    ):
+        self._recipe, self._split, self._workers, self._numbers = recipe, split, workers, BatchNumbers(batches_of)
         problems, self.remarks = too_few_rows(recipe, {part: len(rows) for part, rows in split.sources.items()})
         Problems(problems).raise_any()
         resident = resides(recipe.train.resident, split.sources.values(), workers.device)
@@ -93,7 +118,7 @@ class TrainingBatches:
             dtype=workers.dtype,
         )
         rows = train.batch // workers.world
-        number = step * self._repeats + repetition
+        number = self._numbers.first_of(step) + repetition
         data: dict[str, dict[str, Tensor]] = {}
         for part, device_rows in self._device_rows.items():
             values = self._augment[part](device_rows(number), noise.named("augment", rows))

@@ -68,7 +68,7 @@ class Step:
             ]
         )
         # a repetition draws anew, so nothing is handed over to it
-        self.repeats = [UpdateRunner(update, parts) if update.update.times > 1 else None for update in plan.updates]
+        self.repeats = [UpdateRunner(u, parts) if u.update.most_times > 1 else None for u in plan.updates]
         later = [frozenset().union(*(handed_over for _, handed_over in runs[i + 1 :])) for i in range(len(runs))]
         self.exports = [later[i].intersection(nodes) for i, (nodes, _) in enumerate(runs)]
         self.balance_meter = BalanceMeter(plan, parts, workers, BalanceScales() if scales is None else scales)
@@ -123,7 +123,7 @@ class Step:
                 pending.append((update, of_update))
             else:
                 self._apply(update, of_update, wants_more)
-                self._repeat(i, lambda r: attrs.evolve(inputs_of(r), scales=scales))
+                self._repeat(i, first.step, lambda r: attrs.evolve(inputs_of(r), scales=scales))
                 figures |= of_update
         for update, of_update in pending:
             self._apply(update, of_update, until_log == 0)
@@ -161,10 +161,10 @@ class Step:
                 values = update.program.run(inputs, imports)
             imports.update({node: values[update.program.index[node]] for node in self.exports[i]})
 
-    def _repeat(self, i: int, inputs_of: Callable[[int], StepInputs]) -> None:
-        """Run an update as often again as its `times` asks, each time on draws of its own."""
+    def _repeat(self, i: int, step: int, inputs_of: Callable[[int], StepInputs]) -> None:
+        """Run an update as often again as its `times` asks at this step, each time on draws of its own."""
         repeated = self.repeats[i]
-        for r in range(1, self.updates[i].plan.update.times):
+        for r in range(1, self.updates[i].plan.update.times_at(step)):
             assert repeated is not None
             micro_batches = inputs_of(r).split(self.micro_batches)
             self._gradient(repeated, micro_batches, [{} for _ in micro_batches])
@@ -191,7 +191,7 @@ class Step:
 def _check_same_point(plan: Plan) -> None:
     trained: dict[str, str] = {}
     for update in plan.updates:
-        if update.update.times > 1 or update.update.every > 1:
+        if update.update.most_times > 1 or update.update.every > 1:
             raise ConfigError(
                 f"'same point' runs each update once a step, {update.name} asks otherwise", "objective", "order"
             )

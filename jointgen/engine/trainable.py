@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn, zeros_like
 from torch.nn.utils.parametrize import ParametrizationList
 
 from jointgen.compiler.parts import Parts
+from jointgen.contracts.constraints import Constraint
 from jointgen.contracts.networks import Follower
 
 
@@ -17,12 +19,22 @@ class TrainedParameters:
     Args:
         parts: All modules.
         trains: The names of the parts that the update trains.
+        constraints: What parts are held to, by the part's name.
     """
 
-    def __init__(self, parts: Parts, trains: Sequence[str]):
+    def __init__(
+        self, parts: Parts, trains: Sequence[str], constraints: Sequence[tuple[str, Sequence[Constraint]]] = ()
+    ):
         self.params = parts.parameters(trains)
         trained = {id(p) for p in self.params}
         self._others = [p for p in parts.modules.parameters() if id(p) not in trained]
+        self._constraints = [
+            (one, module)
+            for name, held in constraints
+            if name in trains
+            for module in parts.named([name])
+            for one in held
+        ]
         self._followers: list[tuple[Follower, nn.Parameter]] = []
         for module in parts.named(trains):
             for inner in module.modules():
@@ -46,7 +58,10 @@ class TrainedParameters:
             if parameter.grad is None:
                 parameter.grad = zeros_like(parameter)
 
+    @torch.no_grad()
     def after_step(self) -> None:
-        """Let what depends on the parameters follow, once an optimizer has moved them."""
+        """Hold the parameters to their constraints, once an optimizer has moved them, and let buffers follow them."""
+        for constraint, module in self._constraints:
+            constraint(module)
         for follower, original in self._followers:
             follower.follow(original)

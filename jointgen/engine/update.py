@@ -49,7 +49,7 @@ class UpdateRunner:
         program: Program | None = None,
         nodes: Iterable[Node] | None = None,
     ):
-        self.plan, self.trained = plan, TrainedParameters(parts, plan.trains)
+        self.plan, self.trained = plan, TrainedParameters(parts, plan.trains, plan.constraints)
         self.program = program or Program(nodes or plan.nodes, parts, plan.differentiable, imported)
         self.terms = [(summand, summand_function(summand.lowered, self.program)) for summand in plan.summands]
         self.params = self.trained.params

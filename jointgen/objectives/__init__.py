@@ -34,6 +34,7 @@ The text is read back by `parse`, and recipes hold it. Nothing here imports torc
 - `values`: what terms are about: variables, new draws of conditionals `joint.draw("x|z", "mean")`, `stop`.
 - `expressions`: `log_ratio` and `score` (critics), `cycle`, and the expectation `E`.
 - `bounds`: `elbo`, the evidence lower bound of any two joints.
+- `schedules`: how often updates run.
 - `objective`: `Update` (what one optimizer maximises), `Objective` (updates in an order), `Stage` (a period of a run).
 - `parse`: the way from text to expressions.
 - `tables`: tables of recipes that describe weights and critics, for the settings of an objective.
@@ -93,6 +94,7 @@ from jointgen.objectives.expressions import (
 )
 from jointgen.objectives.objective import Objective, Order, Stage, Update, as_stages
 from jointgen.objectives.parse import Vocabulary, parse, parse_product, parse_ratio_sides, parse_view
+from jointgen.objectives.schedules import Pace, TimesRule
 from jointgen.objectives.tables import (
     BalanceTable,
     CriticTable,
@@ -125,6 +127,7 @@ __all__ = [
     "Named",
     "Objective",
     "Order",
+    "Pace",
     "Pointwise",
     "Product",
     "Ratio",
@@ -133,6 +136,7 @@ __all__ = [
     "Stop",
     "StoppedValue",
     "Sum",
+    "TimesRule",
     "Update",
     "Value",
     "Vocabulary",

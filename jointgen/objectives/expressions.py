@@ -29,6 +29,7 @@ from jointgen.objectives.distributions import (
     as_distribution,
     names,
 )
+from jointgen.objectives.schedules import Times, as_times
 from jointgen.objectives.values import Argument, Value, as_argument
 
 
@@ -152,7 +153,8 @@ class Ratio(Expr):
             down. Its parameters take no gradient; in the model's update its gradient flows through the samples.
         view: How the critic sees a variable: {"x": "relaxed"}, or standardised. Without one it sees the sample.
         penalties: Registered components or their names, such as "r1".
-        times: How often the critic's update runs in a step; each time after the first it has draws of its own.
+        times: How often the critic's update runs in a step, a number or rules, as in `Update`; each time after the
+            first it has draws of its own.
 
     Raises:
         ConfigError: The two sides are over different variables, or a view does not fit.
@@ -166,7 +168,7 @@ class Ratio(Expr):
     known: Expr | None = None
     view: tuple[tuple[str, CriticView], ...] = attrs.field(converter=_view, default=())
     penalties: tuple[Any, ...] = ()
-    times: int = 1
+    times: Times = attrs.field(converter=as_times, default=1)
 
     def __attrs_post_init__(self) -> None:
         if self.known is not None:

@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 import attrs
 
-from jointgen.errors import ConfigError
+from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import Expr, Tree, Weight, Weighted, Weights, check_size, summands
 from jointgen.objectives.components import Named, Resolve, uses, with_components
 from jointgen.objectives.distributions import KL, Joint, LogDensity, names
 from jointgen.objectives.expressions import AsWritten, E, Expectation, PenaltyOf, Ratio, Standardized
+from jointgen.objectives.schedules import Pace, Times, as_times, check_times, most_times, times_at
 from jointgen.objectives.values import Value
 
 Order = Literal["model, critics", "critics, model", "same point"]
@@ -29,29 +30,49 @@ class Update:
         maximize: A weighted sum of expectations.
         trains: The parts that take the gradient; None for every conditional and prior that it reaches, and no critic.
         every: The update runs at every step whose number this divides.
-        times: How often it runs in such a step; each time after the first it has draws of its own.
+        times: How often it runs in such a step, a number or rules (`TimesRule`) of which the first that holds says it;
+            each time after the first it has draws of its own.
 
     Raises:
-        ConfigError: A term stands outside an expectation, or `every` or `times` is less than 1.
+        ConfigError: A term stands outside an expectation, `every` or `times` is less than 1, or no rule holds for
+            some steps.
     """
 
     name: str
     maximize: Expr
     trains: tuple[str, ...] | None = attrs.field(converter=attrs.converters.optional(names), default=None)
     every: int = 1
-    times: int = 1
+    times: Times = attrs.field(converter=as_times, default=1)
 
     def __attrs_post_init__(self) -> None:
-        if self.every < 1 or self.times < 1:
+        if self.every < 1 or self.times == 0:
             raise ConfigError(f"update {self.name}: every and times must be at least 1")
+        _check_times(f"update {self.name}", self.times)
         check_size(self.maximize)
         for weights, term in summands(self.maximize):
             if not isinstance(term, Expectation | PenaltyOf):
                 alone = Weights(weights) * term
                 raise ConfigError(f"update {self.name}: {alone} stands outside an expectation E[...](...)")
 
+    @property
+    def most_times(self) -> int:
+        """How often it runs in a step at the most."""
+        return most_times(self.times)
+
+    def times_at(self, step: int) -> int:
+        """Return how often it runs in a step of the run, counted from 0, in which it is due."""
+        return times_at(self.times, step)
+
     def __str__(self) -> str:
         return f"maximise {self.maximize}"
+
+
+Constraints = tuple[tuple[str, tuple[Any, ...]], ...]
+"""Parts, each with what its parameters are held to: registered components or their names."""
+
+
+def _constraints(given: Mapping[str, Iterable[Any]] | Constraints) -> Constraints:
+    return tuple((part, tuple(held)) for part, held in (given.items() if isinstance(given, Mapping) else given))
 
 
 @attrs.frozen
@@ -65,6 +86,9 @@ class Objective:
         order: In which order updates run in a step. "model, critics" and "critics, model" run one after the other;
             "same point" takes all gradients before any part changes, as simultaneous gradient ascent does.
         reports: Further expressions, by the name under which evaluation reports them ("elbo_estimate" of AVB).
+        paces: How often critics' own updates run, where that is not as their ratios say.
+        constraints: What the parameters of a part are held to after each of its optimizer steps, by the part's name:
+            {"f": ("clip",)}, registered components or their names.
         note: Advice that `jointgen explain` prints.
         stage: The name of its stage where it is the only one.
 
@@ -75,6 +99,8 @@ class Objective:
     updates: tuple[Update, ...]
     order: Order = "model, critics"
     reports: tuple[tuple[str, Expr], ...] = ()
+    paces: tuple[Pace, ...] = ()
+    constraints: Constraints = attrs.field(converter=_constraints, default=())
     note: str = ""
     stage: str = ONLY_STAGE
 
@@ -109,6 +135,13 @@ class Objective:
                 raise ConfigError(f"{name!r} names both a ratio and a weight")
             if any(u.name == name and name not in (u.trains or ()) for u in self.updates):
                 raise ConfigError(f"update {name!r} has the name of a ratio and does not train its critic")
+        written, paced = {update.name for update in self.updates}, [pace.critic for pace in self.paces]
+        for name in paced:
+            if name in written or paced.count(name) > 1:
+                raise ConfigError(f"update {name!r} is written twice")
+            if name not in self.ratios:
+                known = suggest(name, self.ratios) if self.ratios else ""
+                raise ConfigError(f"update {name!r} says nothing to maximise, and no ratio is called so{known}")
 
     @property
     def expressions(self) -> tuple[Expr, ...]:
@@ -160,16 +193,22 @@ class Objective:
         """
         whole = self.rewritten(lambda expr: resolved(expr, resolve))
         written = whole.updates
+        called = {update.name for update in written}
         _check_written(written, whole.ratios)
         by_hand = {name for name, ratio in whole.ratios.items() if any(_is_by_hand(u, ratio) for u in written)}
-        critics = tuple(critic_update(r) for r in whole.ratios.values() if r.name not in {u.name for u in written})
+        paces = {pace.critic: pace for pace in self.paces}
+        critics = tuple(
+            _paced(critic_update(r), paces.get(r.name)) for r in whole.ratios.values() if r.name not in called
+        )
         updates = critics + written if self.order == "critics, model" else written + critics
-        completed = attrs.evolve(whole, updates=updates)
+        held = resolved_constraints(self, resolve)
+        completed = attrs.evolve(whole, updates=updates, paces=(), constraints=held)
         return completed.rewritten(lambda expr: rebuilt(expr, lambda node: _as_written(node, by_hand)))
 
     def __str__(self) -> str:
         lines = [str(u) if len(self.updates) == 1 else f"{u.name}: {u}" for u in self.updates]
         lines += [ratio.definition for ratio in self.ratios.values()]
+        lines += [f"{part} is held to {', '.join(map(str, held))}" for part, held in self.constraints]
         lines += [weight.describe() for weight in self.weights.values()]
         lines += [one.describe() for one in self.components.values() if not one.is_plain]
         return "\n".join(lines)
@@ -220,10 +259,24 @@ def _check_written(updates: Iterable[Update], ratios: Mapping[str, Ratio]) -> No
     """Refuse a written update of a critic whose ratio has penalties or times, which only its own update has."""
     for update in updates:
         ratio = ratios.get(update.name)
-        if ratio is not None and (ratio.penalties or ratio.times > 1) and update != critic_update(ratio):
+        if ratio is not None and (ratio.penalties or ratio.times != 1) and update != critic_update(ratio):
             raise ConfigError(
                 f"ratio {ratio.name!r} has penalties or times, which the update written for it would drop"
             )
+
+
+def _check_times(whose: str, times: Times) -> None:
+    try:
+        check_times(times)
+    except ConfigError as error:
+        raise ConfigError(f"{whose}: {error}") from None
+
+
+def _paced(update: Update, pace: Pace | None) -> Update:
+    """The own update of a critic at the pace that the objective gives it."""
+    if pace is None:
+        return update
+    return attrs.evolve(update, every=pace.every, times=update.times if pace.times is None else pace.times)
 
 
 def critic_update(ratio: Ratio) -> Update:
@@ -294,12 +347,23 @@ def resolved(expr: Expr, resolve: Resolve) -> Expr:
     return rebuilt(expr, one)
 
 
+def resolved_constraints(objective: Objective, resolve: Resolve) -> Constraints:
+    """Return the constraints of an objective with a component in place of every name of one."""
+    return tuple(
+        (part, tuple(_component("constraint", one, resolve) for one in held)) for part, held in objective.constraints
+    )
+
+
+def _component(kind: str, named: Any, resolve: Resolve) -> Any:
+    return resolve(kind, named) if isinstance(named, str) else named
+
+
 def _resolved_ratio(ratio: Ratio, resolve: Resolve) -> Ratio:
-    loss = resolve("critic_loss", ratio.loss) if isinstance(ratio.loss, str) else ratio.loss
+    loss = _component("critic_loss", ratio.loss, resolve)
     if loss.is_ratio != (ratio.kind == "log_ratio"):
         sense = "a log-ratio: use log_ratio(...)" if loss.is_ratio else "only a score: use score(...)"
         raise ConfigError(f"{ratio.definition}: a critic trained by {type(loss).__name__} gives {sense}")
-    penalties = tuple(resolve("penalty", p) if isinstance(p, str) else p for p in ratio.penalties)
+    penalties = tuple(_component("penalty", p, resolve) for p in ratio.penalties)
     return attrs.evolve(ratio, loss=loss, penalties=penalties)
 
 

@@ -8,14 +8,33 @@ from typing import Any
 
 import attrs
 
-from jointgen.config.fields import CriticLossField, PenaltyField, ReductionField, TermField, between, valid_count
+from jointgen.config.fields import (
+    ConstraintField,
+    CriticLossField,
+    PenaltyField,
+    ReductionField,
+    TermField,
+    between,
+    valid_count,
+)
 from jointgen.errors import ConfigError, Problems, placing, suggest
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.components import TABLES, Named, is_default, name_of, uses, with_components
 from jointgen.objectives.distributions import Joint, joint_from_text, p, q
 from jointgen.objectives.expressions import CriticView, Ratio
-from jointgen.objectives.objective import ONLY_STAGE, Objective, Order, Stage, Update, as_stages, rebuilt, resolved
+from jointgen.objectives.objective import (
+    ONLY_STAGE,
+    Objective,
+    Order,
+    Stage,
+    Update,
+    as_stages,
+    rebuilt,
+    resolved,
+    resolved_constraints,
+)
 from jointgen.objectives.parse import Vocabulary, parse, parse_ratio_sides, parse_view
+from jointgen.objectives.schedules import MOST_TIMES, Pace, Times, TimesRule, as_times, check_times
 from jointgen.objectives.tables import BalanceTable, WeightTable, table_of, weight_of
 from jointgen.registry.components import Registrar, Registry
 from jointgen.registry.hooks import hookimpl
@@ -30,17 +49,21 @@ class RatioTable:
     known: str | None = None
     view: dict[str, str] = attrs.field(factory=dict)
     penalties: list[PenaltyField] = attrs.field(factory=list)
-    times: int = attrs.field(default=1, validator=between(1, 1000))
+    times: int | list[TimesRule] = attrs.field(default=1, validator=between(1, MOST_TIMES))
 
 
 @attrs.frozen
 class UpdateTable:
-    """The table of an update; the keys are the fields of `Update`."""
+    """The table of an update; the keys are the fields of `Update`.
 
-    maximize: str
+    Without `maximize` it says how often an update runs whose equation stands elsewhere: the own update of a critic, or
+    `model` beside the objective's `maximize`.
+    """
+
+    maximize: str | None = None
     trains: list[str] | None = None
     every: int = attrs.field(default=1, validator=valid_count)
-    times: int = attrs.field(default=1, validator=between(1, 1000))
+    times: int | list[TimesRule] = attrs.field(default=1, validator=between(1, MOST_TIMES))
 
 
 @attrs.frozen
@@ -75,6 +98,7 @@ class Expression:
         weights: Named weights: numbers, or tables.
         joints: Joints by name, as "q(x) q(z|x)". The two joints q and p are there unless others take their names. A
             joint may take over factors of those before it: "q(x) r(z|x)".
+        constraints: What the parameters of a part are held to after each of its optimizer steps, by the part's name.
         parts: The part that computes a conditional: {"q(z|x)" = "encoder"}, or {"r(z|x)" = "moments of encoder"} for
             the Gaussian of its moments.
         reports: Further expressions that evaluation reports, by name.
@@ -90,6 +114,7 @@ class Expression:
     ratios: dict[str, str | RatioTable] = attrs.field(factory=dict)
     scores: dict[str, RatioTable] = attrs.field(factory=dict)
     weights: dict[str, float | WeightTable | BalanceTable] = attrs.field(factory=dict)
+    constraints: dict[str, list[ConstraintField]] = attrs.field(factory=dict)
     joints: dict[str, str] = attrs.field(factory=dict)
     parts: dict[str, str] = attrs.field(factory=dict)
     reports: dict[str, str] = attrs.field(factory=dict)
@@ -97,7 +122,8 @@ class Expression:
     reductions: dict[str, ReductionField] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        if sum(map(bool, (self.maximize, self.updates, self.stages))) != 1:
+        written = any(table.maximize is not None for table in self.updates.values())
+        if sum(map(bool, (self.maximize, written, self.stages))) != 1 or (self.stages and self.updates):
             raise ConfigError("write the objective as maximize, as updates or as stages, one of the three")
 
     def objective(self) -> Objective | tuple[Stage, ...]:
@@ -111,15 +137,17 @@ class Expression:
         for name, text in self.reports.items():
             with placing("reports", name):
                 reports.append((name, parse(text, words)))
+        more: dict[str, Any] = {"reports": tuple(reports), "constraints": self.constraints}
         if not self.stages:
-            whole = Objective(_updates(self.maximize, self.updates, words), self.order, tuple(reports))
+            updates, paces = _updates(self.maximize, self.updates, words)
+            whole = Objective(updates, self.order, paces=paces, **more)
             self._check_used([whole])
             return whole
         stages = []
         for i, stage in enumerate(self.stages):
             with placing("stages", i):
-                updates = _updates(stage.maximize, stage.updates, words)
-            objective = Objective(updates, stage.order or self.order, tuple(reports))
+                updates, paces = _updates(stage.maximize, stage.updates, words)
+            objective = Objective(updates, stage.order or self.order, paces=paces, **more)
             stages.append(Stage(stage.name, objective, stage.share))
         self._check_used([stage.objective for stage in stages])
         return tuple(stages)
@@ -190,17 +218,38 @@ class Expression:
         return text
 
 
-def _updates(maximize: str | None, tables: Mapping[str, UpdateTable], words: Vocabulary) -> tuple[Update, ...]:
-    if (maximize is None) == (not tables):
+def _updates(
+    maximize: str | None, tables: Mapping[str, UpdateTable], words: Vocabulary
+) -> tuple[tuple[Update, ...], tuple[Pace, ...]]:
+    """Read the updates that have an equation, and how often the critics' own run."""
+    written = {name: table for name, table in tables.items() if table.maximize is not None}
+    if (maximize is None) == (not written):
         raise ConfigError("write it, or updates, one of the two", "maximize")
     if maximize is not None:
-        with placing("maximize"):
-            return (Update("model", parse(maximize, words)),)
+        written = {"model": attrs.evolve(tables.get("model", UpdateTable()), maximize=maximize)}
     updates = []
-    for name, table in tables.items():
+    for name, table in written.items():
+        with placing(*(("maximize",) if maximize is not None else ("updates", name))):
+            expr = parse(str(table.maximize), words)
         with placing("updates", name):
-            updates.append(Update(name, parse(table.maximize, words), table.trains, table.every, table.times))
-    return tuple(updates)
+            updates.append(Update(name, expr, table.trains, table.every, table.times))
+    paces = [
+        _pace(name, table, words) for name, table in tables.items() if table.maximize is None and name not in written
+    ]
+    return tuple(updates), tuple(paces)
+
+
+def _pace(name: str, table: UpdateTable, words: Vocabulary) -> Pace:
+    with placing("updates", name):
+        if name not in words.ratios:
+            known = suggest(name, words.ratios) if words.ratios else ""
+            raise ConfigError(f"says nothing to maximise, and no ratio is called so{known}")
+        if table.trains is not None:
+            raise ConfigError(
+                "a critic's own update trains the critic; write maximize to train something else", "trains"
+            )
+        check_times(as_times(table.times))
+        return Pace(name, table.every, None if table.times == 1 else table.times)
 
 
 def _ratio(name: str, kind: Any, table: str | RatioTable, words: Vocabulary) -> Ratio:
@@ -219,6 +268,7 @@ def _ratio(name: str, kind: Any, table: str | RatioTable, words: Vocabulary) -> 
             view[variable] = parse_view(text, words)
     loss = "logistic" if table.loss is None else table.loss
     with placing(key, name):
+        check_times(as_times(table.times))
         return Ratio(name, num, den, kind, loss, known, view, tuple(table.penalties), table.times)
 
 
@@ -287,6 +337,7 @@ def _write(stages: Sequence[Stage], tables: Tables, registry: Registry) -> Expre
         "parts": {joint.written(f): f.computed_by for joint in joints.values() for f in joint.own},
         "reports": {name: str(expr) for name, expr in objectives[-1].reports},
         **{TABLES[kind]: named for kind, named in tables.items()},
+        "constraints": {part: [*held] for part, held in resolved_constraints(objectives[-1], registry.default)},
     }
     if len(stages) == 1 and stages[0].name == ONLY_STAGE:
         return Expression(updates=_update_tables(objectives[0]), order=objectives[0].order, **common)
@@ -295,35 +346,47 @@ def _write(stages: Sequence[Stage], tables: Tables, registry: Registry) -> Expre
 
 
 def _update_tables(objective: Objective) -> dict[str, UpdateTable]:
-    return {
-        u.name: UpdateTable(str(u.maximize), None if u.trains is None else list(u.trains), u.every, u.times)
+    tables = {
+        u.name: UpdateTable(
+            str(u.maximize), None if u.trains is None else list(u.trains), u.every, _written_times(u.times)
+        )
         for u in objective.updates
     }
+    for pace in objective.paces:
+        times = 1 if pace.times is None else _written_times(pace.times)
+        tables[pace.critic] = UpdateTable(every=pace.every, times=times)
+    return tables
+
+
+def _written_times(times: Times) -> int | list[TimesRule]:
+    return times if isinstance(times, int) else list(times)
+
+
+def _with_settings(kind: str, named: Any, registry: Registry) -> Any:
+    """Return a component, which may be given by its name; its table holds its settings."""
+    return registry.default(kind, named) if isinstance(named, str) else named
 
 
 def _ratio_table(ratio: Ratio, registry: Registry) -> RatioTable:
-    def component(kind: str, named: Any) -> Any:
-        cls: Any = registry.get(kind, named).load() if isinstance(named, str) else None
-        return named if cls is None else cls()
-
     known: Expr | None = ratio.known
     return RatioTable(
         f"{ratio.num} : {ratio.den}",
-        component("critic_loss", ratio.loss),
+        _with_settings("critic_loss", ratio.loss, registry),
         None if known is None else str(known),
         {variable: str(seen) for variable, seen in ratio.view},
-        [component("penalty", penalty) for penalty in ratio.penalties],
-        ratio.times,
+        [_with_settings("penalty", penalty, registry) for penalty in ratio.penalties],
+        _written_times(ratio.times),
     )
 
 
-def _complete(stage: Stage, registry: Registry) -> tuple[str, float | None, Any, Any, str]:
+def _complete(stage: Stage, registry: Registry) -> tuple[str, float | None, Any, Any, Any]:
     """Return all that must be equal once the text has been read again."""
     updates = [
         (u.name, resolved(u.maximize, registry.default), u.trains, u.every, u.times) for u in stage.objective.updates
     ]
     reports = [(name, resolved(expr, registry.default)) for name, expr in stage.objective.reports]
-    return stage.name, stage.share, updates, reports, stage.objective.order
+    held = resolved_constraints(stage.objective, registry.default)
+    return stage.name, stage.share, updates, reports, (stage.objective.order, stage.objective.paces, held)
 
 
 # --- the registration ------------------------------------------------------------------------------------------------

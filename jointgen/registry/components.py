@@ -23,6 +23,7 @@ KINDS = (
     "reduction",
     "critic_loss",
     "penalty",
+    "constraint",
     "data",
     "metric",
     "extractor",
@@ -267,6 +268,10 @@ class Registrar:
     def penalty(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
         """Register a penalty on a critic."""
         self._add("penalty", name, target, paper, summary)
+
+    def constraint(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register what a part's parameters are held to after each optimizer step."""
+        self._add("constraint", name, target, paper, summary)
 
     def data(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
         """Register a data source."""

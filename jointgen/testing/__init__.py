@@ -26,6 +26,7 @@ from jointgen.errors import RAISED, ConfigError, suggest
 from jointgen.registry.components import KINDS
 from jointgen.testing.bins import BINS
 from jointgen.testing.check import Check, checks_of, described, expect
+from jointgen.testing.constraints import CONSTRAINTS
 from jointgen.testing.critics import LOSSES, PENALTIES, TERMS, Subject
 from jointgen.testing.densities import DENSITIES
 from jointgen.testing.divergences import DIVERGENCES
@@ -73,6 +74,7 @@ def checks(
         "prior": lambda: checks_of(laws_of_prior(config), LAWS),
         "critic_loss": lambda: checks_of([Subject(config)], LOSSES),
         "penalty": lambda: checks_of([Subject(config)], PENALTIES),
+        "constraint": lambda: checks_of([Subject(config)], CONSTRAINTS),
         "term": lambda: checks_of([Subject(config)], TERMS),
         "reduction": lambda: checks_of([Subject(config)], REDUCTIONS),
         "data": lambda: checks_of([Subject(config)], SOURCES),

@@ -71,7 +71,7 @@ def set_up_training(
     with placing("train"):
         workers = Workers.start(train.device, train.precision, processes=processes)
     splits = {name: open_split(compiled.binding, name) for name in ("train", "test")}
-    batches = TrainingBatches(recipe, splits["train"], workers, compiled.repeats)
+    batches = TrainingBatches(recipe, splits["train"], workers, compiled.batches_of)
 
     # parts: fresh ones start at the data, or warm from another run
     if not goes_on:

@@ -1,7 +1,8 @@
-"""Critic losses, penalties and pointwise terms.
+"""Critic losses, penalties, constraints on parameters and pointwise terms.
 
 Losses: logistic (Goodfellow et al. 2014), Wasserstein (Arjovsky et al. 2017), hinge (Lim & Ye 2017), least squares
 (Mao et al. 2017). Penalties: R1 (Mescheder et al. 2018), gradient penalty (Gulrajani et al. 2017).
+Constraints: clipping (Arjovsky et al. 2017), rows of norm 1, orthonormal rows.
 """
 
 from jointgen import Registrar, hookimpl
@@ -9,7 +10,7 @@ from jointgen import Registrar, hookimpl
 
 @hookimpl
 def jointgen_register(registry: Registrar) -> None:
-    """Register the critic losses, penalties and terms."""
+    """Register the critic losses, penalties, constraints and terms."""
     losses, penalties, terms = "jointgen_critics.losses", "jointgen_critics.penalties", "jointgen_critics.terms"
     registry.critic_loss(
         "logistic",
@@ -33,6 +34,17 @@ def jointgen_register(registry: Registrar) -> None:
         f"{penalties}:GradientPenalty",
         paper="Gulrajani et al. 2017",
         summary="a slope of 1 between the two sides",
+    )
+    constraints = "jointgen_critics.constraints"
+    registry.constraint(
+        "clip",
+        f"{constraints}:ClipWeights",
+        paper="Arjovsky et al. 2017",
+        summary="every parameter in [-bound, bound]",
+    )
+    registry.constraint("unit_rows", f"{constraints}:UnitRows", summary="the weights of every unit have norm 1")
+    registry.constraint(
+        "orthonormal", f"{constraints}:OrthonormalRows", summary="the rows of every matrix are orthonormal"
     )
     registry.term("l1", f"{terms}:L1", paper="Li et al. 2017 (ALICE)", summary="sum of absolute differences")
     registry.term("l2", f"{terms}:L2", paper="Li et al. 2017 (ALICE)", summary="sum of squared differences")

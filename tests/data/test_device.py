@@ -155,7 +155,9 @@ class FakeRecipe:
 
 def feed(rows: Any, workers: Any, repeats: int = 1) -> TrainingBatches:
     recipe: Any = FakeRecipe()
-    return TrainingBatches(recipe, Split("train", {"data": rows}, {"data": {"image": "x"}}), workers, repeats)
+    return TrainingBatches(
+        recipe, Split("train", {"data": rows}, {"data": {"image": "x"}}), workers, lambda step: repeats
+    )
 
 
 def test_a_step_sees_the_rows_of_its_number_augmented_with_named_noise() -> None:

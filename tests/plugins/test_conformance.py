@@ -49,6 +49,7 @@ SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("decoder", "conv"): [{"norm": "group", "upsample": "transposed", "widths": [8, 4]}],
     ("discriminator", "mlp"): [{"spectral_norm": True}],
     ("penalty", "r1"): [{"at": "both"}],
+    ("constraint", "clip"): [{"bound": 0.5}],
     ("objective", "vae"): [{"beta": 0.5, "warm_up": 0.2}, {"analytic": True}],
     ("objective", "iwae"): [{"beta": WeightTable(to=1.0, start=0.0, over=0.5)}],
     ("objective", "asvae"): [

@@ -12,6 +12,7 @@ from jointgen.objectives.components import component_of
 from jointgen.objectives.distributions import Mixture
 from jointgen.objectives.expressions import Expectation, Ratio
 from jointgen.objectives.objective import Objective, Update
+from jointgen.objectives.schedules import describe_times
 
 if TYPE_CHECKING:
     from jointgen.compiler.compiled_recipe import CompiledRecipe
@@ -36,8 +37,8 @@ def describe_schedule(update: Update) -> Iterator[str]:
     """Say how often an update runs, where that is not once in every step."""
     if update.every > 1:
         yield f"every {update.every} steps"
-    if update.times > 1:
-        yield f"{update.times} times a step, with new draws after the first time"
+    if update.most_times > 1:
+        yield f"{describe_times(update.times)} times a step, with new draws after the first time"
 
 
 def describe_reductions(update: Update) -> Iterator[str]:
@@ -53,7 +54,7 @@ def describe_reductions(update: Update) -> Iterator[str]:
 def describe_critic(ratio: Ratio) -> Iterator[str]:
     """Say what the critic of a ratio sees and how it is trained, in one line each."""
     seen = ", ".join(f"{v} as {r}" if (r := ratio.reading(v)) != "sample" else v for v in ratio.variables)
-    updates = "one update" if ratio.times == 1 else f"{ratio.times} updates"
+    updates = "one update" if ratio.times == 1 else f"{describe_times(ratio.times)} updates"
     if ratio.kind == "critic":
         yield f"a critic that sees {seen}; trained as its update is written, so its output is not judged"
     else:
@@ -64,6 +65,13 @@ def describe_critic(ratio: Ratio) -> Iterator[str]:
     yield from (f"penalty {str(penalty).removesuffix('()')}" for penalty in ratio.penalties)
     if ratio.known is not None:
         yield f"known part {ratio.known}"
+
+
+def describe_constraints(objective: Objective) -> Iterator[str]:
+    """Say what the parameters of each part are held to after each of its optimizer steps, in one line each."""
+    for part, held in objective.constraints:
+        said = " and ".join(str(one).removesuffix("()") for one in held)
+        yield f"{part} is held to {said} after each step of its optimizer"
 
 
 def describe_order(objective: Objective) -> str:

@@ -21,6 +21,7 @@ from jointgen.objectives.components import summary_of
 from jointgen.reports.explain.advice import advice_on
 from jointgen.reports.explain.descriptions import (
     component_names,
+    describe_constraints,
     describe_critic,
     describe_order,
     describe_reductions,
@@ -106,6 +107,7 @@ def _objective(compiled: CompiledRecipe, number: int) -> Lines:
     for one in objective.components.values():
         if not one.is_plain:
             yield f"  {one.describe()}: {summary_of(one.component)}"
+    yield from (f"  {line}" for line in describe_constraints(objective))
     yield f"  order: {describe_order(objective)}"
     yield from (f"  reported as {name}: {expr}" for name, expr in objective.reports)
 

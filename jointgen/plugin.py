@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jointgen.config.fields import DataField as DataField
     from jointgen.config.fields import DecoderField as DecoderField
     from jointgen.config.fields import DiscriminatorField as DiscriminatorField
+    from jointgen.config.fields import DivergenceField as DivergenceField
     from jointgen.config.fields import EncoderField as EncoderField
     from jointgen.config.fields import ExtractorField as ExtractorField
     from jointgen.config.fields import FamilyField as FamilyField
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from jointgen.contracts.distributions import StartsAtValues as StartsAtValues
     from jointgen.contracts.distributions import ViewsData as ViewsData
     from jointgen.contracts.distributions import sum_event as sum_event
+    from jointgen.contracts.divergences import Divergence as Divergence
     from jointgen.contracts.figures import Display as Display
     from jointgen.contracts.metrics import Batch as Batch
     from jointgen.contracts.metrics import Extractor as Extractor
@@ -171,6 +173,7 @@ _MODULES = {
         "DataField",
         "DecoderField",
         "DiscriminatorField",
+        "DivergenceField",
         "EncoderField",
         "ExtractorField",
         "FamilyField",
@@ -238,6 +241,7 @@ _MODULES = {
         "ViewsData",
         "sum_event",
     ),
+    "contracts.divergences": ("Divergence",),
     "contracts.figures": ("Display",),
     "contracts.metrics": (
         "Batch",

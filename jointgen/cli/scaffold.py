@@ -32,6 +32,7 @@ SUMMARIES = {
     "objective": "The symmetric KL between the joints, by one critic.",
     "term": "A distance that is square near zero and linear far away.",
     "reduction": "The mean of the draws, less a share of their variance.",
+    "divergence": "How far the means and the variances of two samples are apart.",
     "critic_loss": "The exponential loss of boosting; f becomes log a/b in nats.",
     "penalty": "The squared output of the critic at its positives.",
     "constraint": "A largest norm of the weights of each unit.",

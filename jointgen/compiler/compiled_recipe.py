@@ -102,7 +102,12 @@ def compile_recipe(
     problems = Problems()
     for plan in plans:
         problems += unmet(plan, binding, registry) or _idle(plan)
-    problems += [*_unfit_rows(recipe, plans), *_too_many_rows(binding), *_untrained(recipe, stages, binding, plans)]
+    problems += [
+        *_unfit_rows(recipe, plans),
+        *_unfit_batch_terms(recipe, plans),
+        *_too_many_rows(binding),
+        *_untrained(recipe, stages, binding, plans),
+    ]
     if _bytes_of_rows(binding, 1) > machine_memory():  # no network for such a row can be asked for, either
         problems.raise_any()
     with problems.collect():
@@ -168,7 +173,24 @@ def _unused(tables: StageTables, trained: Sequence[str], binding: Binding) -> It
 
 def check_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int) -> None:
     """Check that a batch divides as it must over so many processes, or raise a ConfigError."""
-    Problems(_unfit_rows(recipe, plans, processes)).raise_any()
+    Problems([*_unfit_rows(recipe, plans, processes), *_unfit_batch_terms(recipe, plans, processes)]).raise_any()
+
+
+def _unfit_batch_terms(recipe: Recipe, plans: Sequence[Plan], processes: int = 1) -> Iterable[Problem]:
+    """Yield what does not go with terms of the whole batch: they are no means over parts of it."""
+    train = recipe.train
+    found = [s.label for plan in plans for update in plan.updates for s in update.summands if s.is_of_batch]
+    if not found:
+        return
+    label = f"{found[0]!r}, which the objective has, is a term of the whole batch"
+    if train.micro_batches > 1:
+        message = f"{label}: {train.micro_batches} micro-batches would make it another number; use 1"
+        yield Problem(message, "train", "micro_batches")
+    if train.batch < 2:
+        yield Problem(f"{label}: it compares rows, so a batch needs at least 2", "train", "batch")
+    if processes > 1 and train.compile != "off":
+        message = f"{label}: {processes} processes exchange its rows, which is not compiled; use 'off'"
+        yield Problem(message, "train", "compile")
 
 
 def _too_many_rows(binding: Binding) -> Iterable[Problem]:

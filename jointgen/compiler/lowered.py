@@ -113,12 +113,51 @@ class CriticPenalty(Expr):
         return int(self.penalty.every)
 
 
+class OverBatch(Expr):
+    """One number for the whole batch, (), from the rows of all processes."""
+
+    __slots__ = ()
+
+
+@attrs.frozen(cache_hash=True)
+class DivergenceOfRows(OverBatch):
+    """A divergence of the rows of its sides, or a statistic of one side's.
+
+    Args:
+        measure: The component.
+        sides: For each side what is compared, (n, *shape) each.
+        title: Its text, which names its noise.
+    """
+
+    measure: Any = attrs.field(hash=False)
+    sides: tuple[tuple[Node, ...], ...]
+    title: str
+
+
+@attrs.frozen(cache_hash=True)
+class LogMeanExpOfRows(OverBatch):
+    """The log of the mean of exp over all rows, ().
+
+    Args:
+        terms: For each component of the distribution its share, and the term at its draws, (B,).
+    """
+
+    terms: tuple[tuple[float, Expr], ...]
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        """The terms that are averaged."""
+        return tuple(term for _, term in self.terms)
+
+
 def leaves_of(lowered: Tree) -> list[Node]:
     """The nodes that evaluating a lowered term needs directly."""
     if isinstance(lowered, NodeValue):
         return [lowered.node]
     if isinstance(lowered, CriticPenalty):
         return [*lowered.positives, *lowered.negatives]
+    if isinstance(lowered, DivergenceOfRows):
+        return [node for side in lowered.sides for node in side]
     return [node for child in lowered.children for node in leaves_of(child)]
 
 

@@ -17,19 +17,19 @@ from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.components import component_of, name_of
 from jointgen.objectives.distributions import LogDensity, Product
-from jointgen.objectives.expressions import Expectation, PenaltyOf
+from jointgen.objectives.expressions import Expectation
 
 if TYPE_CHECKING:
-    from jointgen.compiler.lowering import Lowering
+    from jointgen.compiler.lowering import Lowering, Source
 
 
-def lower_summand(lowering: Lowering, source: Expectation | PenaltyOf, term: Expr) -> Expr:
+def lower_summand(lowering: Lowering, source: Source, term: Expr) -> Expr:
     """The tree of one term of an expectation, by the reduction of the expectation.
 
     Raises:
         ConfigError: See `Lowering.lower`; or the reduction does not take these draws.
     """
-    if isinstance(source, PenaltyOf):
+    if not isinstance(source, Expectation):
         return lowering.lower(source, term)
     _check_draws(source)
     reduction = as_gradient_reduction(component_of(source.reduce))

@@ -13,7 +13,15 @@ import attrs
 
 from jointgen.compiler.axes import Axes, draws_axis, merge_axes, size_of, summed_in
 from jointgen.compiler.gradient_paths import Traits
-from jointgen.compiler.lowered import CriticPenalty, NodeValue, OverDraws, OverValues, leaves_of
+from jointgen.compiler.lowered import (
+    CriticPenalty,
+    DivergenceOfRows,
+    LogMeanExpOfRows,
+    NodeValue,
+    OverDraws,
+    OverValues,
+    leaves_of,
+)
 from jointgen.compiler.nodes import (
     ClosedKLNode,
     CriticNode,
@@ -35,10 +43,14 @@ from jointgen.compiler.sums import ValuesNode, spread
 from jointgen.contracts.reductions import WeightedReduction
 from jointgen.errors import ConfigError
 from jointgen.objectives.algebra import Clip, Constant, Expr, Pointwise, Stop, Sum, Weighted
+from jointgen.objectives.batch_terms import Divergence, LogMeanExp
 from jointgen.objectives.components import component_of, name_of
 from jointgen.objectives.distributions import KL, Conditional, Distribution, Joint, LogDensity, Product
 from jointgen.objectives.expressions import Apply, Expectation, PenaltyOf, Ratio, Standardized
 from jointgen.objectives.values import Argument, Arguments, StoppedValue, Value, unstopped
+
+Source = Expectation | PenaltyOf | Divergence | LogMeanExp
+"""What a term of an update stands in, or is."""
 
 
 @attrs.frozen
@@ -100,14 +112,19 @@ class Lowering:
     def __init__(self, joints: Mapping[str, Joint], traits: Traits, trains: Iterable[str] = ()):
         self.joints, self.traits, self.trains = joints, traits, frozenset(trains)
 
-    def lower(self, source: Expectation | PenaltyOf, term: Expr) -> Expr:
-        """The tree of one term of an expectation, or of a penalty, which is its own term.
+    def lower(self, source: Source, term: Expr) -> Expr:
+        """The tree of one term of an expectation, or of a penalty or a term of the batch, which is its own term.
 
         Raises:
             ConfigError: The term asks for what its expectation does not draw, or for a density that is not known.
         """
         if isinstance(source, PenaltyOf):
             return self._penalty(source)
+        if isinstance(source, Divergence):
+            return self._divergence(source)
+        if isinstance(source, LogMeanExp):
+            terms = [(share, self.lower_at(source.term, self.point(of, 1))) for share, of in source.drawn.components]
+            return LogMeanExpOfRows(tuple(terms))
         sums = source.sums
         point = self.point(_one(source.over), source.k, sums=sums)
         tree = self.lower_at(term, point)
@@ -131,6 +148,11 @@ class Lowering:
         seen = {*positives, *negatives}
         detached = frozenset(seen - differentiable_nodes(seen, self.trains, self.traits))
         return CriticPenalty(source.ratio.name, source.penalty, positives, negatives, detached, str(source))
+
+    def _divergence(self, source: Divergence) -> DivergenceOfRows:
+        points = [self.point(_one(side), 1) for side in source.sides]
+        sides = tuple(tuple(self._value(v, point, asker=source) for v in source.compared) for point in points)
+        return DivergenceOfRows(component_of(source.measure), sides, str(source))
 
     # --- draws
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from jointgen.compiler.gradient_paths import GradientPaths, PartTraits, merge_paths
-from jointgen.compiler.lowered import CriticPenalty, leaves_of, paths_of
+from jointgen.compiler.lowered import CriticPenalty, OverBatch, leaves_of, paths_of
 from jointgen.compiler.lowered_reductions import lower_summand
-from jointgen.compiler.lowering import Lowering
+from jointgen.compiler.lowering import Lowering, Source
 from jointgen.compiler.nodes import (
     DrawNode,
     ForwardNode,
@@ -28,7 +28,7 @@ from jointgen.compiler.nodes import (
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import Expr, Weight, summands
 from jointgen.objectives.distributions import Joint
-from jointgen.objectives.expressions import SIDES, Expectation, PenaltyOf, Ratio, Side
+from jointgen.objectives.expressions import SIDES, Expectation, Ratio, Side
 from jointgen.objectives.objective import Objective, Update
 
 if TYPE_CHECKING:
@@ -57,6 +57,11 @@ class Summand:
     def penalty(self) -> CriticPenalty | None:
         """The penalty, where the summand is one."""
         return self.lowered if isinstance(self.lowered, CriticPenalty) else None
+
+    @property
+    def is_of_batch(self) -> bool:
+        """Whether it is one number for the whole batch, and not a mean over its rows."""
+        return isinstance(self.lowered, OverBatch)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -261,24 +266,24 @@ def _lower_update(update: Update, lowering: Lowering) -> tuple[Summand, ...]:
     for outer, source in _without_mixtures(update):
         for inner, term in _terms_of(source):
             lowered = lower_summand(lowering, source, term)
-            title = str(source) if isinstance(source, PenaltyOf) else f"{source.sign} {term}"
+            title = f"{source.sign} {term}" if isinstance(source, Expectation) else str(source)
             found.append(
                 Summand(f"{update.name}/{title}", (*outer, *inner), term, lowered, paths_of(lowered, lowering.traits))
             )
     return tuple(found)
 
 
-def _without_mixtures(update: Update) -> Iterable[tuple[tuple[float | Weight, ...], Expectation | PenaltyOf]]:
-    """The expectations and penalties of an update with their weights; one over a mixture as those of its components."""
+def _without_mixtures(update: Update) -> Iterable[tuple[tuple[float | Weight, ...], Source]]:
+    """The summands of an update with their weights; an expectation over a mixture as those of its components."""
     for weights, whole in summands(update.maximize):
-        assert isinstance(whole, Expectation | PenaltyOf)
+        assert isinstance(whole, Source)
         for share, source in whole.components:
             yield (weights if share == 1.0 else (*weights, share)), source
 
 
-def _terms_of(source: Expectation | PenaltyOf) -> Iterable[tuple[tuple[float | Weight, ...], Expr]]:
-    """A mean is taken term by term. Any other reduction and a penalty are one term."""
-    if isinstance(source, PenaltyOf):
+def _terms_of(source: Source) -> Iterable[tuple[tuple[float | Weight, ...], Expr]]:
+    """A mean is taken term by term. Any other reduction, a penalty and a term of the batch are one term."""
+    if not isinstance(source, Expectation):
         return [((), source)]
     return summands(source.term) if source.reduce is None else [((), source.term)]
 

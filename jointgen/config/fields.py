@@ -95,6 +95,7 @@ PenaltyField = Annotated[Any, OfKind("penalty")]
 ConstraintField = Annotated[Any, OfKind("constraint")]
 TermField = Annotated[Any, OfKind("term")]
 ReductionField = Annotated[Any, OfKind("reduction")]
+DivergenceField = Annotated[Any, OfKind("divergence")]
 MetricField = Annotated[Any, OfKind("metric", as_text=True)]
 ExtractorField = Annotated[Any, OfKind("extractor")]
 

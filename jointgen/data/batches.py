@@ -123,4 +123,4 @@ class TrainingBatches:
         for part, device_rows in self._device_rows.items():
             values = self._augment[part](device_rows(number), noise.named("augment", rows))
             data[part] = under_joint_names(values, self._split.variables[part])
-        return StepInputs(data, noise, rows, step, progress, train.pair_block)
+        return StepInputs(data, noise, rows, step, progress, train.pair_block, peers=workers)

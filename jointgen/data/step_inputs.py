@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 from torch import Tensor
@@ -14,6 +14,30 @@ from jointgen.objectives.algebra import Weight
 RawRows = Mapping[str, Mapping[str, Any]]
 """Data source -> variable -> (B, ...) raw rows as the source yields them; or an Observation, where rows have been
 observed already."""
+
+
+class Peers(Protocol):
+    """The processes that share the batch of a step, as `jointgen.runtime.workers.Workers`."""
+
+    @property
+    def rank(self) -> int:
+        """The number of this process, from 0."""
+
+    def gather_with_gradient(self, rows: Tensor) -> Tensor:
+        """Return the rows of all processes in order of rank, (n, *shape) -> (n of all, *shape)."""
+
+
+class Alone:
+    """A process that has all rows of the batch."""
+
+    rank = 0
+
+    def gather_with_gradient(self, rows: Tensor) -> Tensor:
+        """Return the rows as they are."""
+        return rows
+
+
+ALONE = Alone()
 
 
 @attrs.frozen
@@ -28,6 +52,7 @@ class StepInputs:
         progress: How much of the stage is done, in [0, 1]; weights that follow a schedule read it.
         pair_block: Re-pairings shift rows within blocks of so many; 0: the whole batch is one block.
         scales: The measured scales of balanced weights by name, () each.
+        peers: The processes that share the batch.
     """
 
     data: RawRows
@@ -37,6 +62,7 @@ class StepInputs:
     progress: float = 1.0
     pair_block: int = 0
     scales: Mapping[str, Tensor] = attrs.field(factory=dict)
+    peers: Peers = ALONE
 
     def at(self, weight: Weight) -> Any:
         """The value of a weight at this point of the stage; of a balanced one, r times its scale, a () tensor."""

@@ -13,11 +13,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jointgen.compiler.axes import DRAWS, size_of
-from jointgen.compiler.lowered import CriticPenalty, NodeValue, OverDraws, OverValues
+from jointgen.compiler.lowered import (
+    CriticPenalty,
+    DivergenceOfRows,
+    LogMeanExpOfRows,
+    NodeValue,
+    OverDraws,
+    OverValues,
+)
 from jointgen.compiler.nodes import Node, furthest_shift, ordered
 from jointgen.contracts.noise import NoiseSource
 from jointgen.contracts.reductions import TermDraws
 from jointgen.data.step_inputs import StepInputs
+from jointgen.engine.batch_terms import divergence_function, log_mean_exp_function
 from jointgen.engine.program import Program, Values
 from jointgen.objectives.algebra import Clip, Constant, Expr, Pointwise, Stop, Sum, Weight, Weighted
 
@@ -83,11 +91,15 @@ def as_tensor(value: Tensor | float, inputs: StepInputs) -> Tensor:
 
 
 def summand_function(lowered: Expr, program: Program) -> Term:
-    """Make the function that evaluates a summand: one number for each row of the batch, (B,)."""
+    """Make the function that evaluates a summand: one number for each row of the batch, (B,), or for all of it, ()."""
     if isinstance(lowered, CriticPenalty):
         return _penalty_function(lowered, program)
     if isinstance(lowered, OverValues):
         return _sum_function(lowered, program)
+    if isinstance(lowered, DivergenceOfRows):
+        return divergence_function(lowered, program)
+    if isinstance(lowered, LogMeanExpOfRows):
+        return log_mean_exp_function([(share, _rows(term, program)) for share, term in lowered.terms])
     if not isinstance(lowered, OverDraws):
         return term_function(lowered, program.index)
     return _reduction_function(lowered, program)
@@ -137,6 +149,12 @@ def _sum_function(lowered: OverValues, program: Program) -> Term:
         return reduced
 
     return mean
+
+
+def _rows(lowered: Expr, program: Program) -> Callable[[StepInputs, Values], Tensor]:
+    """The function that evaluates a term at each row as a tensor, (B,)."""
+    each = term_function(lowered, program.index)
+    return lambda inputs, values: as_tensor(each(inputs, values), inputs).expand(inputs.rows)
 
 
 def _penalty_function(lowered: CriticPenalty, program: Program) -> Term:

@@ -193,6 +193,8 @@ def _try_summand(update: UpdatePlan, summand: Summand, parts: Parts, binding: Bi
         term = summand_function(summand.lowered, program)(inputs, values)
     if not isinstance(term, Tensor):
         return
+    if summand.is_of_batch and term.ndim:
+        raise ComponentError(f"term {summand.label!r}: its value has shape {tuple(term.shape)}, it must be one number")
     if term.ndim:
         _expect(f"term {summand.label!r}", "its value", term, (), inputs.rows)
     if not bool(term.isfinite().all()):

@@ -33,6 +33,7 @@ The text is read back by `parse`, and recipes hold it. Nothing here imports torc
 - `components`: registered components under names of an equation's own, `named`.
 - `values`: what terms are about: variables, new draws of conditionals `joint.draw("x|z", "mean")`, `stop`.
 - `expressions`: `log_ratio` and `score` (critics), `cycle`, and the expectation `E`.
+- `batch_terms`: summands that are one number for the whole batch, `divergence`, `statistic`, `log_mean_exp`.
 - `bounds`: `elbo`, the evidence lower bound of any two joints.
 - `schedules`: how often updates run.
 - `objective`: `Update` (what one optimizer maximises), `Objective` (updates in an order), `Stage` (a period of a run).
@@ -65,6 +66,7 @@ from jointgen.objectives.algebra import (
     square,
     tanh,
 )
+from jointgen.objectives.batch_terms import BatchTerm, Divergence, LogMeanExp, divergence, log_mean_exp, statistic
 from jointgen.objectives.bounds import elbo
 from jointgen.objectives.components import Named, named
 from jointgen.objectives.distributions import (
@@ -113,15 +115,18 @@ __all__ = [
     "Apply",
     "Argument",
     "BalanceTable",
+    "BatchTerm",
     "Clip",
     "Conditional",
     "Constant",
     "CriticTable",
+    "Divergence",
     "E",
     "Expectation",
     "Expr",
     "Joint",
     "LogDensity",
+    "LogMeanExp",
     "Marginal",
     "Mixture",
     "Named",
@@ -149,11 +154,13 @@ __all__ = [
     "check_one_ramp",
     "clip",
     "cycle",
+    "divergence",
     "elbo",
     "exp",
     "joint_from_text",
     "kl",
     "log",
+    "log_mean_exp",
     "log_ratio",
     "log_sigmoid",
     "named",
@@ -170,6 +177,7 @@ __all__ = [
     "softplus",
     "square",
     "standardized",
+    "statistic",
     "stop",
     "table_of",
     "tanh",

@@ -21,6 +21,8 @@ class Tree:
 
     component_slots: ClassVar[tuple[Any, ...]] = ()
     """The fields that hold a registered component, see `jointgen.objectives.components.Slot`."""
+    is_summand: ClassVar[bool] = False
+    """Whether it is no term of rows but a whole summand of an update: an expectation, or a term of the batch."""
 
     @property
     def children(self) -> tuple[Tree, ...]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 
 from jointgen.errors import ConfigError
-from jointgen.objectives.algebra import Expr, Tree
 
-TABLES = {"term": "terms", "reduction": "reductions"}
+if TYPE_CHECKING:
+    from jointgen.objectives.algebra import Expr, Tree
+
+TABLES = {"term": "terms", "divergence": "divergences", "reduction": "reductions"}
 """For each kind of component that equations name, the table of an objective with those that have settings."""
 
 Resolve = Callable[[str, str], Any]
@@ -92,7 +94,7 @@ def _class_of(function: Any) -> type:
     if not function.__name__.isidentifier():
         raise ConfigError(f"{function.__qualname__} has no name to print; write it with def")
     body = {
-        "__call__": lambda self, *values: function(*values),
+        "__call__": lambda self, *values, noise=None: function(*values),
         "__module__": function.__module__,
         "__qualname__": function.__qualname__,
         "__doc__": function.__doc__,

@@ -268,6 +268,7 @@ class Expectation(Expr):
     wrt: tuple[str, ...] = attrs.field(default=(), converter=names)
     sums: tuple[str, ...] = attrs.field(default=(), converter=names)
     component_slots: ClassVar[tuple[Slot, ...]] = (Slot("reduce", "reduction"),)
+    is_summand: ClassVar[bool] = True
 
     def __attrs_post_init__(self) -> None:
         check_size(self.term)
@@ -279,7 +280,7 @@ class Expectation(Expr):
         for variable in self.wrt:
             if variable not in self.over.variables:
                 raise ConfigError(f"{self}: {self.over} has no {variable!r}{suggest(variable, self.over.variables)}")
-        if any(isinstance(inner, Expectation) for inner in self.term.walk()):
+        if any(inner.is_summand for inner in self.term.walk()):
             raise ConfigError(f"{self}: an expectation stands inside another")
 
     @property

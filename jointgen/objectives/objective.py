@@ -10,6 +10,7 @@ import attrs
 
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import Expr, Tree, Weight, Weighted, Weights, check_size, summands
+from jointgen.objectives.batch_terms import BatchTerm
 from jointgen.objectives.components import Named, Resolve, uses, with_components
 from jointgen.objectives.distributions import KL, Joint, LogDensity, names
 from jointgen.objectives.expressions import AsWritten, E, Expectation, PenaltyOf, Ratio, Standardized
@@ -27,7 +28,7 @@ class Update:
 
     Args:
         name: The name of the update, which names the noise of its draws.
-        maximize: A weighted sum of expectations.
+        maximize: A weighted sum of expectations and of terms of the whole batch, such as divergences.
         trains: The parts that take the gradient; None for every conditional and prior that it reaches, and no critic.
         every: The update runs at every step whose number this divides.
         times: How often it runs in such a step, a number or rules (`TimesRule`) of which the first that holds says it;
@@ -50,7 +51,7 @@ class Update:
         _check_times(f"update {self.name}", self.times)
         check_size(self.maximize)
         for weights, term in summands(self.maximize):
-            if not isinstance(term, Expectation | PenaltyOf):
+            if not isinstance(term, Expectation | PenaltyOf | BatchTerm):
                 alone = Weights(weights) * term
                 raise ConfigError(f"update {self.name}: {alone} stands outside an expectation E[...](...)")
 
@@ -121,8 +122,11 @@ class Objective:
         for name in called:
             if called.count(name) > 1:
                 raise ConfigError(f"two updates are called {name!r}")
-        for _, report in self.reports:
+        for name, report in self.reports:
             check_size(report)
+            for _, term in summands(report):
+                if isinstance(term, BatchTerm):
+                    raise ConfigError(f"report {name!r}: {term} is one number for a batch; reports are means over rows")
         self._check_names()
 
     def _check_names(self) -> None:
@@ -393,6 +397,8 @@ def _joints_in(expr: Tree) -> list[Joint]:
         return [expr.joint, expr.other_joint]
     if isinstance(expr, LogDensity):
         return [expr.joint]
+    if isinstance(expr, BatchTerm):
+        return [marginal.joint for side in expr.over for marginal in side.marginals]
     if isinstance(expr, Value):
         return [] if expr.joint is None else [expr.joint]
     return []

@@ -26,6 +26,7 @@ from jointgen.objectives.algebra import (
     Weight,
     as_expr,
 )
+from jointgen.objectives.batch_terms import Divergence, LogMeanExp
 from jointgen.objectives.components import Named
 from jointgen.objectives.distributions import (
     KL,
@@ -47,7 +48,7 @@ MAX_LENGTH = 50_000
 """So many characters of an expression are read, at the most."""
 
 _TOKEN = re.compile(r"\s*(?:(?P<number>\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)|(?P<name>\w+)|(?P<symbol>.))", re.DOTALL)
-RESERVED = ("E", "KL", "clip", "hold", "log", "mass", "s", "stop", *POINTWISE)
+RESERVED = ("E", "KL", "logmeanexp", "clip", "hold", "log", "mass", "s", "stop", *POINTWISE)
 
 VALUES = "a variable x, a reading of it such as mean x, a new draw such as mean p(x|z), or stop(...) of a value"
 
@@ -249,8 +250,11 @@ class _Parser:
         if name in POINTWISE:
             self.take("(")
             return Pointwise(name, self.closed(self.sum()))
+        if name == "logmeanexp" and self.peek() == "[":
+            return self.log_mean_exp()
         if self.peek() == "(":
-            return self.apply(name)
+            is_side = self.kind(1) == "number" or (self.peek(1) in self.words.joints and self.peek(2) == "(")
+            return self.divergence(name) if is_side and not self.inside else self.apply(name)
         return self.lookup(name, {**self.words.ratios, **self.words.weights}, "ratio or weight")
 
     def number(self) -> Constant:
@@ -297,6 +301,34 @@ class _Parser:
                 sums.append(self.take_name("a variable"))
                 self.checked(start, lambda: check_sums(over, tuple(sums)))
         return *draws, tuple(sums)
+
+    def log_mean_exp(self) -> LogMeanExp:
+        if self.inside:
+            self.fail("logmeanexp[...](...) is a summand beside expectations; it stands inside one", self.at - 1)
+        self.take("[")
+        over = self.distribution()
+        self.take("]")
+        self.take("(")
+        self.inside = True
+        term = self.closed(self.sum())
+        self.inside = False
+        return LogMeanExp(over, term)
+
+    def divergence(self, name: str) -> Divergence:
+        """Read "MMD(q(z) : p(z))" or "PT(p(x); mean x)"."""
+        opened = self.at - 1
+        self.take("(")
+        sides = [self.distribution()]
+        if self.accept(":"):
+            sides.append(self.distribution())
+        values = []
+        if self.accept(";"):
+            values.append(self.value())
+            while self.accept(","):
+                values.append(self.value())
+        self.take(")")
+        measure = self.words.component("divergence", name)
+        return self.checked(opened, lambda: Divergence(measure, tuple(sides), tuple(values)))
 
     def draws(self) -> tuple[int, Any, tuple[str, ...]]:
         """Read "=5 stein(z)": the number of draws, the name of the reduction, and the variables it looks at."""

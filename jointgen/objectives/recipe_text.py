@@ -11,6 +11,7 @@ import attrs
 from jointgen.config.fields import (
     ConstraintField,
     CriticLossField,
+    DivergenceField,
     PenaltyField,
     ReductionField,
     TermField,
@@ -105,6 +106,7 @@ class Expression:
         terms: Terms of the equation that have settings, by name; a registered term needs no table where its default
             settings will do.
         reductions: Reductions of the equation that have settings, likewise.
+        divergences: Divergences and statistics of the batch that have settings, by name, likewise.
     """
 
     maximize: str | None = None
@@ -120,6 +122,7 @@ class Expression:
     reports: dict[str, str] = attrs.field(factory=dict)
     terms: dict[str, TermField] = attrs.field(factory=dict)
     reductions: dict[str, ReductionField] = attrs.field(factory=dict)
+    divergences: dict[str, DivergenceField] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         written = any(table.maximize is not None for table in self.updates.values())

@@ -21,6 +21,7 @@ KINDS = (
     "objective",
     "term",
     "reduction",
+    "divergence",
     "critic_loss",
     "penalty",
     "constraint",
@@ -260,6 +261,10 @@ class Registrar:
     def reduction(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
         """Register a reduction of the K values of a term in each row to one."""
         self._add("reduction", name, target, paper, summary)
+
+    def divergence(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register a divergence of two samples, or a statistic of one, of the rows of a whole batch."""
+        self._add("divergence", name, target, paper, summary)
 
     def critic_loss(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
         """Register the loss of a critic."""

@@ -114,6 +114,20 @@ class Workers:
         """
         return torch.cat(self.gather_each(tensor)) if self.world > 1 else tensor.detach()
 
+    def gather_with_gradient(self, rows: Tensor) -> Tensor:
+        """Concatenate the rows of all processes, in order of rank, with gradient.
+
+        What every process makes of them gives its gradient back to the process whose rows they are. So the mean over
+        processes of losses that each see all rows has the gradient of one process with all of them.
+
+        Args:
+            rows: (n, *shape), as many in every process.
+        """
+        if self.world == 1:
+            return rows
+        every: Tensor = _GatherRows.apply(rows, self.rank, self.world)
+        return every
+
     def gather_each(self, tensor: Tensor) -> list[Tensor]:
         """Return the (rows, *shape) of each process, in order of rank."""
         local_rows = torch.tensor([len(tensor)], device=self.device)
@@ -166,6 +180,26 @@ class Workers:
         bad = [name for name, count in zip(named, differs.tolist(), strict=True) if count]
         if bad:
             raise JointgenError(f"processes no longer agree on {len(bad)} tensors, the first is {bad[0]!r}")
+
+
+class _GatherRows(torch.autograd.Function):
+    """All rows forward; backward, the sum over processes of the gradients of this process's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, rank: int, world: int) -> Tensor:
+        ctx.rank, ctx.rows = rank, len(rows)
+        blocks = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(world)]
+        with _exchanging():
+            dist.all_gather(blocks, rows.contiguous())
+        return torch.cat(blocks)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (every,) = gradients
+        every = every.clone(memory_format=torch.contiguous_format)
+        with _exchanging():
+            dist.all_reduce(every)
+        return every[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows], None, None
 
 
 def leave() -> None:

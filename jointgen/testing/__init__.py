@@ -24,6 +24,7 @@ from typing import Any
 from jointgen.contracts.space import Space
 from jointgen.errors import RAISED, ConfigError, suggest
 from jointgen.registry.components import KINDS
+from jointgen.testing.batch_terms import BATCH_TERMS
 from jointgen.testing.bins import BINS
 from jointgen.testing.check import Check, checks_of, described, expect
 from jointgen.testing.constraints import CONSTRAINTS
@@ -75,6 +76,7 @@ def checks(
         "critic_loss": lambda: checks_of([Subject(config)], LOSSES),
         "penalty": lambda: checks_of([Subject(config)], PENALTIES),
         "constraint": lambda: checks_of([Subject(config)], CONSTRAINTS),
+        "divergence": lambda: checks_of([Subject(config)], BATCH_TERMS),
         "term": lambda: checks_of([Subject(config)], TERMS),
         "reduction": lambda: checks_of([Subject(config)], REDUCTIONS),
         "data": lambda: checks_of([Subject(config)], SOURCES),

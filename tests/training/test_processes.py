@@ -91,6 +91,15 @@ def cases() -> dict[str, dict[str, Any]]:
     own = {"asvae": {"model": {"lr": 5e-4, "betas": [0.5, 0.999], "decay_from": 0.5}, "critics": {"type": "rmsprop"}}}
     found["stages"] = changed("asvae_mnist", "optimizer", stages=own)
     found["clipped"] = shipped("asvae_mnist", clip=0.01)
+    of_batch = "logmeanexp[p(z)](f) + mmd(q(z) : p(z)) + sliced_wasserstein(q(x) : p(x)) + covariance(q(z))"
+    found["batch_terms"] = {
+        **shipped("asvae_mnist"),
+        "objective": {
+            "type": "expression",
+            "maximize": f"E[q(x,z)](log p(x|z) - f) - {of_batch.replace(' + ', ' - ')}",
+            "ratios": {"f": "q(z) : p(z)"},
+        },
+    }
     found["micro_batches"] = shipped("quickstart", batch=24, pair_block=6, micro_batches=2)
     return found
 

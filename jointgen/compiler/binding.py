@@ -40,6 +40,7 @@ class Binding:
         spaces: The Space of each variable of the joints.
         traits: What the planner must know of each part.
         capabilities: What the family of each conditional, and each prior, declares that it can do.
+        copies: The variables that marginals copy, by the name of the copy.
         problems: Every mismatch, with its key path. A part with a problem may be missing from the fields above.
         registry: Where components have their names from; None: what is installed.
     """
@@ -55,6 +56,7 @@ class Binding:
     capabilities: dict[str, Capabilities] = attrs.field(factory=dict)
     problems: Problems = attrs.field(factory=Problems)
     registry: Registry | None = None
+    copies: dict[str, str] = attrs.field(factory=dict)
 
     def drop_unused(self, objectives: Sequence[Objective]) -> None:
         """Take the conditionals out of the joints that no objective uses."""
@@ -104,7 +106,7 @@ class Binding:
 
     def factor_of(self, part: str) -> tuple[Joint, Conditional]:
         """Return the factor that a part computes, and its joint."""
-        found = [(j, f) for j in self.joints.values() for f in j.own if f.part == part]
+        found = [(j, f) for j in self.joints.values() for f in j.owned(self.joints) if f.part == part]
         return min(found, key=lambda pair: pair[1].moments)  # the part itself before what is matched to it
 
     def inputs_of_prior(self, part: str) -> list[dict[str, Space]]:
@@ -137,7 +139,8 @@ class Binding:
     @property
     def observed(self) -> list[str]:
         """The variables that data sources yield and that the model draws, by a conditional or by a prior: x."""
-        drawn = {v for joint in self.joints.values() for f in joint.factors if not self.is_data(f) for v in f.out}
+        joints = [joint for joint in self.joints.values() if joint.has_root]
+        drawn = {v for joint in joints for f in joint.factors if not self.is_data(f) for v in f.out}
         return sorted(v for v in drawn if any(v in self.data_roots(joint) for joint in self.joints.values()))
 
     @property
@@ -149,9 +152,8 @@ class Binding:
 
     def generator_of(self, variable: str) -> Joint:
         """The joint in which the model draws an observed variable, by a conditional or by a prior."""
-        return next(
-            j for j in self.joints.values() if variable in j.variables and not self.is_data(j.drawn_by(variable))
-        )
+        joints = [j for j in self.joints.values() if j.has_root and variable in j.variables]
+        return next(j for j in joints if not self.is_data(j.drawn_by(variable)))
 
     def can_reconstruct(self, variable: str) -> bool:
         """Whether q encodes the variable to one code from which p draws it again."""
@@ -195,10 +197,11 @@ def bind(
             for name, item in new.items():
                 if held.setdefault(name, item) != item:
                     binding.problems.add(f"two stages define the {noun} {name!r} differently", "objective")
+        binding.copies.update(pair for marginal in objective.marginals for pair in marginal.copies)
     binding.drop_unused(objectives)
     _bind_spaces(binding)
     for joint in binding.joints.values():
-        for factor in joint.own:
+        for factor in joint.owned(binding.joints):
             if not (factor.moments and factor.part in binding.traits):  # the part itself has been bound
                 _bind_part(binding, joint, factor, registry)
     _refuse_unlike_uses(binding)
@@ -220,13 +223,13 @@ def _bind_spaces(binding: Binding) -> None:
             spaces[name] = space
     roots: dict[str, list[Root]] = {}  # by variable, those that say what it looks like
     for joint in joints:
-        for factor in joint.own:
+        for factor in joint.owned(binding.joints):
             if factor.is_root:
                 for variable, space in _spaces_of_root(binding, joint, factor).items():
                     roots.setdefault(variable, []).append((joint, factor, space))
     for variable, found in roots.items():
         spaces[variable] = _agreed_space(binding, variable, found)
-    inferred = {v for joint in joints for factor in joint.factors if not factor.is_root for v in factor.out}
+    inferred = {v for joint in joints for f in joint.factors if not f.is_root for v in (*f.out, *f.given)}
     unknown = sorted(inferred - set(spaces) - _drawn_by_roots(binding.joints))
     _copy_spaces(binding, [*unknown, *(v for v in _likenesses(binding) if v not in spaces)])
     _check_likenesses(binding)
@@ -268,10 +271,13 @@ def _likenesses(binding: Binding) -> dict[str, tuple[str, KeyPath]]:
     """Return, for each variable that the recipe says is like another, that one, and the key that says so."""
     recipe, priors = binding.recipe, binding.recipe.all_priors()
     found: dict[str, tuple[str, KeyPath]] = {}
+    found.update({copy: (variable, ("objective",)) for copy, variable in binding.copies.items()})
     for name, latent in recipe.latents.items():
         if isinstance(latent, LatentTable) and latent.like is not None:
             found[name] = latent.like, ("latents", name, "like")
-    for factor in (factor for joint in binding.joints.values() for factor in joint.own if factor.is_root):
+    for factor in (
+        factor for joint in binding.joints.values() for factor in joint.owned(binding.joints) if factor.is_root
+    ):
         prior = priors.get(factor.part)
         if isinstance(prior, PriorOfVariable) and prior.like:
             found[factor.out[0]] = prior.like, (*recipe.path_of(factor.part), "like")
@@ -296,7 +302,7 @@ def _refuse_unlike_uses(binding: Binding) -> None:
     spaces = binding.spaces
     first: dict[str, tuple[Joint, Conditional]] = {}
     for joint in binding.joints.values():
-        for factor in joint.own:
+        for factor in joint.owned(binding.joints):
             if factor.is_root or not {*factor.out, *factor.given} <= spaces.keys():
                 continue
             other_joint, other = first.setdefault(factor.part, (joint, factor))

@@ -53,7 +53,7 @@ def lower_gradient_reduction(
     """
     assert isinstance(source.over, Product), "the plan lowers mixtures component by component"
     asker = f"{source.sign}: {name_of(source.reduce)}"
-    makers = {v: (m.joint, m.joint.drawn_by(v)) for m in source.over.marginals for v in m.variables}
+    makers = {v: (m.joint, m.joint.drawn_by(m.original(v))) for m in source.over.marginals for v in m.variables}
     data = {v for v, (_, f) in makers.items() if f.is_root and lowering.traits[f.part].kind == "data"}
     variables = source.wrt or tuple(v for v, (_, factor) in makers.items() if not factor.is_root)
     if not variables:

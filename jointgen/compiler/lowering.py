@@ -172,9 +172,9 @@ class Lowering:
         reads: dict[str, ReadNode] = {}
         log_probs: dict[str, DensityNode] = {}
         times_drawn: dict[str, int] = {}
-        largest_first = sorted(over.marginals, key=lambda m: -len(m.joint.ancestors(m.variables)))
+        largest_first = sorted(over.marginals, key=lambda m: -len(m.joint.ancestors(m.drawn)))
         for marginal in largest_first:
-            factors = marginal.joint.ancestors(marginal.variables)
+            factors = marginal.joint.ancestors(marginal.drawn)
             owners = {f.of or marginal.joint.name for f in factors}  # a joint that took a factor over is no other draw
             nth = max(times_drawn.get(owner, 0) for owner in owners)
             times_drawn |= dict.fromkeys(owners, nth + 1)
@@ -187,7 +187,7 @@ class Lowering:
                         raise ConfigError(f"sum {variable}: {over} draws it twice, so it has no one sum")
                     log_probs[variable] = self._log_prob(draws, factor)
             for variable in marginal.variables:
-                read = self._read(draws, variable)
+                read = self._read(draws, marginal.original(variable))
                 stride = max(1, *(len(self._joints_rooted_in(f)) for f in factors))
                 reads[variable] = read if fresh or not nth else attrs.evolve(read, shift=nth * stride)
         found = {v: reads[v] if sums else spread(reads[v], draws_axis(k)) for v in over.variables}
@@ -244,7 +244,10 @@ class Lowering:
     def _joints_rooted_in(self, root: Conditional) -> list[str]:
         if not root.is_root:
             return []
-        return [j.name for j in self.joints.values() if any(f.is_root and f.part == root.part for f in j.own)]
+        joints = self.joints.values()
+        own = [j.name for j in joints if any(f.is_root and f.part == root.part for f in j.own)]
+        rows_of = [f.of for j in joints for f in j.owned(self.joints) if f.is_root and f.part == root.part and f.of]
+        return list(dict.fromkeys([*own, *rows_of]))
 
     def _forward(
         self, factor: Conditional, given: Mapping[str, ReadNode], axes: Axes, mode: Mode, title: str
@@ -376,7 +379,7 @@ class Lowering:
         """The part that models an observed variable."""
         for joint in self.joints.values():
             for factor in joint.factors:
-                if factor.out == (variable,) and not factor.is_root:
+                if factor.out == (variable,) and not factor.is_root and joint.has_root:
                     return factor.part
         raise ConfigError(f"no conditional draws {variable!r}, so no family can give a view of it")
 

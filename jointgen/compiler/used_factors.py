@@ -40,7 +40,7 @@ def used_joints(
     read: set[str] = set()  # variables in a reading that only the family of their likelihood has
     for value in _inside(tuple(expressions)):
         if isinstance(value, Marginal):
-            used.update(value.joint.ancestors(value.variables))
+            used.update(value.joint.ancestors(value.drawn))
         elif isinstance(value, Conditional):
             used.add(value)
         elif isinstance(value, Value) and value.factor is None and value.reading not in READINGS_OF_DATA:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -95,6 +95,9 @@ class Conditional:
 class Joint:
     """A joint distribution: a product of conditionals, each conditioned on variables of factors before it only.
 
+    Conditionals alone, without a root, may be conditioned on anything. They draw nothing by themselves and are given
+    values: mean a(x|h=mean a(h|x)).
+
     `joint.on("x", "z")` is a marginal and `joint.log("x|z")` a log-density. Where the variables have names of one
     letter, attributes are short forms of both: `q.xz`, `q.x`, `q.log_z_given_x`.
 
@@ -120,7 +123,7 @@ class Joint:
         seen: set[str] = set()
         for factor in self.factors:
             missing = [v for v in factor.given if v not in seen]
-            if missing:
+            if missing and self.has_root:
                 raise ConfigError(f"joint {self}: {factor} is given {missing[0]!r}, which no factor before it draws")
             twice = [v for v in factor.out if v in seen]
             if twice:
@@ -137,9 +140,13 @@ class Joint:
         """The marginal over all variables, in alphabetical order."""
         return self.on(*sorted(self.variables))
 
-    def on(self, *variables: str) -> Marginal:
-        """Return the marginal over some variables."""
-        return Marginal(self, tuple(variables))
+    def on(self, *variables: str, **copies: str) -> Marginal:
+        """Return the marginal over some variables, and over copies of some under other names.
+
+        >>> print(q.on("x", w="x"))
+        q(x,x as w)
+        """
+        return Marginal(self, (*variables, *copies), tuple(copies.items()))
 
     def factor(self, text: str) -> Conditional:
         """Return the factor that is written "x|z"; the order of variables does not matter.
@@ -163,6 +170,15 @@ class Joint:
     def own(self) -> tuple[Conditional, ...]:
         """The factors that are not taken over from another joint."""
         return tuple(factor for factor in self.factors if not factor.of)
+
+    def owned(self, joints: Container[str]) -> tuple[Conditional, ...]:
+        """The factors that are taken over from none of these joints: its own, and those that only it knows."""
+        return tuple(factor for factor in self.factors if factor.of not in joints)
+
+    @property
+    def has_root(self) -> bool:
+        """Whether it can be drawn. A joint without a root has conditionals to use as values, as in `a(h|x) a(x|h)`."""
+        return any(factor.is_root for factor in self.factors)
 
     def matched(self, text: str, name: str) -> Joint:
         """Return this joint with one factor replaced by the Gaussian of its moments: r(x,z) = q(x) r(z|x).
@@ -257,17 +273,36 @@ class Joint:
 
 @attrs.frozen(cache_hash=True)
 class Marginal:
-    """The distribution of some of a joint's variables, such as q(x,z) or p(x). Marginals multiply to a `Product`."""
+    """The distribution of some of a joint's variables, such as q(x,z) or p(x). Marginals multiply to a `Product`.
+
+    Args:
+        joint: The joint.
+        variables: The variables, by the names that terms and critics know them by.
+        copies: The variables that are another one under a further name, each with its name in the joint: ("w", "x") in
+            q(x,x as w), of which both are the same draw.
+    """
 
     joint: Joint
     variables: tuple[str, ...]
+    copies: tuple[tuple[str, str], ...] = ()
 
     def __attrs_post_init__(self) -> None:
-        for variable in self.variables:
+        for variable in self.drawn:
             if variable not in self.joint.variables:
                 raise ConfigError(f"{self}: no variable {variable!r} in {self.joint}")
         if len(set(self.variables)) != len(self.variables) or not self.variables:
             raise ConfigError(f"{self}: names each variable once")
+        if not self.joint.has_root:
+            raise ConfigError(f"{self}: {self.joint} has no root, so that nothing can be drawn from it")
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """The joint's own names of the variables: those that are copied in the place of their copies."""
+        return tuple(map(self.original, self.variables))
+
+    def original(self, variable: str) -> str:
+        """Return the joint's own name of a variable."""
+        return dict(self.copies).get(variable, variable)
 
     def __mul__(self, other: Marginal | Product) -> Product:
         return Product((self,)) * other
@@ -276,7 +311,9 @@ class Marginal:
         return share * Product((self,))
 
     def __str__(self) -> str:
-        return f"{self.joint.name}({','.join(self.variables)})"
+        copies = dict(self.copies)
+        listed = (f"{copies[v]} as {v}" if v in copies else v for v in self.variables)
+        return f"{self.joint.name}({','.join(listed)})"
 
 
 @attrs.frozen(cache_hash=True)

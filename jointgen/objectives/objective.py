@@ -12,7 +12,7 @@ from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import Expr, Tree, Weight, Weighted, Weights, check_size, summands
 from jointgen.objectives.batch_terms import BatchTerm
 from jointgen.objectives.components import Named, Resolve, uses, with_components
-from jointgen.objectives.distributions import KL, Joint, LogDensity, names
+from jointgen.objectives.distributions import KL, Joint, LogDensity, Marginal, names
 from jointgen.objectives.expressions import AsWritten, E, Expectation, PenaltyOf, Ratio, Standardized
 from jointgen.objectives.schedules import Pace, Times, as_times, check_times, most_times, times_at
 from jointgen.objectives.values import Value
@@ -162,6 +162,13 @@ class Objective:
         updates = tuple(attrs.evolve(u, maximize=rewrite(u.maximize)) for u in self.updates)
         reports = tuple((name, rewrite(report)) for name, report in self.reports)
         return attrs.evolve(self, updates=updates, reports=reports)
+
+    @property
+    def marginals(self) -> tuple[Marginal, ...]:
+        """The marginals that expectations draw and ratios compare."""
+        sides = {Expectation: ("over",), Ratio: ("num", "den")}
+        found = (getattr(expr, side) for expr in self.walk() for side in sides.get(type(expr), ()))
+        return tuple(marginal for over in found for marginal in over.marginals)
 
     @property
     def ratios(self) -> dict[str, Ratio]:

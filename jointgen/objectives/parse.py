@@ -383,10 +383,15 @@ class _Parser:
         joint = self.lookup(self.take_name("a joint, such as q(x,z)"), self.words.joints, "joint")
         self.take("(")
         variables: list[str] = []
+        copies: list[tuple[str, str]] = []
         while True:
             start = self.at
-            variables.append(self.take_name("a variable"))
-            marginal = self.checked(start, lambda: joint.on(*variables))
+            variable = self.take_name("a variable")
+            if self.accept("as"):
+                copies.append((self.take_name("another name for the variable"), variable))
+                variable = copies[-1][0]
+            variables.append(variable)
+            marginal = self.checked(start, lambda: Marginal(joint, tuple(variables), tuple(copies)))
             if not self.accept(","):
                 self.take(")")
                 return marginal

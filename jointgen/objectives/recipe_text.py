@@ -21,7 +21,7 @@ from jointgen.config.fields import (
 from jointgen.errors import ConfigError, Problems, placing, suggest
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.components import TABLES, Named, is_default, name_of, uses, with_components
-from jointgen.objectives.distributions import Joint, joint_from_text, p, q
+from jointgen.objectives.distributions import Conditional, Joint, joint_from_text, p, q
 from jointgen.objectives.expressions import CriticView, Ratio
 from jointgen.objectives.objective import (
     ONLY_STAGE,
@@ -328,7 +328,7 @@ def _numbered(name: str) -> Iterator[str]:
 
 def _write(stages: Sequence[Stage], tables: Tables, registry: Registry) -> Expression:
     objectives = [stage.objective for stage in stages]
-    joints: dict[str, Joint] = {name: j for o in objectives for name, j in o.joints.items()}
+    joints = _with_owners({name: j for o in objectives for name, j in o.joints.items()})
     ratios = {name: r for o in objectives for name, r in o.ratios.items()}
     weights = {name: w for o in objectives for name, w in o.weights.items()}
     critics = {name: _ratio_table(ratio, registry) for name, ratio in ratios.items()}
@@ -346,6 +346,16 @@ def _write(stages: Sequence[Stage], tables: Tables, registry: Registry) -> Expre
         return Expression(updates=_update_tables(objectives[0]), order=objectives[0].order, **common)
     written = [StageTable(s.name, None, s.share, _update_tables(s.objective), s.objective.order) for s in stages]
     return Expression(stages=written, **common)
+
+
+def _with_owners(joints: Mapping[str, Joint]) -> dict[str, Joint]:
+    """Return the joints after those that they take factors over from and that nothing is expected under."""
+    owners: dict[str, dict[Conditional, None]] = {}
+    for joint in joints.values():
+        for factor in joint.owned(joints):
+            if factor.of:
+                owners.setdefault(factor.of, {})[attrs.evolve(factor, of="")] = None
+    return {**{name: Joint(name, tuple(factors)) for name, factors in owners.items()}, **joints}
 
 
 def _update_tables(objective: Objective) -> dict[str, UpdateTable]:

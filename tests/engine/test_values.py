@@ -20,7 +20,23 @@ from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.engine.update import UpdateRunner
 from jointgen.errors import ConfigError
-from jointgen.objectives import E, Expr, Objective, Update, apply, joint_from_text, kl, p, parse, q, stop
+from jointgen.objectives import (
+    E,
+    Expr,
+    Objective,
+    Update,
+    apply,
+    joint_from_text,
+    kl,
+    log_ratio,
+    log_sigmoid,
+    p,
+    parse,
+    q,
+    stop,
+)
+from jointgen.objectives.recipe_text import Expression
+from jointgen.registry.discovery import load_plugins
 
 X = torch.tensor([[0.5], [-1.25], [2.0], [0.1]], dtype=DOUBLE)
 encoder, decoder = Line(0.7, -0.2, math.log(0.6)), Line(-1.3, 0.4, math.log(0.8))
@@ -132,3 +148,52 @@ def test_values_that_do_not_fit_are_refused(expr: Expr, problem: str) -> None:
             Objective.of(expr + E(p.x, p.log("z", at={"z": q.draw("z|x")}))), prior={"type": "normal", "size": 3}
         )
     assert error.value.lines == [f"objective: {problem}"]
+
+
+# --- joints: copies, conditionals without a root, and factors of a joint that stands nowhere --------------------------
+
+REAL = {"type": "gaussian", "scale": "global", "init_scale": 0.5}
+
+
+def test_a_critic_of_x_and_its_copy_sees_the_same_rows_twice() -> None:
+    """h = q(x,x as w) : c(x,w), where c(w|z) is the decoder: the critic of ALICE's implicit cycle (Li et al. 2017)."""
+    c = joint_from_text("c", "q(x) q(z|x) c(w|z)", {"c(w|z)": "decoder"}, {"q": q})
+    h = log_ratio(q.on("x", w="x"), c.on("x", "w"), name="h")
+    assert h.definition == "h = log-ratio q(x,x as w) : c(x,w)"
+    model = small_model(Objective.of(E(c.on("x", "z", "w"), log_sigmoid(h) + p.log_z)))
+    assert model.compiled.binding.spaces["w"] == model.compiled.binding.spaces["x"]
+    watched = model.watched("h")["h"]
+    model.update("h").gradient(model.inputs())
+    shown = [(call[1], call[0]) for call in watched.calls]  # the critic's variables are in alphabetical order: w, x
+    assert len(shown) == 2
+    assert sum(torch.equal(x, w) for x, w in shown) == 1
+    assert torch.equal(shown[0][0], shown[1][0])
+
+
+def test_a_joint_takes_over_factors_of_a_joint_that_nothing_is_expected_under() -> None:
+    """p is named by g alone: its prior and decoder are bound, trained, and written into a recipe."""
+    g = joint_from_text("g", "p(z) p(x|z) g(z2|x)", {"g(z2|x)": "encoder"}, {"p": p})
+    objective = Objective.of(E(g.on("x", "z2"), g.log("z2|x")) + E(q.x, -apply("l2", "x", "x")))
+    model = small_model(objective, latents={"z2": 4})
+    assert set(model.plan.updates[0].trains) == {"encoder", "decoder"}
+    check_ownership(model.plan, model.parts, model.data(4), 4)
+    written = Expression.of(objective, load_plugins().registry)
+    assert written.joints["p"] == "p(z) p(x|z)"
+    assert str(written.objective()).splitlines()[0] == f"maximise {objective.updates[0].maximize}"
+
+
+def test_conditionals_without_a_root_are_used_as_values_and_not_drawn() -> None:
+    """An autoencoder as an energy, -|x - a(a(x))|^2 (EBGAN, Zhao et al. 2017), without a prior for its code h."""
+    a = joint_from_text("a", "a(h|x) a(x|h)", {"a(h|x)": "coder", "a(x|h)": "rebuilder"})
+    energy = apply("l2", "x", a.draw("x|h", "mean", at={"h": a.draw("h|x", "mean")}))
+    table = {"network": {"type": "mlp", "hidden": [5]}, "family": REAL}
+    model = small_model(
+        Objective.of(E(p.xz, p.log_x_given_z - energy) - E(q.x, energy)), latents={"h": 3},
+        encoders={"coder": table}, decoders={"rebuilder": table}, encoder=None,
+    )  # fmt: skip
+    assert set(model.plan.updates[0].trains) == {"decoder", "coder", "rebuilder"}
+    check_ownership(model.plan, model.parts, model.data(4), 4)
+    assert model.compiled.binding.observed == ["x"]
+    assert model.compiled.binding.generator_of("x").name == "p"
+    with pytest.raises(ConfigError, match=r"a\(x\): a\(h,x\) = a\(h\|x\) a\(x\|h\) has no root"):
+        a.on("x")

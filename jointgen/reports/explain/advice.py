@@ -35,7 +35,7 @@ def advice_on_ratio(ratio: Ratio, binding: Binding) -> str:
     joint, product = compared[0]
 
     def is_data(marginal: Marginal) -> bool:
-        factors = [marginal.joint.drawn_by(v) for v in marginal.variables]
+        factors = [marginal.joint.drawn_by(v) for v in marginal.drawn]
         return all(factor.is_root and binding.traits[factor.part].kind == "data" for factor in factors)
 
     shared = [m for m in product.marginals if m.joint == joint.joint and is_data(m)]

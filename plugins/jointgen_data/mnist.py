@@ -29,6 +29,7 @@ class MNIST:
         labels: Whether the labels are further variables, y.
         download: Whether missing files are fetched.
         pad: Whether two black pixels are added on every side, for networks that halve a 32x32 image.
+        negative: Whether black and white are exchanged, which makes a second domain for models of two.
     """
 
     root: str = attrs.field(metadata=LOCATION)
@@ -36,6 +37,7 @@ class MNIST:
     labels: bool = attrs.field(default=False, metadata=LOADING)
     download: bool = attrs.field(default=False, metadata=LOADING)
     pad: bool = False
+    negative: bool = False
 
     def spaces(self) -> dict[str, Space]:
         """Return the Space of each variable."""
@@ -66,7 +68,8 @@ class MNIST:
             if labels.max() > 9:
                 raise FileError(path, f"is damaged: it holds {labels.max()}, and labels are 0 to 9")
         x = torch.from_numpy(images)[:, None]  # (N, 1, 28, 28)
-        values = {"x": F.pad(x, (2, 2, 2, 2)) if self.pad else x}
+        x = F.pad(x, (2, 2, 2, 2)) if self.pad else x
+        values = {"x": 255 - x if self.negative else x}
         if self.labels:
             values["y"] = torch.from_numpy(labels).long()
         return TensorRows(values)

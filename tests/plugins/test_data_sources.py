@@ -182,6 +182,12 @@ def test_mnist_is_mnist() -> None:
 
 
 @real_data
+def test_mnist_in_negative_is_white_where_it_was_black() -> None:
+    plain, negative = (MNIST(str(SHARED_DATA / "mnist"), negative=negative) for negative in (False, True))
+    one, other = (source.open("test").take(torch.tensor([0, 9]))["x"] for source in (plain, negative))
+    assert torch.equal(one.int() + other.int(), torch.full_like(one, 255).int())
+
+
 def test_mnist_padded_is_the_same_image_in_a_black_frame() -> None:
     plain, padded = (MNIST(str(SHARED_DATA / "mnist"), observe="dequantise", pad=pad) for pad in (False, True))
     assert padded.spaces() == {"x": Space((1, 32, 32), "real", 0.0, 1.0, 256)}

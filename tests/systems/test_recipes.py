@@ -19,6 +19,7 @@ IMAGES = ("mnist", "cifar10", "image_folder")
 FEW = {"hidden": [8], "widths": [4, 4], "length": 2, "width": 8, "blocks": 1}
 TRAIN = {"steps": 20, "batch": 16, "pair_block": 4, "threads": 1, "log_every": 10, "trackers": []}
 EVALUATION = {"rows": 32, "quick_rows": 32, "batch": 16, "samples": 4}
+KEPT_OF_SOURCES = ("observe", "labels", "negative", "rows", "balanced", "seed", "batch")
 KEPT = ("micro_batches", "clip", "ema", "early_stopping")
 
 
@@ -43,7 +44,7 @@ def _small(value: Any) -> Any:
 
 
 def _be_digits(source: dict[str, Any]) -> None:
-    kept = {key: value for key, value in source.items() if key in ("observe", "labels", "rows", "balanced", "seed")}
+    kept = {key: value for key, value in source.items() if key in KEPT_OF_SOURCES}
     source.clear()
     source.update(kept, type="digits")
     if "batch" in source:

@@ -17,7 +17,7 @@ from jointgen.compiler.used_factors import used_joints
 from jointgen.compiler.value_spaces import misplaced_values
 from jointgen.config.recipe import LatentTable, Recipe
 from jointgen.contracts.capabilities import Capabilities
-from jointgen.contracts.distributions import PriorOfVariable, PriorThroughParts
+from jointgen.contracts.distributions import FamilyThroughParts, PriorOfVariable, PriorThroughParts
 from jointgen.contracts.space import Space
 from jointgen.errors import ComponentError, ConfigError, KeyPath, Problem, Problems, dotted, suggest
 from jointgen.objectives.distributions import Conditional, Joint
@@ -65,6 +65,8 @@ class Binding:
         through = [prior.through for part in roots if isinstance(prior := priors[part], PriorThroughParts)]
         expressions = [update.maximize for objective in objectives for update in objective.updates]
         expressions += [report for objective in objectives for _, report in objective.reports]
+        families = [table.family for table in self.recipe.all_conditionals().values()]
+        through += [family.merged_parts for family in families if isinstance(family, FamilyThroughParts)]
         used = used_joints(self.joints, expressions, {part for parts in through for part in parts})
         for name, joint in self.joints.items():
             left_out = [f for f in joint.own if f not in used[name].factors]
@@ -426,7 +428,13 @@ def _bind_part(binding: Binding, joint: Joint, factor: Conditional, registry: Re
                 problems = [Problem(p.message + drawn + fitting, *where, *p.path) for p in error.problems]
                 binding.problems.extend(problems)
             else:
-                binding.traits[part] = PartTraits("conditional", can.paths, can.noise_input, values=can.values)
+                merged: tuple[Conditional, ...] = ()
+                if isinstance(table.family, FamilyThroughParts):
+                    with binding.problems.collect(*binding.recipe.path_of(part), "family"):
+                        merged = _merged_conditionals(binding, factor, table.family)
+                binding.traits[part] = PartTraits(
+                    "conditional", can.paths, can.noise_input, values=can.values, merged=merged
+                )
                 binding.capabilities[part] = can
         return
     prior = binding.recipe.all_priors().get(part)
@@ -448,6 +456,31 @@ def _bind_part(binding: Binding, joint: Joint, factor: Conditional, registry: Re
             "prior", can.paths, trainable=can.trainable, through=through, values=can.values
         )
         binding.capabilities[part] = can
+
+
+def _merged_conditionals(binding: Binding, factor: Conditional, family: FamilyThroughParts) -> tuple[Conditional, ...]:
+    """Find the conditionals whose distributions a family merges.
+
+    Raises:
+        ConfigError: It cannot merge such a part.
+    """
+    factors, tables = _conditionals(binding.joints), binding.recipe.all_conditionals()
+    merged = []
+    for part in family.merged_parts:
+        if part not in factors:
+            raise ConfigError(f"{part!r} is no conditional of the objective{suggest(part, factors)}", "through")
+        other, wrong = factors[part], ""
+        if other.out != factor.out or set(other.given) - set(factor.given):
+            wrong = f"is of {other}; {factor} needs a part that draws the same, given less"
+        elif not set(factor.given) - set(other.given):
+            wrong = f"is given all that {factor} is, so that the network would see nothing"
+        elif part in tables and isinstance(tables[part].family, FamilyThroughParts):
+            wrong = "merges other parts itself"
+        if wrong:
+            raise ConfigError(f"{part!r} {wrong}", "through")
+        merged.append(other)
+    family.check_merged([tables[other.part].family for other in merged if other.part in tables])
+    return tuple(merged)
 
 
 def _capabilities_of(binding: Binding, part: str, space: Space) -> Capabilities:
@@ -482,6 +515,8 @@ def _capabilities_for_prior(binding: Binding, part: str, root: Conditional) -> C
         can = _capabilities_of(binding, part, space)
     except ConfigError:  # a problem of that part, which is reported where it is bound
         return Capabilities()
+    if isinstance(table.family, FamilyThroughParts):
+        raise ConfigError(f"goes through {part!r}, which merges another part's distribution")
     if can.noise_input:
         raise ConfigError(f"goes through {part!r}, whose network takes noise, which a prior does not give it")
     return can

@@ -94,7 +94,7 @@ def _build_conditional(binding: Binding, name: str) -> ConditionalPart:
     table, path = binding.recipe.all_conditionals()[name], binding.recipe.path_of(name)
     _, factor = binding.factor_of(name)
     space = binding.spaces[factor.out[0]]
-    inputs = {v: binding.spaces[v] for v in factor.given}
+    inputs = {v: binding.spaces[v] for v in binding.traits[name].seen(factor.given)}
     if binding.traits[name].noise_input:
         inputs["eps"] = Space((binding.traits[name].noise_input,))
     network, family = binding.named(name, "network"), binding.named(name, "family")

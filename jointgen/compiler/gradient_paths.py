@@ -5,10 +5,12 @@ The nodes of a plan (`jointgen.compiler.nodes`) say which paths lead from them, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import attrs
+
+from jointgen.objectives.distributions import Conditional
 
 GradientPaths = Mapping[str, frozenset[str]]
 """part -> how a gradient reaches its parameters: "explicit", "samples" or both. A part that is absent gets none."""
@@ -28,6 +30,7 @@ class PartTraits:
             allowed it.
         through: The conditionals that a prior is computed with, besides its own parameters.
         values: How many values its draws can take, where a sum over them is possible; 0 where it is not.
+        merged: The conditionals whose distributions at the same point a conditional is made of, besides its own trunk.
     """
 
     kind: Literal["data", "prior", "conditional", "critic"]
@@ -37,6 +40,12 @@ class PartTraits:
     any_path: bool = False
     through: tuple[str, ...] = ()
     values: int = 0
+    merged: tuple[Conditional, ...] = ()
+
+    def seen(self, given: Sequence[str]) -> tuple[str, ...]:
+        """Return the variables that the trunk sees: those that it is given and no merged part is."""
+        others = {variable for factor in self.merged for variable in factor.given}
+        return tuple(variable for variable in given if variable not in others)
 
     def has_path(self, reading: str) -> bool:
         """Whether a gradient flows from this reading of a draw to the parameters."""

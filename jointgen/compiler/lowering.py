@@ -253,13 +253,17 @@ class Lowering:
         self, factor: Conditional, given: Mapping[str, ReadNode], axes: Axes, mode: Mode, title: str
     ) -> ForwardNode | MomentsNode:
         """The run of the network of `factor` given these values, with these axes."""
-        noise_size = self.traits[factor.part].noise_input
-        below = axes if noise_size else merge_axes((given[v].axes for v in factor.given), summed_in(axes))
-        inputs = tuple(spread(given[v], below) for v in factor.given)
+        trait = self.traits[factor.part]
+        noise_size, seen = trait.noise_input, trait.seen(factor.given)
+        below = axes if noise_size else merge_axes((given[v].axes for v in seen), summed_in(axes))
+        inputs = tuple(spread(given[v], below) for v in seen)
+        laws = (self._forward(other, given, axes, mode, f"{title} by {other.part}") for other in trait.merged)
+        merged = tuple(law for law in laws if isinstance(law, ForwardNode))
         if mode == "held" and (factor.moments or factor.part not in self.trains):
             mode = "live"  # the same thing where no gradient reaches the part, and one run fewer
         k, layout = size_of(axes) // size_of(below), axes if summed_in(axes) else ()
-        run = ForwardNode(factor.part, inputs, mode, k, f"{title}/eps" if noise_size else "", noise_size, layout)
+        noise = f"{title}/eps" if noise_size else ""
+        run = ForwardNode(factor.part, inputs, mode, k, noise, noise_size, layout, merged)
         return MomentsNode(run) if factor.moments else run
 
     # --- terms

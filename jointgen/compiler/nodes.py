@@ -338,6 +338,7 @@ class ForwardNode(DistributionNode):
         k: How often the output of the network is repeated for each of its rows.
         noise: The name of the noise that the network takes as a further input, `noise_size` numbers a row; "" for none.
         layout: The axes of the output, where variables are summed over; () for those of the inputs, and k draws.
+        merged: The distributions of other parts at the same point that the family makes its own with.
     """
 
     part: str
@@ -347,10 +348,11 @@ class ForwardNode(DistributionNode):
     noise: str = ""
     noise_size: int = 0
     layout: Axes = ()
+    merged: tuple[ForwardNode, ...] = ()
 
     @property
     def parents(self) -> tuple[Node, ...]:
-        return self.inputs
+        return (*self.inputs, *self.merged)
 
     @property
     def rows(self) -> int:
@@ -363,7 +365,7 @@ class ForwardNode(DistributionNode):
     @property
     def title(self) -> str:
         held = " held" if self.mode == "held" else ""
-        return f"{self.part}({', '.join(node.title for node in self.inputs)}){held}"
+        return f"{self.part}({', '.join(node.title for node in self.parents)}){held}"
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -379,7 +381,8 @@ class ForwardNode(DistributionNode):
 
     def unmarked(self) -> ForwardNode:
         """The same run with nothing held or stopped. It gives the same numbers, so it has the same dropout masks."""
-        return attrs.evolve(self, mode="live", inputs=tuple(node.unstopped() for node in self.inputs))
+        inputs, merged = tuple(node.unstopped() for node in self.inputs), tuple(law.unmarked() for law in self.merged)
+        return attrs.evolve(self, mode="live", inputs=inputs, merged=merged)
 
 
 @attrs.frozen(cache_hash=True)

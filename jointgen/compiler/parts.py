@@ -23,21 +23,24 @@ class ConditionalPart(nn.Module):
         super().__init__()
         self.trunk, self.family = trunk, family
 
-    def forward(self, *inputs: Tensor, k: int = 1, rows: Tensor | None = None) -> Distribution:
+    def forward(
+        self, *inputs: Tensor, k: int = 1, rows: Tensor | None = None, merged: Sequence[Distribution] = ()
+    ) -> Distribution:
         """Return the distributions given some variables.
 
         Args:
             inputs: The given variables, (B, *shape) each.
             k: How often each row's parameters are repeated, for k draws per row.
             rows: (N,) int64, the rows whose distributions are wanted, any number of times each; None for all.
+            merged: The distributions of other parts at the same points, where the family merges some.
 
         Returns:
             B * k distributions, or N.
         """
         params = self.trunk(*inputs)  # (B, *outputs)
         if rows is not None:
-            return self.family(params[rows])
-        return self.family(params if k == 1 else params.repeat_interleave(k, 0))
+            return self.family(params[rows], *merged)
+        return self.family(params if k == 1 else params.repeat_interleave(k, 0), *merged)
 
 
 class PartOfPrior:

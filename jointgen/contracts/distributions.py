@@ -13,7 +13,7 @@ family has, so that jointgen can refuse an objective before anything is built.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -235,6 +235,23 @@ class Family(Protocol):
 
     def build(self, space: Space) -> nn.Module:
         """Return a `FamilyModule` for a variable in `space`."""
+
+
+@runtime_checkable
+class FamilyThroughParts(Protocol):
+    """A family that merges the trunk's output with the distributions of other parts at the same point.
+
+    A ladder's q(z1|x,z2) is made through p(z1|z2). The trunk then sees only what these parts are not given: x. The
+    gradient of a density or a draw reaches their parameters, too. The family's module is called with the trunk's
+    output and a `Distribution` of each part.
+    """
+
+    @property
+    def merged_parts(self) -> tuple[str, ...]:
+        """The names of the parts, which draw the same variable and are given less."""
+
+    def check_merged(self, families: Sequence[Family]) -> None:
+        """Raise ConfigError where it cannot merge distributions of these families, one for each part."""
 
 
 # --- priors ----------------------------------------------------------------------------------------------------------

@@ -183,6 +183,7 @@ class Program:
     def _forward(self, node: ForwardNode) -> Operation:
         module, at = self._module(node.part, node.mode), [self.index[i] for i in node.inputs]
         rows, k, dropouts = max(i.rows for i in node.inputs), node.k, _dropouts_of(module)
+        merged = [self.index[law] for law in node.merged]
         title = node.unmarked().title  # a held run has the dropout masks of the live one
         below = node.inputs[0].axes
         is_in_order = node.layout[: len(below)] == below or not node.layout  # then it is repeated row by row
@@ -192,10 +193,11 @@ class Program:
             if node.noise:
                 arguments.append(inputs.noise.named(node.noise, inputs.rows * rows).normal(node.noise_size))
             _name_dropout(dropouts, title, inputs, rows)
+            others = {"merged": [values[i] for i in merged]} if merged else {}
             if is_in_order:
-                return module(*arguments, k=k)
+                return module(*arguments, k=k, **others)
             number = torch.arange(inputs.rows * rows, device=arguments[0].device)
-            return module(*arguments, rows=spread_rows(number, below, node.layout))
+            return module(*arguments, rows=spread_rows(number, below, node.layout), **others)
 
         return run
 

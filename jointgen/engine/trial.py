@@ -75,14 +75,16 @@ def _try_conditional(binding: Binding, parts: Parts, name: str) -> None:
     table, (_, factor) = binding.recipe.all_conditionals()[name], binding.factor_of(name)
     space = binding.spaces[factor.out[0]]
     network, family = binding.named(name, "network"), binding.named(name, "family")
-    inputs = _examples(binding, factor.given)
+    trait = binding.traits[name]
+    inputs = _examples(binding, trait.seen(factor.given))
     if size := binding.traits[name].noise_input:
         inputs.append(_noise("eps").normal(size))
     part = _copied(binding, parts, name)
     with attributing(network):
         outputs = part.trunk(*inputs)
     _expect_numbers(network, "its output", outputs, tuple(table.family.outputs(space)))
-    _try_law(family, lambda: part.family(outputs), space, binding.capabilities[name])
+    others = [_copied(binding, parts, other.part)(*_examples(binding, other.given)) for other in trait.merged]
+    _try_law(family, lambda: part.family(outputs, *others), space, binding.capabilities[name])
 
 
 def _try_prior(binding: Binding, parts: Parts, name: str) -> None:

@@ -177,10 +177,10 @@ class PartsView(ModelView):
     def log_prob_pairs(self, joint: str, variable: str, values: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         """See `ModelView.log_prob_pairs`."""
         factor = self.binding.joint(joint, "a density").drawn_by(variable)
-        inputs = [given[v].to(self.device) for v in factor.given]
-        n, m = len(values), len(inputs[0])
+        known = {v: given[v].to(self.device) for v in factor.given}
+        n, m = len(values), len(known[factor.given[0]])
         with self.evaluating():  # the network runs once for each of the M rows
-            law = self.parts.modules[factor.part](*inputs, rows=torch.arange(m, device=self.device).repeat(n))
+            law = self._run(factor, known, rows=torch.arange(m, device=self.device).repeat(n))
             law = law.moments() if factor.moments else law
             nats: Tensor = law.log_prob(values.to(self.device).repeat_interleave(m, 0))
         return nats.unflatten(0, (n, m))
@@ -191,11 +191,17 @@ class PartsView(ModelView):
         """The distribution of a factor that is not a data root, given what it is conditioned on."""
         if factor.is_root:
             return self.parts.prior(factor.part, rows, noise)
-        inputs = [known[v] for v in factor.given]
-        if size := self.binding.traits[factor.part].noise_input:
-            inputs.append(noise.named(f"{joint}({factor})/eps", rows).normal(size))
-        law = self.parts.modules[factor.part](*inputs)
+        size = self.binding.traits[factor.part].noise_input
+        eps = [noise.named(f"{joint}({factor})/eps", rows).normal(size)] if size else []
+        law = self._run(factor, known, *eps)
         return law.moments() if factor.moments else law
+
+    def _run(self, factor: Conditional, known: Mapping[str, Tensor], *eps: Tensor, **options: Any) -> Any:
+        """Run the part of a conditional, with the parts whose distributions it merges."""
+        trait = self.binding.traits[factor.part]
+        merged = [self._run(other, known, **options) for other in trait.merged]
+        inputs = [known[v] for v in trait.seen(factor.given)]
+        return self.parts.modules[factor.part](*inputs, *eps, merged=merged, **options)
 
     # --- values
 

@@ -61,7 +61,7 @@ class Law:
     @property
     def through(self) -> tuple[str, ...]:
         """The names of the parts that a prior is made of, which stand-ins replace."""
-        return self.config.through if isinstance(self.config, PriorThroughParts) else ()
+        return self.config.through if self.is_prior and isinstance(self.config, PriorThroughParts) else ()
 
     @property
     def outputs(self) -> tuple[int, ...]:

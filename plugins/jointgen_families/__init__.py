@@ -100,6 +100,12 @@ def jointgen_register(registry: Registrar) -> None:
         summary="Radial flow, amortised or shared by all rows; closed forms in both directions.",
     )
     registry.family(
+        "ladder",
+        "jointgen_families.ladder:Ladder",
+        paper="Soenderby et al., NIPS 2016",
+        summary="A Gaussian merged by precisions with that of another part at the same point.",
+    )
+    registry.family(
         "mixture",
         "jointgen_families.mixture:Mixture",
         paper="Graves, arXiv 2016; Figurnov, Mohamed & Mnih, NeurIPS 2018 (its sample path)",

@@ -67,6 +67,7 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("data", "linear_gaussian"): {"weights": [[1.0, 0.0], [0.5, 1.0], [0.0, -1.0]]},
     ("family", "implicit_basis"): {"basis": 4},
     ("family", "planar"): {"length": 5},  # a point is found through all layers, again for every entry of a Jacobian
+    ("family", "ladder"): {"through": "down"},
     ("objective", "expression"): {"maximize": "E[q(x,z)](log p(x|z) + log p(z) - log q(z|x))"},
     ("metric", "ais"): {"steps": 3, "chains": 2, "leapfrog": 2},
     ("metric", "bdmc"): {"steps": 3, "chains": 2, "leapfrog": 2},

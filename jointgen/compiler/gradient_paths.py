@@ -6,11 +6,12 @@ The nodes of a plan (`jointgen.compiler.nodes`) say which paths lead from them, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from jointgen.objectives.distributions import Conditional
+if TYPE_CHECKING:
+    from jointgen.objectives.distributions import Conditional
 
 GradientPaths = Mapping[str, frozenset[str]]
 """part -> how a gradient reaches its parameters: "explicit", "samples" or both. A part that is absent gets none."""

@@ -69,8 +69,12 @@ class Batch(RawBatch, Protocol):
         Several statistics of one batch share a costly value in this way.
         """
 
-    def labels(self) -> dict[str, Tensor]:
-        """(rows,) int64 class numbers by the source's name for them, whether or not the model uses them."""
+    def labels(self, source: str = "") -> dict[str, Tensor]:
+        """(rows,) int64 class numbers by the source's name for them, whether or not the model uses them.
+
+        Args:
+            source: The data source whose rows are meant, by its part; by default all of them.
+        """
 
 
 class RowFunction(Protocol):

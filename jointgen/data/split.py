@@ -96,24 +96,25 @@ class Split:
         said = {part: rows.remarks for part, rows in self.sources.items() if isinstance(rows, RemarkedRows)}
         return [f"{part}: {line}" for part, lines in said.items() for line in lines]
 
-    def labels(self, index: Tensor) -> dict[str, Tensor]:
+    def labels(self, index: Tensor, source: str = "") -> dict[str, Tensor]:
         """Read labels, also where the recipe does not ask the source for them.
 
         Args:
             index: (B,) int64, numbers of rows of this split.
+            source: The part whose rows are meant; by default those of all sources, of one name those of the last.
 
         Returns:
             (B,) int64 class numbers, by the sources' own names for them.
         """
         labels: dict[str, Tensor] = {}
         for part, component in self.components.items():
-            source = labelled(component)
-            names = [name for name, space in source.spaces().items() if space.kind == "label"]
-            if not names:
+            asked = labelled(component)
+            names = [name for name, space in asked.spaces().items() if space.kind == "label"]
+            if not names or (source and part != source):
                 continue
             if part not in self._labelled:
-                opened = self.sources[part] if source is component else source.open(self.name)
-                subset = None if source is component else self.subsets.get(part)
+                opened = self.sources[part] if asked is component else asked.open(self.name)
+                subset = None if asked is component else self.subsets.get(part)
                 self._labelled[part] = opened if subset is None else ChosenRows(opened, subset)
             taken = self._labelled[part].take(self._row_numbers(index))
             labels |= {name: taken[name] for name in names}

@@ -36,9 +36,9 @@ class StreamBatch(Batch):
         found: T = self._memo[key]
         return found
 
-    def labels(self) -> dict[str, Tensor]:
+    def labels(self, source: str = "") -> dict[str, Tensor]:
         """See `Batch.labels`."""
-        return self.split.labels(self.index % len(self.split)) if self.split else {}
+        return self.split.labels(self.index % len(self.split), source) if self.split else {}
 
 
 @attrs.frozen

@@ -57,6 +57,7 @@ SETTINGS: dict[str, Sequence[Setting]] = {
         ({"x": IMAGE, "z": CODE}, ()),
         ({"x": BITS}, ()),
         ({"x": VECTOR, "z": CODE}, ()),
+        ({"x": VECTOR, "y": LABEL}, ()),
         ({"z": CODE}, ()),
         ({"x": ODD}, ()),
     ),

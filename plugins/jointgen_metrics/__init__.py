@@ -123,6 +123,12 @@ def _register_codes(registry: Registrar) -> None:
         costly=True,
     )
     registry.metric(
+        "classification",
+        "jointgen_metrics.classification:Classification",
+        paper="Kingma et al. 2014, section 4; Chen et al. 2016, section 7.1",
+        summary="share of rows that q(y|x) classifies wrongly, clusters matched to classes",
+    )
+    registry.metric(
         "probe_linear", f"{probes}:LinearProbe", summary="labels read from codes by logistic regression", costly=True
     )
     registry.metric(

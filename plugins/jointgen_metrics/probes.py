@@ -131,11 +131,15 @@ def labels_of(model: ModelView) -> tuple[list[str], str]:
     """The labels of the data that q encodes, ""; or ([], the reason) where there are none."""
     if not codes_of(model):
         return [], NO_CODES
-    parts = {factor.part for factor in model.joints["q"].factors if model.is_data(factor)}
-    spaces = {v: space for part in sorted(parts) for v, space in labelled(model.sources[part]).spaces().items()}
+    spaces = {v: space for part in data_parts(model) for v, space in labelled(model.sources[part]).spaces().items()}
     labels = [v for v, space in spaces.items() if space.kind == "label"]
     told = [v for v in labels if spaces[v].size > 1]
     return told, "" if told else "all rows are of one class" if labels else "the data has no labels"
+
+
+def data_parts(model: ModelView) -> list[str]:
+    """The data sources whose rows q is given."""
+    return sorted({factor.part for factor in model.joints["q"].factors if model.is_data(factor)})
 
 
 def reading_of(model: ModelView) -> str:
@@ -150,7 +154,8 @@ def codes_and_labels(model: ModelView, over: Any = "eval", rows: int | None = No
     def of(batch: Batch) -> KeptRows:
         means = encoded(model, batch, "mean")
         flat = torch.cat([means[code].flatten(1) for code in codes], 1)
-        return KeptRows.of(batch.index, codes=flat, **batch.labels())
+        labels = {v: values for part in data_parts(model) for v, values in batch.labels(part).items()}
+        return KeptRows.of(batch.index, codes=flat, **labels)
 
     return StatisticSpec("codes and labels", of, KeptRows, over, rows)
 

@@ -61,3 +61,9 @@ def jointgen_register(registry: Registrar) -> None:
         paper="Gulrajani et al., NIPS 2017; Miyato et al., ICLR 2018",
         summary="Residual stages without norm over an image of any size; vectors enter the hidden layer.",
     )
+    switch = "A copy of another network for each class of a label; a row runs the copy of its class."
+    for register, of in ((registry.encoder, "Encoder"), (registry.decoder, "Decoder")):
+        register("switch", f"jointgen_nets.switch:Switch{of}", paper="Arora et al., ICML 2017", summary=switch)
+    registry.discriminator(
+        "switch", "jointgen_nets.switch:SwitchDiscriminator", paper="Arora et al., ICML 2017", summary=switch
+    )

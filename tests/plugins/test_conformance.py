@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from jointgen_nets.mlp import MLP, MLPDiscriminator
 from support.checks import failures
 
 from jointgen.objectives import WeightTable
@@ -64,6 +65,9 @@ SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
 """Further settings that are checked as well as the defaults."""
 
 REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
+    ("encoder", "switch"): {"on": "y", "of": MLP(hidden=[4])},
+    ("decoder", "switch"): {"on": "y", "of": MLP(hidden=[4])},
+    ("discriminator", "switch"): {"on": "y", "of": MLPDiscriminator(hidden=[4])},
     ("data", "linear_gaussian"): {"weights": [[1.0, 0.0], [0.5, 1.0], [0.0, -1.0]]},
     ("family", "implicit_basis"): {"basis": 4},
     ("family", "planar"): {"length": 5},  # a point is found through all layers, again for every entry of a Jacobian

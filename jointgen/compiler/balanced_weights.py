@@ -77,6 +77,11 @@ def balanced_weights(objective: Objective) -> list[Weight]:
     return [weight for weight in objective.weights.values() if weight.is_balanced]
 
 
+def measured_weights(objective: Objective) -> list[Weight]:
+    """Return the weights of an objective whose value comes from what a run measures: balanced and driven ones."""
+    return [weight for weight in objective.weights.values() if weight.is_measured]
+
+
 def _balance(weight: Weight, plan: Plan) -> Balance:
     update, term = _weighed(weight, plan)
     against = _named(weight.against, term, update)

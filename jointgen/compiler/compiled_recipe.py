@@ -13,6 +13,7 @@ import attrs
 from jointgen.compiler.balanced_weights import balances_of
 from jointgen.compiler.binding import Binding, bind
 from jointgen.compiler.build import build
+from jointgen.compiler.measured import conditions_of, drives_of
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, make_plan
 from jointgen.compiler.requirements import unmet
@@ -99,6 +100,8 @@ def compile_recipe(
         plans = tuple(make_plan(s.objective, binding.traits, separate=recipe.train.compile != "off") for s in stages)
         for plan in plans:
             balances_of(plan)  # raises
+            conditions_of(plan)
+            drives_of(plan)
     problems = Problems()
     for plan in plans:
         problems += unmet(plan, binding, registry) or _idle(plan)

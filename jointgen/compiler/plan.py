@@ -264,7 +264,7 @@ def lower_expression(expr: Expr, joints: Mapping[str, Joint], traits: Mapping[st
 def _lower_update(update: Update, lowering: Lowering) -> tuple[Summand, ...]:
     found = []
     for outer, source in _without_mixtures(update):
-        for inner, term in _terms_of(source):
+        for inner, term in source.terms if isinstance(source, Expectation) else [((), source)]:
             lowered = lower_summand(lowering, source, term)
             title = f"{source.sign} {term}" if isinstance(source, Expectation) else str(source)
             found.append(
@@ -279,13 +279,6 @@ def _without_mixtures(update: Update) -> Iterable[tuple[tuple[float | Weight, ..
         assert isinstance(whole, Source)
         for share, source in whole.components:
             yield (weights if share == 1.0 else (*weights, share)), source
-
-
-def _terms_of(source: Source) -> Iterable[tuple[tuple[float | Weight, ...], Expr]]:
-    """A mean is taken term by term. Any other reduction, a penalty and a term of the batch are one term."""
-    if not isinstance(source, Expectation):
-        return [((), source)]
-    return summands(source.term) if source.reduce is None else [((), source.term)]
 
 
 def _critic_outputs(

@@ -51,7 +51,7 @@ class StepInputs:
         step: The number of the step, counted from 0.
         progress: How much of the stage is done, in [0, 1]; weights that follow a schedule read it.
         pair_block: Re-pairings shift rows within blocks of so many; 0: the whole batch is one block.
-        scales: The measured scales of balanced weights by name, () each.
+        scales: The measured scales of balanced weights, and the values of driven ones, by name, () each.
         peers: The processes that share the batch.
     """
 
@@ -66,6 +66,8 @@ class StepInputs:
 
     def at(self, weight: Weight) -> Any:
         """The value of a weight at this point of the stage; of a balanced one, r times its scale, a () tensor."""
+        if weight.control is not None:
+            return self.scales[weight.name]
         value = weight.at(self.progress)
         return value * self.scales[weight.name] if weight.is_balanced else value
 

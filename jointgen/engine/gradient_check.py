@@ -14,7 +14,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.compiler.balanced_weights import balanced_weights
+from jointgen.compiler.balanced_weights import measured_weights
 from jointgen.compiler.nodes import Node
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, Summand, UpdatePlan
@@ -51,7 +51,7 @@ def check_ownership(plan: Plan, parts: Parts, data: RawRows, rows: int, seed: in
     """
     copied = _perturbed_copy(parts, seed)
     noise = Noise(seed, "ownership", dtype=torch.float64)
-    one = {weight.name: torch.ones((), dtype=torch.float64) for weight in balanced_weights(plan.objective)}
+    one = {weight.name: torch.ones((), dtype=torch.float64) for weight in measured_weights(plan.objective)}
     inputs = StepInputs(data, noise, rows, pair_block=rows, scales=one)  # a balanced weight is a number like any other
     before = {name: p.detach().clone() for name, p in copied.modules.named_parameters()}
     copied.modules.zero_grad(set_to_none=True)

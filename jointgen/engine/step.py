@@ -19,6 +19,7 @@ from jointgen.compiler.plan import Plan
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.balance_meter import BalanceMeter
 from jointgen.engine.balance_scales import BalanceScales
+from jointgen.engine.drivers import DrivenState, Drivers
 from jointgen.engine.torch_compile import TorchCompiler, nodes_when_compiled
 from jointgen.engine.update import BatchFigures, JointGraph, StepFigures, UpdateRunner
 from jointgen.errors import ConfigError
@@ -34,6 +35,7 @@ class Step:
         micro_batches: How many parts the gradient of a batch is summed from.
         compiler: Compiles the losses. The plan must be `separate` then.
         scales: What the run has measured for balanced weights.
+        driven: What the run has of gates and of weights that figures drive.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Step:
         micro_batches: int = 1,
         compiler: TorchCompiler | None = None,
         scales: BalanceScales | None = None,
+        driven: DrivenState | None = None,
     ):
         assert compiler is None or not plan.one_graph, "compiled updates have graphs of their own: Plan.separate"
         self.plan, self.workers, self.optimizers, self.clip = plan, workers, optimizers, clip
@@ -72,6 +75,7 @@ class Step:
         later = [frozenset().union(*(handed_over for _, handed_over in runs[i + 1 :])) for i in range(len(runs))]
         self.exports = [later[i].intersection(nodes) for i, (nodes, _) in enumerate(runs)]
         self.balance_meter = BalanceMeter(plan, parts, workers, BalanceScales() if scales is None else scales)
+        self.drivers = Drivers(plan, DrivenState() if driven is None else driven)
         self.compiler = compiler
         if compiler:
             for runner, exports in zip(self.updates, self.exports, strict=True):
@@ -88,7 +92,8 @@ class Step:
                 returns what costs more: the figures of its critics and the norm of its gradient.
 
         Returns:
-            Detached scalars by name: the mean of each term, the loss of each update, balanced weights.
+            Detached scalars by name: the mean of each term, the loss of each update, measured weights, and of updates
+            that run only where a condition holds whether they ran, NAME/ran.
         """
         if self.compiler:
             self.compiler.begin_step()
@@ -100,25 +105,37 @@ class Step:
             scales = self.balance_meter(first.split(self.micro_batches))
             first = attrs.evolve(first, scales=scales)
             figures = {f"weight/{weight.name}": first.at(weight) for weight in self.balance_meter.weights}
+        if driven := self.drivers.scales(first):
+            scales = {**scales, **driven}
+            first = attrs.evolve(first, scales=scales)
+            figures |= {f"weight/{name}": value.clone() for name, value in driven.items()}
         micro_batches = first.split(self.micro_batches)
 
         # --- all updates on one graph
         if self.graph is not None:
-            found = self.graph.gradient(micro_batches, self.workers.autocast, self._gather(until_log == 0))
+            wants_critics = until_log == 0 or bool(self.drivers.read_critics)
+            found = self.graph.gradient(micro_batches, self.workers.autocast, self._gather(wants_critics))
             for update, of_update in zip(self.updates, found, strict=True):
                 self._apply(update, of_update, until_log == 0)
                 figures |= of_update
+            self.drivers.take(figures, first)
             return figures
 
         # --- each update on a graph of its own, with the values of earlier ones handed over
         known: list[dict[Node, Any]] = [{} for _ in micro_batches]
+        due = self.drivers.due(first)
         pending: list[tuple[UpdateRunner, StepFigures]] = []
         for i, update in enumerate(self.updates):
-            if first.step % update.plan.update.every:
-                self._draw_only(i, micro_batches, known)
+            name, every = update.plan.name, update.plan.update.every
+            if name in self.drivers.gated:
+                figures[f"{name}/ran"] = torch.full((), float(due[name]), device=self.workers.device)
+            reads_critics = self.drivers.reads_critics_of(update.plan)
+            if not due[name]:
+                is_read = first.step % every == 0 and name in self.drivers.read_updates
+                figures |= self._without_step(i, micro_batches, known, is_read, reads_critics)
                 continue
-            wants_more = until_log is not None and until_log < update.plan.update.every
-            of_update = self._gradient(update, micro_batches, known, self.exports[i], wants_more)
+            wants_more = until_log is not None and until_log < every
+            of_update = self._gradient(update, micro_batches, known, self.exports[i], wants_more or reads_critics)
             if self.same_point:
                 pending.append((update, of_update))
             else:
@@ -128,6 +145,7 @@ class Step:
         for update, of_update in pending:
             self._apply(update, of_update, until_log == 0)
             figures |= of_update
+        self.drivers.take(figures, first)
         return figures
 
     def _gather(self, is_wanted: bool) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -151,15 +169,33 @@ class Step:
         update.trained.fill_missing_gradients()
         return update.figures_of(batches, self._gather(wants_critics))
 
-    def _draw_only(self, i: int, micro_batches: Sequence[StepInputs], known: Sequence[dict[Node, Any]]) -> None:
-        """Draw what a later update expects of an update that is not due at this step."""
-        if not self.exports[i]:
-            return
-        update = self.updates[i]
+    def _without_step(
+        self,
+        i: int,
+        micro_batches: Sequence[StepInputs],
+        known: Sequence[dict[Node, Any]],
+        is_read: bool,
+        reads_critics: bool,
+    ) -> StepFigures:
+        """Draw what a later update expects of an update that does not run in this step, and make figures that are read.
+
+        A gate that closes by the figures of its own update could not open again if these stood still.
+        """
+        if not self.exports[i] and not is_read:
+            return {}
+        update, batches = self.updates[i], list[BatchFigures]()
         for inputs, imports in zip(micro_batches, known, strict=True):
-            with torch.no_grad():
+            with torch.no_grad(), self.workers.autocast():
                 values = update.program.run(inputs, imports)
+                if is_read:
+                    found = update.figures_from(update.rows(inputs, values), inputs)
+                    batches.append((found, update.critic_outputs(inputs, values) if reads_critics else None))
             imports.update({node: values[update.program.index[node]] for node in self.exports[i]})
+        if not is_read:
+            return {}
+        figures = update.figures_of(batches, self._gather(reads_critics))
+        self.workers.all_reduce_mean_(list(figures.values()))
+        return figures
 
     def _repeat(self, i: int, step: int, inputs_of: Callable[[int], StepInputs]) -> None:
         """Run an update as often again as its `times` asks at this step, each time on draws of its own."""
@@ -191,7 +227,8 @@ class Step:
 def _check_same_point(plan: Plan) -> None:
     trained: dict[str, str] = {}
     for update in plan.updates:
-        if update.update.most_times > 1 or update.update.every > 1:
+        gated = update.update.when is not None or update.update.unless
+        if update.update.most_times > 1 or update.update.every > 1 or gated:
             raise ConfigError(
                 f"'same point' runs each update once a step, {update.name} asks otherwise", "objective", "order"
             )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jointgen.compiler.balanced_weights import balanced_weights
+from jointgen.compiler.balanced_weights import measured_weights
 from jointgen.compiler.binding import Binding
 from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.compiler.nodes import (
@@ -174,7 +174,7 @@ def try_terms(plan: Plan, parts: Parts, binding: Binding, data: RawRows, rows: i
     """
     copied = double_copy(parts)
     noise = Noise(seed, "trial", dtype=torch.float64)
-    one = {weight.name: torch.ones((), dtype=torch.float64) for weight in balanced_weights(plan.objective)}
+    one = {weight.name: torch.ones((), dtype=torch.float64) for weight in measured_weights(plan.objective)}
     inputs = StepInputs(data, noise, rows, pair_block=rows, scales=one)
     for update in plan.updates:
         for summand in update.summands:

@@ -134,6 +134,11 @@ class UpdateRunner:
         figures[f"{self.plan.name}/loss"] = loss
         return figures
 
+    def figures_from(self, rows: Sequence[Tensor], inputs: StepInputs) -> StepFigures:
+        """The mean of each term and the loss, from the values of the terms, without a gradient."""
+        loss, figures = self._loss_of(rows, [summand.weight(inputs.at) for summand, _ in self.terms])
+        return figures | {f"{self.plan.name}/loss": loss}
+
     def _seed(self, i: int, rows: Tensor, weight: float | Tensor, share: float) -> Tensor:
         """-share * weight / rows in the shape of the rows; that of a constant weight is kept from step to step."""
         key = (share, weight, rows.shape, rows.dtype, rows.device)

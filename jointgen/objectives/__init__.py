@@ -49,6 +49,7 @@ from jointgen.objectives.algebra import (
     POINTWISE,
     Clip,
     Constant,
+    Control,
     Expr,
     Pointwise,
     Stop,
@@ -94,8 +95,10 @@ from jointgen.objectives.expressions import (
     score,
     standardized,
 )
+from jointgen.objectives.gates import Figure, Gate, above, below
 from jointgen.objectives.objective import Objective, Order, Stage, Update, as_stages
 from jointgen.objectives.parse import Vocabulary, parse, parse_product, parse_ratio_sides, parse_view
+from jointgen.objectives.parse_gate import parse_gate
 from jointgen.objectives.schedules import Pace, TimesRule
 from jointgen.objectives.tables import (
     BalanceTable,
@@ -119,11 +122,14 @@ __all__ = [
     "Clip",
     "Conditional",
     "Constant",
+    "Control",
     "CriticTable",
     "Divergence",
     "E",
     "Expectation",
     "Expr",
+    "Figure",
+    "Gate",
     "Joint",
     "LogDensity",
     "LogMeanExp",
@@ -148,9 +154,11 @@ __all__ = [
     "Weight",
     "WeightTable",
     "Weighted",
+    "above",
     "absolute",
     "apply",
     "as_stages",
+    "below",
     "check_one_ramp",
     "clip",
     "cycle",
@@ -167,6 +175,7 @@ __all__ = [
     "non_negative_weight",
     "p",
     "parse",
+    "parse_gate",
     "parse_product",
     "parse_ratio_sides",
     "parse_view",

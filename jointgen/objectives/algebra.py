@@ -7,7 +7,7 @@ normal form, so that equal expressions are equal objects and print alike.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, ClassVar, Literal, TypeGuard
 
 import attrs
 
@@ -150,6 +150,56 @@ class _AddsItself:
 
 
 @attrs.frozen(cache_hash=True)
+class Control:
+    """What drives a weight: after each step it moves by what an expression of the step's figures is.
+
+    Args:
+        of: The expression, of terms that updates compute: BEGAN's (Berthelot et al. 2017) is gamma L(x) - L(G(z)).
+        gain: How fast the weight moves.
+        kind: "add" adds gain times the expression to the weight; "exp" multiplies the weight by exp(gain times it), as
+            GECO does with a Lagrange multiplier (Rezende & Viola 2018).
+        low, high: The weight stays between these.
+        average: The share of the expression's running mean that a step leaves; 0 takes the step's own value.
+
+    Raises:
+        ConfigError: The bounds or the shares are none.
+    """
+
+    of: Expr
+    gain: float
+    kind: Literal["add", "exp"] = "add"
+    low: float = -MAX_NUMBER
+    high: float = MAX_NUMBER
+    average: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        check_size(self.of)
+        if not self.low < self.high:
+            raise ConfigError(f"low must be less than high, got {self.low:g} and {self.high:g}")
+        if not 0.0 <= self.average < 1.0:
+            raise ConfigError(f"average is a share of the past, 0 to less than 1, got {self.average:g}")
+        if not 0.0 < self.gain <= MAX_NUMBER:
+            raise ConfigError(f"gain must be more than 0, got {self.gain:g}; turn the sign of control round instead")
+        if self.kind == "exp" and self.low < 0.0:
+            raise ConfigError("kind = 'exp' multiplies the weight, so low must be 0 or more")
+
+    def describe(self, name: str) -> str:
+        """Write how the weight of this name moves."""
+        of = f"the running mean of {self.of}" if self.average else str(self.of)
+        moved = (
+            f"{name}*exp({number_text(self.gain)}*({of}))"
+            if self.kind == "exp"
+            else f"{name} + {number_text(self.gain)}*({of})"
+        )
+        bounds = [
+            f"{word} {number_text(bound)}"
+            for word, bound in (("at least", self.low), ("at most", self.high))
+            if abs(bound) < MAX_NUMBER
+        ]
+        return f"{moved} after each step" + (f", {' and '.join(bounds)}" if bounds else "")
+
+
+@attrs.frozen(cache_hash=True)
 class Weight(_AddsItself):
     """A named weight of a term: constant, on a linear schedule, or balanced against another term.
 
@@ -163,6 +213,7 @@ class Weight(_AddsItself):
         against: The term that a balanced weight is measured against, as it prints: "log p(x|z)". `to` and `start`
             are then the relative strength r: the weight is set while the run trains so that the gradient of the term
             that it multiplies has r times the norm of the gradient of this term.
+        control: What drives the weight from step to step; `to` is then the value that it begins with.
 
     Raises:
         ConfigError: No schedule and no strength is like that.
@@ -179,6 +230,7 @@ class Weight(_AddsItself):
     over: float = 0.0
     cycles: int = 1
     against: str = attrs.field(default="", converter=str)
+    control: Control | None = None
 
     def __attrs_post_init__(self) -> None:
         if wrong := self._problem():
@@ -193,6 +245,12 @@ class Weight(_AddsItself):
             return f"cycles is 1 or more, got {self.cycles}"
         if self.start is None and (self.over or self.cycles > 1):
             return "give start, from which it goes to its value"
+        if self.control is not None and (self.against or self.start is not None):
+            return "a weight that is driven has no schedule and is not balanced"
+        if self.control is not None and not self.control.low <= self.to <= self.control.high:
+            return f"begins at {self.to:g}, which is not between {self.control.low:g} and {self.control.high:g}"
+        if self.control is not None and self.control.kind == "exp" and self.to <= 0:
+            return f"kind = 'exp' multiplies the weight, so it begins above 0, got {self.to:g}"
         if self.against and not self.over and (self.start or self.cycles > 1):
             return "over: say over which share of the stage r goes from start to its value"
         if self.against and (least := min(self.to, self.start or 0.0)) < 0:
@@ -212,7 +270,12 @@ class Weight(_AddsItself):
     @property
     def moves(self) -> bool:
         """Whether the value changes during the stage."""
-        return self.ramps or self.is_balanced
+        return self.ramps or self.is_measured
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the value comes from what a run measures: the weight is balanced or driven."""
+        return self.is_balanced or self.control is not None
 
     def at(self, progress: float) -> float:
         """Return the value at `progress`, in [0, 1], through the stage; for a balanced weight its strength r."""
@@ -232,6 +295,8 @@ class Weight(_AddsItself):
 
     def describe(self) -> str:
         """Write the line that follows the equation: the name, and the value or how it changes."""
+        if self.control is not None:
+            return f"{self.name} = {number_text(self.to)} at first, then {self.control.describe(self.name)}"
         if not self.is_balanced:
             return f"{self.name} = {self._described()}"
         return f"{self.name} holds the gradient of its term at r times that of {self.against}, r = {self._described()}"

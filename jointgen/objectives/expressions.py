@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import attrs
 
 from jointgen.errors import ConfigError, suggest
-from jointgen.objectives.algebra import MAX_DRAWS, Expr, Tree, check_size
+from jointgen.objectives.algebra import MAX_DRAWS, Expr, Tree, Weight, check_size, summands
 from jointgen.objectives.components import Slot, as_component, name_of
 from jointgen.objectives.distributions import (
     Conditional,
@@ -292,6 +292,11 @@ class Expectation(Expr):
     def components(self) -> tuple[tuple[float, Expectation], ...]:
         """The expectations over the components of a mixture, with their shares; over a product itself alone."""
         return tuple((share, attrs.evolve(self, over=product)) for share, product in self.over.components)
+
+    @property
+    def terms(self) -> Iterable[tuple[tuple[float | Weight, ...], Expr]]:
+        """The terms with their weights. A mean is taken term by term; any other reduction is of one term."""
+        return summands(self.term) if self.reduce is None else [((), self.term)]
 
     @property
     def sign(self) -> str:

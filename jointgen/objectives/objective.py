@@ -14,6 +14,7 @@ from jointgen.objectives.batch_terms import BatchTerm
 from jointgen.objectives.components import Named, Resolve, uses, with_components
 from jointgen.objectives.distributions import KL, Joint, LogDensity, Marginal, names
 from jointgen.objectives.expressions import AsWritten, E, Expectation, PenaltyOf, Ratio, Standardized
+from jointgen.objectives.gates import Gate, weights_in
 from jointgen.objectives.schedules import Pace, Times, as_times, check_times, most_times, times_at
 from jointgen.objectives.values import Value
 
@@ -33,6 +34,8 @@ class Update:
         every: The update runs at every step whose number this divides.
         times: How often it runs in such a step, a number or rules (`TimesRule`) of which the first that holds says it;
             each time after the first it has draws of its own.
+        when: A condition on figures of the last step, under which the update runs.
+        unless: The names of updates; it does not run in steps in which one of them does.
 
     Raises:
         ConfigError: A term stands outside an expectation, `every` or `times` is less than 1, or no rule holds for
@@ -44,8 +47,12 @@ class Update:
     trains: tuple[str, ...] | None = attrs.field(converter=attrs.converters.optional(names), default=None)
     every: int = 1
     times: Times = attrs.field(converter=as_times, default=1)
+    when: Gate | None = None
+    unless: tuple[str, ...] = attrs.field(converter=names, default=())
 
     def __attrs_post_init__(self) -> None:
+        if self.name in self.unless:
+            raise ConfigError(f"update {self.name}: it cannot make way for itself")
         if self.every < 1 or self.times == 0:
             raise ConfigError(f"update {self.name}: every and times must be at least 1")
         _check_times(f"update {self.name}", self.times)
@@ -149,19 +156,28 @@ class Objective:
 
     @property
     def expressions(self) -> tuple[Expr, ...]:
-        """What the updates maximise, and the reports."""
-        return (*(update.maximize for update in self.updates), *(report for _, report in self.reports))
+        """What the updates maximise, the reports, and what gates and driven weights read."""
+        written = [*(update.maximize for update in self.updates), *(report for _, report in self.reports)]
+        gates = [gate for gate in (*(u.when for u in self.updates), *(p.when for p in self.paces)) if gate is not None]
+        written += [side for gate in gates for comparison in gate.comparisons() for side in comparison.sides]
+        driven = {weight: None for expr in written for weight in weights_in(expr) if weight.control is not None}
+        return (*written, *(weight.control.of for weight in driven if weight.control is not None))
 
     def walk(self) -> Iterable[Tree]:
-        """Yield every expression and value in the updates and the reports."""
+        """Yield every expression and value in the updates, the reports, gates and controls."""
         for expr in self.expressions:
             yield from expr.walk()
 
     def rewritten(self, rewrite: Callable[[Expr], Expr]) -> Objective:
         """Return the objective with `rewrite` applied to what each update maximises and to each report."""
-        updates = tuple(attrs.evolve(u, maximize=rewrite(u.maximize)) for u in self.updates)
+
+        def gate(when: Gate | None) -> Gate | None:
+            return None if when is None else when.rewritten(rewrite)
+
+        updates = tuple(attrs.evolve(u, maximize=rewrite(u.maximize), when=gate(u.when)) for u in self.updates)
+        paces = tuple(attrs.evolve(pace, when=gate(pace.when)) for pace in self.paces)
         reports = tuple((name, rewrite(report)) for name, report in self.reports)
-        return attrs.evolve(self, updates=updates, reports=reports)
+        return attrs.evolve(self, updates=updates, paces=paces, reports=reports)
 
     @property
     def marginals(self) -> tuple[Marginal, ...]:
@@ -207,11 +223,12 @@ class Objective:
         called = {update.name for update in written}
         _check_written(written, whole.ratios)
         by_hand = {name for name, ratio in whole.ratios.items() if any(_is_by_hand(u, ratio) for u in written)}
-        paces = {pace.critic: pace for pace in self.paces}
+        paces = {pace.critic: pace for pace in whole.paces}
         critics = tuple(
             _paced(critic_update(r), paces.get(r.name)) for r in whole.ratios.values() if r.name not in called
         )
         updates = critics + written if self.order == "critics, model" else written + critics
+        _check_ways(updates)
         held = resolved_constraints(self, resolve)
         completed = attrs.evolve(whole, updates=updates, paces=(), constraints=held)
         return completed.rewritten(lambda expr: rebuilt(expr, lambda node: _as_written(node, by_hand)))
@@ -276,6 +293,23 @@ def _check_written(updates: Iterable[Update], ratios: Mapping[str, Ratio]) -> No
             )
 
 
+def _check_ways(updates: Iterable[Update]) -> None:
+    """Refuse updates that make way for what is no update, or for one another."""
+    unless = {update.name: update.unless for update in updates}
+    for name, others in unless.items():
+        for other in others:
+            if other not in unless:
+                raise ConfigError(f"no update is called so{suggest(other, unless)}", "updates", name, "unless")
+        ahead, seen = list(others), set[str]()
+        while ahead:
+            other = ahead.pop()
+            if other == name:
+                raise ConfigError(f"update {name!r} makes way for itself, by {', '.join(sorted(seen))}")
+            if other not in seen:
+                seen.add(other)
+                ahead += unless[other]
+
+
 def _check_times(whose: str, times: Times) -> None:
     try:
         check_times(times)
@@ -287,7 +321,8 @@ def _paced(update: Update, pace: Pace | None) -> Update:
     """The own update of a critic at the pace that the objective gives it."""
     if pace is None:
         return update
-    return attrs.evolve(update, every=pace.every, times=update.times if pace.times is None else pace.times)
+    times = update.times if pace.times is None else pace.times
+    return attrs.evolve(update, every=pace.every, times=times, when=pace.when, unless=pace.unless)
 
 
 def critic_update(ratio: Ratio) -> Update:
@@ -384,11 +419,13 @@ def rebuilt(expr: Expr, one: Callable[[Tree], Tree]) -> Any:
     def field(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(field(v) for v in value)
+        if isinstance(value, Weight) and value.control is not None:
+            return attrs.evolve(value, control=attrs.evolve(value.control, of=rebuilt(value.control.of, one)))
         return whole(value) if isinstance(value, Tree) else value
 
     def whole(tree: Any) -> Tree:  # every expression and value is an attrs class
         held = attrs.asdict(tree, recurse=False).items()
-        changes = {name: field(value) for name, value in held if isinstance(value, Tree | tuple)}
+        changes = {name: field(value) for name, value in held if isinstance(value, Tree | tuple | Weight)}
         return one(attrs.evolve(tree, **changes) if changes else tree)
 
     return whole(expr)

@@ -19,10 +19,11 @@ from jointgen.config.fields import (
     valid_count,
 )
 from jointgen.errors import ConfigError, Problems, placing, suggest
-from jointgen.objectives.algebra import Expr
+from jointgen.objectives.algebra import Expr, Weight
 from jointgen.objectives.components import TABLES, Named, is_default, name_of, uses, with_components
 from jointgen.objectives.distributions import Conditional, Joint, joint_from_text, p, q
 from jointgen.objectives.expressions import CriticView, Ratio
+from jointgen.objectives.gates import Gate
 from jointgen.objectives.objective import (
     ONLY_STAGE,
     Objective,
@@ -35,8 +36,9 @@ from jointgen.objectives.objective import (
     resolved_constraints,
 )
 from jointgen.objectives.parse import Vocabulary, parse, parse_ratio_sides, parse_view
+from jointgen.objectives.parse_gate import parse_gate
 from jointgen.objectives.schedules import MOST_TIMES, Pace, Times, TimesRule, as_times, check_times
-from jointgen.objectives.tables import BalanceTable, WeightTable, table_of, weight_of
+from jointgen.objectives.tables import BalanceTable, ControlTable, WeightTable, table_of, weight_of
 from jointgen.registry.components import Registrar, Registry
 from jointgen.registry.hooks import hookimpl
 
@@ -65,6 +67,8 @@ class UpdateTable:
     trains: list[str] | None = None
     every: int = attrs.field(default=1, validator=valid_count)
     times: int | list[TimesRule] = attrs.field(default=1, validator=between(1, MOST_TIMES))
+    when: str | None = None
+    unless: str | list[str] | None = None
 
 
 @attrs.frozen
@@ -115,7 +119,7 @@ class Expression:
     order: Order = "model, critics"
     ratios: dict[str, str | RatioTable] = attrs.field(factory=dict)
     scores: dict[str, RatioTable] = attrs.field(factory=dict)
-    weights: dict[str, float | WeightTable | BalanceTable] = attrs.field(factory=dict)
+    weights: dict[str, float | WeightTable | BalanceTable | ControlTable] = attrs.field(factory=dict)
     constraints: dict[str, list[ConstraintField]] = attrs.field(factory=dict)
     joints: dict[str, str] = attrs.field(factory=dict)
     parts: dict[str, str] = attrs.field(factory=dict)
@@ -175,7 +179,7 @@ class Expression:
     def vocabulary(self) -> Vocabulary:
         """Return the joints, ratios and weights that the texts may name."""
         joints = self.all_joints()
-        weights = {name: weight_of(name, value) for name, value in self.weights.items()}
+        weights = {n: weight_of(n, value) for n, value in self.weights.items() if not isinstance(value, ControlTable)}
         with placing("weights"):
             Vocabulary({}, {}, weights)
         with placing("joints"):
@@ -189,7 +193,10 @@ class Expression:
             with placing(key):
                 Vocabulary({}, components={kind: components[kind]})
         with placing("ratios"):
-            return Vocabulary(joints, ratios, weights, components=components)
+            words = Vocabulary(joints, ratios, weights, components=components)
+        driven = {name: _driven(name, t, words) for name, t in self.weights.items() if isinstance(t, ControlTable)}
+        with placing("weights"):
+            return Vocabulary(joints, ratios, {**weights, **driven}, components=components)
 
     def all_joints(self) -> dict[str, Joint]:
         """Return q and p, as the recipe has them, and the joints that it adds."""
@@ -235,7 +242,8 @@ def _updates(
         with placing(*(("maximize",) if maximize is not None else ("updates", name))):
             expr = parse(str(table.maximize), words)
         with placing("updates", name):
-            updates.append(Update(name, expr, table.trains, table.every, table.times))
+            gate, unless = _gate(table.when, words), table.unless or ()
+            updates.append(Update(name, expr, table.trains, table.every, table.times, gate, unless))
     paces = [
         _pace(name, table, words) for name, table in tables.items() if table.maximize is None and name not in written
     ]
@@ -252,7 +260,23 @@ def _pace(name: str, table: UpdateTable, words: Vocabulary) -> Pace:
                 "a critic's own update trains the critic; write maximize to train something else", "trains"
             )
         check_times(as_times(table.times))
-        return Pace(name, table.every, None if table.times == 1 else table.times)
+        times = None if table.times == 1 else table.times
+        return Pace(name, table.every, times, _gate(table.when, words), table.unless or ())
+
+
+def _gate(text: str | None, words: Vocabulary) -> Gate | None:
+    if text is None:
+        return None
+    with placing("when"):
+        return parse_gate(text, words)
+
+
+def _driven(name: str, table: ControlTable, words: Vocabulary) -> Weight:
+    """Read a weight that figures drive; its expression may name other weights and all critics."""
+    with placing("weights", name):
+        with placing("control"):
+            control = parse(table.control, words)
+        return table.named(name, control)
 
 
 def _ratio(name: str, kind: Any, table: str | RatioTable, words: Vocabulary) -> Ratio:
@@ -361,14 +385,22 @@ def _with_owners(joints: Mapping[str, Joint]) -> dict[str, Joint]:
 def _update_tables(objective: Objective) -> dict[str, UpdateTable]:
     tables = {
         u.name: UpdateTable(
-            str(u.maximize), None if u.trains is None else list(u.trains), u.every, _written_times(u.times)
+            str(u.maximize),
+            None if u.trains is None else list(u.trains),
+            u.every,
+            _written_times(u.times),
+            *_written_gate(u),
         )
         for u in objective.updates
     }
     for pace in objective.paces:
         times = 1 if pace.times is None else _written_times(pace.times)
-        tables[pace.critic] = UpdateTable(every=pace.every, times=times)
+        tables[pace.critic] = UpdateTable(None, None, pace.every, times, *_written_gate(pace))
     return tables
+
+
+def _written_gate(one: Update | Pace) -> tuple[str | None, list[str] | None]:
+    return None if one.when is None else str(one.when), [*one.unless] or None
 
 
 def _written_times(times: Times) -> int | list[TimesRule]:
@@ -395,11 +427,13 @@ def _ratio_table(ratio: Ratio, registry: Registry) -> RatioTable:
 def _complete(stage: Stage, registry: Registry) -> tuple[str, float | None, Any, Any, Any]:
     """Return all that must be equal once the text has been read again."""
     updates = [
-        (u.name, resolved(u.maximize, registry.default), u.trains, u.every, u.times) for u in stage.objective.updates
+        (u.name, resolved(u.maximize, registry.default), u.trains, u.every, u.times, str(u.when), u.unless)
+        for u in stage.objective.updates
     ]
     reports = [(name, resolved(expr, registry.default)) for name, expr in stage.objective.reports]
     held = resolved_constraints(stage.objective, registry.default)
-    return stage.name, stage.share, updates, reports, (stage.objective.order, stage.objective.paces, held)
+    paces = [(pace.critic, pace.every, pace.times, str(pace.when), pace.unless) for pace in stage.objective.paces]
+    return stage.name, stage.share, updates, reports, (stage.objective.order, paces, held)
 
 
 # --- the registration ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import attrs
 
 from jointgen.errors import ConfigError
+from jointgen.objectives.gates import Gate
 
 MOST_TIMES = 1_000
 """So often an update runs in one step, at the most."""
@@ -99,15 +100,21 @@ def describe_times(times: Times) -> str:
     return ", ".join([*map(str, others), f"otherwise {last.times}"])
 
 
+def _as_names(value: str | Iterable[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
 @attrs.frozen
 class Pace:
     """How often the own update of a critic runs, which nobody writes out.
 
     Args:
         critic: The name of the ratio.
-        every, times: As in `Update`; times None: those of the ratio.
+        every, times, when, unless: As in `Update`; times None: those of the ratio.
     """
 
     critic: str
     every: int = 1
     times: Times | None = attrs.field(converter=attrs.converters.optional(as_times), default=None)
+    when: Gate | None = None
+    unless: tuple[str, ...] = attrs.field(converter=_as_names, default=())

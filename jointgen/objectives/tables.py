@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
-from jointgen.config.fields import PenaltyField, between, fraction, non_negative, valid_count
+from jointgen.config.fields import PenaltyField, below_one, between, fraction, non_negative, positive, valid_count
 from jointgen.errors import ConfigError, suggest
-from jointgen.objectives.algebra import MAX_NUMBER, Weight
+from jointgen.objectives.algebra import MAX_NUMBER, Control, Expr, Weight
 from jointgen.objectives.distributions import Marginal, Mixture, Product, as_distribution
 from jointgen.objectives.expressions import CriticView, Ratio, log_ratio
 from jointgen.objectives.objective import Order
@@ -69,6 +69,33 @@ class BalanceTable:
             raise ConfigError("say over which share of the stage r goes from start to its value", "over")
 
 
+@attrs.frozen
+class ControlTable:
+    """The table of a weight that figures of the run drive from step to step, see `Control`.
+
+    Args:
+        control: The expression that drives it, of terms that updates compute.
+        gain, kind, low, high, average: as in `Control`.
+        start: The value that it begins with; by default 0, and 1 where kind is "exp".
+    """
+
+    control: str
+    gain: float = attrs.field(validator=positive)
+    kind: Literal["add", "exp"] = "add"
+    start: float | None = None
+    low: float | None = None
+    high: float | None = None
+    average: float = attrs.field(default=0.0, validator=below_one)
+
+    def named(self, name: str, control: Expr) -> Weight:
+        """Return the weight that the table describes, with a name and the expression that was read."""
+        is_exp = self.kind == "exp"
+        low = (0.0 if is_exp else -MAX_NUMBER) if self.low is None else self.low
+        high = MAX_NUMBER if self.high is None else self.high
+        start = (1.0 if is_exp else 0.0) if self.start is None else self.start
+        return Weight(name, start, control=Control(control, self.gain, self.kind, low, high, self.average))
+
+
 def weight_of(name: str, value: float | WeightTable | BalanceTable, ramp: float = 0.0) -> Weight:
     """Return the named weight that a setting of an objective stands for.
 
@@ -88,8 +115,12 @@ def weight_of(name: str, value: float | WeightTable | BalanceTable, ramp: float 
     return Weight(name, to, 0.0 if ramp else None, ramp, against=against)
 
 
-def table_of(weight: Weight) -> float | WeightTable | BalanceTable:
+def table_of(weight: Weight) -> float | WeightTable | BalanceTable | ControlTable:
     """Return the number or the table that a weight was made from."""
+    if (control := weight.control) is not None:
+        low = None if control.low == (0.0 if control.kind == "exp" else -MAX_NUMBER) else control.low
+        high = None if control.high == MAX_NUMBER else control.high
+        return ControlTable(str(control.of), control.gain, control.kind, weight.to, low, high, control.average)
     if weight.is_balanced:
         return BalanceTable(weight.to, weight.against, weight.start or 0.0, weight.over, weight.cycles)
     if weight.start is None:

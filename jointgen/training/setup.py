@@ -17,6 +17,7 @@ from jointgen.data.split import Split, open_split
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.balance_scales import BalanceScales
 from jointgen.engine.batch_norm import synchronise
+from jointgen.engine.drivers import DrivenState
 from jointgen.engine.ema import EMA
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.engine.optimizers import Optimizers
@@ -93,6 +94,7 @@ def set_up_training(
         ema=ema,
         optimizers=Optimizers(compiled, parts),
         balance_scales=BalanceScales(workers.device),
+        driven=DrivenState(workers.device),
         progress=RunProgress(0, 0.0, ends, ends, warm.record() if warm else None),
         early_stopping=early_stopping_of(train.early_stopping, train.eval_every, checked.figures),
         best=best_checkpoint_of(train.keep_best, train.eval_every, checked.figures),

@@ -22,6 +22,7 @@ from jointgen.text import shortened
 if TYPE_CHECKING:  # the state holds these, and knows of them only that they are stateful
     from jointgen.compiler.parts import Parts
     from jointgen.engine.balance_scales import BalanceScales
+    from jointgen.engine.drivers import DrivenState
     from jointgen.engine.ema import EMA
     from jointgen.engine.optimizers import Optimizers
     from jointgen.runtime.workers import Workers
@@ -193,6 +194,7 @@ class TrainingState:
     ema: EMA
     optimizers: Optimizers = attrs.field(metadata=_saved_as("optimizers", always=True))
     balance_scales: BalanceScales = attrs.field(metadata=_saved_as("balances"))
+    driven: DrivenState = attrs.field(metadata=_saved_as("driven"))
     progress: RunProgress = attrs.field(metadata=_saved_as("progress", always=True))
     early_stopping: EarlyStopping = attrs.field(metadata=_saved_as("progress.patience", needs_same_recipe=True))
     best: BestCheckpoint = attrs.field(metadata=_saved_as("progress.best"))

@@ -134,7 +134,15 @@ class Trainer:
         state.critic_trust.watch(plan)
         optimizers = {update.name: state.optimizers.of(update.trains) for update in plan.updates}
         run_step = Step(
-            plan, state.parts, self.workers, optimizers, train.clip, train.micro_batches, compiler, state.balance_scales
+            plan,
+            state.parts,
+            self.workers,
+            optimizers,
+            train.clip,
+            train.micro_batches,
+            compiler,
+            state.balance_scales,
+            state.driven,
         )
 
         while progress.step < progress.ends[stage]:

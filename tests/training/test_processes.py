@@ -90,6 +90,7 @@ def cases() -> dict[str, dict[str, Any]]:
     }
     own = {"asvae": {"model": {"lr": 5e-4, "betas": [0.5, 0.999], "decay_from": 0.5}, "critics": {"type": "rmsprop"}}}
     found["stages"] = changed("asvae_mnist", "optimizer", stages=own)
+    found["schedules"] = {**shipped("asvae_mnist"), "objective": scheduled()}
     found["clipped"] = shipped("asvae_mnist", clip=0.01)
     of_batch = "logmeanexp[p(z)](f) + mmd(q(z) : p(z)) + sliced_wasserstein(q(x) : p(x)) + covariance(q(z))"
     found["batch_terms"] = {
@@ -109,6 +110,20 @@ ALIKE = (
     *("avb_mnist", "literal", "number", "iwae", "alice"),
 )
 """Cases that differ from others in nothing that processes could tell apart: checked with -m slow."""
+
+
+def scheduled() -> dict[str, Any]:
+    """Times by rules, a constraint, a gate that closes, and a weight that figures drive."""
+    rules = [{"until": 5, "times": 3}, {"every": 4, "times": 2}, {"times": 1}]
+    control = {"control": "0.7*E[q(x)](log s(f)) - E[p(x)](log s(-f))", "gain": 0.2, "low": -2.0, "high": 2.0}
+    return {
+        "type": "expression",
+        "maximize": "E[q(x,z)](log p(x|z) - KL(q(z|x) : p(z))) + E[p(x)](k*log s(f))",
+        "ratios": {"f": {"of": "q(x) : p(x)", "times": rules}},
+        "weights": {"k": {"start": 0.5, **control}},
+        "updates": {"f": {"when": "E[q(x)](-log s(f)) > 0.6 and f/negative_accuracy < 0.9"}},
+        "constraints": {"f": [{"type": "clip", "bound": 0.2}]},
+    }
 
 
 def in_float32() -> dict[str, dict[str, Any]]:

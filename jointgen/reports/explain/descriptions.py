@@ -37,6 +37,10 @@ def describe_schedule(update: Update) -> Iterator[str]:
     """Say how often an update runs, where that is not once in every step."""
     if update.every > 1:
         yield f"every {update.every} steps"
+    if update.when is not None:
+        yield f"where in the last step {update.when}; in the first step always"
+    if update.unless:
+        yield f"not in steps in which {' or '.join(update.unless)} runs"
     if update.most_times > 1:
         yield f"{describe_times(update.times)} times a step, with new draws after the first time"
 

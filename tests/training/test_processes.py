@@ -101,6 +101,8 @@ def cases() -> dict[str, dict[str, Any]]:
             "ratios": {"f": "q(z) : p(z)"},
         },
     }
+    labelled = {"type": "digits", "observe": "binarise", "labels": True, "rows": 20, "balanced": True}
+    found["exact_sum"] = {**shipped("paper/m2_mnist"), "sources": {"labelled": labelled}}
     found["micro_batches"] = shipped("quickstart", batch=24, pair_block=6, micro_batches=2)
     return found
 

@@ -439,7 +439,9 @@ def _bind_part(binding: Binding, joint: Joint, factor: Conditional, registry: Re
         return
     prior = binding.recipe.all_priors().get(part)
     if prior is None:
-        binding.traits[part] = PartTraits("data")
+        sources, train = binding.recipe.all_sources(), binding.recipe.train.batch
+        batch = binding.recipe.batch_of(part) if part in sources else train
+        binding.traits[part] = PartTraits("data", batch=0 if batch == train else batch)
         return
     through = prior.through if isinstance(prior, PriorThroughParts) else ()
     binding.traits[part] = PartTraits("prior", through=through)

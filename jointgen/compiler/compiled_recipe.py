@@ -176,7 +176,21 @@ def _unused(tables: StageTables, trained: Sequence[str], binding: Binding) -> It
 
 def check_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int) -> None:
     """Check that a batch divides as it must over so many processes, or raise a ConfigError."""
-    Problems([*_unfit_rows(recipe, plans, processes), *_unfit_batch_terms(recipe, plans, processes)]).raise_any()
+    joints = [joint for plan in plans for joint in plan.objective.joints.values()]
+    sources = {f.part for joint in joints for f in joint.factors if f.part in recipe.all_sources()}
+    own = [part for part in sorted(sources) if recipe.batch_of(part) != recipe.train.batch]
+    unfit = [problem for part in own for problem in _unfit_batch(recipe, part, plans, processes)]
+    Problems(
+        [*unfit, *_unfit_rows(recipe, plans, processes), *_unfit_batch_terms(recipe, plans, processes)]
+    ).raise_any()
+
+
+def _unfit_batch(recipe: Recipe, part: str, plans: Sequence[Plan], processes: int) -> Iterable[Problem]:
+    """Yield the problems of a batch that a data source has of its own, as of `train.batch`."""
+    batch = recipe.batch_of(part)
+    own = attrs.evolve(recipe, train=attrs.evolve(recipe.train, batch=batch))
+    for problem in _unfit_rows(own, tuple(plans), processes):
+        yield Problem(f"{part} has a batch of {batch}: {problem.message}", *recipe.path_of(part), "batch")
 
 
 def _unfit_batch_terms(recipe: Recipe, plans: Sequence[Plan], processes: int = 1) -> Iterable[Problem]:

@@ -32,6 +32,7 @@ class PartTraits:
         through: The conditionals that a prior is computed with, besides its own parameters.
         values: How many values its draws can take, where a sum over them is possible; 0 where it is not.
         merged: The conditionals whose distributions at the same point a conditional is made of, besides its own trunk.
+        batch: How many rows of a data source a step takes; 0 for as many as of others, `train.batch`.
     """
 
     kind: Literal["data", "prior", "conditional", "critic"]
@@ -47,6 +48,8 @@ class PartTraits:
         """Return the variables that the trunk sees: those that it is given and no merged part is."""
         others = {variable for factor in self.merged for variable in factor.given}
         return tuple(variable for variable in given if variable not in others)
+
+    batch: int = 0
 
     def has_path(self, reading: str) -> bool:
         """Whether a gradient flows from this reading of a draw to the parameters."""

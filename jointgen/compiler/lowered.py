@@ -161,6 +161,11 @@ def leaves_of(lowered: Tree) -> list[Node]:
     return [node for child in lowered.children for node in leaves_of(child)]
 
 
+def batch_of(lowered: Expr) -> int:
+    """The size of the batch that a lowered term is computed from, where a data source has its own; otherwise 0."""
+    return max((node.batch for node in leaves_of(lowered)), default=0)
+
+
 def paths_of(lowered: Tree, traits: Traits) -> GradientPaths:
     """Return how a gradient of a lowered term reaches the parameters of each part."""
     if isinstance(lowered, Stop):

@@ -38,6 +38,7 @@ from jointgen.compiler.nodes import (
     TermNode,
     ViewNode,
     differentiable_nodes,
+    of_batch,
 )
 from jointgen.compiler.sums import ValuesNode, spread
 from jointgen.contracts.reductions import WeightedReduction
@@ -63,6 +64,7 @@ class Point:
         held: The conditionals, each with the joint that owns it, whose densities are held at this point.
         sums: The summed variables in order.
         log_probs: The log-probability of each value of these.
+        batch: How many rows the batch has; 0 for `train.batch`.
     """
 
     reads: Mapping[str, ReadNode]
@@ -70,6 +72,7 @@ class Point:
     held: frozenset[tuple[str, Conditional]] = frozenset()
     sums: tuple[str, ...] = ()
     log_probs: Mapping[str, DensityNode] = attrs.field(factory=dict)
+    batch: int = 0
 
     def axes_of(self, *found: Axes) -> Axes:
         """The axes of what is computed from values with these: theirs, and without sums the k draws in any case."""
@@ -91,6 +94,7 @@ class Draws:
     Args:
         again: The variables of priors that are drawn k times too.
         sums: The variables that take every value in place of a draw.
+        batch: How many rows the batch has; 0 for `train.batch`.
     """
 
     joint: Joint
@@ -98,6 +102,7 @@ class Draws:
     k: int
     again: frozenset[str]
     sums: tuple[str, ...]
+    batch: int = 0
 
 
 class Lowering:
@@ -172,6 +177,8 @@ class Lowering:
         reads: dict[str, ReadNode] = {}
         log_probs: dict[str, DensityNode] = {}
         times_drawn: dict[str, int] = {}
+        roots = [f for m in over.marginals for f in m.joint.ancestors(m.drawn) if f.is_root]
+        batch = max((self.traits[root.part].batch for root in roots), default=0)
         largest_first = sorted(over.marginals, key=lambda m: -len(m.joint.ancestors(m.drawn)))
         for marginal in largest_first:
             factors = marginal.joint.ancestors(marginal.drawn)
@@ -179,7 +186,7 @@ class Lowering:
             nth = max(times_drawn.get(owner, 0) for owner in owners)
             times_drawn |= dict.fromkeys(owners, nth + 1)
             fresh = all(f.is_root and self.traits[f.part].kind == "prior" for f in factors)
-            draws = Draws(marginal.joint, nth if fresh else 0, k, drawn, sums)
+            draws = Draws(marginal.joint, nth if fresh else 0, k, drawn, sums, batch)
             for factor in factors:
                 if summed := set(factor.out) & set(sums):
                     (variable,) = summed
@@ -191,7 +198,7 @@ class Lowering:
                 stride = max(1, *(len(self._joints_rooted_in(f)) for f in factors))
                 reads[variable] = read if fresh or not nth else attrs.evolve(read, shift=nth * stride)
         found = {v: reads[v] if sums else spread(reads[v], draws_axis(k)) for v in over.variables}
-        return Point(found, k, sums=sums, log_probs=log_probs)
+        return Point(found, k, sums=sums, log_probs=log_probs, batch=batch)
 
     def _read(self, draws: Draws, variable: str) -> ReadNode:
         return ReadNode(self._draw(draws, draws.joint.drawn_by(variable)), variable)
@@ -208,10 +215,12 @@ class Lowering:
             rooted = self._joints_rooted_in(factor)
             shift = rooted.index(owner) if is_data and owner in rooted else 0
             times = 1 if is_data or draws.again.isdisjoint(factor.out) else draws.k
-            return RootNode(owner, index, factor.part, factor.out, is_data, shift, trait.through, times)
+            batch = trait.batch if is_data else draws.batch
+            return RootNode(owner, index, factor.part, factor.out, is_data, shift, trait.through, times, batch)
         given = {v: self._read(draws, v) for v in factor.given}
         axes = merge_axes([*(read.axes for read in given.values()), draws_axis(draws.k)], draws.sums)
         title = f"{owner}{index or ''}({factor}){_over(axes)}" + (f" k={draws.k}" if draws.k > 1 else "")
+        title += of_batch(draws.batch)
         return SampleNode(self._forward(factor, given, axes, "live", title), factor.out, title)
 
     def _values(self, draws: Draws, factor: Conditional) -> ValuesNode:
@@ -228,7 +237,8 @@ class Lowering:
         count = max(trait.values, 1)  # a law that has none is a requirement that is not met
         own = ((variable, count),)
         if factor.is_root:
-            return ValuesNode(PriorNode(factor.part, "live", count, trait.through), variable, count, written)
+            law_of_prior = PriorNode(factor.part, "live", count, trait.through, draws.batch)
+            return ValuesNode(law_of_prior, variable, count, written)
         given = {v: self._read(draws, v) for v in factor.given}
         axes = merge_axes([*(read.axes for read in given.values()), own], draws.sums)
         law = self._forward(factor, given, axes, "live", written)
@@ -335,7 +345,7 @@ class Lowering:
                 raise ConfigError(f"log {joint.name}({factor}): the data's density is not known{remedy}")
             trained = self.trains & {factor.part, *trait.through}
             rows = size_of(point.axes_of(beside))
-            return PriorNode(factor.part, mode if trained else "live", rows, through=trait.through)
+            return PriorNode(factor.part, mode if trained else "live", rows, trait.through, point.batch)
         given = self._given(joint, factor, point, at, held)
         axes = point.axes_of(beside, *(read.axes for read in given.values()))
         return self._forward(factor, given, axes, mode, f"{joint.name}({factor.show(unstopped(at))})")
@@ -401,7 +411,7 @@ class Lowering:
             return self._viewed(point.at(value.variable, asker or value), value.reading)
         given = self._given(value.joint, value.factor, point, value.at, held)
         axes = point.axes_of(*(read.axes for read in given.values()))
-        title = f"{value.joint.name}'({value.factor.show(unstopped(value.at))}){_over(axes)}"
+        title = f"{value.joint.name}'({value.factor.show(unstopped(value.at))}){_over(axes)}{of_batch(point.batch)}"
         law = self._forward(value.factor, given, axes, "held" if held else "live", title)
         return ReadNode(SampleNode(law, value.factor.out, title), value.variable, value.reading)
 

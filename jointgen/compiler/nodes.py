@@ -38,6 +38,7 @@ class Node:
     Attributes:
         parents: The nodes that it is computed from.
         rows: How many rows its value has for each row of the batch.
+        batch: How many rows the batch has; 0 for `train.batch`.
         axes: Over what: the values of summed variables, and draws (`jointgen.compiler.axes`).
         title: Its text in `jointgen explain`. The title of a draw or of a run also names its noise, so another title
             means other random numbers.
@@ -62,6 +63,10 @@ class Node:
     @property
     def rows(self) -> int:
         return max(parent.rows for parent in self.parents)
+
+    @property
+    def batch(self) -> int:
+        return max((parent.batch for parent in self.parents), default=0)
 
     @property
     def axes(self) -> Axes:
@@ -139,6 +144,7 @@ class RootNode(DrawNode):
         shift: By how many rows the rows of a source are shifted, where it is the root of two joints.
         through: The conditionals that a prior is computed with.
         k: How often a prior is drawn for each row of the batch.
+        batch: See `Node`.
     """
 
     joint: str
@@ -149,6 +155,7 @@ class RootNode(DrawNode):
     shift: int = 0
     through: tuple[str, ...] = ()
     k: int = 1
+    batch: int = 0
 
     @property
     def rows(self) -> int:
@@ -160,7 +167,8 @@ class RootNode(DrawNode):
 
     @property
     def title(self) -> str:
-        return f"{self.joint}{self.index or ''}({','.join(self.out)})" + (f" k={self.k}" if self.k > 1 else "")
+        marks = (f" k={self.k}" if self.k > 1 else "") + of_batch(self.batch)
+        return f"{self.joint}{self.index or ''}({','.join(self.out)}){marks}"
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -393,6 +401,7 @@ class PriorNode(DistributionNode):
     mode: Mode
     rows: int
     through: tuple[str, ...] = ()
+    batch: int = 0
 
     @property
     def axes(self) -> Axes:
@@ -592,6 +601,11 @@ class TermNode(Node):
     @property
     def title(self) -> str:
         return f"{type(self.term).__name__}({', '.join(node.title for node in self.inputs)})"
+
+
+def of_batch(batch: int) -> str:
+    """What the title of a draw says of a batch of its own, so that its noise is its own, too."""
+    return f" in {batch} rows" if batch else ""
 
 
 # --- many nodes ------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from jointgen.compiler.nodes import (
     Node,
     PriorNode,
     ReadNode,
+    RootNode,
     differentiable_nodes,
     furthest_shift,
     ordered,
@@ -267,10 +268,22 @@ def _lower_update(update: Update, lowering: Lowering) -> tuple[Summand, ...]:
         for inner, term in source.terms if isinstance(source, Expectation) else [((), source)]:
             lowered = lower_summand(lowering, source, term)
             title = f"{source.sign} {term}" if isinstance(source, Expectation) else str(source)
+            _check_batches(title, lowered)
             found.append(
                 Summand(f"{update.name}/{title}", (*outer, *inner), term, lowered, paths_of(lowered, lowering.traits))
             )
     return tuple(found)
+
+
+def _check_batches(title: str, lowered: Expr) -> None:
+    """Refuse a term that would pair rows of batches of different sizes."""
+    roots = [node for node in ordered(leaves_of(lowered)) if isinstance(node, RootNode) and node.is_data]
+    sizes = {node.batch: node.part for node in roots}
+    if len(sizes) > 1:
+        listed = " and ".join(f"{size or 'train.batch'} of {part!r}" for size, part in sorted(sizes.items()))
+        raise ConfigError(
+            f"{title}: it pairs rows of sources of which a step takes different numbers, {listed}; give them one batch"
+        )
 
 
 def _without_mixtures(update: Update) -> Iterable[tuple[tuple[float | Weight, ...], Source]]:

@@ -117,10 +117,13 @@ class TrainingBatches:
             device=workers.device,
             dtype=workers.dtype,
         )
-        rows = train.batch // workers.world
+        batches = {size: size // workers.world for size in map(self._recipe.batch_of, self._device_rows)}
         number = self._numbers.first_of(step) + repetition
         data: dict[str, dict[str, Tensor]] = {}
         for part, device_rows in self._device_rows.items():
-            values = self._augment[part](device_rows(number), noise.named("augment", rows))
+            values = self._augment[part](
+                device_rows(number), noise.named("augment", batches[self._recipe.batch_of(part)])
+            )
             data[part] = under_joint_names(values, self._split.variables[part])
-        return StepInputs(data, noise, rows, step, progress, train.pair_block, peers=workers)
+        rows = train.batch // workers.world
+        return StepInputs(data, noise, rows, step, progress, train.pair_block, peers=workers, batches=batches)

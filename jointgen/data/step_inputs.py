@@ -53,6 +53,8 @@ class StepInputs:
         pair_block: Re-pairings shift rows within blocks of so many; 0: the whole batch is one block.
         scales: The measured scales of balanced weights, and the values of driven ones, by name, () each.
         peers: The processes that share the batch.
+        batches: By the size of each global batch that a data source has of its own, the number of its rows in `data`.
+            Without an entry, as on the few rows of a check or in an evaluation, they are as many as all others.
     """
 
     data: RawRows
@@ -63,6 +65,12 @@ class StepInputs:
     pair_block: int = 0
     scales: Mapping[str, Tensor] = attrs.field(factory=dict)
     peers: Peers = ALONE
+    batches: Mapping[int, int] = attrs.field(factory=dict)
+
+    def of_batch(self, batch: int) -> StepInputs:
+        """The inputs of what is computed from a batch of this size: with its number of rows."""
+        rows = self.batches.get(batch, self.rows)
+        return self if rows == self.rows else attrs.evolve(self, rows=rows)
 
     def at(self, weight: Weight) -> Any:
         """The value of a weight at this point of the stage; of a balanced one, r times its scale, a () tensor."""
@@ -72,16 +80,20 @@ class StepInputs:
         return value * self.scales[weight.name] if weight.is_balanced else value
 
     def split(self, k: int) -> list[StepInputs]:
-        """Split the rows into k micro-batches of equal size.
+        """Split the rows of every source into k micro-batches of equal size.
 
         A micro-batch is to these inputs what one of k further processes would be to the global batch: it has the noise
         of its own rows, so that the gradients add up to those of the whole.
         """
         if k == 1:
             return [self]
-        rows = self.rows // k
-        data = [
-            {part: {v: x[m * rows : (m + 1) * rows] for v, x in raw.items()} for part, raw in self.data.items()}
-            for m in range(k)
+        rows, batches = self.rows // k, {batch: rows // k for batch, rows in self.batches.items()}
+
+        def part_of(x: Any, m: int) -> Any:
+            size = len(x) // k
+            return x[m * size : (m + 1) * size]
+
+        data = [{part: {v: part_of(x, m) for v, x in raw.items()} for part, raw in self.data.items()} for m in range(k)]
+        return [
+            attrs.evolve(self, data=data[m], noise=self.noise.part(m, k), rows=rows, batches=batches) for m in range(k)
         ]
-        return [attrs.evolve(self, data=data[m], noise=self.noise.part(m, k), rows=rows) for m in range(k)]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from jointgen.compiler.balanced_weights import STEPS_BETWEEN, Balance, balances_of
+from jointgen.compiler.lowered import batch_of
 from jointgen.compiler.nodes import ordered
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.balance_scales import BalanceScales
@@ -84,13 +85,14 @@ class GradientPair:
         nodes = ordered([*balance.term.nodes, *balance.against.nodes])
         self.program = Program(nodes, parts, balance.update.differentiable)
         self._outputs = self.program.watch_outputs(balance.part)
-        self._terms = [summand_function(term.lowered, self.program) for term in (balance.term, balance.against)]
+        both = [term.lowered for term in (balance.term, balance.against)]
+        self._terms = [(summand_function(lowered, self.program), batch_of(lowered)) for lowered in both]
 
     def __call__(self, inputs: StepInputs) -> Tensor:
         """(2,) means over rows of |d term / d outputs|: of the weight's own term, and of the other."""
         self._outputs.clear()
         values = self.program.run(inputs)
-        norms = torch.stack([self._norm(term, inputs, values) for term in self._terms])
+        norms = torch.stack([self._norm(term, inputs.of_batch(batch), values) for term, batch in self._terms])
         self._outputs.clear()
         return norms
 

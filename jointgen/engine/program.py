@@ -74,7 +74,7 @@ class Program:
         above_leaves = _above_leaves(self.nodes)
         for i, node in enumerate(self.nodes):
             if node not in imported:
-                operation = _OPERATIONS[type(node)](self, node)
+                operation = _in_batch(_OPERATIONS[type(node)](self, node), node.batch)
                 is_cut = node not in above_leaves and node not in differentiable
                 is_cut |= detach_reads and isinstance(node, ReadNode) and not node.is_leaf
                 self._computed.append((i, _detached(operation) if node.is_tensor and is_cut else operation))
@@ -301,6 +301,11 @@ _OPERATIONS: dict[type[Node], Callable[[Program, Any], Operation]] = {
     CriticNode: Program._critic,
     TermNode: Program._term,
 }
+
+
+def _in_batch(operation: Operation, batch: int) -> Operation:
+    """The operation on the inputs of a batch of its own size, where it has one."""
+    return (lambda inputs, values: operation(inputs.of_batch(batch), values)) if batch else operation
 
 
 def _detached(operation: Operation) -> Operation:

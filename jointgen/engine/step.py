@@ -165,7 +165,7 @@ class Step:
         for inputs, imports in zip(micro_batches, known, strict=True):
             found, values = update.add_gradient(inputs, imports, self.workers.autocast(), 1 / len(micro_batches))
             imports.update({node: values[update.program.index[node]] for node in exports})
-            batches.append((found, update.critic_outputs(inputs, values) if wants_critics else None))
+            batches.append((found, update.critic_outputs(inputs, values) if wants_critics else []))
         update.trained.fill_missing_gradients()
         return update.figures_of(batches, self._gather(wants_critics))
 

@@ -20,6 +20,7 @@ from jointgen.compiler.lowered import (
     NodeValue,
     OverDraws,
     OverValues,
+    batch_of,
 )
 from jointgen.compiler.nodes import Node, furthest_shift, ordered
 from jointgen.contracts.noise import NoiseSource
@@ -92,6 +93,11 @@ def as_tensor(value: Tensor | float, inputs: StepInputs) -> Tensor:
 
 def summand_function(lowered: Expr, program: Program) -> Term:
     """Make the function that evaluates a summand: one number for each row of the batch, (B,), or for all of it, ()."""
+    function, batch = _function_of(lowered, program), batch_of(lowered)
+    return (lambda inputs, values: function(inputs.of_batch(batch), values)) if batch else function
+
+
+def _function_of(lowered: Expr, program: Program) -> Term:
     if isinstance(lowered, CriticPenalty):
         return _penalty_function(lowered, program)
     if isinstance(lowered, OverValues):

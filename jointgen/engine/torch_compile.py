@@ -141,12 +141,12 @@ class Variant:
     def _function(self, inputs: StepInputs) -> Callable[..., Any]:
         """The loss as a function of tensors; what else it takes from `inputs` is fixed."""
         update, keep, imported = self.update, self.keep, self.imported
-        rows, step, pair_block = inputs.rows, inputs.step, inputs.pair_block
+        rows, batches, step, pair_block = inputs.rows, inputs.batches, inputs.step, inputs.pair_block
         device, dtype = inputs.noise.device, inputs.noise.dtype
 
         def loss(data: Any, numbers: Any, weights: Any, values: Any) -> Any:
             noise = ReplayedNoise(numbers, device, dtype)
-            frozen: Any = FrozenInputs(data, noise, rows, step, pair_block, weights)
+            frozen: Any = FrozenInputs(data, noise, rows, batches, step, pair_block, weights)
             total, means, found = update.loss(frozen, NodeValues(imported, values))
             return total, means, [_detached(found[i]) for i in keep]
 
@@ -241,11 +241,24 @@ class FrozenInputs:
     """Stands in for `StepInputs`: a step on which certain penalties are due, with its moving weights as tensors."""
 
     def __init__(
-        self, data: RawRows, noise: ReplayedNoise, rows: int, step: int, pair_block: int, weights: Mapping[str, Tensor]
+        self,
+        data: RawRows,
+        noise: ReplayedNoise,
+        rows: int,
+        batches: Mapping[int, int],
+        step: int,
+        pair_block: int,
+        weights: Mapping[str, Tensor],
     ):
-        self.data, self.noise, self.rows, self.step, self.pair_block = data, noise, rows, step, pair_block
+        self.data, self.noise, self.rows, self.batches = data, noise, rows, batches
+        self.step, self.pair_block = step, pair_block
         self.peers = ALONE  # the recipe's check refuses to compile what several processes must gather
         self._weights = weights
+
+    def of_batch(self, batch: int) -> FrozenInputs:
+        """Return the inputs of what is computed from a batch of this size, see `StepInputs`."""
+        rows = self.batches.get(batch, self.rows)
+        return FrozenInputs(self.data, self.noise, rows, self.batches, self.step, self.pair_block, self._weights)
 
     def at(self, weight: Weight) -> float | Tensor:
         """Return the value of a weight in this step."""

@@ -23,7 +23,7 @@ from jointgen.objectives.expressions import Ratio, Side
 StepFigures = dict[str, Tensor]
 """Scalars by name, detached."""
 
-BatchFigures = tuple[StepFigures, Tensor | None]
+BatchFigures = tuple[StepFigures, list[Tensor]]
 """The figures of one micro-batch, means over its rows, and the outputs of its critics where they are wanted."""
 
 Gather = Callable[[Tensor], Tensor]
@@ -150,15 +150,14 @@ class UpdateRunner:
         return seed
 
     @torch.no_grad()
-    def critic_outputs(self, inputs: StepInputs, values: Values) -> Tensor | None:
-        """(rows, sides) outputs of the critics that it trains, known parts included; None without critics."""
-        outputs = [as_tensor(output(inputs, values), inputs) for output in self._critics]
-        return torch.stack(outputs, 1) if outputs else None
+    def critic_outputs(self, inputs: StepInputs, values: Values) -> list[Tensor]:
+        """The outputs of the critics that it trains, on each of their sides, known parts included, (rows,) each."""
+        return [as_tensor(output(inputs, values), inputs) for output in self._critics]
 
-    def critic_figures(self, outputs: Tensor) -> StepFigures:
+    def critic_figures(self, outputs: Sequence[Tensor]) -> StepFigures:
         """StepFigures of the critics, from their outputs on all rows of the batch."""
         sides: dict[Ratio, dict[Side, list[tuple[float, Tensor]]]] = {}
-        for critic, rows in zip(self.plan.critics, outputs.unbind(1), strict=True):
+        for critic, rows in zip(self.plan.critics, outputs, strict=True):
             sides.setdefault(critic.ratio, {}).setdefault(critic.side, []).append((critic.share, rows))
         found: StepFigures = {}
         for ratio, by_side in sides.items():
@@ -175,9 +174,9 @@ class UpdateRunner:
         found = means[0]
         if len(means) > 1:
             found = {name: torch.stack([figures[name] for figures in means]).mean() for name in found}
-        outputs = [rows for _, rows in batches if rows is not None]
-        if gather is not None and outputs:
-            found |= self.critic_figures(gather(torch.cat(outputs)))
+        if gather is not None and self.plan.critics:
+            sides = zip(*(outputs for _, outputs in batches), strict=True)
+            found |= self.critic_figures([gather(torch.cat(side)) for side in sides])
         return found
 
 
@@ -224,5 +223,5 @@ class JointGraph:
                 rows = update.rows(inputs, values)
             is_last = update is self.updates[-1]
             figures = update.add_gradient_of(rows, inputs, share, shares_graph=True, is_last=is_last)
-            found.append((figures, update.critic_outputs(inputs, values) if gather else None))
+            found.append((figures, update.critic_outputs(inputs, values) if gather else []))
         return found

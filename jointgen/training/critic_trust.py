@@ -125,9 +125,12 @@ class CriticTrust:
     def __init__(self, rows: int):
         self._rows, self._events = rows, max(MIN_EVENTS, math.ceil(MIN_ROWS / rows))
         self._critics: dict[str, Critic] = {}
+        self._own_rows: dict[str, int] = {}  # of a source with a batch of its own
 
     def watch(self, plan: Plan) -> None:
         """Judge the ratios of a stage from now on; one of a name that stood for another ratio begins afresh."""
+        outputs = [output for update in plan.updates for output in update.critics]
+        self._own_rows = {o.ratio.name: o.node.batch for o in outputs if o.node.batch}
         for ratio in plan.objective.ratios.values():
             new = Critic(ratio.name, str(ratio.num), str(ratio.den), ratio.kind == "log_ratio")
             new.is_written = ratio.kind == "critic"
@@ -149,6 +152,10 @@ class CriticTrust:
                 lines += [f"step {step}: {line}" for line in self._judge(critic, step)]
         return lines
 
+    def _rows_of(self, critic: Critic) -> int:
+        """The rows of the smaller side, over its last log events."""
+        return min(self._rows, self._own_rows.get(critic.name, self._rows)) * len(critic.events)
+
     def _is_judged(self, critic: Critic) -> bool:
         return critic.is_log_ratio and len(critic.events) == self._events
 
@@ -166,7 +173,7 @@ class CriticTrust:
 
     def _explain(self, critic: Critic) -> str:
         """Say why a critic is not trusted, in the light of how it classifies."""
-        figures, rows = critic.figures(), self._rows * len(critic.events)
+        figures, rows = critic.figures(), self._rows_of(critic)
         nats = f"about log {rows} = {math.log(rows):.1f} nats"
         accuracies = [figures[key] for key in (f"{side}_accuracy" for side in SIDES) if key in figures]
         accuracy = sum(accuracies) / len(accuracies)
@@ -196,7 +203,7 @@ class CriticTrust:
                     trusted=trusted,
                     distrusted_since=critic.distrusted,
                     step=critic.step,
-                    rows=self._rows * len(critic.events),
+                    rows=self._rows_of(critic),
                     figures=dict(critic.figures()),
                     note=self._explain(critic) if trusted is False else "",
                 )

@@ -50,7 +50,6 @@ def test_the_optimum_of_a_critic_against_a_mixture() -> None:
         _, values = update.gradient(exact_rows())
         assert critic.outputs.grad is not None
         outputs = update.critic_outputs(exact_rows(), values)
-        assert outputs is not None
         sides[shares] = critic.outputs.grad.abs().max().item(), update.critic_figures(outputs)
     slope, figures = sides[0.25, 0.75]
     assert slope < 1e-15

@@ -49,7 +49,6 @@ def test_no_figure_takes_its_output_for_a_log_ratio() -> None:
     update, _ = trained_at(OPTIMUM)
     _, _, values = update.loss(exact_rows())
     outputs = update.critic_outputs(exact_rows(), values)
-    assert outputs is not None
     figures = update.critic_figures(outputs)
     assert figures.keys() == {"f/positive_mean", "f/negative_mean", "f/max_abs"}
     assert figures["f/positive_mean"].item() == pytest.approx((COUNTS["q"] @ OPTIMUM).item())

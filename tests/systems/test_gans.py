@@ -29,6 +29,8 @@ from jointgen.registry.discovery import load_plugins
 
 MLP = {"type": "mlp", "hidden": [5], "activation": "tanh"}
 ROWS = 8
+DRIVEN = 0.3
+"""The value of weights that figures drive."""
 
 
 @attrs.frozen
@@ -80,6 +82,8 @@ def of_recipe(name: str) -> SmallModel:
         "prior": prior,
         "encoder": {"network": MLP, "family": tables["encoder"]["family"]},
         "decoder": {"network": MLP, "family": tables["decoder"]["family"]},
+        **{kind: _small(tables[kind]) for kind in ("encoders", "decoders") if kind in tables},
+        **({"latents": dict.fromkeys(tables["latents"], 2)} if "latents" in tables else {}),
         "discriminator": {"type": "mlp", "hidden": [5], "spectral_norm": critic.get("spectral_norm", False)},
         "objective": tables["objective"],
         "train": {"steps": 1, "batch": ROWS, "pair_block": 4},
@@ -88,9 +92,17 @@ def of_recipe(name: str) -> SmallModel:
     return SmallModel(compile_recipe(read_recipe(small, registry=registry), registry)).double()
 
 
+def _small(parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: {"network": MLP, "family": table["family"]} for name, table in parts.items()}
+
+
 def check(model: SmallModel, update: str, by_hand: Callable[[Drawn], Tensor]) -> None:
     """Compare loss and gradients of an update with those of a loss written by hand."""
-    runner, inputs, modules = model.update(update), model.inputs(ROWS, progress=0.05), model.parts.modules
+    driven = {
+        name: torch.tensor(DRIVEN, dtype=torch.float64) for name, w in model.plan.objective.weights.items() if w.control
+    }
+    runner, inputs = model.update(update), model.inputs(ROWS, progress=0.05, scales=driven)
+    modules = model.parts.modules
     modules.zero_grad()
     figures, values = runner.gradient(inputs)
     found = {name: p.grad.clone() for name, p in modules.named_parameters() if p.grad is not None}
@@ -236,6 +248,88 @@ def rae(d: Drawn) -> Tensor:
     return (-d.bits(x, code) + 0.05 * code.square().sum(1) + 0.1 * constant).mean()
 
 
+def lsgan_critic(d: Drawn) -> Tensor:
+    """Mao et al. 2017, eq. 9, with a = 0 and b = 1, and both squares whole where the paper halves them."""
+    return (d.f(d["q.x"]) - 1).square().mean() + d.f(d.image(d["p.z"]).detach()).square().mean()
+
+
+def lsgan_decoder(d: Drawn) -> Tensor:
+    """Its generator, with c = 1."""
+    return (d.f(d.image(d["p.z"])) - 1).square().mean()
+
+
+def r1gan_critic(d: Drawn) -> Tensor:
+    """Mescheder et al. 2018, with the weight 10 of the authors' code on |grad f|^2, which has no half there."""
+    fake = d.image(d["p.z"]).detach()
+    return softplus(-d.f(d["q.x"])).mean() + softplus(d.f(fake)).mean() + 10 * 2 * r1(d.f, d["q.x"])
+
+
+def wgan_critic(d: Drawn) -> Tensor:
+    """Arjovsky et al. 2017, algorithm 1: the clipping is no part of the loss."""
+    return (d.f(d.image(d["p.z"]).detach()) - d.f(d["q.x"])).mean()
+
+
+def kl_to_standard(law: Any) -> Tensor:
+    """KL(N(mean, scale^2) : N(0, 1)) of each row, (B,)."""
+    variance = (2 * law.log_scale).exp()
+    return (0.5 * (law.mean.square() + variance - 1) - law.log_scale).flatten(1).sum(1)
+
+
+def beta_vae(d: Drawn) -> Tensor:
+    """Higgins et al. 2017, eq. 4, with beta = 4."""
+    x = d["q.x"]
+    _, _, z = posterior(d, x)
+    return -(d.bits(x, z) - 4 * kl_to_standard(d.parts["encoder"](x))).mean()
+
+
+def capacity_vae(d: Drawn) -> Tensor:
+    """Burgess et al. 2018, eq. 8, row by row; C is 25 times the share of the run that is over."""
+    x = d["q.x"]
+    _, _, z = posterior(d, x)
+    return -(d.bits(x, z) - 30 * (kl_to_standard(d.parts["encoder"](x)) - 25 * 0.05).abs()).mean()
+
+
+def normal_image(x: Tensor, mean: Tensor, scale: float) -> Tensor:
+    return log_normal(x, mean, torch.full_like(mean, scale))
+
+
+def introvae_encoder(d: Drawn) -> Tensor:
+    """Huang et al. 2018, eq. 11, without its reconstructions: samples are held, their KL is raised up to the margin."""
+    x = d["q.x"]
+    _, _, z = posterior(d, x)
+    elbo = normal_image(x, d.image(z), 0.3) - kl_to_standard(d.parts["encoder"](x))
+    return (-elbo + (60 - kl_to_standard(d.parts["encoder"](d["p.x"]))).relu()).mean()
+
+
+def introvae_decoder(d: Drawn) -> Tensor:
+    """Its eq. 12: the gradient of the KL goes through the sample to the decoder alone."""
+    mean = d.image(d["p.z"])
+    sample = mean + (d["p.x"] - mean).detach()
+    return (-normal_image(d["q.x"], d.image(d["q.z"]), 0.3) + kl_to_standard(d.parts["encoder"](sample))).mean()
+
+
+def energy(d: Drawn, x: Tensor) -> Tensor:
+    """BEGAN's L(x), summed over the pixels, (B,)."""
+    return (x - d.parts["rebuilder"](d.parts["coder"](x).mean).mean).abs().flatten(1).sum(1)
+
+
+def began_critic(d: Drawn) -> Tensor:
+    """Berthelot et al. 2017, section 3.3: L(x) - k L(G(z))."""
+    return (energy(d, d["q.x"]) - DRIVEN * energy(d, d.image(d["p.z"]).detach())).mean()
+
+
+def began_decoder(d: Drawn) -> Tensor:
+    return energy(d, d.image(d["p.z"])).mean()
+
+
+def geco(d: Drawn) -> Tensor:
+    """Rezende & Viola 2018, eq. 2: KL + lambda (|x - mean|^2 - kappa)."""
+    x = d["q.x"]
+    _, _, z = posterior(d, x)
+    error = (x - d.image(z)).square().flatten(1).sum(1)
+    return (kl_to_standard(d.parts["encoder"](x)) + DRIVEN * (error - 20)).mean()
+
+
 CASES: dict[str, dict[str, Callable[[Drawn], Tensor]]] = {
     "gan_mnist": {"model": gan_decoder, "f": gan_critic},
     "dcgan_cifar10": {"model": gan_decoder, "f": dcgan_critic},
@@ -248,6 +342,14 @@ CASES: dict[str, dict[str, Callable[[Drawn], Tensor]]] = {
     "wae_gan_mnist": {"model": wae_gan, "f": aae_critic},
     "rae_mnist": {"model": rae},
     "vampprior_mnist": {"model": vampprior},
+    "wgan_mnist": {"model": wasserstein_decoder, "f": wgan_critic},
+    "lsgan_mnist": {"model": lsgan_decoder, "f": lsgan_critic},
+    "r1gan_mnist": {"model": gan_decoder, "f": r1gan_critic},
+    "beta_vae_mnist": {"model": beta_vae},
+    "capacity_vae_mnist": {"model": capacity_vae},
+    "introvae_mnist": {"encoder": introvae_encoder, "decoder": introvae_decoder},
+    "began_mnist": {"autoencoder": began_critic, "generator": began_decoder},
+    "geco_mnist": {"model": geco},
 }
 
 

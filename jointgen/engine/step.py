@@ -189,7 +189,7 @@ class Step:
                 values = update.program.run(inputs, imports)
                 if is_read:
                     found = update.figures_from(update.rows(inputs, values), inputs)
-                    batches.append((found, update.critic_outputs(inputs, values) if reads_critics else None))
+                    batches.append((found, update.critic_outputs(inputs, values) if reads_critics else []))
             imports.update({node: values[update.program.index[node]] for node in self.exports[i]})
         if not is_read:
             return {}

@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from jointgen.contracts.distributions import PriorThroughParts as PriorThroughParts
     from jointgen.contracts.distributions import ReadyDraw as ReadyDraw
     from jointgen.contracts.distributions import ScoredDraw as ScoredDraw
+    from jointgen.contracts.distributions import ScoresEachDimension as ScoresEachDimension
     from jointgen.contracts.distributions import StartsAtMean as StartsAtMean
     from jointgen.contracts.distributions import StartsAtRows as StartsAtRows
     from jointgen.contracts.distributions import StartsAtValues as StartsAtValues
@@ -235,6 +236,7 @@ _MODULES = {
         "PriorThroughParts",
         "ReadyDraw",
         "ScoredDraw",
+        "ScoresEachDimension",
         "StartsAtMean",
         "StartsAtRows",
         "StartsAtValues",

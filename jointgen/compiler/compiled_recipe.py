@@ -14,6 +14,7 @@ from jointgen.compiler.balanced_weights import balances_of
 from jointgen.compiler.binding import Binding, bind
 from jointgen.compiler.build import build
 from jointgen.compiler.measured import conditions_of, drives_of
+from jointgen.compiler.nodes import ReadNode
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, make_plan
 from jointgen.compiler.requirements import unmet
@@ -108,6 +109,7 @@ def compile_recipe(
     problems += [
         *_unfit_rows(recipe, plans),
         *_unfit_batch_terms(recipe, plans),
+        *_too_many_dimensions(binding, plans),
         *_too_many_rows(binding),
         *_untrained(recipe, stages, binding, plans),
     ]
@@ -196,10 +198,10 @@ def _unfit_batch(recipe: Recipe, part: str, plans: Sequence[Plan], processes: in
 def _unfit_batch_terms(recipe: Recipe, plans: Sequence[Plan], processes: int = 1) -> Iterable[Problem]:
     """Yield what does not go with terms of the whole batch: they are no means over parts of it."""
     train = recipe.train
-    found = [s.label for plan in plans for update in plan.updates for s in update.summands if s.is_of_batch]
+    found = [s.label for plan in plans for update in plan.updates for s in update.summands if s.sees_batch]
     if not found:
         return
-    label = f"{found[0]!r}, which the objective has, is a term of the whole batch"
+    label = f"{found[0]!r}, which the objective has, depends on the whole batch"
     if train.micro_batches > 1:
         message = f"{label}: {train.micro_batches} micro-batches would make it another number; use 1"
         yield Problem(message, "train", "micro_batches")
@@ -208,6 +210,22 @@ def _unfit_batch_terms(recipe: Recipe, plans: Sequence[Plan], processes: int = 1
     if processes > 1 and train.compile != "off":
         message = f"{label}: {processes} processes exchange its rows, which is not compiled; use 'off'"
         yield Problem(message, "train", "compile")
+
+
+def _too_many_dimensions(binding: Binding, plans: Sequence[Plan]) -> Iterable[Problem]:
+    """Yield variables of which each number is re-paired by its own shift, and which have more than a block has rows."""
+    train = binding.recipe.train
+    key, rows = ("pair_block", train.pair_block) if train.batch % train.pair_block == 0 else ("batch", train.batch)
+    nodes = dict.fromkeys(node for plan in plans for update in plan.updates for node in update.nodes)
+    for node in nodes:
+        if isinstance(node, ReadNode) and node.each:
+            size = binding.spaces[node.variable].size
+            message = (
+                f"must be at least {size + node.shift}, got {rows}: the objective draws each of the {size} numbers of "
+                f"{node.variable!r} from another row of a block"
+            )
+            if size + node.shift > rows:
+                yield Problem(message, "train", key)
 
 
 def _too_many_rows(binding: Binding) -> Iterable[Problem]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from jointgen.compiler.aggregates import AggregateNode, TrunkNode
 from jointgen.compiler.axes import Axes, draws_axis, merge_axes, size_of, summed_in
 from jointgen.compiler.gradient_paths import Traits
 from jointgen.compiler.lowered import (
@@ -43,6 +44,7 @@ from jointgen.compiler.nodes import (
 from jointgen.compiler.sums import ValuesNode, spread
 from jointgen.contracts.reductions import WeightedReduction
 from jointgen.errors import ConfigError
+from jointgen.objectives.aggregates import AggregateDensity
 from jointgen.objectives.algebra import Clip, Constant, Expr, Pointwise, Stop, Sum, Weighted
 from jointgen.objectives.batch_terms import Divergence, LogMeanExp
 from jointgen.objectives.components import component_of, name_of
@@ -196,7 +198,8 @@ class Lowering:
             for variable in marginal.variables:
                 read = self._read(draws, marginal.original(variable))
                 stride = max(1, *(len(self._joints_rooted_in(f)) for f in factors))
-                reads[variable] = read if fresh or not nth else attrs.evolve(read, shift=nth * stride)
+                moved = read if fresh or not nth else attrs.evolve(read, shift=nth * stride)
+                reads[variable] = attrs.evolve(moved, each=True) if marginal.each else moved
         found = {v: reads[v] if sums else spread(reads[v], draws_axis(k)) for v in over.variables}
         return Point(found, k, sums=sums, log_probs=log_probs, batch=batch)
 
@@ -287,6 +290,8 @@ class Lowering:
                 return self._closed_kl(term, point, held)
             case Ratio():
                 return self.critic(term, point)
+            case AggregateDensity():
+                return self._aggregate(term, point, held)
             case Apply():
                 values = [self._value(v, point, held) for v in term.values]
                 return TermNode(component_of(term.term), _met(point, values))
@@ -320,6 +325,29 @@ class Lowering:
         law, other = (self._law(*side[:2], point, mode, side[2], held, axes) for side in sides)
         assert not isinstance(law, MomentsNode) and not isinstance(other, MomentsNode)
         return ClosedKLNode(law, other)
+
+    def _aggregate(self, term: AggregateDensity, point: Point, held: bool) -> AggregateNode:
+        """The density of a marginal at the point: the conditional given the data of every row of the batch."""
+        factor, value = term.factor, point.at(term.variable, term)
+        sources = {self.traits[term.joint.drawn_by(v).part].kind for v in factor.given}
+        if sources != {"data"} or len({term.joint.drawn_by(v).part for v in factor.given}) > 1:
+            raise ConfigError(
+                f"{term}: {factor} must be given variables of one data source, over whose rows it is a mean"
+            )
+        if summed_in(value.axes):
+            raise ConfigError(f"{term}: an aggregate density goes with no sum over a variable")
+        draws = Draws(term.joint, 0, 1, frozenset(), ())
+        given = tuple(self._read(draws, v) for v in factor.given)
+        mode: Mode = "held" if held and factor.part in self.trains else "live"
+        run = f"{term.joint.name}({factor})"
+        outputs = TrunkNode(factor.part, given, mode, run)
+        law = value.source.law if isinstance(value.source, SampleNode) else None
+        own = (
+            isinstance(law, ForwardNode)
+            and (law.part, law.inputs) == (factor.part, given)
+            and not (value.shift or value.each)
+        )
+        return AggregateNode(outputs, value, term.joint.drawn_by(factor.given[0]).part, own, term.each)
 
     def _law(
         self,
@@ -486,7 +514,14 @@ def _refuse_matched(factor: Conditional, term: Expr) -> None:
 
 def _is_draw_of(value: ReadNode, law: ForwardNode | PriorNode | MomentsNode) -> bool:
     """Whether the value is a draw of this very distribution as it stands: nothing held, stopped or re-paired."""
-    if isinstance(law, MomentsNode) or value.leaf or value.stop or value.shift or value.reading != "sample":
+    if (
+        isinstance(law, MomentsNode)
+        or value.leaf
+        or value.stop
+        or value.shift
+        or value.each
+        or value.reading != "sample"
+    ):
         return False  # a matched Gaussian scores any point
     if isinstance(law, PriorNode):
         return isinstance(value.source, RootNode) and value.source.part == law.part and law.mode == "live"

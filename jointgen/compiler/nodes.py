@@ -18,7 +18,17 @@ from jointgen.compiler.gradient_paths import GradientPaths, Traits, merge_paths
 Mode = Literal["live", "held"]
 """How a network runs. held: the gradient flows through its inputs and not to its parameters."""
 
-Ability = Literal["own density", "foreign density", "bin mass", "reading", "path", "KL", "moments", "values"]
+Ability = Literal[
+    "own density",
+    "foreign density",
+    "bin mass",
+    "reading",
+    "path",
+    "KL",
+    "moments",
+    "values",
+    "density of each dimension",
+]
 
 
 class Need(NamedTuple):
@@ -274,6 +284,7 @@ class ReadNode(Node):
         stop: Cut the gradient.
         shift: Re-pair the rows, by shifting them so far within blocks.
         repeat: Repeat each row so often.
+        each: Re-pair every number of the variable by a shift of its own, from `shift` upwards.
         leaf: Cut the gradient as `stop` does, but so that a reduction can take the gradient of its term in the value.
     """
 
@@ -284,6 +295,7 @@ class ReadNode(Node):
     shift: int = 0
     repeat: int = 1
     leaf: bool = False
+    each: bool = False
 
     @property
     def is_leaf(self) -> bool:
@@ -307,7 +319,8 @@ class ReadNode(Node):
 
     @property
     def title(self) -> str:
-        marks = (" re-paired" if self.shift else "") + (f" x{self.repeat}" if self.repeat > 1 else "")
+        marks = " each number re-paired" if self.each else " re-paired" if self.shift else ""
+        marks += f" x{self.repeat}" if self.repeat > 1 else ""
         text = self.source.title_of(self.variable, self.reading) + marks
         return f"stop({text})" if self.stop or self.leaf else text
 
@@ -635,4 +648,4 @@ def differentiable_nodes(nodes: Iterable[Node], trains: Iterable[str], traits: T
 def furthest_shift(nodes: Sequence[Node]) -> int:
     """By how many rows values are shifted at the most. A block of rows must be longer."""
     roots = max((node.shift for node in nodes if isinstance(node, RootNode)), default=0)
-    return roots + max((node.shift for node in nodes if isinstance(node, ReadNode)), default=0)
+    return roots + max((node.shift + node.each for node in nodes if isinstance(node, ReadNode)), default=0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from jointgen.compiler.aggregates import AggregateNode
 from jointgen.compiler.gradient_paths import GradientPaths, PartTraits, merge_paths
 from jointgen.compiler.lowered import CriticPenalty, OverBatch, leaves_of, paths_of
 from jointgen.compiler.lowered_reductions import lower_summand
@@ -63,6 +64,11 @@ class Summand:
     def is_of_batch(self) -> bool:
         """Whether it is one number for the whole batch, and not a mean over its rows."""
         return isinstance(self.lowered, OverBatch)
+
+    @property
+    def sees_batch(self) -> bool:
+        """Whether it depends on the whole batch: it is a number of it, or has a density that its rows make."""
+        return self.is_of_batch or any(isinstance(node, AggregateNode) for node in self.nodes)
 
     @property
     def nodes(self) -> tuple[Node, ...]:

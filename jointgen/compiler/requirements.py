@@ -44,6 +44,7 @@ class Requirement:
             "KL": self.detail in can.kl_to,
             "moments": can.moments,
             "values": can.values > 0,
+            "density of each dimension": can.each_density,
         }[self.ability]
 
 
@@ -55,6 +56,7 @@ _SENTENCES = {
     "path": "a gradient path through the reading {detail!r} of its draws",
     "KL": "KL to {detail!r} in closed form",
     "moments": "the moments of its draws",
+    "density of each dimension": "a density of each dimension by itself",
     "values": "a list of all values that {detail!r} can take, to sum over",
 }
 

@@ -37,6 +37,8 @@ class Capabilities:
         trainable: Of a prior, whether its module has parameters of its own, which are then learned.
         values: How many values the variable can take, where the family can list them, see `HasValues`, so that an
             expectation can be summed over them; 0 where it cannot.
+        each_density: Whether its density is a product over dimensions that it can score one by one, see
+            `ScoresEachDimension`.
         noise_input: The size of a noise vector eps ~ N(0, I) that the trunk takes as one more input, as implicit
             families do; 0 for none.
 
@@ -54,6 +56,7 @@ class Capabilities:
     trainable: bool = False
     values: int = 0
     draws: Literal["one pass", "D passes"] = "one pass"
+    each_density: bool = False
 
     def __str__(self) -> str:
         paths = ", ".join(f"{reading} ({path})" for reading, path in self.paths.items())
@@ -64,6 +67,8 @@ class Capabilities:
             rest.append("exact bin mass")
         if self.moments:
             rest.append("moments of its draws")
+        if self.each_density:
+            rest.append("a density of each dimension")
         if self.draws != "one pass":
             rest.append(f"draws in {self.draws}")
         if self.values:

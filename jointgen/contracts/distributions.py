@@ -126,6 +126,14 @@ class HasBinMass(Protocol):
 
 
 @runtime_checkable
+class ScoresEachDimension(Protocol):
+    """A distribution of independent dimensions; its family declares ``each_density``."""
+
+    def log_prob_each(self, value: Tensor) -> Tensor:
+        """Return the log-density of every dimension, (B, *shape) -> (B, *shape) nats; it sums to ``log_prob``."""
+
+
+@runtime_checkable
 class HasMoments(Protocol):
     """A distribution that knows its mean and its (co)variance; its family declares ``moments``."""
 

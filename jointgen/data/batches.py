@@ -126,4 +126,14 @@ class TrainingBatches:
             )
             data[part] = under_joint_names(values, self._split.variables[part])
         rows = train.batch // workers.world
-        return StepInputs(data, noise, rows, step, progress, train.pair_block, peers=workers, batches=batches)
+        return StepInputs(
+            data,
+            noise,
+            rows,
+            step,
+            progress,
+            train.pair_block,
+            peers=workers,
+            batches=batches,
+            source_rows={part: len(source) for part, source in self._split.sources.items()},
+        )

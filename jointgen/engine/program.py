@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jointgen.compiler.aggregates import AggregateNode, TrunkNode
 from jointgen.compiler.axes import Axes
 from jointgen.compiler.nodes import (
     ClosedKLNode,
@@ -34,6 +35,7 @@ from jointgen.contracts.networks import Dropout
 from jointgen.contracts.numerics import at_least_float32
 from jointgen.contracts.observation import Observation, observe
 from jointgen.data.step_inputs import StepInputs
+from jointgen.engine.aggregates import aggregate_operation
 
 Values = list[Any]
 """The value of each node of a program by its position: a tensor, a draw or a distribution."""
@@ -201,6 +203,21 @@ class Program:
 
         return run
 
+    def _trunk(self, node: TrunkNode) -> Operation:
+        module: Any = self._module(node.part, node.mode)
+        at, dropouts = [self.index[i] for i in node.inputs], _dropouts_of(module)
+
+        def run(inputs: StepInputs, values: Values) -> Tensor:
+            _name_dropout(dropouts, node.runs, inputs, 1)
+            outputs: Tensor = module.trunk(*(values[i] for i in at))
+            return outputs
+
+        return run
+
+    def _aggregate(self, node: AggregateNode) -> Operation:
+        module: Any = self._module(node.outputs.part, node.outputs.mode)
+        return aggregate_operation(node, module.family, self.index[node.outputs], self.index[node.value])
+
     def _prior(self, node: PriorNode) -> Operation:
         modules = {part: self._module(part, node.mode) for part in node.parts}
         return lambda inputs, values: self.parts.prior(node.part, inputs.rows * node.rows, inputs.noise, modules)
@@ -230,11 +247,12 @@ class Program:
             read: Operation = lambda inputs, values: values[at]  # noqa: E731
         else:
             read = lambda inputs, values: values[at][variable].read(reading)  # noqa: E731
-        if not node.shift and node.repeat == 1:
+        pair = re_pair_each if node.each else re_pair
+        if not node.shift and not node.each and node.repeat == 1:
             return _as_leaf(read) if node.is_leaf else read
 
         def rearranged(inputs: StepInputs, values: Values) -> Tensor:
-            value = re_pair(read(inputs, values), node.shift, inputs.pair_block)
+            value = pair(read(inputs, values), node.shift, inputs.pair_block)
             return value if node.repeat == 1 else value.repeat_interleave(node.repeat, 0)
 
         return _as_leaf(rearranged) if node.is_leaf else rearranged
@@ -288,6 +306,8 @@ class Program:
 _OPERATIONS: dict[type[Node], Callable[[Program, Any], Operation]] = {
     RootNode: Program._root,
     ForwardNode: Program._forward,
+    TrunkNode: Program._trunk,
+    AggregateNode: Program._aggregate,
     PriorNode: Program._prior,
     MomentsNode: Program._moments,
     SampleNode: Program._sample,
@@ -370,6 +390,20 @@ def spread_rows(x: Tensor, below: Axes, axes: Axes) -> Tensor:
     has = dict(below)
     split = x.unflatten(0, (-1, *(has.get(name, 1) for name, _ in axes)))
     return split.expand(len(split), *(size for _, size in axes), *x.shape[1:]).flatten(0, len(axes))
+
+
+def re_pair_each(x: Tensor, shift: int, block: int) -> Tensor:
+    """Shift the rows of each number within blocks, of the jth by shift + j, so that a row is made of different rows.
+
+    Args:
+        x: (B, *shape), with at most as many numbers as a block has rows.
+        shift, block: As in `re_pair`.
+    """
+    flat = x.flatten(1)
+    block = block if block and len(flat) % block == 0 else len(flat)
+    row = torch.arange(len(flat), device=x.device).unsqueeze(1)
+    moved = row % block - shift - torch.arange(flat.shape[1], device=x.device)
+    return flat.gather(0, row - row % block + moved % block).view_as(x)
 
 
 def re_pair(x: Tensor, shift: int, block: int) -> Tensor:

@@ -142,11 +142,12 @@ class Variant:
         """The loss as a function of tensors; what else it takes from `inputs` is fixed."""
         update, keep, imported = self.update, self.keep, self.imported
         rows, batches, step, pair_block = inputs.rows, inputs.batches, inputs.step, inputs.pair_block
-        device, dtype = inputs.noise.device, inputs.noise.dtype
+        device, dtype, source_rows = inputs.noise.device, inputs.noise.dtype, inputs.source_rows
 
         def loss(data: Any, numbers: Any, weights: Any, values: Any) -> Any:
             noise = ReplayedNoise(numbers, device, dtype)
             frozen: Any = FrozenInputs(data, noise, rows, batches, step, pair_block, weights)
+            frozen.source_rows = source_rows
             total, means, found = update.loss(frozen, NodeValues(imported, values))
             return total, means, [_detached(found[i]) for i in keep]
 
@@ -252,6 +253,7 @@ class FrozenInputs:
     ):
         self.data, self.noise, self.rows, self.batches = data, noise, rows, batches
         self.step, self.pair_block = step, pair_block
+        self.source_rows: Mapping[str, int] = {}
         self.peers = ALONE  # the recipe's check refuses to compile what several processes must gather
         self._weights = weights
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jointgen.compiler.aggregates import AggregateNode
 from jointgen.compiler.balanced_weights import measured_weights
 from jointgen.compiler.binding import Binding
 from jointgen.compiler.compiled_recipe import CompiledRecipe
@@ -189,7 +190,7 @@ def _try_summand(update: UpdatePlan, summand: Summand, parts: Parts, binding: Bi
 
     values = program.run(inputs, watch=watch)
     for node, value in zip(program.nodes, values, strict=True):
-        if isinstance(node, DensityNode | ClosedKLNode | CriticNode | TermNode):
+        if isinstance(node, DensityNode | ClosedKLNode | CriticNode | TermNode | AggregateNode):
             _expect(_named(binding, node), node.title, value, (), inputs.rows * node.rows)
     with torch.enable_grad(), attributing(f"term {summand.label!r}"):  # a penalty takes gradients of its critic
         term = summand_function(summand.lowered, program)(inputs, values)

@@ -33,6 +33,7 @@ The text is read back by `parse`, and recipes hold it. Nothing here imports torc
 - `components`: registered components under names of an equation's own, `named`.
 - `values`: what terms are about: variables, new draws of conditionals `joint.draw("x|z", "mean")`, `stop`.
 - `expressions`: `log_ratio` and `score` (critics), `cycle`, and the expectation `E`.
+- `aggregates`: densities by the rows of the batch, `log_aggregate`.
 - `batch_terms`: summands that are one number for the whole batch, `divergence`, `statistic`, `log_mean_exp`.
 - `bounds`: `elbo`, the evidence lower bound of any two joints.
 - `schedules`: how often updates run.
@@ -44,6 +45,7 @@ The text is read back by `parse`, and recipes hold it. Nothing here imports torc
 See also `docs/objectives.md`.
 """
 
+from jointgen.objectives.aggregates import AggregateDensity, log_aggregate
 from jointgen.objectives.algebra import (
     MAX_DRAWS,
     POINTWISE,
@@ -115,6 +117,7 @@ __all__ = [
     "KL",
     "MAX_DRAWS",
     "POINTWISE",
+    "AggregateDensity",
     "Apply",
     "Argument",
     "BalanceTable",
@@ -168,6 +171,7 @@ __all__ = [
     "joint_from_text",
     "kl",
     "log",
+    "log_aggregate",
     "log_mean_exp",
     "log_ratio",
     "log_sigmoid",

@@ -23,6 +23,8 @@ class Tree:
     """The fields that hold a registered component, see `jointgen.objectives.components.Slot`."""
     is_summand: ClassVar[bool] = False
     """Whether it is no term of rows but a whole summand of an update: an expectation, or a term of the batch."""
+    sees_batch: ClassVar[bool] = False
+    """Whether it depends on the rows of the whole batch, so that parts of a batch give something else."""
 
     @property
     def children(self) -> tuple[Tree, ...]:

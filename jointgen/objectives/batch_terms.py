@@ -28,6 +28,7 @@ class BatchTerm(Expr):
 
     __slots__ = ()
     is_summand: ClassVar[bool] = True
+    sees_batch: ClassVar[bool] = True
 
     @property
     def over(self) -> tuple[Distribution, ...]:

@@ -280,11 +280,14 @@ class Marginal:
         variables: The variables, by the names that terms and critics know them by.
         copies: The variables that are another one under a further name, each with its name in the joint: ("w", "x") in
             q(x,x as w), of which both are the same draw.
+        each: Whether every number of the variable is drawn independently of the others, by its own marginal:
+            prod q(z), the product of the q(z_j).
     """
 
     joint: Joint
     variables: tuple[str, ...]
     copies: tuple[tuple[str, str], ...] = ()
+    each: bool = False
 
     def __attrs_post_init__(self) -> None:
         for variable in self.drawn:
@@ -292,6 +295,8 @@ class Marginal:
                 raise ConfigError(f"{self}: no variable {variable!r} in {self.joint}")
         if len(set(self.variables)) != len(self.variables) or not self.variables:
             raise ConfigError(f"{self}: names each variable once")
+        if self.each and len(self.variables) > 1:
+            raise ConfigError(f"{self}: prod is of one variable; write prod q(z) prod q(w) for two")
         if not self.joint.has_root:
             raise ConfigError(f"{self}: {self.joint} has no root, so that nothing can be drawn from it")
 
@@ -304,6 +309,11 @@ class Marginal:
         """Return the joint's own name of a variable."""
         return dict(self.copies).get(variable, variable)
 
+    @property
+    def by_dimension(self) -> Marginal:
+        """The product of the marginals of every number of the variable: prod q(z)."""
+        return attrs.evolve(self, each=True)
+
     def __mul__(self, other: Marginal | Product) -> Product:
         return Product((self,)) * other
 
@@ -313,7 +323,7 @@ class Marginal:
     def __str__(self) -> str:
         copies = dict(self.copies)
         listed = (f"{copies[v]} as {v}" if v in copies else v for v in self.variables)
-        return f"{self.joint.name}({','.join(listed)})"
+        return f"{'prod ' if self.each else ''}{self.joint.name}({','.join(listed)})"
 
 
 @attrs.frozen(cache_hash=True)
@@ -344,7 +354,7 @@ class Product:
         return Mixture(((share, self),))
 
     def __str__(self) -> str:
-        return "".join(map(str, self.marginals))
+        return "".join(f" {marginal}" if marginal.each else str(marginal) for marginal in self.marginals).strip()
 
 
 def as_product(over: Marginal | Product) -> Product:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import attrs
 
 from jointgen.errors import ConfigError, suggest
+from jointgen.objectives.aggregates import AggregateDensity
 from jointgen.objectives.algebra import Expr, Tree, Weight, Weighted, Weights, check_size, summands
 from jointgen.objectives.batch_terms import BatchTerm
 from jointgen.objectives.components import Named, Resolve, uses, with_components
@@ -131,9 +132,11 @@ class Objective:
                 raise ConfigError(f"two updates are called {name!r}")
         for name, report in self.reports:
             check_size(report)
-            for _, term in summands(report):
-                if isinstance(term, BatchTerm):
-                    raise ConfigError(f"report {name!r}: {term} is one number for a batch; reports are means over rows")
+            for inner in report.walk():
+                if inner.sees_batch:
+                    raise ConfigError(
+                        f"report {name!r}: {inner} depends on the whole batch; reports are means over rows"
+                    )
         self._check_names()
 
     def _check_names(self) -> None:
@@ -440,6 +443,8 @@ def _joints_in(expr: Tree) -> list[Joint]:
     if isinstance(expr, KL):
         return [expr.joint, expr.other_joint]
     if isinstance(expr, LogDensity):
+        return [expr.joint]
+    if isinstance(expr, AggregateDensity):
         return [expr.joint]
     if isinstance(expr, BatchTerm):
         return [marginal.joint for side in expr.over for marginal in side.marginals]

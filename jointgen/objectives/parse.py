@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import attrs
 
 from jointgen.errors import ConfigError, suggest
+from jointgen.objectives.aggregates import AggregateDensity
 from jointgen.objectives.algebra import (
     MAX_DRAWS,
     MAX_NESTING,
@@ -48,7 +49,7 @@ MAX_LENGTH = 50_000
 """So many characters of an expression are read, at the most."""
 
 _TOKEN = re.compile(r"\s*(?:(?P<number>\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)|(?P<name>\w+)|(?P<symbol>.))", re.DOTALL)
-RESERVED = ("E", "KL", "logmeanexp", "clip", "hold", "log", "mass", "s", "stop", *POINTWISE)
+RESERVED = ("E", "KL", "logmeanexp", "prod", "clip", "hold", "log", "mass", "s", "stop", *POINTWISE)
 
 VALUES = "a variable x, a reading of it such as mean x, a new draw such as mean p(x|z), or stop(...) of a value"
 
@@ -380,6 +381,7 @@ class _Parser:
         return product
 
     def marginal(self) -> Marginal:
+        each = self.kind(1) == "name" and bool(self.accept("prod"))
         joint = self.lookup(self.take_name("a joint, such as q(x,z)"), self.words.joints, "joint")
         self.take("(")
         variables: list[str] = []
@@ -391,7 +393,7 @@ class _Parser:
                 copies.append((self.take_name("another name for the variable"), variable))
                 variable = copies[-1][0]
             variables.append(variable)
-            marginal = self.checked(start, lambda: Marginal(joint, tuple(variables), tuple(copies)))
+            marginal = self.checked(start, lambda: Marginal(joint, tuple(variables), tuple(copies), each))
             if not self.accept(","):
                 self.take(")")
                 return marginal
@@ -451,7 +453,25 @@ class _Parser:
         self.take(")")
         return self.checked(opened, lambda: Clip(term, *bounds))
 
-    def density(self, hold: bool = False) -> LogDensity:
+    def is_aggregate(self) -> bool:
+        """Whether "q(z)" follows, where a conditional of q draws z and nothing is given."""
+        joint = self.words.joints.get(self.peek())
+        if joint is None or [self.peek(1), self.peek(3)] != ["(", ")"] or self.peek(2) not in joint.variables:
+            return False
+        return not joint.drawn_by(self.peek(2)).is_root
+
+    def aggregate(self) -> AggregateDensity:
+        """Read "prod q(z)" or "q(z)": the density of a marginal, by the rows of the batch."""
+        start, each = self.at, bool(self.accept("prod"))
+        joint = self.lookup(self.take_name("a joint, such as q(z)"), self.words.joints, "joint")
+        self.take("(")
+        variable = self.take_name("a variable")
+        self.take(")")
+        return self.checked(start, lambda: AggregateDensity(joint, variable, each))
+
+    def density(self, hold: bool = False) -> LogDensity | AggregateDensity:
+        if not hold and (self.peek() == "prod" or self.is_aggregate()):
+            return self.aggregate()
         mass = self.peek() == "mass" and bool(self.accept("mass"))
         return LogDensity(*self.conditional(), hold=hold, mass=mass)
 

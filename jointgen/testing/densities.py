@@ -100,6 +100,19 @@ def log_prob_does_not_mix_rows(law: Law) -> None:
     expect_close("log_prob of a row alone is not its log_prob among others", alone, found[2:3], 1e-9)
 
 
+@promise(DENSITIES, lambda law: bool(law.can.each_density))
+def densities_of_dimensions_are_independent_and_sum_to_the_density(law: Law) -> None:
+    module, params = law.built(), law.params(5)
+    value, other = (law.at(module, params).draw(noise(5, name)).read("sample").detach() for name in ("one", "other"))
+    laws = law.at(module, params)
+    each = laws.log_prob_each(value)
+    expect_shape("log_prob_each of 5 rows", each, (5, *law.space.shape))
+    expect_close("the sum of log_prob_each over dimensions", each.flatten(1).sum(1), laws.log_prob(value), 1e-9)
+    changed = torch.cat([other.flatten(1)[:, :1], value.flatten(1)[:, 1:]], 1).view_as(value)
+    rest = laws.log_prob_each(changed).flatten(1)[:, 1:]
+    expect_close("log_prob_each of a dimension where another one changes", rest, each.flatten(1)[:, 1:], 1e-12)
+
+
 @promise(DENSITIES, can_integrate)
 def density_integrates_to_one(law: Law) -> None:
     for one in integrable(law):

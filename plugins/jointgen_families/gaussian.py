@@ -44,6 +44,10 @@ class DiagonalGaussian(LocationScaleDistribution):
         """Return -sum 1/2 ((v - mean) / scale)^2 + log scale + 1/2 log 2 pi, (B, *shape) -> (B,) nats."""
         return self.standard_log_prob(self.standardize(value))
 
+    def log_prob_each(self, value: Tensor) -> Tensor:
+        """Return the log-density of every dimension, (B, *shape) -> (B, *shape) nats."""
+        return -(0.5 * self.standardize(value) ** 2 + (self.log_scale + 0.5 * LOG_2PI))
+
     def standard_log_prob(self, eps: Tensor) -> Tensor:
         """Return the log-density at mean + scale eps, (B, *shape) -> (B,) nats."""
         return -sum_event(0.5 * eps**2 + (self.log_scale + 0.5 * LOG_2PI))
@@ -81,7 +85,8 @@ class Gaussian(LocationScale):
         """Return what the family can do; raise ConfigError for a variable that it does not serve."""
         self.check(space)
         bins = space.bins is not None
-        return Capabilities(self.readings(), kl_to=("normal", "gaussian"), bin_mass=bins, moments=True)
+        kl_to = ("normal", "gaussian")
+        return Capabilities(self.readings(), kl_to=kl_to, bin_mass=bins, moments=True, each_density=True)
 
     def build(self, space: Space) -> nn.Module:
         """Build the module that turns the trunk's output into a distribution."""

@@ -44,7 +44,11 @@ class LaplaceDistribution(LocationScaleDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return -sum |v - mean| / scale + log 2 scale, (B, *shape) -> (B,) nats."""
-        return -sum_event(self.standardize(value).abs() + self.log_scale + math.log(2))
+        return sum_event(self.log_prob_each(value))
+
+    def log_prob_each(self, value: Tensor) -> Tensor:
+        """Return the log-density of every dimension, (B, *shape) -> (B, *shape) nats."""
+        return -(self.standardize(value).abs() + self.log_scale + math.log(2))
 
     def log_prob_bins(self, value: Tensor) -> Tensor:
         """Return the log of the exact mass of each value's bin, (B,) nats; mass outside [low, high] is lost."""
@@ -61,7 +65,7 @@ class Laplace(LocationScale):
     def capabilities(self, space: Space) -> Capabilities:
         """Return what the family can do; raise ConfigError for a variable that it does not serve."""
         self.check(space)
-        return Capabilities(self.readings(), bin_mass=space.bins is not None)
+        return Capabilities(self.readings(), bin_mass=space.bins is not None, each_density=True)
 
     def build(self, space: Space) -> nn.Module:
         """Build the module that turns the trunk's output into a distribution."""

@@ -106,7 +106,7 @@ def test_sides_must_be_as_many_as_the_divergence_takes() -> None:
 
 
 def test_a_report_is_a_mean_over_rows() -> None:
-    with pytest.raises(ConfigError, match=r"report 'far': .* is one number for a batch"):
+    with pytest.raises(ConfigError, match=r"report 'far': .* depends on the whole batch"):
         Objective.of(elbo(q, p), reports=(("far", divergence("mmd", q.z, p.z)),))
 
 

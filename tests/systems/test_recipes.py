@@ -17,7 +17,7 @@ from jointgen.config.toml import load_tables
 RECIPES = sorted(SHIPPED.rglob("*.toml"))
 IMAGES = ("mnist", "cifar10", "image_folder")
 FEW = {"hidden": [8], "widths": [4, 4], "length": 2, "width": 8, "blocks": 1}
-TRAIN = {"steps": 20, "batch": 16, "pair_block": 4, "threads": 1, "log_every": 10, "trackers": []}
+TRAIN = {"steps": 20, "batch": 16, "pair_block": 16, "threads": 1, "log_every": 10, "trackers": []}
 EVALUATION = {"rows": 32, "quick_rows": 32, "batch": 16, "samples": 4}
 KEPT_OF_SOURCES = ("observe", "labels", "negative", "rows", "balanced", "seed", "batch")
 KEPT = ("micro_batches", "clip", "ema", "early_stopping")

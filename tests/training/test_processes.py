@@ -93,6 +93,17 @@ def cases() -> dict[str, dict[str, Any]]:
     found["schedules"] = {**shipped("asvae_mnist"), "objective": scheduled()}
     found["clipped"] = shipped("asvae_mnist", clip=0.01)
     of_batch = "logmeanexp[p(z)](f) + mmd(q(z) : p(z)) + sliced_wasserstein(q(x) : p(x)) + covariance(q(z))"
+    aggregates = "log q(z|x) - 2*log q(z) + log prod q(z)"
+    found["aggregates"] = {
+        **shipped("vae_mnist", pair_block=8),
+        "objective": {
+            "type": "expression",
+            "maximize": f"E[q(x,z)](log p(x|z) + log p(z) - ({aggregates}) - t)",
+            "ratios": {"t": "q(z) : prod q(z)"},
+        },
+        "prior": {"type": "normal", "size": 8},
+        "discriminator": {"type": "mlp", "hidden": [12]},
+    }
     found["batch_terms"] = {
         **shipped("asvae_mnist"),
         "objective": {

@@ -13,6 +13,9 @@ from jointgen.runtime.console import note, stderr_is_terminal
 from jointgen.runtime.terminal import Terminal, styled, terminal
 from jointgen.text import visible
 
+_moving: list[rich.progress.Progress] = []
+"""The bar on the terminal, if there is one: two would write over each other, so what begins meanwhile adds a line."""
+
 
 class Progress:
     """Shows how far a run is.
@@ -39,6 +42,7 @@ class Progress:
         self._began = self._printed = time.monotonic()
         if self._bar is not None:
             self._bar.start()
+            _moving.append(self._bar)
             self._task = self._bar.add_task("", total=self._total, completed=self._start, status="")
         return self
 
@@ -69,6 +73,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
+            _moving.remove(self._bar)
             self._bar.stop()
         else:
             self._print_line()
@@ -81,6 +86,8 @@ class Progress:
 
 class Counter:
     """Shows how far a long command is: call it with (done, total). The bar disappears when it is full.
+
+    Within a run, or within another Counter, it is one more line of their bar.
 
     Args:
         what: What the command does, such as "encoding".
@@ -99,8 +106,13 @@ class Counter:
     def __enter__(self) -> Self:
         self._printed = time.monotonic()
         if self._bar is not None:
-            self._bar.start()
-            self._task = self._bar.add_task(self._what, total=None)
+            self._is_within = bool(_moving)
+            if self._is_within:
+                self._bar = _moving[-1]
+            else:
+                self._bar.start()
+                _moving.append(self._bar)
+            self._task = self._bar.add_task(self._what, total=None, status=self._what)
         return self
 
     def __call__(self, done: int, total: int) -> None:
@@ -114,7 +126,12 @@ class Counter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
+        if self._bar is None:
+            return
+        if self._is_within:
+            self._bar.remove_task(self._task)
+        else:
+            _moving.remove(self._bar)
             self._bar.stop()
 
 

@@ -49,7 +49,13 @@ def reconstructed(
     variables = [v for v in model.observed if model.can_reconstruct(v)]
     if not variables:
         return [MetricFigure(name, unit, AT_MEAN_CODE, note=_why_none(model))]
-    found = [figure(model, v, name if v == "x" else f"{name}_{v}") for v in variables]
+    named = {v: name if v == "x" else f"{name}_{v}" for v in variables}
+    found = [
+        figure(model, v, named[v])
+        if "mean" in model.capabilities(decoder := model.joints["p"].drawn_by(v)).paths
+        else MetricFigure(named[v], unit, "", note=f"p({decoder}) has draws, and no mean that can be read")
+        for v in variables
+    ]
     (code,) = (v for factor in model.joints["q"].factors if not factor.is_root for v in factor.out)
     return found if has_mean(model, code) else [attrs.evolve(one, estimator=AT_DRAWN_CODE) for one in found]
 

@@ -19,7 +19,7 @@ from jointgen.contracts.capabilities import Capabilities
 from jointgen.data.split import open_split
 from jointgen.evaluation.evaluate import evaluate
 from jointgen.inference.model import Model
-from jointgen.objectives import q
+from jointgen.objectives import p, q
 from jointgen.testing.evaluation import tiny
 
 DOUBLE = torch.float64
@@ -43,7 +43,7 @@ class Rebuilding:
 
     @property
     def joints(self) -> dict[str, Any]:
-        return {"q": q}
+        return {"q": q, "p": p}
 
     def capabilities(self, factor: Any) -> Capabilities:
         return Capabilities({"mean": "exact"})

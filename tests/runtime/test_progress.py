@@ -99,3 +99,16 @@ def test_what_is_long_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> 
         count(1, 2)
         count(2, 2)
     assert capsys.readouterr() == ("", "encoding: 1 of 2\nencoding: 2 of 2\n")
+
+
+def test_a_counter_within_another_is_a_line_of_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two bars at once would write over each other. A run's bar takes the line, too, and everything is put back."""
+    monkeypatch.setattr(progress, "_is_terminal", lambda console: True)
+    for outer in (Counter("sampling"), Progress(10)):
+        with outer as shown:
+            with Counter("drawing rows") as inner:
+                inner(1, 8)
+                assert inner._bar is shown._bar
+                assert [(task.completed, task.total) for task in shown._bar.tasks][1:] == [(1, 8)]
+            assert len(shown._bar.tasks) == 1
+        assert progress._moving == []

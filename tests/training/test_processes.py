@@ -114,6 +114,12 @@ def cases() -> dict[str, dict[str, Any]]:
     }
     labelled = {"type": "digits", "observe": "binarise", "labels": True, "rows": 20, "balanced": True}
     found["exact_sum"] = {**shipped("paper/m2_mnist"), "sources": {"labelled": labelled}}
+    family = {"type": "pixelcnn", "width": 4, "blocks": 1, "kernel": 3, "context": 2}
+    found["no_code"] = {  # its layers start from rows of the data
+        **shipped("vae_mnist", micro_batches=2),
+        "prior": {"type": "learned", "like": "x", "family": family},
+        "objective": {"type": "expression", "maximize": "E[q(x)](log p(x))", "joints": {"q": "q(x)", "p": "p(x)"}},
+    }
     found["micro_batches"] = shipped("quickstart", batch=24, pair_block=6, micro_batches=2)
     return found
 

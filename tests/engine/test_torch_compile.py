@@ -28,7 +28,19 @@ from jointgen.engine import balance_meter
 from jointgen.engine.step import Step
 from jointgen.engine.torch_compile import TorchCompiler, nodes_when_compiled
 from jointgen.errors import StoppedError
-from jointgen.objectives import BalanceTable, CriticTable, E, Objective, Update, WeightTable, elbo, log_ratio, p, q
+from jointgen.objectives import (
+    BalanceTable,
+    CriticTable,
+    E,
+    Objective,
+    Update,
+    WeightTable,
+    elbo,
+    joint_from_text,
+    log_ratio,
+    p,
+    q,
+)
 from jointgen.runtime.workers import Workers
 
 CPU = torch.device("cpu")
@@ -130,6 +142,18 @@ def test_an_update_that_is_not_due_still_draws_what_the_next_one_is_handed() -> 
     compare(lambda: small_model(Objective((a, b))), TorchCompiler("default", CPU, [].append, "eager"), 5)
 
 
+def exact_sum() -> SmallModel:
+    """A label given a code: the rows of its probabilities are no repetition of the code's."""
+    joint = joint_from_text("q", "q(x) q(z|x) q(y|z)", {"q(y|z)": "head"})
+    model = joint_from_text("p", "p(y) p(z) p(x|z)", {"p(y)": "label"})
+    terms = model.log("x|z") + model.log("y") + model.log("z") - joint.log("y|z") - joint.log("z|x")
+    return small_model(
+        Objective.of(E(joint.on("x", "y", "z"), terms, k=2, sums="y")),
+        encoders={"head": network({"type": "categorical"})},
+        priors={"label": {"type": "categorical", "classes": 3}},
+    )
+
+
 EVERYTHING = {
     "vae, warm-up": of(VAE(beta=2.0, warm_up=0.5)),
     "vae, mixture of posteriors": of(VAE(), prior={"type": "vamp", "size": 2, "components": 5}),
@@ -140,6 +164,7 @@ EVERYTHING = {
     ),
     "ali": of(ALI()),
     "alice": of(ALICE()),
+    "exact sum": exact_sum,
     "asvae": of(ASVAE(ramp=0.9)),
     "asvae, literal": of(ASVAE(form="literal")),
     "asvae, splines": of(ASVAE(), encoder=network({"type": "coupling", "transform": "spline", "length": 2})),

@@ -14,6 +14,8 @@ from jointgen.compiler.nodes import ForwardNode
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.errors import ConfigError
 from jointgen.objectives import E, Expr, Objective, Vocabulary, joint_from_text, log_ratio, parse
+from jointgen.objectives.recipe_text import Expression
+from jointgen.registry.discovery import load_plugins
 
 torch.set_num_threads(1)
 
@@ -175,6 +177,14 @@ def test_it_prints_and_reads_back() -> None:
     two = Vocabulary({"p": joint("p(i) p(z) p(x|i,z)"), "c": joint("c(j)"), "q": joint("q(x)")})
     text = "E[p(x)c(j); sum i, j](l1(x, x))"
     assert str(parse(text, two)) == text
+
+
+def test_a_composed_objective_is_written_as_text_and_read_back() -> None:
+    registry = load_plugins().registry
+    objective = Objective.of(E(Q.on("x", "y", "z"), BOUND, k=3, reduce="logmeanexp", sums="y"))
+    text = Expression.of(objective, registry)
+    assert str(text.updates["model"].maximize) == f"E[q(x,y,z); sum y; k=3 logmeanexp]({BOUND})"
+    assert isinstance(again := text.objective(), Objective) and str(again) == str(objective)
 
 
 @pytest.mark.parametrize(

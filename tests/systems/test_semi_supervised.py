@@ -1,4 +1,4 @@
-"""The shipped recipes of M2, M1+M2, semi-supervised AS-VAE and the categorical VAE against losses written by hand.
+"""The shipped recipes of M2, M1+M2, semi-supervised AS-VAE, categorical VAE and MIX+WGAN against losses by hand.
 
 Each loss takes one label after the other, in plain torch, on the model's own noise; it is compared with its gradients.
 """
@@ -202,6 +202,43 @@ def test_a_recipe_is_its_loss_by_hand(recipe: str) -> None:
         assert gradient is not None and parameter.grad is not None, name
         assert (parameter.grad - gradient).abs().max() < 1e-11 * (1 + gradient.abs().max()), name
     check_ownership(model.plan, model.parts, model.data(ROWS), ROWS)
+
+
+def test_mix_is_the_payoff_of_every_pair_and_its_regularisers_are_entropies() -> None:
+    """sum_ij w_i u_j E f_j(G_i(z)) and -eta/T sum_i log w_i up to a constant (Arora et al. 2017, section 4)."""
+    switch = {"type": "switch", "of": {"type": "mlp", "hidden": [5]}}
+    equal = {"type": "categorical", "classes": 3}
+    learned = equal | {"probabilities": "learned"}
+    model = small(
+        "paper/mix_wgan_mnist",
+        data={"type": "ring"},
+        sources={},
+        prior={"type": "uniform", "size": 2},
+        priors={"generators": learned, "critics_weights": learned, "equal_i": equal, "equal_j": equal},
+        encoder=None,
+        decoder={"network": {**switch, "on": "i"}, "family": {"type": "implicit", "noise": 0}},
+        discriminator={**switch, "on": "j"},
+    )
+    hand, m, eta = Hand(model), model.parts.modules, 0.1
+    real, z = hand.inputs.data["data"]["x"].double(), 2 * hand.noise("p(z)").uniform(2) - 1
+    w, u = (m[name].logits.softmax(0) for name in ("generators", "critics_weights"))
+    one_hot = torch.eye(3, dtype=torch.float64).unsqueeze(1).expand(3, ROWS, 3)
+    fake = [m["decoder"](one_hot[i], z).draw(hand.noise("none")).read("sample") for i in range(3)]
+    payoff = sum(w[i] * u[j] * m["f"](one_hot[j], fake[i]).mean() for i in range(3) for j in range(3))
+    on_real = sum(u[j] * m["f"](one_hot[j], real).mean() for j in range(3))
+    wanted = {
+        "model": payoff + eta * (w.log().mean() + math.log(3)),
+        "weights": on_real + eta * (u.log().mean() + math.log(3)) - payoff,
+    }
+    for name, value in wanted.items():
+        update = model.update(name)
+        figures, _ = update.gradient(hand.inputs)
+        assert figures[f"{name}/loss"].item() == pytest.approx(-value.item(), rel=1e-10)
+        for part in update.plan.trains:
+            parameters = list(m[part].parameters())
+            gradients = torch.autograd.grad(-value, parameters, retain_graph=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                assert (parameter.grad - gradient).abs().max() < 1e-11, (name, part)
 
 
 def test_the_first_stage_of_m1_m2_is_a_vae_of_the_code() -> None:

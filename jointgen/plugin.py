@@ -104,6 +104,7 @@ if TYPE_CHECKING:
     from jointgen.contracts.networks import Dropout as Dropout
     from jointgen.contracts.networks import Follower as Follower
     from jointgen.contracts.networks import Network as Network
+    from jointgen.contracts.networks import OffersFeatures as OffersFeatures
     from jointgen.contracts.noise import NOISE_BLOCK as NOISE_BLOCK
     from jointgen.contracts.noise import Noise as Noise
     from jointgen.contracts.noise import NoiseSource as NoiseSource
@@ -264,6 +265,7 @@ _MODULES = {
         "Dropout",
         "Follower",
         "Network",
+        "OffersFeatures",
     ),
     "contracts.noise": (
         "NOISE_BLOCK",

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import attrs
 
+from jointgen.compiler.features import check_input, in_build_order, parts_below, without_features
 from jointgen.compiler.gradient_paths import PartTraits
 from jointgen.compiler.used_factors import used_joints
 from jointgen.compiler.value_spaces import misplaced_values
@@ -23,6 +24,8 @@ from jointgen.errors import ComponentError, ConfigError, KeyPath, Problem, Probl
 from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.expressions import Ratio
 from jointgen.objectives.objective import Objective
+from jointgen.objectives.parse import Vocabulary, parse_values
+from jointgen.objectives.values import Argument
 from jointgen.registry.components import Registry
 from jointgen.registry.faults import attributing, described
 
@@ -72,6 +75,10 @@ class Binding:
             left_out = [f for f in joint.own if f not in used[name].factors]
             self.unused.extend(joint.written(factor) for factor in left_out)
         self.joints.update(used)
+
+    def sees_features_of(self) -> dict[str, list[str]]:
+        """Return, for each part whose network sees features, the parts that make these."""
+        return parts_below(self.traits, self.ratios)
 
     def named(self, part: str, role: Literal["", "network", "family"] = "") -> str:
         """Name a component by its key, itself and its package: "encoder.family: family 'student' of tails 0.1".
@@ -211,6 +218,11 @@ def bind(
     _bind_critics(binding)
     for objective in objectives:
         binding.problems.extend(misplaced_values(objective.walk(), binding.spaces))
+        binding.problems.extend(without_features(binding, objective.walk(), registry))
+    inputs = [value for trait in binding.traits.values() for value in trait.input]
+    binding.problems.extend(without_features(binding, (tree for value in inputs for tree in value.walk()), registry))
+    with binding.problems.collect():
+        in_build_order(binding.traits, binding.sees_features_of())
     return binding
 
 
@@ -432,8 +444,13 @@ def _bind_part(binding: Binding, joint: Joint, factor: Conditional, registry: Re
                 if isinstance(table.family, FamilyThroughParts):
                     with binding.problems.collect(*binding.recipe.path_of(part), "family"):
                         merged = _merged_conditionals(binding, factor, table.family)
+                seen: tuple[Argument, ...] = ()
+                if table.input is not None:
+                    with binding.problems.collect(*binding.recipe.path_of(part), "input"):
+                        seen = parse_values(table.input, Vocabulary(binding.joints, binding.ratios))
+                        check_input(seen, part, factor.given)
                 binding.traits[part] = PartTraits(
-                    "conditional", can.paths, can.noise_input, values=can.values, merged=merged
+                    "conditional", can.paths, can.noise_input, values=can.values, merged=merged, input=seen
                 )
                 binding.capabilities[part] = can
         return
@@ -519,6 +536,8 @@ def _capabilities_for_prior(binding: Binding, part: str, root: Conditional) -> C
         return Capabilities()
     if isinstance(table.family, FamilyThroughParts):
         raise ConfigError(f"goes through {part!r}, which merges another part's distribution")
+    if table.input is not None:
+        raise ConfigError(f"goes through {part!r}, whose network sees {table.input}, which a prior does not give it")
     if can.noise_input:
         raise ConfigError(f"goes through {part!r}, whose network takes noise, which a prior does not give it")
     return can

@@ -9,10 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from jointgen.compiler.binding import Binding
+from jointgen.compiler.features import in_build_order
+from jointgen.compiler.network_inputs import seen_value
 from jointgen.compiler.parts import ConditionalPart, Parts
+from jointgen.compiler.value_spaces import space_of
 from jointgen.contracts.distributions import PriorOfVariable, StartsAtMean, StartsAtRows, StartsAtValues
+from jointgen.contracts.noise import Noise
+from jointgen.contracts.observation import example
 from jointgen.contracts.space import Space
 from jointgen.errors import ComponentError, ConfigError, Problem, Problems, placing
+from jointgen.objectives.values import Argument, Value
 from jointgen.registry.faults import attributing, said
 from jointgen.runtime.global_rng import seeded
 from jointgen.runtime.memory import GIB, AllocationLimit, is_out_of_memory, machine_memory
@@ -49,14 +55,15 @@ def build(binding: Binding, *, trains: bool = False) -> Parts:
         return f"the model takes at least {_in_gib(size)} with it; {has}"
 
     with seeded(recipe.seed), AllocationLimit(limit, too_large):
-        for name, trait in binding.traits.items():
+        for name in in_build_order(binding.traits, binding.sees_features_of()):
+            trait = binding.traits[name]
             with problems.collect():
                 if trait.kind == "prior":
                     modules[name] = _build_prior(binding, name)
                 elif trait.kind == "conditional":
-                    modules[name] = _build_conditional(binding, name)
+                    modules[name] = _build_conditional(binding, name, modules)
                 elif trait.kind == "critic":
-                    modules[name] = _build_critic(binding, name)
+                    modules[name] = _build_critic(binding, name, modules)
     for name, module in modules.items():
         size = sum(held.numel() * held.element_size() for held in (*module.parameters(), *module.buffers()))
         if size > limit:
@@ -69,7 +76,25 @@ def build(binding: Binding, *, trains: bool = False) -> Parts:
                 problems.add(f"its layer {inner!r} is torch's {kind}; use jointgen.plugin.Dropout", name)
     problems.raise_any()
     through = {name: trait.through for name, trait in binding.traits.items() if trait.through}
-    return Parts(nn.ModuleDict(modules), binding.spaces, through)
+    return Parts(nn.ModuleDict(modules), binding.spaces, through, inputs=_inputs(binding))
+
+
+def _inputs(binding: Binding) -> dict[str, tuple[Argument, ...]]:
+    return {name: trait.input for name, trait in binding.traits.items() if trait.input}
+
+
+@torch.no_grad()
+def _space_of(value: Argument, binding: Binding, built: Mapping[str, nn.Module]) -> Space:
+    """The Space of what a network sees; features are looked at, by a run of the networks that make them."""
+    if (space := space_of(value, binding.spaces)) is not None:
+        return space
+    parts = Parts(nn.ModuleDict(dict(built)), binding.spaces, inputs=_inputs(binding))
+    noise = Noise(0, "features")
+    rows = {variable: example(space, noise.named(variable, 2)) for variable, space in binding.spaces.items()}
+    parts.modules.eval()
+    shape = seen_value(parts, value, rows).shape[1:]
+    parts.modules.train()
+    return Space(tuple(shape))
 
 
 def _in_gib(size: int) -> str:
@@ -90,11 +115,14 @@ def _build_prior(binding: Binding, name: str) -> nn.Module:
     return module
 
 
-def _build_conditional(binding: Binding, name: str) -> ConditionalPart:
+def _build_conditional(binding: Binding, name: str, built: Mapping[str, nn.Module]) -> ConditionalPart:
     table, path = binding.recipe.all_conditionals()[name], binding.recipe.path_of(name)
     _, factor = binding.factor_of(name)
     space = binding.spaces[factor.out[0]]
     inputs = {v: binding.spaces[v] for v in binding.traits[name].seen(factor.given)}
+    if seen := binding.traits[name].input:
+        with placing(*path, "input"):
+            inputs = {str(value): _space_of(value, binding, built) for value in seen}
     if binding.traits[name].noise_input:
         inputs["eps"] = Space((binding.traits[name].noise_input,))
     network, family = binding.named(name, "network"), binding.named(name, "family")
@@ -106,13 +134,17 @@ def _build_conditional(binding: Binding, name: str) -> ConditionalPart:
         return ConditionalPart(trunk, _built(family, lambda: table.family.build(space)))
 
 
-def _build_critic(binding: Binding, name: str) -> nn.Module:
+def _build_critic(binding: Binding, name: str, built: Mapping[str, nn.Module]) -> nn.Module:
     recipe = binding.recipe
     config = recipe.discriminators.get(name, recipe.discriminator)
     assert config is not None, "bind() found it"
     path = ("discriminators", name) if name in recipe.discriminators else ("discriminator",)
     try:
-        inputs = {v: binding.spaces[v] for v in binding.ratios[name].variables}
+        inputs = {}
+        for variable in binding.ratios[name].variables:
+            view = binding.ratios[name].reading(variable)
+            seen = view if isinstance(view, Argument) else Value(variable)
+            inputs[variable] = _space_of(seen, binding, built)
         module = _built(binding.named(name), lambda: config.build(inputs))
     except ConfigError as error:
         problems = [Problem(f"{p.message} (critic {name!r})", *path, *p.path) for p in error.problems]

@@ -12,6 +12,7 @@ import attrs
 
 if TYPE_CHECKING:
     from jointgen.objectives.distributions import Conditional
+    from jointgen.objectives.values import Argument
 
 GradientPaths = Mapping[str, frozenset[str]]
 """part -> how a gradient reaches its parameters: "explicit", "samples" or both. A part that is absent gets none."""
@@ -30,6 +31,7 @@ class PartTraits:
         any_path: Treat every reading as if it had a path. This finds what an objective would train if the families
             allowed it.
         through: The conditionals that a prior is computed with, besides its own parameters.
+        input: What the network of a conditional sees in the place of the variables that it is given; () for these.
         values: How many values its draws can take, where a sum over them is possible; 0 where it is not.
         merged: The conditionals whose distributions at the same point a conditional is made of, besides its own trunk.
         batch: How many rows of a data source a step takes; 0 for as many as of others, `train.batch`.
@@ -42,6 +44,7 @@ class PartTraits:
     any_path: bool = False
     through: tuple[str, ...] = ()
     values: int = 0
+    input: tuple[Argument, ...] = ()
     merged: tuple[Conditional, ...] = ()
 
     def seen(self, given: Sequence[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import attrs
 
 from jointgen.compiler.aggregates import AggregateNode, TrunkNode
 from jointgen.compiler.axes import Axes, draws_axis, merge_axes, size_of, summed_in
+from jointgen.compiler.feature_nodes import FeaturesNode, LayersNode
 from jointgen.compiler.gradient_paths import Traits
 from jointgen.compiler.lowered import (
     CriticPenalty,
@@ -50,7 +51,7 @@ from jointgen.objectives.batch_terms import Divergence, LogMeanExp
 from jointgen.objectives.components import component_of, name_of
 from jointgen.objectives.distributions import KL, Conditional, Distribution, Joint, LogDensity, Product
 from jointgen.objectives.expressions import Apply, Expectation, PenaltyOf, Ratio, Standardized
-from jointgen.objectives.values import Argument, Arguments, StoppedValue, Value, unstopped
+from jointgen.objectives.values import Argument, Arguments, Features, StoppedValue, Value, unstopped
 
 Source = Expectation | PenaltyOf | Divergence | LogMeanExp
 """What a term of an update stands in, or is."""
@@ -267,9 +268,12 @@ class Lowering:
     ) -> ForwardNode | MomentsNode:
         """The run of the network of `factor` given these values, with these axes."""
         trait = self.traits[factor.part]
-        noise_size, seen = trait.noise_input, trait.seen(factor.given)
-        below = axes if noise_size else merge_axes((given[v].axes for v in seen), summed_in(axes))
-        inputs = tuple(spread(given[v], below) for v in seen)
+        noise_size, seen = trait.noise_input, [given[v] for v in trait.seen(factor.given)]
+        if trait.input:
+            at = Point(given, size_of(axes), sums=summed_in(axes))
+            seen = [self._value(value, at, mode == "held") for value in trait.input]
+        below = axes if noise_size else merge_axes((node.axes for node in seen), summed_in(axes))
+        inputs = tuple(spread(node, below) for node in seen)
         laws = (self._forward(other, given, axes, mode, f"{title} by {other.part}") for other in trait.merged)
         merged = tuple(law for law in laws if isinstance(law, ForwardNode))
         if mode == "held" and (factor.moments or factor.part not in self.trains):
@@ -385,17 +389,19 @@ class Lowering:
             value = instead.get(variable, Value(variable))
             if factor.moments and isinstance(value, StoppedValue):  # moments have no gradient that could be stopped
                 value = value.value
-            read = self._value(value, point, held, f"{joint.name}({factor})")
-            given[variable] = attrs.evolve(read, repeat=1)  # roots are repeated after the network, not before it
+            given[variable] = _once(self._value(value, point, held, f"{joint.name}({factor})"))
         return given
 
     def critic(self, ratio: Ratio, point: Point) -> CriticNode:
         """The run of a ratio's critic at the point."""
         return CriticNode(ratio.name, _met(point, [self._seen(ratio, v, point) for v in ratio.variables]))
 
-    def _seen(self, ratio: Ratio, variable: str, point: Point) -> ReadNode | StandardizedNode:
+    def _seen(self, ratio: Ratio, variable: str, point: Point) -> Any:
         """Return the value of a variable that the critic of a ratio sees."""
-        read, view = point.at(variable, ratio), ratio.reading(variable)
+        view = ratio.reading(variable)
+        if isinstance(view, Argument):
+            return self._value(view, point)
+        read = point.at(variable, ratio)
         if not isinstance(view, Standardized):
             return self._viewed(read, view)
         law = self._law(view.joint, view.factor, point, "live", beside=read.axes)
@@ -425,7 +431,7 @@ class Lowering:
                     return factor.part
         raise ConfigError(f"no conditional draws {variable!r}, so no family can give a view of it")
 
-    def _value(self, value: Argument, point: Point, held: bool = False, asker: object = None) -> ReadNode:
+    def _value(self, value: Argument, point: Point, held: bool = False, asker: object = None) -> Any:
         """The node of a value at the point, with k rows for each row of the batch.
 
         Args:
@@ -434,6 +440,8 @@ class Lowering:
         """
         if isinstance(value, StoppedValue):
             return attrs.evolve(self._value(value.value, point, held, asker), stop=True)
+        if isinstance(value, Features):
+            return FeaturesNode(self._layers(value, point, held), value.layer)
         assert isinstance(value, Value), value
         if value.factor is None or value.joint is None:
             return self._viewed(point.at(value.variable, asker or value), value.reading)
@@ -442,6 +450,33 @@ class Lowering:
         title = f"{value.joint.name}'({value.factor.show(unstopped(value.at))}){_over(axes)}{of_batch(point.batch)}"
         law = self._forward(value.factor, given, axes, "held" if held else "live", title)
         return ReadNode(SampleNode(law, value.factor.out, title), value.variable, value.reading)
+
+    def _layers(self, value: Features, point: Point, held: bool) -> LayersNode:
+        """The run of the layers of a network, on the rows that its inputs have."""
+        instead = dict(value.at)
+        if value.ratio is not None:
+            seen = [self._given_to_critic(value.ratio, v, instead, point, held) for v in value.ratio.variables]
+        else:
+            assert value.joint is not None and value.factor is not None
+            trait, given = self.traits[value.part], self._given(value.joint, value.factor, point, value.at, held)
+            if trait.noise_input:
+                raise ConfigError(f"{value}: this network takes noise, so it has no features of its input alone")
+            at = Point(given, point.k, sums=point.sums)
+            seen = [self._value(v, at, held) for v in trait.input] or [given[v] for v in trait.seen(value.factor.given)]
+        axes = merge_axes((node.axes for node in seen), point.sums)
+        mode: Mode = "held" if held and value.part in self.trains else "live"
+        return LayersNode(value.part, tuple(spread(node, axes) for node in seen), mode)
+
+    def _given_to_critic(
+        self, ratio: Ratio, variable: str, instead: Mapping[str, Argument], point: Point, held: bool
+    ) -> Any:
+        """What a critic sees of a value in the place of a variable, or of the variable itself."""
+        if variable not in instead:
+            return _once(self._seen(ratio, variable, point))
+        value = _once(self._value(instead[variable], point, held))
+        if isinstance(ratio.reading(variable), str):
+            return value  # it has its own reading
+        return self._seen(ratio, variable, attrs.evolve(point, reads={**point.reads, variable: value}))
 
 
 def lower_tree(term: Expr, leaf: Callable[[Expr, bool], Node], held: bool = False) -> Expr:
@@ -469,6 +504,11 @@ def lower_tree(term: Expr, leaf: Callable[[Expr, bool], Node], held: bool = Fals
     if isinstance(term, Ratio) and term.known is not None:
         return Sum((value, lower_tree(term.known, leaf, held=True)))
     return value
+
+
+def _once(node: Any) -> Any:
+    """The value once for each row of what it is read from: roots are repeated after a network, not before it."""
+    return attrs.evolve(node, repeat=1) if isinstance(node, ReadNode) else node
 
 
 def _one(over: Distribution) -> Product:

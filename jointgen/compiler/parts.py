@@ -14,6 +14,7 @@ from jointgen.contracts.networks import Dropout
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
+from jointgen.objectives.values import Argument, Layer
 
 
 class ConditionalPart(nn.Module):
@@ -60,6 +61,21 @@ class PartOfPrior:
         return self.module(*inputs, **options)
 
 
+def chosen_features(layers: Sequence[Tensor], layer: Layer) -> Tensor:
+    """Return the features of one layer, (B, ...), or of all of them side by side, (B, F).
+
+    Raises:
+        ConfigError: There is no such layer.
+    """
+    if layer == "all":
+        return torch.cat([features.flatten(1) for features in layers], 1)
+    nth = len(layers) if layer == "last" else layer
+    if not 1 <= nth <= len(layers):
+        raise ConfigError(f"features[{layer}]: this network shows {len(layers)} layers")
+    assert isinstance(nth, int)
+    return layers[nth - 1]
+
+
 @attrs.frozen
 class Parts:
     """The built model.
@@ -68,6 +84,7 @@ class Parts:
         modules: The modules of conditionals, priors and critics, by the name of the part.
         spaces: The Space of each variable.
         through: For priors that go through other parts, the names of these.
+        inputs: For conditionals whose network sees other values than those of what it is given, these values.
         channels_last: Whether images and the weights of convolutions lie in memory as NHWC.
     """
 
@@ -75,6 +92,7 @@ class Parts:
     spaces: Mapping[str, Space]
     through: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
     channels_last: bool = False
+    inputs: Mapping[str, tuple[Argument, ...]] = attrs.field(factory=dict)
 
     def in_channels_last(self) -> Parts:
         """Return the same parts with images and convolutions as NHWC in memory."""

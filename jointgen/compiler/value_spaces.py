@@ -8,7 +8,7 @@ from jointgen.contracts.space import Space
 from jointgen.errors import Problem
 from jointgen.objectives.algebra import Tree
 from jointgen.objectives.distributions import KL, LogDensity
-from jointgen.objectives.values import Argument, Arguments, StoppedValue, Value
+from jointgen.objectives.values import Argument, Arguments, Features, StoppedValue, Value
 
 
 def space_of(value: Argument, spaces: Mapping[str, Space]) -> Space | None:
@@ -23,6 +23,9 @@ def misplaced_values(trees: Iterable[Tree], spaces: Mapping[str, Space]) -> Iter
     for tree in trees:
         for variable, value in _arguments_of(tree):
             found, wanted = space_of(value, spaces), spaces.get(variable)
+            if isinstance(value, Features):
+                message = f"{tree}: {value} takes the place of {variable}, and features are no value of a variable"
+                yield Problem(message, "objective")
             if found and wanted and (found.shape, found.kind) != (wanted.shape, wanted.kind):
                 message = f"{tree}: {value} is {found}, and it takes the place of {variable}, which is {wanted}"
                 yield Problem(message, "objective")

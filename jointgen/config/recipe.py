@@ -43,18 +43,29 @@ MAX_NAME_BYTES = 200
 
 @attrs.frozen
 class EncoderTable:
-    """The table of q(z|x): a network, and the family of distributions whose parameters it puts out."""
+    """The table of q(z|x): a network, and the family of distributions whose parameters it puts out.
+
+    Args:
+        network: The network.
+        family: The family.
+        input: Values that the network sees in the place of the variables that it is given, such as "features f(x)".
+    """
 
     network: EncoderField
     family: FamilyField
+    input: str | None = None
 
 
 @attrs.frozen
 class DecoderTable:
-    """The table of p(x|z): a network, and the family of distributions whose parameters it puts out."""
+    """The table of p(x|z): a network, and the family of distributions whose parameters it puts out.
+
+    Args: as for `EncoderTable`.
+    """
 
     network: DecoderField
     family: FamilyField
+    input: str | None = None
 
 
 @attrs.frozen

@@ -49,6 +49,20 @@ class Discriminator(Protocol):
         """
 
 
+@runtime_checkable
+class OffersFeatures(Protocol):
+    """A network whose module has `features`: it shows what its layers make of its inputs.
+
+    `features(*inputs)` of the module (of an encoder or decoder: of its trunk) takes what the module is called with and
+    returns the activations of its layers in order, (B, ...) each. Rows do not mix. The last are what the output is
+    computed from.
+    """
+
+    @property
+    def feature_layers(self) -> int:
+        """How many layers `features` shows, at the most."""
+
+
 class Dropout(nn.Module):
     """Dropout whose mask comes from named noise, which the engine provides before every forward pass in training.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from jointgen.compiler.aggregates import AggregateNode, TrunkNode
 from jointgen.compiler.axes import Axes
+from jointgen.compiler.feature_nodes import FeaturesNode, LayersNode
 from jointgen.compiler.nodes import (
     ClosedKLNode,
     CriticNode,
@@ -28,7 +29,7 @@ from jointgen.compiler.nodes import (
     TermNode,
     ViewNode,
 )
-from jointgen.compiler.parts import Parts
+from jointgen.compiler.parts import Parts, chosen_features
 from jointgen.compiler.sums import SpreadNode, ValuesNode
 from jointgen.contracts.distributions import ReadyDraw, ViewsData, log_prob_of_draw
 from jointgen.contracts.networks import Dropout
@@ -298,6 +299,21 @@ class Program:
 
         return run
 
+    def _layers(self, node: LayersNode) -> Operation:
+        module: Any = self._module(node.part, node.mode)
+        network, at = getattr(module, "trunk", module), [self.index[i] for i in node.inputs]
+        dropouts, title, rows = _dropouts_of(module), node.unmarked().title, node.rows
+
+        def run(inputs: StepInputs, values: Values) -> Any:
+            _name_dropout(dropouts, title, inputs, rows)
+            return network.features(*(values[i] for i in at))
+
+        return run
+
+    def _features(self, node: FeaturesNode) -> Operation:
+        at, layer = self.index[node.layers], node.layer
+        return lambda inputs, values: at_least_float32(chosen_features(values[at], layer))
+
     def _term(self, node: TermNode) -> Operation:
         at = [self.index[i] for i in node.inputs]
         return lambda inputs, values: node.term(*(values[i] for i in at))
@@ -319,6 +335,8 @@ _OPERATIONS: dict[type[Node], Callable[[Program, Any], Operation]] = {
     DensityNode: Program._density,
     ClosedKLNode: Program._closed_kl,
     CriticNode: Program._critic,
+    LayersNode: Program._layers,
+    FeaturesNode: Program._features,
     TermNode: Program._term,
 }
 

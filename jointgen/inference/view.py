@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from jointgen.compiler.network_inputs import inputs_of
 from jointgen.compiler.plan import Summand, lower_expression
 from jointgen.compiler.requirements import is_met, law_names, requirements_of
 from jointgen.contracts.capabilities import Capabilities
@@ -200,7 +201,7 @@ class PartsView(ModelView):
         """Run the part of a conditional, with the parts whose distributions it merges."""
         trait = self.binding.traits[factor.part]
         merged = [self._run(other, known, **options) for other in trait.merged]
-        inputs = [known[v] for v in trait.seen(factor.given)]
+        inputs = inputs_of(self.parts, factor.part, trait.seen(factor.given), known)
         return self.parts.modules[factor.part](*inputs, *eps, merged=merged, **options)
 
     # --- values

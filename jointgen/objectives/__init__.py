@@ -111,7 +111,7 @@ from jointgen.objectives.tables import (
     table_of,
     weight_of,
 )
-from jointgen.objectives.values import Argument, StoppedValue, Value, stop
+from jointgen.objectives.values import Argument, Features, StoppedValue, Value, features, stop
 
 __all__ = [
     "KL",
@@ -131,6 +131,7 @@ __all__ = [
     "E",
     "Expectation",
     "Expr",
+    "Features",
     "Figure",
     "Gate",
     "Joint",
@@ -168,6 +169,7 @@ __all__ = [
     "divergence",
     "elbo",
     "exp",
+    "features",
     "joint_from_text",
     "kl",
     "log",

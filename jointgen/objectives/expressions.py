@@ -58,8 +58,8 @@ def standardized(joint: Joint, text: str) -> Standardized:
     return Standardized(joint, joint.factor(text))
 
 
-CriticView = str | Standardized
-"""How a critic sees a variable: by the name of a reading, or standardised."""
+CriticView = str | Standardized | Argument
+"""How a critic sees a variable: by the name of a reading, standardised, or as another value, such as features."""
 
 
 @attrs.frozen(cache_hash=True)
@@ -190,8 +190,9 @@ class Ratio(Expr):
 
     @property
     def children(self) -> tuple[Tree, ...]:
-        """The known part, where there is one."""
-        return () if self.known is None else (self.known,)
+        """The known part, where there is one, and the values that the critic sees in the place of variables."""
+        values = tuple(seen for _, seen in self.view if isinstance(seen, Argument))
+        return values if self.known is None else (self.known, *values)
 
     @property
     def definition(self) -> str:

@@ -17,7 +17,7 @@ from jointgen.objectives.distributions import KL, Joint, LogDensity, Marginal, n
 from jointgen.objectives.expressions import AsWritten, E, Expectation, PenaltyOf, Ratio, Standardized
 from jointgen.objectives.gates import Gate, weights_in
 from jointgen.objectives.schedules import Pace, Times, as_times, check_times, most_times, times_at
-from jointgen.objectives.values import Value
+from jointgen.objectives.values import Features, Value
 
 Order = Literal["model, critics", "critics, model", "same point"]
 ONLY_STAGE = "train"
@@ -448,7 +448,7 @@ def _joints_in(expr: Tree) -> list[Joint]:
         return [expr.joint]
     if isinstance(expr, BatchTerm):
         return [marginal.joint for side in expr.over for marginal in side.marginals]
-    if isinstance(expr, Value):
+    if isinstance(expr, Value | Features):
         return [] if expr.joint is None else [expr.joint]
     return []
 

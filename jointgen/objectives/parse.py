@@ -42,16 +42,16 @@ from jointgen.objectives.distributions import (
     q,
 )
 from jointgen.objectives.expressions import MEAN, Apply, CriticView, Expectation, Ratio, Standardized, check_sums
-from jointgen.objectives.values import Argument, Arguments, StoppedValue, Value
+from jointgen.objectives.values import Argument, Arguments, Features, Layer, StoppedValue, Value
 from jointgen.text import MAX_SHOWN, shortened
 
 MAX_LENGTH = 50_000
 """So many characters of an expression are read, at the most."""
 
 _TOKEN = re.compile(r"\s*(?:(?P<number>\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)|(?P<name>\w+)|(?P<symbol>.))", re.DOTALL)
-RESERVED = ("E", "KL", "logmeanexp", "prod", "clip", "hold", "log", "mass", "s", "stop", *POINTWISE)
+RESERVED = ("E", "KL", "logmeanexp", "prod", "clip", "features", "hold", "log", "mass", "s", "stop", *POINTWISE)
 
-VALUES = "a variable x, a reading of it such as mean x, a new draw such as mean p(x|z), or stop(...) of a value"
+VALUES = "a variable x, a reading of it such as mean x, a new draw such as mean p(x|z), stop(mean x), or features f(x)"
 
 
 @attrs.frozen
@@ -137,14 +137,27 @@ def parse_ratio_sides(text: str, vocabulary: Vocabulary | None = None) -> tuple[
 
 
 def parse_view(text: str, vocabulary: Vocabulary | None = None) -> CriticView:
-    """Read how a critic sees a variable: the name of a reading, or "standardized r(z|x)"."""
-    if "(" not in text:
+    """Read how a critic sees a variable: the name of a reading, "standardized r(z|x)", or a value, "features f(x)"."""
+    if "(" not in text and not text.lstrip().startswith("features"):
         return text
     parser = _Parser(text, vocabulary or Vocabulary())
-    parser.take("standardized")
+    if not parser.accept("standardized"):
+        value = parser.value()
+        parser.expect_end()
+        return value
     joint, factor = parser.plain("a view")
     parser.expect_end()
     return Standardized(joint, factor)
+
+
+def parse_values(text: str, vocabulary: Vocabulary | None = None) -> tuple[Argument, ...]:
+    """Read one value or several with commas between them, such as "features f(x), y"."""
+    parser = _Parser(text, vocabulary or Vocabulary())
+    values = [parser.value()]
+    while parser.accept(","):
+        values.append(parser.value())
+    parser.expect_end()
+    return tuple(values)
 
 
 class _Parser:
@@ -530,7 +543,12 @@ class _Parser:
         if self.depth == MAX_NESTING:
             self.fail(f"values are nested more than {MAX_NESTING} deep")
         self.depth += 1
-        value = self.stopped_value() if self.accept("stop") else self.reading()
+        if self.accept("stop"):
+            value: Argument = self.stopped_value()
+        elif self.peek() == "features" and (self.kind(1) == "name" or self.peek(1) == "["):
+            value = self.features()
+        else:
+            value = self.reading()
         self.depth -= 1
         return value
 
@@ -539,6 +557,49 @@ class _Parser:
         value = StoppedValue(self.value())
         self.take(")")
         return value
+
+    def features(self) -> Features:
+        """Read "features f(x)", "features[2] f(mean p(x|z))" or "features[*] q(z|x)"."""
+        start = self.at
+        self.take("features")
+        layer: Layer = "last"
+        if self.accept("["):
+            layer = "all"
+            if not self.accept("*"):
+                if not self.peek().isdecimal():
+                    self.fail("expected the number of a layer, from 1, or *")
+                layer = int(self.next()[:9])
+            self.take("]")
+        if self.peek() in self.words.joints:
+            joint, factor, at = self.conditional()
+            return self.checked(start, lambda: Features(layer, None, joint, factor, at))
+        known = {**self.words.ratios, **self.words.joints}
+        self.take_name("a critic or a conditional, as in features f(x), features q(z|x)")
+        ratio = self.lookup(self.peek(-1), known, "critic or joint")
+        seen = self.seen_by(ratio) if self.accept("(") else {}
+        return self.checked(start, lambda: Features(layer, ratio, at=seen))
+
+    def seen_by(self, ratio: Ratio) -> dict[str, Argument]:
+        """Read what a critic sees, "x,mean q(z|x))": each variable of its ratio in order, or by name, "z=x"."""
+        given, found = ratio.num.variables, dict[str, Argument]()
+        while True:
+            start, names = self.at, [variable for variable in given if variable not in found]
+            if self.kind() == "name" and self.peek(1) == "=":
+                variable = self.lookup(self.next(), {v: v for v in given}, "variable of the critic")
+                self.next()
+                found[variable] = self.value()
+            elif not names:
+                self.fail(f"{ratio.name} sees {', '.join(given)}, and no more")
+            else:
+                found[names[0]] = value = self.value()
+                if isinstance(value, Value) and value.factor is None and value.variable in {*given} - {names[0]}:
+                    self.fail(f"{ratio.name} sees {', '.join(given)} in this order; write {names[0]}={value}", start)
+            if not self.accept(","):
+                break
+        if missing := [variable for variable in given if variable not in found]:
+            self.fail(f"{ratio.name} sees {', '.join(given)}; {missing[0]} is missing")
+        self.take(")")
+        return found
 
     def reading(self) -> Value:
         """Read a variable, or a new draw of a conditional, each perhaps after the name of a reading."""

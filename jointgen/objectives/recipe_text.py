@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -184,10 +185,7 @@ class Expression:
             Vocabulary({}, {}, weights)
         with placing("joints"):
             words = Vocabulary(joints, {}, weights)
-        ratios: dict[str, Ratio] = {}
-        for kind, tables in (("log_ratio", self.ratios), ("score", self.scores)):
-            for name, table in tables.items():
-                ratios[name] = _ratio(name, kind, table, words)
+        ratios = self._all_ratios(words)
         components = {kind: getattr(self, key) for kind, key in TABLES.items()}
         for kind, key in TABLES.items():
             with placing(key):
@@ -197,6 +195,30 @@ class Expression:
         driven = {name: _driven(name, t, words) for name, t in self.weights.items() if isinstance(t, ControlTable)}
         with placing("weights"):
             return Vocabulary(joints, ratios, {**weights, **driven}, components=components)
+
+    def _all_ratios(self, words: Vocabulary) -> dict[str, Ratio]:
+        """Return the ratios in the order of their tables, of which one may see features of the critics of others."""
+        tables: dict[str, tuple[Any, str | RatioTable]] = {
+            **{name: ("log_ratio", table) for name, table in self.ratios.items()},
+            **{name: ("score", table) for name, table in self.scores.items()},
+        }
+        made: dict[str, Ratio] = {}
+
+        def make(name: str, above: tuple[str, ...]) -> None:
+            kind, table = tables[name]
+            if name in above:
+                path = (f"{kind.removeprefix('log_')}s", name, "view")
+                raise ConfigError(f"critics see each other's features: {' -> '.join((*above, name))}", *path)
+            for text in () if isinstance(table, str) else table.view.values():
+                for seen in _FEATURES_OF.findall(text):
+                    if seen in tables and seen not in made:
+                        make(seen, (*above, name))
+            made[name] = _ratio(name, kind, table, words, made)
+
+        for name in tables:
+            if name not in made:
+                make(name, ())
+        return {name: made[name] for name in tables}
 
     def all_joints(self) -> dict[str, Joint]:
         """Return q and p, as the recipe has them, and the joints that it adds."""
@@ -279,7 +301,10 @@ def _driven(name: str, table: ControlTable, words: Vocabulary) -> Weight:
         return table.named(name, control)
 
 
-def _ratio(name: str, kind: Any, table: str | RatioTable, words: Vocabulary) -> Ratio:
+_FEATURES_OF = re.compile(r"features\s*(?:\[[^]]*\])?\s*(\w+)")
+
+
+def _ratio(name: str, kind: Any, table: str | RatioTable, words: Vocabulary, others: Mapping[str, Ratio]) -> Ratio:
     key = f"{kind.removeprefix('log_')}s"
     path: tuple[str, ...] = (key, name) if isinstance(table, str) else (key, name, "of")
     table = RatioTable(table) if isinstance(table, str) else table
@@ -292,7 +317,7 @@ def _ratio(name: str, kind: Any, table: str | RatioTable, words: Vocabulary) -> 
     view: dict[str, CriticView] = {}
     for variable, text in table.view.items():
         with placing(key, name, "view", variable):
-            view[variable] = parse_view(text, words)
+            view[variable] = parse_view(text, attrs.evolve(words, ratios=dict(others)))
     loss = "logistic" if table.loss is None else table.loss
     with placing(key, name):
         check_times(as_times(table.times))

@@ -22,6 +22,7 @@ from jointgen.objectives.algebra import Expr, Stop, Tree
 
 if TYPE_CHECKING:
     from jointgen.objectives.distributions import Conditional, Joint
+    from jointgen.objectives.expressions import Ratio
 
 Arguments = tuple[tuple[str, "Argument"], ...]
 """The values that take the place of variables, by the variable's name; a variable that is absent stands for itself."""
@@ -124,12 +125,93 @@ def stop(term: Expr | Argument | str) -> Stop | StoppedValue:
     return Stop(term) if isinstance(term, Expr) else StoppedValue(as_argument(term))
 
 
+@attrs.frozen(cache_hash=True)
+class Features(Argument):
+    """The features of a network: what its layers make of values. Write it with `features`.
+
+    Args:
+        layer: The features of the nth layer, from 1, those of the last one, or all of them, flat and side by side.
+        ratio: The ratio whose critic it is; None for a conditional.
+        joint, factor: The conditional whose trunk it is.
+        at: Values in the place of the variables that the network sees.
+
+    Raises:
+        ConfigError: There is no such layer, or a value takes the place of what the network does not see.
+    """
+
+    layer: Layer = "last"
+    ratio: Ratio | None = None
+    joint: Joint | None = None
+    factor: Conditional | None = None
+    at: Arguments = attrs.field(converter=arguments, default=())
+
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.layer, int) and self.layer < 1:
+            raise ConfigError(f"features[{self.layer}]: layers are counted from 1")
+        if self.factor is not None and self.factor.moments:
+            raise ConfigError(f"{self}: a matched Gaussian has no network")
+        check_arguments(self, self.at, self.given)
+
+    @property
+    def part(self) -> str:
+        """The part whose network it is."""
+        return self.ratio.name if self.ratio is not None else self.factor.part  # type: ignore[union-attr]
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The variables that the network sees, in the order in which they print."""
+        return self.ratio.num.variables if self.ratio is not None else self.factor.given  # type: ignore[union-attr]
+
+    @property
+    def children(self) -> tuple[Tree, ...]:
+        """The ratio, and the values that the network is given."""
+        values = tuple(value for _, value in self.at)
+        return values if self.ratio is None else (self.ratio, *values)
+
+    def __str__(self) -> str:
+        if self.factor is not None and self.joint is not None:
+            return f"{show_layer(self.layer)} {self.joint.name}({self.factor.show(self.at)})"
+        instead = dict(self.at)
+        shown = [self._shown(variable, instead.get(variable, Value(variable))) for variable in self.given]
+        return f"{show_layer(self.layer)} {self.part}({','.join(shown)})"
+
+    def _shown(self, variable: str, value: Argument) -> str:
+        """A value stands in its place by itself, unless it is another of the variables that the critic sees."""
+        is_other = isinstance(value, Value) and value.factor is None and value.variable in self.given
+        return f"{variable}={value}" if is_other and value != Value(variable) else str(value)
+
+
+def show_layer(layer: Layer) -> str:
+    """Write which features: "features", "features[2]" or "features[*]"."""
+    return {"last": "features", "all": "features[*]"}.get(str(layer), f"features[{layer}]")
+
+
+def features(of: Ratio | Value, layer: Layer = "last", *, at: Mapping[str, Argument | str] | None = None) -> Features:
+    """Return the features of a critic, or of the trunk of a conditional, as a value.
+
+    They train the network where an update trains it anyway, and nothing else: in the model's update a critic is held.
+
+    Args:
+        of: A ratio, or a draw of the conditional, such as `q.draw("z|x")`, which gives its arguments, too.
+        layer: The nth layer, from 1, "last" or "all".
+        at: Values in the place of the variables that the network sees.
+
+    >>> from jointgen.objectives import log_ratio, p, q
+    >>> f = log_ratio(q.x, p.x, name="f")
+    >>> print(features(f, 2, at={"x": p.draw("x|z", "mean")}), features(q.draw("z|x"), "all"))
+    features[2] f(mean p(x|z)) features[*] q(z|x)
+    """
+    if isinstance(of, Value):
+        return Features(layer, None, of.joint, of.factor, {**dict(of.at), **(at or {})})
+    return Features(layer, of, at=at or {})
+
+
 def unstopped(at: Arguments) -> Arguments:
     """Return the same values with nothing stopped. They are the same numbers, so they name the same noise."""
 
     def one(value: Argument) -> Argument:
         if isinstance(value, StoppedValue):
             return one(value.value)
-        return attrs.evolve(value, at=unstopped(value.at)) if isinstance(value, Value) else value
+        return attrs.evolve(value, at=unstopped(value.at)) if isinstance(value, Value | Features) else value
 
     return arguments(tuple((variable, one(value)) for variable, value in at))

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.contracts.networks import Dropout
+from jointgen.contracts.networks import Dropout, OffersFeatures
 from jointgen.contracts.observation import example
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
@@ -145,6 +145,21 @@ def rows_do_not_mix(net: Net) -> None:
     expect_close("outputs of permuted rows are not the permuted outputs", permuted, whole[order], 1e-9)
     alone = module(*(value[2:3] for value in values))
     expect_close("the output of a row alone is not its output among others", alone, whole[2:3], 1e-9)
+
+
+@promise(NETWORKS, lambda net: isinstance(net.config, OffersFeatures))
+def features_are_of_each_row_and_as_many_as_declared(net: Net) -> None:
+    """For values such as `features[2] f(x)`: a network may show fewer layers than it declares, but no more."""
+    module: Any = net.built().eval()
+    values = net.values()
+    whole, alone = module.features(*values), module.features(*(value[2:3] for value in values))
+    expect(isinstance(whole, tuple), f"features() returns a {type(whole).__name__}, it must be a tuple of tensors")
+    declared = net.config.feature_layers
+    expect(1 <= len(whole) <= declared, f"features() shows {len(whole)} layers, feature_layers says {declared}")
+    expect(len(alone) == len(whole), f"features() shows {len(alone)} layers of one row and {len(whole)} of six")
+    for nth, (features, of_row) in enumerate(zip(whole, alone, strict=True), start=1):
+        expect(len(features) == len(values[0]), f"features[{nth}] has {len(features)} rows for {len(values[0])}")
+        expect_close(f"features[{nth}] of a row alone are not those among others", of_row, features[2:3], 1e-9)
 
 
 def _state_moves(net: Net) -> bool:

@@ -94,6 +94,23 @@ def total_size(inputs: Mapping[str, Space]) -> int:
     return sum(space.size for space in inputs.values())
 
 
+# --- features ---------------------------------------------------------------------------------------------------------
+
+
+def activations(layers: Iterable[nn.Module], h: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Run layers one after the other.
+
+    Returns:
+        What every layer with weights is given, in order, which are the activations before it, and the output.
+    """
+    seen = []
+    for layer in layers:
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            seen.append(h)
+        h = layer(h)
+    return seen, h
+
+
 # --- layers ----------------------------------------------------------------------------------------------------------
 
 

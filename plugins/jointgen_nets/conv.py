@@ -23,6 +23,7 @@ from jointgen_nets.common import (
     Centre,
     InitName,
     activated,
+    activations,
     before_activation,
     initialise,
     joined,
@@ -166,6 +167,11 @@ class ConvEncoder:
     dropout: float = attrs.field(default=0.0, validator=below_one)
     init: InitName = attrs.field(default="xavier", validator=one_init)
 
+    @property
+    def feature_layers(self) -> int:
+        """How many activations `features` of the module returns: one for each stage."""
+        return len(self.widths)
+
     def build(self, inputs: Mapping[str, Space], output: tuple[int, ...]) -> nn.Module:
         """Build the trunk; see `jointgen.plugin.Network`."""
         return initialise(ConvEncoderNet(self, inputs, output), self.init)
@@ -184,12 +190,18 @@ class ConvEncoderNet(nn.Module):
             self.stages.append(Halve(before, (after, H >> i, W >> i), self.split.vectors, config))
         self.head = nn.Linear(config.widths[-1] * h * w, math.prod(output))
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the output, (B, *output)."""
+    def features(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the activation after each stage, (B, C, h, w) each."""
         h, vectors = self.split(self.centre(*inputs))
+        seen = []
         for stage in self.stages:
             h = stage(h, vectors)
-        return self.head(h.flatten(1)).unflatten(1, self.output)  # (B, *output)
+            seen.append(h)
+        return tuple(seen)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the output, (B, *output)."""
+        return self.head(self.features(*inputs)[-1].flatten(1)).unflatten(1, self.output)  # (B, *output)
 
 
 # --- decoder ---------------------------------------------------------------------------------------------------------
@@ -272,6 +284,11 @@ class ConvDiscriminator:
     init: InitName = attrs.field(default="xavier", validator=one_init)
     spectral_norm: bool = False
 
+    @property
+    def feature_layers(self) -> int:
+        """How many activations `features` of the module returns: one for each stage, and the hidden layer's."""
+        return len(self.widths) + 1
+
     def build(self, inputs: Mapping[str, Space]) -> nn.Module:
         """Build the critic's network; see `jointgen.plugin.Discriminator`."""
         if all(len(space.shape) < 3 for space in inputs.values()):
@@ -293,12 +310,23 @@ class ConvCritic(nn.Module):
             layers += [nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1)]
             layers += activated("leaky_relu", config.dropout)
         self.convs = nn.Sequential(*layers)
-        self.features = nn.Linear(config.widths[-1] * h * w, config.features)
+        # not an attribute: `features` is a method. Under this name it stands in checkpoints
+        self._modules["features"] = nn.Linear(config.widths[-1] * h * w, config.features)
         self.added = AddedMaps(self.split.vectors, (config.features,))
         self.score = nn.Sequential(*activated("leaky_relu", config.dropout), nn.Linear(config.features, 1))
+
+    def features(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the activation after each stage, (B, C, h, w) each, and that of the hidden layer, (B, features)."""
+        image, vectors = self.split(self.centre(*inputs))
+        seen, h = activations(self.convs, image)
+        hidden, _ = activations(self.score, self._hidden(h, vectors))
+        return (*seen[1:], h, *hidden)
+
+    def _hidden(self, h: Tensor, vectors: Sequence[Tensor]) -> Tensor:
+        hidden: Any = self._modules["features"]
+        return self.added(hidden(h.flatten(1)), vectors)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the outputs, (B,)."""
         image, vectors = self.split(self.centre(*inputs))
-        h = self.features(self.convs(image).flatten(1))
-        return self.score(self.added(h, vectors)).squeeze(1)  # (B,)
+        return self.score(self._hidden(self.convs(image), vectors)).squeeze(1)  # (B,)

@@ -16,6 +16,7 @@ from jointgen_nets.common import (
     Centre,
     InitName,
     activated,
+    activations,
     before_activation,
     initialise,
     joined,
@@ -47,6 +48,11 @@ class MLP:
     dropout: float = attrs.field(default=0.0, validator=below_one)
     init: InitName = attrs.field(default="xavier", validator=one_init)
 
+    @property
+    def feature_layers(self) -> int:
+        """How many activations `features` of the module returns: one for each hidden layer."""
+        return len(self.hidden)
+
     def build(self, inputs: Mapping[str, Space], output: tuple[int, ...]) -> nn.Module:
         """Build the trunk; see `jointgen.plugin.Network`."""
         return initialise(MLPNet(self, inputs, output), self.init)
@@ -64,6 +70,12 @@ class MLPNet(nn.Module):
             outputs = before_activation(config.activation, after)
             layers += [nn.Linear(before, outputs), *activated(config.activation, config.dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], math.prod(output)))
+
+    def features(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the activations of the hidden layers in order, (B, width) each."""
+        values = [value.flatten(1) for value in self.centre(*inputs)]
+        seen, _ = activations(self.layers, joined(values))
+        return tuple(seen[1:])
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the output, (B, *output)."""
@@ -91,6 +103,11 @@ class MLPDiscriminator:
     init: InitName = attrs.field(default="xavier", validator=one_init)
     spectral_norm: bool = False
 
+    @property
+    def feature_layers(self) -> int:
+        """How many activations `features` of the module returns: one for each hidden layer."""
+        return len(self.hidden)
+
     def build(self, inputs: Mapping[str, Space]) -> nn.Module:
         """Build the critic's network; see `jointgen.plugin.Discriminator`."""
         net = initialise(MLPCritic(self, inputs), self.init)
@@ -111,6 +128,12 @@ class MLPCritic(nn.Module):
         for before, after in pairwise(sizes):
             layers += [*activated("leaky_relu", config.dropout), nn.Linear(before, after)]
         self.rest = nn.Sequential(*layers)
+
+    def features(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the activations of the hidden layers in order, (B, width) each."""
+        first, *others = self.centre(*inputs)
+        seen, _ = activations(self.rest, self.added(self.first(first.flatten(1)), others))
+        return tuple(seen)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the outputs, (B,)."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.models import assemble, small_model
+from support.models import ALL_REAL, assemble, small_model
 from support.networks import DOUBLE, Line, StandardNormal
 from torch import Tensor
 
@@ -20,12 +20,14 @@ from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.engine.update import UpdateRunner
 from jointgen.errors import ConfigError
+from jointgen.inference.view import PartsView
 from jointgen.objectives import (
     E,
     Expr,
     Objective,
     Update,
     apply,
+    features,
     joint_from_text,
     kl,
     log_ratio,
@@ -33,6 +35,7 @@ from jointgen.objectives import (
     p,
     parse,
     q,
+    score,
     stop,
 )
 from jointgen.objectives.recipe_text import Expression
@@ -197,3 +200,118 @@ def test_conditionals_without_a_root_are_used_as_values_and_not_drawn() -> None:
     assert model.compiled.binding.generator_of("x").name == "p"
     with pytest.raises(ConfigError, match=r"a\(x\): a\(h,x\) = a\(h\|x\) a\(x\|h\) has no root"):
         a.on("x")
+
+
+# --- features of networks --------------------------------------------------------------------------------------------
+
+d = log_ratio(q.x, p.x, name="d")
+perceptual = apply("l2", features(d, 2), features(d, 2, at={"x": p.draw("x|z", "mean")}))
+CRITIC = {"type": "mlp", "hidden": [6, 4]}
+
+
+def perceptual_model(order: Any = "model, critics") -> Any:
+    objective = Objective.of(E(q.xz, -perceptual - kl(q.log_z_given_x, p.log_z)), order=order)
+    return small_model(objective, discriminator=CRITIC).double()
+
+
+@pytest.mark.parametrize("order", ["model, critics", "same point"])
+def test_an_error_in_features_trains_the_model_and_never_the_critic(order: Any) -> None:
+    """VAE/GAN (Larsen et al. 2016): d's gradient is that of its own loss, whatever the model does with its features."""
+    model = perceptual_model(order)
+    assert str(model.plan.updates[0].update.maximize) == (
+        "E[q(x,z)](-l2(features[2] d(x), features[2] d(mean p(x|z))) - KL(q(z|x) : p(z)))"
+    )
+    check_ownership(model.plan, model.parts, model.data(4), 4)
+    assert set(model.plan.updates[0].trains) == {"encoder", "decoder"}
+    critic, inputs = model.parts.modules["d"], model.inputs()
+    model.step(lr=0.0)(lambda _: inputs)
+    found = {name: p.grad.clone() for name, p in critic.named_parameters()}
+    model.parts.modules.zero_grad()
+    model.update("d").gradient(inputs)
+    alone = {name: p.grad for name, p in critic.named_parameters()}
+    for name, gradient in alone.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-12, atol=1e-12)
+
+
+def test_features_are_what_the_layers_make() -> None:
+    """By hand: two hidden layers with leaky ReLUs of slope 0.2."""
+    model = perceptual_model()
+    net, x = model.parts.modules["d"], model.data()["data"]["x"].double()
+    one = torch.nn.functional.leaky_relu(net.first(x), 0.2)
+    two = torch.nn.functional.leaky_relu(net.rest[1](one), 0.2)
+    zero = apply("l1", features(d, "last"), features(d, 2))
+    assert model.rows(E(q.x, zero))(model.inputs()).abs().max().item() == 0.0
+    (got_one, got_two) = net.features(x)
+    torch.testing.assert_close((got_one, got_two), (one, two))
+    torch.testing.assert_close(net(x), net.rest[3](two).squeeze(1))
+
+
+def test_features_of_a_trunk_train_it_where_it_is_trained() -> None:
+    """|h(x) - h(x')|^2 of the encoder's first layer, whose gradient reaches encoder and decoder."""
+    distance = apply("l2", features(q.draw("z|x"), 1), features(q.draw("z|x", at={"x": p.draw("x|z", "mean")}), 1))
+    model = small_model(Objective.of(E(q.xz, p.log_x_given_z - distance)))
+    paths = next(s.gradient_paths for s in model.plan.updates[0].summands if "l2" in s.label)
+    assert {part: sorted(ways) for part, ways in paths.items()} == {
+        "encoder": ["explicit", "samples"],
+        "decoder": ["samples"],
+    }
+    check_ownership(model.plan, model.parts, model.data(4), 4)
+
+
+def test_a_critic_sees_features_of_critics() -> None:
+    """BigBiGAN (Donahue & Simonyan 2019): J looks at what F and H have made of x and z, which its update holds."""
+    sx, sz = (score(a, b, name=name, loss="hinge") for a, b, name in ((q.x, p.x, "sx"), (q.z, p.z, "sz")))
+    view = {"x": features(sx), "z": features(sz)}
+    both = score(q.xz, p.xz, name="sxz", loss="hinge", view=view)
+    model = small_model(Objective.of(E(p.xz, sx + sz + both) - E(q.xz, sx + sz + both)), discriminator=CRITIC)
+    check_ownership(model.plan, model.parts, model.data(4), 4)
+    assert model.parts.modules["sxz"].first.in_features == 4
+    assert model.plan.updates[-1].trains == ("sxz",)
+    written = Expression.of(Objective.of(E(p.xz, both) - E(q.xz, both)), load_plugins().registry)
+    assert written.scores["sxz"].view == {"x": "features sx(x)", "z": "features sz(z)"}
+    assert list(written.objective().ratios) == ["sxz", "sx", "sz"]
+
+
+def test_a_recognition_network_sees_the_critics_trunk() -> None:
+    """InfoGAN (Chen et al. 2016): q(c|x) is a head on the features of f, which the critic's update trains, too."""
+    of = {"q": joint_from_text("q", "q(x) q(c|x)", {"q(c|x)": "encoder"}),
+          "p": joint_from_text("p", "p(c) p(z) p(x|c,z)", {"p(c)": "code"})}  # fmt: skip
+    f = log_ratio(of["q"].x, of["p"].x, name="f")
+    information = of["q"].log("c|x")
+    objective = Objective(
+        (
+            Update("model", E(of["p"].on("x", "c"), log_sigmoid(f) + information), trains=("decoder", "encoder")),
+            Update("f", E(of["q"].x, log_sigmoid(f)) + E(of["p"].on("x", "c"), log_sigmoid(-f) + information),
+                   trains=("f", "encoder")),
+        )
+    )  # fmt: skip
+    head = {**ALL_REAL["encoder"], "input": "features[1] f(x)"}
+    model = small_model(objective, encoder=head, discriminator=CRITIC, priors={"code": {"type": "normal", "size": 2}})
+    check_ownership(model.plan, model.parts, model.data(4), 4)
+    assert model.parts.modules["encoder"].trunk.layers[0].in_features == 6
+    paths = [s.gradient_paths for s in model.plan.updates[1].summands if "log q(c|x)" in s.label]
+    assert "f" in paths[0]
+    view, x = PartsView(model.compiled, model.parts), model.data()["data"]["x"]
+    law = model.parts.modules["encoder"](model.parts.modules["f"].features(x)[0])
+    drawn = view.draw("q", {"x": x}, len(x), view.noise(0, "encode"), "mean")["c"]
+    torch.testing.assert_close(drawn, law.draw(view.noise(0, "any").named("any", len(x))).read("mean"))
+
+
+REFUSED: list[tuple[Any, dict[str, Any], str]] = [
+    (features(d, 3), {}, "discriminator: the objective needs features[3] d(x), and this network shows 2 layers"),
+    (features(d), {"input": "features e(x)"}, "encoder.input: unknown critic or joint 'e'"),
+    (features(d), {"input": "features d(z)"}, "encoder.input: z is not what 'encoder' is given, which is x"),
+    (features(d), {"input": "features q(z|x)"}, "objective: parts see each other's features: encoder -> encoder"),
+    (features(d), {"input": "q(z|x)"}, "encoder.input: q(z|x) is a draw; a network sees variables and features"),
+]
+
+
+@pytest.mark.parametrize(("value", "encoder", "problem"), REFUSED, ids=[problem for *_, problem in REFUSED])
+def test_features_that_are_not_there_are_refused(value: Any, encoder: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        small_model(
+            Objective.of(E(q.xz, p.log_x_given_z - apply("l1", value, value))),
+            discriminator=CRITIC,
+            encoder={**ALL_REAL["encoder"], **encoder},
+        )
+    assert any(line.startswith(problem) for line in error.value.lines), error.value.lines

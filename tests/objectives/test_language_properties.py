@@ -25,6 +25,7 @@ from jointgen.objectives import (
     Weight,
     apply,
     cycle,
+    features,
     joint_from_text,
     kl,
     log_ratio,
@@ -68,6 +69,10 @@ VALUES = st.recursive(
     st.sampled_from(["x", "z", "mean x"]).map(lambda text: Value(*reversed(text.split()))),
     lambda values: st.one_of(
         values.map(stop),
+        st.tuples(values, st.sampled_from([1, 7, "last", "all"])).map(
+            lambda one: features(g, one[1], at={"x": one[0]})
+        ),
+        st.tuples(values, values).map(lambda both: features(f, at={"x": both[0], "z": both[1]})),
         values.map(lambda value: p.draw("x|z", "mean", at={"z": value})),
         values.map(lambda value: q.draw("z|x", at={"x": value})),
     ),

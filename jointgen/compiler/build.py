@@ -76,11 +76,25 @@ def build(binding: Binding, *, trains: bool = False) -> Parts:
                 problems.add(f"its layer {inner!r} is torch's {kind}; use jointgen.plugin.Dropout", name)
     problems.raise_any()
     through = {name: trait.through for name, trait in binding.traits.items() if trait.through}
-    return Parts(nn.ModuleDict(modules), binding.spaces, through, inputs=_inputs(binding))
+    seen = {name: tuple(_spaces_seen(binding, name, modules).values()) for name in binding.sees_features_of()}
+    return Parts(nn.ModuleDict(modules), binding.spaces, through, inputs=_inputs(binding), seen_spaces=seen)
 
 
 def _inputs(binding: Binding) -> dict[str, tuple[Argument, ...]]:
     return {name: trait.input for name, trait in binding.traits.items() if trait.input}
+
+
+def _spaces_seen(binding: Binding, name: str, built: Mapping[str, nn.Module]) -> dict[str, Space]:
+    """The Spaces of what the network of a conditional or a critic sees, by the name of the variable or value."""
+    seen: Mapping[str, Argument]
+    if (ratio := binding.ratios.get(name)) is not None:
+        views = {variable: ratio.reading(variable) for variable in ratio.variables}
+        seen = {v: view if isinstance(view, Argument) else Value(v) for v, view in views.items()}
+    else:
+        trait, (_, factor) = binding.traits[name], binding.factor_of(name)
+        variables = trait.seen(factor.given)
+        seen = {str(value): value for value in trait.input} or {v: Value(v) for v in variables}
+    return {shown: _space_of(value, binding, built) for shown, value in seen.items()}
 
 
 @torch.no_grad()
@@ -119,10 +133,8 @@ def _build_conditional(binding: Binding, name: str, built: Mapping[str, nn.Modul
     table, path = binding.recipe.all_conditionals()[name], binding.recipe.path_of(name)
     _, factor = binding.factor_of(name)
     space = binding.spaces[factor.out[0]]
-    inputs = {v: binding.spaces[v] for v in binding.traits[name].seen(factor.given)}
-    if seen := binding.traits[name].input:
-        with placing(*path, "input"):
-            inputs = {str(value): _space_of(value, binding, built) for value in seen}
+    with placing(*path, "input"):
+        inputs = _spaces_seen(binding, name, built)
     if binding.traits[name].noise_input:
         inputs["eps"] = Space((binding.traits[name].noise_input,))
     network, family = binding.named(name, "network"), binding.named(name, "family")
@@ -140,11 +152,7 @@ def _build_critic(binding: Binding, name: str, built: Mapping[str, nn.Module]) -
     assert config is not None, "bind() found it"
     path = ("discriminators", name) if name in recipe.discriminators else ("discriminator",)
     try:
-        inputs = {}
-        for variable in binding.ratios[name].variables:
-            view = binding.ratios[name].reading(variable)
-            seen = view if isinstance(view, Argument) else Value(variable)
-            inputs[variable] = _space_of(seen, binding, built)
+        inputs = _spaces_seen(binding, name, built)
         module = _built(binding.named(name), lambda: config.build(inputs))
     except ConfigError as error:
         problems = [Problem(f"{p.message} (critic {name!r})", *path, *p.path) for p in error.problems]

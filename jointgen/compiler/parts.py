@@ -85,6 +85,7 @@ class Parts:
         spaces: The Space of each variable.
         through: For priors that go through other parts, the names of these.
         inputs: For conditionals whose network sees other values than those of what it is given, these values.
+        seen_spaces: For networks that see features of others, the Spaces of what they see.
         channels_last: Whether images and the weights of convolutions lie in memory as NHWC.
     """
 
@@ -93,6 +94,7 @@ class Parts:
     through: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
     channels_last: bool = False
     inputs: Mapping[str, tuple[Argument, ...]] = attrs.field(factory=dict)
+    seen_spaces: Mapping[str, tuple[Space, ...]] = attrs.field(factory=dict)
 
     def in_channels_last(self) -> Parts:
         """Return the same parts with images and convolutions as NHWC in memory."""

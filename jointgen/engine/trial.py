@@ -7,7 +7,7 @@ Without it a log-density of a wrong shape would train, by broadcasting, to a wro
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -77,14 +77,16 @@ def _try_conditional(binding: Binding, parts: Parts, name: str) -> None:
     space = binding.spaces[factor.out[0]]
     network, family = binding.named(name, "network"), binding.named(name, "family")
     trait = binding.traits[name]
-    inputs = _examples(binding, trait.seen(factor.given))
+    inputs = _seen(binding, parts, name, trait.seen(factor.given))
     if size := binding.traits[name].noise_input:
         inputs.append(_noise("eps").normal(size))
     part = _copied(binding, parts, name)
     with attributing(network):
         outputs = part.trunk(*inputs)
     _expect_numbers(network, "its output", outputs, tuple(table.family.outputs(space)))
-    others = [_copied(binding, parts, other.part)(*_examples(binding, other.given)) for other in trait.merged]
+    others = [
+        _copied(binding, parts, other.part)(*_seen(binding, parts, other.part, other.given)) for other in trait.merged
+    ]
     _try_law(family, lambda: part.family(outputs, *others), space, binding.capabilities[name])
 
 
@@ -97,7 +99,7 @@ def _try_prior(binding: Binding, parts: Parts, name: str) -> None:
 
 
 def _try_critic(binding: Binding, parts: Parts, name: str) -> None:
-    named, inputs = binding.named(name), _examples(binding, binding.ratios[name].variables)
+    named, inputs = binding.named(name), _seen(binding, parts, name, binding.ratios[name].variables)
     critic = _copied(binding, parts, name)
     with attributing(named):
         outputs = critic(*inputs)
@@ -133,8 +135,11 @@ def _noise(name: str) -> Any:
     return Noise(0, "trial").named(name, ROWS)
 
 
-def _examples(binding: Binding, variables: Any) -> list[Tensor]:
-    return [example(binding.spaces[variable], _noise(variable)) for variable in variables]
+def _seen(binding: Binding, parts: Parts, name: str, variables: Sequence[str]) -> list[Tensor]:
+    """Examples of what a network sees: the variables, or features of other networks."""
+    spaces = parts.seen_spaces.get(name) or [binding.spaces[variable] for variable in variables]
+    names = variables if name not in parts.seen_spaces else [f"input {nth}" for nth in range(len(spaces))]
+    return [example(space, _noise(shown)) for shown, space in zip(names, spaces, strict=True)]
 
 
 def _expect(named: str, what: str, value: Any, shape: tuple[int, ...], rows: int = ROWS) -> None:

@@ -18,6 +18,7 @@ from jointgen.compiler.aggregates import AggregateNode
 from jointgen.compiler.balanced_weights import measured_weights
 from jointgen.compiler.binding import Binding
 from jointgen.compiler.compiled_recipe import CompiledRecipe
+from jointgen.compiler.feature_nodes import FeaturesNode
 from jointgen.compiler.nodes import (
     ClosedKLNode,
     CriticNode,
@@ -262,6 +263,8 @@ def _named(binding: Binding, node: Node) -> str:
         return _named(binding, node.source)
     if isinstance(node, StandardizedNode):
         return _named(binding, node.moments)
+    if isinstance(node, FeaturesNode):
+        return _named(binding, node.layers)
     if isinstance(node, SpreadNode):
         return _named(binding, node.node)
     if isinstance(node, SampleNode | DensityNode | ClosedKLNode | ValuesNode):

@@ -151,7 +151,7 @@ def test_bigbigan() -> None:
 
 
 def test_vae_gan() -> None:
-    """Larsen et al. 2016, algorithm 1: the error is in the critic's second layer and trains encoder and decoder."""
+    """Larsen et al. 2016, algorithm 1: the error is in a layer of the critic and trains encoder and decoder."""
     wanted = "f = log-ratio q(x) : 0.5 p(x) + 0.5 r(x)"
     model = small_recipe("vaegan_mnist", discriminator={"type": "mlp", "hidden": [5, 4]})
     assert model.plan.objective.ratios["f"].definition == wanted

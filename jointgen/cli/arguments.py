@@ -279,6 +279,14 @@ def _add_reconstruct_options(reconstruct: Parser) -> None:
     _add_run(reconstruct)
     reconstruct.add_argument("-n", type=count, default=32, metavar="N", help="at most so many (default: 32)")
     _add_output(reconstruct, f"a picture ({PICTURE}) in which each image has its reconstruction at its right")
+    reconstruct.add_argument(
+        "--from",
+        dest="codes_from",
+        nargs="+",
+        default=(),
+        metavar="CODE",
+        help="decode from these codes alone, such as the top layer's, and let the model draw those below",
+    )
     _add_images(reconstruct)
     _add_given(reconstruct)
 

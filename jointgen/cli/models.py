@@ -45,7 +45,9 @@ def reconstruct_command(arguments: Arguments) -> None:
     check_picture(variable, space, points=False)
     split = _rows(arguments, model, variable, "test").spread(arguments.n)
     with Counter("reconstructing") as counter:
-        truth, rebuilt = inference.reconstruct_many(model, split, arguments.given, progress=counter)
+        truth, rebuilt = inference.reconstruct_many(
+            model, split, arguments.given, arguments.codes_from, progress=counter
+        )
     with writing_output(path):
         draw_pairs(truth, rebuilt, space, path)
     say(f"{path}: {len(truth)} pairs, each truth with its reconstruction at its right")

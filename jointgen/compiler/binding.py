@@ -165,15 +165,16 @@ class Binding:
         return next(j for j in joints if not self.is_data(j.drawn_by(variable)))
 
     def can_reconstruct(self, variable: str) -> bool:
-        """Whether q encodes the variable to one code from which p draws it again."""
+        """Whether q encodes the variable to codes from which p draws it again."""
         if not {"q", "p"} <= self.joints.keys() or variable not in self.joints["p"].variables:
             return False
-        encoders = [f for f in self.joints["q"].factors if not f.is_root]
-        decoder = self.joints["p"].drawn_by(variable)
+        q, decoder = self.joints["q"], self.joints["p"].drawn_by(variable)
+        codes = [v for f in q.factors if not f.is_root for v in f.out]
         known = {*self.joints["q"].variables, *self.data_roots(self.joints["p"])}
         if not set(decoder.given) <= known:  # such as the noise of InfoGAN, which nothing infers
             return False
-        return len(encoders) == 1 and variable in encoders[0].given and set(encoders[0].out) <= set(decoder.given)
+        of_it = [v for v in decoder.given if v in codes and variable in {w for f in q.ancestors([v]) for w in f.out}]
+        return variable in self.data_roots(q) and bool(of_it)
 
 
 def bind(

@@ -132,7 +132,7 @@ class ModelView(Protocol):
         """The data source that yields a variable, by its part's name."""
 
     def can_reconstruct(self, variable: str) -> bool:
-        """Whether q encodes the variable to one code from which p draws it again."""
+        """Whether q encodes the variable to codes from which p draws it again."""
 
     def capabilities(self, factor: Conditional) -> Capabilities:
         """The capabilities that the family of a conditional, or a prior, declares; data roots have none."""

@@ -146,7 +146,7 @@ def as_split(images: UserImages, model: Model) -> Split:
 def encoded_variable(model: Model) -> str:
     """The one observed variable that q encodes. Raises ConfigError where there is none, or several."""
     given = {v for f in model.binding.joint("q", "encoding").factors for v in f.given}
-    found = [v for v in model.observed if v in given]
+    found = [v for v in model.observed if v in given and v in model.binding.data_roots(model.binding.joints["q"])]
     if len(found) != 1:
         raise ConfigError(f"this model encodes {', '.join(found) or 'nothing'}; expected one variable")
     return found[0]
@@ -174,14 +174,15 @@ def encode_many(
         progress: Called after each batch.
 
     Returns:
-        Every variable that q draws, (N, *shape), the mean of its conditional; and labels (N,), where there are any.
+        Every variable that q draws, (N, *shape), the mean of its conditional at the mean codes (of labels at the most
+        probable ones) that it is given; and labels (N,), where there are any.
     """
     codes = [v for factor in model.binding.joint("q", "encoding").factors if not factor.is_root for v in factor.out]
     found: dict[str, list[Tensor]] = {}
     for batch in _counted_batches(model, split, seed, progress):
         _, observed = model.view.observe(batch)
         known = {**observed, **given_values(given, model, batch.rows)}
-        drawn = model.view.draw("q", {v: known[v] for v in known if v not in codes}, batch.rows, batch.noise, "mean")
+        drawn = model.view.mean_codes(known, batch.rows, batch.noise)
         for name, values in {**batch.labels(), **{v: drawn[v] for v in codes}}.items():
             found.setdefault(name, []).append(values.cpu())
     return {name: torch.cat(values) for name, values in found.items()}
@@ -189,21 +190,38 @@ def encode_many(
 
 @torch.no_grad()
 def reconstruct_many(
-    model: Model, split: Split, given: Sequence[str] = (), *, seed: int = 0, progress: Progress
+    model: Model,
+    split: Split,
+    given: Sequence[str] = (),
+    codes_from: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    progress: Progress,
 ) -> tuple[Tensor, Tensor]:
-    """Reconstructs every row of a split; the arguments are those of `encode_many`.
+    """Reconstructs every row of a split; the arguments are those of `encode_many`, and `codes_from`.
+
+    Args:
+        codes_from: The codes that it is decoded from, such as the top layer's; p draws the others from them. Without
+            any those that the variable's own conditional is given.
 
     Returns:
         (truth, reconstruction) of `reconstructed_variable(model)`, (N, *shape) each: the decoder's mean at the
-        encoder's mean code.
+        encoder's mean codes.
+
+    Raises:
+        ConfigError: A name in `codes_from` is no code.
     """
     variable = reconstructed_variable(model)
+    codes = [v for factor in model.binding.joints["q"].factors if not factor.is_root for v in factor.out]
+    for name in codes_from:
+        if name not in codes:
+            raise ConfigError(f"{name!r} is no code{suggest(name, codes)}", "--from")
     truths, reconstructions = [], []
     for batch in _counted_batches(model, split, seed, progress):
         means, samples = model.view.observe(batch)
         known = {**samples, **given_values(given, model, batch.rows), variable: samples[variable]}
         truths.append(means[variable].cpu())
-        reconstructions.append(model.view.reconstruct_values(variable, known).cpu())
+        reconstructions.append(model.view.reconstruct_values(variable, known, codes_from).cpu())
     return torch.cat(truths), torch.cat(reconstructions)
 
 

@@ -267,7 +267,7 @@ class PartsView(ModelView):
         means, samples = self.observe(batch)
         return means[variable], self.reconstruct_values(variable, samples)
 
-    def reconstruct_values(self, variable: str, known: Mapping[str, Tensor]) -> Tensor:
+    def reconstruct_values(self, variable: str, known: Mapping[str, Tensor], codes_from: Container[str] = ()) -> Tensor:
         """Decode the mean codes of known values.
 
         A code is encoded from these rows, even where a data source has rows of the code too: those belong to others.
@@ -275,16 +275,61 @@ class PartsView(ModelView):
         Args:
             variable: A variable that `can_reconstruct`.
             known: Values of what q and p are given, (B, *shape).
+            codes_from: The codes that are kept, such as that of the top layer; p draws the others' means from them.
+                Without any it is all: the variable is then decoded from the codes that its own conditional is given.
 
         Returns:
-            (B, *shape): p's mean of the variable at q's mean code.
+            (B, *shape): p's mean of the variable at q's mean codes.
         """
-        (encoder,) = (f for f in self.binding.joint("q", "encoding").factors if not f.is_root)
-        rows, code = len(known[variable]), encoder.out[0]
-        given = {v: value for v, value in known.items() if v != code}
-        codes = self.draw("q", given, rows, self.noise(0, "encode"), "mean")[code]
-        given = {v: value for v, value in given.items() if v != variable} | {code: codes}
+        rows = len(known[variable])
+        codes = self.mean_codes(known, rows, self.noise(0, "encode"))
+        codes = {v: self._decided(v, value) for v, value in codes.items()}
+        given = {v: value for v, value in known.items() if v != variable} | codes
+        if codes_from:
+            given = {v: value for v, value in given.items() if v not in codes or v in codes_from}
         return self.draw("p", given, rows, self.noise(0, "decode"), "mean")[variable]
+
+    def mean_codes(self, known: Mapping[str, Tensor], rows: int, noise: Noise) -> dict[str, Tensor]:
+        """Encode known values: the mean of each conditional of q at the mean codes that it is given.
+
+        A label takes its most probable value where a later code is given it.
+
+        Args:
+            known: Values of what q is given, (B, *shape); codes among them are not looked at.
+            rows: B.
+            noise: The noise of encoders that take some.
+
+        Returns:
+            (B, *shape) of each variable that a conditional of q draws.
+        """
+        q = self.binding.joint("q", "encoding")
+        encoders = [factor for factor in q.factors if not factor.is_root]
+        codes = {v for factor in encoders for v in factor.out}
+        for factor in q.factors:
+            if self.is_data(factor):
+                require_given(q, factor, known)
+        given, found = {v: value for v, value in known.items() if v not in codes}, {}
+        for factor in encoders:
+            (code,) = factor.out
+            found[code] = self._drawn_one("q", factor, given, rows, noise)
+            given[code] = self._decided(code, found[code])
+        return found
+
+    def _drawn_one(
+        self, joint: str, factor: Conditional, given: Mapping[str, Tensor], rows: int, noise: Noise
+    ) -> Tensor:
+        """The mean of one conditional, or a draw where its family has no mean to read."""
+        alone = {v: given[v].to(self.device, noise.dtype) for v in factor.given}
+        with self.evaluating(), torch.no_grad():
+            draw = self._distribution(joint, factor, alone, rows, noise).draw(noise.named(f"{joint}({factor})", rows))
+            has_mean = factor.moments or "mean" in self.capabilities(factor).paths
+            return draw.read("mean" if has_mean else "sample")
+
+    def _decided(self, variable: str, value: Tensor) -> Tensor:
+        """The most probable label of probabilities, (B, C), as a one-hot vector; any other value as it is."""
+        if self.spaces[variable].kind != "label":
+            return value
+        return torch.nn.functional.one_hot(value.argmax(1), value.shape[1]).to(value.dtype)
 
 
 def require_given(joint: Joint, factor: Conditional, given: Container[str]) -> None:

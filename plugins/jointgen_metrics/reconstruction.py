@@ -56,8 +56,9 @@ def reconstructed(
         else MetricFigure(named[v], unit, "", note=f"p({decoder}) has draws, and no mean that can be read")
         for v in variables
     ]
-    (code,) = (v for factor in model.joints["q"].factors if not factor.is_root for v in factor.out)
-    return found if has_mean(model, code) else [attrs.evolve(one, estimator=AT_DRAWN_CODE) for one in found]
+    codes = [v for factor in model.joints["q"].factors if not factor.is_root for v in factor.out]
+    has_means = all(has_mean(model, code) for code in codes)
+    return found if has_means else [attrs.evolve(one, estimator=AT_DRAWN_CODE) for one in found]
 
 
 def _why_none(model: ModelView) -> str:
@@ -68,7 +69,7 @@ def _why_none(model: ModelView) -> str:
         for factor in p.factors if encodes else ():
             if missing := [v for v in factor.given if v not in q.variables and not model.is_data(p.drawn_by(v))]:
                 return f"p({factor}) needs {missing[0]}, which q does not infer"
-    return "q encodes no data to one code from which p draws it again"
+    return "q encodes no data to a code from which p draws it again"
 
 
 def display_of(title: str, variable: str, order: int) -> Display:

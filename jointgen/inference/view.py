@@ -283,7 +283,7 @@ class PartsView(ModelView):
         """
         rows = len(known[variable])
         codes = self.mean_codes(known, rows, self.noise(0, "encode"))
-        codes = {v: self._decided(v, value) for v, value in codes.items()}
+        codes = {v: self.decided(v, value) for v, value in codes.items()}
         given = {v: value for v, value in known.items() if v != variable} | codes
         if codes_from:
             given = {v: value for v, value in given.items() if v not in codes or v in codes_from}
@@ -312,7 +312,7 @@ class PartsView(ModelView):
         for factor in encoders:
             (code,) = factor.out
             found[code] = self._drawn_one("q", factor, given, rows, noise)
-            given[code] = self._decided(code, found[code])
+            given[code] = self.decided(code, found[code])
         return found
 
     def _drawn_one(
@@ -325,7 +325,7 @@ class PartsView(ModelView):
             has_mean = factor.moments or "mean" in self.capabilities(factor).paths
             return draw.read("mean" if has_mean else "sample")
 
-    def _decided(self, variable: str, value: Tensor) -> Tensor:
+    def decided(self, variable: str, value: Tensor) -> Tensor:
         """The most probable label of probabilities, (B, C), as a one-hot vector; any other value as it is."""
         if self.spaces[variable].kind != "label":
             return value

@@ -130,6 +130,18 @@ def jointgen_register(registry: Registrar) -> None:
         "jointgen_families.categorical:CategoricalPrior",
         summary="Classes of equal or of learned probabilities, with exact sums.",
     )
+    registry.family(
+        "vq",
+        "jointgen_families.vq:VQ",
+        paper="van den Oord et al., NIPS 2017",
+        summary="The nearest vectors of a codebook, straight-through; no density.",
+    )
+    registry.prior(
+        "codebook",
+        "jointgen_families.vq:Codebook",
+        paper="van den Oord et al., NIPS 2017",
+        summary="Equal probabilities of the codes of an encoder's codebook.",
+    )
     registry.prior("bits", "jointgen_families.bits:Bits", summary="Fair coins, for codes of bits.")
     registry.prior(
         "particles",

@@ -72,6 +72,7 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("family", "implicit_basis"): {"basis": 4},
     ("family", "planar"): {"length": 5},  # a point is found through all layers, again for every entry of a Jacobian
     ("family", "ladder"): {"through": "down"},
+    ("family", "vq"): {"dim": 2, "codes": 5},
     ("objective", "expression"): {"maximize": "E[q(x,z)](log p(x|z) + log p(z) - log q(z|x))"},
     ("metric", "ais"): {"steps": 3, "chains": 2, "leapfrog": 2},
     ("metric", "bdmc"): {"steps": 3, "chains": 2, "leapfrog": 2},
@@ -83,6 +84,7 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
 """Keys without defaults, and such whose defaults take minutes."""
 
 ELSEWHERE = {
+    ("prior", "codebook"): "tests/systems/test_vq.py; it needs an encoder with a codebook",
     ("prior", "particles"): "tests/systems/test_particles.py; drawn in turn, so that a row depends on where it stands",
     ("data", "mnist"): "tests/plugins/test_data_sources.py, on the files beside the checkout",
     ("data", "cifar10"): "tests/plugins/test_data_sources.py, on the files beside the checkout",

@@ -120,6 +120,11 @@ def cases() -> dict[str, dict[str, Any]]:
         "prior": {"type": "learned", "like": "x", "family": family},
         "objective": {"type": "expression", "maximize": "E[q(x)](log p(x))", "joints": {"q": "q(x)", "p": "p(x)"}},
     }
+    for reduction in ("dreg", "stein"):
+        bound = f"E[q(x,z); k=3 {reduction}](log p(x|z) + log p(z) - log q(z|x))"
+        found[reduction] = {**shipped("vae_mnist"), "objective": {"type": "expression", "maximize": bound}}
+    for name in ("ladder_mnist", "vqvae_mnist"):
+        found[name] = shipped(f"relatives/{name}")
     found["micro_batches"] = shipped("quickstart", batch=24, pair_block=6, micro_batches=2)
     return found
 

@@ -85,13 +85,17 @@ def interpolation_rows(model: Model, split: Split) -> InterpolationRows:
     names, variable = latent_variables(model), reconstructed_variable(model)
     if reason := pictures.no_picture(variable, model.spaces[variable]):
         raise ConfigError(reason)
-    (code,) = names  # as `reconstructed_variable` promises
+    decoder = model.binding.joints["p"].drawn_by(variable)
+    moved = [name for name in decoder.given if name in names and model.spaces[name].kind == "real"]
+    if len(moved) != 1:
+        raise ConfigError(f"{variable} is decoded from {', '.join(moved) or 'no real code'}; it takes one real code")
+    (code,) = moved
     batch = fixed_batch(model.view, split, min(2 * PATHS, len(split)))
     means, samples = model.view.observe(batch)
-    given = {name: value for name, value in samples.items() if name != code}
-    codes = model.view.draw("q", given, batch.rows, model.noise(0, "encode"), "mean")[code]
-    known = {name: value for name, value in given.items() if name != variable}
-    return InterpolationRows(model, variable, code, means[variable].cpu(), known, codes)
+    codes = model.view.mean_codes(samples, batch.rows, model.noise(0, "encode"))
+    beside = {name: model.view.decided(name, value) for name, value in codes.items() if name in decoder.given}
+    known = {name: value for name, value in {**samples, **beside}.items() if name not in (variable, code)}
+    return InterpolationRows(model, variable, code, means[variable].cpu(), known, codes[code])
 
 
 # --- between the codes of two rows -----------------------------------------------------------------------------------

@@ -105,8 +105,7 @@ def _objective(compiled: CompiledRecipe, number: int) -> Lines:
         yield f"  {ratio.definition}"
         yield from (f"    {line}" for line in describe_critic(ratio))
     for one in objective.components.values():
-        if not one.is_plain:
-            yield f"  {one.describe()}: {summary_of(one.component)}"
+        yield f"  {one.describe()}: {summary_of(one.component)}"
     yield from (f"  {line}" for line in describe_constraints(objective))
     yield f"  order: {describe_order(objective)}"
     yield from (f"  reported as {name}: {expr}" for name, expr in objective.reports)

@@ -103,7 +103,9 @@ def grown(terms: st.SearchStrategy[Expr]) -> st.SearchStrategy[Expr]:
 
 
 TERMS = st.recursive(st.one_of(LEAVES, OF_VALUES), grown, max_leaves=12)
-DRAWS = st.sampled_from([{}, {"k": 3}, {"k": 10_000, "reduce": "logmeanexp"}])
+DRAWS = st.sampled_from(
+    [{}, {"k": 3}, {"k": 10_000, "reduce": "logmeanexp"}, {"sums": "x"}, {"sums": "x", "k": 3, "reduce": "logmeanexp"}]
+)
 EXPECTATIONS = st.builds(lambda over, term, draws: E(over, term, **draws), st.one_of(MARGINALS, MIXTURES), TERMS, DRAWS)
 SUMS = st.recursive(
     EXPECTATIONS,

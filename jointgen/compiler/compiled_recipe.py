@@ -191,7 +191,7 @@ def _unfit_batch(recipe: Recipe, part: str, plans: Sequence[Plan], processes: in
     """Yield the problems of a batch that a data source has of its own, as of `train.batch`."""
     batch = recipe.batch_of(part)
     own = attrs.evolve(recipe, train=attrs.evolve(recipe.train, batch=batch))
-    for problem in _unfit_rows(own, tuple(plans), processes):
+    for problem in _unfit_rows(own, plans, processes, batch):
         yield Problem(f"{part} has a batch of {batch}: {problem.message}", *recipe.path_of(part), "batch")
 
 
@@ -244,7 +244,7 @@ def _bytes_of_rows(binding: Binding, rows: int) -> int:
     return rows * sum(space.size for space in binding.spaces.values()) * BYTES_OF_A_NUMBER
 
 
-def _unfit_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int = 1) -> list[Problem]:
+def _unfit_rows(recipe: Recipe, plans: Sequence[Plan], processes: int = 1, own_batch: int = 0) -> list[Problem]:
     """Return the problems of a batch that does not divide into micro-batches and processes.
 
     A re-pairing shifts rows within blocks of `train.pair_block` rows. It must not shift them all around the block, back
@@ -258,7 +258,7 @@ def _unfit_rows(recipe: Recipe, plans: tuple[Plan, ...], processes: int = 1) -> 
     divided = " in each of ".join(f"{number} {name}" for number, name in divisions if number > 1)
     if batch % parts:
         return [Problem(f"a batch of {batch} does not divide into {divided}", "train", "micro_batches")]
-    furthest = max(plan.furthest_pairing for plan in plans)
+    furthest = max(plan.furthest_pairing(own_batch) for plan in plans)
     if furthest and parts > 1 and batch // parts % block:
         message = (
             f"{block} does not divide the {batch // parts} rows that {batch} make in {divided}, in which the objective "

@@ -45,14 +45,13 @@ class PartTraits:
     through: tuple[str, ...] = ()
     values: int = 0
     input: tuple[Argument, ...] = ()
+    batch: int = 0
     merged: tuple[Conditional, ...] = ()
 
     def seen(self, given: Sequence[str]) -> tuple[str, ...]:
         """Return the variables that the trunk sees: those that it is given and no merged part is."""
         others = {variable for factor in self.merged for variable in factor.given}
         return tuple(variable for variable in given if variable not in others)
-
-    batch: int = 0
 
     def has_path(self, reading: str) -> bool:
         """Whether a gradient flows from this reading of a draw to the parameters."""

@@ -192,10 +192,14 @@ class Plan:
         laws = [below.law for below in ordered([node]) if isinstance(below, MomentsNode)]
         return {part for law in laws for part in law.gradient_paths(self.traits)}
 
-    @property
-    def furthest_pairing(self) -> int:
-        """By how many rows the furthest re-pairing shifts: a block must have more. 0 where nothing is re-paired."""
-        return furthest_shift([node for update in self.updates for node in update.nodes])
+    def furthest_pairing(self, batch: int | None = None) -> int:
+        """By how many rows the furthest re-pairing shifts: a block must have more. 0 where nothing is re-paired.
+
+        Args:
+            batch: Only of the rows of a batch of this size, see `Node.batch`; None: of all.
+        """
+        nodes = [node for update in self.updates for node in update.nodes]
+        return furthest_shift([node for node in nodes if batch in (None, node.batch)])
 
     def runs(self) -> dict[str, int]:
         """Count the forward passes of each network in a step in which every update is due once, by part."""

@@ -197,7 +197,9 @@ def check_gradients(compiled: CompiledRecipe, split: Split) -> dict[str, int]:
     """
     unused: list[dict[str, int]] = []
     for plan in compiled.plans:
-        rows = max(MIN_GRADIENT_CHECK_ROWS, plan.furthest_pairing + 1)  # rows are re-paired within a block of this size
+        rows = max(
+            MIN_GRADIENT_CHECK_ROWS, plan.furthest_pairing() + 1
+        )  # rows are re-paired within a block of this size
         data = split.take(torch.arange(rows) % len(split))
         try_terms(plan, compiled.parts, compiled.binding, data, rows, compiled.recipe.seed)
         unused.append(check_ownership(plan, compiled.parts, data, rows, compiled.recipe.seed))

@@ -253,8 +253,8 @@ def test_re_pairing_needs_rows_to_pair_with(train: dict[str, int], problem: str 
 def test_a_third_marginal_needs_a_third_row() -> None:
     """q(x)q(z) re-paired shifts by one, and each further marginal of the joint by one more."""
     from_two = Objective.of(E(q.x * q.z, log_ratio(q.x * q.z, p.x * p.z, name="f")) + elbo(q, p))
-    assert small_model(from_two).plan.furthest_pairing == 1
-    assert small_model(VAE().objective()).plan.furthest_pairing == 0
+    assert small_model(from_two).plan.furthest_pairing() == 1
+    assert small_model(VAE().objective()).plan.furthest_pairing() == 0
 
 
 def test_nothing_is_asked_of_rows_where_none_is_re_paired() -> None:

@@ -133,7 +133,7 @@ def triangle_d2(encoder: Tensor, decoder: Tensor, d2: Tensor, **_: Tensor) -> Te
 # --- DiscoGAN: x = X and z = U are data; z = e X + eps/2, x = d U + eta/2
 
 DISCO: Any = {"data": {"x": X}, "negatives": {"z": U}}
-DISCO_NOISE = {"q(z|x)": EPS, "p(x|z)": ETA, "q'(z|x)": 0 * EPS, "p'(x|z)": 0 * ETA}
+DISCO_NOISE = {"q(z|x)": EPS, "p(x|z)": ETA, "q'(z|x)": 0 * EPS, "p'(x|z)": 0 * ETA, "R1(fx)": EPS, "R1(fz)": EPS}
 
 
 def disco_generators(encoder: Tensor, decoder: Tensor, fx: Tensor, fz: Tensor, **_: Tensor) -> Tensor:
@@ -143,12 +143,19 @@ def disco_generators(encoder: Tensor, decoder: Tensor, fx: Tensor, fz: Tensor, *
     return -(logsigmoid(polynomial(fx, x)) + logsigmoid(polynomial(fz, z))).mean() + 0.05 * cycles.mean()
 
 
+def slope_penalty_of_one(w: Tensor, a: Tensor) -> Tensor:
+    """R1 at these rows, of weight 0.1: 0.1 / 2 times the squared slope of w . (a, a^2, a^2)."""
+    return 0.05 * (w[0] + 2 * (w[1] + w[2]) * a).square().mean()
+
+
 def disco_fx(decoder: Tensor, fx: Tensor, **_: Tensor) -> Tensor:
-    return -(logsigmoid(polynomial(fx, X)) + logsigmoid(-polynomial(fx, decoder * U + ETA / 2))).mean()
+    both = logsigmoid(polynomial(fx, X)) + logsigmoid(-polynomial(fx, decoder * U + ETA / 2))
+    return -both.mean() + slope_penalty_of_one(fx, X)
 
 
 def disco_fz(encoder: Tensor, fz: Tensor, **_: Tensor) -> Tensor:
-    return -(logsigmoid(polynomial(fz, U)) + logsigmoid(-polynomial(fz, encoder * X + EPS / 2))).mean()
+    both = logsigmoid(polynomial(fz, U)) + logsigmoid(-polynomial(fz, encoder * X + EPS / 2))
+    return -both.mean() + slope_penalty_of_one(fz, U)
 
 
 # --- f-GAN: x = X is data; x = d zeta + eta/2
@@ -205,3 +212,11 @@ def test_a_recipes_gradient_is_that_of_the_papers_loss(case: Case) -> None:
     expected = by_hand(loss, by)
     assert expected.abs().max() > 1e-3
     assert torch.allclose(found, expected, rtol=1e-10)
+
+
+def test_discogans_generators_step_where_its_critics_do_not() -> None:
+    """Critics at steps 0, 3, 6, ..., generators at the others."""
+    path = next(SHIPPED.rglob("discogan_mnist.toml"))
+    objective: Any = read_recipe(path, registry=load_plugins().registry).objective.objective()
+    paces = {u.name: (u.every, u.unless) for u in objective.complete(load_plugins().registry.default).updates}
+    assert paces == {"model": (1, ("fx",)), "fx": (3, ()), "fz": (3, ())}

@@ -79,14 +79,13 @@ def test_a_written_update_is_announced_as_such_and_has_no_verdict() -> None:
 
 
 def test_the_loss_written_out_is_no_other_loss() -> None:
-    """In another order and in pieces: it is still the logistic loss, so the critic is judged."""
+    """In another order it is still the logistic loss, so the critic is judged."""
     f = log_ratio(q.x, p.x, name="f")
     pieces = 0.25 * E(p.x, log_sigmoid(-f)) + E(q.x, log_sigmoid(f)) + E(p.x, 0.75 * log_sigmoid(-f))
-    for update in (written(E(p.x, log_sigmoid(-f)) + E(q.x, log_sigmoid(f))),):
-        ratio, (verdict, lines) = ratio_of(update)
-        assert ratio.kind == "log_ratio"
-        assert verdict.trusted is False
-        assert len(lines) == 1
+    ratio, (verdict, lines) = ratio_of(written(E(p.x, log_sigmoid(-f)) + E(q.x, log_sigmoid(f))))
+    assert ratio.kind == "log_ratio"
+    assert verdict.trusted is False
+    assert len(lines) == 1
     ratio, _ = ratio_of(written(pieces))
     assert ratio.kind == "critic"  # the terms are not added up
 

@@ -267,7 +267,7 @@ def test_a_joint_and_its_matched_one_are_not_independent() -> None:
     """q(x)r(z): the code is of another row, because r's x is q's."""
     f = log_ratio(q.x * R.z, q.xz, name="f")
     critic = small_model(Objective.of(E(q.x * R.z, f) + elbo(q, p))).plan
-    assert critic.furthest_pairing == 1
+    assert critic.furthest_pairing() == 1
 
 
 # --- gradients and requirements --------------------------------------------------------------------------------------

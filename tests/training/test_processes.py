@@ -125,6 +125,23 @@ def cases() -> dict[str, dict[str, Any]]:
         found[reduction] = {**shipped("vae_mnist"), "objective": {"type": "expression", "maximize": bound}}
     for name in ("ladder_mnist", "vqvae_mnist"):
         found[name] = shipped(f"relatives/{name}")
+    found["mixture"] = {
+        **shipped("asvae_mnist"),
+        "sources": {"few": {"type": "digits", "observe": "binarise", "rows": 10, "batch": 12}},
+        "objective": {
+            "type": "expression",
+            "joints": {"l": "l(x) l(z|x)", "r": "r(w) r(z|w) r(x|z)"},
+            "parts": {"l(x)": "few", "l(z|x)": "encoder", "r(w)": "data", "r(z|w)": "encoder", "r(x|z)": "decoder"},
+            "maximize": "E[q(x,z)](log p(x|z)) + E[l(x,z)](log p(x|z)) + E[0.25 p(x) + 0.75 r(x)](log s(f))",
+            "ratios": {
+                "f": {
+                    "of": "q(x) : 0.25 p(x) + 0.75 r(x)",
+                    "view": {"x": "relaxed"},
+                    "penalties": [{"type": "gradient_penalty"}],
+                }
+            },
+        },
+    }
     found["micro_batches"] = shipped("quickstart", batch=24, pair_block=6, micro_batches=2)
     return found
 

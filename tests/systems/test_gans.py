@@ -205,7 +205,8 @@ def cgan_decoder(d: Drawn) -> Tensor:
 def cgan_critic(d: Drawn) -> Tensor:
     label = d["p.y"]
     fake = d.image(label, d["p.z"]).detach()
-    return softplus(-d.f(d["q.x"], d["q.y"])).mean() + softplus(d.f(fake, label)).mean()
+    real = (d["q.x"], d["q.y"])
+    return softplus(-d.f(*real)).mean() + softplus(d.f(fake, label)).mean() + 0.1 * 4 * r1(d.f, *real)
 
 
 def posterior(d: Drawn, *given: Tensor) -> tuple[Tensor, Tensor, Tensor]:

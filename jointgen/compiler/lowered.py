@@ -13,7 +13,7 @@ import attrs
 
 from jointgen.compiler.axes import Axes
 from jointgen.compiler.gradient_paths import GradientPaths, Traits, merge_paths
-from jointgen.compiler.nodes import EXPLICIT, Node, ReadNode, StandardizedNode
+from jointgen.compiler.nodes import EXPLICIT, Node, PastNode, ReadNode, StandardizedNode
 from jointgen.objectives.algebra import Expr, Stop, Tree
 
 
@@ -102,8 +102,8 @@ class CriticPenalty(Expr):
 
     critic: str
     penalty: Any
-    positives: tuple[ReadNode | StandardizedNode, ...]
-    negatives: tuple[ReadNode | StandardizedNode, ...]
+    positives: tuple[ReadNode | StandardizedNode | PastNode, ...]
+    negatives: tuple[ReadNode | StandardizedNode | PastNode, ...]
     detached: frozenset[Node]
     title: str
 

@@ -32,6 +32,7 @@ from jointgen.compiler.nodes import (
     Mode,
     MomentsNode,
     Node,
+    PastNode,
     PriorNode,
     ReadNode,
     RootNode,
@@ -68,6 +69,7 @@ class Point:
         sums: The summed variables in order.
         log_probs: The log-probability of each value of these.
         batch: How many rows the batch has; 0 for `train.batch`.
+        history: What the draws of the past are of, and how many are kept.
     """
 
     reads: Mapping[str, ReadNode]
@@ -76,6 +78,7 @@ class Point:
     sums: tuple[str, ...] = ()
     log_probs: Mapping[str, DensityNode] = attrs.field(factory=dict)
     batch: int = 0
+    history: tuple[str, int] | None = None
 
     def axes_of(self, *found: Axes) -> Axes:
         """The axes of what is computed from values with these: theirs, and without sums the k draws in any case."""
@@ -135,6 +138,8 @@ class Lowering:
             return LogMeanExpOfRows(tuple(terms))
         sums = source.sums
         point = self.point(_one(source.over), source.k, sums=sums)
+        if source.history:
+            point = attrs.evolve(point, history=(str(source.over), source.history))
         tree = self.lower_at(term, point)
         reduction = component_of(source.reduce)
         if not sums:
@@ -287,6 +292,8 @@ class Lowering:
 
     def _leaf(self, term: Expr, point: Point, held: bool) -> Node:
         """The node of a term that is no combination of others."""
+        if point.history is not None and not isinstance(term, Ratio):
+            raise ConfigError(f"{term} stands under a history of draws, of which only a critic sees those of the past")
         match term:
             case LogDensity():
                 return self.density(term, point, held)
@@ -394,7 +401,20 @@ class Lowering:
 
     def critic(self, ratio: Ratio, point: Point) -> CriticNode:
         """The run of a ratio's critic at the point."""
-        return CriticNode(ratio.name, _met(point, [self._seen(ratio, v, point) for v in ratio.variables]))
+        seen = _met(point, [self._seen(ratio, v, point) for v in ratio.variables])
+        if point.history is None:
+            return CriticNode(ratio.name, seen)
+        over, size = point.history
+        name = f"{ratio.name}/history of {over}"
+        past = (PastNode(one, v, name, size) for one, v in zip(seen, ratio.variables, strict=True))
+        return CriticNode(ratio.name, tuple(past))
+
+    def critic_output(self, ratio: Ratio, over: Product, history: int) -> tuple[CriticNode, Expr]:
+        """The run of a critic at draws of a product, and its whole output with the known part of the ratio."""
+        point = self.point(over, 1)
+        if history:
+            point = attrs.evolve(point, history=(str(over), history))
+        return self.critic(ratio, point), self.lower_at(ratio, point)
 
     def _seen(self, ratio: Ratio, variable: str, point: Point) -> Any:
         """Return the value of a variable that the critic of a ratio sees."""

@@ -494,6 +494,35 @@ class StandardizedNode(Node):
 
 
 @attrs.frozen(cache_hash=True)
+class PastNode(Node):
+    """A value that a critic sees, or with probability 1/2 in its place one of the past, without a gradient.
+
+    Args:
+        value: The new draw.
+        variable: Its name among the variables of the history, whose rows are taken together.
+        history: The name of the history, which also names the noise that chooses.
+        size: How many draws of the past it holds.
+    """
+
+    value: ReadNode | StandardizedNode
+    variable: str
+    history: str
+    size: int
+    is_never_handed_over = True
+
+    @property
+    def parents(self) -> tuple[Node, ...]:
+        return (self.value,)
+
+    @property
+    def title(self) -> str:
+        return f"{self.value.title} or one of the last {self.size}"
+
+    def gradient_paths(self, traits: Traits) -> GradientPaths:
+        return {}
+
+
+@attrs.frozen(cache_hash=True)
 class DensityNode(Node):
     """The log-density of a distribution at a value, (rows,) nats.
 
@@ -576,7 +605,7 @@ class CriticNode(Node):
     """One run of the network of a critic, (rows,) logits or scores."""
 
     part: str
-    inputs: tuple[ReadNode | StandardizedNode, ...]
+    inputs: tuple[ReadNode | StandardizedNode | PastNode, ...]
     is_never_handed_over = True
 
     @property

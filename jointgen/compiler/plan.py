@@ -308,18 +308,15 @@ def _critic_outputs(
     update: Update, trains: tuple[str, ...], lowering: Lowering, nodes: frozenset[Node]
 ) -> Iterable[CriticOutput]:
     ratios = {expr.name: expr for expr in update.maximize.walk() if isinstance(expr, Ratio)}
+    histories = dict.fromkeys([0, *(expr.history for expr in update.maximize.walk() if isinstance(expr, Expectation))])
     for ratio in ratios.values():
         for side, over in zip(SIDES, (ratio.num, ratio.den), strict=True):
             if ratio.name in trains:
-                outputs = [
-                    CriticOutput(
-                        ratio,
-                        side,
-                        share,
-                        lowering.critic(ratio, lowering.point(product, 1)),
-                        lowering.lower(Expectation(product, ratio), ratio),
-                    )
-                    for share, product in over.components
-                ]
-                if all(output.node in nodes for output in outputs):
-                    yield from outputs
+                for history in histories:
+                    outputs = [
+                        CriticOutput(ratio, side, share, *lowering.critic_output(ratio, product, history))
+                        for share, product in over.components
+                    ]
+                    if all(output.node in nodes for output in outputs):
+                        yield from outputs
+                        break

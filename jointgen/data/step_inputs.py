@@ -56,6 +56,7 @@ class StepInputs:
         batches: By the size of each global batch that a data source has of its own, the number of its rows in `data`.
             Without an entry, as on the few rows of a check or in an evaluation, they are as many as all others.
         source_rows: How many rows each data source has; where it is not known, a batch is taken for all of it.
+        past: Draws of the past by the name of their history (`jointgen.engine.histories.PastRows`).
     """
 
     data: RawRows
@@ -68,6 +69,7 @@ class StepInputs:
     peers: Peers = ALONE
     batches: Mapping[int, int] = attrs.field(factory=dict)
     source_rows: Mapping[str, int] = attrs.field(factory=dict)
+    past: Mapping[str, Any] = attrs.field(factory=dict)
 
     def of_batch(self, batch: int) -> StepInputs:
         """The inputs of what is computed from a batch of this size: with its number of rows."""

@@ -21,6 +21,7 @@ from jointgen.compiler.nodes import (
     Mode,
     MomentsNode,
     Node,
+    PastNode,
     PriorNode,
     ReadNode,
     RootNode,
@@ -276,6 +277,19 @@ class Program:
         value, moments = self.index[node.value], self.index[node.moments]
         return lambda inputs, values: values[moments].standardize(values[value])
 
+    def _past(self, node: PastNode) -> Operation:
+        at = self.index[node.value]
+
+        def run(inputs: StepInputs, values: Values) -> Tensor:
+            new: Tensor = values[at].detach()
+            history = inputs.past.get(node.history)
+            if history is None or not history.is_full:
+                return new
+            is_taken, slots = rows_of_the_past(node, inputs)
+            return torch.where(is_taken.reshape(-1, *[1] * (new.ndim - 1)), history.rows[node.variable][slots], new)
+
+        return run
+
     def _density(self, node: DensityNode) -> Operation:
         law, value = self.index[node.law], self.index[node.value]
         if node.mass:
@@ -332,6 +346,7 @@ _OPERATIONS: dict[type[Node], Callable[[Program, Any], Operation]] = {
     ValuesNode: Program._values,
     SpreadNode: Program._spread,
     StandardizedNode: Program._standardized,
+    PastNode: Program._past,
     DensityNode: Program._density,
     ClosedKLNode: Program._closed_kl,
     CriticNode: Program._critic,
@@ -344,6 +359,16 @@ _OPERATIONS: dict[type[Node], Callable[[Program, Any], Operation]] = {
 def _in_batch(operation: Operation, batch: int) -> Operation:
     """The operation on the inputs of a batch of its own size, where it has one."""
     return (lambda inputs, values: operation(inputs.of_batch(batch), values)) if batch else operation
+
+
+def rows_of_the_past(node: PastNode, inputs: StepInputs) -> tuple[Tensor, Tensor]:
+    """Choose the rows of a history that take the place of new draws.
+
+    Returns:
+        (B,) bool, whether a row is replaced, and (B,) int64, by which row of the history.
+    """
+    chosen = inputs.noise.named(node.history, inputs.rows).uniform(2)
+    return chosen[:, 0] < 0.5, (chosen[:, 1] * node.size).long().clamp(max=node.size - 1)
 
 
 def _detached(operation: Operation) -> Operation:

@@ -13,13 +13,15 @@ from typing import Any
 import attrs
 import torch
 
-from jointgen.compiler.nodes import Node
+from jointgen.compiler.nodes import Node, PastNode
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.balance_meter import BalanceMeter
 from jointgen.engine.balance_scales import BalanceScales
 from jointgen.engine.drivers import DrivenState, Drivers
+from jointgen.engine.histories import Histories
+from jointgen.engine.program import Values
 from jointgen.engine.torch_compile import TorchCompiler, nodes_when_compiled
 from jointgen.engine.update import BatchFigures, JointGraph, StepFigures, UpdateRunner
 from jointgen.errors import ConfigError
@@ -36,6 +38,7 @@ class Step:
         compiler: Compiles the losses. The plan must be `separate` then.
         scales: What the run has measured for balanced weights.
         driven: What the run has of gates and of weights that figures drive.
+        histories: The draws of the past that critics see.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Step:
         compiler: TorchCompiler | None = None,
         scales: BalanceScales | None = None,
         driven: DrivenState | None = None,
+        histories: Histories | None = None,
     ):
         assert compiler is None or not plan.one_graph, "compiled updates have graphs of their own: Plan.separate"
         self.plan, self.workers, self.optimizers, self.clip = plan, workers, optimizers, clip
@@ -76,11 +80,16 @@ class Step:
         self.exports = [later[i].intersection(nodes) for i, (nodes, _) in enumerate(runs)]
         self.balance_meter = BalanceMeter(plan, parts, workers, BalanceScales() if scales is None else scales)
         self.drivers = Drivers(plan, DrivenState() if driven is None else driven)
+        self.histories = Histories() if histories is None else histories
+        self._looks_back = {u.name for u in plan.updates if any(isinstance(node, PastNode) for node in u.nodes)}
         self.compiler = compiler
         if compiler:
             for runner, exports in zip(self.updates, self.exports, strict=True):
-                runner.compile(compiler, exports, runner.plan.name)
-            for repeated in filter(None, self.repeats):
+                if runner.plan.name in self._looks_back:
+                    compiler.note(f"train.compile: {runner.plan.name} has a history of draws, so it runs eagerly")
+                else:
+                    runner.compile(compiler, exports, runner.plan.name)
+            for repeated in (one for one in self.repeats if one and one.plan.name not in self._looks_back):
                 repeated.compile(compiler, frozenset(), f"{repeated.plan.name}, repeated,")
 
     def __call__(self, inputs_of: Callable[[int], StepInputs], until_log: int | None = None) -> StepFigures:
@@ -109,6 +118,8 @@ class Step:
             scales = {**scales, **driven}
             first = attrs.evolve(first, scales=scales)
             figures |= {f"weight/{name}": value.clone() for name, value in driven.items()}
+        if self._looks_back:
+            first = attrs.evolve(first, past=self.histories.past)
         micro_batches = first.split(self.micro_batches)
 
         # --- all updates on one graph
@@ -140,7 +151,7 @@ class Step:
                 pending.append((update, of_update))
             else:
                 self._apply(update, of_update, wants_more)
-                self._repeat(i, first.step, lambda r: attrs.evolve(inputs_of(r), scales=scales))
+                self._repeat(i, first.step, lambda r: attrs.evolve(inputs_of(r), scales=scales, past=first.past))
                 figures |= of_update
         for update, of_update in pending:
             self._apply(update, of_update, until_log == 0)
@@ -161,12 +172,17 @@ class Step:
     ) -> StepFigures:
         """Fill the gradients of one update, means over micro-batches, and add the values of `exports` to `known`."""
         batches: list[BatchFigures] = []
+        drawn: list[tuple[StepInputs, Values]] = []
         update.trained.activate()
         for inputs, imports in zip(micro_batches, known, strict=True):
             found, values = update.add_gradient(inputs, imports, self.workers.autocast(), 1 / len(micro_batches))
             imports.update({node: values[update.program.index[node]] for node in exports})
             batches.append((found, update.critic_outputs(inputs, values) if wants_critics else []))
+            if update.plan.name in self._looks_back:
+                drawn.append((inputs, values))
         update.trained.fill_missing_gradients()
+        if drawn:
+            self.histories.add(update.plan, update.program, drawn, self.workers)
         return update.figures_of(batches, self._gather(wants_critics))
 
     def _without_step(
@@ -232,6 +248,8 @@ def _check_same_point(plan: Plan) -> None:
             raise ConfigError(
                 f"'same point' runs each update once a step, {update.name} asks otherwise", "objective", "order"
             )
+        if any(isinstance(node, PastNode) for node in update.nodes):
+            raise ConfigError(f"{update.name} has a history of draws, which goes in turns only", "objective", "order")
         for part in update.trains:
             if part in trained:
                 raise ConfigError(

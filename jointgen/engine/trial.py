@@ -25,6 +25,7 @@ from jointgen.compiler.nodes import (
     DensityNode,
     ForwardNode,
     Node,
+    PastNode,
     ReadNode,
     RootNode,
     SampleNode,
@@ -267,6 +268,8 @@ def _named(binding: Binding, node: Node) -> str:
         return _named(binding, node.layers)
     if isinstance(node, SpreadNode):
         return _named(binding, node.node)
+    if isinstance(node, PastNode):
+        return _named(binding, node.value)
     if isinstance(node, SampleNode | DensityNode | ClosedKLNode | ValuesNode):
         part = node.law.part
         return binding.named(part, "family" if part in binding.recipe.all_conditionals() else "")

@@ -155,6 +155,7 @@ class Ratio(Expr):
         penalties: Registered components or their names, such as "r1".
         times: How often the critic's update runs in a step, a number or rules, as in `Update`; each time after the
             first it has draws of its own.
+        history: How many draws of the denominator are kept, see `Expectation`; 0 for new ones alone.
 
     Raises:
         ConfigError: The two sides are over different variables, or a view does not fit.
@@ -169,6 +170,7 @@ class Ratio(Expr):
     view: tuple[tuple[str, CriticView], ...] = attrs.field(converter=_view, default=())
     penalties: tuple[Any, ...] = ()
     times: Times = attrs.field(converter=as_times, default=1)
+    history: int = 0
 
     def __attrs_post_init__(self) -> None:
         if self.known is not None:
@@ -256,6 +258,8 @@ class Expectation(Expr):
         reduce: How the k values of a row become one: a registered reduction or its name; None for their mean.
         wrt: The variables whose draws the reduction looks at; none for those that it looks at by itself.
         sums: The variables that take every value in place of a draw.
+        history: So many draws of the past are kept, and each draw that a critic sees is one of them with probability
+            1/2 (Shrivastava et al. 2017); 0 for new draws alone.
 
     Raises:
         ConfigError: k is less than 1, an expectation stands inside another, `wrt` does not fit, or a variable is summed
@@ -268,6 +272,7 @@ class Expectation(Expr):
     reduce: Any = attrs.field(default=None, converter=_reduction, hash=False)
     wrt: tuple[str, ...] = attrs.field(default=(), converter=names)
     sums: tuple[str, ...] = attrs.field(default=(), converter=names)
+    history: int = 0
     component_slots: ClassVar[tuple[Slot, ...]] = (Slot("reduce", "reduction"),)
     is_summand: ClassVar[bool] = True
 
@@ -276,6 +281,10 @@ class Expectation(Expr):
         check_sums(self.over, self.sums)
         if not 1 <= self.k <= MAX_DRAWS:
             raise ConfigError(f"{self}: k must be from 1 to {MAX_DRAWS:,}")
+        if not 0 <= self.history <= MAX_DRAWS:
+            raise ConfigError(f"{self}: a history has from 1 to {MAX_DRAWS:,} draws")
+        if self.history and (self.k > 1 or self.sums):
+            raise ConfigError(f"{self}: a history goes with one draw for each row, and with no sum")
         if self.wrt and self.reduce is None:
             raise ConfigError(f"{self}: a mean looks at no variable; write k={self.k}, or another reduction")
         for variable in self.wrt:
@@ -306,7 +315,8 @@ class Expectation(Expr):
         reduce += f"({', '.join(self.wrt)})" if self.wrt else ""
         draws = "" if self.k == 1 and not reduce else f"; k={self.k}{reduce}"
         sums = f"; sum {', '.join(self.sums)}" if self.sums else ""
-        return f"E[{self.over}{sums}{draws}]"
+        history = f"; history {self.history}" if self.history else ""
+        return f"E[{self.over}{sums}{draws}{history}]"
 
     def __str__(self) -> str:
         return f"{self.sign}({self.term})"
@@ -320,6 +330,7 @@ def E(  # noqa: N802 - the paper's sign
     reduce: Any = MEAN,
     wrt: str | Iterable[str] = (),
     sums: str | Iterable[str] = (),
+    history: int = 0,
 ) -> Expr:
     """Return the expectation of a term, estimated by the mean over the rows of a batch.
 
@@ -331,6 +342,8 @@ def E(  # noqa: N802 - the paper's sign
             "logmeanexp" of IWAE (Burda et al. 2016, eq. 8).
         wrt: The variables whose draws the reduction looks at. A prior's variable is then drawn k times as well.
         sums: Variables that take every value in place of a draw, each weighed by its probability (docs/discrete.md).
+        history: How many draws of the past are kept; a critic sees one of them in place of a new draw with probability
+            1/2 (docs/schedules.md).
 
     >>> from jointgen.objectives import p, q
     >>> log_w = p.log_x_given_z + p.log_z - q.log_z_given_x
@@ -339,7 +352,7 @@ def E(  # noqa: N802 - the paper's sign
     >>> print(E(q.xz, p.log_x_given_z + p.log_z, k=5, reduce="stein", wrt="z"))
     E[q(x,z); k=5 stein(z)](log p(x|z) + log p(z))
     """
-    return Expectation(over, term, k, reduce, wrt, sums)
+    return Expectation(over, term, k, reduce, wrt, sums, history)
 
 
 def check_sums(over: Distribution, sums: tuple[str, ...]) -> None:

@@ -287,12 +287,16 @@ def as_stages(objective: Objective | Sequence[Stage]) -> tuple[Stage, ...]:
 
 
 def _check_written(updates: Iterable[Update], ratios: Mapping[str, Ratio]) -> None:
-    """Refuse a written update of a critic whose ratio has penalties or times, which only its own update has."""
+    """Refuse a written update of a critic whose ratio says what only its own update does: penalties, times, history."""
     for update in updates:
         ratio = ratios.get(update.name)
-        if ratio is not None and (ratio.penalties or ratio.times != 1) and update != critic_update(ratio):
+        if (
+            ratio is not None
+            and (ratio.penalties or ratio.times != 1 or ratio.history)
+            and update != critic_update(ratio)
+        ):
             raise ConfigError(
-                f"ratio {ratio.name!r} has penalties or times, which the update written for it would drop"
+                f"ratio {ratio.name!r} has penalties, times or a history, which the update written for it would drop"
             )
 
 
@@ -330,7 +334,9 @@ def _paced(update: Update, pace: Pace | None) -> Update:
 
 def critic_update(ratio: Ratio) -> Update:
     """Return a critic's update: its loss under the numerator and the denominator, less its penalties."""
-    maximize = E(ratio.num, ratio.loss.positive(ratio)) + E(ratio.den, ratio.loss.negative(ratio))
+    maximize = E(ratio.num, ratio.loss.positive(ratio)) + E(
+        ratio.den, ratio.loss.negative(ratio), history=ratio.history
+    )
     for penalty, weight in zip(ratio.penalties, _penalty_weights(ratio), strict=True):
         maximize = maximize - weight * PenaltyOf(ratio, penalty)
     return Update(ratio.name, maximize, trains=(ratio.name,), times=ratio.times)

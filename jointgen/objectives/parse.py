@@ -287,34 +287,43 @@ class _Parser:
         opened = self.at - 1
         self.take("[")
         over = self.distribution()
-        k, reduce, wrt, sums = self.options(over)
+        k, reduce, wrt, sums, history = self.options(over)
         self.take("]")
         self.take("(")
         self.inside = True
         term = self.closed(self.sum())
         self.inside = False
-        return self.checked(opened, lambda: Expectation(over, term, k, reduce, wrt, sums))
+        return self.checked(opened, lambda: Expectation(over, term, k, reduce, wrt, sums, history))
 
-    def options(self, over: Distribution) -> tuple[int, Any, tuple[str, ...], tuple[str, ...]]:
-        """Read what stands behind the distribution of an expectation: "; sum y; k=5 stein(z)"."""
+    def options(self, over: Distribution) -> tuple[int, Any, tuple[str, ...], tuple[str, ...], int]:
+        """Read what stands behind the distribution of an expectation: "; sum y; k=5 stein(z); history 50"."""
+        history = 0
         draws: tuple[int, Any, tuple[str, ...]] = (1, MEAN, ())
         sums: list[str] = []
         given: set[str] = set()
         while self.accept(";"):
-            start, word = self.at, self.take_name("'sum' or 'k'")
-            if word not in ("sum", "k"):
-                self.fail(f"unknown option {word!r}{suggest(word, ('sum', 'k'))}", start)
+            start, word = self.at, self.take_name("'sum', 'k' or 'history'")
+            if word not in ("sum", "k", "history"):
+                self.fail(f"unknown option {word!r}{suggest(word, ('sum', 'k', 'history'))}", start)
             if word in given:
                 self.fail(f"{word!r} is given twice", start)
             given.add(word)
             if word == "k":
                 draws = self.draws()
                 continue
+            if word == "history":
+                history = self.history()
+                continue
             while not sums or self.accept(","):
                 start = self.at
                 sums.append(self.take_name("a variable"))
                 self.checked(start, lambda: check_sums(over, tuple(sums)))
-        return *draws, tuple(sums)
+        return *draws, tuple(sums), history
+
+    def history(self) -> int:
+        if not self.peek().isdecimal() or not 1 <= int(self.peek()[:20]) <= MAX_DRAWS:
+            self.fail(f"a history has from 1 to {MAX_DRAWS:,} draws, a whole number")
+        return int(self.next())
 
     def log_mean_exp(self) -> LogMeanExp:
         if self.inside:

@@ -20,7 +20,7 @@ from jointgen.config.fields import (
     valid_count,
 )
 from jointgen.errors import ConfigError, Problems, placing, suggest
-from jointgen.objectives.algebra import Expr, Weight
+from jointgen.objectives.algebra import MAX_DRAWS, Expr, Weight
 from jointgen.objectives.components import TABLES, Named, is_default, name_of, uses, with_components
 from jointgen.objectives.distributions import Conditional, Joint, joint_from_text, p, q
 from jointgen.objectives.expressions import CriticView, Ratio
@@ -54,6 +54,7 @@ class RatioTable:
     view: dict[str, str] = attrs.field(factory=dict)
     penalties: list[PenaltyField] = attrs.field(factory=list)
     times: int | list[TimesRule] = attrs.field(default=1, validator=between(1, MOST_TIMES))
+    history: int | None = attrs.field(default=None, validator=between(1, MAX_DRAWS))
 
 
 @attrs.frozen
@@ -321,7 +322,7 @@ def _ratio(name: str, kind: Any, table: str | RatioTable, words: Vocabulary, oth
     loss = "logistic" if table.loss is None else table.loss
     with placing(key, name):
         check_times(as_times(table.times))
-        return Ratio(name, num, den, kind, loss, known, view, tuple(table.penalties), table.times)
+        return Ratio(name, num, den, kind, loss, known, view, tuple(table.penalties), table.times, table.history or 0)
 
 
 # --- back to text ----------------------------------------------------------------------------------------------------
@@ -446,6 +447,7 @@ def _ratio_table(ratio: Ratio, registry: Registry) -> RatioTable:
         {variable: str(seen) for variable, seen in ratio.view},
         [_with_settings("penalty", penalty, registry) for penalty in ratio.penalties],
         _written_times(ratio.times),
+        ratio.history or None,
     )
 
 

@@ -20,6 +20,7 @@ from jointgen.engine.batch_norm import synchronise
 from jointgen.engine.drivers import DrivenState
 from jointgen.engine.ema import EMA
 from jointgen.engine.gradient_check import check_ownership
+from jointgen.engine.histories import Histories
 from jointgen.engine.optimizers import Optimizers
 from jointgen.engine.trial import try_terms
 from jointgen.errors import ConfigError, FileError, Problem, placing
@@ -95,6 +96,7 @@ def set_up_training(
         optimizers=Optimizers(compiled, parts),
         balance_scales=BalanceScales(workers.device),
         driven=DrivenState(workers.device),
+        histories=Histories(workers.device),
         progress=RunProgress(0, 0.0, ends, ends, warm.record() if warm else None),
         early_stopping=early_stopping_of(train.early_stopping, train.eval_every, checked.figures),
         best=best_checkpoint_of(train.keep_best, train.eval_every, checked.figures),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the state holds these, and knows of them only that they are
     from jointgen.engine.balance_scales import BalanceScales
     from jointgen.engine.drivers import DrivenState
     from jointgen.engine.ema import EMA
+    from jointgen.engine.histories import Histories
     from jointgen.engine.optimizers import Optimizers
     from jointgen.runtime.workers import Workers
     from jointgen.training.critic_trust import CriticTrust
@@ -195,6 +196,7 @@ class TrainingState:
     optimizers: Optimizers = attrs.field(metadata=_saved_as("optimizers", always=True))
     balance_scales: BalanceScales = attrs.field(metadata=_saved_as("balances"))
     driven: DrivenState = attrs.field(metadata=_saved_as("driven"))
+    histories: Histories = attrs.field(metadata=_saved_as("histories"))
     progress: RunProgress = attrs.field(metadata=_saved_as("progress", always=True))
     early_stopping: EarlyStopping = attrs.field(metadata=_saved_as("progress.patience", needs_same_recipe=True))
     best: BestCheckpoint = attrs.field(metadata=_saved_as("progress.best"))

@@ -143,6 +143,7 @@ class Trainer:
             compiler,
             state.balance_scales,
             state.driven,
+            state.histories,
         )
 
         while progress.step < progress.ends[stage]:

@@ -139,7 +139,7 @@ def test_a_written_update_must_not_drop_what_the_ratio_asks_for(options: Any) ->
     own = Update("d", E(q.x, log_sigmoid(ratio)), trains="d")
     objective = Objective((own, Update("model", E(p.x, log_sigmoid(ratio)))))
     with pytest.raises(
-        ConfigError, match="ratio 'd' has penalties or times, which the update written for it would drop"
+        ConfigError, match="ratio 'd' has penalties, times or a history, which the update written for it would drop"
     ):
         objective.complete(resolve)
 

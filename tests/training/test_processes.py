@@ -154,15 +154,20 @@ ALIKE = (
 
 
 def scheduled() -> dict[str, Any]:
-    """Times by rules, a constraint, a gate that closes, and a weight that figures drive."""
+    """Times by rules, a constraint, a gate that closes, a weight that figures drive, and a history of draws."""
     rules = [{"until": 5, "times": 3}, {"every": 4, "times": 2}, {"times": 1}]
-    control = {"control": "0.7*E[q(x)](log s(f)) - E[p(x)](log s(-f))", "gain": 0.2, "low": -2.0, "high": 2.0}
+    control = {
+        "control": "0.7*E[q(x)](log s(f)) - E[p(x); history 5](log s(-f))",
+        "gain": 0.2,
+        "low": -2.0,
+        "high": 2.0,
+    }
     return {
         "type": "expression",
         "maximize": "E[q(x,z)](log p(x|z) - KL(q(z|x) : p(z))) + E[p(x)](k*log s(f))",
-        "ratios": {"f": {"of": "q(x) : p(x)", "times": rules}},
+        "ratios": {"f": {"of": "q(x) : p(x)", "times": rules, "history": 5}},
         "weights": {"k": {"start": 0.5, **control}},
-        "updates": {"f": {"when": "E[q(x)](-log s(f)) > 0.6 and f/negative_accuracy < 0.9"}},
+        "updates": {"f": {"when": "(E[q(x)](-log s(f)) > 0.6 and f/negative_accuracy < 0.9) or step > 14"}},
         "constraints": {"f": [{"type": "clip", "bound": 0.2}]},
     }
 

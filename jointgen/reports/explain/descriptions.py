@@ -66,6 +66,8 @@ def describe_critic(ratio: Ratio) -> Iterator[str]:
     for side, over in (("numerator", ratio.num), ("denominator", ratio.den)):
         if isinstance(over, Mixture):
             yield f"its {side} is a mixture: a full batch of each component, weighted by its share"
+    if ratio.history:
+        yield f"half of its negatives are, in its own update, among the last {ratio.history} that it was shown"
     yield from (f"penalty {str(penalty).removesuffix('()')}" for penalty in ratio.penalties)
     if ratio.known is not None:
         yield f"known part {ratio.known}"

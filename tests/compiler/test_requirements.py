@@ -203,7 +203,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], list[str]]] = {
         {"prior": {"type": "uniform", "size": 2}},
         [
             "prior: the objective needs a density at points that it did not draw for p(z)",
-            "priors that do: learned, normal, vamp",
+            "priors that do: learned, modes, normal, vamp",
         ],
     ),
 }

@@ -35,11 +35,14 @@ from jointgen.objectives import (
     Objective,
     Update,
     WeightTable,
+    divergence,
     elbo,
     joint_from_text,
+    log_aggregate,
     log_ratio,
     p,
     q,
+    statistic,
 )
 from jointgen.runtime.workers import Workers
 
@@ -165,6 +168,14 @@ EVERYTHING = {
     "ali": of(ALI()),
     "alice": of(ALICE()),
     "exact sum": exact_sum,
+    "terms of the batch": of(
+        Objective.of(elbo(q, p) - divergence("sliced_wasserstein", q.z, p.z) - statistic("covariance", q.z))
+    ),
+    "aggregate densities": of(
+        Objective.of(
+            E(q.xz, p.log_x_given_z - log_ratio(q.z, q.z.by_dimension, name="t") - log_aggregate(q.z, each=True))
+        )
+    ),
     "asvae": of(ASVAE(ramp=0.9)),
     "asvae, literal": of(ASVAE(form="literal")),
     "asvae, splines": of(ASVAE(), encoder=network({"type": "coupling", "transform": "spline", "length": 2})),

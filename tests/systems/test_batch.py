@@ -73,6 +73,17 @@ def t(x: Tensor, z: Tensor) -> Tensor:
     return (x * z).sum(1, keepdim=True) - 0.2 * z[:, :1]
 
 
+class Layered(WrittenCritic):
+    """A critic with one hidden layer of two units."""
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (hidden(x),)
+
+
+def hidden(x: Tensor) -> Tensor:
+    return torch.stack([x[:, 0] * x[:, 1], (x[:, 0] - 0.5).square()], 1)
+
+
 def compiled(name: str, update: str) -> tuple[float, list[Tensor]]:
     """The loss of a recipe's update, and its gradient by weight and scale of encoder and decoder."""
     path = next(SHIPPED.rglob(f"{name}.toml"))
@@ -81,7 +92,7 @@ def compiled(name: str, update: str) -> tuple[float, list[Tensor]]:
         "encoder": Linear(A, S),
         "decoder": Linear(B, R),
         "prior": StandardNormal(2),
-        "f": WrittenCritic(f),
+        "f": Layered(f),
         "t": WrittenCritic(t),
     }
     plan, parts = assemble(objective, modules, spaces={v: Space((2,)) for v in "xz"})
@@ -144,9 +155,16 @@ def mine_gan(a: Tensor, s: Tensor, b: Tensor, r: Tensor) -> Tensor:
     return -logsigmoid(f(x)).mean() - 0.05 * information
 
 
+def feature_matching(a: Tensor, s: Tensor, b: Tensor, r: Tensor) -> Tensor:
+    """Salimans et al. 2016, section 3.1: |E h(x) - E h(G(z))|^2."""
+    x = XI @ b + r.exp() * ETA
+    return (hidden(X).mean(0) - hidden(x).mean(0)).square().sum()
+
+
 @pytest.mark.parametrize(
     ("name", "update", "loss"),
     [
+        ("feature_matching_mnist", "model", feature_matching),
         ("wae_mmd_mnist", "model", wae_mmd),
         ("infovae_mnist", "model", infovae),
         ("dipvae_mnist", "model", dipvae),

@@ -42,6 +42,7 @@ from jointgen.compiler.nodes import (
     ViewNode,
     differentiable_nodes,
     of_batch,
+    ordered,
 )
 from jointgen.compiler.sums import ValuesNode, spread
 from jointgen.contracts.reductions import WeightedReduction
@@ -335,6 +336,7 @@ class Lowering:
         axes = point.axes_of(*(read.axes for reads in given for read in reads.values()))
         law, other = (self._law(*side[:2], point, mode, side[2], held, axes) for side in sides)
         assert not isinstance(law, MomentsNode) and not isinstance(other, MomentsNode)
+        _refuse_integrated_draws(term, law, other)
         return ClosedKLNode(law, other)
 
     def _aggregate(self, term: AggregateDensity, point: Point, held: bool) -> AggregateNode:
@@ -570,6 +572,27 @@ def _remedy_for_source(root: Conditional) -> str:
 def _refuse_matched(factor: Conditional, term: Expr) -> None:
     if factor.moments:
         raise ConfigError(f"{term}: {factor} is a matched Gaussian, of which only the log-density is known")
+
+
+def _refuse_integrated_draws(term: KL, law: ForwardNode | PriorNode, other: ForwardNode | PriorNode) -> None:
+    """Refuse a closed KL that is given what depends on a draw of its first law.
+
+    It integrates over the law anew, and so forgets that the point is of one draw: with z2 drawn from q(z2|z1),
+    KL(q(z1|x) : p(z1|z2)) is not the mean of log q(z1|x) - log p(z1|z2).
+    """
+    for node in ordered((*law.parents, *other.parents)):
+        if isinstance(node, SampleNode | ValuesNode) and isinstance(law, ForwardNode):
+            drawn = node.law
+            is_of_law = isinstance(drawn, ForwardNode) and drawn.part == law.part
+            is_of_law = is_of_law and drawn.unmarked().inputs == law.unmarked().inputs  # type: ignore[union-attr]
+        else:
+            is_of_law = isinstance(node, RootNode) and isinstance(law, PriorNode) and node.part == law.part
+        if is_of_law:
+            written = f"{term.joint.name}({term.factor}) - log {term.other_joint.name}({term.other})"
+            raise ConfigError(
+                f"{term}: {' and '.join(term.other.given or term.factor.given)} depends on a draw of "
+                f"{term.joint.name}({term.factor}), over which a closed KL integrates anew; write log {written}"
+            )
 
 
 def _is_draw_of(value: ReadNode, law: ForwardNode | PriorNode | MomentsNode) -> bool:

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 from support.models import small_model
+from support.paths import SHIPPED
 from torch import Tensor
 
+from jointgen.config.toml import load_tables
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.errors import ConfigError
-from jointgen.objectives import Objective, Vocabulary, joint_from_text, parse
+from jointgen.objectives import Objective, Vocabulary, Weight, joint_from_text, parse
 
 DOUBLE = torch.float64
 A, S1, B, S0 = 0.8, 0.5, 1.3, 0.4
@@ -103,6 +105,31 @@ def test_with_exact_posteriors_every_draw_gives_log_p(
     found = model.rows(update.update.maximize)(inputs)
     x = next(iter(inputs.data["data"].values())).double()
     assert torch.allclose(found, log_p(x), rtol=0, atol=1e-10)
+
+
+def test_the_bottom_up_recipe_is_the_bound() -> None:
+    """Its own equation, at the exact posteriors, is log p(x) at any draw."""
+    written = load_tables(SHIPPED / "relatives" / "two_layers_mnist.toml")["objective"]
+    model = chain(*UP)
+    set_exact(model, "up")
+    weights = {"beta": Weight("beta", 1.0)}
+    words = Vocabulary({name: model.plan.objective.joints[name] for name in ("q", "p")}, {}, weights)
+    assert {name: joint.product for name, joint in words.joints.items()} == written["joints"]
+    inputs = model.inputs(8)
+    x = next(iter(inputs.data["data"].values())).double()
+    assert torch.allclose(model.rows(parse(written["maximize"], words))(inputs), log_p(x), rtol=0, atol=1e-10)
+
+
+def test_a_closed_kl_is_not_given_what_its_own_draw_made() -> None:
+    """z2 is drawn given z1, and KL(q(z1|x) : p(z1|z2)) integrates over z1 anew: it is no part of the bound."""
+    model = chain(*UP)
+    words = Vocabulary({name: model.plan.objective.joints[name] for name in ("q", "p")})
+    says = r"z2 depends on a draw of q\(z1\|x\).*write log q\(z1\|x\) - log p\(z1\|z2\)"
+    with pytest.raises(ConfigError, match=says):
+        model.rows(parse("E[q(x,z1,z2)](KL(q(z1|x) : p(z1|z2)))", words))
+    with pytest.raises(ConfigError, match="integrates anew"):
+        model.rows(parse("E[p(x,z1,z2)](KL(p(z2) : q(z2|z1)))", words))
+    model.rows(parse("E[p(x,z1,z2)](KL(q(z2|z1) : p(z2)))", words))  # q's z2 is another draw than p's
 
 
 def test_the_ladder_gives_the_gradient_of_its_definition() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from support.systems import Drawn, check_update, small_recipe
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, logsigmoid, relu
+from torch.nn.functional import cosine_similarity, leaky_relu, logsigmoid, relu
 
 
 def l1(a: Tensor, b: Tensor) -> Tensor:
@@ -65,7 +65,15 @@ def test_ebgan() -> None:
         return l2(x, drawn.mean("rebuilder", drawn.mean("coder", x)))
 
     model = small_recipe("ebgan_mnist")
-    check_update(model, "generator", lambda drawn: energy(drawn, drawn.mean("decoder", drawn["p.z"])).mean())
+
+    def generator(drawn: Drawn) -> Tensor:
+        x = drawn.mean("decoder", drawn["p.z"])
+        codes = drawn.mean("coder", x)
+        squares = cosine_similarity(codes[:, None], codes[None], dim=2).square()
+        apart = (squares.sum() - squares.trace()) / (len(x) * (len(x) - 1))
+        return energy(drawn, x).mean() + 0.1 * apart
+
+    check_update(model, "generator", generator)
     check_update(
         model,
         "autoencoder",

@@ -98,6 +98,7 @@ class CriticPenalty(Expr):
 
     Args:
         detached: The inputs whose gradient reaches nothing that the update trains.
+        pace: The update runs at every step that this number divides.
     """
 
     critic: str
@@ -106,11 +107,16 @@ class CriticPenalty(Expr):
     negatives: tuple[ReadNode | StandardizedNode | PastNode, ...]
     detached: frozenset[Node]
     title: str
+    pace: int = 1
 
     @property
     def every(self) -> int:
-        """The penalty is computed in each step that this number divides."""
+        """The penalty is computed in one of so many of the steps at which the update runs."""
         return int(self.penalty.every)
+
+    def is_due(self, step: int) -> bool:
+        """Whether the penalty is computed at this step, at which the update runs."""
+        return step // self.pace % self.every == 0
 
 
 class OverBatch(Expr):

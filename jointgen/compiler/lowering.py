@@ -119,10 +119,11 @@ class Lowering:
         joints: The joints of the objective, by name.
         traits: The traits of every part.
         trains: The parts that the update trains. Only their runs can be held.
+        pace: The update runs at every step that this number divides.
     """
 
-    def __init__(self, joints: Mapping[str, Joint], traits: Traits, trains: Iterable[str] = ()):
-        self.joints, self.traits, self.trains = joints, traits, frozenset(trains)
+    def __init__(self, joints: Mapping[str, Joint], traits: Traits, trains: Iterable[str] = (), pace: int = 1):
+        self.joints, self.traits, self.trains, self.pace = joints, traits, frozenset(trains), pace
 
     def lower(self, source: Source, term: Expr) -> Expr:
         """The tree of one term of an expectation, or of a penalty or a term of the batch, which is its own term.
@@ -161,7 +162,7 @@ class Lowering:
         )
         seen = {*positives, *negatives}
         detached = frozenset(seen - differentiable_nodes(seen, self.trains, self.traits))
-        return CriticPenalty(source.ratio.name, source.penalty, positives, negatives, detached, str(source))
+        return CriticPenalty(source.ratio.name, source.penalty, positives, negatives, detached, str(source), self.pace)
 
     def _divergence(self, source: Divergence) -> DivergenceOfRows:
         points = [self.point(_one(side), 1) for side in source.sides]

@@ -254,7 +254,7 @@ def _plan_update(update: Update, objective: Objective, traits: Mapping[str, Part
         found = _lower_update(update, Lowering(objective.joints, able, everything))
         reached = merge_paths(summand.gradient_paths for summand in found)
         trains = tuple(name for name in everything if name in reached)
-    lowering = Lowering(objective.joints, traits, trains)
+    lowering = Lowering(objective.joints, traits, trains, update.every)
     lowered = _lower_update(update, lowering)
     nodes = ordered(node for summand in lowered for node in leaves_of(summand.lowered))
     differentiable = differentiable_nodes(nodes, trains, traits)

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from jointgen.objectives.aggregates import AggregateDensity
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Conditional, Joint, Marginal
 from jointgen.objectives.expressions import Ratio, Value
@@ -43,6 +44,8 @@ def used_joints(
             used.update(value.joint.ancestors(value.drawn))
         elif isinstance(value, Conditional):
             used.add(value)
+        elif isinstance(value, AggregateDensity):
+            used.add(value.factor)
         elif isinstance(value, Value) and value.factor is None and value.reading not in READINGS_OF_DATA:
             read.add(value.variable)
         elif isinstance(value, Ratio):

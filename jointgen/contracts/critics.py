@@ -65,7 +65,7 @@ class Penalty(Protocol):
 
     @property
     def every(self) -> int:
-        """The penalty is computed in each step that this number divides.
+        """The penalty is computed in one of so many of the steps at which the critic's update runs.
 
         The engine multiplies it by the same number, so that its average weight does not depend on it.
         """

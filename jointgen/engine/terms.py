@@ -172,7 +172,7 @@ def _penalty_function(lowered: CriticPenalty, program: Program) -> Term:
     ]
 
     def penalise(inputs: StepInputs, values: Values) -> Tensor | float:
-        if inputs.step % every:
+        if not lowered.is_due(inputs.step):
             return 0.0
         positive, negative = (tuple(values[i].detach() if cut else values[i] for i, cut in side) for side in sides)
         noise: NoiseSource = inputs.noise.named(lowered.title, inputs.rows)

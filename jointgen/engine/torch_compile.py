@@ -94,7 +94,7 @@ class CompiledLoss:
     def __init__(self, update: Compilable, keep: Sequence[Node], compiler: TorchCompiler, name: str):
         self.update, self.compiler, self.name = update, compiler, name
         self.keep = [update.program.index[node] for node in keep]
-        self._periods = [summand.penalty.every for summand in update.plan.summands if summand.penalty]
+        self._penalties = [summand.penalty for summand in update.plan.summands if summand.penalty]
         self._variants: dict[tuple[bool, ...], Variant] = {}
         self._failed = False
 
@@ -113,7 +113,7 @@ class CompiledLoss:
         return self.update.loss(inputs, imports)
 
     def _variant(self, inputs: StepInputs, imports: Mapping[Node, Any]) -> Variant:
-        due = tuple(inputs.step % every == 0 for every in self._periods)
+        due = tuple(penalty.is_due(inputs.step) for penalty in self._penalties)
         if due not in self._variants:
             name = self.name + " for steps with other penalties" if self._variants else self.name
             self.compiler.note(f"train.compile: compiling {name}, which takes a minute or so")

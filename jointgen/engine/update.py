@@ -73,7 +73,7 @@ class UpdateRunner:
         for (summand, _), values, weight in zip(self.terms, rows, weights, strict=True):
             mean = values.mean()
             detached = mean.detach() if mean.requires_grad else mean
-            means[summand.label] = means[summand.label] + detached if summand.label in means else detached
+            means[summand.label] = detached  # a term that stands twice has one value
             if total is None:
                 total = -weight * mean
             elif isinstance(weight, Tensor):

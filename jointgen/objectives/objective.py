@@ -358,7 +358,7 @@ def _written_out(maximize: Expr) -> list[str]:
     lines = []
     for outer, whole in summands(maximize):
         for share, source in whole.components if isinstance(whole, Expectation) else ():
-            for inner, term in summands(source.term) if source.reduce == "mean" else [((), source.term)]:
+            for inner, term in source.terms:
                 lines.append(_weighed((*outer, share, *inner)) + f" {source.sign} {term}")
         if not isinstance(whole, Expectation):
             lines.append(_weighed(outer) + f" {whole}")

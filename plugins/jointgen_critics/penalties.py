@@ -34,7 +34,7 @@ class R1:
 
     Args:
         weight: The factor by which the engine multiplies the penalty.
-        every: The penalty is computed in each step that this number divides.
+        every: The penalty is computed in one of so many of the steps at which the critic's update runs.
         at: The side of the ratio on which the data stands; a ratio p : q has it in its denominator, the default.
     """
 
@@ -56,7 +56,7 @@ class GradientPenalty:
 
     Args:
         weight: The factor by which the engine multiplies the penalty.
-        every: The penalty is computed in each step that this number divides.
+        every: The penalty is computed in one of so many of the steps at which the critic's update runs.
     """
 
     weight: float | WeightTable = attrs.field(default=10.0, validator=non_negative_weight)

@@ -32,6 +32,7 @@ from jointgen.objectives import (
     E,
     Expr,
     Objective,
+    Pace,
     Update,
     Weight,
     WeightTable,
@@ -449,6 +450,36 @@ def test_a_penalty_due_at_every_third_step_weighs_three_times() -> None:
                 assert float(stats["d/R1(d)"]) == pytest.approx(3 / 2 * 0.25 if due else 0.0, abs=1e-12)
     extra = [a - b for a, b in zip(moves[True], moves[False], strict=True)]
     assert extra == pytest.approx([-lr * 3 * weight * 0.5, 0.0, 0.0, -lr * 3 * weight * 0.5], abs=1e-12)
+
+
+PACES = [(1, 4, [0, 4, 8]), (4, 4, [0, 16]), (2, 3, [0, 6, 12]), (3, 1, [0, 3, 6])]
+
+
+@pytest.mark.parametrize(("pace", "every", "due"), PACES)
+def test_a_penalty_counts_the_steps_of_its_update(pace: int, every: int, due: list[int]) -> None:
+    """An update that runs at every nth step has its penalty at every mth of these, m times; at all of them on average
+    once. R1 of f = w x at w = 0.5 is 1/8."""
+    d = score(q.x, p.x, name="d", loss="wasserstein", penalties=(R1(weight=0.7, every=every),))
+    modules = {"prior": StandardNormal(), "decoder": Line(0.9, -0.2, -0.5), "d": WatchedCritic(0.5)}
+    plan, parts = assemble(Objective.of(E(p.x, d), paces=(Pace("d", every=pace),)), modules)
+    step, found = make_step(plan, parts, 0.0), {}
+    for number in range(due[-1] + 1):
+        moment = moment_of(written()[1], numbers("x"), step=number)
+        if (penalty := step(lambda r, moment=moment: moment).get("d/R1(d)")) is not None:
+            found[number] = penalty.item()
+    assert sorted(found) == list(range(0, due[-1] + 1, pace))
+    assert {number for number, value in found.items() if value} == {*due}
+    assert [found[number] for number in due] == pytest.approx([every / 8] * len(due))
+
+
+def test_a_term_that_stands_twice_has_one_figure() -> None:
+    """Its mean: the weights are in the loss alone."""
+    model = small_model(Objective.of(E(q.xz, p.log_x_given_z) + E(q.xz, 2 * p.log_x_given_z)))
+    figures, _ = model.update().gradient(model.inputs())
+    once, _ = small_model(Objective.of(E(q.xz, p.log_x_given_z))).update().gradient(model.inputs())
+    name = "model/E[q(x,z)] log p(x|z)"
+    assert figures[name].item() == pytest.approx(once[name].item())
+    assert figures["model/loss"].item() == pytest.approx(-3 * once[name].item())
 
 
 def test_a_penalty_weighs_what_its_schedule_says() -> None:

@@ -50,6 +50,12 @@ def by_hand(model: SmallModel) -> tuple[Any, Any, Tensor, Tensor, Tensor]:
     return law, modules["decoder"](z), x, z, -0.5 * apart.square() - law.log_scale - 0.5 * math.log(2 * math.pi)
 
 
+@pytest.mark.parametrize("text", ["E[p(z)](log q(z))", "E[p(x,z)](log q(z))"])
+def test_the_density_of_an_aggregate_is_a_use_of_its_conditional(text: str) -> None:
+    """Nothing is drawn of q(z|x), and it trains."""
+    assert "encoder" in small_model(Objective.of(parse(text))).plan.updates[0].trains
+
+
 def gradients(loss: Tensor, model: SmallModel, parts: tuple[str, ...]) -> list[Tensor]:
     return list(torch.autograd.grad(loss, model.parts.parameters(parts), allow_unused=True))
 

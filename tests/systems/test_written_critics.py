@@ -68,6 +68,15 @@ def ratio_of(*updates: Update) -> tuple[Ratio, Any]:
     return ratio, (trust.summary()["f"], lines)
 
 
+def test_the_loss_itself_is_known_wherever_its_signs_stand() -> None:
+    """E_q log s(f) + E_p log s(-f) with the second sign outside and inside of its expectation."""
+    f = log_ratio(q.x, p.x, name="f")
+    ratio, _ = ratio_of(written(E(q.x, log_sigmoid(f)) - E(p.x, -log_sigmoid(-f))))
+    assert ratio.kind == "log_ratio"
+    ratio, _ = ratio_of(written(E(q.x, log_sigmoid(f)) - E(p.x, log_sigmoid(-f))))
+    assert ratio.kind == "critic"
+
+
 def test_a_written_update_is_announced_as_such_and_has_no_verdict() -> None:
     f = log_ratio(q.x, p.x, name="f")
     ratio, (verdict, lines) = ratio_of(written(E(q.x, f) - E(p.x, exp(f - 1))))

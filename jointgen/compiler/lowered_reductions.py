@@ -6,6 +6,8 @@ reduction makes the gradient of: the same draws with their path, and their densi
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,9 +16,9 @@ from jointgen.compiler.lowered import OverDraws, ReducedDraws, leaves_of
 from jointgen.compiler.nodes import ReadNode, ordered
 from jointgen.contracts.reductions import ChecksDraws, GradientReduction, as_gradient_reduction
 from jointgen.errors import ConfigError
-from jointgen.objectives.algebra import Expr
+from jointgen.objectives.algebra import Expr, summands
 from jointgen.objectives.components import component_of, name_of
-from jointgen.objectives.distributions import LogDensity, Product
+from jointgen.objectives.distributions import Conditional, Joint, LogDensity, Product
 from jointgen.objectives.expressions import Expectation
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ def lower_gradient_reduction(
     for variable in variables:
         if variable in data:
             raise ConfigError(f"{asker} looks at draws of the model, and {variable!r} is drawn from data")
+    if reduction.holds_draws:
+        _check_log_weight(asker, term, variables, makers)
     live = lowering.point(source.over, source.k, frozenset(variables))
     leaves = {v: attrs.evolve(live.reads[v], leaf=True) for v in variables}
     at_leaves = attrs.evolve(live, reads={**live.reads, **leaves})
@@ -80,6 +84,27 @@ def lower_gradient_reduction(
                 f"{asker} takes the gradient in the sample of {node.variable!r}; the term reads {node.title}"
             )
     return OverDraws(tree, source.k, reduction, draws)
+
+
+def _check_log_weight(
+    asker: str, term: Expr, variables: tuple[str, ...], makers: Mapping[str, tuple[Joint, Conditional]]
+) -> None:
+    """Raise ConfigError unless the term is a log weight of these draws, which are all that conditionals make."""
+    drawn = [variable for variable, (_, factor) in makers.items() if not factor.is_root]
+    if missing := [variable for variable in drawn if variable not in variables]:
+        raise ConfigError(f"{asker} is of all draws of conditionals at once; name {', '.join(missing)} too, or none")
+    for variable in variables:
+        joint, factor = makers[variable]
+        found = [
+            math.prod(weight if isinstance(weight, float) else math.nan for weight in weights)
+            for weights, inner in summands(term)
+            if isinstance(inner, LogDensity) and (inner.joint, inner.factor) == (joint, factor) and not inner.at
+        ]
+        if found != [-1.0]:
+            raise ConfigError(
+                f"{asker} is of log weights: the term must have log {joint.written(factor)} once, with the weight -1; "
+                "for any other term take logmeanexp"
+            )
 
 
 def _check_draws(source: Expectation) -> None:

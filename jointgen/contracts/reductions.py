@@ -39,7 +39,11 @@ class GradientReduction(Reduction, Protocol):
 
     @property
     def holds_draws(self) -> bool:
-        """Whether the density of the draws is held where it stands in the term, so that it gives no gradient."""
+        """Whether the density of the draws is held where it stands in the term, so that it gives no gradient.
+
+        The gradient of a reparameterised score takes its place, an identity of log weights alone: the term must have
+        the log-density of each draw of a conditional once, with the weight -1.
+        """
 
     @property
     def gradient(self) -> str:

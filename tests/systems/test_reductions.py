@@ -17,7 +17,7 @@ from torch import Tensor
 from jointgen.contracts.reductions import TermDraws
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.errors import ConfigError
-from jointgen.objectives import E, Expr, Objective, Update, p, parse, q
+from jointgen.objectives import E, Expr, Objective, Update, joint_from_text, kl, p, parse, q
 from jointgen.objectives.recipe_text import Expression
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.explain.descriptions import describe_reductions
@@ -282,10 +282,13 @@ def test_explain_says_what_the_gradient_is() -> None:
     assert line.startswith("E[q(x,z); k=4 vimco]: the draws' parts get the score of each draw times what the draw adds")
 
 
+KL_Z = kl(q.log_z_given_x, p.log_z)
 WRONG = [
     (E(q.xz, LOG_W, k=4, reduce="drag"), "unknown reduction 'drag'; did you mean 'dreg'?"),
     (E(q.xz, LOG_W, k=1, reduce="vimco"), "k must be at least 2"),
     (E(q.xz, LOG_W, k=6, reduce="miwae"), "6 draws do not divide into groups = 8"),
+    (E(q.xz, LOG_P - 0.5 * q.log_z_given_x, k=4, reduce="dreg"), "log q(z|x) once, with the weight -1"),
+    (E(q.xz, p.log_x_given_z - KL_Z, k=4, reduce="dreg"), "log q(z|x) once, with the weight -1"),
     (E(q.xz, LOG_W, k=4, reduce="stein", wrt="x"), "'x' is drawn from data"),
     (E(q.xz, LOG_W, k=4, reduce="logmeanexp", wrt="z"), "looks at the term's values only"),
     (E(q.x, p.log("x|z", stop="z") * 0.0, k=4, reduce="stein"), "no conditional draws x"),
@@ -297,6 +300,18 @@ def test_mistakes_are_one_line(maximize: Expr, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         small_model(Objective.of(maximize))
     assert message in str(caught.value)
+
+
+def test_dreg_is_of_all_codes_at_once() -> None:
+    """The path of z2 through z1 would keep weights that are not squared."""
+    q2 = joint_from_text("q", "q(x) q(z1|x) q(z2|z1)", {"q(z2|z1)": "top"})
+    p2 = joint_from_text("p", "p(z2) p(z1|z2) p(x|z1)", {"p(z1|z2)": "down"})
+    log_w = p2.log("x|z1") + p2.log("z1|z2") + p2.log("z2") - q2.log("z1|x") - q2.log("z2|z1")
+    network = {"network": {"type": "mlp", "hidden": [4]}, "family": {"type": "gaussian"}}
+    more = {"latents": {"z1": 2}, "encoders": {"top": network}, "decoders": {"down": network}}
+    small_model(Objective.of(E(q2.everything, log_w, k=3, reduce="dreg")), **more)
+    with pytest.raises(ConfigError, match="all draws of conditionals at once; name z2 too, or none"):
+        small_model(Objective.of(E(q2.everything, log_w, k=3, reduce="dreg", wrt="z1")), **more)
 
 
 def test_a_variable_that_is_not_drawn_is_marked() -> None:

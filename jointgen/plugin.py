@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from jointgen.contracts.distributions import Family as Family
     from jointgen.contracts.distributions import FamilyModule as FamilyModule
     from jointgen.contracts.distributions import HasBinMass as HasBinMass
+    from jointgen.contracts.distributions import HasCodebook as HasCodebook
     from jointgen.contracts.distributions import HasDensity as HasDensity
     from jointgen.contracts.distributions import HasMoments as HasMoments
     from jointgen.contracts.distributions import HasValues as HasValues
@@ -226,6 +227,7 @@ _MODULES = {
         "Family",
         "FamilyModule",
         "HasBinMass",
+        "HasCodebook",
         "HasDensity",
         "HasMoments",
         "HasValues",

@@ -39,6 +39,7 @@ class Capabilities:
             expectation can be summed over them; 0 where it cannot.
         each_density: Whether its density is a product over dimensions that it can score one by one, see
             `ScoresEachDimension`.
+        codes: How many vectors its codebook has, where its draws are vectors of one, see `HasCodebook`; 0 without one.
         noise_input: The size of a noise vector eps ~ N(0, I) that the trunk takes as one more input, as implicit
             families do; 0 for none.
 
@@ -57,6 +58,7 @@ class Capabilities:
     values: int = 0
     draws: Literal["one pass", "D passes"] = "one pass"
     each_density: bool = False
+    codes: int = 0
 
     def __str__(self) -> str:
         paths = ", ".join(f"{reading} ({path})" for reading, path in self.paths.items())
@@ -71,6 +73,8 @@ class Capabilities:
             rest.append("a density of each dimension")
         if self.draws != "one pass":
             rest.append(f"draws in {self.draws}")
+        if self.codes:
+            rest.append(f"a codebook of {self.codes:,} codes")
         if self.values:
             rest.append(f"{self.values:,} values that can be summed over")
         return f"readings {paths}; " + "; ".join(rest)

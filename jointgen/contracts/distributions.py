@@ -152,6 +152,14 @@ class HasValues(Protocol):
         """
 
 
+@runtime_checkable
+class HasCodebook(Protocol):
+    """A distribution whose draws are vectors of a codebook; its family declares how many there are as ``codes``."""
+
+    def nearest(self) -> Tensor:
+        """Return the number of the vector that is drawn at each of a row's P positions, (B, P) int64, from 0."""
+
+
 class MatchedGaussian(Distribution, Protocol):
     """The Gaussian that has the mean and the variance or covariance of another distribution.
 

@@ -189,6 +189,18 @@ class ModelView(Protocol):
             (N, M) nats.
         """
 
+    def nearest_codes(self, joint: str, variable: str, given: Mapping[str, Tensor]) -> Tensor:
+        """Number the vectors of a codebook that a conditional draws.
+
+        Args:
+            joint: The name of the joint.
+            variable: The variable, drawn by a conditional whose capabilities have `codes`.
+            given: (B, ...) rows of what the conditional is given.
+
+        Returns:
+            (B, P) int64, the number of the vector at each of a row's P positions.
+        """
+
     # --- values
 
     @property

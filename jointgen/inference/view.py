@@ -186,6 +186,14 @@ class PartsView(ModelView):
             nats: Tensor = law.log_prob(values.to(self.device).repeat_interleave(m, 0))
         return nats.unflatten(0, (n, m))
 
+    @torch.no_grad()
+    def nearest_codes(self, joint: str, variable: str, given: Mapping[str, Tensor]) -> Tensor:
+        """See `ModelView.nearest_codes`."""
+        factor = self.binding.joint(joint, "codes").drawn_by(variable)
+        with self.evaluating():
+            found: Tensor = self._run(factor, {v: given[v].to(self.device) for v in factor.given}).nearest()
+        return found
+
     def _distribution(
         self, joint: str, factor: Conditional, known: Mapping[str, Tensor], rows: int, noise: Noise
     ) -> Any:

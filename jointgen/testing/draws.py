@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from jointgen.contracts.distributions import (
     ClosedFormKL,
     HasBinMass,
+    HasCodebook,
     HasDensity,
     HasMoments,
     HasValues,
@@ -66,6 +67,12 @@ def capabilities_are_true(law: Law) -> None:
     )
     expect(not can.bin_mass or isinstance(distribution, HasBinMass), "bin_mass is declared without log_prob_bins")
     expect(not can.values or isinstance(distribution, HasValues), "values are declared, but there is no values()")
+    if can.codes:
+        expect(isinstance(distribution, HasCodebook), "codes are declared, but there is no nearest()")
+        found = distribution.nearest()
+        is_row = found.ndim == 2 and len(found) == 2 and not found.is_floating_point()
+        expect(is_row, f"nearest() of 2 rows is {found.dtype} of shape {tuple(found.shape)}, not int64 (2, P)")
+        expect(bool(((found >= 0) & (found < can.codes)).all()), f"nearest() is not within 0 to {can.codes - 1}")
     expect(not can.moments or isinstance(distribution, HasMoments), "moments are declared, but there is no moments()")
     if law.is_prior:
         learned = any(True for _ in law.built().parameters())

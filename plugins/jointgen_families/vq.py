@@ -96,7 +96,7 @@ class VQ:
             raise ConfigError(f"{self.dim} numbers a code do not divide a variable of shape {list(space.shape)}", "dim")
         paths: dict[str, str] = {"sample": "straight-through", "mean": "straight-through"}
         paths |= {"encoded": "exact", "code": "exact"}
-        return Capabilities(paths, own_density="none", foreign_density="none")  # type: ignore[arg-type]
+        return Capabilities(paths, own_density="none", foreign_density="none", codes=self.codes)  # type: ignore[arg-type]
 
     def outputs(self, space: Space) -> tuple[int, ...]:
         """Return the shape of the trunk's output, without the batch axis."""

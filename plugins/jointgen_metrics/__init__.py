@@ -129,6 +129,12 @@ def _register_codes(registry: Registrar) -> None:
         summary="share of rows that q(y|x) classifies wrongly, clusters matched to classes",
     )
     registry.metric(
+        "code_usage",
+        "jointgen_metrics.codebook:CodeUsage",
+        paper="van den Oord et al. 2017",
+        summary="number of codes of a codebook that are used, and the perplexity of their use",
+    )
+    registry.metric(
         "probe_linear", f"{probes}:LinearProbe", summary="labels read from codes by logistic regression", costly=True
     )
     registry.metric(

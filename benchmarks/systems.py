@@ -90,9 +90,11 @@ def lines_of(path: Path) -> int:
 
 
 def tests_of(name: str) -> str:
-    """Name the files of tests that mention a recipe."""
+    """Name the files of tests about systems and theorems that mention a recipe."""
     named = re.compile(rf"\b{name}\b")
-    files = [p for p in sorted((REPO / "tests").rglob("test_*.py")) if named.search(p.read_text(encoding="utf-8"))]
+    folders = (REPO / "tests" / folder for folder in ("systems", "theorems"))
+    found = sorted(path for folder in folders for path in folder.glob("test_*.py"))
+    files = [path for path in found if named.search(path.read_text(encoding="utf-8"))]
     return ", ".join(path.stem.removeprefix("test_") for path in files)
 
 
@@ -107,7 +109,7 @@ def rows_of(systems: str) -> list[str]:
             rows.append(f"| {system} | none yet | | | |")
             continue
         figure = re.search(r"^# figure: (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-        shown = figure[1] if figure else "not measured yet"
+        shown = (figure[1] if figure else "not measured yet").replace("|", "\\|")
         where = path.relative_to(REPO / "recipes").as_posix()
         rows.append(f"| {system} | `{where}` | {lines_of(path)} | {tests_of(path.stem)} | {shown} |")
     return rows

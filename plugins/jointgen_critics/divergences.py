@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import attrs
+import torch
 from torch import Tensor
 
 from jointgen.plugin import NoiseSource, positive, valid_size
@@ -74,8 +75,8 @@ class FeatureMeans:
 class SlicedWasserstein:
     """The squared sliced Wasserstein-2 distance: the mean over directions of that of the projections.
 
-    Rabin et al. 2011; as a penalty on codes, Kolouri et al. 2019 (sliced-Wasserstein autoencoder). Both samples have
-    as many rows.
+    Rabin et al. 2011; as a penalty on codes, Kolouri et al. 2019 (sliced-Wasserstein autoencoder). Quantile
+    is compared with quantile; of samples of unequal size, at as many levels as the larger has rows.
 
     Args:
         projections: The number of directions, drawn anew in each step.
@@ -91,7 +92,9 @@ class SlicedWasserstein:
         a, b = a.flatten(1), b.flatten(1)
         directions = noise.normal(a.shape[1], self.projections)[0].to(a.dtype)  # (D, projections)
         directions = directions / directions.norm(dim=0)
-        return ((a @ directions).sort(0).values - (b @ directions).sort(0).values).square().mean()
+        levels = torch.arange(max(len(a), len(b)), device=a.device)
+        a, b = ((x @ directions).sort(0).values[levels * len(x) // len(levels)] for x in (a, b))
+        return (a - b).square().mean()
 
 
 @attrs.frozen

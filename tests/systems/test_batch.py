@@ -220,3 +220,5 @@ def test_sliced_wasserstein_of_a_shift_is_its_square_over_dimensions() -> None:
     a, shift = drawn("a", 20, 3), torch.tensor([1.0, 2.0, -2.0], dtype=DOUBLE)
     found = SlicedWasserstein(20_000)(a, a + shift, noise=source()).item()
     assert found == pytest.approx(9 / 3, rel=0.03)  # the mean of (u . shift)^2 over directions u
+    twice = SlicedWasserstein(20_000)((a + shift).repeat(2, 1), a, noise=source()).item()
+    assert twice == pytest.approx(found)  # every row twice is the same distribution

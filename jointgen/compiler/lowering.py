@@ -408,7 +408,7 @@ class Lowering:
         if point.history is None:
             return CriticNode(ratio.name, seen)
         over, size = point.history
-        name = f"{ratio.name}/history of {over}"
+        name = f"{ratio.name}/history {size} of {over}"
         past = (PastNode(one, v, name, size) for one, v in zip(seen, ratio.variables, strict=True))
         return CriticNode(ratio.name, tuple(past))
 

@@ -13,7 +13,7 @@ from jointgen.objectives.aggregates import AggregateDensity
 from jointgen.objectives.algebra import Expr, Tree, Weight, Weighted, Weights, check_size, summands
 from jointgen.objectives.batch_terms import BatchTerm
 from jointgen.objectives.components import Named, Resolve, uses, with_components
-from jointgen.objectives.distributions import KL, Joint, LogDensity, Marginal, names
+from jointgen.objectives.distributions import KL, Distribution, Joint, LogDensity, Marginal, names
 from jointgen.objectives.expressions import AsWritten, E, Expectation, PenaltyOf, Ratio, Standardized
 from jointgen.objectives.gates import Gate, weights_in
 from jointgen.objectives.schedules import Pace, Times, as_times, check_times, most_times, times_at
@@ -184,10 +184,16 @@ class Objective:
 
     @property
     def marginals(self) -> tuple[Marginal, ...]:
-        """The marginals that expectations draw and ratios compare."""
-        sides = {Expectation: ("over",), Ratio: ("num", "den")}
-        found = (getattr(expr, side) for expr in self.walk() for side in sides.get(type(expr), ()))
-        return tuple(marginal for over in found for marginal in over.marginals)
+        """The marginals that expectations and terms of the batch draw, and that ratios compare."""
+
+        def drawn(expr: Tree) -> tuple[Distribution, ...]:
+            if isinstance(expr, Expectation):
+                return (expr.over,)
+            if isinstance(expr, Ratio):
+                return (expr.num, expr.den)
+            return expr.over if isinstance(expr, BatchTerm) else ()
+
+        return tuple(marginal for expr in self.walk() for over in drawn(expr) for marginal in over.marginals)
 
     @property
     def ratios(self) -> dict[str, Ratio]:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from jointgen.engine.histories import Histories, PastRows
 from jointgen.errors import ConfigError
-from jointgen.objectives import E, Objective, Vocabulary, log_ratio, log_sigmoid, p, parse, q
+from jointgen.objectives import E, Objective, Update, Vocabulary, log_ratio, log_sigmoid, p, parse, q
 from jointgen.objectives.recipe_text import Expression
 from jointgen.registry.components import Registry
 
 SIZE = 3
-NAME = "f/history of p(x)"
+NAME = f"f/history {SIZE} of p(x)"
 f = log_ratio(q.x, p.x, name="f", history=SIZE)
 
 
@@ -68,6 +68,17 @@ def test_a_critic_sees_old_draws_in_half_of_its_rows_and_the_model_new_ones() ->
             if is_taken[row]:
                 pool[slots[row]] = new[number][row]
     assert torch.equal(histories.past[NAME].rows["x"], pool)
+
+
+def test_histories_of_two_sizes_are_two() -> None:
+    g = log_ratio(q.x, p.x, name="f")
+    past = E(p.x, log_sigmoid(-g), history=3) + E(p.x, log_sigmoid(-g), history=5)
+    model = small_model(
+        Objective((Update("model", E(p.x, log_sigmoid(g))), Update("f", E(q.x, log_sigmoid(g)) + past, ("f",))))
+    )
+    histories = Histories()
+    seen_by_the_critic(model, 3, histories)
+    assert {len(past.rows["x"]) for past in histories.past.values()} == {3, 5}
 
 
 def test_a_run_goes_on_with_the_history_of_its_checkpoint() -> None:

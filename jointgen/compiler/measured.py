@@ -184,6 +184,10 @@ def drives_of(plan: Plan) -> tuple[Drive, ...]:
                     only = "a driven weight has a value while it trains only"
                     raise ConfigError(f"weight {weight.name!r}: it stands in the report {name!r}; {only}")
             assert weight.control is not None
-            found.append(Drive(weight, measured(weight.control.of, plan, f"the control of weight {weight.name!r}")))
+            control = measured(weight.control.of, plan, f"the control of weight {weight.name!r}")
+            if STEP in control.figures:
+                other = "{ start = .., to = .., over = .., after = .. }"
+                raise ConfigError(f"weight {weight.name!r}: no control reads the number of the step; write {other}")
+            found.append(Drive(weight, control))
     problems.raise_any()
     return tuple(found)

@@ -216,6 +216,7 @@ class Weight(_AddsItself):
             are then the relative strength r: the weight is set while the run trains so that the gradient of the term
             that it multiplies has r times the norm of the gradient of this term.
         control: What drives the weight from step to step; `to` is then the value that it begins with.
+        after: The share of the stage, or of one cycle, at which the value begins to go; with `over = 0` it is a step.
 
     Raises:
         ConfigError: No schedule and no strength is like that.
@@ -233,6 +234,7 @@ class Weight(_AddsItself):
     cycles: int = 1
     against: str = attrs.field(default="", converter=str)
     control: Control | None = None
+    after: float = 0.0
 
     def __attrs_post_init__(self) -> None:
         if wrong := self._problem():
@@ -243,10 +245,16 @@ class Weight(_AddsItself):
             return f"must be at most {MAX_NUMBER:g} in size"
         if not 0.0 <= self.over <= 1.0:
             return f"over is a share of the stage, 0 to 1, got {self.over:g}"
+        if not 0.0 <= self.after <= 1.0:
+            return f"after is a share of the stage, 0 to 1, got {self.after:g}"
+        if self.after + self.over > 1.0 + 1e-9:
+            return f"its schedule ends at {self.after + self.over:g} of the stage; after + over is at most 1"
         if self.cycles < 1:
             return f"cycles is 1 or more, got {self.cycles}"
-        if self.start is None and (self.over or self.cycles > 1):
+        if self.start is None and (self.over or self.after or self.cycles > 1):
             return "give start, from which it goes to its value"
+        if self.against and self.after:
+            return "a balanced weight has no 'after'"
         if self.control is not None and (self.against or self.start is not None):
             return "a weight that is driven has no schedule and is not balanced"
         if self.control is not None and not self.control.low <= self.to <= self.control.high:
@@ -262,7 +270,7 @@ class Weight(_AddsItself):
     @property
     def ramps(self) -> bool:
         """Whether the value or the strength follows a schedule."""
-        return self.start is not None and self.over > 0.0
+        return self.start is not None and self.over + self.after > 0.0
 
     @property
     def is_balanced(self) -> bool:
@@ -281,10 +289,14 @@ class Weight(_AddsItself):
 
     def at(self, progress: float) -> float:
         """Return the value at `progress`, in [0, 1], through the stage; for a balanced weight its strength r."""
-        within = progress * self.cycles % 1.0 if progress < 1.0 else 1.0
-        if self.start is None or self.over == 0.0 or within >= self.over:
+        if self.start is None or progress >= 1.0:
             return float(self.to)
-        return self.start + (self.to - self.start) * within / self.over
+        gone = progress * self.cycles % 1.0 - self.after
+        if gone < 0.0:
+            return float(self.start)
+        if self.over == 0.0 or gone >= self.over:
+            return float(self.to)
+        return self.start + (self.to - self.start) * gone / self.over
 
     def __mul__(self, term: Expr | float | Weight) -> Any:
         return Weights((self,)) * term
@@ -307,6 +319,11 @@ class Weight(_AddsItself):
         if not self.ramps:
             return f"{self.to:g}"
         period = "the stage" if self.cycles == 1 else f"each of {self.cycles} parts of the stage"
+        if self.after and not self.over:
+            return f"{self.start:g}, and {self.to:g} after the first {100 * self.after:g}% of {period}"
+        if self.after:
+            share = f"{100 * self.over:g}% of {period}, after its first {100 * self.after:g}%"
+            return f"{self.start:g} to {self.to:g} over {share}"
         return f"{self.start:g} to {self.to:g} over the first {100 * self.over:g}% of {period}"
 
     def __str__(self) -> str:

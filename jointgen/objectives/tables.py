@@ -25,21 +25,24 @@ class WeightTable:
         over: The share of the stage over which it changes, in [0, 1].
         cycles: How often the schedule repeats; `over` is then a share of one cycle (cyclical annealing, Fu et al.
             2019).
+        after: The share of the stage, or of one cycle, at which it begins to change; with `over = 0` it steps there.
     """
 
     to: float
     start: float
     over: float = attrs.field(validator=fraction)
     cycles: int = attrs.field(default=1, validator=valid_count)
+    after: float = attrs.field(default=0.0, validator=fraction)
 
     def named(self, name: str) -> Weight:
         """Return the weight that the table describes, with a name."""
-        return Weight(name, self.to, self.start, self.over, self.cycles)
+        return Weight(name, self.to, self.start, self.over, self.cycles, after=self.after)
 
     def __repr__(self) -> str:
         """Write the table as a recipe has it."""
         cycles = f", cycles = {self.cycles}" if self.cycles > 1 else ""
-        return f"{{ start = {self.start:g}, to = {self.to:g}, over = {self.over:g}{cycles} }}"
+        after = f", after = {self.after:g}" if self.after else ""
+        return f"{{ start = {self.start:g}, to = {self.to:g}, over = {self.over:g}{cycles}{after} }}"
 
 
 @attrs.frozen
@@ -125,7 +128,7 @@ def table_of(weight: Weight) -> float | WeightTable | BalanceTable | ControlTabl
         return BalanceTable(weight.to, weight.against, weight.start or 0.0, weight.over, weight.cycles)
     if weight.start is None:
         return weight.to
-    return WeightTable(weight.to, weight.start, weight.over, weight.cycles)
+    return WeightTable(weight.to, weight.start, weight.over, weight.cycles, weight.after)
 
 
 def non_negative_weight(instance: Any, attribute: Any, value: float | WeightTable | BalanceTable) -> None:

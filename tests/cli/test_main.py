@@ -171,6 +171,7 @@ def test_list_shows_the_keys_of_a_component(say: Any) -> None:
         "weight.to",
         "weight.over",
         "weight.cycles",
+        "weight.after",
         "every",
         "at",
     }

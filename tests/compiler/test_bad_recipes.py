@@ -274,7 +274,7 @@ VALUES: Rows = {
     ),
     "key of a weight": (
         ["objective.w={start=0, to=1, over=0.5, cycels=2}"],
-        ["objective.w.cycels: unknown key; did you mean 'cycles'? (known: cycles, over, start, to)"],
+        ["objective.w.cycels: unknown key; did you mean 'cycles'? (known: after, cycles, over, start, to)"],
     ),
     "tracker": (
         ['train.trackers=["tensorboard", "wandbb"]'],
@@ -770,7 +770,8 @@ EQUATIONS: Rows = {
     "table of a weight that is of no form": (
         maximize(f"b*{G}", 'objective.weights.b={ contrl = "log p(z)", gain_ = 0.1 }'),
         [
-            "objective.weights.b: a table here is { to = .., start = .., over = .. } or { r = .. }, "
+            "objective.weights.b: a table here is { to = .., start = .., over = .. } or { r = .. } "
+            "or { control = .., gain = .. }, "
             "got { contrl, gain_ }"
         ],
     ),
@@ -815,7 +816,7 @@ EQUATIONS: Rows = {
             "objective.w.to: missing; a number",
             "objective.w.start: missing; a number",
             "objective.w.over: missing; a number",
-            "objective.w.r: unknown key; known: cycles, over, start, to",
+            "objective.w.r: unknown key; known: after, cycles, over, start, to",
         ],
     ),
     "schedule of a penalty": (

@@ -12,6 +12,7 @@ from support.paths import QUICKSTART, SHIPPED
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.compiler.plan import Summand
 from jointgen.config.recipe import read_recipe, write_recipe
+from jointgen.errors import ConfigError
 from jointgen.objectives import E, Objective, Weight, WeightTable, log_ratio, p, q, table_of, weight_of
 from jointgen.registry.components import Registry
 
@@ -29,6 +30,20 @@ def test_cycles_by_hand() -> None:
     assert rising == [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 0.0]
     assert weight.at(1.0) == 1.0  # what evaluation uses
     assert weight.describe() == "beta = 0 to 1 over the first 50% of each of 4 parts of the stage"
+
+
+def test_a_weight_waits_and_steps() -> None:
+    """Constant for half of the stage, then either at once or over the next quarter at its value."""
+    step = Weight("c", to=0.5, start=0.01, after=0.5)
+    assert [step.at(progress) for progress in (0.0, 0.49, 0.5, 1.0)] == [0.01, 0.01, 0.5, 0.5] and step.moves
+    assert step.describe() == "c = 0.01, and 0.5 after the first 50% of the stage"
+    late = Weight("c", to=10.0, start=2.0, over=0.25, after=0.5)
+    assert [late.at(progress) for progress in (0.25, 0.5, 0.625, 0.75, 1.0)] == [2.0, 2.0, 6.0, 10.0, 10.0]
+    assert late.describe() == "c = 2 to 10 over 25% of the stage, after its first 50%"
+    with pytest.raises(ConfigError, match=r"its schedule ends at 1.2 of the stage; after \+ over is at most 1"):
+        Weight("c", to=1.0, start=0.0, over=0.7, after=0.5)
+    table = WeightTable(to=0.5, start=0.01, over=0.0, after=0.5)
+    assert table.named("c") == step and table_of(step) == table
 
 
 def test_a_table_and_its_weight_are_the_same() -> None:

@@ -143,7 +143,14 @@ def test_an_objective_goes_through_tables_and_a_toml_file(registry: Registry, ex
     }
 
 
-WEIGHT_TABLES = st.builds(WeightTable, to=NUMBERS, start=NUMBERS, over=SHARES, cycles=st.integers(1, 9))
+WEIGHT_TABLES = st.builds(
+    lambda after, **table: WeightTable(**table, after=after * (1 - table["over"])),
+    to=NUMBERS,
+    start=NUMBERS,
+    over=SHARES,
+    cycles=st.integers(1, 9),
+    after=SHARES,
+)
 STRENGTHS = st.floats(0, 1e9)
 BALANCE_TABLES = st.one_of(
     st.builds(BalanceTable, STRENGTHS, st.sampled_from(["log p(x|z)", "f"])),

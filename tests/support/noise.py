@@ -38,3 +38,7 @@ class WrittenNoise:
         assert name in self.values, f"noise {name!r} is drawn, written are {sorted(self.values)}"
         assert len(self.values[name]) == rows, f"{rows} rows of {name!r} are drawn"
         return WrittenSource(self.values[name])
+
+    def shared(self, name: str, rows: int) -> Any:
+        """What a divergence of two samples is given; those that tests of written noise use do not read it."""
+        return Noise(0, dtype=self.dtype).named(name, rows)

@@ -302,6 +302,7 @@ def driven(expr: Any, **options: Any) -> Any:
         ),
         (lambda: driven(log_sigmoid(f)), r"the control of weight 'k': log s\(f\) stands outside an expectation"),
         (lambda: driven(E(p.x, log_sigmoid(-f)) - Constant(1), gain=-1.0), "gain must be more than 0, got -1; turn"),
+        (lambda: driven(Figure("step") - Constant(5000)), "weight 'k': no control reads the number of the step; write"),
         (lambda: driven(E(p.x, f), low=1.0, high=0.0), "low must be less than high, got 1 and 0"),
         (lambda: driven(E(p.x, f), low=0.6), "weight k: begins at 0.5, which is not between 0.6 and 1e"),
         (

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from support.systems import Drawn, check_update, small_recipe
+import torch
+from support.systems import ROWS, Drawn, check_update, small_recipe
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, leaky_relu, logsigmoid, relu
+
+from jointgen.engine.drivers import DrivenState, Drivers
 
 
 def l1(a: Tensor, b: Tensor) -> Tensor:
@@ -180,6 +183,27 @@ def test_vae_gan() -> None:
 
     check_update(model, "encoder", encoder)
     check_update(model, "decoder", decoder)
+
+
+def test_vae_gans_margins() -> None:
+    """The critic makes way where either loss is below 0.33, the decoder above 1.03, neither where both would."""
+    model = small_recipe("vaegan_mnist")
+    for real, of_p, of_r, pausing in (
+        (0.7, 0.7, 0.7, None),
+        (0.3, 0.7, 0.7, "f"),
+        (0.7, 0.3, 0.3, "f"),
+        (0.7, 0.2, 0.5, None),  # 0.35 in the mean
+        (1.1, 0.7, 0.7, "decoder"),
+        (0.7, 1.5, 0.7, "decoder"),
+        (0.3, 1.1, 1.1, None),
+    ):
+        state = DrivenState()
+        labels = ("E[q(x)] log s(f)", "E[p(x)] log s(-f)", "E[r(x)] log s(-f)")
+        state.figures = {
+            f"f/{label}": torch.tensor(-loss) for label, loss in zip(labels, (real, of_p, of_r), strict=True)
+        }
+        due = Drivers(model.plan, state).due(model.inputs(ROWS))
+        assert due == {"encoder": True, "decoder": pausing != "decoder", "f": pausing != "f"}
 
 
 def hidden_of(critic: Any, x: Tensor) -> Tensor:

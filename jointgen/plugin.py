@@ -88,6 +88,8 @@ if TYPE_CHECKING:
     from jointgen.contracts.distributions import ViewsData as ViewsData
     from jointgen.contracts.distributions import sum_event as sum_event
     from jointgen.contracts.divergences import Divergence as Divergence
+    from jointgen.contracts.estimators import Estimator as Estimator
+    from jointgen.contracts.estimators import Law as Law
     from jointgen.contracts.figures import Display as Display
     from jointgen.contracts.metrics import Batch as Batch
     from jointgen.contracts.metrics import Extractor as Extractor
@@ -247,6 +249,7 @@ _MODULES = {
         "sum_event",
     ),
     "contracts.divergences": ("Divergence",),
+    "contracts.estimators": ("Estimator", "Law"),
     "contracts.figures": ("Display",),
     "contracts.metrics": (
         "Batch",

@@ -31,6 +31,7 @@ SUMMARIES = {
     "discriminator": "A linear score and what one hidden layer adds.",
     "objective": "The symmetric KL between the joints, by one critic.",
     "term": "A distance that is square near zero and linear far away.",
+    "estimator": "The ELBO with the score-function gradient of REINFORCE.",
     "reduction": "The mean of the draws, less a share of their variance.",
     "divergence": "How far the means and the variances of two samples are apart.",
     "critic_loss": "The exponential loss of boosting; f becomes log a/b in nats.",

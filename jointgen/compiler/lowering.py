@@ -13,6 +13,7 @@ import attrs
 
 from jointgen.compiler.aggregates import AggregateNode, TrunkNode
 from jointgen.compiler.axes import Axes, draws_axis, merge_axes, size_of, summed_in
+from jointgen.compiler.estimators import EstimatorNode, handed_laws
 from jointgen.compiler.feature_nodes import FeaturesNode, LayersNode
 from jointgen.compiler.gradient_paths import Traits
 from jointgen.compiler.lowered import (
@@ -52,6 +53,7 @@ from jointgen.objectives.algebra import Clip, Constant, Expr, Pointwise, Stop, S
 from jointgen.objectives.batch_terms import Divergence, LogMeanExp
 from jointgen.objectives.components import component_of, name_of
 from jointgen.objectives.distributions import KL, Conditional, Distribution, Joint, LogDensity, Product
+from jointgen.objectives.estimators import Estimate
 from jointgen.objectives.expressions import Apply, Expectation, PenaltyOf, Ratio, Standardized
 from jointgen.objectives.values import Argument, Arguments, Features, StoppedValue, Value, unstopped
 
@@ -308,6 +310,11 @@ class Lowering:
             case Apply():
                 values = [self._value(v, point, held) for v in term.values]
                 return TermNode(component_of(term.term), _met(point, values))
+            case Estimate():
+                seen = _met(point, [self._value(v, point, held) for v in term.values])
+                title = f"{term}{_over(seen[0].axes)}" + (f" k={point.k}" if point.k > 1 else "")
+                laws = handed_laws(term, self.traits, held)
+                return EstimatorNode(component_of(term.estimator), seen, laws, title + of_batch(point.batch))
         raise TypeError(f"{term!r} cannot be evaluated at a point")
 
     def density(self, term: LogDensity, point: Point, held: bool = False) -> DensityNode:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from jointgen.compiler.aggregates import AggregateNode, TrunkNode
 from jointgen.compiler.axes import Axes
+from jointgen.compiler.estimators import EstimatorNode
 from jointgen.compiler.feature_nodes import FeaturesNode, LayersNode
 from jointgen.compiler.nodes import (
     ClosedKLNode,
@@ -38,6 +39,7 @@ from jointgen.contracts.numerics import at_least_float32
 from jointgen.contracts.observation import Observation, observe
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.aggregates import aggregate_operation
+from jointgen.engine.estimators import estimator_operation
 
 Values = list[Any]
 """The value of each node of a program by its position: a tensor, a draw or a distribution."""
@@ -134,6 +136,8 @@ class Program:
             return run
 
         def is_live_run(node: Node) -> bool:
+            if isinstance(node, EstimatorNode):
+                return node.runs_live(part)
             return isinstance(node, ForwardNode) and node.part == part and node.mode == "live"
 
         self._computed = [(i, watched(run) if is_live_run(self.nodes[i]) else run) for i, run in self._computed]
@@ -332,6 +336,10 @@ class Program:
         at = [self.index[i] for i in node.inputs]
         return lambda inputs, values: node.term(*(values[i] for i in at))
 
+    def _estimator(self, node: EstimatorNode) -> Operation:
+        modules = {law.role: {part: self._module(part, law.mode) for part in law.parts} for law in node.laws}
+        return estimator_operation(node, self.parts, modules, [self.index[i] for i in node.inputs])
+
 
 _OPERATIONS: dict[type[Node], Callable[[Program, Any], Operation]] = {
     RootNode: Program._root,
@@ -353,6 +361,7 @@ _OPERATIONS: dict[type[Node], Callable[[Program, Any], Operation]] = {
     LayersNode: Program._layers,
     FeaturesNode: Program._features,
     TermNode: Program._term,
+    EstimatorNode: Program._estimator,
 }
 
 

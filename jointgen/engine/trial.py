@@ -18,6 +18,7 @@ from jointgen.compiler.aggregates import AggregateNode
 from jointgen.compiler.balanced_weights import measured_weights
 from jointgen.compiler.binding import Binding
 from jointgen.compiler.compiled_recipe import CompiledRecipe
+from jointgen.compiler.estimators import EstimatorNode
 from jointgen.compiler.feature_nodes import FeaturesNode
 from jointgen.compiler.nodes import (
     ClosedKLNode,
@@ -197,7 +198,7 @@ def _try_summand(update: UpdatePlan, summand: Summand, parts: Parts, binding: Bi
 
     values = program.run(inputs, watch=watch)
     for node, value in zip(program.nodes, values, strict=True):
-        if isinstance(node, DensityNode | ClosedKLNode | CriticNode | TermNode | AggregateNode):
+        if isinstance(node, DensityNode | ClosedKLNode | CriticNode | TermNode | EstimatorNode | AggregateNode):
             _expect(_named(binding, node), node.title, value, (), inputs.rows * node.rows)
     with torch.enable_grad(), attributing(f"term {summand.label!r}"):  # a penalty takes gradients of its critic
         term = summand_function(summand.lowered, program)(inputs, values)
@@ -260,6 +261,8 @@ def _named(binding: Binding, node: Node) -> str:
     """Name the component that computes a node."""
     if isinstance(node, TermNode):
         return described(binding.registry, "term", node.term)
+    if isinstance(node, EstimatorNode):
+        return described(binding.registry, "estimator", node.estimator)
     if isinstance(node, ReadNode):
         return _named(binding, node.source)
     if isinstance(node, StandardizedNode):

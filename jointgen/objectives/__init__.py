@@ -85,6 +85,7 @@ from jointgen.objectives.distributions import (
     p,
     q,
 )
+from jointgen.objectives.estimators import Estimate, estimate
 from jointgen.objectives.expressions import (
     Apply,
     E,
@@ -129,6 +130,7 @@ __all__ = [
     "CriticTable",
     "Divergence",
     "E",
+    "Estimate",
     "Expectation",
     "Expr",
     "Features",
@@ -168,6 +170,7 @@ __all__ = [
     "cycle",
     "divergence",
     "elbo",
+    "estimate",
     "exp",
     "features",
     "joint_from_text",

@@ -17,7 +17,7 @@ from jointgen.errors import ConfigError
 if TYPE_CHECKING:
     from jointgen.objectives.algebra import Expr, Tree
 
-TABLES = {"term": "terms", "divergence": "divergences", "reduction": "reductions"}
+TABLES = {"term": "terms", "estimator": "estimators", "divergence": "divergences", "reduction": "reductions"}
 """For each kind of component that equations name, the table of an objective with those that have settings."""
 
 Resolve = Callable[[str, str], Any]

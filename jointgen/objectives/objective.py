@@ -14,6 +14,7 @@ from jointgen.objectives.algebra import Expr, Tree, Weight, Weighted, Weights, c
 from jointgen.objectives.batch_terms import BatchTerm
 from jointgen.objectives.components import Named, Resolve, uses, with_components
 from jointgen.objectives.distributions import KL, Distribution, Joint, LogDensity, Marginal, names
+from jointgen.objectives.estimators import Estimate
 from jointgen.objectives.expressions import AsWritten, E, Expectation, PenaltyOf, Ratio, Standardized
 from jointgen.objectives.gates import Gate, weights_in
 from jointgen.objectives.schedules import Pace, Times, as_times, check_times, most_times, times_at
@@ -456,6 +457,8 @@ def _joints_in(expr: Tree) -> list[Joint]:
         return [expr.joint, expr.other_joint]
     if isinstance(expr, LogDensity):
         return [expr.joint]
+    if isinstance(expr, Estimate):
+        return [law.joint for law in expr.laws]
     if isinstance(expr, AggregateDensity):
         return [expr.joint]
     if isinstance(expr, BatchTerm):

@@ -41,6 +41,7 @@ from jointgen.objectives.distributions import (
     p,
     q,
 )
+from jointgen.objectives.estimators import Estimate
 from jointgen.objectives.expressions import MEAN, Apply, CriticView, Expectation, Ratio, Standardized, check_sums
 from jointgen.objectives.values import Argument, Arguments, Features, Layer, StoppedValue, Value
 from jointgen.text import MAX_SHOWN, shortened
@@ -536,16 +537,28 @@ class _Parser:
         return self.checked(opened, lambda: KL(joint, factor, other_joint, other, at, other_at))
 
     def apply(self, name: str) -> Expr:
-        own = self.words.components.get("term", {})
-        if self.words.terms is not None and name not in {*self.words.terms, *own}:
-            known = {*self.words.terms, *own, *POINTWISE, "log", "stop", "hold", "KL", "E"}
-            self.fail(f"unknown term {name!r}{suggest(name, known)}", self.at - 1)
+        opened = self.at - 1
         self.take("(")
         values = [self.value()]
         while self.accept(","):
             values.append(self.value())
+        if self.accept(";"):
+            return self.estimate(name, tuple(values), opened)
         self.take(")")
+        own = self.words.components.get("term", {})
+        if self.words.terms is not None and name not in {*self.words.terms, *own}:
+            known = {*self.words.terms, *own, *POINTWISE, "log", "stop", "hold", "KL", "E"}
+            self.fail(f"unknown term {name!r}{suggest(name, known)}", opened)
         return Apply(self.words.component("term", name), tuple(values))
+
+    def estimate(self, name: str, values: tuple[Argument, ...], opened: int) -> Estimate:
+        """Read the laws of "reinforce(x, stop(z); q(z|x), p(x|z))"."""
+        laws = [LogDensity(*self.plain("a law of an estimator"))]
+        while self.accept(","):
+            laws.append(LogDensity(*self.plain("a law of an estimator")))
+        self.take(")")
+        estimator = self.words.component("estimator", name)
+        return self.checked(opened, lambda: Estimate(estimator, values, tuple(laws)))
 
     def value(self) -> Argument:
         """Read a value: "x", "mean x", "mean p(x|z)", "stop(x)", and others nested in it."""
@@ -613,7 +626,7 @@ class _Parser:
     def reading(self) -> Value:
         """Read a variable, or a new draw of a conditional, each perhaps after the name of a reading."""
         start = self.at
-        reading = self.next() if self.kind(1) == "name" else "sample"
+        reading = self.next() if self.kind() == self.kind(1) == "name" else "sample"
         if self.peek(1) != "(":
             return Value(self.take_name(f"a value, which is {VALUES}"), reading)
         if self.kind() == "name" and self.peek() not in self.words.joints:

@@ -13,6 +13,7 @@ from jointgen.config.fields import (
     ConstraintField,
     CriticLossField,
     DivergenceField,
+    EstimatorField,
     PenaltyField,
     ReductionField,
     TermField,
@@ -112,6 +113,7 @@ class Expression:
         terms: Terms of the equation that have settings, by name; a registered term needs no table where its default
             settings will do.
         reductions: Reductions of the equation that have settings, likewise.
+        estimators: Estimators of the equation that have settings, likewise.
         divergences: Divergences and statistics of the batch that have settings, by name, likewise.
     """
 
@@ -129,6 +131,7 @@ class Expression:
     terms: dict[str, TermField] = attrs.field(factory=dict)
     reductions: dict[str, ReductionField] = attrs.field(factory=dict)
     divergences: dict[str, DivergenceField] = attrs.field(factory=dict)
+    estimators: dict[str, EstimatorField] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         written = any(table.maximize is not None for table in self.updates.values())

@@ -20,6 +20,7 @@ KINDS = (
     "discriminator",
     "objective",
     "term",
+    "estimator",
     "reduction",
     "divergence",
     "critic_loss",
@@ -257,6 +258,10 @@ class Registrar:
     def term(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
         """Register a pointwise term of the language."""
         self._add("term", name, target, paper, summary)
+
+    def estimator(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register a term that runs parts of the model itself."""
+        self._add("estimator", name, target, paper, summary)
 
     def reduction(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
         """Register a reduction of the K values of a term in each row to one."""

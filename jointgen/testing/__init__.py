@@ -32,6 +32,7 @@ from jointgen.testing.critics import LOSSES, PENALTIES, TERMS, Subject
 from jointgen.testing.densities import DENSITIES
 from jointgen.testing.divergences import DIVERGENCES
 from jointgen.testing.draws import DRAWS
+from jointgen.testing.estimators import ESTIMATORS
 from jointgen.testing.evaluation import tiny_model
 from jointgen.testing.extractors import EXTRACTORS, on_sources
 from jointgen.testing.laws import laws_of_family, laws_of_prior
@@ -78,6 +79,7 @@ def checks(
         "constraint": lambda: checks_of([Subject(config)], CONSTRAINTS),
         "divergence": lambda: checks_of([Subject(config)], BATCH_TERMS),
         "term": lambda: checks_of([Subject(config)], TERMS),
+        "estimator": lambda: checks_of([Subject(config)], ESTIMATORS),
         "reduction": lambda: checks_of([Subject(config)], REDUCTIONS),
         "data": lambda: checks_of([Subject(config)], SOURCES),
         "objective": lambda: checks_of([OnTinyModel(config, tables or {})], OBJECTIVES),

@@ -10,6 +10,7 @@ from jointgen.contracts.distributions import PriorOfFamily
 from jointgen.contracts.reductions import as_gradient_reduction
 from jointgen.objectives.components import component_of
 from jointgen.objectives.distributions import Mixture
+from jointgen.objectives.estimators import Estimate
 from jointgen.objectives.expressions import Expectation, Ratio
 from jointgen.objectives.objective import Objective, Update
 from jointgen.objectives.schedules import describe_times
@@ -53,6 +54,13 @@ def describe_reductions(update: Update) -> Iterator[str]:
             and (reduction := as_gradient_reduction(component_of(expr.reduce))) is not None
         ):
             yield f"{expr.sign}: {reduction.gradient}"
+
+
+def describe_estimators(update: Update) -> Iterator[str]:
+    """Say which parts each estimator trains and reads."""
+    for expr in dict.fromkeys(update.maximize.walk()):
+        if isinstance(expr, Estimate):
+            yield from expr.describe()
 
 
 def describe_critic(ratio: Ratio) -> Iterator[str]:

@@ -23,6 +23,7 @@ from jointgen.reports.explain.descriptions import (
     component_names,
     describe_constraints,
     describe_critic,
+    describe_estimators,
     describe_order,
     describe_reductions,
     describe_schedule,
@@ -90,7 +91,7 @@ def _objective(compiled: CompiledRecipe, number: int) -> Lines:
         first, *rest = split_sum(str(update.maximize))
         yield head + first
         yield from (" " * (len(head) - 2) + line for line in rest)
-        yield from (f"    {line}" for line in describe_reductions(update))
+        yield from (f"    {line}" for line in (*describe_reductions(update), *describe_estimators(update)))
         yield from (f"    {line}" for line in describe_schedule(update))
 
     balanced_at = {balance.weight.name: balance.part for balance in balances_of(plan)}

@@ -16,7 +16,7 @@ from jointgen.compiler.build import build
 from jointgen.compiler.measured import conditions_of, drives_of
 from jointgen.compiler.nodes import ReadNode
 from jointgen.compiler.parts import Parts
-from jointgen.compiler.plan import Plan, make_plan
+from jointgen.compiler.plan import Plan, check_same_point, make_plan
 from jointgen.compiler.requirements import unmet
 from jointgen.config.optimizers import OptimizerTable, StageTables
 from jointgen.config.recipe import Recipe
@@ -100,6 +100,7 @@ def compile_recipe(
     with placing("objective"):
         plans = tuple(make_plan(s.objective, binding.traits, separate=recipe.train.compile != "off") for s in stages)
         for plan in plans:
+            check_same_point(plan)
             balances_of(plan)  # raises
             conditions_of(plan)
             drives_of(plan)

@@ -614,6 +614,7 @@ def _is_draw_of(value: ReadNode, law: ForwardNode | PriorNode | MomentsNode) -> 
         or value.reading != "sample"
     ):
         return False  # a matched Gaussian scores any point
-    if isinstance(law, PriorNode):
-        return isinstance(value.source, RootNode) and value.source.part == law.part and law.mode == "live"
+    if isinstance(law, PriorNode):  # which scores the draw of each row once, however often the point repeats it
+        is_root = isinstance(value.source, RootNode) and value.source.part == law.part
+        return is_root and value.repeat == 1 and law.mode == "live"
     return isinstance(value.source, SampleNode) and value.source.law == law

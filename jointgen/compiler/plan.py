@@ -20,6 +20,7 @@ from jointgen.compiler.nodes import (
     ForwardNode,
     MomentsNode,
     Node,
+    PastNode,
     PriorNode,
     ReadNode,
     RootNode,
@@ -320,3 +321,20 @@ def _critic_outputs(
                     if all(output.node in nodes for output in outputs):
                         yield from outputs
                         break
+
+
+def check_same_point(plan: Plan) -> None:
+    """Raise ConfigError where updates of one point could not all be made there, on one graph, once a step."""
+    if plan.objective.order != "same point":
+        return
+    trained: dict[str, str] = {}
+    for update in plan.updates:
+        gated = update.update.when is not None or update.update.unless
+        if update.update.most_times > 1 or update.update.every > 1 or gated:
+            raise ConfigError(f"'same point' runs each update once a step, {update.name} asks otherwise", "order")
+        if any(isinstance(node, PastNode) for node in update.nodes):
+            raise ConfigError(f"{update.name} has a history of draws, which goes in turns only", "order")
+        for part in update.trains:
+            if part in trained:
+                raise ConfigError(f"at the 'same point', {trained[part]} and {update.name} both train {part}", "order")
+            trained[part] = update.name

@@ -24,7 +24,6 @@ from jointgen.engine.histories import Histories
 from jointgen.engine.program import Values
 from jointgen.engine.torch_compile import TorchCompiler, nodes_when_compiled
 from jointgen.engine.update import BatchFigures, JointGraph, StepFigures, UpdateRunner
-from jointgen.errors import ConfigError
 from jointgen.runtime.workers import Workers
 
 
@@ -58,8 +57,6 @@ class Step:
         self.plan, self.workers, self.optimizers, self.clip = plan, workers, optimizers, clip
         self.micro_batches = micro_batches
         self.same_point = plan.objective.order == "same point"
-        if self.same_point:
-            _check_same_point(plan)
         # (what each update computes or imports, what of it an earlier update hands over)
         runs = [
             nodes_when_compiled(plan, i) if compiler else (u.nodes, plan.handed_over(i))
@@ -238,21 +235,3 @@ class Step:
         for optimizer in self.optimizers[update.plan.name]:
             optimizer.step()
         update.trained.after_step()
-
-
-def _check_same_point(plan: Plan) -> None:
-    trained: dict[str, str] = {}
-    for update in plan.updates:
-        gated = update.update.when is not None or update.update.unless
-        if update.update.most_times > 1 or update.update.every > 1 or gated:
-            raise ConfigError(
-                f"'same point' runs each update once a step, {update.name} asks otherwise", "objective", "order"
-            )
-        if any(isinstance(node, PastNode) for node in update.nodes):
-            raise ConfigError(f"{update.name} has a history of draws, which goes in turns only", "objective", "order")
-        for part in update.trains:
-            if part in trained:
-                raise ConfigError(
-                    f"at the 'same point', {trained[part]} and {update.name} both train {part}", "objective", "order"
-                )
-            trained[part] = update.name

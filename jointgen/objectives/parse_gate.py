@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jointgen.errors import ConfigError
-from jointgen.objectives.algebra import Expr, Weight
+from jointgen.objectives.algebra import MAX_NESTING, Expr, Weight
 from jointgen.objectives.gates import STEP, Comparison, Figure, Gate
 from jointgen.objectives.parse import Vocabulary, _Parser
 
@@ -39,25 +39,39 @@ class _GateParser(_Parser):
         return gate
 
     def one(self) -> Gate:
-        if self.accept("not"):
-            self.take("(")
-            gate = self.any_of()
-            self.take(")")
-            return ~gate
-        bracketed = self.bracketed() if self.peek() == "(" else None
-        return self.comparison() if bracketed is None else bracketed
+        if self.depth == MAX_NESTING:
+            self.fail(f"conditions are nested more than {MAX_NESTING} deep")
+        self.depth += 1
+        gate = self.negated() if self.accept("not") else self.bracketed() if self.peek() == "(" else self.comparison()
+        self.depth -= 1
+        return gate
 
-    def bracketed(self) -> Gate | None:
-        """Read "(gate)"; None, having read nothing, where the bracket belongs to an expression."""
+    def negated(self) -> Gate:
+        self.take("(")
+        gate = self.any_of()
+        self.take(")")
+        return ~gate
+
+    def bracketed(self) -> Gate:
+        """Read "(gate)", or a comparison whose expression begins with a bracket.
+
+        If it is neither, the error is that of the reading that came further.
+        """
         start, depth, inside = self.at, self.depth, self.inside
         try:
             self.take("(")
             gate = self.any_of()
             self.take(")")
+            return gate
+        except ConfigError as error:
+            of_gate, reached = error, self.at
+        self.at, self.depth, self.inside = start, depth, inside
+        try:
+            return self.comparison()
         except ConfigError:
-            self.at, self.depth, self.inside = start, depth, inside
-            return None
-        return gate
+            if reached > self.at:
+                raise of_gate from None
+            raise
 
     def comparison(self) -> Comparison:
         start = self.at

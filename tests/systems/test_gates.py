@@ -58,6 +58,15 @@ def larsen(bound: float) -> Objective:
 # --- gates -----------------------------------------------------------------------------------------------------------
 
 
+def test_mistakes_in_brackets_are_marked_where_they_are() -> None:
+    with pytest.raises(ConfigError, match=r"expected a term at character 38: .* or f/loss >⟨\)⟩"):
+        parse_gate("(step > 100 and (step > 1 or f/loss >))")
+    for text in ("not (" * 400 + "step > 1" + ")" * 400, "(" * 400 + "step" + ")" * 400 + " > 1"):
+        with pytest.raises(ConfigError, match="nested more than 50 deep"):
+            parse_gate(text)
+    assert str(parse_gate("(step) > 1")) == "step > 1"
+
+
 def test_a_gate_opens_and_closes_by_the_figures_of_the_step_before() -> None:
     """In each step the critic ran where both halves of its loss were above 0.6 in the step before, and in the first."""
     _, figures = steps_of(small_model(larsen(0.6)), 30, lr=0.5)

@@ -17,7 +17,7 @@ from torch import Tensor
 from jointgen.contracts.reductions import TermDraws
 from jointgen.engine.gradient_check import check_ownership
 from jointgen.errors import ConfigError
-from jointgen.objectives import E, Expr, Objective, Update, joint_from_text, kl, p, parse, q
+from jointgen.objectives import E, Expr, Objective, Update, elbo, joint_from_text, kl, p, parse, q
 from jointgen.objectives.recipe_text import Expression
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.explain.descriptions import describe_reductions
@@ -300,6 +300,15 @@ def test_mistakes_are_one_line(maximize: Expr, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         small_model(Objective.of(maximize))
     assert message in str(caught.value)
+
+
+def test_a_prior_scores_its_draw_at_each_of_the_rows_that_repeat_it() -> None:
+    """z is a root, drawn once for a row: k draws of x given z repeat it, and so does E[p(z); k=2]."""
+    for text in ("E[p(x,z); k=3](log p(z))", "E[p(z); k=2 logmeanexp](log p(z))"):
+        model = small_model(Objective.of(elbo(q, p)))
+        found = model.rows(parse(text))(model.inputs())
+        once = model.rows(parse("E[p(z)](log p(z))"))(model.inputs())
+        torch.testing.assert_close(found, once)
 
 
 def test_dreg_is_of_all_codes_at_once() -> None:

@@ -142,6 +142,8 @@ def _that_fit(need: Requirement, own: Any, kind: str, space: Space, registry: Re
     plural = {"family": "families", "prior": "priors"}[kind]
     if fitting:
         return f"; {plural} that do: {', '.join(fitting)}"
+    if need.ability == "values":
+        return f"; {need.detail!r} is {space}, and a sum is over a label or a few bits: leave it out of the sum"
     return f"; no registered {kind} has it{_other_kl(need, own, kind, space, registry)}"
 
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import attrs
 
-from jointgen.errors import ConfigError, suggest
+from jointgen.errors import ConfigError, nearest, suggest
 from jointgen.objectives.aggregates import AggregateDensity
 from jointgen.objectives.algebra import (
     MAX_DRAWS,
@@ -145,6 +145,8 @@ def parse_view(text: str, vocabulary: Vocabulary | None = None) -> CriticView:
     if not parser.accept("standardized"):
         value = parser.value()
         parser.expect_end()
+        if isinstance(value, Value) and nearest(value.reading, ["standardized"]):
+            parser.fail(f"unknown view {value.reading!r}; did you mean 'standardized'?", 0)
         return value
     joint, factor = parser.plain("a view")
     parser.expect_end()

@@ -265,10 +265,10 @@ def _updates(
         written = {"model": attrs.evolve(tables.get("model", UpdateTable()), maximize=maximize)}
     updates = []
     for name, table in written.items():
-        with placing(*(("maximize",) if maximize is not None else ("updates", name))):
-            expr = parse(str(table.maximize), words)
         with placing("updates", name):
             gate, unless = _gate(table.when, words), table.unless or ()
+        with placing(*(("maximize",) if maximize is not None else ("updates", name))):
+            expr = parse(str(table.maximize), words)
             updates.append(Update(name, expr, table.trains, table.every, table.times, gate, unless))
     paces = [
         _pace(name, table, words) for name, table in tables.items() if table.maximize is None and name not in written

@@ -64,7 +64,7 @@ TYPOS: Rows = {
     "key of data": (['data.observ="binarise"'], ["data.observ: unknown key; did you mean 'observe'? (known: ...)"]),
     "table of the encoder": (
         ['encoder.netwrok.type="mlp"'],
-        ["encoder.netwrok: unknown key; did you mean 'network'? (known: family, network)"],
+        ["encoder.netwrok: unknown key; did you mean 'network'? (known: family, input, network)"],
     ),
     "key of the encoder's network": (
         ["encoder.network.hiden=[3]"],
@@ -98,7 +98,7 @@ TYPOS: Rows = {
     "key of train": (["train.stpes=5"], ["train.stpes: unknown key; did you mean 'steps'? (known: ...)"]),
     "key within train": (
         ["train.early_stopping.patiense=3"],
-        ["train.early_stopping.patiense: unknown key; did you mean 'patience'? (known: patience)"],
+        ["train.early_stopping.patiense: unknown key; did you mean 'patience'? (known: patience, watch)"],
     ),
     "table of the optimizers": (
         ["optimizer.modle.lr=1e-3"],
@@ -163,11 +163,11 @@ TYPOS: Rows = {
 COMPONENTS: Rows = {
     "encoder": (
         ['encoder.network.type="mpl"'],
-        ["encoder.network.type: unknown encoder 'mpl'; did you mean 'mlp'? (known: conv, mlp)"],
+        ["encoder.network.type: unknown encoder 'mpl'; did you mean 'mlp'? (known: conv, mlp, resnet, switch)"],
     ),
     "decoder": (
         ['decoder.network.type="cnov"'],
-        ["decoder.network.type: unknown decoder 'cnov'; did you mean 'conv'? (known: conv, mlp)"],
+        ["decoder.network.type: unknown decoder 'cnov'; did you mean 'conv'? (known: conv, mlp, resnet, switch)"],
     ),
     "family": (
         ['decoder.family.type="gausian"'],
@@ -175,8 +175,8 @@ COMPONENTS: Rows = {
     ),
     "prior": (['prior.type="nromal"'], ["prior.type: unknown prior 'nromal'; did you mean 'normal'? (known: ...)"]),
     "discriminator": (
-        ['discriminator.type="resnet"'],
-        ["discriminator.type: unknown discriminator 'resnet'; known: conv, mlp"],
+        ['discriminator.type="transformer"'],
+        ["discriminator.type: unknown discriminator 'transformer'; known: conv, mlp, resnet, switch"],
     ),
     "objective": (
         ['objective.type="as-vae"'],
@@ -201,7 +201,7 @@ COMPONENTS: Rows = {
     ),
     "term": (
         maximize("E[q(x,z)](huber(x, p(x|z)))"),
-        ["objective: unknown term 'huber'; known: l1, l2"],
+        ["objective: unknown term 'huber'; known: imq, l1, l2, rbf"],
     ),
 }
 
@@ -234,12 +234,12 @@ TYPES: Rows = {
     ),
     "list for a table": (
         ['encoder.network=["mlp"]'],
-        ["encoder.network: expected a table with a type (known: conv, mlp), got ['mlp']"],
+        ["encoder.network: expected a table with a type (known: conv, mlp, resnet, switch), got ['mlp']"],
     ),
     "string for a table": (["data=digits"], ["data: expected a table with a type (known: ...), got 'digits'"]),
     "number for a type": (
         ["encoder.network.type=3"],
-        ["encoder.network.type: expected a string, got 3; known: conv, mlp"],
+        ["encoder.network.type: expected a string, got 3; known: conv, mlp, resnet, switch"],
     ),
     "number for an equation": (
         expression("objective.maximize=3"),
@@ -497,7 +497,7 @@ MISSING: Rows = {
     "root of mnist": (['data.type="mnist"'], ["data.root: missing; a string"]),
     "type": (
         {"prior": {"size": 16}},
-        ["prior.type: missing; known: categorical, learned, normal, uniform, vamp"],
+        ["prior.type: missing; known: bits, categorical, codebook, learned, modes, normal, particles, uniform, vamp"],
     ),
 }
 
@@ -542,7 +542,7 @@ MISMATCHES: Rows = {
         ['data.observe="binarise"', 'decoder.family={type="coupling"}'],
         [
             'decoder.family.type: "coupling" is a family of real variables, this one is 1x8x8 binary ...; '
-            "families that serve it: bernoulli, implicit"
+            "families that serve it: bernoulli, implicit, pixelcnn"
         ],
     ),
     "implicit encoder in a VAE": (
@@ -571,7 +571,8 @@ MISMATCHES: Rows = {
         ['prior.type="uniform"'],
         [
             "prior: the objective needs a density at points that it did not draw for p(z), in the term "
-            "'...log p(z)'; the prior 'uniform' as set here does not have it; priors that do: learned, normal, vamp"
+            "'...log p(z)'; the prior 'uniform' as set here does not have it; priors that do: learned, modes, "
+            "normal, vamp"
         ],
     ),
     "bits for real data": (
@@ -903,7 +904,7 @@ def test_every_mistake_is_told_at_once(registry: Registry) -> None:
         "objective.critic.penalties[0].wieght: unknown key; did you mean 'weight'? (known: at, every, weight)",
         "train.batch: expected a whole number, got 'x'",
         "train.log_every: must be > 0, got 0",
-        "encoder.network.type: unknown encoder 'mpl'; did you mean 'mlp'? (known: conv, mlp)",
+        "encoder.network.type: unknown encoder 'mpl'; did you mean 'mlp'? (known: conv, mlp, resnet, switch)",
         "decoder.network.hiden: unknown key; did you mean 'hidden'? (known: activation, dropout, hidden, init)",
         "optimizer.model.lr: must be > 0, got -1.0",
         "optimizer.model.betas: must be >= 0 and < 1, got 2.0",

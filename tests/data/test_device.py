@@ -152,6 +152,9 @@ class FakeRecipe:
     class train:  # noqa: N801
         batch, resident, pair_block = 8, "auto", 4
 
+    def batch_of(self, part: str) -> int:
+        return self.train.batch
+
 
 def feed(rows: Any, workers: Any, repeats: int = 1) -> TrainingBatches:
     recipe: Any = FakeRecipe()

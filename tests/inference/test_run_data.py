@@ -48,7 +48,7 @@ def test_the_record_says_where_the_run_began_and_what_its_data_is(home: Path) ->
     record = json.loads((home / "r/data.json").read_text())
     space = {"shape": [1, 8, 8], "kind": "real", "low": 0.0, "high": 1.0, "bins": 256}
     digest = record.pop("sha256")
-    assert record == {"started_in": str(home), "spaces": {"data": {"x": space}}}
+    assert record == {"started_in": str(home), "spaces": {"data": {"x": space}}, "chosen": {}}
     bare = (home / "r/data.json").read_text().replace(digest, "")
     assert digest == hashlib.sha256(bare.encode()).hexdigest()
 

@@ -289,7 +289,7 @@ MISTAKES = [
     ("E[q(⟨stop⟩(x))](f)", "no variable 'stop'"),
     ("E[q(x)⟨p⟩(x)](f)", "'x' stands in two factors of the product"),
     ("E[q(x)p(z)⟨r⟩(x)](f)", "'x' stands in two factors of the product"),
-    ("E[q(x,z); ⟨n⟩=5](f)", "unknown option 'n'; known: k, sum"),
+    ("E[q(x,z); ⟨n⟩=5](f)", "unknown option 'n'; known: history, k, sum"),
     ("E[q(x,z); k ⟨5⟩](f)", "expected '='"),
     ("E[q(x,z); k=⟨five⟩](f)", "expected a whole number"),
     ("E[q(x,z); k=⟨2.5⟩](f)", "expected a whole number"),

@@ -267,5 +267,7 @@ except ConfigError as error:
 """
     done = broken.run("python", "-c", code, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("encoder.network.type: unknown encoder 'broken'; known: conv, mlp, wide_nets; ")
+    assert done.stdout.startswith(
+        "encoder.network.type: unknown encoder 'broken'; known: conv, mlp, resnet, switch, wide_nets; "
+    )
     assert "plugin 'broken_nets' (broken-nets 0.7) failed to load: ModuleNotFoundError: No module" in done.stdout

@@ -24,15 +24,19 @@ class Composed:
         return self.of()
 
 
+def difference(a: Tensor, b: Tensor) -> Tensor:
+    return a - b
+
+
+@attrs.frozen(eq=False)
 class Restless:
     """A distance that changes from call to call, so that no gradient is the sum of its terms'."""
 
-    def __init__(self) -> None:
-        self.calls = 0
+    calls: list[int] = attrs.field(factory=list)
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        self.calls += 1
-        return self.calls * sum_event((a - b).square())
+        self.calls.append(1)
+        return len(self.calls) * sum_event((a - b).square())
 
 
 @attrs.frozen
@@ -55,7 +59,7 @@ def test_objectives() -> None:
         "objective", Composed(lambda: Objective.of(E(q.xz, p.log_x_given_z - Misprinted("exp", p.log_z))))
     )
     assert "cannot be read: unknown ratio or weight 'seven'" in misprinted["the text that it prints is read back"]
-    pixels = E(q.xz, cycle(p, "x|z", distance=lambda a, b: a - b))
+    pixels = E(q.xz, cycle(p, "x|z", distance=difference))
     wide = failures("objective", Composed(lambda: Objective.of(bound, reports=(("pixels", pixels),))))
     assert "raises RuntimeError" in wide["reports are numbers of rows"]
 

@@ -349,7 +349,7 @@ def test_what_depends_on_a_matched_code_is_drawn_anew() -> None:
             r"standardized r\(z\|x\) is a view of z, not x",
         ),
         (lambda: cycle(R, "z|x", reading="relaxed"), "a matched Gaussian has the readings"),
-        (lambda: parse_view("standardised q(z|x)"), "expected 'standardized' at character 1"),
+        (lambda: parse_view("standardised q(z|x)"), "did you mean 'standardized'\\? at character 1"),
         (
             lambda: joint_from_text("r", "s(x) r(z|x)", {}, {"q": q}),
             r"expected r\(...\) at 's\(x\)",

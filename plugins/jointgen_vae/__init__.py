@@ -12,6 +12,12 @@ def jointgen_register(registry: Registrar) -> None:
     registry.objective(
         "iwae", "jointgen_vae.objective:IWAE", paper="Burda et al. 2016, eq 8", summary="the K-sample bound"
     )
+    registry.estimator(
+        "reinforce",
+        "jointgen_vae.estimators:Reinforce",
+        paper="Williams 1992",
+        summary="the ELBO by the score of q(z|x), which needs no path through draws",
+    )
     module = "jointgen_vae.reductions"
     registry.reduction("mean", f"{module}:Mean", summary="the mean of the draws, as without a name")
     registry.reduction(

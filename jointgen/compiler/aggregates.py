@@ -8,11 +8,11 @@ import attrs
 
 from jointgen.compiler.axes import Axes
 from jointgen.compiler.gradient_paths import GradientPaths, Traits, merge_paths
-from jointgen.compiler.nodes import EXPLICIT, Mode, Need, Node, ReadNode
+from jointgen.compiler.nodes import EXPLICIT, Mode, Need, NetworkRun, Node, ReadNode
 
 
 @attrs.frozen(cache_hash=True)
-class TrunkNode(Node):
+class TrunkNode(NetworkRun):
     """One run of the network of a conditional, giving what its family makes a distribution of, (rows, *outputs)."""
 
     part: str
@@ -23,25 +23,8 @@ class TrunkNode(Node):
     is_never_handed_over = True
 
     @property
-    def parents(self) -> tuple[Node, ...]:
-        return self.inputs
-
-    @property
     def title(self) -> str:
-        held = " held" if self.mode == "held" else ""
-        return f"outputs of {self.part}({', '.join(node.title for node in self.inputs)}){held}"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return (self.part,)
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        return (self.part,)
-
-    def gradient_paths(self, traits: Traits) -> GradientPaths:
-        below = super().gradient_paths(traits)
-        return below if self.mode == "held" else merge_paths([below, {self.part: EXPLICIT}])
+        return f"outputs of {super().title}"
 
 
 @attrs.frozen(cache_hash=True)

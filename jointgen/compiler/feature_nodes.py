@@ -7,13 +7,13 @@ from typing import Any
 import attrs
 
 from jointgen.compiler.axes import Axes
-from jointgen.compiler.gradient_paths import GradientPaths, Traits, merge_paths
-from jointgen.compiler.nodes import EXPLICIT, Mode, Node
+from jointgen.compiler.gradient_paths import GradientPaths, Traits
+from jointgen.compiler.nodes import Mode, NetworkRun, Node
 from jointgen.objectives.values import Layer, show_layer
 
 
 @attrs.frozen(cache_hash=True)
-class LayersNode(Node):
+class LayersNode(NetworkRun):
     """One run of the layers of a critic, or of the trunk of a conditional."""
 
     part: str
@@ -21,27 +21,6 @@ class LayersNode(Node):
     mode: Mode
     is_tensor = False
     is_never_handed_over = True
-
-    @property
-    def parents(self) -> tuple[Node, ...]:
-        return self.inputs
-
-    @property
-    def title(self) -> str:
-        held = " held" if self.mode == "held" else ""
-        return f"{self.part}({', '.join(node.title for node in self.inputs)}){held}"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return (self.part,)
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        return (self.part,)
-
-    def gradient_paths(self, traits: Traits) -> GradientPaths:
-        below = super().gradient_paths(traits)
-        return below if self.mode == "held" else merge_paths([below, {self.part: EXPLICIT}])
 
     def unmarked(self) -> LayersNode:
         """The same run with nothing held or stopped, which has the same numbers and so the same dropout masks."""

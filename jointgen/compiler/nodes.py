@@ -350,8 +350,38 @@ class DistributionNode(Node):
         yield Need(self.part, ability)
 
 
+class NetworkRun(Node):
+    """One run of the network of a part, live or held."""
+
+    __slots__ = ()
+    part: str
+    inputs: tuple[Any, ...]
+    mode: Mode = "live"
+
+    @property
+    def parents(self) -> tuple[Node, ...]:
+        return self.inputs
+
+    @property
+    def title(self) -> str:
+        held = " held" if self.mode == "held" else ""
+        return f"{self.part}({', '.join(node.title for node in self.parents)}){held}"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.part,)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return (self.part,)
+
+    def gradient_paths(self, traits: Traits) -> GradientPaths:
+        below = super().gradient_paths(traits)
+        return below if self.mode == "held" else merge_paths([below, {self.part: EXPLICIT}])
+
+
 @attrs.frozen(cache_hash=True)
-class ForwardNode(DistributionNode):
+class ForwardNode(NetworkRun, DistributionNode):
     """One run of the network of a conditional, giving a distribution.
 
     Args:
@@ -382,23 +412,6 @@ class ForwardNode(DistributionNode):
     @property
     def axes(self) -> Axes:
         return self.layout or (*super().axes, *draws_axis(self.k))
-
-    @property
-    def title(self) -> str:
-        held = " held" if self.mode == "held" else ""
-        return f"{self.part}({', '.join(node.title for node in self.parents)}){held}"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return (self.part,)
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        return (self.part,)
-
-    def gradient_paths(self, traits: Traits) -> GradientPaths:
-        below = super().gradient_paths(traits)
-        return below if self.mode == "held" else merge_paths([below, {self.part: EXPLICIT}])
 
     def unmarked(self) -> ForwardNode:
         """The same run with nothing held or stopped. It gives the same numbers, so it has the same dropout masks."""
@@ -601,31 +614,12 @@ class ClosedKLNode(Node):
 
 
 @attrs.frozen(cache_hash=True)
-class CriticNode(Node):
+class CriticNode(NetworkRun):
     """One run of the network of a critic, (rows,) logits or scores."""
 
     part: str
     inputs: tuple[ReadNode | StandardizedNode | PastNode, ...]
     is_never_handed_over = True
-
-    @property
-    def parents(self) -> tuple[Node, ...]:
-        return self.inputs
-
-    @property
-    def title(self) -> str:
-        return f"{self.part}({', '.join(node.title for node in self.inputs)})"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return (self.part,)
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        return (self.part,)
-
-    def gradient_paths(self, traits: Traits) -> GradientPaths:
-        return merge_paths([super().gradient_paths(traits), {self.part: EXPLICIT}])
 
 
 @attrs.frozen(cache_hash=True)

@@ -138,11 +138,13 @@ def doubler(upsample: str, before: int, after: int) -> list[nn.Module]:
 # --- encoder ---------------------------------------------------------------------------------------------------------
 
 
-def _widths_down() -> list[int]:
+def widths_down() -> list[int]:
+    """The usual channels of stages that halve an image."""
     return [32, 64, 128]
 
 
-def _widths_up() -> list[int]:
+def widths_up() -> list[int]:
+    """The usual channels of stages that double an image."""
     return [128, 64, 32]
 
 
@@ -161,7 +163,7 @@ class ConvEncoder:
         init: The initialisation: xavier, dcgan, or torch's own.
     """
 
-    widths: list[int] = attrs.field(factory=_widths_down, validator=some_widths)
+    widths: list[int] = attrs.field(factory=widths_down, validator=some_widths)
     activation: ActivationName = attrs.field(default="silu", validator=one_activation)
     norm: NormName = attrs.field(default="none", validator=one_norm)
     dropout: float = attrs.field(default=0.0, validator=below_one)
@@ -221,7 +223,7 @@ class ConvDecoder:
         init: The initialisation: xavier, dcgan, or torch's own.
     """
 
-    widths: list[int] = attrs.field(factory=_widths_up, validator=some_widths)
+    widths: list[int] = attrs.field(factory=widths_up, validator=some_widths)
     upsample: UpsampleName = attrs.field(default="nearest", validator=attrs.validators.in_(get_args(UpsampleName)))
     activation: ActivationName = attrs.field(default="silu", validator=one_activation)
     norm: NormName = attrs.field(default="none", validator=one_norm)
@@ -278,7 +280,7 @@ class ConvDiscriminator:
         spectral_norm: Whether every weight is divided by its largest singular value.
     """
 
-    widths: list[int] = attrs.field(factory=_widths_down, validator=some_widths)
+    widths: list[int] = attrs.field(factory=widths_down, validator=some_widths)
     features: int = attrs.field(default=128, validator=valid_size)
     dropout: float = attrs.field(default=0.0, validator=below_one)
     init: InitName = attrs.field(default="xavier", validator=one_init)

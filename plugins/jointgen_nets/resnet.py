@@ -30,7 +30,16 @@ from jointgen_nets.common import (
     spectrally_normalised,
     total_size,
 )
-from jointgen_nets.conv import NormName, Split, normaliser, one_norm, shape_text, some_widths
+from jointgen_nets.conv import (
+    NormName,
+    Split,
+    normaliser,
+    one_norm,
+    shape_text,
+    some_widths,
+    widths_down,
+    widths_up,
+)
 from jointgen_nets.mlp import MLPDiscriminator
 
 ResidualActivation = Literal["relu", "leaky_relu", "elu", "silu"]
@@ -146,14 +155,6 @@ class Down(nn.Module):
         return found, vectors
 
 
-def _widths_down() -> list[int]:
-    return [32, 64, 128]
-
-
-def _widths_up() -> list[int]:
-    return [128, 64, 32]
-
-
 one_activation: Any = attrs.validators.in_(("relu", "leaky_relu", "elu", "silu"))
 
 
@@ -172,7 +173,7 @@ class ResNetEncoder:
         init: The initialisation: xavier, dcgan, or torch's own.
     """
 
-    widths: list[int] = attrs.field(factory=_widths_down, validator=some_widths)
+    widths: list[int] = attrs.field(factory=widths_down, validator=some_widths)
     blocks: int = attrs.field(default=1, validator=valid_count)
     activation: ResidualActivation = attrs.field(default="silu", validator=one_activation)
     norm: NormName = attrs.field(default="group", validator=one_norm)
@@ -222,7 +223,7 @@ class ResNetDecoder:
         init: The initialisation: xavier, dcgan, or torch's own.
     """
 
-    widths: list[int] = attrs.field(factory=_widths_up, validator=some_widths)
+    widths: list[int] = attrs.field(factory=widths_up, validator=some_widths)
     blocks: int = attrs.field(default=1, validator=valid_count)
     activation: ResidualActivation = attrs.field(default="silu", validator=one_activation)
     norm: NormName = attrs.field(default="group", validator=one_norm)
@@ -284,7 +285,7 @@ class ResNetDiscriminator:
         spectral_norm: Whether every weight is divided by its largest singular value.
     """
 
-    widths: list[int] = attrs.field(factory=_widths_down, validator=some_widths)
+    widths: list[int] = attrs.field(factory=widths_down, validator=some_widths)
     blocks: int = attrs.field(default=1, validator=valid_count)
     features: int = attrs.field(default=128, validator=valid_size)
     activation: ResidualActivation = attrs.field(default="leaky_relu", validator=one_activation)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
+import platformdirs
 from filelock import FileLock
 from torch import Tensor
 
@@ -22,10 +23,10 @@ from jointgen.runtime.sealed_files import read_sealed, write_sealed
 
 
 def cache_folder() -> Path:
-    """Return $JOINTGEN_CACHE, or else `jointgen` in the user's cache folder."""
+    """Return $JOINTGEN_CACHE, or else `jointgen` in the cache folder that this system gives the user."""
     if folder := os.environ.get("JOINTGEN_CACHE"):
         return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jointgen"
+    return platformdirs.user_cache_path("jointgen", appauthor=False)
 
 
 @attrs.frozen

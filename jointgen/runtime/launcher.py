@@ -7,7 +7,6 @@ with the launcher, whatever ended it.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -27,6 +26,8 @@ POLL_S = 0.1
 """Seconds between looks at the processes."""
 GRACE_S = 20.0
 """Seconds that the others have to notice that a process failed, and to end by themselves."""
+KILLED = 128 + 9
+"""The exit status of a process that ends because its launcher is gone, as shells give it after SIGKILL."""
 STOPPED = tuple(128 + number for number in SIGNALS)
 """Exit statuses of processes that stopped after a signal."""
 
@@ -115,7 +116,7 @@ def _wait_for(children: Processes) -> Processes:
 
 
 def end_with_launcher() -> None:
-    """Let this process be killed once the launcher that started it is gone, even by kill -9.
+    """Let this process end at once when the launcher that started it is gone, even by kill -9.
 
     Does nothing in a process that `launch` did not start.
     """
@@ -123,7 +124,7 @@ def end_with_launcher() -> None:
     def wait_for_end_of_input() -> None:
         while os.read(0, 1):
             pass
-        os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(KILLED)  # as SIGKILL ends it, which Windows lacks: nothing is flushed or waited for
 
     if os.environ.pop(LAUNCHED, None):
         threading.Thread(target=wait_for_end_of_input, daemon=True).start()

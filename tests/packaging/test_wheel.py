@@ -144,7 +144,8 @@ def test_the_wheel_holds_every_package_and_the_recipes_and_no_tests(wheel: Path)
     recipes = {f"jointgen/{path.relative_to(REPO)}" for path in (REPO / "recipes").rglob("*.toml")}
     assert {name for name in names if name.startswith("jointgen/recipes/")} == recipes
     data = {path for path in (REPO / "jointgen").rglob("*.*") if path.suffix not in (".py", ".pyc")}
-    assert {str(path.relative_to(REPO)) for path in data} | {"jointgen/py.typed"} <= {*names}
+    typed = {f"{name}/py.typed" for name in ("jointgen", *plugins)}  # type checkers look into these packages alone
+    assert {str(path.relative_to(REPO)) for path in data} | typed <= {*names}
     modules = {str(path.relative_to(REPO)) for path in (REPO / "jointgen").rglob("*.py")}
     modules |= {str(path.relative_to(REPO / "plugins")) for path in (REPO / "plugins").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == modules

@@ -180,6 +180,20 @@ def test_a_run_that_has_hardly_begun(run: Path, open_one: Callable[[Path], Opene
     assert "no whole checkpoint" in found.page.inner_text("#codes")
 
 
+def test_a_browser_that_cannot_unpack_the_library_is_told(browser: Browser, run: Path) -> None:
+    """The figures that do not need it are there, and nothing else fails."""
+    context = browser.new_context(offline=True)
+    context.add_init_script("delete window.DecompressionStream")
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto((run / "report.html").resolve().as_uri())
+    assert "not drawn: this browser has no DecompressionStream" in page.inner_text("header")
+    assert page.locator(".plot:visible").count() == 0 and page.locator("[data-figure]:visible").count() > 0
+    assert problems == []
+    context.close()
+
+
 # --- kinds of models -------------------------------------------------------------------------------------------------
 
 MLP = {"type": "mlp", "hidden": [8]}

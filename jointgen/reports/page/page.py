@@ -15,7 +15,7 @@ from torch import Tensor
 from jointgen.data.split import Split
 from jointgen.errors import ConfigError
 from jointgen.reports.explain.explain import explained
-from jointgen.reports.html import fill_template
+from jointgen.reports.html import fill_template, packed
 from jointgen.reports.page.codes import code_map, interpolation_rows, interpolations, map_codes, traversal
 from jointgen.reports.page.curves import curves
 from jointgen.reports.page.equation import equations, joints
@@ -93,7 +93,7 @@ def write_report(folder: RunFolder, compiled: CompiledRecipe, source: PageModel 
             **{name: codes.get(name, {}).get("lines") for name in ("paths", "dimensions")},
             "end": {clock: getattr(summary, clock, None) for clock in CLOCKS},
         },
-        plotly=Markup(plotly.offline.get_plotlyjs()),
+        plotly=packed(plotly.offline.get_plotlyjs()),
     )
     with writing(folder.report):
         replace_text(folder.report, page)

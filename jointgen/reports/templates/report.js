@@ -117,6 +117,33 @@ function slide(box) {
 }
 
 all(".frames").forEach(slide);
-all(".clock input").forEach((input) => input.addEventListener("change", () => all(".curve").forEach(drawCurve)));
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-drawAll();
+
+// --- the library that draws, which the page holds gzipped ------------------------------------------------------------
+
+async function unpack(id) {
+  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(stream).text();
+  document.head.append(script);
+}
+
+function tellMissing(what) {
+  const note = document.createElement("p");
+  note.className = "absent";
+  note.textContent = `Curves and maps are not drawn: ${what}. Every number is in the tables of this page and in metrics.jsonl.`;
+  document.querySelector("header").append(note);
+  all(".plot").forEach((plot) => { plot.hidden = true; });
+}
+
+async function draw() {
+  if (!window.DecompressionStream) {
+    return tellMissing("this browser has no DecompressionStream (Chrome 80, Firefox 113, Safari 16.4 and later have it)");
+  }
+  await unpack("plotly");
+  all(".clock input").forEach((input) => input.addEventListener("change", () => all(".curve").forEach(drawCurve)));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  drawAll();
+}
+
+draw();

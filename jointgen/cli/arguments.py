@@ -24,6 +24,9 @@ from jointgen.text import shortened
 Arguments = argparse.Namespace
 PICTURE, ARRAY, TENSORS = ".png", ".npz", ".safetensors"
 """The endings of files that commands write."""
+FOLDER = "DIR/"
+"""In the place of an ending: images, each a file of a folder."""
+GRID = f"a picture of a grid ({PICTURE}), the values in model space ({ARRAY}), or a folder of images ({FOLDER})"
 
 
 class Parser(argparse.ArgumentParser):
@@ -263,8 +266,20 @@ def _add_recipe(parser: Parser) -> None:
 
 def _add_sample_options(sample: Parser) -> None:
     _add_run(sample)
-    sample.add_argument("-n", type=count, default=64, metavar="N", help="how many (default: 64)")
-    _add_output(sample, f"a picture of a grid ({PICTURE}), or the values in model space ({ARRAY})")
+    sample.add_argument(
+        "-n", type=count, metavar="N", help="how many (default: 64); with --given y=all, of each class (default: 8)"
+    )
+    _add_output(
+        sample,
+        f"a picture of a grid ({PICTURE}), the values in model space ({ARRAY}), or a folder of images ({FOLDER})",
+    )
+    sample.add_argument(
+        "--start",
+        type=whole(0, MAX_COUNT),
+        default=0,
+        metavar="I",
+        help="number the samples from I on, to add others to those that a folder has (default: 0)",
+    )
     sample.add_argument("--seed", type=int, default=0, help="the seed of the noise (default: 0)")
     sample.add_argument(
         "--reading",
@@ -272,13 +287,17 @@ def _add_sample_options(sample: Parser) -> None:
         default="mean",
         help="show the decoder's mean (default) or draws from it",
     )
-    _add_given(sample)
+    _add_given(sample, "; y=all: every class in turn, a row of the grid each")
 
 
 def _add_reconstruct_options(reconstruct: Parser) -> None:
     _add_run(reconstruct)
     reconstruct.add_argument("-n", type=count, default=32, metavar="N", help="at most so many (default: 32)")
-    _add_output(reconstruct, f"a picture ({PICTURE}) in which each image has its reconstruction at its right")
+    _add_output(
+        reconstruct,
+        f"a picture ({PICTURE}) in which each image has its reconstruction at its right, the values of both in model "
+        f"space ({ARRAY}), or a folder for the reconstructions ({FOLDER})",
+    )
     reconstruct.add_argument(
         "--from",
         dest="codes_from",
@@ -287,14 +306,14 @@ def _add_reconstruct_options(reconstruct: Parser) -> None:
         metavar="CODE",
         help="decode from these codes alone, such as the top layer's, and let the model draw those below",
     )
-    _add_images(reconstruct)
+    _add_rows(reconstruct)
     _add_given(reconstruct)
 
 
 def _add_encode_options(encode: Parser) -> None:
     _add_run(encode)
     _add_output(encode, f"the codes, and labels where the data has them ({ARRAY} or {TENSORS})")
-    _add_images(encode)
+    _add_rows(encode)
     encode.add_argument(
         "--split",
         choices=("test", "train"),
@@ -302,6 +321,25 @@ def _add_encode_options(encode: Parser) -> None:
         help="which split of the run's data to encode (default: test)",
     )
     _add_given(encode)
+
+
+def _add_decode_options(decode: Parser) -> None:
+    _add_run(decode)
+    decode.add_argument(
+        "codes", metavar="CODES", help="a file of codes such as `jointgen encode` writes (.npz, .safetensors or .npy)"
+    )
+    _add_output(
+        decode,
+        f"a picture of a grid ({PICTURE}), the values in model space ({ARRAY}), or a folder of images ({FOLDER})",
+    )
+    decode.add_argument(
+        "--reading",
+        choices=("mean", "sample"),
+        default="mean",
+        help="write the decoder's mean (default) or draws from it",
+    )
+    decode.add_argument("--seed", type=int, default=0, help="the seed of what is drawn (default: 0)")
+    _add_given(decode)
 
 
 def _add_eval_options(evaluate: Parser) -> None:
@@ -367,15 +405,30 @@ def _add_output(parser: Parser, what: str) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help=what)
 
 
-def _add_images(parser: Parser) -> None:
+def _add_images(parser: Any) -> None:
     parser.add_argument(
         "--images", metavar="PATH", help="your own images: a file, a folder, or a .npy or .npz of uint8"
     )
 
 
-def _add_given(parser: Parser) -> None:
+def _add_rows(parser: Parser) -> None:
+    """Add the options that name the user's own rows."""
+    rows = parser.add_mutually_exclusive_group()
+    _add_images(rows)
+    rows.add_argument(
+        "--values",
+        metavar="FILE",
+        help="your own rows as arrays (.npy, .npz or .safetensors): whole numbers are levels, others model space",
+    )
+
+
+def _add_given(parser: Parser, more: str = "") -> None:
     parser.add_argument(
-        "--given", action="append", default=[], metavar="NAME=VALUE", help="fix a variable to a value, as in y=3"
+        "--given",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"fix a variable to a value, as in y=3{more}",
     )
 
 
@@ -413,6 +466,7 @@ COMMANDS = {
         _add_encode_options,
         "jointgen.cli.models:encode_command",
     ),
+    "decode": Command("decode codes, also changed ones", _add_decode_options, "jointgen.cli.models:decode_command"),
     "compare": Command(
         "put runs side by side in one table, beside the paper's published figures",
         _add_compare_options,

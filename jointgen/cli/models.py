@@ -1,71 +1,103 @@
-"""`jointgen sample`, `reconstruct` and `encode`: a trained model at work."""
+"""`jointgen sample`, `reconstruct`, `encode` and `decode`: a trained model at work."""
 
 from __future__ import annotations
 
-from jointgen.cli.arguments import ARRAY, PICTURE, TENSORS, Arguments
-from jointgen.cli.output_files import check_output, write_arrays, writing_output
+import numpy as np
+import torch
+
+from jointgen.cli.arguments import ARRAY, FOLDER, PICTURE, TENSORS, Arguments
+from jointgen.cli.output_files import check_output, write_arrays
+from jointgen.cli.output_values import check_values, write_values
 from jointgen.data.split import Split, open_split
 from jointgen.errors import placing_options
 from jointgen.images.user_images import UserImages, read_user_images
 from jointgen.inference import bulk as inference
+from jointgen.inference.given_arrays import read_codes, read_rows
 from jointgen.inference.loading import open_run
 from jointgen.inference.model import Model
-from jointgen.reports.gallery import check_picture, draw_pairs, draw_samples
+from jointgen.reports.gallery import grid_of, pairs_of
 from jointgen.runtime.console import log_once, say, warn_once
 from jointgen.runtime.progress import Counter
 from jointgen.runtime.workers import Workers
 
+SAMPLES, SAMPLES_OF_A_CLASS = 64, 8
+"""So many are drawn where -n does not say."""
+
 
 def sample_command(arguments: Arguments) -> None:
-    """Generate rows and write them as a picture or as arrays."""
-    path = check_output(arguments.output, PICTURE, ARRAY)
+    """Generate rows and write them as a picture, as arrays or as images in a folder."""
+    output = check_output(arguments.output, PICTURE, ARRAY, FOLDER)
     model, _ = open_model_of(arguments)
     variable = inference.generated_variable(model)
     space = model.spaces[variable]
-    if path.suffix.lower() == PICTURE:
-        check_picture(variable, space, points=True)
+    check_values(output, variable, space, points=True)
+    every = inference.for_each_class(arguments.given, model)
+    n = arguments.n or (SAMPLES if len(every) == 1 else SAMPLES_OF_A_CLASS)
+    first, count = arguments.start, n * len(every)
+    output.check_free(first, count, "--start with a number that is behind the last one adds others")
     with Counter("sampling") as counter:
-        samples = inference.sample_many(
-            model, arguments.n, arguments.given, seed=arguments.seed, reading=arguments.reading, progress=counter
-        )
-    if path.suffix.lower() == PICTURE:
-        with writing_output(path):
-            draw_samples(samples, space, path)
-    else:
-        write_arrays(path, {variable: samples.numpy()}, {})
-    say(f"{path}: {len(samples)} samples of {variable}, {space}")
+        options = {"seed": arguments.seed, "reading": arguments.reading, "first": first, "progress": counter}
+        samples = torch.cat([inference.sample_many(model, n, given, **options) for given in every])
+    columns = n if len(every) > 1 else None
+    write_values(output, variable, samples, space, lambda: grid_of(samples, space, columns), first=first)
+    say(f"{output}: {count} samples of {variable}, {space}")
 
 
 def reconstruct_command(arguments: Arguments) -> None:
-    """Encode and decode images and write them beside their reconstructions."""
-    path = check_output(arguments.output, PICTURE)
+    """Encode and decode rows and write them beside their reconstructions, or the reconstructions alone."""
+    output = check_output(arguments.output, PICTURE, ARRAY, FOLDER, inputs=inputs_of(arguments))
     model, _ = open_model_of(arguments)
     variable = inference.reconstructed_variable(model)
     space = model.spaces[variable]
-    check_picture(variable, space, points=False)
-    split = _rows(arguments, model, variable, "test").spread(arguments.n)
+    check_values(output, variable, space)
+    split = rows_of(arguments, model, variable, "test").spread(arguments.n)
+    output.check_free(0, len(split))
     with Counter("reconstructing") as counter:
         truth, rebuilt = inference.reconstruct_many(
             model, split, arguments.given, arguments.codes_from, progress=counter
         )
-    with writing_output(path):
-        draw_pairs(truth, rebuilt, space, path)
-    say(f"{path}: {len(truth)} pairs, each truth with its reconstruction at its right")
+    arrays, texts = origins_of(split, model, variable)
+    arrays = {"truth": truth.numpy(), **arrays}
+    write_values(output, variable, rebuilt, space, lambda: pairs_of(truth, rebuilt, space), arrays=arrays, texts=texts)
+    shown = {
+        PICTURE: "pairs, each truth with its reconstruction at its right",
+        FOLDER: f"reconstructions of {variable}, in the order of the rows",
+        ARRAY: f"reconstructions, {variable}, and the truth",
+    }
+    say(f"{output}: {len(truth)} {shown[output.ending]}")
 
 
 def encode_command(arguments: Arguments) -> None:
-    """Write the codes of images, their labels where the data has them, and the rows or files that they are of."""
-    path = check_output(arguments.output, ARRAY, TENSORS)
+    """Write the codes of rows, their labels where the data has them, and the rows or files that they are of."""
+    output = check_output(arguments.output, ARRAY, TENSORS, inputs=inputs_of(arguments))
     model, _ = open_model_of(arguments)
     variable = inference.encoded_variable(model)
-    split = _rows(arguments, model, variable, arguments.split)
+    split = rows_of(arguments, model, variable, arguments.split)
     with Counter("encoding") as counter:
         codes = inference.encode_many(model, split, arguments.given, progress=counter)
-    origins = [rows.origins for rows in split.sources.values() if isinstance(rows, UserImages)]
-    texts = {"files": origins[0]} if origins else {}
-    places = {} if origins else {"rows": split.places(model.binding.source_of(variable))}
-    write_arrays(path, {name: values.numpy() for name, values in {**places, **codes}.items()}, texts)
-    say(f"{path}: {', '.join(f'{name} {tuple(values.shape)}' for name, values in codes.items())}")
+    places, texts = origins_of(split, model, variable)
+    write_arrays(output.path, {**places, **{name: values.numpy() for name, values in codes.items()}}, texts)
+    say(f"{output}: {', '.join(f'{name} {tuple(values.shape)}' for name, values in codes.items())}")
+
+
+def decode_command(arguments: Arguments) -> None:
+    """Decode codes of a file and write what they give as a picture, as arrays or as images in a folder."""
+    output = check_output(arguments.output, PICTURE, ARRAY, FOLDER, inputs=[arguments.codes])
+    model, _ = open_model_of(arguments)
+    variable = inference.generated_variable(model)
+    space = model.spaces[variable]
+    check_values(output, variable, space, points=True)
+    codes = read_codes(model, arguments.codes, variable)
+    output.check_free(0, len(next(iter(codes.values()))))
+    with Counter("decoding") as counter:
+        decoded = inference.decode_many(
+            model, codes, arguments.given, seed=arguments.seed, reading=arguments.reading, progress=counter
+        )
+    write_values(output, variable, decoded, space, lambda: grid_of(decoded, space))
+    say(f"{output}: {len(decoded)} rows of {variable}, decoded from {', '.join(codes)}")
+
+
+# --- the model, and the rows that it looks at ------------------------------------------------------------------------
 
 
 def open_model_of(arguments: Arguments) -> tuple[Model, Workers]:
@@ -83,10 +115,24 @@ def workers_on(device: str) -> Workers:
         return Workers.start(device)
 
 
-def _rows(arguments: Arguments, model: Model, variable: str, split: str) -> Split:
-    """Open the user's own images if --images names any, otherwise a split of the run's data."""
+def inputs_of(arguments: Arguments) -> list[str | None]:
+    """The files and folders of the user's own rows, which nothing may be written over."""
+    return [arguments.images, arguments.values]
+
+
+def rows_of(arguments: Arguments, model: Model, variable: str, split: str) -> Split:
+    """Open the rows of --images or --values if they name any, otherwise a split of the run's data.
+
+    Args:
+        arguments: Those of the command.
+        model: The model.
+        variable: The variable that the user's rows are of.
+        split: The split.
+    """
     if arguments.images is not None:
         return user_rows(arguments, model, variable)
+    if arguments.values is not None:
+        return read_rows(model, arguments.values, variable)
     return open_split(model.compiled.binding, split)
 
 
@@ -97,3 +143,17 @@ def user_rows(arguments: Arguments, model: Model, variable: str | None = None) -
         images = read_user_images(arguments.images, model.spaces[variable], variable, counter)
     warn_once(*(f"skipped {line}" for line in images.skipped))
     return inference.as_split(images, model)
+
+
+def origins_of(split: Split, model: Model, variable: str) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """Say where the rows of a split come from.
+
+    Returns:
+        ({}, {"files": the file of each}) of the user's own images, and otherwise ({"rows": their numbers, (N,)}, {}).
+    """
+    part = model.binding.source_of(variable)
+    rows = split.sources[part]
+    if isinstance(rows, UserImages):
+        chosen = range(len(rows)) if split.chosen is None else split.chosen.tolist()
+        return {}, {"files": [rows.origins[i] for i in chosen]}
+    return {"rows": split.places(part).numpy()}, {}

@@ -84,6 +84,26 @@ def observe(space: Space, raw: Tensor, noise: NoiseSource) -> Observation:
     return Dequantised(x, level, space)
 
 
+def raw_of(values: Tensor, space: Space) -> Tensor:
+    """Return raw rows whose observations are these values, or the values of the levels that they lie in.
+
+    Args:
+        values: (B, *shape) in model space; labels one-hot, or as probabilities.
+        space: The variable's Space.
+
+    Returns:
+        Rows as `Rows.take` returns them.
+    """
+    if space.kind == "label":
+        return values.argmax(1)
+    if space.bins is None:
+        return values
+    if space.kind == "binary":
+        return (values * (space.bins - 1)).round().long()
+    assert space.low is not None and space.bin_width is not None, "quantised data has a range"
+    return ((values - space.low) / space.bin_width).floor().clamp(0, space.bins - 1).long()
+
+
 def place_in_bin(level: Tensor, u: Tensor) -> Tensor:
     """Return level + u, kept below the next level, to which float32 can round it up. u is in [0, 1)."""
     return torch.minimum(level + u, torch.nextafter(level + 1, level))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -81,6 +81,34 @@ def _parse_value(name: str, text: str, model: Model) -> Tensor:
 # --- samples ---------------------------------------------------------------------------------------------------------
 
 
+def for_each_class(texts: Sequence[str], model: Model) -> list[list[str]]:
+    """Write given values out where a label is to take all of its classes, "y=all".
+
+    Args:
+        texts: As in `given_values`.
+        model: The model.
+
+    Returns:
+        The given values for each class in turn; `texts` itself where no label takes all.
+
+    Raises:
+        ConfigError: Two labels are to take all of their classes.
+    """
+    names = [text.partition("=")[0] for text in texts if text.partition("=")[2] == ALL]
+    labels = [name for name in names if name in model.spaces and model.spaces[name].kind == "label"]
+    if not labels:
+        return [list(texts)]
+    if len(labels) > 1:
+        raise ConfigError(f"{' and '.join(labels)} cannot both take all of their classes", "--given")
+    (label,) = labels
+    others = [text for text in texts if text != f"{label}={ALL}"]
+    return [[*others, f"{label}={number}"] for number in range(model.spaces[label].shape[0])]
+
+
+ALL = "all"
+"""In the place of a class: every class in turn."""
+
+
 def generated_variable(model: Model) -> str:
     """The one variable that p generates. Raises ConfigError where there is none, or several."""
     found = [v for v in model.observed if model.binding.generator_of(v).name == "p"]
@@ -90,7 +118,14 @@ def generated_variable(model: Model) -> str:
 
 
 def sample_many(
-    model: Model, n: int, given: Sequence[str] = (), *, seed: int = 0, reading: str = "mean", progress: Progress
+    model: Model,
+    n: int,
+    given: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    reading: str = "mean",
+    first: int = 0,
+    progress: Progress,
 ) -> Tensor:
     """Sample any number of rows; up to a batch of them are `model.sample(n, seed=seed, reading=reading)`.
 
@@ -103,6 +138,7 @@ def sample_many(
         given: Values that are not drawn; see `given_values`.
         seed: The seed of the noise.
         reading: See `Model.sample`.
+        first: The number of the first sample; the noise of a batch is named by the number of its first row.
         progress: Called after each batch.
 
     Returns:
@@ -120,9 +156,9 @@ def sample_many(
     roots = model.binding.data_roots(model.binding.joint("p", "sampling"))
     names = {text.partition("=")[0] for text in given}
     parts = [part for name, part in roots.items() if name not in names]
-    held_out = open_split(model.compiled.binding, "test", parts).spread(n) if parts else None
-    for start in range(0, n, BATCH):
-        rows = min(BATCH, n - start)
+    held_out = open_split(model.compiled.binding, "test", parts).spread(first + n) if parts else None
+    for start in range(first, first + n, BATCH):
+        rows = min(BATCH, first + n - start)
         noise = model.noise(seed, f"sample {start}" if start else "sample")
         known = given_values(given, model, rows)
         if held_out is not None:
@@ -130,6 +166,56 @@ def sample_many(
             _, samples = model.view.observe(StepInputs(raw, noise, rows))
             known = {**{v: samples[v] for v in roots if v in samples}, **known}
         done.append(model.view.draw("p", known, rows, noise, reading)[variable].cpu())
+        progress(start - first + rows, n)
+    return torch.cat(done)
+
+
+def decode_many(
+    model: Model,
+    codes: Mapping[str, Tensor],
+    given: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    reading: str = "mean",
+    progress: Progress,
+) -> Tensor:
+    """Decode codes of many rows.
+
+    Codes of lower layers that are not among them are drawn by p from those that are.
+
+    Args:
+        model: The model.
+        codes: (N, *shape) in model space by variable, one or more.
+        given: Further values; see `given_values`.
+        seed: The seed of the noise.
+        reading: See `Model.sample`.
+        progress: Called after each batch.
+
+    Returns:
+        (N, *shape) of `generated_variable(model)`, on the CPU.
+
+    Raises:
+        ConfigError: A given value does not fit, or the variable needs a value that is neither there nor drawn from one
+            that is.
+    """
+    variable, n = generated_variable(model), len(next(iter(codes.values())))
+    joint = model.binding.joint("p", "decoding")
+    known = {*codes, *given_values(given, model, 1)}
+
+    def is_known(name: str) -> bool:
+        above = joint.drawn_by(name).given
+        return name in known or (bool(above) and all(is_known(one) for one in above))
+
+    if missing := [name for name in joint.drawn_by(variable).given if not is_known(name)]:
+        held = ", ".join(sorted(known))
+        raise ConfigError(f"p({joint.drawn_by(variable)}) needs {', '.join(missing)}; given are {held}", "CODES")
+    done = []
+    for start in range(0, n, BATCH):
+        some = {name: values[start : start + BATCH] for name, values in codes.items()}
+        rows = len(next(iter(some.values())))
+        noise = model.noise(seed, f"decode {start}" if start else "decode")
+        everything = {**some, **given_values(given, model, rows)}
+        done.append(model.view.draw("p", everything, rows, noise, reading)[variable].cpu())
         progress(start + rows, n)
     return torch.cat(done)
 

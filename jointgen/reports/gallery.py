@@ -119,18 +119,18 @@ def check_picture(variable: str, space: Space, *, points: bool) -> None:
         raise ConfigError(reason, "-o")
 
 
-def draw_samples(samples: Tensor, space: Space, path: Path) -> None:
-    """Write a PNG of images in rows and columns, or of points in the plane."""
-    image = pictures.draw_values(samples, space, columns=columns_for(len(samples)))
+def grid_of(values: Tensor, space: Space, columns: int | None = None) -> Image:
+    """Draw images in rows and columns, or points in the plane; `check_picture` has passed."""
+    image = pictures.draw_values(values, space, columns=columns or columns_for(len(values)))
     assert image is not None, "check_picture was called before"
-    pictures.save(image, path)
+    return image
 
 
-def draw_pairs(truth: Tensor, rebuilt: Tensor, space: Space, path: Path) -> None:
-    """Write a PNG in which every image has its reconstruction to its right."""
+def pairs_of(truth: Tensor, rebuilt: Tensor, space: Space) -> Image:
+    """Draw every image with its reconstruction to its right; `check_picture` has passed."""
     image = _draw_pairs(truth, rebuilt, space, columns_for(2 * len(truth)))
     assert image is not None, "check_picture was called before"
-    pictures.save(image, path)
+    return image
 
 
 def columns_for(n: int) -> int:

@@ -84,7 +84,10 @@ def test_every_command_of_the_contract_has_help(say: Any) -> None:
         (["sample", "x", "-o", "a.png", "--reading", "men"], "argument --reading: invalid choice: 'men'"),
         (["sample", "x"], "the following arguments are required: -o/--output"),
         (["sample", "x", "-o", "a.jpg"], "-o: a.jpg: expected a file name that ends in .png or .npz"),
-        (["reconstruct", "x", "-o", "a.npz"], "-o: a.npz: expected a file name that ends in .png"),
+        (
+            ["reconstruct", "x", "-o", "a.gif"],
+            "-o: a.gif: expected a file name that ends in .png or .npz, or a folder, DIR/",
+        ),
         (["encode", "x", "-o", "a"], "-o: a: expected a file name that ends in .npz or .safetensors"),
         (["encode", "x", "-o", "no/a.npz"], "-o: no/a.npz: there is no folder 'no'"),
         (["list", "metrc"], "unknown kind of component 'metrc'; did you mean 'metric'?"),

@@ -14,6 +14,7 @@ import torch
 from jointgen.cli.main import main
 from jointgen.registry.components import Registry
 from jointgen.registry.discovery import load_plugins
+from jointgen.runtime.console import printed
 
 pytest.register_assert_rewrite("support")
 
@@ -110,6 +111,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def printed_messages() -> Iterator[None]:
+    """Messages are printed to stderr, as in a command."""
+    with printed():
+        yield
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
@@ -22,6 +22,8 @@ from jointgen.runtime.console import say_text
 from jointgen.text import shortened
 
 Arguments = argparse.Namespace
+AUTO = "auto"
+"""What `--resume` may be followed by."""
 PICTURE, ARRAY, TENSORS = ".png", ".npz", ".safetensors"
 """The endings of files that commands write."""
 FOLDER = "DIR/"
@@ -44,6 +46,7 @@ class Parser(argparse.ArgumentParser):
         if any(isinstance(action, argparse._SubParsersAction) for action in self._actions):
             words = [*itertools.takewhile(lambda word: word.startswith("-"), words)]  # the command checks its own
         words = [*itertools.takewhile(lambda word: word != "--", words)]
+        args = [*_with_plain_resume(args or ())]
         if unknown := [word for word in words if self._is_unknown(word)]:
             raise ConfigError([f"unknown option {word}{suggest(word.split('=')[0], self.options)}" for word in unknown])
         return super().parse_known_args(args, namespace)
@@ -71,7 +74,25 @@ class Parser(argparse.ArgumentParser):
         """Add a command, or the action of a command, with its summary as help and as description."""
         added: Parser = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         added.set_defaults(parser=added)
+        added.add_loudness()
         return added
+
+    def add_loudness(self) -> None:
+        """Add -q and -v, which may stand before or after the command's name."""
+        group = self.add_mutually_exclusive_group()
+        for option, what in (
+            ("quiet", "print nothing to stderr but errors and losses"),
+            ("verbose", "print details and the traceback of an error, too"),
+        ):
+            group.add_argument(
+                f"-{option[0]}",
+                f"--{option}",
+                dest="loudness",
+                action="store_const",
+                const=option,
+                default=argparse.SUPPRESS,  # what stands before the command's name is kept
+                help=what,
+            )
 
 
 @attrs.frozen
@@ -129,6 +150,8 @@ def parse(argv: Sequence[str]) -> Arguments:
     """
     parser = Parser(prog="jointgen", description="Joint-distribution generative models, from recipes and plugins.")
     parser.add_argument("--version", action="version", version=f"jointgen {metadata.version('jointgen')}")
+    parser.add_loudness()
+    parser.set_defaults(loudness="usual")
     actions = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, command in COMMANDS.items():
         command.add_arguments(parser.add_action(actions, name, command.summary))
@@ -139,6 +162,12 @@ def parse(argv: Sequence[str]) -> Arguments:
         raise ConfigError(f"unexpected argument {unknown[0]!r} (see {arguments.parser.prog} --help)")
     arguments.argv = list(argv)
     return arguments
+
+
+def _with_plain_resume(words: Sequence[str]) -> Iterator[str]:
+    """Write `--resume` as `--resume=auto`, so that argparse does not take the word that follows for its value."""
+    for word, after in itertools.zip_longest(words, words[1:]):
+        yield f"--resume={AUTO}" if word == "--resume" and after != AUTO else word
 
 
 # --- types of arguments ----------------------------------------------------------------------------------------------
@@ -181,8 +210,10 @@ def _add_run_options(run: Parser) -> None:
     run.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
     run.add_argument(
         "--resume",
-        action="store_true",
-        help="go on from the folder's newest checkpoint, or start where it has none yet",
+        nargs="?",
+        const=AUTO,
+        choices=(AUTO,),
+        help="go on from the folder's newest checkpoint, or start where it has none yet; says which it was",
     )
     run.add_argument(
         "--allow-changes", action="store_true", help="with --resume: accept a recipe that differs from the run's"
@@ -194,7 +225,6 @@ def _add_run_options(run: Parser) -> None:
         metavar="N",
         help="train in N processes of this machine (default: one for each GPU, or one)",
     )
-    run.add_argument("--quiet", action="store_true", help="print nothing to stderr but errors and losses")
 
 
 def _add_list_options(listed: Parser) -> None:

@@ -25,19 +25,21 @@ NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
 
 def dispatch(argv: Sequence[str]) -> int:
     """Run the command of a command line without the program's name, and return the exit status."""
-    try:
+    with console.printed():
         try:
-            arguments = parse(argv)
-        except SystemExit as error:  # argparse after --help and --version, before any plugin is loaded
-            return int(error.code or 0)
-        COMMANDS[arguments.command](arguments)
-        console.flush()  # a reader that went away shows here, and not as a traceback while Python shuts down
-        return 0
-    except BaseException as error:
-        status = _status_of(error)
-        if status is None:
-            raise
-        return status
+            try:
+                arguments = parse(argv)
+            except SystemExit as error:  # argparse after --help and --version, before any plugin is loaded
+                return int(error.code or 0)
+            console.LOGGER.setLevel(console.LEVELS[arguments.loudness])
+            COMMANDS[arguments.command](arguments)
+            console.flush()  # a reader that went away shows here, and not as a traceback while Python shuts down
+            return 0
+        except BaseException as error:
+            status = _status_of(error)
+            if status is None:
+                raise
+            return status
 
 
 def _status_of(error: BaseException) -> int | None:
@@ -46,11 +48,12 @@ def _status_of(error: BaseException) -> int | None:
     if isinstance(error, SystemExit) and not foreign_provider_of(error):
         if error.code is None or isinstance(error.code, int):
             return error.code or 0
-        console.log(str(error.code))  # a library's sys.exit("why")
+        console.complain(str(error.code))  # a library's sys.exit("why")
         return 1
     # a library may have turned Ctrl-C into an error of its own
     if isinstance(error, KeyboardInterrupt) or (INTERRUPTS.came and not isinstance(error, StoppedError)):
-        console.log_once("stopped; nothing was written since the last checkpoint")
+        if is_local_main():
+            console.complain("stopped; nothing was written since the last checkpoint")
         return 128 + signal.SIGINT
     if isinstance(error, JointgenError):
         return _said(error)
@@ -60,7 +63,7 @@ def _status_of(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.filename is not None and error.errno in WRONG_PATH | NO_MORE:
         if is_local_main():
             _show_traceback()
-            console.log(f"{os.fsdecode(error.filename)}: {error.strerror}")
+            console.complain(f"{os.fsdecode(error.filename)}: {error.strerror}")
         return 2 if error.errno in WRONG_PATH else 1
     if provider := foreign_provider_of(error):
         return _said(ComponentError(f"a component of {provider} raises {said(error)}; {TRACEBACK}=1 shows more"))
@@ -71,13 +74,13 @@ def _said(error: JointgenError) -> int:
     """Print an error, and return its exit status."""
     if _prints(error):
         _show_traceback()
-        console.log(*str(error).split("\n"))
+        console.complain(*str(error).split("\n"))
     return error.exit_status
 
 
 def _show_traceback() -> None:
-    if os.environ.get(TRACEBACK):
-        console.note(*traceback.format_exc().splitlines())
+    if os.environ.get(TRACEBACK) or console.prints_details():
+        console.note_error(*traceback.format_exc().splitlines())
 
 
 def _prints(error: JointgenError) -> bool:

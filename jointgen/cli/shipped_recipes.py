@@ -17,7 +17,7 @@ from jointgen.config.toml import read_toml
 from jointgen.errors import ConfigError, nearest, suggest
 from jointgen.registry.discovery import load_plugins
 from jointgen.runtime.atomic_files import replace_text, writing
-from jointgen.runtime.console import log_once, quietly, say
+from jointgen.runtime.console import log_once, say
 from jointgen.runtime.ranks import LAUNCHED
 
 
@@ -73,8 +73,7 @@ def check_recipe(arguments: Arguments) -> None:
 
     Its file is read here, once: the command works with `arguments.tables`, in which the overrides are.
     """
-    with quietly(getattr(arguments, "quiet", False)):
-        recipe = find_recipe(arguments.recipe)
+    recipe = find_recipe(arguments.recipe)
     arguments.tables = read_tables(recipe, arguments.set)
     check_names(arguments.tables, registry=load_plugins().registry)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from jointgen.cli.arguments import Arguments, launch_command
+from jointgen.cli.run import expected_device
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.contracts.figures import table_of
 from jointgen.registry.discovery import load_plugins
@@ -39,7 +40,7 @@ def _dry_run(arguments: Arguments) -> None:
         recipe,
         registry,
         out=run_folder(arguments.out, recipe),
-        resume=arguments.resume,
+        resume=arguments.resume is not None,
         allow_changes=arguments.allow_changes,
         processes=arguments.processes or _default_processes(arguments),
     )
@@ -59,14 +60,15 @@ def _default_processes(arguments: Arguments) -> int:
 
 
 def _train(arguments: Arguments) -> None:
+    if expected_device("auto") == "auto":  # which device it is could not be said before torch was imported
+        log_once(f"torch finds {torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'}")
     with StopRequest(quiet=not is_local_main()) as stop:
         done = run(
             arguments.tables,
             out=arguments.out,
-            resume=arguments.resume,
+            resume=arguments.resume or False,
             allow_changes=arguments.allow_changes,
             stop=stop,
-            quiet=arguments.quiet,
             processes=arguments.processes,
         )
     leave()

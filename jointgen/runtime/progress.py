@@ -1,4 +1,4 @@
-"""Live progress on stderr: a bar on a terminal, and elsewhere a line now and then."""
+"""Live progress: a bar on a terminal where messages are printed, and elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Self
 
 import rich.progress
 
-from jointgen.runtime.console import note, stderr_is_terminal
+from jointgen.runtime.console import note, prints_progress, stderr_is_terminal
 from jointgen.runtime.terminal import Terminal, styled, terminal
 from jointgen.text import visible
 
@@ -137,7 +137,7 @@ class Counter:
 
 def _is_terminal(console: Terminal) -> bool:
     # the file is asked: with FORCE_COLOR, rich takes a log file for a terminal too
-    return stderr_is_terminal() and not console.is_dumb_terminal
+    return prints_progress() and stderr_is_terminal() and not console.is_dumb_terminal
 
 
 def _bar(console: Terminal) -> rich.progress.Progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -18,7 +18,7 @@ from jointgen.registry.components import Registry
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.page import PageModel, write_report
 from jointgen.runs.records import checkpoint_name
-from jointgen.runtime.console import quietly
+from jointgen.runtime.console import printed_for_caller
 from jointgen.runtime.torch_settings import switched
 from jointgen.training.check import check_run
 from jointgen.training.setup import set_up_training
@@ -31,7 +31,7 @@ def run(
     *,
     objective: Objective | Sequence[Stage] | None = None,
     out: str | Path | None = None,
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     allow_changes: bool = False,
     stop: Callable[[], int] = lambda: 0,
     quiet: bool = False,
@@ -46,12 +46,13 @@ def run(
         overrides: Settings that replace the recipe's, as {"train.steps": 1000} or ["train.steps=1000"].
         objective: An objective composed in Python, or its stages, in place of the recipe's.
         out: The run folder; None writes to runs/NAME.
-        resume: Whether to go on from the folder's newest whole checkpoint, where it has any; the run ends bit for bit
+        resume: "auto" to go on from the folder's newest whole checkpoint, where it has any; the run ends bit for bit
             where it would have ended without the interruption. Where there is no run, or it ended before its first
-            checkpoint, it starts, with the recipe as it is now.
+            checkpoint, it starts, with the recipe as it is now. True means the same.
         allow_changes: Whether a run that goes on may have another recipe than before.
         stop: Called after each step; a signal's number ends the run after a checkpoint, 0 lets it go on.
-        quiet: Whether to print nothing to stderr: no progress and no remarks. Errors are raised as ever.
+        quiet: Whether to print nothing: no progress, remarks or warnings, which `logging.getLogger("jointgen")` still
+            has. Where your program has set its level to INFO, they go there alone. Errors are raised as ever.
         processes: How many processes a launcher was asked for, to be checked; None takes as many as there are.
 
     Returns:
@@ -71,20 +72,25 @@ def run(
         >>> run = jointgen.run("recipes/quickstart.toml", {"train.steps": 1000})       # doctest: +SKIP
         >>> run.metrics["elbo"]["value"], run.model.sample(16).shape                   # doctest: +SKIP
     """
-    _check_arguments(out, stop, processes, objective)
+    _check_arguments(out, resume, stop, processes, objective)
 
     # the recipe, checked whole
-    registry = load_plugins().registry
-    resolved = read_recipe(recipe, overrides, registry=registry)
-    if objective is not None:
-        resolved = with_objective(resolved, objective, registry)
-    path = run_folder(out, resolved)
-    checked = check_run(resolved, registry, out=path, resume=resume, allow_changes=allow_changes, processes=processes)
+    goes_on = resume is not False
+    with printed_for_caller(quiet):
+        registry = load_plugins().registry
+        resolved = read_recipe(recipe, overrides, registry=registry)
+        if objective is not None:
+            resolved = with_objective(resolved, objective, registry)
+        path = run_folder(out, resolved)
+        checked = check_run(
+            resolved, registry, out=path, resume=goes_on, allow_changes=allow_changes, processes=processes
+        )
 
-    with switched(deterministic=resolved.train.deterministic, threads=resolved.train.threads), quietly(quiet):
+    switches = switched(deterministic=resolved.train.deterministic, threads=resolved.train.threads)
+    with printed_for_caller(quiet), switches:
         # train
         trainer = set_up_training(
-            checked, path, resuming=resume, allow_changes=allow_changes, stop=stop, quiet=quiet, processes=processes
+            checked, path, resuming=goes_on, allow_changes=allow_changes, stop=stop, processes=processes
         )
         done = trainer.finished_run() or trainer.fit()
 
@@ -97,11 +103,13 @@ def run(
         return done
 
 
-def _check_arguments(out: Any, stop: Any, processes: Any, objective: Any) -> None:
+def _check_arguments(out: Any, resume: Any, stop: Any, processes: Any, objective: Any) -> None:
     """Raise ConfigError for arguments that are not what `run` takes."""
     problems = Problems()
     if out is not None and (not isinstance(out, str | os.PathLike) or os.fspath(out) == ""):
         problems.add(f"must be the path of a folder, got {show(out)}", "out")
+    if not (isinstance(resume, bool) or resume == "auto"):
+        problems.add(f'must be True, False or "auto", got {show(resume)}', "resume")
     if not callable(stop):
         problems.add(f"must be a function without arguments that returns a number, got {show(stop)}", "stop")
     if processes is not None and (not isinstance(processes, int) or isinstance(processes, bool) or processes < 1):

@@ -54,7 +54,6 @@ def set_up_training(
     resuming: bool = False,
     allow_changes: bool = False,
     stop: Callable[[], int] = lambda: 0,
-    quiet: bool = False,
     processes: int | None = None,
 ) -> Trainer:
     """Make everything that a run needs, and the run folder on disk. The arguments are those of `jointgen.run`.
@@ -132,6 +131,8 @@ def set_up_training(
     if goes_on:
         point = resume(state, folder, text, allow_changes=allow_changes)
         changes = point.changes
+        if not state.progress.is_over:
+            remarks.insert(0, f"{path} goes on from step {state.progress.step} of {state.progress.ends[-1]}")
         if not changes:
             RunData.read(folder).check_chosen(folder, splits["train"].subsets)
         warnings += point.notes
@@ -156,7 +157,7 @@ def set_up_training(
         reporter=reporter,
         checkpoints=CheckpointWriter(folder, workers, text, train.keep_checkpoints),
         stop=Votes(workers, stop),
-        bar=Progress(state.progress.ends[-1], state.progress.step, quiet=quiet or not workers.is_main),
+        bar=Progress(state.progress.ends[-1], state.progress.step, quiet=not workers.is_main),
         is_unchanged=goes_on and not changes,
         not_synchronised=not_synchronised,
     )

@@ -18,6 +18,7 @@ from support.paths import QUICKSTART, REPO
 import jointgen
 from jointgen.cli import run, training
 from jointgen.cli import shipped_recipes as shipped
+from jointgen.cli.arguments import parse
 from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry
 from jointgen.training.check import check_run
@@ -64,9 +65,47 @@ def test_every_command_of_the_contract_has_help(say: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "resume"),
+    [
+        ("run x.toml", None),
+        ("run --resume x.toml", "auto"),
+        ("run x.toml --resume", "auto"),
+        ("run x.toml --resume auto", "auto"),
+        ("run --resume=auto x.toml --out r", "auto"),
+    ],
+)
+def test_resuming_needs_no_word_and_takes_one(words: str, resume: str | None) -> None:
+    arguments = parse(words.split())
+    assert (arguments.recipe, arguments.resume) == ("x.toml", resume)
+
+
+@pytest.mark.parametrize(
+    ("words", "loudness"),
+    [
+        ("run x.toml", "usual"),
+        ("-q run x.toml", "quiet"),
+        ("run -v x.toml", "verbose"),
+        ("-v data prepare a b --size 8", "verbose"),
+        ("data prepare -q a b --size 8", "quiet"),
+        ("list --quiet", "quiet"),
+    ],
+)
+def test_how_much_is_printed_is_said_before_or_after_the_command(words: str, loudness: str) -> None:
+    assert parse(words.split()).loudness == loudness
+
+
+@pytest.mark.parametrize(
     ("argv", "problem"),
     [
         (["rnu", "x.toml"], "unknown command 'rnu'; did you mean 'run'?"),
+        (
+            ["run", "x.toml", "--resume=no"],
+            "argument --resume: invalid choice: 'no'",
+        ),
+        (
+            ["list", "-q", "-v"],
+            "argument -v/--verbose: not allowed with argument -q/--quiet",
+        ),
         (["run"], "the following arguments are required: RECIPE (see jointgen run --help)"),
         ([], "the following arguments are required: COMMAND (see jointgen --help)"),
         (["run", "x.toml", "--ouput", "y"], "unknown option --ouput; did you mean '--out'?"),
@@ -102,7 +141,7 @@ def test_every_command_of_the_contract_has_help(say: Any) -> None:
         (["run", "--hlep"], "unknown option --hlep; did you mean '--help'?"),
         (["run", "-x"], "unknown option -x; known: "),
         (["--vresion", "list"], "unknown option --vresion; did you mean '--version'?"),
-        (["data", "--sze", "prepare"], "unknown option --sze; known: --help, -h"),
+        (["data", "--sze", "prepare"], "unknown option --sze; known: --help, --quiet, --verbose, -h, -q, -v"),
         (["data", "prepare", "a", "b", "--size", "8", "--worker", "2"], "unknown option --worker; did you mean '--w"),
         (["data", "prepare", "a", "b", "--size", "0"], "argument --size: expected a whole number from 1 to 16,384"),
         (["data", "prepare", "a", "b", "--size", "16385"], "argument --size: expected a whole number from 1 to 16,384"),
@@ -309,7 +348,7 @@ def test_a_run_ends_with_its_numbers_and_its_folder(say: Any, here: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "training quickstart into runs/quickstart (2000 steps, device auto)"),
+        ([], "training quickstart into runs/quickstart (2000 steps, device cpu)"),
         (["--out", "r", "--set", "train.steps=7", "--set", "train.device=cpu", "--set", "name=mine"],
          "training mine into r (7 steps, device cpu)"),
     ],
@@ -321,6 +360,7 @@ def test_a_run_says_what_it_does_before_it_imports_what_does_it(
         raise ConfigError(f"{function} is imported")
 
     monkeypatch.setattr(run, "load", refuse)
+    monkeypatch.setattr(run, "DRIVERS", ())
     imported = "jointgen: jointgen.cli.training:train_command is imported"
     assert say("run", QUICKSTART, *words).problems == [f"jointgen: {line}", imported]
     for silent in ("--quiet", "--dry-run"):
@@ -338,9 +378,11 @@ def test_what_is_announced_is_what_is_trained(say: Any, here: Path, monkeypatch:
         return load(function)
 
     monkeypatch.setattr(run, "load", change)
+    monkeypatch.setattr(run, "DRIVERS", ("/",))  # as if there may be a GPU: then torch has to say
     said = say("run", recipe, *in_words(train__steps="2", eval__metrics="[]"))
     assert said.status == 0, said
     assert said.problems[0] == "jointgen: training mine into runs/mine (2 steps, device auto)"
+    assert said.problems[1].startswith("jointgen: torch finds ")
     assert tomllib.loads(Path("runs/mine/recipe.toml").read_text())["train"]["steps"] == 2
 
 

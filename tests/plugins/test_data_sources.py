@@ -45,7 +45,7 @@ from jointgen.errors import ConfigError
 from jointgen.images.folders import list_images
 from jointgen.images.prepare import prepare_images
 from jointgen.registry.components import Registrar, Registry
-from jointgen.runtime.console import quietly
+from jointgen.runtime.console import LEVELS, printed
 
 real_data = pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=f"no real data at {SHARED_DATA}")
 
@@ -469,7 +469,7 @@ def test_broken_files_are_skipped_and_named(folder: Path, capsys: pytest.Capture
     whole = everything(ImageFolder(str(folder), size=8, labels=True).open("train"))
     broken = break_three(folder)
     source = ImageFolder(str(folder), size=8, labels=True)
-    with quietly():  # what is missing is said all the same
+    with printed(LEVELS["quiet"]):  # what is missing is said all the same
         rows = source.open("train")
     assert rows.skipped == broken
     said = capsys.readouterr().err.splitlines()

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import rich.table
 
-from jointgen.runtime.console import log, quietly, say, say_text
+from jointgen.runtime.console import LEVELS, LOGGER, debug, log, printed, printed_for_caller, say, say_text, warn
 from jointgen.runtime.terminal import styled, terminal
 from jointgen.text import listed, shortened, spreadsheet_cell, visible
 
@@ -54,9 +58,53 @@ def test_tables_and_bars_show_control_characters(capsys: pytest.CaptureFixture[s
     assert not {"\x1b", "\x07", "\x9b"} & {*out}
 
 
-def test_nothing_is_said_quietly(capsys: pytest.CaptureFixture[str]) -> None:
-    with quietly(), quietly(False):
-        log("a remark")
+@pytest.mark.parametrize(("level", "printed_lines"), [("quiet", "b"), ("usual", "ab"), ("verbose", "abc")])
+def test_what_a_command_prints(level: str, printed_lines: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with printed(LEVELS[level]):
+        log("a")
+        warn("b")
+        debug("c")
         say("a result")
     log("after")
-    assert capsys.readouterr() == ("a result\n", "jointgen: after\n")
+    lines = [f"jointgen: {line}\n" for line in [*printed_lines, "after"]]
+    assert capsys.readouterr() == ("a result\n", "".join(lines))
+
+
+@pytest.fixture
+def library() -> Iterator[None]:
+    """Messages as they are in another program: nobody has asked for them to be printed."""
+    printing = [handler for handler in LOGGER.handlers if not isinstance(handler, logging.NullHandler)]
+    before = LOGGER.level, LOGGER.propagate
+    for handler in printing:
+        LOGGER.removeHandler(handler)
+    LOGGER.setLevel(logging.NOTSET)
+    LOGGER.propagate = True
+    yield
+    LOGGER.setLevel(before[0])
+    LOGGER.propagate = before[1]
+    for handler in printing:
+        LOGGER.addHandler(handler)
+
+
+@pytest.mark.usefixtures("library")
+def test_a_library_prints_what_its_caller_wants(capsys: pytest.CaptureFixture[str], caplog: Any) -> None:
+    warn("1")
+    with printed_for_caller():
+        log("2")
+    with printed_for_caller(quiet=True):
+        warn("3")
+    with printed(), printed_for_caller(quiet=True):  # as a command prints
+        warn("4")
+    assert capsys.readouterr() == ("", "jointgen: 2\n")
+    heard = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert heard == [("WARNING", "1"), ("WARNING", "3")]
+
+
+@pytest.mark.usefixtures("library")
+def test_a_program_that_listens_is_printed_nothing(capsys: pytest.CaptureFixture[str], caplog: Any) -> None:
+    LOGGER.setLevel(logging.INFO)
+    with printed_for_caller():
+        log("a remark")
+        debug("a detail")
+    assert capsys.readouterr() == ("", "")
+    assert [record.getMessage() for record in caplog.records] == ["a remark"]

@@ -124,11 +124,12 @@ def test_a_changed_recipe_is_refused_by_name(finished: Path) -> None:
     assert sorted(changes) == ["  seed: 0 -> 1", "  train.clip: not set -> 5.0", "  train.steps: 12 -> 20"]
 
 
-def test_more_steps_when_told(copied: Path, finished: Path) -> None:
+def test_more_steps_when_told(copied: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The weights of step 12 are where it goes on; recipe.toml is the new one; the log has all of it."""
     before = weights(finished / "checkpoints/step-00000012")
-    done = train(copied, resume=True, allow_changes=True, changes={"train.steps": 16})
+    done = train(copied, resume="auto", allow_changes=True, changes={"train.steps": 16}, quiet=False)
     assert done.summary["step"] == 16
+    assert f"jointgen: {copied} goes on from step 12 of 16" in capsys.readouterr().err.splitlines()
     assert tomllib.loads((copied / "recipe.toml").read_text())["train"]["steps"] == 16
     assert [json.loads(line)["step"] for line in (copied / "metrics.jsonl").read_text().splitlines()] == [
         *(4, 5, 8, 10, 12),
@@ -137,7 +138,8 @@ def test_more_steps_when_told(copied: Path, finished: Path) -> None:
     assert all(
         torch.equal(tensor, before[name]) for name, tensor in weights(copied / "checkpoints/step-00000012").items()
     )
-    train(copied, resume=True, changes={"train.steps": 16})  # and it is the run's recipe now
+    train(copied, resume="auto", changes={"train.steps": 16})  # and it is the run's recipe now
+    assert capsys.readouterr() == ("", ""), "quiet"
 
 
 def test_fewer_steps_than_are_made(finished: Path) -> None:

@@ -236,6 +236,7 @@ def _add_list_options(listed: Parser) -> None:
     )
     listed.add_argument("name", nargs="?", metavar="NAME", help="show the keys of this component, as in `encoder mlp`")
     listed.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    _add_plugin(listed)
 
 
 def _add_copy_options(copy: Parser) -> None:
@@ -253,6 +254,8 @@ def _add_plugin_actions(plugin: Parser) -> None:
         "--kind", default="family", metavar="KIND", help=f"the kind of component: {', '.join(KINDS)} (default: family)"
     )
     new.add_argument("--out", metavar="DIR", help="the new folder (default: NAME)")
+    check = plugin.add_action(actions, "check", "check that the components of a Python file keep their promises")
+    check.add_argument("file", metavar="FILE", help="a Python file with components of your own, such as nets.py")
 
 
 def _add_data_actions(data: Parser) -> None:
@@ -288,6 +291,13 @@ def _add_recipe(parser: Parser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a TOML file")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, as in train.steps=200"
+    )
+    _add_plugin(parser)
+
+
+def _add_plugin(parser: Parser) -> None:
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE", help="a Python file with components of your own"
     )
 
 
@@ -421,6 +431,7 @@ def _add_compare_options(compare: Parser) -> None:
         "--no-figures", action="store_true", help="make no pictures; this needs no checkpoints and is quick"
     )
     compare.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu or cuda")
+    _add_trust(compare)
 
 
 def _add_run(parser: Parser) -> None:
@@ -429,6 +440,13 @@ def _add_run(parser: Parser) -> None:
         "--checkpoint", default="latest", metavar="NAME", help="latest (default), best, or one such as step-00001000"
     )
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu or cuda")
+    _add_trust(parser)
+
+
+def _add_trust(parser: Parser) -> None:
+    parser.add_argument(
+        "--trust", action="store_true", help="execute the code that the run has of its own, in its folder plugins/"
+    )
 
 
 def _add_output(parser: Parser, what: str) -> None:

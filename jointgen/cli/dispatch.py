@@ -12,6 +12,7 @@ from jointgen.cli.arguments import COMMANDS, load, parse
 from jointgen.cli.interrupts import INTERRUPTS
 from jointgen.errors import ComponentError, JointgenError, LostError, StoppedError
 from jointgen.registry.faults import foreign_provider_of, said
+from jointgen.registry.files import trusting
 from jointgen.runtime import console
 from jointgen.runtime.ranks import is_launched, is_local_main
 
@@ -32,7 +33,8 @@ def dispatch(argv: Sequence[str]) -> int:
             except SystemExit as error:  # argparse after --help and --version, before any plugin is loaded
                 return int(error.code or 0)
             console.LOGGER.setLevel(console.LEVELS[arguments.loudness])
-            COMMANDS[arguments.command](arguments)
+            with trusting(getattr(arguments, "trust", False)):
+                COMMANDS[arguments.command](arguments)
             console.flush()  # a reader that went away shows here, and not as a traceback while Python shuts down
             return 0
         except BaseException as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from jointgen.cli.arguments import Arguments
+from jointgen.config.plugin_files import registry_of
 from jointgen.config.recipe import read_recipe
-from jointgen.registry.discovery import load_plugins
 from jointgen.reports.explain.explain import explain
 from jointgen.runtime.console import log, say_text
 from jointgen.training.check import check_run
@@ -12,7 +12,7 @@ from jointgen.training.check import check_run
 
 def explain_command(arguments: Arguments) -> None:
     """Print the explanation of a recipe, checked as `jointgen run` checks it."""
-    registry = load_plugins().registry
+    registry = registry_of(arguments.tables)
     recipe = read_recipe(arguments.tables, registry=registry)
     checked = check_run(recipe, registry, runs_here=False)
     say_text(explain(checked.compiled))

@@ -15,8 +15,8 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
-from jointgen.cli.arguments import Arguments
-from jointgen.errors import ConfigError, suggest
+from jointgen.cli.arguments import Arguments, load
+from jointgen.errors import ComponentError, ConfigError, suggest
 from jointgen.registry.components import KINDS
 from jointgen.registry.discovery import load_plugins
 from jointgen.runtime.atomic_files import writing
@@ -44,13 +44,24 @@ SUMMARIES = {
 
 
 def plugin_command(arguments: Arguments) -> None:
-    """Write a new plugin package and print how to install, test and run it."""
+    """Write a new plugin package and print how to install, test and run it, or check a plugin file."""
+    if arguments.action == "check":
+        _check(arguments.file)
+        return
     name, kind = arguments.name, arguments.kind
     folder = write_plugin(name, kind, Path(arguments.out or name))
     say(f"{folder}: a plugin package with the {kind.replace('_', ' ')} {name!r}")
     say(f"install it: uv pip install -e {folder}")
     say(f"test it: pytest {folder}")
     say(f"run it: jointgen run {folder / 'recipes' / name}.toml")
+
+
+def _check(file: str) -> None:
+    found = load("jointgen.testing:check_file")(file)
+    for component, (kept, broken) in found.items():
+        say(f"{component}: {kept} of {kept + len(broken)} promises are kept")
+    if broken := [line for _, lines in found.values() for line in lines]:
+        raise ComponentError("\n".join(broken))
 
 
 def write_plugin(name: str, kind: str, folder: Path) -> Path:

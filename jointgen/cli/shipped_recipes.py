@@ -12,10 +12,10 @@ from importlib import resources
 from pathlib import Path
 
 from jointgen.cli.arguments import Arguments
+from jointgen.config.plugin_files import registry_of, with_plugin_files
 from jointgen.config.recipe import check_names, read_tables
 from jointgen.config.toml import read_toml
 from jointgen.errors import ConfigError, nearest, suggest
-from jointgen.registry.discovery import load_plugins
 from jointgen.runtime.atomic_files import replace_text, writing
 from jointgen.runtime.console import log_once, say
 from jointgen.runtime.ranks import LAUNCHED
@@ -74,8 +74,8 @@ def check_recipe(arguments: Arguments) -> None:
     Its file is read here, once: the command works with `arguments.tables`, in which the overrides are.
     """
     recipe = find_recipe(arguments.recipe)
-    arguments.tables = read_tables(recipe, arguments.set)
-    check_names(arguments.tables, registry=load_plugins().registry)
+    arguments.tables = with_plugin_files(read_tables(recipe, arguments.set), arguments.plugin)
+    check_names(arguments.tables, registry=registry_of(arguments.tables))
 
 
 def copy_recipe(name: str, destination: Path) -> list[Path]:

@@ -6,9 +6,9 @@ import torch
 
 from jointgen.cli.arguments import Arguments, launch_command
 from jointgen.cli.run import expected_device
+from jointgen.config.plugin_files import registry_of
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.contracts.figures import table_of
-from jointgen.registry.discovery import load_plugins
 from jointgen.runtime.console import log, log_once, say, say_text
 from jointgen.runtime.launcher import end_with_launcher
 from jointgen.runtime.ranks import is_launched, is_local_main, is_main
@@ -34,7 +34,7 @@ def train_command(arguments: Arguments) -> None:
 
 
 def _dry_run(arguments: Arguments) -> None:
-    registry = load_plugins().registry
+    registry = registry_of(arguments.tables)
     recipe = read_recipe(arguments.tables, registry=registry)
     checked = check_run(
         recipe,
@@ -53,7 +53,7 @@ def _default_processes(arguments: Arguments) -> int:
     gpus = torch.cuda.device_count()
     if gpus < 2:
         return 1
-    train = read_recipe(arguments.tables, registry=load_plugins().registry).train
+    train = read_recipe(arguments.tables, registry=registry_of(arguments.tables)).train
     if train.device not in ("auto", "cuda"):
         return 1
     return max(n for n in range(1, gpus + 1) if train.batch % n == 0)

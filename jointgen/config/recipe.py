@@ -162,6 +162,19 @@ class Eval:
 
 
 @attrs.frozen
+class PluginTable:
+    """A Python file with components of the recipe's own. Its path alone stands for the table.
+
+    Args:
+        file: Its path, relative to the recipe's folder.
+        sha256: The hash that it must have; empty for any.
+    """
+
+    file: str
+    sha256: str = ""
+
+
+@attrs.frozen
 class LatentTable:
     """The Space of a variable that no data source and no prior draws. A size or a shape stands for { size = .. }.
 
@@ -235,6 +248,7 @@ class Recipe:
     discriminators: dict[str, DiscriminatorField] = attrs.field(factory=dict)
     optimizer: OptimizerTables = attrs.field(factory=OptimizerTables)
     eval: Eval = attrs.field(factory=Eval)
+    plugins: list[str | PluginTable] | None = None
 
     def all_sources(self) -> dict[str, Any]:
         """Return every data source by the name of its part."""

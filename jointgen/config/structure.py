@@ -10,6 +10,8 @@ its key path.
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import math
 import re
 import types
@@ -29,10 +31,11 @@ from cattrs.errors import (
 from cattrs.gen import make_dict_structure_fn
 
 from jointgen.config.fields import OfKind, OneOf
-from jointgen.config.toml import named_tables, plain
+from jointgen.config.toml import flatten, named_tables, plain
 from jointgen.config.values import show
-from jointgen.errors import ConfigError, Problem, suggest
-from jointgen.registry.components import Registry
+from jointgen.errors import ConfigError, PluginError, Problem, suggest
+from jointgen.registry.builders import component_class
+from jointgen.registry.components import Component, Registry
 from jointgen.text import MAX_LISTED, listed
 
 T = TypeVar("T")
@@ -146,9 +149,11 @@ class _Reader:
 
     def _component(self, want: Any) -> Hook:
         def read(value: Any, _: Any) -> Any:
+            marker = marker_of(want)
             if isinstance(value, str):
                 value = _one_table(value)
-            marker = marker_of(want)
+            elif not isinstance(value, Mapping) and isinstance(marker, OfKind):
+                value = component_table(marker.kind, value, self.registry)
             cls = self._component_class(marker, value)
             if cls is None:
                 return _NOT_LOADED
@@ -218,10 +223,74 @@ def _read_literal(value: Any, want: Any) -> Any:
 
 def unstructure(tree: Any, registry: Registry) -> dict[str, Any]:
     """Return the tables that `structure` turns into an equal tree. Components begin with ``type``; None is left out."""
-    return plain(_writer(registry).unstructure(tree))
+    return plain(_writer(registry, []).unstructure(tree))
 
 
-def _writer(registry: Registry) -> Converter:
+def components_in(tree: Any, registry: Registry) -> list[Component]:
+    """Return the registered components that a tree holds, each once, in the order of its tables."""
+    found: list[Component] = []
+    _writer(registry, found).unstructure(tree)
+    return [*dict.fromkeys(found)]
+
+
+def component_table(kind: str, given: Any, registry: Registry) -> dict[str, Any]:
+    """Return the table of a component that was given as an object.
+
+    Args:
+        kind: Its kind.
+        given: An object of an attrs class, or what such a class can be made of: a function or a class that builds a
+            network, as it is or with settings by functools.partial.
+        registry: Where its class has a name. One that has none gets its path, which this process knows.
+
+    Raises:
+        ConfigError: It is no component, or a setting cannot be written into a recipe.
+    """
+    try:
+        component = _built(kind, given)
+    except PluginError as error:
+        raise ConfigError(f"is no {kind.replace('_', ' ')}: {error}") from None
+    cls = type(component)
+    name = (registry.find(kind, cls) or registry.adopt(kind, cls)).name
+    table = {"type": name, **plain(_writer(registry, []).unstructure(component))}
+    for key, value in flatten(table):
+        if not _is_toml(value):
+            raise ConfigError(
+                f"a {type(value).__name__} cannot be written into a recipe; a setting is a number, text, true or "
+                "false, a list or table of these, or a component",
+                key,
+            )
+    return table
+
+
+def _built(kind: str, given: Any) -> Any:
+    """Return the attrs object that is meant. Raises PluginError where there is none."""
+    if attrs.has(type(given)):
+        return given
+    keywords: Mapping[str, Any] = {}
+    if isinstance(given, functools.partial):
+        if given.args:
+            raise PluginError("functools.partial takes settings by name here")
+        given, keywords = given.func, given.keywords
+    if not (isinstance(given, type) or inspect.isfunction(given)):
+        raise PluginError(
+            f"a {type(given).__name__} that is built already cannot be written into a recipe; give the function or "
+            "the class that builds it"
+        )
+    try:
+        return component_class(kind, given)(**keywords)
+    except TypeError as error:  # a setting is missing, or there is none of that name
+        raise PluginError(str(error)) from None
+
+
+def _is_toml(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_toml, value))
+    if isinstance(value, Mapping):
+        return all(map(_is_toml, value.values()))
+    return value is None or isinstance(value, str | int | float)
+
+
+def _writer(registry: Registry, seen: list[Component]) -> Converter:
     converter = Converter()
 
     def table(cls: Any) -> WriteHook:
@@ -241,6 +310,8 @@ def _writer(registry: Registry) -> Converter:
                 names = marker.keys_around(type(whole.component))
                 around = {f.name: getattr(tree, f.name) for f in attrs.fields(marker.around) if f.name in names}
                 return {**write(whole.component), **{key: value for key, value in around.items() if value is not None}}
+            if isinstance(marker, OfKind):
+                seen.append(registry.component_of(marker.kind, type(tree)))
             return {"type": marker.name_of(type(tree), registry), **converter.unstructure(tree)}
 
         return write
@@ -281,8 +352,14 @@ def _takes(want: Any, value: Any) -> bool:
         return any(type(value) is type(choice) for choice in get_args(want))
     if _is(list, tuple)(want):
         return isinstance(value, list | tuple) and _length(want) in (None, len(value))
-    as_text = is_component(want) and isinstance(marker := marker_of(want), OfKind) and marker.as_text
-    return isinstance(value, Mapping) or (as_text and isinstance(value, str))
+    if is_component(want) and isinstance(marker := marker_of(want), OfKind):
+        return isinstance(value, Mapping) or _is_object(value) or (marker.as_text and isinstance(value, str))
+    return isinstance(value, Mapping)
+
+
+def _is_object(value: Any) -> bool:
+    """Whether a value is given in Python in the place of a table; what files hold never is."""
+    return attrs.has(type(value)) or callable(value)
 
 
 def _length(want: Any) -> int | None:

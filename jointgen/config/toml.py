@@ -92,8 +92,9 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 def load_tables(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the tables of a recipe, merged onto those of the recipe that its ``base`` names.
 
-    The path of the base is relative to the recipe's folder. The recipe's own values win. A table whose ``type``
-    differs replaces the base's table whole, because the base's other keys belong to another component.
+    The path of the base is relative to the recipe's folder, and so are those of `plugins`. The recipe's own values win.
+    A table whose ``type`` differs replaces the base's table whole, because the base's other keys belong to another
+    component.
 
     Raises:
         ConfigError: A base is missing, there are too many, or recipes are based on each other.
@@ -113,9 +114,26 @@ def load_tables(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise ConfigError(f"{path}: base: more than {MAX_BASES} recipes are based on one another")
         seen.add(file)
     tables: dict[str, Any] = {}
-    for own in reversed(levels):
-        tables = _merge(tables, own)
+    for recipe, own in zip(reversed(chain), reversed(levels), strict=True):
+        tables = _merge(tables, _with_files_from(recipe.parent, own))
     return tables
+
+
+def _with_files_from(folder: Path, tables: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's own tables with the paths of its plugin files as they lead from here."""
+
+    def located(entry: Any) -> Any:
+        if isinstance(entry, str):
+            return str(folder / entry)
+        return {**entry, "file": str(folder / entry["file"])} if _names_file(entry) else entry
+
+    if not isinstance(tables.get("plugins"), list):
+        return tables
+    return {**tables, "plugins": [located(entry) for entry in tables["plugins"]]}
+
+
+def _names_file(entry: Any) -> bool:
+    return _is_table(entry) and isinstance(entry.get("file"), str)
 
 
 def _read_base(path: Path, recipe: Path) -> dict[str, Any]:

@@ -12,14 +12,15 @@ import torch
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.compiler.parts import load_weights
+from jointgen.config.plugin_files import registry_of_run
 from jointgen.config.recipe import Recipe, changed_keys, read_recipe, write_recipe
 from jointgen.contracts.space import Space
 from jointgen.data.split import differences
 from jointgen.errors import ConfigError, FileError, JointgenError
 from jointgen.inference.model import Model
 from jointgen.inference.run_data import REMEDY, RunData
-from jointgen.registry.discovery import load_plugins
 from jointgen.registry.faults import attributing
+from jointgen.registry.files import trusting
 from jointgen.runs.checkpoint import Checkpoint, find, named_latest
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.records import checkpoint_name, describe_progress, step_of
@@ -29,7 +30,9 @@ from jointgen.text import listed
 MAX_CHANGES_SHOWN = 5
 
 
-def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, device: str = "cpu") -> Model:
+def load(
+    run: str | Path, *, checkpoint: str = "latest", average: bool = True, device: str = "cpu", trust: bool = False
+) -> Model:
     """Load the model of a run folder. Warns of newer checkpoints that are damaged, and of a recipe that has changed.
 
     Args:
@@ -38,15 +41,18 @@ def load(run: str | Path, *, checkpoint: str = "latest", average: bool = True, d
             (`train.keep_best`), or the name of a checkpoint's folder, such as "step-00001000".
         average: Whether to take the averages of the weights (`train.ema`), where there are any.
         device: The device to put the model on, such as "cuda".
+        trust: Whether to execute the code that the run has of its own: the plugin files in its folder plugins/. Read
+            them first, unless they are yours.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        ConfigError: If there is no such run, checkpoint or device.
+        ConfigError: If there is no such run, checkpoint or device, or it has code that is not trusted.
         CheckpointError: If no checkpoint is whole.
     """
-    model, damaged = open_model(run, checkpoint, average=average, device=device)
+    with trusting(trust):
+        model, damaged = open_model(run, checkpoint, average=average, device=device)
     for line in damaged:
         warnings.warn(line, stacklevel=2)
     return model
@@ -73,6 +79,9 @@ def open_model(
     remarks = [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
     remarks += _gone(folder, saved) if checkpoint == "latest" else []
     registry = compiled.registry
+    remarks += [
+        f"{f.path}: has changed since the run was trained ({f.change})" for f in registry.files if f.has_changed
+    ]
     changes = changed_keys(saved.recipe, write_recipe(read_recipe(folder.read_tables(), registry=registry), registry))
     if changes:
         remarks.append(
@@ -104,9 +113,9 @@ def compile_run(folder: RunFolder) -> CompiledRecipe:
     Raises:
         ConfigError: The run's recipe or its record is damaged, or the data of a run without a record is not there.
     """
-    registry = load_plugins().registry
     data, tables = RunData.read(folder), folder.read_tables()
     try:
+        registry = registry_of_run(tables, folder.path)
         recipe = data.located(read_recipe(tables, registry=registry))
     except FileError:
         raise

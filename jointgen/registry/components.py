@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
 
 from jointgen.errors import RAISED, ConfigError, PluginError, suggest
+from jointgen.registry.builders import component_class
 
 KINDS = (
     "encoder",
@@ -30,6 +31,8 @@ KINDS = (
     "metric",
     "extractor",
 )
+IN_PROCESS = "this Python process"
+"""The provider of components that were registered or given in Python: no other process has them by itself."""
 
 
 @attrs.frozen
@@ -39,7 +42,8 @@ class Component:
     Args:
         kind: One of KINDS.
         name: The name that a recipe's ``type`` gives.
-        target: An attrs class, or "package.module:Class", so that listing components imports nothing.
+        target: An attrs class, or a function or class that builds what its kind builds (`component_class`); or
+            "package.module:Class" of one, so that listing components imports nothing.
         paper: The paper it is from, with the number of the equation.
         summary: One line that says what it is.
         provider: The distribution that registered it, and its version.
@@ -49,7 +53,7 @@ class Component:
 
     kind: str
     name: str
-    target: type | str
+    target: Callable[..., Any] | str
     paper: str = ""
     summary: str = ""
     provider: str = ""
@@ -59,29 +63,35 @@ class Component:
         """Return the attrs class, importing it if need be.
 
         Raises:
-            PluginError: The class cannot be imported or is no attrs class; the message names the provider.
+            PluginError: The class cannot be imported or is no component; the message names the provider.
         """
-        loaded = self._import() if isinstance(self.target, str) else self.target
-        if not attrs.has(loaded):
-            raise PluginError(f"{self} cannot be used: {self.target} is not an attrs class")
+        target = self._import() if isinstance(self.target, str) else self.target
         try:
-            return attrs.resolve_types(loaded)
+            return attrs.resolve_types(component_class(self.kind, target))
+        except PluginError as error:
+            raise PluginError(f"{self} cannot be used: {error}") from None
         except RAISED as error:  # evaluating an annotation runs code of its module
             raise PluginError(f"{self} cannot be used: an annotation of its class fails: {error}") from error
 
-    def _import(self) -> type:
+    def _import(self) -> Any:
         module, _, attribute = str(self.target).partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
         except RAISED as error:  # whatever a module raises while it is imported
             raise PluginError(f"{self} cannot be loaded: {type(error).__name__}: {error}") from error
 
+    @property
+    def defined_in(self) -> str:
+        """The module that defines it."""
+        return self.target.partition(":")[0] if isinstance(self.target, str) else self.target.__module__
+
     def is_class(self, cls: type) -> bool:
         """Return whether `cls` is this component's class. Nothing is imported: a class that exists has been."""
-        if not isinstance(self.target, str):
-            return self.target is cls
-        module, _, attribute = self.target.partition(":")
-        return getattr(sys.modules.get(module), attribute, None) is cls
+        target: Any = self.target
+        if isinstance(target, str):
+            module, _, attribute = target.partition(":")
+            target = getattr(sys.modules.get(module), attribute, None)
+        return target is cls or (target is not None and getattr(cls, "built_by", None) is target)
 
     def __str__(self) -> str:
         return f"{self.kind.replace('_', ' ')} {self.name!r} of {self.provider or 'an unnamed provider'}"
@@ -91,13 +101,17 @@ class Registry:
     """All components by kind and name. `failures` has a line for each plugin that could not be loaded, with why.
 
     A name that two plugins claim is nobody's: only what needs it is refused. `clashes` has a line for each.
+
+    Attributes:
+        files: The plugin files that it has components of, where a recipe names any (`jointgen.registry.files`).
     """
 
     def __init__(self) -> None:
         self._components: dict[str, dict[str, Component]] = {kind: {} for kind in KINDS}
         self._claims: dict[tuple[str, str], list[Component]] = {}
-        self._adopted: dict[tuple[str, str], Component] = {}
+        self._of_process: dict[tuple[str, str], Component] = {}
         self.failures: list[str] = []
+        self.files: tuple[Any, ...] = ()
 
     def add(self, component: Component) -> None:
         """Add a component.
@@ -132,21 +146,51 @@ class Registry:
         class that is defined again, as in a notebook, takes the place of the earlier one.
         """
         name = f"{cls.__module__}.{cls.__qualname__}"
-        self._adopted[kind, name] = Component(kind, name, cls, provider="this Python process")
-        return self._adopted[kind, name]
+        self._of_process[kind, name] = Component(kind, name, cls, provider=IN_PROCESS)
+        return self._of_process[kind, name]
+
+    def add_of_process(self, component: Component) -> None:
+        """Add a component that Python code registers while the process runs; one of its own of that name is replaced.
+
+        Raises:
+            PluginError: A plugin has the name.
+        """
+        held = self._of(component.kind).get(component.name)
+        if held is not None:
+            kind = component.kind.replace("_", " ")
+            raise PluginError(f"{kind} {component.name!r} is registered by {held.provider}; give yours another name")
+        self._of_process[component.kind, component.name] = component
+
+    def with_files(self, files: Sequence[Any]) -> Registry:
+        """Return a registry that has the components of plugin files, too. What this process adds, both have.
+
+        Raises:
+            PluginError: Two of them, or one and an installed plugin, register one name.
+        """
+        if not files:
+            return self
+        both = Registry()
+        both._components = {kind: dict(named) for kind, named in self._components.items()}
+        both._claims, both._of_process, both.failures = self._claims, self._of_process, self.failures
+        both.files = tuple(files)
+        for file in files:
+            for component in file.components:
+                both.add(component)
+        return both
 
     def clashes(self, kind: str | None = None) -> list[str]:
         """Return a line for each name (of one kind) that several plugins claim: who they are, and what to do."""
         return [_clash(claims) for (of, _), claims in self._claims.items() if kind in (None, of)]
 
     def names(self, kind: str) -> list[str]:
-        """Return the names of a kind, sorted."""
-        return sorted(self._of(kind))
+        """Return the names of a kind, sorted. What was given in Python without a name is not among them."""
+        of_process = [name for of, name in self._of_process if of == kind and "." not in name]
+        return sorted({*self._of(kind), *of_process})
 
     def components(self, kind: str | None = None) -> list[Component]:
         """Return the components of a kind, or all of them in the order of KINDS, sorted by name."""
         kinds = KINDS if kind is None else (kind,)
-        return [self._of(k)[name] for k in kinds for name in self.names(k)]
+        return [self._of(k).get(name) or self._of_process[k, name] for k in kinds for name in self.names(k)]
 
     def loadable(self, kind: str) -> Iterator[tuple[Component, type]]:
         """Yield the components whose class can be imported, with the class: a broken plugin spoils no suggestion."""
@@ -163,17 +207,29 @@ class Registry:
         """
         if claims := self._claims.get((kind, name)):
             raise ConfigError(_clash(claims))
-        if (kind, name) in self._adopted:
-            return self._adopted[kind, name]
-        if name not in self._of(kind) and "." in name:
-            raise ConfigError(
-                f"no plugin registers the {kind.replace('_', ' ')} {name!r}: it was given in Python, to "
-                "jointgen.run(objective=...), and only a process that gives it knows it"
-            )
-        if name not in self._of(kind):
-            lost = "".join(f"; {failure}" for failure in self.failures)
-            raise ConfigError(f"unknown {kind.replace('_', ' ')} {name!r}{suggest(name, self.names(kind))}{lost}")
-        return self._of(kind)[name]
+        if name in self._of(kind):
+            return self._of(kind)[name]
+        if (kind, name) in self._of_process:
+            return self._of_process[kind, name]
+        if "." in name:
+            return self._defined_here(kind, name)
+        lost = "".join(f"; {failure}" for failure in self.failures)
+        raise ConfigError(f"unknown {kind.replace('_', ' ')} {name!r}{suggest(name, self.names(kind))}{lost}")
+
+    def _defined_here(self, kind: str, name: str) -> Component:
+        """Return a component that a process gave in Python, by its path, where this process has defined it as well.
+
+        Nothing is imported, and a name in a recipe leads to no other function than one of this program's own.
+        """
+        module, _, attribute = name.rpartition(".")
+        target: Any = getattr(sys.modules.get(module), attribute, None)
+        is_own = getattr(target, "__module__", None) == module and (attrs.has(target) or module == "__main__")
+        if target is not None and is_own:
+            return self.adopt(kind, component_class(kind, target))
+        raise ConfigError(
+            f"no plugin registers the {kind.replace('_', ' ')} {name!r}: it was given in Python, and this process does "
+            f"not have it; define {attribute} in {module} first, or put it into a file and give that as a plugin"
+        )
 
     def default(self, kind: str, name: str) -> Any:
         """Build the component of this name with its default settings.
@@ -197,8 +253,8 @@ class Registry:
 
     def find(self, kind: str, cls: type) -> Component | None:
         """Return the component of a class, or None."""
-        adopted = (component for (of, _), component in self._adopted.items() if of == kind)
-        return next((one for one in (*self._of(kind).values(), *adopted) if one.is_class(cls)), None)
+        of_process = (component for (of, _), component in self._of_process.items() if of == kind)
+        return next((one for one in (*self._of(kind).values(), *of_process) if one.is_class(cls)), None)
 
     def _of(self, kind: str) -> dict[str, Component]:
         if kind not in self._components:
@@ -227,73 +283,75 @@ class Registrar:
     def __init__(self, registry: Registry, provider: str):
         self._registry, self._provider = registry, provider
 
-    def _add(self, kind: str, name: str, target: type | str, paper: str, summary: str, costly: bool = False) -> None:
+    def _add(
+        self, kind: str, name: str, target: Callable[..., Any] | str, paper: str, summary: str, costly: bool = False
+    ) -> None:
         doc = "" if isinstance(target, str) else (target.__doc__ or "").strip().split("\n")[0]
         self._registry.add(Component(kind, name, target, paper, summary or doc, self._provider, costly))
 
-    def encoder(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+    def encoder(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register an encoder network."""
         self._add("encoder", name, target, paper, summary)
 
-    def decoder(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+    def decoder(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register a decoder network."""
         self._add("decoder", name, target, paper, summary)
 
-    def family(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+    def family(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register a family of distributions."""
         self._add("family", name, target, paper, summary)
 
-    def prior(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+    def prior(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register a prior."""
         self._add("prior", name, target, paper, summary)
 
-    def discriminator(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+    def discriminator(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register the network of a critic."""
         self._add("discriminator", name, target, paper, summary)
 
-    def objective(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+    def objective(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register an objective."""
         self._add("objective", name, target, paper, summary)
 
-    def term(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+    def term(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register a pointwise term of the language."""
         self._add("term", name, target, paper, summary)
 
-    def estimator(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+    def estimator(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register a term that runs parts of the model itself."""
         self._add("estimator", name, target, paper, summary)
 
-    def reduction(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+    def reduction(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register a reduction of the K values of a term in each row to one."""
         self._add("reduction", name, target, paper, summary)
 
-    def divergence(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+    def divergence(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register a divergence of two samples, or a statistic of one, of the rows of a whole batch."""
         self._add("divergence", name, target, paper, summary)
 
-    def critic_loss(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+    def critic_loss(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register the loss of a critic."""
         self._add("critic_loss", name, target, paper, summary)
 
-    def penalty(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+    def penalty(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register a penalty on a critic."""
         self._add("penalty", name, target, paper, summary)
 
-    def constraint(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+    def constraint(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register what a part's parameters are held to after each optimizer step."""
         self._add("constraint", name, target, paper, summary)
 
-    def data(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+    def data(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register a data source."""
         self._add("data", name, target, paper, summary)
 
     def metric(
-        self, name: str, target: type | str, *, paper: str = "", summary: str = "", costly: bool = False
+        self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "", costly: bool = False
     ) -> None:
         """Register a metric."""
         self._add("metric", name, target, paper, summary, costly)
 
-    def extractor(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+    def extractor(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register an extractor of image features."""
         self._add("extractor", name, target, paper, summary)
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import metadata
+from types import ModuleType
 
 import attrs
 import pluggy
 
 from jointgen.errors import RAISED, PluginError, suggest
 from jointgen.registry import hooks as hookspecs
-from jointgen.registry.components import Registrar, Registry
+from jointgen.registry.components import Component, Registrar, Registry
 
 GROUP = "jointgen.plugins"
 
@@ -95,11 +98,40 @@ def _load(entry_points: Iterable[metadata.EntryPoint]) -> Plugins:
 
 def _fill(registry: Registry, entry: metadata.EntryPoint, provider: str) -> None:
     """Let a plugin fill a registry of its own, so that one that fails half-way leaves nothing behind."""
+    with collecting(registry, provider):
+        module = entry.load()
+    call_hooks(registry, module, entry.name, provider)
+
+
+_COLLECTOR: ContextVar[Callable[[Component], None] | None] = ContextVar("collector", default=None)
+
+
+def collector() -> Callable[[Component], None] | None:
+    """Return what takes the components that decorators register, while a plugin is imported; None elsewhere."""
+    return _COLLECTOR.get()
+
+
+@contextmanager
+def collecting(registry: Registry, provider: str) -> Iterator[None]:
+    """Let decorators register into a plugin's own registry, as its components, while the body imports the plugin."""
+    token = _COLLECTOR.set(lambda component: registry.add(attrs.evolve(component, provider=provider)))
+    try:
+        yield
+    finally:
+        _COLLECTOR.reset(token)
+
+
+def call_hooks(registry: Registry, module: ModuleType, name: str, provider: str) -> None:
+    """Let the hooks of a plugin's module fill a registry.
+
+    Raises:
+        PluginError: It has none, and no decorator has registered anything; or it has some that do not exist.
+    """
     manager = pluggy.PluginManager("jointgen")
     manager.add_hookspecs(hookspecs)
-    module = entry.load()
-    manager.register(module, entry.name)
-    _refuse_wrong_hooks(manager, module)
+    manager.register(module, name)
+    if not registry.components() or manager.get_hookcallers(module):
+        _refuse_wrong_hooks(manager, module)
     manager.hook.jointgen_register(registry=Registrar(registry, provider))
 
 
@@ -110,7 +142,10 @@ def _refuse_wrong_hooks(manager: pluggy.PluginManager, module: object) -> None:
         if not hook.has_spec() and not all(implementation.optionalhook for implementation in hook.get_hookimpls()):
             raise PluginError(f"implements {hook.name}, which is no hook{suggest(hook.name, known)}")
     if not hooks:
-        raise PluginError(f"implements no hook (known: {', '.join(known)}; mark yours with @jointgen.hookimpl)")
+        raise PluginError(
+            f"implements no hook (known: {', '.join(known)}; mark yours with @jointgen.hookimpl) and registers nothing "
+            "by @jointgen.register"
+        )
 
 
 def _describe(entry: metadata.EntryPoint) -> Plugin:

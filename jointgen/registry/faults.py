@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from jointgen.errors import RAISED, ComponentError, ConfigError, JointgenError
-from jointgen.registry.components import Component, Registry
+from jointgen.registry.components import Registry
 from jointgen.registry.discovery import load_plugins
+from jointgen.registry.files import loaded_modules
 from jointgen.text import shortened
 
 _OWN = __name__.partition(".")[0]
@@ -71,13 +72,9 @@ def _providers() -> dict[str, str]:
     """Map the packages that hold plugins or their components to who provides them."""
     plugins = load_plugins()
     packages = {
-        _module_of(component).partition(".")[0]: component.provider for component in plugins.registry.components()
+        component.defined_in.partition(".")[0]: component.provider for component in plugins.registry.components()
     }
     packages |= {plugin.package: plugin.provider for plugin in plugins.loaded}
+    packages |= loaded_modules()
     packages.pop(_OWN, None)  # some components are in the core
     return packages
-
-
-def _module_of(component: Component) -> str:
-    target = component.target
-    return target.partition(":")[0] if isinstance(target, str) else target.__module__

@@ -25,12 +25,21 @@ from jointgen.errors import ConfigError, FileError, MissingFileError, nearest
 from jointgen.runs.log_file import MAX_BYTES as MAX_LOG_BYTES
 from jointgen.runs.log_file import LogFile
 from jointgen.runs.records import CHECKPOINT_NAME, EvaluatedCheckpoint, Evaluation, Summary, describe_progress
-from jointgen.runtime.atomic_files import locked_folder, replace_text, writing
+from jointgen.runtime.atomic_files import locked_folder, replace_bytes, replace_text, writing
 from jointgen.runtime.regular_files import check_regular, read_regular, read_regular_text, unreadable
 from jointgen.text import listed
 
 OWN = (
-    *("recipe.toml", "metrics.jsonl", "summary.json", "evaluation.json", "report.html", "trackers.json", "data.json"),
+    *(
+        "recipe.toml",
+        "plugins",
+        "metrics.jsonl",
+        "summary.json",
+        "evaluation.json",
+        "report.html",
+        "trackers.json",
+        "data.json",
+    ),
     *("checkpoints", "samples", "evaluations", "tensorboard", "wandb", "mlflow.db", "mlartifacts"),
 )
 """What a run and its trackers write into its folder."""
@@ -53,6 +62,7 @@ class RunFolder:
         self.path = Path(path)
         self.recipe = self.path / "recipe.toml"
         self.data = self.path / "data.json"
+        self.plugins = self.path / "plugins"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self.evaluation = self.path / "evaluation.json"
@@ -280,6 +290,12 @@ class RunFolder:
         """Write the resolved recipe."""
         with writing(self.recipe):
             replace_text(self.recipe, text)
+
+    def write_plugin(self, name: str, source: bytes) -> None:
+        """Write a plugin file of the recipe."""
+        with writing(self.plugins):
+            self.plugins.mkdir(exist_ok=True)
+            replace_bytes(self.plugins / name, source)
 
     def write_summary(self, summary: Summary) -> None:
         """Write the summary. NaN and infinities become null."""

@@ -18,12 +18,14 @@ if it does not apply. jointgen runs the same checks over every registered compon
 from __future__ import annotations
 
 import functools
+import unittest
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from jointgen.config.plugin_files import registry_of
 from jointgen.contracts.space import Space
 from jointgen.errors import RAISED, ConfigError, suggest
-from jointgen.registry.components import KINDS
+from jointgen.registry.components import KINDS, Component
 from jointgen.testing.batch_terms import BATCH_TERMS
 from jointgen.testing.bins import BINS
 from jointgen.testing.check import Check, checks_of, described, expect
@@ -98,4 +100,38 @@ def _failed(config: Any, why: str) -> Check:
     return Check(described(config), "serves something", functools.partial(expect, False, why))
 
 
-__all__ = ["Check", "checks", "tiny_model"]
+def check_file(path: str) -> dict[str, tuple[int, list[str]]]:
+    """Check every component of a plugin file with its default settings.
+
+    Args:
+        path: The file.
+
+    Returns:
+        For each component, by its kind and name, how many promises it keeps, and a line for each that it breaks.
+
+    Raises:
+        ConfigError: The file cannot be run.
+    """
+    (file,) = registry_of({"plugins": [path]}).files
+    return {f"{component.kind} {component.name}": _kept(component) for component in file.components}
+
+
+def _kept(component: Component) -> tuple[int, list[str]]:
+    cls: Any = component.load()
+    try:
+        config = cls()
+    except TypeError as error:
+        return 0, [f"{component} is checked with its default settings, and one has none: {error}"]
+    kept, broken = 0, list[str]()
+    for check in checks(component.kind, config):
+        try:
+            check()
+            kept += 1
+        except unittest.SkipTest:
+            continue
+        except AssertionError as error:
+            broken.append(str(error))
+    return kept, broken
+
+
+__all__ = ["Check", "check_file", "checks", "tiny_model"]

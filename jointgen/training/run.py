@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import attrs
 
-from jointgen.config.recipe import Recipe, read_recipe
+from jointgen.config.plugin_files import kept_in_run, registry_of
+from jointgen.config.recipe import Recipe, read_recipe, read_tables
 from jointgen.config.values import show
 from jointgen.errors import ComponentError, Problems
 from jointgen.objectives.objective import Objective, Stage
 from jointgen.objectives.recipe_text import Expression
 from jointgen.registry.components import Registry
-from jointgen.registry.discovery import load_plugins
 from jointgen.reports.page import PageModel, write_report
 from jointgen.runs.records import checkpoint_name
 from jointgen.runtime.console import printed_for_caller
@@ -43,7 +43,8 @@ def run(
 
     Args:
         recipe: The path of a recipe, or a recipe as nested dicts.
-        overrides: Settings that replace the recipe's, as {"train.steps": 1000} or ["train.steps=1000"].
+        overrides: Settings that replace the recipe's, as {"train.steps": 1000} or ["train.steps=1000"]. A component may
+            stand in the place of its table: an object of its attrs class, or a function that builds a network.
         objective: An objective composed in Python, or its stages, in place of the recipe's.
         out: The run folder; None writes to runs/NAME.
         resume: "auto" to go on from the folder's newest whole checkpoint, where it has any; the run ends bit for bit
@@ -77,8 +78,9 @@ def run(
     # the recipe, checked whole
     goes_on = resume is not False
     with printed_for_caller(quiet):
-        registry = load_plugins().registry
-        resolved = read_recipe(recipe, overrides, registry=registry)
+        tables = read_tables(recipe, overrides)
+        registry = registry_of(tables)
+        resolved = kept_in_run(read_recipe(tables, registry=registry), registry)
         if objective is not None:
             resolved = with_objective(resolved, objective, registry)
         path = run_folder(out, resolved)

@@ -10,7 +10,8 @@ import torch
 from jointgen.compiler.build import start_at_data
 from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.compiler.parts import Parts
-from jointgen.config.recipe import changed_keys, write_recipe
+from jointgen.config.recipe import Recipe, changed_keys, write_recipe
+from jointgen.config.structure import components_in
 from jointgen.contracts.noise import Noise
 from jointgen.data.batches import TrainingBatches
 from jointgen.data.split import Split, open_split
@@ -26,6 +27,7 @@ from jointgen.engine.trial import try_terms
 from jointgen.errors import ConfigError, FileError, Problem, placing
 from jointgen.inference.run_data import RunData
 from jointgen.inference.view import PartsView
+from jointgen.registry.components import IN_PROCESS, Registry
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
 from jointgen.runtime.console import log, warn
@@ -109,6 +111,7 @@ def set_up_training(
     warnings = [f"stage {name!r} has no step: its share of the run is too small" for name in compiled.without_steps()]
     remarks = [*warm.lines] if warm else []
     remarks += compiled.registry.clashes("metric")
+    remarks += bound_to_process(recipe, compiled.registry)
     if unused:
         names = listed(f"{name} ({size:,})" for name, size in unused.items())
         remarks.append(f"no term depends on these parameters, so they learn nothing: {names}")
@@ -122,6 +125,7 @@ def set_up_training(
             run_log.begin_again()
         folder.create()
         if not goes_on:
+            keep_plugins(folder, compiled.registry)
             folder.write_recipe(text)
             RunData.of(compiled, splits["train"].subsets).write(folder)
     workers.barrier()
@@ -139,6 +143,7 @@ def set_up_training(
         if workers.is_main:
             every = None if any(change.path == ("train", "log_every") for change in changes) else train.log_every
             warnings += run_log.cut_back(state.progress.step, state.progress.log_events, every)
+            keep_plugins(folder, compiled.registry)
             if changes:
                 folder.write_recipe(text)
             else:
@@ -161,6 +166,24 @@ def set_up_training(
         is_unchanged=goes_on and not changes,
         not_synchronised=not_synchronised,
     )
+
+
+def keep_plugins(folder: RunFolder, registry: Registry) -> None:
+    """Copy the plugin files of the recipe into the run folder."""
+    for file in registry.files:
+        folder.write_plugin(file.path.name, file.source)
+
+
+def bound_to_process(recipe: Recipe, registry: Registry) -> list[str]:
+    """Say which components no other process has, in a line; nothing where the run can be loaded anywhere."""
+    own = [one for one in components_in(recipe, registry) if one.provider == IN_PROCESS]
+    if not own:
+        return []
+    named = listed(dict.fromkeys(f"{one.kind.replace('_', ' ')} {one.name!r} ({one.defined_in})" for one in own))
+    return [
+        f"{named}: only this process has it, so the run can be loaded and resumed only where Python has defined it "
+        'before; put it into a file, and give that as plugins = ["FILE.py"], and the run keeps it'
+    ]
 
 
 def start_again(folder: RunFolder, text: str) -> str:

@@ -135,7 +135,7 @@ def test_a_component_given_by_path_is_imported_only_when_it_is_used(lazy_module:
     [
         ("no_such_module:Net", "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'"),
         ("json:Net", "cannot be loaded: AttributeError: module 'json' has no attribute 'Net'"),
-        ("json:JSONEncoder", "cannot be used: json:JSONEncoder is not an attrs class"),
+        ("json:JSONEncoder", "cannot be used: JSONEncoder is not an attrs class"),
         (Plain, "is not an attrs class"),
         (Unresolved, "an annotation of its class fails: name 'Decimal' is not defined"),
     ],

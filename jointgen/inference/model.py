@@ -15,6 +15,7 @@ from jointgen.contracts.space import Space
 from jointgen.data.step_inputs import StepInputs
 from jointgen.errors import ConfigError, Problems, suggest
 from jointgen.inference.inputs import Input
+from jointgen.inference.part_module import PartModule
 from jointgen.inference.view import PartsView, require_given
 from jointgen.objectives.bounds import elbo
 from jointgen.objectives.distributions import Joint
@@ -167,6 +168,34 @@ class Model:
             raise ConfigError(f"expected a number of rows >= 1, got {shortened(repr(rows), MAX_VALUE)}", "n")
         rows = number
         return self.view.draw(joint, self._read((joint,), {}, given, rows), rows, noise, reading)
+
+    def module(self, part: str, reading: str | None = None) -> PartModule:
+        """One part as a plain `torch.nn.Module`, such as a decoder (B, *Z) -> (B, *X), to use or to export.
+
+        It has the weights of this model, not a copy of them.
+
+        Args:
+            part: The name of an encoder, a decoder, a prior or a critic.
+            reading: What it returns: of an encoder or a decoder "mean" (the default where there is one), "sample",
+                whose noise is then an argument after the values, or "parameters", what its network returns; of a prior
+                "sample"; of a critic "value".
+
+        Returns:
+            The module. Its arguments are the values of what the part is given, in the order of `module.inputs`, and
+            then its noise, in the order of `module.noise`.
+
+        Raises:
+            ConfigError: There is no such part, or it has no such reading; names the nearest.
+
+        Example:
+            >>> decoder = model.module("decoder")  # doctest: +SKIP
+            >>> decoder(torch.zeros(4, 16)).shape  # doctest: +SKIP
+            torch.Size([4, 1, 8, 8])
+            >>> drawing = model.module("decoder", "sample")  # doctest: +SKIP
+            >>> drawing(torch.zeros(4, 16), *drawing.draw_noise(4)).shape  # doctest: +SKIP
+            torch.Size([4, 1, 8, 8])
+        """
+        return PartModule(self.parts, self.binding, part, reading, self.device, self.view.dtype)
 
     def noise(self, seed: int, name: str) -> Noise:
         """The noise of a draw, a pure function of the seed and the name."""

@@ -131,6 +131,8 @@ if TYPE_CHECKING:
     from jointgen.contracts.sources import PlacedRows as PlacedRows
     from jointgen.contracts.sources import RemarkedRows as RemarkedRows
     from jointgen.contracts.sources import Rows as Rows
+    from jointgen.contracts.sources import ScaledColumn as ScaledColumn
+    from jointgen.contracts.sources import ScaledSource as ScaledSource
     from jointgen.contracts.sources import StoredRows as StoredRows
     from jointgen.contracts.sources import labelled as labelled
     from jointgen.contracts.space import Space as Space
@@ -302,6 +304,8 @@ _MODULES = {
         "CountedSource",
         "OptionalLabels",
         "PlacedRows",
+        "ScaledColumn",
+        "ScaledSource",
         "RemarkedRows",
         "Rows",
         "StoredRows",

@@ -120,6 +120,29 @@ class OptionalLabels(Protocol):
         """Whether the labels are asked for; False by default."""
 
 
+@attrs.frozen
+class ScaledColumn:
+    """A number of a vector, and what makes it the number that the user's data has: mean + sd * value.
+
+    Args:
+        name: The name of the column.
+        mean: What was taken from it.
+        sd: What it was divided by.
+    """
+
+    name: str
+    mean: float = 0.0
+    sd: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
+
+
+@runtime_checkable
+class ScaledSource(Protocol):
+    """A data source whose vectors are made of named columns, which may have been standardised."""
+
+    def scaled_columns(self) -> dict[str, list[ScaledColumn]]:
+        """Return the columns of each vector in order by variable; called once the data is open."""
+
+
 @runtime_checkable
 class CountedSource(Protocol):
     """A data source that knows how many rows a split has without reading them: from a setting, a header, a manifest.

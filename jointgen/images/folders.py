@@ -149,7 +149,9 @@ class Listing:
         if self.test_fraction is None:
             return ""
         kept = f"{len(self.names['test'])} of its {self.files} images are held out as the test split"
-        return f"{self.root} has no test images of its own: {kept} (a share of {self.test_fraction:g}, by name)"
+        only = self.folders["train"].name
+        has = "no test images of its own" if self.folders["train"] == self.root else f"no other images than {only}/"
+        return f"{self.root} has {has}: {kept} (a share of {self.test_fraction:g}, by name)"
 
     def digest(self) -> str:
         """The SHA-256 of the names and sizes of the files, split by split."""

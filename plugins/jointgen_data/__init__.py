@@ -26,10 +26,34 @@ def _register_images(registry: Registrar) -> None:
         summary="70,000 handwritten digits, 28x28 grey, binarised afresh on every read or dequantised",
     )
     registry.data(
+        "fashion_mnist",
+        "jointgen_data.mnist:FashionMNIST",
+        paper="Xiao, Rasul, Vollgraf: Fashion-MNIST, 2017",
+        summary="70,000 articles of clothing, 28x28 grey, 10 classes, dequantised",
+    )
+    registry.data(
+        "kmnist",
+        "jointgen_data.mnist:KMNIST",
+        paper="Clanuwat et al.: Deep Learning for Classical Japanese Literature, 2018",
+        summary="70,000 cursive Japanese characters, 28x28 grey, 10 classes, binarised or dequantised",
+    )
+    registry.data(
         "cifar10",
         "jointgen_data.cifar10:CIFAR10",
         paper="Krizhevsky: Learning Multiple Layers of Features from Tiny Images, 2009",
         summary="60,000 colour images, 32x32, 10 classes, dequantised",
+    )
+    registry.data(
+        "svhn",
+        "jointgen_data.svhn:SVHN",
+        paper="Netzer et al.: Reading Digits in Natural Images with Unsupervised Feature Learning, 2011",
+        summary="99,289 house numbers in colour, 32x32, 10 classes, dequantised",
+    )
+    registry.data(
+        "celeba",
+        "jointgen_data.celeba:CelebA",
+        paper="Liu, Luo, Wang, Tang: Deep Learning Face Attributes in the Wild, ICCV 2015",
+        summary="182,732 faces, cropped and resized, with 40 yes-or-no attributes as labels",
     )
     registry.data(
         "image_folder",
@@ -54,6 +78,12 @@ def _register_images(registry: Registrar) -> None:
         "jointgen_data.arrays:Arrays",
         paper="none: the user's own data",
         summary="your own .npy, .npz or .safetensors: images, vectors and labels",
+    )
+    registry.data(
+        "table",
+        "jointgen_data.table:Table",
+        paper="none: the user's own data",
+        summary="a CSV or parquet file: numeric columns as one standardised vector, columns of categories as labels",
     )
 
 

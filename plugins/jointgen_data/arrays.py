@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 import numpy as np
@@ -29,19 +29,33 @@ from jointgen.plugin import (
     valid_size,
 )
 from jointgen_data.array_files import READERS, Header, read_array, read_headers
-from jointgen_data.common import Observed, TensorRows, image_space, is_train, label_space
+from jointgen_data.common import (
+    BLOCK_NUMBERS,
+    HowSplit,
+    Observed,
+    TensorRows,
+    check_leaves_rows,
+    held_out_rows,
+    image_space,
+    is_train,
+    label_space,
+)
 
 INTEGERS = ("uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 CHANNELS = (1, 3, 4)
-BLOCK_NUMBERS = 2**24  # checked at a time, so that checking a file does not double its memory
-FEW_ROWS = 4096
 LARGE_BYTES = 2**32  # of values that are checked: reading them takes so long that it is said
 MAX_ROWS_NAMED = 5
 LARGEST = float(np.finfo(np.float32).max)  # what a model computes with
 
 optional = attrs.validators.optional
 is_observed = optional(attrs.validators.in_(("none", "dequantise", "binarise")))
+
+
+def _rising(source: Any, field: Any, ranges: dict[str, tuple[float, float]]) -> None:
+    for name, (low, high) in ranges.items():
+        if not low < high:
+            raise ValueError(f"'ranges' must rise, {name} = [{low:g}, {high:g}] does not")
 
 
 @attrs.frozen
@@ -52,11 +66,12 @@ class Arrays:
     still held out when rows are appended.
 
     - uint8, two axes or more: levels 0..levels-1, dequantised on [0, 1), or binarised, or left as they are.
-    - floats: as they are, and finite; (N,) becomes (N, 1).
+    - floats: as they are, and finite; (N,) becomes (N, 1). Where their range is known, `ranges` says it, so that
+      `mean = "sigmoid"`, pictures and `--images` fit them.
     - whole numbers (N,): labels 0..classes-1.
     - uint8 (N, H, W) becomes (N, 1, H, W).
     - (N, H, W, C) becomes (N, C, H, W) where C is 1, 3 or 4 and the second axis is none of these: where either
-      could be the channels, the second axis is taken for them.
+      could be the channels, the second axis is taken for them, unless `channels` says where they are.
 
     Args:
         path: A .npy, .npz or .safetensors file.
@@ -68,24 +83,30 @@ class Arrays:
         observe: How uint8 is observed; "dequantise" by default.
         levels: The number of levels of uint8; 2 for zeros and ones.
         classes: The number of classes of labels, which a header does not tell.
+        ranges: The ends of the range of floats by variable, such as { x = [0.0, 1.0] }; every value must lie in it.
+        channels: Where arrays of four axes have their channels: "first", (N, C, H, W), or "last", (N, H, W, C).
     """
 
     path: str = attrs.field(metadata=LOCATION)
     test_path: str | None = attrs.field(default=None, metadata=LOCATION)
     test_fraction: float = attrs.field(default=0.1, validator=valid_share)
-    split: Literal["hash", "last"] = attrs.field(default="hash", validator=attrs.validators.in_(("hash", "last")))
+    split: HowSplit = attrs.field(default="hash", validator=attrs.validators.in_(("hash", "last")))
     variables: dict[str, str] | None = None
     observe: Literal["none", "dequantise", "binarise"] | None = attrs.field(
         default=None, validator=is_observed, metadata=READING
     )
     levels: int = attrs.field(default=256, validator=between(2, 256))
     classes: int | None = attrs.field(default=None, validator=valid_size)
+    ranges: dict[str, tuple[float, float]] = attrs.field(factory=dict, validator=_rising)
+    channels: Literal["first", "last"] | None = attrs.field(
+        default=None, validator=optional(attrs.validators.in_(("first", "last")))
+    )
 
     def spaces(self) -> dict[str, Space]:
         """Return the Spaces from the file's header; raise ConfigError for a file, key or type that cannot be used."""
         arrays = self._arrays("path", self.path)
         if self.test_path is None:
-            self._check_leaves_rows(next(iter(arrays.values())).header.shape[0])
+            check_leaves_rows(next(iter(arrays.values())).header.shape[0], self.test_fraction, self.split)
         if self.observe in ("dequantise", "binarise") and all(array.role != "levels" for array in arrays.values()):
             found = ", ".join(f"{array.key!r} is {array.header.dtype}" for array in arrays.values())
             raise ConfigError(f"{self.observe!r} is for images or vectors of uint8 levels, but {found}", "observe")
@@ -94,7 +115,18 @@ class Arrays:
                 f"{array.key!r} is {array.header.dtype} {array.header.shape}" for array in arrays.values()
             )
             raise ConfigError(f"is for labels, whole numbers (N,), but {found}", "classes")
-        return {name: self._space(array) for name, array in arrays.items()}
+        self._check_ranges(arrays)
+        if self.channels is not None and all(len(array.header.shape) != 4 for array in arrays.values()):
+            found = ", ".join(f"{array.key!r} is {array.header.shape}" for array in arrays.values())
+            raise ConfigError(f"is for images, of four axes, but {found}", "channels")
+        return {name: self._space(array, name) for name, array in arrays.items()}
+
+    def _check_ranges(self, arrays: dict[str, _Array]) -> None:
+        for name in self.ranges:
+            if name not in arrays:
+                raise ConfigError(f"no variable of these arrays{suggest(name, arrays)}", "ranges", name)
+            if arrays[name].role != "real":
+                raise ConfigError(f"is for floats, but {arrays[name]} is {arrays[name].header.dtype}", "ranges", name)
 
     def count_rows(self, split: str) -> int:
         """Return the number of rows of the split, from the file's header; raise ConfigError as `spaces` does."""
@@ -129,44 +161,25 @@ class Arrays:
         for name, key in keys.items():
             if key not in headers:
                 raise ConfigError(f"{str(file)!r} has no array {key!r}{suggest(key, headers)}", "variables", name)
-        arrays = {name: _Array(option, file, key, headers[key]) for name, key in keys.items()}
+        arrays = {name: _Array(option, file, key, headers[key], self.channels) for name, key in keys.items()}
         _check_rows(list(arrays.values()))
         return arrays
 
-    def _space(self, array: _Array) -> Space:
+    def _space(self, array: _Array, name: str) -> Space:
         if array.role == "label":
             if self.classes is None:
                 raise ConfigError(f"{array} holds labels; give classes = how many classes there are", "classes")
             return label_space(self.classes)
         if array.role == "real" or self.observe == "none":
-            return Space(array.row_shape)
+            low, high = self.ranges.get(name, (None, None))
+            return Space(array.row_shape, low=low, high=high)
         observed: Observed = "binarise" if self.observe == "binarise" else "dequantise"
         return image_space(array.row_shape, observed, self.levels)
 
     def _places(self, rows: int, train: bool) -> Tensor:
         """Return the numbers of the rows of `path` that make the split, in order, (n,) int64."""
-        self._check_leaves_rows(rows)
-        test = np.zeros(rows, bool)
-        if self.split == "last":
-            test[rows - max(1, round(rows * self.test_fraction)) :] = True
-        else:
-            blocks = [slice(start, min(start + BLOCK_NUMBERS, rows)) for start in range(0, rows, BLOCK_NUMBERS)]
-            for block in blocks:
-                test[block] = hashed_shares(block.start, block.stop) < self.test_fraction
-            if not test.any():  # of so few rows, the one that a larger share would hold out first
-                test[hashed_shares(0, rows).argmin()] = True
+        test = held_out_rows(rows, self.test_fraction, self.split)
         return torch.from_numpy(np.flatnonzero(~test if train else test))
-
-    def _check_leaves_rows(self, rows: int) -> None:
-        """Raise ConfigError unless rows are left to train on; usually the first few show it."""
-        if self.split == "last":
-            leaves = rows > max(1, round(rows * self.test_fraction))
-        else:
-            starts = range(0, rows, FEW_ROWS)
-            shares = (hashed_shares(start, min(start + FEW_ROWS, rows)) for start in starts)
-            leaves = rows > 1 and any((share >= self.test_fraction).any() for share in shares)
-        if not leaves:
-            raise ConfigError(f"{self.test_fraction} of {rows:,} rows leaves none to train on", "test_fraction")
 
     def _remarks(self, arrays: dict[str, _Array], spaces: dict[str, Space], rows: ArrayRows) -> Iterator[str]:
         """Yield what the user should know of the training rows."""
@@ -188,7 +201,7 @@ class Arrays:
 
     def _check_same(self, spaces: dict[str, Space], arrays: dict[str, _Array]) -> None:
         for name, array in arrays.items():
-            there = self._space(array)
+            there = self._space(array, name)
             if there != spaces[name]:
                 raise ConfigError(f"{name!r} is {there} in {array}, but {spaces[name]} in {self.path!r}", "test_path")
 
@@ -198,6 +211,8 @@ class Arrays:
             _check_whole(array, rows, name, "classes", space.shape[0])
         elif array.role == "real":
             _check_finite(array, rows, name)
+            if name in self.ranges:
+                _check_in_range(array, rows, name, *self.ranges[name])
         elif space.bins is not None:
             _check_whole(array, rows, name, "levels", space.bins)
             _check_not_bits(array, rows, name, space.bins)
@@ -211,6 +226,7 @@ class _Array:
     file: Path
     key: str
     header: Header
+    channels: Literal["first", "last"] | None = None
 
     def __str__(self) -> str:
         return f"{self.key!r} of {str(self.file)!r}"
@@ -243,7 +259,9 @@ class _Array:
     @property
     def channels_last(self) -> bool:
         shape = self.header.shape
-        return len(shape) == 4 and shape[3] in CHANNELS and shape[1] not in CHANNELS
+        if len(shape) != 4 or self.channels is not None:
+            return len(shape) == 4 and self.channels == "last"
+        return shape[3] in CHANNELS and shape[1] not in CHANNELS
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -343,18 +361,6 @@ class ArrayRows(TensorRows):
             yield places, values[places].flatten(1) if values.ndim > 1 else values[places][:, None]
 
 
-def hashed_shares(first: int, end: int) -> np.ndarray:
-    """Return a number in [0, 1) for each row of a range, a hash of the row's number.
-
-    It is the finaliser of SplitMix64 (Steele, Lea & Flood 2014, section 5).
-    """
-    mixed = (np.arange(first, end, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    shares: np.ndarray = ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
-    return shares
-
-
 def _check_whole(array: _Array, rows: ArrayRows, name: str, option: str, count: int) -> None:
     """Raise ConfigError for whole numbers outside 0..count-1."""
     if array.header.dtype == "uint8" and count == 256:
@@ -383,6 +389,13 @@ def _check_finite(array: _Array, rows: ArrayRows, name: str) -> None:
         log(f"reading {size / 2**30:,.1f} GiB of {array}, to see that every number is finite")
     if wrong := _rows_where(lambda block: ~(block.abs() <= LARGEST), rows, name):
         raise ConfigError(f"{array} is not finite, or too large for float32, in {_named(wrong)}", array.option)
+
+
+def _check_in_range(array: _Array, rows: ArrayRows, name: str, low: float, high: float) -> None:
+    if wrong := _rows_where(lambda block: (block < low) | (block > high), rows, name):
+        ends = [(float(block.min()), float(block.max())) for _, block in rows.blocks(name)]
+        found = f"{min(end for end, _ in ends):g} to {max(end for _, end in ends):g}"
+        raise ConfigError(f"[{low:g}, {high:g}], but {array} holds {found} (see {_named(wrong)})", "ranges", name)
 
 
 def _rows_where(is_wrong: Callable[[Tensor], Tensor], rows: ArrayRows, name: str) -> list[int]:

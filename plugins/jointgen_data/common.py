@@ -6,12 +6,16 @@ from collections.abc import Iterable
 from typing import Literal
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor, where
 
 from jointgen.plugin import ConfigError, NoiseSource, Space
 
 Observed = Literal["dequantise", "binarise"]
+HowSplit = Literal["hash", "last"]
+BLOCK_NUMBERS = 2**24  # looked at at a time, so that checking a file does not double its memory
+FEW_ROWS = 4096
 is_observed = attrs.validators.in_(("dequantise", "binarise"))  # for those who build a source without a recipe
 
 
@@ -30,6 +34,54 @@ def image_space(shape: tuple[int, ...], observed: Observed, levels: int = 256) -
 def label_space(classes: int) -> Space:
     """Return the Space of labels, int64 (B,), which networks see as one-hot vectors (B, classes)."""
     return Space((classes,), "label")
+
+
+def held_out_rows(rows: int, share: float, how: HowSplit) -> np.ndarray:
+    """Return which rows of a file are held out for tests, (rows,) bool; at least one of them is.
+
+    Args:
+        rows: The number of rows.
+        share: The share that is held out.
+        how: "hash", by a hash of the row's number: the same rows in each run, from all over the file, and still held
+            out when rows are appended; or "last".
+
+    Raises:
+        ConfigError: No row is left to train on.
+    """
+    check_leaves_rows(rows, share, how)
+    test = np.zeros(rows, bool)
+    if how == "last":
+        test[rows - max(1, round(rows * share)) :] = True
+        return test
+    for start in range(0, rows, BLOCK_NUMBERS):
+        end = min(start + BLOCK_NUMBERS, rows)
+        test[start:end] = hashed_shares(start, end) < share
+    if not test.any():  # of so few rows, the one that a larger share would hold out first
+        test[hashed_shares(0, rows).argmin()] = True
+    return test
+
+
+def check_leaves_rows(rows: int, share: float, how: HowSplit) -> None:
+    """Raise ConfigError unless rows are left to train on; usually the first few show it."""
+    if how == "last":
+        leaves = rows > max(1, round(rows * share))
+    else:
+        shares = (hashed_shares(start, min(start + FEW_ROWS, rows)) for start in range(0, rows, FEW_ROWS))
+        leaves = rows > 1 and any((found >= share).any() for found in shares)
+    if not leaves:
+        raise ConfigError(f"{share} of {rows:,} rows leaves none to train on", "test_fraction")
+
+
+def hashed_shares(first: int, end: int) -> np.ndarray:
+    """Return a number in [0, 1) for each row of a range, a hash of the row's number.
+
+    It is the finaliser of SplitMix64 (Steele, Lea & Flood 2014, section 5).
+    """
+    mixed = (np.arange(first, end, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    shares: np.ndarray = ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+    return shares
 
 
 class TensorRows:

@@ -1,9 +1,11 @@
-"""MNIST, from the files that torchvision fetches."""
+"""MNIST and two sets of its form, from the files that torchvision fetches."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 import attrs
 import numpy as np
@@ -15,7 +17,7 @@ from jointgen.plugin import LOADING, LOCATION, READING, FileError, Space, check_
 from jointgen_data.common import Observed, TensorRows, image_space, is_observed, is_train, label_space
 from jointgen_data.vision import MAX_BYTES, find_files
 
-FILES = [f"MNIST/raw/{split}-{what}-ubyte" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
+FILES = [f"{split}-{what}-ubyte" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
 
 
 @attrs.frozen
@@ -39,6 +41,9 @@ class MNIST:
     pad: bool = False
     negative: bool = False
 
+    title: ClassVar[str] = "MNIST"
+    """The name of torchvision's class, and of the folder that it lays the files in."""
+
     def spaces(self) -> dict[str, Space]:
         """Return the Space of each variable."""
         side = 32 if self.pad else 28
@@ -49,19 +54,18 @@ class MNIST:
         """Return the number of rows of the split; raise ConfigError where a file is missing and is not fetched."""
         if self.download:
             return 60_000 if is_train(split) else 10_000
-        folder = find_files("MNIST", self.root, FILES, None)
-        images = folder / f"MNIST/raw/{'train' if is_train(split) else 't10k'}-images-idx3-ubyte"
+        images = self._find(None) / f"{'train' if is_train(split) else 't10k'}-images-idx3-ubyte"
         with placing("root"):
             return max(0, check_regular(images).st_size - 16) // 784  # 16 bytes of header, and 28 x 28 of each image
 
     def open(self, split: str) -> TensorRows:
         """Open the split "train" or "test"."""
         prefix = "train" if is_train(split) else "t10k"
-        fetch = partial(torchvision.datasets.MNIST, download=True) if self.download else None
-        folder = find_files("MNIST", self.root, FILES, fetch)
+        fetch = partial(getattr(torchvision.datasets, self.title), download=True) if self.download else None
+        folder = self._find(fetch)
         with placing("root"):
-            images = read_idx(folder / f"MNIST/raw/{prefix}-images-idx3-ubyte", (28, 28))
-            path = folder / f"MNIST/raw/{prefix}-labels-idx1-ubyte"
+            images = read_idx(folder / f"{prefix}-images-idx3-ubyte", (28, 28))
+            path = folder / f"{prefix}-labels-idx1-ubyte"
             labels = read_idx(path, ())
             if len(labels) != len(images):
                 raise FileError(path, f"is damaged: {len(labels)} labels of {len(images)} images")
@@ -73,6 +77,43 @@ class MNIST:
         if self.labels:
             values["y"] = torch.from_numpy(labels).long()
         return TensorRows(values)
+
+    def _find(self, fetch: Callable[[Path], Any] | None) -> Path:
+        """Return the folder of the files, which are there."""
+        return (
+            find_files(self.title, self.root, [f"{self.title}/raw/{file}" for file in FILES], fetch)
+            / self.title
+            / "raw"
+        )
+
+
+@attrs.frozen
+class FashionMNIST(MNIST):
+    """Fashion-MNIST: x (1, 28, 28) in 256 grey levels and, with ``labels = true``, the kind y of the article.
+
+    60,000 rows, and 10,000 for test. The keys are those of MNIST, but that grey levels are dequantised by default.
+
+    Args:
+        root: The folder that holds FashionMNIST/raw, as torchvision lays it out.
+        observe: "dequantise" or "binarise", as for MNIST.
+    """
+
+    observe: Observed = attrs.field(default="dequantise", validator=is_observed, metadata=READING)
+
+    title: ClassVar[str] = "FashionMNIST"
+
+
+@attrs.frozen
+class KMNIST(MNIST):
+    """Kuzushiji-MNIST: x (1, 28, 28) in 256 grey levels and, with ``labels = true``, the character y, one of 10.
+
+    60,000 rows, and 10,000 for test. The keys are those of MNIST.
+
+    Args:
+        root: The folder that holds KMNIST/raw, as torchvision lays it out.
+    """
+
+    title: ClassVar[str] = "KMNIST"
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -61,6 +61,7 @@ SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ],
     ("data", "digits"): [{"labels": True}, {"observe": "binarise"}],
     ("data", "ring"): [{"labels": True}],
+    ("data", "table"): [{"bundled": "iris"}, {"standardise": False}],
 }
 """Further settings that are checked as well as the defaults."""
 
@@ -68,6 +69,7 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("encoder", "switch"): {"on": "y", "of": MLP(hidden=[4])},
     ("decoder", "switch"): {"on": "y", "of": MLP(hidden=[4])},
     ("discriminator", "switch"): {"on": "y", "of": MLPDiscriminator(hidden=[4])},
+    ("data", "table"): {"bundled": "wine"},
     ("data", "linear_gaussian"): {"weights": [[1.0, 0.0], [0.5, 1.0], [0.0, -1.0]]},
     ("family", "implicit_basis"): {"basis": 4},
     ("family", "planar"): {"length": 5},  # a point is found through all layers, again for every entry of a Jacobian
@@ -88,6 +90,10 @@ ELSEWHERE = {
     ("prior", "particles"): "tests/systems/test_particles.py; drawn in turn, so that a row depends on where it stands",
     ("data", "mnist"): "tests/plugins/test_data_sources.py, on the files beside the checkout",
     ("data", "cifar10"): "tests/plugins/test_data_sources.py, on the files beside the checkout",
+    ("data", "fashion_mnist"): "tests/plugins/test_torchvision_sets.py, on small files of its form",
+    ("data", "kmnist"): "tests/plugins/test_torchvision_sets.py, on small files of its form",
+    ("data", "svhn"): "tests/plugins/test_torchvision_sets.py, on small files of its form",
+    ("data", "celeba"): "tests/plugins/test_torchvision_sets.py, on small files of its form",
     ("data", "image_folder"): "tests/plugins/test_data_sources.py",
     ("data", "arrays"): "tests/plugins/test_data_sources.py",
     ("data", "huggingface"): "tests/plugins/test_huggingface.py",

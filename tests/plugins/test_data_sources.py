@@ -21,9 +21,9 @@ import pytest
 import torch
 import torchvision
 from jointgen_data import arrays, jointgen_register
-from jointgen_data.arrays import Arrays, hashed_shares
+from jointgen_data.arrays import Arrays
 from jointgen_data.cifar10 import CIFAR10
-from jointgen_data.common import FlippedRows, TensorRows
+from jointgen_data.common import FlippedRows, TensorRows, hashed_shares
 from jointgen_data.digits import Digits
 from jointgen_data.image_folder import ImageFolder
 from jointgen_data.mnist import MNIST
@@ -79,7 +79,7 @@ def registry() -> Registry:
 def test_every_source_loads_and_says_what_it_is_and_from_where() -> None:
     components = registry().components("data")
     names = {"arrays", "cifar10", "digits", "grid", "image_folder", "linear_gaussian", "mnist", "moons"}
-    names |= {"huggingface", "prepared", "ring"}
+    names |= {"celeba", "fashion_mnist", "huggingface", "kmnist", "prepared", "ring", "svhn", "table"}
     assert {component.name for component in components} == names
     for component in components:
         assert component.paper and component.summary
@@ -92,7 +92,7 @@ def test_listing_imports_neither_torch_nor_torchvision() -> None:
         "from jointgen.registry.components import Registrar, Registry\n"
         "registry = Registry()\n"
         "jointgen_data.jointgen_register(Registrar(registry, 'test'))\n"
-        "assert len(registry.components('data')) == 11\n"
+        "assert len(registry.components('data')) == 16\n"
         "assert not {'torch', 'torchvision', 'sklearn', 'PIL'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -1095,6 +1095,40 @@ def test_labels_and_levels_out_of_range(tmp_path: Path) -> None:
     assert "holds -1, but classes = 30" in problem(attrs.evolve(negative, classes=30), "train")
     levels = write(tmp_path, "safetensors", np.arange(20, dtype=np.uint8).reshape(10, 2))
     assert "holds 17, but levels = 16 allows 0 to 15" in problem(attrs.evolve(levels, levels=16), "train")
+
+
+def test_floats_whose_range_is_said_have_it_and_keep_to_it(tmp_path: Path) -> None:
+    """Both ends are allowed, and -0.5 in row 7 of the file is not."""
+    x = np.linspace(0.0, 1.0, 20).reshape(10, 2)
+    source = attrs.evolve(write(tmp_path, "npy", x), ranges={"x": (0.0, 1.0)})
+    assert source.spaces() == {"x": Space((2,), low=0.0, high=1.0)}
+    assert torch.equal(everything(source.open("train"))["x"], torch.from_numpy(x[:9]))
+    x[7, 1] = -0.5
+    np.save(tmp_path / "data.npy", x)
+    assert problem(source, "train") == (
+        f"ranges.x: [0, 1], but 'x' of '{tmp_path}/data.npy' holds -0.5 to 0.894737 (see row 7)"
+    )
+    assert problem(attrs.evolve(source, ranges={"z": (0.0, 1.0)})) == "ranges.z: no variable of these arrays; known: x"
+    levels = write(tmp_path, "npz", np.zeros((10, 2), np.uint8))
+    assert problem(attrs.evolve(levels, ranges={"x": (0.0, 1.0)})).startswith(
+        "ranges.x: is for floats, but 'images' of "
+    )
+    with pytest.raises(ValueError, match="must rise"):
+        Arrays("x.npy", ranges={"x": (1.0, 1.0)})
+
+
+def test_the_axis_of_the_channels_can_be_said(tmp_path: Path) -> None:
+    """3 x 5 x 4 may be three channels of 5 x 4, or four of 3 x 5; and no guess takes 7 channels for such."""
+    x = np.random.RandomState(0).rand(10, 3, 5, 4)
+    source = write(tmp_path, "npy", x)
+    assert source.spaces() == {"x": Space((3, 5, 4))} == attrs.evolve(source, channels="first").spaces()
+    last = attrs.evolve(source, channels="last")
+    assert last.spaces() == {"x": Space((4, 3, 5))}
+    assert torch.equal(everything(last.open("test"))["x"], torch.from_numpy(x[9:].transpose(0, 3, 1, 2).copy()))
+    seven = attrs.evolve(write(tmp_path, "npz", np.zeros((10, 9, 8, 7))), channels="last")
+    assert seven.spaces() == {"x": Space((7, 9, 8))}
+    flat = attrs.evolve(write(tmp_path, "npz", np.zeros((10, 9))), channels="last")
+    assert problem(flat) == "channels: is for images, of four axes, but 'images' is (10, 9)"
 
 
 def test_observations_that_floats_do_not_have(tmp_path: Path) -> None:

@@ -142,8 +142,15 @@ class Binding:
         return {v: f.part for f in joint.factors if self.is_data(f) for v in f.out}
 
     def source_of(self, variable: str) -> str:
-        """The data source that yields a variable."""
-        return next(roots[variable] for j in self.joints.values() if variable in (roots := self.data_roots(j)))
+        """The data source that yields a variable: that of q where several joints have one each, else of p."""
+        joints = sorted(self.joints.values(), key=lambda joint: {"q": 0, "p": 1}.get(joint.name, 2))
+        return next(roots[variable] for joint in joints if variable in (roots := self.data_roots(joint)))
+
+    @property
+    def sources_of_q_and_p(self) -> list[str]:
+        """The data sources that q and p draw from, whose rows are the model's data; all where these draw from none."""
+        roots = [self.data_roots(self.joints[name]) for name in ("q", "p") if name in self.joints]
+        return sorted({part for found in roots for part in found.values()}) or self.data_parts
 
     @property
     def observed(self) -> list[str]:

@@ -113,6 +113,7 @@ def evaluate(
     owned = _owned_figures(metrics, model.view, model.compiled.registry)
     specs = {spec.name: spec for _, figure in owned for spec in figure.statistics}
 
+    binding = model.compiled.binding
     # statistics over the same rows in the same batches share a stream
     opened = {split.name: split}
     streams: dict[str, tuple[Stream, list[StatisticSpec]]] = {}
@@ -123,7 +124,9 @@ def evaluate(
             stream = Stream("draws", n, _rows_for_draws(model, n), size)
         else:
             name = split.name if spec.over == "eval" else spec.over
-            rows = opened[name] if name in opened else opened.setdefault(name, open_split(model.compiled.binding, name))
+            if name not in opened:
+                opened[name] = open_split(binding, name, binding.sources_of_q_and_p)
+            rows = opened[name]
             n = min(len(rows), spec.rows or len(rows), limit or len(rows))
             stream = Stream(rows.name, n, rows.spread(n), size)
         streams.setdefault(stream.key, (stream, []))[1].append(spec)

@@ -230,7 +230,9 @@ class PartsView(ModelView):
 
     def observe(self, batch: RawBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """See `ModelView.observe`."""
-        seen = {v: draw for values in self._observations(batch).values() for v, draw in values.items()}
+        seen: dict[str, Observation] = {}
+        for part, values in self._observations(batch).items():
+            seen |= {v: draw for v, draw in values.items() if v not in seen or part == self.binding.source_of(v)}
         return {v: draw.read("mean") for v, draw in seen.items()}, {v: draw.read("sample") for v, draw in seen.items()}
 
     def _observations(self, batch: RawBatch) -> dict[str, dict[str, Observation]]:

@@ -206,6 +206,37 @@ def test_a_last_batch_with_no_rows_to_be_re_paired_is_left_out() -> None:
     assert evaluate(labelled, rows.first(1), [metric])["m"].note == "cannot be had from 0 rows"
 
 
+def test_figures_are_of_the_rows_of_q() -> None:
+    """Twenty labelled rows beside all the others: a figure of the data is of all of them, and x is x of q(x)."""
+    joints = {"l": "l(x,y) q(z|x)", "q": "q(x) q(z|x)", "p": "p(z) p(x|z)"}  # l first: the order does not matter
+    objective = {
+        "type": "expression",
+        "maximize": "E[q(x,z)](log p(x|z) + log p(z) - log q(z|x)) + E[l(x,z)](log p(x|z))",
+        "joints": joints,
+        "parts": {"l(x,y)": "labelled"},
+    }
+    digits = {"type": "digits"}
+    sources = {"labelled": {**digits, "labels": True, "rows": 20}}
+    model = model_of(tiny(tables={"data": digits, "sources": sources, "objective": objective}))
+    rows = model.compiled.recipe.data.open("train")
+    seen: list[Tensor] = []
+
+    def keep(batch: Batch) -> Tensor:
+        seen.append(model.view.observe(batch)[0]["x"])
+        return torch.ones(batch.rows)
+
+    def found(name: str, over: str) -> Any:
+        metric = Given(lambda s: [MetricFigure("m", "1", "", (per_row("m", keep, over=over),))])
+        return evaluate(model, open_split(model.compiled.binding, name), [metric])["m"]
+
+    means = (rows.take(torch.arange(len(rows)))["x"] + 0.5) / 17  # bins of the levels 0 to 16
+    assert found("test", "train").n == len(rows)
+    assert torch.allclose(torch.cat(seen), means)
+    seen.clear()
+    assert found("train", "eval").n == 20, "rows of both sources, side by side"
+    assert torch.allclose(torch.cat(seen), means[:20])
+
+
 # --- the cache -------------------------------------------------------------------------------------------------------
 
 

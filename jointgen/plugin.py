@@ -127,6 +127,7 @@ if TYPE_CHECKING:
     from jointgen.contracts.sources import AugmentedRows as AugmentedRows
     from jointgen.contracts.sources import CountedSource as CountedSource
     from jointgen.contracts.sources import DataSource as DataSource
+    from jointgen.contracts.sources import NamedClasses as NamedClasses
     from jointgen.contracts.sources import OptionalLabels as OptionalLabels
     from jointgen.contracts.sources import PlacedRows as PlacedRows
     from jointgen.contracts.sources import RemarkedRows as RemarkedRows
@@ -302,6 +303,7 @@ _MODULES = {
         "AugmentedRows",
         "DataSource",
         "CountedSource",
+        "NamedClasses",
         "OptionalLabels",
         "PlacedRows",
         "ScaledColumn",

@@ -207,6 +207,7 @@ def share(text: str) -> float:
 
 def _add_run_options(run: Parser) -> None:
     _add_recipe(run)
+    _add_places(run)
     run.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
     run.add_argument(
         "--resume",
@@ -306,6 +307,7 @@ def _add_plugin(parser: Parser) -> None:
 
 def _add_sample_options(sample: Parser) -> None:
     _add_run(sample)
+    _add_places(sample)
     sample.add_argument(
         "-n", type=count, metavar="N", help="how many (default: 64); with --given y=all, of each class (default: 8)"
     )
@@ -332,6 +334,7 @@ def _add_sample_options(sample: Parser) -> None:
 
 def _add_reconstruct_options(reconstruct: Parser) -> None:
     _add_run(reconstruct)
+    _add_places(reconstruct)
     reconstruct.add_argument("-n", type=count, default=32, metavar="N", help="at most so many (default: 32)")
     _add_output(
         reconstruct,
@@ -352,6 +355,7 @@ def _add_reconstruct_options(reconstruct: Parser) -> None:
 
 def _add_encode_options(encode: Parser) -> None:
     _add_run(encode)
+    _add_places(encode)
     _add_output(encode, f"the codes, and labels where the data has them ({ARRAY} or {TENSORS})")
     _add_rows(encode)
     encode.add_argument(
@@ -384,6 +388,7 @@ def _add_decode_options(decode: Parser) -> None:
 
 def _add_eval_options(evaluate: Parser) -> None:
     _add_run(evaluate)
+    _add_places(evaluate)
     evaluate.add_argument(
         "--metrics",
         metavar="A,B",
@@ -446,6 +451,22 @@ def _add_run(parser: Parser) -> None:
 def _add_trust(parser: Parser) -> None:
     parser.add_argument(
         "--trust", action="store_true", help="execute the code that the run has of its own, in its folder plugins/"
+    )
+
+
+def _add_report_options(report: Parser) -> None:
+    _add_run(report)
+    _add_places(report)
+
+
+def _add_places(parser: Parser) -> None:
+    parser.add_argument(
+        "--data",
+        dest="places",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="where the data lies now: PATH, or SOURCE=PATH for one of several data sources",
     )
 
 
@@ -527,7 +548,7 @@ COMMANDS = {
     ),
     "report": Command(
         "write a run's page, report.html, also while it is not finished",
-        _add_run,
+        _add_report_options,
         "jointgen.cli.report:report_command",
     ),
 }

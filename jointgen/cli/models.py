@@ -12,6 +12,7 @@ from jointgen.data.split import Split, open_split
 from jointgen.errors import placing_options
 from jointgen.images.user_images import UserImages, read_user_images
 from jointgen.inference import bulk as inference
+from jointgen.inference.data_places import Places, read_places
 from jointgen.inference.given_arrays import read_codes, read_rows
 from jointgen.inference.loading import open_run
 from jointgen.inference.model import Model
@@ -104,9 +105,14 @@ def open_model_of(arguments: Arguments) -> tuple[Model, Workers]:
     """Open the run's model; print a line for each damaged checkpoint, and one if the run is not finished."""
     workers = workers_on(arguments.device)
     with placing_options("checkpoint"):
-        model, remarks = open_run(arguments.run, str(workers.device), arguments.checkpoint)
+        model, remarks = open_run(arguments.run, str(workers.device), arguments.checkpoint, places_of(arguments))
     log_once(*remarks)
     return model, workers
+
+
+def places_of(arguments: Arguments) -> Places:
+    """Return where --data says that the run's data lies, for commands that have the option."""
+    return read_places(getattr(arguments, "places", ()))
 
 
 def workers_on(device: str) -> Workers:

@@ -9,6 +9,7 @@ from jointgen.cli.run import expected_device
 from jointgen.config.plugin_files import registry_of
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.contracts.figures import table_of
+from jointgen.inference.data_places import read_places
 from jointgen.runtime.console import log, log_once, say, say_text
 from jointgen.runtime.launcher import end_with_launcher
 from jointgen.runtime.ranks import is_launched, is_local_main, is_main
@@ -43,8 +44,9 @@ def _dry_run(arguments: Arguments) -> None:
         resume=arguments.resume is not None,
         allow_changes=arguments.allow_changes,
         processes=arguments.processes or _default_processes(arguments),
+        places=read_places(arguments.places),
     )
-    say_text(write_recipe(recipe, registry))
+    say_text(write_recipe(checked.written or recipe, registry))
     log(*checked.unchecked)
 
 
@@ -70,6 +72,7 @@ def _train(arguments: Arguments) -> None:
             allow_changes=arguments.allow_changes,
             stop=stop,
             processes=arguments.processes,
+            data=arguments.places,
         )
     leave()
     if is_main():

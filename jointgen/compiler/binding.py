@@ -7,7 +7,6 @@ and check a recipe.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import attrs
@@ -19,6 +18,7 @@ from jointgen.compiler.value_spaces import misplaced_values
 from jointgen.config.recipe import LatentTable, Recipe
 from jointgen.contracts.capabilities import Capabilities
 from jointgen.contracts.distributions import FamilyThroughParts, PriorOfVariable, PriorThroughParts
+from jointgen.contracts.sources import RecordedData
 from jointgen.contracts.space import Space
 from jointgen.errors import ComponentError, ConfigError, KeyPath, Problem, Problems, dotted, suggest
 from jointgen.objectives.distributions import Conditional, Joint
@@ -39,7 +39,7 @@ class Binding:
         unused: The conditionals of these joints that no objective uses, as text; nothing computes them.
         ratios: The ratios of all stages, by name; each has a critic, which is a part of the same name.
         offered: For each data source that the joints draw from, the Spaces of the source's variables.
-        recorded_in: The file that those are from which the sources were not asked for.
+        recorded: What a run has recorded of its data, where these Spaces are from its record.
         spaces: The Space of each variable of the joints.
         traits: What the planner must know of each part.
         capabilities: What the family of each conditional, and each prior, declares that it can do.
@@ -53,7 +53,7 @@ class Binding:
     unused: list[str] = attrs.field(factory=list)
     ratios: dict[str, Ratio] = attrs.field(factory=dict)
     offered: dict[str, dict[str, Space]] = attrs.field(factory=dict)
-    recorded_in: Path | None = None
+    recorded: RecordedData | None = None
     spaces: dict[str, Space] = attrs.field(factory=dict)
     traits: dict[str, PartTraits] = attrs.field(factory=dict)
     capabilities: dict[str, Capabilities] = attrs.field(factory=dict)
@@ -188,8 +188,7 @@ def bind(
     recipe: Recipe,
     objectives: Sequence[Objective],
     registry: Registry | None = None,
-    offered: Mapping[str, Mapping[str, Space]] | None = None,
-    recorded_in: Path | None = None,
+    recorded: RecordedData | None = None,
 ) -> Binding:
     """Match the objectives' joints with the recipe's parts.
 
@@ -197,14 +196,13 @@ def bind(
         recipe: The recipe that declares the parts.
         objectives: One for each stage.
         registry: Where to look for families that fit, to name them in problems.
-        offered: The Spaces of data sources that are known; the others are asked.
-        recorded_in: The file that they are known from.
+        recorded: What a run has recorded of its data sources; others are asked for their Spaces.
 
     Returns:
         The binding; its `problems` are to be raised by the caller.
     """
-    known = {part: dict(spaces) for part, spaces in (offered or {}).items()}
-    binding = Binding(recipe, registry=registry, offered=known, recorded_in=recorded_in)
+    known = {part: dict(spaces) for part, spaces in recorded.spaces.items()} if recorded is not None else {}
+    binding = Binding(recipe, registry=registry, offered=known, recorded=recorded)
     for objective in objectives:
         shared: list[tuple[dict[str, Any], Mapping[str, Any], str]] = [
             (binding.joints, objective.joints, "joint"),

@@ -5,8 +5,7 @@ recipe -> stages of objectives -> binding (which part computes what) -> a plan f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -20,7 +19,7 @@ from jointgen.compiler.plan import Plan, check_same_point, make_plan
 from jointgen.compiler.requirements import unmet
 from jointgen.config.optimizers import OptimizerTable, StageTables
 from jointgen.config.recipe import Recipe
-from jointgen.contracts.space import Space
+from jointgen.contracts.sources import RecordedData
 from jointgen.errors import Problem, Problems, placing, suggest
 from jointgen.objectives.objective import Stage, as_stages
 from jointgen.registry.components import Registry
@@ -76,8 +75,7 @@ class CompiledRecipe:
 def compile_recipe(
     recipe: Recipe,
     registry: Registry,
-    offered: Mapping[str, Mapping[str, Space]] | None = None,
-    recorded_in: Path | None = None,
+    recorded: RecordedData | None = None,
     *,
     trains: bool = False,
 ) -> CompiledRecipe:
@@ -86,16 +84,15 @@ def compile_recipe(
     Args:
         recipe: The recipe.
         registry: The components that it was read with.
-        offered: The Spaces of the variables of data sources by part, where a run has recorded them; other sources are
-            asked for theirs.
-        recorded_in: The file that they are recorded in. Whoever opens the data compares them with the sources' own.
+        recorded: What a run has recorded of its data sources; others are asked for their Spaces. Whoever opens the data
+            compares it with the record.
         trains: Whether this machine is to train it, which takes several times the memory of its parts.
 
     Raises:
         ConfigError: Every mismatch between the objective and the parts; families that would fit are named.
     """
     stages = stages_of(recipe, registry)
-    binding = bind(recipe, [stage.objective for stage in stages], registry, offered, recorded_in)
+    binding = bind(recipe, [stage.objective for stage in stages], registry, recorded)
     binding.problems.raise_any()
     with placing("objective"):
         plans = tuple(make_plan(s.objective, binding.traits, separate=recipe.train.compile != "off") for s in stages)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
 import attrs
 from torch import Tensor
 
+from jointgen.config.fields import non_negative
 from jointgen.contracts.noise import NoiseSource
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
@@ -159,6 +161,49 @@ class CountedSource(Protocol):
         Raises:
             ConfigError: The data is not there, as `DataSource.open` says it.
         """
+
+
+@runtime_checkable
+class NamedClasses(Protocol):
+    """A data source that knows the names of the classes of its labels."""
+
+    def class_names(self) -> dict[str, list[str]]:
+        """Return the names of the classes in order by label variable; none where the data has no names.
+
+        Called once the data is open. Labels that are not asked for may be named too.
+        """
+
+
+@attrs.frozen
+class SplitIdentity:
+    """What tells the rows of a split of a data source from others (`jointgen.data.identity`).
+
+    Args:
+        rows: How many rows the split has.
+        compared: Of how many of them, evenly apart, the fingerprint is.
+        fingerprint: The hash of these raw rows.
+    """
+
+    rows: int = attrs.field(validator=non_negative)
+    compared: int = attrs.field(validator=non_negative)
+    fingerprint: str
+
+
+@attrs.frozen
+class RecordedData:
+    """What a run has recorded of its data sources, by the part of the recipe that a source is.
+
+    Args:
+        file: The file that it is recorded in.
+        spaces: The Space of each of a source's variables.
+        splits: What tells the rows of each split from others; records of earlier versions lack it.
+        class_names: The names of the classes of each label, where a source has any.
+    """
+
+    file: Path
+    spaces: Mapping[str, Mapping[str, Space]]
+    splits: Mapping[str, Mapping[str, SplitIdentity]] = attrs.field(factory=dict)
+    class_names: Mapping[str, Mapping[str, list[str]]] = attrs.field(factory=dict)
 
 
 def labelled(source: Source) -> Source:

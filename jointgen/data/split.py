@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from jointgen.compiler.binding import Binding
+from jointgen.contracts.data_keys import key_roles
 from jointgen.contracts.observation import fault_of_raw
-from jointgen.contracts.sources import PlacedRows, RemarkedRows, Rows, StoredRows, labelled
+from jointgen.contracts.sources import PlacedRows, RecordedData, RemarkedRows, Rows, StoredRows, labelled
 from jointgen.contracts.space import Space
 from jointgen.data.chosen_rows import ChosenRows, choose
 from jointgen.data.device import send
-from jointgen.errors import ComponentError, FileError, Problems
+from jointgen.data.identity import identity_differences
+from jointgen.errors import ComponentError, FileError, Problem, Problems
 from jointgen.registry.faults import attributing
 from jointgen.text import listed
 
@@ -146,22 +148,22 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
     for part, component in components.items():
         with problems.collect(*binding.recipe.path_of(part)), attributing(binding.named(part)):
             sources[part] = component.open(name)
+    if problems and binding.recorded is not None:
+        problems = Problems(_asking_where(problem, components) for problem in problems)
     problems.raise_any()
     samplings = {part: binding.recipe.sampling(part) for part in wanted if name == "train"}
     subsets: dict[str, Tensor] = {}
-    if binding.recorded_in is not None:
+    if binding.recorded is not None:
         for part, component in components.items():
             with attributing(binding.named(part)):
                 spaces = component.spaces()
-            if found := [*differences(binding.offered[part], spaces)]:
-                raise FileError(
-                    binding.recorded_in,
-                    f"is not of this data ({part}: {listed(found)}); if this is the data that the run was "
-                    "trained on, remove the file: what it says is then read from the data",
-                )
+            _refuse_other(binding.recorded, part, differences(binding.offered[part], spaces))
     for part, rows in sources.items():  # after the record, whose Spaces the rows would not have
         with attributing(binding.named(part)):
             _check_opened(rows, binding, part, name)
+            if binding.recorded is not None:
+                recorded = binding.recorded.splits.get(part, {})
+                _refuse_other(binding.recorded, part, identity_differences(recorded, name, rows))
     for part, sampling in samplings.items():
         if sampling.rows is not None:
             with problems.collect(*binding.recipe.path_of(part)), attributing(binding.named(part)):
@@ -169,6 +171,23 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
                 sources[part] = ChosenRows(sources[part], subsets[part])
     problems.raise_any()
     return Split(name, sources, {part: binding.variables_of(part) for part in sources}, components, subsets=subsets)
+
+
+def _asking_where(problem: Problem, components: Mapping[str, Any]) -> Problem:
+    """Name the option that says where a run's data is now, in a problem with a key that says where it was."""
+    keys = {key for one in components.values() for key, role in key_roles(type(one)).items() if role == "location"}
+    is_place = bool(problem.path) and problem.path[-1] in keys
+    return Problem(f"{problem.message}; --data says where it is now", *problem.path) if is_place else problem
+
+
+def _refuse_other(recorded: RecordedData, part: str, found: Iterable[str]) -> None:
+    """Raise FileError if a run's record of its data says anything else than the data does."""
+    if lines := [*found]:
+        raise FileError(
+            recorded.file,
+            f"is not of this data ({part}: {listed(lines)}); if this is the data that the run was trained on, remove "
+            "the file: what it says is then read from the data",
+        )
 
 
 def differences(recorded: Mapping[str, Space], found: Mapping[str, Space]) -> Iterable[str]:

@@ -33,7 +33,8 @@ def given_values(texts: Iterable[str], model: Model, rows: int) -> dict[str, Ten
     """Read values of variables that are written as VARIABLE=VALUE.
 
     Args:
-        texts: Of a label, "y=3"; of other variables one number or all of them, "z=0.5" or "z=1,-1".
+        texts: Of a label, "y=3", or the name of its class, "y=cat"; of other variables one number or all of them,
+            "z=0.5" or "z=1,-1".
         model: The model whose variables they are.
         rows: How many rows take these values.
 
@@ -65,9 +66,12 @@ def _parse_value(name: str, text: str, model: Model) -> Tensor:
         raise ConfigError(f"expected VARIABLE=VALUE; unknown variable {name!r}{suggest(name, model.spaces)}")
     space = model.spaces[name]
     if space.kind == "label":
-        classes = space.shape[0]
+        classes, names = space.shape[0], model.class_names.get(name, [])
+        if text in names:
+            text = str(names.index(text))
         if not (text.isdecimal() and len(text) < 10 and int(text) < classes):
-            raise ConfigError(f"{text!r} is not a class; allowed: 0 to {classes - 1}")
+            named = suggest(text, names) if names else ""
+            raise ConfigError(f"{text!r} is not a class; allowed: 0 to {classes - 1}{named}")
         return F.one_hot(torch.tensor(int(text)), classes).float()
     try:
         numbers = torch.tensor([float(number) for number in text.split(",")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.compiler.parts import load_weights
 from jointgen.config.plugin_files import registry_of_run
 from jointgen.config.recipe import Recipe, changed_keys, read_recipe, write_recipe
-from jointgen.contracts.space import Space
+from jointgen.contracts.sources import RecordedData
 from jointgen.data.split import differences
 from jointgen.errors import ConfigError, FileError, JointgenError
+from jointgen.inference.data_places import Places
 from jointgen.inference.model import Model
 from jointgen.inference.run_data import REMEDY, RunData
 from jointgen.registry.faults import attributing
@@ -59,9 +60,18 @@ def load(
 
 
 def open_model(
-    run: str | Path, checkpoint: str = "latest", *, average: bool = True, device: str = "cpu"
+    run: str | Path,
+    checkpoint: str = "latest",
+    *,
+    average: bool = True,
+    device: str = "cpu",
+    places: Places | None = None,
 ) -> tuple[Model, list[str]]:
     """Load a model as `load` does.
+
+    Args:
+        run, checkpoint, average, device: See `load`.
+        places: Where the run's data lies now, for whoever reads its rows.
 
     Returns:
         The model, and a line for each damaged or missing checkpoint that was passed over, and one if the run's recipe,
@@ -69,11 +79,11 @@ def open_model(
     """
     place = find_device(device, "fp32", 1)
     folder = RunFolder.open(run)
-    compiled = compile_run(folder)
+    compiled = compile_run(folder, places)
     saved = find(folder.checkpoints, checkpoint)
     doubled = torch.float64 if compiled.recipe.train.precision == "fp64" else None
     compiled.parts.modules.to(place, doubled).eval()  # before the weights, which would be rounded
-    with _naming_record(folder, compiled.recipe, compiled.binding.offered if compiled.binding.recorded_in else {}):
+    with _naming_record(folder, compiled.recipe, compiled.binding.recorded):
         load_weights(compiled.parts, saved.parts, average)
     model = Model(compiled, compiled.parts, place, saved.path.name)
     remarks = [f"{line}; {saved.path.name} is used" for line in saved.passed_over]
@@ -107,8 +117,12 @@ def _gone(folder: RunFolder, saved: Checkpoint) -> list[str]:
     ]
 
 
-def compile_run(folder: RunFolder) -> CompiledRecipe:
+def compile_run(folder: RunFolder, places: Places | None = None) -> CompiledRecipe:
     """Compile the recipe of a run with what the run has recorded of its data, which need not be there.
+
+    Args:
+        folder: The run.
+        places: Where its data lies now.
 
     Raises:
         ConfigError: The run's recipe or its record is damaged, or the data of a run without a record is not there.
@@ -116,33 +130,34 @@ def compile_run(folder: RunFolder) -> CompiledRecipe:
     data, tables = RunData.read(folder), folder.read_tables()
     try:
         registry = registry_of_run(tables, folder.path)
-        recipe = data.located(read_recipe(tables, registry=registry))
+        recipe = read_recipe(tables, registry=registry)
     except FileError:
         raise
     except ConfigError as error:
         raise ConfigError([f"{folder.recipe}: {problem}" for problem in error.problems]) from None
-    offered = data.offered(recipe)
-    with _naming_record(folder, recipe, offered):
-        return compile_recipe(recipe, registry, offered, folder.data if offered else None)
+    recipe = data.located(recipe, places)
+    recorded = data.recorded(recipe, folder)
+    with _naming_record(folder, recipe, recorded):
+        return compile_recipe(recipe, registry, recorded)
 
 
 @contextmanager
-def _naming_record(folder: RunFolder, recipe: Recipe, offered: Mapping[str, Mapping[str, Space]]) -> Iterator[None]:
+def _naming_record(folder: RunFolder, recipe: Recipe, recorded: RecordedData | None) -> Iterator[None]:
     """Name data.json in one line where a run does not fit together and the data does not bear out what it says."""
     try:
         yield
     except ConfigError as error:
-        if isinstance(error, FileError) or _is_true(recipe, offered):
+        if isinstance(error, FileError) or recorded is None or _is_true(recipe, recorded):
             raise
         more = f", and {len(error.problems) - 1:,} more" if len(error.problems) > 1 else ""
         fault = f"does not fit the run's {folder.recipe.name} and checkpoints ({error.lines[0]}{more})"
         raise FileError(folder.data, f"{fault}; {REMEDY}") from None
 
 
-def _is_true(recipe: Recipe, offered: Mapping[str, Mapping[str, Space]]) -> bool:
+def _is_true(recipe: Recipe, recorded: RecordedData) -> bool:
     """Whether the data is there and is what the record says."""
     try:
-        for part, spaces in offered.items():
+        for part, spaces in recorded.spaces.items():
             with attributing(part):
                 if any(differences(spaces, recipe.all_sources()[part].spaces())):
                     return False
@@ -151,8 +166,10 @@ def _is_true(recipe: Recipe, offered: Mapping[str, Mapping[str, Space]]) -> bool
     return True
 
 
-def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, list[str]]:
-    """Load a model for a command.
+def open_run(
+    run: str, device: str, checkpoint: str = "latest", places: Places | None = None
+) -> tuple[Model, list[str]]:
+    """Load a model for a command. The arguments are those of `open_model`.
 
     Returns:
         The model, and remarks where checkpoints or the summary are damaged or the run is not finished.
@@ -161,7 +178,7 @@ def open_run(run: str, device: str, checkpoint: str = "latest") -> tuple[Model, 
         ConfigError: If `run` is no run folder; names the nearest one.
     """
     summary, damaged = RunFolder.open(run).summary_or_remark()
-    model, remarks = open_model(run, checkpoint, device=device)
+    model, remarks = open_model(run, checkpoint, device=device, places=places)
     if damaged or checkpoint != "latest" or (summary is not None and summary.is_done):
         return model, [*damaged, *remarks]
     status = describe_progress(summary, model.compiled.recipe.train.total_steps)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.observation import Observation
+from jointgen.contracts.sources import NamedClasses
 from jointgen.contracts.space import Space
 from jointgen.data.step_inputs import StepInputs
 from jointgen.errors import ConfigError, Problems, suggest
@@ -64,6 +65,20 @@ class Model:
         self.joints: Mapping[str, Joint] = self.binding.joints
         self.observed = self.binding.observed
         self.view = PartsView(compiled, parts, device)
+
+    @property
+    def class_names(self) -> dict[str, list[str]]:
+        """The names of the classes in order of each label variable whose data source has names for them."""
+        found: dict[str, list[str]] = {}
+        for part in self.binding.data_parts:
+            if self.binding.recorded is not None:
+                names = self.binding.recorded.class_names.get(part, {})
+            else:
+                source = self.compiled.recipe.all_sources()[part]
+                names = dict(source.class_names()) if isinstance(source, NamedClasses) else {}
+            own = self.binding.variables_of(part)
+            found |= {variable: [*names[name]] for variable, name in own.items() if name in names}
+        return found
 
     def sample(self, n: int, given: Given = None, *, seed: int = 0, reading: str = "mean") -> Tensor:
         """Draw from p: codes from the prior, then the decoder.

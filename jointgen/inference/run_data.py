@@ -1,11 +1,13 @@
-"""What a run remembers of its data: the Spaces of its sources, and the folder in which it was started.
+"""What a run remembers of its data: Spaces, names of classes, which rows they are, and where they lay.
 
 A trained model needs no row of its data to sample, or to encode the user's own images; with this record it needs
-neither the files nor the folder that the run was started in.
+neither the files nor the folder that the run was started in. Commands that read rows find out with it whether these are
+the rows that the run was trained on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -17,17 +19,47 @@ from torch import Tensor
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.config.documents import parse_document
-from jointgen.config.fields import SampledSource
 from jointgen.config.recipe import Recipe
 from jointgen.contracts.data_keys import key_roles
+from jointgen.contracts.sources import NamedClasses, RecordedData, SplitIdentity
 from jointgen.contracts.space import Space
+from jointgen.data.identity import identity_differences, identity_of
+from jointgen.data.split import Split
 from jointgen.errors import FileError, MissingFileError
+from jointgen.inference.data_places import Places, absolute_places, relocate, with_locations
+from jointgen.registry.faults import attributing
 from jointgen.runs.folder import RunFolder
 from jointgen.runtime.atomic_files import replace_text, writing
 from jointgen.runtime.hashing import has_seal, sealed
 from jointgen.runtime.regular_files import read_regular
+from jointgen.text import listed
 
 REMEDY = "remove it: what it says is then read from the data"
+
+
+@attrs.frozen
+class Place:
+    """A file or folder that a data source was read from: its path as the recipe has it, and its absolute path."""
+
+    written: str
+    absolute: str
+
+
+@attrs.frozen
+class SourceRecord:
+    """What a run remembers of a data source.
+
+    Args:
+        type: Its name in the registry, such as "arrays".
+        places: The files and folders that it was read from, by the source's key for each.
+        classes: The names of the classes in order, by its name for the label.
+        splits: What tells the rows of each split from others.
+    """
+
+    type: str
+    places: dict[str, Place] = attrs.field(factory=dict)
+    classes: dict[str, list[str]] = attrs.field(factory=dict)
+    splits: dict[str, SplitIdentity] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -38,36 +70,62 @@ class RunData:
         started_in: The folder in which the run was started, from which relative paths of its recipe lead.
         spaces: The Space of each variable by its source's name for it, by the part of the recipe that the source is.
         chosen: The hash of the numbers of the training rows that the run takes, by source, where it takes some only.
+        sources: What else there is to know of each source, by part; records of earlier versions have none.
         sha256: The hash of the file's own text, with nothing in the place of this hash; empty before it is written.
     """
 
     started_in: str = ""
     spaces: dict[str, dict[str, Space]] = attrs.field(factory=dict)
     chosen: dict[str, str] = attrs.field(factory=dict)
+    sources: dict[str, SourceRecord] = attrs.field(factory=dict)
     sha256: str = attrs.field(default="", eq=False)
 
     @classmethod
-    def of(cls, compiled: CompiledRecipe, subsets: Mapping[str, Tensor] | None = None) -> RunData:
-        """Return the record of a run that starts here.
+    def of(
+        cls, compiled: CompiledRecipe, splits: Mapping[str, Split], written: Recipe | None = None, started_in: str = ""
+    ) -> RunData:
+        """Return the record of a run.
 
         Args:
-            compiled: The run's recipe.
-            subsets: The numbers of the training rows of the sources of which it takes some only, (n,) int64 by part.
+            compiled: The run's recipe, with the paths at which the data lies.
+            splits: Its opened splits, by name.
+            written: The recipe as it stands in the run folder; None: that one.
+            started_in: The folder in which it was started; empty for this one.
         """
-        try:
-            here = str(Path.cwd())
-        except OSError:  # the folder has been removed since
-            here = ""
-        return cls(here, compiled.binding.offered, {part: _hash_of(rows) for part, rows in (subsets or {}).items()})
+        with contextlib.suppress(OSError):  # the folder has been removed since
+            started_in = started_in or str(Path.cwd())
+        chosen = {part: _hash_of(rows) for part, rows in splits["train"].subsets.items()}
+        as_written = (written or compiled.recipe).all_sources()
+        sources = {part: _source_record(compiled, splits, part, as_written[part]) for part in splits["train"].sources}
+        return cls(started_in, compiled.binding.offered, chosen, sources)
 
-    def check_chosen(self, folder: RunFolder, subsets: Mapping[str, Tensor]) -> None:
-        """Raise a FileError where a run that goes on would take other rows of its data than before."""
-        for part, rows in subsets.items():
-            if self.chosen.get(part, "") not in ("", _hash_of(rows)):
+    def public(self) -> RunData:
+        """Return the record without the paths of this machine, for those who get the run from elsewhere."""
+        return attrs.evolve(
+            self, started_in="", sources={part: attrs.evolve(one, places={}) for part, one in self.sources.items()}
+        )
+
+    def check_same(self, folder: RunFolder, splits: Mapping[str, Split]) -> None:
+        """Raise a FileError where a run that goes on would go on with other data than it began with."""
+        found = [
+            f"{part}: {line}"
+            for name, split in splits.items()
+            for part, rows in split.sources.items()
+            if part in self.sources
+            for line in identity_differences(self.sources[part].splits, name, rows)
+        ]
+        if found:
+            raise FileError(
+                folder.data,
+                f"says that the run began with other data ({listed(found)}); start it anew in another folder, or go on "
+                "with this data: --allow-changes (allow_changes=True)",
+            )
+        for part, chosen in splits["train"].subsets.items():
+            if self.chosen.get(part, "") not in ("", _hash_of(chosen)):
                 raise FileError(
                     folder.data,
-                    f"says that the run began with {len(rows)} other rows of {part}: the data has changed since; start "
-                    "it anew in another folder",
+                    f"says that the run began with {len(chosen)} other rows of {part}: the data has changed since; "
+                    "start it anew in another folder",
                 )
 
     def write(self, folder: RunFolder) -> None:
@@ -95,34 +153,60 @@ class RunData:
             raise FileError(folder.data, f"is damaged ({error}); {REMEDY}") from None
         return found
 
-    def located(self, recipe: Recipe) -> Recipe:
-        """Return the run's recipe with the relative paths of its data that lead somewhere from where it was started.
+    def located(self, recipe: Recipe, places: Places | None = None) -> Recipe:
+        """Return the run's recipe with the paths at which its data can be found.
 
-        Others stay as they are written: a run may have been moved together with its data.
+        Args:
+            recipe: The run's recipe.
+            places: Where the user says that the data lies now. What is not said there is looked for where it lay when
+                the run was started, and otherwise left as it is written: a run may have been moved with its data.
+
+        Raises:
+            ConfigError: The places do not fit the recipe's sources.
         """
-        sources = {part: self._located(source) for part, source in recipe.sources.items()}
-        return attrs.evolve(recipe, data=self._located(recipe.data), sources=sources)
+        sources = recipe.all_sources()
+        found = with_locations(recipe, {part: self._locations(part, source) for part, source in sources.items()})
+        recorded = {part: record.places for part, record in self.sources.items()}
+        return relocate(found, places or {}, recorded)
 
-    def offered(self, recipe: Recipe) -> dict[str, dict[str, Space]]:
-        """Return the recorded Spaces of the sources that the recipe has."""
-        return {part: spaces for part, spaces in self.spaces.items() if part in recipe.all_sources()}
+    def recorded(self, recipe: Recipe, folder: RunFolder) -> RecordedData | None:
+        """Return what is known of the sources that the recipe has; None where nothing is."""
+        spaces = {part: spaces for part, spaces in self.spaces.items() if part in recipe.all_sources()}
+        if not spaces:
+            return None
+        splits = {part: one.splits for part, one in self.sources.items()}
+        return RecordedData(folder.data, spaces, splits, {part: one.classes for part, one in self.sources.items()})
 
-    def _located(self, source: Any) -> Any:
-        if isinstance(source, SampledSource):
-            return attrs.evolve(source, component=self._located(source.component))
-        places = {key: getattr(source, key) for key, role in key_roles(type(source)).items() if role == "location"}
-        found = {key: str(path) for key, value in places.items() if (path := self._path(value)) is not None}
-        return attrs.evolve(source, **found) if found else source
+    def _locations(self, part: str, source: Any) -> dict[str, str]:
+        """Return the path of each place of a source that is still where it was, by key."""
+        keys = [key for key, role in key_roles(type(source)).items() if role == "location"]
+        places = self.sources[part].places if part in self.sources else {}
+        paths = {key: self._path(getattr(source, key), places.get(key)) for key in keys}
+        return {key: str(path) for key, path in paths.items() if path is not None and _is_there(path)}
 
-    def _path(self, value: Any) -> Path | None:
-        """Return where a relative path leads from the folder of the start; None where it leads nowhere."""
+    def _path(self, value: Any, place: Place | None) -> Path | None:
+        """Return where a value of the recipe led in this run."""
+        if place is not None and place.written == value:
+            return Path(place.absolute)
         if not self.started_in or not isinstance(value, str) or not value or Path(value).is_absolute():
             return None
-        try:
-            path = Path(self.started_in, value)
-            return path if path.exists() else None
-        except (OSError, ValueError):  # a name that no system takes
-            return None
+        return Path(self.started_in, value)
+
+
+def _source_record(compiled: CompiledRecipe, splits: Mapping[str, Split], part: str, as_written: Any) -> SourceRecord:
+    source = compiled.recipe.all_sources()[part]
+    with attributing(compiled.binding.named(part)):
+        classes = source.class_names() if isinstance(source, NamedClasses) else {}
+        identities = {name: identity_of(split.sources[part]) for name, split in splits.items()}
+    places = {key: Place(getattr(as_written, key), path) for key, path in absolute_places(source).items()}
+    return SourceRecord(compiled.registry.name_of("data", type(source)), places, classes, identities)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no system takes
+        return False
 
 
 def _hash_of(rows: Tensor) -> str:

@@ -18,6 +18,8 @@ from jointgen.data.batches import too_few_rows
 from jointgen.engine.trial import try_parts
 from jointgen.errors import ConfigError, Problems
 from jointgen.evaluation.evaluate import list_figures, metrics_of
+from jointgen.inference.data_places import Places
+from jointgen.inference.run_data import RunData
 from jointgen.inference.view import PartsView
 from jointgen.registry.components import Registry
 from jointgen.registry.faults import attributing
@@ -40,6 +42,7 @@ class CheckedRun:
         goes_on: Whether the run goes on from a checkpoint in its folder, instead of starting there.
         warm: The weights of another run that it starts from.
         unchecked: What is not checked before the data is read, a line each.
+        written: The recipe as it stands in the folder, where the data may lie elsewhere by now; None: as compiled.
     """
 
     compiled: CompiledRecipe
@@ -47,6 +50,7 @@ class CheckedRun:
     goes_on: bool = False
     warm: WarmStart | None = None
     unchecked: tuple[str, ...] = ()
+    written: Recipe | None = None
 
 
 def check_run(
@@ -57,6 +61,7 @@ def check_run(
     resume: bool = False,
     allow_changes: bool = False,
     processes: int | None = None,
+    places: Places | None = None,
     runs_here: bool = True,
 ) -> CheckedRun:
     """Check all of a run but the rows of its data. Nothing is written.
@@ -68,6 +73,7 @@ def check_run(
         resume: Whether the run goes on where there is something to go on from.
         allow_changes: Whether a resumed run may have another recipe than before.
         processes: How many processes train; None: as many as the launcher says.
+        places: Where the data lies, where the recipe does not say it or, for a run that goes on, any more.
         runs_here: Whether this machine is to make the run: then data whose files are not there, and too little memory
             to train, are problems. They are none to who explains a recipe.
 
@@ -82,7 +88,7 @@ def check_run(
     compiled, figures, warm, unchecked = None, list[MetricFigure](), None, list[str]()
 
     # the command, the folder and the machine
-    goes_on = False
+    goes_on, record, written = False, RunData(), recipe
     if allow_changes and not resume:
         problems.add("says how to resume; use it with --resume", "--allow-changes")
     if out is not None:
@@ -90,6 +96,9 @@ def check_run(
             folder = RunFolder(out)
             goes_on = folder.goes_on(resume=resume)
             folder.read_evaluation()  # the page shows it at the end: damage is told now
+            record = RunData.read(folder) if goes_on else record
+    with problems.collect():
+        recipe = record.located(recipe, places)
     with problems.collect("train"):
         find_device(train.device, train.precision, world)
     with problems.collect():
@@ -114,7 +123,7 @@ def check_run(
     if problems or compiled is None:
         raise ConfigError(dict.fromkeys(problems))
     try_parts(compiled)
-    return CheckedRun(compiled, figures, goes_on, warm, tuple(unchecked))
+    return CheckedRun(compiled, figures, goes_on, warm, tuple(unchecked), written if goes_on else recipe)
 
 
 def check_sources(compiled: CompiledRecipe, problems: Problems, *, needs_data: bool) -> list[str]:

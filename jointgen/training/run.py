@@ -13,6 +13,7 @@ from jointgen.config.plugin_files import kept_in_run, registry_of
 from jointgen.config.recipe import Recipe, read_recipe, read_tables
 from jointgen.config.values import show
 from jointgen.errors import ComponentError, Problems
+from jointgen.inference.data_places import read_places
 from jointgen.objectives.objective import Objective, Stage
 from jointgen.objectives.recipe_text import Expression
 from jointgen.registry.components import Registry
@@ -36,6 +37,7 @@ def run(
     stop: Callable[[], int] = lambda: 0,
     quiet: bool = False,
     processes: int | None = None,
+    data: str | os.PathLike[str] | Iterable[str] | Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> Run:
     """Train and evaluate a model, and write its run folder.
 
@@ -55,6 +57,8 @@ def run(
         quiet: Whether to print nothing: no progress, remarks or warnings, which `logging.getLogger("jointgen")` still
             has. Where your program has set its level to INFO, they go there alone. Errors are raised as ever.
         processes: How many processes a launcher was asked for, to be checked; None takes as many as there are.
+        data: Where the data lies: a path, or paths by the name of the recipe's sources. A run that goes on has the same
+            recipe wherever its data lies by now.
 
     Returns:
         The finished run, with its folder, summary and model.
@@ -85,7 +89,13 @@ def run(
             resolved = with_objective(resolved, objective, registry)
         path = run_folder(out, resolved)
         checked = check_run(
-            resolved, registry, out=path, resume=goes_on, allow_changes=allow_changes, processes=processes
+            resolved,
+            registry,
+            out=path,
+            resume=goes_on,
+            allow_changes=allow_changes,
+            processes=processes,
+            places=read_places(data),
         )
 
     switches = switched(deterministic=resolved.train.deterministic, threads=resolved.train.threads)

@@ -107,7 +107,7 @@ def set_up_training(
     )
 
     # the folder, made by the main process before any other looks for something in it
-    text = write_recipe(recipe, compiled.registry)
+    text = write_recipe(checked.written or recipe, compiled.registry)
     warnings = [f"stage {name!r} has no step: its share of the run is too small" for name in compiled.without_steps()]
     remarks = [*warm.lines] if warm else []
     remarks += compiled.registry.clashes("metric")
@@ -127,7 +127,7 @@ def set_up_training(
         if not goes_on:
             keep_plugins(folder, compiled.registry)
             folder.write_recipe(text)
-            RunData.of(compiled, splits["train"].subsets).write(folder)
+            RunData.of(compiled, splits, checked.written).write(folder)
     workers.barrier()
 
     # a run that goes on does so from its newest checkpoint
@@ -137,8 +137,9 @@ def set_up_training(
         changes = point.changes
         if not state.progress.is_over:
             remarks.insert(0, f"{path} goes on from step {state.progress.step} of {state.progress.ends[-1]}")
-        if not changes:
-            RunData.read(folder).check_chosen(folder, splits["train"].subsets)
+        record = RunData.read(folder)
+        if not changes and not allow_changes:
+            record.check_same(folder, splits)
         warnings += point.notes
         if workers.is_main:
             every = None if any(change.path == ("train", "log_every") for change in changes) else train.log_every
@@ -148,8 +149,8 @@ def set_up_training(
                 folder.write_recipe(text)
             else:
                 warnings += restore_recipe(folder, text)
-            if changes or not folder.data.exists():
-                RunData.of(compiled, splits["train"].subsets).write(folder)
+            if (now := RunData.of(compiled, splits, checked.written, record.started_in)) != record:
+                now.write(folder)
     if workers.is_main:
         warn(*warnings)
         log(*remarks)

@@ -14,6 +14,7 @@ from jointgen_data.common import FlippedRows, TensorRows, image_space, is_train,
 from jointgen_data.vision import find_files, read_checked
 
 BATCHES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FILES = [f"cifar-10-batches-py/{name}" for name in BATCHES]
 
 
@@ -37,6 +38,10 @@ class CIFAR10:
         """Return the Space of each variable."""
         spaces = {"x": image_space((3, 32, 32), "dequantise")}
         return spaces | {"y": label_space(10)} if self.labels else spaces
+
+    def class_names(self) -> dict[str, list[str]]:
+        """Return the names of the classes."""
+        return {"y": list(CLASSES)}
 
     def count_rows(self, split: str) -> int:
         """Return the number of rows of the split; raise ConfigError where a file is missing and is not fetched."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,13 +103,23 @@ class HuggingFace:
         train = is_train(split)
         if not sys.stderr.isatty():
             datasets.disable_progress_bars()
-        decoded = self._decode(self._load("train_split" if train else "test_split"))
+        found = self._load("train_split" if train else "test_split")
+        self._names.update({"y": names} if (names := getattr(found.features.get(self.label), "names", None)) else {})
+        decoded = self._decode(found)
         kept = self._kept(decoded, split)
         shape = (self.channels, self.size, self.size)
         rows = (FlippedArrowRows if self.flip and train else ArrowRows)(decoded, kept, shape)
         if self.labels:
             self._check_labels(rows.labels())
         return rows
+
+    def class_names(self) -> dict[str, list[str]]:
+        """Return the names of the classes, where the data set that was opened has any."""
+        return {name: list(names) for name, names in self._names.items()}
+
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        return {}
 
     def _load(self, key: str) -> Any:
         split = getattr(self, key)

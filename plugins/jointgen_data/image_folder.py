@@ -69,6 +69,11 @@ class ImageFolder:
         spaces = {"x": image_space((self.channels, self.size, self.size), "dequantise")}
         return spaces | {"y": label_space(self.classes or self._class_count)} if self.labels else spaces
 
+    def class_names(self) -> dict[str, list[str]]:
+        """Return the names of the class folders; none where there are no classes."""
+        listings = [*self._listings.values()]
+        return {"y": listings[0].classes} if listings and listings[0].classes else {}
+
     def count_rows(self, split: str) -> int:
         """Return the number of image files of the split, broken ones included; raise ConfigError as `open` does."""
         is_train(split)

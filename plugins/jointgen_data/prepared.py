@@ -53,6 +53,11 @@ class PreparedImages:
         spaces = {"x": image_space((manifest.plan.channels, side, side), "dequantise")}
         return spaces | {"y": label_space(len(manifest.classes))} if self.labels else spaces
 
+    def class_names(self) -> dict[str, list[str]]:
+        """Return the names of the classes; none where the images have no labels."""
+        classes = self._manifest().classes
+        return {"y": classes} if classes else {}
+
     def count_rows(self, split: str) -> int:
         """Return the number of rows of the split; raise ConfigError as `open` does."""
         is_train(split)

@@ -40,15 +40,25 @@ def away(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     copy = shutil.copytree(home, tmp_path / "home")
-    edit_data(copy / "r/data.json", lambda held: held.update(started_in=str(copy)))
+    edit_data(copy / "r/data.json", lambda held: move(held, str(copy)))
     return copy
+
+
+def move(held: dict[str, Any], folder: str) -> None:
+    """Let a record say that its run was started in this folder."""
+    held["started_in"] = folder
+    held["sources"]["data"]["places"]["path"]["absolute"] = f"{folder}/x.npy"
 
 
 def test_the_record_says_where_the_run_began_and_what_its_data_is(home: Path) -> None:
     record = json.loads((home / "r/data.json").read_text())
     space = {"shape": [1, 8, 8], "kind": "real", "low": 0.0, "high": 1.0, "bins": 256}
     digest = record.pop("sha256")
+    (source,) = record.pop("sources").values()
     assert record == {"started_in": str(home), "spaces": {"data": {"x": space}}, "chosen": {}}
+    assert source["type"] == "arrays"
+    assert source["places"] == {"path": {"written": "x.npy", "absolute": str(home / "x.npy")}}
+    assert sum(split["rows"] for split in source["splits"].values()) == 200
     bare = (home / "r/data.json").read_text().replace(digest, "")
     assert digest == hashlib.sha256(bare.encode()).hexdigest()
 
@@ -83,7 +93,9 @@ def test_commands_that_need_no_rows_work_with_the_data_gone(away: Path, say: Any
 @pytest.mark.parametrize("words", [["eval"], ["encode", "-o", "c.npz"], ["reconstruct", "-o", "p.png"]])
 def test_commands_that_need_rows_name_the_file(words: list[str], away: Path, say: Any) -> None:
     os.remove(away / "x.npy")
-    assert say(words[0], away / "r", *words[1:]).refusal == f"data.path: no file 'x.npy' in {str(Path.cwd())!r}"
+    assert say(words[0], away / "r", *words[1:]).refusal == (
+        f"data.path: no file 'x.npy' in {str(Path.cwd())!r}; --data says where it is now"
+    )
 
 
 def test_a_run_without_a_record_asks_its_data(away: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,51 @@
+"""The identity of data: what tells the rows of a split from those of another data set, wherever either lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from jointgen.contracts.sources import Rows, SplitIdentity
+from jointgen.data.chosen_rows import ChosenRows
+from jointgen.runtime.cache import fingerprint
+
+MAX_NUMBERS = 2**22
+"""So many numbers of a split are hashed: all of a small one, and a sample of rows of a large one."""
+MIN_ROWS = 16
+
+
+def identity_of(rows: Rows, compared: int | None = None) -> SplitIdentity:
+    """Return the identity of the rows of a source; of chosen ones that of all among which they were chosen.
+
+    Args:
+        rows: The opened rows.
+        compared: How many of them to hash; None: as many as `MAX_NUMBERS` allows.
+    """
+    rows = rows.rows if isinstance(rows, ChosenRows) else rows
+    count = len(rows)
+    if compared is None:
+        numbers = sum(values[0].numel() for values in rows.take(torch.tensor([0])).values()) if count else 1
+        compared = min(count, max(MIN_ROWS, MAX_NUMBERS // numbers))
+    taken = rows.take(torch.arange(compared) * count // max(1, compared))
+    return SplitIdentity(count, compared, fingerprint([{name: taken[name] for name in sorted(taken)}]))
+
+
+def identity_differences(recorded: Mapping[str, SplitIdentity], name: str, rows: Rows) -> Iterable[str]:
+    """Yield what a record says otherwise of a split than its rows show.
+
+    Args:
+        recorded: The recorded identities of a source, by split.
+        name: The split.
+        rows: Its rows.
+    """
+    if (said := recorded.get(name)) is None:
+        return
+    rows = rows.rows if isinstance(rows, ChosenRows) else rows
+    if len(rows) != said.rows:
+        yield f"its {name} split has {said.rows:,} rows in the file and {len(rows):,} in the data"
+        return
+    if (found := identity_of(rows, said.compared)) != said:
+        what = "its" if said.compared == said.rows else f"the {said.compared:,} compared of its"
+        fingerprints = f"{said.fingerprint[:8]} in the file and {found.fingerprint[:8]} in the data"
+        yield f"{what} {said.rows:,} {name} rows are others, with the fingerprint {fingerprints}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jointgen.inference.loading import load as load
     from jointgen.registry.components import Registrar as Registrar
     from jointgen.registry.hooks import hookimpl as hookimpl
-    from jointgen.registry.register import register as register
+    from jointgen.training.losses import losses as losses
     from jointgen.training.run import run as run
 
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ _MODULES = {
     "Registrar": "jointgen.registry.components",
     "hookimpl": "jointgen.registry.hooks",
     "load": "jointgen.inference.loading",
-    "register": "jointgen.registry.register",
+    "losses": "jointgen.training.losses",
     "run": "jointgen.training.run",
 }
 

@@ -117,6 +117,10 @@ class ConfigError(JointgenError):
     def __str__(self) -> str:
         return "\n".join(self.lines)
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: what is wrong, and not where in this library it was found."""
+        return [f"{type(self).__name__}: {line}" for line in self.lines]
+
 
 @contextmanager
 def placing(*keys: str | int) -> Iterator[None]:
@@ -233,6 +237,17 @@ class StoppedError(JointgenError):
     def __init__(self, message: str, signal: int):
         super().__init__(message)
         self.exit_status = 128 + signal
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C, or the stop button of a notebook, ended `jointgen.run` after a checkpoint. The message says how to go on.
+
+    It is a KeyboardInterrupt: a program that goes on after errors ends.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class LostError(JointgenError):

@@ -7,8 +7,8 @@ A later update of a step reuses the values of an earlier one where nothing that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import attrs
 import torch
@@ -25,6 +25,25 @@ from jointgen.engine.program import Values
 from jointgen.engine.torch_compile import TorchCompiler, nodes_when_compiled
 from jointgen.engine.update import BatchFigures, JointGraph, StepFigures, UpdateRunner
 from jointgen.runtime.workers import Workers
+
+
+class Turn(NamedTuple):
+    """An update whose gradient has been taken, and whose parameters are to be moved.
+
+    Args:
+        figures: The means of its terms and its loss; more may be added.
+        gradients: Of each of its parameters, in their order.
+        wants_norm: Whether the norm of the gradient is to be among the figures.
+    """
+
+    update: UpdateRunner
+    figures: StepFigures
+    gradients: Sequence[torch.Tensor]
+    wants_norm: bool = False
+
+
+def _turn(update: UpdateRunner, figures: StepFigures, wants_norm: bool = False) -> Turn:
+    return Turn(update, figures, [p.grad for p in update.params if p.grad is not None], wants_norm)
 
 
 class Step:
@@ -93,24 +112,44 @@ class Step:
         """Take one step.
 
         Args:
-            inputs_of: r -> the data and noise of the r-th repetition.
-            until_log: How many steps away the next log event is. An update that is not due again before it also
-                returns what costs more: the figures of its critics and the norm of its gradient.
+            inputs_of, until_log: See `turns`.
 
         Returns:
             Detached scalars by name: the mean of each term, the loss of each update, measured weights, and of updates
             that run only where a condition holds whether they ran, NAME/ran.
         """
+        figures: StepFigures = {}
+        for turn in self.turns(inputs_of, until_log, figures):
+            self._apply(turn)
+        return figures
+
+    def turns(
+        self,
+        inputs_of: Callable[[int], StepInputs],
+        until_log: int | None = None,
+        figures: StepFigures | None = None,
+    ) -> Iterator[Turn]:
+        """Yield the updates of one step, in their order and as often as they are due.
+
+        The caller moves the parameters of an update before it asks for the next one.
+
+        Args:
+            inputs_of: r -> the data and noise of the r-th repetition.
+            until_log: How many steps away the next log event is. An update that is not due again before it also
+                returns what costs more: the figures of its critics and the norm of its gradient.
+            figures: Where the figures of the step are collected.
+        """
         if self.compiler:
             self.compiler.begin_step()
+        figures = {} if figures is None else figures
 
         # --- balanced weights, measured before anything moves
-        first, figures = inputs_of(0), StepFigures()
+        first = inputs_of(0)
         scales: Mapping[str, torch.Tensor] = {}
         if self.balance_meter.weights:
             scales = self.balance_meter(first.split(self.micro_batches))
             first = attrs.evolve(first, scales=scales)
-            figures = {f"weight/{weight.name}": first.at(weight) for weight in self.balance_meter.weights}
+            figures |= {f"weight/{weight.name}": first.at(weight) for weight in self.balance_meter.weights}
         if driven := self.drivers.scales(first):
             scales = {**scales, **driven}
             first = attrs.evolve(first, scales=scales)
@@ -123,16 +162,15 @@ class Step:
         if self.graph is not None:
             wants_critics = until_log == 0 or bool(self.drivers.read_critics)
             found = self.graph.gradient(micro_batches, self.workers.autocast, self._gather(wants_critics))
-            for update, of_update in zip(self.updates, found, strict=True):
-                self._apply(update, of_update, until_log == 0)
-                figures |= of_update
+            pending = [_turn(*pair, until_log == 0) for pair in zip(self.updates, found, strict=True)]
+            yield from self._one_by_one(pending, figures)
             self.drivers.take(figures, first)
-            return figures
+            return
 
         # --- each update on a graph of its own, with the values of earlier ones handed over
         known: list[dict[Node, Any]] = [{} for _ in micro_batches]
         due = self.drivers.due(first)
-        pending: list[tuple[UpdateRunner, StepFigures]] = []
+        pending = []
         for i, update in enumerate(self.updates):
             name, every = update.plan.name, update.plan.update.every
             if name in self.drivers.gated:
@@ -145,16 +183,20 @@ class Step:
             wants_more = until_log is not None and until_log < every
             of_update = self._gradient(update, micro_batches, known, self.exports[i], wants_more or reads_critics)
             if self.same_point:
-                pending.append((update, of_update))
-            else:
-                self._apply(update, of_update, wants_more)
-                self._repeat(i, first.step, lambda r: attrs.evolve(inputs_of(r), scales=scales, past=first.past))
-                figures |= of_update
-        for update, of_update in pending:
-            self._apply(update, of_update, until_log == 0)
+                pending.append(_turn(update, of_update, until_log == 0))
+                continue
+            yield from self._one_by_one([_turn(update, of_update, wants_more)], {})
+            yield from self._repeat(i, first.step, lambda r: attrs.evolve(inputs_of(r), scales=scales, past=first.past))
             figures |= of_update
+        yield from self._one_by_one(pending, figures)
         self.drivers.take(figures, first)
-        return figures
+
+    def _one_by_one(self, pending: Sequence[Turn], figures: StepFigures) -> Iterator[Turn]:
+        """Yield updates to be moved, hold what was moved to its constraints, and collect the figures."""
+        for turn in pending:
+            yield turn
+            turn.update.trained.after_step()
+            figures |= turn.figures
 
     def _gather(self, is_wanted: bool) -> Callable[[torch.Tensor], torch.Tensor] | None:
         return self.workers.gather if is_wanted else None
@@ -210,28 +252,27 @@ class Step:
         self.workers.all_reduce_mean_(list(figures.values()))
         return figures
 
-    def _repeat(self, i: int, step: int, inputs_of: Callable[[int], StepInputs]) -> None:
-        """Run an update as often again as its `times` asks at this step, each time on draws of its own."""
+    def _repeat(self, i: int, step: int, inputs_of: Callable[[int], StepInputs]) -> Iterator[Turn]:
+        """Yield an update as often again as its `times` asks at this step, each time on draws of its own."""
         repeated = self.repeats[i]
         for r in range(1, self.updates[i].plan.update.times_at(step)):
             assert repeated is not None
             micro_batches = inputs_of(r).split(self.micro_batches)
-            self._gradient(repeated, micro_batches, [{} for _ in micro_batches])
-            self._apply(repeated, {})
+            figures = self._gradient(repeated, micro_batches, [{} for _ in micro_batches])
+            yield from self._one_by_one([_turn(repeated, figures)], {})
 
-    def _apply(self, update: UpdateRunner, figures: StepFigures, wants_norm: bool = False) -> None:
+    def _apply(self, turn: Turn) -> None:
         """Reduce gradients and figures over the processes, clip by the global norm, and step.
 
         The norm, before clipping, becomes a figure where it is known. Computing it for its own sake costs a hundredth
         of a step of small networks.
         """
-        gradients = [p.grad for p in update.params if p.grad is not None]
-        self.workers.all_reduce_mean_([*gradients, *figures.values()])
-        if self.clip is not None or wants_norm:
-            norm = torch.nn.utils.get_total_norm(gradients)
+        update, figures = turn.update, turn.figures
+        self.workers.all_reduce_mean_([*turn.gradients, *figures.values()])
+        if self.clip is not None or turn.wants_norm:
+            norm = torch.nn.utils.get_total_norm(turn.gradients)
             figures[f"{update.plan.name}/grad_norm"] = norm
             if self.clip is not None:
                 torch.nn.utils.clip_grads_with_norm_(update.params, self.clip, norm)
         for optimizer in self.optimizers[update.plan.name]:
             optimizer.step()
-        update.trained.after_step()

@@ -186,7 +186,7 @@ def _penalty_function(lowered: CriticPenalty, program: Program) -> Term:
 
 
 class PerRow:
-    """Evaluates a sum of expectations as one number per row, without gradients.
+    """Evaluates a sum of expectations as one number per row, without gradients; `values` keeps them.
 
     Args:
         summands: What to add up, see `jointgen.compiler.plan.lower_expression`.
@@ -195,12 +195,16 @@ class PerRow:
 
     def __init__(self, summands: Sequence[Summand], parts: Parts, as_observed: bool = False):
         nodes = ordered(node for summand in summands for node in summand.nodes)
-        self.program = Program(nodes, parts, as_observed=as_observed)
+        self.program = Program(nodes, parts, frozenset(nodes), as_observed=as_observed)
         self.shift = furthest_shift(nodes)
         self.terms = [(summand, summand_function(summand.lowered, self.program)) for summand in summands]
 
     @torch.no_grad()
     def __call__(self, inputs: StepInputs) -> Tensor:
+        """Return `values`, without a gradient."""
+        return self.values(inputs)
+
+    def values(self, inputs: StepInputs) -> Tensor:
         """(B,) numbers; (0,) for a batch with too few rows to be re-paired, where the expression re-pairs."""
         total = torch.zeros(inputs.rows, device=inputs.noise.device, dtype=inputs.noise.dtype)
         if 0 < inputs.rows <= self.shift:

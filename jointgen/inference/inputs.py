@@ -44,7 +44,8 @@ class Input:
 
         - Labels are class numbers, (B,) whole numbers, or rows (B, classes) that sum to 1.
         - Whole numbers of a variable with levels are levels: each becomes the middle of its bin, or a grey value.
-          Zeros and ones of a binary variable are bits.
+          Zeros and ones of a binary variable are bits. A uint8 image of a variable without levels has 0 to 255 at
+          the ends of its range.
         - Real numbers are values in model space, finite and in the range of the data.
 
         Args:
@@ -67,7 +68,7 @@ class Input:
         return self._in_range(tensor) if tensor.is_floating_point() else self._from_whole(tensor)
 
     def _tensor(self, value: object) -> Tensor:
-        """Return a tensor of real or whole numbers without a gradient; whole numbers have a sign, or are uint8."""
+        """Return a tensor of real or whole numbers; whole numbers have a sign, or are uint8."""
         wanted = f"expected numbers {self._shape}"
         if not isinstance(value, Tensor):
             try:
@@ -77,12 +78,11 @@ class Input:
             if array.dtype.kind not in "biuf":
                 kind = array.dtype if isinstance(value, np.ndarray) else type(value).__name__
                 raise ConfigError(f"{wanted}, got {kind}", self.name)
-            kept = "u1" if array.dtype == np.uint8 else {"b": "u1", "i": "i8", "u": "i8"}.get(array.dtype.kind, "f8")
+            kept = "u1" if array.dtype == np.uint8 else {"b": "i8", "i": "i8", "u": "i8"}.get(array.dtype.kind, "f8")
             single = array.dtype in (np.float16, np.float32)
             value = torch.from_numpy(np.array(array, "f4" if single else kept))
         if value.is_complex() or value.layout is not torch.strided or value.is_quantized or value.is_meta:
             raise ConfigError(f"{wanted}, got {value.dtype} {value.layout}", self.name)
-        value = value.detach()
         if value.is_floating_point():
             return value
         return value if value.dtype in (torch.uint8, *SIGNED) else value.to(torch.int64)
@@ -137,6 +137,9 @@ class Input:
         """Bring levels, bits or whole numbers to model space."""
         space, low, high = self.space, int(tensor.min()), int(tensor.max())
         if space.bins is None and space.kind == "real":
+            if tensor.dtype == torch.uint8 and space.is_image and space.range is not None:
+                bottom, top = space.range
+                return bottom + (top - bottom) * _floating(tensor) / 255
             return self._in_range(_floating(tensor))
         if space.kind == "binary" and low >= 0 and high <= 1:
             return _floating(tensor)
@@ -152,10 +155,12 @@ class Input:
         ends = self.space.range
         if ends is None:
             return tensor
-        low, high = float(tensor.min()), float(tensor.max())
+        low, high = float(tensor.detach().min()), float(tensor.detach().max())
         reach = MAX_OVERSHOOT * (ends[1] - ends[0])
         if low < ends[0] - reach or high > ends[1] + reach:
             levels = f"; levels 0 to {self.space.bins - 1} are given as uint8" if self.space.bins else ""
+            if not levels and self.space.is_image:
+                levels = "; images of 0 to 255 are given as uint8"
             raise ConfigError(
                 f"values from {low:.4g} to {high:.4g}; {self.name} is in [{ends[0]:g}, {ends[1]:g}]{levels}", self.name
             )

@@ -46,7 +46,7 @@ def load(
             them first, unless they are yours.
 
     Returns:
-        The model, in evaluation mode.
+        The model, a `torch.nn.Module` in evaluation mode.
 
     Raises:
         ConfigError: If there is no such run, checkpoint or device, or it has code that is not trusted.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import operator
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, SupportsIndex
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.observation import Observation
@@ -17,6 +19,7 @@ from jointgen.data.step_inputs import StepInputs
 from jointgen.errors import ConfigError, Problems, suggest
 from jointgen.inference.inputs import Input
 from jointgen.inference.part_module import PartModule
+from jointgen.inference.shown import model_html, model_text
 from jointgen.inference.view import PartsView, require_given
 from jointgen.objectives.bounds import elbo
 from jointgen.objectives.distributions import Joint
@@ -31,16 +34,22 @@ Given = Mapping[str, Any] | None
 
 MAX_VALUE = 60
 """So many characters of a wrong argument are shown, at the most."""
+DENSITY = re.compile(r"\s*(?P<joint>\w+)\s*\((?P<out>[^|()]*)(\|(?P<given>[^|()]*))?\)\s*")
 
 
-class Model:
+class Model(nn.Module):
     """A trained model: `jointgen.load(RUN)`, or `jointgen.run(RECIPE).model`.
 
     By convention the joint "q" is the inference side (encoder) and "p" the model side (prior and decoder). Values are
     in model space, such as [0, 1] for images: x (B, *X) and z (B, *Z). They are given as tensors or arrays; whole
-    numbers are levels of a variable that has levels, and class numbers of a label. What does not fit the variable's
-    Space is refused (`jointgen.inference.inputs`). Results depend on the weights, the arguments and the seed alone,
-    never on the state of a global random generator, and carry no gradient.
+    numbers are levels of a variable that has levels (uint8 images: 0 to 255), and class numbers of a label. What does
+    not fit the variable's Space is refused (`jointgen.inference.inputs`). Results depend on the weights, the arguments
+    and the seed alone, never on the state of a global random generator.
+
+    It is a `torch.nn.Module`: it moves by `.to(device)`, and gradients flow from what `encode`, `decode`,
+    `reconstruct`, `elbo`, `log_prob` and `draw` return to the weights and to the values that were given. Where none are
+    wanted, call it under `torch.no_grad()`; `sample` takes none. It is loaded in evaluation mode, and always computes
+    in it. Called as a module, it reconstructs.
 
     Args:
         compiled: The recipe that the parts were built from.
@@ -52,13 +61,16 @@ class Model:
         spaces: The Space (shape, kind and range) of each variable.
         joints: The objective's joints by name.
         observed: The variables that data sources yield and that some conditional draws: x.
+        networks: The parts by name, as a `torch.nn.ModuleDict`.
         view: The model as metrics see it.
     """
 
     def __init__(
         self, compiled: CompiledRecipe, parts: Parts, device: torch.device | str = "cpu", checkpoint: str | None = None
     ):
+        super().__init__()
         self.compiled, self.parts, self.device = compiled, parts, torch.device(device)
+        self.networks, self.training = parts.modules, parts.modules.training
         self.checkpoint = checkpoint or ""
         self.binding = compiled.binding
         self.spaces: Mapping[str, Space] = self.binding.spaces
@@ -80,8 +92,30 @@ class Model:
             found |= {variable: [*names[name]] for variable, name in own.items() if name in names}
         return found
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the parts, as `.to` and `.double` of every module do, and all that knows where they are."""
+        super()._apply(fn, recurse)
+        self.device = fn(torch.empty(0, device=self.device)).device
+        self.view = PartsView(self.compiled, self.parts, self.device)
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        """Copy the weights; the recipe, which does not change, is shared."""
+        return Model(self.compiled, copy.deepcopy(self.parts, memo), self.device, self.checkpoint)
+
+    def __repr__(self) -> str:
+        return model_text(self.compiled, self.parts, self.device, self.checkpoint)
+
+    def _repr_html_(self) -> str:
+        return model_html(self.compiled, self.parts, self.device, self.checkpoint)
+
+    def forward(self, x: Any, given: Given = None) -> Tensor:
+        """Reconstruct x: (B, *X) to (B, *X)."""
+        return self.reconstruct(x, given)
+
+    @torch.no_grad()
     def sample(self, n: int, given: Given = None, *, seed: int = 0, reading: str = "mean") -> Tensor:
-        """Draw from p: codes from the prior, then the decoder.
+        """Draw from p: codes from the prior, then the decoder. The result takes no gradient; `draw` gives one.
 
         Args:
             n: How many samples.
@@ -118,14 +152,14 @@ class Model:
         reading = "mean" if seed is None else "sample"
         known = self._read(("q",), {variable: x}, given)
         rows = len(known[variable])
-        return self.view.draw("q", known, rows, self.noise(seed or 0, "encode"), reading)[self._only_code()]
+        return self.view.drawn("q", known, rows, self.noise(seed or 0, "encode"), reading)[self._only_code()]
 
     def decode(self, z: Any, given: Given = None) -> Tensor:
         """Decode codes (B, *Z) to the mean of p(x|z), (B, *X); `given` has values of what else p is given."""
         variable = self._only_observed("decode")
         known = self._read(("p",), {self._only_code(): z}, given)
         rows = len(known[self._only_code()])
-        return self.view.draw("p", known, rows, self.noise(0, "decode"), "mean")[variable]
+        return self.view.drawn("p", known, rows, self.noise(0, "decode"), "mean")[variable]
 
     def reconstruct(self, x: Any, given: Given = None) -> Tensor:
         """Decode the mean code of x: (B, *X) to (B, *X); `given` has values of what else q or p are given."""
@@ -134,8 +168,8 @@ class Model:
         others = {name: value for name, value in known.items() if name != variable}
         of_q, of_p = ({v: others[v] for v in others if v in self.joints[side].variables} for side in ("q", "p"))
         rows = len(known[variable])
-        codes = self.view.draw("q", {variable: known[variable], **of_q}, rows, self.noise(0, "encode"), "mean")[code]
-        return self.view.draw("p", {**of_p, code: codes}, rows, self.noise(0, "decode"), "mean")[variable]
+        codes = self.view.drawn("q", {variable: known[variable], **of_q}, rows, self.noise(0, "encode"), "mean")[code]
+        return self.view.drawn("p", {**of_p, code: codes}, rows, self.noise(0, "decode"), "mean")[variable]
 
     def elbo(self, x: Any, given: Given = None, *, seed: int = 0) -> Tensor:
         """Estimates the evidence lower bound on log p(x) (Kingma & Welling 2014, eq. 3).
@@ -170,7 +204,59 @@ class Model:
         }
         per_row = self.view.per_row(expr, as_observed=True)
         with self.view.evaluating():
-            return per_row(StepInputs(data, self.noise(seed, "elbo"), len(observed[variable])))
+            return per_row.values(StepInputs(data, self.noise(seed, "elbo"), len(observed[variable])))
+
+    def log_prob(self, density: str, values: Mapping[str, Any], *, seed: int = 0) -> Tensor:
+        """The log-density of values under factors of a joint.
+
+        Args:
+            density: "p(x|z)", "q(z|x)", "p(z)", or a product of such, "p(x,z)".
+            values: The value of each variable in it, (B, *shape).
+            seed: The seed of noise that some priors take.
+
+        Returns:
+            (B,) nats.
+
+        Raises:
+            ConfigError: It is no density of this model; names those that there are.
+
+        Example:
+            >>> model.log_prob("q(z|x)", {"z": z, "x": x}).shape  # doctest: +SKIP
+            torch.Size([64])
+        """
+        name, variables = self._density(density)
+        factors = [factor for factor in self.joints[name].factors if set(factor.out) <= set(variables)]
+        needed = dict.fromkeys(v for factor in factors for v in (*factor.out, *factor.given))
+        problems = Problems()
+        for variable in needed:
+            if variable not in values:
+                problems.add("missing; its value is needed", variable)
+        for variable in values:
+            if variable not in needed:
+                problems.add(f"{density} has no such variable{suggest(variable, needed)}", str(variable))
+        problems.raise_any()
+        known = self._read((name,), {}, values, scored=variables)
+        known = {v: value.to(self.device, self.view.dtype) for v, value in known.items()}
+        return self.view.log_prob(name, variables, known, self.noise(seed, "log_prob"))
+
+    def _density(self, text: str) -> tuple[str, tuple[str, ...]]:
+        """Return the joint that a density is of, and the variables that it is a density of."""
+        found: dict[tuple[str, frozenset[str], frozenset[str]], str] = {}
+        for joint in self.joints.values():
+            factors = [factor for factor in joint.factors if not self.binding.is_data(factor)]
+            for one in factors:
+                found[joint.name, frozenset(one.out), frozenset(one.given)] = joint.written(one)
+            if joint.has_root and len(factors) == len(joint.factors) > 1:
+                found[joint.name, frozenset(joint.variables), frozenset()] = (
+                    f"{joint.name}({','.join(sorted(joint.variables))})"
+                )
+        match = DENSITY.fullmatch(text)
+        if match is not None:
+            out, given = (_names(match[side] or "") for side in ("out", "given"))
+            if (match["joint"], out, given) in found:
+                return match["joint"], tuple(out)
+        shown = shortened(repr(text), MAX_VALUE)
+        raise ConfigError(f"{shown} is no density of this model{suggest(text, found.values())}", "density")
 
     def draw(
         self, joint: str, given: Mapping[str, Any], rows: int, noise: Noise, reading: str = "sample"
@@ -182,7 +268,7 @@ class Model:
         if (number := _integer(rows)) is None or number < 1:
             raise ConfigError(f"expected a number of rows >= 1, got {shortened(repr(rows), MAX_VALUE)}", "n")
         rows = number
-        return self.view.draw(joint, self._read((joint,), {}, given, rows), rows, noise, reading)
+        return self.view.drawn(joint, self._read((joint,), {}, given, rows), rows, noise, reading)
 
     def module(self, part: str, reading: str | None = None) -> PartModule:
         """One part as a plain `torch.nn.Module`, such as a decoder (B, *Z) -> (B, *X), to use or to export.
@@ -235,7 +321,7 @@ class Model:
         given: Given,
         rows: int | None = None,
         *,
-        scored: bool = False,
+        scored: bool | Collection[str] = False,
     ) -> dict[str, Tensor]:
         """Bring values that a caller gives to model space.
 
@@ -244,7 +330,8 @@ class Model:
             values: Values of a variable that is an argument of its own.
             given: The argument `given`.
             rows: How many rows each has; None: as many as the first.
-            scored: Whether the values' probability is asked for, so that only data can be given.
+            scored: Whether the values' probability is asked for, so that only data can be given; or the variables
+                whose probability is asked for, given all others.
 
         Raises:
             ConfigError: With every problem.
@@ -252,7 +339,7 @@ class Model:
         if given is not None and not isinstance(given, Mapping):
             raise ConfigError(f"expected values by variable, {{'y': ...}}, got {type(given).__name__}", "given")
         names = [v for joint in joints for v in self.binding.joint(joint, "drawing").variables]
-        allowed = [v for v in dict.fromkeys(names) if not scored or self.input(v).is_data]
+        allowed = [v for v in dict.fromkeys(names) if scored is not True or self.input(v).is_data]
         problems, read = Problems(), dict[str, Tensor]()
         for name, value in [*values.items(), *(given or {}).items()]:
             if name not in allowed:
@@ -261,7 +348,8 @@ class Model:
                 problems.add("is given twice", name)
             else:
                 with problems.collect():
-                    read[name] = self.input(name, scored=scored).read(value)
+                    is_scored = scored if isinstance(scored, bool) else name in scored
+                    read[name] = self.input(name, scored=is_scored).read(value)
         expected = next((len(value) for value in read.values()), 0) if rows is None else rows
         for name, tensor in read.items():
             if len(tensor) != expected:
@@ -279,6 +367,10 @@ class Model:
         if len(self.observed) != 1:
             raise ConfigError(f"{method}() is for one observed variable, not {self.observed}; use draw()")
         return self.observed[0]
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
 
 
 def _integer(value: object) -> int | None:

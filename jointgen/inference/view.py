@@ -248,6 +248,12 @@ class PartsView(ModelView):
         self, joint: str, given: Mapping[str, Tensor], rows: int, noise: Noise, reading: str = "sample"
     ) -> dict[str, Tensor]:
         """See `ModelView.draw`."""
+        return self.drawn(joint, given, rows, noise, reading)
+
+    def drawn(
+        self, joint: str, given: Mapping[str, Tensor], rows: int, noise: Noise, reading: str = "sample"
+    ) -> dict[str, Tensor]:
+        """Draw as `draw` does, with the gradient to the weights and to the values that are given."""
         readings = ["sample", "mean", *(path for can in self.binding.capabilities.values() for path in can.paths)]
         if reading not in readings:
             raise ConfigError(f"no conditional has {reading!r}{suggest(reading, dict.fromkeys(readings))}", "reading")

@@ -18,6 +18,7 @@ from jointgen.objectives.estimators import Estimate
 from jointgen.objectives.expressions import AsWritten, E, Expectation, PenaltyOf, Ratio, Standardized
 from jointgen.objectives.gates import Gate, weights_in
 from jointgen.objectives.schedules import Pace, Times, as_times, check_times, most_times, times_at
+from jointgen.objectives.typesetting import as_latex, split_sum, words_in_latex
 from jointgen.objectives.values import Features, Value
 
 Order = Literal["model, critics", "critics, model", "same point"]
@@ -250,6 +251,30 @@ class Objective:
         lines += [weight.describe() for weight in self.weights.values()]
         lines += [one.describe() for one in self.components.values() if not one.is_plain]
         return "\n".join(lines)
+
+    def latex(self) -> str:
+        r"""Write it as LaTeX for math mode: a line for each summand, critic and weight, within `aligned`.
+
+        >>> from jointgen.objectives import E, p, q
+        >>> print(Objective.of(E(q.xz, p.log_x_given_z)).latex())
+        \begin{aligned}
+        \max\quad & \mathbb{E}_{q(x,z)}(\log p(x \mid z))
+        \end{aligned}
+        """
+        lines = []
+        for update in self.updates:
+            name = words_in_latex(f"{update.name}: ") if len(self.updates) > 1 else ""
+            first, *rest = map(as_latex, split_sum(str(update.maximize)))
+            lines += [rf"{name}\max\quad & {first}", *(rf"& \quad {summand}" for summand in rest)]
+        for ratio in self.ratios.values():
+            quotient = rf"\frac{{{as_latex(str(ratio.num))}}}{{{as_latex(str(ratio.den))}}}"
+            meant = rf"\log {quotient}" if ratio.kind == "log_ratio" else words_in_latex(ratio.definition)
+            lines.append(rf"& {as_latex(ratio.name)} = {meant}" if ratio.kind == "log_ratio" else f"& {meant}")
+        lines += [f"& {words_in_latex(weight.describe())}" for weight in self.weights.values()]
+        return "\n".join([r"\begin{aligned}", " \\\\\n".join(lines), r"\end{aligned}"])
+
+    def _repr_latex_(self) -> str:
+        return rf"$\displaystyle {self.latex()}$"
 
 
 @attrs.frozen

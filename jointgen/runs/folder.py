@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,10 +140,22 @@ class RunFolder:
         except OSError as error:
             raise unreadable(self.checkpoints, error) from None
 
-    def goes_on(self, *, resume: bool) -> bool:
+    def remove_run(self) -> None:
+        """Remove what a run has written here, and nothing else. The recipe goes last: until then it holds a run."""
+        self.check_own()
+        for name in sorted(OWN, key=lambda name: name == self.recipe.name):
+            path = self.path / name
+            with writing(path):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+
+    def goes_on(self, *, resume: bool, overwrite: bool = False) -> bool:
         """Return whether a run goes on from a checkpoint here; if not, it may start here.
 
         Args:
+            overwrite: Whether a run that starts takes the place of one that is here.
             resume: Whether it goes on where there is something to go on from. A run that ended before its first
                 checkpoint has made nothing, so it starts again.
 
@@ -153,7 +166,8 @@ class RunFolder:
         self.check_possible()
         self.check_own()
         if not resume:
-            self.check_free()
+            if not overwrite:
+                self.check_free()
             return False
         if self.has_checkpoints():
             self.read_evaluation()  # the page needs it at the end: one that is damaged is refused before anything else
@@ -175,10 +189,11 @@ class RunFolder:
             state = describe_progress(self.read_summary())
         except FileError as error:
             state = str(error)
-        ways = "--resume (resume=True) to go on"
+        ways = '--resume (resume="auto") to go on'
         if not self.has_checkpoints():
-            state, ways = f"{state}, no checkpoint", "--resume (resume=True) to start it again"
-        raise ConfigError(f"{self.path} already holds a run ({state}); give another --out (out=DIR), or {ways}", "out")
+            state, ways = f"{state}, no checkpoint", '--resume (resume="auto") to start it again'
+        ways = f"give another --out (out=DIR), {ways}, or overwrite=True to begin anew"
+        raise ConfigError(f"{self.path} already holds a run ({state}); {ways}", "out")
 
     def check_possible(self) -> None:
         """Raise ConfigError if the folder can neither be made nor written to."""

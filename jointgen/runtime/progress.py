@@ -1,18 +1,24 @@
-"""Live progress: a bar on a terminal where messages are printed, and elsewhere a line now and then."""
+"""Live progress: a bar on a terminal or in a notebook where messages are printed, elsewhere a line now and then."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import rich.progress
 
 from jointgen.runtime.console import note, prints_progress, stderr_is_terminal
+from jointgen.runtime.notebook import Place, bar_in_html, in_notebook
 from jointgen.runtime.terminal import Terminal, styled, terminal
 from jointgen.text import visible
 
+SHOWN_EVERY_S = 0.5
+"""Seconds between changes of a bar in a notebook."""
+MAX_NOTES = 8
+"""So many notes stand below it, the last ones."""
 _moving: list[rich.progress.Progress] = []
 """The bar on the terminal, if there is one: two would write over each other, so what begins meanwhile adds a line."""
 
@@ -35,8 +41,11 @@ class Progress:
         self._total, self._start, self._every_s, self._quiet = total, start, every_s, quiet
         self._console = terminal(stderr=True, quiet=quiet)
         self._bar = _bar(self._console) if _is_terminal(self._console) and not quiet else None
+        self._place = Place() if in_notebook() and prints_progress() and not quiet else None
         self._began = self._printed = time.monotonic()
-        self._line = ""
+        self._line, self._step = "", start
+        self._notes: list[str] = []
+        self._picture: Path | None = None
 
     def __enter__(self) -> Self:
         self._began = self._printed = time.monotonic()
@@ -58,14 +67,21 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, completed=step, status=visible(shown))
             return
-        self._line = f"step {step}/{self._total}  {shown}"
-        if time.monotonic() - self._printed >= self._every_s:
+        self._line, self._step = f"step {step}/{self._total}  {shown}", step
+        if time.monotonic() - self._printed >= (SHOWN_EVERY_S if self._place else self._every_s):
             self._print_line()
+
+    def show_pictures(self, pictures: Sequence[Path]) -> None:
+        """Show the first of some pictures, where pictures can be shown."""
+        self._picture = pictures[0] if pictures else self._picture
 
     def note(self, text: str) -> None:
         """Print a line of its own, above the bar where there is one."""
         if self._bar is not None:
             self._console.print(styled(text), soft_wrap=True)
+        elif self._place is not None:
+            self._notes = [*self._notes, text][-MAX_NOTES:]
+            self._show()
         elif not self._quiet:
             note(text)
 
@@ -79,9 +95,17 @@ class Progress:
             self._print_line()
 
     def _print_line(self) -> None:
-        if self._line and not self._quiet:
+        if self._place is not None:
+            self._show()
+        elif self._line and not self._quiet:
             note(self._line)
-        self._line, self._printed = "", time.monotonic()
+            self._line = ""
+        self._printed = time.monotonic()
+
+    def _show(self) -> None:
+        assert self._place is not None
+        page = bar_in_html(self._step, self._total, self._line, self._notes, self._picture)
+        self._place.show("\n".join(filter(None, [self._line, *self._notes])), page)
 
 
 class Counter:

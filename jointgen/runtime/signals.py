@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Self
@@ -16,12 +17,14 @@ SAME_SIGNAL_S = 1.0
 
 
 @contextmanager
-def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def handled(
+    handler: Callable[[int, FrameType | None], None], signals: Iterable[signal.Signals] = SIGNALS
+) -> Iterator[None]:
     """Call `handler` for each Ctrl-C and SIGTERM within; afterwards the handlers are those of before.
 
     Python allows it in the main thread only.
     """
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    before = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
@@ -37,11 +40,19 @@ class StopRequest:
 
     Args:
         quiet: Whether to print nothing, because another process of the run does.
+        signals: Those that it notes.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, signals: Iterable[signal.Signals] = SIGNALS) -> None:
         self._quiet, self._signal, self._noted_at = quiet, 0, 0.0
-        self._handlers: AbstractContextManager[None] = handled(self._note)
+        self._handlers: AbstractContextManager[None] = handled(self._note, signals)
+
+    @classmethod
+    def of_interrupts(cls, quiet: bool = False) -> StopRequest:
+        """Note Ctrl-C alone, and only where it would raise KeyboardInterrupt: in a script or a notebook's cell."""
+        is_main = threading.current_thread() is threading.main_thread()
+        is_usual = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        return cls(quiet, (signal.SIGINT,) if is_usual else ())
 
     def __call__(self) -> int:
         """Return the number of the signal that came, or 0."""

@@ -59,6 +59,7 @@ def check_run(
     *,
     out: Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     allow_changes: bool = False,
     processes: int | None = None,
     places: Places | None = None,
@@ -71,6 +72,7 @@ def check_run(
         registry: The components that it was read with.
         out: The run folder; None leaves it unchecked.
         resume: Whether the run goes on where there is something to go on from.
+        overwrite: Whether the run takes the place of one that is in the folder.
         allow_changes: Whether a resumed run may have another recipe than before.
         processes: How many processes train; None: as many as the launcher says.
         places: Where the data lies, where the recipe does not say it or, for a run that goes on, any more.
@@ -94,8 +96,9 @@ def check_run(
     if out is not None:
         with problems.collect():
             folder = RunFolder(out)
-            goes_on = folder.goes_on(resume=resume)
-            folder.read_evaluation()  # the page shows it at the end: damage is told now
+            goes_on = folder.goes_on(resume=resume, overwrite=overwrite)
+            if not overwrite:
+                folder.read_evaluation()  # the page shows it at the end: damage is told now
             record = RunData.read(folder) if goes_on else record
     with problems.collect():
         recipe = record.located(recipe, places)

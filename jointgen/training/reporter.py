@@ -150,13 +150,14 @@ class RunReporter:
         if self.workers.is_main:
             self.log.add(progress.step, self._images_seen(progress), progress.wall_s, values)
 
-    def write_pictures(self, step: int) -> None:
-        """Write grids of samples and of reconstructions, and hand them to the trackers."""
+    def write_pictures(self, step: int) -> list[Path]:
+        """Write grids of samples and of reconstructions, hand them to the trackers, and return this process's files."""
         folder, n = self.folder.samples, self.recipe.eval.samples
         with writing(folder):
             written = write_pictures(self.model(), self.pictured, folder, checkpoint_name(step), n, self.workers)
             if written:
                 self.log.add_pictures(written, step)
+        return written
 
     def remove_page(self) -> None:
         """Remove the page of the run as it was when it had finished before: it is written again at the end."""

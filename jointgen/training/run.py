@@ -12,14 +12,16 @@ import attrs
 from jointgen.config.plugin_files import kept_in_run, registry_of
 from jointgen.config.recipe import Recipe, read_recipe, read_tables
 from jointgen.config.values import show
-from jointgen.errors import ComponentError, Problems
+from jointgen.errors import ComponentError, Problems, RunInterrupted, StoppedError
 from jointgen.inference.data_places import read_places
 from jointgen.objectives.objective import Objective, Stage
 from jointgen.objectives.recipe_text import Expression
 from jointgen.registry.components import Registry
 from jointgen.reports.page import PageModel, write_report
-from jointgen.runs.records import checkpoint_name
+from jointgen.runs.folder import RunFolder
+from jointgen.runs.records import checkpoint_name, describe_progress
 from jointgen.runtime.console import printed_for_caller
+from jointgen.runtime.signals import StopRequest
 from jointgen.runtime.torch_settings import switched
 from jointgen.training.check import check_run
 from jointgen.training.setup import set_up_training
@@ -33,6 +35,7 @@ def run(
     objective: Objective | Sequence[Stage] | None = None,
     out: str | Path | None = None,
     resume: bool | Literal["auto"] = False,
+    overwrite: bool = False,
     allow_changes: bool = False,
     stop: Callable[[], int] = lambda: 0,
     quiet: bool = False,
@@ -41,7 +44,8 @@ def run(
 ) -> Run:
     """Train and evaluate a model, and write its run folder.
 
-    The global random generators, torch's settings and the signal handlers are afterwards as they were before.
+    The global random generators, torch's settings and the signal handlers are afterwards as they were before. Ctrl-C
+    and a notebook's stop button end the run after a checkpoint; a second one ends it at once.
 
     Args:
         recipe: The path of a recipe, or a recipe as nested dicts.
@@ -52,6 +56,7 @@ def run(
         resume: "auto" to go on from the folder's newest whole checkpoint, where it has any; the run ends bit for bit
             where it would have ended without the interruption. Where there is no run, or it ended before its first
             checkpoint, it starts, with the recipe as it is now. True means the same.
+        overwrite: Whether to start anew where the folder holds a run, which is removed once nothing is found wrong.
         allow_changes: Whether a run that goes on may have another recipe than before.
         stop: Called after each step; a signal's number ends the run after a checkpoint, 0 lets it go on.
         quiet: Whether to print nothing: no progress, remarks or warnings, which `logging.getLogger("jointgen")` still
@@ -70,6 +75,7 @@ def run(
             there.
         NonFiniteError: A figure of the training became infinite or NaN.
         StoppedError: `stop` asked for the end; the run can be resumed.
+        RunInterrupted: Ctrl-C did; a KeyboardInterrupt.
         CheckpointError: A checkpoint is damaged, or could not be written.
         WriteError: Another file could not be written.
 
@@ -77,7 +83,7 @@ def run(
         >>> run = jointgen.run("recipes/quickstart.toml", {"train.steps": 1000})       # doctest: +SKIP
         >>> run.metrics["elbo"]["value"], run.model.sample(16).shape                   # doctest: +SKIP
     """
-    _check_arguments(out, resume, stop, processes, objective)
+    _check_arguments(out, resume, overwrite, stop, processes, objective)
 
     # the recipe, checked whole
     goes_on = resume is not False
@@ -93,6 +99,7 @@ def run(
             registry,
             out=path,
             resume=goes_on,
+            overwrite=overwrite,
             allow_changes=allow_changes,
             processes=processes,
             places=read_places(data),
@@ -101,10 +108,24 @@ def run(
     switches = switched(deterministic=resolved.train.deterministic, threads=resolved.train.threads)
     with printed_for_caller(quiet), switches:
         # train
-        trainer = set_up_training(
-            checked, path, resuming=goes_on, allow_changes=allow_changes, stop=stop, processes=processes
-        )
-        done = trainer.finished_run() or trainer.fit()
+        with StopRequest.of_interrupts() as interrupted:
+            try:
+                trainer = set_up_training(
+                    checked,
+                    path,
+                    resuming=goes_on,
+                    overwrite=overwrite,
+                    allow_changes=allow_changes,
+                    stop=lambda: stop() or interrupted(),
+                    processes=processes,
+                )
+                done = trainer.finished_run() or trainer.fit()
+            except StoppedError:
+                if not interrupted():
+                    raise
+                state = describe_progress(RunFolder(path).read_summary(), resolved.train.total_steps)
+                message = f'{path} is interrupted ({state}), with a checkpoint: run it with resume="auto" to go on'
+                raise RunInterrupted(message) from None
 
         # the page; where it cannot be written, the summary still says that the run is done
         if trainer.workers.is_main and not trainer.reporter.folder.report.is_file():
@@ -115,13 +136,17 @@ def run(
         return done
 
 
-def _check_arguments(out: Any, resume: Any, stop: Any, processes: Any, objective: Any) -> None:
+def _check_arguments(out: Any, resume: Any, overwrite: Any, stop: Any, processes: Any, objective: Any) -> None:
     """Raise ConfigError for arguments that are not what `run` takes."""
     problems = Problems()
     if out is not None and (not isinstance(out, str | os.PathLike) or os.fspath(out) == ""):
         problems.add(f"must be the path of a folder, got {show(out)}", "out")
     if not (isinstance(resume, bool) or resume == "auto"):
         problems.add(f'must be True, False or "auto", got {show(resume)}', "resume")
+    if not isinstance(overwrite, bool):
+        problems.add(f"must be True or False, got {show(overwrite)}", "overwrite")
+    elif overwrite and resume is not False:
+        problems.add("a run goes on or starts anew: give overwrite or resume", "overwrite")
     if not callable(stop):
         problems.add(f"must be a function without arguments that returns a number, got {show(stop)}", "stop")
     if processes is not None and (not isinstance(processes, int) or isinstance(processes, bool) or processes < 1):

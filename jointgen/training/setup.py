@@ -54,6 +54,7 @@ def set_up_training(
     path: Path,
     *,
     resuming: bool = False,
+    overwrite: bool = False,
     allow_changes: bool = False,
     stop: Callable[[], int] = lambda: 0,
     processes: int | None = None,
@@ -118,11 +119,13 @@ def set_up_training(
     remarks += dict.fromkeys(line for split in splits.values() for line in split.remarks)
     remarks += batches.remarks
     if workers.is_main:
-        if folder.goes_on(resume=resuming) != goes_on:  # since this one read its data
+        if folder.goes_on(resume=resuming, overwrite=overwrite) != goes_on:  # since this one read its data
             raise ConfigError(f"another run has begun in {path}; give another --out (out=DIR)", "out")
         if resuming and not goes_on:
             remarks.insert(0, start_again(folder, text))
             run_log.begin_again()
+        if overwrite:
+            folder.remove_run()
         folder.create()
         if not goes_on:
             keep_plugins(folder, compiled.registry)

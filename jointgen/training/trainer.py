@@ -15,7 +15,9 @@ from jointgen.engine.step import Step
 from jointgen.engine.torch_compile import TorchCompiler
 from jointgen.errors import FileError, JointgenError, NonFiniteError, StoppedError
 from jointgen.registry.faults import said
+from jointgen.reports.notebook import run_html
 from jointgen.runs import checkpoint
+from jointgen.runs.folder import RunFolder
 from jointgen.runs.records import Status, Summary, checkpoint_name
 from jointgen.runtime.console import log, warn
 from jointgen.text import listed
@@ -52,6 +54,9 @@ class Run:
     def metrics(self) -> Mapping[str, Any]:
         """The final metrics by name, each with value, unit, estimator, split and n."""
         return self.summary["metrics"]
+
+    def _repr_html_(self) -> str:
+        return run_html(RunFolder(self.path), self.record)
 
 
 @attrs.define(eq=False)
@@ -164,7 +169,7 @@ class Trainer:
             if progress.step == progress.ends[stage] and not progress.is_over:
                 state.early_stopping.restart()  # before a checkpoint: the next stage has losses of its own
             if self._is_due(train.sample_every):
-                self.reporter.write_pictures(progress.step)
+                self.bar.show_pictures(self.reporter.write_pictures(progress.step))
             if self._is_due(train.checkpoint_every) or (improved and not progress.is_over):
                 self._stop_if_not_finite()
                 self.checkpoints.save(state)
@@ -220,7 +225,7 @@ class Trainer:
         if self.state.best.metric is not None:
             self._is_best(self.reporter.evaluate(quick=True))
         path = self.checkpoints.save(self.state)
-        self.reporter.write_pictures(self.state.progress.step)
+        self.bar.show_pictures(self.reporter.write_pictures(self.state.progress.step))
 
         # a signal from now on ends the run at once: the evaluation can be done again
         def stop_early(*_: int) -> None:

@@ -51,8 +51,10 @@ def test_values_that_are_taken(variable: Input, given: Any, expected: Any) -> No
     torch.testing.assert_close(read.double(), torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=0)
 
 
-def test_what_is_read_carries_no_gradient() -> None:
-    assert not REAL.read(torch.ones(1, 2, requires_grad=True)).requires_grad
+def test_what_is_read_keeps_its_gradient() -> None:
+    given = torch.rand(1, 1, 2, 2, requires_grad=True)
+    GREY.read(given).sum().backward()
+    assert given.grad is not None and torch.equal(given.grad, torch.ones(1, 1, 2, 2))
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -19,21 +19,6 @@ if TYPE_CHECKING:
     from jointgen.compiler.compiled_recipe import CompiledRecipe
 
 
-def split_sum(equation: str) -> list[str]:
-    """Cuts the text of a sum into its summands with their signs; signs within brackets stay.
-
-    >>> split_sum("E[q(x)](a - b) + E[p(x)](c) - 2*d")
-    ['E[q(x)](a - b)', '+ E[p(x)](c)', '- 2*d']
-    """
-    summands, depth, start = [], 0, 0
-    for at, sign in enumerate(equation):
-        depth += (sign in "([") - (sign in ")]")
-        if depth == 0 and at > start and equation[at : at + 3] in (" + ", " - "):
-            summands.append(equation[start:at])
-            start = at + 1
-    return [*summands, equation[start:]]
-
-
 def describe_schedule(update: Update) -> Iterator[str]:
     """Say how often an update runs, where that is not once in every step."""
     if update.every > 1:

@@ -18,6 +18,7 @@ from jointgen.compiler.requirements import is_met, law_names, requirements
 from jointgen.compiler.sums import ValuesNode
 from jointgen.objectives.algebra import Weight
 from jointgen.objectives.components import summary_of
+from jointgen.objectives.typesetting import split_sum
 from jointgen.reports.explain.advice import advice_on
 from jointgen.reports.explain.descriptions import (
     component_names,
@@ -27,7 +28,6 @@ from jointgen.reports.explain.descriptions import (
     describe_order,
     describe_reductions,
     describe_schedule,
-    split_sum,
 )
 from jointgen.reports.explain.sizes import sizes_of
 from jointgen.reports.explain.training import training_lines

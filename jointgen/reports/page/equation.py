@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from jointgen.objectives.typesetting import as_html, split_sum
 from jointgen.reports.explain.descriptions import (
     component_names,
     describe_critic,
     describe_order,
     describe_schedule,
-    split_sum,
 )
 
 if TYPE_CHECKING:
     from jointgen.compiler.compiled_recipe import CompiledRecipe
-
-SIGNS = {"-": "\N{MINUS SIGN}", "*": "\N{DOT OPERATOR}", "|": "\N{THIN SPACE}|\N{THIN SPACE}"}
-TOKEN = re.compile(r"E\[(?P<over>[^\[\]]*)\]|(?P<sigmoid>s(?=\())|(?P<word>[^\W\d]\w*)|(?P<sign>[-*|])|.", re.DOTALL)
 
 
 def equations(compiled: CompiledRecipe) -> list[dict[str, Any]]:
@@ -77,32 +72,5 @@ def joints(compiled: CompiledRecipe) -> list[dict[str, Any]]:
 
 
 def typeset(text: str) -> Markup:
-    """Write the text of an expression as HTML: 𝔼 with its joint below, symbols slanted, functions upright.
-
-    >>> print(typeset("E[q(x)](-f1)"))
-    <b class="e">𝔼</b><sub><i>q</i>(<i>x</i>)</sub>(−<i>f</i><sub>1</sub>)
-    """
-    html = Markup("")
-    for match in TOKEN.finditer(text):
-        if match["over"] is not None:
-            html += Markup('<b class="e">𝔼</b><sub>{}</sub>').format(typeset(match["over"]))
-        elif match["sigmoid"]:
-            html += Markup('<span class="fn">σ</span>')
-        elif match["word"]:
-            html += _typeset_word(match["word"])
-        else:
-            html += escape(SIGNS.get(match[0], match[0]))
-    return html
-
-
-def _typeset_word(word: str) -> Markup:
-    """Slants x and lambda, which are symbols, writes the number of f1 as an index, and leaves log upright."""
-    letters = word.rstrip("0123456789")
-    symbol = letters if len(letters) == 1 else None
-    if symbol is None:
-        try:  # Unicode's name of the Greek letter lambda is "lamda"
-            symbol = unicodedata.lookup(f"GREEK SMALL LETTER {letters.replace('lambda', 'lamda')}")
-        except KeyError:
-            return Markup('<span class="fn">{}</span>').format(word)
-    index = Markup("<sub>{}</sub>").format(word[len(letters) :]) if letters != word else Markup("")
-    return Markup("<i>{}</i>").format(symbol) + index
+    """Write the text of an expression as HTML, see `jointgen.objectives.typesetting.as_html`."""
+    return Markup(as_html(text))

@@ -35,7 +35,7 @@ from jointgen.config.toml import flatten, named_tables, plain
 from jointgen.config.values import show
 from jointgen.errors import ConfigError, PluginError, Problem, suggest
 from jointgen.registry.builders import component_class
-from jointgen.registry.components import Component, Registry
+from jointgen.registry.components import Registry
 from jointgen.text import MAX_LISTED, listed
 
 T = TypeVar("T")
@@ -223,14 +223,7 @@ def _read_literal(value: Any, want: Any) -> Any:
 
 def unstructure(tree: Any, registry: Registry) -> dict[str, Any]:
     """Return the tables that `structure` turns into an equal tree. Components begin with ``type``; None is left out."""
-    return plain(_writer(registry, []).unstructure(tree))
-
-
-def components_in(tree: Any, registry: Registry) -> list[Component]:
-    """Return the registered components that a tree holds, each once, in the order of its tables."""
-    found: list[Component] = []
-    _writer(registry, found).unstructure(tree)
-    return [*dict.fromkeys(found)]
+    return plain(_writer(registry).unstructure(tree))
 
 
 def component_table(kind: str, given: Any, registry: Registry) -> dict[str, Any]:
@@ -251,7 +244,7 @@ def component_table(kind: str, given: Any, registry: Registry) -> dict[str, Any]
         raise ConfigError(f"is no {kind.replace('_', ' ')}: {error}") from None
     cls = type(component)
     name = (registry.find(kind, cls) or registry.adopt(kind, cls)).name
-    table = {"type": name, **plain(_writer(registry, []).unstructure(component))}
+    table = {"type": name, **plain(_writer(registry).unstructure(component))}
     for key, value in flatten(table):
         if not _is_toml(value):
             raise ConfigError(
@@ -290,7 +283,7 @@ def _is_toml(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _writer(registry: Registry, seen: list[Component]) -> Converter:
+def _writer(registry: Registry) -> Converter:
     converter = Converter()
 
     def table(cls: Any) -> WriteHook:
@@ -310,8 +303,6 @@ def _writer(registry: Registry, seen: list[Component]) -> Converter:
                 names = marker.keys_around(type(whole.component))
                 around = {f.name: getattr(tree, f.name) for f in attrs.fields(marker.around) if f.name in names}
                 return {**write(whole.component), **{key: value for key, value in around.items() if value is not None}}
-            if isinstance(marker, OfKind):
-                seen.append(registry.component_of(marker.kind, type(tree)))
             return {"type": marker.name_of(type(tree), registry), **converter.unstructure(tree)}
 
         return write

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from jointgen.data.split import Split, open_split
 from jointgen.data.step_inputs import StepInputs
-from jointgen.errors import ConfigError, Problems, suggest
+from jointgen.errors import ConfigError, FileError, Problem, Problems, suggest
 from jointgen.images.user_images import UserImages
 from jointgen.inference.streams import StreamBatch, batches
 from jointgen.runtime.memory import GIB, machine_memory
@@ -160,7 +160,14 @@ def sample_many(
     roots = model.binding.data_roots(model.binding.joint("p", "sampling"))
     names = {text.partition("=")[0] for text in given}
     parts = [part for name, part in roots.items() if name not in names]
-    held_out = open_split(model.compiled.binding, "test", parts).spread(first + n) if parts else None
+    try:
+        held_out = open_split(model.compiled.binding, "test", parts).spread(first + n) if parts else None
+    except FileError:  # there is data, and it is not what it should be
+        raise
+    except ConfigError as error:
+        lacking = next(name for name in roots if name not in names)
+        remedy = Problem(f"or give what p draws from the data, as in {lacking}=VALUE", "--given")
+        raise ConfigError([*error.problems, remedy]) from None
     for start in range(first, first + n, BATCH):
         rows = min(BATCH, first + n - start)
         noise = model.noise(seed, f"sample {start}" if start else "sample")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,15 +16,17 @@ from jointgen.config.plugin_files import registry_of_run
 from jointgen.config.recipe import Recipe, changed_keys, read_recipe, write_recipe
 from jointgen.contracts.sources import RecordedData
 from jointgen.data.split import differences
-from jointgen.errors import ConfigError, FileError, JointgenError
+from jointgen.errors import ConfigError, FileError, JointgenError, Problem, dotted
 from jointgen.inference.data_places import Places
 from jointgen.inference.model import Model
 from jointgen.inference.run_data import REMEDY, RunData
+from jointgen.registry.components import Registry
 from jointgen.registry.faults import attributing
 from jointgen.registry.files import trusting
 from jointgen.runs.checkpoint import Checkpoint, find, named_latest
 from jointgen.runs.folder import RunFolder
-from jointgen.runs.records import checkpoint_name, describe_progress, step_of
+from jointgen.runs.records import ComponentRecord, checkpoint_name, describe_progress, step_of
+from jointgen.runtime.environment import installed_version
 from jointgen.runtime.workers import find_device
 from jointgen.text import listed
 
@@ -128,17 +130,39 @@ def compile_run(folder: RunFolder, places: Places | None = None) -> CompiledReci
         ConfigError: The run's recipe or its record is damaged, or the data of a run without a record is not there.
     """
     data, tables = RunData.read(folder), folder.read_tables()
+    registry: Registry | None = None
     try:
         registry = registry_of_run(tables, folder.path)
         recipe = read_recipe(tables, registry=registry)
     except FileError:
         raise
     except ConfigError as error:
-        raise ConfigError([f"{folder.recipe}: {problem}" for problem in error.problems]) from None
+        told = _with_origins(error.problems, folder, registry)
+        raise ConfigError([f"{folder.recipe}: {problem}" for problem in told]) from None
     recipe = data.located(recipe, places)
     recorded = data.recorded(recipe, folder)
     with _naming_record(folder, recipe, recorded):
         return compile_recipe(recipe, registry, recorded)
+
+
+def _with_origins(problems: Sequence[Problem], folder: RunFolder, registry: Registry | None) -> list[Problem]:
+    """Say of components that are not here what they came from, where the run has recorded it."""
+    sessions = folder.read_sessions().sessions
+    if registry is None or not sessions:
+        return [*problems]
+    return [_with_origin(problem, sessions[-1].components, registry) for problem in problems]
+
+
+def _with_origin(problem: Problem, came_from: Mapping[str, ComponentRecord], registry: Registry) -> Problem:
+    used = came_from.get(dotted(problem.path[:-1])) if problem.path[-1:] == ("type",) else None
+    if used is None or not used.version or used.type in registry.names(used.kind):
+        return problem
+    here = installed_version(used.distribution)
+    if here == used.version:  # it is installed and does not load, which the registry says
+        return problem
+    state = f"and {used.distribution} {here}, which is installed, has none" if here else "which is not installed"
+    said = f"{used.kind.replace('_', ' ')} {used.type!r} came from {used.provider}, {state}"
+    return Problem(f"{said}: pip install {used.distribution}=={used.version}", *problem.path)
 
 
 @contextmanager

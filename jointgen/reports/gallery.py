@@ -87,17 +87,17 @@ def fixed_batch(view: PartsView, split: Split, rows: int) -> StepInputs:
     return StepInputs(data, view.noise(0, "pictures"), rows)
 
 
-def sample_pictures(view: PartsView, variable: str, n: int, batch: StepInputs) -> Tensor:
+def sample_pictures(view: PartsView, variable: str, n: int, batch: StepInputs | None) -> Tensor:
     """Draw a variable from the side that generates it, with the same noise at every call.
 
     Returns:
         (n, *shape): the means of its conditional. Where its side begins at data, the batch's rows are taken for that,
-        and there are at most as many samples.
+        and there are at most as many samples. Without a batch its side begins at no data.
     """
     joint = view.binding.generator_of(variable)
-    _, samples = view.observe(batch)
+    samples = {} if batch is None else view.observe(batch)[1]
     given = {v: samples[v][:n] for v in view.binding.data_roots(joint)}
-    rows = min(n, batch.rows) if given else n
+    rows = min(n, batch.rows) if batch is not None and given else n
     return view.draw(joint.name, given, rows, view.noise(0, "pictures"), "mean")[variable]
 
 

@@ -25,7 +25,15 @@ from jointgen.contracts.figures import Estimate
 from jointgen.errors import ConfigError, FileError, MissingFileError, nearest
 from jointgen.runs.log_file import MAX_BYTES as MAX_LOG_BYTES
 from jointgen.runs.log_file import LogFile
-from jointgen.runs.records import CHECKPOINT_NAME, EvaluatedCheckpoint, Evaluation, Summary, describe_progress
+from jointgen.runs.records import (
+    CHECKPOINT_NAME,
+    EvaluatedCheckpoint,
+    Evaluation,
+    SessionRecord,
+    Sessions,
+    Summary,
+    describe_progress,
+)
 from jointgen.runtime.atomic_files import locked_folder, replace_bytes, replace_text, writing
 from jointgen.runtime.regular_files import check_regular, read_regular, read_regular_text, unreadable
 from jointgen.text import listed
@@ -40,6 +48,7 @@ OWN = (
         "report.html",
         "trackers.json",
         "data.json",
+        "environment.json",
     ),
     *("checkpoints", "samples", "evaluations", "tensorboard", "wandb", "mlflow.db", "mlartifacts"),
 )
@@ -64,6 +73,7 @@ class RunFolder:
         self.recipe = self.path / "recipe.toml"
         self.data = self.path / "data.json"
         self.plugins = self.path / "plugins"
+        self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self.evaluation = self.path / "evaluation.json"
@@ -171,6 +181,7 @@ class RunFolder:
             return False
         if self.has_checkpoints():
             self.read_evaluation()  # the page needs it at the end: one that is damaged is refused before anything else
+            self.read_sessions()
             with contextlib.suppress(MissingFileError):  # which is said, and mended from the checkpoint
                 self.read_tables(WRITTEN_AGAIN)
             self._check_log()
@@ -269,6 +280,16 @@ class RunFolder:
         except FileError as error:
             return None, [str(error)]
 
+    def read_sessions(self) -> Sessions:
+        """Return what the run was started with; empty for runs of earlier versions.
+
+        Raises:
+            FileError: The file is damaged.
+        """
+        with contextlib.suppress(MissingFileError):
+            return read_document(self.environment, Sessions, "remove it: nothing but what it says is lost")
+        return Sessions()
+
     def read_evaluation(self) -> Evaluation:
         """Return what evaluations after the run found; empty where there was none.
 
@@ -316,6 +337,16 @@ class RunFolder:
         """Write the summary. NaN and infinities become null."""
         with writing(self.summary):
             replace_text(self.summary, json.dumps(without_nan(summary.as_dict()), indent=2, allow_nan=False) + "\n")
+
+    def add_session(self, session: SessionRecord) -> None:
+        """Add what the run is started with now to what it was started with before.
+
+        Raises:
+            FileError: The file is damaged; it stays as it is.
+        """
+        with writing(self.environment):
+            sessions = Sessions([*self.read_sessions().sessions, session])
+            replace_text(self.environment, json.dumps(attrs.asdict(sessions), indent=1) + "\n")
 
     def add_evaluation(self, checkpoint: str, figures: Mapping[str, Estimate]) -> None:
         """Add figures of one checkpoint to those that were found before.

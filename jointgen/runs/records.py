@@ -92,6 +92,72 @@ class EnvironmentRecord:
     git_commit: str | None = None
 
 
+# --- environment.json ------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class ComponentRecord:
+    """A component that a run used.
+
+    Args:
+        kind: Its kind, such as "encoder".
+        type: Its name in the registry.
+        distribution: The installed distribution that registered it, or who else did.
+        version: The version of the distribution.
+    """
+
+    kind: str
+    type: str
+    distribution: str
+    version: str = ""
+
+    @property
+    def provider(self) -> str:
+        """The distribution with its version."""
+        return f"{self.distribution} {self.version}".strip()
+
+
+@attrs.frozen
+class RepositoryRecord:
+    """The git repository of whoever started a run: its folder, and its commit, with "-dirty" if files had changed."""
+
+    folder: str
+    commit: str
+
+
+@attrs.frozen(kw_only=True)
+class SessionRecord:
+    """The software of a run from one start to its end, or to the next start.
+
+    Args:
+        step: The step at which it began: 0, or that of the checkpoint from which it went on.
+        argv: The command line of the process.
+        folder: The folder in which it was started.
+        repository: The repository in which its recipe lay, if any.
+        python: The version of Python.
+        components: The components that the recipe uses, by the keys of their tables ("encoder.network").
+        packages: The version of every installed distribution, by name.
+    """
+
+    step: int = attrs.field(validator=valid_step)
+    argv: list[str] = attrs.Factory(list)
+    folder: str = ""
+    repository: RepositoryRecord | None = None
+    python: str = ""
+    components: dict[str, ComponentRecord] = attrs.Factory(dict)
+    packages: dict[str, str] = attrs.Factory(dict)
+
+
+@attrs.frozen
+class Sessions:
+    """The content of `environment.json`: what a run was started with each time, the latest last."""
+
+    sessions: list[SessionRecord] = attrs.Factory(list)
+
+
+# --- summary.json, whole ---------------------------------------------------------------------------------------------
+
+
 @attrs.frozen(kw_only=True)
 class Summary:
     """The content of `summary.json`.

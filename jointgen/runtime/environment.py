@@ -1,7 +1,8 @@
-"""Describes the machine and the software that a run ran on, for its summary."""
+"""Describes the machine and the software that a run ran on, for its folder."""
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 _DISTRIBUTIONS = ("jointgen", "torch", "torchvision", "accelerate", "safetensors", "numpy")
+_DESCRIBE = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -18,18 +20,39 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
     device = torch.device(device)
     processor = platform.processor() or platform.machine()
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _DISTRIBUTIONS}},
+        "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in _DISTRIBUTIONS}},
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({processor})",
         "git_commit": _git_commit(),
     }
 
 
-def _version(distribution: str) -> str | None:
-    # read from the metadata: the import of torchvision can fail beside a torch that does not fit it
+@functools.cache
+def packages() -> dict[str, str]:
+    """Return the version of every installed distribution, by name, sorted."""
+    found = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions() if dist.metadata}
+    return {name: found[name] for name in sorted(filter(None, found), key=str.lower)}
+
+
+def repository_of(folder: Path) -> tuple[str, str] | None:
+    """Return the folder of the git repository that a folder lies in, and its commit; None outside of any.
+
+    The commit has "-dirty" behind it if tracked files have changed.
+    """
+    if not any((place / ".git").exists() for place in (folder, *folder.parents)):  # git takes longer to find it out
+        return None
+    top, commit = _git(folder, "rev-parse", "--show-toplevel"), _git(folder, *_DESCRIBE)
+    return (top, commit) if top and commit else None
+
+
+def installed_version(distribution: str) -> str | None:
+    """Return the version of a distribution from its metadata; None where it is not installed.
+
+    The import of torchvision, for one, can fail beside a torch that does not fit it.
+    """
     try:
         return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # no name of a distribution
         return None
 
 
@@ -38,7 +61,7 @@ def _git_commit() -> str | None:
     package = Path(__file__).parents[1]
     if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:  # installed in another repository
         return None
-    return _git(package, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return _git(package, *_DESCRIBE)
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -11,7 +11,7 @@ from jointgen.compiler.build import start_at_data
 from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.compiler.parts import Parts
 from jointgen.config.recipe import Recipe, changed_keys, write_recipe
-from jointgen.config.structure import components_in
+from jointgen.config.used_components import used_components
 from jointgen.contracts.noise import Noise
 from jointgen.data.batches import TrainingBatches
 from jointgen.data.split import Split, open_split
@@ -39,6 +39,7 @@ from jointgen.training.checkpoints import CheckpointWriter, restore_recipe, resu
 from jointgen.training.critic_trust import CriticTrust
 from jointgen.training.log_window import LogWindow
 from jointgen.training.reporter import RunReporter
+from jointgen.training.session import session_record
 from jointgen.training.state import GlobalGenerators, RunProgress, TrainingState
 from jointgen.training.stopping import best_checkpoint_of, early_stopping_of
 from jointgen.training.trainer import Trainer
@@ -131,6 +132,7 @@ def set_up_training(
             keep_plugins(folder, compiled.registry)
             folder.write_recipe(text)
             RunData.of(compiled, splits, checked.written).write(folder)
+            folder.add_session(session_record(compiled, 0))
     workers.barrier()
 
     # a run that goes on does so from its newest checkpoint
@@ -154,6 +156,7 @@ def set_up_training(
                 warnings += restore_recipe(folder, text)
             if (now := RunData.of(compiled, splits, checked.written, record.started_in)) != record:
                 now.write(folder)
+            folder.add_session(session_record(compiled, state.progress.step))
     if workers.is_main:
         warn(*warnings)
         log(*remarks)
@@ -180,7 +183,7 @@ def keep_plugins(folder: RunFolder, registry: Registry) -> None:
 
 def bound_to_process(recipe: Recipe, registry: Registry) -> list[str]:
     """Say which components no other process has, in a line; nothing where the run can be loaded anywhere."""
-    own = [one for one in components_in(recipe, registry) if one.provider == IN_PROCESS]
+    own = [one for one in used_components(recipe, registry).values() if one.provider == IN_PROCESS]
     if not own:
         return []
     named = listed(dict.fromkeys(f"{one.kind.replace('_', ' ')} {one.name!r} ({one.defined_in})" for one in own))

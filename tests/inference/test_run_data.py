@@ -90,6 +90,16 @@ def test_commands_that_need_no_rows_work_with_the_data_gone(away: Path, say: Any
         assert (said.status, said.problems) == (0, []), words
 
 
+def test_a_comparison_draws_samples_with_the_data_gone(away: Path, say: Any) -> None:
+    os.remove(away / "x.npy")
+    said = say("compare", away / "r", "-o", "t.md")
+    assert (said.status, len(said.problems)) == (0, 1)
+    assert said.problems[0].startswith(f"jointgen: {away / 'r'}: samples alone: data.path: no file 'x.npy' in ")
+    assert sorted(path.name for path in Path().iterdir()) == ["t-samples.png", "t.md"]
+    with Image.open("t-samples.png") as picture:
+        assert len(np.unique(np.asarray(picture))) > 10
+
+
 @pytest.mark.parametrize("words", [["eval"], ["encode", "-o", "c.npz"], ["reconstruct", "-o", "p.png"]])
 def test_commands_that_need_rows_name_the_file(words: list[str], away: Path, say: Any) -> None:
     os.remove(away / "x.npy")

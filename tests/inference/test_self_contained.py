@@ -356,7 +356,7 @@ def test_a_source_of_several_files_is_given_their_folder(tmp_path: Path) -> None
         relocate(recipe, {"data": str(tmp_path / "s.npy")})
 
 
-def test_a_class_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: Any) -> None:
     write_photos(tmp_path / "photos", NAMES)
     data = {"type": "image_folder", "root": str(tmp_path / "photos"), "size": 8, "labels": True}
     objective = {
@@ -372,3 +372,11 @@ def test_a_class_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert given_values(["y=dog"], model, 2)["y"].tolist() == [[0, 1], [0, 1]]
     with pytest.raises(ConfigError, match=r"'dgo' is not a class; allowed: 0 to 1; did you mean 'dog'\? "):
         given_values(["y=dgo"], model, 1)
+    monkeypatch.chdir(tmp_path)
+    assert say("sample", "r", "-o", "s.png", "--given", "y=dog").status == 0
+    said = say("sample", "r", "-o", "s.png")
+    assert (said.status, said.problems[-1]) == (
+        2,
+        "jointgen: --given: or give what p draws from the data, as in y=VALUE",
+    )
+    assert said.problems[-2].endswith("no such folder; --data says where it is now")

@@ -82,6 +82,7 @@ READERS = {
     "evaluation.json": RunFolder.read_evaluation,
     "metrics.jsonl": RunFolder.read_log,
     "recipe.toml": RunFolder.read_recipe,
+    "environment.json": RunFolder.read_sessions,
 }
 
 

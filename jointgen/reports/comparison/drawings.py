@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jointgen.contracts.space import Space
 from jointgen.data.split import open_split
-from jointgen.errors import JointgenError
+from jointgen.errors import ConfigError, FileError, JointgenError
 from jointgen.inference.loading import open_run
 from jointgen.reports import gallery, pictures
 from jointgen.reports.comparison.formats import Picture, Pictures
@@ -32,7 +32,7 @@ class ModelValues:
         label: How the model is called.
         variable: The variable.
         space: Its Space.
-        truth: Held-out rows (N, *shape).
+        truth: Held-out rows (N, *shape); None where the data is gone.
         samples: Samples (N, *shape).
         rebuilt: Reconstructions (N, *shape) of the first held-out rows; None where the model gives none.
     """
@@ -40,7 +40,7 @@ class ModelValues:
     label: str
     variable: str
     space: Space
-    truth: Tensor
+    truth: Tensor | None
     samples: Tensor
     rebuilt: Tensor | None
 
@@ -77,16 +77,26 @@ def draw(models: Sequence[tuple[str, str]], device: str) -> Pictures:
 @torch.no_grad()
 def _values_of(label: str, run: str, device: str) -> tuple[list[ModelValues], list[str]]:
     model, remarks = open_run(run, device)
-    split = open_split(model.compiled.binding, "test")
-    batch = gallery.fixed_batch(model.view, split, min(SAMPLES, len(split)))
-    truth, _ = model.view.observe(batch)
-    found = []
+    view, found = model.view, []
+    try:
+        split = open_split(model.compiled.binding, "test")
+    except FileError:  # its rows are others than those that it was trained on
+        raise
+    except ConfigError as error:
+        if any(view.binding.data_roots(view.binding.generator_of(v)) for v in model.observed):
+            raise
+        remarks = [*remarks, f"{run}: samples alone: {error.lines[0]}"]
+        batch, truth = None, dict[str, Tensor]()
+    else:
+        batch = gallery.fixed_batch(view, split, min(SAMPLES, len(split)))
+        truth, _ = view.observe(batch)
     for v in model.observed:
-        rebuilt = (
-            model.view.reconstruct_batch(batch, v)[1][:RECONSTRUCTIONS].cpu() if model.view.can_reconstruct(v) else None
-        )
-        samples = gallery.sample_pictures(model.view, v, SAMPLES, batch).cpu()
-        found.append(ModelValues(label, v, model.spaces[v], truth[v].cpu(), samples, rebuilt))
+        rebuilt = None
+        if batch is not None and view.can_reconstruct(v):
+            rebuilt = view.reconstruct_batch(batch, v)[1][:RECONSTRUCTIONS].cpu()
+        samples = gallery.sample_pictures(view, v, SAMPLES, batch).cpu()
+        rows = truth[v].cpu() if v in truth else None
+        found.append(ModelValues(label, v, model.spaces[v], rows, samples, rebuilt))
     return found, remarks
 
 
@@ -97,16 +107,17 @@ def _draw_variable(models: Sequence[ModelValues], variable: str) -> Iterable[Pic
         (one.label, pictures.draw_values(one.samples, one.space, one.truth, SAMPLE_COLUMNS)) for one in models
     ]
     if samples := [(label, image) for label, image in drawn_samples if image is not None]:
-        first = models[0]
-        truth = pictures.draw_values(first.truth, first.space, first.truth, SAMPLE_COLUMNS)
-        assert truth is not None, "samples and data have one Space"
-        caption = (
-            f"Samples{of}, {SAMPLES} of each model: means of p for the same draws of its codes' noise. Held-out data "
-            "comes first."
-        )
-        drawn = pictures.panels([("held-out data", truth), *samples])
+        caption = f"Samples{of}, {SAMPLES} of each model: means of p for the same draws of its codes' noise."
+        if (first := next((one for one in models if one.truth is not None), None)) is not None:
+            assert first.truth is not None
+            truth = pictures.draw_values(first.truth, first.space, first.truth, SAMPLE_COLUMNS)
+            assert truth is not None, "samples and data have one Space"
+            samples = [("held-out data", truth), *samples]
+            caption += " Held-out data comes first."
+        drawn = pictures.panels(samples)
         yield Picture(f"samples{suffix}", caption, pictures.as_png(drawn))
     if able := [(one, image) for one in models if (image := _draw_grid(one, one.rebuilt)) is not None]:
+        assert able[0][0].truth is not None, "rows that are reconstructed are there"
         data = _draw_grid(able[0][0], able[0][0].truth[:RECONSTRUCTIONS])
         assert data is not None, "reconstructions and data have one Space"
         caption = (

@@ -144,7 +144,7 @@ class Comparison:
             checked = check_run(read_recipe(RECIPES / f"{self.row.recipe}.toml", given, registry=registry), registry)
             rounds = self.row.rounds if self.arguments.rounds is None else self.arguments.rounds
             arms = Interleaved(window, rounds)
-            trainer = set_up_training(checked, Path(folder) / "run", stop=arms.after_step, quiet=True)
+            trainer = set_up_training(checked, Path(folder) / "run", stop=arms.after_step)
             arms.bare = bare_loop(self.row.loop, trainer)
             with arms.recorded:
                 trainer.fit()

@@ -24,6 +24,8 @@ from jointgen.text import shortened
 Arguments = argparse.Namespace
 AUTO = "auto"
 """What `--resume` may be followed by."""
+SHELLS = ("bash", "zsh", "fish")
+"""The shells for which there is a completion script."""
 PICTURE, ARRAY, TENSORS = ".png", ".npz", ".safetensors"
 """The endings of files that commands write."""
 FOLDER = "DIR/"
@@ -139,6 +141,18 @@ def launch_command(arguments: Arguments, processes: int) -> None:
         raise SystemExit(status)
 
 
+def make_parser() -> Parser:
+    """Make the parser of the whole command line."""
+    parser = Parser(prog="jointgen", description="Joint-distribution generative models, from recipes and plugins.")
+    parser.add_argument("--version", action="version", version=f"jointgen {metadata.version('jointgen')}")
+    parser.add_loudness()
+    parser.set_defaults(loudness="usual")
+    actions = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for name, command in COMMANDS.items():
+        command.add_arguments(parser.add_action(actions, name, command.summary))
+    return parser
+
+
 def parse(argv: Sequence[str]) -> Arguments:
     """Parse a command line without the program's name.
 
@@ -148,13 +162,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     Raises:
         ConfigError: A command or an option does not exist; the nearest one is named.
     """
-    parser = Parser(prog="jointgen", description="Joint-distribution generative models, from recipes and plugins.")
-    parser.add_argument("--version", action="version", version=f"jointgen {metadata.version('jointgen')}")
-    parser.add_loudness()
-    parser.set_defaults(loudness="usual")
-    actions = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for name, command in COMMANDS.items():
-        command.add_arguments(parser.add_action(actions, name, command.summary))
+    parser = make_parser()
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise ConfigError(f"unknown command {argv[0]!r}{suggest(argv[0], COMMANDS)}")
     arguments, unknown = parser.parse_known_args(argv)
@@ -226,6 +234,7 @@ def _add_run_options(run: Parser) -> None:
         metavar="N",
         help="train in N processes of this machine (default: one for each GPU, or one)",
     )
+    _add_json(run, "print the summary of the finished run as JSON, for scripts")
 
 
 def _add_list_options(listed: Parser) -> None:
@@ -236,7 +245,7 @@ def _add_list_options(listed: Parser) -> None:
         help="list only this kind: encoder, data, metric, ...; or `recipe`: those that come along",
     )
     listed.add_argument("name", nargs="?", metavar="NAME", help="show the keys of this component, as in `encoder mlp`")
-    listed.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    _add_json(listed)
     _add_plugin(listed)
 
 
@@ -300,6 +309,42 @@ def _add_plugin(parser: Parser) -> None:
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="a Python file with components of your own"
     )
+
+
+def _add_json(parser: Parser, what: str = "print JSON, for scripts") -> None:
+    parser.add_argument("--json", action="store_true", help=what)
+
+
+def _add_explain_options(explain: Parser) -> None:
+    _add_recipe(explain)
+    _add_json(explain, "print the plan, the sizes and the requirements as JSON, for scripts")
+
+
+def _add_schema_options(schema: Parser) -> None:
+    schema.add_argument(
+        "-o", "--output", metavar="FILE", help="write it to a file, such as jointgen.schema.json, instead of stdout"
+    )
+
+
+def _add_completion_options(completion: Parser) -> None:
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
+
+
+def _add_runs_options(runs: Parser) -> None:
+    runs.add_argument("folder", nargs="?", default="runs", metavar="DIR", help="where to look (default: runs)")
+    runs.add_argument(
+        "--sort",
+        metavar="KEY",
+        help="by a figure, such as fid, the best first, or by name, status, step, time_s or bytes",
+    )
+    runs.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only these, as in status=stopped, fid<20 or train.batch!=128; may be repeated",
+    )
+    _add_json(runs)
 
 
 # --- commands on runs ------------------------------------------------------------------------------------------------
@@ -394,7 +439,7 @@ def _add_eval_options(evaluate: Parser) -> None:
         metavar="A,B",
         help="names from `jointgen list metric`, with settings as in 'elbo, iwae{k=1000}' (default: the recipe's)",
     )
-    evaluate.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    _add_json(evaluate)
     evaluate.add_argument(
         "--split", choices=("test", "train"), help="which split to evaluate (default: the recipe's eval.split)"
     )
@@ -412,6 +457,7 @@ def _add_compare_options(compare: Parser) -> None:
     compare.add_argument(
         "-o", "--output", metavar="FILE", help="write the table to a file (.md, .csv, .html) instead of the terminal"
     )
+    _add_json(compare)
     compare.add_argument("--metrics", metavar="A,B", help="show only these figures, in this order (default: all)")
     compare.add_argument(
         "--no-aggregate", action="store_true", help="show a row for each run, also where runs differ only in their seed"
@@ -508,7 +554,7 @@ COMMANDS = {
     ),
     "explain": Command(
         "show a recipe's equation, the plan of a step, sizes and requirements",
-        _add_recipe,
+        _add_explain_options,
         "jointgen.cli.explain:explain_command",
         check=_CHECK,
     ),
@@ -521,6 +567,16 @@ COMMANDS = {
         "copy a shipped recipe and the recipes that it is based on",
         _add_copy_options,
         "jointgen.cli.shipped_recipes:copy_command",
+    ),
+    "schema": Command(
+        "print the JSON Schema of recipes, for editors that complete keys and mark typos",
+        _add_schema_options,
+        "jointgen.cli.schema:schema_command",
+    ),
+    "completion": Command(
+        "print the completion script of a shell",
+        _add_completion_options,
+        "jointgen.cli.completion:completion_command",
     ),
     "plugin": Command("make components of your own", _add_plugin_actions, "jointgen.cli.scaffold:plugin_command"),
     "data": Command("prepare a folder of images for training", _add_data_actions, "jointgen.cli.data:data_command"),
@@ -536,6 +592,11 @@ COMMANDS = {
         "jointgen.cli.models:encode_command",
     ),
     "decode": Command("decode codes, also changed ones", _add_decode_options, "jointgen.cli.models:decode_command"),
+    "runs": Command(
+        "list the runs of a folder: what each trains, how far it is, what it reached",
+        _add_runs_options,
+        "jointgen.cli.runs:runs_command",
+    ),
     "compare": Command(
         "put runs side by side in one table, beside the paper's published figures",
         _add_compare_options,

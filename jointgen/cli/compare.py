@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,12 +13,12 @@ from jointgen.errors import ConfigError, Problems, suggest
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.comparison import data_sets, published
 from jointgen.reports.comparison.columns import choose_columns, unequal_protocols
-from jointgen.reports.comparison.formats import Pictures, csv_of, markdown_of, page_of, print_tables
+from jointgen.reports.comparison.formats import Pictures, csv_of, json_of, markdown_of, page_of, print_tables
 from jointgen.reports.comparison.rows import group_rows
 from jointgen.reports.comparison.runs import ComparedRun, read_runs
 from jointgen.reports.comparison.table import Table, make_table
 from jointgen.runtime.atomic_files import replace_bytes, replace_text
-from jointgen.runtime.console import log_once, say
+from jointgen.runtime.console import log_once, say, say_text
 
 ENDINGS = (".md", ".csv", ".html")
 
@@ -32,13 +33,15 @@ def compare_command(arguments: Arguments) -> None:
     log_once(*(line for pictures in drawn for line in pictures.remarks))
     files = _write_pictures(drawn, arguments)
 
-    if arguments.output is None:
+    if arguments.json:
+        say_text(json.dumps(json_of(tables), indent=2))
+    elif arguments.output is None:
         print_tables(tables)
     else:
         _write_tables(Path(arguments.output), tables, drawn, files)
         say(arguments.output)
-    for path in (path for paths in files for path in paths):
-        say(str(path))
+    if not arguments.json:
+        say(*(str(path) for paths in files for path in paths))
 
 
 def compare(arguments: Arguments) -> list[Table]:

@@ -15,6 +15,7 @@ from jointgen.registry.faults import foreign_provider_of, said
 from jointgen.registry.files import trusting
 from jointgen.runtime import console
 from jointgen.runtime.ranks import is_launched, is_local_main
+from jointgen.runtime.slurm import take_ranks
 
 TRACEBACK = "JOINTGEN_TRACEBACK"
 """The environment variable with which errors are shown with their traceback."""
@@ -33,6 +34,8 @@ def dispatch(argv: Sequence[str]) -> int:
             except SystemExit as error:  # argparse after --help and --version, before any plugin is loaded
                 return int(error.code or 0)
             console.LOGGER.setLevel(console.LEVELS[arguments.loudness])
+            if hasattr(arguments, "processes"):
+                take_ranks()
             with trusting(getattr(arguments, "trust", False)):
                 COMMANDS[arguments.command](arguments)
             console.flush()  # a reader that went away shows here, and not as a traceback while Python shuts down

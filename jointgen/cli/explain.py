@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from jointgen.cli.arguments import Arguments
 from jointgen.config.plugin_files import registry_of
 from jointgen.config.recipe import read_recipe
-from jointgen.reports.explain.explain import explain
+from jointgen.reports.explain.explain import explain, explanation
 from jointgen.runtime.console import log, say_text
 from jointgen.training.check import check_run
 
@@ -15,5 +17,5 @@ def explain_command(arguments: Arguments) -> None:
     registry = registry_of(arguments.tables)
     recipe = read_recipe(arguments.tables, registry=registry)
     checked = check_run(recipe, registry, runs_here=False)
-    say_text(explain(checked.compiled))
+    say_text(json.dumps(explanation(checked.compiled), indent=2) if arguments.json else explain(checked.compiled))
     log(*checked.unchecked)

@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 
 from jointgen.cli.arguments import Arguments, load
+from jointgen.config.toml import DIRECTIVE, SCHEMA_FILE
 from jointgen.errors import ComponentError, ConfigError, suggest
 from jointgen.registry.components import KINDS
 from jointgen.registry.discovery import load_plugins
@@ -54,6 +55,7 @@ def plugin_command(arguments: Arguments) -> None:
     say(f"install it: uv pip install -e {folder}")
     say(f"test it: pytest {folder}")
     say(f"run it: jointgen run {folder / 'recipes' / name}.toml")
+    say(f"let your editor complete its keys: jointgen schema -o {folder / 'recipes' / SCHEMA_FILE}")
 
 
 def _check(file: str) -> None:
@@ -113,7 +115,7 @@ def _files(name: str, kind: str) -> dict[str, str]:
         "README.md": read("README.md"),
         f"{name}/__init__.py": read("init.py"),
         f"{name}/{kind}.py": read(f"{kind}/component.py"),
-        f"recipes/{name}.toml": read(f"{kind}/recipe.toml"),
+        f"recipes/{name}.toml": DIRECTIVE + read(f"{kind}/recipe.toml"),
         f"tests/test_{name}.py": read(f"{kind}/theorem.py"),
     }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from jointgen.cli.arguments import Arguments
 from jointgen.config.plugin_files import registry_of, with_plugin_files
 from jointgen.config.recipe import check_names, read_tables
-from jointgen.config.toml import read_toml
+from jointgen.config.toml import DIRECTIVE, SCHEMA_FILE, read_toml
 from jointgen.errors import ConfigError, nearest, suggest
 from jointgen.runtime.atomic_files import replace_text, writing
 from jointgen.runtime.console import log_once, say
@@ -29,6 +29,7 @@ def copy_command(arguments: Arguments) -> None:
     for path in copies:
         say(str(path))
     say(f"run it: jointgen run {copies[0]}")
+    say(f"let your editor complete its keys: jointgen schema -o {copies[0].parent / SCHEMA_FILE}")
 
 
 def recipe_folder() -> Path:
@@ -114,9 +115,9 @@ _BASE = re.compile(r'^base = ".*"$', re.MULTILINE)
 def _copies(recipe: Path, destination: Path) -> dict[Path, str]:
     """Return {copy: text}. All copies lie in one folder, so that of a base only the file name is left."""
     own = destination if destination.suffix == ".toml" else destination / recipe.name
-    copies, path = {}, own
+    copies, path = dict[Path, str](), own
     while base := read_toml(recipe).get("base"):
-        copies[path] = _BASE.sub(f'base = "{Path(base).name}"', recipe.read_text())
+        copies[path] = DIRECTIVE + _BASE.sub(f'base = "{Path(base).name}"', recipe.read_text())
         recipe = recipe.parent / base
         path = own.parent / recipe.name
-    return {**copies, path: recipe.read_text()}
+    return {**copies, path: DIRECTIVE + recipe.read_text()}

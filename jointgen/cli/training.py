@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import torch
 
 from jointgen.cli.arguments import Arguments, launch_command
@@ -10,6 +12,7 @@ from jointgen.config.plugin_files import registry_of
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.contracts.figures import table_of
 from jointgen.inference.data_places import read_places
+from jointgen.runs.folder import without_nan
 from jointgen.runtime.console import log, log_once, say, say_text
 from jointgen.runtime.launcher import end_with_launcher
 from jointgen.runtime.ranks import is_launched, is_local_main, is_main
@@ -76,5 +79,8 @@ def _train(arguments: Arguments) -> None:
         )
     leave()
     if is_main():
-        say_text(table_of(done.record.metrics))
-        say(f"{done.path}: the run; look at it in {done.path / 'report.html'}")
+        if arguments.json:
+            say_text(json.dumps(without_nan({"path": str(done.path), **done.record.as_dict()}), indent=2))
+        else:
+            say_text(table_of(done.record.metrics))
+            say(f"{done.path}: the run; look at it in {done.path / 'report.html'}")

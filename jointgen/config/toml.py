@@ -20,6 +20,9 @@ from jointgen.text import shortened
 
 MAX_BYTES = 1 << 20
 """The limit in bytes of a recipe's file; the shipped ones have about 2,000."""
+SCHEMA_FILE = "jointgen.schema.json"
+DIRECTIVE = f"#:schema {SCHEMA_FILE}\n"
+"""The first line of a recipe that tells an editor of the JSON Schema beside it, which `jointgen schema -o` writes."""
 MAX_NAMED = 2_000
 """So many characters of a list of named tables, such as of metrics, are read, at the most (`named_tables`)."""
 MAX_BASES = 100

@@ -19,6 +19,7 @@ import jointgen
 from jointgen.cli import run, training
 from jointgen.cli import shipped_recipes as shipped
 from jointgen.cli.arguments import parse
+from jointgen.config.toml import DIRECTIVE
 from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry
 from jointgen.training.check import check_run
@@ -97,6 +98,7 @@ def test_how_much_is_printed_is_said_before_or_after_the_command(words: str, lou
 @pytest.mark.parametrize(
     ("argv", "problem"),
     [
+        (["run", "--hlep"], "unknown option --hlep; did you mean '--help'?"),
         (["rnu", "x.toml"], "unknown command 'rnu'; did you mean 'run'?"),
         (
             ["run", "x.toml", "--resume=no"],
@@ -251,9 +253,13 @@ def test_copy_takes_along_what_the_recipe_is_based_on(say: Any, here: Path) -> N
     said = say("copy", "asvae_r_mnist", "mine")
     copies = ["mine/asvae_r_mnist.toml", "mine/asvae_mnist.toml", "mine/vae_mnist.toml"]
     assert said.status == 0
-    assert said.out.splitlines() == [*copies, f"run it: jointgen run {copies[0]}"]
+    assert said.out.splitlines() == [
+        *copies,
+        f"run it: jointgen run {copies[0]}",
+        "let your editor complete its keys: jointgen schema -o mine/jointgen.schema.json",
+    ]
     for copy in copies:
-        assert Path(copy).read_bytes() == (REPO / "recipes" / Path(copy).name).read_bytes()
+        assert Path(copy).read_text() == DIRECTIVE + (REPO / "recipes" / Path(copy).name).read_text()
     assert say("explain", copies[0]).status == 0
 
 
@@ -276,8 +282,8 @@ def test_a_copy_from_a_group_finds_its_bases_beside_it(say: Any, here: Path, mon
     (here / "shipped" / "paper" / "part.toml").write_text('# Part.\nbase = "../whole.toml"\n[train]\nsteps = 2\n')
     monkeypatch.setattr(shipped, "recipe_folder", lambda: here / "shipped")
     assert say("copy", "part", "mine").status == 0
-    assert Path("mine/part.toml").read_text() == '# Part.\nbase = "whole.toml"\n[train]\nsteps = 2\n'
-    assert Path("mine/whole.toml").read_text() == "# Whole.\nformat = 1\n"
+    assert Path("mine/part.toml").read_text() == DIRECTIVE + '# Part.\nbase = "whole.toml"\n[train]\nsteps = 2\n'
+    assert Path("mine/whole.toml").read_text() == DIRECTIVE + "# Whole.\nformat = 1\n"
 
 
 def test_shipped_recipes_are_based_on_each_other_only() -> None:
@@ -343,6 +349,10 @@ def test_a_run_ends_with_its_numbers_and_its_folder(say: Any, here: Path) -> Non
     assert last == f"{Path('runs/quickstart')}: the run; look at it in {Path('runs/quickstart/report.html')}"
     assert (here / "runs/quickstart/summary.json").is_file()
     assert say("run", QUICKSTART, "--quiet", *in_words()).refusal.startswith("out: runs/quickstart already holds a run")
+    words = in_words(train__steps="2", eval__metrics="[{type = 'rmse'}]")
+    again = say("run", QUICKSTART, "--quiet", "--resume", "auto", "--json", *words)
+    summary = json.loads(again.out)
+    assert (summary["path"], summary["status"], [*summary["metrics"]]) == ("runs/quickstart", "done", ["rmse"])
 
 
 @pytest.mark.parametrize(

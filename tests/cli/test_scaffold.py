@@ -125,6 +125,7 @@ def test_the_command_says_what_to_do_next(say: Any, here: Path) -> None:
         "install it: uv pip install -e sub/wide",
         "test it: pytest sub/wide",
         "run it: jointgen run sub/wide/recipes/wide_nets.toml",
+        "let your editor complete its keys: jointgen schema -o sub/wide/recipes/jointgen.schema.json",
     ]
     project = tomllib.loads((here / "sub/wide/pyproject.toml").read_text())["project"]
     assert project["entry-points"] == {"jointgen.plugins": {"wide_nets": "wide_nets"}}

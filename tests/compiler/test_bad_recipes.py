@@ -11,12 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from support.paths import QUICKSTART
 
+from jointgen.cli.shipped_recipes import shipped_recipes
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
-from jointgen.config.recipe import read_recipe
+from jointgen.config.recipe import read_recipe, read_tables
+from jointgen.config.schema import recipe_schema
+from jointgen.config.toml import load_tables, read_toml
 from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry
 from jointgen.training.check import check_run
@@ -32,7 +36,7 @@ def compiled(registry: Registry, overrides: Overrides, path: str | Path = QUICKS
 
 def start(registry: Registry, overrides: Overrides, out: Path) -> None:
     """Begin a run, up to its first step."""
-    set_up_training(check_run(read_recipe(QUICKSTART, overrides, registry=registry), registry), out, quiet=True)
+    set_up_training(check_run(read_recipe(QUICKSTART, overrides, registry=registry), registry), out)
 
 
 def problems(registry: Registry, overrides: Overrides, path: str | Path = QUICKSTART) -> list[str]:
@@ -55,6 +59,14 @@ def expression(*more: str) -> list[str]:
 
 def maximize(text: str, *more: str) -> list[str]:
     return expression(f'objective.maximize="{text}"', *more)
+
+
+@pytest.fixture(scope="module")
+def schema(registry: Registry) -> Any:
+    """A validator of the JSON Schema of recipes."""
+    written = recipe_schema(registry)
+    jsonschema.Draft7Validator.check_schema(written)
+    return jsonschema.Draft7Validator(written)
 
 
 # --- misspelt keys ---------------------------------------------------------------------------------------------------
@@ -157,6 +169,51 @@ TYPOS: Rows = {
     ),
     "key of eval": (["eval.row=10"], ["eval.row: unknown key; did you mean 'rows'? (known: ...)"]),
 }
+
+
+def test_the_schema_takes_every_shipped_recipe_as_it_is_and_resolved(schema: Any) -> None:
+    refused = [
+        f"{name}: {error.json_path}: {error.message}"
+        for name, path in shipped_recipes().items()
+        for tables in (read_toml(path), load_tables(path))
+        for error in schema.iter_errors(tables)
+    ]
+    assert refused == []
+
+
+@pytest.mark.parametrize("row", [row for row, (_, lines) in TYPOS.items() if "unknown key" in lines[0]])
+def test_the_schema_finds_every_typo(row: str, schema: Any) -> None:
+    changes, lines = TYPOS[row]
+    path, _, key = lines[0].partition(": unknown key")[0].rpartition(".")
+    (error,) = schema.iter_errors(read_tables(QUICKSTART, changes))
+    assert error.json_path.removeprefix("$").lstrip(".") == path
+    assert repr(key) in error.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"encoder.network.type": "mpl"}, "encoder.network.type"),
+        ({"train.precision": "fp16"}, "train.precision"),
+        ({"train.steps": "many"}, "train.steps"),
+        ({"train.batch": 12.5}, "train.batch"),
+        ({"eval.metrics": "elbo"}, "eval.metrics"),
+        ({"optimizer.model.type": "adan"}, "optimizer.model.type"),
+        ({"data.rows": "all"}, "data.rows"),
+    ],
+)
+def test_the_schema_finds_wrong_values(changes: dict[str, Any], path: str, schema: Any) -> None:
+    assert path in [
+        error.json_path.removeprefix("$.") for error in schema.iter_errors(read_tables(QUICKSTART, changes))
+    ]
+
+
+def test_the_schema_asks_for_tables_unless_another_recipe_has_them(schema: Any) -> None:
+    own, based = {"train": {"steps": 5}}, {"base": "other.toml", "train": {"steps": 5}}
+    missing = [error.message for error in schema.iter_errors(own)]
+    assert sorted(missing) == ["'data' is a required property", "'objective' is a required property"]
+    assert [*schema.iter_errors(based)] == []
+
 
 # --- unknown components ----------------------------------------------------------------------------------------------
 

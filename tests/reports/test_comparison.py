@@ -143,6 +143,18 @@ def test_figures_of_a_run_without_a_summary_are_those_of_its_newest_evaluation(m
     assert row["notes"] == "not finished (no summary.json)"
 
 
+def test_json_has_the_numbers_of_the_table(make_run: MakeRun, say: Any) -> None:
+    make_run("a", elbo=-100.25, rmse=20.0)
+    make_run("b", rmse=19.0)
+    said = say("compare", "a", "b", "--json")
+    (shown,) = json.loads(said.out)
+    cells = {row["model"]: row["cells"] for row in shown["rows"]}
+    assert (cells["a"][NLL]["value"], cells["a"][NLL]["spread"]) == (100.25, 0.5)
+    assert cells["b"][NLL]["value"] is None and cells["b"][NLL]["notes"] == ["not among this model's figures"]
+    assert [cells[name][RMSES]["best"] for name in "ab"] == [False, True]
+    assert [column["better"] for column in shown["columns"]] == ["lower", "lower"]
+
+
 def test_figures_that_no_run_has_are_named_below_with_why(make_run: MakeRun, say: Any) -> None:
     make_run("a", elbo=absent("elbo", "no bound: decoder has no density"), rmse=3.0)
     said = say("compare", "a")

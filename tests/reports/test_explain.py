@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -348,6 +349,26 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert "d = log-ratio p(x) : q(x)" in shown.out
     assert "w = 0.5" in shown.out
     assert shown.err == "jointgen: not checked without the data: the values of data, which a run reads first\n"
+
+
+def test_the_command_prints_json(say: Any) -> None:
+    """Every parameter has 4 bytes, its gradient 4, and Adam's two moments 8."""
+    changes = ["prior.size=4", 'objective={type="vae"}', "train.steps=7"]
+    said = say("explain", QUICKSTART, "--json", *(word for change in changes for word in ("--set", change)))
+    found = json.loads(said.out)
+    assert (found["objective"], found["steps"]) == ("vae", 7)
+    assert {*found["parameters"]} == {"encoder", "decoder"}
+    number = sum(found["parameters"].values())
+    assert (found["memory_bytes"]["gradients"], found["memory_bytes"]["optimizers"]) == (4 * number, 8 * number)
+    (stage,) = found["stages"]
+    assert stage["maximize"] == {"model": "E[q(x,z)](log p(x|z) + log p(z) - log q(z|x))"}
+    (update,) = stage["updates"]
+    assert update["trains"] == ["encoder", "decoder"]
+    gradients = {term["term"]: term["gradients"] for term in update["terms"]}
+    assert gradients["model/E[q(x,z)] log p(z)"] == {"encoder": ["samples"]}
+    assert found["joints"]["p(x,z) = p(z) p(x|z)"] == {"p(z)": "prior", "p(x|z)": "decoder"}
+    assert found["components"]["data"] == "digits" and found["variables"]["z"]["size"] == 4
+    assert found["requirements"] and all(need["met"] for need in found["requirements"])
 
 
 def test_what_does_not_fit_is_said_before_anything_is_built(capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,7 +76,7 @@ def started(registry: Registry, tmp_path: Path) -> Callable[..., Trainer]:
     def made(changes: Any = None, source: Any = None) -> Trainer:
         given = {**RUN, **(changes or {}), **({} if source is None else {"train.init_from": source})}
         checked = check_run(read_recipe(QUICKSTART, given, registry=registry), registry)
-        return set_up_training(checked, tmp_path / "started", quiet=True)
+        return set_up_training(checked, tmp_path / "started")
 
     return made
 

@@ -8,12 +8,14 @@ import os
 import re
 import urllib.parse
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import attrs
 import rich.box
 import rich.table
 import rich.text
 
+from jointgen.reports.comparison.columns import Column
 from jointgen.reports.comparison.table import Cell, Row, Table
 from jointgen.reports.html import fill_template
 from jointgen.runtime.terminal import on_stdout, styled
@@ -185,6 +187,50 @@ def csv_of(tables: Sequence[Table]) -> str:
                 record[f"{column.identity} notes"] = "; ".join(table.footnotes[i - 1] for i in cell.notes)
             writer.writerow(spreadsheet_cell(record.get(field, "")) for field in fields)
     return out.getvalue()
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def json_of(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """Return tables as JSON values: for each its data, its columns, and its rows with numbers that are not rounded.
+
+    A cell stands under its column's identity and has value, spread (null where there is none), runs, best and notes.
+    """
+
+    def row_of(table: Table, row: Row) -> dict[str, Any]:
+        cells = {
+            column.identity: {
+                "value": cell.value,
+                "spread": cell.spread,
+                "runs": cell.runs,
+                "best": cell.best,
+                "notes": [table.footnotes[i - 1] for i in cell.notes],
+            }
+            for column, cell in zip(table.columns, row.cells, strict=True)
+        }
+        return {
+            "model": row.name,
+            "runs": [run.path for run in row.runs],
+            "seeds": [run.seed for run in row.runs],
+            "notes": [table.footnotes[i - 1] for i in row.notes],
+            "cells": cells,
+        }
+
+    def column_of(column: Column, better: str | None) -> dict[str, Any]:
+        shared = attrs.asdict(column, filter=attrs.filters.exclude("display"))
+        return {"identity": column.identity, "title": column.title, **shared, "better": better}
+
+    return [
+        {
+            "data": table.title,
+            "columns": list(map(column_of, table.columns, table.better)),
+            "rows": [row_of(table, row) for row in table.rows],
+            "published_title": table.published_title,
+            "published": [row_of(table, row) for row in table.published],
+        }
+        for table in tables
+    ]
 
 
 # --- page ------------------------------------------------------------------------------------------------------------

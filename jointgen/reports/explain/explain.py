@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from jointgen.compiler.balanced_weights import STEPS_BETWEEN, balances_of
 from jointgen.compiler.nodes import DrawNode, ForwardNode, Node, PriorNode, RootNode, SampleNode, ViewNode
 from jointgen.compiler.plan import Plan, Summand
-from jointgen.compiler.requirements import is_met, law_names, requirements
+from jointgen.compiler.requirements import Requirement, is_met, law_names, requirements
 from jointgen.compiler.sums import ValuesNode
 from jointgen.objectives.algebra import Weight
 from jointgen.objectives.components import summary_of
@@ -67,6 +67,77 @@ def explained(compiled: CompiledRecipe) -> list[tuple[str, list[str]]]:
     ]
     written = [(title, list(lines)) for title, lines in sections]
     return [(title, lines) for title, lines in written if lines]
+
+
+def explanation(compiled: CompiledRecipe) -> dict[str, Any]:
+    """Return what the explanation says as JSON values, for scripts.
+
+    Returns:
+        name, objective, steps, batch; `stages`: for each its name, steps, equations, order, weights and ratios, the
+        updates with what they train, draw and run, and the gradients of terms by part; `joints` with the part of each
+        factor; `variables`; `parameters` by part; `memory_bytes` by purpose; `requirements` of each part, with
+        whether its family meets them; `advice`.
+    """
+    recipe, binding, sizes = compiled.recipe, compiled.binding, sizes_of(compiled)
+    return {
+        "name": recipe.name,
+        "objective": compiled.registry.component_of("objective", type(recipe.objective)).name,
+        "steps": recipe.train.total_steps,
+        "batch": recipe.train.batch,
+        "stages": [_stage(compiled, number) for number in range(len(compiled.stages))],
+        "joints": {
+            str(joint): {joint.written(factor): factor.part for factor in joint.factors}
+            for joint in binding.joints.values()
+        },
+        "components": {part: component_names(compiled, part) for part in _built_parts(compiled)},
+        "variables": {name: {"space": str(space), "size": space.size} for name, space in binding.spaces.items()},
+        "parameters": dict(sizes.parameters),
+        "memory_bytes": dict(sizes.memory),
+        "requirements": [
+            {"part": need.part, "needs": str(need), "met": is_met(need, binding)} for need in _needs(compiled)
+        ],
+        "advice": _advice_texts(compiled),
+    }
+
+
+def _built_parts(compiled: CompiledRecipe) -> list[str]:
+    """The data sources, priors, encoders and decoders that the joints use, and the critics."""
+    used = [factor.part for joint in compiled.binding.joints.values() for factor in joint.factors]
+    recipe, critics = compiled.recipe, [name for stage in compiled.stages for name in stage.objective.ratios]
+    known = {*recipe.all_sources(), *recipe.all_priors(), *recipe.all_conditionals(), *critics}
+    return [part for part in dict.fromkeys([*used, *critics]) if part in known]
+
+
+def _stage(compiled: CompiledRecipe, number: int) -> dict[str, Any]:
+    stage, plan = compiled.stages[number], compiled.plans[number]
+    objective = stage.objective
+    return {
+        "name": stage.name,
+        "ends_at_step": compiled.boundaries()[number],
+        "maximize": {update.name: str(update.maximize) for update in objective.updates},
+        "order": objective.order,
+        "weights": {name: weight.describe() for name, weight in objective.weights.items()},
+        "ratios": {ratio.name: str(ratio.definition) for ratio in objective.ratios.values()},
+        "updates": [
+            {
+                "name": update.name,
+                "trains": list(update.trains),
+                "draws": [_describe_draw(node) for node in update.nodes if isinstance(node, DrawNode)],
+                "runs": [_describe_run(node) for node in update.nodes if node.networks],
+                "reused": [node.title for node in update.nodes if node in plan.reused(index)],
+                "terms": [
+                    {
+                        "term": summand.label,
+                        "weight": _weight_text(summand),
+                        "gradients": {part: sorted(paths) for part, paths in summand.gradient_paths.items()},
+                    }
+                    for summand in update.summands
+                ],
+            }
+            for index, update in enumerate(plan.updates)
+        ],
+        "forward_runs": dict(plan.runs()),
+    }
 
 
 def _head(compiled: CompiledRecipe) -> Lines:
@@ -231,8 +302,7 @@ def _sizes(compiled: CompiledRecipe) -> Lines:
 
 def _families(compiled: CompiledRecipe) -> Lines:
     """Write what the family of each part can do, and whether it meets what the objective needs of the part."""
-    binding, laws = compiled.binding, law_names(compiled.binding, compiled.registry)
-    needs = dict.fromkeys(attrs.evolve(need, term="") for plan in compiled.plans for need in requirements(plan, laws))
+    binding, needs = compiled.binding, _needs(compiled)
     for part, capabilities in binding.capabilities.items():
         yield f"  {part} ({component_names(compiled, part)}) has {capabilities}"
         for need in (need for need in needs if need.part == part):
@@ -244,9 +314,20 @@ def _families(compiled: CompiledRecipe) -> Lines:
             yield f"    met: needs {need}{cost}" if is_met(need, binding) else f"    NOT MET: needs {need}"
 
 
+def _needs(compiled: CompiledRecipe) -> list[Requirement]:
+    """What the objective needs of the parts' families, each once."""
+    laws = law_names(compiled.binding, compiled.registry)
+    needs = (need for plan in compiled.plans for need in requirements(plan, laws))
+    return list(dict.fromkeys(attrs.evolve(need, term="") for need in needs))
+
+
+def _advice_texts(compiled: CompiledRecipe) -> list[str]:
+    texts = (text for stage in compiled.stages for text in advice_on(stage.objective, compiled.binding))
+    return list(dict.fromkeys(texts))
+
+
 def _advice(compiled: CompiledRecipe) -> Lines:
-    texts = dict.fromkeys(text for stage in compiled.stages for text in advice_on(stage.objective, compiled.binding))
-    for text in texts:
+    for text in _advice_texts(compiled):
         yield from textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 

@@ -1,0 +1,68 @@
+"""The completion scripts, tried in the shells that are there."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jointgen.cli import completion
+from jointgen.cli.arguments import COMMANDS, SHELLS
+
+TRY = """
+source ./jointgen.bash
+COMP_WORDS=({words})
+COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+_shtab_jointgen
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("completion")
+    (folder / "jointgen.bash").write_text(completion.completion_of("bash"))
+    (folder / "runs/first").mkdir(parents=True)
+    (folder / "runs/first/recipe.toml").touch()
+    (folder / "runs/empty").mkdir()
+    (folder / "my.toml").touch()
+    return folder
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("jointgen sam", {"sample"}),
+        ("jointgen run --al", {"--allow-changes"}),
+        ("jointgen run quick", {"quickstart"}),
+        ("jointgen explain my", {"my.toml"}),
+        ("jointgen sample runs/f", {"runs/first", "runs/first/"}),
+        ("jointgen compare runs/first runs/f", {"runs/first", "runs/first/"}),
+        ("jointgen list crit", {"critic_loss"}),
+        ("jointgen list recip", {"recipe"}),
+        ("jointgen list encoder ml", {"mlp"}),
+        ("jointgen completion z", {"zsh"}),
+        ("jointgen run quickstart --resume a", {"auto"}),
+    ],
+)
+def test_bash_offers(words: str, offered: set[str], folder: Path) -> None:
+    done = subprocess.run(["bash", "-c", TRY.format(words=words)], cwd=folder, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {*done.stdout.split()} == offered
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_shell_has_a_script_that_knows_the_commands(shell: str, say: Any) -> None:
+    said = say("completion", shell)
+    assert said.status == 0
+    assert all(name in said.out for name in (*COMMANDS, "vae_mnist", "critic_loss", "_jointgen_runs"))
+    assert "@" not in "".join(line for line in said.out.splitlines() if line.startswith("_jointgen"))
+
+
+def test_without_shtab_it_says_what_to_install(say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(completion.importlib.util, "find_spec", lambda name: None)
+    assert say("completion", "bash").refusal.startswith("completion needs shtab: pip install 'jointgen[completion]'")

@@ -90,6 +90,10 @@ _MAKERS |= {getattr(torch, f"{name}_like") for name in ("empty", "zeros", "ones"
 _MAKERS |= {getattr(Tensor, f"new_{name}") for name in ("empty", "empty_strided", "zeros", "ones", "full")}
 
 
+_PYTHON_TYPES: dict[Any, torch.dtype] = {bool: torch.bool, int: torch.int64, float: torch.float64}
+"""What torch takes the types of Python for."""
+
+
 def _bytes_asked(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     """Return the bytes of the tensor that a function makes of a size, or like a tensor."""
     like = next((value for value in (*args[:1], kwargs.get("input")) if isinstance(value, Tensor)), None)
@@ -97,7 +101,8 @@ def _bytes_asked(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     size = kwargs.get("size") or next((value for value in numbers if isinstance(value, tuple | list)), numbers)
     if like is not None and not size:
         size = like.shape
-    dtype = kwargs.get("dtype") or (torch.get_default_dtype() if like is None else like.dtype)
+    dtype: Any = kwargs.get("dtype") or (torch.get_default_dtype() if like is None else like.dtype)
+    dtype = _PYTHON_TYPES.get(dtype, dtype)
     try:
         return math.prod(map(operator.index, size)) * dtype.itemsize
     except TypeError:  # no size; torch says what is wrong with it, or it is the value of `full_like`

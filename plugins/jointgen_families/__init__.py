@@ -100,6 +100,17 @@ def jointgen_register(registry: Registrar) -> None:
         summary="Radial flow, amortised or shared by all rows; closed forms in both directions.",
     )
     registry.family(
+        "torch",
+        "jointgen_families.torch_family:Torch",
+        summary="Any distribution of torch.distributions over single numbers with a sample path, such as StudentT.",
+    )
+    registry.family(
+        "zuko",
+        "jointgen_families.flows.zuko_flows:Zuko",
+        paper="Rozet et al., zuko; each flow's own",
+        summary="zuko's flows by name: MAF, NSF, NAF, UNAF, SOSPF, BPF, CNF; quick draws or a quick density.",
+    )
+    registry.family(
         "ladder",
         "jointgen_families.ladder:Ladder",
         paper="Soenderby et al., NIPS 2016",

@@ -86,6 +86,8 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
 """Keys without defaults, and such whose defaults take minutes."""
 
 ELSEWHERE = {
+    ("family", "torch"): "tests/plugins/test_library_families.py, a distribution at a time",
+    ("family", "zuko"): "tests/plugins/test_library_families.py, a flow at a time",
     ("prior", "codebook"): "tests/systems/test_vq.py; it needs an encoder with a codebook",
     ("prior", "particles"): "tests/systems/test_particles.py; drawn in turn, so that a row depends on where it stands",
     ("data", "mnist"): "tests/plugins/test_data_sources.py, on the files beside the checkout",

@@ -94,3 +94,9 @@ def test_other_errors_are_no_lack_of_memory() -> None:
 
 def test_the_machine_has_memory() -> None:
     assert machine_memory() > 1 << 28
+
+
+def test_pythons_own_types_are_those_that_torch_takes_them_for() -> None:
+    with AllocationLimit(1000, too_large) as limit:
+        held = [torch.ones(3, 4, dtype=kind) for kind in (bool, int, float)]
+        assert limit.count_held() == 12 * (1 + 8 + 8) == sum(one.nbytes for one in held)

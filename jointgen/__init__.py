@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jointgen.inference.loading import load as load
     from jointgen.registry.components import Registrar as Registrar
     from jointgen.registry.hooks import hookimpl as hookimpl
+    from jointgen.registry.register import register as register
     from jointgen.training.losses import losses as losses
     from jointgen.training.run import run as run
 
@@ -37,6 +38,7 @@ _MODULES = {
     "hookimpl": "jointgen.registry.hooks",
     "load": "jointgen.inference.loading",
     "losses": "jointgen.training.losses",
+    "register": "jointgen.registry.register",
     "run": "jointgen.training.run",
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from jointgen.cli.arguments import Arguments, make_parser
 from jointgen.cli.listing import RECIPE
-from jointgen.cli.shipped_recipes import shipped_recipes
+from jointgen.config.shipped import shipped_recipes
 from jointgen.errors import ConfigError
 from jointgen.registry.components import KINDS
 from jointgen.registry.discovery import load_plugins

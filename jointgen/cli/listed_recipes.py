@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from jointgen.cli.shipped_recipes import recipe_folder, shipped_recipes
+from jointgen.config.shipped import recipe_folder, shipped_recipes
 from jointgen.config.toml import load_tables
 from jointgen.errors import ConfigError, suggest
 

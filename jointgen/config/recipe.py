@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from jointgen.config.fields import (
     valid_size,
 )
 from jointgen.config.optimizers import OptimizerTables
+from jointgen.config.shipped import find_recipe
 from jointgen.config.structure import structure, unstructure
 from jointgen.config.toml import apply_overrides, load_tables, parse_toml, to_toml
 from jointgen.config.values import show
@@ -306,6 +308,8 @@ def read_tables(
         ConfigError: The file cannot be read, or an override does not fit; the problems of both.
     """
     try:
+        if not isinstance(source, Mapping):
+            source = find_recipe(os.fspath(source))
         tables = dict(source) if isinstance(source, Mapping) else load_tables(source)
     except ConfigError as error:
         problems = Problems()

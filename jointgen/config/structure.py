@@ -68,7 +68,8 @@ def structure(tables: Mapping[str, Any], cls: type[T], registry: Registry, *, lo
     try:
         return _Reader(registry, load).converter.structure(tables, cls)
     except (BaseValidationError, ConfigError) as error:
-        raise ConfigError(_problems_in(error, registry)) from None
+        problems = _problems_in(error, registry)
+    raise ConfigError(problems)  # here, where no group of errors is its context: notebooks print all of such an error
 
 
 class _Reader:

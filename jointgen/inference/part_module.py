@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from jointgen.compiler.features import parts_below
 from jointgen.compiler.network_inputs import inputs_of, seen_value
+from jointgen.contracts.networks import Dropout
 from jointgen.contracts.noise import Kind, Noise
 from jointgen.contracts.observation import example
 from jointgen.contracts.space import Space
@@ -43,8 +44,8 @@ class NoiseInput:
 class PartModule(nn.Module):
     """A part of a model as a function of tensors: `model.module("decoder")`.
 
-    Its weights are those of the model, not a copy, so training either trains both. It reads no random generator: what
-    is random is an argument.
+    Its weights are those of the model, not a copy, so training either trains both. It reads no random generator, but
+    for the masks of dropout in training mode, as torch's own dropout does: what is random is an argument.
 
     Its readings, by what the part is:
 
@@ -188,6 +189,10 @@ class PartModule(nn.Module):
     # --- what it computes
 
     def _run(self, values: Sequence[Tensor], source: Any, rows: Any) -> Tensor:
+        if self.training:
+            for module in self.modules():
+                if isinstance(module, Dropout):
+                    module.noise = _Global(next(self.parameters()), rows)
         known = dict(zip(self.inputs, values, strict=True))
         if self.trait.kind == "critic":
             return self._value_of_critic(known)
@@ -271,6 +276,21 @@ class _Recorded:
         """Return uniform numbers, (B, *shape)."""
         self.asked.append(("uniform", shape))
         return self._source.uniform(*shape)
+
+
+class _Global:
+    """A NoiseSource that reads torch's global generator."""
+
+    def __init__(self, like: Tensor, rows: Any):
+        self.rows, self.dtype, self._device = rows, like.dtype, like.device
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return normal numbers, (B, *shape)."""
+        return torch.randn(self.rows, *shape, dtype=self.dtype, device=self._device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Return uniform numbers, (B, *shape)."""
+        return torch.rand(self.rows, *shape, dtype=self.dtype, device=self._device)
 
 
 class _Zeros:

@@ -273,6 +273,10 @@ class Objective:
         lines += [f"& {words_in_latex(weight.describe())}" for weight in self.weights.values()]
         return "\n".join([r"\begin{aligned}", " \\\\\n".join(lines), r"\end{aligned}"])
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Print it in IPython as `print` does, and not field by field."""
+        printer.text(str(self))
+
     def _repr_latex_(self) -> str:
         return rf"$\displaystyle {self.latex()}$"
 

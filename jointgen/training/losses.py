@@ -55,7 +55,7 @@ def losses(
     are left to the caller.
 
     Args:
-        recipe: The path of a recipe, or a recipe as nested dicts.
+        recipe: The path of a recipe, the name of one that comes with jointgen, or a recipe as nested dicts.
         overrides: Settings that replace the recipe's, as in `jointgen.run`.
         objective: An objective composed in Python, or its stages, in place of the recipe's.
         device: The device to train on.

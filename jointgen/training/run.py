@@ -48,7 +48,7 @@ def run(
     and a notebook's stop button end the run after a checkpoint; a second one ends it at once.
 
     Args:
-        recipe: The path of a recipe, or a recipe as nested dicts.
+        recipe: The path of a recipe, the name of one that comes with jointgen, or a recipe as nested dicts.
         overrides: Settings that replace the recipe's, as {"train.steps": 1000} or ["train.steps=1000"]. A component may
             stand in the place of its table: an object of its attrs class, or a function that builds a network.
         objective: An objective composed in Python, or its stages, in place of the recipe's.

@@ -275,9 +275,9 @@ class Trainer:
         return self._result(summary)
 
     def _result(self, summary: Summary) -> Run:
-        """Return the finished run. Its model is left in evaluation mode."""
+        """Return the finished run. Its model is left in evaluation mode, and gradients reach all of it."""
         model = self.reporter.model()
-        model.parts.modules.eval()
+        model.eval().requires_grad_(True)
         return Run(self.reporter.folder.path, summary, model)
 
     def _stop_if_not_finite(self) -> None:

@@ -17,8 +17,9 @@ from support.paths import QUICKSTART, REPO
 
 import jointgen
 from jointgen.cli import run, training
-from jointgen.cli import shipped_recipes as shipped
 from jointgen.cli.arguments import parse
+from jointgen.config import shipped
+from jointgen.config.recipe import read_tables
 from jointgen.config.toml import DIRECTIVE
 from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry
@@ -318,6 +319,12 @@ def test_a_shipped_recipe_goes_by_its_name_and_says_so(say: Any, here: Path) -> 
     assert said.status == 0 and tomllib.loads(said.out)["name"] == "quickstart"
     which = f"jointgen: quickstart: the recipe that comes with jointgen, {shipped.shipped_recipes()['quickstart']}"
     assert said.problems[0] == which
+
+
+def test_a_shipped_recipe_goes_by_its_name_in_python(here: Path) -> None:
+    assert read_tables("quickstart", {"train.steps": 3})["name"] == "quickstart"
+    with pytest.raises(ConfigError, match="did you mean 'quickstart', which comes with jointgen"):
+        read_tables("quikstart")
 
 
 @pytest.mark.parametrize("given", ["quickstart.toml", "recipes/quickstart.toml"])

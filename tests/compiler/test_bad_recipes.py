@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from support.paths import QUICKSTART
 
-from jointgen.cli.shipped_recipes import shipped_recipes
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.config.recipe import read_recipe, read_tables
 from jointgen.config.schema import recipe_schema
+from jointgen.config.shipped import shipped_recipes
 from jointgen.config.toml import load_tables, read_toml
 from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry

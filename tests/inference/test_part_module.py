@@ -122,6 +122,19 @@ def test_parts_that_it_is_merged_with_come_with_it() -> None:
     assert torch.equal(bottom(x, z), drawn["z1"])
 
 
+def test_dropout_reads_torchs_generator_in_training_mode_alone() -> None:
+    trunk = {"type": "conv", "widths": [4], "dropout": 0.5}
+    encoder = model(encoder={"network": trunk, "family": {"type": "gaussian"}}).module("encoder")
+    x = torch.rand(3, 1, 8, 8)
+    whole = encoder(x)
+    encoder.train()
+    torch.manual_seed(1)
+    first = encoder(x)
+    assert not torch.equal(first, whole) and not torch.equal(encoder(x), first)
+    torch.manual_seed(1)
+    assert torch.equal(encoder(x), first) and torch.equal(encoder.eval()(x), whole)
+
+
 def test_what_is_not_there_is_refused_by_its_nearest_name() -> None:
     ours = model()
     with pytest.raises(ConfigError, match=r"^part: 'decodr' is no part .*; did you mean 'decoder'\?"):

@@ -181,6 +181,18 @@ def _register_extractors(registry: Registrar) -> None:
         summary="the features of published scores; weights from torch.hub's cache or a path",
     )
     registry.extractor(
+        "dinov2",
+        "jointgen_metrics.vision_transformers:DINOv2",
+        paper="Oquab et al. 2024; as features of scores: Stein et al. 2023",
+        summary="the class token of DINOv2; weights from torch.hub's cache or a path",
+    )
+    registry.extractor(
+        "clip",
+        "jointgen_metrics.vision_transformers:CLIP",
+        paper="Radford et al. 2021; as features of scores: Kynkäänniemi et al. 2023",
+        summary="the image features of CLIP; weights from torch.hub's cache or a path",
+    )
+    registry.extractor(
         "classifier",
         "jointgen_metrics.classifier:Classifier",
         summary="a small network, trained once on the run's own labelled data",

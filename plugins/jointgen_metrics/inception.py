@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,7 +11,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import ConfigError, FeatureBatch, Space
+from jointgen.plugin import FeatureBatch, Space
+from jointgen_metrics.published_weights import PublishedWeights
 
 try:
     from torch_fidelity import feature_extractor_inceptionv3 as graph
@@ -59,9 +59,7 @@ class InceptionFeatures:
     @property
     def file(self) -> Path:
         """The file with the weights."""
-        if self.config.weights is not None:
-            return Path(self.config.weights).expanduser()
-        return Path(torch.hub.get_dir()) / "checkpoints" / FILE
+        return _published().place(self.config.weights)
 
     @property
     def absent(self) -> str:
@@ -71,16 +69,7 @@ class InceptionFeatures:
         if graph is None:
             command = "uv sync --extra inception, or pip install 'jointgen[inception]'"
             return f"the Inception graph needs torch-fidelity: {command}"
-        if not self.file.is_file():
-            return "" if self._may_fetch else _how_to_get(self.file)
-        found = _sha256(self.file)
-        if not found.startswith(SHA256):
-            return f"{self.file} is not the published file: its sha256 begins with {found[:8]}, not {SHA256}"
-        return ""
-
-    @property
-    def _may_fetch(self) -> bool:
-        return self.config.download and self.config.weights is None
+        return _published().absent(self.file, self.config.download and self.config.weights is None)
 
     def identity(self) -> str:
         """See `Features.identity`."""
@@ -89,39 +78,15 @@ class InceptionFeatures:
 
     def __call__(self, rows: Tensor) -> FeatureBatch:
         """See `Features`."""
-        if not self.file.is_file():
-            _fetch(self.file)
+        _published().fetch(self.file)
         network = _load(self.file, os.stat(self.file).st_mtime_ns, rows.device)
         colour = rows.expand(-1, 3, -1, -1) if self.channels == 1 else rows
         features, logits = network(colour.contiguous())
         return FeatureBatch(features, logits)
 
 
-def _how_to_get(file: Path) -> str:
-    return (
-        f"no Inception weights, which published scores use: {file} is not there. Put {FILE} (91 MB, from {URL}) there, "
-        "give extractor = { type = 'inception', weights = 'PATH' } or download = true, or score with extractor = "
-        "{ type = 'classifier' }, whose figures compare with one another only"
-    )
-
-
-def _sha256(file: Path) -> str:
-    stat = file.stat()
-    return _hashed(file, stat.st_mtime_ns, stat.st_size)
-
-
-@functools.lru_cache(maxsize=4)
-def _hashed(file: Path, changed: int, size: int) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _fetch(file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.hub.download_url_to_file(URL, str(file), hash_prefix=SHA256, progress=False)
-    except (OSError, RuntimeError) as error:  # no network, or not the published file
-        raise ConfigError(f"{URL} cannot be fetched: {error}", "extractor", "download") from error
+def _published() -> PublishedWeights:
+    return PublishedWeights("Inception", "inception", FILE, SHA256, URL, 91)
 
 
 @functools.lru_cache(maxsize=1)

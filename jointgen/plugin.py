@@ -125,15 +125,15 @@ if TYPE_CHECKING:
     from jointgen.contracts.reductions import Reduction as Reduction
     from jointgen.contracts.reductions import TermDraws as TermDraws
     from jointgen.contracts.sources import AugmentedRows as AugmentedRows
+    from jointgen.contracts.sources import Column as Column
     from jointgen.contracts.sources import CountedSource as CountedSource
     from jointgen.contracts.sources import DataSource as DataSource
     from jointgen.contracts.sources import NamedClasses as NamedClasses
+    from jointgen.contracts.sources import NamedColumns as NamedColumns
     from jointgen.contracts.sources import OptionalLabels as OptionalLabels
     from jointgen.contracts.sources import PlacedRows as PlacedRows
     from jointgen.contracts.sources import RemarkedRows as RemarkedRows
     from jointgen.contracts.sources import Rows as Rows
-    from jointgen.contracts.sources import ScaledColumn as ScaledColumn
-    from jointgen.contracts.sources import ScaledSource as ScaledSource
     from jointgen.contracts.sources import StoredRows as StoredRows
     from jointgen.contracts.sources import labelled as labelled
     from jointgen.contracts.space import Space as Space
@@ -302,12 +302,12 @@ _MODULES = {
     "contracts.sources": (
         "AugmentedRows",
         "DataSource",
+        "Column",
         "CountedSource",
+        "NamedColumns",
         "NamedClasses",
         "OptionalLabels",
         "PlacedRows",
-        "ScaledColumn",
-        "ScaledSource",
         "RemarkedRows",
         "Rows",
         "StoredRows",

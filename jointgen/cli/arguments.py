@@ -26,7 +26,7 @@ AUTO = "auto"
 """What `--resume` may be followed by."""
 SHELLS = ("bash", "zsh", "fish")
 """The shells for which there is a completion script."""
-PICTURE, ARRAY, TENSORS = ".png", ".npz", ".safetensors"
+PICTURE, ARRAY, TENSORS, TABLE = ".png", ".npz", ".safetensors", ".csv"
 """The endings of files that commands write."""
 FOLDER = "DIR/"
 """In the place of an ending: images, each a file of a folder."""
@@ -358,7 +358,8 @@ def _add_sample_options(sample: Parser) -> None:
     )
     _add_output(
         sample,
-        f"a picture of a grid ({PICTURE}), the values in model space ({ARRAY}), or a folder of images ({FOLDER})",
+        f"a picture of a grid ({PICTURE}), the values in model space ({ARRAY}), a table of vectors and labels in the "
+        f"data's own units ({TABLE}), or a folder of images ({FOLDER})",
     )
     sample.add_argument(
         "--start",

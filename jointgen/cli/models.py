@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from jointgen.cli.arguments import ARRAY, FOLDER, PICTURE, TENSORS, Arguments
-from jointgen.cli.output_files import check_output, write_arrays
+from jointgen.cli.arguments import ARRAY, FOLDER, PICTURE, TABLE, TENSORS, Arguments
+from jointgen.cli.output_files import Output, check_output, write_arrays, write_table
+from jointgen.cli.output_tables import check_table, rows_of_table
 from jointgen.cli.output_values import check_values, write_values
 from jointgen.data.split import Split, open_split
 from jointgen.errors import placing_options
@@ -27,8 +28,11 @@ SAMPLES, SAMPLES_OF_A_CLASS = 64, 8
 
 def sample_command(arguments: Arguments) -> None:
     """Generate rows and write them as a picture, as arrays or as images in a folder."""
-    output = check_output(arguments.output, PICTURE, ARRAY, FOLDER)
+    output = check_output(arguments.output, PICTURE, ARRAY, TABLE, FOLDER)
     model, _ = open_model_of(arguments)
+    if output.ending == TABLE:
+        _sample_table(arguments, output, model)
+        return
     variable = inference.generated_variable(model)
     space = model.spaces[variable]
     check_values(output, variable, space, points=True)
@@ -42,6 +46,20 @@ def sample_command(arguments: Arguments) -> None:
     columns = n if len(every) > 1 else None
     write_values(output, variable, samples, space, lambda: grid_of(samples, space, columns), first=first)
     say(f"{output}: {count} samples of {variable}, {space}")
+
+
+def _sample_table(arguments: Arguments, output: Output, model: Model) -> None:
+    """Generate rows of every variable together, and write them as a table."""
+    variables = inference.generated_variables(model)
+    names = check_table(model, variables)
+    every = inference.for_each_class(arguments.given, model)
+    n = arguments.n or (SAMPLES if len(every) == 1 else SAMPLES_OF_A_CLASS)
+    options = {"seed": arguments.seed, "reading": arguments.reading, "first": arguments.start}
+    with Counter("sampling") as counter:
+        parts = [inference.draw_many(model, n, variables, given, **options, progress=counter) for given in every]
+    draws = {variable: torch.cat([part[variable] for part in parts]) for variable in variables}
+    write_table(output.path, names, rows_of_table(model, draws))
+    say(f"{output}: {n * len(every)} rows of {', '.join(names)}")
 
 
 def reconstruct_command(arguments: Arguments) -> None:

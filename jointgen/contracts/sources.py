@@ -123,8 +123,8 @@ class OptionalLabels(Protocol):
 
 
 @attrs.frozen
-class ScaledColumn:
-    """A number of a vector, and what makes it the number that the user's data has: mean + sd * value.
+class Column:
+    """A column of the user's table; mean + sd * value is the number that the table has for a value of the model.
 
     Args:
         name: The name of the column.
@@ -138,11 +138,11 @@ class ScaledColumn:
 
 
 @runtime_checkable
-class ScaledSource(Protocol):
-    """A data source whose vectors are made of named columns, which may have been standardised."""
+class NamedColumns(Protocol):
+    """A data source whose vectors and labels are columns with names, which may have been standardised."""
 
-    def scaled_columns(self) -> dict[str, list[ScaledColumn]]:
-        """Return the columns of each vector in order by variable; called once the data is open."""
+    def columns(self) -> dict[str, list[Column]]:
+        """Return the columns of each variable, in order; a label is one column. Called once the data is open."""
 
 
 @runtime_checkable
@@ -198,12 +198,14 @@ class RecordedData:
         spaces: The Space of each of a source's variables.
         splits: What tells the rows of each split from others; records of earlier versions lack it.
         class_names: The names of the classes of each label, where a source has any.
+        columns: The columns of each variable, where a source is a table.
     """
 
     file: Path
     spaces: Mapping[str, Mapping[str, Space]]
     splits: Mapping[str, Mapping[str, SplitIdentity]] = attrs.field(factory=dict)
     class_names: Mapping[str, Mapping[str, list[str]]] = attrs.field(factory=dict)
+    columns: Mapping[str, Mapping[str, list[Column]]] = attrs.field(factory=dict)
 
 
 def labelled(source: Source) -> Source:

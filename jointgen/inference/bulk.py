@@ -115,10 +115,15 @@ ALL = "all"
 
 def generated_variable(model: Model) -> str:
     """The one variable that p generates. Raises ConfigError where there is none, or several."""
-    found = [v for v in model.observed if model.binding.generator_of(v).name == "p"]
+    found = generated_variables(model)
     if len(found) != 1:
         raise ConfigError(f"this model generates {', '.join(found) or 'nothing'}; expected one variable")
     return found[0]
+
+
+def generated_variables(model: Model) -> list[str]:
+    """The observed variables that p generates."""
+    return [v for v in model.observed if model.binding.generator_of(v).name == "p"]
 
 
 def sample_many(
@@ -133,12 +138,36 @@ def sample_many(
 ) -> Tensor:
     """Sample any number of rows; up to a batch of them are `model.sample(n, seed=seed, reading=reading)`.
 
+    The arguments are those of `draw_many`.
+
+    Returns:
+        (n, *shape) of `generated_variable(model)`, on the CPU.
+    """
+    variable = generated_variable(model)
+    drawn = draw_many(model, n, [variable], given, seed=seed, reading=reading, first=first, progress=progress)
+    return drawn[variable]
+
+
+def draw_many(
+    model: Model,
+    n: int,
+    variables: Sequence[str],
+    given: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    reading: str = "mean",
+    first: int = 0,
+    progress: Progress,
+) -> dict[str, Tensor]:
+    """Draw some variables of p together, any number of rows.
+
     What p draws from data sources and is not given comes from their held-out rows, evenly apart; where there are fewer
     than n, they are taken again from the first one on.
 
     Args:
         model: The model.
         n: How many rows.
+        variables: What is kept of each row.
         given: Values that are not drawn; see `given_values`.
         seed: The seed of the noise.
         reading: See `Model.sample`.
@@ -146,15 +175,17 @@ def sample_many(
         progress: Called after each batch.
 
     Returns:
-        (n, *shape) of `generated_variable(model)`, on the CPU.
+        (n, *shape) of each of the variables, on the CPU.
 
     Raises:
         ConfigError: A given value does not fit, or so many rows do not fit into the memory of this machine.
     """
-    variable, done = generated_variable(model), []
-    needed = 2 * n * model.spaces[variable].size * model.view.dtype.itemsize  # the batches, and all of them in one
+    size, done = sum(model.spaces[v].size for v in variables), dict[str, list[Tensor]]()
+    needed = 2 * n * size * model.view.dtype.itemsize  # the batches, and all of them in one
     if needed > (memory := machine_memory()):
-        reason = f"{n:,} samples of {variable} take {needed / GIB:,.0f} GiB of memory, and this machine has"
+        reason = (
+            f"{n:,} samples of {' and '.join(variables)} take {needed / GIB:,.0f} GiB of memory, and this machine has"
+        )
         raise ConfigError(f"{reason} {memory / GIB:,.0f}", "-n")
     given_values(given, model, 1)  # finds mistakes before data is read
     roots = model.binding.data_roots(model.binding.joint("p", "sampling"))
@@ -176,9 +207,11 @@ def sample_many(
             raw = held_out.take((start + torch.arange(rows)) % len(held_out), model.device)
             _, samples = model.view.observe(StepInputs(raw, noise, rows))
             known = {**{v: samples[v] for v in roots if v in samples}, **known}
-        done.append(model.view.draw("p", known, rows, noise, reading)[variable].cpu())
+        drawn = model.view.draw("p", known, rows, noise, reading)
+        for variable in variables:
+            done.setdefault(variable, []).append(drawn[variable].cpu())
         progress(start - first + rows, n)
-    return torch.cat(done)
+    return {variable: torch.cat(values) for variable, values in done.items()}
 
 
 def decode_many(

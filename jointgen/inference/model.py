@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.observation import Observation
-from jointgen.contracts.sources import NamedClasses
+from jointgen.contracts.sources import Column, NamedClasses, NamedColumns
 from jointgen.contracts.space import Space
 from jointgen.data.step_inputs import StepInputs
 from jointgen.errors import ConfigError, Problems, suggest
@@ -90,6 +90,20 @@ class Model(nn.Module):
                 names = dict(source.class_names()) if isinstance(source, NamedClasses) else {}
             own = self.binding.variables_of(part)
             found |= {variable: [*names[name]] for variable, name in own.items() if name in names}
+        return found
+
+    @property
+    def columns(self) -> dict[str, list[Column]]:
+        """The columns of each variable whose data source is a table, in the order of the table's variables."""
+        found: dict[str, list[Column]] = {}
+        for part in self.binding.data_parts:
+            if self.binding.recorded is not None:
+                columns = dict(self.binding.recorded.columns.get(part, {}))
+            else:
+                source = self.compiled.recipe.all_sources()[part]
+                columns = source.columns() if isinstance(source, NamedColumns) else {}
+            joint_names = {name: variable for variable, name in self.binding.variables_of(part).items()}
+            found |= {joint_names[name]: [*of] for name, of in columns.items() if name in joint_names}
         return found
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

@@ -21,7 +21,7 @@ from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.config.documents import parse_document
 from jointgen.config.recipe import Recipe
 from jointgen.contracts.data_keys import key_roles
-from jointgen.contracts.sources import NamedClasses, RecordedData, SplitIdentity
+from jointgen.contracts.sources import Column, NamedClasses, NamedColumns, RecordedData, SplitIdentity
 from jointgen.contracts.space import Space
 from jointgen.data.identity import identity_differences, identity_of
 from jointgen.data.split import Split
@@ -53,12 +53,14 @@ class SourceRecord:
         type: Its name in the registry, such as "arrays".
         places: The files and folders that it was read from, by the source's key for each.
         classes: The names of the classes in order, by its name for the label.
+        columns: The columns of each variable in order, where it is a table.
         splits: What tells the rows of each split from others.
     """
 
     type: str
     places: dict[str, Place] = attrs.field(factory=dict)
     classes: dict[str, list[str]] = attrs.field(factory=dict)
+    columns: dict[str, list[Column]] = attrs.field(factory=dict)
     splits: dict[str, SplitIdentity] = attrs.field(factory=dict)
 
 
@@ -175,7 +177,9 @@ class RunData:
         if not spaces:
             return None
         splits = {part: one.splits for part, one in self.sources.items()}
-        return RecordedData(folder.data, spaces, splits, {part: one.classes for part, one in self.sources.items()})
+        classes = {part: one.classes for part, one in self.sources.items()}
+        columns = {part: one.columns for part, one in self.sources.items()}
+        return RecordedData(folder.data, spaces, splits, classes, columns)
 
     def _locations(self, part: str, source: Any) -> dict[str, str]:
         """Return the path of each place of a source that is still where it was, by key."""
@@ -197,9 +201,10 @@ def _source_record(compiled: CompiledRecipe, splits: Mapping[str, Split], part: 
     source = compiled.recipe.all_sources()[part]
     with attributing(compiled.binding.named(part)):
         classes = source.class_names() if isinstance(source, NamedClasses) else {}
+        columns = source.columns() if isinstance(source, NamedColumns) else {}
         identities = {name: identity_of(split.sources[part]) for name, split in splits.items()}
     places = {key: Place(getattr(as_written, key), path) for key, path in absolute_places(source).items()}
-    return SourceRecord(compiled.registry.name_of("data", type(source)), places, classes, identities)
+    return SourceRecord(compiled.registry.name_of("data", type(source)), places, classes, columns, identities)
 
 
 def _is_there(path: Path) -> bool:

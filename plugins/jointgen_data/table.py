@@ -15,9 +15,9 @@ from torch import Tensor
 
 from jointgen.plugin import (
     LOCATION,
+    Column,
     ConfigError,
     FileError,
-    ScaledColumn,
     Space,
     listed,
     suggest,
@@ -25,9 +25,9 @@ from jointgen.plugin import (
     valid_share,
 )
 from jointgen_data.common import HowSplit, TensorRows, held_out_rows, is_train, label_space
-from jointgen_data.table_files import BUNDLED, Bundled, Column, bundled_table, read_table
+from jointgen_data.table_files import BUNDLED, Bundled, FileColumn, bundled_table, read_table
 
-Columns = dict[str, Column]
+FileColumns = dict[str, FileColumn]
 MAX_CLASSES, FEW_CLASSES = 1000, 20
 MAX_ROWS_NAMED = 5
 
@@ -83,12 +83,11 @@ class Table:
         """Return the names of the classes of each label, in order."""
         return self._classes
 
-    def scaled_columns(self) -> dict[str, list[ScaledColumn]]:
-        """Return the names and moments of the columns of each vector, in order."""
+    def columns(self) -> dict[str, list[Column]]:
+        """Return the names and moments of the columns of each variable, in order."""
         return {
-            name: [ScaledColumn(column, *self._moments[column]) for column in columns]
+            name: [Column(column, *self._moments.get(column, ())) for column in columns]
             for name, columns in self._columns.items()
-            if name not in self._classes
         }
 
     def count_rows(self, split: str) -> int:
@@ -107,7 +106,7 @@ class Table:
         }
         return TableRows(values, torch.from_numpy(rows), list(self._remarks()) if train else [])
 
-    def _scaled(self, column: Column, rows: np.ndarray) -> np.ndarray:
+    def _scaled(self, column: FileColumn, rows: np.ndarray) -> np.ndarray:
         mean, sd = self._moments[column.name]
         assert column.numbers is not None, "checked when the roles of columns were"
         return ((column.numbers[rows] - mean) / sd).astype(np.float32)
@@ -115,7 +114,7 @@ class Table:
     # --- what is in the files ----------------------------------------------------------------------------------------
 
     @cached_property
-    def _tables(self) -> dict[str, Columns]:
+    def _tables(self) -> dict[str, FileColumns]:
         """The columns of the file of each split."""
         if (self.path is None) == (self.bundled is None):
             raise ConfigError(
@@ -124,7 +123,7 @@ class Table:
         train = bundled_table(self.bundled) if self.bundled is not None else self._read("path")
         return {"train": train, "test": train if self.test_path is None else self._read("test_path")}
 
-    def _read(self, key: str) -> Columns:
+    def _read(self, key: str) -> FileColumns:
         try:
             return read_table(user_path(getattr(self, key)))
         except FileError as error:
@@ -132,7 +131,7 @@ class Table:
         except ConfigError as error:
             raise error.under(key) from None
 
-    def _table_of(self, split: str) -> Columns:
+    def _table_of(self, split: str) -> FileColumns:
         return self._tables[split]
 
     def _key_of(self, split: str) -> str:
@@ -169,7 +168,7 @@ class Table:
             raise ConfigError(f"{self.test_path!r} has no column {missing[0]!r}", "test_path")
         return found
 
-    def _is_numeric(self, column: Column) -> bool:
+    def _is_numeric(self, column: FileColumn) -> bool:
         return column.numbers is not None and column.name not in self.categorical
 
     @cached_property
@@ -276,7 +275,7 @@ class TableRows(TensorRows):
         self.remarks = remarks
 
 
-def _numbered(column: Column, rows: np.ndarray, classes: list[str], key: str) -> Tensor:
+def _numbered(column: FileColumn, rows: np.ndarray, classes: list[str], key: str) -> Tensor:
     """The number of each row's class, (n,) int64."""
     number = {name: index for index, name in enumerate(classes)}
     texts = [column.texts[row] for row in rows]
@@ -288,7 +287,7 @@ def _numbered(column: Column, rows: np.ndarray, classes: list[str], key: str) ->
     return torch.tensor([number[text] for text in texts if text is not None])
 
 
-def _check_is_there(column: str, table: Columns, *keys: str) -> None:
+def _check_is_there(column: str, table: FileColumns, *keys: str) -> None:
     if column not in table:
         raise ConfigError(f"no column {column!r}{suggest(column, table)}", *keys)
 

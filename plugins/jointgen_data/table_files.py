@@ -30,7 +30,7 @@ CLASS_COLUMNS = {"breast_cancer": "diagnosis", "iris": "species", "wine": "culti
 
 
 @attrs.frozen(eq=False)
-class Column:
+class FileColumn:
     """A column of a table.
 
     Args:
@@ -49,7 +49,7 @@ class Column:
         return np.array([text is None for text in self.texts], bool)
 
 
-def read_table(path: Path) -> dict[str, Column]:
+def read_table(path: Path) -> dict[str, FileColumn]:
     """Read a table by its name's ending.
 
     Raises:
@@ -65,19 +65,19 @@ def read_table(path: Path) -> dict[str, Column]:
     return found
 
 
-def bundled_table(name: str) -> dict[str, Column]:
+def bundled_table(name: str) -> dict[str, FileColumn]:
     """Return a table that comes with scikit-learn: its numbers, and its classes where it has any."""
     held: Any = getattr(sklearn.datasets, f"load_{name}")()
     names = [str(column).removesuffix(" (cm)").replace(" ", "_") for column in held.feature_names]
     columns = {column: held.data[:, index] for index, column in enumerate(names)}
-    found = {column: Column(column, values, list(map(repr, values.tolist()))) for column, values in columns.items()}
+    found = {column: FileColumn(column, values, list(map(repr, values.tolist()))) for column, values in columns.items()}
     if name not in CLASS_COLUMNS:
-        return found | {"progression": Column("progression", held.target, list(map(repr, held.target.tolist())))}
+        return found | {"progression": FileColumn("progression", held.target, list(map(repr, held.target.tolist())))}
     title = CLASS_COLUMNS[name]
-    return found | {title: Column(title, None, [str(held.target_names[number]) for number in held.target])}
+    return found | {title: FileColumn(title, None, [str(held.target_names[number]) for number in held.target])}
 
 
-def _read_csv(path: Path, delimiter: str) -> dict[str, Column]:
+def _read_csv(path: Path, delimiter: str) -> dict[str, FileColumn]:
     try:
         text = read_regular(path, MAX_BYTES).decode("utf-8-sig")
         lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if line]
@@ -98,12 +98,12 @@ def _read_csv(path: Path, delimiter: str) -> dict[str, Column]:
     return {name: _column(name, values) for name, values in zip(names, cells, strict=True)}
 
 
-def _column(name: str, cells: tuple[str, ...]) -> Column:
+def _column(name: str, cells: tuple[str, ...]) -> FileColumn:
     texts = [None if cell.strip().lower() in MISSING else cell.strip() for cell in cells]
     numbers = [math.nan if text is None else _number(text) for text in texts]
     known = [number for number in numbers if number is not None]
     all_numbers = len(known) == len(numbers) and any(text is not None for text in texts)
-    return Column(name, np.array(known, np.float64) if all_numbers else None, texts)
+    return FileColumn(name, np.array(known, np.float64) if all_numbers else None, texts)
 
 
 def _number(text: str) -> float | None:
@@ -113,7 +113,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _read_parquet(path: Path) -> dict[str, Column]:
+def _read_parquet(path: Path) -> dict[str, FileColumn]:
     if parquet is None:
         raise ConfigError("parquet needs pyarrow: uv sync --extra tables, or pip install 'jointgen[tables]'")
     data = read_regular(path, MAX_BYTES)
@@ -124,21 +124,21 @@ def _read_parquet(path: Path) -> dict[str, Column]:
         raise FileError(path, f"cannot be read as parquet: {' '.join(str(error).split())}") from error
 
 
-def _parquet_column(name: str, column: Any) -> Column:
+def _parquet_column(name: str, column: Any) -> FileColumn:
     values = column.to_pylist()
     texts = [None if value is None or value != value else str(value) for value in values]
     is_number = all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in values if value is not None
     )
     numbers = np.array([math.nan if value is None else value for value in values], np.float64) if is_number else None
-    return Column(name, numbers if any(text is not None for text in texts) else None, texts)
+    return FileColumn(name, numbers if any(text is not None for text in texts) else None, texts)
 
 
-def _csv_reader(delimiter: str) -> Callable[[Path], dict[str, Column]]:
+def _csv_reader(delimiter: str) -> Callable[[Path], dict[str, FileColumn]]:
     return lambda path: _read_csv(path, delimiter)
 
 
-READERS: dict[str, Callable[[Path], dict[str, Column]]] = {
+READERS: dict[str, Callable[[Path], dict[str, FileColumn]]] = {
     ".csv": _csv_reader(","),
     ".tsv": _csv_reader("\t"),
     ".parquet": _read_parquet,

@@ -18,6 +18,7 @@ import pytest
 import torch
 from jointgen_data.arrays import Arrays
 from PIL import Image
+from scipy.io import savemat
 from support.commands import Said
 from support.tampering import edit_data
 
@@ -103,14 +104,42 @@ def huggingface(home: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"path": "hub", "size": 8, "labels": True, "classes": 2}
 
 
-def mnist(home: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
-    raw = home / "sets/MNIST/raw"
-    raw.mkdir(parents=True)
-    for split in ("train", "t10k"):
-        axes = np.array([0x803, 8, 28, 28], ">u4").tobytes()
-        (raw / f"{split}-images-idx3-ubyte").write_bytes(axes + numbers(8, 28, 28).tobytes())
-        (raw / f"{split}-labels-idx1-ubyte").write_bytes(np.array([0x801, 8], ">u4").tobytes() + bytes(range(8)))
-    return {"root": "sets", "observe": "dequantise", "labels": True}
+def of_mnists_form(title: str) -> Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]:
+    def made(home: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+        raw = home / "sets" / title / "raw"
+        raw.mkdir(parents=True)
+        for split in ("train", "t10k"):
+            axes = np.array([0x803, 8, 28, 28], ">u4").tobytes()
+            (raw / f"{split}-images-idx3-ubyte").write_bytes(axes + numbers(8, 28, 28).tobytes())
+            (raw / f"{split}-labels-idx1-ubyte").write_bytes(np.array([0x801, 8], ">u4").tobytes() + bytes(range(8)))
+        return {"root": "sets", "observe": "dequantise", "labels": True}
+
+    return made
+
+
+def svhn(home: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    (home / "sets").mkdir()
+    for name in ("train_32x32.mat", "test_32x32.mat"):
+        savemat(home / "sets" / name, {"X": numbers(32, 32, 3, 8), "y": np.arange(1, 9)[:, None]})
+    return {"root": "sets", "labels": True}
+
+
+def celeba(home: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    images = home / "sets/celeba/img_align_celeba"
+    images.mkdir(parents=True)
+    names = [f"{number:06}.jpg" for number in range(1, 13)]
+    for name, pixels in zip(names, numbers(12, 8, 8, 3), strict=True):
+        Image.fromarray(pixels).save(images / name)
+    splits, faces = ([f"{name} {2 * (i % 2)}" for i, name in enumerate(names)], [f"{name} 1" for name in names])
+    (home / "sets/celeba/list_eval_partition.txt").write_text("\n".join(splits))
+    (home / "sets/celeba/list_attr_celeba.txt").write_text("\n".join(["12", "Smiling", *faces]))
+    return {"root": "sets", "size": 8, "labels": True}
+
+
+def table(home: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    rows = [f"{a},{b},{NAMES[a % 2]}" for a, b in numbers(40, 2)]
+    (home / "t.csv").write_text("\n".join(["a,b,y", *rows]))
+    return {"path": "t.csv"}
 
 
 def prepared(home: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -126,18 +155,29 @@ def without_files(**keys: Any) -> Callable[[Path, pytest.MonkeyPatch], dict[str,
 
 CASES: dict[str, Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]] = {
     "arrays": arrays,
+    "celeba": celeba,
     "cifar10": cifar10,
     "digits": without_files(labels=True),
+    "fashion_mnist": of_mnists_form("FashionMNIST"),
     "grid": without_files(rows=64, labels=True),
     "huggingface": huggingface,
     "image_folder": image_folder,
+    "kmnist": of_mnists_form("KMNIST"),
     "linear_gaussian": without_files(weights=[[1.0, 0.0], [0.5, 1.0]]),
-    "mnist": mnist,
+    "mnist": of_mnists_form("MNIST"),
     "moons": without_files(rows=64),
     "prepared": prepared,
     "ring": without_files(rows=64, labels=True),
+    "svhn": svhn,
+    "table": table,
 }
-CLASSES = {"image_folder": NAMES, "prepared": NAMES, "huggingface": NAMES, "cifar10": jointgen_data.cifar10.CLASSES}
+CLASSES = {
+    "image_folder": NAMES,
+    "table": NAMES,
+    "prepared": NAMES,
+    "huggingface": NAMES,
+    "cifar10": jointgen_data.cifar10.CLASSES,
+}
 """The names of classes that sources know."""
 
 

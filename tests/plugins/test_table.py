@@ -53,7 +53,8 @@ def test_numbers_are_one_standardised_vector_and_categories_labels(tmp_path: Pat
     assert torch.equal(train["x"][:, 0], train["x"][:, 1]), "heights are ages + 130, so they are the same when scaled"
     assert test["x"][0].tolist() == pytest.approx([25 / sd, 25 / sd]), "by the moments of the training rows"
     assert train["colour"].tolist() == [2, 0, 2, 1] and train["pet_owner"].tolist() == [1, 0, 0, 1]
-    age, height = source.scaled_columns()["x"]
+    assert [column.name for column in source.columns()["pet_owner"]] == ["pet-owner"]
+    age, height = source.columns()["x"]
     assert (age.name, age.mean, age.sd) == ("age", 35.0, pytest.approx(sd))
     assert (height.name, height.mean) == ("Height (cm)", 165.0)
     assert test["x"][0, 1] * height.sd + height.mean == pytest.approx(190)
@@ -67,7 +68,7 @@ def test_variables_take_the_columns_that_they_are_given(tmp_path: Path) -> None:
     train = everything(source.open("train"))
     assert train["h"][:, 0].tolist() == [150, 160, 170, 180] and train["y"].tolist() == [1, 0, 1, 0]
     assert source.class_names() == {"y": ["9", "10"]}
-    assert source.scaled_columns()["h"][0].sd == 1.0
+    assert source.columns()["h"][0].sd == 1.0
 
 
 def test_held_out_rows_are_chosen_by_a_hash_of_their_number_in_the_file(tmp_path: Path) -> None:

@@ -167,6 +167,7 @@ if TYPE_CHECKING:
     from jointgen.runtime.console import log as log
     from jointgen.runtime.console import log_once as log_once
     from jointgen.runtime.console import warn_once as warn_once
+    from jointgen.runtime.devices import in_float64 as in_float64
     from jointgen.runtime.memory import machine_memory as machine_memory
     from jointgen.runtime.progress import Counter as Counter
     from jointgen.runtime.regular_files import check_regular as check_regular
@@ -356,6 +357,7 @@ _MODULES = {
         "fingerprint",
     ),
     "runtime.console": ("log", "log_once", "warn_once"),
+    "runtime.devices": ("in_float64",),
     "runtime.memory": ("machine_memory",),
     "runtime.progress": ("Counter",),
     "runtime.regular_files": (

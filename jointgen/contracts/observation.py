@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from jointgen.contracts.distributions import ReadyDraw
 from jointgen.contracts.noise import NoiseSource
 from jointgen.contracts.space import Space
+from jointgen.runtime.devices import in_float64
 
 
 class Observation(ReadyDraw):
@@ -135,10 +136,10 @@ def pixels(values: Tensor, space: Space) -> Tensor:
     """
     assert has_pixels(space) and space.range is not None, f"{space} is not of images"
     low, high = space.range
-    share = ((values.double().nan_to_num(low) - low) / (high - low)).clamp(0.0, 1.0)
+    share = ((in_float64(values).nan_to_num(low) - low) / (high - low)).clamp(0.0, 1.0)
     if space.kind == "real" and space.bins is not None:
         share = (share * space.bins).floor().clamp(max=space.bins - 1) / (space.bins - 1)
-    return (share * 255.0).round().to(torch.uint8)
+    return (share * 255.0).round().to(values.device, torch.uint8)
 
 
 def example(space: Space, noise: NoiseSource) -> Tensor:

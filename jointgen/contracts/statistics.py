@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from jointgen.runtime.devices import in_float64
+
 
 class Statistic(Protocol):
     """A summary of rows that can be merged, exchanged between processes, and stored as named tensors."""
@@ -58,8 +60,9 @@ class Mean:
         assert values.ndim == 1, f"one value per row is (B,), not {tuple(values.shape)}"
         if len(values) == 0:
             return cls()
-        mean = values.double().mean()
-        m2 = (values.double() - mean).square().sum()
+        doubles = in_float64(values)
+        mean = doubles.mean()
+        m2 = (doubles - mean).square().sum()
         return cls(len(values), *torch.stack([mean, m2]).tolist())
 
     def merge(self, other: Mean) -> Mean:

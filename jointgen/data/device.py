@@ -16,6 +16,7 @@ from torch import Tensor
 
 from jointgen.contracts.sources import Rows, reader_of
 from jointgen.errors import ConfigError
+from jointgen.runtime.devices import for_device, free_memory
 
 Residence = Literal["auto", "always", "never"]
 Values = dict[str, Tensor]
@@ -55,11 +56,6 @@ def size_of(rows: Rows) -> int:
     return len(rows) * sum(value.nbytes for value in reader_of(rows)(torch.zeros(1, dtype=torch.int64)).values())
 
 
-def free_memory(device: torch.device) -> int:
-    """The free bytes of a CUDA device."""
-    return torch.cuda.mem_get_info(device)[0]
-
-
 @attrs.frozen(eq=False)
 class ResidentRows:
     """Every stored row on a device, indexed there.
@@ -83,18 +79,19 @@ def copy_to_device(rows: Rows, device: torch.device) -> ResidentRows:
     read = reader_of(rows)
     first = read(torch.zeros(1, dtype=torch.int64))
     values = {
-        name: torch.empty(len(rows), *value.shape[1:], dtype=value.dtype, device=device)
+        name: torch.empty(len(rows), *value.shape[1:], dtype=for_device(value, device).dtype, device=device)
         for name, value in first.items()
     }
     for index in torch.arange(len(rows)).split(ROWS_PER_COPY):
         for name, value in read(index).items():
-            values[name][int(index[0]) : int(index[-1]) + 1] = value.to(device)
+            values[name][int(index[0]) : int(index[-1]) + 1] = for_device(value, device).to(device)
     return ResidentRows(values, device)
 
 
 def send(value: Tensor, device: torch.device) -> Tensor:
     """Copy a tensor to a device without waiting for it (CUDA copies from pinned memory); no copy if it lies there."""
     from_host = value.device.type == "cpu" and device.type == "cuda"
+    value = for_device(value, device)
     return (value.pin_memory() if from_host else value).to(device, non_blocking=from_host)
 
 

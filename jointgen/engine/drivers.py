@@ -11,6 +11,7 @@ from torch import Tensor
 from jointgen.compiler.measured import Condition, conditions_of, drives_of
 from jointgen.data.step_inputs import StepInputs
 from jointgen.objectives.gates import STEP, Comparison
+from jointgen.runtime.devices import in_float64
 
 if TYPE_CHECKING:
     from jointgen.compiler.plan import Plan, UpdatePlan
@@ -103,7 +104,7 @@ class Drivers:
     def _numbers(self) -> dict[str, float]:
         """The last figures that gates read, as numbers: the one place where a step waits for the device."""
         known = [name for name in self._read if name in self.state.figures]
-        values = torch.stack([self.state.figures[name].double() for name in known]).tolist() if known else []
+        values = torch.stack([in_float64(self.state.figures[name]) for name in known]).tolist() if known else []
         return dict(zip(known, values, strict=True))
 
     # --- weights

@@ -177,7 +177,7 @@ def scatter(points: Tensor, truth: Tensor | None = None, path: Path | None = Non
 
 def _frame(points: Tensor) -> tuple[Tensor, float]:
     """Find the square that holds all but a few stray points: its lower left corner (2,) and its side."""
-    finite = points.detach().double().cpu()
+    finite = points.detach().cpu().double()
     finite = finite[finite.isfinite().all(1)]
     if len(finite) == 0:
         return torch.tensor([-1.0, -1.0], dtype=torch.float64), 2.0
@@ -188,7 +188,7 @@ def _frame(points: Tensor) -> tuple[Tensor, float]:
 
 def _inside(points: Tensor, low: Tensor, side: float) -> list[list[float]]:
     """Select the points in the frame, as fractions of its side. NaN is outside."""
-    unit = (points.detach().double().cpu() - low) / side
+    unit = (points.detach().cpu().double() - low) / side
     return unit[((unit >= 0) & (unit <= 1)).all(1)].tolist()
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from jointgen.runtime.devices import name_of
+
 _DISTRIBUTIONS = ("jointgen", "torch", "torchvision", "accelerate", "safetensors", "numpy")
 _DESCRIBE = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
@@ -22,7 +24,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in _DISTRIBUTIONS}},
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({processor})",
+        "device": name_of(device, processor),
         "git_commit": _git_commit(),
     }
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jointgen.runtime.devices import ACCELERATORS, generator_state, seed_device, set_generator_state
+
 State = dict[str, Tensor]
 """The states of all generators, by name."""
 
@@ -22,8 +24,8 @@ def seed_globals(number: int, device: torch.device | str = "cpu") -> None:
     random.seed(number)
     np.random.seed(np.random.SeedSequence(number).generate_state(8))
     torch.default_generator.manual_seed(number)
-    if torch.device(device).type == "cuda":
-        torch.cuda.manual_seed(number)
+    if (place := torch.device(device)).type in ACCELERATORS:
+        seed_device(place, number)
 
 
 def global_state(device: torch.device | str = "cpu") -> State:
@@ -38,8 +40,8 @@ def global_state(device: torch.device | str = "cpu") -> State:
         "numpy_spare": torch.tensor(numpy_spare, dtype=torch.float64),
         "torch": torch.default_generator.get_state(),
     }
-    if torch.device(device).type == "cuda":
-        found["cuda"] = torch.cuda.get_rng_state(device)
+    if (place := torch.device(device)).type in ACCELERATORS:
+        found[place.type] = generator_state(place)
     return found
 
 
@@ -51,8 +53,8 @@ def set_global_state(state: Mapping[str, Tensor], device: torch.device | str = "
     np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_spare, state["numpy_spare"].item()))
     # clones, because torch reads a view from the start of the memory below it, and crashes
     torch.default_generator.set_state(state["torch"].cpu().clone())
-    if "cuda" in state and torch.device(device).type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"].cpu().clone(), device)
+    if (place := torch.device(device)).type in state:
+        set_generator_state(place, state[place.type].cpu().clone())
 
 
 @contextlib.contextmanager

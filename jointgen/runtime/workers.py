@@ -19,6 +19,8 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from jointgen.errors import ConfigError, JointgenError, LostError
+from jointgen.runtime.console import warn_once
+from jointgen.runtime.devices import ACCELERATORS, UNTESTED, count_of, has_float64, module_of
 from jointgen.runtime.ranks import REMEDY, check_variables, world_size
 
 Precision = Literal["fp32", "bf16", "fp64"]
@@ -59,7 +61,8 @@ class Workers:
         It may be called again with other settings.
 
         Args:
-            device: "auto" (a GPU if there is one), "cpu", "cuda" or, for a process alone, "cuda:1".
+            device: "auto" (an NVIDIA or AMD GPU if there is one), "cpu", "cuda" or, for a process alone, "cuda:1".
+                "mps" and "xpu" are run by the same code, and untested.
             precision: "fp32", "bf16" (products of matrices in bfloat16) or "fp64".
             processes: How many there should be, if the caller knows.
 
@@ -81,8 +84,10 @@ class Workers:
             raise JointgenError(f"{processes} processes were asked for, but {joined} joined; {REMEDY}")
         _check_device(wanted, accelerator)
         found = wanted if wanted.type == "cpu" or wanted.index is not None else accelerator.device
-        if found.type == "cuda" and found.index is not None:
-            torch.cuda.set_device(found)
+        if found.type in ("cuda", "xpu") and found.index is not None:
+            module_of(found).set_device(found)
+        if found.type in UNTESTED:
+            warn_once(f"nobody has tested jointgen on {found.type!r}; compare a short run with device = 'cpu'")
         return cls(accelerator, found, precision)
 
     @property
@@ -292,12 +297,17 @@ def find_device(name: str, precision: Precision, processes: int) -> torch.device
             device = torch.device(name) if isinstance(name, str | torch.device) else None
         except RuntimeError:
             device = None
-    if device is None or device.type not in ("cpu", "cuda") or str(name).startswith("cpu:"):
-        raise ConfigError(f"{name!r} is not a device; allowed: 'auto', 'cpu', 'cuda', 'cuda:N'", "device")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"{name!r}, but torch sees {torch.cuda.device_count()} GPUs; use 'cpu'", "device")
+    if device is None or device.type not in ("cpu", *ACCELERATORS) or str(name).startswith("cpu:"):
+        raise ConfigError(f"{name!r} is not a device; allowed: 'auto', 'cpu', 'cuda', 'cuda:N', 'mps', 'xpu'", "device")
+    if device.type != "cpu" and (device.index or 0) >= (count := count_of(device)):
+        kind = "" if device.type == "cuda" else f"{device.type} "
+        raise ConfigError(f"{name!r}, but torch sees {count} {kind}GPUs; use 'cpu'", "device")
     if device.index is not None and processes > 1:
         raise ConfigError(f"'{device}' is for one process; several each take their own with 'cuda'", "device")
+    if device.type == "mps" and processes > 1:
+        raise ConfigError("'mps' is one GPU, which several processes cannot share", "device")
+    if precision == "fp64" and not has_float64(device):
+        raise ConfigError(f"'fp64' is not something {device} can compute; use 'fp32', or the device 'cpu'", "precision")
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError(f"'bf16' is not something {device} can compute; use 'fp32'", "precision")
     return device

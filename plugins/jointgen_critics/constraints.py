@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import positive
+from jointgen.plugin import in_float64, positive
 
 
 @attrs.frozen
@@ -52,7 +52,7 @@ class OrthonormalRows:
     def __call__(self, module: nn.Module) -> None:
         """Take the nearest such matrix, in place; see `jointgen.plugin.Constraint`."""
         for parameter, rows in _matrices(module):
-            u, _, vh = torch.linalg.svd(rows.double(), full_matrices=False)
+            u, _, vh = torch.linalg.svd(in_float64(rows), full_matrices=False)
             parameter.copy_((u @ vh).reshape(parameter.shape))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jointgen.plugin import LOG_2PI, NoiseSource, Space, sum_event
+from jointgen.plugin import LOG_2PI, NoiseSource, Space, in_float64, sum_event
 from jointgen_families.location_scale import LocationScaleDraw
 
 JITTER = 1e-5
@@ -24,9 +24,10 @@ class CorrelatedGaussian:
 
     def __init__(self, mean: Tensor, log_scale: Tensor, correlation: Tensor, space: Space):
         self.mean, self.log_scale, self.space = mean, log_scale, space
-        eye = torch.eye(correlation.shape[-1], dtype=torch.float64, device=mean.device)
-        mixed = (correlation.double() + JITTER * eye) / (1 + JITTER)  # float32 cannot root what is nearly singular
-        self.root = torch.linalg.cholesky(mixed).to(mean.dtype)
+        doubles = in_float64(correlation)
+        eye = torch.eye(correlation.shape[-1], dtype=torch.float64, device=doubles.device)
+        mixed = (doubles + JITTER * eye) / (1 + JITTER)  # float32 cannot root what is nearly singular
+        self.root = torch.linalg.cholesky(mixed).to(mean)
 
     def draw(self, noise: NoiseSource) -> LocationScaleDraw:
         """Draw by D normal numbers."""

@@ -18,6 +18,7 @@ from jointgen.plugin import (
     ReadyDraw,
     Space,
     at_least_float32,
+    in_float64,
     positive,
     valid_layers,
     valid_size,
@@ -69,9 +70,9 @@ class BasisDistribution:
         done in float64, whatever the networks run in, so that a correlation of 1 stays 1.
         """
         log_scale_v = 0.5 * self.cov_v.diagonal(dim1=1, dim2=2).clamp_min(TINY).log()  # (m, D)
-        log_parts = self.a.double().clamp_min(TINY).log() + log_scale_v  # (B, m, D)
+        log_parts = in_float64(self.a).clamp_min(TINY).log() + log_scale_v  # (B, m, D)
         log_scale = 0.5 * torch.logsumexp(2 * log_parts, 1)  # (B, D)
-        mean, shaped = self.mean, self._shaped(log_scale.clamp_min(MIN_LOG_SCALE)).to(self.z0.dtype)
+        mean, shaped = self.mean, self._shaped(log_scale.clamp_min(MIN_LOG_SCALE)).to(self.z0)
         if self.covariance == "diagonal":
             return DiagonalGaussian(mean, shaped, self.space)
         per_unit = torch.exp(-log_scale_v)
@@ -188,13 +189,13 @@ class Noises(nn.Module):
         """Return the mean (m, D) of v over the fixed noise, and the covariance (m, D, D), which carries no gradient."""
         v = self(self.points.expand(self.eps_shape[0], -1, -1))  # (m, POINTS, D)
         mean = v.mean(1, keepdim=True)
-        apart = (v - mean).detach().double()
+        apart = in_float64((v - mean).detach())
         return mean.squeeze(1), apart.mT @ apart / POINTS
 
     @torch.no_grad()
     def _start_at_unit_moments(self) -> None:
         mean, cov = self.moments()
-        scale = cov.diagonal(dim1=1, dim2=2).sqrt().unsqueeze(1).to(mean.dtype)
+        scale = cov.diagonal(dim1=1, dim2=2).sqrt().unsqueeze(1).to(mean)
         self.biases[-1].sub_(mean.unsqueeze(1)).div_(scale)
         self.weights[-1].div_(scale)
 

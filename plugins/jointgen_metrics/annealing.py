@@ -25,6 +25,7 @@ from jointgen.plugin import (
     Noise,
     NoiseSource,
     between,
+    in_float64,
     log_mean_exp,
     per_row,
     valid_count,
@@ -301,9 +302,9 @@ class Chains:
         chains = len(z) // self.rows
         path = self._path(chains)
         place = path.at(z)
-        log_weight, accepted = torch.zeros_like(place.end, dtype=torch.float64), torch.zeros_like(place.end)
+        log_weight, accepted = in_float64(torch.zeros_like(place.end)), torch.zeros_like(place.end)
         for t, (beta, after) in enumerate(itertools.pairwise(betas)):
-            log_weight += (after - beta) * (place.end.double() - place.start.double())
+            log_weight += (after - beta) * (in_float64(place.end) - in_float64(place.start))
             if t < len(sizes):
                 step = sizes[t].repeat_interleave(chains)
                 place, rate = transition(path, place, after, step, self.settings.leapfrog, moves)

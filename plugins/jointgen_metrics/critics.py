@@ -19,6 +19,7 @@ from jointgen.plugin import (
     MetricFigure,
     ModelView,
     StatisticSpec,
+    in_float64,
     log_mean_exp,
     mean_and_error,
 )
@@ -86,7 +87,7 @@ class Critics:
                 return KeptRows.of(batch.index[:0], positive=nothing, negative=nothing, right=nothing)
             positive = [(share, f(batch)) for share, f in sides["positive"]]
             negative = [(share, -f(batch)) for share, f in sides["negative"]]
-            right = sum(share * (f > 0).double() for side in (positive, negative) for share, f in side)
+            right = sum(share * in_float64(f > 0) for side in (positive, negative) for share, f in side)
             logs = {"positive": _over_mixture(positive), "negative": _over_mixture(negative)}
             return KeptRows.of(batch.index, **logs, right=torch.as_tensor(right) / 2)
 
@@ -115,7 +116,7 @@ def _identity(logs: Tensor) -> FigureValue:
     """
     if len(logs) < 2:
         return None, None
-    logs = logs.double()
+    logs = in_float64(logs)
     value = log_mean_exp(logs, 0)
     relative = (logs - value).exp().std() / math.sqrt(len(logs))
     return float(value), float(relative)

@@ -20,6 +20,7 @@ from jointgen.plugin import (
     Provenance,
     StatisticSpec,
     between,
+    in_float64,
 )
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, prior_codes
 
@@ -103,7 +104,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, along: Tensor) -> float:
 
     On a line, optimal transport takes the i-th smallest draw to the i-th smallest.
     """
-    ranked = [(draws.float() @ along).sort(0).values.double() for draws in (a, b)]
+    ranked = [in_float64((draws.float() @ along).sort(0).values) for draws in (a, b)]
     return (ranked[0] - ranked[1]).square().mean().sqrt().item()
 
 
@@ -143,7 +144,7 @@ class MMD:
             draws = kept.in_order()
             if kept.n < 2:
                 return None, None
-            q, p = draws["q"].double(), draws["p"].double()
+            q, p = in_float64(draws["q"]), in_float64(draws["p"])
             return squared_mmd(q, p, [scale * mean_squared_distance(p) for scale in self.scales])
 
         spec = code_draws(model, code, self.rows)

@@ -17,6 +17,7 @@ from jointgen.plugin import (
     ModelView,
     Noise,
     between,
+    in_float64,
     per_row,
     positive,
     valid_count,
@@ -115,7 +116,7 @@ def is_quadratic(codes: Codes) -> bool:
     known = codes.known(values)
     a, b = codes.flat(values), FAR * codes.draw("p", known, PROBES, noise.renamed("far"))
     slopes = [
-        with_slope(lambda z: codes.log_joint(z, known, noise), place)[1].double() for place in (a, b, (a + b) / 2)
+        in_float64(with_slope(lambda z: codes.log_joint(z, known, noise), place)[1]) for place in (a, b, (a + b) / 2)
     ]
     largest = torch.stack(slopes).abs().max()
     error = (0.5 * (slopes[0] + slopes[1]) - slopes[2]).abs().max()
@@ -140,9 +141,9 @@ def gaussian_integral(codes: Codes, batch: Batch) -> Tensor:
 
     z = codes.draw("p", known, batch.rows, batch.noise.renamed("exact"))
     slope, hessian = slope_and_hessian(log_joint, z)
-    root = torch.linalg.cholesky(-hessian.double())  # (B, Z, Z)
-    z = z + torch.cholesky_solve(slope.double()[..., None], root)[..., 0].to(z.dtype)
+    root = torch.linalg.cholesky(-in_float64(hessian))  # (B, Z, Z)
+    z = z + torch.cholesky_solve(in_float64(slope)[..., None], root)[..., 0].to(z)
     value, left = with_slope(log_joint, z)
-    rest = torch.linalg.solve_triangular(root, left.double()[..., None], upper=False)[..., 0]  # rounding of z*
+    rest = torch.linalg.solve_triangular(root, in_float64(left)[..., None], upper=False)[..., 0]  # rounding of z*
     log_det = 2 * root.diagonal(dim1=1, dim2=2).log().sum(1)
-    return value.double() + 0.5 * rest.square().sum(1) + 0.5 * (codes.size * LOG_2PI - log_det)
+    return in_float64(value) + 0.5 * rest.square().sum(1) + 0.5 * (codes.size * LOG_2PI - log_det)

@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import Batch, ExtractorField, FeatureBatch, MetricFigure, ModelView, valid_count
+from jointgen.plugin import Batch, ExtractorField, FeatureBatch, MetricFigure, ModelView, in_float64, valid_count
 from jointgen_metrics.generation import Against, Compared, Reading, side_by_side
 
 
@@ -29,7 +29,7 @@ class Moments:
     @classmethod
     def of(cls, features: Tensor) -> Moments:
         """The statistic of a batch of features, (B, F), on the CPU."""
-        values = features.double()
+        values = in_float64(features)
         mean = values.mean(0)
         centred = values - mean
         return cls(len(values), mean.cpu(), (centred.T @ centred).cpu())

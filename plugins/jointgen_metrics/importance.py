@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jointgen.objectives import Expectation, Expr
-from jointgen.plugin import Batch, Display, MetricFigure, ModelView, between, per_row, valid_count
+from jointgen.plugin import Batch, Display, MetricFigure, ModelView, between, in_float64, per_row, valid_count
 from jointgen_metrics.likelihood import NO_CODE, bound, code_length, density_note, infers_codes
 
 
@@ -74,11 +74,11 @@ class LogMeanWeight:
     def __call__(self, batch: Batch) -> Tensor:
         """Evaluate the bound of each row."""
         k = self.config.k
-        total = torch.full((batch.rows,), -math.inf, dtype=torch.float64, device=batch.noise.device)
+        total = in_float64(torch.full((batch.rows,), -math.inf, device=batch.noise.device))
         at_once = max(1, self.config.chunk // batch.rows)
         for first in range(0, k, at_once):
             draws = range(first, min(first + at_once, k))
             noise = batch.noise.renamed("iwae").repeated(batch.rows, draws)
             mean = self.mean_of(len(draws))(batch, noise)  # the encoder runs once for these draws
-            total = torch.logaddexp(total, mean.double() + math.log(len(draws)))
+            total = torch.logaddexp(total, in_float64(mean) + math.log(len(draws)))
         return total - math.log(k)

@@ -16,6 +16,7 @@ from jointgen.plugin import (
     MetricFigure,
     ModelView,
     between,
+    in_float64,
     valid_count,
 )
 from jointgen_metrics.generation import Compared, Reading, side_by_side
@@ -38,7 +39,7 @@ class Predictions:
     @classmethod
     def of(cls, logits: Tensor, split: Tensor, splits: int) -> Predictions:
         """The statistic of logits (B, K), for rows that are in the splits (B,) int64."""
-        log_p = logits.double().log_softmax(1).cpu()
+        log_p = in_float64(logits).log_softmax(1).cpu()
         member = torch.nn.functional.one_hot(split.cpu(), splits).double()  # (B, S)
         entropies = (log_p.exp() * log_p).nan_to_num(0.0).sum(1)  # 0 log 0 = 0
         return cls(member.sum(0).long(), member.T @ log_p.exp(), member.T @ entropies)

@@ -22,6 +22,7 @@ from jointgen.plugin import (
     Provenance,
     StatisticSpec,
     between,
+    in_float64,
     per_row,
 )
 from jointgen_metrics.codes import NO_CODES, codes_of, encoded, encoder_of, observed
@@ -240,7 +241,7 @@ class Pairs:
             values = kept.in_order()
             scores = self._scores(values)  # (N, N), codes by rows
             mixture = scores.logsumexp(1) - math.log(kept.n)
-            self._kept, self._nats = kept, (scores.diagonal(), mixture, values["p"].double())
+            self._kept, self._nats = kept, (scores.diagonal(), mixture, in_float64(values["p"]))
         return self._nats
 
     def _scores(self, values: dict[str, Tensor]) -> Tensor:
@@ -249,5 +250,5 @@ class Pairs:
         chunks = []
         for start in range(0, len(z), step):
             given = {v: values[f"given {v}"][start : start + step] for v in self.factor.given}
-            chunks.append(self.model.log_prob_pairs("q", self.code, z, given).double().cpu())
+            chunks.append(self.model.log_prob_pairs("q", self.code, z, given).cpu().double())
         return torch.cat(chunks, 1)

@@ -6,7 +6,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import ExtractorField, FigureValue, KeptRows, MetricFigure, ModelView, between
+from jointgen.plugin import ExtractorField, FigureValue, KeptRows, MetricFigure, ModelView, between, in_float64
 from jointgen_metrics.generation import Against, Compared, Reading, kept_features, side_by_side
 
 MAX_CELLS = 2**23
@@ -59,7 +59,7 @@ def kernel_distance(x: Tensor, y: Tensor) -> tuple[float, float]:
     Returns:
         (estimate, standard error).
     """
-    x, y = x.double(), y.double()
+    x, y = in_float64(x), in_float64(y)
     within_x, within_y = _mean_of_others(x), _mean_of_others(y)
     across_x, across_y = _row_sums(x, y) / len(y), _row_sums(y, x) / len(x)
     estimate = within_x.mean() - across_x.mean() - across_y.mean() + within_y.mean()

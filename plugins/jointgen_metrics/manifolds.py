@@ -6,7 +6,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import ExtractorField, FigureValue, KeptRows, MetricFigure, ModelView, between
+from jointgen.plugin import ExtractorField, FigureValue, KeptRows, MetricFigure, ModelView, between, in_float64
 from jointgen_metrics.generation import Against, Compared, Reading, kept_features, side_by_side
 
 MAX_CELLS = 2**23
@@ -75,8 +75,8 @@ def prdc(draws: Tensor, data: Tensor, k: int) -> dict[str, float]:
 
     A ball reaches from a row to its k-th nearest neighbour among its own kind. A row on the edge of a ball is in it.
     """
-    centre = data.double().mean(0)  # distances cancel less there
-    x, y = draws.double() - centre, data.double() - centre
+    centre = in_float64(data).mean(0)  # distances cancel less there
+    x, y = in_float64(draws) - centre, in_float64(data) - centre
     radius_x, radius_y = _radii(x, k), _radii(y, k)
     recalled, covered = torch.zeros(len(y), dtype=torch.bool), torch.zeros(len(y), dtype=torch.bool)
     balls = []  # of data, that each draw is in

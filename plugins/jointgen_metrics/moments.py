@@ -26,7 +26,7 @@ class Moments:
     @classmethod
     def of(cls, values: Tensor) -> Moments:
         """The statistic of a batch, (B, D)."""
-        values = values.detach().double().cpu()
+        values = values.detach().cpu().double()
         mean = values.mean(0)
         return cls(len(values), mean, (values - mean).square().sum(0))
 

@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from jointgen.plugin import in_float64
 from jointgen_metrics.latents import with_slope
 
 LogF = Callable[[Tensor, Tensor], Tensor]
@@ -92,7 +93,7 @@ def integrate(
     left = torch.ones_like(change, dtype=torch.bool)  # rows whose grid is refined further
     for _ in range(MAX_REFINEMENTS):
         keep = left[cells.row] & (cells.most >= _largest(cells.value, cells.row, rows)[cells.row] - NEGLIGIBLE_NATS)
-        cells = _cells(log_f, *cells.split(keep), cells.width / 2, chunk)
+        cells = _cells(log_f, *cells.split(keep), cells.width / 2, chunk, like.device)
         mass = cells.log_mass()
         refined = _log_sum(mass, cells.row, rows)
         change = torch.where(left, (refined - value).abs(), change)
@@ -106,20 +107,21 @@ def integrate(
 
 
 def _first(log_f: LogF, rows: int, size: int, reach: float, like: Tensor, chunk: int) -> Cells:
-    """The first grid: the whole cube, for every row."""
-    width = 2 * reach / CELLS_PER_AXIS
-    axis = (torch.arange(CELLS_PER_AXIS, dtype=like.dtype, device=like.device) + 0.5) * width - reach
+    """The first grid: the whole cube, for every row. Cells lie where there is float64."""
+    width, home = 2 * reach / CELLS_PER_AXIS, in_float64(like[:0]).device
+    axis = (torch.arange(CELLS_PER_AXIS, dtype=like.dtype, device=home) + 0.5) * width - reach
     centre = torch.cartesian_prod(*[axis] * size).view(-1, size)
-    row = torch.arange(rows, device=like.device).repeat_interleave(len(centre))
-    return _cells(log_f, centre.repeat(rows, 1), row, width, chunk)
+    row = torch.arange(rows, device=home).repeat_interleave(len(centre))
+    return _cells(log_f, centre.repeat(rows, 1), row, width, chunk, like.device)
 
 
-def _cells(log_f: LogF, centre: Tensor, row: Tensor, width: float, chunk: int) -> Cells:
+def _cells(log_f: LogF, centre: Tensor, row: Tensor, width: float, chunk: int, device: torch.device) -> Cells:
     values, most = [centre.new_empty(0, dtype=torch.float64)], [centre.new_empty(0, dtype=torch.float64)]
-    for places, of in zip(centre.split(chunk), row.split(chunk), strict=True):
-        value, slope = with_slope(lambda z, of=of: log_f(z, of), places)  # type: ignore[misc]
-        values.append(value.double())
-        most.append(value.double() + 0.5 * width * slope.double().abs().sum(1))
+    for places, rows in zip(centre.split(chunk), row.split(chunk), strict=True):
+        of = rows.to(device)
+        value, slope = with_slope(lambda z, of=of: log_f(z, of), places.to(device))  # type: ignore[misc]
+        values.append(in_float64(value))
+        most.append(in_float64(value) + 0.5 * width * in_float64(slope).abs().sum(1))
     return Cells(centre, row, width, torch.cat(values), torch.cat(most))
 
 

@@ -1112,7 +1112,7 @@ DATA: Rows = {
     ),
     "device that does not exist": (
         ['train.device="gpu"'],
-        ["train.device: 'gpu' is not a device; allowed: 'auto', 'cpu', 'cuda', 'cuda:N'"],
+        ["train.device: 'gpu' is not a device; allowed: 'auto', 'cpu', 'cuda', 'cuda:N', 'mps', 'xpu'"],
     ),
 }
 

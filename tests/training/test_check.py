@@ -60,7 +60,7 @@ WRONG = {
 }
 SAID = [
     "eval.metrics: two metrics give a figure named 'elbo'; leave one out",
-    "train.device: 'mps' is not a device; allowed: 'auto', 'cpu', 'cuda', 'cuda:N'",
+    "train.device: 'mps', but torch sees 0 mps GPUs; use 'cpu'",
     "train.init_from: no_such_run: not a run folder (it has no recipe.toml)",
 ]
 

@@ -17,6 +17,7 @@ from jointgen.reports import pictures
 from jointgen.reports.gallery import fixed_batch
 from jointgen.reports.html import png_uri
 from jointgen.reports.page.curves import rounded
+from jointgen.runtime.devices import in_float64
 
 if TYPE_CHECKING:
     from jointgen.inference.model import Model
@@ -131,7 +132,7 @@ def traversal(rows: InterpolationRows, codes: Tensor) -> dict[str, Any]:
         rows: The rows.
         codes: Mean codes of many rows, (N, *Z).
     """
-    flat = codes.flatten(1).double()
+    flat = in_float64(codes.flatten(1))
     variance, mean = flat.var(0), flat.mean(0)
     top = variance.argsort(descending=True, stable=True)[:MAX_DIMENSIONS]
     reach = torch.linspace(-MAX_DEVIATIONS, MAX_DEVIATIONS, PATH_STEPS, dtype=torch.float64)
@@ -205,7 +206,7 @@ def code_map(name: str, codes: Tensor, labels: Tensor | None) -> dict[str, Any]:
     Raises:
         ConfigError: Fewer than two codes are finite.
     """
-    flat = codes.flatten(1).double()
+    flat = in_float64(codes.flatten(1))
     finite = flat.isfinite().all(1)
     flat = flat[finite]
     if len(flat) < 2:
@@ -260,7 +261,7 @@ def _drawer(rows: InterpolationRows) -> Callable[[Tensor, int], dict[str, Any]]:
 
 def _lines(points: Tensor, names: list[str]) -> list[dict[str, Any]]:
     """Cuts points (lines * PATH_STEPS, 2) into named lines in the plane."""
-    lines = points.double().view(-1, PATH_STEPS, 2).tolist()
+    lines = in_float64(points).view(-1, PATH_STEPS, 2).tolist()
     return [
         {"name": name, "x": [rounded(x) for x, _ in line], "y": [rounded(y) for _, y in line]}
         for name, line in zip(names, lines, strict=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from jointgen.plugin import DensityKind, below_one, between, positive, valid_depth
+from jointgen.plugin import DensityKind, below_one, between, in_float64, positive, valid_depth
 from jointgen_families.flows.distribution import Flow
 from jointgen_families.flows.recursion import Backwards, Direction, Forwards, opened
 
@@ -46,9 +46,9 @@ class PlanarTransform:
 
         It computes in float64, because eighty layers can lose a dozen digits on the way back (docs/densities.md).
         """
-        doubles = (x.double() for x in (z, self.u, self.w, self.b))
+        doubles = (in_float64(x) for x in (z, self.u, self.w, self.b))
         z0, log_det = _Layers.apply(*doubles, self.margin, Backwards)
-        return z0.to(z.dtype), log_det.to(z.dtype)
+        return z0.to(z), log_det.to(z)
 
 
 def bent(t: Tensor, square: Tensor, margin: float = 0.0) -> tuple[Tensor, Tensor]:

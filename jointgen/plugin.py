@@ -143,6 +143,7 @@ if TYPE_CHECKING:
     from jointgen.errors import ConfigError as ConfigError
     from jointgen.errors import FileError as FileError
     from jointgen.errors import MissingFileError as MissingFileError
+    from jointgen.errors import Problem as Problem
     from jointgen.errors import placing as placing
     from jointgen.errors import suggest as suggest
     from jointgen.images.decode import decoding_images as decoding_images
@@ -161,6 +162,9 @@ if TYPE_CHECKING:
     from jointgen.images.shards import read_manifest as read_manifest
     from jointgen.registry.components import Registrar as Registrar
     from jointgen.registry.components import Registry as Registry
+    from jointgen.registry.hooks import Commands as Commands
+    from jointgen.registry.hooks import RunView as RunView
+    from jointgen.registry.hooks import Section as Section
     from jointgen.runtime.cache import CacheFile as CacheFile
     from jointgen.runtime.cache import cached as cached
     from jointgen.runtime.cache import fingerprint as fingerprint
@@ -324,6 +328,7 @@ _MODULES = {
         "ConfigError",
         "FileError",
         "MissingFileError",
+        "Problem",
         "placing",
         "suggest",
     ),
@@ -351,6 +356,7 @@ _MODULES = {
         "Registrar",
         "Registry",
     ),
+    "registry.hooks": ("Commands", "RunView", "Section"),
     "runtime.cache": (
         "CacheFile",
         "cached",

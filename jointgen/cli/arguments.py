@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
@@ -16,9 +17,11 @@ import attrs
 
 from jointgen.cli.interrupts import INTERRUPTS
 from jointgen.config.fields import MAX_COUNT, MAX_SIDE, MAX_WORKERS
-from jointgen.errors import ConfigError, suggest
+from jointgen.errors import RAISED, ConfigError, PluginError, suggest
 from jointgen.registry.components import KINDS
-from jointgen.runtime.console import say_text
+from jointgen.registry.discovery import others_plugins
+from jointgen.registry.faults import said
+from jointgen.runtime.console import say_text, warn
 from jointgen.text import shortened
 
 Arguments = argparse.Namespace
@@ -104,20 +107,21 @@ class Command:
     Args:
         summary: What it does, as `jointgen --help` shows it.
         add_arguments: Adds the command's arguments to its parser.
-        function: "module:function", imported when the command is called; it takes the parsed arguments.
+        function: "module:function", imported when the command is called, or the function of a plugin; it takes the
+            parsed arguments.
         check: The same of a function that is called before, and that imports little; empty for none.
     """
 
     summary: str
     add_arguments: Callable[[Parser], None]
-    function: str
+    function: str | Callable[[Arguments], object]
     check: str = ""
 
     def __call__(self, arguments: Arguments) -> None:
         """Import the function and call it, after the check."""
         if self.check:
             load(self.check)(arguments)
-        load(self.function)(arguments)
+        (load(self.function) if isinstance(self.function, str) else self.function)(arguments)
 
 
 def load(function: str) -> Callable[..., Any]:
@@ -141,14 +145,14 @@ def launch_command(arguments: Arguments, processes: int) -> None:
         raise SystemExit(status)
 
 
-def make_parser() -> Parser:
-    """Make the parser of the whole command line."""
+def make_parser(commands: Mapping[str, Command]) -> Parser:
+    """Make the parser of a whole command line of these commands."""
     parser = Parser(prog="jointgen", description="Joint-distribution generative models, from recipes and plugins.")
     parser.add_argument("--version", action="version", version=f"jointgen {metadata.version('jointgen')}")
     parser.add_loudness()
     parser.set_defaults(loudness="usual")
     actions = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for name, command in COMMANDS.items():
+    for name, command in commands.items():
         command.add_arguments(parser.add_action(actions, name, command.summary))
     return parser
 
@@ -157,18 +161,21 @@ def parse(argv: Sequence[str]) -> Arguments:
     """Parse a command line without the program's name.
 
     Returns:
-        The arguments: `command` is the name of the command, `argv` what was parsed.
+        The arguments: `command` is the name of the command, `called` the Command, `argv` what was parsed.
 
     Raises:
         ConfigError: A command or an option does not exist; the nearest one is named.
     """
-    parser = make_parser()
-    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
-        raise ConfigError(f"unknown command {argv[0]!r}{suggest(argv[0], COMMANDS)}")
+    named = argv[0] if argv and not argv[0].startswith("-") else None
+    # plugins are looked for only where they may matter: it takes a while
+    commands = COMMANDS if named in COMMANDS else {**COMMANDS, **plugin_commands()}
+    parser = make_parser(commands)
+    if named is not None and named not in commands:
+        raise ConfigError(f"unknown command {named!r}{suggest(named, commands)}")
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         raise ConfigError(f"unexpected argument {unknown[0]!r} (see {arguments.parser.prog} --help)")
-    arguments.argv = list(argv)
+    arguments.argv, arguments.called = list(argv), commands[arguments.command]
     return arguments
 
 
@@ -176,6 +183,53 @@ def _with_plain_resume(words: Sequence[str]) -> Iterator[str]:
     """Write `--resume` as `--resume=auto`, so that argparse does not take the word that follows for its value."""
     for word, after in itertools.zip_longest(words, words[1:]):
         yield f"--resume={AUTO}" if word == "--resume" and after != AUTO else word
+
+
+@attrs.frozen
+class PluginCommands:
+    """The command line as a plugin's hook sees it; see `jointgen.plugin.Commands`."""
+
+    provider: str
+    added: dict[str, Command] = attrs.field(factory=dict)
+
+    def add(
+        self,
+        name: str,
+        summary: str,
+        function: str | Callable[[Arguments], object],
+        add_arguments: Callable[[Any], None] = lambda parser: None,
+    ) -> None:
+        """Add a command.
+
+        Raises:
+            PluginError: Its name is no single word of small letters, digits and dashes, or is taken.
+        """
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+            raise PluginError(f"the command {name!r} must be a word of small letters, digits and dashes")
+        if name in COMMANDS or name in self.added:
+            raise PluginError(f"the command {name!r} is there already")
+        self.added[name] = Command(f"{summary} [{self.provider}]", add_arguments, function)
+
+
+def plugin_commands() -> dict[str, Command]:
+    """Return the commands of plugins by name. Those of a plugin whose hook raises are left out, which is said.
+
+    Our own commands stand in a table, so that `jointgen --help` need not import our own plugins.
+    """
+    found = dict[str, Command]()
+    for plugin in others_plugins().registry.with_hook("jointgen_commands"):
+        of_plugin = PluginCommands(plugin.provider)
+        try:
+            plugin.manager.hook.jointgen_commands(commands=of_plugin)
+            for name, command in of_plugin.added.items():
+                if name in found:
+                    raise PluginError(f"the command {name!r} is there already: {found[name].summary}")
+                command.add_arguments(Parser(prog=name))
+        except RAISED as error:
+            warn(f"plugin {plugin.name!r} ({plugin.provider}) adds no command: {said(error)}")
+        else:
+            found |= of_plugin.added
+    return found
 
 
 # --- types of arguments ----------------------------------------------------------------------------------------------

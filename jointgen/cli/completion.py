@@ -12,7 +12,7 @@ import importlib.util
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from jointgen.cli.arguments import Arguments, make_parser
+from jointgen.cli.arguments import COMMANDS, Arguments, make_parser, plugin_commands
 from jointgen.cli.listing import RECIPE
 from jointgen.config.shipped import shipped_recipes
 from jointgen.errors import ConfigError
@@ -85,7 +85,7 @@ def completion_of(shell: str) -> str:
         shell: One of `jointgen.cli.arguments.SHELLS`.
     """
     shtab: Any = importlib.import_module("shtab")
-    parser = make_parser()
+    parser = make_parser({**COMMANDS, **plugin_commands()})
     for action in _actions(parser):
         if action.metavar in WORDS or (action.dest == "name" and action.nargs == "?"):
             what = WORDS.get(str(action.metavar), "names")

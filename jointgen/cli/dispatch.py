@@ -8,7 +8,7 @@ import signal
 import traceback
 from collections.abc import Sequence
 
-from jointgen.cli.arguments import COMMANDS, load, parse
+from jointgen.cli.arguments import load, parse
 from jointgen.cli.interrupts import INTERRUPTS
 from jointgen.errors import ComponentError, JointgenError, LostError, StoppedError
 from jointgen.registry.faults import foreign_provider_of, said
@@ -37,7 +37,7 @@ def dispatch(argv: Sequence[str]) -> int:
             if hasattr(arguments, "processes"):
                 take_ranks()
             with trusting(getattr(arguments, "trust", False)):
-                COMMANDS[arguments.command](arguments)
+                arguments.called(arguments)
             console.flush()  # a reader that went away shows here, and not as a traceback while Python shuts down
             return 0
         except BaseException as error:

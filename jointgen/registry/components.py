@@ -98,7 +98,9 @@ class Component:
 
 
 class Registry:
-    """All components by kind and name. `failures` has a line for each plugin that could not be loaded, with why.
+    """All components by kind and name, and the plugins that brought them.
+
+    `failures` has a line for each plugin that could not be loaded, with why.
 
     A name that two plugins claim is nobody's: only what needs it is refused. `clashes` has a line for each.
 
@@ -112,6 +114,11 @@ class Registry:
         self._of_process: dict[tuple[str, str], Component] = {}
         self.failures: list[str] = []
         self.files: tuple[Any, ...] = ()
+        self.plugins: list[Any] = []  # jointgen.registry.discovery.LoadedPlugin
+
+    def with_hook(self, name: str) -> list[Any]:
+        """Return the plugins that implement a hook (`LoadedPlugin`), in the order in which they are called."""
+        return [plugin for plugin in self.plugins if plugin.implements(name)]
 
     def add(self, component: Component) -> None:
         """Add a component.
@@ -173,6 +180,7 @@ class Registry:
         both._components = {kind: dict(named) for kind, named in self._components.items()}
         both._claims, both._of_process, both.failures = self._claims, self._of_process, self.failures
         both.files = tuple(files)
+        both.plugins = [*self.plugins, *(file.plugin for file in files)]
         for file in files:
             for component in file.components:
                 both.add(component)

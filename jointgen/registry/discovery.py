@@ -22,6 +22,8 @@ from jointgen.registry import hooks as hookspecs
 from jointgen.registry.components import Component, Registrar, Registry
 
 GROUP = "jointgen.plugins"
+CORE = "jointgen"
+"""The distribution whose plugins come with it."""
 
 
 @attrs.frozen
@@ -40,6 +42,17 @@ class Plugin:
 
 
 @attrs.frozen
+class LoadedPlugin(Plugin):
+    """A plugin that was loaded. `manager` calls its hooks and no other plugin's, so that an error is known as its."""
+
+    manager: pluggy.PluginManager = attrs.field(eq=False, repr=False)
+
+    def implements(self, hook: str) -> bool:
+        """Whether the plugin has this hook."""
+        return bool(getattr(self.manager.hook, hook).get_hookimpls())
+
+
+@attrs.frozen
 class FailedPlugin(Plugin):
     """A plugin that could not be loaded, with the reason."""
 
@@ -54,7 +67,7 @@ class Plugins:
     """The registry, and the plugins that were loaded and that failed."""
 
     registry: Registry
-    loaded: list[Plugin]
+    loaded: list[LoadedPlugin]
     failed: list[FailedPlugin]
 
 
@@ -68,6 +81,12 @@ def load_plugins(entry_points: Iterable[metadata.EntryPoint] | None = None) -> P
         entry_points: The plugins to load; None for those installed, which are loaded once per process.
     """
     return _installed() if entry_points is None else _load(entry_points)
+
+
+def others_plugins() -> Plugins:
+    """Load the installed plugins that do not come with jointgen, for who needs only what ours have none of."""
+    entries = metadata.entry_points(group=GROUP)
+    return _load(entry for entry in entries if entry.dist is None or entry.dist.name != CORE)
 
 
 def forget_plugins() -> None:
@@ -86,21 +105,22 @@ def _load(entry_points: Iterable[metadata.EntryPoint]) -> Plugins:
     for plugin, entry in sorted(described, key=lambda pair: attrs.astuple(pair[0])):
         own = Registry()
         try:
-            _fill(own, entry, plugin.provider)
+            manager = _fill(own, entry, plugin.provider)
         except RAISED as error:  # whatever a plugin raises while it is imported or registers
             plugins.failed.append(FailedPlugin(**attrs.asdict(plugin), reason=_reason(error)))
         else:
             plugins.registry.update(own)
-            plugins.loaded.append(plugin)
+            plugins.loaded.append(LoadedPlugin(**attrs.asdict(plugin), manager=manager))
     plugins.registry.failures += map(str, plugins.failed)
+    plugins.registry.plugins += plugins.loaded
     return plugins
 
 
-def _fill(registry: Registry, entry: metadata.EntryPoint, provider: str) -> None:
+def _fill(registry: Registry, entry: metadata.EntryPoint, provider: str) -> pluggy.PluginManager:
     """Let a plugin fill a registry of its own, so that one that fails half-way leaves nothing behind."""
     with collecting(registry, provider):
         module = entry.load()
-    call_hooks(registry, module, entry.name, provider)
+    return call_hooks(registry, module, entry.name, provider)
 
 
 _COLLECTOR: ContextVar[Callable[[Component], None] | None] = ContextVar("collector", default=None)
@@ -121,8 +141,8 @@ def collecting(registry: Registry, provider: str) -> Iterator[None]:
         _COLLECTOR.reset(token)
 
 
-def call_hooks(registry: Registry, module: ModuleType, name: str, provider: str) -> None:
-    """Let the hooks of a plugin's module fill a registry.
+def call_hooks(registry: Registry, module: ModuleType, name: str, provider: str) -> pluggy.PluginManager:
+    """Let the hooks of a plugin's module fill a registry, and return what calls its other hooks.
 
     Raises:
         PluginError: It has none, and no decorator has registered anything; or it has some that do not exist.
@@ -133,6 +153,43 @@ def call_hooks(registry: Registry, module: ModuleType, name: str, provider: str)
     if not registry.components() or manager.get_hookcallers(module):
         _refuse_wrong_hooks(manager, module)
     manager.hook.jointgen_register(registry=Registrar(registry, provider))
+    return manager
+
+
+class _MethodManager(pluggy.PluginManager):
+    """Takes every method of an object that has the name of a hook, without a mark."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        """Return the mark of a hook: the one given, or one by the name."""
+        marked = super().parse_hookimpl_opts(plugin, name)
+        if marked is None and name.startswith("jointgen_") and callable(getattr(plugin, name)):
+            return pluggy.HookimplOpts(
+                wrapper=False, hookwrapper=False, optionalhook=False, tryfirst=False, trylast=False, specname=None
+            )
+        return marked
+
+
+def load_object(listener: object, name: str) -> LoadedPlugin:
+    """Return an object whose methods are hooks of a run's events as a plugin.
+
+    Args:
+        listener: The object. Methods whose names begin with jointgen_ are its hooks.
+        name: What it is called in messages.
+
+    Raises:
+        PluginError: It has no such method, one that is no event of a run, or one with other arguments.
+    """
+    manager = _MethodManager("jointgen")
+    manager.add_hookspecs(hookspecs)
+    try:
+        manager.register(listener, name)
+    except pluggy.PluginValidationError as error:
+        raise PluginError(" ".join(str(error).split())) from None
+    _refuse_wrong_hooks(manager, listener)
+    for hook in manager.get_hookcallers(listener) or []:
+        if hook.name not in hookspecs.EVENTS:
+            raise PluginError(f"{hook.name} is no event of a run{suggest(hook.name, hookspecs.EVENTS)}")
+    return LoadedPlugin(name, name, "", type(listener).__module__.partition(".")[0], manager)
 
 
 def _refuse_wrong_hooks(manager: pluggy.PluginManager, module: object) -> None:

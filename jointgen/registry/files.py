@@ -17,10 +17,11 @@ from pathlib import Path
 from types import ModuleType
 
 import attrs
+from pluggy import PluginManager
 
 from jointgen.errors import RAISED, ConfigError, FileError, MissingFileError, PluginError, Problems, nearest
 from jointgen.registry.components import Component, Registry
-from jointgen.registry.discovery import call_hooks, collecting
+from jointgen.registry.discovery import LoadedPlugin, call_hooks, collecting
 from jointgen.runtime.hashing import sha256_of
 from jointgen.runtime.regular_files import read_regular
 
@@ -38,6 +39,7 @@ class PluginFile:
         source: Its content.
         sha256: The hash of its content.
         components: What it registers.
+        plugin: The file as a plugin, whose other hooks are called with those of installed plugins.
         module: The name of its module, which has the hash in it: two files of one name may be there.
         expected: The hash that the recipe says it has; empty where the recipe says none.
     """
@@ -46,6 +48,7 @@ class PluginFile:
     source: bytes = attrs.field(repr=False)
     sha256: str
     components: tuple[Component, ...]
+    plugin: LoadedPlugin = attrs.field(repr=False)
     module: str
     expected: str = ""
 
@@ -142,13 +145,14 @@ def _loaded(path: Path, source: bytes) -> PluginFile:
     if (path.name, sha256) not in _LOADED:
         registry = Registry()
         name = f"jointgen_file_{path.stem}_{sha256[:SHOWN_DIGITS]}".replace("-", "_")
-        _run(path, source, name, registry, _provider(path, sha256))
-        _LOADED[path.name, sha256] = PluginFile(path, source, sha256, tuple(registry.components()), name)
+        provider = _provider(path, sha256)
+        plugin = LoadedPlugin(path.stem, provider, "", name, _run(path, source, name, registry, provider))
+        _LOADED[path.name, sha256] = PluginFile(path, source, sha256, tuple(registry.components()), plugin, name)
     return attrs.evolve(_LOADED[path.name, sha256], path=path)
 
 
-def _run(path: Path, source: bytes, name: str, registry: Registry, provider: str) -> None:
-    """Run a file as a module of its own and let it fill a registry.
+def _run(path: Path, source: bytes, name: str, registry: Registry, provider: str) -> PluginManager:
+    """Run a file as a module of its own, let it fill a registry, and return what calls its hooks.
 
     Raises:
         PluginError: It cannot be compiled, raises, imports a file beside it, or registers nothing.
@@ -169,7 +173,7 @@ def _run(path: Path, source: bytes, name: str, registry: Registry, provider: str
     try:
         with collecting(registry, provider):
             exec(compile(tree, str(path), "exec"), module.__dict__)
-        call_hooks(registry, module, name, provider)
+        return call_hooks(registry, module, name, provider)
     except PluginError as error:
         del sys.modules[name]
         raise PluginError(f"{path} {error}" if str(error).startswith("implements") else f"{path}: {error}") from None

@@ -12,11 +12,12 @@ import attrs
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe, check_rows, compile_recipe
 from jointgen.config.recipe import Recipe
+from jointgen.config.structure import unstructure
 from jointgen.contracts.metrics import MetricFigure
 from jointgen.contracts.sources import CountedSource
 from jointgen.data.batches import too_few_rows
 from jointgen.engine.trial import try_parts
-from jointgen.errors import ConfigError, Problems
+from jointgen.errors import ConfigError, Problem, Problems
 from jointgen.evaluation.evaluate import list_figures, metrics_of
 from jointgen.inference.data_places import Places
 from jointgen.inference.run_data import RunData
@@ -27,7 +28,7 @@ from jointgen.runs.folder import RunFolder
 from jointgen.runs.trackers import check_installed
 from jointgen.runtime.ranks import check_variables, world_size
 from jointgen.runtime.workers import find_device
-from jointgen.text import listed
+from jointgen.text import listed, shortened
 from jointgen.training.stopping import best_checkpoint_of, early_stopping_of
 from jointgen.training.warm_start import WarmStart, warm_start
 
@@ -107,6 +108,10 @@ def check_run(
     with problems.collect():
         check_installed(train.trackers)
 
+    # what plugins find
+    with problems.collect():
+        check_by_plugins(recipe, registry)
+
     # the model, and what asks for figures of it
     with problems.collect():
         compiled = compile_recipe(recipe, registry, trains=runs_here)
@@ -127,6 +132,25 @@ def check_run(
         raise ConfigError(dict.fromkeys(problems))
     try_parts(compiled)
     return CheckedRun(compiled, figures, goes_on, warm, tuple(unchecked), written if goes_on else recipe)
+
+
+def check_by_plugins(recipe: Recipe, registry: Registry) -> None:
+    """Let plugins check a recipe by their hook `jointgen_check`.
+
+    Raises:
+        ConfigError: With the problems that they return or raise.
+        ComponentError: A plugin raises something else, or returns what is neither a problem nor text.
+    """
+    problems = Problems()
+    for plugin in registry.with_hook("jointgen_check"):
+        what = f"the check of plugin {plugin.name!r} ({plugin.provider})"
+        with problems.collect(), attributing(what):
+            (found,) = plugin.manager.hook.jointgen_check(recipe=unstructure(recipe, registry)) or [()]
+            found = [found] if isinstance(found, str | Problem) else [*found]
+            if wrong := [one for one in found if not isinstance(one, str | Problem)]:
+                raise TypeError(f"returned {shortened(repr(wrong[0]))}, expected a Problem or a string")
+            problems += [one if isinstance(one, Problem) else Problem(one) for one in found]
+    problems.raise_any()
 
 
 def check_sources(compiled: CompiledRecipe, problems: Problems, *, needs_data: bool) -> list[str]:

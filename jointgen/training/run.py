@@ -24,8 +24,9 @@ from jointgen.runtime.console import printed_for_caller
 from jointgen.runtime.signals import StopRequest
 from jointgen.runtime.torch_settings import switched
 from jointgen.training.check import check_run
+from jointgen.training.events import load_callbacks
 from jointgen.training.setup import set_up_training
-from jointgen.training.trainer import Run
+from jointgen.training.trainer import Run, Trainer
 
 
 def run(
@@ -41,6 +42,7 @@ def run(
     quiet: bool = False,
     processes: int | None = None,
     data: str | os.PathLike[str] | Iterable[str] | Mapping[str, str | os.PathLike[str]] | None = None,
+    callbacks: Sequence[object] = (),
 ) -> Run:
     """Train and evaluate a model, and write its run folder.
 
@@ -64,6 +66,8 @@ def run(
         processes: How many processes a launcher was asked for, to be checked; None takes as many as there are.
         data: Where the data lies: a path, or paths by the name of the recipe's sources. A run that goes on has the same
             recipe wherever its data lies by now.
+        callbacks: Objects that are told of the run's events, by methods named as the hooks of plugins:
+            `jointgen_log(self, run, figures)`, and so on (docs/plugins.md). What one raises ends the run.
 
     Returns:
         The finished run, with its folder, summary and model.
@@ -84,6 +88,7 @@ def run(
         >>> run.metrics["elbo"]["value"], run.model.sample(16).shape                   # doctest: +SKIP
     """
     _check_arguments(out, resume, overwrite, stop, processes, objective)
+    told = load_callbacks(callbacks)
 
     # the recipe, checked whole
     goes_on = resume is not False
@@ -118,8 +123,10 @@ def run(
                     allow_changes=allow_changes,
                     stop=lambda: stop() or interrupted(),
                     processes=processes,
+                    callbacks=told,
                 )
-                done = trainer.finished_run() or trainer.fit()
+                finished = trainer.finished_run()
+                done = finished or trainer.fit()
             except StoppedError:
                 if not interrupted():
                     raise
@@ -127,13 +134,25 @@ def run(
                 message = f'{path} is interrupted ({state}), with a checkpoint: run it with resume="auto" to go on'
                 raise RunInterrupted(message) from None
 
-        # the page; where it cannot be written, the summary still says that the run is done
-        if trainer.workers.is_main and not trainer.reporter.folder.report.is_file():
-            shown = PageModel(done.model, trainer.reporter.pictured, checkpoint_name(done.record.step))
-            write_report(trainer.reporter.folder, checked.compiled, shown)
+        # the page, after which a run that was made here has ended
+        try:
+            write_page(trainer, done)
+        except BaseException as error:
+            if finished is None:
+                trainer.events.end_by(error)
+            raise
+        if finished is None:
+            trainer.events.end(done.record.status, done.record.note)
         if done.record.status == "failed":  # in a metric of the last evaluation
             raise ComponentError(done.record.note)
         return done
+
+
+def write_page(trainer: Trainer, done: Run) -> None:
+    """Write the page where there is none. Where it cannot be written, the summary still says that the run is done."""
+    if trainer.workers.is_main and not trainer.reporter.folder.report.is_file():
+        shown = PageModel(done.model, trainer.reporter.pictured, checkpoint_name(done.record.step))
+        write_report(trainer.reporter.folder, trainer.compiled, shown)
 
 
 def _check_arguments(out: Any, resume: Any, overwrite: Any, stop: Any, processes: Any, objective: Any) -> None:

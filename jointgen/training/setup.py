@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from jointgen.errors import ConfigError, FileError, Problem, placing
 from jointgen.inference.run_data import RunData
 from jointgen.inference.view import PartsView
 from jointgen.registry.components import IN_PROCESS, Registry
+from jointgen.registry.discovery import LoadedPlugin
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
 from jointgen.runtime.console import log, warn
@@ -37,6 +38,7 @@ from jointgen.text import listed
 from jointgen.training.check import CheckedRun
 from jointgen.training.checkpoints import CheckpointWriter, restore_recipe, resume
 from jointgen.training.critic_trust import CriticTrust
+from jointgen.training.events import RunEvents
 from jointgen.training.log_window import LogWindow
 from jointgen.training.reporter import RunReporter
 from jointgen.training.session import session_record
@@ -59,6 +61,7 @@ def set_up_training(
     allow_changes: bool = False,
     stop: Callable[[], int] = lambda: 0,
     processes: int | None = None,
+    callbacks: Sequence[LoadedPlugin] = (),
 ) -> Trainer:
     """Make everything that a run needs, and the run folder on disk. The arguments are those of `jointgen.run`.
 
@@ -170,6 +173,16 @@ def set_up_training(
         checkpoints=CheckpointWriter(folder, workers, text, train.keep_checkpoints),
         stop=Votes(workers, stop),
         bar=Progress(state.progress.ends[-1], state.progress.step, quiet=not workers.is_main),
+        events=RunEvents(
+            compiled,
+            state,
+            path,
+            workers.device,
+            compiled.registry.plugins,
+            callbacks,
+            is_main=workers.is_main,
+            resumed_from=state.progress.step if goes_on else None,
+        ),
         is_unchanged=goes_on and not changes,
         not_synchronised=not_synchronised,
     )

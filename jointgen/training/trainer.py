@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # the trainer is given these
     from jointgen.runtime.progress import Progress
     from jointgen.runtime.workers import Workers
     from jointgen.training.checkpoints import CheckpointWriter
+    from jointgen.training.events import RunEvents
     from jointgen.training.reporter import RunReporter
     from jointgen.training.state import TrainingState
 
@@ -72,6 +73,7 @@ class Trainer:
         checkpoints: Writes checkpoints of the state.
         stop: Asked after each step; a signal's number ends the run.
         bar: Shows the progress.
+        events: Tells plugins and callbacks what has happened.
         is_unchanged: Whether the run was resumed with the recipe that it had.
         not_synchronised: Parts whose BatchNorm sees only the rows of its own process.
     """
@@ -84,6 +86,7 @@ class Trainer:
     checkpoints: CheckpointWriter
     stop: Callable[[], int]
     bar: Progress
+    events: RunEvents
     is_unchanged: bool = False
     not_synchronised: list[str] = attrs.field(factory=list)
 
@@ -104,13 +107,15 @@ class Trainer:
                 self.reporter.log.start_trackers()
             try:
                 return self._train()
-            except (NonFiniteError, StoppedError):  # the summary tells already
+            except (NonFiniteError, StoppedError) as error:  # the summary tells already
+                self.events.end_by(error)
                 raise
             except BaseException as error:  # whatever a plugin raises, or Ctrl-C: no run that has ended is "running"
                 try:
                     self._summarise("failed", self._why(error))
                 except Exception as second:  # the first error is why the run ended, whatever else goes wrong
                     error.add_note(f"summary.json could not say so: {said(second)}")
+                self.events.end_by(error)
                 raise
 
     def _why(self, error: BaseException) -> str:
@@ -124,6 +129,7 @@ class Trainer:
         began = time.monotonic() - progress.wall_s
         self._summarise("running")
         self.reporter.remove_page()
+        self.events.start()
         for name in self.not_synchronised:
             self.bar.note(f"{name}: its BatchNorm sees each process's own rows, so this is not quite one process's run")
         compiler = None if mode == "off" else TorchCompiler(mode, self.workers.device, self.bar.note)
@@ -172,16 +178,22 @@ class Trainer:
                 self.bar.show_pictures(self.reporter.write_pictures(progress.step))
             if self._is_due(train.checkpoint_every) or (improved and not progress.is_over):
                 self._stop_if_not_finite()
-                self.checkpoints.save(state)
+                self._save()
 
             # a signal, from whichever process it reached
             if signal := self.stop():
                 self._stop_if_not_finite()
-                self._stop(signal, self.checkpoints.save(state), f"at step {progress.step}")
+                self._stop(signal, self._save(), f"at step {progress.step}")
 
     def _is_due(self, every: int | None) -> bool:
         """Return whether this step is one of every so many, and not the last one of the run."""
         return every is not None and self.state.progress.step % every == 0 and not self.state.progress.is_over
+
+    def _save(self) -> Path:
+        """Write a checkpoint and return its path."""
+        path = self.checkpoints.save(self.state)
+        self.events.checkpoint(path)
+        return path
 
     def _log(self) -> None:
         """Log the means of the figures since the last log event, and note critics that are not to be trusted."""
@@ -190,7 +202,9 @@ class Trainer:
         values = window.means()
         rate = window.steps * self.compiled.recipe.train.batch / max(window.seconds, 1e-9)
         window.clear()
-        self.reporter.write_log(progress, {**values, **state.optimizers.rates(), "images_per_s": rate})
+        figures = {**values, **state.optimizers.rates(), "images_per_s": rate}
+        self.reporter.write_log(progress, figures)
+        self.events.log(figures)
         self.bar.update(progress.step, rate, {name: v for name, v in values.items() if name.endswith("/loss")})
         for line in state.critic_trust.add(progress.step, values):
             self.bar.note(line)
@@ -202,6 +216,7 @@ class Trainer:
         found = self.reporter.evaluate(quick=True, failed=failed)
         values = {name: e.value for name, e in found.items() if e.value is not None}
         self.reporter.write_log(progress, {f"eval/{name}": value for name, value in values.items()})
+        self.events.evaluated(found, last=False)
         self.bar.note(f"step {progress.step}: {', '.join(f'{name} {value:.4g}' for name, value in values.items())}")
 
         for line in failed:
@@ -224,7 +239,7 @@ class Trainer:
         """Write the last checkpoint, pictures and evaluation."""
         if self.state.best.metric is not None:
             self._is_best(self.reporter.evaluate(quick=True))
-        path = self.checkpoints.save(self.state)
+        path = self._save()
         self.bar.show_pictures(self.reporter.write_pictures(self.state.progress.step))
 
         # a signal from now on ends the run at once: the evaluation can be done again
@@ -239,6 +254,7 @@ class Trainer:
         found = self.reporter.evaluate(progress=stopping, failed=failed)
         note = f"{'; '.join(failed)}; all other figures are there, and --resume evaluates again" if failed else ""
         summary = self._summarise("failed" if failed else "done", note, found)
+        self.events.evaluated(found, last=True)
         # after the summary, which needs nothing of the log
         if self.workers.is_main and self.state.best.metric is None:
             try:

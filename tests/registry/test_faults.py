@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jointgen.cli.arguments import Command
 from jointgen.cli.dispatch import dispatch
 from jointgen.errors import ComponentError, ConfigError
 from jointgen.registry.discovery import forget_plugins
@@ -39,7 +40,8 @@ def wide(install: Callable[..., None], request: pytest.FixtureRequest) -> Any:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Any]) -> int:
-    monkeypatch.setattr("jointgen.cli.dispatch.COMMANDS", {"list": lambda arguments: function()})
+    command = Command("raises", lambda parser: None, lambda arguments: function())
+    monkeypatch.setattr("jointgen.cli.arguments.COMMANDS", {"list": command})
     return dispatch(["list"])
 
 

@@ -20,6 +20,7 @@ from jointgen.reports.page.codes import code_map, interpolation_rows, interpolat
 from jointgen.reports.page.curves import curves
 from jointgen.reports.page.equation import equations, joints
 from jointgen.reports.page.figures import absent_figures, critic_rows, facts_of, figure_rows, flattened, highlights
+from jointgen.reports.page.sections import sections_of_plugins
 from jointgen.reports.page.training_pictures import frames
 from jointgen.reports.run_figures import figures_of_run
 from jointgen.runs.folder import RunFolder
@@ -87,6 +88,7 @@ def write_report(folder: RunFolder, compiled: CompiledRecipe, source: PageModel 
         plan=plan,
         recipe=highlight_toml(folder.read_recipe()),
         environment=list(flattened(attrs.asdict(summary.environment))) if summary is not None else [],
+        sections=sections_of_plugins(folder, compiled, summary, source),
         data={  # what the page's script draws
             **plotted,
             "maps": codes["maps"],

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jointgen.config.fields import MAX_SIZE as MAX_SIZE
+    from jointgen.config.fields import AugmentationField as AugmentationField
     from jointgen.config.fields import ConstraintField as ConstraintField
     from jointgen.config.fields import CriticLossField as CriticLossField
     from jointgen.config.fields import DataField as DataField
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
     from jointgen.config.fields import FamilyField as FamilyField
     from jointgen.config.fields import MetricField as MetricField
     from jointgen.config.fields import ObjectiveField as ObjectiveField
+    from jointgen.config.fields import OptimizerField as OptimizerField
     from jointgen.config.fields import PenaltyField as PenaltyField
     from jointgen.config.fields import PriorField as PriorField
+    from jointgen.config.fields import ScheduleField as ScheduleField
+    from jointgen.config.fields import TrackerField as TrackerField
     from jointgen.config.fields import below_one as below_one
     from jointgen.config.fields import between as between
     from jointgen.config.fields import fraction as fraction
@@ -50,6 +54,9 @@ if TYPE_CHECKING:
     from jointgen.config.fields import valid_side as valid_side
     from jointgen.config.fields import valid_size as valid_size
     from jointgen.config.fields import valid_size_or_none as valid_size_or_none
+    from jointgen.config.optimizers import Rate as Rate
+    from jointgen.contracts.augmentations import Augmentation as Augmentation
+    from jointgen.contracts.augmentations import augmented_values as augmented_values
     from jointgen.contracts.capabilities import Capabilities as Capabilities
     from jointgen.contracts.capabilities import DensityKind as DensityKind
     from jointgen.contracts.capabilities import PathKind as PathKind
@@ -107,6 +114,7 @@ if TYPE_CHECKING:
     from jointgen.contracts.networks import Dropout as Dropout
     from jointgen.contracts.networks import Follower as Follower
     from jointgen.contracts.networks import Network as Network
+    from jointgen.contracts.networks import NoisyLayer as NoisyLayer
     from jointgen.contracts.networks import OffersFeatures as OffersFeatures
     from jointgen.contracts.noise import NOISE_BLOCK as NOISE_BLOCK
     from jointgen.contracts.noise import Noise as Noise
@@ -120,6 +128,8 @@ if TYPE_CHECKING:
     from jointgen.contracts.observation import observe as observe
     from jointgen.contracts.observation import pixels as pixels
     from jointgen.contracts.observation import place_in_bin as place_in_bin
+    from jointgen.contracts.optimizers import Optimizer as Optimizer
+    from jointgen.contracts.optimizers import Schedule as Schedule
     from jointgen.contracts.reductions import ChecksDraws as ChecksDraws
     from jointgen.contracts.reductions import GradientReduction as GradientReduction
     from jointgen.contracts.reductions import Reduction as Reduction
@@ -140,6 +150,9 @@ if TYPE_CHECKING:
     from jointgen.contracts.statistics import KeptRows as KeptRows
     from jointgen.contracts.statistics import Mean as Mean
     from jointgen.contracts.statistics import Statistic as Statistic
+    from jointgen.contracts.trackers import StartedTracker as StartedTracker
+    from jointgen.contracts.trackers import Tracker as Tracker
+    from jointgen.contracts.trackers import TrackerOptions as TrackerOptions
     from jointgen.errors import ConfigError as ConfigError
     from jointgen.errors import FileError as FileError
     from jointgen.errors import MissingFileError as MissingFileError
@@ -181,6 +194,10 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "config.fields": (
+        "AugmentationField",
+        "OptimizerField",
+        "ScheduleField",
+        "TrackerField",
         "ConstraintField",
         "CriticLossField",
         "DataField",
@@ -211,6 +228,10 @@ _MODULES = {
         "non_negative",
         "positive",
     ),
+    "config.optimizers": ("Rate",),
+    "contracts.augmentations": ("Augmentation", "augmented_values"),
+    "contracts.optimizers": ("Optimizer", "Schedule"),
+    "contracts.trackers": ("StartedTracker", "Tracker", "TrackerOptions"),
     "contracts.capabilities": (
         "Capabilities",
         "DensityKind",
@@ -278,6 +299,7 @@ _MODULES = {
         "Dropout",
         "Follower",
         "Network",
+        "NoisyLayer",
         "OffersFeatures",
     ),
     "contracts.noise": (

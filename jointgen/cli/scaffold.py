@@ -41,6 +41,10 @@ SUMMARIES = {
     "data": "A spiral in the plane.",
     "metric": "The mean absolute error of reconstructions.",
     "extractor": "How far each pixel is from those beside it.",
+    "optimizer": "Steps by the sign of the mean gradient.",
+    "schedule": "The full rate for a while, and then a fall on a line.",
+    "tracker": "A table of all figures.",
+    "augmentation": "A quarter turn of images.",
 }
 
 

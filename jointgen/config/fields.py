@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import attrs
 
 from jointgen.config.values import show
-from jointgen.errors import ConfigError, suggest
+from jointgen.errors import ConfigError
 from jointgen.registry.components import Component, Registry
 
 
@@ -30,11 +30,13 @@ class OfKind:
         as_text: Whether text may stand for the table: "iwae" or "iwae{k=1000}".
         around: A class whose keys the table of any component of the kind may hold beside the component's own; it holds
             the component as `component`. The component stands alone where its table has none of them.
+        default: The type of a table that has none; empty where it must have one.
     """
 
     kind: str
     as_text: bool = False
     around: type | None = None
+    default: str = ""
 
     def keys_around(self, cls: type) -> set[str]:
         """Return the keys that a table may hold beside those of a component of this class."""
@@ -53,36 +55,17 @@ class OfKind:
 
     def component(self, table: Mapping[str, Any], registry: Registry) -> Component:
         """Return the component that a table chooses by its type, without importing it, or raise a ConfigError."""
-        if "type" not in table:
+        if "type" not in table and not self.default:
             raise ConfigError(f"missing; known: {', '.join(self.names(registry)) or 'none'}")
-        return registry.get(self.kind, table["type"])
+        return registry.get(self.kind, table.get("type", self.default))
 
     def name_of(self, cls: type, registry: Registry) -> str:
         """Return the type that chooses a class."""
         return registry.name_of(self.kind, cls)
 
 
-@attrs.frozen(eq=False)
-class OneOf:
-    """A marker of fields whose table is one of some classes, chosen by its key ``type``; without one, the first."""
-
-    classes: Mapping[str, type]
-
-    def names(self, registry: Registry) -> list[str]:
-        """Return the types that may be chosen."""
-        return sorted(self.classes)
-
-    def find(self, table: Mapping[str, Any], registry: Registry) -> type:
-        """Return the class that a table chooses by its type, or raise a ConfigError."""
-        name = table.get("type", next(iter(self.classes)))
-        if name not in self.classes:
-            raise ConfigError(f"{show(name)} is not allowed{suggest(name, self.classes)}")
-        return self.classes[name]
-
-    def name_of(self, cls: type, registry: Registry) -> str:
-        """Return the type that chooses a class."""
-        return next(name for name, known in self.classes.items() if known is cls)
-
+DEFAULT_OPTIMIZER = "adam"
+"""The type of an optimizer's table that names none."""
 
 EncoderField = Annotated[Any, OfKind("encoder")]
 DecoderField = Annotated[Any, OfKind("decoder")]
@@ -99,6 +82,10 @@ ReductionField = Annotated[Any, OfKind("reduction")]
 DivergenceField = Annotated[Any, OfKind("divergence")]
 MetricField = Annotated[Any, OfKind("metric", as_text=True)]
 ExtractorField = Annotated[Any, OfKind("extractor")]
+OptimizerField = Annotated[Any, OfKind("optimizer", default=DEFAULT_OPTIMIZER)]
+ScheduleField = Annotated[Any, OfKind("schedule")]
+TrackerField = Annotated[Any, OfKind("tracker")]
+AugmentationField = Annotated[Any, OfKind("augmentation")]
 
 
 # --- validators of numbers -------------------------------------------------------------------------------------------
@@ -187,6 +174,7 @@ class SampledSource:
         balanced: Whether the chosen rows have as many of each class.
         seed: Another choice for each seed.
         batch: How many rows of it a step takes; None: `train.batch`.
+        augment: Random changes of the images of its training rows, one after the other, in each step anew.
     """
 
     component: Any = None
@@ -194,6 +182,7 @@ class SampledSource:
     balanced: bool = False
     seed: int = attrs.field(default=0, validator=valid_seed)
     batch: int | None = attrs.field(default=None, validator=valid_size)
+    augment: list[AugmentationField] | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.rows is None and (self.balanced or self.seed):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import attrs
 
-from jointgen.config.fields import OneOf, below_one, between, fraction, non_negative, positive
+from jointgen.config.fields import DEFAULT_OPTIMIZER, OptimizerField, ScheduleField, between, fraction, positive
+from jointgen.config.values import show
 from jointgen.errors import ConfigError
+from jointgen.registry.discovery import load_plugins
 
 
 @attrs.frozen(kw_only=True)
@@ -18,25 +19,27 @@ class Rate:
     Args:
         lr: The rate after the warm-up.
         warmup: The share of the run over which the rate rises linearly from 0; it reaches `lr` with its last step.
-        schedule: How the rate falls afterwards: not at all ("constant"), on a line ("linear") or on half a cosine
-            ("cosine"; Loshchilov & Hutter 2017, without restarts). None: linear if `final` or `decay_from` is given,
-            otherwise constant.
+        schedule: How the rate falls afterwards: the name of a component of kind schedule ("constant", "linear",
+            "cosine", ...), or its table. None: on a line if `final` or `decay_from` is given, otherwise not at all.
         decay_from: The share of the run after which the rate falls; None: the warm-up's end.
         final: The rate at the end of the run, as a share of `lr`; None: 0.
 
-    >>> Rate(lr=0.1, warmup=0.5, schedule="linear").rate(step=75, steps=100)
+    >>> Rate(lr=0.1, warmup=0.5, final=0.0).rate(step=75, steps=100)
     0.05
     """
 
     lr: float = attrs.field(default=1e-3, validator=[positive, between(0, 1000)])
     warmup: float = attrs.field(default=0.0, validator=fraction)
-    schedule: Literal["constant", "linear", "cosine"] | None = None
+    schedule: str | ScheduleField | None = None
     decay_from: float | None = attrs.field(default=None, validator=fraction)
     final: float | None = attrs.field(default=None, validator=fraction)
 
     def __attrs_post_init__(self) -> None:
-        if self.schedule == "constant" and self._says_how_it_falls:
-            raise ConfigError("'constant' never falls, so leave out decay_from and final, or say 'linear'", "schedule")
+        if isinstance(self.schedule, str):
+            _check_name(self.schedule)
+        if self.schedule is not None and self._says_how_it_falls and not may_fall(self._schedule):
+            never = f"{self.shape!r} never falls, so leave out decay_from and final, or say 'linear'"
+            raise ConfigError(never, "schedule")
 
     @property
     def _says_how_it_falls(self) -> bool:
@@ -44,99 +47,70 @@ class Rate:
 
     @property
     def shape(self) -> str:
-        """The schedule: the one given, or the one that the other settings imply."""
-        return self.schedule or ("linear" if self._says_how_it_falls else "constant")
+        """The name of the schedule: of the one given, or of the one that the other settings imply."""
+        if self.schedule is None:
+            return "linear" if self._says_how_it_falls else "constant"
+        return self.schedule if isinstance(self.schedule, str) else type(self.schedule).__name__
+
+    @property
+    def falls(self) -> bool:
+        """Whether the rate falls after its warm-up."""
+        return self._says_how_it_falls if self.schedule is None else may_fall(self._schedule)
+
+    @property
+    def _schedule(self) -> Any:
+        if isinstance(self.schedule, str):
+            return load_plugins().registry.default("schedule", self.schedule)
+        return self.schedule
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of a step, counted from 0, in a run of so many steps."""
         warm_steps = self.warmup * steps
         risen = min(1.0, (step + 1) / warm_steps) if warm_steps > 0.0 else 1.0
-        return self.lr * risen * self._left(step / steps)
+        return self.lr * risen * self._left(step / steps, steps)
 
-    def _left(self, progress: float) -> float:
-        """Return the share of `lr` that is left at `progress`, in [0, 1], through the run."""
+    def _left(self, progress: float, steps: int) -> float:
+        """Return the share of `lr` that is left at `progress`, in [0, 1], through a run of so many steps."""
         begin = self.warmup if self.decay_from is None else self.decay_from
-        shape = self.shape
-        if shape == "constant" or begin >= 1.0 or progress <= begin:
+        if not self.falls or begin >= 1.0 or progress <= begin:
             return 1.0
         done = (progress - begin) / (1.0 - begin)
-        fallen = done if shape == "linear" else (1.0 - math.cos(math.pi * done)) / 2.0
+        fallen = done if self.schedule is None else self._schedule.fallen(done, (1.0 - begin) * steps)
         final = self.final or 0.0
         return max(final, 1.0 - (1.0 - final) * fallen)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments of torch's optimizer of the same name, besides the rate."""
+        """Return the keys beside those of the rate: the arguments of torch's optimizer of the same name."""
         shared = {field.name for field in attrs.fields(Rate)}
         return attrs.asdict(self, filter=lambda field, _: field.name not in shared)
 
     @property
     def moments(self) -> int:
-        """The numbers that the optimizer keeps for each parameter."""
+        """The numbers that the optimizer keeps for each parameter, at the most."""
+        raise NotImplementedError
+
+    def build(self, parameters: Any) -> Any:
+        """Return torch's optimizer of these parameters; see `jointgen.contracts.optimizers.Optimizer`."""
         raise NotImplementedError
 
 
-@attrs.frozen(kw_only=True)
-class Adam(Rate):
-    """Adam (Kingma & Ba 2015); `weight_decay` is added to the gradient."""
-
-    betas: tuple[float, float] = attrs.field(default=(0.9, 0.999), validator=below_one)
-    eps: float = attrs.field(default=1e-8, validator=positive)
-    weight_decay: float = attrs.field(default=0.0, validator=non_negative)
-
-    @property
-    def moments(self) -> int:
-        """The numbers that the optimizer keeps for each parameter."""
-        return 2
+def may_fall(schedule: Any) -> bool:
+    """Return whether a schedule ever falls: all do that do not say otherwise."""
+    return bool(getattr(schedule, "falls", True))
 
 
-@attrs.frozen(kw_only=True)
-class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
-
-    weight_decay: float = attrs.field(default=1e-2, validator=non_negative)
-
-
-@attrs.frozen(kw_only=True)
-class SGD(Rate):
-    """Stochastic gradient descent, with momentum or Nesterov's."""
-
-    momentum: float = attrs.field(default=0.0, validator=below_one)
-    nesterov: bool = False
-    weight_decay: float = attrs.field(default=0.0, validator=non_negative)
-
-    def __attrs_post_init__(self) -> None:
-        super().__attrs_post_init__()
-        if self.nesterov and self.momentum == 0.0:
-            raise ConfigError("needs a momentum > 0", "nesterov")
-
-    @property
-    def moments(self) -> int:
-        """The numbers that the optimizer keeps for each parameter."""
-        return int(self.momentum > 0.0)
+def _check_name(name: str) -> None:
+    """Raise ConfigError where no schedule has the name, or one that has keys without defaults."""
+    try:
+        load_plugins().registry.default("schedule", name)
+    except ConfigError as error:
+        raise error.under("schedule") from None
+    except TypeError:
+        raise ConfigError(f"{show(name)} has keys that must be given: write a table", "schedule") from None
 
 
-@attrs.frozen(kw_only=True)
-class RMSprop(Rate):
-    """RMSprop (Hinton 2012).
-
-    Args:
-        alpha: The decay of the mean of the squared gradient.
-        centered: Whether the square of the mean gradient is subtracted from it (Graves 2013).
-    """
-
-    alpha: float = attrs.field(default=0.99, validator=below_one)
-    eps: float = attrs.field(default=1e-8, validator=positive)
-    momentum: float = attrs.field(default=0.0, validator=below_one)
-    centered: bool = False
-    weight_decay: float = attrs.field(default=0.0, validator=non_negative)
-
-    @property
-    def moments(self) -> int:
-        """The numbers that the optimizer keeps for each parameter."""
-        return 1 + int(self.momentum > 0.0) + int(self.centered)
-
-
-OptimizerField = Annotated[Any, OneOf({"adam": Adam, "adamw": AdamW, "sgd": SGD, "rmsprop": RMSprop})]
+def _default() -> Any:
+    return load_plugins().registry.default("optimizer", DEFAULT_OPTIMIZER)
 
 
 @attrs.frozen
@@ -183,8 +157,8 @@ class OptimizerTables:
         stages: Optimizers that replace these during a stage, by the stage's name.
     """
 
-    model: OptimizerField = attrs.field(factory=Adam)
-    critics: OptimizerField = attrs.field(factory=Adam)
+    model: OptimizerField = attrs.field(factory=_default)
+    critics: OptimizerField = attrs.field(factory=_default)
     parts: dict[str, OptimizerField] = attrs.field(factory=dict)
     stages: dict[str, StageTables] = attrs.field(factory=dict)
 

@@ -21,6 +21,7 @@ from jointgen.config.fields import (
     ObjectiveField,
     PriorField,
     SampledSource,
+    TrackerField,
     below_one,
     between,
     positive,
@@ -112,7 +113,7 @@ class Train:
         steps: The budget as a number of steps; give this or `images`.
         images: The budget as a number of rows that training sees.
         init_from: A run to start from: its folder, or a table (WarmStartTable).
-        trackers: Where figures and pictures go besides metrics.jsonl and samples/ (jointgen.runs.trackers).
+        trackers: Where figures and pictures go besides metrics.jsonl and samples/: names, or tables with settings.
     """
 
     steps: int | None = attrs.field(default=None, validator=valid_count)
@@ -137,7 +138,7 @@ class Train:
     keep_checkpoints: int = attrs.field(default=3, validator=positive)
     keep_best: str | None = None  # a figure of an evaluation, such as "elbo": the checkpoint where it is best stays too
     early_stopping: EarlyStoppingTable | None = None
-    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = attrs.field(factory=lambda: ["tensorboard"])
+    trackers: list[str | TrackerField] = attrs.field(factory=lambda: ["tensorboard"])
 
     @property
     def warm_start(self) -> WarmStartTable | None:
@@ -295,7 +296,7 @@ def read_recipe(
         ConfigError: Every problem found, each with its key path.
     """
     recipe = structure(read_tables(source, overrides), Recipe, registry)
-    _problems(recipe).raise_any()
+    _problems(recipe, registry).raise_any()
     return recipe
 
 
@@ -338,10 +339,10 @@ def check_names(tables: Mapping[str, Any], *, registry: Registry) -> None:
     Raises:
         ConfigError: Every problem found, each with its key path.
     """
-    _problems(structure(tables, Recipe, registry, load=False)).raise_any()
+    _problems(structure(tables, Recipe, registry, load=False), registry).raise_any()
 
 
-def _problems(recipe: Recipe) -> Problems:
+def _problems(recipe: Recipe, registry: Registry) -> Problems:
     """Find what no single table can know to be wrong."""
     problems = Problems()
     if recipe.format != FORMAT:
@@ -350,6 +351,10 @@ def _problems(recipe: Recipe) -> Problems:
         problems.add("give the budget as steps or as images, one of the two", "train")
     elif recipe.train.total_steps > MAX_COUNT:
         problems.add(f"make more than {MAX_COUNT:,} steps of {recipe.train.batch} rows", "train", "images")
+    for number, tracker in enumerate(recipe.train.trackers):
+        if isinstance(tracker, str):
+            with problems.collect("train", "trackers", number):
+                registry.get("tracker", tracker)
     names = [*recipe.all_sources(), *recipe.all_priors(), *recipe.all_conditionals()]
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.add("two parts have this name", name)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import attrs
 
-from jointgen.config.fields import OfKind, OneOf
+from jointgen.config.fields import OfKind
 from jointgen.config.keys import documented
 from jointgen.config.recipe import Recipe
 from jointgen.config.structure import is_component, key_of, marker_of
@@ -77,8 +77,7 @@ class _Writer:
         if want in _SCALARS:
             return {"type": _SCALARS[want]}
         if is_component(want):
-            marker = marker_of(want)
-            return self.of_kind(marker) if isinstance(marker, OfKind) else self.one_of(marker)
+            return self.of_kind(marker_of(want))
         origin, members = get_origin(want), get_args(want)
         if origin is Annotated:
             return self.value(members[0])
@@ -137,12 +136,6 @@ class _Writer:
         named = {"type": {"const": component.name}}
         table = self.partial(self.table(cls, extra={**around, **named}))
         return {"title": f"{component.kind} {component.name}", "description": component.summary, **table}
-
-    def one_of(self, marker: OneOf) -> Schema:
-        tables = {
-            name: self.partial(self.table(cls, extra={"type": {"const": name}})) for name, cls in marker.classes.items()
-        }
-        return self.referred("-or-".join(marker.classes), lambda: self.chosen(tables, {}))
 
     def chosen(self, tables: Mapping[str, Schema], summaries: Mapping[str, str]) -> Schema:
         """A table whose key `type` says which of these it is. Without one it may have the keys of any."""

@@ -30,7 +30,7 @@ from cattrs.errors import (
 )
 from cattrs.gen import make_dict_structure_fn
 
-from jointgen.config.fields import OfKind, OneOf
+from jointgen.config.fields import OfKind
 from jointgen.config.toml import flatten, named_tables, plain
 from jointgen.config.values import show
 from jointgen.errors import ConfigError, PluginError, Problem, suggest
@@ -159,7 +159,7 @@ class _Reader:
             if cls is None:
                 return _NOT_LOADED
             table = {key: value[key] for key in value if key != "type"}
-            if isinstance(marker, OfKind) and (around := marker.keys_around(cls) & table.keys()):
+            if around := marker.keys_around(cls) & table.keys():
                 return self._both(table, cls, {key: table.pop(key) for key in sorted(around)}, marker.around)
             return self.converter.structure(table, cls)
 
@@ -178,12 +178,12 @@ class _Reader:
         component, settings = read
         return attrs.evolve(settings, component=component)
 
-    def _component_class(self, marker: OfKind | OneOf, table: Mapping[str, Any]) -> type | None:
+    def _component_class(self, marker: OfKind, table: Mapping[str, Any]) -> type | None:
         try:
             if not isinstance(table.get("type", ""), str):
                 known = ", ".join(marker.names(self.registry)) or "none"
                 raise ConfigError(f"expected a string, got {show(table['type'])}; known: {known}")
-            if isinstance(marker, OfKind) and not self.load:
+            if not self.load:
                 marker.component(table, self.registry)
                 return None
             return marker.find(table, self.registry)
@@ -299,10 +299,11 @@ def _writer(registry: Registry) -> Converter:
         marker = marker_of(want)
 
         def write(tree: Any) -> dict[str, Any]:
-            if isinstance(marker, OfKind) and marker.around is not None and isinstance(tree, marker.around):
+            if marker.around is not None and isinstance(tree, marker.around):
                 whole: Any = tree
                 names = marker.keys_around(type(whole.component))
-                around = {f.name: getattr(tree, f.name) for f in attrs.fields(marker.around) if f.name in names}
+                fields = [f for f in attrs.fields(attrs.resolve_types(marker.around)) if f.name in names]
+                around = {f.name: converter.unstructure(getattr(tree, f.name), f.type) for f in fields}
                 return {**write(whole.component), **{key: value for key, value in around.items() if value is not None}}
             return {"type": marker.name_of(type(tree), registry), **converter.unstructure(tree)}
 
@@ -327,13 +328,13 @@ def _is(*origins: Any) -> Callable[[Any], bool]:
 
 
 def is_component(want: Any) -> bool:
-    """Whether a field of this type holds a component, or one of some classes, chosen by the key ``type``."""
-    return any(isinstance(extra, OfKind | OneOf) for extra in getattr(want, "__metadata__", ()))
+    """Whether a field of this type holds a component, chosen by the key ``type``."""
+    return any(isinstance(extra, OfKind) for extra in getattr(want, "__metadata__", ()))
 
 
-def marker_of(component: Any) -> OfKind | OneOf:
+def marker_of(component: Any) -> OfKind:
     """Return the marker of a field for which `is_component` holds."""
-    return next(extra for extra in component.__metadata__ if isinstance(extra, OfKind | OneOf))
+    return next(extra for extra in component.__metadata__ if isinstance(extra, OfKind))
 
 
 def _takes(want: Any, value: Any) -> bool:
@@ -344,8 +345,8 @@ def _takes(want: Any, value: Any) -> bool:
         return any(type(value) is type(choice) for choice in get_args(want))
     if _is(list, tuple)(want):
         return isinstance(value, list | tuple) and _length(want) in (None, len(value))
-    if is_component(want) and isinstance(marker := marker_of(want), OfKind):
-        return isinstance(value, Mapping) or _is_object(value) or (marker.as_text and isinstance(value, str))
+    if is_component(want):
+        return isinstance(value, Mapping) or _is_object(value) or (marker_of(want).as_text and isinstance(value, str))
     return isinstance(value, Mapping)
 
 

@@ -36,6 +36,7 @@ def _walk(value: Any, kinds: Sequence[str], registry: Registry, path: KeyPath) -
             yield from _walk(item, kinds, registry, (*path, index))
     elif isinstance(value, SampledSource):  # its keys stand in the table of the source
         yield from _walk(value.component, kinds, registry, path)
+        yield from _walk(value.augment or [], ("augmentation",), registry, (*path, "augment"))
     elif attrs.has(type(value)):
         found = (registry.find(kind, type(value)) for kind in kinds)
         yield from ((path, component) for component in found if component is not None)

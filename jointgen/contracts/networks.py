@@ -63,7 +63,28 @@ class OffersFeatures(Protocol):
         """How many layers `features` shows, at the most."""
 
 
-class Dropout(nn.Module):
+class NoisyLayer(nn.Module):
+    """A layer that draws at random while it trains, from noise that the engine names before every forward pass.
+
+    A module that draws from a global generator instead makes a run depend on the number of processes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise: NoiseSource | None = None
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether it draws at all, with its settings."""
+        return True
+
+    def named_noise(self) -> NoiseSource:
+        """Return the noise of this forward pass, which has as many rows as its inputs."""
+        assert self.noise is not None, "a training forward pass must go through the engine, which names the noise"
+        return self.noise
+
+
+class Dropout(NoisyLayer):
     """Dropout whose mask comes from named noise, which the engine provides before every forward pass in training.
 
     Use it in place of torch.nn.Dropout, which reads a global generator: a run would then depend on the number of
@@ -77,14 +98,17 @@ class Dropout(nn.Module):
         super().__init__()
         assert 0.0 <= p < 1.0, f"dropout rate {p} is not in [0, 1)"
         self.p = p
-        self.noise: NoiseSource | None = None
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether anything is dropped."""
+        return self.p > 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop entries of x, (B, ...), while training."""
         if not self.training or self.p == 0.0:
             return x
-        assert self.noise is not None, "a training forward pass must go through the engine, which names the noise"
-        keep = self.noise.uniform(*x.shape[1:]).to(x.dtype) >= self.p
+        keep = self.named_noise().uniform(*x.shape[1:]).to(x.dtype) >= self.p
         return x * keep / (1.0 - self.p)
 
 

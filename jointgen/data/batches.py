@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
 from jointgen.config.recipe import Recipe
-from jointgen.contracts.noise import Noise
-from jointgen.contracts.sources import augmentation_of
+from jointgen.contracts.augmentations import augmented_rows
+from jointgen.contracts.noise import Noise, NoiseSource
+from jointgen.contracts.sources import Augmentation, augmentation_of
 from jointgen.data.device import DeviceRows, resides
 from jointgen.data.row_order import RowOrder
 from jointgen.data.split import Split, under_joint_names
 from jointgen.data.step_inputs import StepInputs
-from jointgen.errors import Problem, Problems
+from jointgen.errors import ConfigError, Problem, Problems, placing
+from jointgen.registry.faults import attributing
 from jointgen.runtime.workers import Workers
 
 
@@ -64,6 +67,30 @@ class BatchNumbers:
         return self._first
 
 
+def augmentation_by_recipe(recipe: Recipe, split: Split, part: str) -> Augmentation | None:
+    """Return what augments the rows of a data source as its table's key ``augment`` says; None where it says nothing.
+
+    Raises:
+        ConfigError: The source has no images.
+        ComponentError: An augmentation does not return images of the same shape; it is tried on the first row.
+    """
+    by = recipe.sampling(part).augment
+    if not by:
+        return None
+    spaces = recipe.all_sources()[part].spaces()
+    images = {variable: space for variable, space in spaces.items() if space.is_image}
+    if not images:
+        has = ", ".join(f"{variable}: {space}" for variable, space in spaces.items())
+        raise ConfigError(f"changes images, and this source has {has}")
+
+    def augment(values: dict[str, Tensor], noise: NoiseSource) -> dict[str, Tensor]:
+        changed = {variable: augmented_rows(by, values[variable], space, noise) for variable, space in images.items()}
+        return {**values, **changed}
+
+    augment(split.sources[part].take(torch.zeros(1, dtype=torch.int64)), Noise(0, "trial").named("augment", 1))
+    return augment
+
+
 class TrainingBatches:
     """The training split of a run, step by step: a pure function of (seed, step), so it has no state to save.
 
@@ -87,8 +114,10 @@ class TrainingBatches:
         Problems(problems).raise_any()
         resident = resides(recipe.train.resident, split.sources.values(), workers.device)
         self._augment = {part: augmentation_of(rows) for part, rows in split.sources.items()}
-        self._device_rows = {}
+        self._device_rows, self._by_recipe = {}, {}
         for part, rows in split.sources.items():
+            with placing(*recipe.path_of(part), "augment"), attributing(f"the augmentation of {part}"):
+                self._by_recipe[part] = augmentation_by_recipe(recipe, split, part)
             order = RowOrder(
                 rows,
                 recipe.batch_of(part),
@@ -121,9 +150,10 @@ class TrainingBatches:
         number = self._numbers.first_of(step) + repetition
         data: dict[str, dict[str, Tensor]] = {}
         for part, device_rows in self._device_rows.items():
-            values = self._augment[part](
-                device_rows(number), noise.named("augment", batches[self._recipe.batch_of(part)])
-            )
+            of_source = batches[self._recipe.batch_of(part)]
+            values = self._augment[part](device_rows(number), noise.named("augment", of_source))
+            if (by_recipe := self._by_recipe[part]) is not None:
+                values = by_recipe(values, noise.named(f"augment of {part}", of_source))
             data[part] = under_joint_names(values, self._split.variables[part])
         rows = train.batch // workers.world
         return StepInputs(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from jointgen.compiler.estimators import EstimatorNode, HandedLaw
 from jointgen.contracts.distributions import Distribution
-from jointgen.contracts.networks import Dropout
+from jointgen.contracts.networks import NoisyLayer
 from jointgen.contracts.numerics import at_least_float32
 from jointgen.data.step_inputs import StepInputs
 from jointgen.errors import ConfigError
@@ -44,7 +44,7 @@ class RunningLaw:
         rows, module = len(given[0]) if given else 0, self._modules[law.part]
         if not rows or rows % inputs.rows:
             raise ConfigError(f"{law.role} is given {rows} rows, which is no multiple of the batch's {inputs.rows}")
-        dropouts = [inner for inner in module.modules() if isinstance(inner, Dropout)]
+        dropouts = [inner for inner in module.modules() if isinstance(inner, NoisyLayer)]
         for number, dropout in enumerate(dropouts):
             dropout.noise = inputs.noise.named(f"{self._title}/run{self._runs}/dropout{number}", rows)
         self._runs += 1

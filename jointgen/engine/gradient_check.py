@@ -18,7 +18,7 @@ from jointgen.compiler.balanced_weights import measured_weights
 from jointgen.compiler.nodes import Node
 from jointgen.compiler.parts import Parts
 from jointgen.compiler.plan import Plan, Summand, UpdatePlan
-from jointgen.contracts.networks import Dropout
+from jointgen.contracts.networks import NoisyLayer
 from jointgen.contracts.noise import Noise
 from jointgen.data.step_inputs import RawRows, StepInputs
 from jointgen.engine.program import Program
@@ -78,7 +78,7 @@ def double_copy(parts: Parts) -> Parts:
     """Copy parts to float64 on the CPU, in evaluation mode but for dropout."""
     modules = copy.deepcopy(parts.modules).cpu().double().eval()
     for module in modules.modules():
-        if isinstance(module, Dropout):
+        if isinstance(module, NoisyLayer):
             module.train()
     return attrs.evolve(parts, modules=modules)
 

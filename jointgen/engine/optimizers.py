@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 from torch import nn
 
-from jointgen.config.optimizers import SGD, Adam, AdamW, OptimizerTable, Rate, RMSprop
+from jointgen.config.optimizers import OptimizerTable
+from jointgen.contracts.optimizers import built_optimizers
 from jointgen.errors import ConfigError, suggest
+from jointgen.registry.faults import attributing, described
+from jointgen.text import listed
 
 if TYPE_CHECKING:
     from jointgen.compiler.compiled_recipe import CompiledRecipe
     from jointgen.compiler.parts import Parts
-
-_TORCH: Mapping[type[Rate], type[torch.optim.Optimizer]] = {
-    Adam: torch.optim.Adam,
-    AdamW: torch.optim.AdamW,
-    SGD: torch.optim.SGD,
-    RMSprop: torch.optim.RMSprop,
-}
-_FUSED = (Adam, AdamW, SGD)  # torch's RMSprop has no fused form
 
 
 @attrs.frozen
@@ -74,12 +70,37 @@ def optimizer_groups(compiled: CompiledRecipe) -> list[OptimizerGroup]:
     ]
 
 
-@attrs.frozen
+@attrs.define
 class BuiltGroup:
-    """A group of parts and torch's optimizer of their parameters."""
+    """A group of parts and torch's optimizers of their parameters: mostly one.
+
+    Args:
+        group: The group.
+        build: Builds the optimizers anew, without moments.
+    """
 
     group: OptimizerGroup
-    optimizer: torch.optim.Optimizer
+    build: Callable[[], list[torch.optim.Optimizer]]
+    optimizers: list[torch.optim.Optimizer] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.optimizers = self.build()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the optimizer; of several, by number."""
+        if len(self.optimizers) == 1:
+            return self.optimizers[0].state_dict()
+        return {str(number): one.state_dict() for number, one in enumerate(self.optimizers)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned, but for the settings. Raises ValueError where it does not fit."""
+        states = [state] if len(self.optimizers) == 1 else [state[str(n)] for n in range(len(self.optimizers))]
+        for optimizer, one in zip(self.optimizers, states, strict=True):
+            settings = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in optimizer.param_groups]
+            optimizer.load_state_dict(dict(one))
+            for group, own in zip(optimizer.param_groups, settings, strict=True):
+                group.update(own)
+            _to_parameter_layout(optimizer)
 
 
 class Optimizers:
@@ -90,19 +111,20 @@ class Optimizers:
         self._stage = 0
         for one in optimizer_groups(compiled):
             if parameters := parts.parameters(one.parts):
-                self._groups.append(BuiltGroup(one, _build(one.table.settings, parameters)))
+                what = f"{described(compiled.registry, 'optimizer', one.table.settings)}, of {listed(one.parts)},"
+                self._groups.append(BuiltGroup(one, partial(_build, one.table.settings, parameters, what)))
 
     def begin(self, stage: int) -> None:
         """Begin a stage: forget the moments that no stage needs any more."""
         self._stage = stage
         for built in self._groups:
             if not built.group.is_kept(stage):
-                built.optimizer.state.clear()
+                built.optimizers = built.build()
 
     def of(self, trains: Iterable[str]) -> list[torch.optim.Optimizer]:
         """Return the optimizers of an update of this stage that trains these parts."""
         wanted = set(trains)
-        return [built.optimizer for built in self._current() if wanted >= set(built.group.parts)]
+        return [one for built in self._current() if wanted >= set(built.group.parts) for one in built.optimizers]
 
     def _current(self) -> list[BuiltGroup]:
         return [built for built in self._groups if self._stage in built.group.stages]
@@ -113,16 +135,18 @@ class Optimizers:
         They are plain numbers, which torch's fused kernels take as arguments, so nothing waits for the device.
         """
         for built in self._current():
-            for held in built.optimizer.param_groups:
-                held["lr"] = built.group.rate(step, ends)
+            rate = built.group.rate(step, ends)
+            for held in (group for one in built.optimizers for group in one.param_groups):
+                held["lr"] = rate
 
     def rates(self) -> dict[str, float]:
         """The rates of the last step by "lr/TABLE", for the log, of all that this stage trains."""
-        return {f"lr/{built.group.table.name}": built.optimizer.param_groups[0]["lr"] for built in self._current()}
+        groups = {built.group.table.name: built.optimizers[0].param_groups[0] for built in self._current()}
+        return {f"lr/{name}": group["lr"] for name, group in groups.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of each torch optimizer, by the key of its group."""
-        return {built.group.key: built.optimizer.state_dict() for built in self._groups}
+        """The state of each group's optimizers, by its key."""
+        return {built.group.key: built.state_dict() for built in self._groups}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the moments; the settings stay the recipe's, which may have changed since.
@@ -133,22 +157,15 @@ class Optimizers:
         for built in self._groups:
             if built.group.key not in state:
                 raise ConfigError(f"it has no optimizer {built.group.key!r}{suggest(built.group.key, state)}")
-            groups = built.optimizer.param_groups
-            settings = [{k: v for k, v in one.items() if k not in ("params", "lr")} for one in groups]
             try:
-                built.optimizer.load_state_dict(state[built.group.key])
+                built.load_state_dict(state[built.group.key])
             except ValueError as error:
                 raise ConfigError(f"its optimizer {built.group.key!r} does not fit: {error}") from None
-            for one, own in zip(built.optimizer.param_groups, settings, strict=True):
-                one.update(own)
-            _to_parameter_layout(built.optimizer)
 
 
-def _build(settings: Rate, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    # the fused form is several times faster, on a CPU too; where torch has none, foreach
-    form = {"fused": True} if isinstance(settings, _FUSED) else {"foreach": True}
-    make: Any = _TORCH[type(settings)]
-    return make(parameters, lr=settings.lr, **settings.arguments(), **form)
+def _build(settings: Any, parameters: list[nn.Parameter], what: str) -> list[torch.optim.Optimizer]:
+    with attributing(what):
+        return built_optimizers(settings, parameters)
 
 
 def _to_parameter_layout(optimizer: torch.optim.Optimizer) -> None:

@@ -34,7 +34,7 @@ from jointgen.compiler.nodes import (
 from jointgen.compiler.parts import Parts, chosen_features
 from jointgen.compiler.sums import SpreadNode, ValuesNode
 from jointgen.contracts.distributions import ReadyDraw, ViewsData, log_prob_of_draw
-from jointgen.contracts.networks import Dropout
+from jointgen.contracts.networks import NoisyLayer
 from jointgen.contracts.numerics import at_least_float32
 from jointgen.contracts.observation import Observation, observe
 from jointgen.data.step_inputs import StepInputs
@@ -405,11 +405,11 @@ def _above_leaves(nodes: Iterable[Node]) -> set[Node]:
     return found
 
 
-def _dropouts_of(module: nn.Module) -> list[Dropout]:
-    return [inner for inner in module.modules() if isinstance(inner, Dropout)]
+def _dropouts_of(module: nn.Module) -> list[NoisyLayer]:
+    return [inner for inner in module.modules() if isinstance(inner, NoisyLayer)]
 
 
-def _name_dropout(dropouts: list[Dropout], title: str, inputs: StepInputs, rows: int) -> None:
+def _name_dropout(dropouts: list[NoisyLayer], title: str, inputs: StepInputs, rows: int) -> None:
     for number, dropout in enumerate(dropouts):
         dropout.noise = inputs.noise.named(f"{title}/dropout{number}", inputs.rows * rows)
 

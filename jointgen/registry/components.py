@@ -30,6 +30,10 @@ KINDS = (
     "data",
     "metric",
     "extractor",
+    "optimizer",
+    "schedule",
+    "tracker",
+    "augmentation",
 )
 IN_PROCESS = "this Python process"
 """The provider of components that were registered or given in Python: no other process has them by itself."""
@@ -362,6 +366,22 @@ class Registrar:
     def extractor(self, name: str, target: Callable[..., Any] | str, *, paper: str = "", summary: str = "") -> None:
         """Register an extractor of image features."""
         self._add("extractor", name, target, paper, summary)
+
+    def optimizer(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register an optimizer."""
+        self._add("optimizer", name, target, paper, summary)
+
+    def schedule(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register a schedule of learning rates."""
+        self._add("schedule", name, target, paper, summary)
+
+    def tracker(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register a tracker of figures and pictures."""
+        self._add("tracker", name, target, paper, summary)
+
+    def augmentation(self, name: str, target: type | str, *, paper: str = "", summary: str = "") -> None:
+        """Register an augmentation of images."""
+        self._add("augmentation", name, target, paper, summary)
 
     def __getattr__(self, kind: str) -> Any:
         raise PluginError(f"{self._provider} registers an unknown kind {kind!r}{suggest(kind, KINDS)}")

@@ -6,8 +6,10 @@ import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from jointgen.registry.components import Registry
+from jointgen.registry.discovery import load_plugins
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.log_file import LogEvent
 from jointgen.runs.trackers import Trackers, start_trackers
@@ -19,11 +21,13 @@ class RunLog:
 
     Args:
         folder: The run folder.
-        trackers: Names of the trackers (`jointgen.runs.trackers`) that get what is logged.
+        trackers: The trackers (`jointgen.runs.trackers`) that get what is logged, or their names.
+        registry: Where they are found; None for what is installed.
     """
 
-    def __init__(self, folder: RunFolder, trackers: Sequence[str] = ("tensorboard",)):
-        self.folder, self._names = folder, trackers
+    def __init__(self, folder: RunFolder, trackers: Sequence[Any] = (), registry: Registry | None = None):
+        self.folder, self._entries = folder, trackers
+        self._registry = registry or load_plugins().registry
         self._trackers: Trackers | None = None
         self._resumed_at: int | None = None
 
@@ -35,7 +39,7 @@ class RunLog:
         """
         if self._trackers is None:
             recipe = self.folder.read_recipe() if self.folder.recipe.exists() else ""
-            self._trackers = start_trackers(self._names, self.folder.path, recipe, self._resumed_at)
+            self._trackers = start_trackers(self._entries, self._registry, self.folder.path, recipe, self._resumed_at)
         return self._trackers
 
     def add(self, step: int, images_seen: int, wall_s: float, values: Mapping[str, float]) -> None:

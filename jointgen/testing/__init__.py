@@ -26,6 +26,7 @@ from jointgen.config.plugin_files import registry_of
 from jointgen.contracts.space import Space
 from jointgen.errors import RAISED, ConfigError, suggest
 from jointgen.registry.components import KINDS, Component
+from jointgen.testing.augmentations import AUGMENTATIONS
 from jointgen.testing.batch_terms import BATCH_TERMS
 from jointgen.testing.bins import BINS
 from jointgen.testing.check import Check, checks_of, described, expect
@@ -42,8 +43,10 @@ from jointgen.testing.modules import MODULES
 from jointgen.testing.moments import MOMENTS
 from jointgen.testing.networks import NETWORKS, Setting, nets_of
 from jointgen.testing.objectives import METRICS, OBJECTIVES, OnTinyModel
+from jointgen.testing.optimizers import OPTIMIZERS, SCHEDULES
 from jointgen.testing.reductions import REDUCTIONS
 from jointgen.testing.sources import SOURCES
+from jointgen.testing.trackers import TRACKERS
 
 LAWS = [*DRAWS, *MODULES, *DENSITIES, *BINS, *DIVERGENCES, *MOMENTS]
 
@@ -87,6 +90,10 @@ def checks(
         "objective": lambda: checks_of([OnTinyModel(config, tables or {})], OBJECTIVES),
         "metric": lambda: checks_of([OnTinyModel(config, tables or {})], METRICS),
         "extractor": lambda: checks_of(on_sources(config), EXTRACTORS),
+        "optimizer": lambda: checks_of([Subject(config)], OPTIMIZERS),
+        "schedule": lambda: checks_of([Subject(config)], SCHEDULES),
+        "tracker": lambda: checks_of([Subject(config)], TRACKERS),
+        "augmentation": lambda: checks_of([Subject(config)], AUGMENTATIONS),
     }
     try:
         return of[kind]() if kind in of else checks_of(nets_of(kind, config, settings), NETWORKS)

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.contracts.networks import Dropout, OffersFeatures
+from jointgen.contracts.networks import NoisyLayer, OffersFeatures
 from jointgen.contracts.observation import example
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
@@ -94,7 +94,7 @@ class Net:
 
     def run(self, net: nn.Module, values: Sequence[Tensor]) -> Tensor:
         """Run a forward pass with named noise for every dropout layer, as the engine does."""
-        for number, layer in enumerate(module for module in net.modules() if isinstance(module, Dropout)):
+        for number, layer in enumerate(module for module in net.modules() if isinstance(module, NoisyLayer)):
             layer.noise = noise(len(values[0]), f"dropout{number}")
         return net(*values)
 
@@ -201,7 +201,7 @@ def evaluation_is_deterministic_and_reads_no_global_generator(net: Net) -> None:
 @promise(NETWORKS)
 def training_and_evaluation_agree_without_dropout(net: Net) -> None:
     module, values = net.built(), net.values()
-    if any(isinstance(layer, Dropout) and layer.p for layer in module.modules()) or _state_moves(net):
+    if any(isinstance(layer, NoisyLayer) and layer.is_noisy for layer in module.modules()) or _state_moves(net):
         return
     expect_close("train() and eval() give different outputs", module.train()(*values), module.eval()(*values), 1e-12)
 

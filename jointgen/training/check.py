@@ -25,7 +25,7 @@ from jointgen.inference.view import PartsView
 from jointgen.registry.components import Registry
 from jointgen.registry.faults import attributing
 from jointgen.runs.folder import RunFolder
-from jointgen.runs.trackers import check_installed
+from jointgen.runs.trackers import named_trackers
 from jointgen.runtime.ranks import check_variables, world_size
 from jointgen.runtime.workers import find_device
 from jointgen.text import listed, shortened
@@ -106,7 +106,7 @@ def check_run(
     with problems.collect("train"):
         find_device(train.device, train.precision, world)
     with problems.collect():
-        check_installed(train.trackers)
+        named_trackers(train.trackers, registry)
 
     # what plugins find
     with problems.collect():

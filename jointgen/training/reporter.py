@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
-from jointgen.contracts.data_keys import key_roles
+from jointgen.contracts.data_keys import KeyRole, key_roles
 from jointgen.contracts.figures import Estimate
 from jointgen.data.split import Split
 from jointgen.engine.batch_norm import average_statistics
@@ -188,13 +188,18 @@ class RunReporter:
             init_from=progress.init_from,
             best=BestRecord(**best.state_dict()) if best.metric is not None else None,
             critics=state.critic_trust.summary(),
-            data_keys={part: key_roles(type(source)) for part, source in self.recipe.all_sources().items()},
+            data_keys={part: self._key_roles(part) for part in self.recipe.all_sources()},
             metrics=dict(found),
             environment=self._environment,
         )
         if self.workers.is_main:
             self.folder.write_summary(summary)
         return summary
+
+    def _key_roles(self, part: str) -> dict[str, KeyRole]:
+        roles = key_roles(type(self.recipe.all_sources()[part]))
+        # the key of the table around a source, which only its training rows see
+        return {**roles, "augment": "loading"} if self.recipe.sampling(part).augment else roles
 
     @cached_property
     def _environment(self) -> EnvironmentRecord:

@@ -93,7 +93,7 @@ def set_up_training(
 
     # the state to train from, and what reports on it
     ema = EMA(parts, train.ema)
-    run_log = RunLog(folder, train.trackers)
+    run_log = RunLog(folder, train.trackers, compiled.registry)
     reporter = RunReporter(compiled, splits, ema, workers, folder, run_log)
     ends = compiled.boundaries()
     state = TrainingState(

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from jointgen.plugin import ConfigError, DecoderField, DiscriminatorField, Dropout, EncoderField, Space, suggest
+from jointgen.plugin import ConfigError, DecoderField, DiscriminatorField, EncoderField, NoisyLayer, Space, suggest
 
 
 @attrs.frozen
@@ -90,7 +90,7 @@ class SwitchNet(nn.Module):
     def __init__(self, copies: list[nn.Module], position: int):
         super().__init__()
         self.copies, self.position = nn.ModuleList(copies), position
-        self.has_dropout = any(isinstance(layer, Dropout) and layer.p for layer in self.modules())
+        self.is_noisy = any(isinstance(layer, NoisyLayer) and layer.is_noisy for layer in self.modules())
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the output of each row's copy, (B, *output)."""
@@ -103,9 +103,9 @@ class SwitchNet(nn.Module):
     def _runs_by_rows(self, label: Tensor) -> bool:
         """Whether each copy runs on the rows of its class only: where these can be counted without waiting for a GPU.
 
-        Dropout has masks for all rows, and the gradient of a label needs every copy's output.
+        Dropout and augmentations have noise for all rows, and the gradient of a label needs every copy's output.
         """
-        if label.requires_grad or self.has_dropout or torch.compiler.is_compiling() or label.device.type != "cpu":
+        if label.requires_grad or self.is_noisy or torch.compiler.is_compiling() or label.device.type != "cpu":
             return False
         return bool((label.amax(1) == 1).all())
 

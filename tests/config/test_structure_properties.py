@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jointgen.config.fields import OfKind, OneOf
+from jointgen.config.fields import OfKind
 from jointgen.config.structure import key_of, structure, unstructure
 from jointgen.config.toml import to_toml
 from jointgen.errors import ConfigError
@@ -31,7 +31,7 @@ WORDS = st.sampled_from(["", "x", "z", "mean", "sample", "a b", "log p(x|z)", "q
 
 def of_type(want: Any, depth: int = 2) -> st.SearchStrategy[Any]:
     """Values as TOML has them, of the type of a field."""
-    marker = next((extra for extra in getattr(want, "__metadata__", ()) if isinstance(extra, OfKind | OneOf)), None)
+    marker = next((extra for extra in getattr(want, "__metadata__", ()) if isinstance(extra, OfKind)), None)
     if marker is not None:
         return st.sampled_from(marker.names(REGISTRY)).flatmap(lambda name: component(marker, name, depth - 1))
     origin, items = get_origin(want), get_args(want)
@@ -64,7 +64,7 @@ def fields_of(cls: type, depth: int) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(needed, optional=rest if depth > 0 else {})
 
 
-def component(marker: OfKind | OneOf, name: str, depth: int) -> st.SearchStrategy[dict[str, Any]]:
+def component(marker: OfKind, name: str, depth: int) -> st.SearchStrategy[dict[str, Any]]:
     cls = marker.find({"type": name}, REGISTRY)
     return fields_of(cls, depth).map(lambda table: {"type": name, **table})
 

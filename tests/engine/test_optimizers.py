@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from jointgen_optim.optimizers import SGD, Adam, AdamW, RMSprop
 from support.paths import QUICKSTART, SHIPPED
 from support.runs import SMALL, stop_after, train_small
 from torch import nn
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
-from jointgen.config.optimizers import SGD, Adam, AdamW, OptimizerTables, Rate, RMSprop, StageTables
+from jointgen.config.optimizers import OptimizerTables, Rate, StageTables
 from jointgen.config.recipe import read_recipe
 from jointgen.config.toml import read_toml
 from jointgen.engine.optimizers import Optimizers, _to_parameter_layout

@@ -51,6 +51,16 @@ SETTINGS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("discriminator", "mlp"): [{"spectral_norm": True}],
     ("penalty", "r1"): [{"at": "both"}],
     ("constraint", "clip"): [{"bound": 0.5}],
+    ("optimizer", "sgd"): [{"momentum": 0.9, "nesterov": True}],
+    ("optimizer", "rmsprop"): [{"momentum": 0.5, "centered": True}],
+    ("optimizer", "muon"): [{"scale": "original"}],
+    ("schedule", "cosine"): [{"cycles": 3}],
+    ("schedule", "steps"): [{"at": (0.25,), "factor": 0.5}],
+    ("augmentation", "translation"): [{"fill": "edge", "share": 0.3}],
+    ("augmentation", "torchvision"): [
+        {"transform": "RandomAffine", "arguments": {"degrees": 20, "translate": (0.1, 0.1)}},
+        {"transform": "ColorJitter", "arguments": {"brightness": 0.5}},
+    ],
     ("objective", "vae"): [{"beta": 0.5, "warm_up": 0.2}, {"analytic": True}],
     ("objective", "iwae"): [{"beta": WeightTable(to=1.0, start=0.0, over=0.5)}],
     ("objective", "asvae"): [
@@ -70,6 +80,7 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("decoder", "switch"): {"on": "y", "of": MLP(hidden=[4])},
     ("discriminator", "switch"): {"on": "y", "of": MLPDiscriminator(hidden=[4])},
     ("data", "table"): {"bundled": "wine"},
+    ("discriminator", "augmented"): {"of": MLPDiscriminator(hidden=[4])},
     ("data", "linear_gaussian"): {"weights": [[1.0, 0.0], [0.5, 1.0], [0.0, -1.0]]},
     ("family", "implicit_basis"): {"basis": 4},
     ("family", "planar"): {"length": 5},  # a point is found through all layers, again for every entry of a Jacobian

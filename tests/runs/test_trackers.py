@@ -20,9 +20,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import jointgen
 from jointgen.errors import ConfigError, FileError, StoppedError
+from jointgen.registry.discovery import load_plugins
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
-from jointgen.runs.trackers import check_installed
+from jointgen.runs.trackers import named_trackers
 
 RUN: dict[str, Any] = {"train.steps": 4, "train.log_every": 1, "train.sample_every": 2}
 
@@ -70,7 +71,7 @@ def test_a_missing_package_is_told_before_anything_else(tmp_path: Path, monkeypa
         "train.trackers: 'wandb' needs its package: uv sync --extra wandb, or pip install 'jointgen[wandb]'"
     ]
     assert not (tmp_path / "run").exists()
-    check_installed(["tensorboard"])
+    named_trackers(["tensorboard"], load_plugins().registry)
 
 
 def test_a_tracker_that_does_not_start_is_one_line(tmp_path: Path, fake_wandb: FakeWandB) -> None:

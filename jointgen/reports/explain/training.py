@@ -53,7 +53,7 @@ def _describe_optimizer(table: OptimizerTable) -> str:
     text = type(settings).__name__ + (f" ({'; '.join(changed)})" if changed else "") + f", lr {settings.lr:g}"
     if settings.warmup:
         text += f", rising over the first {settings.warmup:.4g} of the {period}"
-    if settings.shape != "constant":
+    if settings.falls:
         start = f" from {settings.decay_from:.4g} of the {period} on" if settings.decay_from is not None else ""
         text += f", falling ({settings.shape}){start} to {settings.lr * (settings.final or 0.0):g}"
     return text

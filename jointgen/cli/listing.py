@@ -13,7 +13,6 @@ from typing import Any
 import attrs
 
 from jointgen.cli.arguments import Arguments, load
-from jointgen.config.plugin_files import registry_of
 from jointgen.registry.components import Component
 from jointgen.registry.discovery import Plugins, load_plugins
 from jointgen.runtime.console import say_text
@@ -29,7 +28,9 @@ def list_command(arguments: Arguments) -> None:
     """Print every registered component (of one kind), or the keys of one, as text or as JSON."""
     plugins, kind = load_plugins(), arguments.kind
     if arguments.plugin:
-        plugins = attrs.evolve(plugins, registry=registry_of({"plugins": arguments.plugin}))
+        plugins = attrs.evolve(
+            plugins, registry=load("jointgen.config.plugin_files:registry_of")({"plugins": arguments.plugin})
+        )
     if kind == RECIPE:
         say_text(load("jointgen.cli.listed_recipes:recipes_as")(arguments.name, json=arguments.json))
     elif arguments.name is not None:

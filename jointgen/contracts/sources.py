@@ -146,6 +146,21 @@ class NamedColumns(Protocol):
 
 
 @runtime_checkable
+class HoldsData(Protocol):
+    """A class of data sources that hold what was given in Python: arrays, or a data set of some library."""
+
+    @classmethod
+    def holding(cls, data: object) -> DataSource | None:
+        """Return a source of this data; None for what it does not know.
+
+        The settings of the source are written into the recipe, so they say which data it is: by a hash of its rows.
+
+        Raises:
+            ConfigError: It knows such data, and this cannot be used.
+        """
+
+
+@runtime_checkable
 class CountedSource(Protocol):
     """A data source that knows how many rows a split has without reading them: from a setting, a header, a manifest.
 

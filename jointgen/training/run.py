@@ -17,6 +17,7 @@ from jointgen.inference.data_places import read_places
 from jointgen.objectives.objective import Objective, Stage
 from jointgen.objectives.recipe_text import Expression
 from jointgen.registry.components import Registry
+from jointgen.registry.discovery import load_plugins
 from jointgen.reports.page import PageModel, write_report
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.records import checkpoint_name, describe_progress
@@ -25,6 +26,7 @@ from jointgen.runtime.signals import StopRequest
 from jointgen.runtime.torch_settings import switched
 from jointgen.training.check import check_run
 from jointgen.training.events import load_callbacks
+from jointgen.training.given_data import are_places, given_source, with_data
 from jointgen.training.setup import set_up_training
 from jointgen.training.trainer import Run, Trainer
 
@@ -41,7 +43,7 @@ def run(
     stop: Callable[[], int] = lambda: 0,
     quiet: bool = False,
     processes: int | None = None,
-    data: str | os.PathLike[str] | Iterable[str] | Mapping[str, str | os.PathLike[str]] | None = None,
+    data: Any = None,
     callbacks: Sequence[object] = (),
 ) -> Run:
     """Train and evaluate a model, and write its run folder.
@@ -65,7 +67,8 @@ def run(
             has. Where your program has set its level to INFO, they go there alone. Errors are raised as ever.
         processes: How many processes a launcher was asked for, to be checked; None takes as many as there are.
         data: Where the data lies: a path, or paths by the name of the recipe's sources. A run that goes on has the same
-            recipe wherever its data lies by now.
+            recipe wherever its data lies by now. Or the data itself, in the place of the recipe's: an array (N, ...), a
+            dict of arrays by variable, a map-style data set of torch, or a data source (docs/your-own-parts.md).
         callbacks: Objects that are told of the run's events, by methods named as the hooks of plugins:
             `jointgen_log(self, run, figures)`, and so on (docs/plugins.md). What one raises ends the run.
 
@@ -91,9 +94,12 @@ def run(
     told = load_callbacks(callbacks)
 
     # the recipe, checked whole
-    goes_on = resume is not False
+    goes_on, is_data = resume is not False, not are_places(data)
     with printed_for_caller(quiet):
-        tables = read_tables(recipe, overrides)
+        tables = read_tables(recipe, () if is_data else overrides)
+        if is_data:  # its keys may be overridden, so it takes its place first
+            source = given_source(data, load_plugins().registry)
+            tables = read_tables(with_data(tables, source, load_plugins().registry), overrides)
         registry = registry_of(tables)
         resolved = kept_in_run(read_recipe(tables, registry=registry), registry)
         if objective is not None:
@@ -107,7 +113,7 @@ def run(
             overwrite=overwrite,
             allow_changes=allow_changes,
             processes=processes,
-            places=read_places(data),
+            places=read_places(None if is_data else data),
         )
 
     switches = switched(deterministic=resolved.train.deterministic, threads=resolved.train.threads)

@@ -80,6 +80,12 @@ def _register_images(registry: Registrar) -> None:
         summary="your own .npy, .npz or .safetensors: images, vectors and labels",
     )
     registry.data(
+        "in_python",
+        "jointgen_data.given:Given",
+        paper="none: the user's own data",
+        summary="arrays or a data set of torch, given to jointgen.run(data=...)",
+    )
+    registry.data(
         "table",
         "jointgen_data.table:Table",
         paper="none: the user's own data",

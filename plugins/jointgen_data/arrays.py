@@ -52,7 +52,7 @@ optional = attrs.validators.optional
 is_observed = optional(attrs.validators.in_(("none", "dequantise", "binarise")))
 
 
-def _rising(source: Any, field: Any, ranges: dict[str, tuple[float, float]]) -> None:
+def rising(source: Any, field: Any, ranges: dict[str, tuple[float, float]]) -> None:
     for name, (low, high) in ranges.items():
         if not low < high:
             raise ValueError(f"'ranges' must rise, {name} = [{low:g}, {high:g}] does not")
@@ -97,14 +97,14 @@ class Arrays:
     )
     levels: int = attrs.field(default=256, validator=between(2, 256))
     classes: int | None = attrs.field(default=None, validator=valid_size)
-    ranges: dict[str, tuple[float, float]] = attrs.field(factory=dict, validator=_rising)
+    ranges: dict[str, tuple[float, float]] = attrs.field(factory=dict, validator=rising)
     channels: Literal["first", "last"] | None = attrs.field(
         default=None, validator=optional(attrs.validators.in_(("first", "last")))
     )
 
     def spaces(self) -> dict[str, Space]:
         """Return the Spaces from the file's header; raise ConfigError for a file, key or type that cannot be used."""
-        arrays = self._arrays("path", self.path)
+        arrays = self.arrays_of("path", self.path)
         if self.test_path is None:
             check_leaves_rows(next(iter(arrays.values())).header.shape[0], self.test_fraction, self.split)
         if self.observe in ("dequantise", "binarise") and all(array.role != "levels" for array in arrays.values()):
@@ -121,7 +121,7 @@ class Arrays:
             raise ConfigError(f"is for images, of four axes, but {found}", "channels")
         return {name: self._space(array, name) for name, array in arrays.items()}
 
-    def _check_ranges(self, arrays: dict[str, _Array]) -> None:
+    def _check_ranges(self, arrays: dict[str, Array]) -> None:
         for name in self.ranges:
             if name not in arrays:
                 raise ConfigError(f"no variable of these arrays{suggest(name, arrays)}", "ranges", name)
@@ -131,17 +131,17 @@ class Arrays:
     def count_rows(self, split: str) -> int:
         """Return the number of rows of the split, from the file's header; raise ConfigError as `spaces` does."""
         train = is_train(split)
-        rows = next(iter(self._arrays(*self._file_of(train)).values())).header.shape[0]
-        return rows if self.test_path is not None else len(self._places(rows, train))
+        rows = next(iter(self.arrays_of(*self._file_of(train)).values())).header.shape[0]
+        return rows if self.test_path is not None else len(self.places_of(rows, train))
 
     def open(self, split: str) -> ArrayRows:
         """Open a split; raise ConfigError as `spaces` does, and for values that do not fit their Space."""
         spaces, train = self.spaces(), is_train(split)
-        arrays = self._arrays(*self._file_of(train))
+        arrays = self.arrays_of(*self._file_of(train))
         if self.test_path is not None and not train:
             self._check_same(spaces, arrays)
         count = next(iter(arrays.values())).header.shape[0]
-        places = self._places(count, train) if self.test_path is None else None
+        places = self.places_of(count, train) if self.test_path is None else None
         rows = ArrayRows({name: array.read() for name, array in arrays.items()}, places)
         for name, array in arrays.items():
             self._check_values(array, spaces[name], rows, name)
@@ -153,7 +153,7 @@ class Arrays:
         """Return the key and the path of the file with the rows of a split."""
         return ("path", self.path) if self.test_path is None or train else ("test_path", self.test_path)
 
-    def _arrays(self, option: str, path: str) -> dict[str, _Array]:
+    def arrays_of(self, option: str, path: str) -> dict[str, Array]:
         """Return the array of each variable in the file that this option names, from headers only."""
         file = _file(option, path)
         headers = _headers(option, file)
@@ -161,11 +161,11 @@ class Arrays:
         for name, key in keys.items():
             if key not in headers:
                 raise ConfigError(f"{str(file)!r} has no array {key!r}{suggest(key, headers)}", "variables", name)
-        arrays = {name: _Array(option, file, key, headers[key], self.channels) for name, key in keys.items()}
+        arrays = {name: Array(option, file, key, headers[key], self.channels) for name, key in keys.items()}
         _check_rows(list(arrays.values()))
         return arrays
 
-    def _space(self, array: _Array, name: str) -> Space:
+    def _space(self, array: Array, name: str) -> Space:
         if array.role == "label":
             if self.classes is None:
                 raise ConfigError(f"{array} holds labels; give classes = how many classes there are", "classes")
@@ -176,12 +176,12 @@ class Arrays:
         observed: Observed = "binarise" if self.observe == "binarise" else "dequantise"
         return image_space(array.row_shape, observed, self.levels)
 
-    def _places(self, rows: int, train: bool) -> Tensor:
+    def places_of(self, rows: int, train: bool) -> Tensor:
         """Return the numbers of the rows of `path` that make the split, in order, (n,) int64."""
         test = held_out_rows(rows, self.test_fraction, self.split)
         return torch.from_numpy(np.flatnonzero(~test if train else test))
 
-    def _remarks(self, arrays: dict[str, _Array], spaces: dict[str, Space], rows: ArrayRows) -> Iterator[str]:
+    def _remarks(self, arrays: dict[str, Array], spaces: dict[str, Space], rows: ArrayRows) -> Iterator[str]:
         """Yield what the user should know of the training rows."""
         if self.test_path is None:
             held, how = rows.total - len(rows), "the last ones" if self.split == "last" else "by a hash of their number"
@@ -199,13 +199,13 @@ class Arrays:
                     "scale that the family allows (min_log_scale); leave them out"
                 )
 
-    def _check_same(self, spaces: dict[str, Space], arrays: dict[str, _Array]) -> None:
+    def _check_same(self, spaces: dict[str, Space], arrays: dict[str, Array]) -> None:
         for name, array in arrays.items():
             there = self._space(array, name)
             if there != spaces[name]:
                 raise ConfigError(f"{name!r} is {there} in {array}, but {spaces[name]} in {self.path!r}", "test_path")
 
-    def _check_values(self, array: _Array, space: Space, rows: ArrayRows, name: str) -> None:
+    def _check_values(self, array: Array, space: Space, rows: ArrayRows, name: str) -> None:
         """Raise ConfigError for values that do not fit their Space; names the rows by their numbers in the file."""
         if array.role == "label":
             _check_whole(array, rows, name, "classes", space.shape[0])
@@ -219,7 +219,7 @@ class Arrays:
 
 
 @attrs.frozen
-class _Array:
+class Array:
     """One array of a file; `option` is the recipe's key for that file."""
 
     option: str
@@ -273,10 +273,14 @@ class _Array:
             return 1, *shape
         return shape
 
+    def load(self) -> Tensor:
+        """Read the values as the file has them."""
+        return read_array(self.file, self.key)
+
     def read(self) -> Tensor:
         """Return the values, (N, *row_shape), mapped where the format allows it."""
         try:
-            values = read_array(self.file, self.key)
+            values = self.load()
             assert tuple(values.shape) == self.header.shape, "it changed after its header was read"
         except Exception as error:  # an array can be torn behind a header that is whole
             raise ConfigError(f"{self} cannot be read: {error}", self.option) from error
@@ -317,7 +321,7 @@ def _default_keys(headers: dict[str, Header], file: Path) -> dict[str, str]:
     raise ConfigError(f"which array of {str(file)!r} is x? It holds {held}; give variables.x = its key", "variables")
 
 
-def _check_rows(arrays: list[_Array]) -> None:
+def _check_rows(arrays: list[Array]) -> None:
     """Raise ConfigError unless every array has rows, and as many as the others."""
     for array in arrays:
         if not array.header.shape or 0 in array.header.shape:
@@ -361,7 +365,7 @@ class ArrayRows(TensorRows):
             yield places, values[places].flatten(1) if values.ndim > 1 else values[places][:, None]
 
 
-def _check_whole(array: _Array, rows: ArrayRows, name: str, option: str, count: int) -> None:
+def _check_whole(array: Array, rows: ArrayRows, name: str, option: str, count: int) -> None:
     """Raise ConfigError for whole numbers outside 0..count-1."""
     if array.header.dtype == "uint8" and count == 256:
         return  # it cannot fail, and a mapped file of many GB would be read for it
@@ -374,7 +378,7 @@ def _check_whole(array: _Array, rows: ArrayRows, name: str, option: str, count: 
         )
 
 
-def _check_not_bits(array: _Array, rows: ArrayRows, name: str, levels: int) -> None:
+def _check_not_bits(array: Array, rows: ArrayRows, name: str, levels: int) -> None:
     """Raise ConfigError for zeros and ones as levels of many, which would silently be almost black images."""
     if levels > 2 and all(int(block.max()) <= 1 for _, block in rows.blocks(name)):
         one_hot = "; of one-hot labels save y.argmax(1)" if len(array.header.shape) == 2 else ""
@@ -383,7 +387,7 @@ def _check_not_bits(array: _Array, rows: ArrayRows, name: str, levels: int) -> N
         )
 
 
-def _check_finite(array: _Array, rows: ArrayRows, name: str) -> None:
+def _check_finite(array: Array, rows: ArrayRows, name: str) -> None:
     size = len(rows) * rows.values[name][0].nbytes
     if size > LARGE_BYTES:
         log(f"reading {size / 2**30:,.1f} GiB of {array}, to see that every number is finite")
@@ -391,7 +395,7 @@ def _check_finite(array: _Array, rows: ArrayRows, name: str) -> None:
         raise ConfigError(f"{array} is not finite, or too large for float32, in {_named(wrong)}", array.option)
 
 
-def _check_in_range(array: _Array, rows: ArrayRows, name: str, low: float, high: float) -> None:
+def _check_in_range(array: Array, rows: ArrayRows, name: str, low: float, high: float) -> None:
     if wrong := _rows_where(lambda block: (block < low) | (block > high), rows, name):
         ends = [(float(block.min()), float(block.max())) for _, block in rows.blocks(name)]
         found = f"{min(end for end, _ in ends):g} to {max(end for _, end in ends):g}"

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from jointgen_data.arrays import Arrays
+from jointgen_data.given import Given
 from PIL import Image
 from scipy.io import savemat
 from support.commands import Said
@@ -78,6 +79,13 @@ def write_photos(folder: Path, names: list[str], each: int = 6) -> None:
 def arrays(home: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     np.savez(home / "x.npz", x=numbers(40, 4, 4), y=np.arange(40) % 2)
     return {"path": "x.npz", "variables": {"x": "x", "y": "y"}, "classes": 2}
+
+
+def given(home: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    source = Given.holding({"x": numbers(40, 4, 4), "y": np.arange(40) % 2})
+    patch.setattr(Given, "kept_for_the_test", source, raising=False)  # what a process has lasts as long as its source
+    assert source is not None
+    return {"content_hash": source.content_hash, "row_count": source.row_count, "classes": source.classes}
 
 
 def cifar10(home: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -159,6 +167,7 @@ CASES: dict[str, Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]] = {
     "cifar10": cifar10,
     "digits": without_files(labels=True),
     "fashion_mnist": of_mnists_form("FashionMNIST"),
+    "in_python": given,
     "grid": without_files(rows=64, labels=True),
     "huggingface": huggingface,
     "image_folder": image_folder,

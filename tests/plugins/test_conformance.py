@@ -108,6 +108,7 @@ ELSEWHERE = {
     ("data", "svhn"): "tests/plugins/test_torchvision_sets.py, on small files of its form",
     ("data", "celeba"): "tests/plugins/test_torchvision_sets.py, on small files of its form",
     ("data", "image_folder"): "tests/plugins/test_data_sources.py",
+    ("data", "in_python"): "tests/plugins/test_given.py",
     ("data", "arrays"): "tests/plugins/test_data_sources.py",
     ("data", "huggingface"): "tests/plugins/test_huggingface.py",
     ("data", "prepared"): "tests/plugins/test_prepared.py",

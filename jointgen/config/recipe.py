@@ -309,6 +309,9 @@ def read_tables(
         ConfigError: The file cannot be read, or an override does not fit; the problems of both.
     """
     try:
+        if not isinstance(source, Mapping | str | os.PathLike):
+            wanted = "the path of a recipe, the name of one that comes with jointgen, or nested dicts"
+            raise ConfigError(f"expected {wanted}, got {show(source)}", "recipe")
         if not isinstance(source, Mapping):
             source = find_recipe(os.fspath(source))
         tables = dict(source) if isinstance(source, Mapping) else load_tables(source)

@@ -264,7 +264,7 @@ class Model(nn.Module):
                 found[joint.name, frozenset(joint.variables), frozenset()] = (
                     f"{joint.name}({','.join(sorted(joint.variables))})"
                 )
-        match = DENSITY.fullmatch(text)
+        match = DENSITY.fullmatch(text) if isinstance(text, str) else None
         if match is not None:
             out, given = (_names(match[side] or "") for side in ("out", "given"))
             if (match["joint"], out, given) in found:

@@ -25,14 +25,14 @@ from jointgen.engine.drivers import DrivenState
 from jointgen.engine.histories import Histories
 from jointgen.engine.optimizers import Optimizers
 from jointgen.engine.step import Step, Turn
-from jointgen.errors import ConfigError, Problems, placing, suggest
+from jointgen.errors import ConfigError, Problems, suggest
 from jointgen.inference.model import Model
 from jointgen.objectives.objective import Objective, Stage
 from jointgen.runtime.console import printed_for_caller
 from jointgen.runtime.ranks import world_size
 from jointgen.runtime.workers import Workers
 from jointgen.training.check import check_run
-from jointgen.training.run import with_objective
+from jointgen.training.run import objective_problems, with_objective
 from jointgen.training.setup import check_gradients, place_parts, start_at_mean
 from jointgen.training.state import RunProgress, Stateful
 
@@ -75,12 +75,14 @@ def losses(
     """
     if world_size() > 1:
         raise ConfigError(f"jointgen.losses is for one process, and a launcher has started {world_size()}")
+    objective_problems(objective).raise_any()
     with printed_for_caller():
         tables = read_tables(recipe, overrides)
         registry = registry_of(tables)
         resolved = read_recipe(tables, registry=registry)
         if objective is not None:
             resolved = with_objective(resolved, objective, registry)
+        workers = Workers.start(device, resolved.train.precision)
         checked = check_run(resolved, registry, processes=1)
         if checked.warm is not None:
             message = "jointgen.losses starts as built; load weights into losses.model.networks"
@@ -89,8 +91,6 @@ def losses(
         split = open_split(compiled.binding, "train")
         start_at_mean(compiled, split)
         check_gradients(compiled, split)
-        with placing("device"):
-            workers = Workers.start(device, resolved.train.precision)
         return Losses(compiled, split, workers)
 
 

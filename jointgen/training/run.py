@@ -176,12 +176,19 @@ def _check_arguments(out: Any, resume: Any, overwrite: Any, stop: Any, processes
         problems.add(f"must be a function without arguments that returns a number, got {show(stop)}", "stop")
     if processes is not None and (not isinstance(processes, int) or isinstance(processes, bool) or processes < 1):
         problems.add(f"must be a whole number >= 1, got {show(processes)}", "processes")
+    problems += objective_problems(objective)
+    problems.raise_any()
+
+
+def objective_problems(objective: Any) -> Problems:
+    """Say what is wrong with an objective that a caller gives in place of the recipe's; None is fine."""
+    problems = Problems()
     stages = objective if isinstance(objective, Sequence) and not isinstance(objective, str) else None
     if not (objective is None or isinstance(objective, Objective) or stages):
         problems.add(f"must be an Objective or a list of Stages, got {show(objective)}", "objective")
     elif stages and not all(isinstance(stage, Stage) for stage in stages):
         problems.add("must be an Objective or a list of Stages, got a list of something else", "objective")
-    problems.raise_any()
+    return problems
 
 
 def run_folder(out: str | Path | None, recipe: Recipe) -> Path:

@@ -294,6 +294,7 @@ class Trainer:
         """Return the finished run. Its model is left in evaluation mode, and gradients reach all of it."""
         model = self.reporter.model()
         model.eval().requires_grad_(True)
+        model.checkpoint = checkpoint_name(summary.step)
         return Run(self.reporter.folder.path, summary, model)
 
     def _stop_if_not_finite(self) -> None:

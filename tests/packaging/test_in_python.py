@@ -14,7 +14,7 @@ import jointgen
 
 
 def code(kind: str) -> str:
-    text = (REPO / "docs" / "in-python.md").read_text(encoding="utf-8")
+    text = (REPO / "docs/in-python.md").read_text(encoding="utf-8")
     return "\n".join(re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL))
 
 

@@ -116,6 +116,7 @@ def test_a_cell_that_runs_again_says_what_to_do_and_overwrites_where_asked(tmp_p
     assert (out / "checkpoints" / "step-00000002").is_dir()
     run = train_small(out, {"train.steps": 3, "train.ema": None}, overwrite=True)
     assert all(p.requires_grad for p in run.model.parameters()) and not run.model.training
+    assert repr(run.model).startswith("Model of quickstart, step-00000003, on cpu\n")
     assert run.summary["step"] == 3 and [folder.name for folder in (out / "checkpoints").glob("step-*")] == [
         "step-00000003"
     ]

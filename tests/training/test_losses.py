@@ -125,6 +125,19 @@ def test_rows_that_do_not_fit_are_refused_all_at_once() -> None:
     assert losses.step == 0
 
 
+@pytest.mark.parametrize(
+    ("recipe", "options", "refused"),
+    [
+        ([1], {}, r"^recipe: expected the path of a recipe, .* got \[1\]$"),
+        (VAE, {"device": "gpu"}, "^device: 'gpu' is not a device; allowed: 'auto'"),
+        (VAE, {"objective": 3}, "^objective: must be an Objective or a list of Stages, got 3$"),
+    ],
+)
+def test_wrong_arguments_are_refused(recipe: Any, options: dict[str, Any], refused: str) -> None:
+    with pytest.raises(jointgen.ConfigError, match=refused):
+        jointgen.losses(recipe, **options)
+
+
 def test_a_loop_goes_on_from_what_it_has_saved() -> None:
     """Plain gradient descent has no state of its own, so the weights and the losses' state are all."""
     recipe = {**VAE, "objective": BALANCED, "optimizer": {"model": {"type": "sgd", "lr": 1e-3}}}

@@ -7,6 +7,8 @@ from typing import Literal
 
 import attrs
 
+from jointgen.errors import KeyPath, Problem
+
 KeyRole = Literal["location", "loading", "reading", "size"]
 """What a key of a data source means for comparisons of runs; a key without a role decides what the data is.
 
@@ -35,3 +37,20 @@ def key_roles(source: type) -> dict[str, KeyRole]:
     """
     fields = attrs.fields(source)
     return {field.name: field.metadata[_ROLE] for field in fields if _ROLE in field.metadata}
+
+
+ASKING = "; --data says where it is now"
+"""The end of a problem with the place of a run's data, which commands that read rows can be told."""
+
+
+def asking_where(problem: Problem, sources: Mapping[KeyPath, object]) -> Problem:
+    """Name the option that says where a run's data is now, in a problem with a key of a source that said where it was.
+
+    Args:
+        problem: The problem.
+        sources: The run's data sources, by the keys of their tables.
+    """
+    source = sources.get(problem.path[:-1])
+    if source is None or key_roles(type(source)).get(str(problem.path[-1])) != "location":
+        return problem
+    return Problem(f"{problem.message}{ASKING}", *problem.path)

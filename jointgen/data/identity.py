@@ -23,10 +23,12 @@ def identity_of(rows: Rows, compared: int | None = None) -> SplitIdentity:
         compared: How many of them to hash; None: as many as `MAX_NUMBERS` allows.
     """
     rows = rows.rows if isinstance(rows, ChosenRows) else rows
-    count = len(rows)
+    if not (count := len(rows)):
+        return SplitIdentity(0, 0, "")
     if compared is None:
-        numbers = sum(values[0].numel() for values in rows.take(torch.tensor([0])).values()) if count else 1
-        compared = min(count, max(MIN_ROWS, MAX_NUMBERS // numbers))
+        numbers = sum(values[0].numel() for values in rows.take(torch.tensor([0])).values())
+        compared = max(MIN_ROWS, MAX_NUMBERS // numbers)
+    compared = min(compared, count)
     taken = rows.take(torch.arange(compared) * count // max(1, compared))
     return SplitIdentity(count, compared, fingerprint([{name: taken[name] for name in sorted(taken)}]))
 

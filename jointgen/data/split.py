@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from jointgen.compiler.binding import Binding
-from jointgen.contracts.data_keys import key_roles
+from jointgen.contracts.data_keys import asking_where
 from jointgen.contracts.observation import fault_of_raw
 from jointgen.contracts.sources import PlacedRows, RecordedData, RemarkedRows, Rows, StoredRows, labelled
 from jointgen.contracts.space import Space
 from jointgen.data.chosen_rows import ChosenRows, choose
 from jointgen.data.device import send
 from jointgen.data.identity import identity_differences
-from jointgen.errors import ComponentError, FileError, Problem, Problems
+from jointgen.errors import ComponentError, FileError, Problems
 from jointgen.registry.faults import attributing
 from jointgen.text import listed
 
@@ -149,7 +149,8 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
         with problems.collect(*binding.recipe.path_of(part)), attributing(binding.named(part)):
             sources[part] = component.open(name)
     if problems and binding.recorded is not None:
-        problems = Problems(_asking_where(problem, components) for problem in problems)
+        placed = {binding.recipe.path_of(part): component for part, component in components.items()}
+        problems = Problems(asking_where(problem, placed) for problem in problems)
     problems.raise_any()
     samplings = {part: binding.recipe.sampling(part) for part in wanted if name == "train"}
     subsets: dict[str, Tensor] = {}
@@ -171,13 +172,6 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
                 sources[part] = ChosenRows(sources[part], subsets[part])
     problems.raise_any()
     return Split(name, sources, {part: binding.variables_of(part) for part in sources}, components, subsets=subsets)
-
-
-def _asking_where(problem: Problem, components: Mapping[str, Any]) -> Problem:
-    """Name the option that says where a run's data is now, in a problem with a key that says where it was."""
-    keys = {key for one in components.values() for key, role in key_roles(type(one)).items() if role == "location"}
-    is_place = bool(problem.path) and problem.path[-1] in keys
-    return Problem(f"{problem.message}; --data says where it is now", *problem.path) if is_place else problem
 
 
 def _refuse_other(recorded: RecordedData, part: str, found: Iterable[str]) -> None:

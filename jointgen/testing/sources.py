@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from jointgen.contracts.observation import fault_of_raw, observe
-from jointgen.contracts.sources import AugmentedRows, CountedSource, reader_of
+from jointgen.contracts.sources import AugmentedRows, CountedSource, NamedClasses, reader_of
 from jointgen.contracts.space import Space
 from jointgen.testing.check import Promises, expect, expect_equal, expect_shape, promise, skip
 from jointgen.testing.critics import Subject
@@ -43,6 +43,21 @@ def rows_are_counted_as_they_are_opened(subject: Subject) -> None:
     for split in ("train", "test"):
         counted, opened = source.count_rows(split), len(subject.config.open(split))
         expect(counted == opened, f"count_rows({split!r}) is {counted}, and the opened split has {opened} rows")
+
+
+@promise(SOURCES)
+def classes_have_names_as_their_labels_have_classes(subject: Subject) -> None:
+    source = subject.config
+    if not isinstance(source, NamedClasses):
+        skip("it has no class_names()")
+    subject.config.open("train")
+    named, spaces = source.class_names(), subject.config.spaces()
+    for name, names in named.items():
+        expect(all(isinstance(one, str) for one in names), f"the names of the classes of {name!r} are not all text")
+        expect(len({*names}) == len(names), f"two classes of {name!r} have one name: {names}")
+        if name in spaces:
+            classes = spaces[name].size
+            expect(len(names) == classes, f"{name!r} has {classes} classes, and class_names() has {len(names)} for it")
 
 
 @promise(SOURCES)

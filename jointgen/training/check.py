@@ -13,6 +13,7 @@ import attrs
 from jointgen.compiler.compiled_recipe import CompiledRecipe, check_rows, compile_recipe
 from jointgen.config.recipe import Recipe
 from jointgen.config.structure import unstructure
+from jointgen.contracts.data_keys import asking_where
 from jointgen.contracts.metrics import MetricFigure
 from jointgen.contracts.sources import CountedSource
 from jointgen.data.batches import too_few_rows
@@ -128,6 +129,9 @@ def check_run(
         if not goes_on:
             with problems.collect():
                 warm = warm_start(compiled)
+    if goes_on:  # it has read its data, so what is not there must be elsewhere
+        sources = {recipe.path_of(part): source for part, source in recipe.all_sources().items()}
+        problems = Problems(asking_where(problem, sources) for problem in problems)
     if problems or compiled is None:
         raise ConfigError(dict.fromkeys(problems))
     try_parts(compiled)

@@ -57,3 +57,24 @@ def test_data_sources() -> None:
 def test_levels_of_eight_bits_are_in_their_range() -> None:
     space = Space((1,), low=0.0, high=1.0, bins=256)
     assert failures("data", Source(lambda split: (levels(split) + 248).to(torch.uint8), space)) == {}
+
+
+@attrs.frozen
+class Labelled:
+    names: list[str]
+
+    def spaces(self) -> dict[str, Space]:
+        return {"x": Space((2,), "label")}
+
+    def open(self, split: str) -> Table:
+        return Table(torch.arange(32) // (1 if split == "train" else 2) % 2)
+
+    def class_names(self) -> dict[str, list[str]]:
+        return {"x": self.names}
+
+
+def test_names_of_classes() -> None:
+    assert failures("data", Labelled(["cat", "dog"])) == {}
+    kept = "classes have names as their labels have classes"
+    assert "'x' has 2 classes, and class_names() has 1 for it" in failures("data", Labelled(["cat"]))[kept]
+    assert "two classes of 'x' have one name" in failures("data", Labelled(["cat", "cat"]))[kept]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import attrs
 import platformdirs
+import torch
 from filelock import FileLock
 from torch import Tensor
 
@@ -73,5 +74,5 @@ def fingerprint(blocks: Iterable[Mapping[str, Tensor]]) -> str:
     for block in blocks:
         for name, values in block.items():
             digest.update(f"{name} {tuple(values.shape)} {values.dtype} ".encode())
-            digest.update(values.contiguous().numpy().tobytes())
+            digest.update(values.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
     return digest.hexdigest()

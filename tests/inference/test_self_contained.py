@@ -277,9 +277,9 @@ def refusal(said: Said) -> str:
 
 def test_commands_take_the_data_from_where_it_is_now(begun: Path, elsewhere: Path, say: Any) -> None:
     assert refusal(say("eval", "r")) == f"data.path: no file 'x.npy' in '{elsewhere}'; --data says where it is now"
-    for place in (begun / "x.npy", begun):  # the file, or the folder that holds it
-        for words in (["eval"], ["encode", "-o", "c.npz"], ["reconstruct", "-o", "p.png"]):
-            assert say(words[0], "r", *words[1:], "--data", place).status == 0
+    file, folder = begun / "x.npy", begun
+    for place, words in ((file, ["eval"]), (folder, ["encode", "-o", "c.npz"]), (file, ["reconstruct", "-o", "p.png"])):
+        assert say(words[0], "r", *words[1:], "--data", place).status == 0
     assert len(np.load("c.npz")["z"]) == RunData.read(RunFolder("r")).sources["data"].splits["test"].rows
 
 

@@ -65,6 +65,8 @@ def test_components_go_by_the_keys_of_their_tables(registry: Registry) -> None:
         "encoder.family": "family gaussian",
         "decoders.p.network": "decoder mlp",
         "decoders.p.family": "family gaussian",
+        "optimizer.model": "optimizer adam",
+        "optimizer.critics": "optimizer adam",
         "eval.metrics[0]": "metric elbo",
         "eval.metrics[1]": "metric rmse",
     }

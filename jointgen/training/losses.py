@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from torch.autograd.function import Function
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
-from jointgen.config.plugin_files import registry_of
-from jointgen.config.recipe import read_recipe, read_tables
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
 from jointgen.data.batches import TrainingBatches
@@ -32,7 +30,7 @@ from jointgen.runtime.console import printed_for_caller
 from jointgen.runtime.ranks import world_size
 from jointgen.runtime.workers import Workers
 from jointgen.training.check import check_run
-from jointgen.training.run import objective_problems, with_objective
+from jointgen.training.run import objective_problems, read_given
 from jointgen.training.setup import check_gradients, place_parts, start_at_mean
 from jointgen.training.state import RunProgress, Stateful
 
@@ -46,6 +44,7 @@ def losses(
     *,
     objective: Objective | Sequence[Stage] | None = None,
     device: str = "cpu",
+    data: Any = None,
 ) -> Losses:
     """Build a model and hand out the losses of its updates, for a training loop of one's own.
 
@@ -59,6 +58,7 @@ def losses(
         overrides: Settings that replace the recipe's, as in `jointgen.run`.
         objective: An objective composed in Python, or its stages, in place of the recipe's.
         device: The device to train on.
+        data: The data, or where it lies, as in `jointgen.run`.
 
     Returns:
         The losses, a `torch.nn.Module` that holds the model.
@@ -77,13 +77,9 @@ def losses(
         raise ConfigError(f"jointgen.losses is for one process, and a launcher has started {world_size()}")
     objective_problems(objective).raise_any()
     with printed_for_caller():
-        tables = read_tables(recipe, overrides)
-        registry = registry_of(tables)
-        resolved = read_recipe(tables, registry=registry)
-        if objective is not None:
-            resolved = with_objective(resolved, objective, registry)
+        resolved, registry, places = read_given(recipe, overrides, objective, data)
         workers = Workers.start(device, resolved.train.precision)
-        checked = check_run(resolved, registry, processes=1)
+        checked = check_run(resolved, registry, processes=1, places=places)
         if checked.warm is not None:
             message = "jointgen.losses starts as built; load weights into losses.model.networks"
             raise ConfigError(message, "train", "init_from")

@@ -13,7 +13,7 @@ from jointgen.config.plugin_files import kept_in_run, registry_of
 from jointgen.config.recipe import Recipe, read_recipe, read_tables
 from jointgen.config.values import show
 from jointgen.errors import ComponentError, Problems, RunInterrupted, StoppedError
-from jointgen.inference.data_places import read_places
+from jointgen.inference.data_places import Places, read_places
 from jointgen.objectives.objective import Objective, Stage
 from jointgen.objectives.recipe_text import Expression
 from jointgen.registry.components import Registry
@@ -94,16 +94,10 @@ def run(
     told = load_callbacks(callbacks)
 
     # the recipe, checked whole
-    goes_on, is_data = resume is not False, not are_places(data)
+    goes_on = resume is not False
     with printed_for_caller(quiet):
-        tables = read_tables(recipe, () if is_data else overrides)
-        if is_data:  # its keys may be overridden, so it takes its place first
-            source = given_source(data, load_plugins().registry)
-            tables = read_tables(with_data(tables, source, load_plugins().registry), overrides)
-        registry = registry_of(tables)
-        resolved = kept_in_run(read_recipe(tables, registry=registry), registry)
-        if objective is not None:
-            resolved = with_objective(resolved, objective, registry)
+        given, registry, places = read_given(recipe, overrides, objective, data)
+        resolved = kept_in_run(given, registry)
         path = run_folder(out, resolved)
         checked = check_run(
             resolved,
@@ -113,7 +107,7 @@ def run(
             overwrite=overwrite,
             allow_changes=allow_changes,
             processes=processes,
-            places=read_places(None if is_data else data),
+            places=places,
         )
 
     switches = switched(deterministic=resolved.train.deterministic, threads=resolved.train.threads)
@@ -178,6 +172,29 @@ def _check_arguments(out: Any, resume: Any, overwrite: Any, stop: Any, processes
         problems.add(f"must be a whole number >= 1, got {show(processes)}", "processes")
     problems += objective_problems(objective)
     problems.raise_any()
+
+
+def read_given(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Iterable[str] | Mapping[str, Any],
+    objective: Objective | Sequence[Stage] | None,
+    data: Any,
+) -> tuple[Recipe, Registry, Places]:
+    """Read a recipe with what a caller gives in place of its parts. The arguments are those of `run`.
+
+    Returns:
+        The recipe, the components that it was read with, and the places where its data lies, if they are given.
+    """
+    is_data = not are_places(data)
+    tables = read_tables(recipe, () if is_data else overrides)
+    if is_data:  # its keys may be overridden, so it takes its place first
+        source = given_source(data, load_plugins().registry)
+        tables = read_tables(with_data(tables, source, load_plugins().registry), overrides)
+    registry = registry_of(tables)
+    resolved = read_recipe(tables, registry=registry)
+    if objective is not None:
+        resolved = with_objective(resolved, objective, registry)
+    return resolved, registry, read_places(None if is_data else data)
 
 
 def objective_problems(objective: Any) -> Problems:

@@ -125,6 +125,15 @@ def test_rows_that_do_not_fit_are_refused_all_at_once() -> None:
     assert losses.step == 0
 
 
+def test_data_that_is_given_is_what_a_run_takes(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8), np.uint8)
+    run = jointgen.run(VAE, {"eval.rows": 4, "eval.quick_rows": 4}, data=images, out=tmp_path / "run", quiet=True)
+    losses = jointgen.losses(VAE, data=images)
+    train(losses)
+    assert losses.model.spaces["x"].bins == 256
+    assert_same(of(losses), saved(run.path))
+
+
 @pytest.mark.parametrize(
     ("recipe", "options", "refused"),
     [

@@ -32,7 +32,13 @@ def _build(name: str, parameters: list[nn.Parameter], **arguments: Any) -> Any:
 
 @attrs.frozen(kw_only=True)
 class Adam(TorchOptimizer):
-    """Adam (Kingma & Ba 2015); `weight_decay` is added to the gradient."""
+    """Adam (Kingma & Ba 2015).
+
+    Args:
+        betas: The decays of the mean gradient and of the mean squared gradient.
+        eps: Added to the root of the mean squared gradient.
+        weight_decay: Times the parameter, added to the gradient.
+    """
 
     betas: tuple[float, float] = attrs.field(default=(0.9, 0.999), validator=below_one)
     eps: float = attrs.field(default=1e-8, validator=positive)
@@ -46,14 +52,24 @@ class Adam(TorchOptimizer):
 
 @attrs.frozen(kw_only=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019).
+
+    Args:
+        weight_decay: Times the rate, the share of a parameter that each step takes off.
+    """
 
     weight_decay: float = attrs.field(default=1e-2, validator=non_negative)
 
 
 @attrs.frozen(kw_only=True)
 class SGD(TorchOptimizer):
-    """Stochastic gradient descent, with momentum or Nesterov's."""
+    """Stochastic gradient descent, with momentum or Nesterov's.
+
+    Args:
+        momentum: The share of the last step that the next one keeps.
+        nesterov: Whether the momentum is Nesterov's.
+        weight_decay: Times the parameter, added to the gradient.
+    """
 
     momentum: float = attrs.field(default=0.0, validator=below_one)
     nesterov: bool = False
@@ -76,7 +92,10 @@ class RMSprop(TorchOptimizer):
 
     Args:
         alpha: The decay of the mean of the squared gradient.
+        eps: Added to the root of the mean squared gradient.
+        momentum: The share of the last step that the next one keeps.
         centered: Whether the square of the mean gradient is subtracted from it (Graves 2013).
+        weight_decay: Times the parameter, added to the gradient.
     """
 
     form: ClassVar[dict[str, Any]] = {"foreach": True}
@@ -132,6 +151,8 @@ class Adagrad(TorchOptimizer):
     Args:
         lr_decay: How fast the rate falls besides.
         initial_accumulator_value: The sum of squared slopes that it begins with.
+        eps: Added to the root of the sum of squared slopes.
+        weight_decay: Times the parameter, added to the gradient.
     """
 
     form: ClassVar[dict[str, Any]] = {"foreach": True}

@@ -233,7 +233,7 @@ COMPONENTS: Rows = {
     "prior": (['prior.type="nromal"'], ["prior.type: unknown prior 'nromal'; did you mean 'normal'? (known: ...)"]),
     "discriminator": (
         ['discriminator.type="transformer"'],
-        ["discriminator.type: unknown discriminator 'transformer'; known: conv, mlp, resnet, switch"],
+        ["discriminator.type: unknown discriminator 'transformer'; known: augmented, conv, mlp, resnet, switch"],
     ),
     "objective": (
         ['objective.type="as-vae"'],
@@ -320,10 +320,8 @@ VALUES: Rows = {
     "optimizer that is no name": (
         ["optimizer.model={type=3}"],
         [
-            [
-                "optimizer.model.type: expected a string, got 3; known: "
-                "adagrad, adam, adamax, adamw, muon, nadam, radam, rmsprop, sgd"
-            ],
+            "optimizer.model.type: expected a string, got 3; known: "
+            "adagrad, adam, adamax, adamw, muon, nadam, radam, rmsprop, sgd"
         ],
     ),
     "weight below zero": (

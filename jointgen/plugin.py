@@ -10,6 +10,11 @@ A component is an attrs class whose fields are the recipe's keys. Its package re
 
 and the component's own module takes what it needs from here::
 
+    from jointgen.inference.hmc import HMC_TARGET as HMC_TARGET
+    from jointgen.inference.hmc import HMCPath as HMCPath
+    from jointgen.inference.hmc import hmc_move as hmc_move
+    from jointgen.inference.hmc import next_step_sizes as next_step_sizes
+    from jointgen.inference.hmc import with_slope as with_slope
     from jointgen.plugin import Space, positive
 
 A name is imported when it is first asked for, so that importing this module loads neither torch nor torchvision.
@@ -373,6 +378,13 @@ _MODULES = {
         "check_files",
         "map_split",
         "read_manifest",
+    ),
+    "inference.hmc": (
+        "HMC_TARGET",
+        "HMCPath",
+        "hmc_move",
+        "next_step_sizes",
+        "with_slope",
     ),
     "registry.components": (
         "Registrar",

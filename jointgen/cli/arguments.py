@@ -29,10 +29,14 @@ AUTO = "auto"
 """What `--resume` may be followed by."""
 SHELLS = ("bash", "zsh", "fish")
 """The shells for which there is a completion script."""
-PICTURE, ARRAY, TENSORS, TABLE = ".png", ".npz", ".safetensors", ".csv"
-"""The endings of files that commands write."""
+PICTURE, ARRAY, TENSORS, TABLE, FILM = ".png", ".npz", ".safetensors", ".csv", ".gif"
 FOLDER = "DIR/"
-"""In the place of an ending: images, each a file of a folder."""
+"""The endings of files that commands write; in the place of one, images, each a file of a folder."""
+OF_HELD_OUT = "at most so many rows where none of your own are named"
+LINES = (
+    f"a picture ({PICTURE}) with a line for each row, the values in model space ({ARRAY}), or a folder of images "
+    f"({FOLDER})"
+)
 GRID = f"a picture of a grid ({PICTURE}), the values in model space ({ARRAY}), or a folder of images ({FOLDER})"
 
 
@@ -486,14 +490,98 @@ def _add_decode_options(decode: Parser) -> None:
     _add_given(decode)
 
 
+def _add_score_options(scored: Parser) -> None:
+    _add_run(scored)
+    _add_places(scored)
+    _add_output(scored, f"a table ({TABLE}) with a line for each row")
+    _add_rows(scored)
+    scored.add_argument(
+        "--split",
+        choices=("test", "train"),
+        default="test",
+        help="which split of the run's data to score where no rows of your own are named (default: test)",
+    )
+    _add_metrics(scored)
+    scored.add_argument(
+        "--reference",
+        type=whole(0, MAX_COUNT),
+        default=1000,
+        metavar="N",
+        help="compare with N held-out rows, evenly apart; 0: with none (default: 1000)",
+    )
+
+
+def _add_interpolate_options(interpolate: Parser) -> None:
+    _add_run(interpolate)
+    _add_places(interpolate)
+    _add_output(
+        interpolate,
+        f"a picture with a line for each pair ({PICTURE}), a film ({FILM}), the values in model space ({ARRAY}), or a "
+        f"folder of images ({FOLDER})",
+    )
+    _add_rows(interpolate, several=True)
+    interpolate.add_argument("-n", type=whole(2, MAX_COUNT), default=5, metavar="N", help=f"{OF_HELD_OUT} (default: 5)")
+    interpolate.add_argument(
+        "--steps",
+        type=whole(2, MAX_COUNT),
+        default=9,
+        metavar="N",
+        help="images of a line, with both ends (default: 9)",
+    )
+    _add_given(interpolate)
+
+
+def _add_edit_options(edit: Parser) -> None:
+    _add_run(edit)
+    _add_places(edit)
+    _add_output(edit, LINES)
+    _add_rows(edit)
+    edit.add_argument("-n", type=count, default=16, metavar="N", help="at most so many rows (default: 16)")
+    edit.add_argument(
+        "--attribute",
+        required=True,
+        metavar="LABEL=CLASS",
+        help="what the rows are to have: a label of the data, as in y=3",
+    )
+    edit.add_argument(
+        "--amount",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="A",
+        help="how far codes move; 1 is from the mean of the others to that of the class; several: an image each "
+        "(default: 1)",
+    )
+    _add_given(edit)
+
+
+def _add_complete_options(complete: Parser) -> None:
+    _add_run(complete)
+    _add_places(complete)
+    _add_output(complete, LINES)
+    complete.add_argument(
+        "--mask", required=True, metavar="FILE", help="an image that is white where pixels are missing, and else black"
+    )
+    _add_rows(complete)
+    complete.add_argument("-n", type=count, default=16, metavar="N", help="at most so many rows (default: 16)")
+    complete.add_argument(
+        "--draws", type=whole(1, 1000), default=4, metavar="K", help="how often each row is completed (default: 4)"
+    )
+    complete.add_argument(
+        "--moves",
+        type=whole(2, MAX_COUNT),
+        default=100,
+        metavar="N",
+        help="moves of Hamiltonian Monte Carlo, half of them from the prior to p(z|x_observed) (default: 100)",
+    )
+    complete.add_argument("--seed", type=int, default=0, help="the seed of the noise (default: 0)")
+    _add_given(complete)
+
+
 def _add_eval_options(evaluate: Parser) -> None:
     _add_run(evaluate)
     _add_places(evaluate)
-    evaluate.add_argument(
-        "--metrics",
-        metavar="A,B",
-        help="names from `jointgen list metric`, with settings as in 'elbo, iwae{k=1000}' (default: the recipe's)",
-    )
+    _add_metrics(evaluate)
     _add_json(evaluate)
     evaluate.add_argument(
         "--split", choices=("test", "train"), help="which split to evaluate (default: the recipe's eval.split)"
@@ -575,16 +663,24 @@ def _add_output(parser: Parser, what: str) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help=what)
 
 
-def _add_images(parser: Any) -> None:
+def _add_images(parser: Any, **more: Any) -> None:
     parser.add_argument(
-        "--images", metavar="PATH", help="your own images: a file, a folder, or a .npy or .npz of uint8"
+        "--images", metavar="PATH", help="your own images: a file, a folder, or a .npy or .npz of uint8", **more
     )
 
 
-def _add_rows(parser: Parser) -> None:
-    """Add the options that name the user's own rows."""
+def _add_metrics(parser: Parser) -> None:
+    parser.add_argument(
+        "--metrics",
+        metavar="A,B",
+        help="names from `jointgen list metric`, with settings as in 'elbo, iwae{k=1000}' (default: the recipe's)",
+    )
+
+
+def _add_rows(parser: Parser, *, several: bool = False) -> None:
+    """Add the options that name the user's own rows; `several`: images may be named one by one."""
     rows = parser.add_mutually_exclusive_group()
-    _add_images(rows)
+    _add_images(rows, **({"nargs": "+"} if several else {}))
     rows.add_argument(
         "--values",
         metavar="FILE",
@@ -651,6 +747,26 @@ COMMANDS = {
         "list the runs of a folder: what each trains, how far it is, what it reached",
         _add_runs_options,
         "jointgen.cli.runs:runs_command",
+    ),
+    "score": Command(
+        "write figures of single rows, and how usual they are among held-out ones: find what is unlike the data",
+        _add_score_options,
+        "jointgen.cli.questions:score_command",
+    ),
+    "interpolate": Command(
+        "decode what lies between two of your images, or between held-out ones",
+        _add_interpolate_options,
+        "jointgen.cli.questions:interpolate_command",
+    ),
+    "edit": Command(
+        "give your images an attribute of the data's labels, such as y=3",
+        _add_edit_options,
+        "jointgen.cli.questions:edit_command",
+    ),
+    "complete": Command(
+        "draw the missing pixels of images given the others",
+        _add_complete_options,
+        "jointgen.cli.questions:complete_command",
     ),
     "compare": Command(
         "put runs side by side in one table, beside the paper's published figures",

@@ -17,6 +17,7 @@ from jointgen.inference.data_places import Places, read_places
 from jointgen.inference.given_arrays import read_codes, read_rows
 from jointgen.inference.loading import open_run
 from jointgen.inference.model import Model
+from jointgen.inference.row_batches import for_each_class, reconstructed_variable
 from jointgen.reports.gallery import grid_of, pairs_of
 from jointgen.runtime.console import log_once, say, warn_once
 from jointgen.runtime.progress import Counter
@@ -36,7 +37,7 @@ def sample_command(arguments: Arguments) -> None:
     variable = inference.generated_variable(model)
     space = model.spaces[variable]
     check_values(output, variable, space, points=True)
-    every = inference.for_each_class(arguments.given, model)
+    every = for_each_class(arguments.given, model)
     n = arguments.n or (SAMPLES if len(every) == 1 else SAMPLES_OF_A_CLASS)
     first, count = arguments.start, n * len(every)
     output.check_free(first, count, "--start with a number that is behind the last one adds others")
@@ -66,7 +67,7 @@ def reconstruct_command(arguments: Arguments) -> None:
     """Encode and decode rows and write them beside their reconstructions, or the reconstructions alone."""
     output = check_output(arguments.output, PICTURE, ARRAY, FOLDER, inputs=inputs_of(arguments))
     model, _ = open_model_of(arguments)
-    variable = inference.reconstructed_variable(model)
+    variable = reconstructed_variable(model)
     space = model.spaces[variable]
     check_values(output, variable, space)
     split = rows_of(arguments, model, variable, "test").spread(arguments.n)
@@ -141,7 +142,7 @@ def workers_on(device: str) -> Workers:
 
 def inputs_of(arguments: Arguments) -> list[str | None]:
     """The files and folders of the user's own rows, which nothing may be written over."""
-    return [arguments.images, arguments.values]
+    return [*_paths(arguments), arguments.values]
 
 
 def rows_of(arguments: Arguments, model: Model, variable: str, split: str) -> Split:
@@ -164,9 +165,15 @@ def user_rows(arguments: Arguments, model: Model, variable: str | None = None) -
     """Read the user's own images in the place of a variable; None: the one that q encodes."""
     variable = variable or inference.encoded_variable(model)
     with Counter("reading images") as counter:
-        images = read_user_images(arguments.images, model.spaces[variable], variable, counter)
-    warn_once(*(f"skipped {line}" for line in images.skipped))
-    return inference.as_split(images, model)
+        read = [read_user_images(path, model.spaces[variable], variable, counter) for path in _paths(arguments)]
+    warn_once(*(f"skipped {line}" for images in read for line in images.skipped))
+    return inference.as_split(UserImages.joined(read), model)
+
+
+def _paths(arguments: Arguments) -> list[str]:
+    """What --images names: nothing, a path, or several where the command takes several."""
+    named = arguments.images or []
+    return [named] if isinstance(named, str) else named
 
 
 def origins_of(split: Split, model: Model, variable: str) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:

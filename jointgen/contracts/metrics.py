@@ -278,6 +278,7 @@ class StatisticSpec:
         of_data: Whether the statistic depends on the data and `key` alone, not on the model, so that other runs on the
             same data find it in the cache; or a function that names what else it depends on (the weights of an
             extractor). The function may take long: it is called once the statistic is wanted.
+        each: Where the statistic is the mean of a number of each row: these numbers, (B,), of a batch.
     """
 
     key: str
@@ -287,6 +288,7 @@ class StatisticSpec:
     rows: int | None = None
     of_data: bool | Callable[[], str] = False
     max_batch: int | None = None
+    each: Callable[[Batch], Tensor] | None = None
 
     @property
     def name(self) -> str:
@@ -321,7 +323,9 @@ def per_row(
     max_batch: int | None = None,
 ) -> StatisticSpec:
     """Specify the mean over rows of what `values` gives for a batch, (B,) numbers; see `StatisticSpec`."""
-    return StatisticSpec(key, lambda batch: Mean.of(values(batch)), over=over, rows=rows, max_batch=max_batch)
+    return StatisticSpec(
+        key, lambda batch: Mean.of(values(batch)), over=over, rows=rows, max_batch=max_batch, each=values
+    )
 
 
 def mean_and_error(mean: Mean) -> FigureValue:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -39,6 +39,16 @@ class UserImages:
     values: Tensor
     origins: list[str]
     skipped: list[str] = attrs.field(factory=list)
+
+    @classmethod
+    def joined(cls, several: Sequence[UserImages]) -> UserImages:
+        """Return the images of several paths, one behind the other; there is one at the least."""
+        return cls(
+            several[0].variable,
+            torch.cat([images.values for images in several]),
+            [origin for images in several for origin in images.origins],
+            [line for images in several for line in images.skipped],
+        )
 
     def __len__(self) -> int:
         return len(self.values)

@@ -174,6 +174,24 @@ class PartsView(ModelView):
                 total = total + (law.log_prob_bins(value) if in_bins else law.log_prob(value))
         return total
 
+    def log_prob_each(self, joint: str, variable: str, values: Mapping[str, Tensor], noise: Noise) -> Tensor:
+        """Score every dimension of a variable under a conditional whose capabilities have `each_density`.
+
+        Args:
+            joint: The name of the joint.
+            variable: The variable.
+            values: A value of it, and of every variable that its conditional needs. The gradient flows to them.
+            noise: The noise of priors that go through other parts.
+
+        Returns:
+            (B, *shape) nats.
+        """
+        value = values[variable]
+        with self.evaluating():
+            law = self._distribution(joint, self.joints[joint].drawn_by(variable), values, len(value), noise)
+            found: Tensor = law.log_prob_each(value)
+        return found
+
     @torch.no_grad()
     def log_prob_pairs(self, joint: str, variable: str, values: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         """See `ModelView.log_prob_pairs`."""

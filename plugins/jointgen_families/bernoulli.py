@@ -88,6 +88,11 @@ class BernoulliDistribution:
             value = value.round()
         return -sum_event(F.binary_cross_entropy_with_logits(self.logits, value, reduction="none"))
 
+    def log_prob_each(self, value: Tensor) -> Tensor:
+        """Return the log-probability of every bit, (B, *shape) -> (B, *shape) nats; see `log_prob`."""
+        value = value.round() if self._path == "relaxed" else value
+        return -F.binary_cross_entropy_with_logits(self.logits, value, reduction="none")
+
 
 @attrs.frozen
 class Bernoulli:
@@ -111,7 +116,7 @@ class Bernoulli:
         """Return what the family can do; raise ConfigError for a variable that it does not serve."""
         self._check(space)
         paths: dict[str, PathKind] = {"sample": self.path, "relaxed": "exact", "mean": "exact"}
-        return Capabilities(paths, values=1 << space.size if space.size <= MAX_SUMMED else 0)
+        return Capabilities(paths, values=1 << space.size if space.size <= MAX_SUMMED else 0, each_density=True)
 
     def outputs(self, space: Space) -> tuple[int, ...]:
         """Return the shape of the parameters that the trunk must output, without the batch axis."""

@@ -117,6 +117,10 @@ class ContinuousBernoulliDistribution:
         size = value[0].numel()
         return sum_event(log_density(self.logits, self._unit(value))) - size * math.log(self._range)
 
+    def log_prob_each(self, value: Tensor) -> Tensor:
+        """Return the log-density of every dimension, (B, *shape) -> (B, *shape) nats."""
+        return log_density(self.logits, self._unit(value)) - math.log(self._range)
+
     def log_prob_bins(self, value: Tensor) -> Tensor:
         """Return the log of the exact mass of each value's bin, (B, *shape) -> (B,) nats; the masses sum to 1."""
         bins = Bins(self.space)
@@ -138,7 +142,7 @@ class ContinuousBernoulli:
     def capabilities(self, space: Space) -> Capabilities:
         """Return what the family can do; raise ConfigError for a variable that it does not serve."""
         self._check(space)
-        return Capabilities({"sample": "exact", "mean": "exact"}, bin_mass=space.bins is not None)
+        return Capabilities({"sample": "exact", "mean": "exact"}, bin_mass=space.bins is not None, each_density=True)
 
     def outputs(self, space: Space) -> tuple[int, ...]:
         """Return the shape of the parameters that the trunk must output, without the batch axis."""

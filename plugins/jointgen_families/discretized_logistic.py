@@ -67,11 +67,18 @@ class DiscretizedLogisticDistribution(LocationScaleDistribution):
 
     def log_prob_bins(self, value: Tensor) -> Tensor:
         """Return the log of the exact mass of each value's bin, (B, *shape) -> (B,) nats."""
+        return sum_event(self._log_masses(value))
+
+    def log_prob_each(self, value: Tensor) -> Tensor:
+        """Return the log mass of every value's bin, - log bin width, (B, *shape) -> (B, *shape) nats."""
+        return self._log_masses(value) + self.space.log_det_to_data / self.space.size
+
+    def _log_masses(self, value: Tensor) -> Tensor:
         level = self.bins.level(value)
         m, delta = self.standard_bins(level, self.bins)
         if self.edges == "bounded":
-            return sum_event(logistic_log_mass(m, delta))
-        return sum_event(extended_logistic_log_mass(m, delta, level, self.bins.count))
+            return logistic_log_mass(m, delta)
+        return extended_logistic_log_mass(m, delta, level, self.bins.count)
 
 
 @attrs.frozen
@@ -96,7 +103,7 @@ class DiscretizedLogistic(LocationScale):
     def capabilities(self, space: Space) -> Capabilities:
         """Return what the family can do; raise ConfigError for a variable that it does not serve."""
         self.check(space)
-        return Capabilities(self.readings(sample="straight-through"), bin_mass=True)
+        return Capabilities(self.readings(sample="straight-through"), bin_mass=True, each_density=True)
 
     def build(self, space: Space) -> nn.Module:
         """Build the module that turns the trunk's output into a distribution."""

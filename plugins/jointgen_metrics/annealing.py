@@ -17,21 +17,24 @@ import torch
 from torch import Tensor
 
 from jointgen.plugin import (
+    HMC_TARGET,
     NOISE_BLOCK,
     Batch,
     Display,
+    HMCPath,
     MetricFigure,
     ModelView,
     Noise,
     NoiseSource,
     between,
+    hmc_move,
     in_float64,
     log_mean_exp,
+    next_step_sizes,
     per_row,
     valid_count,
     valid_size,
 )
-from jointgen_metrics.hmc import TARGET, Path, adapted, transition
 from jointgen_metrics.latents import Codes, Values, codes_of, missing_encoder
 from jointgen_metrics.likelihood import density_note
 
@@ -133,7 +136,7 @@ class AIS(Annealing):
                 "rate",
                 estimator,
                 (accepted,),
-                note=f"steps are sized for {TARGET}",
+                note=f"steps are sized for {HMC_TARGET}",
                 display=attrs.evolve(display, title="AIS acceptance"),
             ),
             MetricFigure(
@@ -261,10 +264,10 @@ class Chains:
         place = path.at(self._start(noise, chains))
         found = [place.start.new_full((self.rows,), FIRST_STEP)]
         for beta in self.settings.schedule()[1:-1]:
-            place, rate = transition(
+            place, rate = hmc_move(
                 path, place, beta, found[-1].repeat_interleave(chains), self.settings.leapfrog, moves
             )
-            found.append(adapted(found[-1], rate.view(self.rows, chains).mean(1)))
+            found.append(next_step_sizes(found[-1], rate.view(self.rows, chains).mean(1)))
         return found[:-1]
 
     @property
@@ -277,9 +280,9 @@ class Chains:
     def _start(self, noise: Noise, chains: int) -> Tensor:
         return self.codes.draw(self.settings.joint, self._repeated(chains), self.rows * chains, noise)
 
-    def _path(self, chains: int) -> Path:
+    def _path(self, chains: int) -> HMCPath:
         known = self._repeated(chains)
-        return Path(
+        return HMCPath(
             lambda z: self.codes.log_start(self.settings.joint, z, known, self.noise),
             lambda z: self.codes.log_joint(z, known, self.noise),
         )
@@ -307,6 +310,6 @@ class Chains:
             log_weight += (after - beta) * (in_float64(place.end) - in_float64(place.start))
             if t < len(sizes):
                 step = sizes[t].repeat_interleave(chains)
-                place, rate = transition(path, place, after, step, self.settings.leapfrog, moves)
+                place, rate = hmc_move(path, place, after, step, self.settings.leapfrog, moves)
                 accepted += rate / len(sizes)
         return log_weight.view(-1, chains), accepted.view(-1, chains)

@@ -21,8 +21,9 @@ from jointgen.plugin import (
     per_row,
     positive,
     valid_count,
+    with_slope,
 )
-from jointgen_metrics.latents import Codes, Values, codes_of, slope_and_hessian, with_slope
+from jointgen_metrics.latents import Codes, Values, codes_of, slope_and_hessian
 from jointgen_metrics.likelihood import EXACT_DISPLAY, bound, density_note, infers_codes, log_likelihood
 from jointgen_metrics.quadrature import Integral, integrate
 

@@ -108,15 +108,6 @@ def total_of(terms: Sequence[Expr]) -> Expr:
 # --- slopes ----------------------------------------------------------------------------------------------------------
 
 
-def with_slope(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    """Evaluate f, (B, Z) to (B,), whose rows do not depend on each other: its values and its slope (B, Z)."""
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        value = f(z)
-        (slope,) = torch.autograd.grad(value.sum(), z)
-    return value.detach(), slope
-
-
 def slope_and_hessian(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
     """The slope (B, Z) and the Hessian (B, Z, Z) of f at z (B, Z), by 1 + Z backward passes."""
     with torch.enable_grad():

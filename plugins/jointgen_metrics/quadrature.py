@@ -10,8 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import in_float64
-from jointgen_metrics.latents import with_slope
+from jointgen.plugin import in_float64, with_slope
 
 LogF = Callable[[Tensor, Tensor], Tensor]
 """Maps places (N, Z), and the row of each (N,) int64, to log f, (N,)."""

@@ -100,10 +100,10 @@ def levels(model: ModelView, variable: str, *values: Tensor) -> tuple[Tensor, ..
 def squared_error(model: ModelView, variable: str) -> StatisticSpec:
     """The mean squared error of each row, (B,), in model space."""
 
-    def of(batch: Batch) -> Mean:
-        return Mean.of(mean_squared_error(*reconstruction_of(model, batch, variable)))
+    def of(batch: Batch) -> Tensor:
+        return mean_squared_error(*reconstruction_of(model, batch, variable))
 
-    return StatisticSpec(f"squared error {variable}", of)
+    return per_row(f"squared error {variable}", of)
 
 
 def mean_squared_error(a: Tensor, b: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from jointgen.contracts.noise import Noise
 from jointgen.data.split import open_split
 from jointgen.errors import ConfigError
-from jointgen.inference.bulk import encoded_variable, reconstruct_many, reconstructed_variable
+from jointgen.inference.bulk import encoded_variable, reconstruct_many
 from jointgen.inference.model import Model
+from jointgen.inference.row_batches import reconstructed_variable
 from jointgen.objectives import Objective, Vocabulary, joint_from_text, parse
 
 LINEAR = {"type": "mlp", "hidden": []}

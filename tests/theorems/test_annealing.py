@@ -11,7 +11,6 @@ from jointgen_ali.objective import ALI
 from jointgen_avb.objective import AVB
 from jointgen_metrics.annealing import AIS, BDMC, Annealing, Chains
 from jointgen_metrics.exact import Exact
-from jointgen_metrics.hmc import TARGET, Path, adapted, leapfrog, transition
 from jointgen_metrics.importance import IWAE
 from jointgen_metrics.latents import codes_of
 from jointgen_vae.objective import VAE
@@ -23,6 +22,7 @@ from jointgen.contracts.figures import Estimate
 from jointgen.contracts.noise import Noise
 from jointgen.data.split import open_split
 from jointgen.evaluation.evaluate import evaluate
+from jointgen.inference.hmc import HMC_TARGET, HMCPath, hmc_move, leapfrog, next_step_sizes
 from jointgen.inference.model import Model
 from jointgen.inference.streams import Stream, batches
 from jointgen.objectives.recipe_text import Expression
@@ -36,9 +36,9 @@ def source(name: str, rows: int) -> Any:
     return Noise(0, name, dtype=DOUBLE).named(name, rows)
 
 
-def gaussian(precision: Tensor) -> Path:
+def gaussian(precision: Tensor) -> HMCPath:
     """From N(0, I) to N(0, precision^-1), whose density at beta is N(0, ((1 - beta) I + beta precision)^-1)."""
-    return Path(lambda z: -0.5 * z.square().sum(1), lambda z: -0.5 * torch.einsum("bi,ij,bj->b", z, precision, z))
+    return HMCPath(lambda z: -0.5 * z.square().sum(1), lambda z: -0.5 * torch.einsum("bi,ij,bj->b", z, precision, z))
 
 
 # --- HMC --------------------------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def test_a_move_leaves_its_density_as_it_is(beta: float) -> None:
     place = path.at(noise.normal(2) @ torch.linalg.cholesky(covariance).T)
     before, rates = place.z, []
     for _ in range(5):
-        place, rate = transition(path, place, beta, torch.full((n,), 1.2, dtype=DOUBLE), 3, noise)
+        place, rate = hmc_move(path, place, beta, torch.full((n,), 1.2, dtype=DOUBLE), 3, noise)
         rates.append(rate.mean().item())
     assert 0.2 < sum(rates) / 5 < 0.95
     assert (place.z != before).all(1).double().mean() > 0.9
@@ -116,9 +116,9 @@ def test_a_move_leaves_its_density_as_it_is(beta: float) -> None:
 
 
 def test_a_move_that_blows_up_is_refused() -> None:
-    path, noise = Path(lambda z: -z.square().sum(1), lambda z: -z.pow(4).sum(1)), source("blown", 50)
+    path, noise = HMCPath(lambda z: -z.square().sum(1), lambda z: -z.pow(4).sum(1)), source("blown", 50)
     place = path.at(noise.normal(3))
-    moved, rate = transition(path, place, 1.0, torch.full((50,), 1e3, dtype=DOUBLE), 50, noise)
+    moved, rate = hmc_move(path, place, 1.0, torch.full((50,), 1e3, dtype=DOUBLE), 50, noise)
     assert torch.equal(moved.z, place.z) and (rate == 0).all()
     assert all(torch.isfinite(value).all() for value in (moved.start, moved.end, moved.start_slope, moved.end_slope))
 
@@ -130,10 +130,10 @@ def test_step_sizes_find_the_acceptance_rate() -> None:
     place, step = path.at(0.1 * noise.normal(10)), torch.tensor([0.001, 10.0], dtype=DOUBLE)
     rates = []
     for _ in range(120):
-        place, rate = transition(path, place, 1.0, step.repeat_interleave(200), 4, noise)
+        place, rate = hmc_move(path, place, 1.0, step.repeat_interleave(200), 4, noise)
         rates.append(rate.view(2, 200).mean(1))
-        step = adapted(step, rates[-1])
-    assert (torch.stack(rates[-20:]).mean(0) - TARGET).abs().max() < 0.08
+        step = next_step_sizes(step, rates[-1])
+    assert (torch.stack(rates[-20:]).mean(0) - HMC_TARGET).abs().max() < 0.08
 
 
 # --- annealing --------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -12,9 +12,10 @@ from torch import Tensor
 from jointgen.contracts.space import Space
 from jointgen.data.split import Split
 from jointgen.errors import ConfigError
-from jointgen.inference.bulk import BATCH, encode_many, reconstructed_variable
+from jointgen.inference.bulk import encode_many
+from jointgen.inference.encoded_rows import EncodedRows, decode_between, encode_rows, latent_variables
+from jointgen.inference.row_batches import reconstructed_variable
 from jointgen.reports import pictures
-from jointgen.reports.gallery import fixed_batch
 from jointgen.reports.html import png_uri
 from jointgen.reports.page.curves import rounded
 from jointgen.runtime.devices import in_float64
@@ -32,50 +33,7 @@ ACTIVE_VARIANCE = 0.01
 """A dimension whose mean code varies more over rows is active (Burda et al. 2016, section 5.2)."""
 
 
-@attrs.frozen
-class InterpolationRows:
-    """A few held-out rows and their codes, to decode between.
-
-    Args:
-        model: The model.
-        variable: The variable that is encoded and decoded.
-        code: The name of its code.
-        truth: The rows (N, *X), on the CPU.
-        known: The other observed variables of these rows, which the decoder may need, (N, *shape) each.
-        codes: The mean codes of the rows, (N, *Z).
-    """
-
-    model: Model
-    variable: str
-    code: str
-    truth: Tensor
-    known: Mapping[str, Tensor]
-    codes: Tensor
-
-    def decode(self, codes: Tensor, rows: Tensor) -> Tensor:
-        """Decode codes (M, *Z) to means of p, (M, *X) on the CPU; other variables are those of `rows` (M,)."""
-        decoded = []
-        for i in range(0, len(codes), BATCH):
-            some = codes[i : i + BATCH]
-            given = {name: value[rows[i : i + BATCH]] for name, value in self.known.items()} | {self.code: some}
-            drawn = self.model.view.draw("p", given, len(some), self.model.noise(0, "report"), "mean")
-            decoded.append(drawn[self.variable].cpu())
-        return torch.cat(decoded)
-
-
-def latent_variables(model: Model) -> list[str]:
-    """List the variables that q draws and no data source yields.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    model.binding.joint("q", "a code")
-    if found := model.binding.latents:
-        return found
-    raise ConfigError("this model has no latent code: q draws nothing that is not data")
-
-
-def interpolation_rows(model: Model, split: Split) -> InterpolationRows:
+def interpolation_rows(model: Model, split: Split) -> EncodedRows:
     """Encode the first held-out rows, to interpolate between.
 
     Raises:
@@ -83,36 +41,24 @@ def interpolation_rows(model: Model, split: Split) -> InterpolationRows:
     """
     if len(split) < 2:
         raise ConfigError(f"it takes two held-out rows, and there is {len(split)}")
-    names, variable = latent_variables(model), reconstructed_variable(model)
+    latent_variables(model)
+    variable = reconstructed_variable(model)
     if reason := pictures.no_picture(variable, model.spaces[variable]):
         raise ConfigError(reason)
-    decoder = model.binding.joints["p"].drawn_by(variable)
-    moved = [name for name in decoder.given if name in names and model.spaces[name].kind == "real"]
-    if len(moved) != 1:
-        raise ConfigError(f"{variable} is decoded from {', '.join(moved) or 'no real code'}; it takes one real code")
-    (code,) = moved
-    batch = fixed_batch(model.view, split, min(2 * PATHS, len(split)))
-    means, samples = model.view.observe(batch)
-    codes = model.view.mean_codes(samples, batch.rows, model.noise(0, "encode"))
-    beside = {name: model.view.decided(name, value) for name, value in codes.items() if name in decoder.given}
-    known = {name: value for name, value in {**samples, **beside}.items() if name not in (variable, code)}
-    return InterpolationRows(model, variable, code, means[variable].cpu(), known, codes[code])
+    return encode_rows(model, split.first(2 * PATHS))
 
 
 # --- between the codes of two rows -----------------------------------------------------------------------------------
 
 
-def interpolations(rows: InterpolationRows) -> dict[str, Any]:
+def interpolations(rows: EncodedRows) -> dict[str, Any]:
     """Decode points on the straight lines between the codes of rows 0 and 1, of rows 2 and 3, and so on.
 
     Returns:
         {"images": [first ends, paths, second ends]}, or {"lines": ...} where the variable is a point in the plane.
     """
     begins = torch.arange(0, len(rows.codes) - 1, 2)
-    share = torch.linspace(0, 1, PATH_STEPS, device=rows.codes.device).view(1, -1, *[1] * (rows.codes.ndim - 1))
-    start, end = rows.codes[begins, None], rows.codes[begins + 1, None]
-    path = (start + share * (end - start)).flatten(0, 1)  # (pairs * PATH_STEPS, *Z)
-    decoded = rows.decode(path, begins.repeat_interleave(PATH_STEPS))
+    decoded = decode_between(rows, begins, begins + 1, PATH_STEPS)
     if not rows.model.spaces[rows.variable].is_image:
         return {"lines": _lines(decoded, [f"rows {i} and {i + 1}" for i in begins.tolist()])}
     draw = _drawer(rows)
@@ -122,7 +68,7 @@ def interpolations(rows: InterpolationRows) -> dict[str, Any]:
 # --- along one dimension ---------------------------------------------------------------------------------------------
 
 
-def traversal(rows: InterpolationRows, codes: Tensor) -> dict[str, Any]:
+def traversal(rows: EncodedRows, codes: Tensor) -> dict[str, Any]:
     """Move the first row's code along the dimensions in which the mean codes vary most, and decodes it.
 
     Each dimension goes from MAX_DEVIATIONS standard deviations below the mean of the codes to as many above it, within
@@ -246,7 +192,7 @@ def principal_plane(rows: Tensor) -> tuple[Tensor, list[float]]:
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _drawer(rows: InterpolationRows) -> Callable[[Tensor, int], dict[str, Any]]:
+def _drawer(rows: EncodedRows) -> Callable[[Tensor, int], dict[str, Any]]:
     """Make a function that draws values (N, *X) as a grid of so many columns."""
     space = rows.model.spaces[rows.variable]
 

@@ -12,19 +12,18 @@ import attrs
 import torch
 from torch import Tensor
 
-from jointgen.plugin import NoiseSource
-from jointgen_metrics.latents import with_slope
+from jointgen.contracts.noise import NoiseSource
 
 JITTER = 0.2
 """Step sizes vary by this share either way, so that no trajectory keeps coming back to where it began."""
-TARGET = 0.65
+HMC_TARGET = 0.65
 """The acceptance rate at which HMC moves furthest for its cost (Neal 2011, section 4.4)."""
 GAIN = 0.2
 """The change of the log step size for each unit that the acceptance rate is off."""
 
 
 @attrs.frozen(eq=False)
-class Place:
+class HMCPlace:
     """The positions of N chains, with the log densities of both ends of the path at these positions.
 
     Args:
@@ -47,28 +46,30 @@ class Place:
         """The gradient of `log_density`, (N, Z)."""
         return (1 - beta) * self.start_slope + beta * self.end_slope
 
-    def moved(self, accepted: Tensor, proposal: Place) -> Place:
+    def moved(self, accepted: Tensor, proposal: HMCPlace) -> HMCPlace:
         """The chains at the proposal where it is accepted, (N,) bool, and where they were otherwise."""
         old, new = (attrs.astuple(place, recurse=False) for place in (self, proposal))
         chosen = (torch.where(accepted.view(-1, *[1] * (a.ndim - 1)), b, a) for a, b in zip(old, new, strict=True))
-        return Place(*chosen)
+        return HMCPlace(*chosen)
 
 
 @attrs.frozen
-class Path:
+class HMCPath:
     """The geometric path from one log density to another, (N, Z) -> (N,) nats each, up to constants."""
 
     start: Callable[[Tensor], Tensor]
     end: Callable[[Tensor], Tensor]
 
-    def at(self, z: Tensor) -> Place:
+    def at(self, z: Tensor) -> HMCPlace:
         """Evaluate both densities and their gradients at z (N, Z)."""
         start, start_slope = with_slope(self.start, z)
         end, end_slope = with_slope(self.end, z)
-        return Place(z, start, end, start_slope, end_slope)
+        return HMCPlace(z, start, end, start_slope, end_slope)
 
 
-def leapfrog(path: Path, place: Place, momentum: Tensor, beta: float, step: Tensor, count: int) -> tuple[Place, Tensor]:
+def leapfrog(
+    path: HMCPath, place: HMCPlace, momentum: Tensor, beta: float, step: Tensor, count: int
+) -> tuple[HMCPlace, Tensor]:
     """Run `count` leapfrog steps of sizes `step` (N, 1) under the density at beta.
 
     Returns:
@@ -81,9 +82,9 @@ def leapfrog(path: Path, place: Place, momentum: Tensor, beta: float, step: Tens
     return place, momentum
 
 
-def transition(
-    path: Path, place: Place, beta: float, step: Tensor, count: int, noise: NoiseSource
-) -> tuple[Place, Tensor]:
+def hmc_move(
+    path: HMCPath, place: HMCPlace, beta: float, step: Tensor, count: int, noise: NoiseSource
+) -> tuple[HMCPlace, Tensor]:
     """Make one HMC move, which leaves the density at beta unchanged.
 
     Args:
@@ -106,6 +107,15 @@ def transition(
     return place.moved(noise.uniform() < rate, proposal), rate
 
 
-def adapted(step: Tensor, rate: Tensor) -> Tensor:
+def next_step_sizes(step: Tensor, rate: Tensor) -> Tensor:
     """Adapts step sizes (B,) for the next density of the path to the mean acceptance rate (B,) at this one."""
-    return step * torch.exp(GAIN * (rate - TARGET))
+    return step * torch.exp(GAIN * (rate - HMC_TARGET))
+
+
+def with_slope(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    """Evaluate f, (B, Z) to (B,), whose rows do not depend on each other: its values and its slope (B, Z)."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        value = f(z)
+        (slope,) = torch.autograd.grad(value.sum(), z)
+    return value.detach(), slope

@@ -10,11 +10,6 @@ A component is an attrs class whose fields are the recipe's keys. Its package re
 
 and the component's own module takes what it needs from here::
 
-    from jointgen.inference.hmc import HMC_TARGET as HMC_TARGET
-    from jointgen.inference.hmc import HMCPath as HMCPath
-    from jointgen.inference.hmc import hmc_move as hmc_move
-    from jointgen.inference.hmc import next_step_sizes as next_step_sizes
-    from jointgen.inference.hmc import with_slope as with_slope
     from jointgen.plugin import Space, positive
 
 A name is imported when it is first asked for, so that importing this module loads neither torch nor torchvision.
@@ -178,6 +173,11 @@ if TYPE_CHECKING:
     from jointgen.images.shards import check_files as check_files
     from jointgen.images.shards import map_split as map_split
     from jointgen.images.shards import read_manifest as read_manifest
+    from jointgen.inference.hmc import HMC_TARGET as HMC_TARGET
+    from jointgen.inference.hmc import HMCPath as HMCPath
+    from jointgen.inference.hmc import hmc_move as hmc_move
+    from jointgen.inference.hmc import next_step_sizes as next_step_sizes
+    from jointgen.inference.hmc import with_slope as with_slope
     from jointgen.registry.components import Registrar as Registrar
     from jointgen.registry.components import Registry as Registry
     from jointgen.registry.hooks import Commands as Commands

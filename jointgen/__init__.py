@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from jointgen.registry.components import Registrar as Registrar
     from jointgen.registry.hooks import hookimpl as hookimpl
     from jointgen.registry.register import register as register
+    from jointgen.reports.sharing import push as push
+    from jointgen.reports.sharing import save_pretrained as save_pretrained
     from jointgen.training.losses import losses as losses
     from jointgen.training.run import run as run
 
@@ -38,8 +40,10 @@ _MODULES = {
     "hookimpl": "jointgen.registry.hooks",
     "load": "jointgen.inference.loading",
     "losses": "jointgen.training.losses",
+    "push": "jointgen.reports.sharing",
     "register": "jointgen.registry.register",
     "run": "jointgen.training.run",
+    "save_pretrained": "jointgen.reports.sharing",
 }
 
 __all__ = ["__version__", *_MODULES]

@@ -30,6 +30,7 @@ AUTO = "auto"
 SHELLS = ("bash", "zsh", "fish")
 """The shells for which there is a completion script."""
 PICTURE, ARRAY, TENSORS, TABLE, FILM = ".png", ".npz", ".safetensors", ".csv", ".gif"
+PROGRAM, ONNX = ".pt2", ".onnx"
 FOLDER = "DIR/"
 """The endings of files that commands write; in the place of one, images, each a file of a folder."""
 OF_HELD_OUT = "at most so many rows where none of your own are named"
@@ -578,6 +579,30 @@ def _add_complete_options(complete: Parser) -> None:
     _add_given(complete)
 
 
+def _add_export_options(export: Parser) -> None:
+    _add_run(export)
+    _add_output(export, f"a program of torch.export ({PROGRAM}), or ONNX ({ONNX}, with the extra onnx)")
+    export.add_argument(
+        "--part",
+        default="decoder",
+        metavar="NAME",
+        help="which part: encoder, decoder, prior, a critic (default: decoder)",
+    )
+    export.add_argument(
+        "--reading",
+        metavar="READING",
+        help="what it returns: mean (default), sample, whose noise is an argument, parameters, or another reading",
+    )
+
+
+def _add_push_options(push: Parser) -> None:
+    _add_run(push)
+    push.add_argument(
+        "repository", metavar="USER/NAME", help=f"a repository of the hub, or a new folder, {FOLDER}, and no upload"
+    )
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+
+
 def _add_eval_options(evaluate: Parser) -> None:
     _add_run(evaluate)
     _add_places(evaluate)
@@ -767,6 +792,16 @@ COMMANDS = {
         "draw the missing pixels of images given the others",
         _add_complete_options,
         "jointgen.cli.questions:complete_command",
+    ),
+    "export": Command(
+        "write a part of a model as a program for other software",
+        _add_export_options,
+        "jointgen.cli.sharing:export_command",
+    ),
+    "push": Command(
+        "share a model with its figures and its card: on the Hugging Face hub, or as a folder",
+        _add_push_options,
+        "jointgen.cli.sharing:push_command",
     ),
     "compare": Command(
         "put runs side by side in one table, beside the paper's published figures",

@@ -53,7 +53,7 @@ def _sample_table(arguments: Arguments, output: Output, model: Model) -> None:
     """Generate rows of every variable together, and write them as a table."""
     variables = inference.generated_variables(model)
     names = check_table(model, variables)
-    every = inference.for_each_class(arguments.given, model)
+    every = for_each_class(arguments.given, model)
     n = arguments.n or (SAMPLES if len(every) == 1 else SAMPLES_OF_A_CLASS)
     options = {"seed": arguments.seed, "reading": arguments.reading, "first": arguments.start}
     with Counter("sampling") as counter:

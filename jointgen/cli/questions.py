@@ -182,7 +182,7 @@ def complete_command(arguments: Arguments) -> None:
         found.filled.flatten(0, 1),
         space,
         lambda: _lines(beside, space),
-        arrays={"codes": found.codes.flatten(0, 1).numpy(), "missing": missing.numpy(), **arrays},
+        arrays={"codes": found.codes.flatten(0, 1).numpy(), "mask": missing.numpy(), **arrays},
         texts=texts,
     )
     share = float(missing.double().mean())

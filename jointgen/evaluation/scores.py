@@ -55,10 +55,12 @@ def row_figures(metrics: Sequence[Metric], model: Model, *, asked: bool) -> list
     found, reasons = list[RowFigure](), list[str]()
     for figure in list_figures(metrics, model.view, model.compiled.registry):
         specs = figure.statistics
-        if len(specs) == 1 and specs[0].each is not None and specs[0].over == "eval":
-            found.append(RowFigure(figure, specs[0].each, specs[0].max_batch))
+        each = specs[0].each if len(specs) == 1 and specs[0].over == "eval" else None
+        if each is not None and getattr(each, "begins_at_data", True):
+            found.append(RowFigure(figure, each, specs[0].max_batch))
         else:
-            why = "is of many rows together, and single rows have none" if specs else figure.note
+            of = "draws of the model" if each is not None else "many rows together"
+            why = f"is of {of}, and single rows have none" if specs else figure.note
             reasons.append(f"{figure.name}: {why}")
     if reasons and (asked or not found):
         raise ConfigError(reasons, "--metrics")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from jointgen.engine.terms import PerRow
 from jointgen.errors import ConfigError, suggest
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Conditional, Joint
-from jointgen.objectives.expressions import Ratio
+from jointgen.objectives.expressions import Expectation, Ratio
 from jointgen.objectives.objective import resolved
 
 if TYPE_CHECKING:
@@ -141,14 +142,14 @@ class PartsView(ModelView):
 
     def row_function(self, expr: Expr, observed: bool = False) -> RowFunction:
         """See `ModelView.row_function`."""
-        per_row = self.per_row(expr, as_observed=observed)
+        return _ExpressionOfRows(self, self.per_row(expr, as_observed=observed), observed, self._begins_at_data(expr))
 
-        def evaluate(batch: Batch, noise: Noise | None = None) -> Tensor:
-            data = batch.recall("observed", lambda: self._observations(batch)) if observed else batch.data
-            with self.evaluating():
-                return per_row(StepInputs(data, noise or batch.noise, batch.rows))
-
-        return evaluate
+    def _begins_at_data(self, expr: Expr) -> bool:
+        """Whether every expectation of an expression is over a joint that draws what the model generates from data."""
+        parts = resolved(expr, self.compiled.registry.default).walk()
+        overs = [part.over for part in parts if isinstance(part, Expectation)]
+        joints = [one.joint for over in overs for _, product in over.components for one in product.marginals]
+        return all(set(self.observed) & self.binding.data_roots(joint).keys() for joint in joints)
 
     def per_row(self, expr: Expr, as_observed: bool) -> PerRow:
         """Compiles a sum of expectations for `StepInputs`, whose data are Observations if `as_observed`."""
@@ -364,6 +365,22 @@ class PartsView(ModelView):
         if self.spaces[variable].kind != "label":
             return value
         return torch.nn.functional.one_hot(value.argmax(1), value.shape[1]).to(value.dtype)
+
+
+@attrs.frozen(eq=False)
+class _ExpressionOfRows:
+    """A `RowFunction`; `begins_at_data` says whether its numbers are of the rows, and not of draws beside them."""
+
+    view: PartsView
+    per_row: PerRow
+    observed: bool
+    begins_at_data: bool
+
+    def __call__(self, batch: Batch, noise: Noise | None = None) -> Tensor:
+        """Evaluate the expression for each row; see `RowFunction`."""
+        data = batch.recall("observed", lambda: self.view._observations(batch)) if self.observed else batch.data
+        with self.view.evaluating():
+            return self.per_row(StepInputs(data, noise or batch.noise, batch.rows))
 
 
 def require_given(joint: Joint, factor: Conditional, given: Container[str]) -> None:

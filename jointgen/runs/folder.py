@@ -23,6 +23,7 @@ from jointgen.config.toml import read_toml
 from jointgen.config.values import show
 from jointgen.contracts.figures import Estimate
 from jointgen.errors import ConfigError, FileError, MissingFileError, nearest
+from jointgen.runs.hub import local_run
 from jointgen.runs.log_file import MAX_BYTES as MAX_LOG_BYTES
 from jointgen.runs.log_file import LogFile
 from jointgen.runs.records import (
@@ -85,13 +86,13 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:
-        """Return the folder of a run that is there.
+        """Return the folder of a run that is there, or that the hub has ("hf:user/name").
 
         Raises:
             ConfigError: There is no run; the message names the nearest one that there is.
             FileError: The place of its recipe is taken by something that is no file.
         """
-        folder = cls(path)
+        folder = cls(local_run(path))
         try:
             check_regular(folder.recipe)
         except MissingFileError:

@@ -41,13 +41,15 @@ def identity_differences(recorded: Mapping[str, SplitIdentity], name: str, rows:
         name: The split.
         rows: Its rows.
     """
-    if (said := recorded.get(name)) is None:
-        return
-    rows = rows.rows if isinstance(rows, ChosenRows) else rows
-    if len(rows) != said.rows:
-        yield f"its {name} split has {said.rows:,} rows in the file and {len(rows):,} in the data"
-        return
-    if (found := identity_of(rows, said.compared)) != said:
+    if (said := recorded.get(name)) is not None:
+        yield from unlike(said, identity_of(rows, said.compared), name)
+
+
+def unlike(said: SplitIdentity, found: SplitIdentity, name: str) -> Iterable[str]:
+    """Yield what differs between the recorded identity of a split and the one that was found."""
+    if found.rows != said.rows:
+        yield f"its {name} split has {said.rows:,} rows in the file and {found.rows:,} in the data"
+    elif found != said:
         what = "its" if said.compared == said.rows else f"the {said.compared:,} compared of its"
         fingerprints = f"{said.fingerprint[:8]} in the file and {found.fingerprint[:8]} in the data"
         yield f"{what} {said.rows:,} {name} rows are others, with the fingerprint {fingerprints}"

@@ -23,7 +23,7 @@ from jointgen.config.recipe import Recipe
 from jointgen.contracts.data_keys import key_roles
 from jointgen.contracts.sources import Column, NamedClasses, NamedColumns, RecordedData, SplitIdentity
 from jointgen.contracts.space import Space
-from jointgen.data.identity import identity_differences, identity_of
+from jointgen.data.identity import identity_of, unlike
 from jointgen.data.split import Split
 from jointgen.errors import FileError, MissingFileError
 from jointgen.inference.data_places import Places, absolute_places, relocate, with_locations
@@ -84,7 +84,11 @@ class RunData:
 
     @classmethod
     def of(
-        cls, compiled: CompiledRecipe, splits: Mapping[str, Split], written: Recipe | None = None, started_in: str = ""
+        cls,
+        compiled: CompiledRecipe,
+        splits: Mapping[str, Split],
+        written: Recipe | None = None,
+        before: RunData | None = None,
     ) -> RunData:
         """Return the record of a run.
 
@@ -92,13 +96,18 @@ class RunData:
             compiled: The run's recipe, with the paths at which the data lies.
             splits: Its opened splits, by name.
             written: The recipe as it stands in the run folder; None: that one.
-            started_in: The folder in which it was started; empty for this one.
+            before: The record of a run that goes on.
         """
+        started_in = before.started_in if before is not None else ""
         with contextlib.suppress(OSError):  # the folder has been removed since
             started_in = started_in or str(Path.cwd())
         chosen = {part: _hash_of(rows) for part, rows in splits["train"].subsets.items()}
         as_written = (written or compiled.recipe).all_sources()
-        sources = {part: _source_record(compiled, splits, part, as_written[part]) for part in splits["train"].sources}
+        known = before.sources if before is not None else {}
+        sources = {
+            part: _source_record(compiled, splits, part, as_written[part], known.get(part))
+            for part in splits["train"].sources
+        }
         return cls(started_in, compiled.binding.offered, chosen, sources)
 
     def public(self) -> RunData:
@@ -107,14 +116,20 @@ class RunData:
             self, started_in="", sources={part: attrs.evolve(one, places={}) for part, one in self.sources.items()}
         )
 
-    def check_same(self, folder: RunFolder, splits: Mapping[str, Split]) -> None:
-        """Raise a FileError where a run that goes on would go on with other data than it began with."""
+    def check_same(self, folder: RunFolder, now: RunData) -> None:
+        """Raise a FileError where a run that goes on would go on with other data than it began with.
+
+        Args:
+            folder: The run.
+            now: The record of the data that it would go on with.
+        """
         found = [
             f"{part}: {line}"
-            for name, split in splits.items()
-            for part, rows in split.sources.items()
+            for part, source in now.sources.items()
             if part in self.sources
-            for line in identity_differences(self.sources[part].splits, name, rows)
+            for name, identity in source.splits.items()
+            if name in self.sources[part].splits
+            for line in unlike(self.sources[part].splits[name], identity, name)
         ]
         if found:
             raise FileError(
@@ -122,12 +137,12 @@ class RunData:
                 f"says that the run began with other data ({listed(found)}); start it anew in another folder, or go on "
                 "with this data: --allow-changes (allow_changes=True)",
             )
-        for part, chosen in splits["train"].subsets.items():
-            if self.chosen.get(part, "") not in ("", _hash_of(chosen)):
+        for part, chosen in now.chosen.items():
+            if self.chosen.get(part, "") not in ("", chosen):
                 raise FileError(
                     folder.data,
-                    f"says that the run began with {len(chosen)} other rows of {part}: the data has changed since; "
-                    "start it anew in another folder",
+                    f"says that the run began with other rows of {part}: the data has changed since; start it anew in "
+                    "another folder",
                 )
 
     def write(self, folder: RunFolder) -> None:
@@ -197,12 +212,18 @@ class RunData:
         return Path(self.started_in, value)
 
 
-def _source_record(compiled: CompiledRecipe, splits: Mapping[str, Split], part: str, as_written: Any) -> SourceRecord:
+def _source_record(
+    compiled: CompiledRecipe, splits: Mapping[str, Split], part: str, as_written: Any, before: SourceRecord | None
+) -> SourceRecord:
+    known = before.splits if before is not None else {}
     source = compiled.recipe.all_sources()[part]
     with attributing(compiled.binding.named(part)):
         classes = source.class_names() if isinstance(source, NamedClasses) else {}
         columns = source.columns() if isinstance(source, NamedColumns) else {}
-        identities = {name: identity_of(split.sources[part]) for name, split in splits.items()}
+        identities = {
+            name: identity_of(split.sources[part], known[name].compared if name in known else None)
+            for name, split in splits.items()
+        }
     places = {key: Place(getattr(as_written, key), path) for key, path in absolute_places(source).items()}
     return SourceRecord(compiled.registry.name_of("data", type(source)), places, classes, columns, identities)
 

@@ -146,8 +146,9 @@ def set_up_training(
         if not state.progress.is_over:
             remarks.insert(0, f"{path} goes on from step {state.progress.step} of {state.progress.ends[-1]}")
         record = RunData.read(folder)
+        now = RunData.of(compiled, splits, checked.written, record)
         if not changes and not allow_changes:
-            record.check_same(folder, splits)
+            record.check_same(folder, now)
         warnings += point.notes
         if workers.is_main:
             every = None if any(change.path == ("train", "log_every") for change in changes) else train.log_every
@@ -157,9 +158,10 @@ def set_up_training(
                 folder.write_recipe(text)
             else:
                 warnings += restore_recipe(folder, text)
-            if (now := RunData.of(compiled, splits, checked.written, record.started_in)) != record:
+            if now != record:
                 now.write(folder)
-            folder.add_session(session_record(compiled, state.progress.step))
+            if not state.progress.is_over:
+                folder.add_session(session_record(compiled, state.progress.step))
     if workers.is_main:
         warn(*warnings)
         log(*remarks)

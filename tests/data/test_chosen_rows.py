@@ -122,7 +122,7 @@ def test_a_run_takes_few_rows_beside_many_and_goes_on_with_the_same(tmp_path: Pa
     record = RunData.read(RunFolder(run.path))
     assert len(record.chosen["labelled"]) == 64
     attrs.evolve(record, chosen={"labelled": "0" * 64}).write(RunFolder(run.path))
-    with pytest.raises(FileError, match="says that the run began with 20 other rows of labelled"):
+    with pytest.raises(FileError, match="says that the run began with other rows of labelled"):
         jointgen.run(PAIRS, {"train.steps": 1}, out=tmp_path / "run", resume=True, quiet=True)
 
 

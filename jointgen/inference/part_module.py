@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,18 @@ class PartModule(nn.Module):
                 f"{part} takes no value and no noise, so it is no function of anything; use draw()", "part"
             )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> PartModule:
+        """Copy the weights; what they compute, which does not change, is shared."""
+        held = self._held()
+        parts = attrs.evolve(self._parts, modules=copy.deepcopy(self.networks, memo))
+        copied = PartModule(parts, self._binding, self.part, self.reading, held.device, held.dtype)
+        copied.training = self.training
+        return copied
+
+    def _held(self) -> Tensor:
+        """One of its numbers, which says where it is and what it computes with."""
+        return next((p for p in self.parameters() if p.is_floating_point()), torch.zeros(()))
+
     def _readings(self) -> list[str]:
         """Return what this part can return; the first is what it does unless asked for another."""
         if self.trait.kind == "critic":
@@ -160,7 +173,7 @@ class PartModule(nn.Module):
             rows: B.
             seed: The seed of both.
         """
-        held = next((p for p in self.parameters() if p.is_floating_point()), torch.zeros(()))
+        held = self._held()
         noise = Noise(seed, self.part, device=held.device, dtype=held.dtype)
         values = [
             example(space, Noise(seed, name, dtype=held.dtype).named("made up", rows)).to(held.device)
@@ -176,7 +189,7 @@ class PartModule(nn.Module):
             seed: The seed.
             noise: Where the numbers come from; None for `seed`.
         """
-        held = next((p for p in self.parameters() if p.is_floating_point()), torch.zeros(()))
+        held = self._held()
         source = noise or Noise(seed, self.part, device=held.device, dtype=held.dtype)
         return tuple(source.numbers(one.name, one.kind, (rows, *one.shape)) for one in self.noise)
 
@@ -192,7 +205,7 @@ class PartModule(nn.Module):
         if self.training:
             for module in self.modules():
                 if isinstance(module, Dropout):
-                    module.noise = _Global(next(self.parameters()), rows)
+                    module.noise = _Global(self._held(), rows)
         known = dict(zip(self.inputs, values, strict=True))
         if self.trait.kind == "critic":
             return self._value_of_critic(known)

@@ -258,6 +258,17 @@ count = whole(1, MAX_COUNT)
 worker_count = whole(1, MAX_WORKERS)
 
 
+def seconds(text: str) -> float:
+    """Read a number of seconds, 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0.0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds >= 0, got {text!r}")
+    return number
+
+
 def share(text: str) -> float:
     """Read a number between 0 and 1."""
     try:
@@ -387,6 +398,24 @@ def _add_schema_options(schema: Parser) -> None:
 
 def _add_completion_options(completion: Parser) -> None:
     completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
+
+
+def _add_study_options(study: Parser) -> None:
+    study.add_argument("study", metavar="STUDY", help="a TOML file with rows, a [grid] or a [search]")
+    study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key in every run")
+    study.add_argument("--out", metavar="DIR", help="the folder of the runs and tables (default: runs/STUDY)")
+    study.add_argument("--budget", metavar="NAME", help="settings that the study has by this name")
+    study.add_argument("--seeds", type=count, metavar="N", help="so many seeds of each row (default: the study's)")
+    study.add_argument(
+        "--row", action="append", default=[], dest="rows", metavar="NAME", help="only this row; may be repeated"
+    )
+    study.add_argument("--workers", type=worker_count, default=1, metavar="N", help="runs at a time (default: 1)")
+    study.add_argument(
+        "--limit-s",
+        type=seconds,
+        metavar="S",
+        help="stop after so many seconds, each run with a checkpoint, with exit status 3; the same command goes on",
+    )
 
 
 def _add_runs_options(runs: Parser) -> None:
@@ -768,6 +797,11 @@ COMMANDS = {
         "jointgen.cli.models:encode_command",
     ),
     "decode": Command("decode codes, also changed ones", _add_decode_options, "jointgen.cli.models:decode_command"),
+    "study": Command(
+        "train, score and compare the models of a study: rows, a grid, or a search",
+        _add_study_options,
+        "jointgen.cli.study:study_command",
+    ),
     "runs": Command(
         "list the runs of a folder: what each trains, how far it is, what it reached",
         _add_runs_options,

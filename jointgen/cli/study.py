@@ -1,0 +1,92 @@
+"""`jointgen study`: trains and scores all models of a study on the same data, budget and seeds, and compares them.
+
+Every row and seed is trained by `jointgen run` and scored by `jointgen eval` in a folder of its own. The tables have
+all finished runs of the folder, even if --row asks for a few.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jointgen.cli.arguments import Arguments
+from jointgen.cli.study_file import Row, Study
+from jointgen.cli.study_runs import Clock, Work, finish_all
+from jointgen.cli.study_search import run_search
+from jointgen.cli.study_tables import Point, write_results
+from jointgen.errors import ConfigError, Problems, StoppedError, suggest
+from jointgen.registry.components import Registry
+from jointgen.registry.discovery import load_plugins
+from jointgen.runtime.console import log
+from jointgen.runtime.signals import handled
+
+UNFINISHED = 3
+"""The exit status where the time was up before all was done."""
+
+
+def study_command(arguments: Arguments) -> None:
+    """Run a study, and say where it goes on if its time was up."""
+    run_study(arguments)
+
+
+def run_study(arguments: Arguments) -> list[Point]:
+    """Run a study, or go on with it, and write its tables.
+
+    Returns:
+        The points of its curve.
+
+    Raises:
+        ConfigError: The study or an option is wrong, or the folder has runs of other settings.
+        StoppedError: A signal came; what is under way has written checkpoints.
+        SystemExit: With status 3, where the time was up.
+    """
+    registry = load_plugins().registry
+    study = Study.read(Path(arguments.study), registry)
+    _check(study, arguments)
+    out = Path(arguments.out or Path("runs") / study.name)
+    out.mkdir(parents=True, exist_ok=True)
+    clock = Clock(arguments.limit_s)
+    work = Work(study, out, (*study.budgets.get(arguments.budget, ()), *arguments.set), clock)
+    came: list[int] = []
+
+    def stop(number: int, frame: Any) -> None:
+        came.append(number)
+        clock.end()
+
+    with handled(stop):
+        if study.search is not None:
+            rows = run_search(work, registry, arguments.workers)
+            finished, done = not clock.is_up, [(row, 0) for row in rows if work.is_finished(row, 0)]
+        else:
+            finished, done = _run_rows(work, arguments, registry)
+    if came:
+        raise StoppedError(f"{out}: stopped; the same command goes on", came[0])
+    points = write_results(work, done)
+    if not finished:
+        log(f"{out}: the time is up; the same command goes on")
+        raise SystemExit(UNFINISHED)
+    return points
+
+
+def _run_rows(work: Work, arguments: Arguments, registry: Registry) -> tuple[bool, list[tuple[Row, int]]]:
+    """Finish the rows that were asked for. Return whether all are finished, and all finished runs of the folder."""
+    study = work.study
+    rows = [row for row in study.rows.values() if not arguments.rows or row.name in arguments.rows]
+    seeds = range(arguments.seeds or study.seeds)
+    runs = [(row, seed) for row in study.rows.values() for seed in range(max(study.seeds, len(seeds)))]
+    if changed := [line for row, seed in runs for line in work.changes(row, seed, registry)]:
+        raise ConfigError([*changed, "the runs in this folder have other settings; give another --out"])
+    finished = list(finish_all(work, rows, seeds, arguments.workers))
+    return all(finished), [(row, seed) for row, seed in runs if work.is_finished(row, seed)]
+
+
+def _check(study: Study, arguments: Arguments) -> None:
+    problems = Problems()
+    if arguments.budget not in {None, *study.budgets}:
+        problems.add(f"no budget {arguments.budget!r}{suggest(arguments.budget, study.budgets)}", "--budget")
+    for name in arguments.rows:
+        if name not in study.rows:
+            problems.add(f"no row {name!r}{suggest(name, study.rows)}", "--row")
+    if study.search is not None and (arguments.rows or arguments.seeds):
+        problems.add("--row and --seeds are for studies without [search]", "--row" if arguments.rows else "--seeds")
+    problems.raise_any()

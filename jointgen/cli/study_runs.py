@@ -1,0 +1,180 @@
+"""Trains and scores the runs of a study, several at a time, within a time limit, going on where it was stopped."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import attrs
+
+from jointgen.cli.study_file import Row, Study, settings_of
+from jointgen.config.recipe import changed_keys, read_recipe, write_recipe
+from jointgen.errors import JointgenError
+from jointgen.registry.components import Registry
+from jointgen.runs.folder import RunFolder
+from jointgen.runtime.console import note
+
+COMMAND = [sys.executable, "-m", "jointgen"]
+STOPPED = {128 + signal.SIGTERM, -signal.SIGTERM}  # the latter before the command listens to signals
+LOOK_S = 1.0
+"""Seconds between looks at a run that is watched."""
+
+
+class Clock:
+    """Ends all running commands when the time is up, or when this process is left; each writes a checkpoint.
+
+    Args:
+        seconds: How long commands may run; None: as long as they need.
+    """
+
+    def __init__(self, seconds: float | None):
+        self.ends = None if seconds is None else time.monotonic() + seconds
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.lock = threading.Lock()
+        self.is_over = False
+        if seconds is not None:
+            timer = threading.Timer(seconds, self.end)
+            timer.daemon = True
+            timer.start()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether no command may begin any more."""
+        return self.is_over or (self.ends is not None and time.monotonic() >= self.ends)
+
+    def end(self) -> None:
+        """Stop all commands, and let none begin."""
+        with self.lock:
+            self.is_over = True
+            for command in self.running:
+                command.terminate()
+
+    def call(self, arguments: Sequence[str], log: Path, stop: Callable[[], bool] | None = None) -> bool:
+        """Run a command, and return whether it finished.
+
+        Args:
+            arguments: The command.
+            log: The file that its output is added to.
+            stop: Asked now and then; the command is stopped where it says so.
+
+        Raises:
+            JointgenError: It failed.
+        """
+        with log.open("ab") as file:
+            with self.lock:
+                if self.is_up:
+                    return False
+                # in a session of its own: Ctrl-C reaches it once, through `end`
+                command = subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+                self.running.add(command)
+            status = _wait(command, stop)
+            with self.lock:
+                self.running.discard(command)
+        if status and status not in STOPPED:
+            raise JointgenError(f"{log.stem} ended with exit status {status}; {log} says why")
+        return status == 0
+
+
+def _wait(command: subprocess.Popen[bytes], stop: Callable[[], bool] | None) -> int:
+    while stop is not None:
+        try:
+            return command.wait(LOOK_S)
+        except subprocess.TimeoutExpired:
+            if stop():
+                command.terminate()
+                break
+    return command.wait()
+
+
+@attrs.frozen
+class Work:
+    """The runs of a study in a folder.
+
+    Args:
+        study: The study.
+        out: The folder.
+        settings: Settings of every run, besides the study's.
+        clock: What starts and ends commands.
+    """
+
+    study: Study
+    out: Path
+    settings: tuple[str, ...]
+    clock: Clock
+
+    def folder(self, row: Row, seed: int) -> Path:
+        """Return the run folder of a row and seed."""
+        return self.out / f"{row.folder}-{seed}"
+
+    def settings_of(self, row: Row, seed: int) -> list[str]:
+        """Return the settings of a run, as `--set` takes them."""
+        start = self.folder(self.study.rows[row.start], seed) if row.start is not None else None
+        return list(settings_of(self.study, row, seed, self.settings, start))
+
+    def finish(self, row: Row, seed: int, stop: Callable[[], bool] | None = None) -> bool:
+        """Train and score one run, and return whether it is finished. Finished work is not repeated.
+
+        Raises:
+            JointgenError: Training or scoring failed.
+        """
+        folder = self.folder(row, seed)
+        log = self.out / f"{folder.name}.log"
+        if not is_done(folder):
+            command = [*COMMAND, "run", str(self.study.recipe_of(row)), "--out", str(folder), "--resume", "auto"]
+            command += [word for setting in self.settings_of(row, seed) for word in ("--set", setting)]
+            began = time.monotonic()
+            if not self.clock.call(command, log, stop):
+                return False
+            note(f"{folder.name}: trained, {time.monotonic() - began:.0f} s")
+        if self._is_scored(folder):
+            return True
+        began = time.monotonic()
+        if not self.clock.call([*COMMAND, "eval", str(folder), "--metrics", self.study.metrics], log):
+            return False
+        (folder / "scored.txt").write_text(self.study.metrics, encoding="utf-8")
+        note(f"{folder.name}: scored, {time.monotonic() - began:.0f} s")
+        return True
+
+    def _is_scored(self, folder: Path) -> bool:
+        scored = folder / "scored.txt"
+        metrics = self.study.metrics
+        return not metrics or (scored.is_file() and scored.read_text(encoding="utf-8") == metrics)
+
+    def is_finished(self, row: Row, seed: int) -> bool:
+        """Return whether a run is trained and scored."""
+        folder = self.folder(row, seed)
+        return is_done(folder) and (not self.study.metrics or (folder / "scored.txt").is_file())
+
+    def changes(self, row: Row, seed: int, registry: Registry) -> list[str]:
+        """List the settings in which an existing run differs from those of this command."""
+        path = self.folder(row, seed) / "recipe.toml"
+        if not path.is_file():
+            return []
+        recipe = read_recipe(self.study.recipe_of(row), self.settings_of(row, seed), registry=registry)
+        changed = changed_keys(path.read_text(encoding="utf-8"), write_recipe(recipe, registry))
+        return [f"{path.parent}: {line}" for line in changed]
+
+
+def is_done(folder: Path) -> bool:
+    """Return whether a run came to its end. Raises FileError where its summary is damaged."""
+    summary = RunFolder(folder).read_summary()
+    return summary is not None and summary.is_done
+
+
+def finish_all(work: Work, rows: Sequence[Row], seeds: Iterable[int], workers: int) -> Iterator[bool]:
+    """Finish all rows of a seed before the next seed, so that an unfinished study has whole tables.
+
+    Yields:
+        For each run, whether it is finished.
+    """
+    for seed in seeds:
+        here = [row for row in rows if row.seeds is None or seed < row.seeds]
+        for turn in ([r for r in here if r.start is None], [r for r in here if r.start is not None]):
+            with ThreadPoolExecutor(workers) as pool:
+                yield from pool.map(lambda row, seed=seed: work.finish(row, seed), turn)

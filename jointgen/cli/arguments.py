@@ -304,7 +304,7 @@ def _add_run_options(run: Parser) -> None:
         metavar="N",
         help="train in N processes of this machine (default: one for each GPU, or one)",
     )
-    _add_json(run, "print the summary of the finished run as JSON, for scripts")
+    _add_json(run, "print the summary of the finished run, or with --dry-run the recipe, as JSON, for scripts")
 
 
 def _add_list_options(listed: Parser) -> None:
@@ -651,10 +651,11 @@ def _add_eval_options(evaluate: Parser) -> None:
 
 def _add_compare_options(compare: Parser) -> None:
     compare.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    compare.add_argument(
+    instead = compare.add_mutually_exclusive_group()
+    instead.add_argument(
         "-o", "--output", metavar="FILE", help="write the table to a file (.md, .csv, .html) instead of the terminal"
     )
-    _add_json(compare)
+    instead.add_argument("--json", action="store_true", help="print JSON, for scripts")
     compare.add_argument("--metrics", metavar="A,B", help="show only these figures, in this order (default: all)")
     compare.add_argument(
         "--no-aggregate", action="store_true", help="show a row for each run, also where runs differ only in their seed"

@@ -17,12 +17,14 @@ DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/dri")
 """One of these files is there on a Linux machine whose GPU torch could use."""
 
 
-def expected_device(asked: str) -> str:
+def announced_device(tables: Mapping[str, Any]) -> str:
     """Say where a recipe will train before torch is imported; "auto" where only torch can tell.
 
     Args:
-        asked: `train.device`.
+        tables: The recipe, whose values are not checked yet.
     """
+    train = tables.get("train")
+    asked = str(train.get("device", "auto")) if isinstance(train, Mapping) else "auto"
     may_have_gpu = not sys.platform.startswith("linux") or any(map(os.path.exists, DRIVERS))
     return "cpu" if asked == "auto" and not may_have_gpu else asked
 
@@ -45,5 +47,5 @@ def announcement(tables: Mapping[str, Any], out: str | None) -> str:
     train = tables.get("train")
     train = train if isinstance(train, Mapping) else {}
     budget = next((f"{show(train[key])} {key}" for key in ("steps", "images") if train.get(key) is not None), "")
-    how = [text for text in (budget, f"device {expected_device(str(train.get('device', 'auto')))}") if text]
+    how = [text for text in (budget, f"device {announced_device(tables)}") if text]
     return f"training {tables['name']} into {out or Path('runs') / str(tables['name'])} ({', '.join(how)})"

@@ -7,9 +7,10 @@ import json
 import torch
 
 from jointgen.cli.arguments import Arguments, launch_command
-from jointgen.cli.run import expected_device
+from jointgen.cli.run import announced_device
 from jointgen.config.plugin_files import registry_of
 from jointgen.config.recipe import read_recipe, write_recipe
+from jointgen.config.toml import parse_toml
 from jointgen.contracts.figures import table_of
 from jointgen.inference.data_places import read_places
 from jointgen.runs.folder import without_nan
@@ -17,7 +18,7 @@ from jointgen.runtime.console import log, log_once, say, say_text
 from jointgen.runtime.launcher import end_with_launcher
 from jointgen.runtime.ranks import is_launched, is_local_main, is_main
 from jointgen.runtime.signals import StopRequest
-from jointgen.runtime.workers import leave
+from jointgen.runtime.workers import find_device, leave
 from jointgen.training.check import check_run
 from jointgen.training.run import run, run_folder
 
@@ -49,7 +50,8 @@ def _dry_run(arguments: Arguments) -> None:
         processes=arguments.processes or _default_processes(arguments),
         places=read_places(arguments.places),
     )
-    say_text(write_recipe(checked.written or recipe, registry))
+    written = write_recipe(checked.written or recipe, registry)
+    say_text(json.dumps(parse_toml(written), indent=2) if arguments.json else written)
     log(*checked.unchecked)
 
 
@@ -65,8 +67,9 @@ def _default_processes(arguments: Arguments) -> int:
 
 
 def _train(arguments: Arguments) -> None:
-    if expected_device("auto") == "auto":  # which device it is could not be said before torch was imported
-        log_once(f"torch finds {torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'}")
+    if announced_device(arguments.tables) == "auto":  # which it is could not be said before torch was imported
+        device = find_device("auto", "fp32", 1)
+        log_once(f"the device is {torch.cuda.get_device_name() if device.type == 'cuda' else device}")
     with StopRequest(quiet=not is_local_main()) as stop:
         done = run(
             arguments.tables,

@@ -5,6 +5,7 @@ Nothing is compared, so nothing is refused: a run whose files are damaged is lis
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,6 @@ import attrs
 from jointgen.config.values import show
 from jointgen.contracts.figures import Estimate
 from jointgen.errors import ConfigError, FileError, Problems, suggest
-from jointgen.reports.comparison.runs import source_tables
 from jointgen.reports.run_figures import figures_of_run
 from jointgen.runs.folder import RunFolder
 
@@ -121,11 +121,12 @@ def _listed(path: Path) -> ListedRun:
         name: figure for name, figure in figures_of_run(summary, evaluation).figures.items() if figure.value is not None
     }
     train = _table(recipe.get("train"))
+    sources = [recipe.get("data"), *_table(recipe.get("sources")).values()]
     return ListedRun(
         path=str(path),
         name=str(recipe.get("name") or path.name),
         objective=str(_table(recipe.get("objective")).get("type", "")),
-        data=", ".join(dict.fromkeys(str(_table(table).get("type", "")) for table in source_tables(recipe).values())),
+        data=", ".join(dict.fromkeys(str(_table(table).get("type", "")) for table in sources)),
         status="damaged" if problems and summary is None else summary.status if summary is not None else "running",
         seed=recipe.get("seed"),
         step=summary.step if summary is not None else None,
@@ -151,7 +152,12 @@ def _steps(train: Mapping[str, Any]) -> int | None:
 
 
 def _size(path: Path) -> int:
-    return sum(os.lstat(os.path.join(where, file)).st_size for where, _, files in os.walk(path) for file in files)
+    total = 0
+    for where, _, files in os.walk(path):
+        for file in files:
+            with contextlib.suppress(OSError):  # a run under way removes its older checkpoints
+                total += os.lstat(os.path.join(where, file)).st_size
+    return total
 
 
 def _first_figure(figures: Mapping[str, Estimate], kept_by: str | None) -> str:

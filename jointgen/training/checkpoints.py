@@ -14,6 +14,7 @@ from jointgen.errors import CheckpointError, ConfigError, MissingFileError, Prob
 from jointgen.runs import checkpoint
 from jointgen.runs.folder import WRITTEN_AGAIN, RunFolder
 from jointgen.runs.records import checkpoint_name
+from jointgen.runtime.console import debug
 from jointgen.runtime.workers import Workers
 from jointgen.text import listed, shortened
 
@@ -67,6 +68,7 @@ class CheckpointWriter:
                 keep=self.keep,
                 best=state.best.checkpoint,
             )
+            debug(f"wrote {path}")
         self.workers.barrier()
         return path
 

@@ -31,7 +31,7 @@ from jointgen.registry.components import IN_PROCESS, Registry
 from jointgen.registry.discovery import LoadedPlugin
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
-from jointgen.runtime.console import log, warn
+from jointgen.runtime.console import debug, log, warn
 from jointgen.runtime.progress import Progress
 from jointgen.runtime.workers import Votes, Workers
 from jointgen.text import listed
@@ -79,6 +79,9 @@ def set_up_training(
     with placing("train"):
         workers = Workers.start(train.device, train.precision, processes=processes)
     splits = {name: open_split(compiled.binding, name) for name in ("train", "test")}
+    if workers.is_main:
+        rows = ", ".join(f"{len(split):,} rows to {name}" for name, split in splits.items())
+        debug(f"{workers.world} process(es), this one on {workers.device} in {workers.precision}; {rows}")
     batches = TrainingBatches(recipe, splits["train"], workers, compiled.batches_of)
 
     # parts: fresh ones start at the data, or warm from another run

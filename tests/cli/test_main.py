@@ -105,6 +105,7 @@ def test_how_much_is_printed_is_said_before_or_after_the_command(words: str, lou
             ["run", "x.toml", "--resume=no"],
             "argument --resume: invalid choice: 'no'",
         ),
+        (["compare", "a", "-o", "t.md", "--json"], "argument --json: not allowed with argument -o/--output"),
         (
             ["list", "-q", "-v"],
             "argument -v/--verbose: not allowed with argument -q/--quiet",
@@ -357,7 +358,8 @@ def test_a_run_ends_with_its_numbers_and_its_folder(say: Any, here: Path) -> Non
     assert (here / "runs/quickstart/summary.json").is_file()
     assert say("run", QUICKSTART, "--quiet", *in_words()).refusal.startswith("out: runs/quickstart already holds a run")
     words = in_words(train__steps="2", eval__metrics="[{type = 'rmse'}]")
-    again = say("run", QUICKSTART, "--quiet", "--resume", "auto", "--json", *words)
+    again = say("run", QUICKSTART, "--verbose", "--resume", "auto", "--json", *words)
+    assert any(line.startswith("jointgen: 1 process(es), this one on cpu in fp32; ") for line in again.problems)
     summary = json.loads(again.out)
     assert (summary["path"], summary["status"], [*summary["metrics"]]) == ("runs/quickstart", "done", ["rmse"])
 
@@ -399,7 +401,7 @@ def test_what_is_announced_is_what_is_trained(say: Any, here: Path, monkeypatch:
     said = say("run", recipe, *in_words(train__steps="2", eval__metrics="[]"))
     assert said.status == 0, said
     assert said.problems[0] == "jointgen: training mine into runs/mine (2 steps, device auto)"
-    assert said.problems[1].startswith("jointgen: torch finds ")
+    assert said.problems[1].startswith("jointgen: the device is ")
     assert tomllib.loads(Path("runs/mine/recipe.toml").read_text())["train"]["steps"] == 2
 
 
@@ -431,6 +433,7 @@ def test_dry_run_prints_a_recipe_that_repeats_itself_and_writes_nothing(say: Any
     assert list(here.iterdir()) == []
     Path("again.toml").write_text(said.out)
     assert say("run", "again.toml", "--dry-run").out == said.out
+    assert json.loads(say("run", "again.toml", "--dry-run", "--json").out) == tomllib.loads(said.out)
 
 
 def test_all_problems_of_a_recipe_are_said_at_once(say: Any, here: Path) -> None:

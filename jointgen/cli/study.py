@@ -6,8 +6,12 @@ all finished runs of the folder, even if --row asks for a few.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from jointgen.cli.arguments import Arguments
 from jointgen.cli.study_file import Row, Study
@@ -53,7 +57,7 @@ def run_study(arguments: Arguments) -> list[Point]:
         came.append(number)
         clock.end()
 
-    with handled(stop):
+    with _alone(out), handled(stop):
         if study.search is not None:
             rows = run_search(work, registry, arguments.workers)
             finished, done = not clock.is_up, [(row, 0) for row in rows if work.is_finished(row, 0)]
@@ -66,6 +70,17 @@ def run_study(arguments: Arguments) -> list[Point]:
         log(f"{out}: the time is up; the same command goes on")
         raise SystemExit(UNFINISHED)
     return points
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Let one command at a time work in the folder of a study."""
+    try:
+        held = FileLock(out / "study.lock").acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(f"{out}: another command is working on this study", "--out") from None
+    with held:
+        yield
 
 
 def _run_rows(work: Work, arguments: Arguments, registry: Registry) -> tuple[bool, list[tuple[Row, int]]]:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from jointgen.cli.arguments import parse
-from jointgen.cli.compare import compare_command
+from jointgen.cli.arguments import load, parse
 from jointgen.cli.study_file import Row
 from jointgen.cli.study_runs import Work
 from jointgen.reports.comparison.columns import Column
@@ -52,7 +51,8 @@ def _compare(runs: Sequence[str], path: Path, columns: str, *options: str) -> No
     have = {name for run in read_runs(runs) for name, figure in run.figures.items() if figure.value is not None}
     shown = [name.strip() for name in columns.split(",") if name.strip() in have]
     metrics = ["--metrics", ",".join(shown)] if shown else []
-    compare_command(parse(["compare", *runs, "-o", str(path), "--data", "mixed", *metrics, *options]))
+    compare = load("jointgen.cli.compare:compare_command")
+    compare(parse(["compare", *runs, "-o", str(path), "--data", "mixed", *metrics, *options]))
 
 
 @attrs.frozen(eq=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from support.paths import REPO
 
 from jointgen.cli import study_runs, study_search
@@ -167,6 +168,14 @@ def test_what_is_wrong_is_told_before_anything_is_made(words: list[str], problem
     Path("s.toml").write_text('recipe = "quickstart"\nbudgets.small = []\n[rows.A]\n')
     assert say(*words).refusal.startswith(problem)
     assert not Path("runs").exists()
+
+
+def test_two_commands_do_not_work_on_one_study(say: Any, here: Path) -> None:
+    Path("s.toml").write_text('recipe = "quickstart"\n')
+    Path("out").mkdir()
+    with FileLock("out/study.lock"):
+        refusal = say("study", "s.toml", "--out", "out").refusal
+    assert refusal == "--out: out: another command is working on this study"
 
 
 # --- results ---------------------------------------------------------------------------------------------------------

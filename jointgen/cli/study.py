@@ -48,7 +48,10 @@ def run_study(arguments: Arguments) -> list[Point]:
     study = Study.read(Path(arguments.study), registry)
     _check(study, arguments)
     out = Path(arguments.out or Path("runs") / study.name)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be made a folder: {error.strerror}", "--out") from None
     clock = Clock(arguments.limit_s)
     work = Work(study, out, (*study.budgets.get(arguments.budget, ()), *arguments.set), clock)
     came: list[int] = []

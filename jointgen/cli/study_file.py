@@ -153,16 +153,18 @@ class Study:
         if self.search is not None and (self.rows or self.grid or self.seeds > 1):
             problems.add("takes the place of rows, a grid and seeds; leave them out", "search")
         problems += Problems(Problem("lists no value", "grid", key) for key, values in self.grid.items() if not values)
+        chosen = {"grid": self.grid, "search.space": self.search.space if self.search is not None else {}}
+        for table, keys in chosen.items():
+            for key in {"seed", "name"} & keys.keys():
+                problems.add("is what tells the runs apart; `seeds` says how many there are", *table.split("."), key)
         problems.raise_any()
 
     @classmethod
     def read(cls, path: Path, registry: Registry) -> Study:
         """Read a study, with its grid written out as rows. Raises ConfigError with every problem of the file."""
         tables = load_tables(path)
-        rows = {key: {**row, "name": key} for key, row in tables.get("rows", {}).items()}
         try:
-            study = structure({**tables, "rows": rows, "name": path.stem, "folder": str(path.parent)}, cls, registry)
-            study = study.written_out()
+            study = structure(_with_names(tables, path), cls, registry).written_out()
             study.check_recipes()
         except ConfigError as error:
             raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from None
@@ -201,6 +203,20 @@ class Study:
                 f"no file {str(path)!r}, and no shipped recipe {name!r}{suggest(name, shipped)}", "recipe"
             )
         return shipped[name]
+
+
+def _with_names(tables: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Add what a study and its rows take from the names of files and tables, which nothing in them may say."""
+    problems, rows = Problems(), tables.get("rows", {})
+    for key in ("name", "folder"):
+        if key in tables:
+            problems.add("unknown key", key)
+    if isinstance(rows, Mapping):
+        named = {key: row for key, row in rows.items() if isinstance(row, Mapping)}
+        problems += Problems(Problem("unknown key", "rows", key, "name") for key, row in named.items() if "name" in row)
+        rows = {**rows, **{key: {**row, "name": key} for key, row in named.items()}}
+    problems.raise_any()
+    return {**tables, "rows": rows, "name": path.stem, "folder": str(path.parent)}
 
 
 def _at(row: Row, point: Mapping[str, Any]) -> Row:

@@ -73,9 +73,11 @@ class Clock:
                 # in a session of its own: Ctrl-C reaches it once, through `end`
                 command = subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
                 self.running.add(command)
-            status = _wait(command, stop)
-            with self.lock:
-                self.running.discard(command)
+            try:
+                status = _wait(command, stop)
+            finally:
+                with self.lock:
+                    self.running.discard(command)
         if status and status not in STOPPED:
             raise JointgenError(f"{log.stem} ended with exit status {status}; {log} says why")
         return status == 0
@@ -86,8 +88,13 @@ def _wait(command: subprocess.Popen[bytes], stop: Callable[[], bool] | None) -> 
         try:
             return command.wait(LOOK_S)
         except subprocess.TimeoutExpired:
-            if stop():
-                command.terminate()
+            is_enough = True
+            try:
+                is_enough = stop()
+            finally:  # also where it raises: nothing is left behind
+                if is_enough:
+                    command.terminate()
+            if is_enough:
                 break
     return command.wait()
 

@@ -101,6 +101,10 @@ class _Searching:
         )
         states = optuna.trial.TrialState
         begun = study.get_trials(deepcopy=False)
+        others = [trial for trial in begun if trial.params and trial.params.keys() != search.space.keys()]
+        if others or (study.direction == optuna.study.StudyDirection.MAXIMIZE) != maximize:
+            what = "another space" if others else "another direction"
+            raise ConfigError(f"the search in {work.out} has {what}; give another --out", "search")
         # a study that goes on must not draw its first settings again
         study.sampler = optuna.samplers.TPESampler(seed=search.seed + len(begun), n_startup_trials=search.startup)
         for trial in [trial for trial in begun if trial.state == states.RUNNING]:  # of a command that was stopped
@@ -209,24 +213,22 @@ def _value_of(folder: RunFolder, metric: str) -> float | None:
 
 
 def _is_maximized(work: Work, search: Search, registry: Registry) -> bool:
-    """Whether more of the figure is better. Raises ConfigError where the recipe has no such figure."""
-    if search.direction is not None:
-        return search.direction == "maximize"
-    middle = {
+    """Whether more of the figure is better. Raises ConfigError where the recipe has no such figure or setting."""
+    first = {
         key: parameter.choices[0] if parameter.choices is not None else parameter.low
         for key, parameter in search.space.items()
     }
-    row = row_at(middle)
+    row = row_at(first)
     recipe = read_recipe(work.study.recipe_of(row), work.settings_of(row, 0), registry=registry)
+    if search.direction is not None:
+        return search.direction == "maximize"
     compiled = compile_recipe(recipe, registry)
     figures = list_figures(metrics_of(compiled), PartsView(compiled, compiled.parts), registry)
     better = {figure.name: figure.better for figure in figures}
     if search.metric not in better:
-        known = suggest(search.metric, better)
         remedy = "name its metric in the recipe's eval.metrics, or give direction"
-        raise ConfigError(
-            f"no figure {search.metric!r} in evaluations of this recipe{known}; {remedy}", "search", "metric"
-        )
+        message = f"no figure {search.metric!r} in evaluations of this recipe{suggest(search.metric, better)}; {remedy}"
+        raise ConfigError(message, "search", "metric")
     if better[search.metric] is None:
         raise ConfigError(f"{search.metric} is neither better high nor low; give direction", "search", "metric")
     return better[search.metric] == "higher"

@@ -73,7 +73,15 @@ def test_rows_are_multiplied_by_a_grid_and_a_study_may_be_one_recipe(registry: R
         ("seeds = 0", ["seeds: must be >= 1, got 0"]),
         ("", ["recipe: missing; expected a file or the name of a shipped recipe"]),
         ('recipe = "quickstart"\n[rows.B]\nstart = "A"', ["rows.B.start: no row 'A'; known: B"]),
-        ('recipe = "quickstart"\n[grid]\nseed = []', ["grid.seed: lists no value"]),
+        ('recipe = "quickstart"\n[grid]\nx = []', ["grid.x: lists no value"]),
+        (
+            'recipe = "quickstart"\n[grid]\nseed = [1]',
+            ["grid.seed: is what tells the runs apart; `seeds` says how many"],
+        ),
+        ('recipe = "quickstart"\nname = "a"\n[rows.A]\nname = "b"', ["name: unknown key", "rows.A.name: unknown key"]),
+        ('recipe = "quickstart"\nrows = 3', ["rows: expected a table, got 3"]),
+        ('recipe = "quickstart"\n[rows]\nA = 3', ["rows.A: expected a table, got 3"]),
+        ('recipe = "quickstart"\n[grid]\n"prior.size" = 4', ['grid."prior.size": expected a list, got 4']),
         ('recipe = "quickstart"\n[rows."a b"]\n[rows.A-b]', ["rows whose runs would share a folder: 'a b', 'A-b'"]),
         ('recipe = "quickstart"\n[rows.A]\ncurv = true', ["rows.A.curv: unknown key; did you mean 'curve'?"]),
         (
@@ -160,6 +168,7 @@ def test_a_command_that_is_watched_is_stopped(here: Path) -> None:
     [
         (["study", "nothing.toml"], "nothing.toml: no such file"),
         (["study", "s.toml", "--budget", "big"], "--budget: no budget 'big'; known: small"),
+        (["study", "s.toml", "--out", "s.toml"], "--out: s.toml: cannot be made a folder: File exists"),
         (["study", "s.toml", "--row", "a"], "--row: no row 'a'; did you mean 'A'?"),
         (["study", "s.toml", "--workers", "0"], "argument --workers: expected a whole number"),
     ],
@@ -263,6 +272,12 @@ def test_a_search_finds_the_best_and_goes_on(
     rates = [float(row.set[0].split("=")[1]) for row in rows]
     assert rates == sorted(rates, key=lambda rate: abs(math.log10(rate) + 3))
     assert "best of 8: elbo " in capsys.readouterr().out
+    other = text.format(trials=9).replace("optimizer.model.lr", "optimizer.critics.lr")
+    with pytest.raises(ConfigError, match="search: the search in out has another space; give another --out"):
+        study_search.run_search(Work(read(other, registry, here), Path("out"), (), Clock(None)), registry, 1)
+    wrong = text.format(trials=9).replace("optimizer.model.lr", "optimizer.model.rl")
+    with pytest.raises(ConfigError, match="rl: unknown key"):
+        study_search.run_search(Work(read(wrong, registry, here), Path("out"), (), Clock(None)), registry, 1)
 
 
 def test_what_a_search_may_choose() -> None:

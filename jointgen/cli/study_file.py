@@ -153,7 +153,8 @@ class Study:
         if self.search is not None and (self.rows or self.grid or self.seeds > 1):
             problems.add("takes the place of rows, a grid and seeds; leave them out", "search")
         problems += Problems(Problem("lists no value", "grid", key) for key, values in self.grid.items() if not values)
-        chosen = {"grid": self.grid, "search.space": self.search.space if self.search is not None else {}}
+        space: Mapping[str, Any] = self.search.space if self.search is not None else {}
+        chosen: dict[str, Mapping[str, Any]] = {"grid": self.grid, "search.space": space}
         for table, keys in chosen.items():
             for key in {"seed", "name"} & keys.keys():
                 problems.add("is what tells the runs apart; `seeds` says how many there are", *table.split("."), key)

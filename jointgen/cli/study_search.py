@@ -163,7 +163,7 @@ class _Searching:
         states = self.optuna.trial.TrialState
         done = self.study.get_trials(deepcopy=False, states=(states.COMPLETE,))
         done.sort(key=lambda trial: -trial.value if self.maximize else trial.value)
-        rows = list({row.name: row for row in (row_at(_params(trial, self.search)) for trial in done)}.values())
+        rows = list({row.folder: row for row in (row_at(_params(trial, self.search)) for trial in done)}.values())
         if not done:
             if not self.work.clock.is_up:
                 raise JointgenError(f"no trial of {self.work.out} came to its end; its logs say why")

@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("jointgen compare runs/first runs/f", {"runs/first", "runs/first/"}),
         ("jointgen list crit", {"critic_loss"}),
         ("jointgen list recip", {"recipe"}),
-        ("jointgen list encoder ml", {"mlp"}),
+        ("jointgen list family plana", {"planar"}),
         ("jointgen completion z", {"zsh"}),
         ("jointgen run quickstart --resume a", {"auto"}),
     ],

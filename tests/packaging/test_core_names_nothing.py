@@ -38,6 +38,7 @@ HOMONYMS = {
 """Names of components or keys that are also words of the core's own, with what they mean there."""
 
 EXCEPTIONS = {
+    ("cli/study_file.py", "grid"): "the table [grid] of a study",
     ("contracts/space.py", "x"): "between the sizes of 3x32x32",
     ("inference/model.py", "elbo"): "the bound is a function of the language; its noise has its name",
     ("objectives/__init__.py", "elbo"): "the bound is a function of the language",

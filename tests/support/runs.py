@@ -11,6 +11,7 @@ from torch import Tensor
 
 import jointgen
 from jointgen.runs import checkpoint
+from jointgen.runtime.console import LEVELS, printed
 from support.paths import QUICKSTART
 
 SMALL: dict[str, Any] = {
@@ -28,9 +29,13 @@ SMALL: dict[str, Any] = {
 """Overrides of the quickstart: one layer of eight everywhere, and nothing done beside the steps."""
 
 
-def train_small(out: Path, changes: Mapping[str, Any] | None = None, **options: Any) -> Any:
-    """Run the small quickstart with these overrides; the options are those of `jointgen.run`."""
-    return jointgen.run(QUICKSTART, {**SMALL, **(changes or {})}, out=out, **{"quiet": True, **options})
+def train_small(out: Path, changes: Mapping[str, Any] | None = None, *, quiet: bool = True, **options: Any) -> Any:
+    """Run the small quickstart with these overrides; the options are those of `jointgen.run`.
+
+    It is quiet as `jointgen run --quiet` is, which still prints what is lost or damaged.
+    """
+    with printed(LEVELS["quiet" if quiet else "usual"]):
+        return jointgen.run(QUICKSTART, {**SMALL, **(changes or {})}, out=out, **options)
 
 
 def stop_after(steps: int, signal: int = 15) -> Callable[[], int]:

@@ -90,7 +90,7 @@ def test_paths_are_straight_in_the_code(trained: Path, say: Any, here: Path) -> 
     say("encode", trained, "--images", "mine", "-o", "z.npz")
     z = np.load("z.npz")["z"]
     middle = jointgen.load(trained).decode((z[1:2] + z[2:3]) / 2)
-    assert np.abs(np.load("a.npz")["x"][4] - middle[0].numpy()).max() < 1e-6
+    assert np.abs(np.load("a.npz")["x"][4] - middle[0].detach().numpy()).max() < 1e-6
     assert say("interpolate", trained, "--images", *files, "--steps", 3, "-o", "a.gif").status == 0
     with Image.open("a.gif") as film:
         assert (film.n_frames, film.size) == (5, (48, 48))  # type: ignore[attr-defined]
@@ -112,7 +112,7 @@ def test_an_attribute_is_a_difference_of_mean_codes(trained: Path, say: Any, her
     assert np.abs(edited["x"][::2] - rebuilt["x"]).max() < 1e-5
     codes = encode_rows(jointgen.load(trained), open_split(jointgen.load(trained).binding, "test").spread(4)).codes
     moved = jointgen.load(trained).decode(codes.numpy() + 2 * direction)
-    assert np.abs(edited["x"][1::2] - moved.numpy()).max() < 1e-4
+    assert np.abs(edited["x"][1::2] - moved.detach().numpy()).max() < 1e-4
 
 
 def test_a_label_that_the_model_takes_is_given_to_the_decoder(labelled: Path, say: Any, here: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_label_that_the_model_takes_is_given_to_the_decoder(labelled: Path, sa
     model = jointgen.load(labelled)
     rows = encode_rows(model, open_split(model.binding, "test").spread(4))
     expected = model.decode(rows.codes, {"y": np.full(4, 3)})
-    assert np.abs(np.load("e.npz")["x"] - expected.numpy()).max() < 1e-6
+    assert np.abs(np.load("e.npz")["x"] - expected.detach().numpy()).max() < 1e-6
     assert say("edit", labelled, "--attribute", "y=3", "--amount", 0.5, "-n", 4, "-o", "f.npz").refusal == (
         "--amount: the model is given y, which it has or has not"
     )

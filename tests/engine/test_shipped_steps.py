@@ -23,6 +23,7 @@ from jointgen.compiler.parts import Parts
 from jointgen.config.recipe import read_recipe
 from jointgen.config.toml import load_tables
 from jointgen.contracts.noise import Noise
+from jointgen.contracts.space import Space
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.ema import EMA
 from jointgen.engine.step import Step
@@ -88,15 +89,18 @@ def compiled(path: Path) -> CompiledRecipe:
 
 
 def raw(of: CompiledRecipe, rows: int = ROWS) -> dict[str, dict[str, Tensor]]:
-    """Raw rows as the sources would give them, whether their data is here or not: grey levels."""
+    """Raw rows as the sources would give them, whether their data is here or not: grey levels, and labels."""
     declared, generator = of.binding, torch.Generator().manual_seed(0)
+
+    def made(space: Space) -> Tensor:
+        if space.kind == "label":
+            return torch.randint(space.shape[0], (rows,), generator=generator)
+        return torch.randint(space.bins or 256, (rows, *space.shape), generator=generator, dtype=torch.uint8)
+
     found: dict[str, dict[str, Tensor]] = {}
     for part in declared.data_parts:
         shapes = {name: declared.spaces[name] for name in declared.variables_of(part)}
-        found[part] = {
-            name: torch.randint(space.bins or 256, (rows, *space.shape), generator=generator, dtype=torch.uint8)
-            for name, space in shapes.items()
-        }
+        found[part] = {name: made(space) for name, space in shapes.items()}
     return found
 
 

@@ -38,10 +38,11 @@ FEW: list[dict[str, str]] = [{"type": "elbo"}, {"type": "rmse"}]
 
 
 def small(tables: Mapping[str, Any], **train: Any) -> dict[str, Any]:
-    """A shipped recipe's tables on the bundled digits, with networks of a few units."""
+    """A shipped recipe's tables on the bundled digits, or on its own bundled table, with networks of a few units."""
     found = _shrunk(tables)
     observed = tables["data"].get("observe")
-    found["data"] = {"type": "digits", **({"observe": observed} if observed else {})}
+    if tables["data"].get("type") != "table":
+        found["data"] = {"type": "digits", **({"observe": observed} if observed else {})}
     own = {key: value for key, value in tables["train"].items() if key not in ("eval_every", "sample_every")}
     return {**found, "train": {**own, **SMALL, **train}, "eval": {**EVALUATION, "metrics": FEW}}
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from jointgen.contracts.distributions import ReadyDraw
 from jointgen.contracts.noise import NoiseSource
@@ -71,8 +70,8 @@ def observe(space: Space, raw: Tensor, noise: NoiseSource) -> Observation:
     tensor([[0., 0., 1.]])
     """
     if space.kind == "label":
-        one_hot = F.one_hot(raw, space.shape[0]).to(noise.dtype)
-        return Observation(one_hot, one_hot)
+        one_hot = raw.new_zeros(len(raw), *space.shape, dtype=noise.dtype).scatter_(1, raw[:, None], 1.0)
+        return Observation(one_hot, one_hot)  # F.one_hot looks at the labels, for which some devices' host would wait
     if space.kind == "binary":
         assert space.bins is not None, "a binary variable comes from grey levels, two at the least"
         grey = raw.to(noise.dtype) / (space.bins - 1)

@@ -75,7 +75,8 @@ def export_part(model: Model, part: str, reading: str | None, ending: str, about
     others = module.example(CHECKED_ROWS, seed=1)
     with torch.no_grad():
         expected = module(*others)
-    found = run(others)
+    with _tracing(part, module.reading, f"the reader of {ending}"):
+        found = run(others)
     difference = (found.to(expected) - expected).abs()
     reach = TOLERANCE * (1.0 + float(expected.abs().max()))
     if found.shape != expected.shape or float((difference > reach).double().mean()) > WRONG_SHARE:
@@ -175,6 +176,6 @@ def _read_onnx(data: bytes) -> Callable[[tuple[Tensor, ...]], Tensor]:
 
     def run(arguments: tuple[Tensor, ...]) -> Tensor:
         values = {name: value.cpu().numpy() for name, value in zip(names, arguments, strict=True)}
-        return torch.from_numpy(np.asarray(session.run(None, values)[0]))
+        return torch.from_numpy(np.ascontiguousarray(session.run(None, values)[0]))
 
     return run

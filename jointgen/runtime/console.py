@@ -93,8 +93,8 @@ def _cut(lines: Sequence[str]) -> Sequence[str]:
 
 
 def _emit(level: int, lines: Sequence[str], *, bare: bool = False) -> None:
-    for line in lines:
-        LOGGER.log(level, "%s", line, extra={"bare": bare}, stacklevel=3)
+    for line in lines:  # visible for other handlers, too: a name that is no text breaks some of them
+        LOGGER.log(level, "%s", visible(line), extra={"bare": bare}, stacklevel=3)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from jointgen.config.fields import SampledSource
 from jointgen.contracts.noise import Noise, NoiseSource
 from jointgen.contracts.sources import augmentation_of, reader_of
 from jointgen.data import device as transfer
@@ -154,6 +155,12 @@ class FakeRecipe:
 
     def batch_of(self, part: str) -> int:
         return self.train.batch
+
+    def path_of(self, part: str) -> tuple[str, ...]:
+        return (part,)
+
+    def sampling(self, part: str) -> SampledSource:
+        return SampledSource(None)
 
 
 def feed(rows: Any, workers: Any, repeats: int = 1) -> TrainingBatches:

@@ -10,7 +10,7 @@ from typing import Any
 
 from jointgen.errors import ConfigError
 from jointgen.runtime.atomic_files import writing
-from jointgen.runtime.cache import cache_folder
+from jointgen.runtime.cache_folder import cache_folder
 
 PREFIX = "hf:"
 RUN_FILES = ["*.toml", "*.json", "*.jsonl", "README.md", "plugins/*.py", "checkpoints/**", "samples/*.png"]

@@ -7,27 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
-import platformdirs
 import torch
 from filelock import FileLock
 from torch import Tensor
 
 from jointgen.errors import WriteError
 from jointgen.runtime.atomic_files import writing
+from jointgen.runtime.cache_folder import cache_folder
 from jointgen.runtime.console import log
 from jointgen.runtime.sealed_files import read_sealed, write_sealed
-
-
-def cache_folder() -> Path:
-    """Return $JOINTGEN_CACHE, or else `jointgen` in the cache folder that this system gives the user."""
-    if folder := os.environ.get("JOINTGEN_CACHE"):
-        return Path(folder).expanduser()
-    return platformdirs.user_cache_path("jointgen", appauthor=False)
 
 
 @attrs.frozen

@@ -32,7 +32,8 @@ from jointgen.evaluation.evaluate import evaluate, list_figures
 from jointgen.evaluation.partial_results import PartialResults
 from jointgen.objectives import E
 from jointgen.registry.components import Registry
-from jointgen.runtime.cache import cache_folder, cached
+from jointgen.runtime.cache import cached
+from jointgen.runtime.cache_folder import cache_folder
 from jointgen.runtime.sealed_files import write_sealed
 from jointgen.testing.evaluation import model_of, tiny
 

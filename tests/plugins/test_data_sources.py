@@ -13,7 +13,7 @@ import sys
 import threading
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import numpy as np
@@ -23,7 +23,7 @@ import torchvision
 from jointgen_data import arrays, jointgen_register
 from jointgen_data.arrays import Arrays
 from jointgen_data.cifar10 import CIFAR10
-from jointgen_data.common import FlippedRows, TensorRows, hashed_shares
+from jointgen_data.common import FlippedRows, TensorRows, hashed_shares, held_out_rows
 from jointgen_data.digits import Digits
 from jointgen_data.image_folder import ImageFolder
 from jointgen_data.mnist import MNIST
@@ -79,7 +79,7 @@ def registry() -> Registry:
 def test_every_source_loads_and_says_what_it_is_and_from_where() -> None:
     components = registry().components("data")
     names = {"arrays", "cifar10", "digits", "grid", "image_folder", "linear_gaussian", "mnist", "moons"}
-    names |= {"celeba", "fashion_mnist", "huggingface", "kmnist", "prepared", "ring", "svhn", "table"}
+    names |= {"celeba", "fashion_mnist", "huggingface", "kmnist", "prepared", "ring", "svhn", "table", "in_python"}
     assert {component.name for component in components} == names
     for component in components:
         assert component.paper and component.summary
@@ -92,7 +92,7 @@ def test_listing_imports_neither_torch_nor_torchvision() -> None:
         "from jointgen.registry.components import Registrar, Registry\n"
         "registry = Registry()\n"
         "jointgen_data.jointgen_register(Registrar(registry, 'test'))\n"
-        "assert len(registry.components('data')) == 16\n"
+        "assert len(registry.components('data')) == 17\n"
         "assert not {'torch', 'torchvision', 'sklearn', 'PIL'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -604,12 +604,17 @@ def scatter(root: Path, **counts: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("counts", "labels"),
-    [({"here": 30}, 0), ({"cat": 20, "dog": 10}, 2), ({"val__cat": 20, "val__dog": 10}, 2), ({"train__cat": 30}, 1)],
+    ("counts", "labels", "has"),
+    [
+        ({"here": 30}, 0, "no test images of its own"),
+        ({"cat": 20, "dog": 10}, 2, "no test images of its own"),
+        ({"val__cat": 20, "val__dog": 10}, 2, "no other images than val/"),
+        ({"train__cat": 30}, 1, "no other images than train/"),
+    ],
     ids=["flat", "classes", "only val", "only train"],
 )
 def test_photographs_as_people_have_them(
-    counts: dict[str, int], labels: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    counts: dict[str, int], labels: int, has: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = scatter(tmp_path / "photos", **counts)
     source = ImageFolder(str(root), size=8, channels=1, labels=labels > 0)
@@ -617,7 +622,7 @@ def test_photographs_as_people_have_them(
     assert (len(train["x"]), len(test["x"])) == (27, 3)
     assert sorted(torch.cat([train["x"], test["x"]])[:, 0, 0, 0].tolist()) == list(range(1, 31)), "a partition"
     held_out = "3 of its 30 images are held out as the test split (a share of 0.1, by name)"
-    assert capsys.readouterr().err == f"jointgen: {root} has no test images of its own: {held_out}\n"
+    assert capsys.readouterr().err == f"jointgen: {root} has {has}: {held_out}\n"
     prepared, _ = prepare_images(root, tmp_path / "prepared", 8, 1)  # which holds out the same images
     assert prepared.plan.test_fraction == 0.1
     for split, theirs in (("train", train), ("test", test)):
@@ -993,12 +998,10 @@ def test_rows_that_are_not_finite_are_named_by_their_numbers_in_the_file(tmp_pat
 # --- arrays: which rows are held out ----------------------------------------------------------------------------------
 
 
-def held_out(rows: int, **keys: Any) -> list[int]:
+def held_out(rows: int, share: float = 0.1, how: Literal["hash", "last"] = "hash") -> list[int]:
     """The numbers of the test rows; the training rows are all others."""
-    places = [Arrays("x.npy", **keys)._places(rows, train).tolist() for train in (True, False)]
-    assert sorted(places[0] + places[1]) == list(range(rows))
-    assert all(part == sorted(part) for part in places)
-    return places[1]
+    (places,) = np.nonzero(held_out_rows(rows, share, how))
+    return [int(place) for place in places]
 
 
 def test_the_hash_of_a_row_is_that_of_splitmix64() -> None:
@@ -1022,14 +1025,14 @@ def test_held_out_rows_stay_so_when_rows_are_appended() -> None:
 
 def test_one_row_at_the_least_is_held_out() -> None:
     """Row 2 has the smallest hash of the first four, 0.03."""
-    assert held_out(4, test_fraction=1e-9) == [2]
-    assert held_out(4, split="last") == [3]
+    assert held_out(4, share=1e-9) == [2]
+    assert held_out(4, how="last") == [3]
     with pytest.raises(ConfigError, match=r"0\.999 of 4 rows leaves none to train on"):
-        held_out(4, test_fraction=0.999)
+        held_out(4, share=0.999)
 
 
 def test_the_last_rows_are_held_out_where_that_is_asked_for() -> None:
-    assert held_out(20, split="last", test_fraction=0.25) == [15, 16, 17, 18, 19]
+    assert held_out(20, how="last", share=0.25) == [15, 16, 17, 18, 19]
 
 
 def test_a_split_says_where_its_rows_are_in_the_file_and_how_it_was_chosen(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def logged(log: RunLog, steps: Iterable[int]) -> None:
 
 
 def log_in(path: Path) -> RunLog:
-    return RunLog(RunFolder(path).create())
+    return RunLog(RunFolder(path).create(), ["tensorboard"])
 
 
 # --- the folder ---

@@ -69,7 +69,7 @@ def test_starting_changes_no_switch_of_torch() -> None:
     assert before == (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.get_num_threads())
 
 
-@pytest.mark.parametrize("name", ["gpu", "", "mps", "cpu:1", "cuda:x"])
+@pytest.mark.parametrize("name", ["gpu", "", "cpu:1", "cuda:x"])
 def test_no_such_device(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"^device: '{name}' is not a device; allowed: 'auto', 'cpu', 'cuda', "):
         Workers.start(name)

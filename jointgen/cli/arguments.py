@@ -368,7 +368,7 @@ def _add_data_actions(data: Parser) -> None:
 
 
 def _add_recipe(parser: Parser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file")
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or the name of a shipped recipe")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, as in train.steps=200"
     )
@@ -506,10 +506,7 @@ def _add_decode_options(decode: Parser) -> None:
     decode.add_argument(
         "codes", metavar="CODES", help="a file of codes such as `jointgen encode` writes (.npz, .safetensors or .npy)"
     )
-    _add_output(
-        decode,
-        f"a picture of a grid ({PICTURE}), the values in model space ({ARRAY}), or a folder of images ({FOLDER})",
-    )
+    _add_output(decode, GRID)
     decode.add_argument(
         "--reading",
         choices=("mean", "sample"),
@@ -684,7 +681,7 @@ def _add_compare_options(compare: Parser) -> None:
 
 
 def _add_run(parser: Parser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("run", metavar="RUN", help="a run folder, or hf:USER/NAME")
     parser.add_argument(
         "--checkpoint", default="latest", metavar="NAME", help="latest (default), best, or one such as step-00001000"
     )

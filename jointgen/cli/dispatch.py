@@ -72,6 +72,9 @@ def _status_of(error: BaseException) -> int | None:
         return 2 if error.errno in WRONG_PATH else 1
     if provider := foreign_provider_of(error):
         return _said(ComponentError(f"a component of {provider} raises {said(error)}; {TRACEBACK}=1 shows more"))
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "jointgen":
+        older = "is the installation older than the code? uv sync, or pip install -e ."
+        return _said(JointgenError(f"the package {error.name!r} is missing; {older}"))
     return None
 
 

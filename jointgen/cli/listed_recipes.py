@@ -72,7 +72,7 @@ def recipes_as(name: str | None = None, *, json: bool = False) -> str:
     for group, members in groupby(chosen, key=lambda recipe: recipe.group):
         lines = ["/".join(filter(None, ("recipes", group)))]
         for recipe in members:
-            facts = "; ".join((f"data {recipe.data}", recipe.time, recipe.figure))
+            facts = "; ".join(dict.fromkeys((f"data {recipe.data}", recipe.time, recipe.figure)))
             lines += [f"  {recipe.name:<{width}}  {recipe.title}", f"  {'':<{width}}  [{facts}]"]
         blocks.append("\n".join(lines))
     return "\n\n".join(

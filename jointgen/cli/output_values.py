@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from jointgen.cli.arguments import ARRAY, FOLDER, PICTURE, TENSORS
+from jointgen.cli.arguments import ARRAY, FOLDER, PICTURE
 from jointgen.cli.output_files import Output, write_arrays, writing_output
 from jointgen.contracts.observation import has_pixels, pixels
 from jointgen.contracts.space import Space
@@ -39,7 +39,7 @@ def check_values(output: Output, variable: str, space: Space, *, points: bool = 
     if output.ending == FOLDER:
         if not has_pixels(space) or space.shape[0] not in GREY_OR_COLOUR:
             raise ConfigError(f"{variable} is {space}, not grey or colour images in a known range", "-o")
-    elif output.ending not in (ARRAY, TENSORS):
+    elif output.ending != ARRAY:
         check_picture(variable, space, points=points)
 
 
@@ -78,7 +78,8 @@ def write_values(
 def _write_images(output: Output, images: Tensor, first: int) -> None:
     """Write images (N, C, H, W) uint8 aside, and then move them to their places."""
     output.check_free(first, len(images))
-    folder, aside = output.path, output.path.with_name(f".tmp-{output.path.name}")
+    folder, place = output.path, output.path.resolve()  # "." has no name
+    aside = place.with_name(f".tmp-{place.name}")
     with writing_output(folder):
         try:
             aside.mkdir()

@@ -91,7 +91,8 @@ def interpolate_command(arguments: Arguments) -> None:
     split = rows_of(arguments, model, variable, "test")
     split = split.spread(arguments.n) if arguments.images is None and arguments.values is None else split
     if len(split) < 2:
-        raise ConfigError(f"{len(split)} row: it takes two to go from one to the other", "--images")
+        given = "--images" if arguments.values is None else "--values"
+        raise ConfigError(f"{len(split)} row: it takes two to go from one to the other", given)
     pairs, steps = len(split) - 1, arguments.steps
     output.check_free(0, pairs * steps)
     with Counter("encoding") as counter:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import rich.box
+import rich.filesize
 import rich.table
 
 from jointgen.cli.arguments import Arguments
@@ -17,7 +18,6 @@ from jointgen.text import shortened
 
 FILE_WIDTH = 200
 """The width of the table where stdout is no terminal."""
-UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def runs_command(arguments: Arguments) -> None:
@@ -52,7 +52,7 @@ def print_table(runs: Sequence[ListedRun], sorted_by: str | None = None) -> None
                 "-" if run.time_s is None else duration(run.time_s),
                 *([_value(run.value(own))] if own else []),
                 f"{run.best} {_value(run.figures[run.best].value)}" if run.best else "-",
-                size(run.bytes),
+                rich.filesize.decimal(run.bytes),
             ]
             table.add_row(*(styled(shortened(cell)) for cell in cells))
         console.print(table)
@@ -79,15 +79,3 @@ def duration(seconds: float) -> str:
         return f"{whole // 60}:{whole % 60:02d} min"
     hours = whole // 3600
     return f"{hours}:{whole % 3600 // 60:02d} h" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
-def size(number: int) -> str:
-    """Write a number of bytes.
-
-    >>> size(999), size(4_230_000), size(1_500)
-    ('999 B', '4.2 MB', '1.5 kB')
-    """
-    value, unit = float(number), 0
-    while value >= 999.5 and unit < len(UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.0f} {UNITS[unit]}" if unit == 0 or value >= 99.5 else f"{value:.1f} {UNITS[unit]}"

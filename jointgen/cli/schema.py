@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jointgen.cli.arguments import Arguments
 from jointgen.config.schema import recipe_schema
+from jointgen.config.toml import SCHEMA_FILE
 from jointgen.errors import ConfigError
 from jointgen.registry.discovery import load_plugins
 from jointgen.runtime.atomic_files import replace_text, writing
@@ -23,7 +24,7 @@ def schema_command(arguments: Arguments) -> None:
         return
     path = Path(arguments.output)
     if path.is_dir():
-        raise ConfigError(f"{path}: is a folder; expected a file name, such as {path / 'jointgen.schema.json'}", "-o")
+        raise ConfigError(f"{path}: is a folder; expected a file name, such as {path / SCHEMA_FILE}", "-o")
     with writing(path, lambda message: ConfigError(message, "-o")):
         replace_text(path, f"{text}\n")
     say(str(path))

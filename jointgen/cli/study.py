@@ -13,13 +13,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from jointgen.cli.arguments import Arguments
+from jointgen.cli.arguments import Arguments, load
 from jointgen.cli.study_file import Row, Study
 from jointgen.cli.study_runs import Clock, Work, finish_all
-from jointgen.cli.study_search import run_search
 from jointgen.cli.study_tables import Point, write_results
 from jointgen.errors import ConfigError, Problems, StoppedError, suggest
-from jointgen.registry.components import Registry
 from jointgen.registry.discovery import load_plugins
 from jointgen.runtime.console import log
 from jointgen.runtime.signals import handled
@@ -44,8 +42,7 @@ def run_study(arguments: Arguments) -> list[Point]:
         StoppedError: A signal came; what is under way has written checkpoints.
         SystemExit: With status 3, where the time was up.
     """
-    registry = load_plugins().registry
-    study = Study.read(Path(arguments.study), registry)
+    study = Study.read(Path(arguments.study), load_plugins().registry)
     _check(study, arguments)
     out = Path(arguments.out or Path("runs") / study.name)
     try:
@@ -62,10 +59,10 @@ def run_study(arguments: Arguments) -> list[Point]:
 
     with _alone(out), handled(stop):
         if study.search is not None:
-            rows = run_search(work, registry, arguments.workers)
+            rows = load("jointgen.cli.study_search:run_search")(work, arguments.workers)
             finished, done = not clock.is_up, [(row, 0) for row in rows if work.is_finished(row, 0)]
         else:
-            finished, done = _run_rows(work, arguments, registry)
+            finished, done = _run_rows(work, arguments)
     if came:
         raise StoppedError(f"{out}: stopped; the same command goes on", came[0])
     points = write_results(work, done)
@@ -86,13 +83,13 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _run_rows(work: Work, arguments: Arguments, registry: Registry) -> tuple[bool, list[tuple[Row, int]]]:
+def _run_rows(work: Work, arguments: Arguments) -> tuple[bool, list[tuple[Row, int]]]:
     """Finish the rows that were asked for. Return whether all are finished, and all finished runs of the folder."""
     study = work.study
     rows = [row for row in study.rows.values() if not arguments.rows or row.name in arguments.rows]
     seeds = range(arguments.seeds or study.seeds)
     runs = [(row, seed) for row in study.rows.values() for seed in range(max(study.seeds, len(seeds)))]
-    if changed := [line for row, seed in runs for line in work.changes(row, seed, registry)]:
+    if changed := [line for row, seed in runs for line in work.changes(row, seed)]:
         raise ConfigError([*changed, "the runs in this folder have other settings; give another --out"])
     finished = list(finish_all(work, rows, seeds, arguments.workers))
     return all(finished), [(row, seed) for row, seed in runs if work.is_finished(row, seed)]

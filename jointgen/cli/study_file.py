@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import attrs
 
-from jointgen.cli.shipped_recipes import shipped_recipes
 from jointgen.config.fields import valid_count, valid_seed
+from jointgen.config.shipped import shipped_recipes
 from jointgen.config.structure import structure
 from jointgen.config.toml import load_tables
 from jointgen.errors import ConfigError, Problem, Problems, suggest
@@ -71,6 +71,13 @@ class Parameter:
     def __attrs_post_init__(self) -> None:
         if (self.choices is None) != (self.low is not None and self.high is not None):
             raise ConfigError("give choices, or low and high")
+        if self.choices is not None:
+            if not self.choices:
+                raise ConfigError("must list a value", "choices")
+            if (self.low, self.high, self.step, self.log) != (None, None, None, False):
+                raise ConfigError("goes without low, high, log and step", "choices")
+        if self.step is not None and not self.step > 0:
+            raise ConfigError(f"must be > 0, got {self.step}", "step")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise ConfigError(f"must be > low = {self.low}, got {self.high}", "high")
         if self.log and (self.step is not None or (self.low is not None and self.low <= 0)):
@@ -82,7 +89,8 @@ class Search:
     """The table `[search]`: a search for the settings with the best figure, by Optuna's TPE.
 
     Args:
-        metric: The figure, such as "elbo"; it is one of the recipe's evaluations, or of `metrics`.
+        metric: The figure, such as "elbo"; it is one of the recipe's evaluations; one of `metrics` alone
+            needs `direction`.
         space: What may be chosen, by the recipe's key.
         trials: How many settings are tried.
         direction: What is best; None: what the figure's metric says.
@@ -265,7 +273,7 @@ def toml_of(value: Any) -> str:
         return f"{{{', '.join(f'{key} = {toml_of(inner)}' for key, inner in value.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml_of, value))}]"
-    return json.dumps(value)
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
 def settings_of(study: Study, row: Row, seed: int, more: Iterable[str], start: Path | None) -> Iterator[str]:
@@ -281,7 +289,7 @@ def settings_of(study: Study, row: Row, seed: int, more: Iterable[str], start: P
     yield from study.set
     yield from more
     yield from row.set
-    yield f"name={json.dumps(row.name)}"
+    yield f"name={toml_of(row.name)}"
     yield f"seed={seed}"
     if start is not None:
-        yield f"train.init_from={json.dumps(str(start))}"
+        yield f"train.init_from={toml_of(str(start))}"

@@ -14,7 +14,8 @@ from pathlib import Path
 import attrs
 
 from jointgen.cli.study_file import Row, Study, settings_of
-from jointgen.config.recipe import changed_keys, read_recipe, write_recipe
+from jointgen.config.plugin_files import kept_in_run, registry_of
+from jointgen.config.recipe import Recipe, changed_keys, read_recipe, read_tables, write_recipe
 from jointgen.errors import JointgenError
 from jointgen.registry.components import Registry
 from jointgen.runs.folder import RunFolder
@@ -156,14 +157,20 @@ class Work:
     def is_finished(self, row: Row, seed: int) -> bool:
         """Return whether a run is trained and scored."""
         folder = self.folder(row, seed)
-        return is_done(folder) and (not self.study.metrics or (folder / "scored.txt").is_file())
+        return is_done(folder) and self._is_scored(folder)
 
-    def changes(self, row: Row, seed: int, registry: Registry) -> list[str]:
+    def recipe_of(self, row: Row, seed: int) -> tuple[Recipe, Registry]:
+        """Read the recipe of a run, as its folder has it, with the components of its plugin files."""
+        tables = read_tables(self.study.recipe_of(row), self.settings_of(row, seed))
+        registry = registry_of(tables)
+        return kept_in_run(read_recipe(tables, registry=registry), registry), registry
+
+    def changes(self, row: Row, seed: int) -> list[str]:
         """List the settings in which an existing run differs from those of this command."""
         path = self.folder(row, seed) / "recipe.toml"
         if not path.is_file():
             return []
-        recipe = read_recipe(self.study.recipe_of(row), self.settings_of(row, seed), registry=registry)
+        recipe, registry = self.recipe_of(row, seed)
         changed = changed_keys(path.read_text(encoding="utf-8"), write_recipe(recipe, registry))
         return [f"{path.parent}: {line}" for line in changed]
 

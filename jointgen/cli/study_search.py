@@ -20,11 +20,9 @@ import attrs
 from jointgen.cli.study_file import Parameter, Row, Search, point_name, settings_at
 from jointgen.cli.study_runs import Work
 from jointgen.compiler.compiled_recipe import compile_recipe
-from jointgen.config.recipe import read_recipe
 from jointgen.errors import ConfigError, JointgenError, suggest
 from jointgen.evaluation.evaluate import list_figures, metrics_of
 from jointgen.inference.view import PartsView
-from jointgen.registry.components import Registry
 from jointgen.reports.run_figures import figures_of_run
 from jointgen.runs.folder import RunFolder
 from jointgen.runtime.console import complain, note, say
@@ -39,12 +37,11 @@ def check_installed() -> None:
         raise ConfigError("a search needs Optuna: pip install 'jointgen[search]', or uv sync --extra search", "search")
 
 
-def run_search(work: Work, registry: Registry, workers: int) -> list[Row]:
+def run_search(work: Work, workers: int) -> list[Row]:
     """Try the settings of a search, those of earlier calls included.
 
     Args:
         work: The runs.
-        registry: The components.
         workers: Trials at a time.
 
     Returns:
@@ -54,7 +51,7 @@ def run_search(work: Work, registry: Registry, workers: int) -> list[Row]:
         ConfigError: The search has no such figure, or a choice does not fit the recipe.
         JointgenError: Every trial failed.
     """
-    searching = _Searching.open(work, registry)
+    searching = _Searching.open(work)
     with ThreadPoolExecutor(workers) as pool:
         for worker in [pool.submit(searching.work_on) for _ in range(workers)]:
             worker.result()
@@ -83,13 +80,13 @@ class _Searching:
     lock: threading.Lock = attrs.field(factory=threading.Lock)
 
     @classmethod
-    def open(cls, work: Work, registry: Registry) -> _Searching:
+    def open(cls, work: Work) -> _Searching:
         search = work.study.search
         assert search is not None
         check_installed()
         optuna = importlib.import_module("optuna")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        maximize = _is_maximized(work, search, registry)
+        maximize = _is_maximized(work, search)
         backend = optuna.storages.journal.JournalFileBackend(str(work.out / STORAGE))
         median = optuna.pruners.MedianPruner(n_startup_trials=search.startup)
         study = optuna.create_study(
@@ -212,14 +209,13 @@ def _value_of(folder: RunFolder, metric: str) -> float | None:
     return None if figure is None else figure.value
 
 
-def _is_maximized(work: Work, search: Search, registry: Registry) -> bool:
+def _is_maximized(work: Work, search: Search) -> bool:
     """Whether more of the figure is better. Raises ConfigError where the recipe has no such figure or setting."""
     first = {
         key: parameter.choices[0] if parameter.choices is not None else parameter.low
         for key, parameter in search.space.items()
     }
-    row = row_at(first)
-    recipe = read_recipe(work.study.recipe_of(row), work.settings_of(row, 0), registry=registry)
+    recipe, registry = work.recipe_of(row_at(first), 0)
     if search.direction is not None:
         return search.direction == "maximize"
     compiled = compile_recipe(recipe, registry)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jointgen.contracts.distributions import Distribution
-from jointgen.contracts.networks import NoisyLayer
+from jointgen.contracts.networks import noisy_layers
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
@@ -55,8 +55,7 @@ class PartOfPrior:
 
     def __call__(self, *inputs: Tensor, **options: Any) -> Distribution:
         """Run the module with the masks of its dropout drawn from the noise of this call."""
-        dropouts = [inner for inner in self.module.modules() if isinstance(inner, NoisyLayer)]
-        for number, dropout in enumerate(dropouts):
+        for number, dropout in enumerate(noisy_layers(self.module)):
             dropout.noise = self.noise.shared(f"{self.name}/dropout{number}", len(inputs[0]))
         return self.module(*inputs, **options)
 

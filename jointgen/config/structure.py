@@ -160,17 +160,30 @@ class _Reader:
                 return _NOT_LOADED
             table = {key: value[key] for key in value if key != "type"}
             if around := marker.keys_around(cls) & table.keys():
-                return self._both(table, cls, {key: table.pop(key) for key in sorted(around)}, marker.around)
-            return self.converter.structure(table, cls)
+                return self._both(table, cls, {key: table.pop(key) for key in sorted(around)}, marker)
+            return self._with_keys_beside(table, cls, marker)
 
         return self._shaped(want, read)
 
-    def _both(self, table: Mapping[str, Any], cls: type, keys: Mapping[str, Any], around: Any) -> Any:
+    def _with_keys_beside(self, table: Mapping[str, Any], cls: type, marker: Any) -> Any:
+        """Read a component. Among what a typo is compared with are `type` and the keys around it, too."""
+        try:
+            return self.converter.structure(table, cls)
+        except BaseValidationError as error:
+            for inner in error.exceptions:
+                if isinstance(inner, ForbiddenExtraKeysError) and inner.cl is cls:
+                    inner.beside = ("type", *marker.keys_around(cls))  # type: ignore[attr-defined]
+            raise
+
+    def _both(self, table: Mapping[str, Any], cls: type, keys: Mapping[str, Any], marker: Any) -> Any:
         """Read a component and what its table says around it, with the problems of both."""
         read, errors = [], []
-        for part, want in ((table, cls), (keys, around)):
+        for read_part in (
+            lambda: self._with_keys_beside(table, cls, marker),
+            lambda: self.converter.structure(keys, marker.around),
+        ):
             try:
-                read.append(self.converter.structure(part, want))
+                read.append(read_part())
             except (BaseValidationError, ConfigError) as error:
                 errors.append(error)
         if errors:
@@ -418,7 +431,7 @@ def _problems_in(error: BaseException, registry: Registry) -> Iterator[Problem]:
         for inner in error.exceptions:
             yield from (problem.under(*here) for problem in _problems_in(inner, registry))
     elif isinstance(error, ForbiddenExtraKeysError):
-        known = [key_of(field) for field in attrs.fields(error.cl) if field.init]
+        known = [*(key_of(field) for field in attrs.fields(error.cl) if field.init), *getattr(error, "beside", ())]
         for n, key in enumerate(sorted(error.extra_fields, key=str)):  # to look for near names takes its time
             yield Problem(f"unknown key{suggest(key, known) if n < MAX_LISTED else ''}", *here, key)
     elif isinstance(note, AttributeValidationNote) and isinstance(error, KeyError):

@@ -84,6 +84,11 @@ class NoisyLayer(nn.Module):
         return self.noise
 
 
+def noisy_layers(module: nn.Module) -> list[NoisyLayer]:
+    """Return the layers of a module, itself included, that draw while they train."""
+    return [inner for inner in module.modules() if isinstance(inner, NoisyLayer)]
+
+
 class Dropout(NoisyLayer):
     """Dropout whose mask comes from named noise, which the engine provides before every forward pass in training.
 

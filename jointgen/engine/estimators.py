@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from jointgen.compiler.estimators import EstimatorNode, HandedLaw
 from jointgen.contracts.distributions import Distribution
-from jointgen.contracts.networks import NoisyLayer
+from jointgen.contracts.networks import NoisyLayer, noisy_layers
 from jointgen.contracts.numerics import at_least_float32
 from jointgen.data.step_inputs import StepInputs
 from jointgen.errors import ConfigError
@@ -26,12 +26,21 @@ class RunningLaw:
         modules: The module of the part, and of those that a prior goes through, live or held, by name.
         title: Names the dropout masks.
         rows: How many rows the estimator has for each row of the batch.
+        inputs: The inputs of the step.
+        layers: The layers of the part that draw.
     """
 
     def __init__(
-        self, law: HandedLaw, parts: Parts, modules: Mapping[str, nn.Module], title: str, rows: int, inputs: StepInputs
+        self,
+        law: HandedLaw,
+        parts: Parts,
+        modules: Mapping[str, nn.Module],
+        title: str,
+        rows: int,
+        inputs: StepInputs,
+        layers: Sequence[NoisyLayer],
     ):
-        self._law, self._parts, self._modules, self._inputs = law, parts, modules, inputs
+        self._law, self._parts, self._modules, self._inputs, self._layers = law, parts, modules, inputs, layers
         self._title, self._rows, self._runs = f"{title}/{law.role}", rows, 0
 
     def __call__(self, *given: Tensor, k: int = 1) -> Distribution:
@@ -44,9 +53,8 @@ class RunningLaw:
         rows, module = len(given[0]) if given else 0, self._modules[law.part]
         if not rows or rows % inputs.rows:
             raise ConfigError(f"{law.role} is given {rows} rows, which is no multiple of the batch's {inputs.rows}")
-        dropouts = [inner for inner in module.modules() if isinstance(inner, NoisyLayer)]
-        for number, dropout in enumerate(dropouts):
-            dropout.noise = inputs.noise.named(f"{self._title}/run{self._runs}/dropout{number}", rows)
+        for number, layer in enumerate(self._layers):
+            layer.noise = inputs.noise.named(f"{self._title}/run{self._runs}/dropout{number}", rows)
         self._runs += 1
         found: Distribution = module(*given, k=k)
         return found
@@ -63,9 +71,13 @@ def estimator_operation(
         modules: For each role the modules that it runs, live or held, by part.
         at: Where the values of the node stand in the list of values.
     """
+    layers = {law.role: [] if law.is_prior else noisy_layers(modules[law.role][law.part]) for law in node.laws}
 
     def run(inputs: StepInputs, values: list[Any]) -> Tensor:
-        laws = {law.role: RunningLaw(law, parts, modules[law.role], node.title, node.rows, inputs) for law in node.laws}
+        laws = {
+            law.role: RunningLaw(law, parts, modules[law.role], node.title, node.rows, inputs, layers[law.role])
+            for law in node.laws
+        }
         noise = inputs.noise.named(node.title, inputs.rows * node.rows)
         return at_least_float32(node.estimator(*(values[i] for i in at), noise=noise, **laws))
 

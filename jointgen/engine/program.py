@@ -34,7 +34,7 @@ from jointgen.compiler.nodes import (
 from jointgen.compiler.parts import Parts, chosen_features
 from jointgen.compiler.sums import SpreadNode, ValuesNode
 from jointgen.contracts.distributions import ReadyDraw, ViewsData, log_prob_of_draw
-from jointgen.contracts.networks import NoisyLayer
+from jointgen.contracts.networks import NoisyLayer, noisy_layers
 from jointgen.contracts.numerics import at_least_float32
 from jointgen.contracts.observation import Observation, observe
 from jointgen.data.step_inputs import StepInputs
@@ -146,7 +146,7 @@ class Program:
     def critic_for_penalty(self, part: str, inputs: StepInputs) -> Callable[..., Tensor]:
         """The critic as a function of what it sees, with named dropout masks."""
         module = self._module(part)
-        dropouts = _dropouts_of(module)
+        dropouts = noisy_layers(module)
 
         def critic(*seen: Tensor) -> Tensor:
             _name_dropout(dropouts, f"{part}/penalty", inputs, seen[0].shape[0] // inputs.rows)
@@ -190,7 +190,7 @@ class Program:
 
     def _forward(self, node: ForwardNode) -> Operation:
         module, at = self._module(node.part, node.mode), [self.index[i] for i in node.inputs]
-        rows, k, dropouts = max(i.rows for i in node.inputs), node.k, _dropouts_of(module)
+        rows, k, dropouts = max(i.rows for i in node.inputs), node.k, noisy_layers(module)
         merged = [self.index[law] for law in node.merged]
         title = node.unmarked().title  # a held run has the dropout masks of the live one
         below = node.inputs[0].axes
@@ -211,7 +211,7 @@ class Program:
 
     def _trunk(self, node: TrunkNode) -> Operation:
         module: Any = self._module(node.part, node.mode)
-        at, dropouts = [self.index[i] for i in node.inputs], _dropouts_of(module)
+        at, dropouts = [self.index[i] for i in node.inputs], noisy_layers(module)
 
         def run(inputs: StepInputs, values: Values) -> Tensor:
             _name_dropout(dropouts, node.runs, inputs, 1)
@@ -309,7 +309,7 @@ class Program:
 
     def _critic(self, node: CriticNode) -> Operation:
         module, at = self._module(node.part), [self.index[i] for i in node.inputs]
-        dropouts, title, rows = _dropouts_of(module), node.title, node.rows
+        dropouts, title, rows = noisy_layers(module), node.title, node.rows
 
         def run(inputs: StepInputs, values: Values) -> Tensor:
             _name_dropout(dropouts, title, inputs, rows)
@@ -320,7 +320,7 @@ class Program:
     def _layers(self, node: LayersNode) -> Operation:
         module: Any = self._module(node.part, node.mode)
         network, at = getattr(module, "trunk", module), [self.index[i] for i in node.inputs]
-        dropouts, title, rows = _dropouts_of(module), node.unmarked().title, node.rows
+        dropouts, title, rows = noisy_layers(module), node.unmarked().title, node.rows
 
         def run(inputs: StepInputs, values: Values) -> Any:
             _name_dropout(dropouts, title, inputs, rows)
@@ -403,10 +403,6 @@ def _above_leaves(nodes: Iterable[Node]) -> set[Node]:
         if node.is_leaf or not found.isdisjoint(node.parents):
             found.add(node)
     return found
-
-
-def _dropouts_of(module: nn.Module) -> list[NoisyLayer]:
-    return [inner for inner in module.modules() if isinstance(inner, NoisyLayer)]
 
 
 def _name_dropout(dropouts: list[NoisyLayer], title: str, inputs: StepInputs, rows: int) -> None:

@@ -185,9 +185,8 @@ class Step:
             if self.same_point:
                 pending.append(_turn(update, of_update, until_log == 0))
                 continue
-            yield from self._one_by_one([_turn(update, of_update, wants_more)], {})
+            yield from self._one_by_one([_turn(update, of_update, wants_more)], figures)
             yield from self._repeat(i, first.step, lambda r: attrs.evolve(inputs_of(r), scales=scales, past=first.past))
-            figures |= of_update
         yield from self._one_by_one(pending, figures)
         self.drivers.take(figures, first)
 

@@ -14,7 +14,7 @@ from jointgen.contracts.statistics import Mean
 from jointgen.data.split import Split
 from jointgen.errors import ConfigError
 from jointgen.evaluation.evaluate import list_figures
-from jointgen.inference.streams import batches
+from jointgen.inference.row_batches import in_batches
 from jointgen.registry.faults import attributing
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class RowFigure:
 
     def finished(self, numbers: Tensor) -> Tensor:
         """Finish the figure of each row, (N,) to (N,); NaN where it has none."""
-        found = [self.figure.finish(Mean.of(numbers[i : i + 1]))[0] for i in range(len(numbers))]
+        found = [self.figure.finish(Mean(1, number))[0] for number in numbers.tolist()]
         return torch.tensor([float("nan") if value is None else value for value in found], dtype=torch.float64)
 
 
@@ -92,14 +92,13 @@ def score(
     size = min([batch, *(one.at_once for one in figures if one.at_once is not None)])
     numbers: dict[str, list[Tensor]] = {one.figure.name: [] for one in figures}
     with model.view.evaluating(), torch.no_grad():
-        for rows in batches(model.view, split, size, seed):
+        for rows in in_batches(model, split, seed, progress, size):
             for one in figures:
                 with attributing(one.figure.name):
                     each = one.each(rows)
                 if len(each) != rows.rows:
                     raise ConfigError(f"{one.figure.name}: takes more than {rows.rows} rows at a time", "--metrics")
                 numbers[one.figure.name].append(each.cpu().double())
-            progress(int(rows.index[-1]) + 1, len(split))
     return {one.figure.name: one.finished(torch.cat(numbers[one.figure.name])) for one in figures}
 
 

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jointgen.data.split import open_split
+from jointgen.contracts.sources import NamedClasses
+from jointgen.data.split import Split, open_split
 from jointgen.errors import ConfigError, suggest
 from jointgen.inference.bulk import encode_many
 from jointgen.inference.encoded_rows import EncodedRows
 from jointgen.inference.row_batches import Progress
 
 if TYPE_CHECKING:
-    from jointgen.inference.model import Model
+    pass
 
 LABELLED_ROWS = 5000
 """At most so many rows of the training data are encoded to find where a class lies."""
@@ -57,7 +58,7 @@ class Attribute:
             if list(amounts) != [1.0]:
                 raise ConfigError(f"the model is given {self.label}, which it has or has not", "--amount")
             classes = rows.model.spaces[self.label].shape[0]
-            number = self._number(rows.model)
+            number = self._number(rows.model.class_names.get(self.label, []))
             if number >= classes:
                 allowed = f"allowed: 0 to {classes - 1}"
                 raise ConfigError(f"{number} is not a class of {self.label}; {allowed}", "--attribute")
@@ -68,9 +69,8 @@ class Attribute:
         for amount in amounts:
             yield rows.decode(rows.codes + amount * direction, every)
 
-    def _number(self, model: Model) -> int:
-        """The number of the class."""
-        names = model.class_names.get(self.label, [])
+    def _number(self, names: Sequence[str]) -> int:
+        """The number of the class, of which these are the names, if they are known."""
         if self.value in names:
             return names.index(self.value)
         if not (self.value.isdecimal() and len(self.value) < 10):
@@ -87,10 +87,16 @@ class Attribute:
         if self.label not in labels:
             reason = f"no label {self.label!r}{suggest(self.label, labels)}" if labels else "no labels"
             raise ConfigError(f"the data has {reason}", "--attribute")
-        number = self._number(model)
+        number = self._number(_names_of(split, self.label))
         has = labels[self.label] == number
         if not 0 < has.sum() < len(has):
             count = f"{number} is the class of {int(has.sum())} of {len(has)} training rows"
             raise ConfigError(f"{count}: there is nothing to compare", "--attribute")
         codes = encode_many(model, split, progress=progress)[rows.code]
         return codes[has].mean(0) - codes[~has].mean(0)
+
+
+def _names_of(split: Split, label: str) -> list[str]:
+    """The names of the classes of a label of the data, where its source has any."""
+    named = [source.class_names() for source in split.components.values() if isinstance(source, NamedClasses)]
+    return next((names[label] for names in named if label in names), [])

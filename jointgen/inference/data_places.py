@@ -82,7 +82,7 @@ def relocate(recipe: Recipe, places: Places, recorded: Mapping[str, Iterable[str
         with problems.collect(OPTION):
             if not user_path(path).exists():
                 raise ConfigError(f"no file or folder {show(path)}" + _here(path))
-            if key and key in (known := dict(_location_keys(recipe.all_sources().get(part)))):
+            if key and key in (known := dict(location_keys(recipe.all_sources().get(part)))):
                 moved.setdefault(part, {})[key] = _within(path, known[key])
                 continue
             if key and part in keys:
@@ -109,11 +109,11 @@ def with_locations(recipe: Recipe, locations: Mapping[str, Mapping[str, str]]) -
 
 def absolute_places(source: Any) -> dict[str, str]:
     """Return the absolute path of each file and folder that a source's keys name and that is there, by key."""
-    return {key: os.path.abspath(user_path(value)) for key, value in _location_keys(source) if _is_there(value)}
+    return {key: os.path.abspath(user_path(value)) for key, value in location_keys(source) if is_there(value)}
 
 
-def _location_keys(source: Any) -> list[tuple[str, str]]:
-    """The keys of a source that say where its data lies, with their values; none of None."""
+def location_keys(source: Any) -> list[tuple[str, str]]:
+    """Return the keys of a source that say where its data lies, with their values; none of None."""
     if source is None:
         return []
     keys = [key for key, role in key_roles(type(source)).items() if role == "location"]
@@ -125,12 +125,13 @@ def _file_keys(source: Any, recorded: Iterable[str] | None) -> dict[str, str]:
 
     A location may also be a name on a hub: those that are recorded, or else lead somewhere, come before the others.
     """
-    held = dict(_location_keys(source))
-    known = [key for key in (recorded or ()) if key in held] or [key for key, value in held.items() if _is_there(value)]
+    held = dict(location_keys(source))
+    known = [key for key in (recorded or ()) if key in held] or [key for key, value in held.items() if is_there(value)]
     return {key: held[key] for key in known or held}
 
 
-def _is_there(value: str) -> bool:
+def is_there(value: str) -> bool:
+    """Return whether a path leads to a file or folder."""
     try:
         return user_path(value).exists()
     except (ConfigError, OSError, ValueError):  # a name that no system takes

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from jointgen.compiler.features import parts_below
 from jointgen.compiler.network_inputs import inputs_of, seen_value
-from jointgen.contracts.networks import Dropout
+from jointgen.contracts.networks import noisy_layers
 from jointgen.contracts.noise import Kind, Noise
 from jointgen.contracts.observation import example
 from jointgen.contracts.space import Space
@@ -203,9 +203,8 @@ class PartModule(nn.Module):
 
     def _run(self, values: Sequence[Tensor], source: Any, rows: Any) -> Tensor:
         if self.training:
-            for module in self.modules():
-                if isinstance(module, Dropout):
-                    module.noise = _Global(self._held(), rows)
+            for layer in noisy_layers(self):
+                layer.noise = _Global(self._held(), rows)
         known = dict(zip(self.inputs, values, strict=True))
         if self.trait.kind == "critic":
             return self._value_of_critic(known)

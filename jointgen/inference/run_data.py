@@ -20,13 +20,12 @@ from torch import Tensor
 from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.config.documents import parse_document
 from jointgen.config.recipe import Recipe
-from jointgen.contracts.data_keys import key_roles
 from jointgen.contracts.sources import Column, NamedClasses, NamedColumns, RecordedData, SplitIdentity
 from jointgen.contracts.space import Space
 from jointgen.data.identity import identity_of, unlike
 from jointgen.data.split import Split
 from jointgen.errors import FileError, MissingFileError
-from jointgen.inference.data_places import Places, absolute_places, relocate, with_locations
+from jointgen.inference.data_places import Places, absolute_places, is_there, location_keys, relocate, with_locations
 from jointgen.registry.faults import attributing
 from jointgen.runs.folder import RunFolder
 from jointgen.runtime.atomic_files import replace_text, writing
@@ -198,16 +197,15 @@ class RunData:
 
     def _locations(self, part: str, source: Any) -> dict[str, str]:
         """Return the path of each place of a source that is still where it was, by key."""
-        keys = [key for key, role in key_roles(type(source)).items() if role == "location"]
         places = self.sources[part].places if part in self.sources else {}
-        paths = {key: self._path(getattr(source, key), places.get(key)) for key in keys}
-        return {key: str(path) for key, path in paths.items() if path is not None and _is_there(path)}
+        paths = {key: self._path(value, places.get(key)) for key, value in location_keys(source)}
+        return {key: str(path) for key, path in paths.items() if path is not None and is_there(str(path))}
 
-    def _path(self, value: Any, place: Place | None) -> Path | None:
+    def _path(self, value: str, place: Place | None) -> Path | None:
         """Return where a value of the recipe led in this run."""
         if place is not None and place.written == value:
             return Path(place.absolute)
-        if not self.started_in or not isinstance(value, str) or not value or Path(value).is_absolute():
+        if not self.started_in or Path(value).is_absolute():
             return None
         return Path(self.started_in, value)
 
@@ -226,13 +224,6 @@ def _source_record(
         }
     places = {key: Place(getattr(as_written, key), path) for key, path in absolute_places(source).items()}
     return SourceRecord(compiled.registry.name_of("data", type(source)), places, classes, columns, identities)
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name that no system takes
-        return False
 
 
 def _hash_of(rows: Tensor) -> str:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import metadata
 from types import ModuleType
+from weakref import WeakKeyDictionary
 
 import attrs
 import pluggy
@@ -118,9 +119,16 @@ def _load(entry_points: Iterable[metadata.EntryPoint]) -> Plugins:
 
 def _fill(registry: Registry, entry: metadata.EntryPoint, provider: str) -> pluggy.PluginManager:
     """Let a plugin fill a registry of its own, so that one that fails half-way leaves nothing behind."""
-    with collecting(registry, provider):
+    found = Registry()
+    with collecting(found, provider):
         module = entry.load()
+    for component in _DECORATED.setdefault(module, {}).setdefault(entry.name, found.components()):
+        registry.add(component)
     return call_hooks(registry, module, entry.name, provider)
+
+
+_DECORATED: WeakKeyDictionary[ModuleType, dict[str, list[Component]]] = WeakKeyDictionary()
+"""What the decorators of a plugin's module have registered, by the plugin's name: they run at its first import only."""
 
 
 _COLLECTOR: ContextVar[Callable[[Component], None] | None] = ContextVar("collector", default=None)

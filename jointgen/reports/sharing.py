@@ -25,7 +25,6 @@ from jointgen.runs.hub import PREFIX, first_line
 from jointgen.runtime.atomic_files import replace_text, writing
 
 CARD = "README.md"
-ALLOWED = "allowed: latest, best, or the name of a checkpoint's folder"
 
 
 def save_pretrained(
@@ -56,15 +55,16 @@ def save_pretrained(
     if not target.parent.is_dir():
         raise ConfigError(f"{target}: there is no folder {str(target.parent)!r}", "folder")
     with trusting(trust):
-        model, _ = open_model(run, checkpoint)
-    aside = target.with_name(f".tmp-{target.name}")
+        model, _ = open_model(source.path, checkpoint)
+    place = target.resolve()  # "." has no name
+    aside = place.with_name(f".tmp-{place.name}")
     with writing(target, lambda message: ConfigError(message, "folder")):
         try:
             aside.mkdir()
             _write(source, model, checkpoint, aside, name or str(target))
-            if target.is_dir():
-                target.rmdir()
-            aside.rename(target)
+            if place.is_dir():
+                place.rmdir()
+            aside.rename(place)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return target

@@ -34,7 +34,8 @@ def named_trackers(entries: Sequence[Any], registry: Registry) -> dict[str, Any]
         with problems.collect("train", "trackers", number):
             tracker = registry.default("tracker", entry) if isinstance(entry, str) else entry
             name = registry.name_of("tracker", type(tracker))
-            found.setdefault(name, tracker)
+            if found.setdefault(name, tracker) != tracker:
+                raise ConfigError(f"{name!r} is there already, with other settings")
     for name, tracker in found.items():
         if importlib.util.find_spec(tracker.package) is None:
             problems.add(f"{name!r} needs its package: {_way_to(tracker.package)}", "train", "trackers")

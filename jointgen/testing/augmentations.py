@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jointgen.contracts.augmentations import augmented_rows
 from jointgen.contracts.noise import Noise
-from jointgen.contracts.space import Space
 from jointgen.testing.check import Promises, expect, expect_close, expect_equal, expect_finite, expect_shape, promise
 from jointgen.testing.critics import Subject
 from jointgen.testing.randomness import no_global_randomness, noise, normal_like
@@ -53,16 +51,6 @@ def augmentation_treats_each_row_alone(subject: Subject) -> None:
             for rank, half in enumerate(given.chunk(2))
         ]
         expect_close("rows in two halves, against all at once", torch.cat(halves), whole, 1e-6)
-
-
-@promise(AUGMENTATIONS)
-def augmented_levels_are_levels(subject: Subject) -> None:
-    for bins in (256, 17):
-        space = Space((3, 8, 8), "real", 0.0, 1.0, bins)
-        raw = (images((3, 8, 8)) * (bins - 1)).round().to(torch.uint8)
-        found = augmented_rows([subject.config], raw, space, noise(6))
-        expect(found.dtype == torch.uint8, f"rows of uint8 become {found.dtype}")
-        expect(int(found.max()) < bins, f"a level {int(found.max())} of {bins}")
 
 
 @promise(AUGMENTATIONS, lambda subject: subject.config.differentiable)

@@ -12,7 +12,7 @@ from jointgen.compiler.estimators import ABILITIES
 from jointgen.contracts.noise import NoiseSource
 from jointgen.testing.check import Promises, expect, expect_close, expect_finite, expect_shape, gradients, promise
 from jointgen.testing.critics import Subject
-from jointgen.testing.randomness import no_global_randomness, noise, normal_like
+from jointgen.testing.randomness import Recorded, no_global_randomness, noise, normal_like
 from jointgen.testing.standin import StandInLaw
 
 ESTIMATORS: Promises = []
@@ -33,16 +33,6 @@ class LinearLaw:
         return StandInLaw(mean.repeat_interleave(k, 0))
 
 
-class RowsOfNoise:
-    """The numbers that some rows have among all."""
-
-    def __init__(self, whole: NoiseSource, rows: list[int]):
-        self.whole, self.rows = whole, rows
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *shape: getattr(self.whole, name)(*shape)[self.rows]
-
-
 def values_of(estimator: Any) -> list[Tensor]:
     """Return fixed values, (5, 3) each, as many as the estimator takes; two where it takes any number."""
     kinds = [p.kind for p in inspect.signature(estimator.__call__).parameters.values()]
@@ -50,8 +40,8 @@ def values_of(estimator: Any) -> list[Tensor]:
     return [normal_like(f"value{i}", ROWS, SIZE) for i in range(count or 2)]
 
 
-def run(subject: Subject, rows: list[int] = ALL) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the weights of the laws by role, and the estimator's term of some rows."""
+def run(subject: Subject, rows: list[int] = ALL, source: NoiseSource | None = None) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the weights of the laws by role, and the estimator's term of some rows, with the noise of the source."""
     estimator = subject.config
     weights = {
         role: normal_like(role, SIZE).requires_grad_(role in estimator.trains)
@@ -59,7 +49,7 @@ def run(subject: Subject, rows: list[int] = ALL) -> tuple[dict[str, Tensor], Ten
     }
     laws = {role: LinearLaw(weight, len(rows)) for role, weight in weights.items()}
     values = [value[rows] for value in values_of(estimator)]
-    found: Tensor = estimator(*values, noise=RowsOfNoise(noise(ROWS), rows), **laws)
+    found: Tensor = estimator(*values, noise=source or noise(ROWS), **laws)
     return weights, found
 
 
@@ -90,7 +80,10 @@ def it_is_one_finite_number_per_row(subject: Subject) -> None:
 @promise(ESTIMATORS)
 def it_does_not_mix_rows(subject: Subject) -> None:
     order = [3, 0, 4, 1, 2]
-    (weights, whole), (_, permuted), (own, alone) = run(subject), run(subject, order), run(subject, [2])
+    recorded = Recorded(noise(ROWS))
+    weights, whole = run(subject, ALL, recorded)
+    _, permuted = run(subject, order, recorded.of_rows(torch.tensor(order)))
+    own, alone = run(subject, [2], recorded.of_rows(torch.tensor([2])))
     expect_close("the term of permuted rows is not the permuted term", permuted, whole[order], 1e-9)
     expect_close("the term of a row alone is not its term among others", alone, whole[2:3], 1e-9)
     trained = {role: weights[role] for role in subject.config.trains}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +30,6 @@ def parameters() -> list[nn.Parameter]:
     return found
 
 
-def built(config: Any, held: list[nn.Parameter]) -> list[torch.optim.Optimizer]:
-    """Build the optimizers, with the rate that the config has."""
-    return built_optimizers(config, held)
-
-
 def steps(optimizers: Sequence[torch.optim.Optimizer], held: Sequence[nn.Parameter], n: int) -> float:
     """Take n steps down sum (w - 1)^2 / 2, and return its value at the end."""
 
@@ -54,7 +48,7 @@ def steps(optimizers: Sequence[torch.optim.Optimizer], held: Sequence[nn.Paramet
 @promise(OPTIMIZERS)
 def optimizer_has_every_parameter_once(subject: Subject) -> None:
     held = parameters()
-    made = built(subject.config, held)
+    made = built_optimizers(subject.config, held)
     expect(all(isinstance(one, torch.optim.Optimizer) for one in made), "build() returns what is no torch Optimizer")
     groups = [group for one in made for group in one.param_groups]
     found = sorted(id(parameter) for group in groups for parameter in group["params"])
@@ -75,7 +69,7 @@ def optimizer_goes_downhill_in_place(subject: Subject) -> None:
     pointers = [one.data_ptr() for one in held]
     begin = steps([], held, 1)
     with no_global_randomness("a step"):
-        end = steps(built(subject.config, held), held, 50)
+        end = steps(built_optimizers(subject.config, held), held, 50)
     expect(math.isfinite(end) and end < begin, f"50 steps take sum (w - 1)^2 / 2 from {begin:.4g} to {end:.4g}")
     expect([one.data_ptr() for one in held] == pointers, "a parameter lies elsewhere afterwards")
     for number, one in enumerate(held):
@@ -87,7 +81,7 @@ def nothing_moves_at_the_rate_zero(subject: Subject) -> None:
     """Schedules reach 0, and a rate is the size of the step."""
     held = parameters()
     before = [one.detach().clone() for one in held]
-    optimizers = built(subject.config, held)
+    optimizers = built_optimizers(subject.config, held)
     for group in (group for one in optimizers for group in one.param_groups):
         group["lr"] = 0.0
     steps(optimizers, held, 2)
@@ -98,12 +92,12 @@ def nothing_moves_at_the_rate_zero(subject: Subject) -> None:
 @promise(OPTIMIZERS)
 def optimizer_resumes_exactly(subject: Subject) -> None:
     whole, first = parameters(), parameters()
-    steps(built(subject.config, whole), whole, 6)
-    optimizers = built(subject.config, first)
+    steps(built_optimizers(subject.config, whole), whole, 6)
+    optimizers = built_optimizers(subject.config, first)
     steps(optimizers, first, 3)
     states = copy.deepcopy([one.state_dict() for one in optimizers])
     again = [nn.Parameter(one.detach().clone()) for one in first]
-    resumed = built(subject.config, again)
+    resumed = built_optimizers(subject.config, again)
     expect(len(resumed) == len(states), "build() makes another number of optimizers the second time")
     for one, state in zip(resumed, states, strict=True):
         one.load_state_dict(state)
@@ -115,7 +109,7 @@ def optimizer_resumes_exactly(subject: Subject) -> None:
 @promise(OPTIMIZERS)
 def optimizer_keeps_no_more_than_its_moments(subject: Subject) -> None:
     held = parameters()
-    optimizers = built(subject.config, held)
+    optimizers = built_optimizers(subject.config, held)
     steps(optimizers, held, 2)
     moments = subject.config.moments
     for optimizer in optimizers:

@@ -14,7 +14,7 @@ from torch.autograd.function import Function
 
 from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.contracts.noise import Noise
-from jointgen.contracts.space import Space
+from jointgen.contracts.observation import raw_of
 from jointgen.data.batches import TrainingBatches
 from jointgen.data.split import Split, open_split
 from jointgen.data.step_inputs import RawRows, StepInputs
@@ -212,7 +212,7 @@ class Losses(nn.Module):
                 problems.add(f"is no variable of the data{suggest(name, variables)}", str(name))
                 continue
             with problems.collect():
-                raw = _raw(self.model.input(name).read(values), values, self.model.spaces[name])
+                raw = raw_of(self.model.input(name).read(values), self.model.spaces[name])
                 found.setdefault(variables[name], {})[name] = raw.to(self._workers.device)
                 counts[name] = len(raw)
         if len(set(counts.values())) > 1:
@@ -304,19 +304,3 @@ class _WithGradient(Function):
     @staticmethod
     def backward(ctx: Any, *scale: Tensor) -> tuple[Tensor | None, ...]:
         return None, None, *(scale[0] * gradient for gradient in ctx.gradients)
-
-
-def _raw(read: Tensor, given: Any, space: Space) -> Tensor:
-    """Return values in model space, which have been read from what was given, as a data source yields them."""
-    if space.kind == "label":
-        return read.argmax(1)
-    if space.bins is None:
-        return read
-    whole = torch.as_tensor(given)
-    if not whole.is_floating_point() and (space.kind != "binary" or space.bins == 2 or int(whole.max()) > 1):
-        return whole.long()
-    assert space.low is not None or space.kind == "binary"
-    if space.kind == "binary":
-        return (read * (space.bins - 1)).round().long()
-    low, width = space.low or 0.0, space.bin_width or 1.0
-    return ((read - low) / width).floor().clamp(0, space.bins - 1).long()

@@ -26,8 +26,8 @@ class TorchVision:
     """A transform of torchvision.transforms.v2, such as RandomAffine. Each row has its own draw.
 
     Torchvision draws from the global generator and once for a whole batch. So rows are transformed one by one, each
-    after the generator has been seeded by the row's own noise, and the generator is put back. It takes some 0.1 ms a
-    row, and on a GPU waits for it once.
+    after the generator has been seeded by the row's own noise, and the generator is put back. On a GPU the host
+    waits for it once.
 
     Args:
         transform: The class's name.

@@ -257,22 +257,33 @@ def _held_items(items: Any) -> Held:
     if not rows:
         raise ConfigError("the data set has no items", "data")
     numbers = [n * rows // min(rows, HASHED_ITEMS) for n in range(min(rows, HASHED_ITEMS))]
-    digests = {_hash_of(rows, _first_rows(items, few)) for few in (numbers[:1], numbers[:1])}
-    if len(digests) > 1:
+    found = _first_rows(items, numbers)
+    digest = _hash_of(rows, found)
+    if _hash_of(rows, _first_rows(items, numbers)) != digest:
         raise ConfigError(
-            "the data set gives another item 0 each time, by a random transform; a run could not be repeated: give it "
+            "the data set gives other items each time, by a random transform; a run could not be repeated: give it "
             "without one (key `flip` or an augmentation does it from the run's own noise)",
             "data",
         )
-    found = _first_rows(items, numbers)
     headers = {name: _header(one, rows) for name, one in found.items()}
     names = getattr(items, "classes", None)
     known = [str(name) for name in names] if isinstance(names, Iterable) and not isinstance(names, str) else []
-    return Held(None, items, headers, _hash_of(rows, found), known)
+    return Held(None, items, headers, digest, known)
 
 
 def _first_rows(items: Any, numbers: list[int]) -> dict[str, Tensor]:
-    read = [_by_variable(item) for item in _read(items, numbers)]
+    try:
+        read = [_by_variable(item) for item in _read(items, numbers)]
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a data set raises; a DataFrame, whose numbers name columns, a KeyError
+        raise ConfigError(
+            f"its items cannot be read by number: {type(error).__name__}: {error}; give arrays (of a DataFrame, "
+            ".to_numpy()) or a data set of torch",
+            "data",
+        ) from error
+    if any(row.keys() != read[0].keys() for row in read):
+        raise ConfigError("its items hold different variables", "data")
     return {name: _stacked([row[name] for row in read], name) for name in read[0]}
 
 
@@ -290,5 +301,5 @@ def _classes(held: Held) -> int | None:
     if not labels:
         return None
     if held.arrays is not None:
-        return max(int(held.arrays[name].max()) for name in labels) + 1
+        return max(int(held.arrays[name].long().max()) for name in labels) + 1
     return len(held.class_names) or None

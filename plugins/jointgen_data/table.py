@@ -17,9 +17,9 @@ from jointgen.plugin import (
     LOCATION,
     Column,
     ConfigError,
-    FileError,
     Space,
     listed,
+    placing,
     suggest,
     user_path,
     valid_share,
@@ -73,7 +73,7 @@ class Table:
 
     def spaces(self) -> dict[str, Space]:
         """Return the Spaces from the file's columns; raise ConfigError for a file or columns that cannot be used."""
-        self._rows_of("train")  # there are some
+        self._kept["train"]  # there are some
         return {
             name: label_space(len(self._classes[name])) if name in self._classes else Space((len(columns),))
             for name, columns in self._columns.items()
@@ -93,11 +93,11 @@ class Table:
     def count_rows(self, split: str) -> int:
         """Return the number of rows of the split; raise ConfigError as `open` does."""
         is_train(split)
-        return len(self._rows_of(split))
+        return len(self._kept[split])
 
     def open(self, split: str) -> TableRows:
         """Open the split "train" or "test"; raise ConfigError for missing values, and as `spaces` does."""
-        train, rows, table = is_train(split), self._rows_of(split), self._table_of(split)
+        train, rows, table = is_train(split), self._kept[split], self._tables[split]
         values = {
             name: _numbered(table[columns[0]], rows, self._classes[name], self._key_of(split))
             if name in self._classes
@@ -124,15 +124,8 @@ class Table:
         return {"train": train, "test": train if self.test_path is None else self._read("test_path")}
 
     def _read(self, key: str) -> FileColumns:
-        try:
+        with placing(key):
             return read_table(user_path(getattr(self, key)))
-        except FileError as error:
-            raise error.under(key) from None
-        except ConfigError as error:
-            raise error.under(key) from None
-
-    def _table_of(self, split: str) -> FileColumns:
-        return self._tables[split]
 
     def _key_of(self, split: str) -> str:
         return "test_path" if split == "test" and self.test_path is not None else "path"
@@ -147,9 +140,9 @@ class Table:
         if self.variables is None:
             kept = [column for column in table.values() if column.name not in self.leave_out]
             numbers = [column.name for column in kept if self._is_numeric(column)]
-            labels = {_variable(column.name): [column.name] for column in kept if not self._is_numeric(column)}
-            found = ({"x": numbers} if numbers else {}) | labels
-            if len(labels) + bool(numbers) > len(found) or len(labels) < sum(not self._is_numeric(c) for c in kept):
+            categories = [column.name for column in kept if not self._is_numeric(column)]
+            found = ({"x": numbers} if numbers else {}) | {_variable(name): [name] for name in categories}
+            if len(found) < len(categories) + bool(numbers):
                 raise ConfigError(
                     "columns of the same name but for signs, or one called x; name the variables", "variables"
                 )
@@ -193,18 +186,18 @@ class Table:
                 raise ConfigError(f"{first!r} has the one value {found[name]} alone; name it in leave_out", "leave_out")
         return found
 
-    def _rows_of(self, split: str) -> np.ndarray:
-        """The numbers of the rows of the file that make the split, in order, (n,) int64."""
-        return self._kept[split]
-
     @cached_property
     def _kept(self) -> dict[str, np.ndarray]:
-        """The rows of each split without those that are dropped; raises ConfigError for values that are missing."""
+        """The rows of the file that make each split, in order, (n,) int64, without those that are dropped.
+
+        Raises ConfigError for values that are missing.
+        """
         found = {}
         for split in ("train", "test"):
-            rows = np.flatnonzero(self._complete(split))
+            complete = self._complete(split)
+            rows = np.flatnonzero(complete)
             if self.test_path is None:
-                held_out = held_out_rows(len(self._complete(split)), self.test_fraction, self.split)
+                held_out = held_out_rows(len(complete), self.test_fraction, self.split)
                 rows = rows[held_out[rows] == (split == "test")]
             found[split] = rows
             if not len(found[split]):
@@ -235,7 +228,7 @@ class Table:
     @cached_property
     def _moments(self) -> dict[str, tuple[float, float]]:
         """The mean and standard deviation of each numeric column over the training rows; (0, 1) as they are."""
-        table, rows, found = self._tables["train"], self._rows_of("train"), dict[str, tuple[float, float]]()
+        table, rows, found = self._tables["train"], self._kept["train"], dict[str, tuple[float, float]]()
         for name in (
             name for variable, columns in self._columns.items() if variable not in self._classes for name in columns
         ):
@@ -249,7 +242,7 @@ class Table:
 
     def _remarks(self) -> Iterable[str]:
         """Yield what the user should know of the training rows."""
-        rows, where = {split: self._rows_of(split) for split in ("train", "test")}, self.path or self.bundled
+        rows, where = {split: self._kept[split] for split in ("train", "test")}, self.path or self.bundled
         total = len(next(iter(self._tables["train"].values())).texts)
         if self.test_path is None:
             how = "the last ones" if self.split == "last" else "by a hash of their number"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import math
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import attrs
 import numpy as np
-import sklearn.datasets
 
 from jointgen.plugin import ConfigError, FileError, read_regular
 
@@ -24,7 +25,8 @@ MAX_BYTES = 4 << 30
 """The largest file that is read, since a table is held in memory."""
 MISSING = {"", "?", "na", "n/a", "nan", "null", "none"}
 """What stands in a cell without a value, in small letters."""
-BUNDLED = ("breast_cancer", "diabetes", "iris", "wine")
+Bundled = Literal["breast_cancer", "diabetes", "iris", "wine"]
+BUNDLED = get_args(Bundled)
 CLASS_COLUMNS = {"breast_cancer": "diagnosis", "iris": "species", "wine": "cultivar"}
 """How the column of classes is called here, which scikit-learn calls the target."""
 
@@ -43,7 +45,7 @@ class FileColumn:
     numbers: np.ndarray | None
     texts: list[str | None]
 
-    @property
+    @cached_property
     def missing(self) -> np.ndarray:
         """Which rows have no value, (N,) bool."""
         return np.array([text is None for text in self.texts], bool)
@@ -67,7 +69,7 @@ def read_table(path: Path) -> dict[str, FileColumn]:
 
 def bundled_table(name: str) -> dict[str, FileColumn]:
     """Return a table that comes with scikit-learn: its numbers, and its classes where it has any."""
-    held: Any = getattr(sklearn.datasets, f"load_{name}")()
+    held: Any = getattr(importlib.import_module("sklearn.datasets"), f"load_{name}")()
     names = [str(column).removesuffix(" (cm)").replace(" ", "_") for column in held.feature_names]
     columns = {column: held.data[:, index] for index, column in enumerate(names)}
     found = {column: FileColumn(column, values, list(map(repr, values.tolist()))) for column, values in columns.items()}
@@ -143,4 +145,3 @@ READERS: dict[str, Callable[[Path], dict[str, FileColumn]]] = {
     ".tsv": _csv_reader("\t"),
     ".parquet": _read_parquet,
 }
-Bundled = Literal["breast_cancer", "diabetes", "iris", "wine"]

@@ -84,9 +84,7 @@ class BernoulliDistribution:
         It is a log-probability where the values are bits. At grey values it is only a cross-entropy. With a relaxed
         path, values are rounded to the bits that they relax, so that the likelihood is always that of bits.
         """
-        if self._path == "relaxed":
-            value = value.round()
-        return -sum_event(F.binary_cross_entropy_with_logits(self.logits, value, reduction="none"))
+        return sum_event(self.log_prob_each(value))
 
     def log_prob_each(self, value: Tensor) -> Tensor:
         """Return the log-probability of every bit, (B, *shape) -> (B, *shape) nats; see `log_prob`."""

@@ -128,7 +128,6 @@ def _tiny(like: Tensor) -> float:
 
 _RANDOM: dict[str, Callable[[NoiseSource, Any, Any], Tensor]] = {
     "normal": lambda noise, args, kwargs: args[0] + args[1] * noise.normal(*_rows_of(args[0].shape, noise)),
-    "randn": lambda noise, args, kwargs: noise.normal(*_rows_of(_shape_of(args), noise)).to(kwargs.get("dtype")),
     "rand": lambda noise, args, kwargs: noise.uniform(*_rows_of(_shape_of(args), noise)).to(kwargs.get("dtype")),
     "normal_": _filled(lambda noise, shape, at: noise.normal(*shape)),
     "uniform_": _filled(_uniform),
@@ -137,7 +136,17 @@ _RANDOM: dict[str, Callable[[NoiseSource, Any, Any], Tensor]] = {
     "_standard_gamma": lambda noise, args, kwargs: StandardGamma.apply(args[0], noise),
     "_sample_dirichlet": lambda noise, args, kwargs: _normalised(StandardGamma.apply(args[0], noise)),
 }
-_UNNAMED = ("bernoulli", "multinomial", "poisson", "binomial", "rand_like", "randn_like", "randint", "randperm")
+_UNNAMED = (
+    "bernoulli",
+    "multinomial",
+    "poisson",
+    "binomial",
+    "rand_like",
+    "randn",
+    "randn_like",
+    "randint",
+    "randperm",
+)
 
 
 def _normalised(gammas: Tensor) -> Tensor:
@@ -145,6 +154,9 @@ def _normalised(gammas: Tensor) -> Tensor:
 
 
 # --- the family ------------------------------------------------------------------------------------------------------
+
+MEANLESS = ("Cauchy", "HalfCauchy", "InverseGamma", "LogNormal", "StudentT")
+"""Distributions whose mean may be infinite, or none; their mode is finite."""
 
 
 def _known() -> dict[str, Any]:
@@ -347,6 +359,6 @@ class TorchDistribution:
     def centre(self) -> Tensor:
         """The mean, or the mode where there is none, (B, *shape)."""
         centre: Tensor = self.distribution.mean
-        if not bool(torch.isfinite(centre).all()):
+        if type(self.distribution).__name__ in MEANLESS:
             centre = torch.where(torch.isfinite(centre), centre, self.distribution.mode)
         return centre.expand(self.distribution.batch_shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from support.paths import REPO
+from support.paths import QUICKSTART, REPO
 
 from jointgen.cli import study_runs, study_search
 from jointgen.cli.study_file import Parameter, Study, point_name, toml_of
 from jointgen.cli.study_runs import Clock, Work
 from jointgen.cli.study_tables import beside, points_of
+from jointgen.config.recipe import write_recipe
 from jointgen.config.toml import parse_toml
 from jointgen.contracts.figures import Display, Estimate
 from jointgen.errors import ConfigError, JointgenError
@@ -104,7 +106,13 @@ def test_every_mistake_of_a_study_is_told(text: str, problems: list[str], regist
 
 
 def test_values_are_written_as_toml() -> None:
-    values = {"a": [1, 2.5, "x"], "b": {"type": "sgd", "nesterov": True}, "c": 1e-5}
+    values = {
+        "a": [1, 2.5, "x"],
+        "b": {"type": "sgd", "nesterov": True},
+        "c": 1e-5,
+        "d": float("inf"),
+        "e": "\U0001f600",
+    }
     assert parse_toml("\n".join(f"{key} = {toml_of(value)}" for key, value in values.items())) == values
     assert point_name({"optimizer.model.lr": 0.1, "optimizer.critics.lr": 0.2}) == "model.lr=0.1, critics.lr=0.2"
 
@@ -285,6 +293,30 @@ def test_what_a_search_may_choose() -> None:
         Parameter(low=0, high=1, log=True)
     with pytest.raises(ConfigError, match="give choices, or low and high"):
         Parameter(choices=[1], low=0, high=1)
+    with pytest.raises(ConfigError, match="goes without low, high, log and step"):
+        Parameter(choices=[1], low=0)
+    with pytest.raises(ConfigError, match="must list a value"):
+        Parameter(choices=[])
+    with pytest.raises(ConfigError, match="must be > 0, got 0"):
+        Parameter(low=0, high=9, step=0)
+
+
+def test_the_recipe_of_a_study_may_have_plugin_files(registry: Registry, here: Path) -> None:
+    Path("nets.py").write_text(
+        "import jointgen\n@jointgen.register.encoder('mine')\ndef net(inputs, output, width: int = 4):\n    'A net.'\n"
+    )
+    Path("own.toml").write_text(
+        'base = "quickstart.toml"\nplugins = ["nets.py"]\nencoder.network = { type = "mine" }\n'
+    )
+    shutil.copy(QUICKSTART, "quickstart.toml")
+    Path("out/VAE-0").mkdir(parents=True)
+    work = Work(read('recipe = "own.toml"\n[rows.VAE]\n', registry, here), Path("out"), (), Clock(None))
+    row = work.study.rows["VAE"]
+    recipe, found = work.recipe_of(row, 0)
+    (work.folder(row, 0)).mkdir(exist_ok=True)
+    (work.folder(row, 0) / "recipe.toml").write_text(write_recipe(recipe, found))
+    assert 'file = "plugins/nets.py"' in write_recipe(recipe, found)
+    assert work.changes(row, 0) == []
 
 
 @pytest.mark.slow

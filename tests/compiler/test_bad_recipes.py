@@ -78,15 +78,23 @@ TYPOS: Rows = {
         ['encoder.netwrok.type="mlp"'],
         ["encoder.netwrok: unknown key; did you mean 'network'? (known: family, input, network)"],
     ),
+    "the type of a component": (
+        ["data.typ=digits"],
+        ["data.typ: unknown key; did you mean 'type'? (known: ...)"],
+    ),
+    "a key around the data": (
+        ["data.rws=3"],
+        ["data.rws: unknown key; did you mean 'rows'? (known: ...)"],
+    ),
     "key of the encoder's network": (
         ["encoder.network.hiden=[3]"],
-        ["encoder.network.hiden: unknown key; did you mean 'hidden'? (known: activation, dropout, hidden, init)"],
+        ["encoder.network.hiden: unknown key; did you mean 'hidden'? (known: activation, dropout, hidden, init, type)"],
     ),
     "key of a family": (
         ['decoder.family.scal="global"'],
         ["decoder.family.scal: unknown key; did you mean 'scale'? (known: ...)"],
     ),
-    "key of the prior": (["prior.sise=3"], ["prior.sise: unknown key; did you mean 'size'? (known: size)"]),
+    "key of the prior": (["prior.sise=3"], ["prior.sise: unknown key; did you mean 'size'? (known: size, type)"]),
     "key of the discriminator": (
         ["discriminator.dropuot=0.1"],
         ["discriminator.dropuot: unknown key; did you mean 'dropout'? (known: ...)"],
@@ -101,7 +109,7 @@ TYPOS: Rows = {
     ),
     "key of one in a list": (
         ['objective.critic.penalties=[{type="r1", weight=0.1}, {type="r1", wieght=0.1}]'],
-        ["objective.critic.penalties[1].wieght: unknown key; did you mean 'weight'? (known: at, every, weight)"],
+        ["objective.critic.penalties[1].wieght: unknown key; did you mean 'weight'? (known: at, every, type, weight)"],
     ),
     "variable of a view": (
         ['objective.critic.view={y="mean"}'],
@@ -123,8 +131,8 @@ TYPOS: Rows = {
     "key of another optimizer": (
         ['optimizer.model={type="sgd", betas=[0.5, 0.9]}'],
         [
-            "optimizer.model.betas: unknown key; known: decay_from, final, lr, momentum, nesterov, schedule, warmup, "
-            "weight_decay"
+            "optimizer.model.betas: unknown key; known: decay_from, final, lr, momentum, nesterov, schedule, type, "
+            "warmup, weight_decay"
         ],
     ),
     "optimizer of a part": (
@@ -961,11 +969,11 @@ def test_every_mistake_is_told_at_once(registry: Registry) -> None:
     ]
     expected = [
         "data.labels: expected true or false, got 'false'",
-        "objective.critic.penalties[0].wieght: unknown key; did you mean 'weight'? (known: at, every, weight)",
+        "objective.critic.penalties[0].wieght: unknown key; did you mean 'weight'? (known: at, every, type, weight)",
         "train.batch: expected a whole number, got 'x'",
         "train.log_every: must be > 0, got 0",
         "encoder.network.type: unknown encoder 'mpl'; did you mean 'mlp'? (known: conv, mlp, resnet, switch)",
-        "decoder.network.hiden: unknown key; did you mean 'hidden'? (known: activation, dropout, hidden, init)",
+        "decoder.network.hiden: unknown key; did you mean 'hidden'? (known: activation, dropout, hidden, init, type)",
         "optimizer.model.lr: must be > 0, got -1.0",
         "optimizer.model.betas: must be >= 0 and < 1, got 2.0",
         "trian: unknown key; did you mean 'train'? (known: ...)",

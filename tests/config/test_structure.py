@@ -294,7 +294,8 @@ BAD = {
     "misspelt key": (
         'encoder = {type = "mlp", droput = 0.1}\ntrain.steps = 1',
         [
-            "encoder.droput: unknown key; did you mean 'dropout'? (known: activation, dropout, hidden, normalize)",
+            "encoder.droput: unknown key; did you mean 'dropout'? "
+            "(known: activation, dropout, hidden, normalize, type)",
         ],
     ),
     "misspelt key at the top": (
@@ -360,7 +361,7 @@ BAD = {
         'train.steps = 1\n[encoder]\ntype = "wrapper"\ninner.type = "mlp"\nbranches.left = {type = "mlp", hiden = 1}',
         [
             "encoder.branches.left.hiden: unknown key; did you mean 'hidden'? "
-            "(known: activation, dropout, hidden, normalize)",
+            "(known: activation, dropout, hidden, normalize, type)",
         ],
     ),
     # values

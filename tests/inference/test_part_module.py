@@ -135,6 +135,17 @@ def test_dropout_reads_torchs_generator_in_training_mode_alone() -> None:
     assert torch.equal(encoder(x), first) and torch.equal(encoder.eval()(x), whole)
 
 
+def test_a_critic_that_augments_draws_in_training_mode() -> None:
+    """Its noise is not dropout's, and in evaluation it sees the images as they are."""
+    critic = {"type": "augmented", "of": {"type": "mlp", "hidden": [4]}, "by": [{"type": "cutout"}]}
+    seen = model("ali", discriminator=critic).module("f")
+    values = seen.example(3)
+    assert torch.equal(seen(*values), seen(*values))
+    seen.train()
+    torch.manual_seed(0)
+    assert not torch.equal(seen(*values), seen(*values))
+
+
 def test_what_is_not_there_is_refused_by_its_nearest_name() -> None:
     ours = model()
     with pytest.raises(ConfigError, match=r"^part: 'decodr' is no part .*; did you mean 'decoder'\?"):

@@ -21,12 +21,12 @@ from jointgen_data.given import Given
 from PIL import Image
 from scipy.io import savemat
 from support.commands import Said
+from support.sources import everything
 from support.tampering import edit_data
 
 import jointgen
 from jointgen.config.recipe import read_recipe
 from jointgen.contracts.data_keys import key_roles
-from jointgen.contracts.sources import Rows
 from jointgen.data.split import open_split
 from jointgen.errors import ConfigError, FileError
 from jointgen.images.prepare import prepare_images
@@ -192,10 +192,6 @@ CLASSES = {
 
 def test_every_registered_source_has_a_case(registry: Registry) -> None:
     assert set(registry.names("data")) == set(CASES), "write a case for each data source, see above"
-
-
-def everything(rows: Rows) -> dict[str, torch.Tensor]:
-    return rows.take(torch.arange(len(rows)))
 
 
 @pytest.mark.parametrize("name", CASES)

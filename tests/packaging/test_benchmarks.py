@@ -55,10 +55,10 @@ def test_runs_of_another_budget_are_not_taken_for_this_ones(tmp_path: Path) -> N
     study = Study.read(FOLDER / "studies/mnist_conv.toml", registry)
     row, clock = study.rows["VAE"], Clock(None)
     small = Work(study, tmp_path, tuple(study.budgets["cpu"]), clock)
-    assert small.changes(row, 0, registry) == []  # there is none yet
+    assert small.changes(row, 0) == []  # there is none yet
     recipe = read_recipe(study.recipe_of(row), small.settings_of(row, 0), registry=registry)
     (tmp_path / "vae-0").mkdir()
     (tmp_path / "vae-0" / "recipe.toml").write_text(write_recipe(recipe, registry))
-    assert small.changes(row, 0, registry) == []
+    assert small.changes(row, 0) == []
     whole = Work(study, tmp_path, tuple(study.budgets["full"]), clock)
-    assert f"{tmp_path / 'vae-0'}: train.steps: 1500 -> 100000" in whole.changes(row, 0, registry)
+    assert f"{tmp_path / 'vae-0'}: train.steps: 1500 -> 100000" in whole.changes(row, 0)

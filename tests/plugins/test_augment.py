@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jointgen_augment
 import pytest
 import torch
 from jointgen_augment.augmentations import Colour, Cutout, Mirror, Translation
 from jointgen_augment.critic import Augmented
 from jointgen_augment.torchvision import TorchVision
 from jointgen_nets.mlp import MLPDiscriminator
+from support.noise import WrittenSource
 from support.runs import stop_after, weights
-from torch import Tensor
 
 import jointgen
 from jointgen.contracts.augmentations import augmented_rows
@@ -21,29 +20,17 @@ from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError, StoppedError
 
-assert jointgen_augment
 
-
-class Numbers:
-    """A NoiseSource that returns these uniform numbers."""
-
-    dtype = torch.float32
-
-    def __init__(self, *values: Any):
-        self.values = iter(torch.tensor(values, dtype=torch.float32))
-        self.rows = len(torch.tensor(values[0]))
-
-    def uniform(self, *shape: int) -> Tensor:
-        return next(self.values)
-
-    normal = uniform
+def numbers(value: Any) -> Any:
+    """A source of this noise, (rows, ...)."""
+    return WrittenSource(torch.tensor(value))
 
 
 IMAGE = torch.arange(12.0).view(1, 1, 3, 4)
 
 
 def test_mirror_by_hand() -> None:
-    found = Mirror(p=0.5)(IMAGE.expand(2, 1, 3, 4), Numbers([0.49, 0.51]))  # type: ignore[arg-type]
+    found = Mirror(p=0.5)(IMAGE.expand(2, 1, 3, 4), numbers([0.49, 0.51]))
     assert found[0, 0, 0].tolist() == [3.0, 2.0, 1.0, 0.0] and torch.equal(found[1], IMAGE[0])
 
 
@@ -52,7 +39,7 @@ def test_translation_by_hand() -> None:
     edge, zero = Translation(share=0.3, fill="edge"), Translation(share=0.3)
     both = IMAGE.expand(2, 1, 3, 4)
     u = [[0.0, 0.0], [0.99, 0.4]]
-    moved, filled = edge(both, Numbers(u)), zero(both, Numbers(u))  # type: ignore[arg-type]
+    moved, filled = edge(both, numbers(u)), zero(both, numbers(u))
     # the value at (i, j) comes from (i - 1, j - 1), and from (i + 1, j) in the second
     assert moved[0, 0].tolist() == [[0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 1.0, 2.0], [4.0, 4.0, 5.0, 6.0]]
     assert moved[1, 0].tolist() == [[4.0, 5.0, 6.0, 7.0], [8.0, 9.0, 10.0, 11.0], [8.0, 9.0, 10.0, 11.0]]
@@ -63,7 +50,7 @@ def test_translation_by_hand() -> None:
 def test_cutout_by_hand() -> None:
     """Half of 4 x 4 pixels is 2 x 2: centred at 2 it covers 1 and 2, at 0 only 0."""
     ones = torch.ones(2, 1, 4, 4)
-    found = Cutout()(ones, Numbers([[0.45, 0.45], [0.0, 0.0]]))  # type: ignore[arg-type]
+    found = Cutout()(ones, numbers([[0.45, 0.45], [0.0, 0.0]]))
     assert found[0, 0].tolist() == [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]]
     assert found[1, 0].tolist() == [[0, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
 
@@ -71,7 +58,7 @@ def test_cutout_by_hand() -> None:
 def test_colour_by_hand() -> None:
     """One pixel of three channels, brighter by 0.25, channels apart by 1.5 and then by 1.25 times as much."""
     image = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1)
-    found = Colour()(image, Numbers([[0.75, 0.75, 0.75]]))  # type: ignore[arg-type]
+    found = Colour()(image, numbers([[0.75, 0.75, 0.75]]))
     expected = 0.65 + torch.tensor([-0.2, 0.0, 0.2]) * 1.5 * 1.25
     torch.testing.assert_close(found.flatten(), expected)
 
@@ -81,7 +68,7 @@ def test_rows_stay_levels() -> None:
     raw = torch.tensor([[0, 3]], dtype=torch.uint8).view(1, 1, 1, 2)
     bright = Colour(contrast=0.0, saturation=0.0)
     space = Space((1, 1, 2), "real", -1.0, 1.0, 4)
-    found = augmented_rows([bright], raw, space, Numbers([[0.75, 0.5, 0.5]]))  # type: ignore[arg-type]
+    found = augmented_rows([bright], raw, space, numbers([[0.75, 0.5, 0.5]]))
     assert found.dtype == torch.uint8 and found.flatten().tolist() == [1, 3]
 
 

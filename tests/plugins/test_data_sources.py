@@ -34,6 +34,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from sklearn.datasets import load_digits
 from support.paths import SHARED_DATA
+from support.sources import everything
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
@@ -48,10 +49,6 @@ from jointgen.registry.components import Registrar, Registry
 from jointgen.runtime.console import LEVELS, printed
 
 real_data = pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=f"no real data at {SHARED_DATA}")
-
-
-def everything(rows: Any) -> dict[str, torch.Tensor]:
-    return rows.take(torch.arange(len(rows)))
 
 
 def observed(space: Space, raw: torch.Tensor) -> torch.Tensor:

@@ -42,6 +42,25 @@ class Restless(Pairs):
         return torch.rand(3)
 
 
+class Flipping(Pairs):
+    """Changes an item in half of its reads, and never the first."""
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.ones(3) * (index > 0 and bool(torch.rand(()) < 0.5))
+
+
+class Uneven(Pairs):
+    def __getitem__(self, index: int) -> Any:
+        return {"x": torch.zeros(3)} | ({"y": 0} if index == 0 else {})
+
+
+class ByName(Pairs):
+    """As pandas' DataFrame, whose items are columns."""
+
+    def __getitem__(self, index: int) -> Any:
+        raise KeyError(index)
+
+
 def held(data: Any, **settings: Any) -> Any:
     source: Any = Given.holding(data)
     return source if not settings else type(source)(source.content_hash, source.row_count, **settings)
@@ -101,7 +120,10 @@ def test_data_that_is_not_here_any_more_says_so() -> None:
         ({"x": np.zeros((3, 2)), "y": np.zeros(4)}, "the same number of them: x has 3, y has 4"),
         (np.zeros((0, 2)), "arrays need rows"),
         (np.array(["a", "b"]), "'x' is <U1; allowed are numbers"),
-        (Restless(), "the data set gives another item 0 each time, by a random transform"),
+        (Restless(), "the data set gives other items each time, by a random transform"),
+        (Flipping(), "the data set gives other items each time, by a random transform"),
+        (Uneven(), "its items hold different variables"),
+        (ByName(), "its items cannot be read by number: KeyError: 0"),
         (TensorDataset(*(torch.zeros(3, 1) for _ in range(3))), "its items are 3 values; give them names"),
     ],
 )

@@ -15,6 +15,7 @@ from jointgen_data import huggingface
 from jointgen_data.huggingface import HuggingFace
 from jointgen_data.image_folder import ImageFolder
 from PIL import Image
+from support.sources import everything
 
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
@@ -33,10 +34,6 @@ def problem(source: HuggingFace, split: str | None = None) -> str:
     (line,) = caught.value.lines
     assert "\n" not in line
     return line
-
-
-def everything(rows: Any) -> dict[str, torch.Tensor]:
-    return rows.take(torch.arange(len(rows)))
 
 
 @pytest.fixture

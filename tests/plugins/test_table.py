@@ -11,6 +11,7 @@ import torch
 from jointgen_data.common import held_out_rows
 from jointgen_data.table import Table
 from sklearn.datasets import load_wine
+from support.sources import everything
 
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
@@ -36,10 +37,6 @@ def problem(source: Any) -> str:
             source.open(split)
     assert len(caught.value.lines) == 1, caught.value.lines
     return str(caught.value)
-
-
-def everything(rows: Any) -> dict[str, torch.Tensor]:
-    return rows.take(torch.arange(len(rows)))
 
 
 def test_numbers_are_one_standardised_vector_and_categories_labels(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from jointgen_data.mnist import KMNIST, FashionMNIST
 from jointgen_data.svhn import SVHN
 from PIL import Image
 from scipy.io import savemat
+from support.sources import everything
 
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
@@ -35,10 +36,6 @@ def problem(source: Any, split: str = "train") -> str:
         source.open(split)
     assert len(caught.value.lines) == 1
     return str(caught.value)
-
-
-def everything(rows: Any) -> dict[str, torch.Tensor]:
-    return rows.take(torch.arange(len(rows)))
 
 
 @pytest.mark.parametrize(("source", "looked_for"), SETS.items(), ids=lambda value: getattr(value, "__name__", ""))

@@ -57,6 +57,16 @@ def test_a_plugin_registers_its_components_under_its_distributions_name(install:
     assert plugins.failed == []
 
 
+def test_what_decorators_register_is_there_at_every_load(install: Install, load: Load) -> None:
+    """A module runs its decorators at its first import only; commands of plugins load them before a run does."""
+    install(
+        "deco-nets",
+        "import jointgen\n@jointgen.register.encoder('decorated')\n"
+        "def net(inputs, output, width: int = 32):\n    'A net.'\n",
+    )
+    assert [load().registry.get("encoder", "decorated").provider for _ in range(2)] == ["deco-nets 1.0"] * 2
+
+
 def test_two_distributions_may_give_their_plugins_one_name(install: Install, load: Load) -> None:
     install("wide-nets", GOOD.format(name="wide"))
     install("deep-nets", GOOD.format(name="deep"), version="0.3")

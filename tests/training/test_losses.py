@@ -30,10 +30,10 @@ BALANCED = {
 }
 
 
-def train(losses: Any) -> list[str]:
+def train(losses: Any, steps: int | None = None) -> list[str]:
     """The loop of docs/in-python.md; the names of the updates that it made."""
     made = []
-    for _ in range(losses.steps):
+    for _ in range(losses.steps if steps is None else steps):
         for update in losses():
             update.loss.backward()
             update.step()
@@ -151,19 +151,13 @@ def test_a_loop_goes_on_from_what_it_has_saved() -> None:
     """Plain gradient descent has no state of its own, so the weights and the losses' state are all."""
     recipe = {**VAE, "objective": BALANCED, "optimizer": {"model": {"type": "sgd", "lr": 1e-3}}}
     whole, half = jointgen.losses(recipe), jointgen.losses(recipe)
-    for losses in (whole, half):
-        for _ in range(3):
-            for update in losses():
-                update.loss.backward()
-                update.step()
+    train(whole, 3)
+    train(half, 3)
     rest = jointgen.losses(recipe)
     rest.load_state_dict(copy.deepcopy(half.state_dict()))
     rest.optimizers.load_state_dict(copy.deepcopy(half.optimizers.state_dict()))
-    for losses in (whole, rest):
-        for _ in range(3):
-            for update in losses():
-                update.loss.backward()
-                update.step()
+    train(whole, 3)
+    train(rest, 3)
     assert whole.step == rest.step == 6
     assert_same(of(rest), of(whole))
 

@@ -494,7 +494,7 @@ def _add_encode_options(encode: Parser) -> None:
     _add_rows(encode)
     encode.add_argument(
         "--split",
-        choices=("test", "train"),
+        choices=("test", "train", "validation"),
         default="test",
         help="which split of the run's data to encode (default: test)",
     )
@@ -524,7 +524,7 @@ def _add_score_options(scored: Parser) -> None:
     _add_rows(scored)
     scored.add_argument(
         "--split",
-        choices=("test", "train"),
+        choices=("test", "train", "validation"),
         default="test",
         help="which split of the run's data to score where no rows of your own are named (default: test)",
     )
@@ -635,7 +635,9 @@ def _add_eval_options(evaluate: Parser) -> None:
     _add_metrics(evaluate)
     _add_json(evaluate)
     evaluate.add_argument(
-        "--split", choices=("test", "train"), help="which split to evaluate (default: the recipe's eval.split)"
+        "--split",
+        choices=("test", "train", "validation"),
+        help="which split to evaluate (default: the recipe's eval.split)",
     )
     evaluate.add_argument(
         "--rows", type=count, metavar="N", help="evaluate only N rows, evenly apart (default: the recipe's eval.rows)"

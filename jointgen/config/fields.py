@@ -172,7 +172,8 @@ class SampledSource:
         component: The data source.
         rows: How many of its training rows are used, chosen once; None: all.
         balanced: Whether the chosen rows have as many of each class.
-        seed: Another choice for each seed.
+        validation: How many of its training rows are held out of training as the split "validation".
+        seed: Another choice of both for each seed.
         batch: How many rows of it a step takes; None: `train.batch`.
         augment: Random changes of the images of its training rows, one after the other, in each step anew.
     """
@@ -180,14 +181,16 @@ class SampledSource:
     component: Any = None
     rows: int | None = attrs.field(default=None, validator=valid_count)
     balanced: bool = False
+    validation: int | None = attrs.field(default=None, validator=valid_count)
     seed: int = attrs.field(default=0, validator=valid_seed)
     batch: int | None = attrs.field(default=None, validator=valid_size)
     augment: list[AugmentationField] | None = None
 
     def __attrs_post_init__(self) -> None:
-        if self.rows is None and (self.balanced or self.seed):
-            key = "balanced" if self.balanced else "seed"
-            raise ConfigError("says how rows are chosen; give rows, how many", key)
+        if self.rows is None and self.balanced:
+            raise ConfigError("says how rows are chosen; give rows, how many", "balanced")
+        if self.rows is None and self.validation is None and self.seed:
+            raise ConfigError("says how rows are chosen; give rows or validation, how many", "seed")
 
 
 DataField = Annotated[Any, OfKind("data", around=SampledSource)]

@@ -152,12 +152,15 @@ class Train:
         return self.steps if self.steps is not None else max(1, (self.images or 0) // self.batch)
 
 
+Split = Literal["test", "train", "validation"]
+
+
 @attrs.frozen
 class Eval:
-    """The table `[eval]`: what is measured at the end, and every `train.eval_every` steps on `quick_rows` test rows."""
+    """The table `[eval]`: what is measured at the end, and every `train.eval_every` steps on `quick_rows` rows."""
 
     metrics: list[MetricField] = attrs.field(factory=list)
-    split: Literal["test", "train"] = "test"
+    split: Split = "test"
     rows: int | None = attrs.field(default=None, validator=positive)
     quick_rows: int = attrs.field(default=512, validator=positive)
     batch: int = attrs.field(default=256, validator=valid_size)
@@ -258,6 +261,11 @@ class Recipe:
         tables = {"data": self.data, **self.sources}
         return {part: t.component if isinstance(t, SampledSource) else t for part, t in tables.items()}
 
+    @property
+    def held_out(self) -> Literal["test", "validation"]:
+        """The split whose rows training shows: the test split, if evaluations do not look at another one."""
+        return "validation" if self.eval.split == "validation" else "test"
+
     def sampling(self, part: str) -> SampledSource:
         """Return which training rows of a data source are used, and how many of them in a step."""
         table = {"data": self.data, **self.sources}[part]
@@ -296,7 +304,13 @@ def read_recipe(
         ConfigError: Every problem found, each with its key path.
     """
     recipe = structure(read_tables(source, overrides), Recipe, registry)
-    _problems(recipe, registry).raise_any()
+    problems = _problems(recipe, registry)
+    if recipe.eval.split == "validation":
+        for part in recipe.all_sources():
+            if recipe.sampling(part).validation is None:
+                key = ".".join(map(str, (*recipe.path_of(part), "validation")))
+                problems.add(f"no rows are held out for it; say how many, as in {key} = 5000", "eval", "split")
+    problems.raise_any()
     return recipe
 
 

@@ -1,4 +1,4 @@
-"""A fixed choice of the training rows of a data source: `rows`, `balanced` and `seed` of its table."""
+"""A fixed choice of the training rows of a data source: `rows`, `balanced`, `validation` and `seed` of its table."""
 
 from __future__ import annotations
 
@@ -50,10 +50,12 @@ class ChosenRows:
 def choose(rows: Rows, sampling: SampledSource, split: str) -> Tensor:
     """Choose training rows: a function of the seed, of the number of rows, and where it is balanced of their classes.
 
+    Sources of the same rows hold out the same ones, as far as their `validation` and `seed` agree.
+
     Args:
-        rows: The opened rows of the source.
+        rows: The opened training rows of the source.
         sampling: The source, and what its table says.
-        split: The name of the split.
+        split: "train", or "validation" for the rows that are held out of it.
 
     Returns:
         (n,) int64, the numbers of the chosen rows in rising order.
@@ -61,12 +63,20 @@ def choose(rows: Rows, sampling: SampledSource, split: str) -> Tensor:
     Raises:
         ConfigError: There are too few rows, or no classes, or the rows do not divide over the classes.
     """
-    wanted = sampling.rows
-    assert wanted is not None
-    if wanted > len(rows):
-        raise ConfigError(f"{wanted} is more than the {len(rows)} rows of its {split} split", "rows")
-    generator = Noise(sampling.seed, "chosen rows").generator(split)
-    order = torch.randperm(len(rows), generator=generator)
+    left = torch.arange(len(rows))
+    if (held := sampling.validation) is not None:
+        if held >= len(rows):
+            message = f"{held} of the {len(rows)} rows of its training split leaves none to train on"
+            raise ConfigError(message, "validation")
+        drawn = torch.randperm(len(rows), generator=Noise(sampling.seed, "validation rows").generator("train"))
+        if split == "validation":
+            return drawn[:held].sort().values
+        left = drawn[held:].sort().values
+    if (wanted := sampling.rows) is None:
+        return left
+    if wanted > len(left):
+        raise ConfigError(f"{wanted} is more than the {len(left)} rows of its {split} split", "rows")
+    order = left[torch.randperm(len(left), generator=Noise(sampling.seed, "chosen rows").generator(split))]
     if not sampling.balanced:
         return order[:wanted].sort().values
     classes = _classes(rows, sampling, split)[order]
@@ -91,6 +101,6 @@ def _classes(rows: Rows, sampling: SampledSource, split: str) -> Tensor:
     names = [name for name, space in source.spaces().items() if space.kind == "label"]
     if not names:
         raise ConfigError("needs the classes of the rows, this source has no labels", "balanced")
-    opened = rows if source is sampling.component else source.open(split)
+    opened = rows if source is sampling.component else source.open("train")
     parts = torch.arange(len(rows)).split(ROWS_PER_READ)
     return torch.cat([opened.take(index)[names[0]] for index in parts])

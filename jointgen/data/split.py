@@ -20,7 +20,7 @@ from jointgen.contracts.space import Space
 from jointgen.data.chosen_rows import ChosenRows, choose
 from jointgen.data.device import send
 from jointgen.data.identity import identity_differences
-from jointgen.errors import ComponentError, FileError, Problems
+from jointgen.errors import ComponentError, ConfigError, FileError, Problems
 from jointgen.registry.faults import attributing
 from jointgen.text import listed
 
@@ -36,7 +36,7 @@ class Split:
     """The rows of a split, of every data source that the objective draws from.
 
     Args:
-        name: "train" or "test", or another name for rows that are no split of a source.
+        name: "train", "validation" or "test", or another name for rows that are no split of a source.
         sources: The opened rows of each source, by the part of the recipe that it is ("data").
         variables: For each source, the joints' names of its variables -> its own names for them.
         components: The data sources themselves, where `sources` are their rows.
@@ -55,6 +55,11 @@ class Split:
     def __len__(self) -> int:
         """The number of chosen rows, or that of the shortest source: several sources are read side by side."""
         return min(len(rows) for rows in self.sources.values()) if self.chosen is None else len(self.chosen)
+
+    @property
+    def of_source(self) -> str:
+        """The split of a source that these rows are of: "train" for the validation rows."""
+        return "train" if self.name == "validation" else self.name
 
     def first(self, n: int) -> Split:
         """The first n rows, or all where there are fewer."""
@@ -115,7 +120,7 @@ class Split:
             if not names or (source and part != source):
                 continue
             if part not in self._labelled:
-                opened = self.sources[part] if asked is component else asked.open(self.name)
+                opened = self.sources[part] if asked is component else asked.open(self.of_source)
                 subset = None if asked is component else self.subsets.get(part)
                 self._labelled[part] = opened if subset is None else ChosenRows(opened, subset)
             taken = self._labelled[part].take(self._row_numbers(index))
@@ -133,7 +138,7 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
 
     Args:
         binding: What the recipe and its objective declare.
-        name: "train" or "test".
+        name: "train", "validation" or "test". The validation rows are training rows that the recipe holds out.
         parts: The data sources to open; None: all that the objective draws from.
 
     Raises:
@@ -142,17 +147,20 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
         ComponentError: A source raises, or opens what are no rows of its Spaces.
     """
     wanted = dict.fromkeys(binding.data_parts if parts is None else parts)
+    samplings = {part: binding.recipe.sampling(part) for part in wanted}
+    own = "train" if name == "validation" else name  # the source's name of the split
     components = {part: binding.recipe.all_sources()[part] for part in wanted}
     sources: dict[str, Rows] = {}
     problems = Problems()
     for part, component in components.items():
         with problems.collect(*binding.recipe.path_of(part)), attributing(binding.named(part)):
-            sources[part] = component.open(name)
+            if name == "validation" and samplings[part].validation is None:
+                raise ConfigError("none of its training rows are held out; say how many", "validation")
+            sources[part] = component.open(own)
     if problems and binding.recorded is not None:
         placed = {binding.recipe.path_of(part): component for part, component in components.items()}
         problems = Problems(asking_where(problem, placed) for problem in problems)
     problems.raise_any()
-    samplings = {part: binding.recipe.sampling(part) for part in wanted if name == "train"}
     subsets: dict[str, Tensor] = {}
     if binding.recorded is not None:
         for part, component in components.items():
@@ -161,12 +169,12 @@ def open_split(binding: Binding, name: str, parts: Iterable[str] | None = None) 
             _refuse_other(binding.recorded, part, differences(binding.offered[part], spaces))
     for part, rows in sources.items():  # after the record, whose Spaces the rows would not have
         with attributing(binding.named(part)):
-            _check_opened(rows, binding, part, name)
+            _check_opened(rows, binding, part, own)
             if binding.recorded is not None:
                 recorded = binding.recorded.splits.get(part, {})
-                _refuse_other(binding.recorded, part, identity_differences(recorded, name, rows))
+                _refuse_other(binding.recorded, part, identity_differences(recorded, own, rows))
     for part, sampling in samplings.items():
-        if sampling.rows is not None:
+        if own == "train" and (sampling.rows is not None or sampling.validation is not None):
             with problems.collect(*binding.recipe.path_of(part)), attributing(binding.named(part)):
                 subsets[part] = choose(sources[part], sampling, name)
                 sources[part] = ChosenRows(sources[part], subsets[part])

@@ -146,7 +146,8 @@ def evaluate(
 def _rows_for_draws(model: Model, n: int) -> Split | None:
     """At most n held-out rows, evenly apart, of the data sources that p draws from, if it draws from any."""
     parts = set(model.binding.data_roots(model.binding.joint("p", "drawing samples")).values())
-    return open_split(model.compiled.binding, "test", sorted(parts)).spread(n) if parts else None
+    held_out = model.compiled.recipe.held_out
+    return open_split(model.compiled.binding, held_out, sorted(parts)).spread(n) if parts else None
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------

@@ -219,8 +219,10 @@ def _source_record(
         classes = source.class_names() if isinstance(source, NamedClasses) else {}
         columns = source.columns() if isinstance(source, NamedColumns) else {}
         identities = {
-            name: identity_of(split.sources[part], known[name].compared if name in known else None)
-            for name, split in splits.items()
+            split.of_source: identity_of(
+                split.sources[part], known[split.of_source].compared if split.of_source in known else None
+            )
+            for split in splits.values()
         }
     places = {key: Place(getattr(as_written, key), path) for key, path in absolute_places(source).items()}
     return SourceRecord(compiled.registry.name_of("data", type(source)), places, classes, columns, identities)

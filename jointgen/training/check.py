@@ -171,13 +171,18 @@ def check_sources(compiled: CompiledRecipe, problems: Problems, *, needs_data: b
     recipe = compiled.recipe
     absent, uncounted, counts = Problems(), list[str](), dict[str, int]()
     for part in compiled.binding.data_parts:
-        source, wanted = recipe.all_sources()[part], recipe.sampling(part).rows
+        source, sampling = recipe.all_sources()[part], recipe.sampling(part)
         if not isinstance(source, CountedSource):
             uncounted.append(part)
             continue
         with absent.collect(*recipe.path_of(part)), attributing(compiled.binding.named(part)):
             counts[part] = source.count_rows("train")
-            if wanted is not None:
+            if (held := sampling.validation) is not None:
+                if held >= counts[part]:
+                    message = f"{held} of the {counts[part]} rows of its training split leaves none to train on"
+                    problems.add(message, *recipe.path_of(part), "validation")
+                counts[part] = max(1, counts[part] - held)
+            if (wanted := sampling.rows) is not None:
                 if wanted > counts[part]:
                     message = f"{wanted} is more than the {counts[part]} rows of its training split"
                     problems.add(message, *recipe.path_of(part), "rows")

@@ -35,7 +35,7 @@ class RunReporter:
 
     Args:
         compiled: The recipe.
-        splits: The opened splits, "train" and "test".
+        splits: The opened splits, "train" and the one that is held out.
         ema: The averaged weights, which evaluations, pictures and the finished model use.
         workers: The processes of the run.
         folder: The run folder.
@@ -54,7 +54,7 @@ class RunReporter:
         self.compiled, self.recipe = compiled, compiled.recipe
         self.ema, self.workers, self.folder, self.log = ema, workers, folder, log
         self.metrics = metrics_of(compiled)
-        self.evaluated, self.pictured = splits[self.recipe.eval.split], splits["test"]
+        self.evaluated, self.pictured = splits[self.recipe.eval.split], splits[self.recipe.held_out]
 
     def model(self) -> Model:
         """Return the averaged weights as a model, in evaluation mode."""

@@ -78,7 +78,7 @@ def set_up_training(
     # processes and data
     with placing("train"):
         workers = Workers.start(train.device, train.precision, processes=processes)
-    splits = {name: open_split(compiled.binding, name) for name in ("train", "test")}
+    splits = {name: open_split(compiled.binding, name) for name in ("train", recipe.held_out)}
     if workers.is_main:
         rows = ", ".join(f"{len(split):,} rows to {name}" for name, split in splits.items())
         debug(f"{workers.world} process(es), this one on {workers.device} in {workers.precision}; {rows}")

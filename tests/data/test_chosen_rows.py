@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import jointgen
+from jointgen.cli.main import main
 from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.config.toml import parse_toml
@@ -18,6 +19,7 @@ from jointgen.data.split import Split, open_split
 from jointgen.errors import ConfigError, FileError
 from jointgen.inference.run_data import RunData
 from jointgen.registry.components import Registry
+from jointgen.registry.discovery import load_plugins
 from jointgen.runs.folder import RunFolder
 from jointgen.training.check import check_run
 
@@ -76,6 +78,41 @@ def test_an_unbalanced_choice_and_the_test_split(registry: Registry) -> None:
     assert len(opened(registry, "test").sources["labelled"]) == 297
 
 
+def test_validation_rows_are_the_ones_that_training_leaves(registry: Registry) -> None:
+    """Sources of the same rows hold out the same ones, so that no labelled row is among another's validation rows."""
+    held = {"data.validation": 300, "sources.labelled.validation": 300}
+    recipe = read_recipe(PAIRS, {**held, "eval.split": "validation"}, registry=registry)
+    binding = compile_recipe(recipe, registry).binding
+    train, validation, test = (open_split(binding, name) for name in ("train", "validation", "test"))
+    assert [len(one.sources["data"]) for one in (train, validation, test)] == [1200, 300, 297]
+    for part in ("data", "labelled"):
+        assert torch.equal(validation.subsets[part], validation.subsets["data"])
+        assert torch.cat([train.subsets[part], validation.subsets["data"]]).unique(return_counts=True)[1].max() == 1
+    both = torch.cat([train.subsets["data"], validation.subsets["data"]])
+    assert torch.equal(both.sort().values, torch.arange(1500))
+    assert train.sources["labelled"].take(torch.arange(20))["y"].bincount().tolist() == [2] * 10
+    assert torch.equal(
+        validation.labels(torch.arange(9), "data")["y"], validation.labels(torch.arange(9), "labelled")["y"]
+    )
+
+
+def test_a_run_whose_evaluations_look_at_validation_rows_does_not_open_the_test_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits: Any = load_plugins().registry.get("data", "digits").load()
+    seen, whole = list[str](), digits.open
+    monkeypatch.setattr(digits, "open", lambda self, split: seen.append(split) or whole(self, split))
+    held = {"data.validation": 300, "sources.labelled.validation": 300, "eval.split": "validation"}
+    settings = {**held, "train.eval_every": 1, "eval.rows": 200}
+    run = jointgen.run(PAIRS, settings, out=tmp_path / "run", quiet=True)
+    assert set(seen) == {"train"}
+    assert run.summary["metrics"]["elbo"]["split"] == "validation"
+    assert run.summary["metrics"]["elbo"]["n"] == 200
+    assert RunData.read(RunFolder(run.path)).sources["data"].splits.keys() == {"train"}
+    assert not main(["eval", str(run.path), "--split", "test", "--metrics", "elbo", "--rows", "20"])
+    assert "test" in seen
+
+
 def test_the_choice_is_written_into_the_recipe(registry: Registry) -> None:
     tables = parse_toml(write_recipe(read_recipe(PAIRS, {"sources.labelled.batch": 8}, registry=registry), registry))
     expected = {"type": "digits", "rows": 20, "balanced": True, "seed": 0, "batch": 8}
@@ -94,6 +131,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "too few of a class": ({"rows": 1500}, "sources.labelled.rows: 1500 takes 150 rows of each class, of class"),
     "nothing to choose": ({"rows": None}, "sources.labelled.balanced: says how rows are chosen; give rows, how many"),
+    "none left": ({"validation": 1500}, "sources.labelled.validation: 1500 of the 1500 rows of its training split"),
+    "too many of the rest": (
+        {"validation": 1481},
+        "sources.labelled.rows: 20 is more than the 19 rows of its train split",
+    ),
     "no number": ({"rows": 0}, "sources.labelled.rows: must be >= 1, got 0"),
     "no truth": ({"balanced": 1}, "sources.labelled.balanced: expected true or false, got 1"),
     "misspelt": ({"balancd": True}, "sources.labelled.balancd: unknown key"),
@@ -106,6 +148,14 @@ def test_what_cannot_be_chosen_is_told(registry: Registry, name: str) -> None:
     with pytest.raises(ConfigError) as refused:
         opened(registry, **settings)
     assert refused.value.lines[0].startswith(expected)
+
+
+def test_an_evaluation_on_validation_rows_needs_some(registry: Registry) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_recipe(PAIRS, {"eval.split": "validation", "data.validation": 9}, registry=registry)
+    assert refused.value.lines == [
+        "eval.split: no rows are held out for it; say how many, as in sources.labelled.validation = 5000"
+    ]
 
 
 def test_classes_are_needed_to_balance(registry: Registry) -> None:

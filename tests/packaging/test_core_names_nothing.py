@@ -39,6 +39,7 @@ HOMONYMS = {
 
 EXCEPTIONS = {
     ("cli/study_file.py", "grid"): "the table [grid] of a study",
+    ("config/recipe.py", "split"): "the key eval.split, of which it speaks",
     ("contracts/space.py", "x"): "between the sizes of 3x32x32",
     ("inference/model.py", "elbo"): "the bound is a function of the language; its noise has its name",
     ("objectives/__init__.py", "elbo"): "the bound is a function of the language",

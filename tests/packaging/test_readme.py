@@ -1,4 +1,4 @@
-"""What the README shows works: its Python example trains, its recipe text parses, its recipes exist."""
+"""What the README and the pages that it sends to show works: examples train, texts parse, named recipes exist."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from support.paths import REPO
 
 import jointgen
 from jointgen.config.recipe import Recipe, Train, read_recipe
+from jointgen.config.shipped import shipped_recipes
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError
 from jointgen.objectives import Objective
 from jointgen.registry.components import Component
 from jointgen.registry.discovery import load_plugins
 
-README = (REPO / "README.md").read_text(encoding="utf-8")
+README, TRAINING, FAMILIES, OWN_PARTS = (
+    (REPO / page).read_text(encoding="utf-8")
+    for page in ("README.md", "docs/training.md", "docs/families.md", "docs/your-own-parts.md")
+)
 
 
-def block(language: str, containing: str) -> str:
-    found = [b for b in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if containing in b]
+def block(language: str, containing: str, text: str = README) -> str:
+    found = [b for b in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL) if containing in b]
     assert len(found) == 1, f"one {language} block with {containing!r}"
     return str(found[0])
 
@@ -57,8 +61,18 @@ def test_the_text_in_the_recipe_is_the_same_objective() -> None:
     assert text.startswith("maximise E[q(x,z)](log p(x|z) - f) + E[p(x,z)](log q(z|x) + f)")
 
 
+def test_the_readme_is_short_and_its_part_is_the_one_that_the_page_registers() -> None:
+    assert len(README.splitlines()) <= 150
+    code = block("python", "@jointgen.register").replace("   # now { type", "  # now { type")
+    lines = [line.partition("  #")[0].rstrip() for line in code.splitlines()]
+    page = block("python", '@jointgen.register.encoder("wide")', OWN_PARTS)
+    assert [line for line in lines if line] == [
+        line[4:] for line in page.splitlines() if line[4:] in lines and line.startswith((">>> ", "... "))
+    ]
+
+
 def test_the_training_options_are_keys() -> None:
-    tables = tomllib.loads(block("toml", "[optimizer.model]"))
+    tables = tomllib.loads(block("toml", "[optimizer.model]", TRAINING))
     options = {f"optimizer.{key}": value for key, value in tables["optimizer"].items()}
     recipe = vae_with({**options, "objective": tables["objective"]})
     assert recipe.optimizer.parts["encoder"].lr == 0.01
@@ -70,7 +84,7 @@ def vae_with(changes: dict[str, Any]) -> Recipe:
 
 def test_every_key_of_train_is_in_a_table_or_named() -> None:
     """And the values that the tables give are accepted."""
-    section = README.split("## Training\n")[1].split("## Several processes")[0]
+    section = TRAINING.split("## Several processes")[0]
     cells = re.findall(r"^\| (`[^|]*`) \|", section, re.MULTILINE)
     found = [named for cell in cells for named in re.findall(r"`([\w.]+)(?: = ([^`]+))?`", cell)]
     for key, value in found:
@@ -81,8 +95,11 @@ def test_every_key_of_train_is_in_a_table_or_named() -> None:
 
 
 def test_named_recipes_exist() -> None:
-    named = set(re.findall(r"recipes/(\w+\.toml)", README)) | set(re.findall(r"`(\w+_mnist\.toml)`", README))
-    assert named and all((REPO / "recipes" / name).is_file() for name in named)
+    named = set(re.findall(r"recipes/(\w+)\.toml", README)) | set(
+        re.findall(r"`(\w+_(?:mnist|cifar10|imagenet))`", README)
+    )
+    named |= set(re.findall(r"jointgen run (\w+) ", README))
+    assert len(named) > 10 and named <= shipped_recipes().keys()
 
 
 def test_every_recipe_is_accepted() -> None:
@@ -97,8 +114,7 @@ ROW = re.compile(r"^\| `(\w+)` \|[^|]*\|(.*)\|$", re.MULTILINE)
 
 def families_and_priors() -> list[tuple[str, list[str]]]:
     """Name and [sample path, densities, KL] of the table's rows."""
-    section = README.split("### Families and priors")[1].split("\n## ")[0]
-    return [(name, [cell.strip() for cell in cells.split("|")]) for name, cells in ROW.findall(section)]
+    return [(name, [cell.strip() for cell in cells.split("|")]) for name, cells in ROW.findall(FAMILIES)]
 
 
 VARIABLES = [

@@ -1,11 +1,11 @@
 """The loops that jointgen's step is measured against: plain PyTorch, written by hand for one model.
 
-`BareVAE` and `BareASVAE` train the networks of a recipe, rebuilt here from torch's own layers with the recipe's
-starting weights. They have what such loops have: images kept as uint8 and indexed by a permutation, torch's global
-generator, an Adam for each player, the recipe's learning rate, one backward pass for each player, the critic frozen
-while it is only looked at, samples detached where they are only looked at, a running mean of the losses that is read
-off now and then, and if wanted an average of the weights. They have no logged parts of the loss, no gradient norm,
-no named noise, and no choice of anything.
+`BareVAE`, `BarePlanarVAE`, `BareASVAE` and `BareALI` train the networks of a recipe, rebuilt here from torch's own
+layers with the recipe's starting weights. They have what such loops have: images kept as uint8 and indexed by a
+permutation, torch's global generator, an Adam for each player, the recipe's learning rate, one backward pass for each
+player, the critic frozen while it is only looked at, samples detached where they are only looked at, a running mean of
+the losses that is read off now and then, and if wanted an average of the weights. They have no logged parts of the
+loss, no gradient norm, no named noise, and no choice of anything.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from jointgen_families.flows.planar import CONTEXT_SCALE, PlanarTransform
 from jointgen_nets.conv import ConvDecoder, ConvDiscriminator, ConvEncoder
-from jointgen_nets.mlp import MLP
+from jointgen_nets.mlp import MLP, MLPDiscriminator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -96,6 +97,22 @@ def conv_critic(config: ConvDiscriminator, shape: tuple[int, ...]) -> nn.Sequent
     return conv_down(config.widths, shape, nn.LeakyReLU(0.2), tail)
 
 
+class PairCritic(nn.Module):
+    """A fully connected critic of (x, z), in which z enters the first hidden layer."""
+
+    def __init__(self, config: MLPDiscriminator, x: int, z: int):
+        super().__init__()
+        assert not config.dropout and not config.spectral_norm
+        self.of_x, self.of_z = nn.Linear(x, config.hidden[0]), nn.Linear(z, config.hidden[0], bias=False)
+        layers: list[nn.Module] = []
+        for before, after in pairwise([*config.hidden, 1]):
+            layers += [nn.LeakyReLU(0.2), nn.Linear(before, after)]
+        self.rest = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        return self.rest(self.of_x(x.flatten(1)) + self.of_z(z))  # type: ignore[no-any-return]
+
+
 def starting_at(network: nn.Module, theirs: nn.Module) -> nn.Module:
     """Copy the weights of another network that has the same layers in the same order."""
     pairs = zip(network.parameters(), theirs.parameters(), strict=True)
@@ -122,9 +139,10 @@ class BareVAE:
         theirs: Any = parts.modules
         self.encoder = self._network("encoder", theirs)
         self.decoder = self._network("decoder", theirs)
-        self.offset_z = self._own(theirs["encoder"].family.offset)
+        self.offset_z = self._own(self.gaussian(theirs["encoder"].family).offset)
         self.offset_x = self._own(theirs["decoder"].family.offset)
-        self.log_scale = None if self.bits else self._own(theirs["decoder"].family.log_scale)
+        family = theirs["decoder"].family
+        self.log_scale = self._own(family.log_scale) if hasattr(family, "log_scale") else None
         self.params = [copy for copy, _ in self.pairs]
         self.optimizer = self._adam(self.params, recipe.optimizer.model)
         self.average = [p.detach().clone() for p in self.params] if ema else []
@@ -135,10 +153,18 @@ class BareVAE:
         config, trunk = self.recipe.all_conditionals()[name].network, theirs[name].trunk
         x, z = self.shape, self.size
         if isinstance(config, MLP):
-            made = mlp(config, math.prod(x), 2 * z) if name == "encoder" else mlp(config, z, math.prod(x))
+            made = mlp(config, math.prod(x), self.code_outputs()) if name == "encoder" else mlp(config, z, math.prod(x))
         else:
-            made = conv_encoder(config, x, 2 * z) if name == "encoder" else conv_decoder(config, z, x)
+            made = conv_encoder(config, x, self.code_outputs()) if name == "encoder" else conv_decoder(config, z, x)
         return self._started(made, trunk)
+
+    def code_outputs(self) -> int:
+        """How many numbers the encoder's network puts out."""
+        return 2 * self.size
+
+    def gaussian(self, family: Any) -> Any:
+        """The module of the encoder's Gaussian."""
+        return family
 
     def _started(self, network: nn.Module, theirs: nn.Module) -> nn.Module:
         network = starting_at(network.to(self.device), theirs)
@@ -217,6 +243,44 @@ class BareVAE:
         return value
 
 
+# --- the VAE with a planar flow --------------------------------------------------------------------------------------
+
+
+class BarePlanarVAE(BareVAE):
+    """q(z|x) is a Gaussian sent through K planar layers of each row's own (Rezende & Mohamed 2015), in a plain loop.
+
+    The transform itself is jointgen's, on both sides: benchmarks/flows.py compares it with others.
+    """
+
+    def __init__(self, recipe: Recipe, parts: Parts, images: Tensor, adam: dict[str, bool], *, ema: float | None):
+        self.length = recipe.all_conditionals()["encoder"].family.length
+        super().__init__(recipe, parts, images, adam, ema=ema)
+
+    def _network(self, name: str, theirs: Any) -> nn.Module:
+        if name == "encoder":
+            flow = theirs["encoder"].family.flow
+            self.u, self.w, self.b = (self._own(p) for p in (flow.u, flow.w, flow.b))
+        return super()._network(name, theirs)
+
+    def code_outputs(self) -> int:
+        return 2 * self.size + self.length * (2 * self.size + 1)
+
+    def gaussian(self, family: Any) -> Any:
+        return family.base
+
+    def loss(self, x: Tensor) -> Tensor:
+        K, D = self.length, self.size
+        base, context = self.encoder(2 * x - 1).split([2 * D, K * (2 * D + 1)], 1)
+        mean, log_scale = base.chunk(2, 1)
+        mean, log_scale = mean + self.offset_z, log_scale.clamp(-6, 3)
+        eps = self.generator.normal(*mean.shape, device=self.device)
+        u, w, b = (CONTEXT_SCALE * context).split([K * D, K * D, K], 1)
+        flow = PlanarTransform(u.unflatten(1, (K, D)) + self.u, w.unflatten(1, (K, D)) + self.w, b + self.b)
+        z, log_det = flow.forward(mean + log_scale.exp() * eps)
+        log_ratio = (0.5 * (eps.square() - z.square()) + log_scale).sum() + log_det.sum()
+        return (self.reconstruction(self.decode(z), x) - log_ratio) / len(x)
+
+
 # --- AS-VAE ----------------------------------------------------------------------------------------------------------
 
 
@@ -274,3 +338,51 @@ class BareASVAE(BareVAE):
     def scale(self) -> Tensor:
         assert self.log_scale is not None
         return self.log_scale.clamp(-6, 3).exp()
+
+
+# --- ALI -------------------------------------------------------------------------------------------------------------
+
+
+class BareALI(BareVAE):
+    """A critic of (x, z) on q(x) q(z|x) and p(z) p(x|z), swapped labels, both gradients at the same point; R1 at q.
+
+    One forward pass, and a backward pass to the parameters of each player.
+    """
+
+    def __init__(self, recipe: Recipe, parts: Parts, images: Tensor, adam: dict[str, bool], *, ema: float | None):
+        super().__init__(recipe, parts, images, adam, ema=ema)
+        self.model = list(self.params)
+        critic = PairCritic(recipe.discriminator, math.prod(self.shape), self.size)
+        self.critic = self._started(critic, parts.modules["f"])
+        self.critic_params = list(self.critic.parameters())
+        self.params = [copy for copy, _ in self.pairs]
+        self.average = [p.detach().clone() for p in self.params] if ema else []
+        self.critics = self._adam(self.critic_params, recipe.optimizer.critics)
+        (self.r1,) = recipe.objective.critic.penalties
+
+    def step(self, rows: Tensor | None = None) -> None:
+        x = self.batch(self.rows() if rows is None else rows)
+        is_penalised = self.done % self.r1.every == 0
+        mean, log_scale = self.encode(x)
+        code = mean + log_scale.exp() * self.generator.normal(*mean.shape, device=self.device)
+        z = self.generator.normal(len(x), self.size, device=self.device)
+        of_q, of_p = self.critic(2 * x - 1, code).squeeze(1), self.critic(2 * self.decode(z) - 1, z).squeeze(1)
+        loss = F.softplus(of_q).mean() + F.softplus(-of_p).mean()
+        critic_loss = F.softplus(-of_q).mean() + F.softplus(of_p).mean()
+        if is_penalised:
+            # the slope by x is that of the critic alone, not through the encoder: x enters it a second time there
+            slopes = self.slopes(x.detach(), code.detach())
+            critic_loss = critic_loss + self.r1.every * 0.5 * self.r1.weight * slopes / len(x)
+        self.optimizer.zero_grad()
+        self.critics.zero_grad()
+        loss.backward(retain_graph=True, inputs=self.model)
+        critic_loss.backward(inputs=self.critic_params)
+        self.optimizer.step()
+        self.critics.step()
+        self.finish(loss)
+
+    def slopes(self, x: Tensor, code: Tensor) -> Tensor:
+        """The sum over rows of the squared slope of the critic by both of its inputs."""
+        seen = x.requires_grad_(), code.requires_grad_()
+        found = torch.autograd.grad(self.critic(2 * seen[0] - 1, seen[1]).sum(), seen, create_graph=True)
+        return sum(slope.square().sum() for slope in found)  # type: ignore[return-value]

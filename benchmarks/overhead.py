@@ -1,9 +1,9 @@
 """Measures the cost of a step: jointgen's training loop beside a bare PyTorch loop of the same model (`bare.py`).
 
     python benchmarks/overhead.py [--mnist DIR] [--cifar DIR] [--imagenet DIR] [--rows NAME...] [--device cuda]
-        [--set KEY=VALUE]...
+        [--set KEY=VALUE]... [--count]
 
-jointgen's side is `Trainer.fit` itself: data, noise, statistics, averaged weights, a log event in every window. The
+jointgen's side is `Trainer.fit` itself: data, noise, statistics, averaged weights, a log event in every 50 steps. The
 bare side starts from the same weights. Both run in one process in turns, a window of steps each; a round is one window
 of every arm, and the figures are medians over rounds: of the time of a step, and of the ratio within a round. On a CPU
 that is the process's own time on one thread, since other work shares the machine, and wall time beside it; on a GPU
@@ -11,7 +11,9 @@ CUDA events, and the device is waited for at the ends of a window only.
 
 Before anything is timed, jointgen's first step is repeated by the bare loop with the numbers and rows that jointgen
 drew, and every parameter's gradient has to be the same up to rounding. Then the operations that torch dispatches are
-counted on both sides, forward and backward, as means over a few steps: a figure without noise.
+counted on both sides, forward and backward, as means over a few steps without a log event, and the largest amount of
+memory that tensors take in a step, above what they take between steps: figures without noise. --count measures these
+alone, on any machine, and says which operations differ.
 
 --set reaches jointgen's recipe only, so that an option's gain shows against the plain bare loop. Without folders the
 images are random bytes.
@@ -20,7 +22,9 @@ images are random bytes.
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
+import itertools
 import statistics
 import tempfile
 import time
@@ -31,7 +35,7 @@ from typing import Any
 import attrs
 import numpy as np
 import torch
-from bare import BareASVAE, BareVAE, Replay
+from bare import BareALI, BareASVAE, BarePlanarVAE, BareVAE, Replay
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -46,7 +50,8 @@ from jointgen.training.trainer import Trainer
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 ROUNDING = 2e-4  # of a float32 gradient, relative to the largest number of its tensor
-COUNTED = 4  # steps whose operations are counted: a period of the gradient penalty
+COUNTED = 4  # steps whose operations and memory are measured: a period of the gradient penalty
+LOG_EVERY = 50  # the recipes' own
 
 
 @attrs.frozen
@@ -61,6 +66,7 @@ class Row:
     window: int
     rounds: int
     settings: tuple[str, ...] = ()
+    observe: str = "dequantise"
 
 
 NEAREST = "decoder.network.upsample='nearest'"
@@ -73,15 +79,27 @@ EVERY_TERM = (
     "objective.lambda=300.0",
     "objective.gamma=0.0",
 )
+NO_DROPOUT = ("discriminator.dropout=0.0",)
 CONV_VAE = (NEAREST, GAUSSIAN, "objective.type='vae'")
 ROWS = {
-    "mlp": Row("VAE, MLP, 28x28, batch 128", "vae_mnist", BareVAE, "mnist", (1, 28, 28), 50, 31),
+    "mlp": Row("VAE, MLP, 28x28, batch 128", "vae_mnist", BareVAE, "mnist", (1, 28, 28), 50, 41, observe="binarise"),
     "conv": Row("VAE, conv, 32x32, batch 64", "asvae_cifar10", BareVAE, "cifar", (3, 32, 32), 4, 21, CONV_VAE),
     "asvae32": Row(
         "AS-VAE, conv, 32x32, batch 64", "asvae_cifar10", BareASVAE, "cifar", (3, 32, 32), 4, 15, EVERY_TERM
     ),
     "asvae64": Row(
         "AS-VAE, conv, 64x64, batch 32", "asvae_imagenet", BareASVAE, "imagenet", (3, 64, 64), 4, 15, EVERY_TERM
+    ),
+    "ali": Row("ALI, MLP, 28x28, batch 128", "ali_mnist", BareALI, "mnist", (1, 28, 28), 40, 41, NO_DROPOUT),
+    "planar": Row(
+        "VAE, planar flow of 80 layers, 28x28, batch 128",
+        "nfvae_mnist",
+        BarePlanarVAE,
+        "mnist",
+        (1, 28, 28),
+        10,
+        41,
+        observe="binarise",
     ),
 }
 
@@ -94,14 +112,23 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, help="instead of each row's own number")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of jointgen's recipe")
+    parser.add_argument("--count", action="store_true", help="operations and memory alone; nothing is timed")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    columns = ["model", "bare loop", "jointgen", "ratio", "ratio, wall", "without averaging, either"]
-    columns += ["operations, bare", "operations, jointgen", "gradients differ by"]
+    columns = ["model"]
+    if not arguments.count:
+        columns += ["bare loop", "jointgen", "ratio", "ratio, wall", "without averaging, either"]
+    columns += ["operations, bare", "jointgen", "ratio", "peak of a step, bare", "jointgen", "gradients differ by"]
     print(f"| {' | '.join(columns)} |")
     print("|---" * len(columns) + "|")
+    differences = {}
     for name in arguments.rows:
-        print(Comparison(ROWS[name], arguments).line(), flush=True)
+        comparison = Comparison(ROWS[name], arguments)
+        print(comparison.line(), flush=True)
+        differences[comparison.row.title] = comparison.found.more_operations()
+    if arguments.count:
+        for title, more in differences.items():
+            print(f"\n{title}, jointgen less bare: {', '.join(f'{name} {count:+g}' for name, count in more.items())}")
 
 
 # --- one line --------------------------------------------------------------------------------------------------------
@@ -110,31 +137,29 @@ def main() -> None:
 class Comparison:
     """Times jointgen with and without averaged weights, each in turns with the bare loop of the same kind."""
 
+    found: Interleaved
+
     def __init__(self, row: Row, arguments: argparse.Namespace):
         self.row, self.arguments = row, arguments
 
     def line(self) -> str:
-        averaged, plain = self.measured([]), self.measured(["train.ema=0.0"])
-        ours, theirs = averaged.seconds["jointgen"], averaged.seconds["bare"]
-        cells = [
-            self.row.title,
-            f"{1e3 * statistics.median(theirs):.2f} ms",
-            f"{1e3 * statistics.median(ours):.2f} ms",
-            shown(averaged.ratios()),
-            f"{statistics.median(averaged.ratios(wall=True)):.3f}",
-            shown(plain.ratios()),
-            f"{averaged.operations['bare']:g}",
-            f"{averaged.operations['jointgen']:g}",
-            f"{averaged.difference:.0e}",
-        ]
-        return f"| {' | '.join(cells)} |"
+        self.found = found = self.measured([])
+        cells = [self.row.title]
+        if not self.arguments.count:
+            plain = self.measured(["train.ema=0.0"])
+            cells += [f"{1e3 * statistics.median(found.seconds[arm]):.2f} ms" for arm in ("bare", "jointgen")]
+            cells += [shown(found.ratios()), f"{statistics.median(found.ratios(wall=True)):.3f}", shown(plain.ratios())]
+        bare, ours = (found.operations[arm].total() / COUNTED for arm in ("bare", "jointgen"))
+        cells += [f"{bare:g}", f"{ours:g}", f"{ours / bare:.3f}"]
+        cells += [f"{found.peaks[arm] / 2**20:.1f} MiB" for arm in ("bare", "jointgen")]
+        return f"| {' | '.join([*cells, f'{found.difference:.0e}'])} |"
 
     def measured(self, settings: list[str]) -> Interleaved:
         with tempfile.TemporaryDirectory() as folder, contextlib.suppress(MeasuredError):
             window = self.row.window if self.arguments.device == "cpu" else 200
             loop = [
                 "train.steps=1000000",
-                f"train.log_every={min(window, 50)}",
+                f"train.log_every={LOG_EVERY}",
                 f"train.device='{self.arguments.device}'",
             ]
             never = [f"train.{what}_every=1000000" for what in ("eval", "sample", "checkpoint")]
@@ -143,7 +168,7 @@ class Comparison:
             registry = load_plugins().registry
             checked = check_run(read_recipe(RECIPES / f"{self.row.recipe}.toml", given, registry=registry), registry)
             rounds = self.row.rounds if self.arguments.rounds is None else self.arguments.rounds
-            arms = Interleaved(window, rounds)
+            arms = Interleaved(window, rounds, only_counted=getattr(self.arguments, "count", False))
             trainer = set_up_training(checked, Path(folder) / "run", stop=arms.after_step)
             arms.bare = bare_loop(self.row.loop, trainer)
             with arms.recorded:
@@ -153,10 +178,11 @@ class Comparison:
     def data(self, folder: Path) -> list[str]:
         if root := getattr(self.arguments, self.row.folder):
             return [f"data.root='{root}'"]
-        images = np.random.default_rng(0).integers(0, 256, (4096, *self.row.shape), dtype=np.uint8)
-        np.save(folder / "images.npy", images)
-        observe = "binarise" if self.row.folder == "mnist" else "dequantise"
-        return ["data.type='arrays'", f"data.path='{folder / 'images.npy'}'", f"data.observe='{observe}'"]
+        generator = np.random.default_rng(0)
+        for split, rows in (("train", 4096), ("test", 64)):
+            np.save(folder / f"{split}.npy", generator.integers(0, 256, (rows, *self.row.shape), dtype=np.uint8))
+        files = [f"data.{key}='{folder / name}'" for key, name in (("path", "train.npy"), ("test_path", "test.npy"))]
+        return ["data.type='arrays'", *files, f"data.observe='{self.row.observe}'"]
 
 
 def bare_loop(loop: type[BareVAE], trainer: Trainer) -> BareVAE:
@@ -187,46 +213,70 @@ class Interleaved:
 
     bare: BareVAE
 
-    def __init__(self, window: int, rounds: int):
-        self.window, self.rounds = window, rounds
+    def __init__(self, window: int, rounds: int, only_counted: bool = False):
+        self.window, self.rounds, self.only_counted = window, rounds, only_counted
         self.steps, self.difference, self.recorded = 0, float("nan"), Recorded()
         self.seconds: dict[str, list[float]] = {"jointgen": [], "bare": []}
         self.wall: dict[str, list[float]] = {"jointgen": [], "bare": []}
-        self.operations: dict[str, float] = {}
-        self.counter = Counter()
+        self.operations: dict[str, collections.Counter[str]] = {}
+        self.peaks: dict[str, float] = {}
 
     def after_step(self) -> int:
         self.steps += 1
-        self.count_operations()
         if self.steps == 1:
             self.difference = self.recorded.difference(self.bare)
         if self.rounds == 0:  # only compared
             raise MeasuredError
-        if self.steps % self.window:
+        if self.steps <= 3 * COUNTED:
+            self.count()
             return 0
-        if self.steps > self.window:  # the first window warms up
+        if self.only_counted:
+            raise MeasuredError
+        since = self.steps - 3 * COUNTED
+        if since % self.window:
+            return 0
+        if since > self.window:  # the first window warms up
             self.record("jointgen", self.watch)
         watch = Stopwatch(self.bare.device)
         for _ in range(self.window):
             self.bare.step()
         self.bare.read()
-        if self.steps > self.window:
+        if since > self.window:
             self.record("bare", watch)
         if len(self.seconds["bare"]) == self.rounds:
             raise MeasuredError
         self.watch = Stopwatch(self.bare.device)
         return 0
 
-    def count_operations(self) -> None:
-        """Count those of a few steps after the first, on both sides."""
+    def count(self) -> None:
+        """Count operations and then memory in a few steps each, after as many others, on both sides."""
+        if self.steps % COUNTED:
+            return
         if self.steps == COUNTED:
+            self.counter = Operations()
             self.counter.__enter__()
+            return
         if self.steps == 2 * COUNTED:
             self.counter.__exit__(None, None, None)
-            with Counter() as bare:
-                for _ in range(COUNTED):
-                    self.bare.step()
-            self.operations = {"jointgen": self.counter.count / COUNTED, "bare": bare.count / COUNTED}
+            with Operations() as bare:
+                self.bare_steps()
+            self.operations = {"jointgen": self.counter.counts, "bare": bare.counts}
+            self.memory = Memory(self.bare.device)
+            return
+        self.peaks["jointgen"] = self.memory.peak()
+        memory = Memory(self.bare.device)
+        self.bare_steps()
+        self.peaks["bare"] = memory.peak()
+
+    def bare_steps(self) -> None:
+        for _ in range(COUNTED):
+            self.bare.step()
+
+    def more_operations(self) -> dict[str, float]:
+        """By how many a step of jointgen has more of each operation, negative where it has less."""
+        ours, theirs = (self.operations[arm] for arm in ("jointgen", "bare"))
+        found = {name: (ours[name] - theirs[name]) / COUNTED for name in sorted(ours | theirs)}
+        return {name.removeprefix("aten."): count for name, count in found.items() if count}
 
     def record(self, arm: str, watch: Stopwatch) -> None:
         seconds, wall = watch.read()
@@ -238,16 +288,42 @@ class Interleaved:
         return [ours / theirs for ours, theirs in zip(of["jointgen"], of["bare"], strict=True)]
 
 
-class Counter(TorchDispatchMode):
-    """Counts the operations that torch dispatches while it is entered."""
+class Operations(TorchDispatchMode):
+    """Counts the operations that torch dispatches while it is entered, by name."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.counts = collections.Counter[str]()
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
-        self.count += 1
+        self.counts[str(function)] += 1
         return function(*arguments, **(options or {}))
+
+
+class Memory:
+    """Measures the largest amount of memory, in bytes, that tensors take above what they took when it was made.
+
+    On a CPU it adds up what torch's profiler records of every allocation.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        else:
+            self.profile = torch.autograd.profiler.profile(profile_memory=True)
+            self.profile.__enter__()
+
+    def peak(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+            return torch.cuda.max_memory_allocated() - self.before
+        self.profile.__exit__(None, None, None)
+        events = [event for event in self.profile.kineto_results.events() if event.name() == "[memory]"]
+        sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+        return max(itertools.accumulate(sizes), default=0)
 
 
 class Stopwatch:

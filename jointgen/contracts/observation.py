@@ -112,7 +112,8 @@ def place_in_bin(level: Tensor, u: Tensor) -> Tensor:
 def affine(level: Tensor, space: Space) -> Tensor:
     """Return the value of a level, or of a place between two levels, in model space."""
     assert space.low is not None and space.bin_width is not None
-    return space.low + level * space.bin_width
+    from_low = level * space.bin_width
+    return space.low + from_low if space.low else from_low
 
 
 def has_pixels(space: Space) -> bool:

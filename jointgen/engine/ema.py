@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jointgen.compiler.parts import Parts
 
@@ -26,7 +26,7 @@ class EMA:
         self.trained, self.decay = trained, decay
         self.parts = copy.deepcopy(trained) if decay else trained
         self._weights = _paired(self.parts.modules.parameters(), trained.modules.parameters())
-        self._buffers = _paired(self.parts.modules.buffers(), trained.modules.buffers())
+        self._buffers = _paired(_kept_buffers(self.parts.modules), _kept_buffers(trained.modules))
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -41,6 +41,12 @@ class EMA:
             torch._foreach_lerp_(averages, trained, 1 - decay)
         for copies, trained in self._buffers:
             torch._foreach_copy_(copies, trained)
+
+
+def _kept_buffers(modules: nn.Module) -> list[Tensor]:
+    """The buffers that a checkpoint keeps. Any other is a constant: a run that resumes makes it anew."""
+    kept = modules.state_dict()
+    return [buffer for name, buffer in modules.named_buffers() if name in kept]
 
 
 def _paired(averages: Iterable[Tensor], trained: Iterable[Tensor]) -> list[tuple[list[Tensor], list[Tensor]]]:

@@ -6,6 +6,8 @@ Gradients come from torch.func and not from autograd.grad, because only the form
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Literal
 
 import attrs
@@ -25,7 +27,7 @@ def slopes_squared(critic: CriticCall, inputs: CriticInputs) -> Tensor:
     Rows must not depend on one another.
     """
     gradients = torch.func.grad(lambda *values: critic(*values).sum(), argnums=tuple(range(len(inputs))))(*inputs)
-    return torch.stack([sum_event(g.square()) for g in gradients]).sum(0)
+    return _total([sum_event(g.square()) for g in gradients])
 
 
 @attrs.frozen
@@ -47,7 +49,7 @@ class R1:
     ) -> Tensor:
         """Return the penalty of each row, (B,); see `jointgen.plugin.Penalty`."""
         sides = {"numerator": [positive], "denominator": [negative], "both": [positive, negative]}[self.at]
-        return 0.5 * torch.stack([slopes_squared(critic, side) for side in sides]).sum(0)
+        return 0.5 * _total([slopes_squared(critic, side) for side in sides])
 
 
 @attrs.frozen
@@ -70,6 +72,11 @@ class GradientPenalty:
         between = tuple(torch.lerp(b, a, _like(share, a)) for a, b in zip(positive, negative, strict=True))
         # the small number keeps the square root's own slope finite where the critic is flat
         return ((slopes_squared(critic, between) + 1e-12).sqrt() - 1).square()
+
+
+def _total(values: Sequence[Tensor]) -> Tensor:
+    """The sum; a single one is returned as it is."""
+    return functools.reduce(torch.add, values)
 
 
 def _like(share: Tensor, value: Tensor) -> Tensor:

@@ -348,7 +348,8 @@ class ArrayRows(TensorRows):
     """
 
     def __init__(self, values: dict[str, Tensor], places: Tensor | None):
-        super().__init__(values, places=torch.arange(len(next(iter(values.values())))) if places is None else places)
+        super().__init__(values, places=places)
+        self._has_all = places is None
         self.total, self.remarks = super().__len__(), list[str]()
 
     def __len__(self) -> int:
@@ -356,7 +357,7 @@ class ArrayRows(TensorRows):
 
     def take(self, index: Tensor) -> dict[str, Tensor]:
         """Return the rows with these numbers, (B,) int64, (B, *shape) each."""
-        return super().take(self._places[index])
+        return super().take(index if self._has_all else self._places[index])
 
     def blocks(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the numbers of some rows in the file, (n,) int64, and their values of a variable, (n, D)."""

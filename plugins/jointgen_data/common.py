@@ -97,7 +97,7 @@ class TensorRows:
         assert len({len(value) for value in values.values()}) == 1, "every variable has the same number of rows"
         self.values = values
         self.skipped = list(skipped)
-        self._places = torch.arange(len(self)) if places is None else places
+        self._places = torch.arange(len(next(iter(values.values())))) if places is None else places
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))

@@ -84,12 +84,15 @@ class BernoulliDistribution:
         It is a log-probability where the values are bits. At grey values it is only a cross-entropy. With a relaxed
         path, values are rounded to the bits that they relax, so that the likelihood is always that of bits.
         """
-        return sum_event(self.log_prob_each(value))
+        return -sum_event(self._cross_entropy(value))  # the sign is changed of B numbers, not of each bit's
 
     def log_prob_each(self, value: Tensor) -> Tensor:
         """Return the log-probability of every bit, (B, *shape) -> (B, *shape) nats; see `log_prob`."""
+        return -self._cross_entropy(value)
+
+    def _cross_entropy(self, value: Tensor) -> Tensor:
         value = value.round() if self._path == "relaxed" else value
-        return -F.binary_cross_entropy_with_logits(self.logits, value, reduction="none")
+        return F.binary_cross_entropy_with_logits(self.logits, value, reduction="none")
 
 
 @attrs.frozen

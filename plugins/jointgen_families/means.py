@@ -48,7 +48,8 @@ class MeanModule(nn.Module):
         if self.range is None:
             return shifted
         low, high = self.range
-        return low + (high - low) * torch.sigmoid(shifted)
+        inside = torch.sigmoid(shifted)
+        return inside if (low, high) == (0, 1) else low + (high - low) * inside  # the usual range costs nothing
 
     @torch.no_grad()
     def start_at(self, mean: Tensor) -> None:

@@ -72,15 +72,21 @@ class StandardNormal(DiagonalGaussian):
 
     def standard_log_prob(self, eps: Tensor) -> Tensor:
         """(B, *shape) -> (B,) nats: -sum 1/2 eps^2 + 1/2 log 2 pi."""
-        return -sum_event(0.5 * eps**2 + 0.5 * LOG_2PI)
+        return sum_event(-0.5 * eps**2 - 0.5 * LOG_2PI)
 
 
 class NormalModule(PriorModule):
     """The prior's module: a number of rows -> StandardNormal."""
 
+    log_scale: Tensor
+
+    def __init__(self, space: Space):
+        super().__init__(space)
+        self.register_buffer("log_scale", torch.zeros(()), persistent=False)
+
     def forward(self, rows: int) -> StandardNormal:
         """Return the distribution of each row."""
-        return StandardNormal(self.rows(rows), self.zeros.new_zeros(()), self.space)
+        return StandardNormal(self.rows(rows), self.log_scale, self.space)
 
 
 # --- uniform ---------------------------------------------------------------------------------------------------------

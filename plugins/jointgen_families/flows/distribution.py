@@ -140,8 +140,7 @@ class FlowModule(nn.Module):
     def forward(self, params: Tensor) -> FlowDistribution:
         """Return the distribution of each row."""
         params = at_least_float32(params)
-        flat, own = params.flatten(1), math.prod(self.base_shape)
-        base, context = flat[:, :own], flat[:, own:]
+        base, context = params.flatten(1).split([math.prod(self.base_shape), self.context_size], 1)
         with torch.autocast(params.device.type, enabled=False):
             start = self.base(base.reshape(-1, *self.base_shape))
             return FlowDistribution(start, self.flow(context))

@@ -24,8 +24,8 @@ from jointgen.runtime.console import say_text
 # the word so far; the others choose among all by themselves.
 PREAMBLES = {
     "bash": """
-_jointgen_recipes() { compgen -W '@RECIPES@' -- "$1"; compgen -f -X '!*.toml' -- "$1"; compgen -S / -d -- "$1"; }
-_jointgen_runs() {
+_jointgen_recipe_files() { compgen -W '@RECIPES@' -- "$1"; compgen -f -X '!*.toml' -- "$1"; compgen -S / -d -- "$1"; }
+_jointgen_run_dirs() {
   local run
   for run in runs/*/recipe.toml; do
     run=${run%/recipe.toml}
@@ -37,8 +37,8 @@ _jointgen_kinds() { compgen -W '@KINDS@' -- "$1"; }
 _jointgen_names() { compgen -W '@NAMES@' -- "$1"; }
 """,
     "zsh": """
-_jointgen_recipes() { _alternative 'recipes:shipped recipe:(@RECIPES@)' 'files:recipe file:_files -g "*.toml"'; }
-_jointgen_runs() {
+_jointgen_recipe_files() { _alternative 'recipes:shipped recipe:(@RECIPES@)' 'files:recipe file:_files -g "*.toml"'; }
+_jointgen_run_dirs() {
   local -a runs
   runs=(runs/*/recipe.toml(N:h))
   _alternative 'runs:run folder:($runs)' 'folders:folder:_files -/'
@@ -47,11 +47,11 @@ _jointgen_kinds() { local -a kinds; kinds=(@KINDS@); compadd -a kinds; }
 _jointgen_names() { local -a names; names=(@NAMES@); compadd -a names; }
 """,
     "fish": """
-function _jointgen_recipes
+function _jointgen_recipe_files
   printf '%s\\n' @RECIPES@
   __fish_complete_suffix .toml
 end
-function _jointgen_runs
+function _jointgen_run_dirs
   for recipe in runs/*/recipe.toml
     string replace /recipe.toml '' $recipe
   end
@@ -65,8 +65,8 @@ function _jointgen_names
 end
 """,
 }
-WORDS = {"RECIPE": "recipes", "RUN": "runs", "KIND": "kinds"}
-"""What an argument of this metavar is completed with."""
+WORDS = {"RECIPE": "recipe_files", "RUN": "run_dirs", "KIND": "kinds"}
+"""What an argument of this metavar is completed with. In names with "file" or "dir" shtab has bash quote words."""
 FOLDERS = ("DIR", "SOURCE", "DEST")
 FILES = ("FILE", "PATH", "STUDY")
 

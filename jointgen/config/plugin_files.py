@@ -61,6 +61,10 @@ def _loaded(tables: Mapping[str, Any], folder: Path, *, foreign: bool) -> tuple[
     own = {"plugins": tables["plugins"]} if "plugins" in tables else {}
     named = structure(own, _Plugins, Registry()).plugins or []
     entries = [PluginTable(one) if isinstance(one, str) else one for one in named]
+    outside = [n for n, entry in enumerate(entries) if Path(entry.file).parent != Path(FOLDER)] if foreign else []
+    if outside:
+        message = f"must be a file of the run's folder {FOLDER}/"
+        raise ConfigError([Problem(f"{message}, got {entries[n].file!r}", "plugins", n, "file") for n in outside])
     with placing("plugins"):
         return load_files([(folder / entry.file, entry.sha256) for entry in entries], foreign=foreign)
 

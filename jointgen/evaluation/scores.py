@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -119,7 +120,9 @@ def ranks(values: Tensor, reference: Tensor | None, better: str) -> Tensor:
         is one of those that are no better than it, and there is nothing to add.
     """
     sign = 1.0 if better == "higher" else -1.0
-    others = (values if reference is None else reference).mul(sign).sort().values
-    no_better = torch.searchsorted(others, (values * sign).contiguous(), right=True)
-    rank = no_better / len(others) if reference is None else (no_better + 1) / (len(others) + 1)
-    return torch.where(values.isnan(), 1 / (len(others) + 1), rank)
+    goodness, others = (
+        x.mul(sign).nan_to_num(-math.inf, math.inf, -math.inf)  # what is no number is the worst
+        for x in (values, values if reference is None else reference)
+    )
+    no_better = torch.searchsorted(others.sort().values, goodness.contiguous(), right=True)
+    return no_better / len(others) if reference is None else (no_better + 1) / (len(others) + 1)

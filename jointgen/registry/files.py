@@ -112,8 +112,10 @@ def load_files(paths: Sequence[tuple[Path, str]], *, foreign: bool = False) -> t
         raise ConfigError(
             [
                 f"{path} is code that loading the run would execute (sha256 "
-                f"{sha256_of(read[path])[:SHOWN_DIGITS]}...); read it, and if you trust it, give --trust (trust=True)"
-                for path in strange
+                f"{sha256_of(read[path])[:SHOWN_DIGITS]}...{_unlike(sha256_of(read[path]), expected)}); read it, and "
+                "if you trust it, give --trust (trust=True)"
+                for path, expected in paths
+                if path in strange
             ]
         )
     files = list[PluginFile]()
@@ -122,6 +124,10 @@ def load_files(paths: Sequence[tuple[Path, str]], *, foreign: bool = False) -> t
             files.append(attrs.evolve(_loaded(path, read[path]), expected=expected))
     problems.raise_any()
     return tuple(files)
+
+
+def _unlike(found: str, expected: str) -> str:
+    return "" if expected in ("", found) else f", not the {expected[:SHOWN_DIGITS]}... that it was trained with"
 
 
 def _read(path: Path) -> bytes:
@@ -207,4 +213,4 @@ def _imported_beside(tree: ast.Module, folder: Path) -> str:
 def _is_installed(module: str, folder: Path) -> bool:
     """Whether a module is found without looking into this folder, from which a checkout may be installed."""
     elsewhere = [path for path in sys.path if Path(path or ".").resolve() != folder.resolve()]
-    return module.partition("_")[0] == "jointgen" or PathFinder.find_spec(module, elsewhere) is not None
+    return module == "jointgen" or PathFinder.find_spec(module, elsewhere) is not None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from jointgen.config.toml import parse_toml, to_toml
 from jointgen.errors import ConfigError
 from jointgen.inference.loading import open_model
 from jointgen.inference.model import Model
@@ -73,9 +76,14 @@ def save_pretrained(
 def _write(source: RunFolder, model: Model, checkpoint: str, folder: Path, name: str) -> None:
     """Write the files of a shared run."""
     shared = RunFolder(folder)
-    for file in (source.recipe, source.summary, source.evaluation, source.metrics):
+    if source.metrics.is_file():
+        shutil.copyfile(source.metrics, shared.metrics)
+    for file in (source.summary, source.evaluation):
         if file.is_file():
-            shutil.copyfile(file, folder / file.name)
+            replace_text(
+                folder / file.name, json.dumps(_public(json.loads(file.read_text(encoding="utf-8"))), indent=2)
+            )
+    replace_text(shared.recipe, _public_recipe(source.recipe.read_text(encoding="utf-8")))
     RunData.read(source).public().write(shared)
     for session in source.read_sessions().sessions[-1:]:
         shared.add_session(attrs.evolve(session, argv=[], folder="", repository=None))
@@ -84,13 +92,26 @@ def _write(source: RunFolder, model: Model, checkpoint: str, folder: Path, name:
     saved = checkpoints.find(source.checkpoints, checkpoint)
     weights = {part: saved.parts.get(f"ema.{part}", saved.parts.get(part, {})) for part in model.parts.modules}
     best = saved.path.name if checkpoint == "best" else None
-    checkpoints.save(shared.checkpoints, saved.step, weights, {}, recipe=saved.recipe, best=best)
+    checkpoints.save(shared.checkpoints, saved.step, weights, {}, recipe=_public_recipe(saved.recipe), best=best)
     shared.samples.mkdir()
     pictures = [file for file in picture_files(model.view, saved.path.name) if (source.samples / file).is_file()]
     for picture in pictures:
         shutil.copyfile(source.samples / picture, shared.samples / picture)
     text = model_card(source, model, name, [f"samples/{file}" for file in pictures], metadata.version("jointgen"))
     replace_text(folder / CARD, text)
+
+
+def _public_recipe(text: str) -> str:
+    return to_toml(_public(parse_toml(text)))
+
+
+def _public(value: Any) -> Any:
+    """Return tables and lists with the last part of every absolute path in its place."""
+    if isinstance(value, Mapping):
+        return {key: _public(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_public(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and os.path.isabs(os.path.expanduser(value)) else value
 
 
 def push(

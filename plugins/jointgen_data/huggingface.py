@@ -36,6 +36,8 @@ try:
 except ImportError:  # it comes with an extra
     datasets = None
 
+UNSAFE = ("pandas", "pickle")
+"""Forms of files of `datasets` that execute what they read (its versions before 5 read pickles)."""
 BATCH_SIZE = 64  # images decoded, and written to the cache, at a time
 
 
@@ -124,6 +126,12 @@ class HuggingFace:
     def _load(self, key: str) -> Any:
         split = getattr(self, key)
         folder = Path(self.path).expanduser()
+        if self.path in UNSAFE or folder.suffix == ".py":
+            raise ConfigError(
+                f"{self.path!r} would execute code of the data; expected data without code, such as 'imagefolder', "
+                "'parquet', 'arrow' or 'webdataset'",
+                "path",
+            )
         try:
             if (folder / "dataset_dict.json").is_file():
                 held = datasets.load_from_disk(folder)

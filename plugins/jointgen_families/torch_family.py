@@ -347,13 +347,9 @@ class TorchDistribution:
         """Return the log-density of every dimension, (B, *shape) -> (B, *shape) nats."""
         value = at_least_float32(value)
         low, high = self.ends
-        inside = value.clamp(self._within(low), self._within(high))
+        inside = value.clamp(_beside(low, value.dtype, math.inf), _beside(high, value.dtype, -math.inf))
         density = self.distribution.log_prob(inside)
         return torch.where((value < low) | (value > high), -math.inf, density)
-
-    def _within(self, end: float) -> float:
-        """A number beside an end of the range, at which densities are finite."""
-        return end + (2.0**-24 if end == self.ends[0] else -(2.0**-24)) if math.isfinite(end) else end
 
     @property
     def centre(self) -> Tensor:
@@ -362,3 +358,12 @@ class TorchDistribution:
         if type(self.distribution).__name__ in MEANLESS:
             centre = torch.where(torch.isfinite(centre), centre, self.distribution.mode)
         return centre.expand(self.distribution.batch_shape)
+
+
+def _beside(end: float, dtype: torch.dtype, towards: float) -> float:
+    """The number next to an end of the range, at which densities are finite where those at the end are not."""
+    if not math.isfinite(end):
+        return end
+    if end == 0.0:  # numbers below the smallest normal one lose their digits
+        return math.copysign(torch.finfo(dtype).tiny, towards)
+    return torch.nextafter(torch.tensor(end, dtype=dtype), torch.tensor(towards, dtype=dtype)).item()

@@ -43,7 +43,8 @@ class Cosine:
     def fallen(self, done: float, steps: float) -> float:
         """Return how far the rate has fallen in its cycle."""
         if self.cycles > 1 and done < 1.0:
-            done = done * self.cycles % 1.0
+            step = round(done * steps, 6)  # a share is rounded, so that a restart could seem to be just before itself
+            done = step * self.cycles / steps % 1.0
         return (1.0 - math.cos(math.pi * done)) / 2.0
 
 

@@ -55,11 +55,26 @@ def test_bash_offers(words: str, offered: set[str], folder: Path) -> None:
     assert {*done.stdout.split()} == offered
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("words", ["jointgen sample runs/a", "jointgen run a"])
+def test_bash_quotes_what_it_finds(words: str, tmp_path: Path) -> None:
+    """`compopt -o filenames` lets bash quote the words; a folder can be named "a;rm -r b"."""
+    (tmp_path / "jointgen.bash").write_text(completion.completion_of("bash"))
+    (tmp_path / "runs/a c").mkdir(parents=True)
+    (tmp_path / "runs/a c/recipe.toml").touch()
+    (tmp_path / "a c.toml").touch()
+    script = 'compopt() { echo "compopt $*"; }\n' + TRY.format(words=words)
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    found = done.stdout.splitlines()
+    assert found[0] == "compopt -o filenames"
+    assert {"runs/a c", "a c.toml"} & {*found[1:]}
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_shell_has_a_script_that_knows_the_commands(shell: str, say: Any) -> None:
     said = say("completion", shell)
     assert said.status == 0
-    assert all(name in said.out for name in (*COMMANDS, "vae_mnist", "critic_loss", "_jointgen_runs"))
+    assert all(name in said.out for name in (*COMMANDS, "vae_mnist", "critic_loss", "_jointgen_run_dirs"))
     assert "@" not in "".join(line for line in said.out.splitlines() if line.startswith("_jointgen"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ def test_ranks_by_hand() -> None:
     values = torch.tensor([0.5, 2.0, 9.0, float("nan")], dtype=DOUBLE)
     assert ranks(values, reference, "higher").tolist() == pytest.approx([0.2, 0.6, 1.0, 0.2])
     assert ranks(values, reference, "lower").tolist() == pytest.approx([1.0, 0.8, 0.2, 0.2])
+    # where k of the held-out rows are no numbers, each is as bad as can be: -inf and NaN are as bad as k of 4
+    broken = torch.tensor([1.0, float("nan"), 3.0, float("nan")], dtype=DOUBLE)
+    seen = torch.tensor([-math.inf, 2.0, math.inf, float("nan")], dtype=DOUBLE)
+    assert ranks(seen, broken, "higher").tolist() == pytest.approx([0.6, 0.8, 1.0, 0.6])
     assert ranks(reference, None, "higher").tolist() == [0.75, 0.25, 1.0, 0.5]
 
 

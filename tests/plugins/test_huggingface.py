@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -69,6 +70,14 @@ def test_spaces_are_known_without_reading() -> None:
     source = HuggingFace("nowhere", size=16, channels=1, labels=True, classes=7)
     assert source.spaces() == {"x": Space((1, 16, 16), "real", 0.0, 1.0, 256), "y": Space((7,), "label")}
     assert problem(attrs.evolve(source, classes=None)).startswith("classes: labels need it")
+
+
+@pytest.mark.parametrize("path", ["pandas", "loader.py"])
+def test_a_form_of_files_that_executes_them_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Versions 3 and 4 of `datasets` unpickle. Here it has no function to load with, so no version is asked."""
+    monkeypatch.setattr(huggingface, "datasets", SimpleNamespace(disable_progress_bars=lambda: None))
+    told = problem(HuggingFace(path, data_files={"train": "evil.pkl", "test": "evil.pkl"}), "train")
+    assert told.startswith(f"path: {path!r} would execute code of the data")
 
 
 @installed

@@ -35,6 +35,12 @@ def test_schedules_by_hand() -> None:
     assert rates(Cosine(cycles=2), 0, 25, 50, 75, 100) == pytest.approx([2.0, 1.0, 2.0, 1.0, 0.0])
 
 
+def test_every_restart_of_many_cycles_is_at_the_full_rate() -> None:
+    """100 cycles of 10 steps: 0.29 * 100 is 28.999999999999996 in floats."""
+    cosine = Rate(lr=2.0, schedule=Cosine(cycles=100))
+    assert [cosine.rate(step, 1000) for step in range(0, 1000, 10)] == pytest.approx([2.0] * 100)
+
+
 def test_a_table_of_a_schedule_knows_warm_up_place_and_end() -> None:
     """From half on to a tenth: at three quarters a half of the way, 0.1 + 0.9 * (1 - 1/2)^2."""
     assert rates(Polynomial(), 9, 75, 100, warmup=0.2, decay_from=0.5, final=0.1) == pytest.approx([1.0, 0.65, 0.2])

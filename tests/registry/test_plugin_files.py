@@ -84,12 +84,14 @@ def test_paths_are_relative_to_the_recipe_that_has_them_and_the_base_is_another(
             "unknown kind of component 'encodr'; did you mean 'encoder'",
         ),
         ("import helper", "nets.py imports 'helper', which lies beside it and would not come along"),
+        ("import jointgen_helper", "nets.py imports 'jointgen_helper', which lies beside it"),
         ("from . import helper", "nets.py imports '.', which lies beside it"),
         (DECORATED.format(name="mlp"), "encoder 'mlp' is registered twice: by jointgen"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why_in_one_line(source: str, reason: str, tmp_path: Path) -> None:
     write(tmp_path / "helper.py", "")
+    write(tmp_path / "jointgen_helper.py", "")
     path = write(tmp_path / "nets.py", source)
     with pytest.raises(PluginError if "twice" in reason else ConfigError) as caught:
         registry_of({"plugins": [str(path)]})
@@ -125,10 +127,19 @@ def test_a_file_that_a_run_brings_is_run_with_consent_only(tmp_path: Path) -> No
     registry_of_run(tables, tmp_path)  # this process has run it, so consent was given
 
     write(path, source + "\n")
-    with pytest.raises(ConfigError, match="would execute"):
+    with pytest.raises(ConfigError, match=r"would execute .*\.\.\., not the \w{8}\.\.\. that it was trained with"):
         registry_of_run(tables, tmp_path)
     with trusting():
         assert registry_of_run(tables, tmp_path).files[0].has_changed
+
+
+@pytest.mark.parametrize("file", ["nets.py", "../nets.py", "plugins/../../nets.py", "/tmp/nets.py"])
+def test_a_run_brings_no_file_from_outside_its_folder_plugins(file: str, tmp_path: Path) -> None:
+    with (
+        trusting(),
+        pytest.raises(ConfigError, match=r"plugins\[0\].file: must be a file of the run's folder plugins/"),
+    ):
+        registry_of_run({"plugins": [file]}, tmp_path)
 
 
 def test_a_recipe_with_the_hash_of_another_file_is_refused(tmp_path: Path) -> None:

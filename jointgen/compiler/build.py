@@ -65,6 +65,12 @@ def build(binding: Binding, *, trains: bool = False) -> Parts:
                 elif trait.kind == "critic":
                     modules[name] = _build_critic(binding, name, modules)
     for name, module in modules.items():
+        lazy = [inner for inner, layer in module.named_modules() if is_lazy(layer)]
+        if lazy:
+            problems.add(
+                f"its layer {lazy[0]!r} is a lazy one; give it its size, which the Spaces of its inputs say", name
+            )
+            continue
         size = sum(held.numel() * held.element_size() for held in (*module.parameters(), *module.buffers()))
         if size > limit:
             shared = binding.traits[name].kind == "critic" and name not in recipe.discriminators
@@ -78,6 +84,11 @@ def build(binding: Binding, *, trains: bool = False) -> Parts:
     through = {name: trait.through for name, trait in binding.traits.items() if trait.through}
     seen = {name: tuple(_spaces_seen(binding, name, modules).values()) for name in binding.sees_features_of()}
     return Parts(nn.ModuleDict(modules), binding.spaces, through, inputs=_inputs(binding), seen_spaces=seen)
+
+
+def is_lazy(layer: nn.Module) -> bool:
+    """Return whether a layer waits for rows to know its size. What trains, copies or saves it would have none."""
+    return any(nn.parameter.is_lazy(parameter) for parameter in layer.parameters(recurse=False))
 
 
 def _inputs(binding: Binding) -> dict[str, tuple[Argument, ...]]:

@@ -20,7 +20,7 @@ from jointgen.errors import ConfigError, FileError, JointgenError, Problem, dott
 from jointgen.inference.data_places import Places
 from jointgen.inference.model import Model
 from jointgen.inference.run_data import REMEDY, RunData
-from jointgen.registry.components import Registry
+from jointgen.registry.components import IN_PROCESS, Registry
 from jointgen.registry.faults import attributing
 from jointgen.registry.files import trusting
 from jointgen.runs.checkpoint import Checkpoint, find, named_latest
@@ -155,13 +155,19 @@ def _with_origins(problems: Sequence[Problem], folder: RunFolder, registry: Regi
 
 def _with_origin(problem: Problem, came_from: Mapping[str, ComponentRecord], registry: Registry) -> Problem:
     used = came_from.get(dotted(problem.path[:-1])) if problem.path[-1:] == ("type",) else None
-    if used is None or not used.version or used.type in registry.names(used.kind):
+    if used is None or used.type in registry.names(used.kind):
+        return problem
+    kind = used.kind.replace("_", " ")
+    if used.distribution == IN_PROCESS:
+        told = f"{kind} {used.type!r} was defined in the notebook or script that trained the run"
+        return Problem(f"{told}; load it in Python, where it has been defined again", *problem.path)
+    if not used.version:
         return problem
     here = installed_version(used.distribution)
     if here == used.version:  # it is installed and does not load, which the registry says
         return problem
     state = f"and {used.distribution} {here}, which is installed, has none" if here else "which is not installed"
-    said = f"{used.kind.replace('_', ' ')} {used.type!r} came from {used.provider}, {state}"
+    said = f"{kind} {used.type!r} came from {used.provider}, {state}"
     return Problem(f"{said}: pip install {used.distribution}=={used.version}", *problem.path)
 
 

@@ -54,6 +54,33 @@ def switched(*, deterministic: bool, threads: int | None) -> Iterator[None]:
             ) from error
 
 
+@contextlib.contextmanager
+def kept_switches() -> Iterator[None]:
+    """Put what code of others may have changed within back on exit: torch's global switches, and the working folder."""
+    switches: list[tuple[Callable[[], Any], Callable[[Any], None]]] = [
+        (torch.is_grad_enabled, lambda value: torch._C._set_grad_enabled(value)),
+        (torch.get_default_dtype, torch.set_default_dtype),
+        (torch.get_default_device, _set_default_device),
+        (torch.get_num_threads, torch.set_num_threads),
+        (_precisions, _set_precisions),
+        (_determinism, _set_determinism),
+        (os.getcwd, os.chdir),
+    ]
+    before = [get() for get, _ in switches]
+    try:
+        yield
+    finally:
+        for (get, put), value in zip(switches, before, strict=True):
+            if get() != value:
+                put(value)
+
+
+def _set_default_device(device: torch.device) -> None:
+    torch.set_default_device(
+        None if device.type == "cpu" else device
+    )  # with one set, every function of torch is slower
+
+
 def _switch(back: contextlib.ExitStack, get: Callable[[], Any], put: Callable[[Any], None], value: Any) -> None:
     """Set a switch to a value, and back when the stack closes."""
 

@@ -1,9 +1,9 @@
 """Tells plugins and callbacks of the events of a run: start, log, evaluation, checkpoint, end.
 
 They are told by the main process, of what has happened, after it is on disk. What they are given is a copy, and the
-global random generators are afterwards as they were before, so that a hook cannot change what is trained. A run that
-goes on from a checkpoint tells of nothing that was on disk with it; steps after it, which are made again, it tells
-again, as it logs them again.
+global random generators and torch's switches are afterwards as they were before, so that a hook cannot change what is
+trained. A run that goes on from a checkpoint tells of nothing that was on disk with it; steps after it, which are made
+again, it tells again, as it logs them again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from jointgen.registry.discovery import LoadedPlugin, load_object
 from jointgen.registry.faults import said
 from jointgen.runtime.console import warn
 from jointgen.runtime.global_rng import global_state, set_global_state
+from jointgen.runtime.torch_settings import kept_switches
 
 if TYPE_CHECKING:  # the events are given these
     from jointgen.contracts.figures import Estimate
@@ -148,7 +149,8 @@ class RunEvents:
         try:
             for one in listening:
                 try:
-                    getattr(one.manager.hook, hook)(run=self._view(), **arguments)
+                    with kept_switches():
+                        getattr(one.manager.hook, hook)(run=self._view(), **arguments)
                 except RAISED as error:
                     if one in self._callbacks:
                         raise

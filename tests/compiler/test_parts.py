@@ -31,3 +31,19 @@ def test_torchs_own_dropout_is_refused() -> None:
     encoder = attrs.evolve(recipe.encoder, network=WithTorchDropout())
     with pytest.raises(jointgen.ConfigError, match=r"encoder: its layer 'trunk\.1' is torch's Dropout; use jointgen"):
         compile_recipe(attrs.evolve(recipe, encoder=encoder), registry)
+
+
+@attrs.frozen
+class Lazy:
+    """A network that waits for rows to know its size."""
+
+    def build(self, inputs: Mapping[str, Space], output: tuple[int, ...]) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(output[0]))
+
+
+def test_a_lazy_layer_is_refused_by_its_name() -> None:
+    registry = load_plugins().registry
+    recipe = read_recipe(QUICKSTART, registry=registry)
+    encoder = attrs.evolve(recipe.encoder, network=Lazy())
+    with pytest.raises(jointgen.ConfigError, match=r"encoder: its layer 'trunk\.1' is a lazy one; give it its size"):
+        compile_recipe(attrs.evolve(recipe, encoder=encoder), registry)

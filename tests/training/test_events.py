@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -50,6 +51,9 @@ class Recorder:
         self.told.append(("log", run.step))
         self.figures.append(dict(figures))
         torch.manual_seed(5), np.random.seed(5), random.seed(5)
+        torch.set_grad_enabled(False), torch.set_default_dtype(torch.float64), torch.set_num_threads(2), os.chdir("/")
+        torch.use_deterministic_algorithms(True), torch.set_float32_matmul_precision("medium")
+        torch.set_default_device("meta")
         with pytest.raises(TypeError):
             figures["model/loss"] = 0.0
 

@@ -18,7 +18,7 @@ import pytest
 from jointgen.cli.main import main
 from jointgen.config.recipe import read_recipe
 from jointgen.config.used_components import used_components
-from jointgen.registry.components import Registry
+from jointgen.registry.components import IN_PROCESS, Registry
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.records import ComponentRecord, Sessions
 from jointgen.runtime.environment import repository_of
@@ -117,6 +117,11 @@ def rename_encoder(run: RunFolder, came_from: ComponentRecord) -> None:
             ComponentRecord("encoder", "mine", "attrs", "0.3"),
             f"encoder 'mine' came from attrs 0.3, and attrs {importlib.metadata.version('attrs')}, which is installed, "
             "has none: pip install attrs==0.3",
+        ),
+        (
+            ComponentRecord("encoder", "mine", IN_PROCESS),
+            "encoder 'mine' was defined in the notebook or script that trained the run; load it in Python, where "
+            "it has been defined again",
         ),
     ],
 )

@@ -1,6 +1,6 @@
 """Measures the time of a batch and the memory of the process, as a prepared data set grows from 10^3 to 10^6 images.
 
-    uv run python benchmarks/data.py [--folder DIR] [--largest N] [--prepare SOURCE]
+    uv run python benchmarks/data.py [--folder DIR] [--largest N] [--prepare SOURCE] [--sources [ROUNDS]]
 
 Writes synthetic 32x32 colour images as the shards of `jointgen data prepare` (3 GiB for 10^6, removed afterwards) and
 reads each set in a process of its own, on one thread, through the loader of a run: batches of 128 in random order.
@@ -8,6 +8,9 @@ Prints Markdown tables. Time is the process's own, because machines are shared; 
 of a file, which the kernel drops when it needs room) at its peak, above what it was when the set was opened.
 
 --prepare: instead, how fast this folder of images is prepared, on one worker and on two.
+--sources: instead, each source that reads images beside a uint8 tensor in memory that is indexed by a permutation, as
+    images[rows] and by index_select, with flips and crops by hand where the source has them. All in turns in one
+    process; the median of the ratios of images/s, and their quartiles.
 """
 
 from __future__ import annotations
@@ -15,16 +18,23 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from jointgen_data.arrays import Arrays
+from jointgen_data.mnist import MNIST
 from jointgen_data.prepared import PreparedImages
+from torch import Tensor
 
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.sources import augmentation_of
@@ -34,6 +44,7 @@ from jointgen.images.prepare import SHARD_BYTES, prepare_images
 from jointgen.images.shards import MANIFEST, PreparationPlan, PreparedManifest, PreparedSplit, StoredFile
 
 SIDE, BATCH, BATCHES = 32, 128, 500
+WINDOW = 40  # batches that are timed together
 NO_HASH = "0" * 64
 
 
@@ -42,10 +53,13 @@ def main() -> None:
     parser.add_argument("--folder", help="where the sets are written (default: a temporary folder)")
     parser.add_argument("--largest", type=int, default=10**6)
     parser.add_argument("--prepare", metavar="SOURCE")
+    parser.add_argument("--sources", metavar="ROUNDS", nargs="?", type=int, const=41)
     parser.add_argument("--read", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.read:
         print(json.dumps(read(arguments.read)))
+    elif arguments.sources:
+        beside_plain(arguments.folder, arguments.sources)
     elif arguments.prepare:
         preparing(arguments.prepare, arguments.folder)
     else:
@@ -71,21 +85,21 @@ def growing(folder: str | None, largest: int) -> None:
         )
 
 
-def write_set(folder: Path, rows: int) -> None:
+def write_set(folder: Path, rows: int, side: int = SIDE) -> None:
     """Write random images, shard by shard, with a manifest without valid hashes."""
-    plan = PreparationPlan(NO_HASH, SIDE, 3, None, SHARD_BYTES // (3 * SIDE * SIDE))
+    plan = PreparationPlan(NO_HASH, side, 3, None, SHARD_BYTES // (3 * side * side))
     splits = {
-        split: PreparedSplit(n, list(write_shards(folder, split, n, plan.shard_files)), modes={"RGB": n})
+        split: PreparedSplit(n, list(write_shards(folder, split, n, plan.shard_files, side)), modes={"RGB": n})
         for split, n in (("train", rows), ("test", 1))
     }
     (folder / MANIFEST).write_text(PreparedManifest(plan, splits, finished=True, unlabelled="synthetic").to_json())
 
 
-def write_shards(folder: Path, split: str, rows: int, each: int) -> Iterator[StoredFile]:
+def write_shards(folder: Path, split: str, rows: int, each: int, side: int) -> Iterator[StoredFile]:
     generator = np.random.default_rng(0)
     for number, start in enumerate(range(0, rows, each)):
         name, count = f"{split}-{number:05d}.npy", min(each, rows - start)
-        np.save(folder / name, generator.integers(0, 256, (count, 3, SIDE, SIDE), np.uint8))
+        np.save(folder / name, generator.integers(0, 256, (count, 3, side, side), np.uint8))
         yield StoredFile(name, count, (folder / name).stat().st_size, NO_HASH)
 
 
@@ -111,6 +125,94 @@ def anonymous() -> int:
     found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) << 10
+
+
+# --- beside plain indexing -------------------------------------------------------------------------------------------
+
+
+def beside_plain(folder: str | None, rounds: int) -> None:
+    torch.set_num_threads(1)
+    print("| source | images/s of a core: `images[rows]` | `index_select` | the source | ratio | to the second |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        for title, source, plain in pairs(Path(place)):
+            arms = [plain, partial(plain, select=True), reading(source.open("train"))]
+            for number in range(2):  # to warm up, and to have every page of a mapped file at hand
+                [arm(number) for arm in arms]
+            spent = [[cpu_of(arm, number) for arm in arms] for number in range(rounds)]
+            rates = [f"{BATCH * WINDOW / statistics.median(arm):,.0f}" for arm in zip(*spent, strict=True)]
+            ratios = [shown([round_[arm] / round_[2] for round_ in spent]) for arm in (0, 1)]
+            print(f"| {title} | {' | '.join([*rates, *ratios])} |", flush=True)
+
+
+def shown(ratios: list[float]) -> str:
+    """The median and the quartiles."""
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def pairs(folder: Path) -> Iterator[tuple[str, Any, Plain]]:
+    """Yield sources, and the function that reads as much of a tensor in memory."""
+    generator = np.random.default_rng(0)
+    for name, side in (("whole", SIDE), ("larger", SIDE + 8)):
+        (folder / name).mkdir()
+        write_set(folder / name, 20_000, side)
+    np.save(folder / "images.npy", generator.integers(0, 256, (20_000, 3, SIDE, SIDE), np.uint8))
+    write_mnist(folder, 60_000)
+    digits = torch.from_numpy(generator.integers(0, 256, (60_000, 1, 28, 28), np.uint8))
+    whole, larger = (torch.from_numpy(generator.integers(0, 256, (20_000, 3, s, s), np.uint8)) for s in (32, 40))
+    yield "`mnist`, 28x28", MNIST(str(folder)), Plain(digits)
+    yield "`arrays`, 32x32", Arrays(str(folder / "images.npy"), test_fraction=0.01), Plain(whole)
+    yield "`prepared`, 32x32", PreparedImages(str(folder / "whole")), Plain(whole)
+    yield "`prepared`, 32x32, flips", PreparedImages(str(folder / "whole"), flip=True), Plain(whole, flip=True)
+    cropped = PreparedImages(str(folder / "larger"), crop=SIDE, flip=True)
+    yield "`prepared`, 40x40, crops of 32x32 and flips", cropped, Plain(larger, flip=True, crop=SIDE)
+
+
+def write_mnist(root: Path, rows: int) -> None:
+    """Write MNIST's four IDX files with random images, mostly black as digits are, and every label."""
+    folder, generator = root / "MNIST" / "raw", np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for split, count in (("train", rows), ("t10k", 512)):
+        images = generator.integers(0, 256, (count, 28, 28), np.uint8)
+        images *= generator.random((count, 28, 28), np.float32) < 0.2
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        (folder / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 0x803, count, 28, 28) + images.tobytes())
+        (folder / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, count) + labels.tobytes())
+
+
+def reading(rows: Any) -> Callable[[int], object]:
+    """Read a batch by its number as a run does, and augment it."""
+    augment, order = augmentation_of(rows), RowOrder(rows, BATCH, 0)
+    fetch = DeviceRows(rows, order.rows_of, torch.device("cpu"), resident=False)
+    return lambda number: augment(fetch(number), Noise(0, number).named("augment", BATCH))
+
+
+class Plain:
+    """Indexes images in memory by a permutation, as a loop written by hand does."""
+
+    def __init__(self, images: Tensor, flip: bool = False, crop: int | None = None):
+        self.images, self.flip, self.crop = images, flip, crop
+        self.order = torch.randperm(len(images))
+
+    def __call__(self, number: int, select: bool = False) -> Tensor:
+        start = number * BATCH % (len(self.images) - BATCH)
+        rows = self.order[start : start + BATCH]
+        x = self.images.index_select(0, rows) if select else self.images[rows]
+        if self.crop:
+            margin, grid = x.shape[-1] - self.crop + 1, torch.arange(self.crop)
+            top, left = (torch.randint(margin, (len(x), 1)) + grid for _ in range(2))
+            row, channel = torch.arange(len(x))[:, None, None, None], torch.arange(3)[:, None, None]
+            x = x[row, channel, top[:, None, :, None], left[:, None, None, :]]
+        return torch.where((torch.rand(len(x)) < 0.5).view(-1, 1, 1, 1), x.flip(-1), x) if self.flip else x
+
+
+def cpu_of(read: Callable[[int], object], window: int) -> float:
+    """The process's own seconds for a window of batches."""
+    began = time.process_time()
+    for number in range(window * WINDOW, (window + 1) * WINDOW):
+        read(number)
+    return time.process_time() - began
 
 
 # --- preparing -------------------------------------------------------------------------------------------------------

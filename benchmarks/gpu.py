@@ -168,7 +168,7 @@ class Bench:
         try:
             SECTIONS[name](self)
         except OutOfTimeError:
-            print(f"\n(no time was left for the rest of {name!r}: {self.clock.left():.0f} s)", flush=True)
+            print(f"\n(the rest of {name!r} is left out; {max(0, self.clock.left()):.0f} s are left)", flush=True)
         except Exception as error:  # the other sections are worth their time
             print(f"\n({name!r} failed: {type(error).__name__}: {str(error).splitlines()[:1]})", flush=True)
             self.keep(name, "failed", f"{type(error).__name__}: {error}")
@@ -223,7 +223,7 @@ class Bench:
         self,
         section: str,
         which: dict[str, tuple[str, ...]],
-        timed: Callable[[str, int], dict[str, float]],
+        timed: Callable[[str, int], dict[str, Any]],
         at_least: float,
         reserved: float = 0.5,
     ) -> None:
@@ -241,21 +241,23 @@ class Bench:
                 rate = self.found.get("machine", {}).get(f"products in {'bfloat16' if 'bfloat' in name else 'float32'}")
                 share = f"{100 * found['flops'] / found['seconds'] / rate:.0f} %" if rate else "?"
                 memory = f"{found['memory'] / 2**20:.0f} MiB" if found["memory"] else "?"
+                for note in found["eagerly"]:
+                    print(f"| {name}, NOT COMPILED: {note} | {batch} | | | | |", flush=True)
                 print(
                     f"| {name} | {batch} | {1e3 * found['seconds']:.2f} | {batch / found['seconds']:,.0f} | {share} | "
                     f"{memory} |",
                     flush=True,
                 )
 
-    def timed_in_child(self, name: str, batch: int) -> dict[str, float]:
+    def timed_in_child(self, name: str, batch: int) -> dict[str, Any]:
         """Time a variant in a process of its own, which is killed when the time is up."""
         command = [sys.executable, __file__, f"--device={self.device}", f"--variant={name}", f"--batch={batch}"]
         left = max(1.0, self.clock.left() - 0.1 * self.clock.seconds)
         done = subprocess.run(command, capture_output=True, text=True, timeout=left, check=True)
-        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
 
-    def timed(self, name: str, batch: int) -> dict[str, float]:
+    def timed(self, name: str, batch: int) -> dict[str, Any]:
         """The median seconds of a step, its floating-point operations and the largest memory, in bytes."""
         settings = [*WHOLE, *self.arrays((3, 64, 64)), f"train.batch={batch}", *QUIET, *(EAGER | COMPILED)[name]]
         warm_up, window, windows = (4, 4, 2) if self.is_cpu else (20, 20, 9)
@@ -282,9 +284,10 @@ class Bench:
             return len(seconds) == windows
 
         self.train(ASVAE, settings, after_step)
-        memory = 0 if self.is_cpu else torch.cuda.max_memory_allocated()
+        memory, notes = 0 if self.is_cpu else torch.cuda.max_memory_allocated(), self.notes
         flops = counter.count / 4 if counts else self.flops_of(batch)
-        return {"seconds": statistics.median(seconds), "flops": flops, "memory": memory}
+        eagerly = [note for note in notes if "eagerly" in note]  # torch.compile failed: no figure of what is compiled
+        return {"seconds": statistics.median(seconds), "flops": flops, "memory": memory, "eagerly": eagerly}
 
     def flops_of(self, batch: int) -> float:
         """Count the operations of an eager step."""
@@ -311,6 +314,8 @@ class Bench:
             return 0
 
         trainer = self.set_up(recipe, [*settings, f"train.device='{self.device}'"], stop)
+        self.notes = list[str]()
+        trainer.bar.note = self.notes.append  # type: ignore[method-assign]
         with contextlib.suppress(EnoughError):
             trainer.fit()
         return trainer
@@ -369,21 +374,23 @@ class Bench:
     def smoke(self, path: Path) -> dict[str, Any]:
         """Train a recipe for some steps, and compare its first step with the CPU's in float64."""
         settings = [*QUIET, f"train.steps={SMOKE_STEPS}", *self.made_up(path), "train.batch=16"]
-        waits = Waits(self.device)
+        waits, on_cpu = Waits(self.device), contextlib.ExitStack()
+        on_cpu.enter_context(from_the_cpu())
 
         def after_step(steps: int) -> bool:
+            if steps == 1:
+                on_cpu.close()  # numbers that are drawn there are waited for
             if steps == 10:
                 waits.__enter__()
             if steps == 14:
                 waits.__exit__(None, None, None)
             return steps == SMOKE_STEPS
 
-        with cheap_start(), from_the_cpu(), recorded_figures() as figures:
+        with cheap_start(), on_cpu, recorded_figures() as figures:
             trainer = self.train(path, settings, after_step)
             is_finite = trainer.state.window.first_non_finite() is None
-            trainer_64 = self.set_up(path, [*settings, "train.device='cpu'", "train.precision='fp64'"], enough)
-            with contextlib.suppress(EnoughError):
-                trainer_64.fit()
+            with from_the_cpu(), contextlib.suppress(EnoughError):
+                self.set_up(path, [*settings, "train.device='cpu'", "train.precision='fp64'"], enough).fit()
         updates = [update.name for update in trainer.compiled.plans[0].updates]
         at_once = updates if trainer.compiled.plans[0].objective.order == "same point" else updates[:1]
         ours, exact = figures[0], figures[-1]

@@ -29,7 +29,7 @@ def compare_command(arguments: Arguments) -> None:
 
     # pictures of each row's first seed; only they need torch
     wanted = not arguments.no_figures and (arguments.output is not None or arguments.figures is not None)
-    drawn = [_draw(table, arguments.device) if wanted else Pictures() for table in tables]
+    drawn = [draw_pictures(table, arguments.device) if wanted else Pictures() for table in tables]
     log_once(*(line for pictures in drawn for line in pictures.remarks))
     files = _write_pictures(drawn, arguments)
 
@@ -78,7 +78,8 @@ def _table(runs: Sequence[ComparedRun], arguments: Arguments) -> Table:
 # --- the files that are written --------------------------------------------------------------------------------------
 
 
-def _draw(table: Table, device: str) -> Pictures:
+def draw_pictures(table: Table, device: str) -> Pictures:
+    """Draw the pictures of the first seed of each row."""
     draw: Callable[..., Pictures] = load("jointgen.cli.compare_pictures:pictures_of")
     labels = [f"{row.name}, seed {row.runs[0].seed}" if len(row.runs) > 1 else row.name for row in table.rows]
     return draw([(label, row.runs[0].path) for label, row in zip(labels, table.rows, strict=True)], device)

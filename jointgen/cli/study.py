@@ -16,31 +16,27 @@ from filelock import FileLock, Timeout
 from jointgen.cli.arguments import Arguments, load
 from jointgen.cli.study_file import Row, Study
 from jointgen.cli.study_runs import Clock, Work, finish_all
-from jointgen.cli.study_tables import Point, write_results
+from jointgen.cli.study_tables import write_results
 from jointgen.errors import ConfigError, Problems, StoppedError, suggest
 from jointgen.registry.discovery import load_plugins
-from jointgen.runtime.console import log
+from jointgen.runtime.console import log, warn
 from jointgen.runtime.signals import handled
 
 UNFINISHED = 3
 """The exit status where the time was up before all was done."""
+Runs = list[tuple[Row, int]]
+"""Rows and seeds."""
+FAILED = 4
+"""The exit status where all was tried and some runs failed."""
 
 
 def study_command(arguments: Arguments) -> None:
-    """Run a study, and say where it goes on if its time was up."""
-    run_study(arguments)
-
-
-def run_study(arguments: Arguments) -> list[Point]:
     """Run a study, or go on with it, and write its tables.
-
-    Returns:
-        The points of its curve.
 
     Raises:
         ConfigError: The study or an option is wrong, or the folder has runs of other settings.
         StoppedError: A signal came; what is under way has written checkpoints.
-        SystemExit: With status 3, where the time was up.
+        SystemExit: With status 3, where the time was up, and with 4, where all was tried and some runs failed.
     """
     study = Study.read(Path(arguments.study), load_plugins().registry)
     _check(study, arguments)
@@ -52,6 +48,7 @@ def run_study(arguments: Arguments) -> list[Point]:
     clock = Clock(arguments.limit_s)
     work = Work(study, out, (*study.budgets.get(arguments.budget, ()), *arguments.set), clock)
     came: list[int] = []
+    failed: Runs = []
 
     def stop(number: int, frame: Any) -> None:
         came.append(number)
@@ -62,14 +59,18 @@ def run_study(arguments: Arguments) -> list[Point]:
             rows = load("jointgen.cli.study_search:run_search")(work, arguments.workers)
             finished, done = not clock.is_up, [(row, 0) for row in rows if work.is_finished(row, 0)]
         else:
-            finished, done = _run_rows(work, arguments)
+            finished, done, failed = _run_rows(work, arguments)
     if came:
         raise StoppedError(f"{out}: stopped; the same command goes on", came[0])
-    points = write_results(work, done)
-    if not finished:
+    write_results(work, done, failed)
+    if failed:
+        said = [f"{work.folder(row, seed).name} failed: {work.failure(row, seed)}" for row, seed in failed]
+        warn(*said, f"{out}: {len(failed)} of its runs failed; the same command tries them again")
+    if clock.is_up and not finished:
         log(f"{out}: the time is up; the same command goes on")
         raise SystemExit(UNFINISHED)
-    return points
+    if failed:
+        raise SystemExit(FAILED)
 
 
 @contextmanager
@@ -83,8 +84,12 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _run_rows(work: Work, arguments: Arguments) -> tuple[bool, list[tuple[Row, int]]]:
-    """Finish the rows that were asked for. Return whether all are finished, and all finished runs of the folder."""
+def _run_rows(work: Work, arguments: Arguments) -> tuple[bool, Runs, Runs]:
+    """Finish the rows that were asked for.
+
+    Returns:
+        Whether all of them are finished, all finished runs of the folder, and all that failed.
+    """
     study = work.study
     rows = [row for row in study.rows.values() if not arguments.rows or row.name in arguments.rows]
     seeds = range(arguments.seeds or study.seeds)
@@ -92,7 +97,7 @@ def _run_rows(work: Work, arguments: Arguments) -> tuple[bool, list[tuple[Row, i
     if changed := [line for row, seed in runs for line in work.changes(row, seed)]:
         raise ConfigError([*changed, "the runs in this folder have other settings; give another --out"])
     finished = list(finish_all(work, rows, seeds, arguments.workers))
-    return all(finished), [(row, seed) for row, seed in runs if work.is_finished(row, seed)]
+    return all(finished), [run for run in runs if work.is_finished(*run)], [run for run in runs if work.failure(*run)]
 
 
 def _check(study: Study, arguments: Arguments) -> None:

@@ -130,7 +130,7 @@ class Study:
         seeds: So many seeds of each row, from 0 on.
         set: Settings of every run.
         budgets: Further settings, by the name of a budget.
-        axes: The two figures of the curve, a bound and a distance.
+        axes: The pairs of figures of its curves, such as a bound and a distance; in a file one pair may stand alone.
         beside: The row that every other row is compared with.
         published: The published figures to show.
     """
@@ -146,7 +146,7 @@ class Study:
     seeds: int = attrs.field(default=1, validator=valid_count)
     set: list[str] = attrs.field(factory=list)
     budgets: dict[str, list[str]] = attrs.field(factory=dict)
-    axes: tuple[str, str] | None = None
+    axes: list[tuple[str, str]] = attrs.field(factory=list)
     beside: str | None = None
     published: str | None = None
 
@@ -225,7 +225,10 @@ def _with_names(tables: Mapping[str, Any], path: Path) -> dict[str, Any]:
         problems += Problems(Problem("unknown key", "rows", key, "name") for key, row in named.items() if "name" in row)
         rows = {**rows, **{key: {**row, "name": key} for key, row in named.items()}}
     problems.raise_any()
-    return {**tables, "rows": rows, "name": path.stem, "folder": str(path.parent)}
+    axes = tables.get("axes", [])
+    if isinstance(axes, list) and axes and all(isinstance(one, str) for one in axes):
+        axes = [axes]
+    return {**tables, "axes": axes, "rows": rows, "name": path.stem, "folder": str(path.parent)}
 
 
 def _at(row: Row, point: Mapping[str, Any]) -> Row:

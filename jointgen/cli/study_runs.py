@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from jointgen.config.recipe import Recipe, changed_keys, read_recipe, read_table
 from jointgen.errors import JointgenError
 from jointgen.registry.components import Registry
 from jointgen.runs.folder import RunFolder
-from jointgen.runtime.console import note
+from jointgen.runtime.atomic_files import replace_text
+from jointgen.runtime.console import debug, note, warn
 
 COMMAND = [sys.executable, "-m", "jointgen"]
 STOPPED = {128 + signal.SIGTERM, -signal.SIGTERM}  # the latter before the command listens to signals
@@ -68,6 +70,7 @@ class Clock:
             JointgenError: It failed.
         """
         with log.open("ab") as file:
+            before = file.tell()
             with self.lock:
                 if self.is_up:
                     return False
@@ -80,8 +83,16 @@ class Clock:
                 with self.lock:
                     self.running.discard(command)
         if status and status not in STOPPED:
-            raise JointgenError(f"{log.stem} ended with exit status {status}; {log} says why")
+            raise JointgenError(f"{last_line(log, before) or f'exit status {status}'} ({log})")
         return status == 0
+
+
+def last_line(log: Path, start: int) -> str:
+    """Return the last line of a log behind a position, which is the error that a command ended with."""
+    with log.open("rb") as file:
+        file.seek(start)
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+    return next((line.removeprefix("jointgen: ") for line in reversed(lines) if line), "")
 
 
 def _wait(command: subprocess.Popen[bytes], stop: Callable[[], bool] | None) -> int:
@@ -120,6 +131,15 @@ class Work:
         """Return the run folder of a row and seed."""
         return self.out / f"{row.folder}-{seed}"
 
+    def failure_file(self, row: Row, seed: int) -> Path:
+        """Return the file that keeps the reason why a run failed when it was last tried."""
+        return self.out / f"{self.folder(row, seed).name}.failed"
+
+    def failure(self, row: Row, seed: int) -> str:
+        """Return why a run failed when it was last tried; empty where it did not."""
+        kept = self.failure_file(row, seed)
+        return kept.read_text(encoding="utf-8").strip() if kept.is_file() and not self.is_finished(row, seed) else ""
+
     def settings_of(self, row: Row, seed: int) -> list[str]:
         """Return the settings of a run, as `--set` takes them."""
         start = self.folder(self.study.rows[row.start], seed) if row.start is not None else None
@@ -139,14 +159,14 @@ class Work:
             began = time.monotonic()
             if not self.clock.call(command, log, stop):
                 return False
-            note(f"{folder.name}: trained, {time.monotonic() - began:.0f} s")
+            debug(f"{folder.name}: trained, {time.monotonic() - began:.0f} s")
         if self._is_scored(folder):
             return True
         began = time.monotonic()
         if not self.clock.call([*COMMAND, "eval", str(folder), "--metrics", self.study.metrics], log):
             return False
         (folder / "scored.txt").write_text(self.study.metrics, encoding="utf-8")
-        note(f"{folder.name}: scored, {time.monotonic() - began:.0f} s")
+        debug(f"{folder.name}: scored, {time.monotonic() - began:.0f} s")
         return True
 
     def _is_scored(self, folder: Path) -> bool:
@@ -181,14 +201,88 @@ def is_done(folder: Path) -> bool:
     return summary is not None and summary.is_done
 
 
-def finish_all(work: Work, rows: Sequence[Row], seeds: Iterable[int], workers: int) -> Iterator[bool]:
+class Progress:
+    """Says when runs begin and end, how many are done, and about how long the rest will take.
+
+    Args:
+        total: The number of runs.
+        done: How many of them were finished before.
+        workers: Runs at a time.
+    """
+
+    def __init__(self, total: int, done: int, workers: int):
+        self.total, self.done, self.workers = total, done, workers
+        self.times: list[float] = []  # of those that did not fail, which says nothing about the others
+        self.lock = threading.Lock()
+
+    def begins(self, run: str) -> None:
+        """Say that a run begins."""
+        with self.lock:
+            note(f"[{self.done}/{self.total}] {run} begins")
+
+    def ends(self, run: str, seconds: float, failure: str = "") -> None:
+        """Say that a run ended, and how much time is left by the mean time of those that ended."""
+        with self.lock:
+            self.done += 1
+            self.times += [] if failure else [seconds]
+            what = f"failed after {readable(seconds)}: {failure}" if failure else f"done in {readable(seconds)}"
+            (warn if failure else note)(f"[{self.done}/{self.total}] {run} {what}{self._left()}")
+
+    def _left(self) -> str:
+        rest = self.total - self.done
+        if not self.times or not rest:
+            return ""
+        return f"; about {readable(rest / min(self.workers, rest) * statistics.fmean(self.times))} left"
+
+
+def readable(seconds: float) -> str:
+    """Write a time in two units.
+
+    >>> readable(41.7), readable(119.8), readable(7980)
+    ('42 s', '2 min 0 s', '2 h 13 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole // 60 % 60} min"
+
+
+def finish_all(work: Work, rows: Sequence[Row], seeds: Sequence[int], workers: int) -> Iterator[bool]:
     """Finish all rows of a seed before the next seed, so that an unfinished study has whole tables.
+
+    A run that fails keeps no other from being finished; `Work.failure` has its reason.
 
     Yields:
         For each run, whether it is finished.
     """
+    runs = [(row, seed) for seed in seeds for row in rows if row.seeds is None or seed < row.seeds]
+    before = sum(work.is_finished(*run) for run in runs)
+    progress = Progress(len(runs), before, workers)
     for seed in seeds:
-        here = [row for row in rows if row.seeds is None or seed < row.seeds]
+        here = [row for row, of in runs if of == seed]
         for turn in ([r for r in here if r.start is None], [r for r in here if r.start is not None]):
             with ThreadPoolExecutor(workers) as pool:
-                yield from pool.map(lambda row, seed=seed: work.finish(row, seed), turn)
+                yield from pool.map(lambda row, seed=seed: _finish_one(work, row, seed, progress), turn)
+
+
+def _finish_one(work: Work, row: Row, seed: int, progress: Progress) -> bool:
+    """Finish one run, and return whether it is finished; where it fails, its reason is kept and said."""
+    if work.is_finished(row, seed):
+        return True
+    if work.clock.is_up:
+        return False
+    name, began = work.folder(row, seed).name, time.monotonic()
+    progress.begins(name)
+    kept = work.failure_file(row, seed)
+    kept.unlink(missing_ok=True)
+    try:
+        if row.start is not None and work.failure(work.study.rows[row.start], seed):
+            raise JointgenError(f"it starts from the weights of {row.start!r}, which failed")
+        finished = work.finish(row, seed)
+    except JointgenError as error:
+        replace_text(kept, f"{error}\n")
+        progress.ends(name, time.monotonic() - began, str(error))
+        return False
+    if finished:
+        progress.ends(name, time.monotonic() - began)
+    return finished

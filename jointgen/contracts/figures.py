@@ -22,7 +22,7 @@ BOUND_WORDS: Mapping[str | None, str] = {
     "exact": "exact",
     "estimate": "estimate",
 }
-Group = Literal["likelihood", "reconstruction", "samples", "codes", "other", "critics"]
+Group = Literal["likelihood", "reconstruction", "samples", "codes", "other", "cost", "critics"]
 """What a figure is about. Tables and pages show the groups in this order."""
 
 
@@ -34,8 +34,8 @@ class Display:
 
     Args:
         title: The heading, such as "IWAE-64"; without one, the figure's name with spaces in place of underscores.
-        group: What the figure is about. Figures of "critics" describe one model's own critics, so that comparisons
-            of models show them only where they are asked for by name.
+        group: What the figure is about. Figures of "critics" describe one model's own critics, and those of "cost" what
+            it took, so that comparisons of models show them only where they are asked for by name.
         order: The place within the group; lower numbers come first, and equal ones are ordered by name.
         headline: Whether the figure is one of the few that a run's page shows at its top.
         nll: Whether the figure estimates or bounds log p(x), of which comparisons show the negative, as papers do.

@@ -22,6 +22,7 @@ MAX_SECONDS = 1e10
 valid_step = between(0, MAX_COUNT)
 valid_rows = between(0, MAX_COUNT * MAX_SIZE)  # a whole batch in each step
 valid_events = between(0, 10 * MAX_COUNT)  # a step logs few
+valid_parameters = between(0, 10**15)
 valid_seconds = between(0.0, MAX_SECONDS)
 
 CHECKPOINT_NAME = re.compile(r"(?P<aside>\.old-[0-9]+-)?step-(?P<step>[0-9]{1,18})")
@@ -168,6 +169,7 @@ class Summary:
         step: The steps that it has made.
         images_seen: The rows of training data that it has seen.
         wall_s: The seconds of training.
+        parameters: The number of parameters of its parts; None in runs of earlier versions.
         log_events: The number of log events up to this step; None in runs of earlier versions.
         seed: Its seed.
         init_from: The weights that it began with, if they are of another run.
@@ -183,6 +185,7 @@ class Summary:
     step: int = attrs.field(validator=valid_step)
     images_seen: int | None = attrs.field(default=None, validator=valid_rows)
     wall_s: float | None = attrs.field(default=None, validator=valid_seconds)
+    parameters: int | None = attrs.field(default=None, validator=valid_parameters)
     log_events: int | None = attrs.field(default=None, validator=valid_events)
     seed: int | None = None
     init_from: WarmStartRecord | None = None

@@ -183,6 +183,7 @@ class RunReporter:
             step=progress.step,
             images_seen=self._images_seen(progress),
             wall_s=round(progress.wall_s, 3),
+            parameters=sum(p.numel() for p in self.compiled.parts.modules.parameters()),
             log_events=progress.log_events,
             seed=self.recipe.seed,
             init_from=progress.init_from,

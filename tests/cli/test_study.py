@@ -13,16 +13,20 @@ import pytest
 from filelock import FileLock
 from support.paths import QUICKSTART, REPO
 
-from jointgen.cli import study_runs, study_search
+from jointgen.cli import study_runs, study_search, study_tables
 from jointgen.cli.study_file import Parameter, Study, point_name, toml_of
 from jointgen.cli.study_runs import Clock, Work
-from jointgen.cli.study_tables import beside, points_of
+from jointgen.cli.study_tables import beside, points_of, write_results
 from jointgen.config.recipe import write_recipe
 from jointgen.config.toml import parse_toml
 from jointgen.contracts.figures import Display, Estimate
-from jointgen.errors import ConfigError, JointgenError
+from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry
+from jointgen.reports.comparison.charts import make_chart
+from jointgen.reports.comparison.formats import Pictures
 from jointgen.reports.comparison.runs import ComparedRun, Figure
+from jointgen.runs.folder import RunFolder
+from jointgen.runs.records import Summary
 
 # --- the file --------------------------------------------------------------------------------------------------------
 
@@ -127,6 +131,8 @@ folder.mkdir(parents=True, exist_ok=True)
 with open("calls.txt", "a") as calls:
     print(folder.name, file=calls)
 if pathlib.Path("broken").exists() and folder.name == pathlib.Path("broken").read_text():
+    print("jointgen: out of luck")
+    print()
     sys.exit(1)
 (folder / "summary.json").write_text(json.dumps({"status": "done", "step": 1}))
 """
@@ -148,16 +154,35 @@ def called() -> list[str]:
     return names
 
 
-def test_finished_runs_are_not_repeated_and_a_failed_one_is_named(work: Work) -> None:
+def test_a_failed_run_ends_no_other_and_is_tried_again(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr(study_runs, "note", messages.append)
+    monkeypatch.setattr(study_runs, "warn", messages.append)
     rows = [*work.study.rows.values()]
     Path("broken").write_text("size-4-0")
-    with pytest.raises(JointgenError, match=r"size-4-0 ended with exit status 1; out.size-4-0\.log says why"):
-        list(study_runs.finish_all(work, rows, range(2), 1))
-    assert called() == ["size-2-0", "size-4-0"]
+    assert list(study_runs.finish_all(work, rows, range(2), 1)) == [True, False, True, True]
+    assert called() == ["size-2-0", "size-4-0", "size-2-1", "size-4-1"], "all of a seed before the next"
+    assert work.failure(rows[1], 0) == f"out of luck ({Path('out/size-4-0.log')})"
+    assert any(line.startswith("[2/4] size-4-0 failed after ") for line in messages)
     Path("broken").unlink()
+    messages.clear()
     assert list(study_runs.finish_all(work, rows, range(2), 2)) == [True] * 4
-    assert sorted(called()) == ["size-2-1", "size-4-0", "size-4-1"], "all of a seed before the next"
+    assert called() == ["size-4-0"] and work.failure(rows[1], 0) == ""
+    assert messages[0] == "[3/4] size-4-0 begins" and messages[1].startswith("[4/4] size-4-0 done in ")
     assert all(work.is_finished(row, seed) for row in rows for seed in range(2))
+
+
+def test_the_time_left_is_by_the_mean_of_what_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of six runs one was done; two take 100 and 140 s, so that three more take two workers 1.5 rounds of 120 s."""
+    messages: list[str] = []
+    monkeypatch.setattr(study_runs, "note", messages.append)
+    progress = study_runs.Progress(6, 1, 2)
+    progress.ends("a", 100.0)
+    progress.ends("b", 140.0)
+    assert messages == [
+        "[2/6] a done in 1 min 40 s; about 3 min 20 s left",
+        "[3/6] b done in 2 min 20 s; about 3 min 0 s left",
+    ]
 
 
 def test_nothing_begins_once_the_time_is_up(work: Work) -> None:
@@ -230,6 +255,45 @@ def test_runs_stand_beside_the_one_of_their_seed() -> None:
         "| r = 1 |  | 0.200; +2.000 |",
     ]
     assert beside(points[2:], "VAE") == ""
+
+
+def test_the_page_has_tables_charts_failures_and_protocol(
+    registry: Registry, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A figure of other rows than the rest of its column is left out with a note, and a failed run has its reason."""
+    monkeypatch.setattr(study_tables, "draw_pictures", lambda *_: Pictures())
+    text = 'recipe = "quickstart"\naxes = [["elbo", "fid/net"], ["rate", "fid/net"]]\n[rows]\nA = {}\nB = {}\nC = {}\n'
+    work = Work(read(text + "D = {}\n", registry, here), Path("out"), ("train.steps=70",), Clock(None))
+    rows = [*work.study.rows.values()]
+    for i, row in enumerate(rows[:3]):
+        folder = RunFolder(work.folder(row, 0))
+        folder.path.mkdir(parents=True)
+        folder.recipe.write_text(write_recipe(work.recipe_of(row, 0)[0], registry))
+        lower: dict[str, Any] = {"bound": "lower", "better": "higher", "display": Display("ELBO", nll=True)}
+        figures = {
+            "elbo": Estimate(-20.0 - i, "nats", "", "test", 100 if row.name != "C" else 7, **lower),
+            "fid/net": Estimate(40.0 - i, "", "", "draws", 100),
+        }
+        folder.write_summary(Summary(status="done", step=70, wall_s=12.0 + i, parameters=4321, metrics=figures))
+    Path("out/d-0.failed").write_text("the loss is <nan> (out/d-0.log)\n")
+    write_results(work, [(row, 0) for row in rows[:3]], [(rows[3], 0)])
+    page = Path("out/index.html").read_text()
+    assert "3 of 4 runs are finished, 1 failed" in page and "the loss is &lt;nan&gt; (out/d-0.log)" in page
+    assert page.count("<svg") == 1, "no run has a rate"
+    assert page.count('class="mean"') == 3 and ">NLL (ELBO) (nats, upper bound)</text>" in page
+    assert "left out, since it is not made as most of its column are: n = 7" in page
+    assert "Budget: 70 steps" in page and "Rows that figures are of: test (all)" in page
+    table = Path("out/table.md").read_text().splitlines()
+    assert [line.split(" | ")[-2:] for line in table if line.startswith("| B |")] == [["13", "4321 |"]]
+
+
+def test_names_in_a_chart_do_not_lie_on_each_other() -> None:
+    chart = make_chart(("x", "y"), {"first": [(0.0, 0.0), (2.0, 2.0)], "second": [(1.0, 1.0)], "far": [(9.0, 9.0)]})
+    first, second, _ = chart.series
+    assert first.mean == pytest.approx(second.mean, abs=0.1) and abs(first.label[1] - second.label[1]) >= 13
+    assert [text for _, text in chart.across][:3] == ["0", "2", "4"] and chart.line == ()
+    left, right = chart.across[0][0], chart.across[1][0]
+    assert first.places[1][0] - first.places[0][0] == pytest.approx(right - left, abs=0.2)
 
 
 # --- search ----------------------------------------------------------------------------------------------------------

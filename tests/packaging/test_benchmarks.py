@@ -30,16 +30,16 @@ def test_a_step_has_the_gradients_of_a_loop_written_by_hand(row: str, monkeypatc
     assert measured.difference < 2e-4  # relative, in float32; a weight that is a tenth off makes 5e-3
 
 
-STUDIES = sorted((FOLDER / "studies").glob("*.toml"))
+STUDIES = sorted([*(FOLDER / "studies").glob("*.toml"), *(REPO / "studies").glob("*.toml")])
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: str(path.relative_to(REPO)))
 def test_every_row_of_a_study_is_a_run_that_could_begin(path: Path) -> None:
     """Recipes are checked as `jointgen run` checks them before it reads data: keys, parts, requirements."""
     registry = load_plugins().registry
     study = Study.read(path, registry)
     known = {name.strip() for name in study.columns.split(",")}
-    assert set(study.axes or ()) <= known
+    assert {axis for pair in study.axes for axis in pair} <= known
     budgets = list(study.budgets.values()) or [()]
     for i, row in enumerate(study.rows.values()):
         budget = budgets[i % len(budgets)]  # in turns: preparing takes a while

@@ -13,7 +13,7 @@ MENTION = re.compile(r"(?<![\w{}*/.-])((?:\.{1,2}/)*[\w./-]*\w\.md)(?:#([\w-]+))
 OUTSIDE = re.compile(r"\.\./shared|shared/reference|\.\./prototypes")
 PATH = re.compile(r"`((?:jointgen|plugins|recipes|tests|benchmarks|docs)/[\w./-]*)`")
 # Names of files that a command writes or that a fixture invents. They are not documents of this repository.
-WRITTEN = {"t.md", "mnist.md", "table.md", "beside.md", "curve.md"}
+WRITTEN = {"t.md", "mnist.md", "table.md", "beside.md"}
 # Files that spell what is forbidden, or put the names of pages together.
 EXEMPT = {"tests/packaging/test_docs.py", "tests/packaging/test_references.py"}
 

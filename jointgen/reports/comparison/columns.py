@@ -66,7 +66,7 @@ def choose_columns(runs: Sequence[ComparedRun], published: Iterable[Column], nam
         runs: The runs.
         published: The columns of published figures.
         names: The figures that are wanted, in this order, such as "rmse, iwae" (all of iwae_K) or "*fid*"; None for
-            all but those of single critics, which differ from model to model.
+            all but those of cost and those of single critics, which differ from model to model.
 
     Raises:
         ConfigError: It names every one of `names` that no run has a figure of.
@@ -75,7 +75,7 @@ def choose_columns(runs: Sequence[ComparedRun], published: Iterable[Column], nam
     added = dict.fromkeys(column for column in published if place_of(column, list(ours)) is None)
     found = sorted([*ours, *added], key=lambda column: column.display.sort_key(column.name))
     if names is None:
-        return [column for column in found if column.display.group != "critics"]
+        return [column for column in found if column.display.group not in ("cost", "critics")]
     chosen: dict[Column, None] = {}
     problems = Problems()
     for wanted in (name.strip() for name in names.split(",")):

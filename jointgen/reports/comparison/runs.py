@@ -12,7 +12,7 @@ import attrs
 from jointgen.config.documents import as_document
 from jointgen.config.values import show
 from jointgen.contracts.data_keys import KeyRole, key_roles
-from jointgen.contracts.figures import Estimate
+from jointgen.contracts.figures import Display, Estimate
 from jointgen.errors import ConfigError, FileError, PluginError, Problem
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.run_figures import figures_of_run
@@ -183,7 +183,17 @@ def _read_run(path: str) -> ComparedRun:
     for key, value in run.data_keys("reading").items():
         readings.setdefault(key.rpartition(".")[2], []).append(str(value))
     observed = "; ".join(f"{key} = {', '.join(values)}" for key, values in readings.items())
+    figures = {**figures, **dict(_costs(summary))}
     return attrs.evolve(run, figures={name: Figure.of(name, estimate, observed) for name, estimate in figures.items()})
+
+
+def _costs(summary: Summary | None) -> Iterable[tuple[str, Estimate]]:
+    """Yield what a run took: its time and its parameters, as figures that are asked for by name."""
+    if summary is not None and summary.wall_s is not None:
+        shown = Display("training time", "cost", 0)
+        yield "train_s", Estimate(summary.wall_s, "s", "wall time of training", "", 0, better="lower", display=shown)
+    if summary is not None and summary.parameters is not None:
+        yield "parameters", Estimate(summary.parameters, "", "of all parts", "", 0, display=Display("", "cost", 1))
 
 
 @attrs.frozen

@@ -277,7 +277,7 @@ def _meaning(figures: Sequence[Figure]) -> str:
         BOUND_WORDS[first.bound],
         _usual("estimator", figures),
         _usual("note", figures),
-        f"{first.split}, n = {first.n}",
+        f"{first.split}, n = {first.n}" if first.n else "",
         first.protocol,
     ]
     return "; ".join([f"−{first.name}" if first.nll else first.name, *filter(None, details)])

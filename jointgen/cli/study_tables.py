@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from jointgen.cli.compare import draw_pictures
+from jointgen.cli.arguments import load
 from jointgen.cli.study_file import Row, Study
 from jointgen.cli.study_runs import Work
 from jointgen.reports.comparison import published
 from jointgen.reports.comparison.charts import Chart, make_chart
 from jointgen.reports.comparison.columns import Column, choose_columns
 from jointgen.reports.comparison.data_sets import split_by_data, title_of
-from jointgen.reports.comparison.formats import csv_of, markdown_of
+from jointgen.reports.comparison.formats import Pictures, csv_of, markdown_of
 from jointgen.reports.comparison.runs import ComparedRun, Figure, read_runs
 from jointgen.reports.comparison.table import Table, make_table
 from jointgen.reports.html import fill_template
@@ -48,7 +48,8 @@ def write_results(work: Work, done: Sequence[tuple[Row, int]], failed: Sequence[
     files = {"table.md": "\n".join(map(markdown_of, tables)), "table.csv": csv_of(tables)} if tables else {}
     if study.beside and study.axes and (text := beside(points[study.axes[0]], study.beside)):
         files["beside.md"] = text
-    drawn = [draw_pictures(table, "cpu") for table in tables]
+    draw_pictures = load("jointgen.cli.compare:draw_pictures")
+    drawn: list[Pictures] = [draw_pictures(table, "cpu") for table in tables]
     log_once(*(line for pictures in drawn for line in pictures.remarks))
     files["index.html"] = fill_template(
         "study.html",
@@ -134,7 +135,8 @@ def _protocol(work: Work, runs: Sequence[ComparedRun]) -> Iterator[str]:
         budget = f"{train.get('steps') or train.get('images')} {'steps' if train.get('steps') else 'images'}"
         budgets.setdefault(f"{budget}, batches of {train.get('batch', 128)}", []).append(run.name)
         held = f", {data['validation']} training rows held out" if data.get("validation") else ""
-        splits.setdefault(f"{run.recipe.get('eval', {}).get('split', 'test')}{held}", []).append(run.name)
+        seen = sorted({figure.split for figure in run.figures.values()} - {"draws", ""})
+        splits.setdefault(f"{' and '.join(seen) or 'none'}{held}", []).append(run.name)
     for what, found in (("Budget", budgets), ("Rows that figures are of", splits)):
         for way, names in found.items():
             yield f"{what}: {way} ({listed(dict.fromkeys(names)) if len(found) > 1 else 'all'})."

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 from support.paths import QUICKSTART, REPO
 
-from jointgen.cli import study_runs, study_search, study_tables
+from jointgen.cli import compare, study_runs, study_search
 from jointgen.cli.study_file import Parameter, Study, point_name, toml_of
 from jointgen.cli.study_runs import Clock, Work
 from jointgen.cli.study_tables import beside, points_of, write_results
@@ -261,7 +261,7 @@ def test_the_page_has_tables_charts_failures_and_protocol(
     registry: Registry, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A figure of other rows than the rest of its column is left out with a note, and a failed run has its reason."""
-    monkeypatch.setattr(study_tables, "draw_pictures", lambda *_: Pictures())
+    monkeypatch.setattr(compare, "draw_pictures", lambda *_: Pictures())
     text = 'recipe = "quickstart"\naxes = [["elbo", "fid/net"], ["rate", "fid/net"]]\n[rows]\nA = {}\nB = {}\nC = {}\n'
     work = Work(read(text + "D = {}\n", registry, here), Path("out"), ("train.steps=70",), Clock(None))
     rows = [*work.study.rows.values()]

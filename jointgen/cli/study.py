@@ -58,11 +58,12 @@ def study_command(arguments: Arguments) -> None:
         if study.search is not None:
             rows = load("jointgen.cli.study_search:run_search")(work, arguments.workers)
             finished, done = not clock.is_up, [(row, 0) for row in rows if work.is_finished(row, 0)]
+            total = study.search.trials
         else:
-            finished, done, failed = _run_rows(work, arguments)
+            finished, done, failed, total = _run_rows(work, arguments)
     if came:
         raise StoppedError(f"{out}: stopped; the same command goes on", came[0])
-    write_results(work, done, failed)
+    write_results(work, done, failed, total)
     if failed:
         said = [f"{work.folder(row, seed).name} failed: {work.failure(row, seed)}" for row, seed in failed]
         warn(*said, f"{out}: {len(failed)} of its runs failed; the same command tries them again")
@@ -84,11 +85,12 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _run_rows(work: Work, arguments: Arguments) -> tuple[bool, Runs, Runs]:
+def _run_rows(work: Work, arguments: Arguments) -> tuple[bool, Runs, Runs, int]:
     """Finish the rows that were asked for.
 
     Returns:
-        Whether all of them are finished, all finished runs of the folder, and all that failed.
+        Whether all of them are finished, all finished runs of the folder, all that failed, and how many there are to
+        be.
     """
     study = work.study
     rows = [row for row in study.rows.values() if not arguments.rows or row.name in arguments.rows]
@@ -97,7 +99,9 @@ def _run_rows(work: Work, arguments: Arguments) -> tuple[bool, Runs, Runs]:
     if changed := [line for row, seed in runs for line in work.changes(row, seed)]:
         raise ConfigError([*changed, "the runs in this folder have other settings; give another --out"])
     finished = list(finish_all(work, rows, seeds, arguments.workers))
-    return all(finished), [run for run in runs if work.is_finished(*run)], [run for run in runs if work.failure(*run)]
+    done, failed = [run for run in runs if work.is_finished(*run)], [run for run in runs if work.failure(*run)]
+    wanted = [run for run in runs if run[1] in seeds and (run[0].seeds is None or run[1] < run[0].seeds)]
+    return all(finished), done, failed, len({*map(repr, wanted), *map(repr, done), *map(repr, failed)})
 
 
 def _check(study: Study, arguments: Arguments) -> None:

@@ -21,19 +21,19 @@ from jointgen.reports.html import fill_template
 from jointgen.runs.folder import RunFolder
 from jointgen.runtime.atomic_files import replace_text, writing
 from jointgen.runtime.console import log_once, say
-from jointgen.text import listed
 
 COSTS = ("train_s", "parameters")
 """The figures that every table of a study has."""
 
 
-def write_results(work: Work, done: Sequence[tuple[Row, int]], failed: Sequence[tuple[Row, int]] = ()) -> None:
+def write_results(work: Work, done: Sequence[tuple[Row, int]], failed: Sequence[tuple[Row, int]], total: int) -> None:
     """Write the results of the finished runs, in the order of `done`: table.md, table.csv, index.html and beside.md.
 
     Args:
         work: The runs.
         done: Those that are finished.
         failed: Those that failed, which the page names.
+        total: The number of runs that there are to be.
 
     Raises:
         ConfigError: A run's files are damaged, or are no run's.
@@ -58,7 +58,7 @@ def write_results(work: Work, done: Sequence[tuple[Row, int]], failed: Sequence[
         charts=[chart for of in points.values() for chart in _charts(of, curved)],
         failed=[(row.name, seed, work.failure(row, seed)) for row, seed in failed],
         done=len(done),
-        total=sum(min(study.seeds, row.seeds or study.seeds) for row in study.rows.values()),
+        total=total,
         protocol=list(_protocol(work, every)),
     )
     for name, text in files.items():
@@ -126,7 +126,7 @@ def _charts(points: Sequence[Point], curved: set[str]) -> Iterator[Chart]:
 def _protocol(work: Work, runs: Sequence[ComparedRun]) -> Iterator[str]:
     """Say how the runs were trained and scored, and by what."""
     study = work.study
-    yield f"Seeds: {study.seeds} of each row, from 0 on, where a row does not say otherwise."
+    yield f"Seeds: {', '.join(map(str, sorted({run.seed for run in runs}))) or 'none yet'}."
     yield f"Settings of every run: {', '.join((*study.set, *work.settings)) or 'those of its recipe'}."
     budgets: dict[str, list[str]] = {}
     splits: dict[str, list[str]] = {}
@@ -139,7 +139,7 @@ def _protocol(work: Work, runs: Sequence[ComparedRun]) -> Iterator[str]:
         splits.setdefault(f"{' and '.join(seen) or 'none'}{held}", []).append(run.name)
     for what, found in (("Budget", budgets), ("Rows that figures are of", splits)):
         for way, names in found.items():
-            yield f"{what}: {way} ({listed(dict.fromkeys(names)) if len(found) > 1 else 'all'})."
+            yield f"{what}: {way} ({'; '.join(dict.fromkeys(names)) if len(found) > 1 else 'all'})."
     if study.metrics:
         yield f"Metrics: {study.metrics}."
     machines, versions = dict[str, None](), dict[str, None]()

@@ -276,7 +276,7 @@ def test_the_page_has_tables_charts_failures_and_protocol(
         }
         folder.write_summary(Summary(status="done", step=70, wall_s=12.0 + i, parameters=4321, metrics=figures))
     Path("out/d-0.failed").write_text("the loss is <nan> (out/d-0.log)\n")
-    write_results(work, [(row, 0) for row in rows[:3]], [(rows[3], 0)])
+    write_results(work, [(row, 0) for row in rows[:3]], [(rows[3], 0)], 4)
     page = Path("out/index.html").read_text()
     assert "3 of 4 runs are finished, 1 failed" in page and "the loss is &lt;nan&gt; (out/d-0.log)" in page
     assert page.count("<svg") == 1, "no run has a rate"
@@ -292,6 +292,9 @@ def test_names_in_a_chart_do_not_lie_on_each_other() -> None:
     first, second, _ = chart.series
     assert first.mean == pytest.approx(second.mean, abs=0.1) and abs(first.label[1] - second.label[1]) >= 13
     assert [text for _, text in chart.across][:3] == ["0", "2", "4"] and chart.line == ()
+    many = make_chart(("x", "y"), {f"model {i}": [(0.0, 0.01 * i)] for i in range(40)} | {"far": [(9.0, 9.0)]})
+    places = [one.label for one in many.series]
+    assert len({*places}) == 41 and all(0 < y < 505 and 0 < x < 960 for x, y in places)
     left, right = chart.across[0][0], chart.across[1][0]
     assert first.places[1][0] - first.places[0][0] == pytest.approx(right - left, abs=0.2)
 

@@ -90,17 +90,26 @@ class _Axis:
 
 
 def _labels(means: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """Find a place for each name to the right of its mean, below or above names that are there already."""
+    """Find a place for each name near its mean, within the chart, where no name is yet: the nearest to its right."""
     taken: list[tuple[float, float, float]] = []
     found = {}
     for name, (x, y) in sorted(means.items(), key=lambda item: item[1][1]):
-        left, right = x + 7, x + 7 + LETTER * len(name)
-        shifts = (sign * LINE * i for i in range(len(means) + 1) for sign in (1, -1))
-        at = next(
-            y + 4 + shift
-            for shift in shifts
-            if all(right < a or left > b or abs(y + 4 + shift - row) >= LINE for a, b, row in taken)
+        width = LETTER * len(name)
+        rows = [y + 4 + LINE * i for i in range(-HEIGHT // LINE, HEIGHT // LINE)]
+        places = [
+            (x + 7 + right, row) for right in range(0, WIDTH, 20) for row in rows if _fits(x + right + width, row)
+        ]
+        places.sort(key=lambda place: math.hypot(place[0] - x, place[1] - y))
+        free = (
+            (left, row)
+            for left, row in places
+            if all(left + width < a or left > b or abs(row - other) >= LINE for a, b, other in taken)
         )
-        taken.append((left, right, at))
-        found[name] = (left, round(at, 1))
+        left, at = next(free, (x + 7, y + 4))  # in a chart that is full, over others
+        taken.append((left, left + width, at))
+        found[name] = (round(left, 1), round(at, 1))
     return found
+
+
+def _fits(right: float, row: float) -> bool:
+    return right + 7 <= WIDTH and TOP + LINE <= row <= HEIGHT - BOTTOM

@@ -158,7 +158,7 @@ def _with_origin(problem: Problem, came_from: Mapping[str, ComponentRecord], reg
     if used is None or used.type in registry.names(used.kind):
         return problem
     kind = used.kind.replace("_", " ")
-    if used.distribution == IN_PROCESS:
+    if used.distribution == IN_PROCESS and "." not in used.type:  # a dotted name says itself what to define
         told = f"{kind} {used.type!r} was defined in the notebook or script that trained the run"
         return Problem(f"{told}; load it in Python, where it has been defined again", *problem.path)
     if not used.version:

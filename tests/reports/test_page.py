@@ -267,9 +267,9 @@ def test_page_and_comparison_show_the_same_figures(copied: Path, reported: Calla
     page = reported()
     shown = {a["data-figure"]: a["data-value"] for _, a in page.elements if "data-figure" in a}
     (row,) = read_runs([str(copied)])
-    assert {
-        name: repr(-f.value if f.nll else f.value) for name, f in row.figures.items() if f.value is not None
-    } == shown
+    of_run = {"parameters", "train_s"}  # which the page has in its words
+    figures = {name: f for name, f in row.figures.items() if f.value is not None and name not in of_run}
+    assert {name: repr(-f.value if f.nll else f.value) for name, f in figures.items()} == shown
     assert (shown["rmse"], shown["ssim"]) == (repr(before), "0.5")
     assert "fid/net" not in shown
     assert f"All figures are those of checkpoint step-{last:08d} ." in page

@@ -134,7 +134,7 @@ def test_a_missing_plugin_says_what_to_install(
 
 
 def test_what_no_distribution_registered_is_unknown(run: RunFolder, say: Callable[..., Any]) -> None:
-    rename_encoder(run, ComponentRecord("encoder", "mine", "this Python process"))
+    rename_encoder(run, ComponentRecord("encoder", "mine", "somebody"))
     assert "unknown encoder 'mine'" in say("sample", run.path, "-o", run.path / "s.png").refusal
     run.environment.unlink()
     assert run.read_sessions() == Sessions()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,15 @@ def interrupt_after(steps: int) -> Any:
     return stop
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own answer to SIGINT, which a shell's background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_cell_leaves_a_checkpoint_and_goes_on_to_the_same_end(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -242,7 +242,7 @@ TABLES: dict[str, Callable[[int, int, str], dict[str, Pass]]] = {
 
 
 def round_trips() -> Iterator[str]:
-    """Measure the error of a round trip, K = 80, D = 40, beside that of a plain bisection (docs/densities.md)."""
+    """Measure the error of a round trip, K = 80, D = 40, beside a plain bisection (docs/concepts/densities.md)."""
     yield "| scale | float64 | float64, margin 0.2 | float32 there, float64 back | plain bisection: fp32, fp64 |"
     yield "|---|---|---|---|---|"
     for scale, known in {0.1: "3e-6, 5e-15", 0.3: "1e-3, 6e-12", 0.6: "5, 2e-7", 1.0: "13, 2e-6 to 2e-5"}.items():

@@ -10,7 +10,8 @@ Why there. All that a decoder's network learns, it learns through y, and both te
 draw they look at; so the quotient is the pull of one against the other, and free of scale: multiplying T leaves
 lambda*T as it is, and so does any change of the units of x or y. For a Gaussian p(x|z) with a linear mean,
 |d log p(x|z) / d y| is about sqrt(D) / sigma in a row of D numbers, and lambda = r sqrt(D) / (sigma |dT/dx|), the rule
-of docs/as-vae-on-photographs.md. What else was tried, on finished runs with the lambdas that the studies recommend:
+of docs/concepts/as-vae-on-photographs.md. What else was tried, on finished runs with the lambdas that the
+studies recommend:
 
 - with respect to x (for the likelihood, its mean or logits): r 2.7 on MNIST (lambda 10), 0.7 on CIFAR-10 (300), where
   with respect to y it is 0.4 and 0.6. The likelihood of bits or of bins has no gradient in x that means the same, and a

@@ -127,7 +127,7 @@ class Train:
     device: str = "auto"
     threads: int | None = attrs.field(default=None, validator=between(1, 1024))  # of the CPU; None: torch decides
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"  # fp32 without TF32; bf16 by autocast
-    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"  # torch.compile's; docs/training.md
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"  # docs/reference/training.md
     channels_last: bool = False  # images and convolutions in NHWC memory: pays on a GPU, with bf16
     deterministic: bool = False  # only operations that repeat themselves bit for bit; matters on a GPU
     resident: Literal["auto", "always", "never"] = "auto"  # the training split kept on the accelerator: if it fits

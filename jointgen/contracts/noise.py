@@ -2,7 +2,7 @@
 
 There is no generator state, so a checkpoint need not hold any. Numbers are drawn for the rows of the *global* batch and
 each process keeps its own rows, so any number of processes sees the same numbers. Nothing in jointgen reads a global
-generator while it trains or evaluates (docs/noise-and-resume.md).
+generator while it trains or evaluates (docs/concepts/noise-and-resume.md).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def bits_per_dim(nll_nats: float, size: int, log_det_to_data: float = 0.0) -> float:
-    """Return a negative log-likelihood in bits per dimension, for discrete data with bin width 1 (docs/numbers.md).
+    """Return a negative log-likelihood in bits per dimension, for data with bins of width 1 (docs/concepts/numbers.md).
 
     Args:
         nll_nats: The negative log-density of a row in model space, nats.

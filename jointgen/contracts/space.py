@@ -84,7 +84,7 @@ class Space:
 
         It turns a density in model space into one in data units: -log p(y) = -log p(x) + log |dy/dx|.
 
-        For 8-bit images in [0, 1) it is D log 256, that is 8 bits per dimension (docs/numbers.md).
+        For 8-bit images in [0, 1) it is D log 256, that is 8 bits per dimension (docs/concepts/numbers.md).
         """
         width = self.bin_width
         return 0.0 if width is None else -self.size * math.log(width)

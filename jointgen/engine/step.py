@@ -1,7 +1,7 @@
 """The training step: all updates of an objective in its order, on raw modules without hidden wrappers.
 
 Noise is a pure function of (seed, step, name), gradients are reduced once per update, and absent gradients are zeros
-(docs/noise-and-resume.md).
+(docs/concepts/noise-and-resume.md).
 A later update of a step reuses the values of an earlier one where nothing that the later one trains lies below them.
 """
 

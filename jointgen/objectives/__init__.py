@@ -42,7 +42,7 @@ The text is read back by `parse`, and recipes hold it. Nothing here imports torc
 - `tables`: tables of recipes that describe weights and critics, for the settings of an objective.
 - `recipe_text`: the objective "expression", a recipe's equation, and the way from an objective back to text.
 
-See also `docs/objectives.md`.
+See also `docs/concepts/objectives.md`.
 """
 
 from jointgen.objectives.aggregates import AggregateDensity, log_aggregate

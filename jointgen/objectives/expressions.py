@@ -1,7 +1,8 @@
 """Critics, terms on values, and expectations. Torch-free.
 
-Where a log-density is not available, a learned log-ratio of two distributions takes its place (docs/objectives.md).
-The model's side of adversarially learned inference (Dumoulin et al. 2017), with the labels swapped:
+Where a log-density is not available, a learned log-ratio of two distributions takes its place
+(docs/concepts/objectives.md). The model's side of adversarially learned inference (Dumoulin et al. 2017), with the
+labels swapped:
 
 >>> from jointgen.objectives import log_sigmoid, p, q
 >>> f = log_ratio(q.xz, p.xz, name="f")
@@ -341,9 +342,10 @@ def E(  # noqa: N802 - the paper's sign
         reduce: How the k values of a row become one: "mean", or a registered reduction or its name, such as
             "logmeanexp" of IWAE (Burda et al. 2016, eq. 8).
         wrt: The variables whose draws the reduction looks at. A prior's variable is then drawn k times as well.
-        sums: Variables that take every value in place of a draw, each weighed by its probability (docs/discrete.md).
+        sums: Variables that take every value in place of a draw, each weighed by its probability
+            (docs/concepts/discrete.md).
         history: How many draws of the past are kept; a critic sees one of them in place of a new draw with probability
-            1/2 (docs/schedules.md).
+            1/2 (docs/concepts/schedules.md).
 
     >>> from jointgen.objectives import p, q
     >>> log_w = p.log_x_given_z + p.log_z - q.log_z_given_x

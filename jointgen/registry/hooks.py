@@ -1,7 +1,7 @@
 """The hooks that a plugin implements, and what they are given. Torch-free.
 
 A hook is a function of the plugin's module that is marked with `@jointgen.hookimpl`. It may leave out arguments that it
-does not need. docs/plugins.md has an example of each.
+does not need. docs/extending/plugins.md has an example of each.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The run folder: the paths in it, and how to make, read and write its files. Needs no torch.
 
-`docs/architecture.md` shows the layout. The log has a module of its own (`jointgen.runs.log`), and so have checkpoints.
+`docs/inside/architecture.md` shows the layout. The log has a module of its own (`jointgen.runs.log`), and so have
+checkpoints.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The processes that train one model together. Only this file and the trackers import Accelerate.
 
 Networks stay raw modules, and a step reduces the gradients of each update in one flat exchange, so networks may share
-forwards, have methods other than forward, and be used in part (docs/engineering.md; StyleGAN3 does the same).
+forwards, have methods other than forward, and be used in part (docs/inside/engineering.md; StyleGAN3 does the same).
 Accelerate finds the device, joins the processes and gathers. Autocast is torch's own: Accelerate's follows the
 Accelerator that was made last in this Python process.
 """

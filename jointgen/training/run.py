@@ -68,9 +68,10 @@ def run(
         processes: How many processes a launcher was asked for, to be checked; None takes as many as there are.
         data: Where the data lies: a path, or paths by the name of the recipe's sources. A run that goes on has the same
             recipe wherever its data lies by now. Or the data itself, in the place of the recipe's: an array (N, ...), a
-            dict of arrays by variable, a map-style data set of torch, or a data source (docs/your-own-parts.md).
+            dict of arrays by variable, a map-style data set of torch, or a data source
+            (docs/extending/your-own-parts.md).
         callbacks: Objects that are told of the run's events, by methods named as the hooks of plugins:
-            `jointgen_log(self, run, figures)`, and so on (docs/plugins.md). What one raises ends the run.
+            `jointgen_log(self, run, figures)`, and so on (docs/extending/plugins.md). What one raises ends the run.
 
     Returns:
         The finished run, with its folder, summary and model.

@@ -34,8 +34,8 @@ class ASVAE:
         half r = E_q[log p(x|z) - f1]      f1 = log q(x,z) / p(x)p(z)      (eq. 5)
         half g = E_p[log q(z|x) - f2]      f2 = log p(x,z) / q(x)q(z)      (eq. 6)
 
-    which does not train (docs/why-the-literal-as-vae-does-not-train.md). The decomposed form has the same fixed point
-    p = q, where the model can reach it and the critic sees x itself:
+    which does not train (docs/concepts/why-the-literal-as-vae-does-not-train.md). The decomposed form has the same
+    fixed point p = q, where the model can reach it and the critic sees x itself:
 
         half r = E_q[log p(x|z) + log p(z) - log q(z|x)]                   the evidence lower bound
         half g = E_p[w log q(z|x) - lambda T]                              T = log p(x,z) / q(x,z)
@@ -52,8 +52,8 @@ class ASVAE:
         weight_g: The weight of half g; 0 leaves it out.
         lambda_: The weight of the critic in the decomposed half g. It may also be independent of scale, { r = 0.5 }:
             the critic's gradient at the decoder's output is then held at r times that of the likelihood
-            (docs/as-vae-on-photographs.md). weight_r and weight_g multiply afterwards: the critic's pull is then
-            r weight_g / weight_r times the likelihood's.
+            (docs/concepts/as-vae-on-photographs.md). weight_r and weight_g multiply afterwards: the critic's pull is
+            then r weight_g / weight_r times the likelihood's.
         w: The weight of log q(z|x) in the decomposed half g.
         gamma: The weight of a critic e = log p(z) / q(z) in the decomposed half r, which holds the aggregate posterior
             to the prior (as Makhzani et al. 2015 do). At p = q it is 0, so p = q stays a fixed point. 0 leaves it out.

@@ -1,7 +1,7 @@
 """Penalties on the slope of a critic, before the engine multiplies them by their weights.
 
 Gradients come from torch.func and not from autograd.grad, because only the former works on a compiled critic
-(docs/engineering.md).
+(docs/inside/engineering.md).
 """
 
 from __future__ import annotations

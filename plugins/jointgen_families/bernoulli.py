@@ -103,11 +103,12 @@ class Bernoulli:
         path: The gradient path of the reading "sample": straight-through, bits with a borrowed gradient, which is
             biased (see `BernoulliDraw`); relaxed, binary-concrete values with their exact gradient, which are scored
             as the bits that they round to; or none.
-        temperature: The temperature of the reading "relaxed" and of the straight-through gradient (docs/densities.md).
+        temperature: The temperature of the reading "relaxed" and of the straight-through gradient
+            (docs/concepts/densities.md).
 
     x thus gets a sample path in one of two ways: the encoder sees hard bits whose gradient is borrowed (option 3
-    of docs/densities.md) or the relaxed values (option 2). A critic sees like with like by its view, "relaxed" on both
-    sides; without it a relaxed path would show it soft draws beside hard data.
+    of docs/concepts/densities.md) or the relaxed values (option 2). A critic sees like with like by its view, "relaxed"
+    on both sides; without it a relaxed path would show it soft draws beside hard data.
     """
 
     path: PathName = attrs.field(default="straight-through", validator=attrs.validators.in_(get_args(PathName)))
@@ -156,7 +157,7 @@ class BernoulliModule(nn.Module):
 
         With grey g (kept in [.001, .999]) and bit b, the logistic noise l is drawn from its distribution *given*
         b = [logit g + l > 0], so that the view is above 1/2 exactly where b = 1 and, b ~ Bernoulli(g), is a plain
-        concrete draw of logit g (docs/densities.md).
+        concrete draw of logit g (docs/concepts/densities.md).
 
         That is logit(g) + logit(u') with u' = 1 - g + u g for b = 1 and (1 - u)(1 - g) for b = 0. Written in the
         bit's own probability r, it is +-[log1p(u r / (1 - r)) - log1p(-u)], whose sign rounding cannot change.

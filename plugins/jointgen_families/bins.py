@@ -1,4 +1,4 @@
-"""Quantisation bins, and the exact log masses that Gaussians and logistics put on them (docs/densities.md)."""
+"""Quantisation bins, and the exact log masses that Gaussians and logistics put on them (docs/concepts/densities.md)."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ def _in_tail(m: Tensor, delta: Tensor) -> Tensor:
 def logistic_log_mass(m: Tensor, delta: Tensor) -> Tensor:
     """Return log[s(B) - s(A)] for A, B = m -+ delta/2, s the sigmoid, elementwise; finite wherever m and delta are.
 
-    It is log s(B) + log s(-A) + log(1 - e^(A - B)), three terms <= 0, so that nothing cancels (docs/densities.md).
+    It is log s(B) + log s(-A) + log(1 - e^(A - B)), three terms <= 0, so that nothing cancels
+    (docs/concepts/densities.md).
     m, delta: as in `log_bin_mass`.
     """
     return F.logsigmoid(m + delta / 2) + F.logsigmoid(delta / 2 - m) + log1mexp(-delta)

@@ -67,7 +67,7 @@ def log_mass(logits: Tensor, centre: Tensor, width: float) -> Tensor:
 
 
 def mean_of(logits: Tensor) -> Tensor:
-    """Return the mean 1 / (1 - e^-logit) - 1 / logit, elementwise; 1/2 at 0 (docs/densities.md)."""
+    """Return the mean 1 / (1 - e^-logit) - 1 / logit, elementwise; 1/2 at 0 (docs/concepts/densities.md)."""
     is_near, near, a = _either(logits, NEAR_ZERO)
     s = near * near
     series = 0.5 + near / 12 * (1 - s / 60 * (1 - s / 42 * (1 - s / 40)))
@@ -135,8 +135,8 @@ class ContinuousBernoulliDistribution:
 class ContinuousBernoulli:
     """Continuous Bernoulli variables, for decoders of real variables whose range is known.
 
-    It is a proper density of grey values with an exact sample path (Loaiza-Ganem & Cunningham 2019; docs/densities.md).
-    Its nats are those of a density and cannot be compared with those of binarised images.
+    It is a proper density of grey values with an exact sample path (Loaiza-Ganem & Cunningham 2019;
+    docs/concepts/densities.md). Its nats are those of a density and cannot be compared with those of binarised images.
     """
 
     def capabilities(self, space: Space) -> Capabilities:

@@ -57,7 +57,7 @@ class DiagonalGaussian(LocationScaleDistribution):
         return DiagonalGaussian(self.mean.detach(), self.log_scale.detach(), self.space)
 
     def log_prob_bins(self, value: Tensor) -> Tensor:
-        """Return the log of the exact mass of each value's bin, (B, *shape) -> (B,) nats (docs/densities.md).
+        """Return the log of the exact mass of each value's bin, (B, *shape) -> (B,) nats (docs/concepts/densities.md).
 
         The bins at the edges are *not* extended to infinity, as in the formula of the AS-VAE paper and of IAF. The
         mass outside [low, high] is lost, so the code length is valid but a little looser than PixelCNN++'s.

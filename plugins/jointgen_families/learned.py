@@ -36,7 +36,8 @@ class Learned:
     """A prior of any family, whose parameters are learned numbers in place of a network's output.
 
     The mixture makes a mixture-of-Gaussians prior, the Gaussian one with a learned mean and scale, and a flow makes a
-    flow prior. It can do what its family can. With `like` it models the data itself, without a code (docs/no-code.md).
+    flow prior. It can do what its family can. With `like` it models the data itself, without a code
+    (docs/concepts/no-code.md).
 
     Args:
         like: The variable whose shape, kind, range and levels it takes in place of a size, such as "x".

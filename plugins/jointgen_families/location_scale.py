@@ -174,7 +174,7 @@ class LocationScaleModule(MeanModule):
     def view(self, reading: str, draw: Draw, noise: NoiseSource) -> Tensor:
         """Return x + stop(scale) eps, data blurred as the model's draws are, (B, *shape).
 
-        With this reading, "smoothed", both sides of a ratio have full support (docs/as-vae-on-photographs.md).
+        With this reading, "smoothed", both sides of a ratio have full support (docs/concepts/as-vae-on-photographs.md).
         """
         assert reading == "smoothed" and self.config.scale != "per_element", f"no reading {reading!r} of data here"
         x = draw.read("sample")

@@ -1,6 +1,6 @@
 """The likelihood of PixelCNN++: a mixture of discretised logistics for each pixel (Salimans et al. 2017).
 
-Everything here is in the paper's units, in which the range [low, high] of the data is [-1, 1] (docs/papers.md).
+Everything here is in the paper's units, in which the range [low, high] of the data is [-1, 1] (docs/zoo/papers.md).
 Shapes: K components, C channels, P = C (C - 1) / 2 pairs of channels.
 """
 

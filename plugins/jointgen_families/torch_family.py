@@ -1,7 +1,7 @@
 """Any distribution of `torch.distributions` whose draws have a sample path, as a family of independent elements.
 
 These distributions draw from torch's global generator. Here the random functions that they call take named noise
-instead, so that a draw depends on the seed, the step and its name alone (docs/noise-and-resume.md).
+instead, so that a draw depends on the seed, the step and its name alone (docs/concepts/noise-and-resume.md).
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ class ConvDecoder:
     Args:
         widths: The channels before each stage, the last of which makes the image; each stage doubles the size.
         upsample: Nearest (neighbour, then a 3x3 convolution), which leaves no checkerboard
-            (docs/as-vae-on-photographs.md; Odena et al., Distill 2016), or transposed convolutions (k4 s2).
+            (docs/concepts/as-vae-on-photographs.md; Odena et al., Distill 2016), or transposed convolutions (k4 s2).
         activation: The activation before every stage.
         norm: Group norm before each activation, or none.
         dropout: The dropout rate after every activation.
@@ -268,9 +268,9 @@ class ConvDecoderNet(nn.Module):
 class ConvDiscriminator:
     """Strided convolutions (k4 s2, leaky ReLU 0.2) over the image, then a hidden layer, then one number.
 
-    Every variable that is not an image enters the hidden layer by an added linear map (docs/as-vae-on-photographs.md).
-    A critic that sees no image, such as one of codes alone, has two hidden layers instead, because a recipe may have
-    one discriminator for all of its critics.
+    Every variable that is not an image enters the hidden layer by an added linear map
+    (docs/concepts/as-vae-on-photographs.md). A critic that sees no image, such as one of codes alone, has two hidden
+    layers instead, because a recipe may have one discriminator for all of its critics.
 
     Args:
         widths: The channels of each stage; each stage halves the size.

@@ -14,7 +14,8 @@ from jointgen.config.recipe import read_recipe
 from jointgen.registry.components import Registry
 
 DOCS = REPO / "docs"
-PAGES = sorted(path.name for path in DOCS.glob("*.md") if ">>> " in path.read_text(encoding="utf-8"))
+FILES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+PAGES = [str(path.relative_to(DOCS)) for path in FILES if ">>> " in path.read_text(encoding="utf-8")]
 ROOMS = sorted(path.name for path in (REPO / "jointgen").iterdir() if (path / "__init__.py").is_file())
 
 
@@ -31,7 +32,7 @@ def test_pages_with_examples_are_found() -> None:
 
 def test_definitions_stand_where_pages_say() -> None:
     """A page writes `name` in `file.py`, `Class.method` in `file.py` or `name` (`file.py`)."""
-    texts = {path.name: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
+    texts = {path.name: path.read_text(encoding="utf-8") for path in FILES}
     pattern = re.compile(
         r"`([A-Za-z_.]+)(?:\(\))?`\s+(?:in\s+|\()`((?:jointgen|plugins|tests|benchmarks)/[\w./-]+\.py)`"
     )
@@ -48,13 +49,13 @@ def test_definitions_stand_where_pages_say() -> None:
 
 
 def test_the_table_of_rooms_is_complete() -> None:
-    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    text = (DOCS / "inside/architecture.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE)) == ROOMS
 
 
 def test_the_drawing_of_the_rooms_shows_the_imports() -> None:
     """Its arrows are the imports between rooms, without those that follow from others."""
-    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    text = (DOCS / "inside/architecture.md").read_text(encoding="utf-8")
     drawn = set(re.findall(r"^  (\w+) --> (\w+)$", text, re.MULTILINE))
     imports = {room: imported_rooms(room) for room in ROOMS}
 
@@ -73,8 +74,8 @@ def imported_rooms(room: str) -> set[str]:
 
 
 def test_the_recipes_of_hidden_layers_and_labels_are_whole(registry: Registry, tmp_path: Path) -> None:
-    """The two recipes of docs/objectives.md compile on top of the shipped one, and read back as they are written."""
-    page = (REPO / "docs/objectives.md").read_text(encoding="utf-8")
+    """The two recipes of docs/concepts/objectives.md compile on top of the shipped one, and read back as written."""
+    page = (REPO / "docs/concepts/objectives.md").read_text(encoding="utf-8")
     recipes = [text for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if text.startswith("base = ")]
     assert len(recipes) == 2
     (tmp_path / "quickstart.toml").write_bytes((REPO / "recipes/quickstart.toml").read_bytes())

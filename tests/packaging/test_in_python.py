@@ -1,4 +1,4 @@
-"""The code of docs/in-python.md runs, in one process from top to bottom."""
+"""The code of docs/tutorials/in-python.md runs, in one process from top to bottom."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import jointgen
 
 
 def code(kind: str) -> str:
-    text = (REPO / "docs/in-python.md").read_text(encoding="utf-8")
+    text = (REPO / "docs/tutorials/in-python.md").read_text(encoding="utf-8")
     return "\n".join(re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL))
 
 
@@ -27,7 +27,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         patch.chdir(folder)
         for name in ("run", "losses"):
             patch.setattr(jointgen, name, smaller(getattr(jointgen, name)), raising=False)
-        exec(compile(code("python"), "docs/in-python.md", "exec"), known)
+        exec(compile(code("python"), "docs/tutorials/in-python.md", "exec"), known)
     known["folder"] = folder
     return known
 
@@ -52,5 +52,5 @@ def test_lightning_trains_it(names: dict[str, Any], monkeypatch: pytest.MonkeyPa
     pytest.importorskip("lightning", reason="Lightning is no dependency: `uv run --with lightning pytest ...` tries it")
     monkeypatch.chdir(names["folder"])
     monkeypatch.setattr(jointgen, "losses", smaller(jointgen.losses))
-    exec(compile(code("python lightning"), "docs/in-python.md", "exec"), names)
+    exec(compile(code("python lightning"), "docs/tutorials/in-python.md", "exec"), names)
     assert names["trainer"].lightning_module.losses.step == 20  # two epochs of ten batches

@@ -1,4 +1,4 @@
-"""The examples of docs/plugins.md are hooks that are accepted, and components that keep their promises."""
+"""The examples of docs/extending/plugins.md are hooks that are accepted, and components that keep their promises."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jointgen.registry.components import KINDS, Registry
 from jointgen.registry.discovery import call_hooks, load_object
 from jointgen.registry.hooks import EVENTS
 
-GUIDE = (REPO / "docs/plugins.md").read_text()
+GUIDE = (REPO / "docs/extending/plugins.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 
 

@@ -23,7 +23,12 @@ from jointgen.registry.discovery import load_plugins
 
 README, TRAINING, FAMILIES, OWN_PARTS = (
     (REPO / page).read_text(encoding="utf-8")
-    for page in ("README.md", "docs/training.md", "docs/families.md", "docs/your-own-parts.md")
+    for page in (
+        "README.md",
+        "docs/reference/training.md",
+        "docs/reference/families.md",
+        "docs/extending/your-own-parts.md",
+    )
 )
 
 

@@ -69,20 +69,22 @@ def test_no_note_outside_the_repository_is_cited(texts: list[tuple[str, str]]) -
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs", "benchmarks"])
 def test_every_path_that_a_page_names_exists(page: str) -> None:
-    pages = sorted((REPO / page).glob("*.md")) if (REPO / page).is_dir() else [REPO / page]
+    pages = sorted((REPO / page).rglob("*.md")) if (REPO / page).is_dir() else [REPO / page]
     named = [(path.name, name) for path in pages for name in PATH.findall(path.read_text(encoding="utf-8"))]
     assert [f"{page} names {name}" for page, name in named if "NAME" not in name and not (REPO / name).exists()] == []
 
 
-def test_the_index_lists_every_page() -> None:
-    index = (REPO / "docs/README.md").read_text(encoding="utf-8")
-    pages = {path.name for path in (REPO / "docs").glob("*.md")} - {"README.md"}
+@pytest.mark.parametrize("room", ["tutorials", "concepts", "zoo", "reference", "extending", "inside"])
+def test_the_index_of_a_room_lists_every_page(room: str) -> None:
+    index = (REPO / "docs" / room / "index.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (REPO / "docs" / room).glob("*.md")} - {"index.md"}
     assert pages == set(re.findall(r"\]\(([\w-]+\.md)\)", index))
+    assert f"]({room}/index.md)" in (REPO / "docs/index.md").read_text(encoding="utf-8")
 
 
 def test_a_wrong_mention_is_found() -> None:
-    text = "see docs/README.md, docs/no-such-page.md and docs/README.md#no-such-heading"
+    text = "see docs/index.md, docs/no-such-page.md and docs/index.md#no-such-heading"
     assert broken_mentions("somewhere.py", text) == [
         "somewhere.py: docs/no-such-page.md is not in the repository",
-        "somewhere.py: docs/README.md has no heading #no-such-heading",
+        "somewhere.py: docs/index.md has no heading #no-such-heading",
     ]

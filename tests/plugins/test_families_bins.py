@@ -46,7 +46,7 @@ def test_the_edge_bins_are_not_extended() -> None:
 
 @pytest.mark.parametrize(("scale", "bits"), [(1.0, 2.10), (0.5, 1.24), (0.25, 0.31)])
 def test_bits_of_a_homoscedastic_gaussian(scale: float, bits: float) -> None:
-    """docs/densities.md: sigma in levels against bits per dimension, for a mean at the centre of a bin.
+    """docs/concepts/densities.md: sigma in levels against bits per dimension, for a mean at the centre of a bin.
 
     For 0.25 by hand: P(centre) = 2 Phi(2) - 1 = 0.9545, P(beside) = 0.02275 each, and
     0.9545 log2(1 / 0.9545) + 2 x 0.02275 log2(1 / 0.02275) = 0.064 + 0.248 = 0.312.

@@ -44,7 +44,7 @@ def column(*values: float) -> Tensor:
 def test_by_hand() -> None:
     """lambda = 3/4: C = 2 artanh(-1/2) / (-1/2) = 2 log 3, so log p(1) = log(2 log 3) + log 3/4 = 0.787195 - 0.287682.
 
-    The mean is (3/4) / (1/2) + 1 / (2 artanh(-1/2)) = 1.5 - 1 / log 3 = 0.589761 (docs/densities.md).
+    The mean is (3/4) / (1/2) + 1 / (2 artanh(-1/2)) = 1.5 - 1 / log 3 = 0.589761 (docs/concepts/densities.md).
     """
     distribution = law(math.log(3), 2)
     assert distribution.log_prob(column(1.0, 0.0)[:, None]).tolist() == pytest.approx([0.499513, -0.599099], abs=1e-6)

@@ -144,7 +144,7 @@ def test_log_det_is_that_of_the_jacobian(K: int) -> None:
     assert expected.sign.item() == 1
 
 
-# docs/densities.md: the round trip of 80 layers in 40 dimensions, float64, for weights of these scales
+# docs/concepts/densities.md: the round trip of 80 layers in 40 dimensions, float64, for weights of these scales
 ROUND_TRIPS = {0.1: 5e-15, 0.3: 6e-12, 0.6: 2e-7, 1.0: 2e-5}
 
 
@@ -189,7 +189,7 @@ def test_orthogonal_vectors_are_left_alone_and_a_zero_w_is_no_trap() -> None:
 
 
 def test_a_fresh_flow_is_near_the_identity() -> None:
-    """docs/densities.md: |sum log-det| of 80 layers in 40 dimensions at scale 0.01 is at most 0.05 (the
+    """docs/concepts/densities.md: |sum log-det| of 80 layers in 40 dimensions at scale 0.01 is at most 0.05 (the
     published m would give 29)."""
     worst = max(
         layers(128, 80, 40, 0.01).forward(normal(128, 40, seed=seed))[1].mean().abs().item() for seed in range(5)

@@ -1,4 +1,4 @@
-"""AS-VAE's gradients on the linear-Gaussian model, where the critics are known (docs/papers.md).
+"""AS-VAE's gradients on the linear-Gaussian model, where the critics are known (docs/zoo/papers.md).
 
 q(x) = N(0, 1.3), q(z|x) = N(a x, v) with a = 0.6, v = 0.7; p(z) = N(0, 1), p(x|z) = N(b z, w) with b = 0.9, w = 0.4.
 Every term is a quadratic of (x, eps) or (z, xi), so its gradient is one too, and its expectation is its average over
@@ -144,7 +144,7 @@ def literal(**weights: float) -> Objective:
         (literal(weight_g=0.0), HALF_R),
         (literal(weight_r=0.0), HALF_G),
         (literal(weight_r=0.3, weight_g=2.0), [0.3 * r + 2 * g for r, g in zip(HALF_R, HALF_G, strict=True)]),
-        (ASVAE(lambda_=1.0, w=1.0).objective(), BOTH),  # docs/why-the-literal-as-vae-does-not-train.md
+        (ASVAE(lambda_=1.0, w=1.0).objective(), BOTH),  # docs/concepts/why-the-literal-as-vae-does-not-train.md
         (ASVAE(lambda_=1.0, w=1.0, weight_r=0.0).objective(), HALF_G),
         (VAE().objective(), HALF_R),
     ],

@@ -42,7 +42,7 @@ def files_of(folder: Path, *patterns: str) -> dict[str, bytes]:
 
 
 def assert_same(killed: Path, whole: Path) -> None:
-    """Everything that docs/noise-and-resume.md promises, byte for byte, and nothing besides."""
+    """Everything that docs/concepts/noise-and-resume.md promises, byte for byte, and nothing besides."""
     patterns = ("recipe.toml", "samples/*", "checkpoints/latest", "checkpoints/best", "checkpoints/*/*.safetensors")
     mine, theirs = files_of(killed, *patterns), files_of(whole, *patterns)
     assert sorted(mine) == sorted(theirs)

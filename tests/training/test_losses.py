@@ -31,7 +31,7 @@ BALANCED = {
 
 
 def train(losses: Any, steps: int | None = None) -> list[str]:
-    """The loop of docs/in-python.md; the names of the updates that it made."""
+    """The loop of docs/tutorials/in-python.md; the names of the updates that it made."""
     made = []
     for _ in range(losses.steps if steps is None else steps):
         for update in losses():

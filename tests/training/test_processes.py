@@ -174,7 +174,7 @@ def scheduled() -> dict[str, Any]:
 
 
 def in_float32() -> dict[str, dict[str, Any]]:
-    """With plain SGD: Adam turns the rounding of a gradient near zero into a whole step (docs/engineering.md)."""
+    """With plain SGD: Adam turns a gradient's rounding near zero into a whole step (docs/inside/engineering.md)."""
     sgd = {"type": "sgd", "lr": 1e-3}
     names = ("quickstart", "ali_mnist", "asvae_cifar10", "vae_mnist")
     plain = {name: shipped(name, precision="fp32") for name in names}

@@ -24,7 +24,8 @@ def advice_on_ratio(ratio: Ratio, binding: Binding) -> str:
     """Warns of a log-ratio between a joint and a product of marginals; empty for other ratios.
 
     At the optimum such a ratio is large, tens of nats or more, and a logistic critic learns only a few. A ratio with a
-    known part learns the rest alone, and a score is no log-ratio: neither needs the warning. See docs/objectives.md.
+    known part learns the rest alone, and a score is no log-ratio: neither needs the warning. See
+    docs/concepts/objectives.md.
     """
     if isinstance(ratio.num, Mixture) or isinstance(ratio.den, Mixture):
         return ""

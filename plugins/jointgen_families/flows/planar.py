@@ -44,7 +44,8 @@ class PlanarTransform:
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return z_0, (B, D), and log|det dz_K/dz_0| there, (B,) nats, differentiable once in everything.
 
-        It computes in float64, because eighty layers can lose a dozen digits on the way back (docs/densities.md).
+        It computes in float64, because eighty layers can lose a dozen digits on the way back
+        (docs/concepts/densities.md).
         """
         doubles = (in_float64(x) for x in (z, self.u, self.w, self.b))
         z0, log_det = _Layers.apply(*doubles, self.margin, Backwards)

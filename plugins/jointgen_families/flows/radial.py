@@ -101,7 +101,7 @@ class RadialLayer:
 
 
 def positive_from(raw: Tensor) -> Tensor:
-    """Return a number above 1e-3 that is 1 at zero, by a softplus with an offset (docs/densities.md)."""
+    """Return a number above 1e-3 that is 1 at zero, by a softplus with an offset (docs/concepts/densities.md)."""
     return MIN_SLOPE + F.softplus(raw + math.log(math.expm1(1 - MIN_SLOPE)))
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 T = TypeVar("T")
 
 MAX_ROUNDS = 64
-"""The most rounds for one scalar equation; bisection alone ends after 56 in float64 (docs/densities.md)."""
+"""The most rounds for one scalar equation; bisection alone ends after 56 in float64 (docs/concepts/densities.md)."""
 ACCELERATOR_ROUNDS = 16
 """The number of rounds on an accelerator: enough for c up to 1000 in float64 (of 400,000 equations, 15 at most)."""
 
@@ -132,7 +132,7 @@ def solve(t: Tensor, c: Tensor) -> Tensor:
     The left side rises in a, and the solution lies in [t - |c|, t + |c|]. Halley's step, Newton's with the second
     derivative (which h gives for nothing), kept within what is known, is taken where the residual is at most half of
     the last step times the slope; otherwise the bracket is halved. Keeping the step inside the bracket alone is not
-    enough (docs/densities.md). Three rounds are typical, eight the most seen in training.
+    enough (docs/concepts/densities.md). Three rounds are typical, eight the most seen in training.
     """
     low, high = t - c.abs(), t + c.abs()
     rounding = 4 * torch.finfo(t.dtype).eps * (t.abs() + c.abs())

@@ -1,0 +1,34 @@
+"""The site: `uv run --group docs sphinx-build -W docs docs/_build/site`, then open docs/_build/site/index.html."""
+
+import sys
+from pathlib import Path
+
+import jointgen
+
+sys.path.append(str(Path(__file__).parent / "_ext"))
+
+project = "jointgen"
+author = "the authors of jointgen"
+version = release = jointgen.__version__
+html_title = f"jointgen {version}"
+
+extensions = ["myst_nb", "sphinx_external_toc", "formulas"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_copyright = False
+html_math_renderer = "mathml"
+pygments_style, pygments_dark_style = "tango", "monokai"
+
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_heading_anchors = 4
+myst_fence_as_directive = {"mermaid"}
+nitpicky = True
+
+# Notebooks run while the site is built, again only where they have changed, and an error in one ends the build.
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300  # seconds for each cell
+nb_merge_streams = True

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jointgen.registry.register import register as register
     from jointgen.reports.sharing import push as push
     from jointgen.reports.sharing import save_pretrained as save_pretrained
+    from jointgen.training.explained import explain as explain
     from jointgen.training.losses import losses as losses
     from jointgen.training.run import run as run
 
@@ -37,6 +38,7 @@ _MODULES = {
     "OwnershipError": "jointgen.errors",
     "PluginError": "jointgen.errors",
     "Registrar": "jointgen.registry.components",
+    "explain": "jointgen.training.explained",
     "hookimpl": "jointgen.registry.hooks",
     "load": "jointgen.inference.loading",
     "losses": "jointgen.training.losses",

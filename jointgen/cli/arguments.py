@@ -390,6 +390,10 @@ def _add_explain_options(explain: Parser) -> None:
     _add_json(explain, "print the plan, the sizes and the requirements as JSON, for scripts")
 
 
+def _add_cite_options(cite: Parser) -> None:
+    cite.add_argument("recipe", metavar="RECIPE", help="a TOML file, the name of a shipped recipe, or a run folder")
+
+
 def _add_schema_options(schema: Parser) -> None:
     schema.add_argument(
         "-o", "--output", metavar="FILE", help="write it to a file, such as jointgen.schema.json, instead of stdout"
@@ -772,6 +776,9 @@ COMMANDS = {
         "copy a shipped recipe and the recipes that it is based on",
         _add_copy_options,
         "jointgen.cli.shipped_recipes:copy_command",
+    ),
+    "cite": Command(
+        "print the BibTeX of jointgen and of a recipe's papers", _add_cite_options, "jointgen.cli.cite:cite_command"
     ),
     "schema": Command(
         "print the JSON Schema of recipes, for editors that complete keys and mark typos",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jointgen.config.used_components import used_components
+from jointgen.reports.citations import bibtex, component_papers, keys_of
 from jointgen.reports.page.figures import figure_rows
 from jointgen.reports.run_figures import figures_of_run
 from jointgen.runs.folder import RunFolder
@@ -12,14 +12,8 @@ from jointgen.runs.folder import RunFolder
 if TYPE_CHECKING:
     from jointgen.inference.model import Model
 
-BIBTEX = """@software{jointgen,
-  title = {jointgen: joint-distribution generative models, composed from plugins and equations},
-  author = {{The jointgen contributors}},
-  version = {VERSION}
-}"""
 
-
-def model_card(folder: RunFolder, model: Model, name: str, pictures: list[str], version: str) -> str:
+def model_card(folder: RunFolder, model: Model, name: str, pictures: list[str]) -> str:
     """Write the card of a run.
 
     Args:
@@ -27,7 +21,6 @@ def model_card(folder: RunFolder, model: Model, name: str, pictures: list[str], 
         model: Its model, at the checkpoint that is shared.
         name: What people load it by: "hf:user/name", or a path.
         pictures: The paths of its pictures within the shared folder.
-        version: The version of jointgen.
 
     Returns:
         Markdown, with the hub's metadata on top.
@@ -47,7 +40,7 @@ def model_card(folder: RunFolder, model: Model, name: str, pictures: list[str], 
         _figures(folder, model.checkpoint),
         *(f"![{picture}]({picture})" for picture in pictures),
         "## To cite",
-        f"```bibtex\n{BIBTEX.replace('VERSION', version)}\n```",
+        f"```bibtex\n{bibtex(keys_of(title))}\n```",
         *_papers(model),
     ]
     return "\n\n".join(parts) + "\n"
@@ -84,7 +77,6 @@ def _figures(folder: RunFolder, checkpoint: str) -> str:
 
 def _papers(model: Model) -> list[str]:
     """Name the papers of the components that the recipe uses."""
-    used = used_components(model.compiled.recipe, model.compiled.registry).values()
-    papers = {one.name: one.paper for one in used if one.paper}
-    lines = "\n".join(f"- `{name}`: {paper}" for name, paper in papers.items())
+    papers = component_papers(model.compiled.recipe, model.compiled.registry)
+    lines = "\n".join(f"- {name}: {paper}" for name, paper in papers.items())
     return [f"The papers of its components:\n\n{lines}"] if papers else []

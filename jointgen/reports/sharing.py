@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,7 @@ def _write(source: RunFolder, model: Model, checkpoint: str, folder: Path, name:
     pictures = [file for file in picture_files(model.view, saved.path.name) if (source.samples / file).is_file()]
     for picture in pictures:
         shutil.copyfile(source.samples / picture, shared.samples / picture)
-    text = model_card(source, model, name, [f"samples/{file}" for file in pictures], metadata.version("jointgen"))
+    text = model_card(source, model, name, [f"samples/{file}" for file in pictures])
     replace_text(folder / CARD, text)
 
 

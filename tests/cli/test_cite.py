@@ -1,0 +1,53 @@
+"""`jointgen cite`: what a recipe and a run cite."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jointgen.config.shipped import shipped_recipes
+from jointgen.reports.citations import bibliography, cited_keys
+
+
+def keys_in(text: str) -> list[str]:
+    return re.findall(r"^@\w+\{(\w+),$", text, re.MULTILINE)
+
+
+def test_every_shipped_recipe_cites_papers_and_every_paper_is_cited() -> None:
+    cited = {key for path in shipped_recipes().values() for key in cited_keys(path) or [f"none in {path.name}"]}
+    assert cited == set(bibliography())
+
+
+@pytest.mark.parametrize("key", sorted(bibliography()))
+def test_an_entry_is_complete(key: str) -> None:
+    fields = dict(re.findall(r"^  (\w+) = \{(.*)\},$", bibliography()[key], re.MULTILINE))
+    assert {"author", "title", "year"} <= set(fields)
+    assert {"booktitle", "journal", "institution", "eprint"} & set(fields)
+    assert fields["year"] in key
+    assert re.fullmatch(r"\d{4}\.\d{4,5}", fields.get("eprint", "1234.5678"))
+
+
+def test_a_recipe_cites_its_paper_and_names_those_of_its_parts(say: Any) -> None:
+    said = say("cite", "ali_mnist")
+    assert said.status == 0
+    assert keys_in(said.out) == ["jointgen", "dumoulin2017"]
+    assert "% optimizer adam: Kingma & Ba 2015" in said.out
+
+
+def test_a_recipe_of_ones_own_cites_what_it_is_based_on(say: Any, here: Path) -> None:
+    say("copy", "wae_mmd_mnist", "base.toml")
+    Path("mine.toml").write_text('base = "base.toml"\n')
+    assert keys_in(say("cite", "mine.toml").out) == ["jointgen", "tolstikhin2018"]
+    Path("mine.toml").write_text('# cite: kingma2014, zhao2019\nbase = "base.toml"\n')
+    assert keys_in(say("cite", "mine.toml").out) == ["jointgen", "kingma2014", "zhao2019"]
+    Path("mine.toml").write_text('# cite: kingma2041, zhao2019\nbase = "base.toml"\n')
+    said = say("cite", "mine.toml")
+    assert said.status == 2
+    assert "mine.toml: cites 'kingma2041', which has no entry; did you mean 'kingma20" in said.refusal
+
+
+def test_a_run_cites_the_recipe_of_its_name(trained: Path, say: Any) -> None:
+    assert keys_in(say("cite", trained).out) == ["jointgen", "pu2017"]

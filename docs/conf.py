@@ -5,14 +5,14 @@ from pathlib import Path
 
 import jointgen
 
-sys.path.append(str(Path(__file__).parent / "_ext"))
+sys.path.append(str(Path(__file__).parent))
 
 project = "jointgen"
 author = "the authors of jointgen"
 version = release = jointgen.__version__
 html_title = f"jointgen {version}"
 
-extensions = ["myst_nb", "sphinx_external_toc", "formulas"]
+extensions = ["myst_nb", "sphinx_external_toc", "_ext.formulas", "_ext.generated"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_static_path = ["_static"]
@@ -25,7 +25,7 @@ pygments_style, pygments_dark_style = "tango", "monokai"
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 4
 myst_fence_as_directive = {"mermaid"}
-nitpicky = True
+smartquotes = False
 
 # Notebooks run while the site is built, again only where they have changed, and an error in one ends the build.
 nb_execution_mode = "cache"

@@ -63,7 +63,10 @@ class EncoderTable:
 class DecoderTable:
     """The table of p(x|z): a network, and the family of distributions whose parameters it puts out.
 
-    Args: as for `EncoderTable`.
+    Args:
+        network: The network.
+        family: The family.
+        input: Values that the network sees in the place of the variables that it is given.
     """
 
     network: DecoderField
@@ -112,31 +115,50 @@ class Train:
     Args:
         steps: The budget as a number of steps; give this or `images`.
         images: The budget as a number of rows that training sees.
+        batch: The rows of a step, over all processes.
+        micro_batches: The parts of a batch, run one after the other to save memory.
+        pair_block: Where an objective re-pairs rows, they shift within blocks of so many.
+        clip: The largest norm of each update's gradient; None: no limit.
+        ema: The decay of the average of the weights, which evaluations and the finished model use; 0: none.
         init_from: A run to start from: its folder, or a table (WarmStartTable).
+        device: "cpu", "cuda", ...; "auto" is an NVIDIA or AMD GPU, if there is one.
+        threads: The threads of the CPU; None: torch decides.
+        precision: fp32 without TF32, networks in bf16 by autocast, or everything in fp64.
+        compile: How torch.compile fuses a step's operations.
+        channels_last: Whether images and convolutions lie in NHWC memory: pays on a GPU, with bf16.
+        deterministic: Whether only operations that repeat themselves bit for bit are used; matters on a GPU.
+        resident: Whether the training split is kept on the accelerator; "auto": if it fits.
+        log_every: The steps between two events of the log.
+        eval_every: The steps between two evaluations; None: only at the end.
+        sample_every: The steps between two pictures of draws and reconstructions; None: only at the end.
+        checkpoint_every: The steps between two checkpoints; None: only at the end.
+        keep_checkpoints: How many of the last checkpoints are kept.
+        keep_best: A figure of an evaluation, such as "elbo": the checkpoint where it is best stays, too.
+        early_stopping: When a stage ends early; None: never.
         trackers: Where figures and pictures go besides metrics.jsonl and samples/: names, or tables with settings.
     """
 
     steps: int | None = attrs.field(default=None, validator=valid_count)
     images: int | None = attrs.field(default=None, validator=between(1, 1000 * MAX_COUNT))
-    batch: int = attrs.field(default=128, validator=valid_size)  # rows of the global batch
-    micro_batches: int = attrs.field(default=1, validator=valid_size)  # parts of a batch, run one after the other
-    pair_block: int = attrs.field(default=16, validator=between(2, MAX_SIZE))  # re-pairings shift within so many rows
+    batch: int = attrs.field(default=128, validator=valid_size)
+    micro_batches: int = attrs.field(default=1, validator=valid_size)
+    pair_block: int = attrs.field(default=16, validator=between(2, MAX_SIZE))
     clip: float | None = attrs.field(default=None, validator=positive)
     ema: float | None = attrs.field(default=0.99, validator=below_one)
     init_from: str | WarmStartTable | None = None
     device: str = "auto"
-    threads: int | None = attrs.field(default=None, validator=between(1, 1024))  # of the CPU; None: torch decides
-    precision: Literal["fp32", "bf16", "fp64"] = "fp32"  # fp32 without TF32; bf16 by autocast
-    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"  # docs/reference/training.md
-    channels_last: bool = False  # images and convolutions in NHWC memory: pays on a GPU, with bf16
-    deterministic: bool = False  # only operations that repeat themselves bit for bit; matters on a GPU
-    resident: Literal["auto", "always", "never"] = "auto"  # the training split kept on the accelerator: if it fits
+    threads: int | None = attrs.field(default=None, validator=between(1, 1024))
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
+    channels_last: bool = False
+    deterministic: bool = False
+    resident: Literal["auto", "always", "never"] = "auto"
     log_every: int = attrs.field(default=50, validator=positive)
     eval_every: int | None = attrs.field(default=None, validator=positive)
     sample_every: int | None = attrs.field(default=None, validator=positive)
     checkpoint_every: int | None = attrs.field(default=None, validator=positive)
     keep_checkpoints: int = attrs.field(default=3, validator=positive)
-    keep_best: str | None = None  # a figure of an evaluation, such as "elbo": the checkpoint where it is best stays too
+    keep_best: str | None = None
     early_stopping: EarlyStoppingTable | None = None
     trackers: list[str | TrackerField] = attrs.field(factory=lambda: ["tensorboard"])
 
@@ -157,14 +179,23 @@ Split = Literal["test", "train", "validation"]
 
 @attrs.frozen
 class Eval:
-    """The table `[eval]`: what is measured at the end, and every `train.eval_every` steps on `quick_rows` rows."""
+    """The table `[eval]`: what is measured at the end, and every `train.eval_every` steps on `quick_rows` rows.
+
+    Args:
+        metrics: The metrics, as tables or text; with none, all that are not costly.
+        split: The split whose rows are evaluated.
+        rows: At most so many rows, evenly apart; None: all.
+        quick_rows: At most so many rows in an evaluation between steps.
+        batch: The rows that are evaluated at once.
+        samples: The pictures in a grid.
+    """
 
     metrics: list[MetricField] = attrs.field(factory=list)
     split: Split = "test"
     rows: int | None = attrs.field(default=None, validator=positive)
     quick_rows: int = attrs.field(default=512, validator=positive)
     batch: int = attrs.field(default=256, validator=valid_size)
-    samples: int = attrs.field(default=64, validator=between(1, 10_000))  # pictures in a grid
+    samples: int = attrs.field(default=64, validator=between(1, 10_000))
 
 
 @attrs.frozen
@@ -234,7 +265,29 @@ def _can_name_a_folder(name: str) -> bool:
 
 @attrs.frozen
 class Recipe:
-    """A recipe. `encoder` is the part of that name, `encoders.NAME` are further parts, and so for the other kinds."""
+    """A recipe. `encoder` is the part of that name, `encoders.NAME` are further parts, and so for the other kinds.
+
+    Args:
+        data: The data source: what is modelled.
+        objective: What is maximised, and by which critics.
+        train: The budget and how it is spent.
+        format: The version of the format; there is one so far.
+        name: The name of the run; empty for that of the recipe's file.
+        seed: Of the weights, the order of rows and all noise.
+        sources: Further data sources, by name.
+        latents: Size, shape or classes of variables that neither data nor a prior draw.
+        prior: The distribution p(z) of the code.
+        priors: Further priors, by name.
+        encoder: q(z|x): a network, and the family whose parameters it puts out.
+        encoders: Further conditionals of q, by name.
+        decoder: p(x|z): a network, and the family whose parameters it puts out.
+        decoders: Further conditionals of p, by name.
+        discriminator: The network of each critic that has none of its own.
+        discriminators: The networks of single critics, by the critic's name.
+        optimizer: How parts are optimised.
+        eval: What is measured.
+        plugins: Python files with components of the recipe's own: paths, or tables with their hashes.
+    """
 
     data: DataField
     objective: ObjectiveField

@@ -47,7 +47,17 @@ from jointgen.registry.hooks import hookimpl
 
 @attrs.frozen
 class RatioTable:
-    """The table of a ratio. `of` is "q(x,z) : p(x)p(z)", numerator first; the other keys are those of `Ratio`."""
+    """The table of a ratio.
+
+    Args:
+        of: Its two sides, numerator first: "q(x,z) : p(x)p(z)".
+        loss: The critic's loss.
+        known: An expression that is added to the critic's output: the part of the log-ratio that can be written down.
+        view: How the critic sees a variable, such as { x = "relaxed" }; without one it sees the sample.
+        penalties: Penalties on the critic.
+        times: How often the critic's update runs in a step: a number, or rules of which the first that holds says it.
+        history: How many draws of the denominator are kept, for the critic to see again; None: only new ones.
+    """
 
     of: str
     loss: CriticLossField | None = None
@@ -64,6 +74,14 @@ class UpdateTable:
 
     Without `maximize` it says how often an update runs whose equation stands elsewhere: the own update of a critic, or
     `model` beside the objective's `maximize`.
+
+    Args:
+        maximize: The expression that it maximises.
+        trains: The parts that take the gradient; None for every conditional and prior that it reaches, and no critic.
+        every: It runs at every step whose number this divides.
+        times: How often it runs in such a step: a number, or rules of which the first that holds says it.
+        when: A condition on figures of the last step, under which it runs.
+        unless: The names of updates; it does not run in steps in which one of them does.
     """
 
     maximize: str | None = None

@@ -9,6 +9,7 @@ import pytest
 
 from jointgen.config.fields import OfKind
 from jointgen.config.keys import Key, documented, keys_of
+from jointgen.config.recipe import Recipe
 from jointgen.registry.components import KINDS, Component, Registry
 
 
@@ -89,3 +90,10 @@ def test_every_key_of_what_is_shipped_has_its_line(kind: str, registry: Registry
         if field.init and not documented(cls).get(field.name)
     ]
     assert missing == []
+
+
+def test_every_key_of_a_recipe_and_of_tables_within_tables_has_its_line(registry: Registry) -> None:
+    classes = {"recipe": Recipe, **{str(one): one.load() for one in registry.components()}}
+    assert [
+        f"{name}: {key.name}" for name, cls in classes.items() for key in keys_of(cls, registry) if not key.doc
+    ] == []

@@ -82,6 +82,14 @@ def test_the_index_of_a_room_lists_every_page(room: str) -> None:
     assert f"]({room}/index.md)" in (REPO / "docs/index.md").read_text(encoding="utf-8")
 
 
+def test_the_site_has_every_page() -> None:
+    pages = {path.relative_to(REPO / "docs").with_suffix("").as_posix() for path in (REPO / "docs").glob("*/*.md")}
+    listed = re.findall(
+        r"^ *(?:- file|root): (\S+)$", (REPO / "docs/_toc.yml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert pages - {*listed} == set()
+
+
 def test_a_wrong_mention_is_found() -> None:
     text = "see docs/index.md, docs/no-such-page.md and docs/index.md#no-such-heading"
     assert broken_mentions("somewhere.py", text) == [

@@ -1,0 +1,1 @@
+"""What the site needs besides Sphinx: pages that follow from the code, and formulas."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import attrs
 import torch
+from torch import nn
 
 from jointgen.compiler.nodes import Node, PastNode
 from jointgen.compiler.parts import Parts
@@ -268,10 +269,28 @@ class Step:
         """
         update, figures = turn.update, turn.figures
         self.workers.all_reduce_mean_([*turn.gradients, *figures.values()])
-        if self.clip is not None or turn.wants_norm:
-            norm = torch.nn.utils.get_total_norm(turn.gradients)
+        norm = move(update.params, self.optimizers[update.plan.name], self.clip, wants_norm=turn.wants_norm)
+        if norm is not None:
             figures[f"{update.plan.name}/grad_norm"] = norm
-            if self.clip is not None:
-                torch.nn.utils.clip_grads_with_norm_(update.params, self.clip, norm)
-        for optimizer in self.optimizers[update.plan.name]:
-            optimizer.step()
+
+
+def move(
+    params: Sequence[nn.Parameter],
+    optimizers: Sequence[torch.optim.Optimizer],
+    clip: float | None,
+    *,
+    wants_norm: bool = False,
+) -> torch.Tensor | None:
+    """Move parameters by their gradients, clipped to a global norm of `clip`.
+
+    Returns:
+        The norm before clipping, (), where it is wanted or needed.
+    """
+    norm = None
+    if clip is not None or wants_norm:
+        norm = torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
+    if clip is not None and norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(params, clip, norm)
+    for optimizer in optimizers:
+        optimizer.step()
+    return norm

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import operator
 import re
-from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ from jointgen.text import shortened
 if TYPE_CHECKING:
     from jointgen.compiler.compiled_recipe import CompiledRecipe
     from jointgen.compiler.parts import Parts
+
+T = TypeVar("T")
 
 Given = Mapping[str, Any] | None
 """Values of variables that are not to be drawn, by name: {"y": class numbers, or one-hot rows}."""
@@ -81,29 +83,35 @@ class Model(nn.Module):
     @property
     def class_names(self) -> dict[str, list[str]]:
         """The names of the classes in order of each label variable whose data source has names for them."""
-        found: dict[str, list[str]] = {}
-        for part in self.binding.data_parts:
-            if self.binding.recorded is not None:
-                names = self.binding.recorded.class_names.get(part, {})
-            else:
-                source = self.compiled.recipe.all_sources()[part]
-                names = dict(source.class_names()) if isinstance(source, NamedClasses) else {}
-            own = self.binding.variables_of(part)
-            found |= {variable: [*names[name]] for variable, name in own.items() if name in names}
-        return found
+        recorded = self.binding.recorded
+        return self._of_sources(
+            None if recorded is None else recorded.class_names,
+            lambda source: source.class_names() if isinstance(source, NamedClasses) else {},
+        )
 
     @property
     def columns(self) -> dict[str, list[Column]]:
         """The columns of each variable whose data source is a table, in the order of the table's variables."""
-        found: dict[str, list[Column]] = {}
+        recorded = self.binding.recorded
+        return self._of_sources(
+            None if recorded is None else recorded.columns,
+            lambda source: source.columns() if isinstance(source, NamedColumns) else {},
+        )
+
+    def _of_sources(
+        self, recorded: Mapping[str, Mapping[str, Sequence[T]]] | None, ask: Callable[[Any], Mapping[str, Sequence[T]]]
+    ) -> dict[str, list[T]]:
+        """What data sources say of their variables, by the joints' names of these, in the sources' order.
+
+        Args:
+            recorded: What a run has recorded of it, by source and variable; None where the sources are asked.
+            ask: Asks a source.
+        """
+        found: dict[str, list[T]] = {}
         for part in self.binding.data_parts:
-            if self.binding.recorded is not None:
-                columns = dict(self.binding.recorded.columns.get(part, {}))
-            else:
-                source = self.compiled.recipe.all_sources()[part]
-                columns = source.columns() if isinstance(source, NamedColumns) else {}
+            said = ask(self.compiled.recipe.all_sources()[part]) if recorded is None else recorded.get(part, {})
             joint_names = {name: variable for variable, name in self.binding.variables_of(part).items()}
-            found |= {joint_names[name]: [*of] for name, of in columns.items() if name in joint_names}
+            found |= {joint_names[name]: [*of] for name, of in said.items() if name in joint_names}
         return found
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 
-from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
+from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.config.structure import unstructure
 from jointgen.errors import RAISED, Problems, StoppedError
 from jointgen.inference.model import Model
@@ -58,11 +58,7 @@ class TrainingView:
 
 def copied_model(compiled: CompiledRecipe, state: TrainingState, device: torch.device) -> Model:
     """Return a model of its own with the averaged weights of a run, in evaluation mode."""
-    anew = compile_recipe(compiled.recipe, compiled.registry)
-    weights = state.ema.parts.modules
-    anew.parts.modules.to(device, torch.float64 if compiled.recipe.train.precision == "fp64" else None).eval()
-    anew.parts.modules.load_state_dict(weights.state_dict())
-    return Model(anew, anew.parts, device)
+    return copy.deepcopy(Model(compiled, state.ema.parts, device)).eval().requires_grad_(True)
 
 
 def load_callbacks(callbacks: Sequence[object]) -> list[LoadedPlugin]:

@@ -10,6 +10,7 @@ import attrs
 
 from jointgen.config.structure import component_table
 from jointgen.config.values import show
+from jointgen.contracts.sources import HoldsData
 from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry
 
@@ -30,7 +31,7 @@ def given_source(data: Any, registry: Registry) -> Any:
     """
     if attrs.has(type(data)):
         return data
-    holders: list[Any] = [cls for _, cls in registry.loadable("data") if hasattr(cls, "holding")]
+    holders = [cls for _, cls in registry.loadable("data") if isinstance(cls, HoldsData)]
     source = next((one for cls in holders if (one := cls.holding(data)) is not None), None)
     if source is None:
         raise ConfigError(

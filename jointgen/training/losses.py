@@ -22,7 +22,7 @@ from jointgen.engine.balance_scales import BalanceScales
 from jointgen.engine.drivers import DrivenState
 from jointgen.engine.histories import Histories
 from jointgen.engine.optimizers import Optimizers
-from jointgen.engine.step import Step, Turn
+from jointgen.engine.step import Step, Turn, move
 from jointgen.errors import ConfigError, Problems, suggest
 from jointgen.inference.model import Model
 from jointgen.objectives.objective import Objective, Stage
@@ -287,10 +287,7 @@ class UpdateLoss:
 
     def step(self) -> None:
         """Move the parameters as the recipe does: clip their gradients (`train.clip`), and step its optimizers."""
-        if self._clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self._clip)
-        for optimizer in self._optimizers:
-            optimizer.step()
+        move(self.parameters, self._optimizers, self._clip)
 
 
 class _WithGradient(Function):

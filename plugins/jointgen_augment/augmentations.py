@@ -1,4 +1,8 @@
-"""Augmentations that treat a batch at once and carry gradients: see `jointgen.plugin.Augmentation`."""
+"""Augmentations that treat a batch at once and carry gradients: see `jointgen.plugin.Augmentation`.
+
+By default those of DiffAugment do to a picture what the authors' code does. That has images in [-1, 1], and images are
+in [0, 1] here: what is added to values is half as large, and what fills a gap is 0.5 where it is 0 there.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,10 @@ import torch
 from torch import Tensor
 
 from jointgen.plugin import NoiseSource, fraction, non_negative
+
+Fill = Literal["grey", "zero"]
+"""What fills a gap: the middle of the range, or its lower end (black)."""
+LEVELS = {"grey": 0.5, "zero": 0.0}
 
 
 def _of_rows(values: Tensor, images: Tensor) -> Tensor:
@@ -39,12 +47,13 @@ class Translation:
 
     Args:
         share: The share.
-        fill: What appears at the edges: "zero" (black), or the pixels of the "edge".
+        fill: What appears at the edges: "grey" (the middle of the range, as in DiffAugment), "zero" (black), or the
+            pixels of the "edge".
     """
 
     differentiable: ClassVar[bool] = True
     share: float = attrs.field(default=0.125, validator=fraction)
-    fill: Literal["zero", "edge"] = "zero"
+    fill: Fill | Literal["edge"] = "grey"
 
     def __call__(self, images: Tensor, noise: NoiseSource) -> Tensor:
         """Return the images, moved."""
@@ -57,7 +66,7 @@ class Translation:
         if self.fill == "edge":
             return moved
         inside = inside_y[:, None, :, None] & inside_x[:, None, None, :]
-        return moved * inside.to(images.dtype)
+        return torch.where(inside, moved, LEVELS[self.fill])
 
 
 def _moved(u: Tensor, side: int, share: float) -> tuple[Tensor, Tensor]:
@@ -70,22 +79,24 @@ def _moved(u: Tensor, side: int, share: float) -> tuple[Tensor, Tensor]:
 
 @attrs.frozen
 class Cutout:
-    """Leave a rectangle out (black), as large as a share of the sides and anywhere, partly outside too.
+    """Leave a rectangle out, as large as a share of the sides and anywhere, partly outside too.
 
     Args:
         share: The share.
+        fill: What appears in its place: "grey" (the middle of the range, as in DiffAugment) or "zero" (black).
     """
 
     differentiable: ClassVar[bool] = True
     share: float = attrs.field(default=0.5, validator=fraction)
+    fill: Fill = "grey"
 
     def __call__(self, images: Tensor, noise: NoiseSource) -> Tensor:
         """Return the images with their rectangles."""
         height, width = images.shape[2:]
         u = noise.uniform(2).to(images.device)  # (B, 2)
         y, x = (_covered(u[:, axis], side, self.share) for axis, side in enumerate((height, width)))
-        kept = ~(y[:, None, :, None] & x[:, None, None, :])
-        return images * kept.to(images.dtype)
+        covered = y[:, None, :, None] & x[:, None, None, :]
+        return torch.where(covered, LEVELS[self.fill], images)
 
 
 def _covered(u: Tensor, side: int, share: float) -> Tensor:
@@ -101,13 +112,13 @@ class Colour:
     """Change brightness, saturation and contrast, in this order. Values may leave [0, 1].
 
     Args:
-        brightness: Added to all values: uniform in half of this to either side.
+        brightness: Added to all values: uniform in half of this share of the range to either side.
         saturation: The distance of channels from their mean is multiplied by 1 + uniform in this to either side.
         contrast: The distance of all values from their mean, by 1 + uniform in half of this to either side.
     """
 
     differentiable: ClassVar[bool] = True
-    brightness: float = attrs.field(default=1.0, validator=non_negative)
+    brightness: float = attrs.field(default=0.5, validator=non_negative)
     saturation: float = attrs.field(default=1.0, validator=fraction)
     contrast: float = attrs.field(default=1.0, validator=fraction)
 

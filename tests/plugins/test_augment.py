@@ -15,7 +15,7 @@ from support.noise import WrittenSource
 from support.runs import stop_after, weights
 
 import jointgen
-from jointgen.contracts.augmentations import augmented_rows
+from jointgen.contracts.augmentations import augmented_rows, augmented_values
 from jointgen.contracts.noise import Noise
 from jointgen.contracts.space import Space
 from jointgen.errors import ConfigError, StoppedError
@@ -36,7 +36,7 @@ def test_mirror_by_hand() -> None:
 
 def test_translation_by_hand() -> None:
     """A third of 3 and a quarter of 4 are one pixel; u = 0 moves up and left by one, u near 1 down and right."""
-    edge, zero = Translation(share=0.3, fill="edge"), Translation(share=0.3)
+    edge, zero = Translation(share=0.3, fill="edge"), Translation(share=0.3, fill="zero")
     both = IMAGE.expand(2, 1, 3, 4)
     u = [[0.0, 0.0], [0.99, 0.4]]
     moved, filled = edge(both, numbers(u)), zero(both, numbers(u))
@@ -50,7 +50,7 @@ def test_translation_by_hand() -> None:
 def test_cutout_by_hand() -> None:
     """Half of 4 x 4 pixels is 2 x 2: centred at 2 it covers 1 and 2, at 0 only 0."""
     ones = torch.ones(2, 1, 4, 4)
-    found = Cutout()(ones, numbers([[0.45, 0.45], [0.0, 0.0]]))
+    found = Cutout(fill="zero")(ones, numbers([[0.45, 0.45], [0.0, 0.0]]))
     assert found[0, 0].tolist() == [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]]
     assert found[1, 0].tolist() == [[0, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
 
@@ -58,15 +58,38 @@ def test_cutout_by_hand() -> None:
 def test_colour_by_hand() -> None:
     """One pixel of three channels, brighter by 0.25, channels apart by 1.5 and then by 1.25 times as much."""
     image = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1)
-    found = Colour()(image, numbers([[0.75, 0.75, 0.75]]))
+    found = Colour(brightness=1.0)(image, numbers([[0.75, 0.75, 0.75]]))
     expected = 0.65 + torch.tensor([-0.2, 0.0, 0.2]) * 1.5 * 1.25
     torch.testing.assert_close(found.flatten(), expected)
+
+
+SIGNED = Space((3, 1, 1), low=-1.0, high=1.0)
+"""The range of images of the authors of DiffAugment, https://github.com/mit-han-lab/data-efficient-gans."""
+
+
+def test_colour_is_the_published_one() -> None:
+    """Drawn at 0.75: brightness adds 0.75 - 0.5, saturation multiplies by 2 * 0.75, contrast by 0.75 + 0.5."""
+    image = torch.tensor([-0.6, -0.2, 0.2]).view(1, 3, 1, 1)
+    found = augmented_values([Colour()], image, SIGNED, numbers([[0.75, 0.75, 0.75]]))
+    # -0.35, 0.05, 0.45; then -0.55, 0.05, 0.65; then -0.7, 0.05, 0.8
+    torch.testing.assert_close(found.flatten(), torch.tensor([-0.7, 0.05, 0.8]))
+
+
+@pytest.mark.parametrize("low", [-1.0, 0.0])
+def test_gaps_are_filled_as_published(low: float) -> None:
+    """White pixels: a gap is 0 of [-1, 1], which is grey, whatever the range of the variable."""
+    space = Space((1, 8, 8), low=low, high=1.0)
+    grey, white = (low + 1.0) / 2, torch.ones(1, 1, 8, 8)
+    moved = augmented_values([Translation()], white, space, numbers([[0.0, 0.5]]))  # down by one pixel, an eighth
+    assert moved[0, 0, 0].tolist() == [grey] * 8 and (moved[0, 0, 1:] == 1.0).all()
+    cut = augmented_values([Cutout()], white, space, numbers([[0.45, 0.0]]))  # rows 2 to 5, columns 0 and 1
+    assert (cut[0, 0, 2:6, :2] == grey).all() and cut.sum().item() == pytest.approx(56 + 8 * grey)
 
 
 def test_rows_stay_levels() -> None:
     """Four levels: brightness 1/4 lifts 0 by 3/4 of a level, which rounds to 1, and 3 stays at the top."""
     raw = torch.tensor([[0, 3]], dtype=torch.uint8).view(1, 1, 1, 2)
-    bright = Colour(contrast=0.0, saturation=0.0)
+    bright = Colour(brightness=1.0, contrast=0.0, saturation=0.0)
     space = Space((1, 1, 2), "real", -1.0, 1.0, 4)
     found = augmented_rows([bright], raw, space, numbers([[0.75, 0.5, 0.5]]))
     assert found.dtype == torch.uint8 and found.flatten().tolist() == [1, 3]

@@ -33,6 +33,7 @@ PICTURE, ARRAY, TENSORS, TABLE, FILM = ".png", ".npz", ".safetensors", ".csv", "
 PROGRAM, ONNX = ".pt2", ".onnx"
 FOLDER = "DIR/"
 """The endings of files that commands write; in the place of one, images, each a file of a folder."""
+IMAGES = "--images"
 OF_HELD_OUT = "at most so many rows where none of your own are named"
 LINES = (
     f"a picture ({PICTURE}) with a line for each row, the values in model space ({ARRAY}), or a folder of images "
@@ -59,7 +60,12 @@ class Parser(argparse.ArgumentParser):
         args = [*_with_plain_resume(args or ())]
         if unknown := [word for word in words if self._is_unknown(word)]:
             raise ConfigError([f"unknown option {word}{suggest(word.split('=')[0], self.options)}" for word in unknown])
-        return super().parse_known_args(args, namespace)
+        try:
+            return super().parse_known_args(args, namespace)
+        except ConfigError:
+            if IMAGES not in self.options or (moved := _with_run_in_front(args)) is None:
+                raise
+        return super().parse_known_args(moved, namespace)
 
     def _is_unknown(self, word: str) -> bool:
         if word.startswith("--"):
@@ -188,6 +194,16 @@ def _with_plain_resume(words: Sequence[str]) -> Iterator[str]:
     """Write `--resume` as `--resume=auto`, so that argparse does not take the word that follows for its value."""
     for word, after in itertools.zip_longest(words, words[1:]):
         yield f"--resume={AUTO}" if word == "--resume" and after != AUTO else word
+
+
+def _with_run_in_front(words: Sequence[str]) -> list[str] | None:
+    """Put the last of several words after --images in front, for `reconstruct --images DIR RUN`; None without them."""
+    if IMAGES not in words:
+        return None
+    start = words.index(IMAGES) + 1
+    paths = [*itertools.takewhile(lambda word: not word.startswith("-"), words[start:])]
+    last = start + len(paths) - 1
+    return [words[last], *words[:last], *words[last + 1 :]] if len(paths) > 1 else None
 
 
 @attrs.frozen
@@ -452,6 +468,7 @@ def _add_sample_options(sample: Parser) -> None:
         sample,
         f"a picture of a grid ({PICTURE}), the values in model space ({ARRAY}), a table of vectors and labels in the "
         f"data's own units ({TABLE}), or a folder of images ({FOLDER})",
+        *(PICTURE, ARRAY, TABLE, FOLDER),
     )
     sample.add_argument(
         "--start",
@@ -478,6 +495,7 @@ def _add_reconstruct_options(reconstruct: Parser) -> None:
         reconstruct,
         f"a picture ({PICTURE}) in which each image has its reconstruction at its right, the values of both in model "
         f"space ({ARRAY}), or a folder for the reconstructions ({FOLDER})",
+        *(PICTURE, ARRAY, FOLDER),
     )
     reconstruct.add_argument(
         "--from",
@@ -494,7 +512,7 @@ def _add_reconstruct_options(reconstruct: Parser) -> None:
 def _add_encode_options(encode: Parser) -> None:
     _add_run(encode)
     _add_places(encode)
-    _add_output(encode, f"the codes, and labels where the data has them ({ARRAY} or {TENSORS})")
+    _add_output(encode, f"the codes, and labels where the data has them ({ARRAY} or {TENSORS})", ARRAY, TENSORS)
     _add_rows(encode)
     encode.add_argument(
         "--split",
@@ -510,7 +528,7 @@ def _add_decode_options(decode: Parser) -> None:
     decode.add_argument(
         "codes", metavar="CODES", help="a file of codes such as `jointgen encode` writes (.npz, .safetensors or .npy)"
     )
-    _add_output(decode, GRID)
+    _add_output(decode, GRID, PICTURE, ARRAY, FOLDER)
     decode.add_argument(
         "--reading",
         choices=("mean", "sample"),
@@ -524,7 +542,7 @@ def _add_decode_options(decode: Parser) -> None:
 def _add_score_options(scored: Parser) -> None:
     _add_run(scored)
     _add_places(scored)
-    _add_output(scored, f"a table ({TABLE}) with a line for each row")
+    _add_output(scored, f"a table ({TABLE}) with a line for each row", TABLE)
     _add_rows(scored)
     scored.add_argument(
         "--split",
@@ -549,8 +567,9 @@ def _add_interpolate_options(interpolate: Parser) -> None:
         interpolate,
         f"a picture with a line for each pair ({PICTURE}), a film ({FILM}), the values in model space ({ARRAY}), or a "
         f"folder of images ({FOLDER})",
+        *(PICTURE, FILM, ARRAY, FOLDER),
     )
-    _add_rows(interpolate, several=True)
+    _add_rows(interpolate)
     interpolate.add_argument("-n", type=whole(2, MAX_COUNT), default=5, metavar="N", help=f"{OF_HELD_OUT} (default: 5)")
     interpolate.add_argument(
         "--steps",
@@ -565,7 +584,7 @@ def _add_interpolate_options(interpolate: Parser) -> None:
 def _add_edit_options(edit: Parser) -> None:
     _add_run(edit)
     _add_places(edit)
-    _add_output(edit, LINES)
+    _add_output(edit, LINES, PICTURE, ARRAY, FOLDER)
     _add_rows(edit)
     edit.add_argument("-n", type=count, default=16, metavar="N", help="at most so many rows (default: 16)")
     edit.add_argument(
@@ -589,9 +608,12 @@ def _add_edit_options(edit: Parser) -> None:
 def _add_complete_options(complete: Parser) -> None:
     _add_run(complete)
     _add_places(complete)
-    _add_output(complete, LINES)
+    _add_output(complete, LINES, PICTURE, ARRAY, FOLDER)
     complete.add_argument(
-        "--mask", required=True, metavar="FILE", help="an image that is white where pixels are missing, and else black"
+        "--mask",
+        required=True,
+        metavar="FILE",
+        help="an image that is white where pixels are missing, and else black; as large as the model's or your images",
     )
     _add_rows(complete)
     complete.add_argument("-n", type=count, default=16, metavar="N", help="at most so many rows (default: 16)")
@@ -611,7 +633,7 @@ def _add_complete_options(complete: Parser) -> None:
 
 def _add_export_options(export: Parser) -> None:
     _add_run(export)
-    _add_output(export, f"a program of torch.export ({PROGRAM}), or ONNX ({ONNX}, with the extra onnx)")
+    _add_output(export, f"a program of torch.export ({PROGRAM}), or ONNX ({ONNX}, with the extra onnx)", PROGRAM, ONNX)
     export.add_argument(
         "--part",
         default="decoder",
@@ -717,14 +739,15 @@ def _add_places(parser: Parser) -> None:
     )
 
 
-def _add_output(parser: Parser, what: str) -> None:
+def _add_output(parser: Parser, what: str, *endings: str) -> None:
+    """Add -o; `endings` are those that the command writes, as `jointgen.cli.output_files.check_output` takes them."""
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help=what)
+    parser.set_defaults(endings=endings)
 
 
-def _add_images(parser: Any, **more: Any) -> None:
-    parser.add_argument(
-        "--images", metavar="PATH", help="your own images: a file, a folder, or a .npy or .npz of uint8", **more
-    )
+def _add_images(parser: Any) -> None:
+    what = "your own images: files, folders, or a .npy or .npz of uint8, one or several"
+    parser.add_argument(IMAGES, nargs="+", metavar="PATH", help=what)
 
 
 def _add_metrics(parser: Parser) -> None:
@@ -735,10 +758,10 @@ def _add_metrics(parser: Parser) -> None:
     )
 
 
-def _add_rows(parser: Parser, *, several: bool = False) -> None:
-    """Add the options that name the user's own rows; `several`: images may be named one by one."""
+def _add_rows(parser: Parser) -> None:
+    """Add the options that name the user's own rows."""
     rows = parser.add_mutually_exclusive_group()
-    _add_images(rows, **({"nargs": "+"} if several else {}))
+    _add_images(rows)
     rows.add_argument(
         "--values",
         metavar="FILE",
@@ -757,6 +780,7 @@ def _add_given(parser: Parser, more: str = "") -> None:
 
 
 _CHECK = "jointgen.cli.shipped_recipes:check_recipe"
+_RUN_CHECK = "jointgen.cli.run_arguments:check_run_arguments"
 COMMANDS = {
     "run": Command(
         "train, evaluate and write the run folder", _add_run_options, "jointgen.cli.run:run_command", check=_CHECK
@@ -792,18 +816,30 @@ COMMANDS = {
     ),
     "plugin": Command("make components of your own", _add_plugin_actions, "jointgen.cli.scaffold:plugin_command"),
     "data": Command("prepare a folder of images for training", _add_data_actions, "jointgen.cli.data:data_command"),
-    "sample": Command("generate with a trained model", _add_sample_options, "jointgen.cli.models:sample_command"),
+    "sample": Command(
+        "generate with a trained model",
+        _add_sample_options,
+        "jointgen.cli.models:sample_command",
+        check=_RUN_CHECK,
+    ),
     "reconstruct": Command(
         "encode and decode held-out data, or your own images",
         _add_reconstruct_options,
         "jointgen.cli.models:reconstruct_command",
+        check=_RUN_CHECK,
     ),
     "encode": Command(
         "write the codes of held-out data, or of your own images",
         _add_encode_options,
         "jointgen.cli.models:encode_command",
+        check=_RUN_CHECK,
     ),
-    "decode": Command("decode codes, also changed ones", _add_decode_options, "jointgen.cli.models:decode_command"),
+    "decode": Command(
+        "decode codes, also changed ones",
+        _add_decode_options,
+        "jointgen.cli.models:decode_command",
+        check=_RUN_CHECK,
+    ),
     "study": Command(
         "train, score and compare the models of a study: rows, a grid, or a search",
         _add_study_options,
@@ -818,31 +854,37 @@ COMMANDS = {
         "write figures of single rows, and how usual they are among held-out ones: find what is unlike the data",
         _add_score_options,
         "jointgen.cli.questions:score_command",
+        check=_RUN_CHECK,
     ),
     "interpolate": Command(
         "decode what lies between two of your images, or between held-out ones",
         _add_interpolate_options,
         "jointgen.cli.questions:interpolate_command",
+        check=_RUN_CHECK,
     ),
     "edit": Command(
         "give your images an attribute of the data's labels, such as y=3",
         _add_edit_options,
         "jointgen.cli.questions:edit_command",
+        check=_RUN_CHECK,
     ),
     "complete": Command(
         "draw the missing pixels of images given the others",
         _add_complete_options,
         "jointgen.cli.questions:complete_command",
+        check=_RUN_CHECK,
     ),
     "export": Command(
         "write a part of a model as a program for other software",
         _add_export_options,
         "jointgen.cli.sharing:export_command",
+        check=_RUN_CHECK,
     ),
     "push": Command(
         "share a model with its figures and its card: on the Hugging Face hub, or as a folder",
         _add_push_options,
         "jointgen.cli.sharing:push_command",
+        check=_RUN_CHECK,
     ),
     "compare": Command(
         "put runs side by side in one table, beside the paper's published figures",
@@ -853,11 +895,13 @@ COMMANDS = {
         "evaluate a run's checkpoint, and keep the figures of the run's own rows in its evaluation.json",
         _add_eval_options,
         "jointgen.cli.evaluate:eval_command",
+        check=_RUN_CHECK,
     ),
     "report": Command(
         "write a run's page, report.html, also while it is not finished",
         _add_report_options,
         "jointgen.cli.report:report_command",
+        check=_RUN_CHECK,
     ),
 }
 """Every command by its name, in the order in which the help shows them."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from jointgen.cli.arguments import ARRAY, FOLDER, PICTURE, TABLE, TENSORS, Arguments
-from jointgen.cli.output_files import Output, check_output, write_arrays, write_table
+from jointgen.cli.arguments import ARRAY, FOLDER, PICTURE, TABLE, Arguments
+from jointgen.cli.output_files import Output, write_arrays, write_table
 from jointgen.cli.output_tables import check_table, rows_of_table
 from jointgen.cli.output_values import check_values, write_values
 from jointgen.data.split import Split, open_split
@@ -29,7 +29,7 @@ SAMPLES, SAMPLES_OF_A_CLASS = 64, 8
 
 def sample_command(arguments: Arguments) -> None:
     """Generate rows and write them as a picture, as arrays or as images in a folder."""
-    output = check_output(arguments.output, PICTURE, ARRAY, TABLE, FOLDER)
+    output: Output = arguments.output
     model, _ = open_model_of(arguments)
     if output.ending == TABLE:
         _sample_table(arguments, output, model)
@@ -65,7 +65,7 @@ def _sample_table(arguments: Arguments, output: Output, model: Model) -> None:
 
 def reconstruct_command(arguments: Arguments) -> None:
     """Encode and decode rows and write them beside their reconstructions, or the reconstructions alone."""
-    output = check_output(arguments.output, PICTURE, ARRAY, FOLDER, inputs=inputs_of(arguments))
+    output: Output = arguments.output
     model, _ = open_model_of(arguments)
     variable = reconstructed_variable(model)
     space = model.spaces[variable]
@@ -89,7 +89,7 @@ def reconstruct_command(arguments: Arguments) -> None:
 
 def encode_command(arguments: Arguments) -> None:
     """Write the codes of rows, their labels where the data has them, and the rows or files that they are of."""
-    output = check_output(arguments.output, ARRAY, TENSORS, inputs=inputs_of(arguments))
+    output: Output = arguments.output
     model, _ = open_model_of(arguments)
     variable = inference.encoded_variable(model)
     split = rows_of(arguments, model, variable, arguments.split)
@@ -102,7 +102,7 @@ def encode_command(arguments: Arguments) -> None:
 
 def decode_command(arguments: Arguments) -> None:
     """Decode codes of a file and write what they give as a picture, as arrays or as images in a folder."""
-    output = check_output(arguments.output, PICTURE, ARRAY, FOLDER, inputs=[arguments.codes])
+    output: Output = arguments.output
     model, _ = open_model_of(arguments)
     variable = inference.generated_variable(model)
     space = model.spaces[variable]
@@ -140,11 +140,6 @@ def workers_on(device: str) -> Workers:
         return Workers.start(device)
 
 
-def inputs_of(arguments: Arguments) -> list[str | None]:
-    """The files and folders of the user's own rows, which nothing may be written over."""
-    return [*_paths(arguments), arguments.values]
-
-
 def rows_of(arguments: Arguments, model: Model, variable: str, split: str) -> Split:
     """Open the rows of --images or --values if they name any, otherwise a split of the run's data.
 
@@ -165,15 +160,9 @@ def user_rows(arguments: Arguments, model: Model, variable: str | None = None) -
     """Read the user's own images in the place of a variable; None: the one that q encodes."""
     variable = variable or inference.encoded_variable(model)
     with Counter("reading images") as counter:
-        read = [read_user_images(path, model.spaces[variable], variable, counter) for path in _paths(arguments)]
+        read = [read_user_images(path, model.spaces[variable], variable, counter) for path in arguments.images]
     warn_once(*(f"skipped {line}" for images in read for line in images.skipped))
     return inference.as_split(UserImages.joined(read), model)
-
-
-def _paths(arguments: Arguments) -> list[str]:
-    """What --images names: nothing, a path, or several where the command takes several."""
-    named = arguments.images or []
-    return [named] if isinstance(named, str) else named
 
 
 def origins_of(split: Split, model: Model, variable: str) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:

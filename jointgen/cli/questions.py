@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,16 +11,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from jointgen.cli.arguments import ARRAY, FILM, FOLDER, PICTURE, TABLE, Arguments
+from jointgen.cli.arguments import FILM, Arguments
 from jointgen.cli.evaluate import chosen_metrics
-from jointgen.cli.models import inputs_of, open_model_of, origins_of, rows_of
-from jointgen.cli.output_files import check_output, write_table
+from jointgen.cli.models import open_model_of, origins_of, rows_of
+from jointgen.cli.output_files import Output, write_table
 from jointgen.cli.output_values import check_values, write_film, write_values
 from jointgen.contracts.space import Space
 from jointgen.data.split import open_split
 from jointgen.errors import ConfigError, placing
 from jointgen.evaluation.scores import RowFigure, ranks, row_figures, score
-from jointgen.images.decode import read_image
+from jointgen.images.decode import read_image, upright_size
 from jointgen.inference import bulk as inference
 from jointgen.inference.attributes import Attribute
 from jointgen.inference.completion import complete, completed_variable
@@ -42,7 +44,7 @@ FRAME_MS = 80
 
 def score_command(arguments: Arguments) -> None:
     """Write figures of every row, and which share of held-out rows is as bad or worse."""
-    output = check_output(arguments.output, TABLE, inputs=inputs_of(arguments))
+    output: Output = arguments.output
     model, _ = open_model_of(arguments)
     variable = inference.encoded_variable(model) if arguments.images else model.observed[0]
     figures = row_figures(chosen_metrics(arguments.metrics, model), model, asked=arguments.metrics is not None)
@@ -83,7 +85,7 @@ def _described(one: RowFigure) -> str:
 
 def interpolate_command(arguments: Arguments) -> None:
     """Decode what lies between the codes of rows, from each to the next."""
-    output = check_output(arguments.output, PICTURE, FILM, ARRAY, FOLDER, inputs=inputs_of(arguments))
+    output: Output = arguments.output
     model, _ = open_model_of(arguments)
     variable = reconstructed_variable(model)
     space = model.spaces[variable]
@@ -111,7 +113,7 @@ def interpolate_command(arguments: Arguments) -> None:
 
 def edit_command(arguments: Arguments) -> None:
     """Give rows an attribute: move their codes towards those of a class, or give the decoder the class itself."""
-    output = check_output(arguments.output, PICTURE, ARRAY, FOLDER, inputs=inputs_of(arguments))
+    output: Output = arguments.output
     attribute = Attribute.read(arguments.attribute)
     model, _ = open_model_of(arguments)
     variable = reconstructed_variable(model)
@@ -154,13 +156,15 @@ def _lines(values: Tensor, space: Space) -> Image.Image:
 
 def complete_command(arguments: Arguments) -> None:
     """Draw the missing pixels of images given the others."""
-    output = check_output(arguments.output, PICTURE, ARRAY, FOLDER, inputs=[*inputs_of(arguments), arguments.mask])
+    output: Output = arguments.output
     model, _ = open_model_of(arguments)
     variable = completed_variable(model)
     space = model.spaces[variable]
     check_values(output, variable, space)
-    missing = read_mask(arguments.mask, space, variable)
-    split = rows_of(arguments, model, variable, "test").spread(arguments.n)
+    whole = rows_of(arguments, model, variable, "test")
+    photographs = origins_of(whole, model, variable)[1].get("files", [])
+    missing = read_mask(arguments.mask, space, variable, photographs)
+    split = whole.spread(arguments.n)
     output.check_free(0, len(split) * arguments.draws)
     with Counter("completing") as counter:
         found = complete(
@@ -193,8 +197,14 @@ def complete_command(arguments: Arguments) -> None:
     )
 
 
-def read_mask(path: str, space: Space, variable: str) -> Tensor:
-    """Read which pixels are missing: those that are white, brighter than half, in an image of the variable's size.
+def read_mask(path: str, space: Space, variable: str, photographs: Sequence[str] = ()) -> Tensor:
+    """Read which pixels are missing: those that are white, brighter than half.
+
+    Args:
+        path: An image of the variable's size, or of the size of the photographs, which is fitted as they are.
+        space: Of the variable.
+        variable: Its name.
+        photographs: The files of the rows, where they are images in files.
 
     Returns:
         (C, H, W) bool.
@@ -206,15 +216,23 @@ def read_mask(path: str, space: Space, variable: str) -> Tensor:
         file = user_path(path)
         check_regular(file)
         try:
-            with Image.open(file) as image:
-                size = image.size
+            size = upright_size(file)
             pixels = read_image(file, height, width, 1)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
         if size != (width, height):
-            raise ConfigError(f"{path}: is {size[0]} x {size[1]} pixels; {variable} is {width} x {height}")
+            _check_size(path, size, f"{variable} is {width} x {height}", photographs)
     missing = torch.from_numpy(pixels[0] > 127)
     if not missing.any() or missing.all():
         what = "black: no pixel is missing" if not missing.any() else "white: no pixel is observed"
         raise ConfigError(f"{path}: is all {what}", "--mask")
     return missing.expand(channels, height, width).clone()
+
+
+def _check_size(path: str, size: tuple[int, int], model_size: str, photographs: Sequence[str]) -> None:
+    """Raise ConfigError if a mask, which is not of the model's size, is not of the size of every photograph."""
+    sizes = {name: upright_size(name) for name in photographs if os.path.isfile(name)}
+    other = next((f", {name} {of[0]} x {of[1]}" for name, of in sizes.items() if of != size), "")
+    if other or not sizes:
+        which = "one of these sizes" if other else "this size"
+        raise ConfigError(f"{path}: is {size[0]} x {size[1]} pixels; {model_size}{other}: draw it in {which}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from importlib import metadata
 
-from jointgen.cli.arguments import ONNX, PROGRAM, Arguments
+from jointgen.cli.arguments import Arguments
 from jointgen.cli.models import open_model_of
-from jointgen.cli.output_files import check_output, writing_output
+from jointgen.cli.output_files import Output, writing_output
 from jointgen.errors import placing_options
 from jointgen.inference.export import export_part
 from jointgen.reports.sharing import push, save_pretrained
@@ -19,7 +19,7 @@ from jointgen.runtime.regular_files import read_regular
 
 def export_command(arguments: Arguments) -> None:
     """Write a part of a model as a program of torch.export or as ONNX."""
-    output = check_output(arguments.output, PROGRAM, ONNX)
+    output: Output = arguments.output
     model, _ = open_model_of(arguments)
     folder = RunFolder.open(arguments.run)
     about = {

@@ -194,7 +194,13 @@ def test_masks_that_are_none(trained: Path, say: Any, here: Path) -> None:
     Image.new("L", (9, 8), 255).save("wide.png")
     words = ["complete", trained, "-o", "a.png", "--mask"]
     assert say(*words, "black.png").refusal == "--mask: black.png: is all black: no pixel is missing"
-    assert say(*words, "wide.png").refusal == "--mask: wide.png: is 9 x 8 pixels; x is 8 x 8"
+    assert say(*words, "wide.png").refusal == ("--mask: wide.png: is 9 x 8 pixels; x is 8 x 8: draw it in this size")
+    Image.fromarray(np.repeat([[0], [255]], 8, 0).astype(np.uint8).repeat(16, 1)).save("half.png")  # 16 x 16
+    fits = say(*words, "half.png", "--images", "half.png", "--draws", 1, "--moves", 2)
+    assert fits.out.startswith("a.png: 1 rows, 50% of each missing")
+    assert say(*words, "wide.png", "--images", "black.png").refusal == (
+        "--mask: wide.png: is 9 x 8 pixels; x is 8 x 8, black.png 8 x 8: draw it in one of these sizes"
+    )
     assert say(*words, "none.png").refusal == "--mask: none.png: no such file"
 
 

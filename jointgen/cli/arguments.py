@@ -121,12 +121,14 @@ class Command:
         function: "module:function", imported when the command is called, or the function of a plugin; it takes the
             parsed arguments.
         check: The same of a function that is called before, and that imports little; empty for none.
+        provider: The distribution that adds it, and its version; empty for our own.
     """
 
     summary: str
     add_arguments: Callable[[Parser], None]
     function: str | Callable[[Arguments], object]
     check: str = ""
+    provider: str = ""
 
     def __call__(self, arguments: Arguments) -> None:
         """Import the function and call it, after the check."""
@@ -229,7 +231,7 @@ class PluginCommands:
             raise PluginError(f"the command {name!r} must be a word of small letters, digits and dashes")
         if name in COMMANDS or name in self.added:
             raise PluginError(f"the command {name!r} is there already")
-        self.added[name] = Command(f"{summary} [{self.provider}]", add_arguments, function)
+        self.added[name] = Command(f"{summary} [{self.provider}]", add_arguments, function, provider=self.provider)
 
 
 def plugin_commands() -> dict[str, Command]:

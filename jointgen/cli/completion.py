@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,7 +25,16 @@ from jointgen.runtime.console import say_text
 # the word so far; the others choose among all by themselves.
 PREAMBLES = {
     "bash": """
-_jointgen_recipe_files() { compgen -W '@RECIPES@' -- "$1"; compgen -f -X '!*.toml' -- "$1"; compgen -S / -d -- "$1"; }
+_jointgen_those_of() {
+  local word start=$1
+  shift
+  for word; do [[ $word == "$start"* ]] && printf '%s\\n' "$word"; done
+}
+_jointgen_recipe_files() {
+  _jointgen_those_of "$1" @RECIPES@
+  compgen -f -X '!*.toml' -- "$1"
+  compgen -S / -d -- "$1"
+}
 _jointgen_run_dirs() {
   local run
   for run in runs/*/recipe.toml; do
@@ -33,11 +43,15 @@ _jointgen_run_dirs() {
   done
   compgen -S / -d -- "$1"
 }
-_jointgen_kinds() { compgen -W '@KINDS@' -- "$1"; }
-_jointgen_names() { compgen -W '@NAMES@' -- "$1"; }
+_jointgen_kinds() { _jointgen_those_of "$1" @KINDS@; }
+_jointgen_names() { _jointgen_those_of "$1" @NAMES@; }
 """,
     "zsh": """
-_jointgen_recipe_files() { _alternative 'recipes:shipped recipe:(@RECIPES@)' 'files:recipe file:_files -g "*.toml"'; }
+_jointgen_recipe_files() {
+  local -a recipes
+  recipes=(@RECIPES@)
+  _alternative 'recipes:shipped recipe:($recipes)' 'files:recipe file:_files -g "*.toml"'
+}
 _jointgen_run_dirs() {
   local -a runs
   runs=(runs/*/recipe.toml(N:h))
@@ -107,8 +121,8 @@ def completion_of(shell: str) -> str:
 
 
 def _words(values: Iterable[str]) -> str:
-    """Join words that a shell reads as they are; a name with other characters is left out."""
-    return " ".join(value for value in values if all(c.isalnum() or c in "_-." for c in value))
+    """Join words, quoted as every shell reads them; a name that is no single line is left out."""
+    return " ".join(shlex.quote(value) for value in values if value.isprintable())
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:

@@ -8,7 +8,7 @@ import signal
 import traceback
 from collections.abc import Sequence
 
-from jointgen.cli.arguments import load, parse
+from jointgen.cli.arguments import Arguments, load, parse
 from jointgen.cli.interrupts import INTERRUPTS
 from jointgen.errors import ComponentError, JointgenError, LostError, StoppedError
 from jointgen.registry.faults import foreign_provider_of, said
@@ -27,6 +27,7 @@ NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
 
 def dispatch(argv: Sequence[str]) -> int:
     """Run the command of a command line without the program's name, and return the exit status."""
+    arguments: Arguments | None = None
     with console.printed():
         try:
             try:
@@ -41,14 +42,19 @@ def dispatch(argv: Sequence[str]) -> int:
             console.flush()  # a reader that went away shows here, and not as a traceback while Python shuts down
             return 0
         except BaseException as error:
-            status = _status_of(error)
+            status = _status_of(error, arguments)
             if status is None:
                 raise
             return status
 
 
-def _status_of(error: BaseException) -> int | None:
-    """Say what an error means, and return the exit status; None for a fault of the program."""
+def _status_of(error: BaseException, arguments: Arguments | None) -> int | None:
+    """Say what an error means, and return the exit status; None for a fault of the program.
+
+    Args:
+        error: What was raised.
+        arguments: Those of the command; None where they were not parsed yet.
+    """
     # the status of launched processes; that of a component is its fault
     if isinstance(error, SystemExit) and not foreign_provider_of(error):
         if error.code is None or isinstance(error.code, int):
@@ -71,7 +77,10 @@ def _status_of(error: BaseException) -> int | None:
             console.complain(f"{os.fsdecode(error.filename)}: {error.strerror}")
         return 2 if error.errno in WRONG_PATH else 1
     if provider := foreign_provider_of(error):
-        return _said(ComponentError(f"a component of {provider} raises {said(error)}; {TRACEBACK}=1 shows more"))
+        what = "a component"
+        if arguments is not None and arguments.called.provider == provider:
+            what = f"the command {arguments.command!r}"
+        return _said(ComponentError(f"{what} of {provider} raises {said(error)}; {TRACEBACK}=1 shows more"))
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "jointgen":
         older = "is the installation older than the code? uv sync, or pip install -e ."
         return _said(JointgenError(f"the package {error.name!r} is missing; {older}"))

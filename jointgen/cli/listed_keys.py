@@ -30,7 +30,7 @@ def keys_as(registry: Registry, kind: str, name: str, *, json: bool) -> str:
 def keys_text(component: Component, keys: Sequence[Key]) -> str:
     """Describe the keys of a component's table."""
     lines = [
-        f"{component.kind} {component.name}: {shortened(component.summary, MAX_SUMMARY)}",
+        ": ".join(filter(None, (f"{component.kind} {component.name}", shortened(component.summary, MAX_SUMMARY)))),
         f"[{'; '.join(filter(None, (component.provider, component.paper)))}]",
     ]
     for key in keys:

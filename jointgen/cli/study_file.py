@@ -14,7 +14,7 @@ import attrs
 from jointgen.config.fields import valid_count, valid_seed
 from jointgen.config.shipped import shipped_recipes
 from jointgen.config.structure import structure
-from jointgen.config.toml import load_tables
+from jointgen.config.toml import load_tables, read_toml
 from jointgen.errors import ConfigError, Problem, Problems, suggest
 from jointgen.registry.components import Registry
 from jointgen.text import listed
@@ -171,7 +171,7 @@ class Study:
     @classmethod
     def read(cls, path: Path, registry: Registry) -> Study:
         """Read a study, with its grid written out as rows. Raises ConfigError with every problem of the file."""
-        tables = load_tables(path)
+        tables = _tables_of(path)
         try:
             study = structure(_with_names(tables, path), cls, registry).written_out()
             study.check_recipes()
@@ -212,6 +212,15 @@ class Study:
                 f"no file {str(path)!r}, and no shipped recipe {name!r}{suggest(name, shipped)}", "recipe"
             )
         return shipped[name]
+
+
+def _tables_of(path: Path) -> dict[str, Any]:
+    """Read the tables of a study with those of its base. The name of a shipped recipe as the base is its recipe."""
+    own = read_toml(path)
+    base = own.get("base")
+    if isinstance(base, str) and base in shipped_recipes() and not (path.parent / base).exists():
+        return {RECIPE: base, **{key: value for key, value in own.items() if key != "base"}}
+    return load_tables(path)
 
 
 def _with_names(tables: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -43,7 +43,12 @@ class _Writer:
     def recipe(self) -> Schema:
         whole = self.table(Recipe)
         required = whole.pop("required", [])
-        whole["properties"] |= {"base": {"type": "string", "description": "The recipe that this one changes."}}
+        whole["properties"] |= {
+            "base": {
+                "type": "string",
+                "description": "The recipe that this one changes: a file, or the name of a shipped one.",
+            }
+        }
         return {
             "$schema": DIALECT,
             "title": "A recipe of jointgen",

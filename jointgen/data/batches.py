@@ -39,7 +39,8 @@ def too_few_rows(recipe: Recipe, counts: Mapping[str, int]) -> tuple[list[Proble
         batch = recipe.batch_of(part)
         if len(few) == len(counts):
             path = (*recipe.path_of(part), "batch") if recipe.sampling(part).batch else ("train", "batch")
-            problems.append(Problem(f"{batch} is more than the {rows} rows of the training split of {part}", *path))
+            message = f"{batch} is more than the {rows} rows of the training split of {part}; set it to {rows} or fewer"
+            problems.append(Problem(message, *path))
         else:
             remarks.append(f"{part}: a step takes {batch} of its {rows} rows, so that rows repeat within it")
     return problems, remarks

@@ -156,12 +156,35 @@ def call_hooks(registry: Registry, module: ModuleType, name: str, provider: str)
         PluginError: It has none, and no decorator has registered anything; or it has some that do not exist.
     """
     manager = pluggy.PluginManager("jointgen")
-    manager.add_hookspecs(hookspecs)
-    manager.register(module, name)
+    _register(manager, module, name)
     if not registry.components() or manager.get_hookcallers(module):
         _refuse_wrong_hooks(manager, module)
     manager.hook.jointgen_register(registry=Registrar(registry, provider))
     return manager
+
+
+def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
+    """Give a manager the hooks of a plugin. Raises PluginError where one of them has an argument that is not given."""
+    manager.add_hookspecs(hookspecs)
+    try:
+        manager.register(plugin, name)
+    except pluggy.PluginValidationError as error:
+        raise PluginError(_wrong_argument(plugin) or " ".join(str(error).split())) from None
+
+
+def _wrong_argument(plugin: object) -> str:
+    """Say which hook of a plugin has an argument that it is not given, and where; "" where none is found."""
+    for name, spec in inspect.getmembers(hookspecs, inspect.isfunction):
+        hook = getattr(plugin, name, None) if name.startswith("jointgen_") else None
+        if hook is None or not inspect.isroutine(hook):
+            continue
+        given = [*inspect.signature(spec).parameters]
+        wrong = [key for key in inspect.signature(hook).parameters if key not in given]
+        if wrong:
+            code = inspect.unwrap(hook).__code__
+            place = f"{code.co_filename}:{code.co_firstlineno}"
+            return f"{place}: {name} is given no {wrong[0]!r}{suggest(wrong[0], given)}"
+    return ""
 
 
 class _MethodManager(pluggy.PluginManager):
@@ -188,11 +211,7 @@ def load_object(listener: object, name: str) -> LoadedPlugin:
         PluginError: It has no such method, one that is no event of a run, or one with other arguments.
     """
     manager = _MethodManager("jointgen")
-    manager.add_hookspecs(hookspecs)
-    try:
-        manager.register(listener, name)
-    except pluggy.PluginValidationError as error:
-        raise PluginError(" ".join(str(error).split())) from None
+    _register(manager, listener, name)
     _refuse_wrong_hooks(manager, listener)
     for hook in manager.get_hookcallers(listener) or []:
         if hook.name not in hookspecs.EVENTS:

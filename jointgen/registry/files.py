@@ -182,7 +182,10 @@ def _run(path: Path, source: bytes, name: str, registry: Registry, provider: str
         return call_hooks(registry, module, name, provider)
     except PluginError as error:
         del sys.modules[name]
-        raise PluginError(f"{path} {error}" if str(error).startswith("implements") else f"{path}: {error}") from None
+        text = str(error)
+        if not text.startswith(f"{path}:"):
+            text = f"{path} {text}" if text.startswith("implements") else f"{path}: {text}"
+        raise PluginError(text) from None
     except RAISED as error:  # whatever a file raises while it is run
         del sys.modules[name]
         lines = [

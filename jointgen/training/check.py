@@ -193,9 +193,9 @@ def check_sources(compiled: CompiledRecipe, problems: Problems, *, needs_data: b
         problems += Problems(too_few)
     if needs_data:
         problems += absent
-    lines = [f"the values of {listed(compiled.binding.data_parts)}, which a run reads first"]
+    lines = [f"the values of {listed(compiled.binding.data_parts)}"]
     lines += [
         f"whether the training split of {part} has the {recipe.batch_of(part)} rows of a batch" for part in uncounted
     ]
     lines += [] if needs_data else map(str, dict.fromkeys(absent))
-    return [*(f"not checked without the data: {line}" for line in lines), *remarks]
+    return [*(f"only a run, which reads the data, will check this: {line}" for line in lines), *remarks]

@@ -70,6 +70,18 @@ def test_bash_quotes_what_it_finds(words: str, tmp_path: Path) -> None:
     assert {"runs/a c", "a c.toml"} & {*found[1:]}
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_odd_names_are_offered_and_expand_to_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = {"vae's": Path(), "vae+$(touch x)": Path(), "VAE/GAN": Path(), "va\ne": Path()}
+    monkeypatch.setattr(completion, "shipped_recipes", lambda: odd)
+    (tmp_path / "jointgen.bash").write_text(completion.completion_of("bash"))
+    done = subprocess.run(
+        ["bash", "-c", TRY.format(words="jointgen run v")], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == ["vae's", "vae+$(touch x)"]
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_shell_has_a_script_that_knows_the_commands(shell: str, say: Any) -> None:
     said = say("completion", shell)

@@ -67,6 +67,8 @@ def test_rows_are_multiplied_by_a_grid_and_a_study_may_be_one_recipe(registry: R
     assert [*study.rows] == ["A, size=2", "A, size=4", "B, size=2", "B, size=4"]
     assert study.rows["B, size=2"].set == ["seed=1", "prior.size=2"]
     assert [*read('recipe = "quickstart"', registry, tmp_path).rows] == ["mine"]
+    based = read('base = "quickstart"\nseeds = 2', registry, tmp_path)
+    assert based.recipe_of(based.rows["mine"]) == REPO / "recipes/quickstart.toml"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import REPO
 
 from jointgen.config.recipe import read_tables
 from jointgen.config.toml import apply_overrides, load_tables, read_toml, to_toml
@@ -134,6 +135,11 @@ def test_a_recipe_is_merged_onto_its_base_which_is_found_from_its_own_folder(tmp
     write(tmp_path / "mid.toml", 'base = "base.toml"\n[train]\nlr = 0.2')
     recipe = write(tmp_path / "sub" / "a.toml", 'base = "../mid.toml"\nname = "a"\n[train]\nbatch = 8')
     assert load_tables(recipe) == {"seed": 1, "name": "a", "train": {"steps": 10, "lr": 0.2, "batch": 8}}
+
+
+def test_a_shipped_recipe_is_a_base_by_its_name(tmp_path: Path) -> None:
+    recipe = write(tmp_path / "a.toml", 'base = "quickstart"\nseed = 7')
+    assert load_tables(recipe) == {**load_tables(REPO / "recipes/quickstart.toml"), "seed": 7}
 
 
 def test_another_type_replaces_the_table_of_the_base(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ BAD = {
     ),
     "misspells the hook's argument": (
         "import jointgen\n@jointgen.hookimpl\ndef jointgen_register(register): pass\n",
-        "{'register'} are declared in the hookimpl but can not be found in the hookspec",
+        "py:2: jointgen_register is given no 'register'; did you mean 'registry'? (known: registry)",
     ),
     "registers an unknown kind": (
         "import jointgen\n@jointgen.hookimpl\ndef jointgen_register(registry):\n    registry.encodr('a', int)\n",

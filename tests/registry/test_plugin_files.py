@@ -83,6 +83,10 @@ def test_paths_are_relative_to_the_recipe_that_has_them_and_the_base_is_another(
             "import jointgen\njointgen.register.encodr('x')",
             "unknown kind of component 'encodr'; did you mean 'encoder'",
         ),
+        (
+            "import jointgen\n@jointgen.hookimpl\ndef jointgen_log(run, figs): ...",
+            "nets.py:2: jointgen_log is given no 'figs'; did you mean 'figures'? (known: figures, run)",
+        ),
         ("import helper", "nets.py imports 'helper', which lies beside it and would not come along"),
         ("import jointgen_helper", "nets.py imports 'jointgen_helper', which lies beside it"),
         ("from . import helper", "nets.py imports '.', which lies beside it"),

@@ -348,7 +348,7 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr()
     assert "d = log-ratio p(x) : q(x)" in shown.out
     assert "w = 0.5" in shown.out
-    assert shown.err == "jointgen: not checked without the data: the values of data, which a run reads first\n"
+    assert shown.err == "jointgen: only a run, which reads the data, will check this: the values of data\n"
 
 
 def test_the_command_prints_json(say: Any) -> None:

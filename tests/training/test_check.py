@@ -89,7 +89,11 @@ def test_every_door_refuses_the_same_at_once(say: Any, here: Path) -> None:
         ({"train.trackers": ["mlflow"]}, {}, "train.trackers: 'mlflow' needs its package"),
         ({"train.keep_best": "elbbo"}, {}, "train.keep_best: evaluations do not find 'elbbo'; did you mean 'elbo'?"),
         ({"train.eval_every": None, "train.early_stopping": {}}, {}, "train.early_stopping: looks at evaluations"),
-        ({"train.batch": 1600}, {}, "train.batch: 1600 is more than the 1500 rows of the training split of data"),
+        (
+            {"train.batch": 1600},
+            {},
+            "train.batch: 1600 is more than the 1500 rows of the training split of data; set it to 1500 or fewer",
+        ),
         (
             {"data": {"type": "mnist", "root": "/nowhere", "observe": "dequantise"}},
             {},
@@ -113,21 +117,23 @@ def test_what_is_checked(
 
 def test_what_only_the_data_can_tell_is_said(say: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A recipe is explained without its data, and checked with it; some sources are counted when they are read."""
-    values = "jointgen: not checked without the data: the values of data, which a run reads first"
+    values = "jointgen: only a run, which reads the data, will check this: the values of data"
     for words in (["explain", QUICKSTART], ["run", QUICKSTART, "--dry-run"]):
         said = say(*words)
         assert (said.status, said.problems) == (0, [values])
     folder = ["--set", "data={type = 'image_folder', root = 'photos', size = 8, channels = 1}"]
-    counted = "jointgen: not checked without the data: data.root: photos: no such folder"
+    counted = "jointgen: only a run, which reads the data, will check this: data.root: photos: no such folder"
     assert say("explain", QUICKSTART, *folder).problems == [values, counted]
-    uncounted = "jointgen: not checked without the data: whether the training split of data has the 128 rows of a batch"
+    uncounted = values.replace("the values of data", "whether the training split of data has the 128 rows of a batch")
     with monkeypatch.context() as patched:
         patched.setattr("jointgen.training.check.CountedSource", type("Nobody", (), {}))
         assert say("explain", QUICKSTART, *folder).problems == [values, uncounted]
     mnist = ["--set", "data={type = 'mnist', root = 'photos', observe = 'dequantise'}"]
     said = say("explain", QUICKSTART, *mnist)
     assert said.status == 0
-    assert said.problems[1].startswith("jointgen: not checked without the data: data.root: no MNIST under 'photos'")
+    assert said.problems[1].startswith(
+        "jointgen: only a run, which reads the data, will check this: data.root: no MNIST under 'photos'"
+    )
     assert say("run", QUICKSTART, "--dry-run", *mnist).refusal.startswith("data.root: no MNIST under 'photos'")
 
 

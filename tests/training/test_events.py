@@ -173,7 +173,8 @@ def test_an_object_that_is_no_callback_is_refused_before_anything(tmp_path: Path
     assert first.startswith("callbacks[0]: implements jointgen_logged, which is no hook; did you mean 'jointgen_log'?")
     assert second.startswith("callbacks[2]: implements no hook")
     assert third.startswith("callbacks[3]: jointgen_commands is no event of a run")
-    assert fourth.startswith("callbacks[4]: ") and "{'values'}" in fourth
+    assert fourth.startswith(f"callbacks[4]: {__file__}:")
+    assert fourth.endswith(": jointgen_log is given no 'values'; known: figures, run")
     assert not (tmp_path / "run").exists()
 
 
@@ -217,7 +218,7 @@ def jointgen_commands(commands):
     def add_arguments(parser):
         parser.add_argument("--loudly", action="store_true", help="shout")
     def cheer(arguments):
-        print("HURRAH" if arguments.loudly else "hurrah")
+        print("HURRAH" if arguments.loudly else 1 / 0)
     commands.add("cheer", "praise a run", cheer, add_arguments)
 """
 
@@ -276,6 +277,8 @@ def test_a_plugin_checks_recipes(plugin: Callable[..., None], tmp_path: Path, sa
 def test_a_plugin_adds_commands(plugin: Callable[..., None], say: Any) -> None:
     plugin(PLUGIN)
     assert say("cheer", "--loudly").out == "HURRAH\n"
+    (line,) = say("cheer").problems
+    assert line.startswith("jointgen: the command 'cheer' of cheerful 1.0 raises ZeroDivisionError: division by zero (")
     assert "praise a run [cheerful 1.0]" in " ".join(say("--help").out.split())
     assert say("cheer", "--loud").refusal.startswith("unknown option --loud; did you mean '--loudly'?")
     assert "did you mean 'cheer'" in say("cher").refusal

@@ -31,7 +31,7 @@ from jointgen.config.fields import (
     valid_size,
 )
 from jointgen.config.optimizers import OptimizerTables
-from jointgen.config.shipped import find_recipe
+from jointgen.config.shipped import find_recipe, shipped_recipes
 from jointgen.config.structure import structure, unstructure
 from jointgen.config.toml import apply_overrides, load_tables, parse_toml, to_toml
 from jointgen.config.values import show
@@ -381,7 +381,7 @@ def read_tables(
             raise ConfigError(f"expected {wanted}, got {show(source)}", "recipe")
         if not isinstance(source, Mapping):
             source = find_recipe(os.fspath(source))
-        tables = dict(source) if isinstance(source, Mapping) else load_tables(source)
+        tables = dict(source) if isinstance(source, Mapping) else load_tables(source, shipped_recipes())
     except ConfigError as error:
         problems = Problems()
         with problems.collect():

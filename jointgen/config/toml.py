@@ -13,7 +13,6 @@ from typing import Any
 
 import tomli_w
 
-from jointgen.config.shipped import shipped_recipes
 from jointgen.config.values import MAX_DEPTH, check_values, show
 from jointgen.errors import ConfigError, FileError, KeyPath, MissingFileError, Problems, dotted, nearest, placing
 from jointgen.runtime.regular_files import read_regular
@@ -93,13 +92,16 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from None
 
 
-def load_tables(path: str | os.PathLike[str]) -> dict[str, Any]:
+def load_tables(path: str | os.PathLike[str], named: Mapping[str, Path] | None = None) -> dict[str, Any]:
     """Read the tables of a recipe, merged onto those of the recipe that its ``base`` names.
 
-    The path of the base is relative to the recipe's folder, and so are those of `plugins`; a recipe that comes with
-    jointgen goes by its name. The recipe's own values win.
+    The path of the base is relative to the recipe's folder, and so are those of `plugins`. The recipe's own values win.
     A table whose ``type`` differs replaces the base's table whole, because the base's other keys belong to another
     component.
+
+    Args:
+        path: The file.
+        named: Files that a base may also name by other names than their paths, such as the shipped recipes.
 
     Raises:
         ConfigError: A base is missing, there are too many, or recipes are based on each other.
@@ -111,7 +113,8 @@ def load_tables(path: str | os.PathLike[str]) -> dict[str, Any]:
         recipe, base = chain[-1], levels[-1].pop("base")
         if not isinstance(base, str):
             raise ConfigError(f"{recipe}: base: expected the name of a TOML file, got {show(base)}")
-        chain.append(_base_path(recipe.parent, base))
+        beside = recipe.parent / base
+        chain.append(beside if os.path.lexists(beside) else (named or {}).get(base, beside))
         levels.append(_read_base(chain[-1], recipe))
         if (file := os.path.realpath(chain[-1])) in seen:
             raise ConfigError(f"these recipes are based on each other: {' -> '.join(map(str, chain))}", "base")
@@ -122,12 +125,6 @@ def load_tables(path: str | os.PathLike[str]) -> dict[str, Any]:
     for recipe, own in zip(reversed(chain), reversed(levels), strict=True):
         tables = _merge(tables, _with_files_from(recipe.parent, own))
     return tables
-
-
-def _base_path(folder: Path, base: str) -> Path:
-    """Return the path of a base: a file as it is seen from a folder, or a recipe that comes with jointgen."""
-    path = folder / base
-    return path if os.path.lexists(path) else shipped_recipes().get(base, path)
 
 
 def _with_files_from(folder: Path, tables: dict[str, Any]) -> dict[str, Any]:

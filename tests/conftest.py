@@ -81,7 +81,7 @@ def unflushed() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Modules that a test builds start alike, whatever ran before it."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ class Law:
     def built(self, dtype: torch.dtype = torch.float64) -> nn.Module:
         """Return a module a little off its start, the same at every call."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             module = self.fresh()
         expect(isinstance(module, nn.Module), f"build() returns a {type(module).__name__}, it must be an nn.Module")
         perturb(module)

@@ -82,7 +82,7 @@ class Net:
     def built(self, seed: int = 0) -> nn.Module:
         """Return a float64 module a little off its start."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             net = self.config.build(self.inputs, self.output) if self.output else self.config.build(self.inputs)
         expect(isinstance(net, nn.Module), f"build() returns a {type(net).__name__}, it must be an nn.Module")
         perturb(net, 0.02)

@@ -67,7 +67,7 @@ def train(space: Space, data: Any, width: int, steps: int) -> Network:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng(devices=[]):  # torch initialises from its global generator
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         network = Network(space, data.classes, width).to(device)
     steps = min(steps, math.ceil(MAX_PASSES * len(data) / BATCH))
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):

@@ -59,7 +59,9 @@ class TorchVision:
             return torch.stack([self._of_row(image, seed) for image, seed in zip(images, seeds, strict=True)])
 
     def _of_row(self, image: Tensor, seed: int) -> Tensor:
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed queues a call for each accelerator that is not in use
+        torch.default_generator.manual_seed(
+            seed
+        )  # torch.manual_seed queues a call for each accelerator that is not in use
         if image.device.type == "cuda":
             torch.cuda.manual_seed_all(seed)
         return self._built(image)

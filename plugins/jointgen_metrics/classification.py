@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+
 import attrs
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from jointgen.plugin import (
@@ -109,7 +110,8 @@ def matched(clusters: Tensor, classes: Tensor) -> Tensor:
     """Return the class that each row's cluster is matched with, -1 for a cluster without one, (N,) -> (N,)."""
     counts = torch.zeros(int(clusters.max()) + 1, int(classes.max()) + 1, dtype=torch.int64)
     counts.index_put_((clusters, classes), torch.ones_like(classes), accumulate=True)
-    rows, columns = linear_sum_assignment(counts.numpy(), maximize=True)
+    optimize = importlib.import_module("scipy.optimize")  # half a second, which runs without labels need not wait for
+    rows, columns = optimize.linear_sum_assignment(counts.numpy(), maximize=True)
     named = torch.full((len(counts),), -1)
     named[torch.from_numpy(rows)] = torch.from_numpy(columns)
     return named[clusters]

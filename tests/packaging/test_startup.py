@@ -46,11 +46,12 @@ from jointgen.compiler.compiled_recipe import compile_recipe
 from jointgen.config.recipe import read_recipe
 registry = load_plugins().registry
 gaussian = {"network": {"type": "mlp", "hidden": [4]}, "family": {"type": "gaussian"}}
-tables = {"data": {"type": "ring", "rows": 64}, "prior": {"type": "normal", "size": 2}, "encoder": gaussian,
+tables = {"data": {"type": "digits"}, "prior": {"type": "normal", "size": 2}, "encoder": gaussian,
           "decoder": gaussian, "objective": {"type": "vae"}, "train": {"steps": 1}}
-assert metrics_of(compile_recipe(read_recipe(tables, registry=registry), registry))
+recipe = compile_recipe(read_recipe(tables, registry=registry), registry)
+assert metrics_of(recipe) and recipe.recipe.data.open("test")
 """
-    heavy = ("sklearn", "torch_fidelity", "torchmetrics", "plotly")
+    heavy = ("sklearn", "scipy.optimize", "torch_fidelity", "torchmetrics", "plotly")
     assert slow_modules_after(code, tmp_path, heavy) == "[]"
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from jointgen_data import arrays, jointgen_register
+from jointgen_data import arrays, digits, jointgen_register
 from jointgen_data.arrays import Arrays
 from jointgen_data.cifar10 import CIFAR10
 from jointgen_data.common import FlippedRows, TensorRows, hashed_shares, held_out_rows
@@ -131,6 +131,13 @@ def test_digits_split_is_a_partition_of_the_data_set() -> None:
     rows = torch.cat([torch.cat([part["x"].flatten(1).long(), part["y"][:, None]], 1) for part in (train, test)])
     expected = np.concatenate([images, labels[:, None]], 1).astype(int).tolist()
     assert sorted(rows.tolist()) == sorted(expected)
+
+
+def test_digits_are_the_same_where_scikit_learn_keeps_its_file_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = digits._read_digits.__wrapped__
+    before = read()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert all(map(np.array_equal, before, read()))
 
 
 def test_digits_split_is_not_by_writer() -> None:

@@ -7,13 +7,15 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 from _ext.reference import write_reference
+from _ext.zoo import write_zoo
 from jointgen.registry.discovery import load_plugins
 
 
 def write_pages(app: Sphinx, config: Config) -> None:
     """Write all of them beside the pages that are written by hand."""
-    registry = load_plugins().registry
-    write_reference(Path(app.srcdir, "reference/generated"), registry)
+    registry, root = load_plugins().registry, Path(app.srcdir)
+    write_reference(root / "reference/generated", registry)
+    write_zoo(root, registry)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

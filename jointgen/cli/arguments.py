@@ -733,7 +733,7 @@ def _add_report_options(report: Parser) -> None:
 def _add_places(parser: Parser) -> None:
     parser.add_argument(
         "--data",
-        dest="places",
+        dest="data_paths",
         action="append",
         default=[],
         metavar="PATH",

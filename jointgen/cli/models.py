@@ -13,7 +13,7 @@ from jointgen.data.split import Split, open_split
 from jointgen.errors import placing_options
 from jointgen.images.user_images import UserImages, read_user_images
 from jointgen.inference import bulk as inference
-from jointgen.inference.data_places import Places, read_places
+from jointgen.inference.data_paths import DataPaths, read_data_paths
 from jointgen.inference.given_arrays import read_codes, read_rows
 from jointgen.inference.loading import open_run
 from jointgen.inference.model import Model
@@ -124,14 +124,14 @@ def open_model_of(arguments: Arguments) -> tuple[Model, Workers]:
     """Open the run's model; print a line for each damaged checkpoint, and one if the run is not finished."""
     workers = workers_on(arguments.device)
     with placing_options("checkpoint"):
-        model, remarks = open_run(arguments.run, str(workers.device), arguments.checkpoint, places_of(arguments))
+        model, remarks = open_run(arguments.run, str(workers.device), arguments.checkpoint, data_paths_of(arguments))
     log_once(*remarks)
     return model, workers
 
 
-def places_of(arguments: Arguments) -> Places:
+def data_paths_of(arguments: Arguments) -> DataPaths:
     """Return where --data says that the run's data lies, for commands that have the option."""
-    return read_places(getattr(arguments, "places", ()))
+    return read_data_paths(getattr(arguments, "data_paths", ()))
 
 
 def workers_on(device: str) -> Workers:

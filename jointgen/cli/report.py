@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jointgen.cli.arguments import Arguments
-from jointgen.cli.models import open_model_of, places_of
+from jointgen.cli.models import data_paths_of, open_model_of
 from jointgen.data.split import open_split
 from jointgen.errors import CheckpointError, ConfigError
 from jointgen.inference.loading import compile_run
@@ -23,7 +23,7 @@ def report_command(arguments: Arguments) -> None:
         model, _ = open_model_of(arguments)
         compiled, shown = model.compiled, _shown(model)
     except CheckpointError as error:  # the run has no whole checkpoint: the rest can be shown
-        compiled, shown = compile_run(folder, places_of(arguments)), str(error)
+        compiled, shown = compile_run(folder, data_paths_of(arguments)), str(error)
         log_once(f"{' '.join(shown.split())}; the page is written without what needs a checkpoint")
     log_once(*folder.log_losses(compiled.recipe.train.log_every))
     write_report(folder, compiled, shown)

@@ -12,7 +12,7 @@ from jointgen.config.plugin_files import registry_of
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.config.toml import parse_toml
 from jointgen.contracts.figures import table_of
-from jointgen.inference.data_places import read_places
+from jointgen.inference.data_paths import read_data_paths
 from jointgen.runs.folder import without_nan
 from jointgen.runtime.console import log, log_once, say, say_text
 from jointgen.runtime.launcher import end_with_launcher
@@ -48,7 +48,7 @@ def _dry_run(arguments: Arguments) -> None:
         resume=arguments.resume is not None,
         allow_changes=arguments.allow_changes,
         processes=arguments.processes or _default_processes(arguments),
-        places=read_places(arguments.places),
+        data_paths=read_data_paths(arguments.data_paths),
     )
     written = write_recipe(checked.written or recipe, registry)
     say_text(json.dumps(parse_toml(written), indent=2) if arguments.json else written)
@@ -78,7 +78,7 @@ def _train(arguments: Arguments) -> None:
             allow_changes=arguments.allow_changes,
             stop=stop,
             processes=arguments.processes,
-            data=arguments.places,
+            data=arguments.data_paths,
         )
     leave()
     if is_main():

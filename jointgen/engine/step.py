@@ -28,7 +28,7 @@ from jointgen.engine.update import BatchFigures, JointGraph, StepFigures, Update
 from jointgen.runtime.workers import Workers
 
 
-class Turn(NamedTuple):
+class PendingUpdate(NamedTuple):
     """An update whose gradient has been taken, and whose parameters are to be moved.
 
     Args:
@@ -43,8 +43,8 @@ class Turn(NamedTuple):
     wants_norm: bool = False
 
 
-def _turn(update: UpdateRunner, figures: StepFigures, wants_norm: bool = False) -> Turn:
-    return Turn(update, figures, [p.grad for p in update.params if p.grad is not None], wants_norm)
+def _pending(update: UpdateRunner, figures: StepFigures, wants_norm: bool = False) -> PendingUpdate:
+    return PendingUpdate(update, figures, [p.grad for p in update.params if p.grad is not None], wants_norm)
 
 
 class Step:
@@ -113,23 +113,23 @@ class Step:
         """Take one step.
 
         Args:
-            inputs_of, until_log: See `turns`.
+            inputs_of, until_log: See `pending_updates`.
 
         Returns:
             Detached scalars by name: the mean of each term, the loss of each update, measured weights, and of updates
             that run only where a condition holds whether they ran, NAME/ran.
         """
         figures: StepFigures = {}
-        for turn in self.turns(inputs_of, until_log, figures):
-            self._apply(turn)
+        for one in self.pending_updates(inputs_of, until_log, figures):
+            self._apply(one)
         return figures
 
-    def turns(
+    def pending_updates(
         self,
         inputs_of: Callable[[int], StepInputs],
         until_log: int | None = None,
         figures: StepFigures | None = None,
-    ) -> Iterator[Turn]:
+    ) -> Iterator[PendingUpdate]:
         """Yield the updates of one step, in their order and as often as they are due.
 
         The caller moves the parameters of an update before it asks for the next one.
@@ -163,7 +163,7 @@ class Step:
         if self.graph is not None:
             wants_critics = until_log == 0 or bool(self.drivers.read_critics)
             found = self.graph.gradient(micro_batches, self.workers.autocast, self._gather(wants_critics))
-            pending = [_turn(*pair, until_log == 0) for pair in zip(self.updates, found, strict=True)]
+            pending = [_pending(*pair, until_log == 0) for pair in zip(self.updates, found, strict=True)]
             yield from self._one_by_one(pending, figures)
             self.drivers.take(figures, first)
             return
@@ -184,19 +184,19 @@ class Step:
             wants_more = until_log is not None and until_log < every
             of_update = self._gradient(update, micro_batches, known, self.exports[i], wants_more or reads_critics)
             if self.same_point:
-                pending.append(_turn(update, of_update, until_log == 0))
+                pending.append(_pending(update, of_update, until_log == 0))
                 continue
-            yield from self._one_by_one([_turn(update, of_update, wants_more)], figures)
+            yield from self._one_by_one([_pending(update, of_update, wants_more)], figures)
             yield from self._repeat(i, first.step, lambda r: attrs.evolve(inputs_of(r), scales=scales, past=first.past))
         yield from self._one_by_one(pending, figures)
         self.drivers.take(figures, first)
 
-    def _one_by_one(self, pending: Sequence[Turn], figures: StepFigures) -> Iterator[Turn]:
+    def _one_by_one(self, pending: Sequence[PendingUpdate], figures: StepFigures) -> Iterator[PendingUpdate]:
         """Yield updates to be moved, hold what was moved to its constraints, and collect the figures."""
-        for turn in pending:
-            yield turn
-            turn.update.trained.after_step()
-            figures |= turn.figures
+        for one in pending:
+            yield one
+            one.update.trained.after_step()
+            figures |= one.figures
 
     def _gather(self, is_wanted: bool) -> Callable[[torch.Tensor], torch.Tensor] | None:
         return self.workers.gather if is_wanted else None
@@ -252,24 +252,24 @@ class Step:
         self.workers.all_reduce_mean_(list(figures.values()))
         return figures
 
-    def _repeat(self, i: int, step: int, inputs_of: Callable[[int], StepInputs]) -> Iterator[Turn]:
+    def _repeat(self, i: int, step: int, inputs_of: Callable[[int], StepInputs]) -> Iterator[PendingUpdate]:
         """Yield an update as often again as its `times` asks at this step, each time on draws of its own."""
         repeated = self.repeats[i]
         for r in range(1, self.updates[i].plan.update.times_at(step)):
             assert repeated is not None
             micro_batches = inputs_of(r).split(self.micro_batches)
             figures = self._gradient(repeated, micro_batches, [{} for _ in micro_batches])
-            yield from self._one_by_one([_turn(repeated, figures)], {})
+            yield from self._one_by_one([_pending(repeated, figures)], {})
 
-    def _apply(self, turn: Turn) -> None:
+    def _apply(self, one: PendingUpdate) -> None:
         """Reduce gradients and figures over the processes, clip by the global norm, and step.
 
         The norm, before clipping, becomes a figure where it is known. Computing it for its own sake costs a hundredth
         of a step of small networks.
         """
-        update, figures = turn.update, turn.figures
-        self.workers.all_reduce_mean_([*turn.gradients, *figures.values()])
-        norm = move(update.params, self.optimizers[update.plan.name], self.clip, wants_norm=turn.wants_norm)
+        update, figures = one.update, one.figures
+        self.workers.all_reduce_mean_([*one.gradients, *figures.values()])
+        norm = move(update.params, self.optimizers[update.plan.name], self.clip, wants_norm=one.wants_norm)
         if norm is not None:
             figures[f"{update.plan.name}/grad_norm"] = norm
 

@@ -28,12 +28,12 @@ class RowFigure:
 
     Args:
         figure: The figure.
-        each: The numbers of the rows of a batch, (B,), whose mean the figure is finished from.
+        of_batch: Gives the numbers of the rows of a batch, (B,), whose mean the figure is finished from.
         at_once: At most so many rows at a time; None: any number.
     """
 
     figure: MetricFigure
-    each: Callable[..., Tensor]
+    of_batch: Callable[..., Tensor]
     at_once: int | None
 
     def finished(self, numbers: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def score(
         for rows in in_batches(model, split, seed, progress, size):
             for one in figures:
                 with attributing(one.figure.name):
-                    each = one.each(rows)
+                    each = one.of_batch(rows)
                 if len(each) != rows.rows:
                     raise ConfigError(f"{one.figure.name}: takes more than {rows.rows} rows at a time", "--metrics")
                 numbers[one.figure.name].append(each.cpu().double())

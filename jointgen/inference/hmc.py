@@ -23,7 +23,7 @@ GAIN = 0.2
 
 
 @attrs.frozen(eq=False)
-class HMCPlace:
+class HMCState:
     """The positions of N chains, with the log densities of both ends of the path at these positions.
 
     Args:
@@ -46,11 +46,11 @@ class HMCPlace:
         """The gradient of `log_density`, (N, Z)."""
         return (1 - beta) * self.start_slope + beta * self.end_slope
 
-    def moved(self, accepted: Tensor, proposal: HMCPlace) -> HMCPlace:
+    def moved(self, accepted: Tensor, proposal: HMCState) -> HMCState:
         """The chains at the proposal where it is accepted, (N,) bool, and where they were otherwise."""
-        old, new = (attrs.astuple(place, recurse=False) for place in (self, proposal))
+        old, new = (attrs.astuple(state, recurse=False) for state in (self, proposal))
         chosen = (torch.where(accepted.view(-1, *[1] * (a.ndim - 1)), b, a) for a, b in zip(old, new, strict=True))
-        return HMCPlace(*chosen)
+        return HMCState(*chosen)
 
 
 @attrs.frozen
@@ -60,51 +60,51 @@ class HMCPath:
     start: Callable[[Tensor], Tensor]
     end: Callable[[Tensor], Tensor]
 
-    def at(self, z: Tensor) -> HMCPlace:
+    def at(self, z: Tensor) -> HMCState:
         """Evaluate both densities and their gradients at z (N, Z)."""
         start, start_slope = with_slope(self.start, z)
         end, end_slope = with_slope(self.end, z)
-        return HMCPlace(z, start, end, start_slope, end_slope)
+        return HMCState(z, start, end, start_slope, end_slope)
 
 
 def leapfrog(
-    path: HMCPath, place: HMCPlace, momentum: Tensor, beta: float, step: Tensor, count: int
-) -> tuple[HMCPlace, Tensor]:
+    path: HMCPath, state: HMCState, momentum: Tensor, beta: float, step: Tensor, count: int
+) -> tuple[HMCState, Tensor]:
     """Run `count` leapfrog steps of sizes `step` (N, 1) under the density at beta.
 
     Returns:
-        (place, momentum (N, Z)) at the end.
+        (state, momentum (N, Z)) at the end.
     """
     for _ in range(count):
-        half = momentum + 0.5 * step * place.slope(beta)
-        place = path.at(place.z + step * half)
-        momentum = half + 0.5 * step * place.slope(beta)
-    return place, momentum
+        half = momentum + 0.5 * step * state.slope(beta)
+        state = path.at(state.z + step * half)
+        momentum = half + 0.5 * step * state.slope(beta)
+    return state, momentum
 
 
 def hmc_move(
-    path: HMCPath, place: HMCPlace, beta: float, step: Tensor, count: int, noise: NoiseSource
-) -> tuple[HMCPlace, Tensor]:
+    path: HMCPath, state: HMCState, beta: float, step: Tensor, count: int, noise: NoiseSource
+) -> tuple[HMCState, Tensor]:
     """Make one HMC move, which leaves the density at beta unchanged.
 
     Args:
         path: The path between two densities.
-        place: Where the chains are.
+        state: Where the chains are.
         beta: The place of the density on the path, 0 to 1.
         step: (N,) step sizes, which may depend on anything but where these chains are and have been.
         count: The number of leapfrog steps.
         noise: N rows of noise.
 
     Returns:
-        (place, probability of acceptance (N,)).
+        (state, probability of acceptance (N,)).
     """
-    momentum = noise.normal(place.z.shape[1])
+    momentum = noise.normal(state.z.shape[1])
     sizes = step * (1 + JITTER * (2 * noise.uniform() - 1))
-    proposal, after = leapfrog(path, place, momentum, beta, sizes[:, None], count)
+    proposal, after = leapfrog(path, state, momentum, beta, sizes[:, None], count)
     kinetic = 0.5 * (momentum.square().sum(1) - after.square().sum(1))
-    gain = proposal.log_density(beta) - place.log_density(beta) + kinetic
+    gain = proposal.log_density(beta) - state.log_density(beta) + kinetic
     rate = gain.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf).clamp(max=0).exp()  # 0 for a diverged one
-    return place.moved(noise.uniform() < rate, proposal), rate
+    return state.moved(noise.uniform() < rate, proposal), rate
 
 
 def next_step_sizes(step: Tensor, rate: Tensor) -> Tensor:

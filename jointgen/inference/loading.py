@@ -17,7 +17,7 @@ from jointgen.config.recipe import Recipe, changed_keys, read_recipe, write_reci
 from jointgen.contracts.sources import RecordedData
 from jointgen.data.split import differences
 from jointgen.errors import ConfigError, FileError, JointgenError, Problem, dotted
-from jointgen.inference.data_places import Places
+from jointgen.inference.data_paths import DataPaths
 from jointgen.inference.model import Model
 from jointgen.inference.run_data import REMEDY, RunData
 from jointgen.registry.components import IN_PROCESS, Registry
@@ -67,13 +67,13 @@ def open_model(
     *,
     average: bool = True,
     device: str = "cpu",
-    places: Places | None = None,
+    data_paths: DataPaths | None = None,
 ) -> tuple[Model, list[str]]:
     """Load a model as `load` does.
 
     Args:
         run, checkpoint, average, device: See `load`.
-        places: Where the run's data lies now, for whoever reads its rows.
+        data_paths: Where the run's data lies now, for whoever reads its rows.
 
     Returns:
         The model, and a line for each damaged or missing checkpoint that was passed over, and one if the run's recipe,
@@ -81,7 +81,7 @@ def open_model(
     """
     place = find_device(device, "fp32", 1)
     folder = RunFolder.open(run)
-    compiled = compile_run(folder, places)
+    compiled = compile_run(folder, data_paths)
     saved = find(folder.checkpoints, checkpoint)
     doubled = torch.float64 if compiled.recipe.train.precision == "fp64" else None
     compiled.parts.modules.to(place, doubled).eval()  # before the weights, which would be rounded
@@ -119,12 +119,12 @@ def _gone(folder: RunFolder, saved: Checkpoint) -> list[str]:
     ]
 
 
-def compile_run(folder: RunFolder, places: Places | None = None) -> CompiledRecipe:
+def compile_run(folder: RunFolder, data_paths: DataPaths | None = None) -> CompiledRecipe:
     """Compile the recipe of a run with what the run has recorded of its data, which need not be there.
 
     Args:
         folder: The run.
-        places: Where its data lies now.
+        data_paths: Where its data lies now.
 
     Raises:
         ConfigError: The run's recipe or its record is damaged, or the data of a run without a record is not there.
@@ -139,7 +139,7 @@ def compile_run(folder: RunFolder, places: Places | None = None) -> CompiledReci
     except ConfigError as error:
         told = _with_origins(error.problems, folder, registry)
         raise ConfigError([f"{folder.recipe}: {problem}" for problem in told]) from None
-    recipe = data.located(recipe, places)
+    recipe = data.located(recipe, data_paths)
     recorded = data.recorded(recipe, folder)
     with _naming_record(folder, recipe, recorded):
         return compile_recipe(recipe, registry, recorded)
@@ -197,7 +197,7 @@ def _is_true(recipe: Recipe, recorded: RecordedData) -> bool:
 
 
 def open_run(
-    run: str, device: str, checkpoint: str = "latest", places: Places | None = None
+    run: str, device: str, checkpoint: str = "latest", data_paths: DataPaths | None = None
 ) -> tuple[Model, list[str]]:
     """Load a model for a command. The arguments are those of `open_model`.
 
@@ -208,7 +208,7 @@ def open_run(
         ConfigError: If `run` is no run folder; names the nearest one.
     """
     summary, damaged = RunFolder.open(run).summary_or_remark()
-    model, remarks = open_model(run, checkpoint, device=device, places=places)
+    model, remarks = open_model(run, checkpoint, device=device, data_paths=data_paths)
     if damaged or checkpoint != "latest" or (summary is not None and summary.is_done):
         return model, [*damaged, *remarks]
     status = describe_progress(summary, model.compiled.recipe.train.total_steps)

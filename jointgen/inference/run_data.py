@@ -25,7 +25,7 @@ from jointgen.contracts.space import Space
 from jointgen.data.identity import identity_of, unlike
 from jointgen.data.split import Split
 from jointgen.errors import FileError, MissingFileError
-from jointgen.inference.data_places import Places, absolute_places, is_there, location_keys, relocate, with_locations
+from jointgen.inference.data_paths import DataPaths, absolute_paths, is_there, location_keys, relocate, with_locations
 from jointgen.registry.faults import attributing
 from jointgen.runs.folder import RunFolder
 from jointgen.runtime.atomic_files import replace_text, writing
@@ -169,13 +169,13 @@ class RunData:
             raise FileError(folder.data, f"is damaged ({error}); {REMEDY}") from None
         return found
 
-    def located(self, recipe: Recipe, places: Places | None = None) -> Recipe:
+    def located(self, recipe: Recipe, data_paths: DataPaths | None = None) -> Recipe:
         """Return the run's recipe with the paths at which its data can be found.
 
         Args:
             recipe: The run's recipe.
-            places: Where the user says that the data lies now. What is not said there is looked for where it lay when
-                the run was started, and otherwise left as it is written: a run may have been moved with its data.
+            data_paths: Where the user says that the data lies now. What is not said there is looked for where it lay
+                when the run was started, and otherwise left as it is written: a run may have been moved with its data.
 
         Raises:
             ConfigError: The places do not fit the recipe's sources.
@@ -183,7 +183,7 @@ class RunData:
         sources = recipe.all_sources()
         found = with_locations(recipe, {part: self._locations(part, source) for part, source in sources.items()})
         recorded = {part: record.places for part, record in self.sources.items()}
-        return relocate(found, places or {}, recorded)
+        return relocate(found, data_paths or {}, recorded)
 
     def recorded(self, recipe: Recipe, folder: RunFolder) -> RecordedData | None:
         """Return what is known of the sources that the recipe has; None where nothing is."""
@@ -224,7 +224,7 @@ def _source_record(
             )
             for split in splits.values()
         }
-    places = {key: Place(getattr(as_written, key), path) for key, path in absolute_places(source).items()}
+    places = {key: Place(getattr(as_written, key), path) for key, path in absolute_paths(source).items()}
     return SourceRecord(compiled.registry.name_of("data", type(source)), places, classes, columns, identities)
 
 

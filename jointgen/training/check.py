@@ -20,7 +20,7 @@ from jointgen.data.batches import too_few_rows
 from jointgen.engine.trial import try_parts
 from jointgen.errors import ConfigError, Problem, Problems
 from jointgen.evaluation.evaluate import list_figures, metrics_of
-from jointgen.inference.data_places import Places
+from jointgen.inference.data_paths import DataPaths
 from jointgen.inference.run_data import RunData
 from jointgen.inference.view import PartsView
 from jointgen.registry.components import Registry
@@ -64,7 +64,7 @@ def check_run(
     overwrite: bool = False,
     allow_changes: bool = False,
     processes: int | None = None,
-    places: Places | None = None,
+    data_paths: DataPaths | None = None,
     runs_here: bool = True,
 ) -> CheckedRun:
     """Check all of a run but the rows of its data. Nothing is written.
@@ -77,7 +77,7 @@ def check_run(
         overwrite: Whether the run takes the place of one that is in the folder.
         allow_changes: Whether a resumed run may have another recipe than before.
         processes: How many processes train; None: as many as the launcher says.
-        places: Where the data lies, where the recipe does not say it or, for a run that goes on, any more.
+        data_paths: Where the data lies, where the recipe does not say it or, for a run that goes on, any more.
         runs_here: Whether this machine is to make the run: then data whose files are not there, and too little memory
             to train, are problems. They are none to who explains a recipe.
 
@@ -103,7 +103,7 @@ def check_run(
                 folder.read_evaluation()  # the page shows it at the end: damage is told now
             record = RunData.read(folder) if goes_on else record
     with problems.collect():
-        recipe = record.located(recipe, places)
+        recipe = record.located(recipe, data_paths)
     with problems.collect("train"):
         find_device(train.device, train.precision, world)
     with problems.collect():

@@ -63,6 +63,6 @@ def explain(
     """
     objective_problems(objective).raise_any()
     with printed_for_caller(quiet=True):
-        resolved, registry, places = read_given(recipe, overrides, objective, data)
-        checked = check_run(resolved, registry, places=places, runs_here=False)
+        resolved, registry, data_paths = read_given(recipe, overrides, objective, data)
+        checked = check_run(resolved, registry, data_paths=data_paths, runs_here=False)
     return Explanation(explain_compiled(checked.compiled), explanation(checked.compiled), checked.unchecked)

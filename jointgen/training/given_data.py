@@ -15,7 +15,7 @@ from jointgen.errors import ConfigError
 from jointgen.registry.components import Registry
 
 
-def are_places(data: Any) -> bool:
+def are_data_paths(data: Any) -> bool:
     """Whether the argument `data` says where data lies, and is not the data itself."""
     if isinstance(data, Mapping):
         return all(isinstance(one, str | os.PathLike) for one in data.values())

@@ -22,7 +22,7 @@ from jointgen.engine.balance_scales import BalanceScales
 from jointgen.engine.drivers import DrivenState
 from jointgen.engine.histories import Histories
 from jointgen.engine.optimizers import Optimizers
-from jointgen.engine.step import Step, Turn, move
+from jointgen.engine.step import PendingUpdate, Step, move
 from jointgen.errors import ConfigError, Problems, suggest
 from jointgen.inference.model import Model
 from jointgen.objectives.objective import Objective, Stage
@@ -77,9 +77,9 @@ def losses(
         raise ConfigError(f"jointgen.losses is for one process, and a launcher has started {world_size()}")
     objective_problems(objective).raise_any()
     with printed_for_caller():
-        resolved, registry, places = read_given(recipe, overrides, objective, data)
+        resolved, registry, data_paths = read_given(recipe, overrides, objective, data)
         workers = Workers.start(device, resolved.train.precision)
-        checked = check_run(resolved, registry, processes=1, places=places)
+        checked = check_run(resolved, registry, processes=1, data_paths=data_paths)
         if checked.warm is not None:
             message = "jointgen.losses starts as built; load weights into losses.model.networks"
             raise ConfigError(message, "train", "init_from")
@@ -173,10 +173,10 @@ class Losses(nn.Module):
         else:
             inputs = partial(self._inputs_of, self._rows_of(batch), progress.fraction_of(stage))
         self.model.train()
-        for turn in self._step(stage).turns(inputs):
-            for parameter in turn.update.params:
+        for one in self._step(stage).pending_updates(inputs):
+            for parameter in one.update.params:
                 parameter.requires_grad_(True).grad = None
-            yield UpdateLoss(turn, self._compiled.recipe.train.clip, self.optimizers.of(turn.update.plan.trains))
+            yield UpdateLoss(one, self._compiled.recipe.train.clip, self.optimizers.of(one.update.plan.trains))
         self.model.requires_grad_(True)
         self.step += 1
 
@@ -254,24 +254,24 @@ class Losses(nn.Module):
 class UpdateLoss:
     """The loss of one update at one point of the training."""
 
-    _turn: Turn
+    _pending: PendingUpdate
     _clip: float | None
     _optimizers: list[torch.optim.Optimizer]
 
     @property
     def name(self) -> str:
         """The name of the update, such as "model" or "f"."""
-        return self._turn.update.plan.name
+        return self._pending.update.plan.name
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that it trains."""
-        return self._turn.update.params
+        return self._pending.update.params
 
     @property
     def figures(self) -> dict[str, Tensor]:
         """The loss and the mean of each of its terms, as they are logged, () each, without a gradient."""
-        return self._turn.figures
+        return self._pending.figures
 
     @property
     def loss(self) -> Tensor:
@@ -281,7 +281,7 @@ class UpdateLoss:
         parameters, and to no others. The loss may be scaled or added to others before.
         """
         found: Tensor = _WithGradient.apply(
-            self._turn.figures[f"{self.name}/loss"], self._turn.gradients, *self.parameters
+            self._pending.figures[f"{self.name}/loss"], self._pending.gradients, *self.parameters
         )
         return found
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from jointgen.config.plugin_files import kept_in_run, registry_of
 from jointgen.config.recipe import Recipe, read_recipe, read_tables
 from jointgen.config.values import show
 from jointgen.errors import ComponentError, Problems, RunInterrupted, StoppedError
-from jointgen.inference.data_places import Places, read_places
+from jointgen.inference.data_paths import DataPaths, read_data_paths
 from jointgen.objectives.objective import Objective, Stage
 from jointgen.objectives.recipe_text import Expression
 from jointgen.registry.components import Registry
@@ -26,7 +27,7 @@ from jointgen.runtime.signals import StopRequest
 from jointgen.runtime.torch_settings import switched
 from jointgen.training.check import check_run
 from jointgen.training.events import load_callbacks
-from jointgen.training.given_data import are_places, given_source, with_data
+from jointgen.training.given_data import are_data_paths, given_source, with_data
 from jointgen.training.setup import set_up_training
 from jointgen.training.trainer import Run, Trainer
 
@@ -97,7 +98,7 @@ def run(
     # the recipe, checked whole
     goes_on = resume is not False
     with printed_for_caller(quiet):
-        given, registry, places = read_given(recipe, overrides, objective, data)
+        given, registry, data_paths = read_given(recipe, overrides, objective, data)
         resolved = kept_in_run(given, registry)
         path = run_folder(out, resolved)
         checked = check_run(
@@ -108,45 +109,53 @@ def run(
             overwrite=overwrite,
             allow_changes=allow_changes,
             processes=processes,
-            places=places,
+            data_paths=data_paths,
         )
 
     switches = switched(deterministic=resolved.train.deterministic, threads=resolved.train.threads)
     with printed_for_caller(quiet), switches:
-        # train
-        with StopRequest.of_interrupts() as interrupted:
-            try:
-                trainer = set_up_training(
-                    checked,
-                    path,
-                    resuming=goes_on,
-                    overwrite=overwrite,
-                    allow_changes=allow_changes,
-                    stop=lambda: stop() or interrupted(),
-                    processes=processes,
-                    callbacks=told,
-                )
-                finished = trainer.finished_run()
-                done = finished or trainer.fit()
-            except StoppedError:
-                if not interrupted():
-                    raise
-                state = describe_progress(RunFolder(path).read_summary(), resolved.train.total_steps)
-                message = f'{path} is interrupted ({state}), with a checkpoint: run it with resume="auto" to go on'
-                raise RunInterrupted(message) from None
+        with StopRequest.of_interrupts() as interrupted, _told_of_interrupts(path, resolved, interrupted):
+            trainer = set_up_training(
+                checked,
+                path,
+                resuming=goes_on,
+                overwrite=overwrite,
+                allow_changes=allow_changes,
+                stop=lambda: stop() or interrupted(),
+                processes=processes,
+                callbacks=told,
+            )
+            finished = trainer.finished_run()
+            done = finished or trainer.fit()
+        return _with_page(trainer, done, ends_here=finished is None)
 
-        # the page, after which a run that was made here has ended
-        try:
-            write_page(trainer, done)
-        except BaseException as error:
-            if finished is None:
-                trainer.events.end_by(error)
+
+@contextmanager
+def _told_of_interrupts(path: Path, recipe: Recipe, interrupted: Callable[[], int]) -> Iterator[None]:
+    """Say of a run that Ctrl-C stopped how it goes on."""
+    try:
+        yield
+    except StoppedError:
+        if not interrupted():
             raise
-        if finished is None:
-            trainer.events.end(done.record.status, done.record.note)
-        if done.record.status == "failed":  # in a metric of the last evaluation
-            raise ComponentError(done.record.note)
-        return done
+        state = describe_progress(RunFolder(path).read_summary(), recipe.train.total_steps)
+        message = f'{path} is interrupted ({state}), with a checkpoint: run it with resume="auto" to go on'
+        raise RunInterrupted(message) from None
+
+
+def _with_page(trainer: Trainer, done: Run, *, ends_here: bool) -> Run:
+    """Write the page of a run, and tell of the end of one that was made here."""
+    try:
+        write_page(trainer, done)
+    except BaseException as error:
+        if ends_here:
+            trainer.events.end_by(error)
+        raise
+    if ends_here:
+        trainer.events.end(done.record.status, done.record.note)
+    if done.record.status == "failed":  # in a metric of the last evaluation
+        raise ComponentError(done.record.note)
+    return done
 
 
 def write_page(trainer: Trainer, done: Run) -> None:
@@ -180,13 +189,13 @@ def read_given(
     overrides: Iterable[str] | Mapping[str, Any],
     objective: Objective | Sequence[Stage] | None,
     data: Any,
-) -> tuple[Recipe, Registry, Places]:
+) -> tuple[Recipe, Registry, DataPaths]:
     """Read a recipe with what a caller gives in place of its parts. The arguments are those of `run`.
 
     Returns:
-        The recipe, the components that it was read with, and the places where its data lies, if they are given.
+        The recipe, the components that it was read with, and the paths where its data lies, if they are given.
     """
-    is_data = not are_places(data)
+    is_data = not are_data_paths(data)
     tables = read_tables(recipe, () if is_data else overrides)
     if is_data:  # its keys may be overridden, so it takes its place first
         source = given_source(data, load_plugins().registry)
@@ -195,7 +204,7 @@ def read_given(
     resolved = read_recipe(tables, registry=registry)
     if objective is not None:
         resolved = with_objective(resolved, objective, registry)
-    return resolved, registry, read_places(None if is_data else data)
+    return resolved, registry, read_data_paths(None if is_data else data)
 
 
 def objective_problems(objective: Any) -> Problems:

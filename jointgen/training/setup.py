@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -71,11 +72,10 @@ def set_up_training(
         ConfigError: The data, the folder or a changed recipe do not allow the run.
         CheckpointError: No checkpoint of the run to resume is whole.
     """
-    compiled, goes_on, warm = checked.compiled, checked.goes_on, checked.warm
-    recipe, train = compiled.recipe, compiled.recipe.train
+    compiled, recipe, train = checked.compiled, checked.compiled.recipe, checked.compiled.recipe.train
     folder = RunFolder(path)
 
-    # processes and data
+    # processes, data, parts and the state that they start from
     with placing("train"):
         workers = Workers.start(train.device, train.precision, processes=processes)
     splits = {name: open_split(compiled.binding, name) for name in ("train", recipe.held_out)}
@@ -83,88 +83,38 @@ def set_up_training(
         rows = ", ".join(f"{len(split):,} rows to {name}" for name, split in splits.items())
         debug(f"{workers.world} process(es), this one on {workers.device} in {workers.precision}; {rows}")
     batches = TrainingBatches(recipe, splits["train"], workers, compiled.batches_of)
-
-    # parts: fresh ones start at the data, or warm from another run
-    if not goes_on:
-        start_at_mean(compiled, splits["train"])
-    unused = check_gradients(compiled, splits["train"])
-    not_synchronised = synchronise(compiled.parts.modules, workers)
-    parts = place_parts(compiled, workers)
-    if warm is not None:
-        warm.load_into(parts)
-    workers.broadcast_([*parts.modules.parameters(), *parts.modules.buffers()])
-
-    # the state to train from, and what reports on it
-    ema = EMA(parts, train.ema)
-    run_log = RunLog(folder, train.trackers, compiled.registry)
-    reporter = RunReporter(compiled, splits, ema, workers, folder, run_log)
-    ends = compiled.boundaries()
-    state = TrainingState(
-        parts=parts,
-        ema=ema,
-        optimizers=Optimizers(compiled, parts),
-        balance_scales=BalanceScales(workers.device),
-        driven=DrivenState(workers.device),
-        histories=Histories(workers.device),
-        progress=RunProgress(0, 0.0, ends, ends, warm.record() if warm else None),
-        early_stopping=early_stopping_of(train.early_stopping, train.eval_every, checked.figures),
-        best=best_checkpoint_of(train.keep_best, train.eval_every, checked.figures),
-        critic_trust=CriticTrust(train.batch),
-        window=LogWindow(workers.device),
-        generators=GlobalGenerators(recipe.seed, workers),
-    )
+    started = start_parts(checked, splits["train"], workers)
+    state = first_state(checked, started.parts, workers)
 
     # the folder, made by the main process before any other looks for something in it
+    run_log = RunLog(folder, train.trackers, compiled.registry)
+    reporter = RunReporter(compiled, splits, state.ema, workers, folder, run_log)
     text = write_recipe(checked.written or recipe, compiled.registry)
     warnings = [f"stage {name!r} has no step: its share of the run is too small" for name in compiled.without_steps()]
-    remarks = [*warm.lines] if warm else []
-    remarks += compiled.registry.clashes("metric")
-    remarks += bound_to_process(recipe, compiled.registry)
-    if unused:
-        names = listed(f"{name} ({size:,})" for name, size in unused.items())
-        remarks.append(f"no term depends on these parameters, so they learn nothing: {names}")
-    remarks += dict.fromkeys(line for split in splits.values() for line in split.remarks)
-    remarks += batches.remarks
+    remarks = remarks_of(checked, started.unused, splits, batches)
     if workers.is_main:
-        if folder.goes_on(resume=resuming, overwrite=overwrite) != goes_on:  # since this one read its data
+        if folder.goes_on(resume=resuming, overwrite=overwrite) != checked.goes_on:  # since this one read its data
             raise ConfigError(f"another run has begun in {path}; give another --out (out=DIR)", "out")
-        if resuming and not goes_on:
+        if resuming and not checked.goes_on:
             remarks.insert(0, start_again(folder, text))
             run_log.begin_again()
         if overwrite:
             folder.remove_run()
         folder.create()
-        if not goes_on:
-            keep_plugins(folder, compiled.registry)
-            folder.write_recipe(text)
-            RunData.of(compiled, splits, checked.written).write(folder)
-            folder.add_session(session_record(compiled, 0))
+        if not checked.goes_on:
+            begin_folder(folder, compiled, text, RunData.of(compiled, splits, checked.written))
     workers.barrier()
 
     # a run that goes on does so from its newest checkpoint
-    changes: list[Problem] = []
-    if goes_on:
-        point = resume(state, folder, text, allow_changes=allow_changes)
-        changes = point.changes
+    is_unchanged = False
+    if checked.goes_on:
+        changes, notes = go_on(
+            checked, state, folder, text, splits, run_log if workers.is_main else None, allow_changes=allow_changes
+        )
+        is_unchanged = not changes
+        warnings += notes
         if not state.progress.is_over:
             remarks.insert(0, f"{path} goes on from step {state.progress.step} of {state.progress.ends[-1]}")
-        record = RunData.read(folder)
-        now = RunData.of(compiled, splits, checked.written, record)
-        if not changes and not allow_changes:
-            record.check_same(folder, now)
-        warnings += point.notes
-        if workers.is_main:
-            every = None if any(change.path == ("train", "log_every") for change in changes) else train.log_every
-            warnings += run_log.cut_back(state.progress.step, state.progress.log_events, every)
-            keep_plugins(folder, compiled.registry)
-            if changes:
-                folder.write_recipe(text)
-            else:
-                warnings += restore_recipe(folder, text)
-            if now != record:
-                now.write(folder)
-            if not state.progress.is_over:
-                folder.add_session(session_record(compiled, state.progress.step))
     if workers.is_main:
         warn(*warnings)
         log(*remarks)
@@ -186,11 +136,123 @@ def set_up_training(
             compiled.registry.plugins,
             callbacks,
             is_main=workers.is_main,
-            resumed_from=state.progress.step if goes_on else None,
+            resumed_from=state.progress.step if checked.goes_on else None,
         ),
-        is_unchanged=goes_on and not changes,
-        not_synchronised=not_synchronised,
+        is_unchanged=is_unchanged,
+        not_synchronised=started.not_synchronised,
     )
+
+
+class StartedParts(NamedTuple):
+    """The parts as they start, the same in every process.
+
+    Args:
+        parts: The parts.
+        unused: The size of each parameter that no term depends on, by name.
+        not_synchronised: What `synchronise` says of their layers.
+    """
+
+    parts: Parts
+    unused: dict[str, int]
+    not_synchronised: list[str]
+
+
+def start_parts(checked: CheckedRun, split: Split, workers: Workers) -> StartedParts:
+    """Let parts start at the data, or warm from another run, and check their gradients."""
+    compiled, warm = checked.compiled, checked.warm
+    if not checked.goes_on:
+        start_at_mean(compiled, split)
+    unused = check_gradients(compiled, split)
+    not_synchronised = synchronise(compiled.parts.modules, workers)
+    parts = place_parts(compiled, workers)
+    if warm is not None:
+        warm.load_into(parts)
+    workers.broadcast_([*parts.modules.parameters(), *parts.modules.buffers()])
+    return StartedParts(parts, unused, not_synchronised)
+
+
+def first_state(checked: CheckedRun, parts: Parts, workers: Workers) -> TrainingState:
+    """Return the state before the first step."""
+    compiled, train, warm = checked.compiled, checked.compiled.recipe.train, checked.warm
+    ends = compiled.boundaries()
+    return TrainingState(
+        parts=parts,
+        ema=EMA(parts, train.ema),
+        optimizers=Optimizers(compiled, parts),
+        balance_scales=BalanceScales(workers.device),
+        driven=DrivenState(workers.device),
+        histories=Histories(workers.device),
+        progress=RunProgress(0, 0.0, ends, ends, warm.record() if warm else None),
+        early_stopping=early_stopping_of(train.early_stopping, train.eval_every, checked.figures),
+        best=best_checkpoint_of(train.keep_best, train.eval_every, checked.figures),
+        critic_trust=CriticTrust(train.batch),
+        window=LogWindow(workers.device),
+        generators=GlobalGenerators(compiled.recipe.seed, workers),
+    )
+
+
+def remarks_of(
+    checked: CheckedRun, unused: Mapping[str, int], splits: Mapping[str, Split], batches: TrainingBatches
+) -> list[str]:
+    """Say what a user should know of a run before it trains."""
+    recipe, registry = checked.compiled.recipe, checked.compiled.registry
+    remarks = [*checked.warm.lines] if checked.warm else []
+    remarks += registry.clashes("metric")
+    remarks += bound_to_process(recipe, registry)
+    if unused:
+        names = listed(f"{name} ({size:,})" for name, size in unused.items())
+        remarks.append(f"no term depends on these parameters, so they learn nothing: {names}")
+    remarks += dict.fromkeys(line for split in splits.values() for line in split.remarks)
+    return remarks + batches.remarks
+
+
+def begin_folder(folder: RunFolder, compiled: CompiledRecipe, text: str, record: RunData) -> None:
+    """Write what a run folder holds before the first step."""
+    keep_plugins(folder, compiled.registry)
+    folder.write_recipe(text)
+    record.write(folder)
+    folder.add_session(session_record(compiled, 0))
+
+
+def go_on(
+    checked: CheckedRun,
+    state: TrainingState,
+    folder: RunFolder,
+    text: str,
+    splits: Mapping[str, Split],
+    run_log: RunLog | None,
+    *,
+    allow_changes: bool,
+) -> tuple[list[Problem], list[str]]:
+    """Restore the state of a run from its newest checkpoint, and bring its folder to what the run is now.
+
+    Args:
+        run_log: The log of the main process, which alone writes to the folder; None in any other.
+
+    Returns:
+        (what has changed in the recipe, what to warn of).
+    """
+    compiled, train = checked.compiled, checked.compiled.recipe.train
+    point = resume(state, folder, text, allow_changes=allow_changes)
+    changes, notes = point.changes, [*point.notes]
+    record = RunData.read(folder)
+    now = RunData.of(compiled, splits, checked.written, record)
+    if not changes and not allow_changes:
+        record.check_same(folder, now)
+    if run_log is None:
+        return changes, notes
+    every = None if any(change.path == ("train", "log_every") for change in changes) else train.log_every
+    notes += run_log.cut_back(state.progress.step, state.progress.log_events, every)
+    keep_plugins(folder, compiled.registry)
+    if changes:
+        folder.write_recipe(text)
+    else:
+        notes += restore_recipe(folder, text)
+    if now != record:
+        now.write(folder)
+    if not state.progress.is_over:
+        folder.add_session(session_record(compiled, state.progress.step))
+    return changes, notes
 
 
 def keep_plugins(folder: RunFolder, registry: Registry) -> None:

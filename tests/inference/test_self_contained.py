@@ -31,7 +31,7 @@ from jointgen.data.split import open_split
 from jointgen.errors import ConfigError, FileError
 from jointgen.images.prepare import prepare_images
 from jointgen.inference.bulk import given_values
-from jointgen.inference.data_places import Places, read_places, relocate
+from jointgen.inference.data_paths import DataPaths, read_data_paths, relocate
 from jointgen.inference.loading import open_model
 from jointgen.inference.run_data import Place, RunData
 from jointgen.registry.components import Registry
@@ -228,12 +228,12 @@ def test_a_run_opens_without_its_data_and_finds_it_in_another_place(
     written = {key: value for key in locations if (value := getattr(model.view.sources["data"], key)) is not None}
     if not written:
         with pytest.raises(ConfigError, match=r"^--data: the recipe's data reads no files$"):
-            open_model("r", places={"": str(tmp_path / "moved")})
+            open_model("r", data_paths={"": str(tmp_path / "moved")})
         return
     with pytest.raises(ConfigError, match="--data says where it is now"):
         open_split(model.compiled.binding, "test")
     (place,) = written.values()
-    found, _ = open_model("r", places={"": str(tmp_path / "moved" / place)})
+    found, _ = open_model("r", data_paths={"": str(tmp_path / "moved" / place)})
     split = open_split(found.compiled.binding, "test")
     assert all(torch.equal(values, rows[key]) for key, values in everything(split.sources["data"]).items())
 
@@ -308,13 +308,13 @@ def test_a_wrong_place_is_one_line(option: str, message: str, elsewhere: Path, s
     assert refusal(say("eval", "r", "--data", option)).startswith(message)
 
 
-def go_on(places: Places | None = None, allow_changes: bool = False, **changes: Any) -> None:
+def go_on(data_paths: DataPaths | None = None, allow_changes: bool = False, **changes: Any) -> None:
     """Set up the run in r to go on, up to its next step."""
     registry = load_plugins().registry
     recipe = read_recipe(Path("r/recipe.toml"), changes, registry=registry)
     how: dict[str, Any] = {"allow_changes": allow_changes}
     with printed_for_caller(quiet=True):
-        checked = check_run(recipe, registry, out=Path("r"), resume=True, places=places, **how)
+        checked = check_run(recipe, registry, out=Path("r"), resume=True, data_paths=data_paths, **how)
         set_up_training(checked, Path("r"), resuming=True, **how)
 
 
@@ -381,11 +381,11 @@ def test_several_sources_are_told_apart(tmp_path: Path, monkeypatch: pytest.Monk
     assert refusal(say("eval", "r", "--data", "new")) == (
         f"--data: the recipe has several data sources (data, second); say which lies where: {' '.join(named)}"
     )
-    places = read_places(["data=new/one.npy", "second=new"])
-    assert len(open_split(open_model("r", places=places)[0].compiled.binding, "train")) < 30
+    data_paths = read_data_paths(["data=new/one.npy", "second=new"])
+    assert len(open_split(open_model("r", data_paths=data_paths)[0].compiled.binding, "train")) < 30
     swapped = {"data": "new/b.npy", "second": "new/one.npy"}
     with pytest.raises(FileError, match=r"is not of this data \(data: its train split has \d+ rows in the file"):
-        open_split(open_model("r", places=swapped)[0].compiled.binding, "train")
+        open_split(open_model("r", data_paths=swapped)[0].compiled.binding, "train")
 
 
 def test_a_source_of_several_files_is_given_their_folder(tmp_path: Path) -> None:

@@ -19,13 +19,15 @@ from jointgen.runtime.regular_files import user_path
 from jointgen.text import listed
 
 OPTION = "--data"
-Places = Mapping[str, str]
+DataPaths = Mapping[str, str]
 """Paths by the name of a source, or by "NAME.KEY"; by "" where no source is named."""
 
 _NAMED = re.compile(r"([A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
 
 
-def read_places(given: str | os.PathLike[str] | Iterable[str] | Mapping[str, str | os.PathLike[str]] | None) -> Places:
+def read_data_paths(
+    given: str | os.PathLike[str] | Iterable[str] | Mapping[str, str | os.PathLike[str]] | None,
+) -> DataPaths:
     """Read what says where data lies.
 
     Args:
@@ -35,9 +37,9 @@ def read_places(given: str | os.PathLike[str] | Iterable[str] | Mapping[str, str
     Raises:
         ConfigError: A source is named twice, or something is no path.
 
-    >>> read_places(["data=x.npy", "prior=/data/z.npy"])
+    >>> read_data_paths(["data=x.npy", "prior=/data/z.npy"])
     {'data': 'x.npy', 'prior': '/data/z.npy'}
-    >>> read_places("./a=b.npy")
+    >>> read_data_paths("./a=b.npy")
     {'': './a=b.npy'}
     """
     if given is None:
@@ -48,19 +50,19 @@ def read_places(given: str | os.PathLike[str] | Iterable[str] | Mapping[str, str
         texts = [given] if isinstance(given, str | os.PathLike) else list(given)
         matches = [(text, _NAMED.fullmatch(text) if isinstance(text, str) else None) for text in texts]
         pairs = [(match[1], match[2]) if match else ("", text) for text, match in matches]
-    problems, places = Problems(), dict[str, str]()
+    problems, data_paths = Problems(), dict[str, str]()
     for name, path in pairs:
         if not isinstance(path, str | os.PathLike) or not (written := os.fsdecode(path)):
             problems.add(f"expected a path, got {show(path)}", OPTION)
-        elif name in places:
+        elif name in data_paths:
             problems.add(f"{name or 'the data'} is given twice", OPTION)
         else:
-            places[name] = written
+            data_paths[name] = written
     problems.raise_any()
-    return places
+    return data_paths
 
 
-def relocate(recipe: Recipe, places: Places, recorded: Mapping[str, Iterable[str]] | None = None) -> Recipe:
+def relocate(recipe: Recipe, data_paths: DataPaths, recorded: Mapping[str, Iterable[str]] | None = None) -> Recipe:
     """Return the recipe whose sources read their files from other places.
 
     A source that reads one file or folder reads it from the path that it is given, or from the file of the same name
@@ -68,7 +70,7 @@ def relocate(recipe: Recipe, places: Places, recorded: Mapping[str, Iterable[str
 
     Args:
         recipe: The recipe.
-        places: Where the data lies.
+        data_paths: Where the data lies.
         recorded: The keys of each source that lead to files, where a run has recorded them.
 
     Raises:
@@ -77,7 +79,7 @@ def relocate(recipe: Recipe, places: Places, recorded: Mapping[str, Iterable[str
     keys = {part: _file_keys(source, (recorded or {}).get(part)) for part, source in recipe.all_sources().items()}
     keys = {part: held for part, held in keys.items() if held}
     problems, moved = Problems(), dict[str, dict[str, str]]()
-    for name, path in places.items():
+    for name, path in data_paths.items():
         part, _, key = name.partition(".")
         with problems.collect(OPTION):
             if not user_path(path).exists():
@@ -107,7 +109,7 @@ def with_locations(recipe: Recipe, locations: Mapping[str, Mapping[str, str]]) -
     return attrs.evolve(recipe, data=changed("data", recipe.data), sources=sources)
 
 
-def absolute_places(source: Any) -> dict[str, str]:
+def absolute_paths(source: Any) -> dict[str, str]:
     """Return the absolute path of each file and folder that a source's keys name and that is there, by key."""
     return {key: os.path.abspath(user_path(value)) for key, value in location_keys(source) if is_there(value)}
 

@@ -12,7 +12,15 @@ author = "the authors of jointgen"
 version = release = jointgen.__version__
 html_title = f"jointgen {version}"
 
-extensions = ["myst_nb", "sphinx_external_toc", "_ext.formulas", "_ext.generated"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_external_toc",
+    "_ext.docstrings",
+    "_ext.formulas",
+    "_ext.generated",
+]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_static_path = ["_static"]
@@ -26,6 +34,11 @@ myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 4
 myst_fence_as_directive = {"mermaid"}
 smartquotes = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 90
 
 # Notebooks run while the site is built, again only where they have changed, and an error in one ends the build.
 nb_execution_mode = "cache"

@@ -5,6 +5,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from jointgen.objectives.tables import BalanceTable, ControlTable, WeightTable
 from jointgen.registry.components import KINDS, Component, Registry
 from jointgen.testing.evaluation import tiny_model
 
+DOORS = ("jointgen", "jointgen.objectives", "jointgen.plugin", "jointgen.testing")
+"""The modules that are there to be imported."""
 MADE = "This page is made from the code when the site is built."
 OTHER_TABLES = (
     ("A weight that changes", "`{ to = 1, start = 0, over = 0.5 }`", WeightTable),
@@ -40,6 +43,8 @@ def write_reference(folder: Path, registry: Registry) -> None:
     for kind in KINDS:
         write(folder / "kinds" / f"{kind}.md", components(kind, registry))
     write(folder / "index.md", index(registry))
+    for module in DOORS:
+        write(folder / "api" / f"{module}.md", door(module))
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------
@@ -141,6 +146,14 @@ def meaning(action: argparse.Action) -> str:
 
 
 # --- components ------------------------------------------------------------------------------------------------------
+
+
+def door(module: str) -> str:
+    """Write the page of one of the modules that are there to be imported. What an earlier one has is not repeated."""
+    earlier = {name for other in DOORS[: DOORS.index(module)] for name in dir(import_module(other))}
+    options = [":members:", ":imported-members:", f":exclude-members: {', '.join(sorted(earlier | {'Any'}))}"]
+    lines = "\n".join(f"   {option}" for option in options)
+    return f"# `{module}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n{lines}\n```\n"
 
 
 def index(registry: Registry) -> str:

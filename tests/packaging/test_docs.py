@@ -73,6 +73,18 @@ def imported_rooms(room: str) -> set[str]:
     return found & {*ROOMS} - {room}
 
 
+def test_every_variable_that_is_read_stands_on_its_page() -> None:
+    files = (path for room in ("jointgen", "plugins") for path in (REPO / room).rglob("*.py"))
+    asked = r'environ(?:\.get\(|\.pop\(|\[)"([A-Z_]+)"'
+    pattern = re.compile(asked + r'|"((?:JOINTGEN|COMET|CLEARML|MLFLOW)_[A-Z_]+)"')
+    read = {
+        name for path in files for pair in pattern.findall(path.read_text(encoding="utf-8")) for name in pair if name
+    }
+    assert "JOINTGEN_TRACEBACK" in read and len(read) > 10
+    page = (DOCS / "reference/environment.md").read_text(encoding="utf-8")
+    assert read - {*re.findall(r"[A-Z_]{4,}", page)} == set()
+
+
 def test_the_recipes_of_hidden_layers_and_labels_are_whole(registry: Registry, tmp_path: Path) -> None:
     """The two recipes of docs/concepts/objectives.md compile on top of the shipped one, and read back as written."""
     page = (REPO / "docs/concepts/objectives.md").read_text(encoding="utf-8")

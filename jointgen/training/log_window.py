@@ -30,10 +30,14 @@ class SavedWindow:
     rows: list[SavedRows]
 
 
+MOST_HELD = 64
+"""The number of steps whose figures are held one by one; then they are copied into one tensor."""
+
+
 class LogWindow:
     """Collects the figures of each step between two log events.
 
-    They stay on the device: one operation a step, and nothing waits for the device before `means`.
+    They stay on the device, and nothing waits for it before `means`.
 
     Args:
         device: The device that restored figures go to.
@@ -47,15 +51,33 @@ class LogWindow:
         """Begin the next window."""
         self.steps, self._began = 0, time.monotonic()
         # updates that are not due leave figures out, so each set of names has rows and steps of its own
-        self._rows: dict[tuple[str, ...], list[Tensor]] = {}  # names -> (names,) float32 of each step
+        self._held: dict[tuple[str, ...], list[Tensor]] = {}  # names -> those of the last steps, ()
+        self._rows: dict[tuple[str, ...], list[Tensor]] = {}  # names -> (steps, names) of those before
         self._steps: dict[tuple[str, ...], list[int]] = {}
 
-    def add(self, figures: Mapping[str, Tensor], step: int) -> None:
-        """Add the figures of a step, () each by name."""
+    def add(self, figures: Mapping[str, Tensor], step: int, will_change: bool = False) -> None:
+        """Add the figures of a step, () each by name.
+
+        Args:
+            will_change: Whether the next step writes into the same memory, as CUDA graphs do.
+        """
         self.steps += 1
         names = tuple(figures)
-        self._rows.setdefault(names, []).append(torch.stack([value.float() for value in figures.values()]))
+        held = self._held.setdefault(names, [])
+        held += [value.float() for value in figures.values()]
         self._steps.setdefault(names, []).append(step)
+        if will_change or len(held) >= MOST_HELD * len(names):
+            self._copy(names)
+
+    def _copy(self, names: tuple[str, ...]) -> None:
+        if held := self._held.pop(names, []):
+            self._rows.setdefault(names, []).append(torch.stack(held).unflatten(0, (-1, len(names))))
+
+    def _tables(self) -> dict[tuple[str, ...], Tensor]:
+        """Return the figures that steps have in common, (steps, names)."""
+        for names in [*self._held]:
+            self._copy(names)
+        return {names: torch.cat(self._rows[names]) for names in self._steps}
 
     @property
     def seconds(self) -> float:
@@ -66,8 +88,8 @@ class LogWindow:
         """Return the mean of each figure over the steps that have it."""
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
-        for names, rows in self._rows.items():
-            for name, value in zip(names, torch.stack(rows).sum(0).tolist(), strict=True):
+        for names, rows in self._tables().items():
+            for name, value in zip(names, rows.sum(0).tolist(), strict=True):
                 sums[name] = sums.get(name, 0.0) + value
                 counts[name] = counts.get(name, 0) + len(rows)
         return {name: sums[name] / counts[name] for name in sums}
@@ -76,14 +98,14 @@ class LogWindow:
         """Return (step, name) of the first figure that is not finite. A term comes before the loss that it spoils."""
         found = [
             (self._steps[names][row], names[column])
-            for names, rows in self._rows.items()
-            for row, column in (~torch.isfinite(torch.stack(rows))).nonzero()[:1].tolist()
+            for names, rows in self._tables().items()
+            for row, column in (~torch.isfinite(rows)).nonzero()[:1].tolist()
         ]
         return min(found, key=lambda item: item[0]) if found else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the figures of the window so far."""
-        rows = [{"names": list(n), "rows": torch.stack(rows), "at": self._steps[n]} for n, rows in self._rows.items()]
+        rows = [{"names": list(n), "rows": rows, "at": self._steps[n]} for n, rows in self._tables().items()]
         return {"steps": self.steps, "rows": rows}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -95,5 +117,6 @@ class LogWindow:
             if tensor.shape != (len(held.at), len(held.names)) or len(held.at) > saved.steps:
                 raise ValueError(f"rows[{n}]: {len(held.at)} steps of {saved.steps}, and figures {tuple(tensor.shape)}")
         self.steps = saved.steps
-        self._rows = {tuple(held.names): list(t.to(self._device)) for held, t in zip(saved.rows, tensors, strict=True)}
+        self._held = {}
+        self._rows = {tuple(held.names): [t.to(self._device)] for held, t in zip(saved.rows, tensors, strict=True)}
         self._steps = {tuple(held.names): held.at for held in saved.rows}

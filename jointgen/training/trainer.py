@@ -163,7 +163,7 @@ class Trainer:
             state.optimizers.set_rates(progress.step, progress.ends)
             inputs = partial(self.batches.inputs, progress.step, progress.fraction_of(stage))
             figures = run_step(inputs, until_log=until_log)
-            state.window.add(figures, progress.step)
+            state.window.add(figures, progress.step, will_change=compiler is not None and compiler.has_graphs)
             state.ema.update(progress.step)
             progress.step += 1
             progress.wall_s = time.monotonic() - began

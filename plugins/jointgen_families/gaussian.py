@@ -50,7 +50,7 @@ class DiagonalGaussian(LocationScaleDistribution):
 
     def standard_log_prob(self, eps: Tensor) -> Tensor:
         """Return the log-density at mean + scale eps, (B, *shape) -> (B,) nats."""
-        return -sum_event(torch.add(self.log_scale + 0.5 * LOG_2PI, eps**2, alpha=0.5))
+        return sum_event(torch.add(torch.rsub(self.log_scale, -0.5 * LOG_2PI), eps**2, alpha=-0.5))
 
     def moments(self) -> DiagonalGaussian:
         """Return the same Gaussian without a gradient."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
+from typing import Any
 
 import attrs
 import torch
@@ -63,8 +65,21 @@ class Normal:
         return NormalModule(self.space)
 
 
+LOG_PEAK = -0.5 * LOG_2PI
+"""The log-density of N(0, 1) at 0, nats."""
+
+
 class StandardNormal(DiagonalGaussian):
-    """B rows of N(0, I)."""
+    """B rows of N(0, I), from what its module keeps."""
+
+    def __init__(self, module: NormalModule, rows: int):
+        self.module, self.rows = module, rows
+        self.log_scale, self.space = module.log_scale, module.space
+
+    @cached_property
+    def mean(self) -> Tensor:  # type: ignore[override]  # its density does without
+        """Zeros, (B, *shape)."""
+        return self.module.rows(self.rows)
 
     def standardize(self, value: Tensor) -> Tensor:
         """Return the value as it is, (B, *shape)."""
@@ -72,21 +87,29 @@ class StandardNormal(DiagonalGaussian):
 
     def standard_log_prob(self, eps: Tensor) -> Tensor:
         """(B, *shape) -> (B,) nats: -sum 1/2 eps^2 + 1/2 log 2 pi."""
-        return sum_event(-0.5 * eps**2 - 0.5 * LOG_2PI)
+        return sum_event(torch.add(self.module.log_peak, eps**2, alpha=-0.5))
 
 
 class NormalModule(PriorModule):
     """The prior's module: a number of rows -> StandardNormal."""
 
     log_scale: Tensor
+    log_peak: Tensor
 
     def __init__(self, space: Space):
         super().__init__(space)
         self.register_buffer("log_scale", torch.zeros(()), persistent=False)
+        self.register_buffer("log_peak", torch.full((), LOG_PEAK), persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> NormalModule:
+        """Move and convert the buffers; a number that went through float32 would keep its rounding in float64."""
+        super()._apply(fn, recurse)
+        self.log_peak = self.zeros.new_full((), LOG_PEAK)
+        return self
 
     def forward(self, rows: int) -> StandardNormal:
         """Return the distribution of each row."""
-        return StandardNormal(self.rows(rows), self.log_scale, self.space)
+        return StandardNormal(self, rows)
 
 
 # --- uniform ---------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from jointgen.errors import ConfigError, JointgenError, NonFiniteError, StoppedE
 from jointgen.objectives import E, Objective, Stage, elbo, p, q
 from jointgen.runs import checkpoint
 from jointgen.runtime.workers import Workers
-from jointgen.training.log_window import LogWindow
+from jointgen.training.log_window import MOST_HELD, LogWindow
 from jointgen.training.stopping import EarlyStopping
 
 RUN: dict[str, Any] = {
@@ -287,6 +287,16 @@ def test_window_averages_and_finds_the_first_non_finite_figure() -> None:
     calm.add({"a": torch.tensor(1.0)}, step=0)
     calm.add({"a": torch.tensor(3.0), "c": torch.tensor(5.0)}, step=1)
     assert calm.means() == {"a": 2.0, "c": 5.0} and calm.first_non_finite() is None
+
+
+@pytest.mark.parametrize("will_change", [False, True])
+def test_window_keeps_the_figures_of_many_steps(will_change: bool) -> None:
+    """More than are held one by one; those of a CUDA graph are overwritten by the next step."""
+    window, memory = LogWindow(), torch.zeros(2)
+    for step in range(2 * MOST_HELD + 3):
+        figures = memory.copy_(torch.tensor([step, -2.0 * step])) if will_change else torch.tensor([step, -2.0 * step])
+        window.add(dict(zip("ab", figures.unbind(), strict=True)), step, will_change=will_change)
+    assert window.means() == {"a": MOST_HELD + 1, "b": -2 * MOST_HELD - 2}
 
 
 def test_window_goes_on_from_its_state() -> None:

@@ -11,6 +11,7 @@ from jointgen.config.recipe import check_names, read_tables
 from jointgen.config.shipped import recipe_name, shipped_recipes
 from jointgen.config.toml import DIRECTIVE, SCHEMA_FILE, read_toml
 from jointgen.errors import ConfigError, suggest
+from jointgen.runs.missing_components import explaining_missing
 from jointgen.runtime.atomic_files import replace_text, writing
 from jointgen.runtime.console import say
 
@@ -32,7 +33,9 @@ def check_recipe(arguments: Arguments) -> None:
     Its file is read here, once: the command works with `arguments.tables`, in which the overrides are.
     """
     arguments.tables = with_plugin_files(read_tables(arguments.recipe, arguments.set), arguments.plugin)
-    check_names(arguments.tables, registry=registry_of(arguments.tables))
+    registry = registry_of(arguments.tables)
+    with explaining_missing(arguments.tables, arguments.recipe, getattr(arguments, "out", None), registry):
+        check_names(arguments.tables, registry=registry)
 
 
 def copy_recipe(name: str, destination: Path) -> list[Path]:

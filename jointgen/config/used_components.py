@@ -28,7 +28,9 @@ def used_components(recipe: Any, registry: Registry) -> dict[str, Component]:
 
 def _walk(value: Any, kinds: Sequence[str], registry: Registry, path: KeyPath) -> Iterator[tuple[KeyPath, Component]]:
     """Yield the components in a value, which may itself be one of these kinds."""
-    if isinstance(value, Mapping):
+    if isinstance(value, str):  # the name of a component, in a field that takes it for its table
+        yield from ((path, registry.get(kind, value)) for kind in kinds if value in registry.names(kind))
+    elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _walk(item, kinds, registry, (*path, str(key)))
     elif isinstance(value, list | tuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,17 +16,16 @@ from jointgen.config.plugin_files import registry_of_run
 from jointgen.config.recipe import Recipe, changed_keys, read_recipe, write_recipe
 from jointgen.contracts.sources import RecordedData
 from jointgen.data.split import differences
-from jointgen.errors import ConfigError, FileError, JointgenError, Problem, dotted
+from jointgen.errors import ConfigError, FileError, JointgenError
 from jointgen.inference.data_paths import DataPaths
 from jointgen.inference.model import Model
 from jointgen.inference.run_data import REMEDY, RunData
-from jointgen.registry.components import IN_PROCESS, Registry
 from jointgen.registry.faults import attributing
 from jointgen.registry.files import trusting
 from jointgen.runs.checkpoint import Checkpoint, find, named_latest
 from jointgen.runs.folder import RunFolder
-from jointgen.runs.records import ComponentRecord, checkpoint_name, describe_progress, step_of
-from jointgen.runtime.environment import installed_version
+from jointgen.runs.missing_components import MissingComponents
+from jointgen.runs.records import checkpoint_name, describe_progress, step_of
 from jointgen.runtime.workers import find_device
 from jointgen.text import listed
 
@@ -94,7 +93,13 @@ def open_model(
     remarks += [
         f"{f.path}: has changed since the run was trained ({f.change})" for f in registry.files if f.has_changed
     ]
-    changes = changed_keys(saved.recipe, write_recipe(read_recipe(folder.read_tables(), registry=registry), registry))
+    tables = folder.read_tables()
+    missing = MissingComponents.of_run(folder, registry, tables).of_training
+    if missing.by_key:
+        remarks.append(f"{run}: loaded without what only training and evaluations use: {missing}")
+        changes = changed_keys(saved.recipe, tables)
+    else:
+        changes = changed_keys(saved.recipe, write_recipe(read_recipe(tables, registry=registry), registry))
     if changes:
         remarks.append(
             f"{run}: its recipe reads today otherwise than when {saved.path.name} was trained: "
@@ -126,49 +131,26 @@ def compile_run(folder: RunFolder, data_paths: DataPaths | None = None) -> Compi
         folder: The run.
         data_paths: Where its data lies now.
 
+    What only training uses (an optimizer, a tracker, a metric) may be missing: the recipe is read without it.
+
     Raises:
         ConfigError: The run's recipe or its record is damaged, or the data of a run without a record is not there.
     """
     data, tables = RunData.read(folder), folder.read_tables()
-    registry: Registry | None = None
+    missing = MissingComponents({})
     try:
         registry = registry_of_run(tables, folder.path)
-        recipe = read_recipe(tables, registry=registry)
+        missing = MissingComponents.of_run(folder, registry, tables)
+        recipe = read_recipe(missing.of_training.removed_from(tables), registry=registry)
     except FileError:
         raise
     except ConfigError as error:
-        told = _with_origins(error.problems, folder, registry)
+        told = missing.needed.explain(error.problems)
         raise ConfigError([f"{folder.recipe}: {problem}" for problem in told]) from None
     recipe = data.located(recipe, data_paths)
     recorded = data.recorded(recipe, folder)
     with _naming_record(folder, recipe, recorded):
         return compile_recipe(recipe, registry, recorded)
-
-
-def _with_origins(problems: Sequence[Problem], folder: RunFolder, registry: Registry | None) -> list[Problem]:
-    """Say of components that are not here what they came from, where the run has recorded it."""
-    sessions = folder.read_sessions().sessions
-    if registry is None or not sessions:
-        return [*problems]
-    return [_with_origin(problem, sessions[-1].components, registry) for problem in problems]
-
-
-def _with_origin(problem: Problem, came_from: Mapping[str, ComponentRecord], registry: Registry) -> Problem:
-    used = came_from.get(dotted(problem.path[:-1])) if problem.path[-1:] == ("type",) else None
-    if used is None or used.type in registry.names(used.kind):
-        return problem
-    kind = used.kind.replace("_", " ")
-    if used.distribution == IN_PROCESS and "." not in used.type:  # a dotted name says itself what to define
-        told = f"{kind} {used.type!r} was defined in the notebook or script that trained the run"
-        return Problem(f"{told}; load it in Python, where it has been defined again", *problem.path)
-    if not used.version:
-        return problem
-    here = installed_version(used.distribution)
-    if here == used.version:  # it is installed and does not load, which the registry says
-        return problem
-    state = f"and {used.distribution} {here}, which is installed, has none" if here else "which is not installed"
-    said = f"{kind} {used.type!r} came from {used.provider}, {state}"
-    return Problem(f"{said}: pip install {used.distribution}=={used.version}", *problem.path)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from jointgen.runtime.devices import name_of
+from jointgen.runtime.installed import installed_version
 
 _DISTRIBUTIONS = ("jointgen", "torch", "torchvision", "accelerate", "safetensors", "numpy")
 _DESCRIBE = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
@@ -45,17 +46,6 @@ def repository_of(folder: Path) -> tuple[str, str] | None:
         return None
     top, commit = _git(folder, "rev-parse", "--show-toplevel"), _git(folder, *_DESCRIBE)
     return (top, commit) if top and commit else None
-
-
-def installed_version(distribution: str) -> str | None:
-    """Return the version of a distribution from its metadata; None where it is not installed.
-
-    The import of torchvision, for one, can fail beside a torch that does not fit it.
-    """
-    try:
-        return importlib.metadata.version(distribution)
-    except (importlib.metadata.PackageNotFoundError, ValueError):  # no name of a distribution
-        return None
 
 
 def _git_commit() -> str | None:

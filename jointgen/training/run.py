@@ -21,6 +21,7 @@ from jointgen.registry.components import Registry
 from jointgen.registry.discovery import load_plugins
 from jointgen.reports.page import PageModel, write_report
 from jointgen.runs.folder import RunFolder
+from jointgen.runs.missing_components import explaining_missing
 from jointgen.runs.records import checkpoint_name, describe_progress
 from jointgen.runtime.console import printed_for_caller
 from jointgen.runtime.signals import StopRequest
@@ -98,7 +99,7 @@ def run(
     # the recipe, checked whole
     goes_on = resume is not False
     with printed_for_caller(quiet):
-        given, registry, data_paths = read_given(recipe, overrides, objective, data)
+        given, registry, data_paths = read_given(recipe, overrides, objective, data, out)
         resolved = kept_in_run(given, registry)
         path = run_folder(out, resolved)
         checked = check_run(
@@ -189,6 +190,7 @@ def read_given(
     overrides: Iterable[str] | Mapping[str, Any],
     objective: Objective | Sequence[Stage] | None,
     data: Any,
+    out: str | Path | None = None,
 ) -> tuple[Recipe, Registry, DataPaths]:
     """Read a recipe with what a caller gives in place of its parts. The arguments are those of `run`.
 
@@ -201,7 +203,8 @@ def read_given(
         source = given_source(data, load_plugins().registry)
         tables = read_tables(with_data(tables, source, load_plugins().registry), overrides)
     registry = registry_of(tables)
-    resolved = read_recipe(tables, registry=registry)
+    with explaining_missing(tables, recipe, out, registry):
+        resolved = read_recipe(tables, registry=registry)
     if objective is not None:
         resolved = with_objective(resolved, objective, registry)
     return resolved, registry, read_data_paths(None if is_data else data)

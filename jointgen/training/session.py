@@ -10,7 +10,8 @@ from jointgen.compiler.compiled_recipe import CompiledRecipe
 from jointgen.config.used_components import used_components
 from jointgen.registry.components import Component
 from jointgen.runs.records import ComponentRecord, RepositoryRecord, SessionRecord
-from jointgen.runtime.environment import installed_version, packages, repository_of
+from jointgen.runtime.environment import packages, repository_of
+from jointgen.runtime.installed import installed_version
 
 
 def session_record(compiled: CompiledRecipe, step: int) -> SessionRecord:

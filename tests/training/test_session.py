@@ -17,6 +17,7 @@ import pytest
 
 from jointgen.cli.main import main
 from jointgen.config.recipe import read_recipe
+from jointgen.config.toml import parse_toml, to_toml
 from jointgen.config.used_components import used_components
 from jointgen.registry.components import IN_PROCESS, Registry
 from jointgen.runs.folder import RunFolder
@@ -69,6 +70,7 @@ def test_components_go_by_the_keys_of_their_tables(registry: Registry) -> None:
         "optimizer.critics": "optimizer adam",
         "eval.metrics[0]": "metric elbo",
         "eval.metrics[1]": "metric rmse",
+        "train.trackers[0]": "tracker tensorboard",
     }
 
 
@@ -139,3 +141,44 @@ def test_what_no_distribution_registered_is_unknown(run: RunFolder, say: Callabl
     run.environment.unlink()
     assert run.read_sessions() == Sessions()
     assert "unknown encoder 'mine'" in say("sample", run.path, "-o", run.path / "s.png").refusal
+
+
+def lose(run: RunFolder, *keys: str) -> None:
+    """Let components of a run have come from acme 0.3, which is not here."""
+    tables = parse_toml(run.recipe.read_text())
+    kinds = {"encoder.network": "encoder", "optimizer.model": "optimizer", "eval.metrics[0]": "metric"}
+    sessions = json.loads(run.environment.read_text())["sessions"]
+    for key in keys:
+        first, _, last = key.partition("[")[0].partition(".")
+        table = tables.setdefault(first, {}).setdefault(last, {})
+        table.update({"type": "acme"}) if isinstance(table, dict) else table.insert(0, {"type": "acme"})
+        one = ComponentRecord(kinds[key], "acme", "acme", "0.3")
+        sessions[-1]["components"][key] = attrs.asdict(one)
+    run.recipe.write_text(to_toml(tables))
+    run.environment.write_text(json.dumps({"sessions": sessions}))
+
+
+def test_what_only_training_uses_may_be_missing(run: RunFolder, say: Callable[..., Any]) -> None:
+    lose(run, "optimizer.model", "eval.metrics[0]")
+    said = say("sample", run.path, "-n", 2, "-o", run.path / "s.png")
+    assert said.status == 0
+    without = "loaded without what only training and evaluations use: optimizer 'acme', metric 'acme' of acme 0.3"
+    assert said.problems[0] == f"jointgen: {run.path}: {without}"
+    lose(run, "encoder.network")
+    said = say("sample", run.path, "-o", run.path / "s.png")
+    came = "'acme' came from acme 0.3, which is not installed"
+    assert said.refusal == f"{run.recipe}: encoder.network.type: encoder {came}: pip install acme==0.3"
+
+
+def test_a_run_that_goes_on_names_all_that_is_missing_and_what_to_install(
+    run: RunFolder, say: Callable[..., Any]
+) -> None:
+    lose(run, "encoder.network", "optimizer.model", "eval.metrics[0]")
+    said = say("run", run.recipe, "--out", run.path, "--resume")
+    came = "'acme' came from acme 0.3, which is not installed"
+    assert said.status == 2
+    assert sorted(said.problems) == [
+        f"jointgen: encoder.network.type: encoder {came}",
+        f"jointgen: eval.metrics[0].type: metric {came}: pip install acme==0.3",
+        f"jointgen: optimizer.model.type: optimizer {came}",
+    ]

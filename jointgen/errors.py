@@ -13,6 +13,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from signal import SIGINT
 from typing import Self
 
 import attrs
@@ -155,6 +157,28 @@ def placing_options(*names: str) -> Iterator[None]:
         raise
 
 
+_ON_THE_COMMAND_LINE: ContextVar[bool] = ContextVar("on_the_command_line", default=False)
+
+
+@contextmanager
+def on_the_command_line() -> Iterator[None]:
+    """Let messages name options: those of the body go to somebody who typed a command."""
+    token = _ON_THE_COMMAND_LINE.set(True)
+    try:
+        yield
+    finally:
+        _ON_THE_COMMAND_LINE.reset(token)
+
+
+def for_caller(option: str, python: str) -> str:
+    """Return the word that whoever reads a message can write: an option in the shell, or Python's.
+
+    >>> for_caller("--allow-changes", "allow_changes=True")
+    'allow_changes=True'
+    """
+    return option if _ON_THE_COMMAND_LINE.get() else python
+
+
 class Problems(list[Problem]):
     """A list of problems that collects those of several checks, so that the user sees all of them at once.
 
@@ -240,10 +264,18 @@ class StoppedError(JointgenError):
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """Ctrl-C, or the stop button of a notebook, ended `jointgen.run` after a checkpoint. The message says how to go on.
+    """Ctrl-C, or the stop button of a notebook, ended `jointgen.run`: after a checkpoint, or before the first step.
 
     It is a KeyboardInterrupt: a program that goes on after errors ends.
+
+    Args:
+        message: What there is of the run, and how to go on.
+        signal: The number of the signal.
     """
+
+    def __init__(self, message: str, signal: int = SIGINT):
+        super().__init__(message)
+        self.signal = int(signal)
 
     def _render_traceback_(self) -> list[str]:
         """Return what a notebook shows."""

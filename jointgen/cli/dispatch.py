@@ -10,7 +10,14 @@ from collections.abc import Sequence
 
 from jointgen.cli.arguments import Arguments, load, parse
 from jointgen.cli.interrupts import INTERRUPTS
-from jointgen.errors import ComponentError, JointgenError, LostError, StoppedError
+from jointgen.errors import (
+    ComponentError,
+    JointgenError,
+    LostError,
+    RunInterrupted,
+    StoppedError,
+    on_the_command_line,
+)
 from jointgen.registry.faults import foreign_provider_of, said
 from jointgen.registry.files import trusting
 from jointgen.runtime import console
@@ -28,7 +35,7 @@ NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
 def dispatch(argv: Sequence[str]) -> int:
     """Run the command of a command line without the program's name, and return the exit status."""
     arguments: Arguments | None = None
-    with console.printed():
+    with console.printed(), on_the_command_line():
         try:
             try:
                 arguments = parse(argv)
@@ -62,6 +69,10 @@ def _status_of(error: BaseException, arguments: Arguments | None) -> int | None:
         console.complain(str(error.code))  # a library's sys.exit("why")
         return 1
     # a library may have turned Ctrl-C into an error of its own
+    if isinstance(error, RunInterrupted):
+        if is_local_main():
+            console.complain(str(error))
+        return 128 + error.signal
     if isinstance(error, KeyboardInterrupt) or (INTERRUPTS.came and not isinstance(error, StoppedError)):
         if is_local_main():
             console.complain("stopped; nothing was written since the last checkpoint")

@@ -48,4 +48,5 @@ def announcement(tables: Mapping[str, Any], out: str | None) -> str:
     train = train if isinstance(train, Mapping) else {}
     budget = next((f"{show(train[key])} {key}" for key in ("steps", "images") if train.get(key) is not None), "")
     how = [text for text in (budget, f"device {announced_device(tables)}") if text]
-    return f"training {tables['name']} into {out or Path('runs') / str(tables['name'])} ({', '.join(how)})"
+    place = out or Path("runs") / str(tables["name"])
+    return f"checking {tables['name']}, to train it into {place} ({', '.join(how)})"

@@ -13,6 +13,7 @@ from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.config.toml import parse_toml
 from jointgen.contracts.figures import table_of
 from jointgen.inference.data_paths import read_data_paths
+from jointgen.registry.hooks import RunView
 from jointgen.runs.folder import without_nan
 from jointgen.runtime.console import log, log_once, say, say_text
 from jointgen.runtime.launcher import end_with_launcher
@@ -66,6 +67,14 @@ def _default_processes(arguments: Arguments) -> int:
     return max(n for n in range(1, gpus + 1) if train.batch % n == 0)
 
 
+class _Announced:
+    """Says that a run begins, once nothing is found wrong with it. One that goes on has said so."""
+
+    def jointgen_run_start(self, run: RunView) -> None:
+        if run.resumed_from is None:
+            log_once(f"training {run.name} into {run.path}")
+
+
 def _train(arguments: Arguments) -> None:
     if announced_device(arguments.tables) == "auto":  # which it is could not be said before torch was imported
         device = find_device("auto", "fp32", 1)
@@ -79,6 +88,7 @@ def _train(arguments: Arguments) -> None:
             stop=stop,
             processes=arguments.processes,
             data=arguments.data_paths,
+            callbacks=[_Announced()],
         )
     leave()
     if is_main():

@@ -7,7 +7,7 @@ from typing import Literal
 
 import attrs
 
-from jointgen.errors import KeyPath, Problem
+from jointgen.errors import KeyPath, Problem, for_caller
 
 KeyRole = Literal["location", "loading", "reading", "size"]
 """What a key of a data source means for comparisons of runs; a key without a role decides what the data is.
@@ -39,8 +39,9 @@ def key_roles(source: type) -> dict[str, KeyRole]:
     return {field.name: field.metadata[_ROLE] for field in fields if _ROLE in field.metadata}
 
 
-ASKING = "; --data says where it is now"
-"""The end of a problem with the place of a run's data, which commands that read rows can be told."""
+def asking() -> str:
+    """Return the end of a problem with the place of a run's data, which whoever reads rows can be told."""
+    return f"; {for_caller('--data', 'data=')} says where it is now"
 
 
 def asking_where(problem: Problem, sources: Mapping[KeyPath, object]) -> Problem:
@@ -53,4 +54,4 @@ def asking_where(problem: Problem, sources: Mapping[KeyPath, object]) -> Problem
     source = sources.get(problem.path[:-1])
     if source is None or key_roles(type(source)).get(str(problem.path[-1])) != "location":
         return problem
-    return Problem(f"{problem.message}{ASKING}", *problem.path)
+    return Problem(f"{problem.message}{asking()}", *problem.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ from jointgen.config.fields import SampledSource
 from jointgen.config.recipe import Recipe
 from jointgen.config.values import show
 from jointgen.contracts.data_keys import key_roles
-from jointgen.errors import ConfigError, Problems, suggest
+from jointgen.errors import ConfigError, Problems, for_caller, suggest
 from jointgen.runtime.regular_files import user_path
 from jointgen.text import listed
 
-OPTION = "--data"
 DataPaths = Mapping[str, str]
 """Paths by the name of a source, or by "NAME.KEY"; by "" where no source is named."""
 
@@ -53,13 +52,23 @@ def read_data_paths(
     problems, data_paths = Problems(), dict[str, str]()
     for name, path in pairs:
         if not isinstance(path, str | os.PathLike) or not (written := os.fsdecode(path)):
-            problems.add(f"expected a path, got {show(path)}", OPTION)
+            problems.add(f"expected a path, got {show(path)}", _option())
         elif name in data_paths:
-            problems.add(f"{name or 'the data'} is given twice", OPTION)
+            problems.add(f"{name or 'the data'} is given twice", _option())
         else:
             data_paths[name] = written
     problems.raise_any()
     return data_paths
+
+
+def _option() -> str:
+    return for_caller("--data", "data")
+
+
+def _written(names: Collection[str]) -> str:
+    """Write what says where each of some sources lies."""
+    in_shell = " ".join(f"--data {name}=PATH" for name in names)
+    return for_caller(in_shell, f"data={{{', '.join(f'{show(name)}: PATH' for name in names)}}}")
 
 
 def relocate(recipe: Recipe, data_paths: DataPaths, recorded: Mapping[str, Iterable[str]] | None = None) -> Recipe:
@@ -81,7 +90,7 @@ def relocate(recipe: Recipe, data_paths: DataPaths, recorded: Mapping[str, Itera
     problems, moved = Problems(), dict[str, dict[str, str]]()
     for name, path in data_paths.items():
         part, _, key = name.partition(".")
-        with problems.collect(OPTION):
+        with problems.collect(_option()):
             if not user_path(path).exists():
                 raise ConfigError(f"no file or folder {show(path)}" + _here(path))
             if key and key in (known := dict(location_keys(recipe.all_sources().get(part)))):
@@ -151,7 +160,7 @@ def _meant(part: str, keys: Mapping[str, Mapping[str, str]], recipe: Recipe) -> 
     if not keys:
         raise ConfigError("the recipe's data reads no files")
     if len({tuple(held.values()) for held in keys.values()}) > 1:
-        options = " ".join(f"{OPTION} {name}=PATH" for name in keys)
+        options = _written(keys)
         raise ConfigError(f"the recipe has several data sources ({listed(keys)}); say which lies where: {options}")
     return [*keys]
 
@@ -161,7 +170,7 @@ def _spread(path: str, part: str, held: Mapping[str, str]) -> dict[str, str]:
     if len(held) == 1:
         return {key: _within(path, value) for key, value in held.items()}
     if not user_path(path).is_dir():
-        options = " ".join(f"{OPTION} {part}.{key}=PATH" for key in held)
+        options = _written([f"{part}.{key}" for key in held])
         raise ConfigError(f"{part} reads several files ({listed(held)}); give the folder that holds them, or {options}")
     return {key: str(user_path(path) / Path(value).name) for key, value in held.items()}
 

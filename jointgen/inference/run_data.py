@@ -24,7 +24,7 @@ from jointgen.contracts.sources import Column, NamedClasses, NamedColumns, Recor
 from jointgen.contracts.space import Space
 from jointgen.data.identity import identity_of, unlike
 from jointgen.data.split import Split
-from jointgen.errors import FileError, MissingFileError
+from jointgen.errors import FileError, MissingFileError, for_caller
 from jointgen.inference.data_paths import DataPaths, absolute_paths, is_there, location_keys, relocate, with_locations
 from jointgen.registry.faults import attributing
 from jointgen.runs.folder import RunFolder
@@ -134,7 +134,7 @@ class RunData:
             raise FileError(
                 folder.data,
                 f"says that the run began with other data ({listed(found)}); start it anew in another folder, or go on "
-                "with this data: --allow-changes (allow_changes=True)",
+                f"with this data: {for_caller('--allow-changes', 'allow_changes=True')}",
             )
         for part, chosen in now.chosen.items():
             if self.chosen.get(part, "") not in ("", chosen):

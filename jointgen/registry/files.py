@@ -19,7 +19,7 @@ from types import ModuleType
 import attrs
 from pluggy import PluginManager
 
-from jointgen.errors import RAISED, ConfigError, FileError, MissingFileError, PluginError, Problems, nearest
+from jointgen.errors import RAISED, ConfigError, FileError, MissingFileError, PluginError, Problems, for_caller, nearest
 from jointgen.registry.components import Component, Registry
 from jointgen.registry.discovery import LoadedPlugin, call_hooks, collecting
 from jointgen.runtime.hashing import sha256_of
@@ -113,7 +113,7 @@ def load_files(paths: Sequence[tuple[Path, str]], *, foreign: bool = False) -> t
             [
                 f"{path} is code that loading the run would execute (sha256 "
                 f"{sha256_of(read[path])[:SHOWN_DIGITS]}...{_unlike(sha256_of(read[path]), expected)}); read it, and "
-                "if you trust it, give --trust (trust=True)"
+                f"if you trust it, give {for_caller('--trust', 'trust=True')}"
                 for path, expected in paths
                 if path in strange
             ]

@@ -173,7 +173,9 @@ def jointgen_report_sections(run: RunView) -> Iterable[Section]:  # type: ignore
 
 @hookspec
 def jointgen_check(recipe: Mapping[str, Any]) -> Iterable[Any]:  # type: ignore[empty-body]
-    """Return what is wrong with a recipe, for one error with our own problems: before anything is trained or written.
+    """Return what is wrong with a recipe that can be read, for one error with our own problems about the run.
+
+    It is called before anything is trained or written.
 
     Args:
         recipe: The resolved recipe as plain tables, a copy.

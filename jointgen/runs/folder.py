@@ -23,7 +23,7 @@ from jointgen.config.toml import MAX_BYTES as MAX_RECIPE_BYTES
 from jointgen.config.toml import read_toml
 from jointgen.config.values import show
 from jointgen.contracts.figures import Estimate
-from jointgen.errors import ConfigError, FileError, MissingFileError, nearest
+from jointgen.errors import ConfigError, FileError, MissingFileError, for_caller, nearest
 from jointgen.runs.hub import local_run
 from jointgen.runs.log_file import MAX_BYTES as MAX_LOG_BYTES
 from jointgen.runs.log_file import LogFile
@@ -191,7 +191,7 @@ class RunFolder:
         summary = self.read_summary()
         if summary is not None and summary.had_checkpoints:
             state = f"{self.path} holds a run ({describe_progress(summary)}) without its checkpoints"
-            raise ConfigError(f"{state}, so nothing can go on; give another --out (out=DIR)", "out")
+            raise ConfigError(f"{state}, so nothing can go on; give another {for_caller('--out', 'out=')}", "out")
         return False
 
     def check_free(self) -> None:
@@ -202,10 +202,11 @@ class RunFolder:
             state = describe_progress(self.read_summary())
         except FileError as error:
             state = str(error)
-        ways = '--resume (resume="auto") to go on'
+        resume, out = for_caller("--resume", 'resume="auto"'), for_caller("--out", "out=")
+        ways = f"{resume} to go on"
         if not self.has_checkpoints():
-            state, ways = f"{state}, no checkpoint", '--resume (resume="auto") to start it again'
-        ways = f"give another --out (out=DIR), {ways}, or overwrite=True to begin anew"
+            state, ways = f"{state}, no checkpoint", f"{resume} to start it again"
+        ways = f"give another {out}, {ways}, or {for_caller('remove it', 'overwrite=True')} to begin anew"
         raise ConfigError(f"{self.path} already holds a run ({state}); {ways}", "out")
 
     def check_possible(self) -> None:

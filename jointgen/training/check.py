@@ -18,7 +18,7 @@ from jointgen.contracts.metrics import MetricFigure
 from jointgen.contracts.sources import CountedSource
 from jointgen.data.batches import too_few_rows
 from jointgen.engine.trial import try_parts
-from jointgen.errors import ConfigError, Problem, Problems
+from jointgen.errors import ConfigError, Problem, Problems, for_caller
 from jointgen.evaluation.evaluate import list_figures, metrics_of
 from jointgen.inference.data_paths import DataPaths
 from jointgen.inference.run_data import RunData
@@ -94,7 +94,8 @@ def check_run(
     # the command, the folder and the machine
     goes_on, record, written = False, RunData(), recipe
     if allow_changes and not resume:
-        problems.add("says how to resume; use it with --resume", "--allow-changes")
+        with_what = for_caller("--resume", "resume")
+        problems.add(f"says how to resume; use it with {with_what}", for_caller("--allow-changes", "allow_changes"))
     if out is not None:
         with problems.collect():
             folder = RunFolder(out)

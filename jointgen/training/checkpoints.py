@@ -10,7 +10,7 @@ import attrs
 from jointgen.compiler.parts import dtype_mismatches, shape_mismatches, summarise_problems
 from jointgen.config.recipe import changed_keys
 from jointgen.engine.batch_norm import average_statistics
-from jointgen.errors import CheckpointError, ConfigError, MissingFileError, Problem
+from jointgen.errors import CheckpointError, ConfigError, MissingFileError, Problem, for_caller
 from jointgen.runs import checkpoint
 from jointgen.runs.folder import WRITTEN_AGAIN, RunFolder
 from jointgen.runs.records import checkpoint_name
@@ -108,7 +108,7 @@ def resume(state: TrainingState, folder: RunFolder, recipe: str, *, allow_change
         raise ConfigError([Problem(f"{change.message}: {reason}", *change.path) for change in begun])
     if changes and not allow_changes:
         first = f"the run in {folder.path} has another recipe"
-        remedy = "to go on with this one: --allow-changes (allow_changes=True)"
+        remedy = f"to go on with this one: {for_caller('--allow-changes', 'allow_changes=True')}"
         raise ConfigError([Problem(f"{first}; {remedy}", "out"), *(f"  {change}" for change in changes)])
     wrong = shape_mismatches(state.parts.modules, saved.parts)
     if all(change.path[:2] != ("train", "precision") for change in changes):

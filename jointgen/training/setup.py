@@ -25,7 +25,7 @@ from jointgen.engine.gradient_check import check_ownership
 from jointgen.engine.histories import Histories
 from jointgen.engine.optimizers import Optimizers
 from jointgen.engine.trial import try_terms
-from jointgen.errors import ConfigError, FileError, Problem, placing
+from jointgen.errors import ConfigError, FileError, Problem, for_caller, placing
 from jointgen.inference.run_data import RunData
 from jointgen.inference.view import PartsView
 from jointgen.registry.components import IN_PROCESS, Registry
@@ -34,6 +34,7 @@ from jointgen.runs.folder import RunFolder
 from jointgen.runs.log import RunLog
 from jointgen.runtime.console import debug, log, warn
 from jointgen.runtime.progress import Progress
+from jointgen.runtime.signals import training_begins
 from jointgen.runtime.workers import Votes, Workers
 from jointgen.text import listed
 from jointgen.training.check import CheckedRun
@@ -92,9 +93,10 @@ def set_up_training(
     text = write_recipe(checked.written or recipe, compiled.registry)
     warnings = [f"stage {name!r} has no step: its share of the run is too small" for name in compiled.without_steps()]
     remarks = remarks_of(checked, started.unused, splits, batches)
+    training_begins()
     if workers.is_main:
         if folder.goes_on(resume=resuming, overwrite=overwrite) != checked.goes_on:  # since this one read its data
-            raise ConfigError(f"another run has begun in {path}; give another --out (out=DIR)", "out")
+            raise ConfigError(f"another run has begun in {path}; give another {for_caller('--out', 'out=')}", "out")
         if resuming and not checked.goes_on:
             remarks.insert(0, start_again(folder, text))
             run_log.begin_again()

@@ -13,7 +13,7 @@ import torch
 
 from jointgen.engine.step import Step
 from jointgen.engine.torch_compile import TorchCompiler
-from jointgen.errors import FileError, JointgenError, NonFiniteError, StoppedError
+from jointgen.errors import FileError, JointgenError, NonFiniteError, StoppedError, for_caller
 from jointgen.registry.faults import said
 from jointgen.reports.notebook import run_html
 from jointgen.runs import checkpoint
@@ -252,7 +252,8 @@ class Trainer:
         failed: list[str] = []
         stopping = stop_early if self.workers.world == 1 else lambda *_: None
         found = self.reporter.evaluate(progress=stopping, failed=failed)
-        note = f"{'; '.join(failed)}; all other figures are there, and --resume evaluates again" if failed else ""
+        resume = for_caller("--resume", 'resume="auto"')
+        note = f"{'; '.join(failed)}; all other figures are there, and {resume} evaluates again" if failed else ""
         summary = self._summarise("failed" if failed else "done", note, found)
         self.events.evaluated(found, last=True)
         # after the summary, which needs nothing of the log
@@ -321,7 +322,8 @@ class Trainer:
     def _stop(self, signal: int, path: Path, when: str) -> NoReturn:
         """End the run after a signal; it goes on from the checkpoint at `path`."""
         self._summarise("stopped", f"stopped by signal {signal} {when}")
-        raise StoppedError(f"stopped at step {self.state.progress.step}; --resume goes on from {path}", signal)
+        resume = for_caller("--resume", 'resume="auto"')
+        raise StoppedError(f"stopped at step {self.state.progress.step}; {resume} goes on from {path}", signal)
 
     def _summarise(self, status: Status, note: str = "", found: Mapping[str, Estimate] | None = None) -> Summary:
         return self.reporter.write_summary(status, self.state, found or {}, note)

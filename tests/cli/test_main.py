@@ -126,13 +126,6 @@ def test_how_much_is_printed_is_said_before_or_after_the_command(words: str, lou
         (["eval", "x", "--processes", str(2**63)], "argument --processes: expected a whole number from 1 to 1,024"),
         (["sample", "x", "-o", "a.png", "--reading", "men"], "argument --reading: invalid choice: 'men'"),
         (["sample", "x"], "the following arguments are required: -o/--output"),
-        (["sample", "x", "-o", "a.jpg"], "-o: a.jpg: expected a file name that ends in .png or .npz"),
-        (
-            ["reconstruct", "x", "-o", "a.gif"],
-            "-o: a.gif: expected a file name that ends in .png or .npz, or a folder, DIR/",
-        ),
-        (["encode", "x", "-o", "a"], "-o: a: expected a file name that ends in .npz or .safetensors"),
-        (["encode", "x", "-o", "no/a.npz"], "-o: no/a.npz: there is no folder 'no'"),
         (["list", "metrc"], "unknown kind of component 'metrc'; did you mean 'metric'?"),
         (["copy"], "copy which recipe? shipped: "),
         (["plugin"], "the following arguments are required: ACTION (see jointgen plugin --help)"),
@@ -165,6 +158,29 @@ def test_how_much_is_printed_is_said_before_or_after_the_command(words: str, lou
 )
 def test_wrong_words_are_one_line_that_names_the_nearest(argv: list[str], problem: str, say: Any, here: Path) -> None:
     assert say(*argv).refusal.startswith(problem)
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        (["sample", "x", "-o", "a.jpg"], "-o: a.jpg: expected a file name that ends in .png or .npz"),
+        (
+            ["reconstruct", "x", "-o", "a.gif"],
+            "-o: a.gif: expected a file name that ends in .png or .npz, or a folder, DIR/",
+        ),
+        (["encode", "x", "-o", "a"], "-o: a: expected a file name that ends in .npz or .safetensors"),
+        (["encode", "x", "-o", "no/a.npz"], "-o: no/a.npz: there is no folder 'no'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_run_and_an_output_that_are_none_are_told_together(
+    argv: list[str], problem: str, say: Any, here: Path
+) -> None:
+    said = say(*argv)
+    no_run, no_output = said.problems
+    assert (said.status, no_run) == (2, "jointgen: x: not a run folder (it has no recipe.toml)")
+    assert no_output.startswith(f"jointgen: {problem}")
     assert list(here.iterdir()) == []
 
 
@@ -367,9 +383,9 @@ def test_a_run_ends_with_its_numbers_and_its_folder(say: Any, here: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "training quickstart into runs/quickstart (2000 steps, device cpu)"),
+        ([], "checking quickstart, to train it into runs/quickstart (2000 steps, device cpu)"),
         (["--out", "r", "--set", "train.steps=7", "--set", "train.device=cpu", "--set", "name=mine"],
-         "training mine into r (7 steps, device cpu)"),
+         "checking mine, to train it into r (7 steps, device cpu)"),
     ],
 )  # fmt: skip
 def test_a_run_says_what_it_does_before_it_imports_what_does_it(
@@ -400,8 +416,9 @@ def test_what_is_announced_is_what_is_trained(say: Any, here: Path, monkeypatch:
     monkeypatch.setattr(run, "DRIVERS", ("/",))  # as if there may be a GPU: then torch has to say
     said = say("run", recipe, *in_words(train__steps="2", eval__metrics="[]"))
     assert said.status == 0, said
-    assert said.problems[0] == "jointgen: training mine into runs/mine (2 steps, device auto)"
+    assert said.problems[0] == "jointgen: checking mine, to train it into runs/mine (2 steps, device auto)"
     assert said.problems[1].startswith("jointgen: the device is ")
+    assert "jointgen: training mine into runs/mine" in said.problems
     assert tomllib.loads(Path("runs/mine/recipe.toml").read_text())["train"]["steps"] == 2
 
 

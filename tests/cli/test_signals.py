@@ -101,6 +101,7 @@ def test_one_interrupt_sent_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> Non
     """A launcher passes on the Ctrl-C that the terminal has sent to its processes already; a later one is another."""
     monkeypatch.setattr(stopping, "SAME_SIGNAL_S", 60.0)
     with stopping.StopRequest(quiet=True) as stop:
+        stopping.training_begins()
         assert stop() == 0
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
@@ -110,9 +111,30 @@ def test_one_interrupt_sent_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> Non
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def signalling(real: Any, number: int) -> Any:
+    """A function that sends this process a signal before it does its work."""
+
+    def signalled_first(*arguments: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), number)
+        return real(*arguments, **options)
+
+    return signalled_first
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_the_folder_is_made_ends_the_run_at_once(
+    number: int, status: int, say: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starting, "check_ownership", signalling(None, number))  # which is not called any more
+    said = say("run", QUICKSTART, "--quiet", "--out", "r", *in_words(train__steps="2"))
+    assert said.status == status
+    assert said.problems == ["jointgen: stopped before the first step; nothing was written"]
+    assert not Path("r").exists()
+
+
 @pytest.mark.parametrize(
     ("module", "where", "step"),
-    [(starting, "check_ownership", 1), (reporting, "write_pictures", 2), (reporting, "evaluate", 2)],
+    [(starting, "keep_plugins", 1), (reporting, "write_pictures", 2), (reporting, "evaluate", 2)],
     ids=["start", "picture", "end"],
 )
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -126,12 +148,8 @@ def test_a_signal_outside_the_loop(
     here: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """While a run starts, it stops after its first step; after its last one, it stops at once, and resumes."""
-    real = getattr(module, where)
-
-    def signalled_first(*arguments: Any, **options: Any) -> Any:
-        os.kill(os.getpid(), number)
-        return real(*arguments, **options)
+    """While its folder is made, a run stops after its first step; after the last one it stops at once, and resumes."""
+    signalled_first = signalling(getattr(module, where), number)
 
     argv = ["run", str(QUICKSTART), "--quiet", "--out", "r", *in_words(train__steps="2")]
     with monkeypatch.context() as patch:

@@ -227,10 +227,10 @@ def test_a_run_opens_without_its_data_and_finds_it_in_another_place(
     locations = [key for key, role in key_roles(source).items() if role == "location"]
     written = {key: value for key in locations if (value := getattr(model.view.sources["data"], key)) is not None}
     if not written:
-        with pytest.raises(ConfigError, match=r"^--data: the recipe's data reads no files$"):
+        with pytest.raises(ConfigError, match=r"^data: the recipe's data reads no files$"):
             open_model("r", data_paths={"": str(tmp_path / "moved")})
         return
-    with pytest.raises(ConfigError, match="--data says where it is now"):
+    with pytest.raises(ConfigError, match="data= says where it is now"):
         open_split(model.compiled.binding, "test")
     (place,) = written.values()
     found, _ = open_model("r", data_paths={"": str(tmp_path / "moved" / place)})
@@ -321,7 +321,7 @@ def go_on(data_paths: DataPaths | None = None, allow_changes: bool = False, **ch
 def test_a_run_goes_on_with_its_data_in_another_place(begun: Path, elsewhere: Path) -> None:
     """The recipe says the same as before, and the record where the data is now."""
     recipe = Path("r/recipe.toml").read_text()
-    with pytest.raises(ConfigError, match=r"no file 'x\.npy' in .*; --data says where it is now$"):
+    with pytest.raises(ConfigError, match=r"no file 'x\.npy' in .*; data= says where it is now$"):
         go_on()
     go_on({"": str(begun)})
     assert Path("r/recipe.toml").read_text() == recipe
@@ -333,7 +333,9 @@ def test_a_run_goes_on_with_its_data_in_another_place(begun: Path, elsewhere: Pa
 
 def test_a_run_goes_on_with_other_data_only_where_that_is_allowed(begun: Path, elsewhere: Path) -> None:
     np.save("x.npy", 255 - np.load(begun / "x.npy"))
-    with pytest.raises(FileError, match=r"began with other data .data: its \d+ train rows are others.*--allow-changes"):
+    with pytest.raises(
+        FileError, match=r"began with other data .data: its \d+ train rows are others.*allow_changes=True"
+    ):
         go_on()
     go_on(allow_changes=True)
     assert open_split(jointgen.load("r").compiled.binding, "test")
@@ -397,7 +399,7 @@ def test_a_source_of_several_files_is_given_their_folder(tmp_path: Path) -> None
     assert (moved.path, moved.test_path) == (str(tmp_path / "x.npy"), str(tmp_path / "t.npy"))
     (tmp_path / "s.npy").touch()
     assert relocate(recipe, {"data.test_path": str(tmp_path / "s.npy")}).data.test_path == str(tmp_path / "s.npy")
-    with pytest.raises(ConfigError, match=r"^--data: data reads several files \(path, test_path\); give the folder "):
+    with pytest.raises(ConfigError, match=r"^data: data reads several files \(path, test_path\); give the folder "):
         relocate(recipe, {"data": str(tmp_path / "s.npy")})
 
 

@@ -121,7 +121,7 @@ def test_a_file_that_a_run_brings_is_run_with_consent_only(tmp_path: Path) -> No
     source = DECORATED.format(name="foreign") + f"\nopen({str(mark)!r}, 'w').close()\n"
     path = write(tmp_path / "plugins" / "nets.py", source)
     tables = {"plugins": [{"file": "plugins/nets.py", "sha256": sha256_of(source.encode())}]}
-    with pytest.raises(ConfigError, match=r"nets.py is code that loading the run would execute .*--trust"):
+    with pytest.raises(ConfigError, match=r"nets.py is code that loading the run would execute .*trust=True"):
         registry_of_run(tables, tmp_path)
     assert not mark.exists()
     with trusting():

@@ -58,7 +58,7 @@ def test_refuses_to_overwrite(tmp_path: Path, status: Any) -> None:
         RunFolder(tmp_path / "x").goes_on(resume=False)
     assert str(caught.value) == (
         f"out: {tmp_path}/x already holds a run (status {status}, step 4000); "
-        'give another --out (out=DIR), --resume (resume="auto") to go on, or overwrite=True to begin anew'
+        'give another out=, resume="auto" to go on, or overwrite=True to begin anew'
     )
     assert RunFolder(tmp_path / "x").goes_on(resume=True)
 
@@ -69,7 +69,7 @@ def test_refuses_whatever_a_killed_run_left(tmp_path: Path, left: str) -> None:
     (tmp_path / left).parent.mkdir(exist_ok=True)
     (tmp_path / left).touch()
     way = "to go on" if "step" in left else "to start it again"
-    refused = rf'no summary\.json.*--resume \(resume="auto"\) {way}, or overwrite=True to begin anew$'
+    refused = rf'no summary\.json.*resume="auto" {way}, or overwrite=True to begin anew$'
     with pytest.raises(ConfigError, match=refused):
         RunFolder(tmp_path).goes_on(resume=False)
     assert RunFolder(tmp_path).goes_on(resume=True) == ("step" in left)

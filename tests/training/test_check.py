@@ -73,8 +73,10 @@ def test_every_door_refuses_the_same_at_once(say: Any, here: Path) -> None:
         said = say(door[0], QUICKSTART, *door[1:], *changes)
         assert (said.status, said.out) == (2, "")
         lines = [line.removeprefix("jointgen: ") for line in said.problems]
-        announced = ["training quickstart into runs/quickstart (2000 steps, device mps)"] * (door == ["run"])
-        assert sorted(lines) == [*SAID, *announced]
+        announced = ["checking quickstart, to train it into runs/quickstart (2000 steps, device mps)"] * (
+            door == ["run"]
+        )
+        assert sorted(lines) == [*announced, *SAID]
     with pytest.raises(ConfigError) as refused:
         jointgen.run(QUICKSTART, WRONG, quiet=True)
     assert sorted(refused.value.lines) == SAID
@@ -99,7 +101,7 @@ def test_every_door_refuses_the_same_at_once(say: Any, here: Path) -> None:
             {},
             "data.root: no MNIST under '/nowhere' (looked for /nowhere/MNIST/raw/train-images-idx3-ubyte)",
         ),
-        ({}, {"allow_changes": True}, "--allow-changes: says how to resume; use it with --resume"),
+        ({}, {"allow_changes": True}, "allow_changes: says how to resume; use it with resume"),
         ({}, {"out": Path("/dev/null/x")}, "out: /dev/null/x cannot be made a run folder: /dev/null is not a folder"),
     ],
     ids=str,

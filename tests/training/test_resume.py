@@ -120,7 +120,9 @@ def test_a_changed_recipe_is_refused_by_name(finished: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         train(finished, resume=True, changes={"train.steps": 20, "train.clip": 5.0, "seed": 1})
     first, *changes = refused.value.lines
-    assert first.startswith(f"out: the run in {finished} has another recipe; to go on with this one: --allow-changes")
+    assert first.startswith(
+        f"out: the run in {finished} has another recipe; to go on with this one: allow_changes=True"
+    )
     assert sorted(changes) == ["  seed: 0 -> 1", "  train.clip: not set -> 5.0", "  train.steps: 12 -> 20"]
 
 
@@ -181,7 +183,7 @@ def test_another_optimizer_cannot_be(finished: Path, table: dict[str, Any]) -> N
 
 
 def test_changes_are_allowed_only_to_a_run_that_is_resumed(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--allow-changes: .*--resume"):
+    with pytest.raises(ConfigError, match=r"allow_changes: .*resume"):
         train(tmp_path / "run", allow_changes=True)
 
 
@@ -217,7 +219,7 @@ def test_resume_starts_again_what_ended_before_its_first_checkpoint(
     out = tmp_path / "run"
     ended_early(out)
     (out / "metrics.jsonl").write_text("noise\n")
-    with pytest.raises(ConfigError, match=r"no checkpoint\); give another --out .*--resume .* to start it again"):
+    with pytest.raises(ConfigError, match=r"no checkpoint\); give another out=, resume=.auto. to start it again"):
         train(out)
     capsys.readouterr()
     train(out, resume=True, quiet=False)
@@ -604,7 +606,7 @@ def test_a_metric_that_raises_at_the_end_costs_its_own_figures(
     assert failed.value.exit_status == 1
     summary = json.loads((out / "summary.json").read_text())
     assert summary["status"] == "failed" and "metric 'rmse'" in summary["note"]
-    assert summary["note"].endswith("all other figures are there, and --resume evaluates again")
+    assert summary["note"].endswith('all other figures are there, and resume="auto" evaluates again')
     assert summary["metrics"].keys() == whole.keys()
     broken = {name for name, figure in summary["metrics"].items() if figure != whole[name]}
     assert broken == {"rmse", "code_rmse"} and summary["metrics"]["rmse"]["value"] is None
@@ -676,7 +678,7 @@ def test_a_log_that_is_lost_in_the_last_evaluation_costs_no_figure(
 def test_stopped_before_the_last_figures(tmp_path: Path, finished: Path) -> None:
     """A signal in the last evaluation ends the run at once; resuming writes what is missing."""
     calls = iter(range(100))
-    with pytest.raises(StoppedError, match=r"stopped at step 12; --resume goes on from .*step-00000012") as stopped:
+    with pytest.raises(StoppedError, match=r"stopped at step 12; resume=.auto. goes on from .*-00000012") as stopped:
         train(tmp_path / "run", stop=lambda: 15 if next(calls) == 13 else 0)  # 12 steps, then before and in it
     assert stopped.value.exit_status == 143
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "stopped"

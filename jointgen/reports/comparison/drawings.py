@@ -12,7 +12,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from jointgen.contracts.data_keys import ASKING
+from jointgen.contracts.data_keys import asking
 from jointgen.contracts.space import Space
 from jointgen.data.split import open_split
 from jointgen.errors import ConfigError, FileError, JointgenError
@@ -86,7 +86,7 @@ def _values_of(label: str, run: str, device: str) -> tuple[list[ModelValues], li
     except ConfigError as error:
         if any(view.binding.data_roots(view.binding.generator_of(v)) for v in model.observed):
             raise
-        remarks = [*remarks, f"{run}: samples alone: {error.lines[0].removesuffix(ASKING)}"]
+        remarks = [*remarks, f"{run}: samples alone: {error.lines[0].removesuffix(asking())}"]
         batch, truth = None, dict[str, Tensor]()
     else:
         batch = gallery.fixed_batch(view, split, min(SAMPLES, len(split)))

@@ -1,6 +1,10 @@
 """The site: `uv run --group docs sphinx-build -W docs docs/_build/site`, then open docs/_build/site/index.html."""
 
+import atexit
+import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import jointgen
@@ -43,5 +47,14 @@ python_maximum_signature_line_length = 90
 # Notebooks run while the site is built, again only where they have changed, and an error in one ends the build.
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300  # seconds for each cell
+nb_execution_timeout = 600  # seconds for each cell
 nb_merge_streams = True
+nb_execution_in_temp = True
+
+# A notebook's kernel starts as docs/_ext/ipython says, in a folder of its own, as IPython writes beside it. Threads
+# are few because notebooks run side by side.
+kernels = tempfile.mkdtemp(prefix="jointgen-docs-")
+atexit.register(shutil.rmtree, kernels, ignore_errors=True)
+shutil.copytree(Path(__file__).parent / "_ext/ipython", kernels, dirs_exist_ok=True)
+os.environ |= {"IPYTHONDIR": kernels, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "110"}
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # of tqdm, without ipywidgets

@@ -58,3 +58,4 @@ atexit.register(shutil.rmtree, kernels, ignore_errors=True)
 shutil.copytree(Path(__file__).parent / "_ext/ipython", kernels, dirs_exist_ok=True)
 os.environ |= {"IPYTHONDIR": kernels, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "110"}
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # of tqdm, without ipywidgets
+nb_render_markdown_format = "gfm"

@@ -22,6 +22,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_external_toc",
     "_ext.docstrings",
+    "_ext.drawings",
     "_ext.formulas",
     "_ext.generated",
 ]

@@ -11,6 +11,8 @@ MARKUP = re.compile(r"[\\*|]|(?<=\w)_(?!\w)")
 
 def escape(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
     """Escape the lines of a docstring in place, but for examples and literal blocks."""
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "")  # napoleon takes what stands before a colon in the first line for a type
     example, literal = False, None
     for number, line in enumerate(lines):
         indent = len(line) - len(line.lstrip())

@@ -1,10 +1,9 @@
-"""Writes formulas as MathML, which browsers typeset without a script or a network, and drawings as their text."""
+"""Writes formulas as MathML, which browsers typeset without a script or a network."""
 
 import re
 from typing import Any
 
 from docutils import nodes
-from docutils.parsers.rst import Directive
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
@@ -30,19 +29,7 @@ def block(writer: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
-class Mermaid(Directive):
-    """A drawing, which code hosts show as one; here its text."""
-
-    has_content = True
-
-    def run(self) -> list[nodes.Node]:
-        """Return the text as it is written."""
-        text = "\n".join(self.content)
-        return [nodes.literal_block(text, text, language="text")]
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register both."""
+    """Register the renderer."""
     app.add_html_math_renderer("mathml", (inline, None), (block, None))
-    app.add_directive("mermaid", Mermaid)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

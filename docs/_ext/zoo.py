@@ -17,6 +17,8 @@ from jointgen.reports.citations import bibliography, keys_of
 from jointgen.reports.explain.explain import explanation
 
 ROW = re.compile(r"^\| ([^|]+) \| `(?:\w+/)?(\w+)\.toml` \| \d+ \| ([^|]*) \| (.*) \|$", re.MULTILINE)
+ORPHAN = "---\norphan: true\n---\n\n"
+"""Not in the bar at the side, which each page repeats: the table has links to all systems."""
 PUBLISHED = {
     "nfvae_mnist": ("mnist", "NF (k = 80)"),
     "iafvae_mnist": ("mnist", "IAF"),
@@ -126,7 +128,7 @@ def page_of(system: System, images: Path) -> str:
     """Write the page of a system."""
     recipe = system.recipe
     sections = [
-        f"# {plain(system.name)}",
+        f"# {plain(system.name)}\n\n[All systems](index.md)",
         plain(recipe.title),
         *(f"![Draws of the trained model](../images/{file.name})" for file in sorted(images.glob(f"{recipe.name}.*"))),
         f"## Equation\n\n{equations(system.compiled)}",
@@ -135,7 +137,7 @@ def page_of(system: System, images: Path) -> str:
         f"## Figures\n\n{figures(system)}",
         f"## Recipe\n\n{listing(recipe)}",
     ]
-    return "\n\n".join(sections) + "\n"
+    return ORPHAN + "\n\n".join(sections) + "\n"
 
 
 def equations(compiled: CompiledRecipe) -> str:

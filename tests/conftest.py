@@ -13,7 +13,11 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 pytest.register_assert_rewrite("support")
 
-LONG = ["test_kill.py", "test_processes.py", "test_conformance.py", "test_wheel.py", "test_launcher.py"]
+LONG = [
+    *("test_processes.py", "test_conformance.py", "test_launcher.py", "test_recipes.py", "test_kill.py"),
+    *("test_wheel.py", "test_page_in_browser.py", "test_torch_compile.py", "test_signals.py", "test_startup.py"),
+    *("test_scaffold.py", "test_evaluate.py", "test_resume.py"),
+]
 """Files that take longest: they go first, so that no process is left alone with one of them at the end."""
 
 

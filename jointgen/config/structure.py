@@ -66,7 +66,7 @@ def structure(tables: Mapping[str, Any], cls: type[T], registry: Registry, *, lo
             components, and what a class's ``__attrs_post_init__`` raises.
     """
     try:
-        return _Reader(registry, load).converter.structure(tables, cls)
+        return _reader(registry, load).converter.structure(tables, cls)
     except (BaseValidationError, ConfigError) as error:
         problems = _problems_in(error, registry)
     raise ConfigError(problems)  # here, where no group of errors is its context: notebooks print all of such an error
@@ -215,6 +215,12 @@ class _Reader:
         return ConfigError(f"expected {describe(want, self.registry)}, got {show(value)}")
 
 
+@functools.lru_cache(maxsize=4)
+def _reader(registry: Registry, load: bool) -> _Reader:
+    """Return the reader, which keeps the functions that cattrs writes for each class."""
+    return _Reader(registry, load)
+
+
 _NOT_LOADED = object()
 
 
@@ -297,6 +303,7 @@ def _is_toml(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
+@functools.lru_cache(maxsize=4)
 def _writer(registry: Registry) -> Converter:
     converter = Converter()
 

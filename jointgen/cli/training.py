@@ -12,6 +12,7 @@ from jointgen.config.plugin_files import registry_of
 from jointgen.config.recipe import read_recipe, write_recipe
 from jointgen.config.toml import parse_toml
 from jointgen.contracts.figures import table_of
+from jointgen.errors import placing_options
 from jointgen.inference.data_paths import read_data_paths
 from jointgen.registry.hooks import RunView
 from jointgen.runs.folder import without_nan
@@ -27,7 +28,8 @@ from jointgen.training.run import run, run_folder
 def train_command(arguments: Arguments) -> None:
     """Train a recipe, or check it and print it resolved (--dry-run)."""
     if arguments.dry_run:
-        _dry_run(arguments)
+        with placing_options("out"):
+            _dry_run(arguments)
     elif is_launched():
         end_with_launcher()
         _train(arguments)
@@ -79,7 +81,7 @@ def _train(arguments: Arguments) -> None:
     if announced_device(arguments.tables) == "auto":  # which it is could not be said before torch was imported
         device = find_device("auto", "fp32", 1)
         log_once(f"the device is {torch.cuda.get_device_name() if device.type == 'cuda' else device}")
-    with StopRequest(quiet=not is_local_main()) as stop:
+    with StopRequest(quiet=not is_local_main()) as stop, placing_options("out"):
         done = run(
             arguments.tables,
             out=arguments.out,

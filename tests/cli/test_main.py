@@ -184,6 +184,11 @@ def test_a_run_and_an_output_that_are_none_are_told_together(
     assert list(here.iterdir()) == []
 
 
+def test_a_component_without_a_description_has_no_colon(say: Any, here: Path) -> None:
+    Path("nets.py").write_text("import jointgen\n@jointgen.register.encoder('plain')\ndef net(inputs, output): ...\n")
+    assert say("list", "encoder", "plain", "--plugin", "nets.py").out.splitlines()[0] == "encoder plain"
+
+
 def test_a_reader_that_went_away_is_no_traceback() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "jointgen", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -372,7 +377,9 @@ def test_a_run_ends_with_its_numbers_and_its_folder(say: Any, here: Path) -> Non
     assert [line.split(":")[0] for line in metrics] == ["rmse"]
     assert last == f"{Path('runs/quickstart')}: the run; look at it in {Path('runs/quickstart/report.html')}"
     assert (here / "runs/quickstart/summary.json").is_file()
-    assert say("run", QUICKSTART, "--quiet", *in_words()).refusal.startswith("out: runs/quickstart already holds a run")
+    assert say("run", QUICKSTART, "--quiet", *in_words()).refusal.startswith(
+        "--out: runs/quickstart already holds a run"
+    )
     words = in_words(train__steps="2", eval__metrics="[{type = 'rmse'}]")
     again = say("run", QUICKSTART, "--verbose", "--resume", "auto", "--json", *words)
     assert any(line.startswith("jointgen: 1 process(es), this one on cpu in fp32; ") for line in again.problems)

@@ -71,12 +71,11 @@ def export_part(model: Model, part: str, reading: str | None, ending: str, about
     make = _program if ending == PROGRAM else _onnx
     with _tracing(part, module.reading, "torch.export" if ending == PROGRAM else "torch.onnx"):
         data = make(module, arguments, names, metadata)
-    run = _read_program(data) if ending == PROGRAM else _read_onnx(data)
     others = module.example(CHECKED_ROWS, seed=1)
     with torch.no_grad():
         expected = module(*others)
     with _tracing(part, module.reading, f"the reader of {ending}"):
-        found = run(others)
+        found = (_read_program(data) if ending == PROGRAM else _read_onnx(data))(others)
     difference = (found.to(expected) - expected).abs()
     reach = TOLERANCE * (1.0 + float(expected.abs().max()))
     if found.shape != expected.shape or float((difference > reach).double().mean()) > WRONG_SHARE:

@@ -26,6 +26,7 @@ from jointgen.plugin import (
 from jointgen_families.gaussian import DiagonalGaussian
 from jointgen_families.location_scale import check_init_scale, check_real
 from jointgen_families.means import MeanModule, MeanName, check_mean
+from jointgen_families.precision import without_autocast
 
 BLOCK_SIZE = 64  # dimensions whose mutual effects are held in one triangular matrix: memory B x D x 64
 
@@ -76,7 +77,7 @@ class MixtureOfGaussians:
         with torch.no_grad():
             # the last component takes what rounding leaves of the sum of the weights
             chosen = (u[:, None] >= self.log_weights.exp().cumsum(1)[:, :-1]).sum(1)
-            rows = torch.arange(len(chosen), device=chosen.device)
+            rows = torch.arange(chosen.shape[0], device=chosen.device)
             point = self.means[rows, chosen] + self.log_scales[rows, chosen].exp() * eps
         path = with_path(point.flatten(1), self.log_weights, self.means.flatten(2), self.log_scales.flatten(2))
         return ReadyDraw(sample=path.view_as(point), mean=self.mean)
@@ -106,7 +107,7 @@ def with_path(point: Tensor, log_weights: Tensor, means: Tensor, log_scales: Ten
     """
     if not torch.is_grad_enabled():
         return point
-    with torch.autocast(point.device.type, enabled=False):  # triangular systems are not solved in bfloat16
+    with without_autocast(point):  # triangular systems are not solved in bfloat16
         t, rho, c = _at(point, log_weights, means, log_scales)
         # the gradient of `moved` is dz with z_<d left where it is; c sums to 0 over k, so weights need no normaliser
         log_r = log_weights[:, :, None] + _before(_log_normal(point, means, log_scales))

@@ -29,6 +29,7 @@ from jointgen.plugin import (
     sum_event,
 )
 from jointgen_families.location_scale import check_real
+from jointgen_families.precision import without_autocast
 
 TRIES = 16
 """So often a gamma variate is proposed; all are refused in one of 10^20 cases, where the last proposal is taken."""
@@ -295,7 +296,7 @@ class TorchModule(nn.Module):
 
     def forward(self, params: Tensor) -> TorchDistribution:
         """Return the distribution of each row."""
-        with torch.autocast(params.device.type, enabled=False):
+        with without_autocast(params):
             every = at_least_float32(params).unflatten(1, (len(self.learned), -1)) + self.offset
             named = {name: self._mapped(name, raw) for name, raw in zip(self.learned, every.unbind(1), strict=True)}
             like = next(iter(named.values()))

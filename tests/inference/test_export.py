@@ -84,3 +84,27 @@ def test_a_file_that_gives_other_numbers_is_not_written(trained: Path, monkeypat
     monkeypatch.setattr("jointgen.inference.export.torch.export.load", other)
     with pytest.raises(jointgen.JointgenError, match="decoder: the file gives other numbers than the model, by up to"):
         export_part(jointgen.load(trained), "decoder", None, PROGRAM, {})
+
+
+@pytest.mark.parametrize(
+    ("family", "reading"),
+    [
+        ({"type": "planar", "length": 2}, "sample"),
+        ({"type": "mixture"}, "sample"),
+        ({"type": "zuko", "flow": "MAF"}, "mean"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["type"],
+)
+def test_draws_of_flows_and_mixtures_are_programs(family: dict[str, Any], reading: str) -> None:
+    """They have loops that stop early, counts of rows and switches of precision, of which a program can hold none."""
+    mlp = {"type": "mlp", "hidden": [4]}
+    recipe = {
+        "name": "exported",
+        "data": {"type": "digits", "observe": "binarise"},
+        "prior": {"type": "normal", "size": 2},
+        "encoder": {"network": mlp, "family": family},
+        "decoder": {"network": mlp, "family": {"type": "bernoulli"}},
+        "objective": {"type": "vae"},
+        "train": {"steps": 1, "batch": 4},
+    }
+    assert export_part(jointgen.losses(recipe).model.eval(), "encoder", reading, PROGRAM, {}).difference < 1e-5

@@ -77,17 +77,18 @@ def cases() -> dict[str, dict[str, Any]]:
         "eval": {**EVALUATION, "metrics": []},
     }
     found["dropout"] = changed("quickstart", "encoder.network", dropout=0.3)
-    found["spectral_norm"] = changed("ali_mnist", "discriminator", spectral_norm=True)
+    critic = {"type": "augmented", "of": {**shipped("ali_mnist")["discriminator"], "spectral_norm": True}}
+    found["augmented_critic"] = {**shipped("ali_mnist"), "discriminator": critic}
     found["literal"] = changed("asvae_mnist", "objective", form="literal")
     found["number"] = changed("asvae_mnist", "objective", **{"lambda": 10.0})
     for objective in ("iwae", "alice"):
         found[objective] = {**shipped("ali_mnist" if objective == "alice" else "vae_mnist")}
         found[objective]["objective"] = {"type": objective}
     found["vamp"] = {**shipped("vae_mnist"), "prior": {"type": "vamp", "size": 16, "components": 5}}
-    critic = {"f": {"of": "q(x) : p(x)", "loss": {"type": "least_squares"}, "times": 3}}
+    scores = {"f": {"of": "q(x) : p(x)", "loss": {"type": "least_squares"}, "times": 3}}
     found["several_times"] = {
         **shipped("asvae_mnist"),
-        "objective": {"type": "expression", "maximize": "E[q(x,z)](log p(x|z)) + E[p(x)](f)", "scores": critic},
+        "objective": {"type": "expression", "maximize": "E[q(x,z)](log p(x|z)) + E[p(x)](f)", "scores": scores},
     }
     own = {"asvae": {"model": {"lr": 5e-4, "betas": [0.5, 0.999], "decay_from": 0.5}, "critics": {"type": "rmsprop"}}}
     found["stages"] = changed("asvae_mnist", "optimizer", stages=own)
@@ -182,22 +183,28 @@ def in_float32() -> dict[str, dict[str, Any]]:
 
 
 def augmented(folder: Path, **train: Any) -> dict[str, Any]:
-    """A convolutional recipe on prepared images, with random crops and flips."""
+    """A convolutional recipe on prepared images, with random crops, flips and colours."""
     images = np.random.default_rng(0).integers(0, 256, (40, 12, 12, 3), dtype=np.uint8)
     (folder / "images").mkdir(exist_ok=True)
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / f"images/{number:02d}.png")
     prepare_images(folder / "images", folder / "packed", 10, workers=1)
-    source = {"type": "prepared", "path": str(folder / "packed"), "crop": 8, "flip": True}
+    source: dict[str, Any] = {"type": "prepared", "path": str(folder / "packed"), "crop": 8, "flip": True}
+    source["augment"] = [{"type": "colour", "brightness": 0.1}]
     return {**shipped("asvae_cifar10", **train), "data": source}
 
 
 SCRIPT = """
 import json, os, sys
+import torch
 import jointgen
+class Meddler:  # is told of everything in the main process alone, and changes what it can
+    def jointgen_log(self, run, figures):
+        torch.manual_seed(run.step)
+        [parameter.data.zero_() for parameter in run.model().parameters()]
 os.fsync = lambda descriptor: None  # nothing here need outlive the machine
 for name, tables in json.load(open(sys.argv[1])).items():
-    jointgen.run(tables, out=f"{sys.argv[2]}/{name}", quiet=True)
+    jointgen.run(tables, out=f"{sys.argv[2]}/{name}", quiet=True, callbacks=[Meddler()])
 """
 
 

@@ -23,7 +23,7 @@ class Chain:
 
     def forward(self, z0: Tensor) -> tuple[Tensor, Tensor]:
         """Return f(z0), (B, D), and log|det df/dz0|, (B,) nats."""
-        z, total = z0, z0.new_zeros(len(z0))
+        z, total = z0, z0.new_zeros(z0.shape[0])
         for step in self.steps:
             z, log_det = step.forward(z)
             total = total + log_det
@@ -31,7 +31,7 @@ class Chain:
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return z0 with f(z0) = z, (B, D), and log|det df/dz0| there, (B,) nats."""
-        total = z.new_zeros(len(z))
+        total = z.new_zeros(z.shape[0])
         for step in reversed(self.steps):
             z, log_det = step.inverse(z)
             total = total + log_det

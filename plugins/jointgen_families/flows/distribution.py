@@ -6,13 +6,13 @@ import math
 from typing import ClassVar, Protocol, cast
 
 import attrs
-import torch
 from torch import Tensor, nn
 
 from jointgen.plugin import Capabilities, DensityKind, NoiseSource, Space, at_least_float32, placing
 from jointgen_families.gaussian import DiagonalGaussian, Gaussian
 from jointgen_families.location_scale import check_real
 from jointgen_families.means import MeanModule
+from jointgen_families.precision import without_autocast
 
 
 class Transform(Protocol):
@@ -74,13 +74,13 @@ class FlowDistribution:
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-density at any points, by the inverse, (B, *shape) -> (B,) nats."""
-        with torch.autocast(value.device.type, enabled=False):
+        with without_autocast(value):
             z0, log_det = self.transform.inverse(at_least_float32(value).flatten(1))
             return self.base.log_prob(z0.view_as(value)) - log_det
 
     def forward(self, z0: Tensor) -> tuple[Tensor, Tensor]:
         """Return f(z0), (B, *shape), and log|det df/dz0|, (B,)."""
-        with torch.autocast(z0.device.type, enabled=False):
+        with without_autocast(z0):
             z, log_det = self.transform.forward(z0.flatten(1))
             return z.view_as(z0), log_det
 
@@ -141,7 +141,7 @@ class FlowModule(nn.Module):
         """Return the distribution of each row."""
         params = at_least_float32(params)
         base, context = params.flatten(1).split([math.prod(self.base_shape), self.context_size], 1)
-        with torch.autocast(params.device.type, enabled=False):
+        with without_autocast(params):
             start = self.base(base.reshape(-1, *self.base_shape))
             return FlowDistribution(start, self.flow(context))
 

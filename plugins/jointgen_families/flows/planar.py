@@ -77,7 +77,7 @@ class _Layers(torch.autograd.Function):
         ctx: Any, z: Tensor, u: Tensor, w: Tensor, b: Tensor, margin: float, direction: Direction
     ) -> tuple[Tensor, Tensor]:
         """Return f(z0), (B, D), and log|det df/dz0|, (B,) nats."""
-        log_det = z.new_zeros(len(z))
+        log_det = z.new_zeros(z.shape[0])
         ctx.blocks = []
         block = LAYERS_PER_BLOCK if u.ndim == 3 else len(u)  # products that all rows share cost little
         for part in direction.order([slice(k, k + block) for k in range(0, b.shape[-1], block)]):

@@ -32,8 +32,11 @@ ACCELERATOR_ROUNDS = 16
 
 
 def may_look(x: Tensor) -> bool:
-    """Return whether a loop may look at its values to stop early; on an accelerator each look waits for the device."""
-    return x.device.type == "cpu"
+    """Return whether a loop may look at its values to stop early.
+
+    On an accelerator each look waits for the device, and an exported program takes the same way for all values.
+    """
+    return x.device.type == "cpu" and not torch.compiler.is_exporting()
 
 
 class Forwards:

@@ -90,8 +90,8 @@ def test_a_file_that_gives_other_numbers_is_not_written(trained: Path, monkeypat
     ("family", "reading"),
     [
         ({"type": "planar", "length": 2}, "sample"),
-        ({"type": "mixture"}, "sample"),
-        ({"type": "zuko", "flow": "MAF"}, "mean"),
+        pytest.param({"type": "mixture"}, "sample", marks=pytest.mark.slow),
+        pytest.param({"type": "zuko", "flow": "MAF"}, "mean", marks=pytest.mark.slow),
     ],
     ids=lambda value: value if isinstance(value, str) else value["type"],
 )

@@ -186,14 +186,13 @@ def needs(compiled: CompiledRecipe) -> str:
 def figures(system: System) -> str:
     """Write our figure and the published one, each with its caveat."""
     text = f"Ours: {plain(system.trained)}."
-    text += (
-        f" One training; {system.recipe.time}." if system.recipe.time and "not measured" not in system.trained else ""
-    )
+    if system.recipe.time and "not measured" not in system.trained:
+        text += f" One training takes {system.recipe.time}."
     if system.tests:
         text += f" The objective is held to losses by hand or closed forms by the tests {plain(system.tests)}."
     if system.recipe.name in PUBLISHED:
         text += "\n\n" + "\n".join(published(*PUBLISHED[system.recipe.name]))
-        text += "\n\nTheir networks and protocols are not ours, so the two are no comparison: "
+        text += "\n\nNetworks and protocols, and in part the data, are not ours, so the two are no comparison: "
         text += "[published figures and their caveats](../../concepts/numbers.md#published-figures-and-their-caveats)."
     return text
 

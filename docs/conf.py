@@ -57,6 +57,7 @@ nb_execution_in_temp = True
 kernels = tempfile.mkdtemp(prefix="jointgen-docs-")
 atexit.register(shutil.rmtree, kernels, ignore_errors=True)
 shutil.copytree(Path(__file__).parent / "_ext/ipython", kernels, dirs_exist_ok=True)
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # for `!jointgen`
 os.environ |= {"IPYTHONDIR": kernels, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "110"}
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # of tqdm, without ipywidgets
 nb_render_markdown_format = "gfm"

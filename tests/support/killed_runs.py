@@ -25,11 +25,9 @@ import torch
 import torch._dynamo  # torch's optimizers import it: once here, and not in every fork
 from jointgen_data.digits import Digits
 from torch import Tensor, nn
-from torch.distributed import TCPStore
 
 import jointgen
 from jointgen.compiler import build as building
-from jointgen.errors import JointgenError
 from jointgen.registry.discovery import load_plugins
 from jointgen.runs import checkpoint
 from jointgen.runs.folder import RunFolder
@@ -38,6 +36,7 @@ from jointgen.runs.records import checkpoint_name
 from jointgen.training import reporter as reporting
 from jointgen.training import run as training_run
 from support.paths import QUICKSTART
+from support.ranks import launched
 from support.runs import SMALL
 
 SETTINGS = {
@@ -269,31 +268,6 @@ def killed_after(seconds: float, out: Path) -> str | None:
 # --- two processes ---------------------------------------------------------------------------------------------------
 
 
-def pair(action: Callable[[int], object]) -> list[int]:
-    """Exit statuses of two processes of one run, each a fork that does it by its rank; -9 where it was killed."""
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    pids = []
-    for rank in range(2):
-        sys.stdout.flush()
-        pids.append(os.fork())
-        if pids[-1] == 0:
-            os.environ.update(place, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank))
-            os._exit(status_of(lambda rank=rank: action(rank)))
-    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-
-
-def status_of(action: Callable[[], object]) -> int:
-    try:
-        action()
-    except JointgenError as error:
-        return error.exit_status
-    except BaseException:
-        traceback.print_exc()
-        return 99
-    return 0
-
-
 def stopped_at(step: int) -> Callable[[], int]:
     calls = iter(range(10**6))
     return lambda: signal.SIGTERM if next(calls) + 1 == step else 0
@@ -301,15 +275,15 @@ def stopped_at(step: int) -> Callable[[], int]:
 
 def pairs(folder: Path) -> None:
     """`stop` is asked from the step on which a run goes on, so the counts are of steps since then."""
-    assert pair(lambda rank: run(folder / "whole")) == [0, 0]
+    assert launched(2, lambda rank: run(folder / "whole")) == [0, 0]
     out = folder / "killed"
     for rank, after in ((0, 7), (1, 5), (1, 9)):
         stop = between_steps(after)
-        statuses = pair(lambda me, rank=rank, stop=stop: run(out, stop if me == rank else lambda: 0))
+        statuses = launched(2, lambda me, rank=rank, stop=stop: run(out, stop if me == rank else lambda: 0))
         print(f"kill -9 of process {rank}: {statuses[rank]}, {statuses[1 - rank]}; {state_of(out)}")
-        told = pair(lambda me: run(out, stopped_at(3) if me == 1 else lambda: 0))
+        told = launched(2, lambda me: run(out, stopped_at(3) if me == 1 else lambda: 0))
         print(f"SIGTERM to process 1: {told[0]}, {told[1]}; {state_of(out)}")
-    assert pair(lambda rank: run(out)) == [0, 0]
+    assert launched(2, lambda rank: run(out)) == [0, 0]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""N processes train the same model as one: every shipped recipe on small networks, in float64, after 20 steps."""
+"""N processes train the same model as one: every shipped recipe on small networks, in float64, after 12 steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.paths import SHIPPED
+from support.paths import REPO, SHIPPED
 
 import jointgen
 from jointgen.config.toml import load_tables
@@ -24,13 +24,13 @@ from jointgen.runs import checkpoint
 EXACT = 1e-12
 
 SMALL: dict[str, Any] = {
-    "steps": 20,
+    "steps": 12,
     "batch": 16,
     "pair_block": 4,
     "threads": 1,
     "precision": "fp64",
-    "log_every": 10,
-    "checkpoint_every": 10,
+    "log_every": 6,
+    "checkpoint_every": 6,
     "trackers": [],
 }
 EVALUATION: dict[str, Any] = {"rows": 40, "quick_rows": 20, "batch": 8, "samples": 4}
@@ -73,7 +73,7 @@ def cases() -> dict[str, dict[str, Any]]:
     found = {path.stem: shipped(path.stem) for path in sorted(SHIPPED.glob("*.toml"))}
     # its figures, all of them, and its pictures are compared
     found["quickstart"] = {
-        **shipped("quickstart", eval_every=10, sample_every=10),
+        **shipped("quickstart", eval_every=6, sample_every=6),
         "eval": {**EVALUATION, "metrics": []},
     }
     found["dropout"] = changed("quickstart", "encoder.network", dropout=0.3)
@@ -169,7 +169,7 @@ def scheduled() -> dict[str, Any]:
         "maximize": "E[q(x,z)](log p(x|z) - KL(q(z|x) : p(z))) + E[p(x)](k*log s(f))",
         "ratios": {"f": {"of": "q(x) : p(x)", "times": rules, "history": 5}},
         "weights": {"k": {"start": 0.5, **control}},
-        "updates": {"f": {"when": "(E[q(x)](-log s(f)) > 0.6 and f/negative_accuracy < 0.9) or step > 14"}},
+        "updates": {"f": {"when": "(E[q(x)](-log s(f)) > 0.6 and f/negative_accuracy < 0.9) or step > 8"}},
         "constraints": {"f": [{"type": "clip", "bound": 0.2}]},
     }
 
@@ -194,29 +194,13 @@ def augmented(folder: Path, **train: Any) -> dict[str, Any]:
     return {**shipped("asvae_cifar10", **train), "data": source}
 
 
-SCRIPT = """
-import json, os, sys
-import torch
-import jointgen
-class Meddler:  # is told of everything in the main process alone, and changes what it can
-    def jointgen_log(self, run, figures):
-        torch.manual_seed(run.step)
-        [parameter.data.zero_() for parameter in run.model().parameters()]
-os.fsync = lambda descriptor: None  # nothing here need outlive the machine
-for name, tables in json.load(open(sys.argv[1])).items():
-    jointgen.run(tables, out=f"{sys.argv[2]}/{name}", quiet=True, callbacks=[Meddler()])
-"""
-
-
 def train_in(processes: int, named: Mapping[str, Any], folder: Path) -> Path:
-    """Run folders FOLDER/N/NAME of all the recipes, trained by one launch of so many processes."""
+    """Run folders FOLDER/N/NAME of all the recipes, trained by so many processes."""
     out = folder / str(processes)
     out.mkdir()
-    (out / "script.py").write_text(SCRIPT)
     (out / "cases.json").write_text(json.dumps(named))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *launcher, str(out / "script.py"), str(out / "cases.json"), str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "support.forked_runs", str(processes), str(out / "cases.json"), str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO / "tests")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr
     return out
@@ -252,7 +236,7 @@ def in_one_and_two(named: Mapping[str, Any], folder: Path) -> Path:
 def difference(one: Path, many: Path) -> float:
     """The largest difference between the weights, averages and buffers of two runs' last checkpoints."""
     mine, theirs = (checkpoint.find(run / "checkpoints") for run in (one, many))
-    assert mine.step == theirs.step == 20
+    assert mine.step == theirs.step == 12
     assert {part: [*tensors] for part, tensors in mine.parts.items()} == {p: [*t] for p, t in theirs.parts.items()}
     pairs = [(t, theirs.parts[part][name]) for part, tensors in mine.parts.items() for name, t in tensors.items()]
     return max(float((a.double() - b.double()).abs().max()) for a, b in pairs if a.numel())
@@ -260,7 +244,7 @@ def difference(one: Path, many: Path) -> float:
 
 def moved(run: Path) -> bool:
     """Whether training changed every part, so that equality says something."""
-    first, last = (checkpoint.load(run / "checkpoints" / f"step-{step:08d}").parts for step in (10, 20))
+    first, last = (checkpoint.load(run / "checkpoints" / f"step-{step:08d}").parts for step in (6, 12))
     return all(
         any(not torch.equal(t, last[p][n]) for n, t in tensors.items()) for p, tensors in first.items() if tensors
     )

@@ -13,7 +13,7 @@ from jointgen.compiler.compiled_recipe import CompiledRecipe, compile_recipe
 from jointgen.config.recipe import read_recipe
 from jointgen.config.shipped import shipped_recipes
 from jointgen.registry.components import Registry
-from jointgen.reports.citations import bibliography, keys_of
+from jointgen.reports.citations import bibliography
 from jointgen.reports.explain.explain import explanation
 
 ROW = re.compile(r"^\| ([^|]+) \| `(?:\w+/)?(\w+)\.toml` \| \d+ \| ([^|]*) \| (.*) \|$", re.MULTILINE)
@@ -132,7 +132,7 @@ def page_of(system: System, images: Path) -> str:
         plain(recipe.title),
         *(f"![Draws of the trained model](../images/{file.name})" for file in sorted(images.glob(f"{recipe.name}.*"))),
         f"## Equation\n\n{equations(system.compiled)}",
-        f"## Paper\n\n{papers(recipe.name)}",
+        f"## Paper\n\n{papers(system)}",
         f"## What it needs\n\n{needs(system.compiled)}",
         f"## Figures\n\n{figures(system)}",
         f"## Recipe\n\n{listing(recipe)}",
@@ -149,11 +149,11 @@ def equations(compiled: CompiledRecipe) -> str:
     return text + "The notation: [the objective language](../../concepts/objectives.md)."
 
 
-def papers(name: str) -> str:
-    """List the papers of a recipe, with links to their preprints."""
-    entries = [cited(bibliography()[key]) for key in keys_of(name)]
+def papers(system: System) -> str:
+    """List the papers of a system's recipe, with links to their preprints."""
+    entries = [cited(bibliography()[key]) for key in system.compiled.recipe.cite or []]
     listed = "".join(f"- {entry}\n" for entry in entries)
-    text = f"{listed}\n`jointgen cite {name}` prints them as BibTeX. What was implemented, and pitfalls: "
+    text = f"{listed}\n`jointgen cite {system.recipe.name}` prints them as BibTeX. What was implemented, and pitfalls: "
     return text + "[the systems, paper by paper](../papers.md)."
 
 

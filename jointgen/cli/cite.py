@@ -8,19 +8,18 @@ from jointgen.cli.arguments import Arguments
 from jointgen.config.plugin_files import registry_of
 from jointgen.config.recipe import read_recipe, read_tables
 from jointgen.config.shipped import find_recipe
-from jointgen.reports.citations import bibtex, component_papers, keys_of
+from jointgen.reports.citations import bibtex, component_papers
 from jointgen.runtime.console import say_text
 
 
 def cite_command(arguments: Arguments) -> None:
     """Print BibTeX: jointgen, the recipe's papers, and, as comments, what its components name."""
     folder = Path(arguments.recipe)
-    is_run = folder.is_dir()
-    path = folder / "recipe.toml" if is_run else find_recipe(arguments.recipe)
+    path = folder / "recipe.toml" if folder.is_dir() else find_recipe(arguments.recipe)
     tables = read_tables(str(path))
     registry = registry_of(tables)
     recipe = read_recipe(tables, registry=registry)
     papers = component_papers(recipe, registry)
     named = [f"% {component}: {paper}" for component, paper in papers.items()]
     about = ["% The papers of its components, as these name them:", *named] if named else []
-    say_text("\n".join([bibtex(keys_of(recipe.name, None if is_run else path)), "", *about]).rstrip())
+    say_text("\n".join([bibtex(recipe), "", *about]).rstrip())

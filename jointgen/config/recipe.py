@@ -287,6 +287,7 @@ class Recipe:
         optimizer: How parts are optimised.
         eval: What is measured.
         plugins: Python files with components of the recipe's own: paths, or tables with their hashes.
+        cite: The papers that `jointgen cite` prints: keys of jointgen/reports/papers.bib.
     """
 
     data: DataField
@@ -308,6 +309,7 @@ class Recipe:
     optimizer: OptimizerTables = attrs.field(factory=OptimizerTables)
     eval: Eval = attrs.field(factory=Eval)
     plugins: list[str | PluginTable] | None = None
+    cite: list[str] | None = None
 
     def all_sources(self) -> dict[str, Any]:
         """Return every data source by the name of its part."""
@@ -437,11 +439,15 @@ def write_recipe(recipe: Recipe, registry: Registry) -> str:
 
 
 def changed_keys(old: str | Mapping[str, Any], new: str | Mapping[str, Any]) -> list[Problem]:
-    """List what differs between two resolved recipes, as text or tables, such as ``train.steps: 40 -> 60``."""
+    """List what differs between two resolved recipes, as text or tables, such as ``train.steps: 40 -> 60``.
+
+    The papers that they cite may differ: they change no run.
+    """
     try:
         before, after = (parse_toml(recipe) if isinstance(recipe, str) else recipe for recipe in (old, new))
     except ValueError as error:
         raise ConfigError(f"a recipe of the run is not TOML: {error}") from None
+    before, after = ({key: table for key, table in tables.items() if key != "cite"} for tables in (before, after))
     return list(_changes(before, after, ()))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jointgen.reports.citations import bibtex, component_papers, keys_of
+from jointgen.reports.citations import bibtex, component_papers
 from jointgen.reports.page.figures import figure_rows
 from jointgen.reports.run_figures import figures_of_run
 from jointgen.runs.folder import RunFolder
@@ -40,7 +40,7 @@ def model_card(folder: RunFolder, model: Model, name: str, pictures: list[str]) 
         _figures(folder, model.checkpoint),
         *(f"![{picture}]({picture})" for picture in pictures),
         "## To cite",
-        f"```bibtex\n{bibtex(keys_of(title))}\n```",
+        f"```bibtex\n{bibtex(model.compiled.recipe)}\n```",
         *_papers(model),
     ]
     return "\n\n".join(parts) + "\n"

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from jointgen.config.recipe import changed_keys, read_tables
 from jointgen.config.shipped import shipped_recipes
-from jointgen.reports.citations import bibliography, cited_keys
+from jointgen.reports.citations import bibliography
 
 
 def keys_in(text: str) -> list[str]:
@@ -17,7 +18,7 @@ def keys_in(text: str) -> list[str]:
 
 
 def test_every_shipped_recipe_cites_papers_and_every_paper_is_cited() -> None:
-    cited = {key for path in shipped_recipes().values() for key in cited_keys(path) or [f"none in {path.name}"]}
+    cited = {key for path in shipped_recipes().values() for key in read_tables(str(path))["cite"]}
     assert cited == set(bibliography())
 
 
@@ -41,13 +42,20 @@ def test_a_recipe_of_ones_own_cites_what_it_is_based_on(say: Any, here: Path) ->
     say("copy", "wae_mmd_mnist", "base.toml")
     Path("mine.toml").write_text('base = "base.toml"\n')
     assert keys_in(say("cite", "mine.toml").out) == ["jointgen", "tolstikhin2018"]
-    Path("mine.toml").write_text('# cite: kingma2014, zhao2019\nbase = "base.toml"\n')
+    Path("mine.toml").write_text('cite = ["kingma2014", "zhao2019"]\nbase = "base.toml"\n')
     assert keys_in(say("cite", "mine.toml").out) == ["jointgen", "kingma2014", "zhao2019"]
-    Path("mine.toml").write_text('# cite: kingma2041, zhao2019\nbase = "base.toml"\n')
+    Path("mine.toml").write_text('cite = ["kingma2041", "zhao2019"]\nbase = "base.toml"\n')
     said = say("cite", "mine.toml")
     assert said.status == 2
-    assert "mine.toml: cites 'kingma2041', which has no entry; did you mean 'kingma20" in said.refusal
+    assert "cite: 'kingma2041' has no entry; did you mean 'kingma20" in said.refusal
 
 
-def test_a_run_cites_the_recipe_of_its_name(trained: Path, say: Any) -> None:
-    assert keys_in(say("cite", trained).out) == ["jointgen", "pu2017"]
+def test_a_run_cites_what_its_recipe_does(say: Any, here: Path) -> None:
+    Path("run").mkdir()
+    Path("run/recipe.toml").write_text(say("run", "quickstart", "--dry-run").out)
+    assert keys_in(say("cite", "run").out) == ["jointgen", "pu2017"]
+
+
+def test_another_citation_is_no_other_run() -> None:
+    assert changed_keys({"seed": 0}, {"seed": 0, "cite": ["pu2017"]}) == []
+    assert len(changed_keys({"seed": 0}, {"seed": 1, "cite": ["pu2017"]})) == 1

@@ -1111,7 +1111,7 @@ def test_rows_of_several_data_sources_that_cannot_be_used_are_told_together(regi
 DATA: Rows = {
     "more rows in a batch than there are": (
         ["train.batch=4096"],
-        ["train.batch: 4096 is more than the 1500 rows of the training split of data"],
+        ["train.batch: 4096 is more than the 1500 rows of the training split of data; set it to 1500 or fewer"],
     ),
     "no mnist there": (
         ['data={type="mnist", root="/no/such/folder", observe="dequantise"}'],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import Any
 
 import attrs
@@ -76,7 +75,7 @@ class StandardNormal(DiagonalGaussian):
         self.module, self.rows = module, rows
         self.log_scale, self.space = module.log_scale, module.space
 
-    @cached_property
+    @property
     def mean(self) -> Tensor:  # type: ignore[override]  # its density does without
         """Zeros, (B, *shape)."""
         return self.module.rows(self.rows)

@@ -120,7 +120,7 @@ def test_a_run_that_goes_on_tells_nothing_twice(plain: Path, tmp_path: Path) -> 
     with pytest.raises(StoppedError):
         jointgen.run(QUICKSTART, RUN, out=tmp_path / "run", quiet=True, callbacks=[first], stop=stop_after(4))
     assert first.told[-3:] == [("checkpoint", 4), ("checkpoint", 4), ("end", 4)]  # due, and for the signal
-    assert first.end[0] == "stopped" and "--resume" in first.end[1]
+    assert first.end[0] == "stopped" and 'resume="auto"' in first.end[1]
     jointgen.run(QUICKSTART, RUN, out=tmp_path / "run", quiet=True, callbacks=[second], resume=True)
     assert second.told == [("start", 4), ("log", 6), ("checkpoint", 6), ("evaluated", 6), ("end", 6)]
     assert second.resumed_from == 4

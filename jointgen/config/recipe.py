@@ -287,7 +287,7 @@ class Recipe:
         optimizer: How parts are optimised.
         eval: What is measured.
         plugins: Python files with components of the recipe's own: paths, or tables with their hashes.
-        cite: The papers that `jointgen cite` prints: keys of jointgen/reports/papers.bib.
+        cite: The papers that `jointgen cite` prints: keys of jointgen/reports/papers.bib, or BibTeX entries, "@...".
     """
 
     data: DataField

@@ -20,7 +20,6 @@ from jointgen.errors import FileError
 from jointgen.runtime.regular_files import check_regular
 
 FILES_PER_TASK = 16  # a future for every file would take gigabytes over the whole of ImageNet
-ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and those of its values that turn by a quarter
 MAX_NAMED = 3  # broken files that a message names
 
 # --- one file --------------------------------------------------------------------------------------------------------
@@ -74,12 +73,7 @@ def upright_size(file: str | Path) -> tuple[int, int]:
     """Return the (width, height) of an image file, turned upright. Raises as `read_image` does."""
     check_regular(file)
     with Image.open(file) as image:
-        width, height = image.size
-        try:
-            turned = image.getexif().get(ORIENTATION) in SIDEWAYS
-        except Exception:  # as in `_upright`
-            turned = False
-    return (height, width) if turned else (width, height)
+        return _upright(image).size
 
 
 def _upright(image: Image.Image) -> Image.Image:

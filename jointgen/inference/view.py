@@ -21,7 +21,7 @@ from jointgen.contracts.observation import Observation, observe
 from jointgen.contracts.space import Space
 from jointgen.data.step_inputs import StepInputs
 from jointgen.engine.terms import PerRow
-from jointgen.errors import ConfigError, suggest
+from jointgen.errors import ConfigError, for_caller, suggest
 from jointgen.objectives.algebra import Expr
 from jointgen.objectives.distributions import Conditional, Joint
 from jointgen.objectives.expressions import Expectation, Ratio
@@ -385,5 +385,7 @@ class _ExpressionOfRows:
 
 def require_given(joint: Joint, factor: Conditional, given: Container[str]) -> None:
     """Raise ConfigError where values of a data root are not given."""
-    if missing := ", ".join(v for v in factor.out if v not in given):
-        raise ConfigError(f"{joint.name}({factor}) is a data root: give its values, given={{{missing!r}: ...}}")
+    if missing := [variable for variable in factor.out if variable not in given]:
+        in_shell = " ".join(f"--given {variable}=VALUE" for variable in missing)
+        in_python = f"given={{{', '.join(f'{variable!r}: ...' for variable in missing)}}}"
+        raise ConfigError(f"{joint.name}({factor}) is a data root: give its values, {for_caller(in_shell, in_python)}")

@@ -10,11 +10,11 @@ from jointgen.config.used_components import used_components
 from jointgen.errors import ConfigError, Problem, suggest
 from jointgen.registry.components import Registry
 
-SOFTWARE = f"""@software{{jointgen,
-  title = {{jointgen: joint-distribution generative models, composed from plugins and equations}},
-  author = {{{{The jointgen contributors}}}},
-  version = {{{metadata.version("jointgen")}}},
-}}"""
+SOFTWARE = """@software{jointgen,
+  title = {jointgen: joint-distribution generative models, composed from plugins and equations},
+  author = {{The jointgen contributors}},
+  version = {VERSION},
+}"""
 _ENTRY = re.compile(r"^@\w+\{(\w+),\n.*?^\}$", re.MULTILINE | re.DOTALL)
 
 
@@ -30,13 +30,19 @@ def component_papers(recipe: Recipe, registry: Registry) -> dict[str, str]:
     return {f"{one.kind} {one.name}": one.paper for one in used if one.paper}
 
 
-def bibtex(recipe: Recipe) -> str:
-    """Write jointgen's entry and those of the papers that a recipe cites.
+def cited_entries(recipe: Recipe) -> list[str]:
+    """Return the BibTeX entries of the papers that a recipe cites.
 
     Raises:
-        ConfigError: The recipe cites a key that has no entry.
+        ConfigError: It cites something that is neither the key of an entry nor an entry itself, "@...".
     """
-    known, keys = bibliography(), recipe.cite or []
-    if unknown := [key for key in keys if key not in known]:
+    known, cited = bibliography(), recipe.cite or []
+    unknown = [key for key in cited if key not in known and not key.startswith("@")]
+    if unknown:
         raise ConfigError([Problem(f"{key!r} has no entry{suggest(key, known)}", "cite") for key in unknown])
-    return "\n\n".join([SOFTWARE, *(known[key] for key in keys)])
+    return [known.get(key, key) for key in cited]
+
+
+def bibtex(recipe: Recipe) -> str:
+    """Write jointgen's entry and those of the papers that a recipe cites. Raises as `cited_entries` does."""
+    return "\n\n".join([SOFTWARE.replace("VERSION", metadata.version("jointgen")), *cited_entries(recipe)])

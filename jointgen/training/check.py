@@ -25,6 +25,7 @@ from jointgen.inference.run_data import RunData
 from jointgen.inference.view import PartsView
 from jointgen.registry.components import Registry
 from jointgen.registry.faults import attributing
+from jointgen.reports.citations import cited_entries
 from jointgen.runs.folder import RunFolder
 from jointgen.runs.trackers import named_trackers
 from jointgen.runtime.ranks import check_variables, world_size
@@ -109,6 +110,8 @@ def check_run(
         find_device(train.device, train.precision, world)
     with problems.collect():
         named_trackers(train.trackers, registry)
+    with problems.collect():
+        cited_entries(recipe)
 
     # what plugins find
     with problems.collect():

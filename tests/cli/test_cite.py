@@ -59,3 +59,16 @@ def test_a_run_cites_what_its_recipe_does(say: Any, here: Path) -> None:
 def test_another_citation_is_no_other_run() -> None:
     assert changed_keys({"seed": 0}, {"seed": 0, "cite": ["pu2017"]}) == []
     assert len(changed_keys({"seed": 0}, {"seed": 1, "cite": ["pu2017"]})) == 1
+
+
+def test_a_paper_of_ones_own_is_a_whole_entry(say: Any, here: Path) -> None:
+    say("copy", "quickstart", "mine.toml")
+    text = Path("mine.toml").read_text().replace('cite = ["pu2017"]', 'cite = ["pu2017", "@misc{mine2026,\\n}"]')
+    Path("mine.toml").write_text(text)
+    assert keys_in(say("cite", "mine.toml").out) == ["jointgen", "pu2017", "mine2026"]
+
+
+def test_a_wrong_citation_is_told_before_training(say: Any, here: Path) -> None:
+    said = say("run", "quickstart", "--dry-run", "--set", 'cite=["pu2071"]')
+    assert said.status == 2
+    assert said.problems[-1].startswith("jointgen: cite: 'pu2071' has no entry; did you mean 'pu2017'?")
